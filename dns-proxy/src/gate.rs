@@ -1,0 +1,195 @@
+//! The border between the proxy and the rest of the agent.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::Name;
+
+/// How a lookup arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// Whom a client asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// A known resolver, intercepted on its way.
+    Resolver(SocketAddr),
+    /// Our own listener (`--listen`): any upstream will do.
+    Us,
+}
+
+/// One question, as far as it matters here.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The name, folded. The client's own spelling stays in the message.
+    pub name: Name,
+    /// The type, for example 1 for A.
+    pub qtype: u16,
+    /// The class; 1 is IN.
+    pub qclass: u16,
+}
+
+/// What the gate says of a question.
+#[derive(Debug)]
+pub enum Screening<I> {
+    /// Ask these upstreams in order; the answer goes through [`Gate::admit`] with this identity.
+    Forward {
+        /// Who asks.
+        identity: I,
+        /// Whom to ask, first to last; never empty.
+        upstreams: Arc<[SocketAddr]>,
+    },
+    /// Refuse at once.
+    Refuse(Denial),
+}
+
+/// How a refusal is said to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// NXDOMAIN or REFUSED.
+    pub rcode: Rcode,
+    /// The extra text of EDE 15 (RFC 8914), sent when the client sent OPT. One line.
+    pub reason: String,
+}
+
+/// The response codes that we make ourselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rcode {
+    /// The query cannot be read.
+    FormErr,
+    /// Upstreams or the kernel failed.
+    ServFail,
+    /// Denied by policy.
+    NxDomain,
+    /// Not implemented (opcode other than QUERY).
+    NotImp,
+    /// Refused.
+    Refused,
+}
+
+/// Who asks, in the gate's own terms.
+pub trait Identity: Send + Sync + 'static {}
+impl<T: Send + Sync + 'static> Identity for T {}
+
+/// What an answer teaches, already validated: id, source and question matched, every address hangs on an unbroken
+/// chain of CNAMEs from the question's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lesson {
+    /// The question's name.
+    pub name: Name,
+    /// The further names of the validated chain, in order, without the question's.
+    pub chain: Vec<Name>,
+    /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each with the smallest
+    /// TTL along the chain.
+    pub addresses: Vec<(IpAddr, Duration)>,
+    /// The upstream that answered.
+    pub source: SocketAddr,
+}
+
+/// Why an answer may not be released. The client gets SERVFAIL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// For the log and the EDE text.
+    pub reason: String,
+}
+
+/// What happened, for metrics and records. Made for every lookup, so it borrows.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A query was read. `qtype` is the wire value.
+    Query {
+        /// How it came.
+        transport: Transport,
+        /// What it asks.
+        question: &'a Question,
+        /// Whether it is forwarded.
+        forwarded: bool,
+    },
+    /// A reply was sent.
+    Reply {
+        /// How the query came.
+        transport: Transport,
+        /// The wire RCODE (lower four bits).
+        rcode: u8,
+        /// From receiving the query to sending the reply.
+        took: Duration,
+    },
+    /// An upstream answered, or not.
+    Upstream {
+        /// Which.
+        server: SocketAddr,
+        /// How it was asked.
+        transport: Transport,
+        /// What came of it.
+        outcome: UpstreamOutcome,
+        /// How long it took.
+        took: Duration,
+    },
+    /// An answer waited for the kernel.
+    CommitWait {
+        /// How long.
+        took: Duration,
+        /// Whether the kernel acknowledged.
+        committed: bool,
+    },
+    /// A packet or a connection was discarded without a reply, or a limit was met.
+    Discarded(Discard),
+}
+
+/// What came of asking an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamOutcome {
+    /// A valid answer.
+    Answered,
+    /// A valid answer with TC set; asked again over TCP.
+    Truncated,
+    /// No answer in time.
+    TimedOut,
+    /// The socket said no (ICMP unreachable, connection refused).
+    Unreachable,
+    /// An answer that does not belong to the question was discarded (the wait goes on).
+    Mismatched,
+}
+
+/// Why something was discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Discard {
+    /// Shorter than a header, or itself a response.
+    NotAQuery,
+    /// The client has too many lookups in flight.
+    ClientLimit,
+    /// The proxy has too many lookups in flight.
+    TotalLimit,
+    /// Too many TCP connections.
+    ConnectionLimit,
+}
+
+/// What the proxy asks the rest of the agent. Implementations must be cheap to call from many threads.
+pub trait Gate: Send + Sync + 'static {
+    /// Who asks, carried from [`screen`](Self::screen) to [`admit`](Self::admit).
+    type Identity: Identity;
+    /// Evidence that the kernel holds what an answer needs. Only the enforcer can make one, so no
+    /// code path of the proxy can release an answer that was not committed.
+    type Proof: Send;
+
+    /// Identify and decide: may `source` ask this, and whom do we ask? Does no I/O and does not block.
+    fn screen(&self, source: IpAddr, asked: Asked, question: &Question) -> Screening<Self::Identity>;
+
+    /// Learn and commit: returns when the kernel holds every element that the lesson opens for anybody. A lesson
+    /// without addresses is admitted at once.
+    fn admit(
+        &self,
+        identity: &Self::Identity,
+        lesson: Lesson,
+    ) -> impl Future<Output = Result<Self::Proof, NotAdmitted>> + Send;
+
+    /// Count what happened.
+    fn observe(&self, event: Event<'_>);
+}

@@ -1,0 +1,82 @@
+//! What the kernel should hold, as plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use policy::{Program, ProgramId};
+
+/// Everything that decides the ruleset. Two equal values give the same ruleset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The table's name in family `inet`, `namegate` unless several instances share a network namespace.
+    pub table: String,
+    /// The programs in use.
+    pub programs: BTreeMap<ProgramId, Arc<Program>>,
+    /// Which program governs each source address.
+    pub dispatch: BTreeMap<IpAddr, ProgramId>,
+    /// Source addresses whose lookups are intercepted (those of endpoints with a program).
+    pub intercepted: BTreeSet<IpAddr>,
+    /// Resolvers whose lookups are intercepted, and where to.
+    pub resolvers: Vec<ResolverBinding>,
+    /// How lookups are intercepted.
+    pub interception: Interception,
+    /// What happens to lookups when the agent is gone.
+    pub fail_mode: FailMode,
+    /// Addresses and ranges inside the cluster: pods, services, nodes.
+    pub cluster: Vec<IpNet>,
+    /// This node's own addresses.
+    pub host: BTreeSet<IpAddr>,
+    /// What a refused packet gets.
+    pub refusal: Refusal,
+    /// The capacity of each learned set, in live elements; the kernel set is declared twice as large
+    /// because expired elements count until its garbage collection.
+    pub capacity: NonZeroU32,
+}
+
+/// A known resolver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResolverBinding {
+    /// The address and port that pods ask.
+    pub asked: SocketAddr,
+    /// Where the proxy listens for it: in mode dnat an address and port of its own for each resolver.
+    pub listener: SocketAddr,
+}
+
+/// How lookups reach the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interception {
+    /// Destination NAT to a local address and port per resolver.
+    Dnat,
+    /// Transparent proxying with a mark and a routing table.
+    Tproxy {
+        /// The mark's bit or bits, also its mask.
+        mark: NonZeroU32,
+        /// The routing table that delivers marked packets locally.
+        routing_table: u32,
+        /// The port of the transparent sockets.
+        port: u16,
+    },
+    /// None: the workloads are told to ask the agent's own listener.
+    Off,
+}
+
+/// What happens to lookups when the agent is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailMode {
+    /// They fall through to the resolver, unobserved. DNS only; egress stays as it was.
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+/// What a refused packet gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// TCP reset or ICMP admin-prohibited, at a limited rate, so that applications fail at once.
+    Reject,
+    /// Nothing.
+    Drop,
+}

@@ -1,0 +1,22 @@
+//! The kernel side: one nftables table that follows the programs, and the elements that open addresses.
+//!
+//! The way of a change, each step a module:
+//!
+//! 1. [`desired`]: what the kernel should hold, as plain data.
+//! 2. [`layout`]: how a program becomes chains and sets, and which set elements a learned address needs.
+//! 3. [`ruleset`]: desired × what stands → one atomic nftables document (rules change rarely).
+//! 4. `netlink`: set elements as bytes, sent in batches (elements change all the time).
+//! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
+//! 6. [`conntrack`]: the few conntrack operations that are needed.
+//! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
+
+pub mod conntrack;
+pub mod desired;
+pub mod layout;
+pub mod routing;
+pub mod ruleset;
+pub mod writer;
+
+pub use desired::{Desired, FailMode, Interception, Refusal, ResolverBinding};
+pub use layout::{Element, ElementKey, SetId, Target};
+pub use writer::{AdmitError, Committed, Enforcer, InstallError};

@@ -1,0 +1,112 @@
+//! A validated policy, in this project's own terms, whichever kind of object it came from.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::labels::LabelSelector;
+use crate::pattern::Pattern;
+use crate::ports::PortSet;
+
+/// The kinds of policy objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum PolicyKind {
+    /// `cilium.io/v2` CiliumNetworkPolicy.
+    CiliumNetworkPolicy,
+    /// `cilium.io/v2` CiliumClusterwideNetworkPolicy.
+    CiliumClusterwideNetworkPolicy,
+}
+
+/// Which object a policy is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct PolicyId {
+    /// The object's kind.
+    pub kind: PolicyKind,
+    /// Its namespace; empty for a clusterwide one.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// One policy object, validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Which object it is.
+    pub id: PolicyId,
+    /// `spec`, then `specs` in order.
+    pub specs: Vec<Spec>,
+}
+
+/// One `spec` (or one entry of `specs`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// Whom it selects. The namespace of a CiliumNetworkPolicy is part of it, as a requirement on
+    /// `io.kubernetes.pod.namespace`.
+    pub subject: LabelSelector,
+    /// Whether a selected endpoint is closed for egress by this spec: it has `egress` or
+    /// `egressDeny`, and does not say `enableDefaultDeny.egress: false`.
+    pub closes_egress: bool,
+    /// Allowing rules. Rules that are not enforced here are absent: they open nothing.
+    pub allow: Vec<EgressRule>,
+    /// Denying rules. A deny rule that cannot be enforced as written is *widened* to what can be (at
+    /// worst: everything), never left out.
+    pub deny: Vec<EgressRule>,
+}
+
+/// One egress rule: peers, crossed with ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressRule {
+    /// Where in the object it stands, for example `spec.egress[0]`.
+    pub origin: String,
+    /// The destinations.
+    pub peers: Peers,
+    /// The ports.
+    pub ports: PortSet,
+    /// The questions that may be asked of these destinations, from `toPorts[].rules.dns`.
+    pub dns: Vec<DnsRule>,
+}
+
+/// The destinations of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peers {
+    /// `toFQDNs`.
+    Names(Vec<Pattern>),
+    /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or no L3 selector).
+    Prefixes(Vec<(Zone, IpNet)>),
+    /// Peers that a known kind of selector names but that are not resolved to addresses here yet; opens nothing. Its
+    /// DNS rules still filter questions, to every trusted resolver.
+    Unresolved,
+}
+
+/// Which part of the address space a prefix speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Zone {
+    /// Everywhere.
+    Anywhere,
+    /// Outside the cluster: what CIDRs and `world` mean.
+    World,
+    /// Pods, services and nodes of the cluster.
+    Cluster,
+    /// This node.
+    Host,
+}
+
+/// One `toPorts` entry with `rules.dns`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DnsRule {
+    /// The resolver's port.
+    pub port: u16,
+    /// Names that may be asked. Empty: none.
+    pub patterns: Vec<Pattern>,
+}
