@@ -1,1 +1,15 @@
-//! placeholder
+//! The `namegate` binary as a library, so that `integration` can compose it.
+//!
+//! - [`config`], [`cli`]: flags and the config file → [`Settings`](config::Settings); the verbs.
+//! - [`objects`]: where Kubernetes objects come from (a directory; later an API server).
+//! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
+//! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
+//! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod inspect;
+pub mod metrics;
+pub mod netns;
+pub mod objects;
