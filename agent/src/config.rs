@@ -15,20 +15,18 @@ use policy::question::QuestionMode;
 /// Everything that the agent's behaviour depends on, resolved and checked.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `--objects`: the directory that is the cluster.
-    pub objects: PathBuf,
     /// `--node`: this node's name; a Pod without `spec.nodeName` is local too.
     pub node: String,
     /// `--upstream`, in order; never empty.
     pub upstreams: Vec<SocketAddr>,
     /// `--listen`: where the agent serves as a plain resolver.
     pub listen: Vec<SocketAddr>,
-    /// `--http`: `/metrics`, `/healthz`, `/readyz`.
-    pub http: SocketAddr,
-    /// `--state-dir`: what must outlive the process (the ledger's snapshot).
-    pub state_dir: PathBuf,
-    /// `--run-dir`: the local API's socket.
-    pub run_dir: PathBuf,
+    /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
+    pub http: Option<SocketAddr>,
+    /// `--state-dir`: what must outlive the process (the ledger's snapshot); none in `exec`.
+    pub state_dir: Option<PathBuf>,
+    /// `--run-dir`: the local API's socket; none in `exec`.
+    pub run_dir: Option<PathBuf>,
     /// `--table`: the nftables table, family inet.
     pub table: String,
     /// `--fail-mode`.

@@ -1,11 +1,13 @@
 //! The `namegate` binary as a library, so that `integration` can compose it.
 //!
 //! - [`config`], [`cli`]: flags and the config file → [`Settings`](config::Settings); the verbs.
+//! - [`app`]: the agent itself, from settings and a source to something that runs.
 //! - [`objects`]: where Kubernetes objects come from (a directory; later an API server).
 //! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
 //! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
 
+pub mod app;
 pub mod cli;
 pub mod commands;
 pub mod config;
