@@ -72,4 +72,3 @@ pub fn transaction(desired: &Desired, standing: &Standing, learned: &[(Element, 
     interception::chain(&mut document, desired);
     document.finish()
 }
-

@@ -1,15 +1,23 @@
 //! The chains that decide about egress, `input` (to this node) and `forward` (through it).
 
+use std::net::Ipv6Addr;
+
+use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainType, NfHook};
 
 use super::document::{Document, Hook};
-use super::expression::{accept, any_of, conntrack, destination, has_any, header, is, jump, protocol, word};
+use super::expression::{
+    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, word,
+};
 use super::{dispatch, interception};
 use crate::desired::Desired;
 use crate::layout::Family;
 
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
+
+/// RFC 4291 §2.7.
+const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
 pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
     for (chain, hook) in [(INPUT, NfHook::Input), (FORWARD, NfHook::Forward)] {
@@ -38,10 +46,7 @@ fn pass_established(document: &mut Document<'_>, chain: &str) {
     document.rule(
         chain,
         [
-            has_any(
-                conntrack("state", None),
-                nftables::expr::Expression::List(established.into()),
-            ),
+            has_any(conntrack("state", None), Expr::List(established.into())),
             accept(),
         ],
     );
@@ -53,14 +58,25 @@ fn pass_established(document: &mut Document<'_>, chain: &str) {
 /// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so nothing routed can pass for one. Multicast
 /// listener reports go to multicast addresses (RFC 3810 §5.2.14), which are not routed here.
 fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
-    let discovery = ["nd-router-solicit", "nd-router-advert", "nd-neighbor-solicit", "nd-neighbor-advert", "nd-redirect"];
-    let listening = ["mld-listener-query", "mld-listener-report", "mld-listener-done", "mld2-listener-report"];
+    let discovery = [
+        "nd-router-solicit",
+        "nd-router-advert",
+        "nd-neighbor-solicit",
+        "nd-neighbor-advert",
+        "nd-redirect",
+    ];
+    let listening = [
+        "mld-listener-query",
+        "mld-listener-report",
+        "mld-listener-done",
+        "mld2-listener-report",
+    ];
     let icmpv6 = || is(protocol(), word("ipv6-icmp"));
     document.rule(
         chain,
         [
             icmpv6(),
-            is(header("ip6", "hoplimit"), super::expression::port_value(255)),
+            is(header("ip6", "hoplimit"), number(255)),
             is(header("icmpv6", "type"), any_of(discovery.map(word))),
             accept(),
         ],
@@ -69,7 +85,7 @@ fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
         chain,
         [
             icmpv6(),
-            is(destination(Family::V6), word("ff00::/8")),
+            is(destination(Family::V6), prefix(IpNet::V6(MULTICAST))),
             is(header("icmpv6", "type"), any_of(listening.map(word))),
             accept(),
         ],

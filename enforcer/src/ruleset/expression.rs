@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem};
+use nftables::expr::{
+    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
+};
 use nftables::schema::SetType;
 use nftables::stmt::{JumpTarget, Match, Operator, Statement};
 use policy::{PortRange, Protocol};
@@ -120,7 +122,12 @@ pub(super) fn protocol_value(protocol: Protocol) -> Expr {
 
 /// A port.
 pub(super) fn port_value(port: u16) -> Expr {
-    Expression::Number(port.into())
+    number(port.into())
+}
+
+/// A number.
+pub(super) fn number(number: u32) -> Expr {
+    Expression::Number(number)
 }
 
 /// One port or a range of them.

@@ -24,7 +24,7 @@ use nftables::types::{NfChainType, NfHook};
 use super::document::{Document, Hook, SetForm};
 use super::expression::{
     Expr, accept, address, address_type, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp,
-    meta, named, named_set, original, port, port_value, protocol, source, word,
+    meta, named, named_set, number, original, port, port_value, protocol, source, word,
 };
 use super::refusal;
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
@@ -51,13 +51,20 @@ pub(super) fn declare(document: &mut Document<'_>, desired: &Desired) {
             pods.filter(|pod| Family::of(*pod) == family).map(address).collect(),
         );
         let bindings = bindings(desired, family);
-        let asked = || bindings.iter().map(|binding| socket(binding.asked.ip(), binding.asked.port()));
+        let asked = || {
+            bindings
+                .iter()
+                .map(|binding| socket(binding.asked.ip(), binding.asked.port()))
+        };
         let key = vec![address_type, SetType::InetService];
         document.set(&resolvers_set(family), SetForm::plain(key.clone()), asked().collect());
 
         let pairs = |value: fn(&ResolverBinding) -> Expr| {
             let values = bindings.iter().map(value);
-            asked().zip(values).map(|(key, value)| Expr::List(vec![key, value])).collect()
+            asked()
+                .zip(values)
+                .map(|(key, value)| Expr::List(vec![key, value]))
+                .collect()
         };
         let listener_address = pairs(|binding| address(binding.listener.ip()));
         let listener_port = pairs(|binding| port_value(binding.listener.port()));
@@ -147,7 +154,7 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
             }
         }
         Interception::Tproxy { mark, .. } => {
-            let mark = || Expression::Number(mark.get());
+            let mark = || number(mark.get());
             let masked = BinaryOperation::AND(meta(MetaKey::Mark), mark());
             document.rule(
                 chain,
@@ -247,7 +254,7 @@ fn mapped(key: Expr, map: &str) -> Expr {
 
 /// Sets the mark's bits and leaves those of others alone.
 fn set_mark(mark: u32) -> Statement<'static> {
-    let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), Expression::Number(mark)]);
+    let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), number(mark)]);
     Statement::Mangle(Mangle {
         key: meta(MetaKey::Mark),
         value: Expression::BinaryOperation(Box::new(marked)),
