@@ -1,13 +1,294 @@
 //! What the interception modes need outside nftables.
+//!
+//! | mode | what |
+//! |---|---|
+//! | dnat | [`LISTEN_V4`] and [`LISTEN_V6`] on `lo` |
+//! | tproxy | a rule that sends marked packets to a routing table of their own, which delivers everything locally |
+//!
+//! Everything here works in the network namespace of the calling thread, blocks for a few round trips to the kernel, and may
+//! be done again without harm. A node without IPv6 gets the IPv4 half.
+//!
+//! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them whatever mark and table they were made with.
 
+mod rtnetlink;
+
+use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use tracing::warn;
+
+use crate::desired::Interception;
+use crate::layout::Family;
+use rtnetlink::{Outcome, Rtnetlink};
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
 pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 /// The IPv6 counterpart: a unique local address (RFC 4193) with a random global id.
 pub const LISTEN_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6de7, 0x53a4, 0, 0, 0, 0, 0x53);
 
-/// The addresses of this network namespace's interfaces.
-pub fn own_addresses() -> std::io::Result<Vec<IpAddr>> {
-    todo!()
+/// Who made a rule or route, in the numbers of `rtnetlink(7)`; `ip rule` shows it as `proto 78`. Nobody else is known to use it.
+pub const PROTOCOL: u8 = 78;
+
+/// Of the rule that delivers marked packets.
+const DELIVER_PRIORITY: u32 = 100;
+/// Of the rule before it, which keeps reverse-path checks of marked packets (`src_valid_mark=1`) away from that table: they
+/// look like packets from `lo`.
+const GUARD_PRIORITY: u32 = 99;
+/// The rule of the main table, where the guard goes on.
+const MAIN_PRIORITY: u32 = 32766;
+/// `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Makes what the mode needs.
+pub fn set_up(interception: &Interception) -> io::Result<()> {
+    let mut kernel = Rtnetlink::open()?;
+    if *interception == Interception::Dnat {
+        kernel.change(RouteNetlinkMessage::SetLink(loopback_up()))?;
+    }
+    for piece in pieces(interception) {
+        match kernel.create(piece.creation()) {
+            Ok(_) => {}
+            Err(error) if piece.family == Family::V6 && means_no_ipv6(&error) => {
+                warn!(%error, "IPv6 is off here; lookups over IPv6 are not intercepted");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what [`set_up`] made for this mode. What is already gone is no error; what cannot be removed is logged.
+pub fn take_down(interception: &Interception) {
+    let pieces = pieces(interception);
+    report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, pieces)));
+}
+
+/// Removes whatever any mode may have made, with whatever mark and table.
+pub fn take_down_all() {
+    report(Rtnetlink::open().and_then(|mut kernel| {
+        let tproxy = leftovers(&mut kernel)?;
+        remove(&mut kernel, pieces(&Interception::Dnat))?;
+        remove(&mut kernel, tproxy)
+    }));
+}
+
+/// The addresses of this network namespace's interfaces, sorted.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut kernel = Rtnetlink::open()?;
+    let mut addresses = BTreeSet::new();
+    for message in kernel.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(message) = message {
+            // On a point-to-point link ADDRESS is the peer's, and LOCAL ours.
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            addresses.extend(local.or(address));
+        }
+    }
+    Ok(addresses.into_iter().collect())
+}
+
+/// One thing that a mode puts beside the ruleset.
+struct Piece {
+    family: Family,
+    what: What,
+}
+
+enum What {
+    Address(AddressMessage),
+    Rule(RuleMessage),
+    Route(RouteMessage),
+}
+
+impl Piece {
+    fn creation(&self) -> RouteNetlinkMessage {
+        match &self.what {
+            What::Address(address) => RouteNetlinkMessage::NewAddress(address.clone()),
+            What::Rule(rule) => RouteNetlinkMessage::NewRule(rule.clone()),
+            What::Route(route) => RouteNetlinkMessage::NewRoute(route.clone()),
+        }
+    }
+
+    fn removal(self) -> RouteNetlinkMessage {
+        match self.what {
+            What::Address(address) => RouteNetlinkMessage::DelAddress(address),
+            What::Rule(rule) => RouteNetlinkMessage::DelRule(rule),
+            What::Route(route) => RouteNetlinkMessage::DelRoute(route),
+        }
+    }
+}
+
+fn pieces(interception: &Interception) -> Vec<Piece> {
+    match *interception {
+        Interception::Off => Vec::new(),
+        Interception::Dnat => [IpAddr::from(LISTEN_V4), IpAddr::from(LISTEN_V6)]
+            .map(|listen| Piece {
+                family: Family::of(listen),
+                what: What::Address(on_loopback(listen)),
+            })
+            .into(),
+        Interception::Tproxy {
+            mark, routing_table, ..
+        } => Family::BOTH
+            .into_iter()
+            .flat_map(|family| {
+                // The guard stands before the rule that it guards against.
+                [
+                    What::Rule(guard_rule(family, mark.get())),
+                    What::Route(local_route(family, routing_table)),
+                    What::Rule(delivery_rule(family, mark.get(), routing_table)),
+                ]
+                .map(|what| Piece { family, what })
+            })
+            .collect(),
+    }
+}
+
+/// Rules that carry our protocol, and the routes of the tables that they name.
+fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    for family in Family::BOTH {
+        let mut request = RuleMessage::default();
+        request.header.family = address_family(family);
+        let rules = match kernel.dump(RouteNetlinkMessage::GetRule(request)) {
+            Ok(rules) => rules,
+            Err(error) if family == Family::V6 && means_no_ipv6(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for message in rules {
+            let RouteNetlinkMessage::NewRule(mut rule) = message else { continue };
+            // A kernel without IPv6 answers for every family that it knows.
+            if rule.header.family != address_family(family)
+                || !rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL.into()))
+            {
+                continue;
+            }
+            let table = rule.attributes.iter().find_map(|attribute| match attribute {
+                RuleAttribute::Table(table) => Some(*table),
+                _ => None,
+            });
+            if let Some(table) = table.filter(|table| *table != 0) {
+                let what = What::Route(local_route(family, table));
+                pieces.push(Piece { family, what });
+            }
+            // What the kernel tells about a rule beside what selects it.
+            rule.header.flags = RuleFlags::empty();
+            pieces.push(Piece {
+                family,
+                what: What::Rule(rule),
+            });
+        }
+    }
+    Ok(pieces)
+}
+
+/// Removes as much as can be removed, and returns the first error.
+fn remove(kernel: &mut Rtnetlink, pieces: Vec<Piece>) -> io::Result<()> {
+    let mut result = Ok(());
+    for piece in pieces {
+        let family = piece.family;
+        match kernel.delete(piece.removal()) {
+            Ok(Outcome::Done | Outcome::AlreadySo) => {}
+            Err(error) if family == Family::V6 && means_no_ipv6(&error) => {}
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    result
+}
+
+fn report(result: io::Result<()>) {
+    if let Err(error) = result {
+        warn!(%error, "addresses or routes of the interception could not be removed; see `ip rule` and `ip addr show lo`");
+    }
+}
+
+fn loopback_up() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = LOOPBACK;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+fn on_loopback(address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = address_family(Family::of(address));
+    message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
+    // Not to be chosen as the source of what leaves the node.
+    message.header.scope = AddressScope::Host;
+    message.header.index = LOOPBACK;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+/// `ip rule add pref 99 iif lo fwmark M/M goto 32766`
+fn guard_rule(family: Family, mark: u32) -> RuleMessage {
+    let mut message = marked(family, mark);
+    message.header.action = RuleAction::Goto;
+    message.attributes.extend([
+        RuleAttribute::Priority(GUARD_PRIORITY),
+        RuleAttribute::Iifname("lo".to_owned()),
+        RuleAttribute::Goto(MAIN_PRIORITY),
+    ]);
+    message
+}
+
+/// `ip rule add pref 100 fwmark M/M lookup T`
+fn delivery_rule(family: Family, mark: u32, table: u32) -> RuleMessage {
+    let mut message = marked(family, mark);
+    message.header.action = RuleAction::ToTable;
+    message.attributes.extend([
+        RuleAttribute::Priority(DELIVER_PRIORITY),
+        // The header has one octet for the table; the attribute serves every number.
+        RuleAttribute::Table(table),
+    ]);
+    message
+}
+
+fn marked(family: Family, mark: u32) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = address_family(family);
+    message.attributes = vec![
+        RuleAttribute::FwMark(mark),
+        RuleAttribute::FwMask(mark),
+        RuleAttribute::Protocol(PROTOCOL.into()),
+    ];
+    message
+}
+
+/// `ip route add local default dev lo table T`
+fn local_route(family: Family, table: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(family);
+    message.header.kind = RouteType::Local;
+    message.header.scope = RouteScope::Host;
+    message.header.protocol = RouteProtocol::from(PROTOCOL);
+    message.attributes = vec![RouteAttribute::Table(table), RouteAttribute::Oif(LOOPBACK)];
+    message
+}
+
+fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// The kernel has no IPv6 (`ipv6.disable=1`), or not on `lo` (`disable_ipv6=1`).
+fn means_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EACCES | libc::ENODEV)
+    )
 }

@@ -1,4 +1,36 @@
 //! Desired × what stands → one atomic nftables document.
+//!
+//! # What a packet meets
+//! ```text
+//! prerouting   intercept-dnat or intercept-tproxy   lookups of pods go to the proxy            (interception)
+//! input        established → neighbour discovery → intercepted lookups → dispatch              (base, interception)
+//! forward      established → neighbour discovery → lookups that were not intercepted → dispatch
+//! dispatch     source address → chain of its program; any other source passes                  (dispatch)
+//! ep4-…, ep6-… deny → allow → refuse, or pass where the program leaves egress open             (program)
+//! refuse       counted, then rejected at a limited rate, or dropped                            (refusal)
+//! ```
+//!
+//! A packet of an established flow pays the first rule only. The first packet of a flow pays one lookup for its source and, in each half
+//! of its program: one for exact entries, one for each group, and two for each zone that the half speaks of, with one more for the
+//! zone itself. None of it depends on how many pods, policies, names or addresses there are.
+//!
+//! # How one document replaces rules without a gap
+//! Everything happens in one transaction. Declarations come first, because declaring what stands already changes nothing. Then all chains
+//! are emptied, which drops every reference to sets and chains. Then tables-wide sets are rewritten, new programs' sets are filled,
+//! and all rules are written anew. Last goes what nothing refers to any more. Learned sets of programs that stay are never emptied.
+//!
+//! # Where the typed documents set limits
+//! They know no verdict maps with names and no `auto-merge`. So the verdict map is part of its rule (a packet pays the same for it), and
+//! prefixes are merged before they are written.
+
+mod base;
+mod dispatch;
+mod document;
+mod expression;
+mod interception;
+mod program;
+mod refusal;
+mod zones;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,6 +39,9 @@ use nftables::schema::Nftables;
 
 use crate::desired::Desired;
 use crate::layout::Element;
+use document::Document;
+
+pub use refusal::{REFUSED_V4, REFUSED_V6};
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +59,16 @@ pub struct Standing {
 /// Learned sets of programs that stay keep their elements; sets of new programs are filled with
 /// `learned` (remaining lease, rounded up to the second) in the same transaction, so that no packet meets a program whose
 /// addresses are still missing. Nothing outside the table is touched.
+///
+/// Elements of `learned` that belong to no set of `desired`, or to one that stands already, are left out.
 pub fn transaction(desired: &Desired, standing: &Standing, learned: &[(Element, Duration)]) -> Nftables<'static> {
-    let _ = (desired, standing, learned);
-    todo!()
+    let mut document = Document::new(&desired.table, standing);
+    zones::declare(&mut document, desired);
+    interception::declare(&mut document, desired);
+    refusal::chain(&mut document, desired.refusal);
+    program::chains(&mut document, desired, learned);
+    dispatch::chain(&mut document, desired);
+    base::chains(&mut document, desired);
+    interception::chain(&mut document, desired);
+    document.finish()
 }

@@ -1,0 +1,212 @@
+//! Short words for the expressions and statements that rules are made of.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use nftables::expr::{
+    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
+};
+use nftables::schema::SetType;
+use nftables::stmt::{JumpTarget, Match, Operator, Statement};
+use policy::{PortRange, Protocol};
+
+use crate::layout::Family;
+
+/// An expression that owns its text.
+pub(super) type Expr = Expression<'static>;
+
+// ---- What a packet carries
+
+/// The source address.
+pub(super) fn source(family: Family) -> Expr {
+    header(ip(family), "saddr")
+}
+
+/// The destination address.
+pub(super) fn destination(family: Family) -> Expr {
+    header(ip(family), "daddr")
+}
+
+/// The transport protocol, behind any IPv6 extension headers.
+pub(super) fn protocol() -> Expr {
+    meta(MetaKey::L4proto)
+}
+
+/// The destination port. Of a protocol without ports these are other octets, so that a match on it
+/// must name the protocol too.
+pub(super) fn port() -> Expr {
+    header("th", "dport")
+}
+
+/// A field of the packet's first conntrack tuple: what the packet said before any address translation.
+pub(super) fn original(key: String) -> Expr {
+    conntrack(key, Some(CTDir::Original))
+}
+
+/// Conntrack's word about the packet.
+pub(super) fn conntrack(key: impl Into<String>, dir: Option<CTDir>) -> Expr {
+    named(NamedExpression::CT(CT {
+        key: key.into().into(),
+        family: None,
+        dir,
+    }))
+}
+
+/// Metadata of the packet.
+pub(super) fn meta(key: MetaKey) -> Expr {
+    named(NamedExpression::Meta(Meta { key }))
+}
+
+/// A field of a header.
+pub(super) fn header(protocol: &'static str, field: &'static str) -> Expr {
+    named(NamedExpression::Payload(Payload::PayloadField(PayloadField {
+        protocol: protocol.into(),
+        field: field.into(),
+    })))
+}
+
+/// The family's name in expressions.
+pub(super) fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+// ---- Values
+
+/// Several expressions as one key.
+pub(super) fn concat(parts: impl IntoIterator<Item = Expr>) -> Expr {
+    named(NamedExpression::Concat(parts.into_iter().collect()))
+}
+
+/// A set that lives in its rule.
+pub(super) fn any_of(values: impl IntoIterator<Item = Expr>) -> Expr {
+    named(NamedExpression::Set(values.into_iter().map(SetItem::Element).collect()))
+}
+
+/// A named set or map.
+pub(super) fn named_set(name: &str) -> Expr {
+    Expression::String(format!("@{name}").into())
+}
+
+/// A word that nft knows.
+pub(super) fn word(word: &'static str) -> Expr {
+    Expression::String(word.into())
+}
+
+/// An address.
+pub(super) fn address(address: IpAddr) -> Expr {
+    Expression::String(address.to_string().into())
+}
+
+/// A prefix; one that holds a single address is written as that address.
+pub(super) fn prefix(prefix: IpNet) -> Expr {
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        return address(prefix.addr());
+    }
+    named(NamedExpression::Prefix(Prefix {
+        addr: Box::new(address(prefix.network())),
+        len: prefix.prefix_len().into(),
+    }))
+}
+
+/// A transport protocol, by its name in nft: it prints names, and a document should read like its listing.
+pub(super) fn protocol_value(protocol: Protocol) -> Expr {
+    word(match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    })
+}
+
+/// A port.
+pub(super) fn port_value(port: u16) -> Expr {
+    number(port.into())
+}
+
+/// A number.
+pub(super) fn number(number: u32) -> Expr {
+    Expression::Number(number)
+}
+
+/// One port or a range of them.
+pub(super) fn ports_value(range: PortRange) -> Expr {
+    if range.is_single() {
+        return port_value(range.first);
+    }
+    Expression::Range(Box::new(Range {
+        range: [port_value(range.first), port_value(range.last)],
+    }))
+}
+
+// ---- Statements
+
+/// The left side is in the right side, or equal to it.
+pub(super) fn is(left: Expr, right: Expr) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::EQ,
+    })
+}
+
+/// The left side is not in the right side, or not equal to it.
+pub(super) fn is_not(left: Expr, right: Expr) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::NEQ,
+    })
+}
+
+/// Some bit of the left side is among those of the right.
+pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
+    Statement::Match(Match {
+        left,
+        right,
+        op: Operator::IN,
+    })
+}
+
+/// The packet is TCP or UDP, which both carry lookups.
+pub(super) fn is_tcp_or_udp() -> Statement<'static> {
+    is(
+        protocol(),
+        any_of([protocol_value(Protocol::Tcp), protocol_value(Protocol::Udp)]),
+    )
+}
+
+/// Ends the evaluation of this table: the packet passes.
+pub(super) fn accept() -> Statement<'static> {
+    Statement::Accept(None)
+}
+
+/// Goes on in a chain and comes back at its end.
+pub(super) fn jump(chain: &str) -> Statement<'static> {
+    Statement::Jump(target(chain))
+}
+
+/// Goes on in a chain; its end is the end of this one.
+pub(super) fn goto(chain: &str) -> Statement<'static> {
+    Statement::Goto(target(chain))
+}
+
+/// A chain to go on in.
+pub(super) fn target(chain: &str) -> JumpTarget<'static> {
+    JumpTarget {
+        target: chain.to_owned().into(),
+    }
+}
+
+pub(super) fn named(expression: NamedExpression<'static>) -> Expr {
+    Expression::Named(expression)
+}
+
+/// The type of a family's addresses in sets.
+pub(super) fn address_type(family: Family) -> SetType {
+    match family {
+        Family::V4 => SetType::Ipv4Addr,
+        Family::V6 => SetType::Ipv6Addr,
+    }
+}

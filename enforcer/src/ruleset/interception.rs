@@ -1,0 +1,278 @@
+//! How lookups come to the proxy, and what becomes of those that do not.
+//!
+//! # dnat
+//! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps with equal keys give the listener's
+//! address and port: the port tells the proxy which resolver was asked. A nat chain sees the first packet of a flow only.
+//!
+//! # tproxy
+//! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it. There the packet may carry
+//! the address of a backend, so the conntrack tuple is asked what the pod asked for. Every packet of the flow passes here. Replies are told
+//! apart by their direction: those of a resolver that is itself a governed pod carry a tuple that matches too.
+//!
+//! # The heartbeat
+//! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they then let by is accepted before any program
+//! is asked, tested by the original destination since kube-proxy may have translated it. In fail-mode closed it is refused, which matters
+//! where tproxy finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
+
+use std::net::IpAddr;
+
+use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpression};
+use nftables::schema::SetType;
+use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
+use nftables::types::{NfChainType, NfHook};
+
+use super::document::{Document, Hook, SetForm};
+use super::expression::{
+    Expr, accept, address, address_type, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp,
+    meta, named, named_set, number, original, port, port_value, protocol, source, word,
+};
+use super::refusal;
+use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
+use crate::layout::{ALIVE_SET, Family};
+
+const DNAT_CHAIN: &str = "intercept-dnat";
+const TPROXY_CHAIN: &str = "intercept-tproxy";
+
+/// `dstnat - 5`: just before kube-proxy.
+const BEFORE_DNAT: i32 = -105;
+/// `dstnat + 1`: just after it.
+const AFTER_DNAT: i32 = -99;
+
+/// Declares the heartbeat, the intercepted sources (`pods4`, `pods6`), the resolvers that they ask (`resolvers4`, `resolvers6`) and
+/// the maps from there to the listeners. They stand in every mode; a mode that does not use them leaves them unread.
+pub(super) fn declare(document: &mut Document<'_>, desired: &Desired) {
+    document.kept_set(ALIVE_SET, SetForm::timeout([SetType::InetProto], None), Vec::new);
+    for family in Family::BOTH {
+        let address_type = address_type(family);
+        let pods = desired.intercepted.iter().copied();
+        document.set(
+            &pods_set(family),
+            SetForm::plain([address_type]),
+            pods.filter(|pod| Family::of(*pod) == family).map(address).collect(),
+        );
+        let bindings = bindings(desired, family);
+        let asked = || {
+            bindings
+                .iter()
+                .map(|binding| socket(binding.asked.ip(), binding.asked.port()))
+        };
+        let key = vec![address_type, SetType::InetService];
+        document.set(&resolvers_set(family), SetForm::plain(key.clone()), asked().collect());
+
+        let pairs = |value: fn(&ResolverBinding) -> Expr| {
+            let values = bindings.iter().map(value);
+            asked()
+                .zip(values)
+                .map(|(key, value)| Expr::List(vec![key, value]))
+                .collect()
+        };
+        let listener_address = pairs(|binding| address(binding.listener.ip()));
+        let listener_port = pairs(|binding| port_value(binding.listener.port()));
+        document.map(&address_map(family), key.clone(), address_type, listener_address);
+        document.map(&port_map(family), key, SetType::InetService, listener_port);
+    }
+}
+
+/// The chain of the mode.
+pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
+    match desired.interception {
+        Interception::Off => {}
+        Interception::Dnat => {
+            document.base_chain(
+                DNAT_CHAIN,
+                Hook {
+                    chain_type: NfChainType::NAT,
+                    hook: NfHook::Prerouting,
+                    priority: BEFORE_DNAT,
+                },
+            );
+            for family in Family::BOTH {
+                let to_listener = NAT {
+                    addr: Some(mapped(asked_now(family), &address_map(family))),
+                    family: Some(match family {
+                        Family::V4 => NATFamily::IP,
+                        Family::V6 => NATFamily::IP6,
+                    }),
+                    port: Some(mapped(asked_now(family), &port_map(family))),
+                    flags: None,
+                };
+                let mut statements = candidates(desired, family);
+                statements.push(Statement::DNAT(Some(to_listener)));
+                document.rule(DNAT_CHAIN, statements);
+            }
+        }
+        Interception::Tproxy { mark, port, .. } => {
+            document.base_chain(
+                TPROXY_CHAIN,
+                Hook {
+                    chain_type: NfChainType::Filter,
+                    hook: NfHook::Prerouting,
+                    priority: AFTER_DNAT,
+                },
+            );
+            for family in Family::BOTH {
+                for asked in [asked_first(family), asked_now(family)] {
+                    let mut statements = candidates(desired, family);
+                    statements.extend([
+                        is(conntrack("direction", None), word("original")),
+                        is(asked, named_set(&resolvers_set(family))),
+                        Statement::TProxy(TProxy {
+                            family: Some(ip(family).into()),
+                            port,
+                            addr: None,
+                        }),
+                        set_mark(mark.get()),
+                        accept(),
+                    ]);
+                    document.rule(TPROXY_CHAIN, statements);
+                }
+            }
+        }
+    }
+}
+
+/// Lets intercepted lookups into this node, whatever the program of the pod says about the node.
+pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired: &Desired) {
+    match desired.interception {
+        Interception::Dnat => {
+            for family in Family::BOTH {
+                let listeners: Vec<_> = bindings(desired, family)
+                    .iter()
+                    .map(|binding| socket(binding.listener.ip(), binding.listener.port()))
+                    .collect();
+                if !listeners.is_empty() {
+                    document.rule(
+                        chain,
+                        [
+                            has_any(conntrack("status", None), word("dnat")),
+                            is_tcp_or_udp(),
+                            is(asked_now(family), any_of(listeners)),
+                            accept(),
+                        ],
+                    );
+                }
+            }
+        }
+        Interception::Tproxy { mark, .. } => {
+            let mark = || number(mark.get());
+            let masked = BinaryOperation::AND(meta(MetaKey::Mark), mark());
+            document.rule(
+                chain,
+                [is(Expression::BinaryOperation(Box::new(masked)), mark()), accept()],
+            );
+        }
+        Interception::Off => {
+            // Workloads ask the listeners themselves.
+            for family in Family::BOTH {
+                document.rule(
+                    chain,
+                    [
+                        is(source(family), named_set(&pods_set(family))),
+                        is_tcp_or_udp(),
+                        is(asked_now(family), named_set(&resolvers_set(family))),
+                        accept(),
+                    ],
+                );
+            }
+        }
+    }
+}
+
+/// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives to take it.
+pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desired: &Desired) {
+    if desired.interception == Interception::Off {
+        return;
+    }
+    for family in Family::BOTH {
+        let verdict = match desired.fail_mode {
+            FailMode::Open => accept(),
+            FailMode::Closed => goto(refusal::CHAIN),
+        };
+        document.rule(
+            chain,
+            [
+                is(source(family), named_set(&pods_set(family))),
+                is_tcp_or_udp(),
+                is(conntrack("direction", None), word("original")),
+                is(asked_first(family), named_set(&resolvers_set(family))),
+                verdict,
+            ],
+        );
+    }
+}
+
+/// Packets that may be lookups: TCP or UDP from an intercepted source, while the heartbeat goes where that is asked for.
+fn candidates(desired: &Desired, family: Family) -> Vec<Statement<'static>> {
+    let mut statements = vec![
+        is(source(family), named_set(&pods_set(family))),
+        // nft wants the protocols spelt out before it lets a rule translate or read ports.
+        is_tcp_or_udp(),
+    ];
+    match desired.fail_mode {
+        FailMode::Open => statements.push(is(protocol(), named_set(ALIVE_SET))),
+        FailMode::Closed => {}
+    }
+    statements
+}
+
+/// Address and port that the packet carries now.
+fn asked_now(family: Family) -> Expr {
+    concat([destination(family), port()])
+}
+
+/// Address and port that the flow's first packet carried. Only after [`is_tcp_or_udp`] does nft know the port's type.
+fn asked_first(family: Family) -> Expr {
+    concat([
+        original(format!("{} daddr", ip(family))),
+        conntrack("proto-dst", Some(CTDir::Original)),
+    ])
+}
+
+fn bindings(desired: &Desired, family: Family) -> Vec<ResolverBinding> {
+    let mut bindings: Vec<_> = desired
+        .resolvers
+        .iter()
+        .copied()
+        .filter(|binding| Family::of(binding.asked.ip()) == family && Family::of(binding.listener.ip()) == family)
+        .collect();
+    // A map refuses a second value for a key.
+    bindings.sort_unstable();
+    bindings.dedup_by_key(|binding| binding.asked);
+    bindings
+}
+
+fn socket(ip: IpAddr, port: u16) -> Expr {
+    concat([address(ip), port_value(port)])
+}
+
+fn mapped(key: Expr, map: &str) -> Expr {
+    named(NamedExpression::Map(Box::new(Map {
+        key,
+        data: named_set(map),
+    })))
+}
+
+/// Sets the mark's bits and leaves those of others alone.
+fn set_mark(mark: u32) -> Statement<'static> {
+    let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), number(mark)]);
+    Statement::Mangle(Mangle {
+        key: meta(MetaKey::Mark),
+        value: Expression::BinaryOperation(Box::new(marked)),
+    })
+}
+
+fn pods_set(family: Family) -> String {
+    format!("pods{family}")
+}
+
+fn resolvers_set(family: Family) -> String {
+    format!("resolvers{family}")
+}
+
+fn address_map(family: Family) -> String {
+    format!("listener-address{family}")
+}
+
+fn port_map(family: Family) -> String {
+    format!("listener-port{family}")
+}

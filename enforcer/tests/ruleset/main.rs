@@ -1,0 +1,5 @@
+//! The ruleset in a real kernel, with real packets, in network namespaces that each test makes for itself.
+
+mod egress;
+mod lab;
+mod programs;
