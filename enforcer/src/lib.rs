@@ -13,6 +13,7 @@
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
+mod netlink;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;
