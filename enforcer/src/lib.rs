@@ -20,4 +20,4 @@ pub mod writer;
 
 pub use desired::{Desired, FailMode, Interception, Refusal, ResolverBinding};
 pub use layout::{Element, ElementKey, SetId, Target};
-pub use writer::{AdmitError, Committed, Enforcer, InstallError};
+pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};
