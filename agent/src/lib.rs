@@ -12,6 +12,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod inspect;
+pub mod lab;
 pub mod metrics;
 pub mod netns;
 pub mod objects;

@@ -16,6 +16,9 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, Ro
 use super::resident::current_thread_runtime;
 use super::{Namespace, context};
 
+/// RT_TABLE_LOCAL.
+const LOCAL_TABLE: u32 = 255;
+
 /// An address on a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkAddress {
@@ -193,6 +196,21 @@ impl Namespace {
                 added.map_err(|error| explain_ipv6(error, destination.addr()))
             },
         )
+    }
+
+    /// Makes the namespace answer on every address of a range, without having them on a link (a route of type `local`).
+    pub fn add_local_range(&self, range: IpNet) -> io::Result<()> {
+        self.netlink(&format!("cannot answer on all of {range}"), async move |handle| {
+            let route = RouteMessageBuilder::<IpAddr>::new()
+                .destination_prefix(range.network(), range.prefix_len())
+                .map_err(invalid)?
+                .output_interface(index(&handle, "lo").await?)
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host)
+                .table_id(LOCAL_TABLE);
+            let added = handle.route().add(route.build()).execute().await;
+            added.map_err(|error| explain_ipv6(error, range.addr()))
+        })
     }
 
     /// All unicast routes of all tables and both families, sorted.
