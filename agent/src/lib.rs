@@ -8,11 +8,18 @@
 //! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
 
 pub mod app;
+pub mod clock;
+pub mod cluster;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod gate;
 pub mod inspect;
 pub mod lab;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod plan;
+pub mod reconcile;
+pub mod state;
+pub mod view;
