@@ -1,40 +1,320 @@
 //! Addresses that a *name* may never open (design.md, "Who may teach us addresses").
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use thiserror::Error;
 
 /// Why an address that a name resolved to is not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Unteachable {
     /// 127.0.0.0/8, ::1, and their IPv4-mapped forms.
+    #[error("it is a loopback address")]
     Loopback,
     /// 169.254.0.0/16 and fe80::/10: the metadata services live here.
+    #[error("it is a link-local address")]
     LinkLocal,
+    /// A cloud's metadata or instance service that lives elsewhere.
+    #[error("it is the address of a cloud's metadata service")]
+    Metadata,
     /// Multicast and broadcast.
+    #[error("it is a multicast or broadcast address")]
     Multicast,
     /// 0.0.0.0/8 and ::.
+    #[error("it is the unspecified address, or of its network")]
     Unspecified,
     /// An address of this node, or of a pod or service of the cluster.
+    #[error("it belongs to this node or to the cluster")]
     Cluster,
 }
 
 /// Which addresses names may open.
 #[derive(Debug, Clone, Default)]
 pub struct Teachable {
-    /// Ranges that the configuration exempts from every refusal (`--allow-rebind`).
-    pub exempt: Vec<IpNet>,
-    /// The node's own, pod and service addresses and ranges.
-    pub cluster: Vec<IpNet>,
+    exempt: Ranges,
+    cluster: Ranges,
 }
 
 impl Teachable {
+    /// `exempt` are the ranges that the configuration exempts from every refusal (`--allow-rebind`); `cluster` are the
+    /// node's own, pod and service addresses and ranges. Thousands of either cost a judgement next to nothing.
+    pub fn new(exempt: impl IntoIterator<Item = IpNet>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
+        Self {
+            exempt: Ranges::new(exempt),
+            cluster: Ranges::new(cluster),
+        }
+    }
+
     /// `Ok` when a name may open `address`.
     ///
-    /// IPv4-mapped and IPv4-compatible IPv6 addresses, NAT64 (64:ff9b::/96) and 6to4 are judged by the IPv4
-    /// address inside them as well: a pod must not reach metadata by another spelling.
+    /// IPv4-mapped, IPv4-compatible and IPv4-translated IPv6 addresses, NAT64 (64:ff9b::/96), 6to4 and Teredo are judged by
+    /// the IPv4 address inside them as well: a pod must not reach metadata by another spelling. Each
+    /// spelling needs its own exemption, so that exempting a NAT64 prefix does not open the metadata service behind it.
     pub fn judge(&self, address: IpAddr) -> Result<(), Unteachable> {
-        let _ = address;
-        todo!()
+        self.judge_spelling(address)?;
+        match address {
+            IpAddr::V6(v6) => embedded(v6).map_or(Ok(()), |v4| self.judge_spelling(v4.into())),
+            IpAddr::V4(_) => Ok(()),
+        }
+    }
+
+    fn judge_spelling(&self, address: IpAddr) -> Result<(), Unteachable> {
+        if self.exempt.contain(address) {
+            return Ok(());
+        }
+        let by_nature = match address {
+            IpAddr::V4(v4) => nature_v4(v4),
+            IpAddr::V6(v6) => nature_v6(v6),
+        };
+        match by_nature {
+            Some(reason) => Err(reason),
+            None if self.cluster.contain(address) => Err(Unteachable::Cluster),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud and the
+/// Azure wire server; then EC2, Google Cloud and Scaleway.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
+fn nature_v4(address: Ipv4Addr) -> Option<Unteachable> {
+    match address.octets() {
+        [0, ..] => Some(Unteachable::Unspecified),
+        [127, ..] => Some(Unteachable::Loopback),
+        [169, 254, ..] => Some(Unteachable::LinkLocal),
+        [224..=239, ..] | [255, 255, 255, 255] => Some(Unteachable::Multicast),
+        _ => METADATA_V4.contains(&address).then_some(Unteachable::Metadata),
+    }
+}
+
+fn nature_v6(address: Ipv6Addr) -> Option<Unteachable> {
+    if address.is_unspecified() {
+        Some(Unteachable::Unspecified)
+    } else if address.is_loopback() {
+        Some(Unteachable::Loopback)
+    } else if address.is_unicast_link_local() {
+        Some(Unteachable::LinkLocal)
+    } else if address.is_multicast() {
+        Some(Unteachable::Multicast)
+    } else {
+        METADATA_V6.contains(&address).then_some(Unteachable::Metadata)
+    }
+}
+
+/// The IPv4 address that a packet to this IPv6 address may end at.
+fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match address.segments() {
+        // `::` and `::1` only look IPv4-compatible (RFC 4291 §2.5.5.1).
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // IPv4-compatible and IPv4-mapped (RFC 4291 §2.5.5), IPv4-translated (RFC 2765 §2.1).
+        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
+        // NAT64, well-known prefix (RFC 6052 §2.1).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        // 6to4 (RFC 3056 §2).
+        [0x2002, high, low, ..] => Some(v4(high, low)),
+        // Teredo: the client, with its bits inverted (RFC 4380 §4).
+        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
+        _ => None,
+    }
+}
+
+/// Addresses of both families as sorted, disjoint, inclusive ranges: asked by binary search.
+#[derive(Debug, Clone, Default)]
+struct Ranges {
+    v4: Vec<(u32, u32)>,
+    v6: Vec<(u128, u128)>,
+}
+
+impl Ranges {
+    fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
+        let mut ranges = Self::default();
+        for prefix in prefixes {
+            match prefix {
+                IpNet::V4(net) => ranges.v4.push((net.network().into(), net.broadcast().into())),
+                IpNet::V6(net) => ranges.v6.push((net.network().into(), net.broadcast().into())),
+            }
+        }
+        merge(&mut ranges.v4);
+        merge(&mut ranges.v6);
+        ranges
+    }
+
+    fn contain(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => covers(&self.v4, v4.into()),
+            IpAddr::V6(v6) => covers(&self.v6, v6.into()),
+        }
+    }
+}
+
+fn merge<N: Ord + Copy>(ranges: &mut Vec<(N, N)>) {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, kept| {
+        let overlaps = next.0 <= kept.1;
+        if overlaps {
+            kept.1 = kept.1.max(next.1);
+        }
+        overlaps
+    });
+}
+
+fn covers<N: Ord + Copy>(ranges: &[(N, N)], address: N) -> bool {
+    let after = ranges.partition_point(|&(first, _)| first <= address);
+    after > 0 && address <= ranges[after - 1].1
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn judge(teachable: &Teachable, address: &str) -> Result<(), Unteachable> {
+        teachable.judge(address.parse().unwrap())
+    }
+
+    #[test]
+    fn public_and_private_addresses_may_be_opened() {
+        for address in [
+            "93.184.216.34",
+            "10.1.2.3",
+            "192.168.0.1",
+            "100.64.0.1",
+            "240.0.0.1",
+            "2606:4700::1111",
+            "fd00::1",
+            "64:ff9b::5db8:d822",
+            "2002:5db8:d822::1",
+            "::ffff:93.184.216.34",
+        ] {
+            assert_eq!(judge(&Teachable::default(), address), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_special_by_nature_are_refused_with_the_reason() {
+        use Unteachable::*;
+        for (address, reason) in [
+            ("127.0.0.1", Loopback),
+            ("127.255.255.255", Loopback),
+            ("::1", Loopback),
+            ("169.254.169.254", LinkLocal),
+            ("fe80::1", LinkLocal),
+            ("febf::1", LinkLocal),
+            ("fd00:ec2::254", Metadata),
+            ("fd20:ce::254", Metadata),
+            ("fd00:42::42", Metadata),
+            ("100.100.100.200", Metadata),
+            ("168.63.129.16", Metadata),
+            ("224.0.0.1", Multicast),
+            ("239.255.255.255", Multicast),
+            ("255.255.255.255", Multicast),
+            ("ff02::1", Multicast),
+            ("0.0.0.0", Unspecified),
+            ("0.1.2.3", Unspecified),
+            ("::", Unspecified),
+        ] {
+            assert_eq!(judge(&Teachable::default(), address), Err(reason), "{address}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_refused_in_every_spelling() {
+        for address in [
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "::ffff:0:a9fe:a9fe",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "2001:0:1234:5678:0:ffff:5601:5601",
+        ] {
+            assert_eq!(
+                judge(&Teachable::default(), address),
+                Err(Unteachable::LinkLocal),
+                "{address}"
+            );
+        }
+        assert_eq!(
+            judge(&Teachable::default(), "::ffff:127.0.0.1"),
+            Err(Unteachable::Loopback)
+        );
+        assert_eq!(judge(&Teachable::default(), "64:ff9b::"), Err(Unteachable::Unspecified));
+    }
+
+    #[test]
+    fn the_cluster_is_refused_in_every_spelling() {
+        let teachable = Teachable::new([], nets(&["10.244.0.0/16", "10.96.0.10/32", "fd00:10::/48"]));
+        for address in [
+            "10.244.3.4",
+            "10.96.0.10",
+            "fd00:10::5",
+            "::ffff:10.244.3.4",
+            "64:ff9b::af4:304",
+        ] {
+            assert_eq!(judge(&teachable, address), Err(Unteachable::Cluster), "{address}");
+        }
+        for address in ["10.96.0.11", "10.245.0.0", "fd00:11::5"] {
+            assert_eq!(judge(&teachable, address), Ok(()), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_address_can_be_exempted() {
+        let teachable = Teachable::new(nets(&["::1/128"]), []);
+        assert_eq!(judge(&teachable, "::1"), Ok(()));
+        assert_eq!(judge(&teachable, "::"), Err(Unteachable::Unspecified));
+    }
+
+    #[test]
+    fn an_exemption_lifts_every_refusal_of_its_own_range_only() {
+        let teachable = Teachable::new(
+            nets(&["127.0.0.0/8", "10.244.1.0/24", "64:ff9b::/96"]),
+            nets(&["10.244.0.0/16"]),
+        );
+        assert_eq!(judge(&teachable, "127.0.0.1"), Ok(()));
+        assert_eq!(judge(&teachable, "::ffff:127.0.0.1"), Ok(()));
+        assert_eq!(judge(&teachable, "10.244.1.7"), Ok(()));
+        assert_eq!(judge(&teachable, "10.244.2.7"), Err(Unteachable::Cluster));
+        assert_eq!(judge(&teachable, "::1"), Err(Unteachable::Loopback));
+        assert_eq!(
+            judge(&teachable, "64:ff9b::a9fe:a9fe"),
+            Err(Unteachable::LinkLocal),
+            "the prefix is exempt, the address behind it is not"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_agree_with_each_prefix_asked_by_itself(
+            prefixes in prop::collection::vec((0_u32..64, 24_u8..=32, any::<bool>()), 0..30),
+            asked in 0_u32..64,
+        ) {
+            // Few addresses at the very end of each family, so that prefixes nest, touch and reach the last address.
+            let v4 = |n: u32| IpAddr::V4(Ipv4Addr::from(u32::MAX - n));
+            let v6 = |n: u32| IpAddr::V6(Ipv6Addr::from(u128::MAX - u128::from(n)));
+            let prefixes: Vec<IpNet> = prefixes
+                .into_iter()
+                .map(|(n, len, is_v4)| if is_v4 {
+                    IpNet::new(v4(n), len.max(27)).unwrap()
+                } else {
+                    IpNet::new(v6(n), len + 96).unwrap()
+                })
+                .collect();
+            let ranges = Ranges::new(prefixes.iter().copied());
+            for address in [v4(asked), v6(asked)] {
+                prop_assert_eq!(ranges.contain(address), prefixes.iter().any(|prefix| prefix.contains(&address)));
+            }
+        }
     }
 }

@@ -56,9 +56,162 @@ pub enum SelectorError {
 }
 
 impl LabelSelector {
+    /// Reads `matchLabels` and `matchExpressions` (key, operator, values) as they are written.
+    ///
+    /// The same key may stand in several: all must hold.
+    pub fn new(
+        match_labels: impl IntoIterator<Item = (String, String)>,
+        expressions: impl IntoIterator<Item = (String, String, Vec<String>)>,
+    ) -> Result<Self, SelectorError> {
+        let equalities = match_labels
+            .into_iter()
+            .map(|(key, value)| Requirement::new(key, Operator::In(vec![value])));
+        let expressions = expressions
+            .into_iter()
+            .map(|(key, operator, values)| Requirement::new(key, Operator::new(&operator, values)?));
+        let requirements = equalities.chain(expressions).collect::<Result<_, _>>()?;
+        Ok(Self { requirements })
+    }
+
     /// Whether every requirement holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
-        let _ = labels;
-        todo!()
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.operator.holds(labels.get(&requirement.key)))
+    }
+}
+
+impl Requirement {
+    fn new(key: String, operator: Operator) -> Result<Self, SelectorError> {
+        // A label key of Kubernetes holds no colon, so what stands before one is a source.
+        let key = match key.split_once(':') {
+            None => key,
+            Some(("k8s" | "any", key)) => key.to_owned(),
+            Some((source, _)) => return Err(SelectorError::Source(source.to_owned())),
+        };
+        Ok(Self { key, operator })
+    }
+}
+
+impl Operator {
+    fn new(name: &str, values: Vec<String>) -> Result<Self, SelectorError> {
+        match name {
+            "In" if values.is_empty() => Err(SelectorError::NoValues("In")),
+            "In" => Ok(Operator::In(values)),
+            "NotIn" if values.is_empty() => Err(SelectorError::NoValues("NotIn")),
+            "NotIn" => Ok(Operator::NotIn(values)),
+            "Exists" if !values.is_empty() => Err(SelectorError::Values("Exists")),
+            "Exists" => Ok(Operator::Exists),
+            "DoesNotExist" if !values.is_empty() => Err(SelectorError::Values("DoesNotExist")),
+            "DoesNotExist" => Ok(Operator::DoesNotExist),
+            unknown => Err(SelectorError::Operator(unknown.to_owned())),
+        }
+    }
+
+    /// Whether it is true of the value that a label key has; `None` when the key is absent.
+    fn holds(&self, value: Option<&String>) -> bool {
+        match self {
+            Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+            Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    fn by_labels(pairs: &[(&str, &str)]) -> Result<LabelSelector, SelectorError> {
+        LabelSelector::new(labels(pairs), [])
+    }
+
+    fn by_expression(key: &str, operator: &str, values: &[&str]) -> Result<LabelSelector, SelectorError> {
+        let values = values.iter().map(|&value| value.to_owned()).collect();
+        LabelSelector::new([], [(key.to_owned(), operator.to_owned(), values)])
+    }
+
+    #[test]
+    fn a_selector_without_requirements_selects_everything() {
+        let selector = by_labels(&[]).unwrap();
+        assert!(selector.matches(&Labels::new()));
+        assert!(selector.matches(&labels(&[("app", "web")])));
+    }
+
+    #[test]
+    fn all_requirements_must_hold() {
+        let selector = LabelSelector::new(
+            labels(&[("app", "web")]),
+            [("tier".to_owned(), "Exists".to_owned(), Vec::new())],
+        )
+        .unwrap();
+        assert!(selector.matches(&labels(&[("app", "web"), ("tier", "")])));
+        assert!(!selector.matches(&labels(&[("app", "web")])));
+        assert!(!selector.matches(&labels(&[("app", "db"), ("tier", "x")])));
+    }
+
+    #[test]
+    fn sources_k8s_and_any_are_left_out_of_the_key() {
+        let web = labels(&[("app", "web"), ("io.kubernetes.pod.namespace", "shop")]);
+        for key in ["app", "k8s:app", "any:app"] {
+            assert!(by_labels(&[(key, "web")]).unwrap().matches(&web), "{key}");
+        }
+        let namespace = by_expression("k8s:io.kubernetes.pod.namespace", "In", &["shop", "pay"]).unwrap();
+        assert!(namespace.matches(&web));
+        assert_eq!(namespace.requirements[0].key, "io.kubernetes.pod.namespace");
+    }
+
+    #[test]
+    fn other_sources_are_refused() {
+        let refused = |source: &str| Err(SelectorError::Source(source.to_owned()));
+        assert_eq!(by_labels(&[("reserved:host", "")]), refused("reserved"));
+        assert_eq!(by_expression("container:id", "Exists", &[]), refused("container"));
+        assert_eq!(by_labels(&[("K8S:app", "web")]), refused("K8S"));
+    }
+
+    #[test]
+    fn operators_mean_what_they_mean_in_kubernetes() {
+        let absent = Labels::new();
+        let web = labels(&[("app", "web")]);
+        let db = labels(&[("app", "db")]);
+        for (operator, values, expected) in [
+            ("In", &["web", "api"][..], [false, true, false]),
+            ("NotIn", &["web", "api"], [true, false, true]),
+            ("Exists", &[], [false, true, true]),
+            ("DoesNotExist", &[], [true, false, false]),
+        ] {
+            let selector = by_expression("app", operator, values).unwrap();
+            assert_eq!(
+                [&absent, &web, &db].map(|l| selector.matches(l)),
+                expected,
+                "{operator}"
+            );
+        }
+    }
+
+    #[test]
+    fn operators_are_refused_with_the_wrong_number_of_values() {
+        assert_eq!(by_expression("a", "In", &[]), Err(SelectorError::NoValues("In")));
+        assert_eq!(by_expression("a", "NotIn", &[]), Err(SelectorError::NoValues("NotIn")));
+        assert_eq!(
+            by_expression("a", "Exists", &["x"]),
+            Err(SelectorError::Values("Exists"))
+        );
+        assert_eq!(
+            by_expression("a", "DoesNotExist", &["x"]),
+            Err(SelectorError::Values("DoesNotExist"))
+        );
+        assert_eq!(
+            by_expression("a", "in", &["x"]),
+            Err(SelectorError::Operator("in".to_owned()))
+        );
     }
 }

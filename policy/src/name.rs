@@ -1,18 +1,23 @@
 //! DNS names, in the one form that everything here compares them in.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// The longest name that a policy may write, in characters, without the trailing dot (semantics.md).
 pub const MAX_NAME_CHARS: usize = 255;
 
+/// The longest label, in octets (RFC 1035 §2.3.4).
+const MAX_LABEL_OCTETS: usize = 63;
+
 /// A DNS name: lower case, with its trailing dot, in presentation form.
 ///
 /// Octets outside printable ASCII, and any dot or backslash inside a label, are written as `\DDD`
-/// (RFC 4343 §2.1), so that a `.` in the text is always a label border and such a label can match
-/// no pattern. Cloning is cheap.
+/// (RFC 4343 §2.1), so that a `.` in the text is always a label border and such a label can be
+/// matched by no star. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -34,17 +39,74 @@ pub enum NameError {
 }
 
 impl Name {
-    /// Reads a name as a person writes it: any case, with or without the trailing dot.
+    /// Reads a name as a person writes it: any case, with or without the trailing dot. `.` is the root.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        todo!("{text}")
+        if text == "." {
+            return Ok(Self::root());
+        }
+        if let Some(stranger) = text.chars().find(|&c| !is_written_char(c)) {
+            return Err(NameError::Character(stranger));
+        }
+        let body = text.strip_suffix('.').unwrap_or(text);
+        if body.len() > MAX_NAME_CHARS {
+            return Err(NameError::TooLong(body.len()));
+        }
+        for label in body.split('.') {
+            check_label(label, label.len())?;
+        }
+        let mut folded = String::with_capacity(body.len() + 1);
+        folded.push_str(body);
+        folded.push('.');
+        folded.make_ascii_lowercase();
+        Ok(Self(Arc::from(folded)))
+    }
+
+    /// Reads back what [`as_str`](Self::as_str) gave, `\DDD` escapes included.
+    ///
+    /// Unlike [`parse`](Self::parse) it takes every name that a packet can hold, and only those.
+    pub fn from_presentation(text: &str) -> Result<Self, NameError> {
+        const MAX_WIRE_OCTETS: usize = 255; // RFC 1035 §2.3.4, length octets and the root included
+        if text == "." {
+            return Ok(Self::root());
+        }
+        let body = text.strip_suffix('.').unwrap_or(text);
+        let mut labels: Vec<Vec<u8>> = Vec::new();
+        let mut wire_octets = 1;
+        for written in body.split('.') {
+            let label = unescape(written)?;
+            check_label(written, label.len())?;
+            wire_octets += 1 + label.len();
+            if wire_octets > MAX_WIRE_OCTETS {
+                return Err(NameError::TooLong(body.len()));
+            }
+            labels.push(label);
+        }
+        Ok(Self::from_wire_labels(labels.iter().map(Vec::as_slice)))
     }
 
     /// Builds a name from the labels of a wire-format name, leftmost first, without the root.
     ///
-    /// Never fails: whatever a packet may hold has an escaped form.
+    /// Never fails: whatever a packet may hold has an escaped form. One allocation for any legal name.
     pub fn from_wire_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let _ = labels.into_iter().count();
-        todo!()
+        // A wire name has at most 254 octets before the root; escaped, each takes at most four characters.
+        // The buffer lives on the stack, so that only the final `Arc` allocates.
+        let mut text: SmallVec<[u8; 1024]> = SmallVec::new();
+        for label in labels.into_iter().filter(|label| !label.is_empty()) {
+            for &octet in label {
+                let octet = octet.to_ascii_lowercase();
+                if octet.is_ascii_graphic() && octet != b'.' && octet != b'\\' {
+                    text.push(octet);
+                } else {
+                    text.extend_from_slice(&[b'\\', b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10]);
+                }
+            }
+            text.push(b'.');
+        }
+        if text.is_empty() {
+            text.push(b'.');
+        }
+        // Only ASCII was pushed above.
+        Self(Arc::from(str::from_utf8(&text).expect("an escaped name is ASCII")))
     }
 
     /// The root, `.`.
@@ -58,7 +120,7 @@ impl Name {
     }
 
     /// The labels, rightmost (the top-level domain) first; none for the root.
-    pub fn labels_from_the_right(&self) -> impl Iterator<Item = &str> {
+    pub fn labels_from_the_right(&self) -> impl Iterator<Item = &str> + Clone {
         self.0
             .trim_end_matches('.')
             .rsplit('.')
@@ -67,7 +129,33 @@ impl Name {
 
     /// Whether this name is `zone` or lies below it.
     pub fn is_within(&self, zone: &Name) -> bool {
-        todo!("{zone}")
+        if &*zone.0 == "." {
+            return true;
+        }
+        match self.0.strip_suffix(&*zone.0) {
+            Some(rest) => rest.is_empty() || rest.ends_with('.'),
+            None => false,
+        }
+    }
+
+    /// The address that a reverse name asks for: four decimal octets under `in-addr.arpa` (RFC 1035 §3.5), or 32
+    /// nibbles under `ip6.arpa` (RFC 3596 §2.5). `None` for every other name, and for the zones between.
+    pub fn reverse_address(&self) -> Option<IpAddr> {
+        if let Some(octets) = self.0.strip_suffix(".in-addr.arpa.") {
+            let mut labels = octets.rsplit('.');
+            let mut address = [0; 4];
+            for octet in &mut address {
+                *octet = decimal_octet(labels.next()?)?;
+            }
+            return labels.next().is_none().then(|| Ipv4Addr::from(address).into());
+        }
+        let nibbles = self.0.strip_suffix(".ip6.arpa.")?;
+        let mut labels = nibbles.rsplit('.');
+        let mut address: u128 = 0;
+        for _ in 0..32 {
+            address = address << 4 | nibble(labels.next()?)?;
+        }
+        labels.next().is_none().then(|| Ipv6Addr::from(address).into())
     }
 }
 
@@ -84,5 +172,229 @@ impl fmt::Display for Name {
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether a star may stand for this octet of a folded name: the `C` of semantics.md, in lower case.
+pub(crate) fn is_label_octet(octet: u8) -> bool {
+    matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
+}
+
+/// Whether a policy name may hold this character.
+fn is_written_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// Refuses an empty label and one of more than 63 octets. `octets` is what `written` stands for.
+pub(crate) fn check_label(written: &str, octets: usize) -> Result<(), NameError> {
+    match octets {
+        0 => Err(NameError::EmptyLabel),
+        1..=MAX_LABEL_OCTETS => Ok(()),
+        _ => Err(NameError::LabelTooLong(written.to_owned())),
+    }
+}
+
+/// The octets of a label in presentation form.
+fn unescape(label: &str) -> Result<Vec<u8>, NameError> {
+    let mut octets = Vec::with_capacity(label.len());
+    let mut rest = label.chars();
+    while let Some(c) = rest.next() {
+        if c == '\\' {
+            let digits = rest.as_str().get(..3).ok_or(NameError::Character('\\'))?;
+            octets.push(three_digits(digits).ok_or(NameError::Character('\\'))?);
+            rest = rest.as_str()[3..].chars();
+        } else if c.is_ascii_graphic() {
+            octets.push(c as u8);
+        } else {
+            return Err(NameError::Character(c));
+        }
+    }
+    Ok(octets)
+}
+
+fn three_digits(digits: &str) -> Option<u8> {
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())?
+}
+
+/// An octet as `in-addr.arpa` writes it: no sign, no leading zero.
+fn decimal_octet(label: &str) -> Option<u8> {
+    let canonical = label == "0" || !label.starts_with(['0', '+']);
+    canonical.then(|| label.parse().ok())?
+}
+
+fn nibble(label: &str) -> Option<u128> {
+    let mut chars = label.chars();
+    let digit = chars.next()?.to_digit(16)?;
+    chars.next().is_none().then_some(digit.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn case_and_trailing_dot_do_not_matter() {
+        assert_eq!(name("Www.Example.COM"), name("www.example.com."));
+        assert_eq!(name("WWW.example.com").as_str(), "www.example.com.");
+        assert_eq!(name("www.example.com.").to_string(), "www.example.com");
+    }
+
+    #[test]
+    fn the_root_is_a_dot() {
+        assert_eq!(name("."), Name::root());
+        assert_eq!(Name::root().to_string(), ".");
+        assert_eq!(Name::root().labels_from_the_right().count(), 0);
+        assert_eq!(Name::from_wire_labels([]), Name::root());
+    }
+
+    #[test]
+    fn what_is_not_a_name_is_refused_with_the_reason() {
+        let refused = |text: &str| Name::parse(text).unwrap_err();
+        assert_eq!(refused(""), NameError::EmptyLabel);
+        assert_eq!(refused(".."), NameError::EmptyLabel);
+        assert_eq!(refused(".a"), NameError::EmptyLabel);
+        assert_eq!(refused("a..b"), NameError::EmptyLabel);
+        assert_eq!(refused("a.."), NameError::EmptyLabel);
+        assert_eq!(refused("a b"), NameError::Character(' '));
+        assert_eq!(refused("*.a"), NameError::Character('*'));
+        assert_eq!(refused("é.example"), NameError::Character('é'));
+        assert_eq!(refused("a\\.b"), NameError::Character('\\'));
+        let label = "a".repeat(64);
+        assert_eq!(refused(&label), NameError::LabelTooLong(label.clone()));
+    }
+
+    #[test]
+    fn a_name_has_at_most_255_characters_besides_its_dot() {
+        let longest = format!("{}{}", "a.".repeat(127), "b");
+        assert_eq!(longest.len(), 255);
+        assert!(Name::parse(&longest).is_ok());
+        assert!(Name::parse(&format!("{longest}.")).is_ok());
+        let longer = format!("{}{}", "a.".repeat(127), "bb");
+        assert_eq!(Name::parse(&longer), Err(NameError::TooLong(256)));
+    }
+
+    #[test]
+    fn wire_labels_are_folded_and_what_is_not_printable_is_escaped() {
+        let labels: [&[u8]; 3] = [b"A.b\\c d", b"\x00\xff*", b"Example"];
+        let name = Name::from_wire_labels(labels);
+        assert_eq!(name.as_str(), "a\\046b\\092c\\032d.\\000\\255*.example.");
+        assert_eq!(
+            name.labels_from_the_right().collect::<Vec<_>>(),
+            ["example", "\\000\\255*", "a\\046b\\092c\\032d"]
+        );
+    }
+
+    #[test]
+    fn a_name_is_within_its_zone_at_label_borders_only() {
+        assert!(name("a.example.com").is_within(&name("example.com")));
+        assert!(name("example.com").is_within(&name("example.com")));
+        assert!(name("example.com").is_within(&Name::root()));
+        assert!(Name::root().is_within(&Name::root()));
+        assert!(!name("xexample.com").is_within(&name("example.com")));
+        assert!(!name("com").is_within(&name("example.com")));
+        assert!(!Name::root().is_within(&name("com")));
+        let dotted: [&[u8]; 2] = [b"a.example", b"com"];
+        assert!(!Name::from_wire_labels(dotted).is_within(&name("example.com")));
+    }
+
+    #[test]
+    fn reverse_names_give_their_address() {
+        let asks = |text: &str| Name::parse(text).unwrap().reverse_address();
+        assert_eq!(
+            asks("4.3.2.1.in-addr.arpa"),
+            Some(IpAddr::V4(Ipv4Addr::new(1, 2, 3, 4)))
+        );
+        assert_eq!(
+            asks("255.0.0.10.IN-ADDR.ARPA."),
+            Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 255)))
+        );
+        assert_eq!(
+            asks("B.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"),
+            Some("2001:db8::567:89ab".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn reverse_names_are_read_strictly() {
+        let sixteen = "0.".repeat(32);
+        for text in [
+            "in-addr.arpa",
+            "3.2.1.in-addr.arpa",
+            "5.4.3.2.1.in-addr.arpa",
+            "04.3.2.1.in-addr.arpa",
+            "256.3.2.1.in-addr.arpa",
+            "0x4.3.2.1.in-addr.arpa",
+            "-1.3.2.1.in-addr.arpa",
+            "4.3.2.1.in-addr.arpa.example",
+            "4.3.2.1xin-addr.arpa",
+            "ip6.arpa",
+            "0.0.ip6.arpa",
+            "10.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+            "g.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+            &format!("0.{sixteen}ip6.arpa"),
+            "example.com",
+        ] {
+            assert_eq!(name(text).reverse_address(), None, "{text}");
+        }
+        let signed: [&[u8]; 6] = [b"+4", b"3", b"2", b"1", b"in-addr", b"arpa"];
+        assert_eq!(Name::from_wire_labels(signed).reverse_address(), None);
+    }
+
+    #[test]
+    fn broken_escapes_are_refused() {
+        for text in ["a\\", "\\25", "\\2555x\\", "\\256", "\\+12", "\\é12", "a b", "a..b", ""] {
+            assert!(Name::from_presentation(text).is_err(), "{text}");
+        }
+        let too_long = "a.".repeat(128);
+        assert!(Name::from_presentation(&too_long).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn presentation_form_reads_back(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..10)) {
+            let name = Name::from_wire_labels(labels.iter().map(Vec::as_slice));
+            prop_assert_eq!(Name::from_presentation(name.as_str()).unwrap(), name);
+        }
+
+        #[test]
+        fn labels_survive_escaping_one_to_one(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..10)) {
+            let name = Name::from_wire_labels(labels.iter().map(Vec::as_slice));
+            prop_assert_eq!(name.labels_from_the_right().count(), labels.len());
+            let mut read: Vec<Vec<u8>> = name.labels_from_the_right().map(|l| unescape(l).unwrap()).collect();
+            read.reverse();
+            let folded: Vec<Vec<u8>> = labels.iter().map(|l| l.to_ascii_lowercase()).collect();
+            prop_assert_eq!(read, folded);
+        }
+
+        #[test]
+        fn reading_any_text_never_panics(text in "\\PC*|[a\\\\0-9.*]{0,300}") {
+            let _ = Name::parse(&text);
+            let _ = Name::from_presentation(&text);
+        }
+
+        #[test]
+        fn every_address_has_a_reverse_name(address in any::<IpAddr>()) {
+            let text = match address {
+                IpAddr::V4(v4) => {
+                    let [a, b, c, d] = v4.octets();
+                    format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+                }
+                IpAddr::V6(v6) => {
+                    let nibbles: Vec<String> =
+                        format!("{:032x}", u128::from(v6)).chars().rev().map(String::from).collect();
+                    format!("{}.ip6.arpa", nibbles.join("."))
+                }
+            };
+            prop_assert_eq!(Name::parse(&text).unwrap().reverse_address(), Some(address));
+        }
     }
 }
