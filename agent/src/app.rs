@@ -19,7 +19,9 @@ use crate::objects::Source;
 use crate::plan::Plan;
 use crate::reconcile::{Progress, Reconciler, keep_ledger};
 use crate::view::View;
-use crate::{api, clock, http, state};
+use crate::api::{ApiServer, ServeError};
+use crate::http::{HttpError, HttpServer};
+use crate::{clock, state};
 
 /// How long a clean end waits for lookups in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -36,9 +38,12 @@ pub enum StartError {
     /// The source of objects.
     #[error("{0}")]
     Source(String),
-    /// `/metrics` or the local API.
-    #[error("{0}")]
-    Serve(String),
+    /// `/metrics`.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The local API.
+    #[error(transparent)]
+    Api(#[from] ServeError),
 }
 
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
@@ -49,8 +54,9 @@ pub struct Agent {
     server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
     progress: watch::Receiver<Progress>,
     source_failure: watch::Receiver<Option<String>>,
-    /// Ends with the agent.
     tasks: JoinSet<()>,
+    _http: Option<HttpServer>,
+    _api: Option<ApiServer>,
 }
 
 impl Agent {
@@ -99,14 +105,14 @@ impl Agent {
             Arc::clone(&server),
             progress.clone(),
         ));
-        if let Some(address) = settings.http {
-            let serving = http::bind(address).await.map_err(|error| StartError::Serve(error.to_string()))?;
-            tasks.spawn(http::serve(serving, view.clone(), Arc::clone(&metrics)));
-        }
-        if let Some(directory) = &settings.run_dir {
-            let serving = api::bind(directory).map_err(|error| StartError::Serve(error.to_string()))?;
-            tasks.spawn(api::serve(serving, view));
-        }
+        let http = match settings.http {
+            Some(address) => Some(HttpServer::start(address, view.clone(), metrics)?),
+            None => None,
+        };
+        let api = match &settings.run_dir {
+            Some(directory) => Some(ApiServer::start(directory, view)?),
+            None => None,
+        };
 
         // A short queue: while one update is put in force, the source waits and collects.
         let (updates, inbox) = mpsc::channel(16);
@@ -122,7 +128,7 @@ impl Agent {
         tasks.spawn(keep_ledger(Arc::clone(&ledger), gate, Arc::clone(&settings)));
         tasks.spawn(reconciler.run(inbox));
 
-        Ok(Self { enforcer, ledger, settings, server, progress, source_failure, tasks })
+        Ok(Self { enforcer, ledger, settings, server, progress, source_failure, tasks, _http: http, _api: api })
     }
 
     /// Resolves once the first ruleset is in the kernel and every listener is bound; an error when the source

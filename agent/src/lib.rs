@@ -7,6 +7,7 @@
 //! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
 //! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
 
+pub mod api;
 pub mod app;
 pub mod clock;
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod gate;
+pub mod http;
 pub mod inspect;
 pub mod lab;
 pub mod metrics;

@@ -85,19 +85,18 @@ impl Reconciler {
         own_addresses.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enforcer = self.enforcer.clone();
         loop {
-            let mut stale = false;
-            tokio::select! {
+            let mut stale = tokio::select! {
                 update = updates.recv() => match update {
-                    Some(update) => { self.apply(update); stale = true; }
+                    Some(update) => {
+                        self.apply(update);
+                        true
+                    }
                     None => return,
                 },
-                () = enforcer.table_lost() => {
-                    warn!("the nftables table was removed by somebody else; installing it again");
-                    stale = true;
-                }
-                _ = own_addresses.tick() => stale = self.read_own_addresses(),
-                () = sleep(RETRY), if !settled => stale = true,
-            }
+                () = enforcer.table_lost() => true,
+                _ = own_addresses.tick() => self.read_own_addresses(),
+                () = sleep(RETRY), if !settled => true,
+            };
             while let Ok(update) = updates.try_recv() {
                 self.apply(update);
                 stale = true;
@@ -148,15 +147,8 @@ impl Reconciler {
 
         let (ledger, filling) = (Arc::clone(&self.ledger), Arc::clone(&plan));
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
-        let installed = self.enforcer.install(plan.desired.clone(), learned).await;
-        let generation = match installed {
-            Ok(generation) => generation,
-            Err(error) => {
-                // The old sets stand under a new generation: let waiting admissions go on with them.
-                self.gate.publish(InForce { plan: Arc::clone(&before.plan), generation: self.enforcer.generation() });
-                return Err(error.into());
-            }
-        };
+        // On an error the old rules stand, with the old plan's generation.
+        let generation = self.enforcer.install(plan.desired.clone(), learned).await?;
         self.gate.publish(InForce { plan: Arc::clone(&plan), generation });
 
         self.forget_old_lookups(&before.plan, &plan);

@@ -14,7 +14,7 @@
 //! is asked, tested by the original destination since kube-proxy may have translated it. In fail-mode closed it is refused, which matters
 //! where tproxy finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpression};
 use nftables::schema::SetType;
@@ -170,7 +170,7 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
 pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &Desired) {
     for family in Family::BOTH {
         let own = desired.listening.iter().filter(|own| Family::of(own.ip()) == family);
-        let (anywhere, at): (Vec<_>, Vec<_>) = own.partition(|own| own.ip().is_unspecified());
+        let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) = own.copied().partition(|own| own.ip().is_unspecified());
         let sockets: Vec<_> = at.iter().map(|own| socket(own.ip(), own.port())).collect();
         let ports: Vec<_> = anywhere.iter().map(|own| port_value(own.port())).collect();
         let from_pod = || [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];

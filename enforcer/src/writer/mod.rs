@@ -88,6 +88,7 @@ pub struct WriterStats {
 /// When the last handle is dropped the writer ends, without a word to the kernel: enforcement stays, and the heartbeat lapses.
 #[derive(Clone)]
 pub struct Enforcer {
+    table: Arc<str>,
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
 }
@@ -133,7 +134,7 @@ impl Enforcer {
             .name("nft-writer".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(InstallError::Netlink)?;
-        Ok(Self { shared, queue })
+        Ok(Self { table: table.into(), shared, queue })
     }
 
     /// Makes the kernel what `desired` says, in one transaction, and returns the new generation. When that is what was installed last and the
@@ -251,7 +252,23 @@ impl Enforcer {
         self.shared.book().live(clock::now())
     }
 
-    /// Ends interception at once in fail-mode open (the heartbeat is removed) and stops the writer; enforcement stays.
+    /// Packets that our table has refused, IPv4 and IPv6, from its counters. Runs `nft`, so it is for a scrape, not for a
+    /// hot path; `None` when the counters cannot be read, for example before the first installation.
+    pub fn refused_packets(&self) -> Option<[u64; 2]> {
+        nft::refused_packets(&self.table)
+    }
+
+    /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are
+    /// already on their way go on.
+    pub async fn stop_heartbeat(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.ask(Request::StopHeartbeat(done)).is_ok() {
+            // An error means that the writer has ended, and its heartbeat with it.
+            let _ = stopped.await;
+        }
+    }
+
+    /// As [`stop_heartbeat`](Self::stop_heartbeat), and stops the writer; enforcement stays.
     pub async fn shut_down(&self) {
         let (done, ended) = oneshot::channel();
         if self.ask(Request::ShutDown(done)).is_ok() {

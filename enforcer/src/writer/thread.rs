@@ -34,6 +34,7 @@ const GROUP: usize = 4096;
 pub(super) enum Request {
     Admit(Admission),
     Install(Box<Installation>),
+    StopHeartbeat(oneshot::Sender<()>),
     ShutDown(oneshot::Sender<()>),
 }
 
@@ -72,6 +73,10 @@ impl Writer<NfTables> {
                     self.commit_group(group);
                 }
                 Request::Install(installation) => self.install(*installation),
+                Request::StopHeartbeat(done) => {
+                    self.stop_beating();
+                    let _ = done.send(());
+                }
                 Request::ShutDown(done) => {
                     self.stop_beating();
                     let _ = done.send(());
