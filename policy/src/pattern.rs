@@ -45,6 +45,10 @@ impl Pattern {
     }
 
     /// A `matchPattern`, with stars.
+    #[expect(
+        clippy::self_named_constructors,
+        reason = "named, like `name`, after the field that is read"
+    )]
     pub fn pattern(text: &str) -> Result<Self, PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);
