@@ -5,12 +5,14 @@
 //! - [`objects`]: where Kubernetes objects come from (a directory; later an API server).
 //! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
+//! - [`exec`]: any command, in a network that reaches only allowed names.
 //! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
 
 pub mod app;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod exec;
 pub mod inspect;
 pub mod metrics;
 pub mod netns;
