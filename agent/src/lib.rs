@@ -5,6 +5,7 @@
 //! - [`objects`]: where Kubernetes objects come from (a directory; later an API server).
 //! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
+//! - [`exec`]: any command, in a network that reaches only allowed names.
 //! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
 
 pub mod api;
@@ -16,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod gate;
 pub mod http;
+pub mod exec;
 pub mod inspect;
 pub mod lab;
 pub mod metrics;

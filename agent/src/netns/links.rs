@@ -28,14 +28,14 @@ pub struct LinkAddress {
     pub address: IpNet,
 }
 
-/// A unicast route.
+/// A unicast route; one of several next hops is a route of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// Where to.
     pub destination: IpNet,
     /// The next hop; none when the destination is on the link.
     pub via: Option<IpAddr>,
-    /// The link's name; none for a route of several hops.
+    /// The link's name; none where the kernel names none (a route through a next-hop object).
     pub link: Option<String>,
     /// The routing table; 254 is `main`.
     pub table: u32,
@@ -223,7 +223,7 @@ impl Namespace {
                 RouteMessageBuilder::<Ipv6Addr>::new().build(),
             ] {
                 let messages: Vec<RouteMessage> = handle.route().get(request).execute().try_collect().await?;
-                routes.extend(messages.iter().filter_map(|message| route_of(message, &names)));
+                routes.extend(messages.iter().flat_map(|message| routes_of(message, &names)));
             }
             routes.sort();
             Ok(routes)
@@ -302,33 +302,50 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(local.or(only)?, message.header.prefix_len).ok()
 }
 
-fn route_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Route> {
+/// One route for each next hop.
+fn routes_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Vec<Route> {
     if message.header.kind != RouteType::Unicast {
-        return None;
+        return Vec::new();
     }
-    let (mut destination, mut via, mut link) = (None, None, None);
+    let (mut destination, mut hops) = (None, Vec::new());
+    let mut single = (None, None);
     let mut table = u32::from(message.header.table);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip(address),
-            RouteAttribute::Gateway(address) => via = ip(address),
-            RouteAttribute::Oif(index) => link = names.get(index).cloned(),
+            RouteAttribute::Gateway(address) => single.0 = ip(address),
+            RouteAttribute::Oif(index) => single.1 = names.get(index).cloned(),
+            RouteAttribute::MultiPath(several) => hops.extend(several.iter().map(|hop| {
+                let via = hop.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Gateway(address) => ip(address),
+                    _ => None,
+                });
+                (via, names.get(&hop.interface_index).cloned())
+            })),
             RouteAttribute::Table(number) => table = *number,
             _ => {}
         }
+    }
+    if hops.is_empty() {
+        hops.push(single);
     }
     // A default route carries no destination.
     let destination = destination.or(match message.header.address_family {
         AddressFamily::Inet => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         AddressFamily::Inet6 => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         _ => None,
-    })?;
-    Some(Route {
-        destination: IpNet::new(destination, message.header.destination_prefix_length).ok()?,
-        via,
-        link,
-        table,
-    })
+    });
+    let prefix = destination.and_then(|address| IpNet::new(address, message.header.destination_prefix_length).ok());
+    hops.into_iter()
+        .filter_map(|(via, link)| {
+            Some(Route {
+                destination: prefix?,
+                via,
+                link,
+                table,
+            })
+        })
+        .collect()
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
