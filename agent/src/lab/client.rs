@@ -198,6 +198,19 @@ pub fn http_get(to: SocketAddr, host: &str) -> io::Result<String> {
     }
 }
 
+/// One HTTP request on a connection of its own: status and body.
+pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
 /// Sends one datagram and waits for one back. A refusal is an error with its errno.
 pub fn exchange_udp(to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((unspecified(to), 0))?;

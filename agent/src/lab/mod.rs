@@ -14,6 +14,7 @@ pub mod client;
 pub mod hostile;
 pub mod internet;
 mod node;
+pub mod process;
 pub mod resolver;
 mod zone;
 
