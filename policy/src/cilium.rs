@@ -2,8 +2,8 @@
 //!
 //! Two passes over one document, so that every problem is named at once:
 //!
-//! 1. [`shape`] holds it against the [`schema`] of the CRD: unknown fields, wrong types.
-//! 2. [`spec`] and what stands below it read the meaning. What the first pass refused reads as absent there.
+//! 1. `shape` holds it against the `schema` of the CRD: unknown fields, wrong types.
+//! 2. `spec` and what stands below it read the meaning. What the first pass refused reads as absent there.
 
 mod egress;
 mod names;

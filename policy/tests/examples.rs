@@ -2,29 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::labels::Labels;
 use policy::{Policy, cilium, compile, document, lint};
 
-fn examples() -> Vec<(PathBuf, String)> {
+fn examples() -> io::Result<Vec<(PathBuf, String)>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples");
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push((path.clone(), fs::read_to_string(path)?));
+        }
+    }
     files.sort();
-    files
-        .into_iter()
-        .map(|path| (path.clone(), fs::read_to_string(path).unwrap()))
-        .collect()
+    Ok(files)
 }
 
 #[test]
 fn every_example_stands_without_findings_and_closes_the_pod_beside_it() {
-    let examples = examples();
+    let examples = examples().unwrap();
     assert!(!examples.is_empty());
     for (path, text) in examples {
         let (documents, errors) = document::parse(&text);
