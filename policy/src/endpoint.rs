@@ -40,7 +40,7 @@ pub mod keys {
 pub struct Endpoint {
     /// Whose it is.
     pub id: EndpointId,
-    /// Pod labels and the special keys of semantics.md (namespace, namespace labels, service account, cluster).
+    /// Pod labels and the special [`keys`]; [`labels`] makes them.
     pub labels: Labels,
     /// Its addresses, both families.
     pub addresses: BTreeSet<IpAddr>,
