@@ -91,7 +91,7 @@ impl Chain {
         learned: &Learned,
     ) {
         let sets = LearnedSets::of(rules);
-        for kind in sets.kinds() {
+        for (kind, ports) in sets.kinds() {
             let set = SetId {
                 program: self.id,
                 side,
@@ -110,9 +110,7 @@ impl Chain {
                 elements.map(|(key, remaining)| element(*key, *remaining)).collect()
             });
             let mut statements = vec![is(destination, named_set(&name))];
-            if let SetKind::Group(number) = kind {
-                statements.extend(port_condition(&sets.groups[usize::from(number)]));
-            }
+            statements.extend(ports.and_then(port_condition));
             statements.push(verdict(side));
             document.rule(&self.name, statements);
         }
