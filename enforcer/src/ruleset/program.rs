@@ -218,7 +218,9 @@ fn element(key: ElementKey, remaining: Duration) -> Expr {
         Some((protocol, port)) => concat([address(key.address), protocol_value(protocol), port_value(port)]),
     };
     // A timeout of zero would mean none at all.
-    let seconds = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
+    let seconds = remaining
+        .as_secs()
+        .saturating_add(u64::from(remaining.subsec_nanos() > 0));
     let seconds = seconds.clamp(1, LONGEST_TIMEOUT_SECONDS);
     named(NamedExpression::Elem(Elem {
         val: Box::new(value),
