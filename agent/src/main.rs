@@ -1,1 +1,7 @@
-fn main() {}
+//! `namegate`: see `namegate --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent::cli::run()
+}

@@ -1,10 +1,55 @@
 //! The few conntrack operations that are needed.
 
+use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
+
+use policy::Protocol;
+
+use crate::netlink::flows::{self, Flow};
+use crate::netlink::socket::NetfilterSocket;
+
+/// How many deletions go into one send: their acknowledgements must fit the receive buffer.
+const DELETIONS: usize = 256;
 
 /// Deletes the conntrack entries of lookups (destination port `port`, UDP and TCP) that `sources` made, so that the next packet of such a flow meets
 /// the interception rules: NAT is decided once per flow. Returns how many were deleted.
-pub fn forget_lookups(sources: &[IpAddr], ports: &[u16]) -> std::io::Result<usize> {
-    let _ = (sources, ports);
-    todo!()
+pub fn forget_lookups(sources: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
+    if sources.is_empty() || ports.is_empty() {
+        return Ok(0);
+    }
+    let sources: HashSet<IpAddr> = sources.iter().copied().collect();
+    let is_lookup = |flow: &Flow| {
+        [Protocol::Udp.number(), Protocol::Tcp.number()].contains(&flow.protocol)
+            && ports.contains(&flow.port)
+            && sources.contains(&flow.source)
+    };
+    let mut socket = NetfilterSocket::open()?;
+    let mut lookups = Vec::new();
+    for family in families(&sources) {
+        lookups.extend(socket.dump(
+            |sequence| flows::ask(family, sequence),
+            |message, found| found.extend(flows::read(message).filter(is_lookup)),
+        )?);
+    }
+    let mut deleted = 0;
+    for some in lookups.chunks(DELETIONS) {
+        let answers = socket.request_all(some.len(), |first| flows::delete(some, first))?;
+        for errno in answers {
+            match errno {
+                0 => deleted += 1,
+                // It ended by itself meanwhile.
+                libc::ENOENT => {}
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
+        }
+    }
+    Ok(deleted)
+}
+
+/// The families that need a dump. Their numbers fit `nfgen_family`.
+fn families(sources: &HashSet<IpAddr>) -> impl Iterator<Item = u8> {
+    let v4 = sources.iter().any(IpAddr::is_ipv4).then_some(libc::AF_INET as u8);
+    let v6 = sources.iter().any(IpAddr::is_ipv6).then_some(libc::AF_INET6 as u8);
+    v4.into_iter().chain(v6)
 }

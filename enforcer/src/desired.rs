@@ -21,6 +21,8 @@ pub struct Desired {
     pub intercepted: BTreeSet<IpAddr>,
     /// Resolvers whose lookups are intercepted, and where to.
     pub resolvers: Vec<ResolverBinding>,
+    /// The proxy's own addresses that workloads may ask directly (`--listen`); an unspecified address stands for all of this node's.
+    pub listening: Vec<SocketAddr>,
     /// How lookups are intercepted.
     pub interception: Interception,
     /// What happens to lookups when the agent is gone.

@@ -13,10 +13,11 @@
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
+mod netlink;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
 pub use desired::{Desired, FailMode, Interception, Refusal, ResolverBinding};
 pub use layout::{Element, ElementKey, SetId, Target};
-pub use writer::{AdmitError, Committed, Enforcer, InstallError};
+pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The terms on which addresses are leased: `lease = max(ttl, min_ttl) + grace` (design.md, "Leases").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// TTLs below this count as this. Default 0: the answer's own TTL.
+    /// TTLs below this count as this, above `max_ttl` too if it is set so. Default 0: the answer's own TTL.
     pub min_ttl: Duration,
     /// TTLs above this count as this (RFC 2181 §8 allows a cap); default one day.
     pub max_ttl: Duration,
@@ -26,6 +26,55 @@ impl Default for LeaseTerms {
 impl LeaseTerms {
     /// The lease of an address whose smallest TTL along the chain is `ttl`.
     pub fn lease(&self, ttl: Duration) -> Duration {
-        todo!("{ttl:?}")
+        ttl.min(self.max_ttl).max(self.min_ttl).saturating_add(self.grace)
+    }
+
+    /// The longest lease there is.
+    pub fn longest(&self) -> Duration {
+        self.lease(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_lease_is_the_ttl_within_its_bounds_and_the_grace() {
+        let terms = LeaseTerms {
+            min_ttl: secs(60),
+            max_ttl: secs(3_600),
+            grace: secs(30),
+        };
+        assert_eq!(terms.lease(secs(0)), secs(90));
+        assert_eq!(terms.lease(secs(60)), secs(90));
+        assert_eq!(terms.lease(secs(300)), secs(330));
+        assert_eq!(terms.lease(secs(86_400)), secs(3_630));
+        assert_eq!(terms.longest(), secs(3_630));
+    }
+
+    #[test]
+    fn the_least_ttl_wins_over_the_greatest() {
+        let terms = LeaseTerms {
+            min_ttl: secs(60),
+            max_ttl: secs(10),
+            grace: secs(0),
+        };
+        assert_eq!(terms.lease(secs(5)), secs(60));
+        assert_eq!(terms.lease(secs(500)), secs(60));
+    }
+
+    #[test]
+    fn extreme_terms_saturate() {
+        let terms = LeaseTerms {
+            max_ttl: Duration::MAX,
+            grace: Duration::MAX,
+            ..LeaseTerms::default()
+        };
+        assert_eq!(terms.lease(Duration::MAX), Duration::MAX);
     }
 }

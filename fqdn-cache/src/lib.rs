@@ -6,9 +6,13 @@
 //! It is a ledger and not a cache: a cache may forget, but forgetting an address here would cut traffic.
 //! Reaching a limit is therefore an explicit outcome ([`Outcome`]).
 
+mod holders;
 pub mod lease;
+mod leases;
 pub mod ledger;
+mod roster;
 pub mod snapshot;
+mod source;
 pub mod time;
 
 pub use lease::LeaseTerms;

@@ -1,7 +1,13 @@
 //! The ledger as bytes, so that it can leave the process and come back.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use policy::Name;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::leases::Lease;
 use crate::ledger::Ledger;
 use crate::time::Time;
 
@@ -25,13 +31,349 @@ pub const VERSION: u32 = 1;
 impl Ledger {
     /// The live part as bytes. `boot_id` is `/proc/sys/kernel/random/boot_id`.
     pub fn to_bytes(&self, now: Time, boot_id: &str) -> Vec<u8> {
-        let _ = (now, boot_id);
-        todo!()
+        let mut names: Vec<SavedName<'_>> = self
+            .roster
+            .iter()
+            .map(|record| SavedName {
+                name: Cow::Borrowed(record.name.as_str()),
+                leases: record
+                    .leases
+                    .iter()
+                    .filter(|lease| lease.is_live(now))
+                    .map(|lease| SavedLease {
+                        address: lease.address,
+                        learned: lease.learned.as_millis(),
+                        expires: lease.expires.as_millis(),
+                        source: self.sources.address(lease.source),
+                    })
+                    .collect(),
+            })
+            .filter(|saved| !saved.leases.is_empty())
+            .collect();
+        names.reverse();
+        let snapshot = Snapshot {
+            version: VERSION,
+            boot_id: Cow::Borrowed(boot_id),
+            names,
+        };
+        // JSON fails on maps whose keys are not strings and on failing writers; there are neither here.
+        serde_json::to_vec(&snapshot).expect("a snapshot is plain data")
     }
 
-    /// Adds what `bytes` hold and is still live. Hostile bytes give an error, never a panic; limits hold.
+    /// Adds what `bytes` hold and is still live; returns how many addresses of names it added. Hostile bytes give an
+    /// error and change nothing, never a panic; limits hold.
+    ///
+    /// What the ledger holds already was learned since: it stays, counts as the more recent, and its leases are not
+    /// shortened. Where there is no room, the names that were learned last come back. No lease that comes back is longer than
+    /// the present terms allow.
     pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
-        let _ = (now, boot_id, bytes);
-        todo!()
+        let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
+        let Header { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        if version != VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        let snapshot: Snapshot<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
+        if snapshot.boot_id != boot_id {
+            return Err(SnapshotError::OtherBoot);
+        }
+        let names = snapshot
+            .names
+            .into_iter()
+            .map(|saved| match Name::from_presentation(&saved.name) {
+                Ok(name) => Ok((name, saved.leases)),
+                Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+
+        let (_, before) = self.size();
+        for (name, leases) in names {
+            self.restore_name(now, &name, &leases);
+        }
+        Ok(self.size().1.saturating_sub(before))
+    }
+
+    fn restore_name(&mut self, now: Time, name: &Name, leases: &[SavedLease]) {
+        let latest_end = now + self.terms.longest();
+        let leases: Vec<Lease> = leases
+            .iter()
+            .map(|saved| Lease {
+                address: saved.address,
+                source: self.sources.id(saved.source),
+                learned: Time::from_millis(saved.learned).min(now),
+                expires: Time::from_millis(saved.expires).min(latest_end),
+            })
+            .filter(|lease| lease.is_live(now))
+            .collect();
+        if leases.is_empty() {
+            return;
+        }
+        let id = match self.roster.find(name) {
+            Some(id) => id,
+            None if self.has_room() => self.roster.add_oldest(name),
+            None => return,
+        };
+        self.credit(id, leases);
+        self.trim(now, id);
+    }
+}
+
+/// Read first, because the rest has the shape of its version.
+#[derive(Deserialize)]
+struct Header {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot<'a> {
+    version: u32,
+    #[serde(borrow)]
+    boot_id: Cow<'a, str>,
+    /// The most recently learned first.
+    #[serde(borrow)]
+    names: Vec<SavedName<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedName<'a> {
+    /// As [`Name::as_str`] gives it.
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    leases: Vec<SavedLease>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedLease {
+    address: IpAddr,
+    /// Milliseconds since boot, as in [`Time`].
+    learned: u64,
+    expires: u64,
+    source: IpAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Answer, Entry, LeaseTerms, Limits};
+
+    const BOOT: &str = "0f1e2d3c";
+
+    fn at(secs: u64) -> Time {
+        Time::from_millis(secs * 1_000)
+    }
+
+    fn limits(names: usize, addresses_per_name: usize) -> Limits {
+        Limits {
+            names: NonZeroUsize::new(names).unwrap(),
+            addresses_per_name: NonZeroUsize::new(addresses_per_name).unwrap(),
+        }
+    }
+
+    fn empty() -> Ledger {
+        Ledger::new(Limits::default(), LeaseTerms::default())
+    }
+
+    fn teach(ledger: &mut Ledger, now: Time, name: &str, addresses: &[&str], ttl: u64) {
+        ledger.learn(
+            now,
+            &Answer {
+                name: Name::parse(name).unwrap(),
+                addresses: addresses
+                    .iter()
+                    .map(|address| (address.parse().unwrap(), Duration::from_secs(ttl)))
+                    .collect(),
+                source: "10.0.0.53".parse().unwrap(),
+            },
+        );
+    }
+
+    fn sample() -> Ledger {
+        let mut ledger = empty();
+        teach(&mut ledger, at(1), "a.example", &["192.0.2.1", "2001:db8::1"], 60);
+        teach(&mut ledger, at(2), "b.example", &["192.0.2.2"], 300);
+        teach(&mut ledger, at(3), "gone.example", &["192.0.2.3"], 0);
+        ledger
+    }
+
+    fn entries(ledger: &Ledger, now: Time) -> Vec<Entry<'_>> {
+        ledger.entries(now).collect()
+    }
+
+    #[test]
+    fn a_snapshot_carries_what_is_live() {
+        let ledger = sample();
+        let bytes = ledger.to_bytes(at(40), BOOT);
+        let mut restored = empty();
+        assert_eq!(restored.restore(at(50), BOOT, &bytes).unwrap(), 3);
+        assert_eq!(entries(&restored, at(50)), entries(&ledger, at(50)));
+        assert_eq!(restored.next_deadline(), Some(at(91)));
+    }
+
+    #[test]
+    fn leases_that_ended_in_between_do_not_come_back() {
+        let bytes = sample().to_bytes(at(4), BOOT);
+        let mut restored = empty();
+        assert_eq!(restored.restore(at(91), BOOT, &bytes).unwrap(), 1);
+        assert_eq!(restored.size(), (1, 1));
+    }
+
+    #[test]
+    fn names_with_octets_that_no_policy_can_write_come_back() {
+        let labels: [&[u8]; 2] = [b"a.\\b\"\xff", b"example"];
+        let name = Name::from_wire_labels(labels);
+        let mut ledger = empty();
+        ledger.learn(
+            at(0),
+            &Answer {
+                name: name.clone(),
+                addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)],
+                source: "10.0.0.53".parse().unwrap(),
+            },
+        );
+        let mut restored = empty();
+        restored.restore(at(1), BOOT, &ledger.to_bytes(at(1), BOOT)).unwrap();
+        assert_eq!(restored.addresses(at(1), &name).count(), 1);
+    }
+
+    #[test]
+    fn other_boots_and_other_versions_are_refused() {
+        let bytes = sample().to_bytes(at(4), BOOT);
+        let mut ledger = empty();
+        assert!(matches!(
+            ledger.restore(at(4), "another", &bytes),
+            Err(SnapshotError::OtherBoot)
+        ));
+        let later = String::from_utf8(bytes)
+            .unwrap()
+            .replace("\"version\":1", "\"version\":2");
+        assert!(matches!(
+            ledger.restore(at(4), BOOT, later.as_bytes()),
+            Err(SnapshotError::Version(2))
+        ));
+        assert!(matches!(
+            ledger.restore(at(4), BOOT, b"{\"version\":7,\"names\":{}}"),
+            Err(SnapshotError::Version(7))
+        ));
+        assert_eq!(ledger.size(), (0, 0));
+    }
+
+    #[test]
+    fn a_malformed_snapshot_changes_nothing() {
+        let good = String::from_utf8(sample().to_bytes(at(4), BOOT)).unwrap();
+        let mut ledger = empty();
+        for bad in [
+            String::new(),
+            "null".to_owned(),
+            "[".repeat(10_000),
+            good.replace("b.example.", "b..example."),
+            good.replace("b.example.", "\\\\999.example."),
+            good.replace("192.0.2.2", "192.0.2.256"),
+            good.replace("\"names\"", "\"nomes\""),
+            good[..good.len() - 1].to_owned(),
+            good.clone() + "x",
+        ] {
+            assert!(
+                matches!(
+                    ledger.restore(at(4), BOOT, bad.as_bytes()),
+                    Err(SnapshotError::Malformed(_))
+                ),
+                "{bad:.80}"
+            );
+            assert_eq!(ledger.size(), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_limits_hold_and_the_names_learned_last_come_back() {
+        let mut ledger = empty();
+        for (second, name) in ["a.example", "b.example", "c.example", "a.example"]
+            .into_iter()
+            .enumerate()
+        {
+            teach(
+                &mut ledger,
+                at(second as u64),
+                name,
+                &["192.0.2.1", "192.0.2.2", "192.0.2.3"],
+                300,
+            );
+        }
+        let mut small = Ledger::new(limits(2, 2), LeaseTerms::default());
+        assert_eq!(small.restore(at(4), BOOT, &ledger.to_bytes(at(4), BOOT)).unwrap(), 4);
+        let names: Vec<String> = small.entries(at(4)).map(|entry| entry.name.to_string()).collect();
+        assert_eq!(names, ["a.example", "a.example", "c.example", "c.example"]);
+        // And their order came back: the next name takes the place of c.
+        teach(&mut small, at(5), "d.example", &["192.0.2.9"], 300);
+        assert_eq!(small.addresses(at(5), &Name::parse("c.example").unwrap()).count(), 0);
+    }
+
+    #[test]
+    fn what_is_held_already_stays_and_is_not_shortened() {
+        let bytes = sample().to_bytes(at(4), BOOT);
+        let mut ledger = Ledger::new(limits(2, 10), LeaseTerms::default());
+        teach(&mut ledger, at(10), "z.example", &["192.0.2.99"], 60);
+        teach(&mut ledger, at(11), "b.example", &["192.0.2.2"], 3_600);
+        assert_eq!(ledger.restore(at(12), BOOT, &bytes).unwrap(), 0);
+        let held = entries(&ledger, at(12));
+        assert_eq!(held.len(), 2);
+        assert_eq!((held[0].learned, held[0].expires), (at(11), at(11 + 3_600 + 30)));
+    }
+
+    #[test]
+    fn no_lease_comes_back_longer_than_the_terms_allow() {
+        let forged = format!(
+            "{{\"version\":1,\"boot_id\":\"{BOOT}\",\"names\":[{{\"name\":\"a.example.\",\"leases\":[\
+             {{\"address\":\"192.0.2.1\",\"learned\":{max},\"expires\":{max},\"source\":\"::1\"}}]}}]}}",
+            max = u64::MAX
+        );
+        let mut ledger = empty();
+        assert_eq!(ledger.restore(at(5), BOOT, forged.as_bytes()).unwrap(), 1);
+        let held = entries(&ledger, at(5));
+        assert_eq!((held[0].learned, held[0].expires), (at(5), at(5 + 86_400 + 30)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_result(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = empty().restore(at(5), BOOT, &bytes);
+        }
+
+        #[test]
+        fn a_damaged_snapshot_gives_a_result_within_the_limits(
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut bytes = sample().to_bytes(at(4), BOOT);
+            for (place, octet) in damage {
+                let place = place.index(bytes.len());
+                bytes[place] = octet;
+            }
+            let mut ledger = Ledger::new(limits(1, 1), LeaseTerms::default());
+            let _ = ledger.restore(at(5), BOOT, &bytes);
+            prop_assert!(ledger.size() <= (1, 1));
+            prop_assert_eq!(ledger.size().1, ledger.entries(at(5)).count());
+        }
+
+        #[test]
+        fn any_ledger_comes_back_as_it_was(
+            taught in prop::collection::vec((0..30_u8, 0..6_u8, 0..400_u64), 0..40),
+            pause in 0..500_u64,
+        ) {
+            let mut ledger = empty();
+            for (second, (name, host, ttl)) in taught.into_iter().enumerate() {
+                teach(&mut ledger, at(second as u64), &format!("n{name}.example"), &[&format!("192.0.2.{host}")], ttl);
+            }
+            let saved = at(40);
+            let now = saved + Duration::from_secs(pause);
+            let mut restored = empty();
+            restored.restore(now, BOOT, &ledger.to_bytes(saved, BOOT)).unwrap();
+            prop_assert_eq!(entries(&restored, now), entries(&ledger, now));
+            ledger.expire(now);
+            prop_assert_eq!(restored.next_deadline(), ledger.next_deadline());
+            prop_assert_eq!(restored.to_bytes(now, BOOT), ledger.to_bytes(now, BOOT));
+        }
     }
 }

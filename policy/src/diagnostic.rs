@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::document::Document;
+
 /// How much a diagnostic matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -21,7 +23,7 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
-    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`, `empty-selector`.
+    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`. `docs/policies.md` lists them.
     pub code: &'static str,
     /// The field, for example `spec.egress[0].toFQDNs[1].matchPattern`; empty for the whole document.
     pub path: String,
@@ -50,4 +52,137 @@ impl fmt::Display for Severity {
             Severity::Error => "error",
         })
     }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.line, self.column)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// One line: `error[bad-pattern] 12:9 spec.egress[0].toFQDNs[1].matchPattern: reason; suggestion`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.severity, self.code)?;
+        if let Some(position) = self.position {
+            write!(f, " {position}")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, " {}", self.path)?;
+        }
+        write!(f, ": {}", self.reason)?;
+        match &self.suggestion {
+            Some(suggestion) => write!(f, "; {suggestion}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The findings about one document while it is walked.
+///
+/// At most [`Report::MAX`] are kept: a hostile document must not cost more memory in findings than in text. Whether
+/// the document is refused is remembered beyond that.
+pub(crate) struct Report<'d> {
+    document: &'d Document,
+    found: Vec<Diagnostic>,
+    refused: bool,
+}
+
+impl<'d> Report<'d> {
+    pub(crate) const MAX: usize = 200;
+
+    pub(crate) fn new(document: &'d Document) -> Self {
+        Self {
+            document,
+            found: Vec::new(),
+            refused: false,
+        }
+    }
+
+    /// The document is refused.
+    pub(crate) fn error(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
+        self.push(Severity::Error, code, path, reason.into())
+    }
+
+    /// A part of the document is valid and not enforced here.
+    pub(crate) fn unenforced(&mut self, path: &str, reason: impl Into<String>) -> Suggest<'_> {
+        self.push(Severity::Unenforced, "not-enforced", path, reason.into())
+    }
+
+    /// The document probably means something else than its author thinks.
+    pub(crate) fn warning(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
+        self.push(Severity::Warning, code, path, reason.into())
+    }
+
+    /// Whether some finding is an error.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The findings in the order of the file.
+    pub(crate) fn finish(self) -> Vec<Diagnostic> {
+        let mut found = self.found;
+        // Stable, so that findings about one field stay in the order they were made in.
+        found.sort_by_key(|diagnostic| diagnostic.position);
+        found
+    }
+
+    fn push(&mut self, severity: Severity, code: &'static str, path: &str, reason: String) -> Suggest<'_> {
+        self.refused |= severity == Severity::Error;
+        if self.found.len() >= Self::MAX {
+            return Suggest(None);
+        }
+        self.found.push(Diagnostic {
+            severity,
+            code,
+            path: path.to_owned(),
+            position: self.document.position(path),
+            reason,
+            suggestion: None,
+        });
+        Suggest(self.found.last_mut())
+    }
+}
+
+/// A finding just made, to which a suggestion may be added.
+pub(crate) struct Suggest<'r>(Option<&'r mut Diagnostic>);
+
+impl Suggest<'_> {
+    /// Says what to write instead.
+    pub(crate) fn suggest(self, suggestion: impl Into<String>) {
+        if let Some(diagnostic) = self.0 {
+            diagnostic.suggestion = Some(suggestion.into());
+        }
+    }
+}
+
+/// Text of the document quoted in a reason, cut to a length that a terminal line bears.
+pub(crate) fn quoted(text: &str) -> String {
+    const MAX: usize = 80;
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// The candidate that was probably meant by `written`, if one is close enough.
+pub(crate) fn closest<'c>(written: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    // Longer ones are no typing errors, and the distance costs the product of the lengths.
+    const MAX_CHARS: usize = 64;
+    if written.len() > MAX_CHARS {
+        return None;
+    }
+    let written = written.to_lowercase();
+    let allowed = 1 + written.len() / 5;
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&written, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, _)| *distance <= allowed)
+        .min()
+        .map(|(_, candidate)| candidate)
 }

@@ -1,6 +1,7 @@
 //! A validated policy, in this project's own terms, whichever kind of object it came from.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -71,7 +72,8 @@ pub struct EgressRule {
     pub origin: String,
     /// The destinations.
     pub peers: Peers,
-    /// The ports.
+    /// The ports. Those of DNS rules are not among them: lookups to known resolvers are intercepted, and others must not
+    /// pass unobserved.
     pub ports: PortSet,
     /// The questions that may be asked of these destinations, from `toPorts[].rules.dns`.
     pub dns: Vec<DnsRule>,
@@ -89,6 +91,15 @@ pub enum Peers {
     Unresolved,
 }
 
+impl Peers {
+    /// The destinations, where each is a single address: a DNS rule makes these known resolvers, lookups to which are intercepted.
+    pub fn single_hosts(&self) -> Option<Vec<IpAddr>> {
+        let Peers::Prefixes(prefixes) = self else { return None };
+        let host = |prefix: &IpNet| (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr());
+        prefixes.iter().map(|(_, prefix)| host(prefix)).collect()
+    }
+}
+
 /// Which part of the address space a prefix speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Zone {
@@ -102,7 +113,8 @@ pub enum Zone {
     Host,
 }
 
-/// One `toPorts` entry with `rules.dns`.
+/// One `toPorts` entry with `rules.dns`. It speaks of UDP and TCP alike, whichever protocol the entry names: a resolver
+/// answers over either, and a client turns to TCP when an answer is truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DnsRule {
     /// The resolver's port.

@@ -1,9 +1,10 @@
 //! May this endpoint ask this name?
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use crate::index::NameIndex;
 use crate::name::Name;
-use crate::program::Program;
+use crate::program::{DnsServers, Program};
 
 /// What may be asked where no policy has a DNS rule (`dns.questions`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub enum QuestionVerdict {
     /// It may be asked.
     Allowed,
     /// It may be asked if it is the reverse name of this learned address; the caller knows the ledger.
-    AllowedIfLearned(std::net::IpAddr),
+    AllowedIfLearned(IpAddr),
     /// It may not.
     Denied(QuestionDenial),
 }
@@ -40,22 +41,220 @@ pub enum QuestionDenial {
 }
 
 /// The questions an endpoint may ask, prepared for the hot path.
+///
+/// In this order:
+///
+/// 1. A name that `egressDeny.toFQDNs` matches is denied, whatever its ports.
+/// 2. Where DNS rules speak of the resolver asked (its address or every trusted one, and its port), they alone decide:
+///    neither the cluster domain nor reverse names are let through beside them, as in Cilium.
+/// 3. Otherwise the [`QuestionMode`] decides.
 #[derive(Debug)]
 pub struct Questions {
-    // indices over the program's patterns
+    denied: NameIndex<()>,
+    grants: Vec<Grant>,
+    mode: QuestionMode,
+    /// Names of `toFQDNs`; empty in mode `Any`, where nobody asks.
+    selected: NameIndex<()>,
+    cluster_domain: Name,
+    /// `.suffix.`, longest first.
+    search: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Grant {
+    servers: DnsServers,
+    port: u16,
+    names: NameIndex<()>,
 }
 
 impl Questions {
     /// Prepares a program. `cluster_domain` is `cluster.local.` unless configured; `search` are the suffixes of
     /// the endpoint's search list, longest first.
     pub fn new(program: &Program, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
-        let _ = (program, mode, cluster_domain, search);
-        todo!()
+        let index = |patterns: &mut dyn Iterator<Item = &crate::Pattern>| {
+            let mut index = NameIndex::default();
+            patterns.for_each(|pattern| index.insert(pattern, ()));
+            index
+        };
+        let grants = program.dns.iter().map(|grant| Grant {
+            servers: grant.servers.clone(),
+            port: grant.rule.port,
+            names: index(&mut grant.rule.patterns.iter()),
+        });
+        Self {
+            denied: index(&mut program.deny.names.iter().map(|rule| &rule.pattern)),
+            grants: grants.collect(),
+            mode,
+            selected: match mode {
+                QuestionMode::Any => NameIndex::default(),
+                QuestionMode::AllowedOnly => index(&mut program.allow.names.iter().map(|rule| &rule.pattern)),
+            },
+            cluster_domain: cluster_domain.clone(),
+            search: search
+                .iter()
+                .filter(|suffix| **suffix != Name::root())
+                .map(|suffix| format!(".{}", suffix.as_str()))
+                .collect(),
+        }
     }
 
     /// Judges one question, asked of the resolver at `asked`. Does not allocate when it allows.
     pub fn judge(&self, asked: SocketAddr, name: &Name) -> QuestionVerdict {
-        let _ = (asked, name);
-        todo!()
+        match self.judge_as_written(asked, name) {
+            QuestionVerdict::Denied(QuestionDenial::NoDnsRule | QuestionDenial::NoSelector)
+                if self.expands_what_may_be_asked(asked, name) =>
+            {
+                QuestionVerdict::Denied(QuestionDenial::SearchExpansion)
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn judge_as_written(&self, asked: SocketAddr, name: &Name) -> QuestionVerdict {
+        if self.denied.any_match(name) {
+            return QuestionVerdict::Denied(QuestionDenial::DeniedName);
+        }
+        let mut ruled = false;
+        for grant in self.grants.iter().filter(|grant| grant.speaks_of(asked)) {
+            if grant.names.any_match(name) {
+                return QuestionVerdict::Allowed;
+            }
+            ruled = true;
+        }
+        if ruled {
+            return QuestionVerdict::Denied(QuestionDenial::NoDnsRule);
+        }
+        match self.mode {
+            QuestionMode::Any => QuestionVerdict::Allowed,
+            QuestionMode::AllowedOnly if self.selected.any_match(name) || name.is_within(&self.cluster_domain) => {
+                QuestionVerdict::Allowed
+            }
+            QuestionMode::AllowedOnly => match name.reverse_address() {
+                Some(address) => QuestionVerdict::AllowedIfLearned(address),
+                None => QuestionVerdict::Denied(QuestionDenial::NoSelector),
+            },
+        }
+    }
+
+    /// Whether `name` is a name that may be asked with a search suffix after it. Only asked of denied names, and allocates.
+    fn expands_what_may_be_asked(&self, asked: SocketAddr, name: &Name) -> bool {
+        self.search
+            .iter()
+            .filter_map(|suffix| Name::parse(name.as_str().strip_suffix(suffix.as_str())?).ok())
+            .any(|bare| self.judge_as_written(asked, &bare) == QuestionVerdict::Allowed)
+    }
+}
+
+impl Grant {
+    fn speaks_of(&self, asked: SocketAddr) -> bool {
+        self.port == asked.port()
+            && match &self.servers {
+                DnsServers::Trusted => true,
+                DnsServers::Listed(addresses) => addresses.contains(&asked.ip().to_canonical()),
+            }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::Pattern;
+    use crate::policy::DnsRule;
+    use crate::ports::PortSet;
+    use crate::program::{DnsGrant, NameRule, Rules};
+
+    const CLUSTER_DNS: &str = "10.96.0.10:53";
+
+    fn rules(patterns: &[&str]) -> Rules {
+        let names = patterns.iter().map(|text| NameRule {
+            pattern: Pattern::pattern(text).unwrap(),
+            ports: PortSet::All,
+            origins: Vec::new(),
+        });
+        Rules { prefixes: Vec::new(), names: names.collect() }
+    }
+
+    fn grant(servers: DnsServers, port: u16, patterns: &[&str]) -> DnsGrant {
+        let patterns = patterns.iter().map(|text| Pattern::pattern(text).unwrap()).collect();
+        DnsGrant { servers, rule: DnsRule { port, patterns } }
+    }
+
+    fn program(allow: &[&str], deny: &[&str], dns: Vec<DnsGrant>) -> Program {
+        Program { closed: true, allow: rules(allow), deny: rules(deny), dns }
+    }
+
+    fn judge(program: &Program, mode: QuestionMode, asked: &str, name: &str) -> QuestionVerdict {
+        let search = ["default.svc.cluster.local", "cluster.local", "corp.example"].map(|s| Name::parse(s).unwrap());
+        let questions = Questions::new(program, mode, &Name::parse("cluster.local").unwrap(), &search);
+        questions.judge(asked.parse().unwrap(), &Name::parse(name).unwrap())
+    }
+
+    fn denied(why: QuestionDenial) -> QuestionVerdict {
+        QuestionVerdict::Denied(why)
+    }
+
+    #[test]
+    fn any_name_may_be_asked_where_nothing_rules_questions() {
+        let program = program(&["a.example"], &[], vec![]);
+        assert_eq!(judge(&program, QuestionMode::Any, CLUSTER_DNS, "elsewhere.example"), QuestionVerdict::Allowed);
+    }
+
+    #[test]
+    fn a_denied_name_is_denied_in_every_mode_and_whatever_the_rules_grant() {
+        let program = program(&["*"], &["bad.example"], vec![grant(DnsServers::Trusted, 53, &["*"])]);
+        for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
+            assert_eq!(judge(&program, mode, CLUSTER_DNS, "BAD.example."), denied(QuestionDenial::DeniedName));
+            assert_eq!(judge(&program, mode, CLUSTER_DNS, "good.example"), QuestionVerdict::Allowed);
+        }
+    }
+
+    #[test]
+    fn allowed_only_lets_through_selectors_the_cluster_domain_and_reverse_names_of_learned_addresses() {
+        let program = program(&["*.example.com"], &[], vec![]);
+        let judge = |name| judge(&program, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
+        assert_eq!(judge("a.example.com"), QuestionVerdict::Allowed);
+        assert_eq!(judge("kubernetes.default.svc.cluster.local"), QuestionVerdict::Allowed);
+        let learned = QuestionVerdict::AllowedIfLearned("192.0.2.1".parse().unwrap());
+        assert_eq!(judge("1.2.0.192.in-addr.arpa"), learned);
+        assert_eq!(judge("example.com"), denied(QuestionDenial::NoSelector));
+    }
+
+    #[test]
+    fn search_expansions_of_a_name_that_may_be_asked_are_told_apart_from_denials() {
+        let program = program(&["*.example.com"], &["no.example.com"], vec![]);
+        let judge = |name| judge(&program, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
+        assert_eq!(judge("a.example.com.corp.example"), denied(QuestionDenial::SearchExpansion));
+        assert_eq!(judge("evil.example.net.corp.example"), denied(QuestionDenial::NoSelector));
+        assert_eq!(judge("no.example.com.corp.example"), denied(QuestionDenial::NoSelector));
+        assert_eq!(judge("corp.example"), denied(QuestionDenial::NoSelector));
+    }
+
+    #[test]
+    fn dns_rules_alone_decide_for_the_resolvers_that_they_speak_of() {
+        let listed = DnsServers::Listed(vec!["192.0.2.53".parse().unwrap()]);
+        let program = program(&["a.example"], &[], vec![grant(listed, 53, &["b.example"])]);
+        let judge = |asked, name| judge(&program, QuestionMode::AllowedOnly, asked, name);
+        assert_eq!(judge("192.0.2.53:53", "b.example"), QuestionVerdict::Allowed);
+        assert_eq!(judge("[::ffff:192.0.2.53]:53", "b.example"), QuestionVerdict::Allowed);
+        assert_eq!(judge("192.0.2.53:53", "a.example"), denied(QuestionDenial::NoDnsRule));
+        assert_eq!(judge("192.0.2.53:53", "x.cluster.local"), denied(QuestionDenial::NoDnsRule));
+        assert_eq!(judge("192.0.2.53:53", "1.2.0.192.in-addr.arpa"), denied(QuestionDenial::NoDnsRule));
+        assert_eq!(judge("192.0.2.53:53", "b.example.corp.example"), denied(QuestionDenial::SearchExpansion));
+        // Another port or another resolver: the mode decides.
+        assert_eq!(judge("192.0.2.53:5353", "a.example"), QuestionVerdict::Allowed);
+        assert_eq!(judge(CLUSTER_DNS, "b.example"), denied(QuestionDenial::NoSelector));
+    }
+
+    #[test]
+    fn grants_add_up_and_a_grant_without_names_denies_all() {
+        let both = program(&[], &[], vec![
+            grant(DnsServers::Listed(vec!["10.96.0.10".parse().unwrap()]), 53, &["a.example"]),
+            grant(DnsServers::Trusted, 53, &["b.example"]),
+        ]);
+        for name in ["a.example", "b.example"] {
+            assert_eq!(judge(&both, QuestionMode::Any, CLUSTER_DNS, name), QuestionVerdict::Allowed);
+        }
+        let none = program(&[], &[], vec![grant(DnsServers::Trusted, 53, &[])]);
+        assert_eq!(judge(&none, QuestionMode::Any, CLUSTER_DNS, "a.example"), denied(QuestionDenial::NoDnsRule));
     }
 }

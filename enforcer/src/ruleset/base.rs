@@ -33,6 +33,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
         pass_neighbour_discovery(document, chain);
         if chain == INPUT {
             interception::pass_intercepted(document, chain, desired);
+            interception::pass_to_listeners(document, chain, desired);
         }
         interception::judge_unintercepted(document, chain, desired);
         document.rule(chain, [jump(dispatch::CHAIN)]);

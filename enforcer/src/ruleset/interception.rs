@@ -14,19 +14,20 @@
 //! is asked, tested by the original destination since kube-proxy may have translated it. In fail-mode closed it is refused, which matters
 //! where tproxy finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpression};
 use nftables::schema::SetType;
 use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
+use policy::policy::Zone;
 
 use super::document::{Document, Hook, SetForm};
 use super::expression::{
     Expr, accept, address, address_type, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp,
     meta, named, named_set, number, original, port, port_value, protocol, source, word,
 };
-use super::refusal;
+use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 
@@ -161,19 +162,25 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
                 [is(Expression::BinaryOperation(Box::new(masked)), mark()), accept()],
             );
         }
-        Interception::Off => {
-            // Workloads ask the listeners themselves.
-            for family in Family::BOTH {
-                document.rule(
-                    chain,
-                    [
-                        is(source(family), named_set(&pods_set(family))),
-                        is_tcp_or_udp(),
-                        is(asked_now(family), named_set(&resolvers_set(family))),
-                        accept(),
-                    ],
-                );
-            }
+        Interception::Off => {}
+    }
+}
+
+/// Lets lookups that workloads send to the proxy's own addresses into this node.
+pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &Desired) {
+    for family in Family::BOTH {
+        let own = desired.listening.iter().filter(|own| Family::of(own.ip()) == family);
+        let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) = own.copied().partition(|own| own.ip().is_unspecified());
+        let sockets: Vec<_> = at.iter().map(|own| socket(own.ip(), own.port())).collect();
+        let ports: Vec<_> = anywhere.iter().map(|own| port_value(own.port())).collect();
+        let from_pod = || [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];
+        if !sockets.is_empty() {
+            let to_listener = [is(asked_now(family), any_of(sockets)), accept()];
+            document.rule(chain, from_pod().into_iter().chain(to_listener));
+        }
+        if let Some(to_own_address) = zones::condition(Zone::Host, family).filter(|_| !ports.is_empty()) {
+            let to_listener = [to_own_address, is(port(), any_of(ports)), accept()];
+            document.rule(chain, from_pod().into_iter().chain(to_listener));
         }
     }
 }

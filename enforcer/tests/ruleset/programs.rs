@@ -19,6 +19,7 @@ pub(crate) fn desired() -> Desired {
         dispatch: BTreeMap::new(),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
+        listening: Vec::new(),
         interception: Interception::Off,
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),

@@ -1,0 +1,181 @@
+//! The agent itself: settings and a source of objects in, something that runs out.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dns_proxy::{Server, ServerConfig};
+use enforcer::Enforcer;
+use fqdn_cache::Ledger;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::error;
+
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::gate::{InForce, NodeGate, Terms, lock};
+use crate::metrics::Metrics;
+use crate::objects::Source;
+use crate::plan::Plan;
+use crate::reconcile::{Progress, Reconciler, keep_ledger};
+use crate::view::View;
+use crate::api::{ApiServer, ServeError};
+use crate::http::{HttpError, HttpServer};
+use crate::{clock, state};
+
+/// How long a clean end waits for lookups in flight.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the agent could not start, or had to end.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The kernel side.
+    #[error(transparent)]
+    Install(#[from] enforcer::InstallError),
+    /// A DNS listener.
+    #[error(transparent)]
+    Listen(#[from] dns_proxy::ServerError),
+    /// The source of objects.
+    #[error("{0}")]
+    Source(String),
+    /// `/metrics`.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The local API.
+    #[error(transparent)]
+    Api(#[from] ServeError),
+}
+
+/// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
+pub struct Agent {
+    enforcer: Enforcer,
+    ledger: Arc<Mutex<Ledger>>,
+    settings: Arc<Settings>,
+    server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    progress: watch::Receiver<Progress>,
+    source_failure: watch::Receiver<Option<String>>,
+    tasks: JoinSet<()>,
+    _http: Option<HttpServer>,
+    _api: Option<ApiServer>,
+}
+
+impl Agent {
+    /// Starts in the network namespace of the calling thread, which all threads of the runtime must share.
+    pub async fn start(settings: Settings, source: impl Source) -> Result<Self, StartError> {
+        let settings = Arc::new(settings);
+        let mut tasks = JoinSet::new();
+
+        let mut ledger = Ledger::new(settings.limits, settings.lease);
+        if let Some(directory) = &settings.state_dir {
+            state::restore(directory, &mut ledger);
+        }
+        let ledger = Arc::new(Mutex::new(ledger));
+        let enforcer = Enforcer::start(&settings.table)?;
+        let metrics = Arc::new(Metrics::new());
+
+        let nothing = Arc::new(Plan::new(&Cluster::default(), &settings, &Default::default()));
+        let gate = Arc::new(NodeGate::new(
+            InForce { plan: nothing, generation: enforcer.generation() },
+            Arc::clone(&ledger),
+            enforcer.clone(),
+            Terms {
+                denied: settings.denied,
+                grace: settings.lease.grace,
+                commit_deadline: settings.commit_deadline,
+                upstreams: settings.upstreams.clone().into(),
+            },
+            Arc::clone(&metrics),
+        ));
+        let server = Server::new(Arc::clone(&gate), ServerConfig::default());
+        let server = Arc::new(tokio::sync::Mutex::new(server));
+
+        let reconciler = Reconciler::new(
+            Arc::clone(&settings),
+            Arc::clone(&ledger),
+            enforcer.clone(),
+            Arc::clone(&gate),
+            Arc::clone(&server),
+        );
+        let progress = reconciler.progress();
+        let view = Arc::new(View::new(
+            Arc::clone(&settings),
+            Arc::clone(&ledger),
+            enforcer.clone(),
+            Arc::clone(&gate),
+            Arc::clone(&server),
+            progress.clone(),
+        ));
+        let http = match settings.http {
+            Some(address) => Some(HttpServer::start(address, view.clone(), metrics)?),
+            None => None,
+        };
+        let api = match &settings.run_dir {
+            Some(directory) => Some(ApiServer::start(directory, view)?),
+            None => None,
+        };
+
+        // A short queue: while one update is put in force, the source waits and collects.
+        let (updates, inbox) = mpsc::channel(16);
+        let (failed, source_failure) = watch::channel(None);
+        tasks.spawn(async move {
+            if let Err(failure) = source.run(updates).await {
+                error!(%failure, "the source of objects ended");
+                failed.send_replace(Some(failure.to_string()));
+                // Keep the sender of the failure, so that readers see the failure and not a closed channel.
+                failed.closed().await;
+            }
+        });
+        tasks.spawn(keep_ledger(Arc::clone(&ledger), gate, Arc::clone(&settings)));
+        tasks.spawn(reconciler.run(inbox));
+
+        Ok(Self { enforcer, ledger, settings, server, progress, source_failure, tasks, _http: http, _api: api })
+    }
+
+    /// Resolves once the first ruleset is in the kernel and every listener is bound; an error when the source
+    /// of objects, or the first installation, fails.
+    pub async fn ready(&self) -> Result<(), StartError> {
+        let (mut progress, mut failure) = (self.progress.clone(), self.source_failure.clone());
+        tokio::select! {
+            settled = progress.wait_for(|progress| progress.in_force || progress.failure.is_some()) => match settled {
+                Ok(progress) => match &progress.failure {
+                    Some(failure) if !progress.in_force => Err(StartError::Source(failure.clone())),
+                    _ => Ok(()),
+                },
+                Err(_) => Err(StartError::Source("the reconcile loop ended".into())),
+            },
+            Ok(failure) = failure.wait_for(Option::is_some) => {
+                Err(StartError::Source(failure.clone().unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Resolves if the source of objects ends, which a running agent does not survive usefully.
+    pub async fn source_ended(&self) -> StartError {
+        let mut failure = self.source_failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(failure) => StartError::Source(failure.clone().unwrap_or_default()),
+            Err(_) => StartError::Source("the source of objects ended".into()),
+        }
+    }
+
+    /// Ends it: lookups fall through at once in fail-mode open, those in flight are answered, enforcement stays in
+    /// the kernel, and the ledger is saved.
+    pub async fn stop(mut self) {
+        // No more rules, and no heartbeat: from here on new lookups no longer come to us.
+        self.tasks.shutdown().await;
+        self.enforcer.stop_heartbeat().await;
+        let drained = async {
+            while self.server.lock().await.in_flight() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN, drained).await;
+        self.enforcer.shut_down().await;
+        if let Some(directory) = &self.settings.state_dir {
+            let snapshot = lock(&self.ledger).to_bytes(clock::now(), &clock::boot_id());
+            if let Err(error) = state::save(directory, &snapshot) {
+                error!(%error, "the ledger's snapshot cannot be written");
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The one place that reads the boot-time clock.
+
+use fqdn_cache::Time;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Now, on `CLOCK_BOOTTIME`.
+pub fn now() -> Time {
+    let now = clock_gettime(ClockId::Boottime);
+    // Boot time is never negative and its sub-second part is below 10⁹ (clock_gettime(2)).
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
+    Time::from_millis(seconds * 1_000 + millis)
+}
+
+/// Which boot [`now`] counts from; empty where the kernel does not say.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}

@@ -1,0 +1,242 @@
+//! The objects, indexed: one synchronous picture that every source's changes are applied to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use policy::endpoint::EndpointId;
+use policy::labels::Labels;
+use policy::{Endpoint, Policy, PolicyId};
+
+use crate::objects::{Change, Object, ObjectKey};
+
+/// Special label keys (semantics.md, "Which endpoints").
+const NAMESPACE_KEY: &str = "io.kubernetes.pod.namespace";
+const NAMESPACE_LABELS_PREFIX: &str = "io.cilium.k8s.namespace.labels.";
+const SERVICE_ACCOUNT_KEY: &str = "io.cilium.k8s.policy.serviceaccount";
+const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
+
+/// Every object that is in force.
+#[derive(Debug, Default)]
+pub struct Cluster {
+    pods: BTreeMap<(String, String), Pod>,
+    namespaces: BTreeMap<String, Namespace>,
+    nodes: BTreeMap<String, Node>,
+    services: BTreeMap<(String, String), Service>,
+    policies: BTreeMap<PolicyId, Policy>,
+}
+
+impl Cluster {
+    /// Applies one change.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Apply(Object::Pod(pod)) => {
+                let key = (namespace_of(&pod.metadata.namespace), name_of(&pod.metadata.name));
+                self.pods.insert(key, *pod);
+            }
+            Change::Apply(Object::Namespace(namespace)) => {
+                self.namespaces.insert(name_of(&namespace.metadata.name), *namespace);
+            }
+            Change::Apply(Object::Node(node)) => {
+                self.nodes.insert(name_of(&node.metadata.name), *node);
+            }
+            Change::Apply(Object::Service(service)) => {
+                let key = (namespace_of(&service.metadata.namespace), name_of(&service.metadata.name));
+                self.services.insert(key, *service);
+            }
+            Change::Apply(Object::Policy(policy)) => {
+                self.policies.insert(policy.id.clone(), *policy);
+            }
+            Change::Delete(ObjectKey::Pod(namespace, name)) => drop(self.pods.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::Namespace(name)) => drop(self.namespaces.remove(&name)),
+            Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
+            Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
+        }
+    }
+
+    /// The workloads of this node that have addresses of their own, ordered by namespace and name.
+    ///
+    /// A Pod without `spec.nodeName` is local. Pods on the host's network share its addresses and are not endpoints.
+    pub fn endpoints(&self, node: &str) -> Vec<Endpoint> {
+        self.pods
+            .iter()
+            .filter(|(_, pod)| is_on(pod, node) && has_own_network(pod))
+            .map(|((namespace, name), pod)| Endpoint {
+                id: EndpointId { namespace: namespace.clone(), name: name.clone() },
+                labels: self.labels(namespace, pod),
+                addresses: addresses(pod),
+            })
+            .filter(|endpoint| !endpoint.addresses.is_empty())
+            .collect()
+    }
+
+    /// Policies, ordered by kind, namespace and name.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> + Clone {
+        self.policies.values()
+    }
+
+    /// What lies inside the cluster: pod ranges and addresses, service addresses, node addresses.
+    pub fn networks(&self) -> Vec<IpNet> {
+        let pods = self.pods.values().filter(|pod| has_own_network(pod)).flat_map(addresses).map(IpNet::from);
+        let services = self.services.values().flat_map(cluster_addresses).map(IpNet::from);
+        let nodes = self.nodes.values().flat_map(node_networks);
+        let all: BTreeSet<IpNet> = pods.chain(services).chain(nodes).collect();
+        IpNet::aggregate(&all.into_iter().collect())
+    }
+
+    /// The DNS Services among `names` (namespace, name), as the addresses that pods ask.
+    pub fn dns_services(&self, names: &[(String, String)]) -> Vec<SocketAddr> {
+        names
+            .iter()
+            .filter_map(|key| self.services.get(key))
+            .flat_map(|service| {
+                let ports = dns_ports(service);
+                cluster_addresses(service)
+                    .into_iter()
+                    .flat_map(move |address| ports.clone().into_iter().map(move |port| SocketAddr::new(address, port)))
+            })
+            .collect()
+    }
+
+    /// The labels that selectors see.
+    fn labels(&self, namespace: &str, pod: &Pod) -> Labels {
+        let mut labels: Labels = pod.metadata.labels.clone().unwrap_or_default();
+        let of_namespace = self.namespaces.get(namespace).and_then(|object| object.metadata.labels.as_ref());
+        for (key, value) in of_namespace.into_iter().flatten() {
+            labels.insert(format!("{NAMESPACE_LABELS_PREFIX}{key}"), value.clone());
+        }
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
+        // Last, so that a pod cannot choose its own namespace by a label of that name.
+        labels.insert(NAMESPACE_KEY.into(), namespace.into());
+        labels.insert(SERVICE_ACCOUNT_KEY.into(), account.into());
+        labels.insert(CLUSTER_KEY.into(), "default".into());
+        labels
+    }
+}
+
+fn namespace_of(namespace: &Option<String>) -> String {
+    namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into())
+}
+
+fn name_of(name: &Option<String>) -> String {
+    name.clone().unwrap_or_default()
+}
+
+fn is_on(pod: &Pod, node: &str) -> bool {
+    match pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+        None | Some("") => true,
+        Some(name) => name == node,
+    }
+}
+
+/// Whether the pod has addresses that are its own now: not on the host's network, and not ended (the addresses of an
+/// ended pod may already belong to another).
+fn has_own_network(pod: &Pod) -> bool {
+    let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !on_host && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
+    let Some(status) = &pod.status else { return BTreeSet::new() };
+    let many = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    many.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Addresses of a Service inside the cluster; `None` marks a headless one.
+fn cluster_addresses(service: &Service) -> BTreeSet<IpAddr> {
+    let Some(spec) = &service.spec else { return BTreeSet::new() };
+    let many = spec.cluster_ips.iter().flatten().map(String::as_str);
+    many.chain(spec.cluster_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
+}
+
+/// The ports that a DNS Service is asked at: those named `dns…` (as `kube-dns` names them), else all of them.
+fn dns_ports(service: &Service) -> BTreeSet<u16> {
+    let ports = || service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let number = |port: i32| u16::try_from(port).ok();
+    let named: BTreeSet<u16> = ports()
+        .filter(|port| port.name.as_deref().is_some_and(|name| name.starts_with("dns")))
+        .filter_map(|port| number(port.port))
+        .collect();
+    if named.is_empty() { ports().filter_map(|port| number(port.port)).collect() } else { named }
+}
+
+fn node_networks(node: &Node) -> Vec<IpNet> {
+    let spec = node.spec.iter();
+    let ranges = spec.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr)).filter_map(|cidr| cidr.parse().ok());
+    let status = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let own = status.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(IpNet::from);
+    ranges.chain(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(yaml: serde_json::Value) -> Change {
+        Change::Apply(Object::Pod(Box::new(serde_json::from_value(yaml).unwrap())))
+    }
+
+    fn simple(name: &str, address: &str) -> serde_json::Value {
+        serde_json::json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web", NAMESPACE_KEY: "kube-system"}},
+            "spec": {"containers": []},
+            "status": {"podIPs": [{"ip": address}]},
+        })
+    }
+
+    #[test]
+    fn a_pod_without_node_is_local_and_one_of_another_node_is_not() {
+        let mut cluster = Cluster::default();
+        cluster.apply(pod(simple("a", "10.0.0.1")));
+        let mut elsewhere = simple("b", "10.0.0.2");
+        elsewhere["spec"]["nodeName"] = "other".into();
+        cluster.apply(pod(elsewhere));
+        let local: Vec<String> = cluster.endpoints("here").into_iter().map(|e| e.id.to_string()).collect();
+        assert_eq!(local, ["shop/a"]);
+        assert_eq!(cluster.networks().len(), 2, "pods of other nodes are inside the cluster");
+    }
+
+    #[test]
+    fn a_pod_cannot_choose_its_namespace_by_a_label() {
+        let mut cluster = Cluster::default();
+        cluster.apply(pod(simple("a", "10.0.0.1")));
+        assert_eq!(cluster.endpoints("here")[0].labels[NAMESPACE_KEY], "shop");
+    }
+
+    #[test]
+    fn ended_pods_and_pods_on_the_hosts_network_are_no_endpoints() {
+        let mut cluster = Cluster::default();
+        let mut ended = simple("a", "10.0.0.1");
+        ended["status"]["phase"] = "Succeeded".into();
+        cluster.apply(pod(ended));
+        let mut on_host = simple("b", "10.0.0.2");
+        on_host["spec"]["hostNetwork"] = true.into();
+        cluster.apply(pod(on_host));
+        assert!(cluster.endpoints("here").is_empty());
+    }
+
+    #[test]
+    fn labels_of_the_namespace_reach_its_pods() {
+        let mut cluster = Cluster::default();
+        cluster.apply(pod(simple("a", "10.0.0.1")));
+        let namespace = serde_json::json!({"metadata": {"name": "shop", "labels": {"team": "red"}}});
+        cluster.apply(Change::Apply(Object::Namespace(Box::new(serde_json::from_value(namespace).unwrap()))));
+        assert_eq!(cluster.endpoints("here")[0].labels["io.cilium.k8s.namespace.labels.team"], "red");
+    }
+
+    #[test]
+    fn a_dns_service_is_asked_at_its_dns_ports() {
+        let mut cluster = Cluster::default();
+        let service = serde_json::json!({
+            "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+            "spec": {"clusterIP": "10.96.0.10", "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}, {"name": "metrics", "port": 9153}]},
+        });
+        cluster.apply(Change::Apply(Object::Service(Box::new(serde_json::from_value(service).unwrap()))));
+        let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
+        assert_eq!(asked, ["10.96.0.10:53".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,69 @@
+//! What the agent was told: flags over the config file over defaults.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dns_proxy::gate::Rcode;
+use enforcer::{FailMode, Interception, Refusal};
+use fqdn_cache::{LeaseTerms, Limits};
+use ipnet::IpNet;
+use policy::Name;
+use policy::question::QuestionMode;
+
+/// Everything that the agent's behaviour depends on, resolved and checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--node`: this node's name; a Pod without `spec.nodeName` is local too.
+    pub node: String,
+    /// `--upstream`, in order; never empty.
+    pub upstreams: Vec<SocketAddr>,
+    /// `--listen`: where the agent serves as a plain resolver.
+    pub listen: Vec<SocketAddr>,
+    /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
+    pub http: Option<SocketAddr>,
+    /// `--state-dir`: what must outlive the process (the ledger's snapshot); none in `exec`.
+    pub state_dir: Option<PathBuf>,
+    /// `--run-dir`: the local API's socket; none in `exec`.
+    pub run_dir: Option<PathBuf>,
+    /// `--table`: the nftables table, family inet.
+    pub table: String,
+    /// `--fail-mode`.
+    pub fail_mode: FailMode,
+    /// `--intercept dnat|tproxy|off`, with `--tproxy-mark`, `--tproxy-table`, `--tproxy-port`.
+    pub interception: Interception,
+    /// `--deny-response reject|drop`: what a refused packet gets.
+    pub refusal: Refusal,
+    /// `--set-capacity`: live elements of each learned set.
+    pub capacity: NonZeroU32,
+    /// `--dns-questions any|allowed-only`; `allowed-only` by default standalone.
+    pub questions: QuestionMode,
+    /// `--dns-match question|chain`.
+    pub matching: NameMatching,
+    /// `--dns-denied nxdomain|refused`: how a denied question is answered.
+    pub denied: Rcode,
+    /// `--min-ttl`, `--max-ttl`, `--grace`.
+    pub lease: LeaseTerms,
+    /// `--max-names`, `--max-addresses-per-name`.
+    pub limits: Limits,
+    /// `--allow-rebind CIDR` (repeatable): ranges that names may open although they are special.
+    pub rebind: Vec<IpNet>,
+    /// `--cluster-cidr CIDR` (repeatable): pod and service ranges, besides what the objects tell.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// `--cluster-domain`, default `cluster.local`.
+    pub cluster_domain: Name,
+    /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose addresses are trusted resolvers.
+    pub cluster_dns: Vec<(String, String)>,
+    /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
+    pub commit_deadline: Duration,
+}
+
+/// Which names of an answer policies are matched against (`dns.match`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameMatching {
+    /// The question's name.
+    Question,
+    /// The question's name and the names of its validated chain.
+    Chain,
+}

@@ -1,0 +1,151 @@
+//! The command in the sandbox: started, signalled, waited for.
+
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+use tempfile::NamedTempFile;
+use thiserror::Error;
+use tokio::process::Child;
+
+use super::before_exec::{Confinement, Step, confine};
+use super::signals::Signals;
+use crate::netns::Namespace;
+
+/// Where the C library finds its resolver.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Sockets on which the C library asks the *host's* name services. Inside they refuse, so that it goes on to
+/// `/etc/resolv.conf`, where the names' addresses are learned.
+const NAME_SERVICE_SOCKETS: [&str; 3] = [
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+];
+
+/// Why the command does not run.
+#[derive(Debug, Error)]
+pub(super) enum SpawnError {
+    /// As a shell says it, with exit code 127.
+    #[error("{}: command not found", .0.display())]
+    NotFound(OsString),
+    /// As a shell says it, with exit code 126.
+    #[error("{}: cannot be executed: {error}", command.display())]
+    NotExecutable {
+        /// The command as written.
+        command: OsString,
+        /// What exec said.
+        error: io::Error,
+    },
+    /// There is nothing to put the resolver's address into.
+    #[error("{RESOLV_CONF} cannot be covered inside the sandbox ({0}); it must exist, even if empty")]
+    ResolvConf(io::Error),
+    /// The sandbox could not be entered.
+    #[error("the sandbox cannot be entered ({step:?}): {error}")]
+    Confine {
+        /// What failed.
+        step: Step,
+        /// Why.
+        error: io::Error,
+    },
+    /// Anything else at the rim.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl SpawnError {
+    /// The exit code that a shell would give.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            SpawnError::NotFound(_) => 127,
+            SpawnError::NotExecutable { .. } => 126,
+            _ => super::TROUBLE,
+        }
+    }
+}
+
+/// Starts `command` (program and arguments) in the sandbox. Must be called on a thread that lives until the child is gone:
+/// the kernel kills the child when the *thread* that started it ends.
+pub(super) fn start(command: &[OsString], network: &Namespace, resolvers: &[IpAddr]) -> Result<Child, SpawnError> {
+    let [program, arguments @ ..] = command else {
+        return Err(SpawnError::NotFound(OsString::new()));
+    };
+    let resolv_conf = resolv_conf(resolvers)?;
+    fs::metadata(RESOLV_CONF).map_err(SpawnError::ResolvConf)?;
+    let mut covers = vec![(c_path(resolv_conf.path())?, c_path(Path::new(RESOLV_CONF))?)];
+    for socket in NAME_SERVICE_SOCKETS.map(Path::new) {
+        if socket.exists() {
+            covers.push((c_path(Path::new("/dev/null"))?, c_path(socket)?));
+        }
+    }
+    let mut prepared = std::process::Command::new(program);
+    prepared.args(arguments);
+    let confinement = Confinement {
+        network: network.clone(),
+        covers,
+        parent: getpid(),
+    };
+    confine(&mut prepared, confinement);
+    // When this returns, the child has its mount, and the file may go.
+    tokio::process::Command::from(prepared)
+        .spawn()
+        .map_err(|error| match Step::of(&error) {
+            Some((step, error)) => SpawnError::Confine { step, error },
+            None if error.kind() == io::ErrorKind::NotFound => SpawnError::NotFound(program.clone()),
+            None => SpawnError::NotExecutable {
+                command: program.clone(),
+                error,
+            },
+        })
+}
+
+/// Waits for the command, and hands on the signals that it has not got by itself.
+pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            signal = signals.next() => {
+                if !signals.reached_our_group(signal) {
+                    send(&child, signal);
+                }
+            }
+        }
+    }
+}
+
+/// The exit code as a shell gives it: the command's own, or 128 and the signal that killed it.
+pub(super) fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(super::TROUBLE)
+}
+
+fn send(child: &Child, signal: Signal) {
+    // `id` is none once it was waited for, so its number cannot be another process's by now.
+    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may have ended on its own meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn resolv_conf(resolvers: &[IpAddr]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::with_prefix("namegate-resolv-")?;
+    // The command may go on as another user.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    for resolver in resolvers {
+        writeln!(file, "nameserver {resolver}")?;
+    }
+    file.flush()?;
+    Ok(file)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}

@@ -1,0 +1,269 @@
+//! What the proxy asks: may this be asked, and is the kernel ready for the answer?
+//!
+//! The ledger is written before elements are submitted, and a stale admission is computed again under the plan
+//! that replaced it (`enforcer::writer` explains why no answer is lost).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use dns_proxy::gate::Rcode;
+use dns_proxy::{Asked, Denial, Event, Gate, Lesson, NotAdmitted, Question, Screening};
+use enforcer::writer::Generation;
+use enforcer::{AdmitError, Committed, Element, Enforcer};
+use fqdn_cache::{Answer, Ledger, Time};
+use policy::Name;
+use policy::question::{QuestionDenial, QuestionVerdict};
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use crate::clock;
+use crate::metrics::Metrics;
+use crate::plan::{Governed, Plan};
+
+/// A plan and the generation of the ruleset that carries it out.
+#[derive(Debug)]
+pub struct InForce {
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The generation under which its sets may be written.
+    pub generation: Generation,
+}
+
+/// The agent's side of the proxy's border.
+#[derive(Debug)]
+pub struct NodeGate {
+    in_force: ArcSwap<InForce>,
+    /// Ticks when `in_force` was replaced, for admissions that found themselves stale.
+    replaced: watch::Sender<()>,
+    ledger: Arc<Mutex<Ledger>>,
+    enforcer: Enforcer,
+    terms: Terms,
+    metrics: Arc<Metrics>,
+    lessons: AtomicU64,
+    evicted_names: AtomicU64,
+}
+
+/// The settings that the gate needs at every lookup.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// How a denied question is answered.
+    pub denied: Rcode,
+    /// The part of a lease that is beyond the TTL: an element that lives at least the rest need not be renewed.
+    pub grace: Duration,
+    /// How long an answer waits for the kernel.
+    pub commit_deadline: Duration,
+    /// Whom to ask when the agent itself was asked.
+    pub upstreams: Arc<[SocketAddr]>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub enum Asker {
+    /// An endpoint with a program.
+    Endpoint(Arc<Governed>),
+    /// A client of the plain listener that no policy speaks of.
+    Other(IpAddr),
+}
+
+impl NodeGate {
+    /// A gate in front of `enforcer`, with a first plan in force.
+    pub fn new(
+        first: InForce,
+        ledger: Arc<Mutex<Ledger>>,
+        enforcer: Enforcer,
+        terms: Terms,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            in_force: ArcSwap::from_pointee(first),
+            replaced: watch::Sender::new(()),
+            ledger,
+            enforcer,
+            terms,
+            metrics,
+            lessons: AtomicU64::new(0),
+            evicted_names: AtomicU64::new(0),
+        }
+    }
+
+    /// Publishes a plan that the kernel holds.
+    pub fn publish(&self, in_force: InForce) {
+        self.in_force.store(Arc::new(in_force));
+        self.replaced.send_replace(());
+    }
+
+    /// The plan in force.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Answers written to the ledger, since the start: when it has not grown, neither has the ledger.
+    pub fn lessons(&self) -> u64 {
+        self.lessons.load(Ordering::Relaxed)
+    }
+
+    /// Names forgotten to make room, since the start.
+    pub fn evicted_names(&self) -> u64 {
+        self.evicted_names.load(Ordering::Relaxed)
+    }
+
+    /// Writes the lesson down and says what it opens or closes under `plan`.
+    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[&Name]) -> Vec<(Element, Time)> {
+        let source = lesson.source.ip();
+        let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
+            Ok(()) => true,
+            Err(why) => {
+                debug!(name = %lesson.name, address = %address.0, ?why, "a name may not open this address");
+                false
+            }
+        };
+        let addresses: Vec<(IpAddr, Duration)> = lesson.addresses.iter().filter(teachable).copied().collect();
+        self.lessons.fetch_add(1, Ordering::Relaxed);
+        let now = clock::now();
+        let mut elements = Vec::new();
+        let mut ledger = lock(&self.ledger);
+        for name in credited {
+            let answer = Answer { name: (*name).clone(), addresses: addresses.clone(), source };
+            let outcome = ledger.learn(now, &answer);
+            for (address, end) in outcome.leases {
+                plan.elements(name, address, source, |element| elements.push((element, end)));
+            }
+            if outcome.evicted.is_some() {
+                self.evicted_names.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        elements
+    }
+}
+
+impl Gate for NodeGate {
+    type Identity = Asker;
+    type Proof = Committed;
+
+    fn screen(&self, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
+        let in_force = self.in_force.load();
+        let plan = &in_force.plan;
+        let Some(upstreams) = self.upstreams(plan, asked) else {
+            return refuse(Rcode::Refused, "namegate: this resolver is not known here".into());
+        };
+        let Some(endpoint) = plan.governed.get(&source) else {
+            return match asked {
+                Asked::Us => Screening::Forward { identity: Asker::Other(source), upstreams },
+                // The kernel intercepts only endpoints: this one has just ceased to be one, or was faster than its object.
+                Asked::Resolver(_) => refuse(Rcode::Refused, format!("namegate: {source} is not an endpoint of this node")),
+            };
+        };
+        let to = match asked {
+            Asked::Resolver(resolver) => resolver,
+            Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
+        };
+        let denial = match endpoint.questions.judge(to, &question.name) {
+            QuestionVerdict::Allowed => None,
+            QuestionVerdict::AllowedIfLearned(address) => {
+                let learned = lock(&self.ledger).is_learned(clock::now(), address);
+                (!learned).then_some(QuestionDenial::NoSelector)
+            }
+            QuestionVerdict::Denied(denial) => Some(denial),
+        };
+        match denial {
+            None => Screening::Forward { identity: Asker::Endpoint(Arc::clone(endpoint)), upstreams },
+            Some(denial) => refuse(self.terms.denied, denial_reason(denial, &question.name, endpoint)),
+        }
+    }
+
+    async fn admit(&self, _asker: &Asker, lesson: Lesson) -> Result<Committed, NotAdmitted> {
+        let began = Instant::now();
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            replaced.mark_unchanged();
+            let in_force = self.in_force.load_full();
+            let credited = in_force.plan.credited(&lesson.name, &lesson.chain);
+            if lesson.addresses.is_empty() || credited.is_empty() {
+                return Ok(self.enforcer.admit_nothing());
+            }
+            let elements = self.learn(&in_force.plan, &lesson, &credited);
+            if elements.is_empty() {
+                return Ok(self.enforcer.admit_nothing());
+            }
+            let generation = in_force.generation;
+            if let Some(proof) = self.enforcer.already_admitted(generation, &elements, self.terms.grace) {
+                return Ok(proof);
+            }
+            let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
+            let outcome = self.enforcer.admit(generation, elements, left).await;
+            let took = began.elapsed();
+            match outcome {
+                Ok(proof) => {
+                    self.observe(Event::CommitWait { took, committed: true });
+                    return Ok(proof);
+                }
+                // The plan that made the generation is published as soon as its ruleset is in the kernel.
+                Err(AdmitError::Stale) => {
+                    let left = self.terms.commit_deadline.saturating_sub(took);
+                    if tokio::time::timeout(left, replaced.changed()).await.is_ok() {
+                        continue;
+                    }
+                    self.observe(Event::CommitWait { took: began.elapsed(), committed: false });
+                    return Err(not_admitted(&lesson, &AdmitError::Stale));
+                }
+                Err(error) => {
+                    self.observe(Event::CommitWait { took, committed: false });
+                    return Err(not_admitted(&lesson, &error));
+                }
+            }
+        }
+    }
+
+    fn observe(&self, event: Event<'_>) {
+        self.metrics.observe(&event);
+    }
+}
+
+impl NodeGate {
+    fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
+        match asked {
+            Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
+            Asked::Resolver(resolver) => match plan.resolvers.get(&resolver) {
+                Some(known) => Some(Arc::clone(&known.upstreams)),
+                // tproxy sees a Service's backend; the kernel let it in because the Service is known. Our own
+                // transparent port, asked directly, is no resolver and would ask itself.
+                None => (plan.is_transparent() && !plan.listens_on(resolver)).then(|| Arc::new([resolver]) as _),
+            },
+        }
+    }
+}
+
+fn refuse(rcode: Rcode, reason: String) -> Screening<Asker> {
+    Screening::Refuse(Denial { rcode, reason })
+}
+
+/// One line for a person who sees it in `dig` or a log, naming who decided.
+fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
+    let who = &endpoint.id;
+    match denial {
+        QuestionDenial::DeniedName => format!("namegate: egressDeny refuses {name} to {who}"),
+        QuestionDenial::NoDnsRule => format!("namegate: no DNS rule lets {who} ask for {name}"),
+        QuestionDenial::NoSelector => format!("namegate: no toFQDNs selector of {who} matches {name}"),
+        QuestionDenial::SearchExpansion => format!("namegate: {name} is a search-list expansion that {who} may not ask"),
+    }
+}
+
+fn not_admitted(lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
+    match why {
+        AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
+            error!(name = %lesson.name, %why, "an answer was not released");
+        }
+        AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
+            warn!(name = %lesson.name, %why, "an answer was not released");
+        }
+    }
+    NotAdmitted { reason: format!("namegate: {why}") }
+}
+
+/// The ledger is consistent between its calls, so a panic elsewhere while it was held does not spoil it.
+pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,64 @@
+//! Who has which address. Only private, documentation and benchmarking ranges (RFC 1918, 4193, 5737, 3849, 2544).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The gateway of the pods: an address of the node.
+pub const NODE4: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+/// The gateway of the pods: an address of the node.
+pub const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 1);
+
+/// The resolver.
+pub const RESOLVER: Ipv4Addr = resolver4(53);
+/// The resolver.
+pub const RESOLVER6: Ipv6Addr = resolver6(0x53);
+/// The same resolver under another address: a second upstream.
+pub const SECOND_RESOLVER: Ipv4Addr = resolver4(54);
+/// The same resolver under another address: a second upstream.
+pub const SECOND_RESOLVER6: Ipv6Addr = resolver6(0x54);
+/// The same resolver under an address that no configuration names: it must not teach anything.
+pub const UNTRUSTED_RESOLVER: Ipv4Addr = resolver4(66);
+/// Nothing serves here until a [`Hostile`](super::hostile::Hostile) does.
+pub const BAD_RESOLVER: Ipv4Addr = resolver4(77);
+/// Nothing ever serves here: port unreachable.
+pub const DEAD_RESOLVER: Ipv4Addr = resolver4(99);
+
+/// Every address in these ranges is answered by the internet.
+pub const INTERNET_NETS: [&str; 4] = ["198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15", "2001:db8::/32"];
+
+/// Where the [`Resolver`](super::resolver::Resolver) serves.
+pub(super) const SERVED: [IpAddr; 5] = [
+    IpAddr::V4(RESOLVER),
+    IpAddr::V6(RESOLVER6),
+    IpAddr::V4(SECOND_RESOLVER),
+    IpAddr::V6(SECOND_RESOLVER6),
+    IpAddr::V4(UNTRUSTED_RESOLVER),
+];
+/// Addresses of the resolver's namespace where nothing serves by itself.
+pub(super) const UNSERVED: [IpAddr; 2] = [IpAddr::V4(BAD_RESOLVER), IpAddr::V4(DEAD_RESOLVER)];
+
+pub(super) const NODE_TO_RESOLVER: [&str; 2] = ["10.53.0.1/24", "fd00:53::1/64"];
+pub(super) const NODE_TO_INTERNET: [&str; 2] = ["192.0.2.1/24", "fd00:192::1/64"];
+pub(super) const INTERNET: [&str; 2] = ["192.0.2.2/24", "fd00:192::2/64"];
+
+/// The node as the internet and the resolver see it: their way back to the pods.
+pub(super) fn gateway(of: &str) -> IpAddr {
+    let address = of.split('/').next().unwrap_or(of);
+    address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+/// Addresses of pod `index`.
+pub(super) const fn pod(index: u8) -> (Ipv4Addr, Ipv6Addr) {
+    let last = 10 + index;
+    (
+        Ipv4Addr::new(10, 244, 0, last),
+        Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, last as u16),
+    )
+}
+
+const fn resolver4(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 53, 0, last)
+}
+
+const fn resolver6(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, last)
+}

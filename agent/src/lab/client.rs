@@ -1,0 +1,263 @@
+//! What a pod does: ask names, connect, exchange. Everything happens in the namespace of the calling thread.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+/// Patience of a lookup: longer than the agent's with all its upstreams.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
+/// Patience of a connection attempt. A refusal is over in a millisecond, so that this is only spent on silent drops.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Over what a name is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// With EDNS and a payload of 1,232 bytes, as current stub resolvers do.
+    Udp,
+    /// Without EDNS: 512 bytes.
+    PlainUdp,
+    /// With EDNS, over a connection of its own.
+    Tcp,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The message.
+    pub message: Message,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a connection attempt ended.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It stands.
+    Connected(Connection),
+    /// It was refused: the errno.
+    Refused(i32),
+    /// Nothing was heard.
+    TimedOut,
+}
+
+/// An established connection to an HTTP port.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+}
+
+/// A stub resolver: one socket, asked again and again.
+#[derive(Debug)]
+pub struct Stub {
+    socket: UdpSocket,
+}
+
+impl Reply {
+    /// The response code.
+    pub fn code(&self) -> ResponseCode {
+        self.message.metadata.response_code
+    }
+
+    /// The addresses of A and AAAA records, in order.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.message
+            .answers
+            .iter()
+            .filter_map(|record| record.data.ip_addr())
+            .collect()
+    }
+
+    /// The first address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.addresses().first().copied()
+    }
+
+    /// The answer section.
+    pub fn answers(&self) -> &[Record] {
+        &self.message.answers
+    }
+
+    /// The names of the answer's aliases, in order.
+    pub fn aliases(&self) -> Vec<String> {
+        let target = |record: &Record| match &record.data {
+            RData::CNAME(target) => Some(target.to_string()),
+            _ => None,
+        };
+        self.message.answers.iter().filter_map(target).collect()
+    }
+
+    /// The Extended DNS Error (RFC 8914): its code and text.
+    pub fn extended_error(&self) -> Option<(u16, String)> {
+        const EDE: u16 = 15;
+        match self.message.edns.as_ref()?.option(EdnsCode::Unknown(EDE))? {
+            EdnsOption::Unknown(_, data) => {
+                let (code, text) = data.split_first_chunk::<2>()?;
+                Some((u16::from_be_bytes(*code), String::from_utf8_lossy(text).into_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Attempt {
+    /// Whether it stands.
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected(_))
+    }
+
+    /// Whether it was refused, and not merely unanswered.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+impl Stub {
+    /// A stub that asks `server`. The socket is connected: only answers from the asked address reach it, and refusals do.
+    pub fn new(server: SocketAddr) -> io::Result<Self> {
+        let socket = UdpSocket::bind((unspecified(server), 0))?;
+        socket.connect(server)?;
+        Ok(Self { socket })
+    }
+
+    /// Asks once, without retrying.
+    pub fn ask(&self, name: &str, kind: RecordType, edns: bool) -> io::Result<Reply> {
+        let started = Instant::now();
+        let query = query(name, kind, edns)?;
+        self.socket.send(&query.to_vec().map_err(io::Error::other)?)?;
+        let mut buffer = [0; 65_535];
+        loop {
+            let left = LOOKUP_TIMEOUT
+                .checked_sub(started.elapsed())
+                .filter(|left| !left.is_zero());
+            let left = left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
+            self.socket.set_read_timeout(Some(left))?;
+            let length = self.socket.recv(&mut buffer)?;
+            let message = Message::from_vec(&buffer[..length]).map_err(io::Error::other)?;
+            if message.metadata.id == query.metadata.id {
+                return Ok(Reply {
+                    message,
+                    took: started.elapsed(),
+                });
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Asks for `/` and gives the body. A connection may be used again and again.
+    pub fn get(&mut self, host: &str) -> io::Result<String> {
+        self.stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        write!(self.stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+        let mut response = Vec::new();
+        let mut chunk = [0; 1_024];
+        loop {
+            let length = self.stream.read(&mut chunk)?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            response.extend_from_slice(&chunk[..length]);
+            let text = String::from_utf8_lossy(&response);
+            // The server's bodies are single lines.
+            if let Some((_, body)) = text.split_once("\r\n\r\n").filter(|(_, body)| body.ends_with('\n')) {
+                return Ok(body.trim_end().to_owned());
+            }
+        }
+    }
+}
+
+/// Asks `server` for a name.
+pub fn resolve(server: SocketAddr, name: &str, kind: RecordType, transport: Transport) -> io::Result<Reply> {
+    match transport {
+        Transport::Udp => Stub::new(server)?.ask(name, kind, true),
+        Transport::PlainUdp => Stub::new(server)?.ask(name, kind, false),
+        Transport::Tcp => resolve_tcp(server, name, kind),
+    }
+}
+
+/// Connects over TCP.
+pub fn connect(to: SocketAddr) -> io::Result<Attempt> {
+    let silent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+    match TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
+        Ok(stream) => Ok(Attempt::Connected(Connection { stream })),
+        Err(error) if silent(&error) => Ok(Attempt::TimedOut),
+        Err(error) => error.raw_os_error().map(Attempt::Refused).ok_or(error),
+    }
+}
+
+/// Connects and asks for `/`.
+pub fn http_get(to: SocketAddr, host: &str) -> io::Result<String> {
+    match connect(to)? {
+        Attempt::Connected(mut connection) => connection.get(host),
+        Attempt::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
+        Attempt::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// One HTTP request on a connection of its own: status and body.
+pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response)?;
+    let (head, body) = response.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
+/// Sends one datagram and waits for one back. A refusal is an error with its errno.
+pub fn exchange_udp(to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((unspecified(to), 0))?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.send(payload)?;
+    let mut buffer = [0; 2_048];
+    let length = socket.recv(&mut buffer)?;
+    Ok(buffer[..length].to_vec())
+}
+
+fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Reply> {
+    let started = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;
+    stream.set_read_timeout(Some(LOOKUP_TIMEOUT))?;
+    let bytes = query(name, kind, true)?.to_vec().map_err(io::Error::other)?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    // One write: a length that travels alone is legal, and a test of its own.
+    stream.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut bytes = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut bytes)?;
+    let message = Message::from_vec(&bytes).map_err(io::Error::other)?;
+    Ok(Reply {
+        message,
+        took: started.elapsed(),
+    })
+}
+
+fn query(name: &str, kind: RecordType, edns: bool) -> io::Result<Message> {
+    let mut name = Name::from_str(name).map_err(io::Error::other)?;
+    name.set_fqdn(true);
+    let mut query = Message::query();
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(name, kind));
+    if edns {
+        let mut edns = Edns::new();
+        edns.set_max_payload(1_232);
+        query.set_edns(edns);
+    }
+    Ok(query)
+}
+
+fn unspecified(peer: SocketAddr) -> IpAddr {
+    match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

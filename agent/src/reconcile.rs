@@ -1,0 +1,230 @@
+//! The loop that keeps the kernel and the listeners in step with the objects.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dns_proxy::{Listener, Server};
+use enforcer::{Enforcer, conntrack, routing};
+use fqdn_cache::Ledger;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+use crate::app::StartError;
+use crate::clock;
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::gate::{InForce, NodeGate, lock};
+use crate::objects::{Report, Update};
+use crate::plan::Plan;
+
+/// After a failed installation: how soon it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often this node's own addresses are read again.
+const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+
+/// What the loop shows of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What was read, and what was found.
+    pub reports: Vec<Report>,
+    /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
+    pub in_force: bool,
+    /// Why the newest plan is not in force.
+    pub failure: Option<String>,
+}
+
+/// The loop's state. One task owns it; everybody else reads [`Progress`] and the gate's plan.
+pub struct Reconciler {
+    settings: Arc<Settings>,
+    cluster: Cluster,
+    own: BTreeSet<IpAddr>,
+    ledger: Arc<Mutex<Ledger>>,
+    enforcer: Enforcer,
+    gate: Arc<NodeGate>,
+    server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Reconciler {
+    /// A loop with nothing in force yet.
+    pub fn new(
+        settings: Arc<Settings>,
+        ledger: Arc<Mutex<Ledger>>,
+        enforcer: Enforcer,
+        gate: Arc<NodeGate>,
+        server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    ) -> Self {
+        Self {
+            settings,
+            cluster: Cluster::default(),
+            own: BTreeSet::new(),
+            ledger,
+            enforcer,
+            gate,
+            server,
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// Where to read the loop's progress.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Runs until the source ends. Nothing is enforced before the first update, which is the complete list.
+    pub async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
+        self.read_own_addresses();
+        let Some(first) = updates.recv().await else { return };
+        self.apply(first);
+        let mut settled = self.put_in_force().await;
+
+        let mut own_addresses = interval(OWN_ADDRESSES_EVERY);
+        own_addresses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let enforcer = self.enforcer.clone();
+        loop {
+            let mut stale = tokio::select! {
+                update = updates.recv() => match update {
+                    Some(update) => {
+                        self.apply(update);
+                        true
+                    }
+                    None => return,
+                },
+                () = enforcer.table_lost() => true,
+                _ = own_addresses.tick() => self.read_own_addresses(),
+                () = sleep(RETRY), if !settled => true,
+            };
+            while let Ok(update) = updates.try_recv() {
+                self.apply(update);
+                stale = true;
+            }
+            if stale {
+                settled = self.put_in_force().await;
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update) {
+        for change in update.changes {
+            self.cluster.apply(change);
+        }
+        self.progress.send_modify(|progress| progress.reports = update.reports);
+    }
+
+    /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
+    async fn put_in_force(&mut self) -> bool {
+        let plan = Arc::new(Plan::new(&self.cluster, &self.settings, &self.own));
+        match self.carry_out(Arc::clone(&plan)).await {
+            Ok(()) => {
+                self.progress.send_modify(|progress| {
+                    progress.in_force = true;
+                    progress.failure = None;
+                });
+                info!(
+                    endpoints = plan.endpoints.len(),
+                    selected = plan.governed.len(),
+                    programs = plan.desired.programs.len(),
+                    resolvers = plan.resolvers.len(),
+                    "in force"
+                );
+                true
+            }
+            Err(failure) => {
+                error!(%failure, "the policies could not be put in force; what stood before stands");
+                self.progress.send_modify(|progress| progress.failure = Some(failure.to_string()));
+                false
+            }
+        }
+    }
+
+    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), StartError> {
+        let before = self.gate.in_force();
+        // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
+        self.listen(before.plan.listeners.iter().chain(&plan.listeners)).await?;
+
+        let (ledger, filling) = (Arc::clone(&self.ledger), Arc::clone(&plan));
+        let learned = move || filling.all_elements(&lock(&ledger), clock::now());
+        // On an error the old rules stand, with the old plan's generation.
+        let generation = self.enforcer.install(plan.desired.clone(), learned).await?;
+        self.gate.publish(InForce { plan: Arc::clone(&plan), generation });
+
+        self.forget_old_lookups(&before.plan, &plan);
+        self.listen(plan.listeners.iter()).await?;
+        Ok(())
+    }
+
+    async fn listen(&self, listeners: impl Iterator<Item = &Listener>) -> Result<(), StartError> {
+        let listeners: BTreeSet<Listener> = listeners.copied().collect();
+        let listeners: Vec<Listener> = listeners.into_iter().collect();
+        Ok(self.server.lock().await.listen(&listeners).await?)
+    }
+
+    /// NAT is decided once per flow: flows to a resolver that was not intercepted before must start over.
+    fn forget_old_lookups(&self, before: &Plan, now: &Plan) {
+        if now.desired.resolvers.is_empty() {
+            return;
+        }
+        let same_resolvers = before.desired.resolvers == now.desired.resolvers;
+        let known = |source: &&IpAddr| !(same_resolvers && before.desired.intercepted.contains(*source));
+        let sources: Vec<IpAddr> = now.desired.intercepted.iter().filter(known).copied().collect();
+        let ports: BTreeSet<u16> = now.desired.resolvers.iter().map(|binding| binding.asked.port()).collect();
+        if sources.is_empty() {
+            return;
+        }
+        let ports: Vec<u16> = ports.into_iter().collect();
+        if let Err(error) = conntrack::forget_lookups(&sources, &ports) {
+            warn!(%error, "old flows to resolvers could not be forgotten; lookups on them pass unobserved until they end");
+        }
+    }
+
+    /// Whether they changed.
+    fn read_own_addresses(&mut self) -> bool {
+        match routing::own_addresses() {
+            Ok(addresses) => {
+                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(|address| !address.is_loopback()).collect();
+                let changed = own != self.own;
+                self.own = own;
+                changed
+            }
+            Err(error) => {
+                warn!(%error, "this node's own addresses cannot be read");
+                false
+            }
+        }
+    }
+}
+
+/// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
+pub async fn keep_ledger(ledger: Arc<Mutex<Ledger>>, gate: Arc<NodeGate>, settings: Arc<Settings>) {
+    const EVERY: Duration = Duration::from_millis(500);
+    // Writing takes a share of the time that no table of any size can exceed.
+    const SHARE: u32 = 50;
+    let mut saved = None;
+    let mut pause = EVERY;
+    loop {
+        sleep(pause).await;
+        ledger.lock().unwrap_or_else(PoisonError::into_inner).expire(clock::now());
+        let lessons = gate.lessons();
+        let Some(directory) = settings.state_dir.clone().filter(|_| saved != Some(lessons)) else { continue };
+        let ledger = Arc::clone(&ledger);
+        let writing = tokio::task::spawn_blocking(move || {
+            let began = clock::now();
+            let snapshot = lock(&ledger).to_bytes(clock::now(), &clock::boot_id());
+            crate::state::save(&directory, &snapshot).map(|()| clock::now().since(began))
+        });
+        match writing.await {
+            Ok(Ok(took)) => {
+                saved = Some(lessons);
+                pause = EVERY.max(took * SHARE);
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "the ledger's snapshot cannot be written; a restart will not know the names behind learned addresses");
+                pause = Duration::from_secs(30);
+            }
+            Err(_) => return,
+        }
+    }
+}

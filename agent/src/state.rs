@@ -1,0 +1,41 @@
+//! What must outlive the process: the ledger's snapshot in `--state-dir`.
+//!
+//! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a policy edit after a
+//! restart is matched against, and which `namegate names` shows.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fqdn_cache::Ledger;
+use tracing::{info, warn};
+
+use crate::clock;
+
+const FILE: &str = "ledger.json";
+
+/// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the ledger stays empty:
+/// names are then learned anew, and what the kernel holds goes on.
+pub fn restore(directory: &Path, ledger: &mut Ledger) {
+    let path = directory.join(FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => return warn!(path = %path.display(), %error, "the ledger's snapshot cannot be read"),
+    };
+    match ledger.restore(clock::now(), &clock::boot_id(), &bytes) {
+        Ok(leases) => info!(leases, "learned addresses restored"),
+        Err(error) => info!(path = %path.display(), %error, "starting with an empty ledger"),
+    }
+}
+
+/// Writes a snapshot beside the old one and puts it in its place, so that a crash leaves one or the other.
+pub fn save(directory: &Path, snapshot: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let fresh: PathBuf = directory.join(format!("{FILE}.new"));
+    let mut file = fs::File::create(&fresh)?;
+    file.write_all(snapshot)?;
+    // Not synced: boot ends the leases, so a snapshot need not survive a power cut.
+    drop(file);
+    fs::rename(fresh, directory.join(FILE))
+}

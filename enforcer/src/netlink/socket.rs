@@ -1,0 +1,201 @@
+//! The exchange with the kernel: the only I/O of this folder.
+//!
+//! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and its replies wait in the receive queue. So nothing here
+//! blocks, and a reply that is not there has been lost (`ENOBUFS`).
+#![allow(unsafe_code)]
+
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::batch::{Batch, Operation, Refusal, Replies};
+use super::message::{Message, Messages, field, flags, kind};
+use super::reply::Reply;
+
+/// Room for a batch of 16,000 elements; the kernel doubles it for its own bookkeeping.
+const SEND_BUFFER: usize = 1 << 20;
+/// Room for the errors of a batch and for dumps.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// The kernel never puts more than 32 KiB into one datagram of a dump.
+const DATAGRAM: usize = 64 * 1024;
+/// How often a dump is begun again that a change has disturbed, before it is taken as it is.
+const DUMP_ATTEMPTS: usize = 5;
+
+/// A socket of `NETLINK_NETFILTER`.
+#[derive(Debug)]
+pub(crate) struct NetfilterSocket {
+    socket: Socket,
+    buffer: Box<[u8]>,
+    sequence: u32,
+}
+
+/// Why a transaction is not known to be committed.
+#[derive(Debug)]
+pub(crate) enum CommitError {
+    /// The kernel aborted it: nothing changed. Never empty.
+    Refused(Vec<Refusal>),
+    /// It was not acknowledged: the kernel must be read back.
+    Unacknowledged(io::Error),
+}
+
+impl NetfilterSocket {
+    /// Opens a socket in the calling thread's network namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::from(libc::AF_NETLINK),
+            Type::RAW.cloexec(),
+            Some(Protocol::from(libc::NETLINK_NETFILTER)),
+        )?;
+        socket.set_nonblocking(true)?;
+        // Beyond the system's limit, as root may; within it otherwise.
+        if sockopt::set_socket_send_buffer_size_force(&socket, SEND_BUFFER).is_err() {
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+        }
+        if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
+            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        }
+        set_netlink_option(&socket, libc::NETLINK_CAP_ACK)?;
+        set_netlink_option(&socket, libc::NETLINK_EXT_ACK)?;
+        Ok(Self {
+            socket,
+            buffer: vec![0; DATAGRAM].into_boxed_slice(),
+            sequence: 1,
+        })
+    }
+
+    /// Sends one transaction, and reads what the kernel says of it.
+    pub(crate) fn commit(&mut self, table: &str, operations: &[Operation]) -> Result<(), CommitError> {
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch::encode(table, operations, self.sequence);
+        self.sequence = batch.end().wrapping_add(1);
+        self.send(&batch.bytes).map_err(CommitError::Unacknowledged)?;
+        let mut replies = Replies::default();
+        while !replies.complete {
+            let length = self.receive().map_err(CommitError::Unacknowledged)?;
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            for reply in Messages(datagram).filter_map(|message| Reply::read(&message)) {
+                batch.take(&mut replies, reply);
+            }
+        }
+        if replies.refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(CommitError::Refused(replies.refusals))
+        }
+    }
+
+    /// Sends a request for a dump, made by `ask` for a sequence number, and reads each message of the answer.
+    pub(crate) fn dump<T>(
+        &mut self,
+        ask: impl Fn(u32) -> Vec<u8>,
+        mut read: impl FnMut(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Vec<T>> {
+        let mut found = Vec::new();
+        for _ in 0..DUMP_ATTEMPTS {
+            found.clear();
+            if self.dump_once(&ask, &mut read, &mut found)? {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sends requests that each ask for an acknowledgement, numbered from `first` on, and returns how each was answered, by position.
+    pub(crate) fn request_all(&mut self, count: usize, encode: impl FnOnce(u32) -> Vec<u8>) -> io::Result<Vec<i32>> {
+        let first = self.sequence;
+        self.sequence = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let bytes = encode(first);
+        self.send(&bytes)?;
+        let mut answers = vec![None; count];
+        while answers.iter().any(Option::is_none) {
+            let length = self.receive()?;
+            for reply in Messages(self.buffer.get(..length).unwrap_or_default()).filter_map(|m| Reply::read(&m)) {
+                let position = usize::try_from(reply.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                if let Some(answer) = answers.get_mut(position) {
+                    *answer = Some(reply.errno);
+                }
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// False when a change disturbed the dump.
+    fn dump_once<T>(
+        &mut self,
+        ask: &impl Fn(u32) -> Vec<u8>,
+        read: &mut impl FnMut(&Message<'_>, &mut Vec<T>),
+        found: &mut Vec<T>,
+    ) -> io::Result<bool> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        self.send(&ask(sequence))?;
+        let mut undisturbed = true;
+        loop {
+            let length = self.receive()?;
+            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                undisturbed &= message.flags & flags::DUMP_INTR == 0;
+                let errno = match message.kind {
+                    kind::DONE => field(message.payload, 0).map_or(0, i32::from_ne_bytes).saturating_neg(),
+                    kind::ERROR => Reply::read(&message).map_or(libc::EPROTO, |reply| reply.errno),
+                    _ => {
+                        read(&message, found);
+                        continue;
+                    }
+                };
+                return match errno {
+                    0 => Ok(undisturbed),
+                    // The generation changed between two datagrams.
+                    libc::EINTR => Ok(false),
+                    errno => Err(io::Error::from_raw_os_error(errno)),
+                };
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match self.socket.send(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map(|_| ()),
+            }
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<usize> {
+        loop {
+            match (&self.socket).read(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A datagram of netlink is never empty; do not wait for more after one.
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Switches on an option of `SOL_NETLINK`.
+fn set_netlink_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads as many bytes of `on` as it is told it has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,180 @@
+//! What stands in nf_tables: tables, chains, sets and elements (`linux/netfilter/nf_tables.h`).
+
+use std::time::Duration;
+
+use super::batch::{
+    DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, FAMILY_INET, Key, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE,
+    SUBSYSTEM,
+};
+use super::message::{Attributes, Encoder, Head, Message, field, flags, text};
+
+/// `NFT_MSG_*` with their subsystem.
+const GET_CHAINS: u16 = SUBSYSTEM << 8 | 4;
+const GET_SETS: u16 = SUBSYSTEM << 8 | 10;
+const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 13;
+const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
+const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
+
+/// `NFTA_CHAIN_*`.
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+/// `NFTA_SET_*`.
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_DESCRIPTION: u16 = 9;
+/// `NFTA_SET_DESC_SIZE`.
+const DESCRIPTION_SIZE: u16 = 1;
+/// `NFT_SET_ANONYMOUS`: part of a rule, no set of its own.
+const ANONYMOUS: u32 = 1;
+
+/// A named set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) name: String,
+    /// How many elements it may hold, expired ones included; `None` without a limit.
+    pub(crate) size: Option<u32>,
+}
+
+/// An element that the kernel holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StandingElement {
+    pub(crate) key: Key,
+    /// `None` when it never expires.
+    pub(crate) remaining: Option<Duration>,
+}
+
+/// Asks for the chains of all tables: the kernel filters them by family only before Linux 4.18.
+pub(crate) fn ask_chains(sequence: u32) -> Vec<u8> {
+    ask(GET_CHAINS, sequence, &[])
+}
+
+/// Reads a chain of `table` out of a reply to [`ask_chains`].
+pub(crate) fn read_chain(message: &Message<'_>, table: &str) -> Option<String> {
+    if message.kind != NEW_CHAIN || message.attributes().find(CHAIN_TABLE).and_then(text)? != table {
+        return None;
+    }
+    message.attributes().find(CHAIN_NAME).and_then(text).map(str::to_owned)
+}
+
+/// Asks for the sets of a table; answered with ENOENT when there is no such table.
+pub(crate) fn ask_sets(table: &str, sequence: u32) -> Vec<u8> {
+    ask(GET_SETS, sequence, &[(SET_TABLE, table)])
+}
+
+/// Reads a named set of `table` out of a reply to [`ask_sets`].
+pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Set> {
+    if message.kind != NEW_SET || message.attributes().find(SET_TABLE).and_then(text)? != table {
+        return None;
+    }
+    let number = |value| field(value, 0).map(u32::from_be_bytes);
+    let flags = message.attributes().find(SET_FLAGS).and_then(number).unwrap_or(0);
+    if flags & ANONYMOUS != 0 {
+        return None;
+    }
+    Some(Set {
+        name: message.attributes().find(SET_NAME).and_then(text)?.to_owned(),
+        size: message
+            .attributes()
+            .find(SET_DESCRIPTION)
+            .and_then(|description| Attributes(description).find(DESCRIPTION_SIZE))
+            .and_then(number)
+            .filter(|size| *size != 0),
+    })
+}
+
+/// Asks for the elements of a set.
+pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
+    ask(GET_ELEMENTS, sequence, &[(LIST_TABLE, table), (LIST_SET, set)])
+}
+
+/// Reads the elements out of a reply to [`ask_elements`]; malformed ones are left out.
+pub(crate) fn read_elements<'a>(message: &Message<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
+    let list = if message.kind == NEW_ELEMENTS {
+        message.attributes().find(LIST_ELEMENTS)
+    } else {
+        None
+    };
+    Attributes(list.unwrap_or_default())
+        .filter(|(kind, _)| *kind == LIST_ELEMENT)
+        .filter_map(|(_, element)| {
+            let key = Attributes(Attributes(element).find(ELEMENT_KEY)?).find(DATA_VALUE)?;
+            let millis = Attributes(element)
+                .find(ELEMENT_EXPIRATION)
+                .and_then(|value| field(value, 0));
+            Some(StandingElement {
+                key: Key::from_slice(key),
+                remaining: millis.map(|millis| Duration::from_millis(u64::from_be_bytes(millis))),
+            })
+        })
+}
+
+fn ask(kind: u16, sequence: u32, names: &[(u16, &str)]) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    let message = encoder.open_message(Head {
+        kind,
+        flags: flags::REQUEST | flags::DUMP,
+        sequence,
+        family: FAMILY_INET,
+        resource: 0,
+    });
+    for (attribute, name) in names {
+        encoder.string(*attribute, name);
+    }
+    encoder.close_message(message);
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::message::Messages;
+
+    #[test]
+    fn elements_are_read_with_the_time_they_have_left() {
+        let mut encoder = Encoder::default();
+        let message = encoder.open_message(Head {
+            kind: NEW_ELEMENTS,
+            flags: 0,
+            sequence: 1,
+            family: FAMILY_INET,
+            resource: 0,
+        });
+        let list = encoder.open_nest(LIST_ELEMENTS);
+        for millis in [Some(1500u64), None] {
+            let element = encoder.open_nest(LIST_ELEMENT);
+            let key = encoder.open_nest(ELEMENT_KEY);
+            encoder.attribute(DATA_VALUE, &[10, 0, 0, 1]);
+            encoder.close_nest(key);
+            if let Some(millis) = millis {
+                encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
+            }
+            encoder.close_nest(element);
+        }
+        encoder.close_nest(list);
+        encoder.close_message(message);
+        let bytes = encoder.finish();
+        let elements: Vec<_> = Messages(&bytes).flat_map(|message| read_elements(&message)).collect();
+        let expected = |remaining| StandingElement {
+            key: Key::from_slice(&[10, 0, 0, 1]),
+            remaining,
+        };
+        assert_eq!(elements, [expected(Some(Duration::from_millis(1500))), expected(None)]);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_dumps_never_panic(
+            payload in proptest::collection::vec(any::<u8>(), 0..256),
+            kind in prop_oneof![Just(NEW_CHAIN), Just(NEW_SET), Just(NEW_ELEMENTS)],
+        ) {
+            let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
+            let _ = read_chain(&message, "t");
+            let _ = read_set(&message, "t");
+            prop_assert!(read_elements(&message).count() <= payload.len());
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! What the kernel holds, as far as we know: kept in memory, so that most admissions need no system call.
+//!
+//! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout that was written is a
+//! little longer than what was asked, and runs from a later moment. After `gone` it does not hold it any more: between the two nobody knows.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+
+use super::Generation;
+use crate::layout::{Element, SetId};
+
+/// The book.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// The generation of the rules in force.
+    pub(super) generation: Generation,
+    /// What the fast path may answer.
+    pub(super) phase: Phase,
+    /// The learned sets that exist in the kernel.
+    sets: HashMap<SetId, SetEntry>,
+    elements: HashMap<Element, Life>,
+    /// `elements` in the order in which they go.
+    going: BTreeSet<(Time, Element)>,
+}
+
+/// What the writer is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Phase {
+    /// Nothing that concerns the fast path.
+    #[default]
+    Serving,
+    /// Rules are being replaced. The ledger may already have been read for the new ones, so an
+    /// answer of now must wait and be computed again.
+    Installing,
+    /// The writer has ended: nobody would notice that the kernel lost an element.
+    Stopped,
+}
+
+/// A learned set in the kernel.
+#[derive(Debug, Clone)]
+pub(super) struct SetEntry {
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// How many elements it may hold.
+    pub(super) capacity: u32,
+    /// How many the kernel may be holding.
+    pub(super) held: u32,
+}
+
+/// How long the kernel holds an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    /// Until then, at least.
+    pub(super) end: Time,
+    /// Until then, at most.
+    pub(super) gone: Time,
+}
+
+impl Book {
+    /// A learned set, if it exists in the kernel.
+    pub(super) fn set(&self, set: &SetId) -> Option<&SetEntry> {
+        self.sets.get(set)
+    }
+
+    /// How long the kernel holds an element; `None` when it certainly does not.
+    pub(super) fn life(&self, element: &Element) -> Option<Life> {
+        self.elements.get(element).copied()
+    }
+
+    /// Whether the kernel holds an element now, and will until `until` or at most `slack` less.
+    pub(super) fn holds(&self, element: &Element, now: Time, until: Time, slack: Duration) -> bool {
+        self.life(element)
+            .is_some_and(|life| life.end > now && life.end + slack >= until)
+    }
+
+    /// Notes that the kernel holds an element. Does nothing for a set that does not exist.
+    pub(super) fn record(&mut self, element: Element, life: Life) {
+        let Some(set) = self.sets.get_mut(&element.set) else {
+            return;
+        };
+        match self.elements.insert(element, life) {
+            Some(before) => {
+                self.going.remove(&(before.gone, element));
+            }
+            None => set.held = set.held.saturating_add(1),
+        }
+        self.going.insert((life.gone, element));
+    }
+
+    /// Forgets the elements that are gone.
+    pub(super) fn purge(&mut self, now: Time) {
+        while let Some((gone, element)) = self.going.first().copied() {
+            if gone > now {
+                break;
+            }
+            self.going.pop_first();
+            self.elements.remove(&element);
+            if let Some(set) = self.sets.get_mut(&element.set) {
+                set.held = set.held.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Takes over which learned sets exist, by name and capacity. Elements of sets that stay, stay.
+    pub(super) fn replace_sets(&mut self, sets: impl IntoIterator<Item = (SetId, u32)>) {
+        let mut before = std::mem::take(&mut self.sets);
+        for (set, capacity) in sets {
+            let entry = match before.remove(&set) {
+                Some(entry) => SetEntry { capacity, ..entry },
+                None => SetEntry {
+                    name: set.to_string().into(),
+                    capacity,
+                    held: 0,
+                },
+            };
+            self.sets.insert(set, entry);
+        }
+        // What is left in `before` has gone.
+        if !before.is_empty() {
+            self.elements.retain(|element, _| self.sets.contains_key(&element.set));
+            self.going.retain(|(_, element)| self.sets.contains_key(&element.set));
+        }
+    }
+
+    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew.
+    pub(super) fn forget(&mut self) {
+        self.sets.clear();
+        self.elements.clear();
+        self.going.clear();
+    }
+
+    /// Elements that the kernel holds now, ordered.
+    pub(super) fn live(&self, now: Time) -> Vec<(Element, Time)> {
+        let mut live: Vec<(Element, Time)> = self
+            .elements
+            .iter()
+            .filter(|(_, life)| life.end > now)
+            .map(|(element, life)| (*element, life.end))
+            .collect();
+        live.sort_unstable();
+        live
+    }
+
+    /// How many elements the kernel may be holding, and how many it may hold in all.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let elements = u64::try_from(self.elements.len()).unwrap_or(u64::MAX);
+        (elements, self.sets.values().map(|set| u64::from(set.capacity)).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::ProgramId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layout::{ElementKey, Family, SetKind, Side};
+
+    fn set(program: u64) -> SetId {
+        SetId {
+            program: ProgramId(program),
+            side: Side::Allow,
+            kind: SetKind::Group(0),
+            family: Family::V4,
+        }
+    }
+
+    fn element(program: u64, last: u8) -> Element {
+        Element {
+            set: set(program),
+            key: ElementKey {
+                address: [192, 0, 2, last].into(),
+                port: None,
+            },
+        }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn life(end: u64, gone: u64) -> Life {
+        Life {
+            end: at(end),
+            gone: at(gone),
+        }
+    }
+
+    #[test]
+    fn between_end_and_gone_an_element_is_counted_but_not_relied_on() {
+        let mut book = Book::default();
+        book.replace_sets([(set(1), 10)]);
+        book.record(element(1, 1), life(100, 150));
+        assert!(book.holds(&element(1, 1), at(99), at(100), Duration::ZERO));
+        assert!(!book.holds(&element(1, 1), at(99), at(101), Duration::ZERO));
+        assert!(book.holds(&element(1, 1), at(99), at(110), Duration::from_millis(10)));
+        assert!(!book.holds(&element(1, 1), at(100), at(0), Duration::ZERO));
+        book.purge(at(149));
+        assert_eq!(book.set(&set(1)).map(|set| set.held), Some(1));
+        book.purge(at(150));
+        assert_eq!(book.set(&set(1)).map(|set| set.held), Some(0));
+        assert_eq!(book.life(&element(1, 1)), None);
+    }
+
+    #[test]
+    fn elements_leave_with_their_set_and_stay_with_it() {
+        let mut book = Book::default();
+        book.replace_sets([(set(1), 10), (set(2), 10)]);
+        book.record(element(1, 1), life(100, 150));
+        book.record(element(2, 1), life(100, 150));
+        book.replace_sets([(set(2), 20), (set(3), 20)]);
+        assert_eq!(book.live(at(0)), [(element(2, 1), at(100))]);
+        assert_eq!(book.size(), (1, 40));
+    }
+
+    proptest! {
+        /// Against a plain map that is scanned.
+        #[test]
+        fn the_book_agrees_with_a_plain_map(
+            steps in proptest::collection::vec((0u64..3, 0u8..8, 1u64..50, 0u64..20, 0u64..10), 0..200),
+        ) {
+            let mut book = Book::default();
+            book.replace_sets((0..3).map(|program| (set(program), 100)));
+            let mut plain = std::collections::BTreeMap::new();
+            let mut now = 0;
+            for (program, last, lease, linger, passes) in steps {
+                let life = life(now + lease, now + lease + linger);
+                book.record(element(program, last), life);
+                plain.insert(element(program, last), life);
+                now += passes;
+                book.purge(at(now));
+                plain.retain(|_, life: &mut Life| life.gone > at(now));
+                for program in 0..3 {
+                    let held = plain.keys().filter(|element| element.set == set(program)).count();
+                    prop_assert_eq!(book.set(&set(program)).map(|set| set.held as usize), Some(held));
+                }
+                let live: Vec<_> = plain.iter().filter(|(_, l)| l.end > at(now)).map(|(e, l)| (*e, l.end)).collect();
+                prop_assert_eq!(book.live(at(now)), live);
+                prop_assert_eq!(book.going.len(), plain.len());
+            }
+        }
+    }
+}

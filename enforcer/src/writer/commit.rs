@@ -1,0 +1,262 @@
+//! Group commit: one transaction for all admissions that wait, and none of them pays for another's mistake.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+use tokio::sync::oneshot;
+
+use super::book::{Book, Life};
+use super::kernel::Kernel;
+use super::plan::{Plan, Planner, TICKS};
+use super::thread::Writer;
+use super::{AdmitError, Committed, Generation, clock};
+use crate::layout::Element;
+use crate::netlink::batch::Refusal;
+use crate::netlink::socket::CommitError;
+
+/// An admission that waits.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) generation: Generation,
+    /// Each element once.
+    pub(super) elements: Vec<(Element, Time)>,
+    /// How long its caller waits, for the error's text.
+    pub(super) deadline: Duration,
+    pub(super) answer: oneshot::Sender<Result<Committed, AdmitError>>,
+}
+
+impl Admission {
+    fn settle(self, result: Result<Committed, AdmitError>) {
+        // A caller whose deadline has passed does not listen any more; the book knows the outcome.
+        let _ = self.answer.send(result);
+    }
+}
+
+impl<K: Kernel> Writer<K> {
+    /// Commits what the admissions ask for, and answers each.
+    pub(super) fn commit_group(&mut self, mut waiting: Vec<Admission>) {
+        let mut unacknowledged = 0;
+        loop {
+            let now = clock::now();
+            let plan;
+            (waiting, plan) = self.plan(waiting, now);
+            if waiting.is_empty() {
+                return;
+            }
+            match self.kernel.commit(&plan.operations) {
+                Ok(()) => {
+                    self.note_commit(&plan, now);
+                    for admission in waiting {
+                        admission.settle(Ok(Committed::acknowledged()));
+                    }
+                    return;
+                }
+                Err(CommitError::Refused(refusals)) => {
+                    self.shared.counters.failures.fetch_add(1, Relaxed);
+                    tracing::debug!(?refusals, "the kernel aborted a transaction");
+                    waiting = self.settle_refused(waiting, &plan, &refusals);
+                }
+                Err(CommitError::Unacknowledged(error)) => {
+                    self.shared.counters.failures.fetch_add(1, Relaxed);
+                    tracing::warn!(%error, "a transaction was not acknowledged; reading the kernel back");
+                    unacknowledged += 1;
+                    // What was committed all the same is in the book then, and needs no second transaction.
+                    if !self.read_back() || unacknowledged > 1 {
+                        for admission in waiting {
+                            let deadline = admission.deadline;
+                            admission.settle(Err(AdmitError::Unknown(deadline)));
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes one transaction for all, and answers those that need none or cannot be part of it.
+    fn plan(&self, admissions: Vec<Admission>, now: Time) -> (Vec<Admission>, Plan) {
+        let mut waiting = Vec::with_capacity(admissions.len());
+        let mut settled = Vec::new();
+        let mut book = self.shared.book();
+        book.purge(now);
+        let mut planner = Planner::new(&book, now);
+        for admission in admissions {
+            if admission.answer.is_closed() {
+                // Nobody waits any more: under overload, work that is of no use is not done. The next lookup asks again.
+                continue;
+            }
+            if admission.generation != book.generation {
+                settled.push((admission, Err(AdmitError::Stale)));
+                continue;
+            }
+            match planner.add(&admission.elements) {
+                Ok(true) => waiting.push(admission),
+                Ok(false) => settled.push((admission, Ok(Committed::acknowledged()))),
+                Err(error) => settled.push((admission, Err(error))),
+            }
+        }
+        let plan = planner.finish(self.renewal);
+        drop(book);
+        for (admission, result) in settled {
+            admission.settle(result);
+        }
+        (waiting, plan)
+    }
+
+    /// Notes an acknowledged transaction that was planned at `planned`.
+    fn note_commit(&self, plan: &Plan, planned: Time) {
+        let counters = &self.shared.counters;
+        counters.transactions.fetch_add(1, Relaxed);
+        counters
+            .elements_written
+            .fetch_add(u64::try_from(plan.writes.len()).unwrap_or(u64::MAX), Relaxed);
+        let mut book = self.shared.book();
+        for (element, life) in plan.lives(planned, clock::now()) {
+            book.record(element, life);
+        }
+    }
+
+    /// Answers the admissions that an aborted transaction was refused for, and returns the others; always fewer than before.
+    fn settle_refused(&mut self, waiting: Vec<Admission>, plan: &Plan, refusals: &[Refusal]) -> Vec<Admission> {
+        if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
+            // Elements are only ever added, or deleted right after they were added: it is the set or the table that is missing.
+            self.table_is_lost();
+            return self.settle_culprits(waiting, |_| refusals.first().map(|refusal| rejected(plan, refusal)));
+        }
+        let waiting_before = waiting.len();
+        let unclear = refusals
+            .iter()
+            .any(|refusal| !refusal.located && refusal.errno != libc::ENFILE);
+        if unclear && waiting_before > 1 {
+            // The kernel does not say which element it means: each admission for itself.
+            for admission in waiting {
+                self.commit_group(vec![admission]);
+            }
+            return Vec::new();
+        }
+        let left = self.settle_culprits(waiting, |admission| {
+            refusals
+                .iter()
+                .find(|refusal| concerns(plan, refusal, admission))
+                .map(|refusal| self.error_of(plan, refusal))
+        });
+        if left.len() < waiting_before {
+            return left;
+        }
+        // No admission recognises itself in what the kernel says. Trying the same again would not end.
+        self.settle_culprits(left, |_| refusals.first().map(|refusal| rejected(plan, refusal)))
+    }
+
+    fn settle_culprits(
+        &self,
+        waiting: Vec<Admission>,
+        verdict: impl Fn(&Admission) -> Option<AdmitError>,
+    ) -> Vec<Admission> {
+        let mut left = Vec::with_capacity(waiting.len());
+        for admission in waiting {
+            match verdict(&admission) {
+                Some(error) => admission.settle(Err(error)),
+                None => left.push(admission),
+            }
+        }
+        left
+    }
+
+    fn error_of(&self, plan: &Plan, refusal: &Refusal) -> AdmitError {
+        let owner = plan.owner(refusal.operations.start);
+        match owner.and_then(|write| self.shared.book().set(&write.element.set).cloned()) {
+            Some(set) if refusal.errno == libc::ENFILE => AdmitError::Full {
+                set: set.name.to_string(),
+                capacity: set.capacity,
+            },
+            _ => rejected(plan, refusal),
+        }
+    }
+
+    /// Makes the book what the kernel holds. False when the kernel cannot be read: then the book is empty, and everything will be written again.
+    pub(super) fn read_back(&mut self) -> bool {
+        match read(&mut self.kernel) {
+            Ok(found) => {
+                let mut book = self.shared.book();
+                book.forget();
+                found.note(&mut book);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the sets cannot be read back from the kernel");
+                self.shared.book().forget();
+                false
+            }
+        }
+    }
+}
+
+/// What the kernel holds.
+pub(super) struct Found {
+    sets: Vec<(crate::layout::SetId, u32)>,
+    elements: Vec<(Element, Life)>,
+}
+
+impl Found {
+    /// Enters everything into the book.
+    pub(super) fn note(self, book: &mut Book) {
+        book.replace_sets(self.sets);
+        for (element, life) in self.elements {
+            book.record(element, life);
+        }
+    }
+}
+
+/// Reads all learned sets.
+pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
+    kernel.reconnect()?;
+    let sets = kernel.learned_sets()?;
+    let mut elements = Vec::new();
+    for (set, _) in &sets {
+        let before = clock::now();
+        let found = kernel.elements(set)?;
+        let after = clock::now();
+        elements.extend(found.into_iter().map(|(key, remaining)| {
+            // What is left is rounded down to a tick, and was read at some moment between the two.
+            let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(TICKS)));
+            let gone = after + remaining + 2 * TICKS;
+            (Element { set: *set, key }, Life { end, gone })
+        }));
+    }
+    Ok(Found { sets, elements })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether an admission asked for what the kernel refused. A full set refuses the elements after the culprit too, as far as they are new; what
+/// comes after any other culprit may be good.
+fn concerns(plan: &Plan, refusal: &Refusal, admission: &Admission) -> bool {
+    let full = refusal.errno == libc::ENFILE;
+    let asked = |element: &Element| {
+        admission
+            .elements
+            .binary_search_by(|(asked, _)| asked.cmp(element))
+            .is_ok()
+    };
+    let count = if refusal.located && !full { 1 } else { usize::MAX };
+    refusal
+        .operations
+        .clone()
+        .take(count)
+        .filter_map(|operation| plan.owner(operation))
+        .any(|write| (write.new || !full) && asked(&write.element))
+}
+
+fn rejected(plan: &Plan, refusal: &Refusal) -> AdmitError {
+    let set = plan
+        .owner(refusal.operations.start)
+        .map(|write| write.element.set.to_string());
+    AdmitError::Rejected {
+        set: set.unwrap_or_default(),
+        errno: refusal.errno,
+        error: refusal.error.clone(),
+    }
+}

@@ -1,0 +1,175 @@
+//! What the writer needs of the kernel, in our own terms.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use policy::Protocol;
+
+use crate::layout::{ElementKey, Family, SetId, SetKind};
+use crate::netlink::batch::Operation;
+use crate::netlink::message::field;
+use crate::netlink::socket::{CommitError, NetfilterSocket};
+use crate::netlink::tables;
+use crate::ruleset::Standing;
+
+/// One table in one network namespace.
+pub(super) trait Kernel {
+    /// Applies all operations or none.
+    fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError>;
+
+    /// The learned sets that exist, with their capacity in live elements. Empty without a table.
+    fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>>;
+
+    /// The live elements of a learned set, with the time they have left.
+    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Duration)>>;
+
+    /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
+    fn reconnect(&mut self) -> io::Result<()>;
+}
+
+/// The real one.
+#[derive(Debug)]
+pub(super) struct NfTables {
+    table: String,
+    socket: NetfilterSocket,
+}
+
+impl NfTables {
+    /// The table of this name in the calling thread's network namespace, whether it exists or not.
+    pub(super) fn open(table: &str) -> io::Result<Self> {
+        Ok(Self {
+            table: table.to_owned(),
+            socket: NetfilterSocket::open()?,
+        })
+    }
+
+    /// What stands.
+    pub(super) fn standing(&mut self) -> io::Result<Standing> {
+        let Some(sets) = self.sets()? else {
+            return Ok(Standing::default());
+        };
+        let table = self.table.as_str();
+        let chains = self.socket.dump(tables::ask_chains, |message, found| {
+            found.extend(tables::read_chain(message, table))
+        })?;
+        Ok(Standing {
+            table: true,
+            chains: chains.into_iter().collect(),
+            sets: sets.into_iter().map(|set| set.name).collect(),
+        })
+    }
+
+    /// `None` without a table.
+    fn sets(&mut self) -> io::Result<Option<Vec<tables::Set>>> {
+        let table = self.table.as_str();
+        let sets = self.socket.dump(
+            |sequence| tables::ask_sets(table, sequence),
+            |message, found| found.extend(tables::read_set(message, table)),
+        );
+        match sets {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            sets => sets.map(Some),
+        }
+    }
+}
+
+impl Kernel for NfTables {
+    fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError> {
+        self.socket.commit(&self.table, operations)
+    }
+
+    fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>> {
+        // Twice the capacity was declared (Desired::capacity).
+        let capacity = |size: Option<u32>| size.map_or(u32::MAX, |size| (size / 2).max(1));
+        let sets = self.sets()?.unwrap_or_default();
+        Ok(sets
+            .iter()
+            .filter_map(|set| Some((set.name.parse().ok()?, capacity(set.size))))
+            .collect())
+    }
+
+    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Duration)>> {
+        let name = set.to_string();
+        self.socket.dump(
+            |sequence| tables::ask_elements(&self.table, &name, sequence),
+            |message, found| {
+                found.extend(
+                    tables::read_elements(message)
+                        // One without an end was not written by us, and is nobody's lease.
+                        .filter_map(|element| Some((decode_key(set, &element.key)?, element.remaining?))),
+                );
+            },
+        )
+    }
+
+    fn reconnect(&mut self) -> io::Result<()> {
+        self.socket = NetfilterSocket::open()?;
+        Ok(())
+    }
+}
+
+/// Reads the key of an element of `set`; the inverse of [`encode_key`](super::plan::encode_key).
+fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
+    let (address, rest) = match set.family {
+        Family::V4 => (IpAddr::from(field::<4>(key, 0)?), key.get(4..)?),
+        Family::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
+    };
+    let port = match set.kind {
+        SetKind::Group(_) => None,
+        SetKind::Exact => {
+            let number = *rest.first()?;
+            let protocol = Protocol::ALL.into_iter().find(|known| known.number() == number)?;
+            Some((protocol, u16::from_be_bytes(field(rest, 4)?)))
+        }
+    };
+    Some(ElementKey { address, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::ProgramId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layout::Side;
+    use crate::writer::plan::encode_key;
+
+    fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
+        let set = SetId {
+            program: ProgramId(1),
+            side: Side::Allow,
+            kind: if port.is_some() {
+                SetKind::Exact
+            } else {
+                SetKind::Group(0)
+            },
+            family: Family::of(address),
+        };
+        (set, ElementKey { address, port })
+    }
+
+    #[test]
+    fn an_exact_key_is_padded_to_four_bytes_a_field() {
+        let (_, key) = key([192, 0, 2, 1].into(), Some((Protocol::Tcp, 443)));
+        assert_eq!(encode_key(&key).as_slice(), [192, 0, 2, 1, 6, 0, 0, 0, 1, 187, 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_read_as_they_were_written(
+            address in any::<IpAddr>(),
+            port in proptest::option::of((proptest::sample::select(&Protocol::ALL[..]), any::<u16>())),
+        ) {
+            let (set, key) = key(address, port);
+            prop_assert_eq!(decode_key(&set, &encode_key(&key)), Some(key));
+        }
+
+        #[test]
+        fn hostile_keys_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..32), v6: bool, exact: bool) {
+            let address = if v6 { IpAddr::from([0u8; 16]) } else { IpAddr::from([0u8; 4]) };
+            let (set, _) = key(address, exact.then_some((Protocol::Tcp, 1)));
+            let _ = decode_key(&set, &bytes);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The one thread that writes to the kernel.
+//!
+//! Everything goes through its queue, so that the order in which things are asked is the order in which they
+//! happen. It drains the queue, puts all waiting admissions into one netlink batch, sends it, and answers each.
+//!
+//! # Why no answer is lost when rules change
+//! An answer is put into the ledger before its elements are submitted, and an installation stops admissions
+//! *before* it reads the ledger for the elements of new sets. So an admission either commits under the old generation
+//! and its addresses are in the ledger when the installation reads it, or finds the generation changed
+//! ([`AdmitError::Stale`]) and is asked again under the new one. An installation that fails changes nothing, the generation
+//! included: the admissions that waited for it are carried out as if it had not been, against the sets that still stand.
+//!
+//! # The parts
+//! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
+//! - `plan`: waiting admissions × the book → one transaction.
+//! - `commit`: sends it, reads what the kernel says, answers.
+//! - `install`: replaces the rules.
+//! - `thread`: the queue and the heartbeat.
+//! - `kernel`, `nft`, `probe`, `clock`: the rim.
+
+mod book;
+mod clock;
+mod commit;
+mod error;
+mod install;
+mod kernel;
+mod nft;
+mod plan;
+mod probe;
+mod proof;
+mod thread;
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use fqdn_cache::Time;
+use tokio::sync::{Notify, oneshot};
+
+use self::book::{Book, Phase};
+use self::commit::Admission;
+pub use self::error::{AdmitError, InstallError};
+use self::install::Installation;
+use self::kernel::NfTables;
+pub use self::proof::Committed;
+use self::thread::{Request, Writer};
+use crate::desired::Desired;
+use crate::layout::Element;
+use crate::routing;
+
+/// An admission with more elements is carried out in pieces of this size.
+const PIECE: usize = 4096;
+
+/// Counts installations; an admission names the one whose sets it speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Generation(pub u64);
+
+/// How the life of an element is prolonged that is in the kernel already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// Adding it again sets its timeout: Linux 6.12 and later.
+    Refresh,
+    /// It is deleted and added again in one transaction: works everywhere, costs more.
+    Replace,
+}
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Netlink transactions committed.
+    pub transactions: u64,
+    /// Netlink transactions that failed.
+    pub failures: u64,
+    /// Elements added or renewed.
+    pub elements_written: u64,
+    /// Elements believed live in the kernel.
+    pub elements: u64,
+    /// Elements that the learned sets may hold in all.
+    pub capacity: u64,
+    /// Rulesets installed.
+    pub installs: u64,
+}
+
+/// A handle to the writer; cheap to clone, usable from any thread.
+///
+/// When the last handle is dropped the writer ends, without a word to the kernel: enforcement stays, and the heartbeat lapses.
+#[derive(Clone)]
+pub struct Enforcer {
+    table: Arc<str>,
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+}
+
+/// What handles and the writer share.
+#[derive(Debug, Default)]
+struct Shared {
+    book: Mutex<Book>,
+    counters: Counters,
+    table_lost: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    transactions: AtomicU64,
+    failures: AtomicU64,
+    elements_written: AtomicU64,
+    installs: AtomicU64,
+}
+
+impl Enforcer {
+    /// Starts the writer thread in the network namespace of the calling thread, and adopts what a table
+    /// of this name already holds: elements that it finds count as committed.
+    pub fn start(table: &str) -> Result<Self, InstallError> {
+        let renewal = probe::renewal(table)?;
+        Self::start_with(table, renewal)
+    }
+
+    /// As [`start`](Self::start), without finding out how this kernel renews elements.
+    pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
+        let mut kernel = NfTables::open(table)?;
+        let shared = Arc::new(Shared::default());
+        commit::read(&mut kernel)?.note(&mut shared.book());
+        let writer = Writer {
+            kernel,
+            shared: Arc::clone(&shared),
+            renewal,
+            installed: None,
+            next_beat: None,
+        };
+        let (queue, inbox) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("nft-writer".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .map_err(InstallError::Netlink)?;
+        Ok(Self { table: table.into(), shared, queue })
+    }
+
+    /// Makes the kernel what `desired` says, in one transaction, and returns the new generation. When that is what was installed last and the
+    /// table is still there, nothing is done and the generation stays.
+    ///
+    /// `learned` is called on the writer's thread, when no more elements are admitted under the generation before, and returns every
+    /// element that should be in force, with the end of its lease. On an error the rules before stay in force, with their generation.
+    pub async fn install(
+        &self,
+        desired: Desired,
+        learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
+    ) -> Result<Generation, InstallError> {
+        let (answer, outcome) = oneshot::channel();
+        let installation = Installation {
+            desired,
+            learned: Box::new(learned),
+            answer,
+        };
+        self.ask(Request::Install(Box::new(installation)))
+            .map_err(|Stopped| InstallError::Stopped)?;
+        outcome.await.unwrap_or(Err(InstallError::Stopped))
+    }
+
+    /// The generation of the rules in force; 0 before the first installation.
+    pub fn generation(&self) -> Generation {
+        self.shared.book().generation
+    }
+
+    /// The fast path of an admission: proof at once when every element is in the kernel until its time, less
+    /// `slack`. `None` when something must be written (or the generation has changed): use [`admit`](Self::admit).
+    pub fn already_admitted(
+        &self,
+        generation: Generation,
+        elements: &[(Element, Time)],
+        slack: Duration,
+    ) -> Option<Committed> {
+        let now = clock::now();
+        let book = self.shared.book();
+        let current = book.phase == Phase::Serving && book.generation == generation;
+        let held = |(element, until): &(Element, Time)| book.holds(element, now, *until, slack);
+        (current && elements.iter().all(held)).then(Committed::acknowledged)
+    }
+
+    /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and no rules can make it stale.
+    pub fn admit_nothing(&self) -> Committed {
+        Committed::acknowledged()
+    }
+
+    /// Puts elements into the kernel, each until its time (an element that already lives longer is left alone), and
+    /// waits for the acknowledgement, at most until the deadline.
+    ///
+    /// An element lives at least a second from its transaction on. More than 4,096 elements are committed in several transactions; an error
+    /// then tells of the first that failed, and the others may stand.
+    pub async fn admit(
+        &self,
+        generation: Generation,
+        mut elements: Vec<(Element, Time)>,
+        deadline: Duration,
+    ) -> Result<Committed, AdmitError> {
+        // Each element once, with its latest end.
+        elements.sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
+        elements.dedup_by_key(|(element, _)| *element);
+        let mut outcomes = Vec::new();
+        loop {
+            let rest = elements.split_off(elements.len().min(PIECE));
+            let (answer, outcome) = oneshot::channel();
+            let admission = Admission {
+                generation,
+                elements,
+                deadline,
+                answer,
+            };
+            self.ask(Request::Admit(admission))
+                .map_err(|Stopped| AdmitError::Stopped)?;
+            outcomes.push(outcome);
+            if rest.is_empty() {
+                break;
+            }
+            elements = rest;
+        }
+        let all = async {
+            let mut proof = Err(AdmitError::Stopped);
+            for outcome in outcomes {
+                proof = Ok(outcome.await.unwrap_or(Err(AdmitError::Stopped))?);
+            }
+            proof
+        };
+        tokio::time::timeout(deadline, all)
+            .await
+            .unwrap_or(Err(AdmitError::Unknown(deadline)))
+    }
+
+    /// Resolves when somebody else removed the table or a set of it, once for each loss: [`install`](Self::install) again. Noticed with the
+    /// next heartbeat or admission. One task may wait for it.
+    pub async fn table_lost(&self) {
+        self.shared.table_lost.notified().await;
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> WriterStats {
+        let counters = &self.shared.counters;
+        let (elements, capacity) = self.shared.book().size();
+        WriterStats {
+            transactions: counters.transactions.load(Relaxed),
+            failures: counters.failures.load(Relaxed),
+            elements_written: counters.elements_written.load(Relaxed),
+            elements,
+            capacity,
+            installs: counters.installs.load(Relaxed),
+        }
+    }
+
+    /// Elements believed in the kernel, with their ends; ordered.
+    pub fn elements(&self) -> Vec<(Element, Time)> {
+        self.shared.book().live(clock::now())
+    }
+
+    /// Packets that our table has refused, IPv4 and IPv6, from its counters. Runs `nft`, so it is for a scrape, not for a
+    /// hot path; `None` when the counters cannot be read, for example before the first installation.
+    pub fn refused_packets(&self) -> Option<[u64; 2]> {
+        nft::refused_packets(&self.table)
+    }
+
+    /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are
+    /// already on their way go on.
+    pub async fn stop_heartbeat(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.ask(Request::StopHeartbeat(done)).is_ok() {
+            // An error means that the writer has ended, and its heartbeat with it.
+            let _ = stopped.await;
+        }
+    }
+
+    /// As [`stop_heartbeat`](Self::stop_heartbeat), and stops the writer; enforcement stays.
+    pub async fn shut_down(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.ask(Request::ShutDown(done)).is_ok() {
+            // An error means that the writer has ended already.
+            let _ = ended.await;
+        }
+    }
+
+    fn ask(&self, request: Request) -> Result<(), Stopped> {
+        self.queue.send(request).map_err(|_| Stopped)
+    }
+}
+
+impl fmt::Debug for Enforcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enforcer")
+            .field("generation", &self.generation())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The book, for as short as possible and never across a system call.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // A panic while it was held cannot leave it half-written in a way that opens anything.
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer does not take requests any more.
+struct Stopped;
+
+/// Removes a table and everything that [`routing`] made for it.
+pub fn clean_up(table: &str) -> Result<(), InstallError> {
+    nft::delete_tables(&[table, &probe::table_name(table)])?;
+    routing::take_down_all();
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! Waiting admissions × the book → one transaction. Pure.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+use smallvec::SmallVec;
+
+use super::book::{Book, Life};
+use super::{AdmitError, Renewal};
+use crate::layout::{Element, ElementKey, SetId};
+use crate::netlink::batch::{Key, Operation, Verb};
+
+/// Added to every timeout. The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind: an element must not
+/// go before the moment that was asked.
+pub(super) const TICKS: Duration = Duration::from_millis(20);
+
+/// An element lives at least that long from now, whatever was asked: an answer that waited for the kernel
+/// until its lease was over is still released against a door that is open.
+pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
+/// One transaction for many admissions.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// What the kernel is told.
+    pub(super) operations: Vec<Operation>,
+    /// Which of `writes` each operation belongs to.
+    owners: Vec<usize>,
+    /// The elements, each once.
+    pub(super) writes: Vec<Write>,
+}
+
+/// One element to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Write {
+    /// Which.
+    pub(super) element: Element,
+    /// Until when.
+    pub(super) end: Time,
+    /// Whether the kernel certainly does not hold it yet.
+    pub(super) new: bool,
+}
+
+/// Collects what a transaction must write.
+#[derive(Debug)]
+pub(super) struct Planner<'a> {
+    book: &'a Book,
+    now: Time,
+    writes: HashMap<Element, Write>,
+    /// New elements by set.
+    added: HashMap<SetId, u32>,
+}
+
+impl<'a> Planner<'a> {
+    /// Begins a transaction; the book has been purged at `now`.
+    pub(super) fn new(book: &'a Book, now: Time) -> Self {
+        Self {
+            book,
+            now,
+            writes: HashMap::new(),
+            added: HashMap::new(),
+        }
+    }
+
+    /// Takes an admission in whole or, on an error, not at all. Says whether it must wait for the transaction; otherwise the
+    /// kernel holds everything already.
+    pub(super) fn add(&mut self, elements: &[(Element, Time)]) -> Result<bool, AdmitError> {
+        let mut new: SmallVec<[(SetId, u32); 4]> = SmallVec::new();
+        for (element, _) in elements {
+            if self.book.set(&element.set).is_none() {
+                return Err(AdmitError::Rejected {
+                    set: element.set.to_string(),
+                    errno: libc::ENOENT,
+                    error: "no such set is installed".to_owned(),
+                });
+            }
+            if self.book.life(element).is_none() && !self.writes.contains_key(element) {
+                match new.iter_mut().find(|(set, _)| *set == element.set) {
+                    Some((_, count)) => *count += 1,
+                    None => new.push((element.set, 1)),
+                }
+            }
+        }
+        for (set, count) in &new {
+            self.check_room(set, *count)?;
+        }
+        let mut waits = false;
+        for (element, until) in elements {
+            waits |= self.write(*element, *until);
+        }
+        Ok(waits)
+    }
+
+    /// The transaction.
+    pub(super) fn finish(self, renewal: Renewal) -> Plan {
+        let mut writes: Vec<Write> = self.writes.into_values().collect();
+        // Neighbours share a message; and equal input makes equal bytes.
+        writes.sort_unstable_by_key(|write| write.element);
+        let mut plan = Plan {
+            writes,
+            ..Plan::default()
+        };
+        let mut first = 0;
+        while let Some(head) = plan.writes.get(first) {
+            let set = head.element.set;
+            let length = plan.writes[first..]
+                .iter()
+                .take_while(|write| write.element.set == set)
+                .count();
+            if let Some(entry) = self.book.set(&set) {
+                plan.push_set(first..first + length, &entry.name, self.now, renewal);
+            }
+            first += length;
+        }
+        plan
+    }
+
+    fn check_room(&self, set: &SetId, count: u32) -> Result<(), AdmitError> {
+        let Some(entry) = self.book.set(set) else { return Ok(()) };
+        let added = self.added.get(set).copied().unwrap_or(0);
+        let after = entry.held.saturating_add(added).saturating_add(count);
+        if after > entry.capacity {
+            return Err(AdmitError::Full {
+                set: entry.name.to_string(),
+                capacity: entry.capacity,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the element has to be written.
+    fn write(&mut self, element: Element, until: Time) -> bool {
+        if self.book.holds(&element, self.now, until, Duration::ZERO) {
+            return false;
+        }
+        let end = until.max(self.now + SHORTEST_LIFE);
+        match self.writes.entry(element) {
+            Entry::Occupied(mut planned) => planned.get_mut().end = planned.get().end.max(end),
+            Entry::Vacant(vacant) => {
+                let new = self.book.life(&element).is_none();
+                vacant.insert(Write { element, end, new });
+                if new {
+                    *self.added.entry(element.set).or_default() += 1;
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Plan {
+    /// The element that an operation belongs to.
+    pub(super) fn owner(&self, operation: usize) -> Option<&Write> {
+        self.writes.get(*self.owners.get(operation)?)
+    }
+
+    /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged at `acknowledged`.
+    pub(super) fn lives(&self, now: Time, acknowledged: Time) -> impl Iterator<Item = (Element, Life)> + '_ {
+        self.writes.iter().map(move |write| {
+            let gone = acknowledged + write.end.since(now) + 2 * TICKS;
+            (write.element, Life { end: write.end, gone })
+        })
+    }
+
+    /// The operations of one set. To renew by replacing works whether the kernel still holds the element or not: it is added, so that it is there to be
+    /// deleted, and added again with the new timeout; packets see only the outcome.
+    fn push_set(&mut self, writes: std::ops::Range<usize>, set: &Arc<str>, now: Time, renewal: Renewal) {
+        let passes: &[Pass] = match renewal {
+            Renewal::Refresh => &[Pass::AddAll],
+            Renewal::Replace => &[Pass::AddHeld, Pass::DeleteHeld, Pass::AddAll],
+        };
+        for pass in passes {
+            for at in writes.clone() {
+                let Some(write) = self.writes.get(at).copied() else {
+                    continue;
+                };
+                if write.new && *pass != Pass::AddAll {
+                    continue;
+                }
+                self.operations.push(Operation {
+                    set: Arc::clone(set),
+                    key: encode_key(&write.element.key),
+                    verb: match pass {
+                        Pass::DeleteHeld => Verb::Delete,
+                        Pass::AddHeld | Pass::AddAll => Verb::Add(write.end.since(now) + TICKS),
+                    },
+                });
+                self.owners.push(at);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    AddHeld,
+    DeleteHeld,
+    AddAll,
+}
+
+/// A key as the kernel keeps it.
+pub(super) fn encode_key(key: &ElementKey) -> Key {
+    let mut bytes = match key.address {
+        std::net::IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
+        std::net::IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
+    };
+    if let Some((protocol, port)) = key.port {
+        let [high, low] = port.to_be_bytes();
+        bytes.extend_from_slice(&[protocol.number(), 0, 0, 0, high, low, 0, 0]);
+    }
+    bytes
+}

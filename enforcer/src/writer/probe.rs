@@ -1,0 +1,85 @@
+//! Finds out how this kernel renews elements.
+
+use std::time::Duration;
+
+use nftables::batch::Batch;
+use nftables::schema::{NfListObject, Set, SetFlag, SetType, SetTypeValue};
+use nftables::types::NfFamily;
+
+use super::{InstallError, Renewal, nft};
+use crate::netlink::batch::{Key, Operation, Verb};
+use crate::netlink::socket::{CommitError, NetfilterSocket};
+use crate::netlink::tables;
+
+const SET: &str = "probe";
+const SHORT: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The scratch table that stands for a moment beside `table`.
+pub(super) fn table_name(table: &str) -> String {
+    format!("{table}-probe")
+}
+
+/// Adds an element twice to a set of its own, and looks which timeout counts. The version number would not tell: distributions
+/// carry such changes to older kernels.
+pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
+    let table = table_name(table);
+    nft::apply(&scratch(&table).to_nftables())?;
+    let refreshed = is_refreshed(&table);
+    // Another agent that starts at the same moment may have removed it.
+    let removed = nft::delete_tables(&[&table]);
+    let renewal = match refreshed {
+        Ok(true) => Renewal::Refresh,
+        Ok(false) => Renewal::Replace,
+        Err(error) => {
+            tracing::warn!(
+                ?error,
+                "cannot find out how elements are renewed; replacing them works everywhere"
+            );
+            Renewal::Replace
+        }
+    };
+    removed.map(|()| renewal)
+}
+
+fn is_refreshed(table: &str) -> Result<bool, CommitError> {
+    let mut socket = NetfilterSocket::open().map_err(CommitError::Unacknowledged)?;
+    for timeout in [SHORT, LONG] {
+        let add = Operation {
+            set: SET.into(),
+            key: Key::from_slice(&[192, 0, 2, 1]),
+            verb: Verb::Add(timeout),
+        };
+        socket.commit(table, &[add])?;
+    }
+    let elements = socket
+        .dump(
+            |sequence| tables::ask_elements(table, SET, sequence),
+            |message, found| found.extend(tables::read_elements(message)),
+        )
+        .map_err(CommitError::Unacknowledged)?;
+    Ok(elements.iter().any(|element| element.remaining > Some(SHORT)))
+}
+
+/// The scratch table, empty even if one was left behind.
+fn scratch(table: &str) -> Batch<'static> {
+    let mut batch = Batch::new();
+    batch.add(nft::table_object(table));
+    batch.delete(nft::table_object(table));
+    batch.add(nft::table_object(table));
+    batch.add(NfListObject::Set(Box::new(Set {
+        family: NfFamily::INet,
+        table: table.to_owned().into(),
+        name: SET.into(),
+        handle: None,
+        set_type: SetTypeValue::Single(SetType::Ipv4Addr),
+        policy: None,
+        flags: Some([SetFlag::Timeout].into()),
+        elem: None,
+        timeout: None,
+        gc_interval: None,
+        size: None,
+        comment: None,
+    })));
+    batch
+}

@@ -1,0 +1,96 @@
+//! Agents that crash, end, come back, and are cleaned up after.
+
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+use namegate_integration::{Plan, Scenario, ip};
+
+use super::plan;
+
+const RECORDS: [&str; 2] = ["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"];
+
+fn governed() -> Plan {
+    plan().allow(0, &["a.example"]).records(&RECORDS)
+}
+
+/// What must hold of egress whether an agent lives or not.
+fn assert_enforced(scenario: &Scenario) {
+    assert!(
+        scenario.connect(0, ip("198.51.100.1")).is_connected(),
+        "what was learned stays open"
+    );
+    assert!(
+        scenario.connect(0, ip("198.51.100.2")).is_refused(),
+        "the rest stays closed"
+    );
+    assert!(
+        scenario.connect(0, ip("2001:db8::2")).is_refused(),
+        "the rest stays closed"
+    );
+}
+
+#[test]
+fn after_a_crash_enforcement_stays_lookups_fall_through_and_a_new_agent_adopts_what_was_learned() {
+    let mut scenario = governed().start();
+    scenario.learn(0, "a.example");
+    scenario.kill();
+    assert_enforced(&scenario);
+    let took = scenario.wait_until("lookups fall through", || {
+        scenario.try_ask(0, "b.example", RecordType::A).is_ok()
+    });
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert_enforced(&scenario);
+
+    scenario.start();
+    assert_enforced(&scenario);
+    assert_eq!(scenario.leases("a.example").len(), 1, "the ledger came back");
+    assert_eq!(scenario.lab().resolver().asked("a.example"), 1, "without a lookup");
+    let denied = scenario.ask(0, "b.example", RecordType::A);
+    assert!(denied.address().is_none(), "lookups are intercepted again");
+}
+
+#[test]
+fn after_sigterm_lookups_fall_through_at_once() {
+    let mut scenario = governed().start();
+    scenario.learn(0, "a.example");
+    scenario.terminate();
+    assert!(scenario.ask(0, "b.example", RecordType::A).address().is_some());
+    assert_enforced(&scenario);
+    scenario.start();
+    assert_enforced(&scenario);
+    assert_eq!(scenario.leases("a.example").len(), 1);
+}
+
+#[test]
+fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
+    let mut scenario = governed().flags("--fail-mode closed").start();
+    scenario.learn(0, "a.example");
+    scenario.kill();
+    assert_enforced(&scenario);
+    // Longer than the heartbeat of fail-mode open lives. This one is about time passing, so that it has to pass.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(scenario.try_ask(0, "b.example", RecordType::A).is_err());
+    assert_enforced(&scenario);
+    scenario.start();
+    assert_eq!(scenario.learn(0, "a.example"), ip("198.51.100.1"));
+    scenario.terminate();
+    assert!(scenario.try_ask(0, "b.example", RecordType::A).is_err());
+}
+
+#[test]
+fn cleanup_leaves_the_node_as_it_was() {
+    // What exists only while something listens or is cached is no trace: sockets, neighbours, conntrack.
+    const TRACES: &str = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sort; ip -o addr show dev lo; ip -o link | cut -d: -f2";
+    for mode in ["dnat", "tproxy"] {
+        let mut scenario = governed().flags(&format!("--intercept {mode}")).build();
+        let before = scenario.shell(TRACES);
+        scenario.start();
+        scenario.learn(0, "a.example");
+        assert_ne!(scenario.shell(TRACES), before);
+        scenario.terminate();
+        scenario.namegate(&["cleanup"]);
+        assert_eq!(scenario.shell(TRACES), before, "{mode}");
+        assert!(scenario.connect(0, ip("198.51.100.2")).is_connected());
+        scenario.namegate(&["cleanup"]);
+    }
+}

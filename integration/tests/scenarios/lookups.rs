@@ -1,0 +1,267 @@
+//! Lookups of honest resolvers: over every transport, in every shape.
+
+use agent::lab::client::Transport;
+use agent::lab::{RESOLVER, RESOLVER6, Script, Topology, UNTRUSTED_RESOLVER, dns};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use namegate_integration::{allow, ip, policy};
+
+use super::plan;
+
+const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::PlainUdp, Transport::Tcp];
+/// RFC 8914 §4.16.
+const BLOCKED: u16 = 15;
+
+#[test]
+fn lookups_over_udp_and_tcp_in_both_families_are_intercepted_and_answered_from_the_asked_address() {
+    for topology in [Topology::Routed, Topology::Bridged] {
+        let scenario = plan()
+            .topology(topology)
+            .allow(0, &["api.example"])
+            .records(&["api.example 60 A 198.51.100.7", "other.example 60 A 198.51.100.8"])
+            .start();
+        for server in [dns(RESOLVER), dns(RESOLVER6)] {
+            for over in TRANSPORTS {
+                // The client's socket is connected: an answer from elsewhere would not reach it.
+                let ask = |name| scenario.pod(0).resolve(server, name, RecordType::A, over).unwrap();
+                let reply = ask("API.Example");
+                assert_eq!(reply.addresses(), [ip("198.51.100.7")], "{server} {over:?}");
+                assert_eq!(
+                    reply.message.queries[0].name().to_string(),
+                    "API.Example.",
+                    "the question comes back as it was asked"
+                );
+                assert_eq!(ask("other.example").code(), ResponseCode::NXDomain, "{server} {over:?}");
+            }
+        }
+        assert_eq!(
+            scenario.lab().resolver().asked("other.example"),
+            0,
+            "a denied question never leaves the node"
+        );
+    }
+}
+
+#[test]
+fn the_first_packet_after_an_answer_passes_and_nothing_else_does() {
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .records(&["api.example 60 A 198.51.100.7", "api.example 60 AAAA 2001:db8:7::7"])
+        .start();
+    assert!(
+        scenario.connect(0, ip("198.51.100.7")).is_refused(),
+        "before the lookup"
+    );
+    let v4 = scenario.learn(0, "api.example");
+    assert_eq!(
+        scenario.pod(0).http_get(v4, 443, "api.example").unwrap(),
+        "hello from 198.51.100.7"
+    );
+    assert!(
+        scenario.connect(0, ip("2001:db8:7::7")).is_refused(),
+        "only the A record was asked"
+    );
+    let v6 = scenario.ask(0, "api.example", RecordType::AAAA).address().unwrap();
+    assert_eq!(
+        scenario.pod(0).http_get(v6, 443, "api.example").unwrap(),
+        "hello from 2001:db8:7::7"
+    );
+    assert!(
+        scenario.connect(0, ip("198.51.100.8")).is_refused(),
+        "a neighbour of the address"
+    );
+    assert!(
+        scenario.pod(0).connect(v4, 80).unwrap().is_refused(),
+        "a port that the policy does not name"
+    );
+    let names: Vec<_> = scenario
+        .leases("api.example")
+        .into_iter()
+        .map(|row| (row.address, row.source))
+        .collect();
+    assert_eq!(names, [(v4, RESOLVER.into()), (v6, RESOLVER.into())]);
+}
+
+#[test]
+fn a_denied_question_is_answered_with_the_reason() {
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .records(&["evil.example 60 A 198.51.100.66"])
+        .start();
+    let reply = scenario.ask(0, "evil.example", RecordType::A);
+    let (code, text) = reply.extended_error().expect("an extended error");
+    assert_eq!((reply.code(), code), (ResponseCode::NXDomain, BLOCKED));
+    assert!(!text.is_empty());
+    let plain = scenario
+        .pod(0)
+        .resolve(dns(RESOLVER), "evil.example", RecordType::A, Transport::PlainUdp)
+        .unwrap();
+    assert!(plain.message.edns.is_none(), "no OPT where none was sent (RFC 6891 §7)");
+
+    let scenario = plan().flags("--dns-denied refused").allow(0, &["api.example"]).start();
+    assert_eq!(
+        scenario.ask(0, "evil.example", RecordType::A).code(),
+        ResponseCode::Refused
+    );
+}
+
+#[test]
+fn the_addresses_at_the_end_of_a_chain_belong_to_the_name_asked() {
+    let scenario = plan()
+        .allow(0, &["www.example"])
+        .records(&[
+            "www.example 60 CNAME edge.cdn.example.",
+            "edge.cdn.example 60 CNAME pop1.cdn.example.",
+            "pop1.cdn.example 60 A 203.0.113.1",
+        ])
+        .start();
+    let reply = scenario.ask(0, "www.example", RecordType::A);
+    assert_eq!(reply.aliases(), ["edge.cdn.example.", "pop1.cdn.example."]);
+    assert!(scenario.connect(0, ip("203.0.113.1")).is_connected());
+    assert_eq!(
+        scenario.ask(0, "pop1.cdn.example", RecordType::A).code(),
+        ResponseCode::NXDomain,
+        "only the question counts"
+    );
+}
+
+#[test]
+fn a_broken_chain_is_servfail_and_opens_nothing() {
+    let scenario = plan().allow(0, &["www.example"]).start();
+    let broken = ["www.example 60 CNAME a.example.", "b.example 60 A 203.0.113.66"].map(str::to_owned);
+    scenario
+        .lab()
+        .resolver()
+        .script("www.example", Script::Verbatim(broken.to_vec()))
+        .unwrap();
+    let reply = scenario.ask(0, "www.example", RecordType::A);
+    assert_eq!((reply.code(), reply.addresses().len()), (ResponseCode::ServFail, 0));
+    assert!(scenario.connect(0, ip("203.0.113.66")).is_refused());
+    assert!(scenario.leases("www.example").is_empty());
+}
+
+#[test]
+fn hints_of_an_https_record_are_opened_too() {
+    let scenario = plan()
+        .allow(0, &["www.example"])
+        .records(&["www.example 60 HTTPS 1 . alpn=h2 ipv4hint=203.0.113.5 ipv6hint=2001:db8:5::5"])
+        .start();
+    assert_eq!(scenario.ask(0, "www.example", RecordType::HTTPS).answers().len(), 1);
+    assert!(scenario.connect(0, ip("203.0.113.5")).is_connected());
+    assert!(scenario.connect(0, ip("2001:db8:5::5")).is_connected());
+}
+
+#[test]
+fn a_truncated_answer_is_had_over_tcp() {
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .records(&["api.example 60 A 198.51.100.7"])
+        .start();
+    scenario
+        .lab()
+        .resolver()
+        .script("api.example", Script::Truncate)
+        .unwrap();
+    let reply = scenario.ask(0, "api.example", RecordType::A);
+    assert!(reply.message.metadata.truncation || reply.address().is_some());
+    let reply = scenario
+        .pod(0)
+        .resolve(dns(RESOLVER), "api.example", RecordType::A, Transport::Tcp)
+        .unwrap();
+    assert_eq!(reply.addresses(), [ip("198.51.100.7")]);
+    assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
+}
+
+#[test]
+fn a_large_answer_passes_whole_where_the_client_has_room_for_it() {
+    let lines: Vec<String> = (1..=60)
+        .map(|last| format!("big.example 60 A 203.0.113.{last}"))
+        .collect();
+    let scenario = plan()
+        .allow(0, &["big.example"])
+        .records(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+        .start();
+    let ask = |over| {
+        scenario
+            .pod(0)
+            .resolve(dns(RESOLVER), "big.example", RecordType::A, over)
+            .unwrap()
+    };
+    assert!(
+        ask(Transport::PlainUdp).message.metadata.truncation,
+        "60 addresses do not fit into 512 bytes"
+    );
+    for over in [Transport::Udp, Transport::Tcp] {
+        let reply = ask(over);
+        assert_eq!(
+            (reply.addresses().len(), reply.message.metadata.truncation),
+            (60, false),
+            "{over:?}"
+        );
+    }
+    for last in [1, 60] {
+        assert!(scenario.connect(0, ip(&format!("203.0.113.{last}"))).is_connected());
+    }
+}
+
+#[test]
+fn a_resolver_that_nobody_configured_is_ordinary_egress_and_teaches_nothing() {
+    let records = ["api.example 60 A 198.51.100.7"];
+    let untrusted = dns(UNTRUSTED_RESOLVER);
+    let scenario = plan().allow(0, &["api.example"]).records(&records).start();
+    for over in [Transport::Udp, Transport::Tcp] {
+        assert!(
+            scenario
+                .pod(0)
+                .resolve(untrusted, "api.example", RecordType::A, over)
+                .is_err(),
+            "no policy allows it"
+        );
+    }
+
+    let dns_rule =
+        format!("  egress:\n  - toCIDR: ['{UNTRUSTED_RESOLVER}/32']\n    toPorts:\n    - ports: [{{port: '53'}}]\n");
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .object("dns.yaml", policy("dns", 0, &dns_rule))
+        .records(&records)
+        .start();
+    let reply = scenario
+        .pod(0)
+        .resolve(untrusted, "api.example", RecordType::A, Transport::Udp)
+        .unwrap();
+    assert_eq!(reply.addresses(), [ip("198.51.100.7")]);
+    assert!(scenario.leases("api.example").is_empty());
+    assert!(scenario.connect(0, ip("198.51.100.7")).is_refused());
+}
+
+#[test]
+fn a_plain_listener_serves_as_a_resolver() {
+    let node = agent::lab::NODE4;
+    let scenario = plan()
+        .flags(&format!("--intercept off --listen {node}"))
+        .allow(0, &["api.example"])
+        .records(&["api.example 60 A 198.51.100.7", "other.example 60 A 198.51.100.8"])
+        .start();
+    for over in TRANSPORTS {
+        let ask = |name| scenario.pod(0).resolve(dns(node), name, RecordType::A, over).unwrap();
+        assert_eq!(ask("api.example").addresses(), [ip("198.51.100.7")]);
+        assert_eq!(ask("other.example").code(), ResponseCode::NXDomain);
+    }
+    assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
+}
+
+#[test]
+fn an_address_that_rotates_is_followed_at_the_next_lookup() {
+    let scenario = plan()
+        .object("allow.yaml", allow(0, &["api.example"]))
+        .records(&["api.example 0 A 198.51.100.7"])
+        .start();
+    for last in 7..17 {
+        let address = format!("198.51.100.{last}");
+        assert!(scenario.connect(0, ip(&address)).is_refused());
+        scenario.set(&[&format!("api.example 0 A {address}")]);
+        assert_eq!(scenario.learn(0, "api.example"), ip(&address));
+        assert!(scenario.connect(0, ip(&address)).is_connected());
+    }
+}

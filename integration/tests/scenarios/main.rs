@@ -1,0 +1,19 @@
+//! End-to-end scenarios. One binary, because linking costs more than running. Needs root.
+
+// Clippy's exception for tests does not reach the functions that they share.
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod foreign;
+mod kernel;
+mod lifecycle;
+mod lookups;
+mod policies;
+mod services;
+
+use namegate_integration::Plan;
+
+/// The usual beginning: two pods, one resolver, the binary built from this workspace.
+fn plan() -> Plan {
+    Plan::new(env!("CARGO_BIN_EXE_namegate-under-test"))
+}

@@ -1,0 +1,326 @@
+//! What policies open, and what they do not.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use agent::lab::client::Transport;
+use agent::lab::{RESOLVER, UNTRUSTED_RESOLVER, dns};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use namegate_integration::{Scenario, allow, ip, policy};
+
+use super::plan;
+
+#[test]
+fn what_one_pod_learns_is_not_open_to_another() {
+    let scenario = plan()
+        .pods(3)
+        .allow(0, &["a.example"])
+        .allow(1, &["b.example"])
+        .allow(2, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
+        .start();
+    let (a, b) = (scenario.learn(0, "a.example"), scenario.learn(1, "b.example"));
+    assert!(scenario.connect(0, a).is_connected() && scenario.connect(1, b).is_connected());
+    assert!(scenario.connect(1, a).is_refused() && scenario.connect(0, b).is_refused());
+    assert!(
+        scenario.connect(2, a).is_connected(),
+        "pods that are governed alike share what was learned"
+    );
+    assert_eq!(
+        scenario.ask(1, "a.example", RecordType::A).code(),
+        ResponseCode::NXDomain
+    );
+}
+
+#[test]
+fn a_pod_that_no_policy_selects_is_left_alone() {
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1", "z.example 60 A 198.51.100.26"])
+        .start();
+    assert_eq!(scenario.learn(1, "z.example"), ip("198.51.100.26"));
+    for address in ["203.0.113.77", "2001:db8:77::1"] {
+        assert!(scenario.connect(1, ip(address)).is_connected());
+    }
+    let reply = scenario
+        .pod(1)
+        .resolve(dns(UNTRUSTED_RESOLVER), "z.example", RecordType::A, Transport::Udp)
+        .unwrap();
+    assert_eq!(reply.code(), ResponseCode::NoError);
+    assert!(scenario.connect(0, ip("198.51.100.26")).is_refused());
+}
+
+#[test]
+fn a_leading_star_is_one_label_and_two_stars_are_one_or_more_and_neither_is_the_apex() {
+    let names = [
+        "x.example",
+        "a.x.example",
+        "b.a.x.example",
+        "y.example",
+        "a.y.example",
+        "b.a.y.example",
+        "ay.example",
+    ];
+    let records: Vec<String> = names
+        .iter()
+        .zip(1..)
+        .map(|(name, last)| format!("{name} 60 A 198.51.100.{last}"))
+        .collect();
+    let scenario = plan()
+        .allow(0, &["*.x.example", "**.y.example"])
+        .records(&records.iter().map(String::as_str).collect::<Vec<_>>())
+        .start();
+    for name in names {
+        let allowed = ["a.x.example", "a.y.example", "b.a.y.example"].contains(&name);
+        let reply = scenario.ask(0, name, RecordType::A);
+        assert_eq!(reply.code() == ResponseCode::NoError, allowed, "{name}");
+        if let Some(address) = reply.address() {
+            assert!(scenario.connect(0, address).is_connected(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_name_never_opens_addresses_of_the_node_the_cluster_or_the_link() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: kubernetes, namespace: default}\n\
+        spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], ports: [{port: 443, protocol: TCP}]}\n";
+    let scenario = plan()
+        .allow(0, &["evil.example"])
+        .object("service.yaml", service)
+        .records(&[
+            "evil.example 60 A 169.254.169.254",
+            "evil.example 60 A 127.0.0.1",
+            "evil.example 60 A 10.244.0.1",
+            "evil.example 60 A 10.244.0.11",
+            "evil.example 60 A 10.96.0.1",
+            "evil.example 60 A 0.0.0.0",
+            "evil.example 60 A 224.0.0.251",
+            "evil.example 60 AAAA fd00:10:244::11",
+            "evil.example 60 AAAA ::ffff:169.254.169.254",
+            "evil.example 60 AAAA fe80::1",
+        ])
+        .start();
+    // The API server's address works for those who may use it, so that a refusal means something.
+    scenario.nft("add table ip proxy; add chain ip proxy pre { type nat hook prerouting priority dstnat; }; add rule ip proxy pre ip daddr 10.96.0.1 tcp dport 443 dnat to 203.0.113.4");
+    let peer = SocketAddr::new(scenario.pod(1).address4().into(), 443);
+    let _listener = scenario
+        .pod(1)
+        .namespace()
+        .run(|| TcpListener::bind(peer))
+        .unwrap()
+        .unwrap();
+    assert!(scenario.connect(1, ip("10.96.0.1")).is_connected());
+
+    scenario.ask(0, "evil.example", RecordType::A);
+    scenario.ask(0, "evil.example", RecordType::AAAA);
+    let rows = scenario.leases("evil.example");
+    assert!(rows.is_empty(), "{rows:?}");
+    for address in [
+        "169.254.169.254",
+        "10.244.0.1",
+        "10.244.0.11",
+        "10.96.0.1",
+        "fd00:10:244::11",
+    ] {
+        assert!(!scenario.connect(0, ip(address)).is_connected(), "{address}");
+    }
+}
+
+#[test]
+fn rebinding_is_allowed_where_the_configuration_says_so() {
+    let scenario = plan()
+        .flags("--allow-rebind 10.244.0.11/32")
+        .allow(0, &["peer.example"])
+        .records(&["peer.example 60 A 10.244.0.11"])
+        .start();
+    let peer = SocketAddr::new(scenario.pod(1).address4().into(), 443);
+    let _listener = scenario
+        .pod(1)
+        .namespace()
+        .run(|| TcpListener::bind(peer))
+        .unwrap()
+        .unwrap();
+    assert!(scenario.connect(0, peer.ip()).is_refused());
+    let address = scenario.learn(0, "peer.example");
+    assert!(scenario.connect(0, address).is_connected());
+}
+
+#[test]
+fn deny_wins_over_every_allow() {
+    let deny = "  egress:\n  - toFQDNs: [{matchName: a.example}, {matchName: c.example}]\n    toPorts: [{ports: [{port: '443'}]}]\n  \
+        egressDeny:\n  - toCIDR: [198.51.100.0/28]\n  - toFQDNs: [{matchName: c.example}]\n";
+    let scenario = plan()
+        .object("deny.yaml", policy("deny", 0, deny))
+        .object("allow.yaml", allow(0, &["a.example", "b.example", "c.example"]))
+        .records(&[
+            "a.example 60 A 198.51.100.1",
+            "b.example 60 A 198.51.100.31",
+            "c.example 60 A 198.51.100.32",
+        ])
+        .start();
+    let a = scenario.learn(0, "a.example");
+    assert!(scenario.connect(0, a).is_refused(), "a denied prefix");
+    let b = scenario.learn(0, "b.example");
+    assert!(scenario.connect(0, b).is_connected());
+    assert_eq!(
+        scenario.ask(0, "c.example", RecordType::A).code(),
+        ResponseCode::NXDomain,
+        "a denied name"
+    );
+    assert!(scenario.connect(0, ip("198.51.100.32")).is_refused());
+}
+
+#[test]
+fn refusals_are_immediate_and_say_so() {
+    let scenario = plan().allow(0, &["a.example"]).start();
+    for address in ["198.51.100.9", "2001:db8::9"] {
+        let started = Instant::now();
+        let attempt = scenario.connect(0, ip(address));
+        assert!(
+            matches!(attempt, agent::lab::client::Attempt::Refused(libc::ECONNREFUSED)),
+            "{address}: {attempt:?}"
+        );
+        assert!(
+            started.elapsed() < Duration::from_millis(900),
+            "{address}: {:?}",
+            started.elapsed()
+        );
+
+        let started = Instant::now();
+        let error = scenario
+            .pod(0)
+            .exchange_udp(SocketAddr::new(ip(address), 4000), b"x")
+            .unwrap_err();
+        let errno = error.raw_os_error().unwrap_or(0);
+        assert!(
+            [libc::EHOSTUNREACH, libc::EACCES].contains(&errno),
+            "{address}: {error}"
+        );
+        assert!(
+            started.elapsed() < Duration::from_millis(900),
+            "{address}: {:?}",
+            started.elapsed()
+        );
+    }
+
+    let scenario = plan().flags("--deny-response drop").allow(0, &["a.example"]).start();
+    let attempt = scenario.connect(0, ip("198.51.100.9"));
+    assert!(matches!(attempt, agent::lab::client::Attempt::TimedOut), "{attempt:?}");
+}
+
+#[test]
+fn udp_is_governed_like_tcp() {
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    let address = SocketAddr::new(scenario.learn(0, "a.example"), 4000);
+    let _echo = scenario.lab().internet().echo_udp(address).unwrap();
+    assert_eq!(scenario.pod(0).exchange_udp(address, b"ping").unwrap(), b"ping");
+}
+
+#[test]
+fn an_edit_closes_within_a_second_what_only_it_had_opened() {
+    let scenario = plan()
+        .allow(0, &["a.example", "b.example", "c.example"])
+        .records(&[
+            "a.example 60 A 198.51.100.1",
+            "a.example 60 A 198.51.100.2",
+            "b.example 60 A 198.51.100.2",
+            "c.example 60 A 198.51.100.3",
+        ])
+        .start();
+    for name in ["a.example", "b.example", "c.example"] {
+        assert!(scenario.ask(0, name, RecordType::A).address().is_some());
+    }
+    let open = |last: u8| scenario.connect(0, ip(&format!("198.51.100.{last}"))).is_connected();
+    assert!((1..=3).all(open));
+    scenario.allow(0, &["a.example"]);
+    let took = scenario.wait_until("the address of c is closed", || !open(3));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(
+        open(1) && open(2),
+        "what a.example opened stays open, b.example's share of it too"
+    );
+    assert_eq!(
+        scenario.ask(0, "c.example", RecordType::A).code(),
+        ResponseCode::NXDomain
+    );
+
+    scenario.allow(0, &["a.example", "c.example"]);
+    scenario.wait_until("the address of c is open again without a lookup", || open(3));
+    scenario.remove("allow-pod0.yaml");
+    scenario.wait_until("the pod is not governed any more", || open(99));
+}
+
+#[test]
+fn a_file_that_breaks_changes_nothing_and_is_reported() {
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    let a = scenario.learn(0, "a.example");
+    scenario.write(
+        "allow-pod0.yaml",
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: [oops\n",
+    );
+    scenario.write(
+        "new.yaml",
+        &policy(
+            "new",
+            0,
+            "  egress:\n  - toFQDNs: [{matchName: 'spaces are not allowed'}]\n",
+        ),
+    );
+    let state = |scenario: &Scenario, file: &str| {
+        let status = scenario.installation().status().unwrap();
+        let rows = status
+            .reports
+            .into_iter()
+            .filter(|row| row.file.as_deref().is_some_and(|path| path.ends_with(file)));
+        rows.filter(|row| !row.findings.is_empty()).map(|row| row.state).next()
+    };
+    scenario.wait_until("status reports the broken file", || {
+        state(&scenario, "allow-pod0.yaml").as_deref() == Some("kept-last-good")
+    });
+    scenario.wait_until("status reports the new file", || {
+        state(&scenario, "new.yaml").as_deref() == Some("rejected")
+    });
+    assert!(scenario.connect(0, a).is_connected());
+    assert!(scenario.connect(0, ip("198.51.100.2")).is_refused());
+    assert_eq!(scenario.learn(0, "a.example"), a);
+    scenario.allow(0, &["a.example"]);
+    scenario.wait_until("status is clean again", || {
+        state(&scenario, "allow-pod0.yaml").is_none()
+    });
+}
+
+#[test]
+fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
+    let scenario = plan()
+        .flags("--grace 1s")
+        .allow(0, &["a.example"])
+        .records(&["a.example 1 A 198.51.100.1"])
+        .start();
+    let a = scenario.learn(0, "a.example");
+    let agent::lab::client::Attempt::Connected(mut connection) = scenario.connect(0, a) else {
+        panic!("refused")
+    };
+    let took = scenario.wait_until("the lease has ended", || scenario.connect(0, a).is_refused());
+    assert!(
+        took < Duration::from_secs(4),
+        "one second of TTL and one of grace: {took:?}"
+    );
+    scenario.wait_until("the ledger has forgotten it", || {
+        scenario.leases("a.example").is_empty()
+    });
+    assert_eq!(connection.get("a.example").unwrap(), "hello from 198.51.100.1");
+    assert!(
+        scenario
+            .pod(0)
+            .resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Udp)
+            .is_ok()
+    );
+    assert!(scenario.connect(0, a).is_connected());
+}

@@ -1,0 +1,75 @@
+//! One rule under `egress` or `egressDeny`: peers, crossed with ports.
+
+use crate::diagnostic::Report;
+use crate::policy::{EgressRule, Peers, Zone};
+
+use super::peers;
+use super::shape::Node;
+use super::to_ports::{self, PortNames};
+
+/// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is widened in a denying one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Allow,
+    Deny,
+}
+
+/// `None` for a rule that neither opens nor denies anything (`{}`).
+pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<EgressRule> {
+    let destinations = peers::read(rule, side, report);
+    let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
+    // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all; `egress: [{}]` closes by standing there.
+    if destinations.is_none() && !has_ports {
+        return None;
+    }
+    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(peers::everything(Zone::Anywhere)));
+    if let Some(path) = unenforced_condition(rule, side, report) {
+        report.unenforced(&path, match side {
+            Side::Allow => "this condition is not checked yet, so the rule opens nothing",
+            Side::Deny => "this condition is not checked yet, so the rule denies without it",
+        });
+        if side == Side::Allow {
+            peers = Peers::Unresolved;
+        }
+    }
+    let ports = to_ports::read(rule, side, port_names(&peers), report);
+    if peers != Peers::Unresolved && peers.single_hosts().is_none() {
+        for (path, dns) in &ports.dns {
+            let reason = format!(
+                "these destinations cannot be listed, so port {} of them is not opened (lookups to unknown servers would pass unobserved); the rule filters the questions to every trusted resolver instead",
+                dns.port
+            );
+            report.unenforced(path, reason).suggest("name the resolver's addresses with `toCIDR`, as /32 or /128");
+        }
+    }
+    let dns = ports.dns.into_iter().map(|(_, dns)| dns).collect();
+    Some(EgressRule { origin: rule.path.clone(), peers, ports: ports.set, dns })
+}
+
+/// The path of a field that narrows the rule in a way that is not enforced.
+fn unenforced_condition(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<String> {
+    if let Some(node) = rule.get("toRequires").filter(|node| !node.is_empty_list()) {
+        return Some(node.path);
+    }
+    let node = rule.get("authentication").filter(|_| side == Side::Allow)?;
+    match node.text("mode") {
+        // No authentication is what everything here has.
+        Some("disabled") => None,
+        Some("required" | "test-always-fail") => Some(node.path),
+        Some(_) => {
+            report.error("bad-value", &format!("{}.mode", node.path), "it must be disabled, required or test-always-fail");
+            None
+        }
+        None => Some(node.path),
+    }
+}
+
+/// Where the name of a port is looked up: outside the cluster it can only be IANA's, inside it is a container's.
+fn port_names(peers: &Peers) -> PortNames {
+    match peers {
+        Peers::Unresolved => PortNames::Irrelevant,
+        Peers::Names(_) => PortNames::Iana,
+        Peers::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
+        Peers::Prefixes(_) => PortNames::Containers,
+    }
+}

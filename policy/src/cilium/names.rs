@@ -1,0 +1,47 @@
+//! `matchName` and `matchPattern`, in `toFQDNs` and in `rules.dns`.
+
+use crate::diagnostic::{Report, quoted};
+use crate::pattern::Pattern;
+
+use super::shape::Node;
+
+/// Whether one entry may carry both fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Both {
+    /// In `rules.dns`: either matches.
+    Allowed,
+    /// In `toFQDNs`.
+    Refused,
+}
+
+/// The patterns of one entry; none for `{}`, which matches nothing.
+pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) -> Vec<Pattern> {
+    let (name, pattern) = (entry.get("matchName"), entry.get("matchPattern"));
+    if both == Both::Refused && name.is_some() && pattern.is_some() {
+        report
+            .error("name-and-pattern", &entry.path, "`matchName` and `matchPattern` stand in one entry")
+            .suggest("write two entries");
+        return Vec::new();
+    }
+    let mut patterns = Vec::new();
+    if let Some((node, text)) = name.and_then(|node| node.value.as_str().map(|text| (node, text))) {
+        match Pattern::name(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                let finding = report.error("bad-name", &node.path, format!("{} is not a name: {error}", quoted(text)));
+                if text.contains('*') {
+                    finding.suggest("write `matchPattern` for a name with stars");
+                }
+            }
+        }
+    }
+    if let Some((node, text)) = pattern.and_then(|node| node.value.as_str().map(|text| (node, text))) {
+        match Pattern::pattern(text) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                report.error("bad-pattern", &node.path, format!("{} is not a pattern: {error}", quoted(text)));
+            }
+        }
+    }
+    patterns
+}

@@ -1,0 +1,301 @@
+//! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
+
+use crate::diagnostic::{Report, quoted};
+use crate::policy::DnsRule;
+use crate::ports::{PortRange, PortSet, Protocol};
+
+use super::egress::Side;
+use super::names::{self, Both};
+use super::service_names;
+use super::shape::Node;
+
+/// As the CRD has it.
+const MAX_PORTS: usize = 40;
+
+/// What the name of a port means at the rule's destinations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PortNames {
+    /// IANA's: they are outside the cluster.
+    Iana,
+    /// A container's, which is not known here: they may be inside.
+    Containers,
+    /// The rule opens nothing, and this was reported.
+    Irrelevant,
+}
+
+/// The ports of a rule.
+pub(super) struct Ports {
+    pub(super) set: PortSet,
+    /// Each with the path of its `rules.dns`. Their ports are not in `set`: lookups are intercepted, and never let through.
+    pub(super) dns: Vec<(String, DnsRule)>,
+}
+
+/// What a `toPorts` entry or one of its ports comes to.
+enum Opened {
+    These(Vec<PortRange>),
+    /// Every port and protocol: a denial that could not be enforced as written.
+    Everything,
+}
+
+pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut Report<'_>) -> Ports {
+    let entries = rule.list("toPorts");
+    if let Some(icmps) = rule.get("icmps").filter(|node| !node.is_empty_list()) {
+        if !entries.is_empty() {
+            report
+                .error("icmps-with-ports", &icmps.path, "`icmps` and `toPorts` stand in one rule")
+                .suggest("write one rule for each");
+        }
+        let set = match side {
+            Side::Allow => PortSet::Ranges(Vec::new()),
+            Side::Deny => PortSet::All,
+        };
+        report.unenforced(&icmps.path, match side {
+            Side::Allow => "ICMP types are not told apart yet, so the rule opens nothing",
+            Side::Deny => "ICMP types are not told apart yet, so the rule denies every port and protocol",
+        });
+        return Ports { set, dns: Vec::new() };
+    }
+    if entries.is_empty() {
+        return Ports { set: PortSet::All, dns: Vec::new() };
+    }
+    let mut ranges = Vec::new();
+    let mut everything = false;
+    let mut dns = Vec::new();
+    for entry in &entries {
+        match read_entry(entry, side, names, &mut dns, report) {
+            Opened::These(opened) => ranges.extend(opened),
+            Opened::Everything => everything = true,
+        }
+    }
+    let set = if everything { PortSet::All } else { PortSet::from_ranges(ranges) };
+    Ports { set, dns }
+}
+
+fn read_entry(
+    entry: &Node<'_>,
+    side: Side,
+    names: PortNames,
+    dns: &mut Vec<(String, DnsRule)>,
+    report: &mut Report<'_>,
+) -> Opened {
+    let nothing = Opened::These(Vec::new());
+    if !entry.value.is_object() {
+        return nothing;
+    }
+    let ports = entry.list("ports");
+    if ports.len() > MAX_PORTS {
+        let reason = format!("it has {} ports, and at most {MAX_PORTS} are allowed", ports.len());
+        report.error("too-many", &format!("{}.ports", entry.path), reason).suggest("write several `toPorts` entries, or `endPort`");
+        return nothing;
+    }
+    let inspected = inspection(entry, report);
+    if let Some(node) = entry.get("rules").and_then(|rules| rules.get("dns")) {
+        read_dns(&node, entry, &ports, dns, report);
+        return nothing;
+    }
+    if ports.is_empty() {
+        let effect = match side {
+            Side::Allow => "opens none",
+            Side::Deny => "denies every one",
+        };
+        report
+            .warning("no-ports", &entry.path, format!("it lists no ports, and {effect}"))
+            .suggest("list `ports`, or leave `toPorts` out to speak of every port");
+    }
+    let mut ranges = Vec::new();
+    let mut everything = ports.is_empty() && side == Side::Deny;
+    for port in &ports {
+        match read_port(port, side, names, report) {
+            Opened::These(opened) => ranges.extend(opened),
+            Opened::Everything => everything = true,
+        }
+    }
+    match (inspected, everything) {
+        (true, _) => nothing,
+        (false, true) => Opened::Everything,
+        (false, false) => Opened::These(ranges),
+    }
+}
+
+/// Whether the entry asks to look into connections, which is reported: its ports are not opened.
+fn inspection(entry: &Node<'_>, report: &mut Report<'_>) -> bool {
+    let mut found: Vec<Node<'_>> = ["serverNames", "listener", "terminatingTLS", "originatingTLS"]
+        .iter()
+        .filter_map(|field| entry.get(field))
+        .filter(|node| !node.is_empty_list())
+        .collect();
+    if let Some(rules) = entry.get("rules") {
+        let l7: Vec<_> = ["http", "kafka", "l7proto"].iter().filter_map(|field| rules.get(field)).collect();
+        if l7.len() + usize::from(rules.get("dns").is_some()) > 1 {
+            report
+                .error("two-l7-kinds", &rules.path, "rules of several protocols stand in one entry")
+                .suggest("write one `toPorts` entry for each");
+        }
+        if rules.get("l7").is_some() && rules.get("l7proto").is_none() {
+            report.error("missing-field", &rules.path, "`l7` needs `l7proto`");
+        }
+        found.extend(l7);
+    }
+    for node in &found {
+        report.unenforced(&node.path, "connections are not looked into yet, so these ports are not opened by this rule");
+    }
+    !found.is_empty()
+}
+
+fn read_dns(
+    node: &Node<'_>,
+    entry: &Node<'_>,
+    ports: &[Node<'_>],
+    dns: &mut Vec<(String, DnsRule)>,
+    report: &mut Report<'_>,
+) {
+    let patterns: Vec<_> = node.items().flat_map(|entry| names::patterns(&entry, Both::Allowed, report)).collect();
+    if ports.is_empty() {
+        report
+            .error("bad-dns-port", &entry.path, "a DNS rule needs an explicit port")
+            .suggest("write `ports: [{port: \"53\", protocol: ANY}]`");
+    }
+    let first = dns.len();
+    for port in ports {
+        let Some(text) = port.text("port") else {
+            missing_port(port, report);
+            continue;
+        };
+        protocols(port, report);
+        let path = format!("{}.port", port.path);
+        let number = match text.parse::<u16>() {
+            Ok(number) if number != 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => number,
+            _ => {
+                let reason = format!("a DNS rule needs the number of one port, and {} is none", quoted(text));
+                report.error("bad-dns-port", &path, reason).suggest("write \"53\"");
+                continue;
+            }
+        };
+        if end_port(port, report).is_some_and(|end| end > number) {
+            report
+                .error("bad-dns-port", &format!("{}.endPort", port.path), "a DNS rule takes no range of ports")
+                .suggest("list the ports one by one");
+        }
+        // The same port for UDP and for TCP is one resolver.
+        if !dns[first..].iter().any(|(_, rule)| rule.port == number) {
+            dns.push((node.path.clone(), DnsRule { port: number, patterns: patterns.clone() }));
+        }
+    }
+}
+
+fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<'_>) -> Opened {
+    let nothing = Opened::These(Vec::new());
+    let Some(text) = port.text("port") else {
+        missing_port(port, report);
+        return nothing;
+    };
+    let path = format!("{}.port", port.path);
+    let end = end_port(port, report);
+    let protocols = match protocols(port, report) {
+        Some(protocols) if protocols.is_empty() => {
+            let effect = match side {
+                Side::Allow => "the rule does not open it",
+                Side::Deny => "the rule denies every port and protocol",
+            };
+            report.unenforced(&format!("{}.protocol", port.path), format!("this protocol is not enforced yet: {effect}"));
+            return match side {
+                Side::Allow => nothing,
+                Side::Deny => Opened::Everything,
+            };
+        }
+        Some(protocols) => protocols,
+        None => return nothing,
+    };
+    let over = |first, last| {
+        Opened::These(protocols.iter().map(|protocol| PortRange { protocol: *protocol, first, last }).collect())
+    };
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let Ok(first) = text.parse::<u16>() else {
+            report.error("bad-port", &path, format!("{} is above 65535", quoted(text)));
+            return nothing;
+        };
+        return match end {
+            _ if first == 0 => over(0, u16::MAX),
+            Some(last) if last < first => {
+                let reason = format!("the range ends at {last}, before it begins at {first}");
+                report.error("bad-port", &format!("{}.endPort", port.path), reason);
+                nothing
+            }
+            end => over(first, end.unwrap_or(first)),
+        };
+    }
+    if !service_names::is_valid(text) {
+        report
+            .error("bad-port", &path, format!("{} is neither a port number nor the name of a port", quoted(text)))
+            .suggest("write a number from 0 to 65535 in quotes");
+        return nothing;
+    }
+    if end.is_some() {
+        report.error("bad-port", &format!("{}.endPort", port.path), "a named port has no range").suggest("write the number");
+        return nothing;
+    }
+    let reason = match (names, service_names::port(text)) {
+        (PortNames::Irrelevant, _) => return nothing,
+        (PortNames::Iana, Some(number)) => return over(number, number),
+        (PortNames::Iana, None) => format!("no port named {} is known", quoted(text)),
+        (PortNames::Containers, _) => {
+            format!("{} may name a container's port, which is not resolved yet", quoted(text))
+        }
+    };
+    match side {
+        Side::Allow => {
+            report.unenforced(&path, format!("{reason}; the rule does not open it")).suggest("write the number");
+            nothing
+        }
+        Side::Deny => {
+            report.unenforced(&path, format!("{reason}; the rule denies every port")).suggest("write the number");
+            over(0, u16::MAX)
+        }
+    }
+}
+
+/// The protocols of a port: none for one that is known and not enforced, `None` for one that is refused.
+fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> {
+    let Some(text) = port.text("protocol") else {
+        return Some(Protocol::ALL.to_vec());
+    };
+    match text.to_ascii_uppercase().as_str() {
+        "" | "ANY" => Some(Protocol::ALL.to_vec()),
+        "TCP" => Some(vec![Protocol::Tcp]),
+        "UDP" => Some(vec![Protocol::Udp]),
+        "SCTP" => Some(vec![Protocol::Sctp]),
+        "VRRP" | "IGMP" => Some(Vec::new()),
+        other => {
+            let finding = report.error(
+                "bad-protocol",
+                &format!("{}.protocol", port.path),
+                format!("{} is not one of TCP, UDP, SCTP and ANY", quoted(text)),
+            );
+            if other.starts_with("ICMP") {
+                finding.suggest("write a rule with `icmps` and without `toPorts`");
+            }
+            None
+        }
+    }
+}
+
+/// `endPort`; 0 is the same as absent, as in the CRD.
+fn end_port(port: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
+    let node = port.get("endPort")?;
+    let number = node.value.as_i64()?;
+    match u16::try_from(number) {
+        Ok(0) => None,
+        Ok(number) => Some(number),
+        Err(_) => {
+            report.error("bad-port", &node.path, format!("{number} is not a port number"));
+            None
+        }
+    }
+}
+
+fn missing_port(port: &Node<'_>, report: &mut Report<'_>) {
+    // A `port` of the wrong type was reported with its shape.
+    if port.value.is_object() && port.get("port").is_none() {
+        report.error("missing-field", &port.path, "`port` is required").suggest("write \"0\" for every port");
+    }
+}

@@ -1,0 +1,326 @@
+//! One pass over YAML events: a JSON value and the positions of its nodes.
+//!
+//! The events are read here and not loaded by the YAML crate, because a loader copies what an alias points to without a limit
+//! ("billion laughs"), and recurses to the depth of the text.
+
+use std::collections::{BTreeMap, HashMap};
+
+use saphyr::Scalar;
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use serde_json::{Map, Number, Value};
+
+use crate::diagnostic::{Diagnostic, Severity, quoted};
+
+use super::tree::{Spot, Spots};
+
+/// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that walks a value
+/// recursively is safe below this.
+const MAX_DEPTH: usize = 64;
+/// How many nodes one text may hold, what its aliases stand for counted each time.
+const MAX_NODES: usize = 1_000_000;
+/// How many bytes of keys and scalars, counted likewise: twice the longest text.
+const MAX_BYTES: usize = 2 * super::MAX_TEXT;
+/// How many repeated keys of one document are reported.
+const MAX_REPEATED: usize = 20;
+
+type Outcome = Result<(Value, Spots), Diagnostic>;
+
+/// Reads the chunks of one text, which share one budget.
+pub(super) struct Reader {
+    spent: Weight,
+    exhausted: bool,
+}
+
+/// What a node costs, in nodes and bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weight {
+    nodes: usize,
+    bytes: usize,
+}
+
+/// A complete node.
+#[derive(Debug, Clone)]
+struct Node {
+    value: Value,
+    spots: Spots,
+    weight: Weight,
+}
+
+/// A node under construction.
+struct Frame {
+    at: Spot,
+    /// 0: none.
+    anchor: usize,
+    weight: Weight,
+    content: Content,
+}
+
+enum Content {
+    List {
+        values: Vec<Value>,
+        spots: Vec<Spots>,
+    },
+    Mapping {
+        values: Map<String, Value>,
+        spots: BTreeMap<String, (Spot, Spots)>,
+        key: Option<(String, Spot)>,
+    },
+}
+
+/// The document under construction.
+#[derive(Default)]
+struct Build {
+    open: Vec<Frame>,
+    anchors: HashMap<usize, Node>,
+    /// Keys that stand twice in one mapping. The document is read to its end, so that all are named.
+    repeated: Vec<Diagnostic>,
+}
+
+impl Reader {
+    pub(super) fn new() -> Self {
+        Self {
+            spent: Weight::default(),
+            exhausted: false,
+        }
+    }
+
+    /// Whether the budget is spent. What follows in the text is not read.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
+    /// The documents of a chunk that begins at line `first_line` of its text. An error ends the chunk.
+    pub(super) fn read(&mut self, chunk: &str, first_line: usize) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        let mut parser = Parser::new_from_str(chunk);
+        let mut build = Build::default();
+        let spot = |marker: &Marker| Spot::new(marker.line() + first_line - 1, marker.col() + 1);
+        while let Some(event) = parser.next_event() {
+            let step = event
+                .map_err(|error| not_yaml(&error, spot(error.marker())))
+                .and_then(|(event, span)| self.step(&mut build, event, spot(&span.start)));
+            match step {
+                Ok(None) => {}
+                Ok(Some(root)) => {
+                    let repeated = std::mem::take(&mut build.repeated);
+                    if repeated.is_empty() {
+                        outcomes.push(Ok((root.value, root.spots)));
+                    } else {
+                        outcomes.extend(repeated.into_iter().map(Err));
+                    }
+                    build = Build::default();
+                }
+                Err(diagnostic) => {
+                    outcomes.extend(build.repeated.into_iter().map(Err));
+                    outcomes.push(Err(diagnostic));
+                    break;
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Takes in one event; returns the root when it is complete.
+    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Spot) -> Result<Option<Node>, Diagnostic> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let weight = Weight {
+                    nodes: 1,
+                    bytes: text.len(),
+                };
+                self.spend(weight, at)?;
+                let value = scalar(&text, style, tag.as_deref(), at)?;
+                self.complete(
+                    build,
+                    Node {
+                        value,
+                        spots: Spots::scalar(at),
+                        weight,
+                    },
+                    anchor,
+                    at,
+                )
+            }
+            Event::Alias(anchor) => {
+                let node = build.anchors.get(&anchor).ok_or_else(|| {
+                    refusal(
+                        "not-yaml",
+                        at,
+                        "the alias stands inside the node that it points to".into(),
+                    )
+                })?;
+                self.spend(node.weight, at)?;
+                let node = node.clone();
+                self.complete(build, node, 0, at)
+            }
+            Event::SequenceStart(anchor, _) => self.open(
+                build,
+                anchor,
+                at,
+                Content::List {
+                    values: Vec::new(),
+                    spots: Vec::new(),
+                },
+            ),
+            Event::MappingStart(anchor, _) => {
+                let content = Content::Mapping {
+                    values: Map::new(),
+                    spots: BTreeMap::new(),
+                    key: None,
+                };
+                self.open(build, anchor, at, content)
+            }
+            Event::SequenceEnd | Event::MappingEnd => match build.open.pop() {
+                Some(frame) => {
+                    let (at, anchor) = (frame.at, frame.anchor);
+                    self.complete(build, frame.close(), anchor, at)
+                }
+                None => Ok(None),
+            },
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
+                Ok(None)
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        build: &mut Build,
+        anchor: usize,
+        at: Spot,
+        content: Content,
+    ) -> Result<Option<Node>, Diagnostic> {
+        if build.open.len() >= MAX_DEPTH {
+            return Err(refusal(
+                "too-deep",
+                at,
+                format!("mappings and lists nest deeper than {MAX_DEPTH}"),
+            ));
+        }
+        let weight = Weight { nodes: 1, bytes: 0 };
+        self.spend(weight, at)?;
+        build.open.push(Frame {
+            at,
+            anchor,
+            weight,
+            content,
+        });
+        Ok(None)
+    }
+
+    /// Puts a complete node where it belongs.
+    fn complete(&mut self, build: &mut Build, node: Node, anchor: usize, at: Spot) -> Result<Option<Node>, Diagnostic> {
+        if anchor != 0 {
+            // The copy is kept: it costs what the node costs.
+            self.spend(node.weight, at)?;
+            build.anchors.insert(anchor, node.clone());
+        }
+        let Some(parent) = build.open.last_mut() else {
+            return Ok(Some(node));
+        };
+        parent.weight.nodes += node.weight.nodes;
+        parent.weight.bytes += node.weight.bytes;
+        match &mut parent.content {
+            Content::List { values, spots } => {
+                values.push(node.value);
+                spots.push(node.spots);
+            }
+            Content::Mapping { values, spots, key } => match key.take() {
+                None => *key = Some((key_text(node.value, at)?, at)),
+                Some((key, at)) if values.contains_key(&key) => {
+                    if build.repeated.len() < MAX_REPEATED {
+                        let reason = format!("the key {} stands twice in one mapping", quoted(&key));
+                        build.repeated.push(refusal("duplicate-key", at, reason));
+                    }
+                }
+                Some((key, at)) => {
+                    spots.insert(key.clone(), (at, node.spots));
+                    values.insert(key, node.value);
+                }
+            },
+        }
+        Ok(None)
+    }
+
+    fn spend(&mut self, weight: Weight, at: Spot) -> Result<(), Diagnostic> {
+        self.spent.nodes = self.spent.nodes.saturating_add(weight.nodes);
+        self.spent.bytes = self.spent.bytes.saturating_add(weight.bytes);
+        if self.spent.nodes <= MAX_NODES && self.spent.bytes <= MAX_BYTES {
+            return Ok(());
+        }
+        self.exhausted = true;
+        let reason = format!(
+            "the text stands for more than {MAX_NODES} nodes or {MAX_BYTES} bytes, its aliases written out; nothing from here on is read"
+        );
+        Err(Diagnostic {
+            suggestion: Some("write fewer aliases, or split the file".into()),
+            ..refusal("too-large", at, reason)
+        })
+    }
+}
+
+impl Frame {
+    fn close(self) -> Node {
+        let (value, spots) = match self.content {
+            Content::List { values, spots } => (Value::Array(values), Spots::items(self.at, spots)),
+            Content::Mapping { values, spots, .. } => (Value::Object(values), Spots::fields(self.at, spots)),
+        };
+        Node {
+            value,
+            spots,
+            weight: self.weight,
+        }
+    }
+}
+
+/// A scalar by the core schema (YAML 1.2 §10.3).
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Spot) -> Result<Value, Diagnostic> {
+    let tag = tag.cloned().map(std::borrow::Cow::Owned);
+    let Some(scalar) = Scalar::parse_from_cow_and_metadata(text.into(), style, tag.as_ref()) else {
+        return Err(refusal(
+            "not-yaml",
+            at,
+            format!("{} is not what its tag says", quoted(text)),
+        ));
+    };
+    Ok(match scalar {
+        Scalar::Null => Value::Null,
+        Scalar::Boolean(value) => value.into(),
+        Scalar::Integer(value) => value.into(),
+        // JSON has no infinities; such a number can only be meant as text.
+        Scalar::FloatingPoint(value) => Number::from_f64(*value).map_or_else(|| text.into(), Value::Number),
+        Scalar::String(value) => value.into_owned().into(),
+    })
+}
+
+/// A key as JSON has them: text. Other scalars become their text, as `kubectl` does.
+fn key_text(value: Value, at: Spot) -> Result<String, Diagnostic> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Array(_) | Value::Object(_) => Err(refusal(
+            "not-yaml",
+            at,
+            "a key must be a string, and is a list or a mapping".into(),
+        )),
+        other => Ok(other.to_string()),
+    }
+}
+
+fn not_yaml(error: &ScanError, at: Spot) -> Diagnostic {
+    let suggestion = error.info().contains("tab").then(|| "indent with spaces".to_owned());
+    Diagnostic {
+        suggestion,
+        ..refusal("not-yaml", at, format!("it is not YAML: {}", error.info()))
+    }
+}
+
+fn refusal(code: &'static str, at: Spot, reason: String) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code,
+        path: String::new(),
+        position: Some(at.position()),
+        reason,
+        suggestion: None,
+    }
+}

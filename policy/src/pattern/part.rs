@@ -1,0 +1,73 @@
+//! One label of a pattern, as a condition on one label of a name.
+
+use crate::name::is_label_octet;
+
+use super::ONE_OR_MORE_LABELS;
+
+/// What one label of a pattern asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part<'a> {
+    /// One label: this one.
+    Exact(&'a str),
+    /// One plain label, whichever.
+    One,
+    /// One or more plain labels; only ever the leftmost part.
+    OneOrMore,
+    /// One plain label that fits.
+    Glob(Glob<'a>),
+}
+
+impl<'a> Part<'a> {
+    /// Reads a label of a canonical text.
+    pub(super) fn read(label: &'a str) -> Self {
+        match (label, label.find('*'), label.rfind('*')) {
+            ("*", ..) => Part::One,
+            (ONE_OR_MORE_LABELS, ..) => Part::OneOrMore,
+            (_, Some(first), Some(last)) => Part::Glob(Glob {
+                prefix: &label[..first],
+                middle: label.get(first + 1..last).unwrap_or(""),
+                suffix: &label[last + 1..],
+            }),
+            _ => Part::Exact(label),
+        }
+    }
+}
+
+/// A label with stars and other characters: `prefix*suffix`, or `prefix*middle*suffix`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Glob<'a> {
+    /// What stands before the first star.
+    pub(crate) prefix: &'a str,
+    /// What stands between the first star and the last, stars included; empty when there is one star.
+    pub(crate) middle: &'a str,
+    /// What stands after the last star.
+    pub(crate) suffix: &'a str,
+}
+
+impl Glob<'_> {
+    /// Whether it fits a plain label.
+    pub(super) fn matches(&self, label: &str) -> bool {
+        label
+            .strip_prefix(self.prefix)
+            .and_then(|rest| rest.strip_suffix(self.suffix))
+            .is_some_and(|inner| contains_in_order(inner, self.middle))
+    }
+}
+
+/// Whether the pieces between the stars of `middle` occur in `text` in their order, without overlap.
+pub(crate) fn contains_in_order(text: &str, middle: &str) -> bool {
+    let mut rest = text;
+    middle.split('*').all(|piece| match rest.find(piece) {
+        // Taking the first occurrence leaves the most room for the pieces after it.
+        Some(at) => {
+            rest = &rest[at + piece.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+/// Whether a star may stand for this label of a name.
+pub(crate) fn is_plain_label(label: &str) -> bool {
+    label.bytes().all(is_label_octet)
+}
