@@ -167,8 +167,13 @@ impl LearnedSets {
         }
     }
 
-    /// Their kinds, the exact one first; with a group goes its port set.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = (SetKind, Option<&PortSet>)> {
+    /// Their kinds, the exact one first.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = SetKind> {
+        self.kinds_with_ports().map(|(kind, _)| kind)
+    }
+
+    /// Their kinds; with a group goes its port set.
+    pub(crate) fn kinds_with_ports(&self) -> impl Iterator<Item = (SetKind, Option<&PortSet>)> {
         let exact = self.exact.then_some((SetKind::Exact, None));
         // `Groups::place` makes no more groups than a number can name.
         let groups = (0..=u16::MAX).zip(&self.groups);
@@ -469,7 +474,7 @@ mod tests {
         assert_eq!(kinds, expected);
 
         let sets = LearnedSets::of(&program.allow);
-        let used: Vec<_> = sets.kinds().collect();
+        let used: Vec<_> = sets.kinds_with_ports().collect();
         assert_eq!(
             used,
             [

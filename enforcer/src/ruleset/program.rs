@@ -91,7 +91,7 @@ impl Chain {
         learned: &Learned,
     ) {
         let sets = LearnedSets::of(rules);
-        for (kind, ports) in sets.kinds() {
+        for (kind, ports) in sets.kinds_with_ports() {
             let set = SetId {
                 program: self.id,
                 side,

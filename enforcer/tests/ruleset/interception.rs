@@ -11,7 +11,7 @@ use policy::program::{Program, Rules};
 use policy::{PortSet, ProgramId};
 use socket2::{Domain, Socket, Type};
 
-use crate::lab::{Lab, Outcome, POD_V4, POD_V6, echo_tcp, ip, tagged};
+use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, echo_tcp, ip, tagged};
 use crate::programs::{desired, governs, prefix_rule};
 
 const ID: ProgramId = ProgramId(7);
@@ -194,18 +194,20 @@ fn both_modes_take_what_a_service_translation_would_send_elsewhere() {
 }
 
 #[test]
-fn without_interception_pods_may_ask_the_listener_itself() {
-    let Some(lab) = Lab::new() else { return };
-    let mut desired = governed(Interception::Off, FailMode::Open);
-    let listener: SocketAddr = (ip(crate::lab::NODE_V4), 53).into();
-    desired.resolvers = vec![ResolverBinding {
-        asked: listener,
-        listener,
-    }];
-    lab.node.echo(listener, "proxy");
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
-    assert_eq!(lab.pod.ask_udp(crate::lab::NODE_V4, 53, "a?").unwrap(), "proxy: a?");
-    assert_eq!(lab.pod.tries(crate::lab::NODE_V4, 54), Outcome::Refused);
+fn pods_may_ask_the_listeners_themselves_by_any_own_address_where_none_is_given() {
+    for listening in [NODE_V4, "0.0.0.0"] {
+        let Some(lab) = Lab::new() else { return };
+        let mut desired = governed(Interception::Off, FailMode::Open);
+        desired.host = [ip(NODE_V4)].into();
+        desired.listening = vec![(ip(listening), 53).into()];
+        lab.node.echo((ip(NODE_V4), 53).into(), "proxy");
+        lab.node.echo((ip(NODE_V4), 54).into(), "other");
+        lab.apply(&transaction(&desired, &lab.standing(), &[]));
+        assert_eq!(lab.pod.ask_udp(NODE_V4, 53, "a?").unwrap(), "proxy: a?");
+        assert_eq!(lab.pod.ask_tcp(NODE_V4, 53, "a?").unwrap(), "proxy: a?");
+        assert_eq!(lab.pod.tries(NODE_V4, 54), Outcome::Refused);
+        assert_eq!(lab.pod.tries("10.88.0.1", 53), Outcome::Refused);
+    }
 }
 
 #[test]
