@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
@@ -167,7 +167,9 @@ fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
             Err(error) => return Err(error),
         };
         for message in rules {
-            let RouteNetlinkMessage::NewRule(mut rule) = message else { continue };
+            let RouteNetlinkMessage::NewRule(mut rule) = message else {
+                continue;
+            };
             // A kernel without IPv6 answers for every family that it knows.
             if rule.header.family != address_family(family)
                 || !rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL.into()))
@@ -225,6 +227,8 @@ fn on_loopback(address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = address_family(Family::of(address));
     message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
+    // Without duplicate address detection: the proxy binds at once, and a tentative IPv6 address cannot be bound.
+    message.header.flags = AddressHeaderFlags::Nodad;
     // Not to be chosen as the source of what leaves the node.
     message.header.scope = AddressScope::Host;
     message.header.index = LOOPBACK;

@@ -3,7 +3,7 @@
 //! # What a packet meets
 //! ```text
 //! prerouting   intercept-dnat or intercept-tproxy   lookups of pods go to the proxy            (interception)
-//! input        established → neighbour discovery → intercepted lookups → dispatch              (base, interception)
+//! input        established → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
 //! forward      established → neighbour discovery → lookups that were not intercepted → dispatch
 //! dispatch     source address → chain of its program; any other source passes                  (dispatch)
 //! ep4-…, ep6-… deny → allow → refuse, or pass where the program leaves egress open             (program)
@@ -11,12 +11,12 @@
 //! ```
 //!
 //! A packet of an established flow pays the first rule only. The first packet of a flow pays one lookup for its source and, in each half
-//! of its program: one for exact entries, one for each group, and two for each zone that the half speaks of, with one more for the
-//! zone itself. None of it depends on how many pods, policies, names or addresses there are.
+//! of its program that uses them: one for exact entries, one for each group, and for each zone one among prefixes with every port and
+//! one among prefixes with ports, each after one for the zone itself. None of it depends on how many pods, policies, names or addresses there are.
 //!
 //! # How one document replaces rules without a gap
 //! Everything happens in one transaction. Declarations come first, because declaring what stands already changes nothing. Then all chains
-//! are emptied, which drops every reference to sets and chains. Then tables-wide sets are rewritten, new programs' sets are filled,
+//! are emptied, which drops every reference to sets and chains. Then the sets of the whole table are rewritten, new programs' sets are filled,
 //! and all rules are written anew. Last goes what nothing refers to any more. Learned sets of programs that stay are never emptied.
 //!
 //! # Where the typed documents set limits

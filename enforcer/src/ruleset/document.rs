@@ -150,13 +150,14 @@ impl<'a> Document<'a> {
             for name in &self.standing.chains {
                 emptied_chains.push(FlushObject::Chain(self.bare_chain(name)));
             }
-            for name in self.standing.chains.difference(&self.wanted_chains) {
-                deletions.push(NfListObject::Chain(self.bare_chain(name)));
-            }
             for name in self.standing.sets.difference(&self.wanted_sets) {
                 // The kernel, and nft with it, deletes by name alone; the form is never looked at.
                 let set = self.bare_set(name, SetForm::plain([SetType::Ipv4Addr]));
                 deletions.push(NfListObject::Set(Box::new(set)));
+            }
+            // After the sets: elements of a verdict map hold on to chains.
+            for name in self.standing.chains.difference(&self.wanted_chains) {
+                deletions.push(NfListObject::Chain(self.bare_chain(name)));
             }
         }
         let add = |object| NfObject::CmdObject(NfCmd::Add(object));

@@ -91,7 +91,7 @@ impl Chain {
         learned: &Learned,
     ) {
         let sets = LearnedSets::of(rules);
-        for kind in sets.kinds() {
+        for (kind, ports) in sets.kinds_with_ports() {
             let set = SetId {
                 program: self.id,
                 side,
@@ -110,9 +110,7 @@ impl Chain {
                 elements.map(|(key, remaining)| element(*key, *remaining)).collect()
             });
             let mut statements = vec![is(destination, named_set(&name))];
-            if let SetKind::Group(number) = kind {
-                statements.extend(port_condition(&sets.groups[usize::from(number)]));
-            }
+            statements.extend(ports.and_then(port_condition));
             statements.push(verdict(side));
             document.rule(&self.name, statements);
         }
@@ -220,7 +218,9 @@ fn element(key: ElementKey, remaining: Duration) -> Expr {
         Some((protocol, port)) => concat([address(key.address), protocol_value(protocol), port_value(port)]),
     };
     // A timeout of zero would mean none at all.
-    let seconds = remaining.as_secs() + u64::from(remaining.subsec_nanos() > 0);
+    let seconds = remaining
+        .as_secs()
+        .saturating_add(u64::from(remaining.subsec_nanos() > 0));
     let seconds = seconds.clamp(1, LONGEST_TIMEOUT_SECONDS);
     named(NamedExpression::Elem(Elem {
         val: Box::new(value),

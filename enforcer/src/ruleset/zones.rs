@@ -1,8 +1,6 @@
 //! Which part of the address space a destination is in: two sets for the whole table, so that no program carries the
 //! cluster's addresses.
 
-use std::net::IpAddr;
-
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::stmt::Statement;
 use policy::policy::Zone;
@@ -67,7 +65,7 @@ pub(super) fn merged(prefixes: impl IntoIterator<Item = IpNet>, family: Family) 
 
 /// The family of a prefix.
 pub(super) fn family_of(prefix: &IpNet) -> Family {
-    Family::of(IpAddr::from(prefix.addr()))
+    Family::of(prefix.addr())
 }
 
 fn cluster(family: Family) -> String {

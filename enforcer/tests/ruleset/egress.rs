@@ -265,6 +265,7 @@ fn installing_again_keeps_learned_elements_counters_and_flows() {
     let first = lab.nft("list table inet namegate");
     lab.apply(&transaction(&desired, &lab.standing(), &[]));
     desired.cluster = vec!["10.98.0.0/15".parse().unwrap()];
+    desired.capacity = desired.capacity.saturating_add(1);
     lab.apply(&transaction(&desired, &lab.standing(), &[]));
 
     assert_eq!(lab.refused(), 1);
@@ -310,6 +311,26 @@ fn a_new_program_takes_over_with_its_sets_filled_and_the_old_one_leaves_nothing(
     lab.apply(&transaction(&desired(), &lab.standing(), &[]));
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Connected);
     assert!(!lab.nft("list table inet namegate").contains(&NEXT.to_string()));
+}
+
+#[test]
+fn what_another_version_left_in_the_table_is_removed() {
+    let Some(lab) = Lab::new() else { return };
+    lab.serve_outside(&[80]);
+    lab.nft(
+        "add table inet namegate
+         add chain inet namegate old
+         add set inet namegate old-set { type ipv4_addr; }
+         add map inet namegate old-map { type ipv4_addr : inet_service; }
+         add map inet namegate old-dispatch { type ipv4_addr : verdict; elements = { 10.66.0.2 : goto old }; }
+         add chain inet namegate old-hook { type filter hook forward priority 0; policy drop; }
+         add rule inet namegate old-hook ip saddr vmap @old-dispatch
+         add rule inet namegate old ip daddr @old-set accept",
+    );
+    assert!(lab.standing().sets.contains("old-dispatch"));
+    lab.apply(&transaction(&desired(), &lab.standing(), &[]));
+    assert!(!lab.nft("list table inet namegate").contains("old"));
+    assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Connected);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(crate) struct Namespace {
 impl Lab {
     /// `None` where namespaces cannot be made; the test then says so and passes.
     pub(crate) fn new() -> Option<Self> {
-        if !rustix::process::geteuid().is_root() || !run("ip", &["netns", "list"], "").is_ok() {
+        if !rustix::process::geteuid().is_root() || run("ip", &["netns", "list"], "").is_err() {
             eprintln!("skipped: kernel tests need root and network namespaces");
             return None;
         }
@@ -183,7 +183,7 @@ impl Namespace {
 
     pub(crate) fn add_address(&self, address: &str) {
         let length = if address.contains(':') { 128 } else { 32 };
-        self.ip(&["addr", "add", &format!("{address}/{length}"), "dev", "lo"]);
+        self.ip(&["addr", "add", &format!("{address}/{length}"), "dev", "lo", "nodad"]);
     }
 
     /// Echoes TCP and UDP at this address until the process ends, each answer with `tag` before it.

@@ -1,5 +1,13 @@
 //! The ruleset in a real kernel, with real packets, in network namespaces that each test makes for itself.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy exempts functions marked as tests, and not what they call"
+)]
+
+mod document;
 mod egress;
+mod interception;
 mod lab;
 mod programs;
+mod routing;
