@@ -167,7 +167,9 @@ fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
             Err(error) => return Err(error),
         };
         for message in rules {
-            let RouteNetlinkMessage::NewRule(mut rule) = message else { continue };
+            let RouteNetlinkMessage::NewRule(mut rule) = message else {
+                continue;
+            };
             // A kernel without IPv6 answers for every family that it knows.
             if rule.header.family != address_family(family)
                 || !rule.attributes.contains(&RuleAttribute::Protocol(PROTOCOL.into()))

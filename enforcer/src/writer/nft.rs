@@ -1,7 +1,10 @@
 //! Running `nft`, for what changes rarely.
 
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+
 use nftables::batch::Batch;
-use nftables::helper::{DEFAULT_NFT, NftablesError, apply_ruleset, get_current_ruleset_with_args};
+use nftables::helper::{DEFAULT_NFT, get_current_ruleset_with_args};
 use nftables::schema::{NfListObject, NfObject, Nftables, Table};
 use nftables::types::NfFamily;
 
@@ -9,15 +12,22 @@ use super::InstallError;
 use crate::ruleset::{REFUSED_V4, REFUSED_V6};
 
 /// Applies a document as one transaction, in the calling thread's network namespace.
+///
+/// Not by `nftables::helper`, which leaves what nft complains about to our own standard error.
 pub(super) fn apply(document: &Nftables<'_>) -> Result<(), InstallError> {
-    apply_ruleset(document).map_err(|error| match error {
-        NftablesError::NftExecution { inner, .. } => InstallError::NoNft(inner),
-        NftablesError::NftFailed { stderr, .. } if stderr.contains("Operation not permitted") => {
-            InstallError::NoPermission
-        }
-        NftablesError::NftFailed { stderr, .. } => InstallError::Refused(stderr.trim_end().to_owned()),
-        other => InstallError::Refused(other.to_string()),
-    })
+    let text = serde_json::to_string(document).map_err(|error| InstallError::Refused(error.to_string()))?;
+    let output = run(&text).map_err(InstallError::NoNft)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("Operation not permitted") {
+        return Err(InstallError::NoPermission);
+    }
+    match complaint.trim() {
+        "" => Err(InstallError::Refused(format!("nft ended with {}", output.status))),
+        complaint => Err(InstallError::Refused(complaint.to_owned())),
+    }
 }
 
 /// Deletes these tables, as far as they exist.
@@ -50,4 +60,18 @@ pub(super) fn table_object(table: &str) -> NfListObject<'static> {
         name: table.to_owned().into(),
         handle: None,
     })
+}
+
+fn run(text: &str) -> io::Result<Output> {
+    let mut nft = Command::new("nft")
+        .args(["-j", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = nft.stdin.take() {
+        // nft reads everything before it says anything; if it ends before, its status and complaint tell why.
+        let _ = input.write_all(text.as_bytes());
+    }
+    nft.wait_with_output()
 }
