@@ -170,7 +170,8 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
 pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &Desired) {
     for family in Family::BOTH {
         let own = desired.listening.iter().filter(|own| Family::of(own.ip()) == family);
-        let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) = own.copied().partition(|own| own.ip().is_unspecified());
+        let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            own.copied().partition(|own| own.ip().is_unspecified());
         let sockets: Vec<_> = at.iter().map(|own| socket(own.ip(), own.port())).collect();
         let ports: Vec<_> = anywhere.iter().map(|own| port_value(own.port())).collect();
         let from_pod = || [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];

@@ -4,12 +4,10 @@ use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
 use nftables::batch::Batch;
-use nftables::helper::{DEFAULT_NFT, get_current_ruleset_with_args};
-use nftables::schema::{NfListObject, NfObject, Nftables, Table};
+use nftables::schema::{NfListObject, Nftables, Table};
 use nftables::types::NfFamily;
 
 use super::InstallError;
-use crate::ruleset::{REFUSED_V4, REFUSED_V6};
 
 /// Applies a document as one transaction, in the calling thread's network namespace.
 ///
@@ -39,18 +37,6 @@ pub(super) fn delete_tables(tables: &[&str]) -> Result<(), InstallError> {
         batch.delete(table_object(table));
     }
     apply(&batch.to_nftables())
-}
-
-/// The counters of refused packets, IPv4 and IPv6.
-pub(super) fn refused_packets(table: &str) -> Option<[u64; 2]> {
-    let listing = get_current_ruleset_with_args(DEFAULT_NFT, ["list", "counters", "table", "inet", table]).ok()?;
-    let packets = |counter: &str| {
-        listing.objects.iter().find_map(|object| match object {
-            NfObject::ListObject(NfListObject::Counter(found)) if found.name == counter => found.packets,
-            _ => None,
-        })
-    };
-    Some([packets(REFUSED_V4)?, packets(REFUSED_V6)?].map(|packets| u64::try_from(packets).unwrap_or(u64::MAX)))
 }
 
 /// A table of our family.

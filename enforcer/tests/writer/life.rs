@@ -164,6 +164,22 @@ fn an_enforcer_without_rules_admits_answers_that_open_nothing() {
 }
 
 #[test]
+fn refused_packets_are_read_from_the_counters() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        assert_eq!(enforcer.refused_packets(), None);
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        assert_eq!(enforcer.refused_packets(), Some([0, 0]));
+        nft(
+            "add chain inet namegate out { type filter hook output priority 0; }\n add rule inet namegate out udp dport 9 goto refuse",
+        );
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let _ = socket.send_to(b"?", "127.0.0.1:9");
+        assert_ne!(enforcer.refused_packets(), Some([0, 0]));
+    });
+}
+
+#[test]
 fn cleaning_up_removes_our_table_and_no_other() {
     inside(|| async {
         nft("table inet other { }");

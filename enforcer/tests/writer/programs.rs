@@ -33,6 +33,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         dispatch: pods.zip(programs).collect::<BTreeMap<_, _>>(),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
+        listening: Vec::new(),
         interception: Interception::Off,
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
