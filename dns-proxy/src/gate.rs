@@ -74,6 +74,19 @@ pub enum Rcode {
     Refused,
 }
 
+impl Rcode {
+    /// The wire value (RFC 1035 §4.1.1).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::FormErr => 1,
+            Self::ServFail => 2,
+            Self::NxDomain => 3,
+            Self::NotImp => 4,
+            Self::Refused => 5,
+        }
+    }
+}
+
 /// Who asks, in the gate's own terms.
 pub trait Identity: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Identity for T {}

@@ -5,14 +5,25 @@
 //! asked through [`Gate`], which the agent implements.
 //!
 //! - [`gate`]: the border to the rest of the agent.
-//! - `message`: reading queries, making refusals, truncating answers.
-//! - `validate`: does this answer belong to that question, and which addresses does it teach?
 //! - `pipeline`: one lookup from bytes to bytes.
-//! - `upstream`: asking a resolver over UDP and TCP.
+//! - `message`: reading queries, out of what `wire` sees in a packet.
+//! - `upstream`: asking resolvers over UDP and TCP.
+//! - `validate`: which addresses does an answer teach, and may it be believed?
+//! - `reply`: refusals and errors of our own, and the one way to release an answer.
 //! - [`server`]: the sockets that pods' lookups arrive on.
 
+mod frame;
 pub mod gate;
+mod message;
+mod pipeline;
+mod reply;
 pub mod server;
+mod upstream;
+mod validate;
+mod wire;
 
-pub use gate::{Asked, Denial, Event, Gate, Identity, Lesson, NotAdmitted, Question, Screening};
+pub use gate::{
+    Asked, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode, Screening, Transport,
+    UpstreamOutcome,
+};
 pub use server::{Listener, ListenerKind, Server, ServerConfig, ServerError};

@@ -1,0 +1,159 @@
+//! Reading a client's query.
+
+use crate::gate::{Question, Rcode, Transport};
+use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
+
+/// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
+const UDP_MINIMUM: usize = 512;
+
+/// The largest UDP payload that IPv4 can carry.
+const UDP_MAXIMUM: usize = 65_507;
+
+/// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
+#[derive(Debug)]
+pub(crate) struct Query {
+    bytes: Vec<u8>,
+    header: Header,
+    question: Question,
+    /// Where the question section ends.
+    question_end: usize,
+    edns: Option<Edns>,
+}
+
+/// What the client's OPT record says (RFC 6891 §6.1.2–3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Edns {
+    /// The largest UDP payload that the client takes.
+    pub(crate) udp_size: u16,
+    /// It wants DNSSEC records (the DO bit, RFC 3225).
+    pub(crate) dnssec_ok: bool,
+}
+
+/// Why a packet is not a query that we can work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Shorter than a header, or itself a response: an answer could start a loop, so it gets none.
+    NotAQuery,
+    /// It deserves an answer with this code, which can echo nothing but the header.
+    Answer(Rcode, Header),
+}
+
+impl Query {
+    pub(crate) fn read(packet: &[u8]) -> Result<Self, Unreadable> {
+        let header = Header::read(packet).map_err(|Malformed| Unreadable::NotAQuery)?;
+        if header.has(Header::QR) {
+            return Err(Unreadable::NotAQuery);
+        }
+        if header.opcode() != 0 {
+            return Err(Unreadable::Answer(Rcode::NotImp, header));
+        }
+        let format_error = |Malformed| Unreadable::Answer(Rcode::FormErr, header);
+        let (question, question_end) = read_question(packet, &header).map_err(format_error)?;
+        let edns = read_edns(packet, question_end, &header).map_err(format_error)?;
+        Ok(Self {
+            question: Question {
+                name: question.name.to_name(),
+                qtype: question.qtype,
+                qclass: question.qclass,
+            },
+            bytes: packet.to_vec(),
+            header,
+            question_end,
+            edns,
+        })
+    }
+
+    pub(crate) fn question(&self) -> &Question {
+        &self.question
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        self.header
+    }
+
+    pub(crate) fn edns(&self) -> Option<Edns> {
+        self.edns
+    }
+
+    /// The question section, byte for byte. Nothing in it is compressed: there is no name before it to point at.
+    pub(crate) fn question_section(&self) -> &[u8] {
+        &self.bytes[HEADER..self.question_end]
+    }
+
+    /// The client's bytes under another id, for an upstream.
+    pub(crate) fn with_id(&self, id: u16) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes[..2].copy_from_slice(&id.to_be_bytes());
+        bytes
+    }
+
+    /// Whether it asks for a whole zone, which no pod has business to.
+    pub(crate) fn is_zone_transfer(&self) -> bool {
+        matches!(self.question.qtype, rtype::AXFR | rtype::IXFR)
+    }
+
+    /// The largest answer that the client takes.
+    pub(crate) fn answer_limit(&self, transport: Transport) -> usize {
+        match (transport, self.edns) {
+            (Transport::Tcp, _) => usize::from(u16::MAX),
+            (Transport::Udp, None) => UDP_MINIMUM,
+            (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_MINIMUM, UDP_MAXIMUM),
+        }
+    }
+
+    /// Whether `answer` is the answer to this query as it was sent under `id`.
+    pub(crate) fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
+        let Ok(header) = Header::read(answer) else {
+            return false;
+        };
+        header.id == id
+            && header.has(Header::QR)
+            && header.opcode() == 0
+            && match (
+                read_question(answer, &header),
+                Reader::after_header(&self.bytes).question(),
+            ) {
+                (Ok((theirs, _)), Ok(ours)) => {
+                    theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
+                }
+                _ => false,
+            }
+    }
+}
+
+/// The one question of a message, and where the section ends.
+pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(WireQuestion<'m>, usize), Malformed> {
+    if header.questions != 1 {
+        return Err(Malformed);
+    }
+    let mut reader = Reader::after_header(message);
+    let question = reader.question()?;
+    Ok((question, reader.position()))
+}
+
+/// Walks the rest of the query, which must end with its last record, and finds OPT.
+fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<Option<Edns>, Malformed> {
+    let mut reader = Reader::at(packet, question_end);
+    for _ in 0..u32::from(header.answers) + u32::from(header.authorities) {
+        reader.record()?;
+    }
+    let mut edns = None;
+    for _ in 0..header.additionals {
+        let record = reader.record()?;
+        if record.rtype != rtype::OPT {
+            continue;
+        }
+        // One, and owned by the root (RFC 6891 §6.1.1 and §6.1.2).
+        if edns.is_some() || !record.owner.is_root() {
+            return Err(Malformed);
+        }
+        edns = Some(Edns {
+            udp_size: record.class,
+            dnssec_ok: record.ttl & 0x8000 != 0,
+        });
+    }
+    match reader.is_at_the_end() {
+        true => Ok(edns),
+        false => Err(Malformed),
+    }
+}

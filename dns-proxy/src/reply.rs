@@ -1,0 +1,148 @@
+//! What may be sent to a client, and the only two ways to make it.
+//!
+//! A [`Reply`] either holds no records that we did not write ourselves (a refusal, an error), or it is an upstream's
+//! answer, [`Held`] until somebody hands over the gate's proof that the kernel has what the answer needs. There is no
+//! third way, so no code path can release an answer that was not committed.
+
+use crate::gate::{Gate, Rcode, Transport};
+use crate::message::Query;
+use crate::wire::{HEADER, Header, rtype};
+
+/// The UDP payload that our own OPT records offer (the DNS flag day's 1,232: fits any path unfragmented).
+const OUR_UDP_SIZE: u16 = 1_232;
+
+/// The longest extra text. With it, the longest question and everything else, a reply is shorter than 512 octets.
+const MAX_TEXT: usize = 200;
+
+/// The EDNS option of an extended error (RFC 8914 §2).
+const EDE_OPTION: u16 = 15;
+
+/// Bytes for a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    bytes: Vec<u8>,
+}
+
+/// An upstream's answer that the kernel does not vouch for yet.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: Vec<u8>,
+}
+
+/// An extended error (RFC 8914): why there is no answer, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ExtendedError {
+    pub(crate) code: ErrorCode,
+    pub(crate) text: String,
+}
+
+/// The codes that we use, of RFC 8914 §5.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ErrorCode {
+    Other = 0,
+    Blocked = 15,
+    NotSupported = 21,
+    NoReachableAuthority = 22,
+    NetworkError = 23,
+}
+
+impl Held {
+    /// Takes an upstream's answer that belongs to the question.
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes }
+    }
+
+    /// For a look at it; the way out is [`release`](Self::release).
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Gives the answer away, as the upstream made it but for the client's id, and truncated when it is longer than
+    /// the client takes. The proof is used up: one commit, one answer.
+    pub(crate) fn release<G: Gate>(self, query: &Query, transport: Transport, proof: G::Proof) -> Reply {
+        drop(proof);
+        let mut bytes = match self.bytes.len() > query.answer_limit(transport) {
+            true => truncated(&self.bytes, query),
+            false => self.bytes,
+        };
+        bytes[..2].copy_from_slice(&query.header().id.to_be_bytes());
+        Reply { bytes }
+    }
+}
+
+impl Reply {
+    /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308 §5).
+    pub(crate) fn without_answer(query: &Query, rcode: Rcode, error: Option<&ExtendedError>) -> Self {
+        let header = query.header();
+        let flags = Header::QR | header.flags & (Header::RD | Header::CD) | Header::RA | u16::from(rcode.code());
+        Self {
+            bytes: without_records(query, flags, error),
+        }
+    }
+
+    /// For a packet of which nothing but the header can be read.
+    pub(crate) fn to_unreadable(header: Header, rcode: Rcode) -> Self {
+        let opcode = header.opcode() << 11;
+        let flags = Header::QR | opcode | header.flags & Header::RD | Header::RA | u16::from(rcode.code());
+        let mut bytes = Vec::with_capacity(HEADER);
+        push_all(&mut bytes, [header.id, flags, 0, 0, 0, 0]);
+        Self { bytes }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The lower four bits of the response code.
+    pub(crate) fn rcode(&self) -> u8 {
+        self.bytes.get(3).map_or(0, |flags| flags & 0xf)
+    }
+}
+
+/// Says that there is more, and nothing of it: the client comes back over TCP (RFC 2181 §9).
+fn truncated(answer: &[u8], query: &Query) -> Vec<u8> {
+    let flags = Header::read(answer).map_or(Header::QR, |header| header.flags);
+    without_records(query, flags | Header::TC, None)
+}
+
+/// A message with the client's id and question, and OPT if the client sent one (RFC 6891 §6.1.1).
+fn without_records(query: &Query, flags: u16, error: Option<&ExtendedError>) -> Vec<u8> {
+    let edns = query.edns();
+    let mut bytes = Vec::with_capacity(512);
+    push_all(
+        &mut bytes,
+        [query.header().id, flags, 1, 0, 0, u16::from(edns.is_some())],
+    );
+    bytes.extend_from_slice(query.question_section());
+    if let Some(edns) = edns {
+        bytes.push(0);
+        let dnssec_ok = u16::from(edns.dnssec_ok) << 15;
+        push_all(&mut bytes, [rtype::OPT, OUR_UDP_SIZE, 0, dnssec_ok]);
+        match error {
+            None => push_all(&mut bytes, [0]),
+            Some(error) => {
+                let text = clip(&error.text);
+                // At most MAX_TEXT, so it cannot overflow.
+                let length = text.len() as u16;
+                push_all(&mut bytes, [length + 6, EDE_OPTION, length + 2, error.code as u16]);
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// As many whole characters as fit into [`MAX_TEXT`] octets.
+fn clip(text: &str) -> &str {
+    let ends = text
+        .char_indices()
+        .map(|(start, character)| start + character.len_utf8());
+    let end = ends.take_while(|end| *end <= MAX_TEXT).last().unwrap_or(0);
+    &text[..end]
+}
+
+fn push_all<const N: usize>(bytes: &mut Vec<u8>, words: [u16; N]) {
+    for word in words {
+        bytes.extend_from_slice(&word.to_be_bytes());
+    }
+}

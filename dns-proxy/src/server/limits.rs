@@ -1,0 +1,117 @@
+//! How much one client, and all of them, may have at once.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A number of places, of which one client gets a part only, so that no client can take them all.
+#[derive(Debug)]
+pub(super) struct Quota {
+    per_client: usize,
+    total: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    /// Holds only clients that have something.
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// One place, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    quota: Arc<Quota>,
+    client: IpAddr,
+}
+
+/// Whose places are all taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Client,
+    Total,
+}
+
+impl Quota {
+    pub(super) fn new(per_client: usize, total: usize) -> Arc<Self> {
+        Arc::new(Self {
+            per_client,
+            total,
+            taken: Mutex::default(),
+        })
+    }
+
+    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
+        let mut taken = self.lock();
+        if taken.total >= self.total {
+            return Err(Full::Total);
+        }
+        let of_client = taken.by_client.entry(client).or_default();
+        if *of_client >= self.per_client {
+            // With a limit of 0 the entry is new: leave none behind.
+            if *of_client == 0 {
+                taken.by_client.remove(&client);
+            }
+            return Err(Full::Client);
+        }
+        *of_client += 1;
+        taken.total += 1;
+        Ok(Permit {
+            quota: self.clone(),
+            client,
+        })
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.lock().total
+    }
+
+    /// Nothing in here can panic half-way, so a poisoned lock holds good numbers.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut taken = self.quota.lock();
+        taken.total = taken.total.saturating_sub(1);
+        if let Some(of_client) = taken.by_client.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                taken.by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const ANOTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+    #[test]
+    fn a_client_at_its_limit_leaves_room_for_another() {
+        let quota = Quota::new(2, 3);
+        let held = [quota.take(ONE).unwrap(), quota.take(ONE).unwrap()];
+        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        let other = quota.take(ANOTHER).unwrap();
+        assert_eq!(quota.take(ANOTHER).unwrap_err(), Full::Total);
+        drop((held, other));
+        assert_eq!(quota.taken(), 0);
+        assert!(
+            quota.lock().by_client.is_empty(),
+            "clients without places are forgotten"
+        );
+    }
+
+    #[test]
+    fn a_limit_of_zero_admits_nobody_and_remembers_nobody() {
+        let quota = Quota::new(0, 10);
+        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        assert!(quota.lock().by_client.is_empty());
+    }
+}

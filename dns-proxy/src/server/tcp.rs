@@ -1,0 +1,205 @@
+//! Lookups over TCP (RFC 7766).
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::{Protocol, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::limits::Permit;
+use super::{Listener, ListenerKind, Service, socket};
+use crate::frame;
+use crate::gate::{Asked, Discard, Event, Gate, Transport};
+use crate::pipeline::Client;
+use crate::reply::Reply;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+
+/// Lookups in flight on one connection. When they are, nothing more is read from it until one is answered.
+const IN_FLIGHT: usize = 64;
+
+/// Pause after accept(2) failed for a reason that may last (no descriptors left).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds the TCP half of a listener.
+pub(super) fn bind(listener: Listener) -> io::Result<TcpListener> {
+    let socket = socket::new(listener.address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if listener.kind == ListenerKind::Tproxy {
+        socket::make_transparent(&socket, listener.address)?;
+    }
+    socket.bind(&listener.address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until asked to stop, then lets those that are open answer what they were asked.
+pub(super) async fn serve<G: Gate>(
+    listener: TcpListener,
+    kind: ListenerKind,
+    service: Arc<Service<G>>,
+    mut stopped: watch::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, source) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed; going on");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            () = super::ended(&mut stopped) => break,
+        };
+        match service.connections.take(source.ip()) {
+            Ok(permit) => {
+                let (service, stopped) = (service.clone(), stopped.clone());
+                connections.spawn(async move {
+                    if let Some(connection) = Connection::new(stream, source, kind, service) {
+                        connection.serve(stopped).await;
+                    }
+                    drop(permit);
+                });
+            }
+            Err(_) => service
+                .pipeline
+                .gate
+                .observe(Event::Discarded(Discard::ConnectionLimit)),
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// One client's connection.
+struct Connection<G: Gate> {
+    stream: TcpStream,
+    source: SocketAddr,
+    asked: Asked,
+    service: Arc<Service<G>>,
+    /// What was read and is not a whole message yet.
+    unread: BytesMut,
+    /// An answer keeps its lookup's place until it is written.
+    lookups: JoinSet<(Client, Option<Reply>, Permit)>,
+    /// Pushed on by whole queries and by answers only: a byte now and then keeps nobody connected.
+    idle_until: Instant,
+}
+
+impl<G: Gate> Connection<G> {
+    fn new(stream: TcpStream, source: SocketAddr, kind: ListenerKind, service: Arc<Service<G>>) -> Option<Self> {
+        // Answers are small and finished when written: holding them back for an ACK only delays them.
+        let _ = stream.set_nodelay(true);
+        let asked = match kind {
+            ListenerKind::Dnat(resolver) => Asked::Resolver(resolver),
+            // A transparent connection's local address is the one that the client connected to.
+            ListenerKind::Tproxy => Asked::Resolver(stream.local_addr().ok()?),
+            ListenerKind::Plain => Asked::Us,
+        };
+        Some(Self {
+            idle_until: Instant::now() + service.pipeline.config.tcp_idle,
+            stream,
+            source,
+            asked,
+            service,
+            unread: BytesMut::new(),
+            lookups: JoinSet::new(),
+        })
+    }
+
+    /// Reads queries and answers them as they are ready, in any order (RFC 7766 §6.2.1.1), until the client is done or
+    /// silent, or breaks the framing.
+    async fn serve(mut self, mut stopped: watch::Receiver<()>) {
+        let mut reading = true;
+        while reading || !self.lookups.is_empty() {
+            let has_room = self.lookups.len() < IN_FLIGHT;
+            tokio::select! {
+                Some(done) = self.lookups.join_next() => {
+                    // A lookup that panicked has no answer; the connection goes on without it.
+                    if let Ok((client, Some(reply), _permit)) = done && self.answer(client, reply).await.is_break() {
+                        return;
+                    }
+                }
+                read = self.stream.read_buf(&mut self.unread), if reading && has_room => {
+                    if matches!(read, Ok(0) | Err(_)) {
+                        reading = false;
+                    }
+                }
+                () = sleep_until(self.idle_until), if self.lookups.is_empty() => return,
+                () = super::ended(&mut stopped), if reading => reading = false,
+            }
+            if self.start_lookups().await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Starts a lookup for each whole message that was read, as long as there is room.
+    async fn start_lookups(&mut self) -> ControlFlow<()> {
+        while self.lookups.len() < IN_FLIGHT
+            && let Some(packet) = frame::pop(&mut self.unread)
+        {
+            if packet.is_empty() {
+                return ControlFlow::Break(());
+            }
+            self.start_lookup(packet).await?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn start_lookup(&mut self, packet: Bytes) -> ControlFlow<()> {
+        let client = Client {
+            source: self.source,
+            asked: self.asked,
+            transport: Transport::Tcp,
+            received: Instant::now(),
+        };
+        self.stay();
+        match self.service.lookups.take(self.source.ip()) {
+            Ok(permit) => {
+                let service = self.service.clone();
+                self.lookups.spawn(async move {
+                    let reply = service.pipeline.lookup(client, &packet).await;
+                    (client, reply, permit)
+                });
+            }
+            Err(full) => {
+                if let Some(reply) = self.service.pipeline.overloaded(&packet, full.into()) {
+                    return self.answer(client, reply).await;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Writes an answer. A client that does not read its answers for as long as it may be idle is let go.
+    async fn answer(&mut self, client: Client, reply: Reply) -> ControlFlow<()> {
+        let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
+        frame::push(&mut framed, reply.as_bytes());
+        let patience = self.service.pipeline.config.tcp_idle;
+        match timeout(patience, self.stream.write_all(&framed)).await {
+            Ok(Ok(())) => {
+                self.service.pipeline.sent(&client, &reply);
+                self.stay();
+                ControlFlow::Continue(())
+            }
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn stay(&mut self) {
+        self.idle_until = Instant::now() + self.service.pipeline.config.tcp_idle;
+    }
+}

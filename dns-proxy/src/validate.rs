@@ -1,0 +1,210 @@
+//! What does an answer teach, and may it be believed?
+//!
+//! Pure: the bytes of the query and the bytes of the answer go in, a [`Lesson`] or the reason against it comes out.
+//! That the answer belongs to the question (id, question, sender) was checked before it came here.
+//!
+//! Only the answer section teaches. Whatever a server adds in the sections behind it opens nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::gate::Lesson;
+use crate::message::{Query, read_question};
+use crate::wire::{Header, IN, Malformed, Reader, Record, WireName, rtype};
+
+/// How many CNAMEs an answer may hold. Public resolvers stop between 8 (Unbound) and 16 (BIND).
+const MAX_CHAIN: usize = 16;
+
+/// NOERROR, the only code under which addresses are to be used.
+const NOERROR: u8 = 0;
+
+/// SVCB and HTTPS keys (RFC 9460 §14.3.2).
+const IPV4_HINT: u16 = 4;
+const IPV6_HINT: u16 = 6;
+
+/// Why an answer is not believed. It is never released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum Bogus {
+    #[error("the answer cannot be read")]
+    Malformed,
+    #[error("broken chain: the answer holds a record that does not hang on the name asked")]
+    BrokenChain,
+    #[error("broken chain: the aliases lead in a circle")]
+    Circle,
+    #[error("broken chain: a name has two different aliases")]
+    TwoAliases,
+    #[error("broken chain: more than {MAX_CHAIN} aliases")]
+    TooLong,
+}
+
+impl From<Malformed> for Bogus {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Reads an answer to `query` that came from `source`.
+pub(crate) fn validate(query: &Query, answer: &[u8], source: SocketAddr) -> Result<Lesson, Bogus> {
+    let header = Header::read(answer)?;
+    let (question, answers_at) = read_question(answer, &header)?;
+    let mut lesson = Lesson {
+        name: query.question().name.clone(),
+        chain: Vec::new(),
+        addresses: Vec::new(),
+        source,
+    };
+    // Other classes (CHAOS, for a server's version) hold no Internet addresses.
+    if query.question().qclass != IN {
+        return Ok(lesson);
+    }
+    let records = || answer_records(answer, answers_at, header.answers);
+
+    let chain = follow(question.name, records())?;
+    lesson.chain = chain.targets.iter().map(|target| target.to_name()).collect();
+    for record in records() {
+        let record = record?;
+        if !teaches(&record) {
+            continue;
+        }
+        if record.class != IN || !record.owner.same_as(chain.last) {
+            return Err(Bogus::BrokenChain);
+        }
+        if header.rcode() == NOERROR {
+            let ttl = ttl(&record).min(chain.ttl);
+            read_addresses(&record, |address| lesson.addresses.push((address, ttl)))?;
+        }
+    }
+    // One entry an address, with its smallest TTL (RFC 2181 §5.2), in an order that does not depend on the server.
+    lesson.addresses.sort_unstable();
+    lesson.addresses.dedup_by_key(|(address, _)| *address);
+    Ok(lesson)
+}
+
+/// The aliases of an answer, all of them on one way from the name asked.
+struct Chain<'m> {
+    targets: SmallVec<[WireName<'m>; 4]>,
+    /// Where the way ends: the owner that addresses must have.
+    last: WireName<'m>,
+    /// The smallest TTL on the way.
+    ttl: Duration,
+}
+
+/// Follows the CNAMEs from `start`, in whatever order they stand.
+fn follow<'m>(
+    start: WireName<'m>,
+    records: impl Iterator<Item = Result<Record<'m>, Malformed>>,
+) -> Result<Chain<'m>, Bogus> {
+    let mut aliases: SmallVec<[Alias<'m>; 4]> = SmallVec::new();
+    for record in records {
+        let record = record?;
+        if record.rtype != rtype::CNAME {
+            continue;
+        }
+        if record.class != IN {
+            return Err(Bogus::BrokenChain);
+        }
+        let alias = Alias {
+            owner: record.owner,
+            target: record.target()?,
+            ttl: ttl(&record),
+        };
+        let count = aliases.len();
+        match aliases.iter_mut().find(|known| known.owner.same_as(alias.owner)) {
+            None if count == MAX_CHAIN => return Err(Bogus::TooLong),
+            None => aliases.push(alias),
+            Some(known) if known.target.same_as(alias.target) => known.ttl = known.ttl.min(alias.ttl),
+            Some(_) => return Err(Bogus::TwoAliases),
+        }
+    }
+
+    let mut chain = Chain {
+        targets: SmallVec::new(),
+        last: start,
+        ttl: Duration::MAX,
+    };
+    while let Some(alias) = aliases.iter().find(|alias| alias.owner.same_as(chain.last)) {
+        // Owners are distinct, so more steps than aliases means that one was taken twice.
+        if chain.targets.len() == aliases.len() {
+            return Err(Bogus::Circle);
+        }
+        chain.targets.push(alias.target);
+        chain.last = alias.target;
+        chain.ttl = chain.ttl.min(alias.ttl);
+    }
+    match chain.targets.len() == aliases.len() {
+        true => Ok(chain),
+        false => Err(Bogus::BrokenChain),
+    }
+}
+
+struct Alias<'m> {
+    owner: WireName<'m>,
+    target: WireName<'m>,
+    ttl: Duration,
+}
+
+fn answer_records(answer: &[u8], at: usize, count: u16) -> impl Iterator<Item = Result<Record<'_>, Malformed>> {
+    let mut reader = Reader::at(answer, at);
+    (0..count).map(move |_| reader.record())
+}
+
+/// Whether the record holds, or may hold, addresses.
+fn teaches(record: &Record<'_>) -> bool {
+    matches!(record.rtype, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::SVCB)
+}
+
+fn read_addresses(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
+    match record.rtype {
+        rtype::A => found(v4(record.data)?),
+        rtype::AAAA => found(v6(record.data)?),
+        _ => read_hints(record, found)?,
+    }
+    Ok(())
+}
+
+/// `ipv4hint` and `ipv6hint` of a ServiceMode record (RFC 9460 §2.2 and §7.3). In AliasMode (priority 0) parameters
+/// are to be ignored (§2.4.2), and its target is another name's business.
+fn read_hints(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
+    let mut reader = Reader::at(record.data, 0);
+    if reader.u16()? == 0 {
+        return Ok(());
+    }
+    reader.uncompressed_name()?;
+    while !reader.is_at_the_end() {
+        let (key, length) = (reader.u16()?, reader.u16()?);
+        let value = reader.take(usize::from(length))?;
+        match key {
+            IPV4_HINT => {
+                for address in value.chunks(4) {
+                    found(v4(address)?);
+                }
+            }
+            IPV6_HINT => {
+                for address in value.chunks(16) {
+                    found(v6(address)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn v4(octets: &[u8]) -> Result<IpAddr, Malformed> {
+    let octets: [u8; 4] = octets.try_into().map_err(|_| Malformed)?;
+    Ok(IpAddr::V4(Ipv4Addr::from(octets)))
+}
+
+fn v6(octets: &[u8]) -> Result<IpAddr, Malformed> {
+    let octets: [u8; 16] = octets.try_into().map_err(|_| Malformed)?;
+    Ok(IpAddr::V6(Ipv6Addr::from(octets)))
+}
+
+/// A TTL with the highest bit set counts as zero (RFC 2181 §8).
+fn ttl(record: &Record<'_>) -> Duration {
+    let seconds = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl };
+    Duration::from_secs(u64::from(seconds))
+}

@@ -1,0 +1,312 @@
+//! Reading DNS messages in place (RFC 1035 §4.1).
+//!
+//! A message is only *looked at* here: what is forwarded and released are the sender's own bytes. So this is a view
+//! that borrows the message, allocates nothing, and reads no more than a decision needs. A record of a type that we
+//! do not know, or one with strange data, is none of our business and is stepped over.
+
+use std::fmt;
+
+use policy::Name;
+use thiserror::Error;
+
+/// Length of the header (RFC 1035 §4.1.1).
+pub(crate) const HEADER: usize = 12;
+
+/// The longest name on the wire, in octets (RFC 1035 §2.3.4).
+const MAX_NAME: usize = 255;
+
+/// A name has at most 127 labels, and a compression pointer that leads to no label is of no use.
+const MAX_POINTERS: usize = 127;
+
+/// Record types that this crate tells apart.
+pub(crate) mod rtype {
+    pub(crate) const A: u16 = 1;
+    pub(crate) const CNAME: u16 = 5;
+    pub(crate) const AAAA: u16 = 28;
+    pub(crate) const OPT: u16 = 41;
+    pub(crate) const SVCB: u16 = 64;
+    pub(crate) const HTTPS: u16 = 65;
+    pub(crate) const IXFR: u16 = 251;
+    pub(crate) const AXFR: u16 = 252;
+}
+
+/// Class IN.
+pub(crate) const IN: u16 = 1;
+
+/// The message ends too early, or a name in it breaks the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("malformed message")]
+pub(crate) struct Malformed;
+
+/// The fixed fields at the start of every message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) id: u16,
+    pub(crate) flags: u16,
+    pub(crate) questions: u16,
+    pub(crate) answers: u16,
+    pub(crate) authorities: u16,
+    pub(crate) additionals: u16,
+}
+
+/// The one question of a message, in place.
+#[derive(Clone, Copy)]
+pub(crate) struct WireQuestion<'m> {
+    pub(crate) name: WireName<'m>,
+    pub(crate) qtype: u16,
+    pub(crate) qclass: u16,
+}
+
+/// One resource record, in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Record<'m> {
+    pub(crate) owner: WireName<'m>,
+    pub(crate) rtype: u16,
+    pub(crate) class: u16,
+    /// As it stands; the upper half of an OPT's is flags and version.
+    pub(crate) ttl: u32,
+    pub(crate) data: &'m [u8],
+    /// Where `data` begins in the message, for names inside it that are compressed.
+    data_at: usize,
+}
+
+/// A name inside a message, known to be well-formed: every pointer leads backward, and it ends.
+#[derive(Clone, Copy)]
+pub(crate) struct WireName<'m> {
+    message: &'m [u8],
+    at: usize,
+}
+
+/// Reads a message from front to back.
+pub(crate) struct Reader<'m> {
+    message: &'m [u8],
+    at: usize,
+}
+
+impl Header {
+    pub(crate) const QR: u16 = 0x8000;
+    pub(crate) const TC: u16 = 0x0200;
+    pub(crate) const RD: u16 = 0x0100;
+    pub(crate) const RA: u16 = 0x0080;
+    pub(crate) const CD: u16 = 0x0010;
+
+    pub(crate) fn read(message: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader { message, at: 0 };
+        Ok(Self {
+            id: reader.u16()?,
+            flags: reader.u16()?,
+            questions: reader.u16()?,
+            answers: reader.u16()?,
+            authorities: reader.u16()?,
+            additionals: reader.u16()?,
+        })
+    }
+
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(crate) fn opcode(&self) -> u16 {
+        self.flags >> 11 & 0xf
+    }
+
+    /// The lower four bits of the response code, all that a header holds.
+    pub(crate) fn rcode(&self) -> u8 {
+        (self.flags & 0xf) as u8
+    }
+}
+
+impl<'m> Reader<'m> {
+    /// A reader that stands behind the header.
+    pub(crate) fn after_header(message: &'m [u8]) -> Self {
+        Self { message, at: HEADER }
+    }
+
+    /// A reader that stands at an item's first byte.
+    pub(crate) fn at(message: &'m [u8], at: usize) -> Self {
+        Self { message, at }
+    }
+
+    /// Where the next item begins.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn is_at_the_end(&self) -> bool {
+        self.at >= self.message.len()
+    }
+
+    pub(crate) fn question(&mut self) -> Result<WireQuestion<'m>, Malformed> {
+        Ok(WireQuestion {
+            name: self.name()?,
+            qtype: self.u16()?,
+            qclass: self.u16()?,
+        })
+    }
+
+    pub(crate) fn record(&mut self) -> Result<Record<'m>, Malformed> {
+        let owner = self.name()?;
+        let (rtype, class) = (self.u16()?, self.u16()?);
+        let ttl = u32::from(self.u16()?) << 16 | u32::from(self.u16()?);
+        let length = usize::from(self.u16()?);
+        let data_at = self.at;
+        let data = self.take(length)?;
+        Ok(Record {
+            owner,
+            rtype,
+            class,
+            ttl,
+            data,
+            data_at,
+        })
+    }
+
+    pub(crate) fn name(&mut self) -> Result<WireName<'m>, Malformed> {
+        let name = WireName {
+            message: self.message,
+            at: self.at,
+        };
+        self.at = name.end()?;
+        Ok(name)
+    }
+
+    /// Steps over a name that may not be compressed, as in record types younger than RFC 3597.
+    pub(crate) fn uncompressed_name(&mut self) -> Result<(), Malformed> {
+        loop {
+            match Step::at(self.message, self.at).ok_or(Malformed)? {
+                Step::Root => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                Step::Label(label) => self.at += 1 + label.len(),
+                Step::Pointer(_) => return Err(Malformed),
+            }
+        }
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
+        let bytes = self.take(2)?;
+        Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'m [u8], Malformed> {
+        let end = self.at.checked_add(length).ok_or(Malformed)?;
+        let bytes = self.message.get(self.at..end).ok_or(Malformed)?;
+        self.at = end;
+        Ok(bytes)
+    }
+}
+
+impl<'m> Record<'m> {
+    /// The name that the record's data consists of (CNAME).
+    pub(crate) fn target(&self) -> Result<WireName<'m>, Malformed> {
+        let target = WireName {
+            // Ends where the data ends, so that the name cannot run over into the next record.
+            message: &self.owner.message[..self.data_at + self.data.len()],
+            at: self.data_at,
+        };
+        match target.end()? == self.data_at + self.data.len() {
+            true => Ok(target),
+            false => Err(Malformed),
+        }
+    }
+}
+
+impl<'m> WireName<'m> {
+    /// The labels, leftmost first, without the root.
+    pub(crate) fn labels(self) -> impl Iterator<Item = &'m [u8]> {
+        let mut at = self.at;
+        std::iter::from_fn(move || {
+            loop {
+                match Step::at(self.message, at)? {
+                    Step::Label(label) => {
+                        at += 1 + label.len();
+                        return Some(label);
+                    }
+                    Step::Pointer(target) => at = target,
+                    Step::Root => return None,
+                }
+            }
+        })
+    }
+
+    pub(crate) fn is_root(self) -> bool {
+        self.labels().next().is_none()
+    }
+
+    /// Whether two names are equal, without regard to the case of ASCII letters (RFC 4343).
+    pub(crate) fn same_as(self, other: WireName<'_>) -> bool {
+        let (mut ours, mut theirs) = (self.labels(), other.labels());
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(one), Some(another)) if one.eq_ignore_ascii_case(another) => {}
+                _ => return false,
+            }
+        }
+    }
+
+    pub(crate) fn to_name(self) -> Name {
+        Name::from_wire_labels(self.labels())
+    }
+
+    /// Checks the whole name, and tells where the reading goes on behind it.
+    fn end(self) -> Result<usize, Malformed> {
+        let (mut at, mut length, mut pointers) = (self.at, 1, 0);
+        let mut end = None;
+        loop {
+            match Step::at(self.message, at).ok_or(Malformed)? {
+                Step::Root => return Ok(end.unwrap_or(at + 1)),
+                Step::Label(label) => {
+                    at += 1 + label.len();
+                    length += 1 + label.len();
+                }
+                Step::Pointer(target) => {
+                    // Strictly backward (RFC 1035 §4.1.4: "a prior occurrence"), which rules out loops, and never
+                    // into the header.
+                    if target >= at || target < HEADER {
+                        return Err(Malformed);
+                    }
+                    end.get_or_insert(at + 2);
+                    at = target;
+                    pointers += 1;
+                }
+            }
+            if length > MAX_NAME || pointers > MAX_POINTERS {
+                return Err(Malformed);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WireName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for label in self.labels() {
+            write!(f, "{}.", label.escape_ascii())?;
+        }
+        Ok(())
+    }
+}
+
+/// What stands at one place of a name.
+enum Step<'m> {
+    Label(&'m [u8]),
+    Pointer(usize),
+    Root,
+}
+
+impl<'m> Step<'m> {
+    fn at(message: &'m [u8], at: usize) -> Option<Self> {
+        let first = *message.get(at)?;
+        match first >> 6 {
+            0b00 if first == 0 => Some(Self::Root),
+            0b00 => message.get(at + 1..at + 1 + usize::from(first)).map(Self::Label),
+            0b11 => {
+                let second = *message.get(at + 1)?;
+                Some(Self::Pointer(usize::from(first & 0x3f) << 8 | usize::from(second)))
+            }
+            // 0b01 and 0b10 are reserved (RFC 6891 §5 retired the only use).
+            _ => None,
+        }
+    }
+}
