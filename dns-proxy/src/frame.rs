@@ -20,3 +20,24 @@ pub(crate) fn pop(stream: &mut BytesMut) -> Option<Bytes> {
     stream.advance(2);
     Some(stream.split_to(length).freeze())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_whole_however_the_stream_is_cut() {
+        let mut stream = Vec::new();
+        for message in [&b"one"[..], b"", b"three"] {
+            push(&mut stream, message);
+        }
+        let mut read = BytesMut::new();
+        let mut messages = Vec::new();
+        for byte in stream {
+            read.extend_from_slice(&[byte]);
+            messages.extend(pop(&mut read));
+        }
+        assert_eq!(messages, [&b"one"[..], b"", b"three"]);
+        assert!(read.is_empty());
+    }
+}

@@ -22,6 +22,10 @@ mod upstream;
 mod validate;
 mod wire;
 
+#[cfg(test)]
+#[path = "../tests/packets/mod.rs"]
+mod packets;
+
 pub use gate::{
     Asked, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode, Screening, Transport,
     UpstreamOutcome,

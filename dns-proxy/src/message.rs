@@ -157,3 +157,149 @@ fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<Opti
         false => Err(Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packets;
+
+    fn rcode(packet: &[u8]) -> Option<Rcode> {
+        match Query::read(packet) {
+            Err(Unreadable::Answer(rcode, _)) => Some(rcode),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_and_its_own_bytes_are_kept() {
+        let packet = packets::query_with_edns("WwW.Example.", "AAAA", 1_400);
+        let query = Query::read(&packet).unwrap();
+        assert_eq!(query.question().name.as_str(), "www.example.");
+        assert_eq!((query.question().qtype, query.question().qclass), (28, 1));
+        assert_eq!(query.answer_limit(Transport::Udp), 1_400);
+        let forwarded = query.with_id(0xbeef);
+        assert_eq!((&forwarded[..2], &forwarded[2..]), (&[0xbe, 0xef][..], &packet[2..]));
+    }
+
+    #[test]
+    fn what_is_no_query_is_not_answered() {
+        assert_eq!(Query::read(&[0; 11]).unwrap_err(), Unreadable::NotAQuery);
+        let query = packets::query("a.example.", "A");
+        let response = packets::answer(&query, &[]);
+        assert_eq!(Query::read(&response).unwrap_err(), Unreadable::NotAQuery);
+    }
+
+    #[test]
+    fn other_opcodes_are_not_implemented() {
+        let mut packet = packets::query("a.example.", "A");
+        packet[2] = 0x28; // UPDATE
+        assert_eq!(rcode(&packet), Some(Rcode::NotImp));
+    }
+
+    #[test]
+    fn format_errors_are_named_as_such() {
+        let query = packets::query("a.example.", "A");
+        let edns = packets::query_with_edns("a.example.", "A", 1_232);
+        let opt = &edns[query.len()..];
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut packet = query.clone();
+            change(&mut packet);
+            packet
+        };
+        let broken = [
+            ("no question", with(&|packet| packet[5] = 0)),
+            ("two questions", with(&|packet| packet[5] = 2)),
+            ("a question cut short", query[..query.len() - 1].to_vec()),
+            ("trailing garbage", with(&|packet| packet.push(0))),
+            ("a reserved label type", with(&|packet| packet[12] = 0x41)),
+            (
+                "a name that points at itself",
+                with(&|packet| packet[12..14].copy_from_slice(&[0xc0, 12])),
+            ),
+            (
+                "a name that points into the header",
+                with(&|packet| packet[12..14].copy_from_slice(&[0xc0, 4])),
+            ),
+            ("an additional record that is not there", with(&|packet| packet[11] = 1)),
+            (
+                "two OPT records",
+                with(&|packet| {
+                    packet.extend_from_slice(opt);
+                    packet.extend_from_slice(opt);
+                    packet[11] = 2;
+                }),
+            ),
+            ("an OPT cut short", edns[..edns.len() - 1].to_vec()),
+        ];
+        for (what, packet) in broken {
+            assert_eq!(rcode(&packet), Some(Rcode::FormErr), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_client_takes_what_it_says_and_512_octets_at_least() {
+        let limit = |packet: &[u8]| Query::read(packet).unwrap().answer_limit(Transport::Udp);
+        assert_eq!(limit(&packets::query("a.example.", "A")), 512);
+        assert_eq!(limit(&packets::query_with_edns("a.example.", "A", 100)), 512);
+        assert_eq!(
+            limit(&packets::query_with_edns("a.example.", "A", u16::MAX)),
+            UDP_MAXIMUM
+        );
+    }
+
+    #[test]
+    fn an_answer_belongs_to_its_question_only() {
+        let packet = packets::query("a.example.", "A");
+        let query = Query::read(&packet).unwrap();
+        let belongs = |answer: &[u8]| query.is_answered_by(0x1234, answer);
+        let answer = packets::answer(&packet, &["a.example. 60 A 192.0.2.1"]);
+        assert!(belongs(&answer));
+        assert!(
+            belongs(&packets::answer(&packets::query("A.EXAMPLE.", "A"), &[])),
+            "case is folded"
+        );
+
+        assert!(!query.is_answered_by(0x1235, &answer), "another id");
+        assert!(!belongs(&packet), "a query");
+        assert!(!belongs(&answer[..11]), "less than a header");
+        assert!(
+            !belongs(&packets::answer(&packets::query("b.example.", "A"), &[])),
+            "another name"
+        );
+        assert!(
+            !belongs(&packets::answer(&packets::query("a.example.", "AAAA"), &[])),
+            "another type"
+        );
+        let mut class = answer.clone();
+        class[packet.len() - 1] = 3;
+        assert!(!belongs(&class), "another class");
+        let mut none = answer.clone();
+        none[5] = 0;
+        assert!(!belongs(&none), "no question");
+        let mut opcode = answer;
+        opcode[2] |= 0x28;
+        assert!(!belongs(&opcode), "another opcode");
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_it_panic(packet in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let _ = Query::read(&packet);
+        }
+
+        /// Noise behind a header that lets it be read.
+        #[test]
+        fn no_body_makes_it_panic(
+            counts in any::<[u8; 3]>(),
+            body in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xc0), Just(12), Just(0)], 0..600),
+        ) {
+            let mut packet = vec![0, 0, 1, 0, 0, 1, 0, counts[0] % 4, 0, counts[1] % 4, 0, counts[2] % 4];
+            packet.extend(body);
+            if let Ok(query) = Query::read(&packet) {
+                prop_assert!(query.question_section().len() >= 5);
+            }
+        }
+    }
+}

@@ -146,3 +146,63 @@ fn push_all<const N: usize>(bytes: &mut Vec<u8>, words: [u16; N]) {
         bytes.extend_from_slice(&word.to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message, ResponseCode};
+
+    use super::*;
+    use crate::packets;
+
+    fn blocked(text: &str) -> ExtendedError {
+        ExtendedError {
+            code: ErrorCode::Blocked,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_echoes_the_question_as_the_client_spelled_it() {
+        let packet = packets::query("WwW.eXample.", "A");
+        let query = Query::read(&packet).unwrap();
+        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked("no policy allows it")));
+        assert_eq!(
+            reply.as_bytes()[HEADER..],
+            packet[HEADER..],
+            "question, and nothing behind it without EDNS"
+        );
+        let message = Message::from_vec(reply.as_bytes()).unwrap();
+        assert_eq!(message.metadata.id, 0x1234);
+        assert_eq!(message.metadata.response_code, ResponseCode::NXDomain);
+        assert!(message.metadata.recursion_desired && message.metadata.recursion_available);
+        assert!(!message.metadata.authoritative && message.authorities.is_empty());
+    }
+
+    #[test]
+    fn a_client_that_speaks_edns_is_told_why() {
+        let query = Query::read(&packets::query_with_edns("a.example.", "A", 1_232)).unwrap();
+        let reply = Reply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")));
+        let told = packets::extended_error(reply.as_bytes());
+        assert_eq!(told, Some((15, "no policy allows it".into())));
+    }
+
+    #[test]
+    fn the_longest_refusal_fits_a_client_of_512_octets() {
+        let name = format!("{}{}.", format!("{}.", "x".repeat(63)).repeat(3), "x".repeat(61));
+        let query = Query::read(&packets::query_with_edns(&name, "A", 512)).unwrap();
+        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&"ö".repeat(500))));
+        assert!(reply.as_bytes().len() <= 512);
+        let (_, text) = packets::extended_error(reply.as_bytes()).unwrap();
+        assert_eq!(text, "ö".repeat(MAX_TEXT / 2), "cut between characters");
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_read_gets_its_header_back() {
+        let mut packet = packets::query("a.example.", "A");
+        packet[2] |= 0x28;
+        let header = Header::read(&packet).unwrap();
+        let reply = Reply::to_unreadable(header, Rcode::NotImp);
+        assert_eq!(reply.as_bytes(), [0x12, 0x34, 0xa9, 0x84, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reply.rcode(), 4);
+    }
+}
