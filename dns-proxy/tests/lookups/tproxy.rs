@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use dns_proxy::{Asked, Listener, ListenerKind};
+use socket2::{Domain, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 use crate::agent::{Agent, Proxy};
 use crate::client::{TcpClient, UdpClient, answers};
@@ -97,5 +101,33 @@ async fn inside() {
             assert_eq!((source, whom), (client.ip(), Asked::Resolver(asked)));
         }
         proxy.agent.forget_questions();
+    }
+
+    a_resolver_of_this_node_keeps_what_is_sent_to_it().await;
+}
+
+/// The socket that answers in its name takes nothing that is meant for it.
+async fn a_resolver_of_this_node_keeps_what_is_sent_to_it() {
+    let address: SocketAddr = "10.1.1.2:53".parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    let resolver = UdpSocket::from_std(socket.into()).unwrap();
+
+    let client: SocketAddr = "10.1.1.2:0".parse().unwrap();
+    let intercepted = UdpClient::bound_to(client, address).await;
+    assert_eq!(answers(&intercepted.ask(&packets::query("a.example.", "A")).await), 1);
+
+    let rules_gone = Command::new("nft")
+        .args(["delete", "table", "inet", "test"])
+        .status()
+        .unwrap();
+    assert!(rules_gone.success());
+    // Each from another port, so that the kernel would spread them over all sockets that are there for the address.
+    for _ in 0..50 {
+        UdpClient::bound_to(client, address).await.send(b"hello").await;
+        let mut buffer = [0; 16];
+        let received = timeout(Duration::from_secs(10), resolver.recv(&mut buffer)).await;
+        assert_eq!(received.unwrap().unwrap(), 5);
     }
 }
