@@ -137,3 +137,20 @@ async fn a_client_that_does_not_read_its_answers_is_let_go() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_connection_of_a_listener_that_ends_still_gets_the_answers_it_is_owed() {
+    let resolver = Resolver::with_an_address().await;
+    let mut proxy = Proxy::start(Agent::that_holds(&[resolver.address])).await;
+    let mut client = TcpClient::of(proxy.address).await;
+    client.send(&packets::query("a.example.", "A")).await;
+    let pending = proxy.agent.pending().await;
+    // Connected, and perhaps not even accepted yet.
+    let mut latecomer = TcpClient::of(proxy.address).await;
+    proxy.server.listen(&[]).await.unwrap();
+    assert_eq!(rcode(&latecomer.ask(&packets::query("x.denied.", "A")).await), 3);
+    assert!(latecomer.closed().await.is_empty());
+    pending.commit.send(Ok(())).unwrap();
+    assert_eq!(answers(&client.receive().await), 1);
+    assert!(client.closed().await.is_empty());
+}
