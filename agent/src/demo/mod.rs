@@ -17,7 +17,13 @@ use self::steps::{STEPS, Step};
 use crate::lab::process::{find_program, is_root};
 
 /// Show a real agent at work between two pods, a resolver and an internet, all made for the purpose
+///
+/// Builds two pods, a resolver and an internet in network namespaces, starts an agent on the pods' node, and checks what it
+/// does, step by step. It uses no network of the machine and leaves nothing behind. Needs root and the program `nft`.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[command(after_help = "\
+Example:
+  sudo namegate demo")]
 pub struct Args {}
 
 /// Runs the demo. Success only if every step held.
