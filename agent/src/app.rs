@@ -11,16 +11,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
+use crate::api::{ApiServer, ServeError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::gate::{InForce, NodeGate, Terms, lock};
+use crate::http::{HttpError, HttpServer};
 use crate::metrics::Metrics;
 use crate::objects::Source;
 use crate::plan::Plan;
 use crate::reconcile::{Progress, Reconciler, keep_ledger};
 use crate::view::View;
-use crate::api::{ApiServer, ServeError};
-use crate::http::{HttpError, HttpServer};
 use crate::{clock, state};
 
 /// How long a clean end waits for lookups in flight.
@@ -75,7 +75,10 @@ impl Agent {
 
         let nothing = Arc::new(Plan::new(&Cluster::default(), &settings, &Default::default()));
         let gate = Arc::new(NodeGate::new(
-            InForce { plan: nothing, generation: enforcer.generation() },
+            InForce {
+                plan: nothing,
+                generation: enforcer.generation(),
+            },
             Arc::clone(&ledger),
             enforcer.clone(),
             Terms {
@@ -128,7 +131,17 @@ impl Agent {
         tasks.spawn(keep_ledger(Arc::clone(&ledger), gate, Arc::clone(&settings)));
         tasks.spawn(reconciler.run(inbox));
 
-        Ok(Self { enforcer, ledger, settings, server, progress, source_failure, tasks, _http: http, _api: api })
+        Ok(Self {
+            enforcer,
+            ledger,
+            settings,
+            server,
+            progress,
+            source_failure,
+            tasks,
+            _http: http,
+            _api: api,
+        })
     }
 
     /// Resolves once the first ruleset is in the kernel and every listener is bound; an error when the source
@@ -164,11 +177,16 @@ impl Agent {
         // No more rules, and no heartbeat: from here on new lookups no longer come to us.
         self.tasks.shutdown().await;
         self.enforcer.stop_heartbeat().await;
+        let mut server = self.server.lock().await;
+        if let Err(error) = server.listen(&[]).await {
+            error!(%error, "the DNS listeners could not be ended in order");
+        }
         let drained = async {
-            while self.server.lock().await.in_flight() > 0 {
+            while server.in_flight() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
+        // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
         self.enforcer.shut_down().await;
         if let Some(directory) = &self.settings.state_dir {

@@ -5,17 +5,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use policy::endpoint::EndpointId;
+use policy::endpoint::{self, EndpointId};
 use policy::labels::Labels;
 use policy::{Endpoint, Policy, PolicyId};
 
 use crate::objects::{Change, Object, ObjectKey};
 
-/// Special label keys (semantics.md, "Which endpoints").
-const NAMESPACE_KEY: &str = "io.kubernetes.pod.namespace";
-const NAMESPACE_LABELS_PREFIX: &str = "io.cilium.k8s.namespace.labels.";
-const SERVICE_ACCOUNT_KEY: &str = "io.cilium.k8s.policy.serviceaccount";
-const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
+/// What the API server puts where a Pod names no service account.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+/// Cilium's name for a cluster that was given none.
+const CLUSTER_NAME: &str = "default";
 
 /// Every object that is in force.
 #[derive(Debug, Default)]
@@ -42,7 +41,10 @@ impl Cluster {
                 self.nodes.insert(name_of(&node.metadata.name), *node);
             }
             Change::Apply(Object::Service(service)) => {
-                let key = (namespace_of(&service.metadata.namespace), name_of(&service.metadata.name));
+                let key = (
+                    namespace_of(&service.metadata.namespace),
+                    name_of(&service.metadata.name),
+                );
                 self.services.insert(key, *service);
             }
             Change::Apply(Object::Policy(policy)) => {
@@ -64,7 +66,10 @@ impl Cluster {
             .iter()
             .filter(|(_, pod)| is_on(pod, node) && has_own_network(pod))
             .map(|((namespace, name), pod)| Endpoint {
-                id: EndpointId { namespace: namespace.clone(), name: name.clone() },
+                id: EndpointId {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                },
                 labels: self.labels(namespace, pod),
                 addresses: addresses(pod),
             })
@@ -79,7 +84,12 @@ impl Cluster {
 
     /// What lies inside the cluster: pod ranges and addresses, service addresses, node addresses.
     pub fn networks(&self) -> Vec<IpNet> {
-        let pods = self.pods.values().filter(|pod| has_own_network(pod)).flat_map(addresses).map(IpNet::from);
+        let pods = self
+            .pods
+            .values()
+            .filter(|pod| has_own_network(pod))
+            .flat_map(addresses)
+            .map(IpNet::from);
         let services = self.services.values().flat_map(cluster_addresses).map(IpNet::from);
         let nodes = self.nodes.values().flat_map(node_networks);
         let all: BTreeSet<IpNet> = pods.chain(services).chain(nodes).collect();
@@ -93,31 +103,35 @@ impl Cluster {
             .filter_map(|key| self.services.get(key))
             .flat_map(|service| {
                 let ports = dns_ports(service);
-                cluster_addresses(service)
-                    .into_iter()
-                    .flat_map(move |address| ports.clone().into_iter().map(move |port| SocketAddr::new(address, port)))
+                cluster_addresses(service).into_iter().flat_map(move |address| {
+                    ports
+                        .clone()
+                        .into_iter()
+                        .map(move |port| SocketAddr::new(address, port))
+                })
             })
             .collect()
     }
 
     /// The labels that selectors see.
     fn labels(&self, namespace: &str, pod: &Pod) -> Labels {
-        let mut labels: Labels = pod.metadata.labels.clone().unwrap_or_default();
-        let of_namespace = self.namespaces.get(namespace).and_then(|object| object.metadata.labels.as_ref());
-        for (key, value) in of_namespace.into_iter().flatten() {
-            labels.insert(format!("{NAMESPACE_LABELS_PREFIX}{key}"), value.clone());
-        }
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
-        // Last, so that a pod cannot choose its own namespace by a label of that name.
-        labels.insert(NAMESPACE_KEY.into(), namespace.into());
-        labels.insert(SERVICE_ACCOUNT_KEY.into(), account.into());
-        labels.insert(CLUSTER_KEY.into(), "default".into());
-        labels
+        let none = Labels::new();
+        let of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
+        let of_namespace = self
+            .namespaces
+            .get(namespace)
+            .and_then(|object| object.metadata.labels.as_ref());
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+        let account = account.unwrap_or(DEFAULT_SERVICE_ACCOUNT);
+        endpoint::labels(of_pod, namespace, of_namespace.unwrap_or(&none), account, CLUSTER_NAME)
     }
 }
 
 fn namespace_of(namespace: &Option<String>) -> String {
-    namespace.clone().filter(|namespace| !namespace.is_empty()).unwrap_or_else(|| "default".into())
+    namespace
+        .clone()
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or_else(|| "default".into())
 }
 
 fn name_of(name: &Option<String>) -> String {
@@ -140,16 +154,24 @@ fn has_own_network(pod: &Pod) -> bool {
 }
 
 fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
-    let Some(status) = &pod.status else { return BTreeSet::new() };
+    let Some(status) = &pod.status else {
+        return BTreeSet::new();
+    };
     let many = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    many.chain(status.pod_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
+    many.chain(status.pod_ip.as_deref())
+        .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 /// Addresses of a Service inside the cluster; `None` marks a headless one.
 fn cluster_addresses(service: &Service) -> BTreeSet<IpAddr> {
-    let Some(spec) = &service.spec else { return BTreeSet::new() };
+    let Some(spec) = &service.spec else {
+        return BTreeSet::new();
+    };
     let many = spec.cluster_ips.iter().flatten().map(String::as_str);
-    many.chain(spec.cluster_ip.as_deref()).filter_map(|text| text.parse().ok()).collect()
+    many.chain(spec.cluster_ip.as_deref())
+        .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 /// The ports that a DNS Service is asked at: those named `dns…` (as `kube-dns` names them), else all of them.
@@ -160,14 +182,22 @@ fn dns_ports(service: &Service) -> BTreeSet<u16> {
         .filter(|port| port.name.as_deref().is_some_and(|name| name.starts_with("dns")))
         .filter_map(|port| number(port.port))
         .collect();
-    if named.is_empty() { ports().filter_map(|port| number(port.port)).collect() } else { named }
+    if named.is_empty() {
+        ports().filter_map(|port| number(port.port)).collect()
+    } else {
+        named
+    }
 }
 
 fn node_networks(node: &Node) -> Vec<IpNet> {
     let spec = node.spec.iter();
-    let ranges = spec.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr)).filter_map(|cidr| cidr.parse().ok());
+    let ranges = spec
+        .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))
+        .filter_map(|cidr| cidr.parse().ok());
     let status = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let own = status.filter_map(|address| address.address.parse::<IpAddr>().ok()).map(IpNet::from);
+    let own = status
+        .filter_map(|address| address.address.parse::<IpAddr>().ok())
+        .map(IpNet::from);
     ranges.chain(own).collect()
 }
 
@@ -181,7 +211,7 @@ mod tests {
 
     fn simple(name: &str, address: &str) -> serde_json::Value {
         serde_json::json!({
-            "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web", NAMESPACE_KEY: "kube-system"}},
+            "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web", endpoint::keys::NAMESPACE: "kube-system"}},
             "spec": {"containers": []},
             "status": {"podIPs": [{"ip": address}]},
         })
@@ -194,16 +224,24 @@ mod tests {
         let mut elsewhere = simple("b", "10.0.0.2");
         elsewhere["spec"]["nodeName"] = "other".into();
         cluster.apply(pod(elsewhere));
-        let local: Vec<String> = cluster.endpoints("here").into_iter().map(|e| e.id.to_string()).collect();
+        let local: Vec<String> = cluster
+            .endpoints("here")
+            .into_iter()
+            .map(|e| e.id.to_string())
+            .collect();
         assert_eq!(local, ["shop/a"]);
-        assert_eq!(cluster.networks().len(), 2, "pods of other nodes are inside the cluster");
+        assert_eq!(
+            cluster.networks().len(),
+            2,
+            "pods of other nodes are inside the cluster"
+        );
     }
 
     #[test]
     fn a_pod_cannot_choose_its_namespace_by_a_label() {
         let mut cluster = Cluster::default();
         cluster.apply(pod(simple("a", "10.0.0.1")));
-        assert_eq!(cluster.endpoints("here")[0].labels[NAMESPACE_KEY], "shop");
+        assert_eq!(cluster.endpoints("here")[0].labels[endpoint::keys::NAMESPACE], "shop");
     }
 
     #[test]
@@ -223,8 +261,13 @@ mod tests {
         let mut cluster = Cluster::default();
         cluster.apply(pod(simple("a", "10.0.0.1")));
         let namespace = serde_json::json!({"metadata": {"name": "shop", "labels": {"team": "red"}}});
-        cluster.apply(Change::Apply(Object::Namespace(Box::new(serde_json::from_value(namespace).unwrap()))));
-        assert_eq!(cluster.endpoints("here")[0].labels["io.cilium.k8s.namespace.labels.team"], "red");
+        cluster.apply(Change::Apply(Object::Namespace(Box::new(
+            serde_json::from_value(namespace).unwrap(),
+        ))));
+        assert_eq!(
+            cluster.endpoints("here")[0].labels["io.cilium.k8s.namespace.labels.team"],
+            "red"
+        );
     }
 
     #[test]
@@ -235,7 +278,9 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.10", "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}, {"name": "metrics", "port": 9153}]},
         });
-        cluster.apply(Change::Apply(Object::Service(Box::new(serde_json::from_value(service).unwrap()))));
+        cluster.apply(Change::Apply(Object::Service(Box::new(
+            serde_json::from_value(service).unwrap(),
+        ))));
         let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
         assert_eq!(asked, ["10.96.0.10:53".parse().unwrap()]);
     }

@@ -126,7 +126,11 @@ impl NodeGate {
         let mut elements = Vec::new();
         let mut ledger = lock(&self.ledger);
         for name in credited {
-            let answer = Answer { name: (*name).clone(), addresses: addresses.clone(), source };
+            let answer = Answer {
+                name: (*name).clone(),
+                addresses: addresses.clone(),
+                source,
+            };
             let outcome = ledger.learn(now, &answer);
             for (address, end) in outcome.leases {
                 plan.elements(name, address, source, |element| elements.push((element, end)));
@@ -151,9 +155,15 @@ impl Gate for NodeGate {
         };
         let Some(endpoint) = plan.governed.get(&source) else {
             return match asked {
-                Asked::Us => Screening::Forward { identity: Asker::Other(source), upstreams },
+                Asked::Us => Screening::Forward {
+                    identity: Asker::Other(source),
+                    upstreams,
+                },
                 // The kernel intercepts only endpoints: this one has just ceased to be one, or was faster than its object.
-                Asked::Resolver(_) => refuse(Rcode::Refused, format!("namegate: {source} is not an endpoint of this node")),
+                Asked::Resolver(_) => refuse(
+                    Rcode::Refused,
+                    format!("namegate: {source} is not an endpoint of this node"),
+                ),
             };
         };
         let to = match asked {
@@ -169,7 +179,10 @@ impl Gate for NodeGate {
             QuestionVerdict::Denied(denial) => Some(denial),
         };
         match denial {
-            None => Screening::Forward { identity: Asker::Endpoint(Arc::clone(endpoint)), upstreams },
+            None => Screening::Forward {
+                identity: Asker::Endpoint(Arc::clone(endpoint)),
+                upstreams,
+            },
             Some(denial) => refuse(self.terms.denied, denial_reason(denial, &question.name, endpoint)),
         }
     }
@@ -206,7 +219,10 @@ impl Gate for NodeGate {
                     if tokio::time::timeout(left, replaced.changed()).await.is_ok() {
                         continue;
                     }
-                    self.observe(Event::CommitWait { took: began.elapsed(), committed: false });
+                    self.observe(Event::CommitWait {
+                        took: began.elapsed(),
+                        committed: false,
+                    });
                     return Err(not_admitted(&lesson, &AdmitError::Stale));
                 }
                 Err(error) => {
@@ -247,7 +263,9 @@ fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> St
         QuestionDenial::DeniedName => format!("namegate: egressDeny refuses {name} to {who}"),
         QuestionDenial::NoDnsRule => format!("namegate: no DNS rule lets {who} ask for {name}"),
         QuestionDenial::NoSelector => format!("namegate: no toFQDNs selector of {who} matches {name}"),
-        QuestionDenial::SearchExpansion => format!("namegate: {name} is a search-list expansion that {who} may not ask"),
+        QuestionDenial::SearchExpansion => {
+            format!("namegate: {name} is a search-list expansion that {who} may not ask")
+        }
     }
 }
 
@@ -260,7 +278,9 @@ fn not_admitted(lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
             warn!(name = %lesson.name, %why, "an answer was not released");
         }
     }
-    NotAdmitted { reason: format!("namegate: {why}") }
+    NotAdmitted {
+        reason: format!("namegate: {why}"),
+    }
 }
 
 /// The ledger is consistent between its calls, so a panic elsewhere while it was held does not spoil it.

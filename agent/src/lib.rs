@@ -10,15 +10,15 @@
 
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod cluster;
-pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod exec;
 pub mod gate;
 pub mod http;
-pub mod exec;
 pub mod inspect;
 pub mod lab;
 pub mod metrics;

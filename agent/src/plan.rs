@@ -122,7 +122,11 @@ impl Plan {
         let listeners = listeners(settings, &bindings);
         Self {
             listeners,
-            endpoints: local.iter().zip(&compiled).map(|(e, c)| endpoint_row(e, c.as_ref(), cluster)).collect(),
+            endpoints: local
+                .iter()
+                .zip(&compiled)
+                .map(|(e, c)| endpoint_row(e, c.as_ref(), cluster))
+                .collect(),
             desired: Desired {
                 table: settings.table.clone(),
                 programs,
@@ -154,7 +158,10 @@ impl Plan {
             NameMatching::Question => &[],
             NameMatching::Chain => chain,
         };
-        std::iter::once(question).chain(chain).filter(|name| self.selectors.any_match(name)).collect()
+        std::iter::once(question)
+            .chain(chain)
+            .filter(|name| self.selectors.any_match(name))
+            .collect()
     }
 
     /// What `address`, learned for `name` from `source`, opens or closes.
@@ -162,7 +169,9 @@ impl Plan {
         self.selectors.each_match(name, |&door| {
             let targets = self.doors[door].targets.iter();
             let taught = targets.filter(|target| self.may_teach(source, target.program));
-            taught.flat_map(|target| target.elements(address)).for_each(&mut element);
+            taught
+                .flat_map(|target| target.elements(address))
+                .for_each(&mut element);
         });
     }
 
@@ -198,7 +207,9 @@ impl Plan {
 
     /// Whether `address` reaches one of our own listeners.
     pub fn listens_on(&self, address: SocketAddr) -> bool {
-        self.listeners.iter().any(|listener| listener.address.port() == address.port())
+        self.listeners
+            .iter()
+            .any(|listener| listener.address.port() == address.port())
             && self.desired.host.contains(&address.ip())
     }
 
@@ -234,9 +245,17 @@ fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Ve
                 .or_insert_with(|| {
                     let program = Arc::new(compile(endpoint, cluster.policies())?);
                     let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
-                    let questions =
-                        Arc::new(Questions::new(&program, settings.questions, &settings.cluster_domain, &search));
-                    Some(Compiled { id: program.id(), program, questions })
+                    let questions = Arc::new(Questions::new(
+                        &program,
+                        settings.questions,
+                        &settings.cluster_domain,
+                        &search,
+                    ));
+                    Some(Compiled {
+                        id: program.id(),
+                        program,
+                        questions,
+                    })
                 })
                 .clone()
         })
@@ -245,11 +264,15 @@ fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Ve
 
 /// The search list that the kubelet writes for a pod, longest first.
 fn search_list(namespace: &str, cluster_domain: &Name) -> Vec<Name> {
-    [format!("{namespace}.svc.{cluster_domain}"), format!("svc.{cluster_domain}"), cluster_domain.to_string()]
-        .iter()
-        // A namespace that is no DNS label has no search list; the API server does not let one in.
-        .filter_map(|suffix| Name::parse(suffix).ok())
-        .collect()
+    [
+        format!("{namespace}.svc.{cluster_domain}"),
+        format!("svc.{cluster_domain}"),
+        cluster_domain.to_string(),
+    ]
+    .iter()
+    // A namespace that is no DNS label has no search list; the API server does not let one in.
+    .filter_map(|suffix| Name::parse(suffix).ok())
+    .collect()
 }
 
 /// Programs in use by id. Of programs that differ only in origins, the names' origins are united.
@@ -295,7 +318,11 @@ fn index_selectors(programs: &BTreeMap<ProgramId, Arc<Program>>) -> (NameIndex<u
         .enumerate()
         .map(|(position, (pattern, (targets, policies)))| {
             index.insert(pattern, position);
-            Door { pattern: pattern.clone(), targets, policies }
+            Door {
+                pattern: pattern.clone(),
+                targets,
+                policies,
+            }
         })
         .collect();
     (index, doors)
@@ -309,7 +336,9 @@ fn known_resolvers(
     let mut known = HashMap::new();
     for compiled in compiled.iter().flatten() {
         for grant in &compiled.program.dns {
-            let DnsServers::Listed(servers) = &grant.servers else { continue };
+            let DnsServers::Listed(servers) = &grant.servers else {
+                continue;
+            };
             for server in servers {
                 let asked = SocketAddr::new(*server, grant.rule.port);
                 let resolver = known.entry(asked).or_insert_with(|| Resolver {
@@ -323,12 +352,24 @@ fn known_resolvers(
         }
     }
     for asked in cluster.dns_services(&settings.cluster_dns) {
-        known.insert(asked, Resolver { upstreams: Arc::new([asked]), teaches: Teaches::Everyone });
+        known.insert(
+            asked,
+            Resolver {
+                upstreams: Arc::new([asked]),
+                teaches: Teaches::Everyone,
+            },
+        );
     }
     for &asked in &settings.upstreams {
         let others = settings.upstreams.iter().copied().filter(|upstream| *upstream != asked);
         let upstreams = std::iter::once(asked).chain(others).collect();
-        known.insert(asked, Resolver { upstreams, teaches: Teaches::Everyone });
+        known.insert(
+            asked,
+            Resolver {
+                upstreams,
+                teaches: Teaches::Everyone,
+            },
+        );
     }
     known
 }
@@ -371,7 +412,11 @@ fn bind_resolvers(asked: impl Iterator<Item = SocketAddr>, interception: Interce
                 Interception::Off => return None,
                 Interception::Tproxy { port, .. } => SocketAddr::new(unspecified(asked.ip()), port),
                 Interception::Dnat => {
-                    let own = if asked.is_ipv4() { IpAddr::V4(LISTEN_V4) } else { IpAddr::V6(LISTEN_V6) };
+                    let own = if asked.is_ipv4() {
+                        IpAddr::V4(LISTEN_V4)
+                    } else {
+                        IpAddr::V6(LISTEN_V6)
+                    };
                     SocketAddr::new(own, free_port(asked, &mut taken)?)
                 }
             };
@@ -402,17 +447,26 @@ fn unspecified(like: IpAddr) -> IpAddr {
 }
 
 fn listeners(settings: &Settings, bindings: &[ResolverBinding]) -> Vec<Listener> {
-    let plain = settings.listen.iter().map(|&address| Listener { address, kind: ListenerKind::Plain });
+    let plain = settings.listen.iter().map(|&address| Listener {
+        address,
+        kind: ListenerKind::Plain,
+    });
     let intercepting: BTreeSet<Listener> = match settings.interception {
         Interception::Off => BTreeSet::new(),
         Interception::Dnat => bindings
             .iter()
-            .map(|binding| Listener { address: binding.listener, kind: ListenerKind::Dnat(binding.asked) })
+            .map(|binding| Listener {
+                address: binding.listener,
+                kind: ListenerKind::Dnat(binding.asked),
+            })
             .collect(),
         // One socket takes the lookups to all resolvers of a family.
         Interception::Tproxy { .. } => bindings
             .iter()
-            .map(|binding| Listener { address: binding.listener, kind: ListenerKind::Tproxy })
+            .map(|binding| Listener {
+                address: binding.listener,
+                kind: ListenerKind::Tproxy,
+            })
             .collect(),
     };
     plain.chain(intercepting).collect()
@@ -430,6 +484,10 @@ fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, cluster: &Clus
         }
         .into(),
         program: compiled.map(|compiled| compiled.id.to_string()),
-        policies: cluster.policies().filter(selects).map(|policy| policy.id.to_string()).collect(),
+        policies: cluster
+            .policies()
+            .filter(selects)
+            .map(|policy| policy.id.to_string())
+            .collect(),
     }
 }

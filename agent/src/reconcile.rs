@@ -134,7 +134,8 @@ impl Reconciler {
             }
             Err(failure) => {
                 error!(%failure, "the policies could not be put in force; what stood before stands");
-                self.progress.send_modify(|progress| progress.failure = Some(failure.to_string()));
+                self.progress
+                    .send_modify(|progress| progress.failure = Some(failure.to_string()));
                 false
             }
         }
@@ -149,7 +150,10 @@ impl Reconciler {
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self.enforcer.install(plan.desired.clone(), learned).await?;
-        self.gate.publish(InForce { plan: Arc::clone(&plan), generation });
+        self.gate.publish(InForce {
+            plan: Arc::clone(&plan),
+            generation,
+        });
 
         self.forget_old_lookups(&before.plan, &plan);
         self.listen(plan.listeners.iter()).await?;
@@ -170,7 +174,12 @@ impl Reconciler {
         let same_resolvers = before.desired.resolvers == now.desired.resolvers;
         let known = |source: &&IpAddr| !(same_resolvers && before.desired.intercepted.contains(*source));
         let sources: Vec<IpAddr> = now.desired.intercepted.iter().filter(known).copied().collect();
-        let ports: BTreeSet<u16> = now.desired.resolvers.iter().map(|binding| binding.asked.port()).collect();
+        let ports: BTreeSet<u16> = now
+            .desired
+            .resolvers
+            .iter()
+            .map(|binding| binding.asked.port())
+            .collect();
         if sources.is_empty() {
             return;
         }
@@ -206,9 +215,14 @@ pub async fn keep_ledger(ledger: Arc<Mutex<Ledger>>, gate: Arc<NodeGate>, settin
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
-        ledger.lock().unwrap_or_else(PoisonError::into_inner).expire(clock::now());
+        ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .expire(clock::now());
         let lessons = gate.lessons();
-        let Some(directory) = settings.state_dir.clone().filter(|_| saved != Some(lessons)) else { continue };
+        let Some(directory) = settings.state_dir.clone().filter(|_| saved != Some(lessons)) else {
+            continue;
+        };
         let ledger = Arc::clone(&ledger);
         let writing = tokio::task::spawn_blocking(move || {
             let began = clock::now();

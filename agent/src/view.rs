@@ -36,7 +36,15 @@ impl View {
         server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
         progress: watch::Receiver<Progress>,
     ) -> Self {
-        Self { settings, ledger, enforcer, gate, server, progress, started: Instant::now() }
+        Self {
+            settings,
+            ledger,
+            enforcer,
+            gate,
+            server,
+            progress,
+            started: Instant::now(),
+        }
     }
 
     /// Names and name–address pairs with live leases.
@@ -69,7 +77,12 @@ impl Inspect for View {
                 FailMode::Closed => "closed",
             }
             .into(),
-            resolvers: plan.desired.resolvers.iter().map(|binding| binding.asked.to_string()).collect(),
+            resolvers: plan
+                .desired
+                .resolvers
+                .iter()
+                .map(|binding| binding.asked.to_string())
+                .collect(),
             listening: self.settings.listen.iter().map(ToString::to_string).collect(),
             endpoints: plan.endpoints.clone(),
             reports: progress.reports.iter().map(ReportRow::from).collect(),
@@ -112,7 +125,13 @@ impl Inspect for View {
         let plan = Arc::clone(&self.gate.in_force().plan);
         let (names, addresses) = self.leases();
         let mut policies = [0; 4];
-        for report in self.progress.borrow().reports.iter().filter(|report| report.is_policy()) {
+        for report in self
+            .progress
+            .borrow()
+            .reports
+            .iter()
+            .filter(|report| report.is_policy())
+        {
             let slot = match report.state {
                 ReportState::Accepted => 0,
                 ReportState::Partial => 1,
