@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dns_proxy::{Listener, Server};
-use enforcer::{Enforcer, conntrack, routing};
+use enforcer::{Enforcer, InstallError, conntrack, routing};
 use fqdn_cache::Ledger;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -143,6 +143,8 @@ impl Reconciler {
 
     async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), StartError> {
         let before = self.gate.in_force();
+        // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
+        routing::set_up(&self.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
         // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
         self.listen(before.plan.listeners.iter().chain(&plan.listeners)).await?;
 
@@ -193,7 +195,10 @@ impl Reconciler {
     fn read_own_addresses(&mut self) -> bool {
         match routing::own_addresses() {
             Ok(addresses) => {
-                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(|address| !address.is_loopback()).collect();
+                let ours = [IpAddr::from(routing::LISTEN_V4), IpAddr::from(routing::LISTEN_V6)];
+                let foreign = |address: &IpAddr| !address.is_loopback() && !ours.contains(address);
+                // Always among them, so that they do not come as news once they are set up.
+                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(foreign).chain(ours).collect();
                 let changed = own != self.own;
                 self.own = own;
                 changed
