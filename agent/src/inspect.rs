@@ -128,6 +128,154 @@ pub struct ReportRow {
 
 impl From<&Report> for ReportRow {
     fn from(report: &Report) -> Self {
-        todo!("{report:?}")
+        let finding = |diagnostic| {
+            let headline = report.headline(diagnostic);
+            match &diagnostic.suggestion {
+                Some(suggestion) => format!("{headline} ({suggestion})"),
+                None => headline,
+            }
+        };
+        Self {
+            file: report.file.as_ref().map(|file| file.display().to_string()),
+            object: report.object.clone(),
+            state: report.state.as_str().into(),
+            findings: report.diagnostics.iter().map(finding).collect(),
+        }
+    }
+}
+
+/// An agent that shows what it is told to, for the tests of what shows it.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::*;
+
+    pub(crate) struct Fake {
+        missing: Option<String>,
+        pub(crate) names: Vec<NameRow>,
+    }
+
+    impl Fake {
+        pub(crate) fn ready() -> Self {
+            let row = |name: &str, address: &str| NameRow {
+                name: name.into(),
+                address: address.parse().unwrap(),
+                lease_left_ms: 61_500,
+                source: "192.0.2.53".parse().unwrap(),
+                selectors: vec!["*.example".into()],
+                policies: vec!["shop/api".into()],
+            };
+            Self {
+                missing: None,
+                names: vec![row("a.example", "192.0.2.1"), row("b.example", "2001:db8::1")],
+            }
+        }
+
+        pub(crate) fn not_ready(missing: &str) -> Self {
+            Self {
+                missing: Some(missing.into()),
+                ..Self::ready()
+            }
+        }
+    }
+
+    impl Inspect for Fake {
+        fn status(&self) -> Status {
+            Status {
+                version: "0.0.0".into(),
+                node: "node-1".into(),
+                pid: 7,
+                uptime_seconds: 3_725,
+                ready: self.missing.is_none(),
+                not_ready_because: self.missing.clone(),
+                interception: "dnat".into(),
+                fail_mode: "open".into(),
+                resolvers: vec!["192.0.2.53:53".into()],
+                listening: Vec::new(),
+                endpoints: vec![EndpointRow {
+                    endpoint: "shop/api".into(),
+                    addresses: vec!["10.0.0.2".parse().unwrap()],
+                    egress: "default-deny".into(),
+                    program: Some("1f".into()),
+                    policies: vec!["shop/api".into()],
+                }],
+                reports: vec![
+                    ReportRow {
+                        file: Some("a.yaml".into()),
+                        object: "Pod shop/api".into(),
+                        state: "accepted".into(),
+                        findings: Vec::new(),
+                    },
+                    ReportRow {
+                        file: Some("a.yaml".into()),
+                        object: "CiliumNetworkPolicy shop/api".into(),
+                        state: "partial".into(),
+                        findings: vec!["a.yaml:9:3: not enforced: spec.ingress: it is not".into()],
+                    },
+                ],
+                names: self.names.len(),
+                addresses: self.names.len(),
+                elements: 3,
+                install_error: None,
+            }
+        }
+
+        fn names(&self) -> Vec<NameRow> {
+            self.names.clone()
+        }
+
+        fn readiness(&self) -> Result<(), String> {
+            self.missing.clone().map_or(Ok(()), Err)
+        }
+
+        fn figures(&self) -> Figures {
+            Figures {
+                names: self.names.len(),
+                ..Figures::default()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use policy::diagnostic::Position;
+    use policy::{Diagnostic, Severity};
+
+    use super::*;
+    use crate::objects::ReportState;
+
+    fn finding(severity: Severity, position: Option<(usize, usize)>) -> Diagnostic {
+        Diagnostic {
+            severity,
+            code: "test",
+            path: "spec.egress[0]".into(),
+            position: position.map(|(line, column)| Position { line, column }),
+            reason: "it is wrong".into(),
+            suggestion: None,
+        }
+    }
+
+    #[test]
+    fn findings_are_lines_that_say_where_how_bad_and_what_to_do() {
+        let mut error = finding(Severity::Error, Some((7, 5)));
+        error.suggestion = Some("write it right".into());
+        let report = Report::new(
+            Some(Path::new("objects/a.yaml")),
+            "CiliumNetworkPolicy shop/api".into(),
+            ReportState::KeptLastGood,
+            vec![finding(Severity::Warning, None), error],
+        );
+        let row = ReportRow::from(&report);
+        assert_eq!(row.file.as_deref(), Some("objects/a.yaml"));
+        assert_eq!(row.state, "kept-last-good");
+        assert_eq!(
+            row.findings,
+            [
+                "objects/a.yaml:7:5: error: spec.egress[0]: it is wrong (write it right)",
+                "objects/a.yaml: warning: CiliumNetworkPolicy shop/api: spec.egress[0]: it is wrong",
+            ]
+        );
     }
 }

@@ -6,7 +6,7 @@
 //! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
 //! - [`exec`]: any command, in a network that reaches only allowed names.
-//! - [`lab`]: pods, a node, a resolver and an internet in namespaces.
+//! - [`lab`]: pods, a node, a resolver and an internet in namespaces; [`demo`] shows the agent in it.
 
 pub mod api;
 pub mod app;
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod gate;
 pub mod http;
 pub mod exec;

@@ -100,7 +100,7 @@ pub struct Lesson {
     /// The further names of the validated chain, in order, without the question's.
     pub chain: Vec<Name>,
     /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each with the smallest
-    /// TTL along the chain.
+    /// TTL along the chain; ascending, each address once.
     pub addresses: Vec<(IpAddr, Duration)>,
     /// The upstream that answered.
     pub source: SocketAddr,

@@ -11,8 +11,8 @@ const UDP_MAXIMUM: usize = 65_507;
 
 /// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
 #[derive(Debug)]
-pub(crate) struct Query {
-    bytes: Vec<u8>,
+pub(crate) struct Query<'p> {
+    bytes: &'p [u8],
     header: Header,
     question: Question,
     /// Where the question section ends.
@@ -38,8 +38,8 @@ pub(crate) enum Unreadable {
     Answer(Rcode, Header),
 }
 
-impl Query {
-    pub(crate) fn read(packet: &[u8]) -> Result<Self, Unreadable> {
+impl<'p> Query<'p> {
+    pub(crate) fn read(packet: &'p [u8]) -> Result<Self, Unreadable> {
         let header = Header::read(packet).map_err(|Malformed| Unreadable::NotAQuery)?;
         if header.has(Header::QR) {
             return Err(Unreadable::NotAQuery);
@@ -56,7 +56,7 @@ impl Query {
                 qtype: question.qtype,
                 qclass: question.qclass,
             },
-            bytes: packet.to_vec(),
+            bytes: packet,
             header,
             question_end,
             edns,
@@ -82,7 +82,7 @@ impl Query {
 
     /// The client's bytes under another id, for an upstream.
     pub(crate) fn with_id(&self, id: u16) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
+        let mut bytes = self.bytes.to_vec();
         bytes[..2].copy_from_slice(&id.to_be_bytes());
         bytes
     }
@@ -111,7 +111,7 @@ impl Query {
             && header.opcode() == 0
             && match (
                 read_question(answer, &header),
-                Reader::after_header(&self.bytes).question(),
+                Reader::after_header(self.bytes).question(),
             ) {
                 (Ok((theirs, _)), Ok(ours)) => {
                     theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::gate::Discard;
-use crate::gate::{Asked, Denial, Event, Gate, Lesson, NotAdmitted, Rcode, Screening, Transport};
+use crate::gate::{Asked, Denial, Discard, Event, Gate, Lesson, NotAdmitted, Rcode, Screening, Transport};
 use crate::message::{Query, Unreadable};
 use crate::reply::{ErrorCode, ExtendedError, Reply};
 use crate::server::ServerConfig;
@@ -43,14 +42,14 @@ impl<G: Gate> Pipeline<G> {
             Err(reply) => return Some(reply),
         };
         let deadline = client.received + self.config.lookup_timeout;
-        let asked = upstream::Asking {
+        let asking = upstream::Asking {
             gate: &*self.gate,
             query: &query,
             transport: client.transport,
             patience: self.config.upstream_timeout,
             deadline,
         };
-        let (held, lesson) = match asked.resolve(&upstreams).await {
+        let (held, lesson) = match asking.resolve(&upstreams).await {
             Ok(answer) => answer,
             Err(failure) => return Some(no_answer(&query, &failure)),
         };
@@ -83,7 +82,7 @@ impl<G: Gate> Pipeline<G> {
         });
     }
 
-    fn parse(&self, packet: &[u8]) -> Result<Query, Option<Reply>> {
+    fn parse<'p>(&self, packet: &'p [u8]) -> Result<Query<'p>, Option<Reply>> {
         Query::read(packet).map_err(|unreadable| match unreadable {
             Unreadable::NotAQuery => {
                 self.gate.observe(Event::Discarded(Discard::NotAQuery));
@@ -93,7 +92,7 @@ impl<G: Gate> Pipeline<G> {
         })
     }
 
-    fn screen(&self, client: &Client, query: &Query) -> Result<(G::Identity, Arc<[SocketAddr]>), Reply> {
+    fn screen(&self, client: &Client, query: &Query<'_>) -> Result<(G::Identity, Arc<[SocketAddr]>), Reply> {
         let screened = if query.is_zone_transfer() {
             let text = "zone transfers are not forwarded";
             Err(refuse(query, Rcode::Refused, ErrorCode::NotSupported, text))
@@ -131,7 +130,7 @@ impl<G: Gate> Pipeline<G> {
 }
 
 /// The upstreams failed: the one place where failures become codes.
-fn no_answer(query: &Query, failure: &Failure) -> Reply {
+fn no_answer(query: &Query<'_>, failure: &Failure) -> Reply {
     let code = match failure {
         Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
         Failure::Unreachable { .. } => ErrorCode::NetworkError,
@@ -140,11 +139,11 @@ fn no_answer(query: &Query, failure: &Failure) -> Reply {
     refuse(query, Rcode::ServFail, code, failure.to_string())
 }
 
-fn not_committed(query: &Query, NotAdmitted { reason }: NotAdmitted) -> Reply {
+fn not_committed(query: &Query<'_>, NotAdmitted { reason }: NotAdmitted) -> Reply {
     refuse(query, Rcode::ServFail, ErrorCode::Other, reason)
 }
 
-fn refuse(query: &Query, rcode: Rcode, code: ErrorCode, text: impl Into<String>) -> Reply {
+fn refuse(query: &Query<'_>, rcode: Rcode, code: ErrorCode, text: impl Into<String>) -> Reply {
     let error = ExtendedError {
         code,
         text: text.into(),

@@ -59,7 +59,7 @@ impl Held {
 
     /// Gives the answer away, as the upstream made it but for the client's id, and truncated when it is longer than
     /// the client takes. The proof is used up: one commit, one answer.
-    pub(crate) fn release<G: Gate>(self, query: &Query, transport: Transport, proof: G::Proof) -> Reply {
+    pub(crate) fn release<G: Gate>(self, query: &Query<'_>, transport: Transport, proof: G::Proof) -> Reply {
         drop(proof);
         let mut bytes = match self.bytes.len() > query.answer_limit(transport) {
             true => truncated(&self.bytes, query),
@@ -72,7 +72,7 @@ impl Held {
 
 impl Reply {
     /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308 §5).
-    pub(crate) fn without_answer(query: &Query, rcode: Rcode, error: Option<&ExtendedError>) -> Self {
+    pub(crate) fn without_answer(query: &Query<'_>, rcode: Rcode, error: Option<&ExtendedError>) -> Self {
         let header = query.header();
         let flags = Header::QR | header.flags & (Header::RD | Header::CD) | Header::RA | u16::from(rcode.code());
         Self {
@@ -100,13 +100,13 @@ impl Reply {
 }
 
 /// Says that there is more, and nothing of it: the client comes back over TCP (RFC 2181 §9).
-fn truncated(answer: &[u8], query: &Query) -> Vec<u8> {
+fn truncated(answer: &[u8], query: &Query<'_>) -> Vec<u8> {
     let flags = Header::read(answer).map_or(Header::QR, |header| header.flags);
     without_records(query, flags | Header::TC, None)
 }
 
 /// A message with the client's id and question, and OPT if the client sent one (RFC 6891 §6.1.1).
-fn without_records(query: &Query, flags: u16, error: Option<&ExtendedError>) -> Vec<u8> {
+fn without_records(query: &Query<'_>, flags: u16, error: Option<&ExtendedError>) -> Vec<u8> {
     let edns = query.edns();
     let mut bytes = Vec::with_capacity(512);
     push_all(
@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_client_that_speaks_edns_is_told_why() {
-        let query = Query::read(&packets::query_with_edns("a.example.", "A", 1_232)).unwrap();
+        let packet = packets::query_with_edns("a.example.", "A", 1_232);
+        let query = Query::read(&packet).unwrap();
         let reply = Reply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")));
         let told = packets::extended_error(reply.as_bytes());
         assert_eq!(told, Some((15, "no policy allows it".into())));
@@ -189,7 +190,8 @@ mod tests {
     #[test]
     fn the_longest_refusal_fits_a_client_of_512_octets() {
         let name = format!("{}{}.", format!("{}.", "x".repeat(63)).repeat(3), "x".repeat(61));
-        let query = Query::read(&packets::query_with_edns(&name, "A", 512)).unwrap();
+        let packet = packets::query_with_edns(&name, "A", 512);
+        let query = Query::read(&packet).unwrap();
         let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&"ö".repeat(500))));
         assert!(reply.as_bytes().len() <= 512);
         let (_, text) = packets::extended_error(reply.as_bytes()).unwrap();

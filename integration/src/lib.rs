@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -266,11 +266,10 @@ impl Scenario {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a verb that must succeed.
-    pub fn namegate(&self, arguments: &[&str]) -> Output {
-        let output = self.installation.namegate(arguments).unwrap_or_else(fail("namegate"));
-        assert!(output.status.success(), "namegate {arguments:?}: {output:?}");
-        output
+    /// `namegate cleanup`, which must succeed.
+    pub fn cleanup(&self) {
+        let output = self.installation.cleanup().unwrap_or_else(fail("namegate cleanup"));
+        assert!(output.status.success(), "namegate cleanup: {output:?}");
     }
 
     /// A command in a pod, with the lab's resolver in a `resolv.conf` of its own (`search` may be empty) and no other source of names.

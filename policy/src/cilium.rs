@@ -2,8 +2,8 @@
 //!
 //! Two passes over one document, so that every problem is named at once:
 //!
-//! 1. [`shape`] holds it against the [`schema`] of the CRD: unknown fields, wrong types.
-//! 2. [`spec`] and what stands below it read the meaning. What the first pass refused reads as absent there.
+//! 1. `shape` holds it against the `schema` of the CRD: unknown fields, wrong types.
+//! 2. `spec` and what stands below it read the meaning. What the first pass refused reads as absent there.
 
 mod egress;
 mod names;
@@ -47,7 +47,10 @@ pub fn is_policy(document: &Document) -> bool {
 pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
     let mut report = Report::new(document);
     let Some(kind) = kind(document) else {
-        let reason = format!("{} {} is not a policy of cilium.io/v2", document.api_version, document.kind);
+        let reason = format!(
+            "{} {} is not a policy of cilium.io/v2",
+            document.api_version, document.kind
+        );
         report.error("wrong-kind", "kind", reason);
         return (None, report.finish());
     };
@@ -66,9 +69,14 @@ pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
 
     let nodes: Vec<Node<'_>> = root.get("spec").into_iter().chain(root.list("specs")).collect();
     if nodes.is_empty() {
-        report.error("missing-field", "", "it has neither `spec` nor `specs`").suggest("write a `spec` with an `endpointSelector`");
+        report
+            .error("missing-field", "", "it has neither `spec` nor `specs`")
+            .suggest("write a `spec` with an `endpointSelector`");
     }
-    let specs = nodes.iter().filter_map(|node| spec::read(node, &id, &mut report)).collect();
+    let specs = nodes
+        .iter()
+        .filter_map(|node| spec::read(node, &id, &mut report))
+        .collect();
     let policy = (!report.is_refused()).then_some(Policy { id, specs });
     (policy, report.finish())
 }
@@ -93,8 +101,11 @@ fn annotations(root: &Node<'_>, report: &mut Report<'_>) {
             report.unenforced(&node.path, format!("the annotation {key} has no effect yet"));
             continue;
         }
-        let finding =
-            report.warning("unknown-annotation", &node.path, format!("no annotation {key} is known; it has no effect"));
+        let finding = report.warning(
+            "unknown-annotation",
+            &node.path,
+            format!("no annotation {key} is known; it has no effect"),
+        );
         if let Some(meant) = closest(key, ANNOTATIONS) {
             finding.suggest(format!("did you mean {meant}?"));
         }

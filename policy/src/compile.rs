@@ -15,7 +15,9 @@ use crate::program::{DnsGrant, DnsServers, NameRule, Origin, PrefixRule, Program
 /// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing of egress (only ingress, or
 /// empty lists) does not count as selecting.
 pub fn compile<'a>(endpoint: &Endpoint, policies: impl IntoIterator<Item = &'a Policy>) -> Option<Program> {
-    let selecting = policies.into_iter().flat_map(|policy| policy.specs.iter().map(move |spec| (&policy.id, spec)));
+    let selecting = policies
+        .into_iter()
+        .flat_map(|policy| policy.specs.iter().map(move |spec| (&policy.id, spec)));
     let selecting = selecting.filter(|(_, spec)| spec.subject.matches(&endpoint.labels) && governs_egress(spec));
 
     let mut governed = false;
@@ -32,7 +34,12 @@ pub fn compile<'a>(endpoint: &Endpoint, policies: impl IntoIterator<Item = &'a P
             grant_questions(rule, &mut dns);
         }
     }
-    governed.then(|| Program { closed, deny: deny.into_rules(), allow: allow.into_rules(), dns: grants(dns) })
+    governed.then(|| Program {
+        closed,
+        deny: deny.into_rules(),
+        allow: allow.into_rules(),
+        dns: grants(dns),
+    })
 }
 
 fn governs_egress(spec: &Spec) -> bool {
@@ -61,10 +68,15 @@ impl Gathered {
             }
             Peers::Names(patterns) => {
                 for pattern in patterns {
-                    let (ports, origins) =
-                        self.names.entry(pattern.clone()).or_insert_with(|| (no_ports(), BTreeSet::new()));
+                    let (ports, origins) = self
+                        .names
+                        .entry(pattern.clone())
+                        .or_insert_with(|| (no_ports(), BTreeSet::new()));
                     *ports = ports.union(&rule.ports);
-                    origins.insert(Origin { policy: policy.clone(), rule: rule.origin.clone() });
+                    origins.insert(Origin {
+                        policy: policy.clone(),
+                        rule: rule.origin.clone(),
+                    });
                 }
             }
         }
@@ -76,7 +88,10 @@ impl Gathered {
             ports,
             origins: origins.into_iter().collect(),
         });
-        Rules { prefixes: disjoint(self.prefixes), names: names.collect() }
+        Rules {
+            prefixes: disjoint(self.prefixes),
+            names: names.collect(),
+        }
     }
 }
 
@@ -93,7 +108,10 @@ fn disjoint(prefixes: BTreeMap<(Zone, IpNet), PortSet>) -> Vec<PrefixRule> {
     // Each with the ports that it and what is around it have.
     let mut around: Vec<(Zone, IpNet, PortSet)> = Vec::new();
     for ((zone, prefix), ports) in prefixes {
-        while around.last().is_some_and(|(z, outer, _)| *z != zone || !outer.contains(&prefix)) {
+        while around
+            .last()
+            .is_some_and(|(z, outer, _)| *z != zone || !outer.contains(&prefix))
+        {
             around.pop();
         }
         let covered = around.last().map_or_else(no_ports, |(_, _, ports)| ports.clone());
@@ -101,7 +119,11 @@ fn disjoint(prefixes: BTreeMap<(Zone, IpNet), PortSet>) -> Vec<PrefixRule> {
         let own = ports.subtract(&covered);
         around.push((zone, prefix, ports.union(&covered)));
         if !own.is_empty() {
-            rules.push(PrefixRule { zone, prefix, ports: own });
+            rules.push(PrefixRule {
+                zone,
+                prefix,
+                ports: own,
+            });
         }
     }
     rules
@@ -131,7 +153,10 @@ fn grant_questions(rule: &EgressRule, questions: &mut Questions) {
 fn grants(questions: Questions) -> Vec<DnsGrant> {
     let grants = questions.into_iter().map(|((servers, port), patterns)| DnsGrant {
         servers,
-        rule: DnsRule { port, patterns: patterns.into_iter().collect() },
+        rule: DnsRule {
+            port,
+            patterns: patterns.into_iter().collect(),
+        },
     });
     grants.collect()
 }

@@ -78,23 +78,38 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// How many findings about one document or one text are kept: hostile text must not cost more memory in findings than in itself.
+pub(crate) const MAX_FINDINGS: usize = 200;
+
+/// Says that `count` findings more are not shown, if there are any.
+pub(crate) fn left_out(count: usize) -> Option<Diagnostic> {
+    (count > 0).then(|| Diagnostic {
+        severity: Severity::Warning,
+        code: "more-findings",
+        path: String::new(),
+        position: None,
+        reason: format!("{count} more findings are not shown"),
+        suggestion: None,
+    })
+}
+
 /// The findings about one document while it is walked.
 ///
-/// At most [`Report::MAX`] are kept: a hostile document must not cost more memory in findings than in text. Whether
-/// the document is refused is remembered beyond that.
+/// At most [`MAX_FINDINGS`] are kept. Whether the document is refused is remembered beyond that.
 pub(crate) struct Report<'d> {
     document: &'d Document,
     found: Vec<Diagnostic>,
+    /// How many more there were.
+    left_out: usize,
     refused: bool,
 }
 
 impl<'d> Report<'d> {
-    pub(crate) const MAX: usize = 200;
-
     pub(crate) fn new(document: &'d Document) -> Self {
         Self {
             document,
             found: Vec::new(),
+            left_out: 0,
             refused: false,
         }
     }
@@ -124,12 +139,14 @@ impl<'d> Report<'d> {
         let mut found = self.found;
         // Stable, so that findings about one field stay in the order they were made in.
         found.sort_by_key(|diagnostic| diagnostic.position);
+        found.extend(left_out(self.left_out));
         found
     }
 
     fn push(&mut self, severity: Severity, code: &'static str, path: &str, reason: String) -> Suggest<'_> {
         self.refused |= severity == Severity::Error;
-        if self.found.len() >= Self::MAX {
+        if self.found.len() >= MAX_FINDINGS {
+            self.left_out += 1;
             return Suggest(None);
         }
         self.found.push(Diagnostic {

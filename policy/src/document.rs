@@ -6,7 +6,7 @@ mod yaml;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::diagnostic::{Diagnostic, Position, Severity, quoted};
+use crate::diagnostic::{Diagnostic, MAX_FINDINGS, Position, Severity, left_out, quoted};
 
 use tree::Spots;
 use yaml::Reader;
@@ -126,6 +126,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
         });
         return (documents, diagnostics);
     }
+    let mut unshown = 0;
     let mut reader = Reader::new();
     for (first_line, chunk) in chunks(text) {
         for outcome in reader.read(chunk, first_line) {
@@ -135,10 +136,13 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
                 Err(diagnostic) => diagnostics.push(diagnostic),
             }
         }
+        unshown += diagnostics.len().saturating_sub(MAX_FINDINGS);
+        diagnostics.truncate(MAX_FINDINGS);
         if reader.is_exhausted() {
             break;
         }
     }
+    diagnostics.extend(left_out(unshown));
     (documents, diagnostics)
 }
 

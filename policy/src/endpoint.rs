@@ -23,13 +23,94 @@ impl fmt::Display for EndpointId {
     }
 }
 
+/// Special keys that selectors may use beside a Pod's own labels, in Cilium's spelling.
+pub mod keys {
+    /// The Pod's namespace.
+    pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+    /// Before each label key of the Pod's namespace.
+    pub const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
+    /// The Pod's service account.
+    pub const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
+    /// The cluster's name.
+    pub const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
+}
+
 /// A workload with addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Whose it is.
     pub id: EndpointId,
-    /// Pod labels and the special keys of semantics.md (namespace, namespace labels, service account, cluster).
+    /// Pod labels and the special [`keys`]; [`labels`] makes them.
     pub labels: Labels,
     /// Its addresses, both families.
     pub addresses: BTreeSet<IpAddr>,
+}
+
+/// The labels that an endpoint is selected by: those of its Pod, and the special [`keys`].
+///
+/// The special keys win: a Pod may not talk itself into another namespace's policies (or out of its own's) by a label of that name.
+pub fn labels(
+    pod: &Labels,
+    namespace: &str,
+    namespace_labels: &Labels,
+    service_account: &str,
+    cluster: &str,
+) -> Labels {
+    let mut labels: Labels = pod
+        .iter()
+        .filter(|(key, _)| !is_special(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    for (key, value) in namespace_labels {
+        labels.insert(format!("{}{key}", keys::NAMESPACE_LABELS), value.clone());
+    }
+    labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
+    labels.insert(keys::SERVICE_ACCOUNT.to_owned(), service_account.to_owned());
+    labels.insert(keys::CLUSTER.to_owned(), cluster.to_owned());
+    labels
+}
+
+fn is_special(key: &str) -> bool {
+    [keys::NAMESPACE, keys::SERVICE_ACCOUNT, keys::CLUSTER].contains(&key) || key.starts_with(keys::NAMESPACE_LABELS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn labels_hold_the_pods_own_and_the_special_keys() {
+        let labels = labels(&of(&[("app", "a")]), "n", &of(&[("team", "red")]), "sa", "default");
+        let expected = of(&[
+            ("app", "a"),
+            ("io.cilium.k8s.namespace.labels.team", "red"),
+            ("io.cilium.k8s.policy.cluster", "default"),
+            ("io.cilium.k8s.policy.serviceaccount", "sa"),
+            ("io.kubernetes.pod.namespace", "n"),
+        ]);
+        assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn a_pod_cannot_claim_a_special_key_by_a_label() {
+        let claimed = of(&[
+            ("io.kubernetes.pod.namespace", "kube-system"),
+            ("io.cilium.k8s.namespace.labels.team", "red"),
+            ("io.cilium.k8s.policy.serviceaccount", "admin"),
+        ]);
+        let labels = labels(&claimed, "n", &Labels::new(), "sa", "default");
+        assert_eq!(labels.get("io.kubernetes.pod.namespace").map(String::as_str), Some("n"));
+        assert_eq!(
+            labels.get("io.cilium.k8s.policy.serviceaccount").map(String::as_str),
+            Some("sa")
+        );
+        assert_eq!(labels.get("io.cilium.k8s.namespace.labels.team"), None);
+    }
 }

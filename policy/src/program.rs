@@ -182,7 +182,11 @@ mod tests {
 
     fn program() -> Program {
         let https = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 443)]);
-        let policy = PolicyId { kind: PolicyKind::CiliumNetworkPolicy, namespace: "n".into(), name: "p".into() };
+        let policy = PolicyId {
+            kind: PolicyKind::CiliumNetworkPolicy,
+            namespace: "n".into(),
+            name: "p".into(),
+        };
         Program {
             closed: true,
             deny: Rules::default(),
@@ -195,7 +199,10 @@ mod tests {
                 names: vec![NameRule {
                     pattern: Pattern::pattern("*.example.com").unwrap(),
                     ports: https,
-                    origins: vec![Origin { policy, rule: "spec.egress[0]".into() }],
+                    origins: vec![Origin {
+                        policy,
+                        rule: "spec.egress[0]".into(),
+                    }],
                 }],
             },
             dns: Vec::new(),
@@ -204,7 +211,11 @@ mod tests {
 
     #[test]
     fn the_id_is_the_same_in_every_process_and_version() {
-        assert_eq!(program().id().to_string(), "f22851d78fb226cf", "raise ProgramId::SCHEME if the meaning changed");
+        assert_eq!(
+            program().id().to_string(),
+            "f22851d78fb226cf",
+            "raise ProgramId::SCHEME if the meaning changed"
+        );
     }
 
     #[test]
@@ -213,7 +224,10 @@ mod tests {
         other.allow.names[0].origins.clear();
         other.dns.push(DnsGrant {
             servers: DnsServers::Trusted,
-            rule: DnsRule { port: 53, patterns: Vec::new() },
+            rule: DnsRule {
+                port: 53,
+                patterns: Vec::new(),
+            },
         });
         assert_eq!(other.id(), program().id());
     }

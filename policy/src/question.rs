@@ -171,16 +171,27 @@ mod tests {
             ports: PortSet::All,
             origins: Vec::new(),
         });
-        Rules { prefixes: Vec::new(), names: names.collect() }
+        Rules {
+            prefixes: Vec::new(),
+            names: names.collect(),
+        }
     }
 
     fn grant(servers: DnsServers, port: u16, patterns: &[&str]) -> DnsGrant {
         let patterns = patterns.iter().map(|text| Pattern::pattern(text).unwrap()).collect();
-        DnsGrant { servers, rule: DnsRule { port, patterns } }
+        DnsGrant {
+            servers,
+            rule: DnsRule { port, patterns },
+        }
     }
 
     fn program(allow: &[&str], deny: &[&str], dns: Vec<DnsGrant>) -> Program {
-        Program { closed: true, allow: rules(allow), deny: rules(deny), dns }
+        Program {
+            closed: true,
+            allow: rules(allow),
+            deny: rules(deny),
+            dns,
+        }
     }
 
     fn judge(program: &Program, mode: QuestionMode, asked: &str, name: &str) -> QuestionVerdict {
@@ -196,15 +207,24 @@ mod tests {
     #[test]
     fn any_name_may_be_asked_where_nothing_rules_questions() {
         let program = program(&["a.example"], &[], vec![]);
-        assert_eq!(judge(&program, QuestionMode::Any, CLUSTER_DNS, "elsewhere.example"), QuestionVerdict::Allowed);
+        assert_eq!(
+            judge(&program, QuestionMode::Any, CLUSTER_DNS, "elsewhere.example"),
+            QuestionVerdict::Allowed
+        );
     }
 
     #[test]
     fn a_denied_name_is_denied_in_every_mode_and_whatever_the_rules_grant() {
         let program = program(&["*"], &["bad.example"], vec![grant(DnsServers::Trusted, 53, &["*"])]);
         for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
-            assert_eq!(judge(&program, mode, CLUSTER_DNS, "BAD.example."), denied(QuestionDenial::DeniedName));
-            assert_eq!(judge(&program, mode, CLUSTER_DNS, "good.example"), QuestionVerdict::Allowed);
+            assert_eq!(
+                judge(&program, mode, CLUSTER_DNS, "BAD.example."),
+                denied(QuestionDenial::DeniedName)
+            );
+            assert_eq!(
+                judge(&program, mode, CLUSTER_DNS, "good.example"),
+                QuestionVerdict::Allowed
+            );
         }
     }
 
@@ -223,8 +243,14 @@ mod tests {
     fn search_expansions_of_a_name_that_may_be_asked_are_told_apart_from_denials() {
         let program = program(&["*.example.com"], &["no.example.com"], vec![]);
         let judge = |name| judge(&program, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
-        assert_eq!(judge("a.example.com.corp.example"), denied(QuestionDenial::SearchExpansion));
-        assert_eq!(judge("evil.example.net.corp.example"), denied(QuestionDenial::NoSelector));
+        assert_eq!(
+            judge("a.example.com.corp.example"),
+            denied(QuestionDenial::SearchExpansion)
+        );
+        assert_eq!(
+            judge("evil.example.net.corp.example"),
+            denied(QuestionDenial::NoSelector)
+        );
         assert_eq!(judge("no.example.com.corp.example"), denied(QuestionDenial::NoSelector));
         assert_eq!(judge("corp.example"), denied(QuestionDenial::NoSelector));
     }
@@ -237,9 +263,18 @@ mod tests {
         assert_eq!(judge("192.0.2.53:53", "b.example"), QuestionVerdict::Allowed);
         assert_eq!(judge("[::ffff:192.0.2.53]:53", "b.example"), QuestionVerdict::Allowed);
         assert_eq!(judge("192.0.2.53:53", "a.example"), denied(QuestionDenial::NoDnsRule));
-        assert_eq!(judge("192.0.2.53:53", "x.cluster.local"), denied(QuestionDenial::NoDnsRule));
-        assert_eq!(judge("192.0.2.53:53", "1.2.0.192.in-addr.arpa"), denied(QuestionDenial::NoDnsRule));
-        assert_eq!(judge("192.0.2.53:53", "b.example.corp.example"), denied(QuestionDenial::SearchExpansion));
+        assert_eq!(
+            judge("192.0.2.53:53", "x.cluster.local"),
+            denied(QuestionDenial::NoDnsRule)
+        );
+        assert_eq!(
+            judge("192.0.2.53:53", "1.2.0.192.in-addr.arpa"),
+            denied(QuestionDenial::NoDnsRule)
+        );
+        assert_eq!(
+            judge("192.0.2.53:53", "b.example.corp.example"),
+            denied(QuestionDenial::SearchExpansion)
+        );
         // Another port or another resolver: the mode decides.
         assert_eq!(judge("192.0.2.53:5353", "a.example"), QuestionVerdict::Allowed);
         assert_eq!(judge(CLUSTER_DNS, "b.example"), denied(QuestionDenial::NoSelector));
@@ -247,14 +282,28 @@ mod tests {
 
     #[test]
     fn grants_add_up_and_a_grant_without_names_denies_all() {
-        let both = program(&[], &[], vec![
-            grant(DnsServers::Listed(vec!["10.96.0.10".parse().unwrap()]), 53, &["a.example"]),
-            grant(DnsServers::Trusted, 53, &["b.example"]),
-        ]);
+        let both = program(
+            &[],
+            &[],
+            vec![
+                grant(
+                    DnsServers::Listed(vec!["10.96.0.10".parse().unwrap()]),
+                    53,
+                    &["a.example"],
+                ),
+                grant(DnsServers::Trusted, 53, &["b.example"]),
+            ],
+        );
         for name in ["a.example", "b.example"] {
-            assert_eq!(judge(&both, QuestionMode::Any, CLUSTER_DNS, name), QuestionVerdict::Allowed);
+            assert_eq!(
+                judge(&both, QuestionMode::Any, CLUSTER_DNS, name),
+                QuestionVerdict::Allowed
+            );
         }
         let none = program(&[], &[], vec![grant(DnsServers::Trusted, 53, &[])]);
-        assert_eq!(judge(&none, QuestionMode::Any, CLUSTER_DNS, "a.example"), denied(QuestionDenial::NoDnsRule));
+        assert_eq!(
+            judge(&none, QuestionMode::Any, CLUSTER_DNS, "a.example"),
+            denied(QuestionDenial::NoDnsRule)
+        );
     }
 }

@@ -11,10 +11,6 @@ pub const NODE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 1);
 pub const RESOLVER: Ipv4Addr = resolver4(53);
 /// The resolver.
 pub const RESOLVER6: Ipv6Addr = resolver6(0x53);
-/// The same resolver under another address: a second upstream.
-pub const SECOND_RESOLVER: Ipv4Addr = resolver4(54);
-/// The same resolver under another address: a second upstream.
-pub const SECOND_RESOLVER6: Ipv6Addr = resolver6(0x54);
 /// The same resolver under an address that no configuration names: it must not teach anything.
 pub const UNTRUSTED_RESOLVER: Ipv4Addr = resolver4(66);
 /// Nothing serves here until a [`Hostile`](super::hostile::Hostile) does.
@@ -23,14 +19,12 @@ pub const BAD_RESOLVER: Ipv4Addr = resolver4(77);
 pub const DEAD_RESOLVER: Ipv4Addr = resolver4(99);
 
 /// Every address in these ranges is answered by the internet.
-pub const INTERNET_NETS: [&str; 4] = ["198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15", "2001:db8::/32"];
+pub(super) const INTERNET_NETS: [&str; 4] = ["198.51.100.0/24", "203.0.113.0/24", "198.18.0.0/15", "2001:db8::/32"];
 
 /// Where the [`Resolver`](super::resolver::Resolver) serves.
-pub(super) const SERVED: [IpAddr; 5] = [
+pub(super) const SERVED: [IpAddr; 3] = [
     IpAddr::V4(RESOLVER),
     IpAddr::V6(RESOLVER6),
-    IpAddr::V4(SECOND_RESOLVER),
-    IpAddr::V6(SECOND_RESOLVER6),
     IpAddr::V4(UNTRUSTED_RESOLVER),
 ];
 /// Addresses of the resolver's namespace where nothing serves by itself.

@@ -23,10 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
-pub use address::{
-    BAD_RESOLVER, DEAD_RESOLVER, INTERNET_NETS, NODE4, NODE6, RESOLVER, RESOLVER6, SECOND_RESOLVER, SECOND_RESOLVER6,
-    UNTRUSTED_RESOLVER,
-};
+pub use address::{BAD_RESOLVER, DEAD_RESOLVER, NODE4, NODE6, RESOLVER, RESOLVER6, UNTRUSTED_RESOLVER};
 pub use node::{Lab, LabBuilder, Pod, Topology};
 pub use zone::{Script, Synthesis, ZoneError};
 

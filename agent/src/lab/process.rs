@@ -43,9 +43,7 @@ impl Installation {
     /// For agents on `node` that are started from `binary`.
     pub fn new(binary: impl Into<PathBuf>, node: &Namespace) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("namegate-lab-").tempdir()?;
-        for name in ["objects", "state", "run"] {
-            fs::create_dir(directory.path().join(name))?;
-        }
+        fs::create_dir(directory.path().join("objects"))?;
         Ok(Self {
             binary: binary.into(),
             node: node.clone(),
@@ -78,6 +76,10 @@ impl Installation {
 
     /// Starts an agent. It is not ready yet.
     pub fn start<A: AsRef<OsStr>>(&self, flags: impl IntoIterator<Item = A>) -> io::Result<AgentProcess> {
+        for name in ["state", "run"] {
+            // `namegate cleanup` removes them.
+            fs::create_dir_all(self.path(name))?;
+        }
         let mut child = self
             .node
             .command(&self.binary)
@@ -106,6 +108,18 @@ impl Installation {
     pub fn namegate<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> io::Result<Output> {
         let mut command = self.node.command(&self.binary);
         command.args(arguments).stdin(Stdio::null()).output()
+    }
+
+    /// `namegate cleanup`.
+    pub fn cleanup(&self) -> io::Result<Output> {
+        let (state, run) = (self.path("state"), self.path("run"));
+        let flags = [
+            OsStr::new("--state-dir"),
+            state.as_os_str(),
+            OsStr::new("--run-dir"),
+            run.as_os_str(),
+        ];
+        self.namegate([OsStr::new("cleanup")].into_iter().chain(flags))
     }
 
     /// `namegate names`, as data.
@@ -230,7 +244,7 @@ impl Drop for AgentProcess {
     }
 }
 
-/// Whether the directory's owner may build labs.
+/// Whether this process may build labs.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }

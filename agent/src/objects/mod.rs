@@ -1,12 +1,22 @@
 //! Where Kubernetes objects come from.
 //!
 //! Every source feeds the same loop with the same [`Update`]s, so that a directory is a cluster too.
+//!
+//! - [`reading`]: one document → one object, or why not.
+//! - [`catalogue`]: files' contents over time → [`Update`]s; keeps last good versions. Pure.
+//! - [`directory`]: the source that reads and watches a directory.
 
+pub mod catalogue;
+pub mod directory;
+pub mod reading;
+
+use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use policy::{Diagnostic, Policy, PolicyId};
+use policy::policy::PolicyKind;
+use policy::{Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -38,6 +48,36 @@ pub enum ObjectKey {
     Service(String, String),
     /// A policy.
     Policy(PolicyId),
+}
+
+impl ObjectKey {
+    /// The kind, as objects write it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ObjectKey::Pod(..) => "Pod",
+            ObjectKey::Namespace(_) => "Namespace",
+            ObjectKey::Node(_) => "Node",
+            ObjectKey::Service(..) => "Service",
+            ObjectKey::Policy(id) => match id.kind {
+                PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+                PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            },
+        }
+    }
+}
+
+/// `kind namespace/name`, or `kind name` for what has no namespace.
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            ObjectKey::Pod(namespace, name) | ObjectKey::Service(namespace, name) => {
+                write!(f, "{kind} {namespace}/{name}")
+            }
+            ObjectKey::Namespace(name) | ObjectKey::Node(name) => write!(f, "{kind} {name}"),
+            ObjectKey::Policy(id) => write!(f, "{kind} {id}"),
+        }
+    }
 }
 
 /// One thing that happened to the objects.
@@ -84,6 +124,62 @@ pub enum ReportState {
     KeptLastGood,
     /// Refused, and there is no good version to keep.
     Rejected,
+}
+
+impl Report {
+    /// A report with its diagnostics in order: most severe first, then as they stand in the file.
+    pub fn new(file: Option<&Path>, object: String, state: ReportState, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by_key(|it| (std::cmp::Reverse(it.severity), it.position));
+        Self {
+            file: file.map(Path::to_owned),
+            object,
+            state,
+            diagnostics,
+        }
+    }
+
+    /// Whether it is about a policy, of whichever kind, and not about a file or another object.
+    pub fn is_policy(&self) -> bool {
+        let kind = self.object.split(' ').next().unwrap_or_default();
+        kind.ends_with("Policy")
+    }
+
+    /// The most severe finding.
+    pub fn worst(&self) -> Option<Severity> {
+        self.diagnostics.iter().map(|it| it.severity).max()
+    }
+
+    /// One finding of this report in one line: `file:line:column: severity: field: reason`. What is not known is left out;
+    /// without a position, the object is named.
+    pub fn headline(&self, diagnostic: &Diagnostic) -> String {
+        let mut line = String::new();
+        let mut part = |text: &dyn fmt::Display| line.push_str(&format!("{text}: "));
+        match (&self.file, diagnostic.position) {
+            (Some(file), Some(at)) => part(&format_args!("{}:{}:{}", file.display(), at.line, at.column)),
+            (Some(file), None) => part(&file.display()),
+            (None, _) => {}
+        }
+        part(&diagnostic.severity);
+        if diagnostic.position.is_none() && !self.object.is_empty() {
+            part(&self.object);
+        }
+        if !diagnostic.path.is_empty() {
+            part(&diagnostic.path);
+        }
+        line + &diagnostic.reason
+    }
+}
+
+impl ReportState {
+    /// The state in one word, as `namegate status` shows it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReportState::Accepted => "accepted",
+            ReportState::Partial => "partial",
+            ReportState::KeptLastGood => "kept-last-good",
+            ReportState::Rejected => "rejected",
+        }
+    }
 }
 
 /// A source of objects.

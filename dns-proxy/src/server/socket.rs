@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
 use std::os::fd::AsFd;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, MsgHdr, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -11,7 +12,7 @@ use tokio::net::UdpSocket;
 use super::control::{self, LocalAddress, Received};
 use super::sys;
 
-/// A listener's queue in the kernel: a burst of some thousand lookups. The kernel gives what its limits allow.
+/// A listener's queue in the kernel: a burst of some thousand lookups.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// What a datagram came with.
@@ -26,8 +27,11 @@ pub(super) fn bind(address: SocketAddr, transparent: bool) -> io::Result<UdpSock
     let socket = new(address, Type::DGRAM, Protocol::UDP)?;
     // Two agents overlap in an upgrade. Not SO_REUSEADDR, which for UDP would let any user's process take our lookups.
     socket.set_reuse_port(true)?;
-    // Less than asked is no reason not to start.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // Past net.core.rmem_max (by default 208 KiB, some 200 lookups) with CAP_NET_ADMIN, up to it without. Less than
+    // asked is no reason not to start.
+    let _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .map_err(io::Error::from)
+        .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER));
     if transparent {
         make_transparent(&socket, address)?;
         sys::report_original_destination(socket.as_fd(), address)?;

@@ -1,9 +1,11 @@
 //! Lookups over TCP (RFC 7766).
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +29,9 @@ const BACKLOG: i32 = 1_024;
 /// Lookups in flight on one connection. When they are, nothing more is read from it until one is answered.
 const IN_FLIGHT: usize = 64;
 
+/// How long the connections of a listener that ends still take queries: what a client is just sending would be lost.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// Pause after accept(2) failed for a reason that may last (no descriptors left).
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,40 +53,62 @@ pub(super) async fn serve<G: Gate>(
     listener: TcpListener,
     kind: ListenerKind,
     service: Arc<Service<G>>,
-    mut stopped: watch::Receiver<()>,
+    stopped: watch::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
+    let mut stop = stopped.clone();
     loop {
-        let (stream, source) = tokio::select! {
+        tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+                Ok((stream, source)) => start(stream, source, kind, &service, &stopped, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed; going on");
                     tokio::time::sleep(PAUSE).await;
-                    continue;
                 }
             },
-            () = super::ended(&mut stopped) => break,
-        };
-        match service.connections.take(source.ip()) {
-            Ok(permit) => {
-                let (service, stopped) = (service.clone(), stopped.clone());
-                connections.spawn(async move {
-                    if let Some(connection) = Connection::new(stream, source, kind, service) {
-                        connection.serve(stopped).await;
-                    }
-                    drop(permit);
-                });
-            }
-            Err(_) => service
-                .pipeline
-                .gate
-                .observe(Event::Discarded(Discard::ConnectionLimit)),
+            () = super::ended(&mut stop) => break,
         }
         while connections.try_join_next().is_some() {}
     }
+    // Who is connected but not yet accepted would be reset.
+    while let Some((stream, source)) = accepted_already(&listener).await {
+        start(stream, source, kind, &service, &stopped, &mut connections);
+    }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Serves a new connection, or closes it if its client has too many.
+fn start<G: Gate>(
+    stream: TcpStream,
+    source: SocketAddr,
+    kind: ListenerKind,
+    service: &Arc<Service<G>>,
+    stopped: &watch::Receiver<()>,
+    connections: &mut JoinSet<()>,
+) {
+    let Ok(permit) = service.connections.take(source.ip()) else {
+        let limit = Event::Discarded(Discard::ConnectionLimit);
+        return service.pipeline.gate.observe(limit);
+    };
+    let (service, stopped) = (service.clone(), stopped.clone());
+    connections.spawn(async move {
+        if let Some(connection) = Connection::new(stream, source, kind, service) {
+            connection.serve(stopped).await;
+        }
+        drop(permit);
+    });
+}
+
+/// The next connection that waits to be accepted, if any does.
+async fn accepted_already(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
+    poll_fn(|context| {
+        Poll::Ready(match listener.poll_accept(context) {
+            Poll::Ready(accepted) => accepted.ok(),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// One client's connection.
@@ -123,6 +150,11 @@ impl<G: Gate> Connection<G> {
     /// silent, or breaks the framing.
     async fn serve(mut self, mut stopped: watch::Receiver<()>) {
         let mut reading = true;
+        let lingered = async {
+            super::ended(&mut stopped).await;
+            tokio::time::sleep(LINGER).await;
+        };
+        tokio::pin!(lingered);
         while reading || !self.lookups.is_empty() {
             let has_room = self.lookups.len() < IN_FLIGHT;
             tokio::select! {
@@ -138,7 +170,7 @@ impl<G: Gate> Connection<G> {
                     }
                 }
                 () = sleep_until(self.idle_until), if self.lookups.is_empty() => return,
-                () = super::ended(&mut stopped), if reading => reading = false,
+                () = &mut lingered, if reading => reading = false,
             }
             if self.start_lookups().await.is_break() {
                 return;

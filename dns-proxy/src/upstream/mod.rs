@@ -22,7 +22,7 @@ const ROUNDS: usize = 2;
 /// One query on its way to upstreams.
 pub(crate) struct Asking<'a, G> {
     pub(crate) gate: &'a G,
-    pub(crate) query: &'a Query,
+    pub(crate) query: &'a Query<'a>,
     /// How the client asked, and so how we ask: a client comes by TCP because it expects more than UDP holds.
     pub(crate) transport: Transport,
     /// For one try.

@@ -1,10 +1,11 @@
 //! One question to a resolver over UDP.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 /// No UDP payload is longer.
@@ -22,12 +23,10 @@ pub(super) async fn exchange(
     let socket = connect(server)?;
     socket.send(message).await?;
     loop {
-        socket.readable().await?;
-        match receive(&socket, &belongs) {
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        // ERROR too: epoll reports an ICMP error as that alone, and tokio's READABLE does not include it.
+        let one = || receive(&socket, &belongs);
+        if let Some(answer) = socket.async_io(Interest::READABLE | Interest::ERROR, one).await? {
+            return Ok(answer);
         }
     }
 }
@@ -51,7 +50,7 @@ fn receive(socket: &UdpSocket, belongs: impl Fn(&[u8]) -> bool) -> io::Result<Op
         static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_PAYLOAD]);
     }
     BUFFER.with_borrow_mut(|buffer| {
-        let length = socket.try_recv(buffer)?;
+        let length = (&*SockRef::from(socket)).read(buffer)?;
         let answer = &buffer[..length];
         Ok(belongs(answer).then(|| answer.to_vec()))
     })

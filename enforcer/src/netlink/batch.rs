@@ -304,7 +304,7 @@ mod tests {
         collected
     }
 
-    /// Compared with what nft 1.0.6 sends for the same element. Headers are in host order: these are little-endian.
+    /// Headers are in host order: these are little-endian.
     #[cfg(target_endian = "little")]
     #[test]
     fn one_element_is_these_bytes() {
@@ -314,11 +314,11 @@ mod tests {
             // BEGIN: length, type, flags, sequence, port; family, version, subsystem (big-endian).
             20, 0, 0, 0,  0x10, 0, 1, 0,  1, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0, 10,
             // NFT_MSG_NEWSETELEM with REQUEST, ACK, CREATE.
-            72, 0, 0, 0,  12, 10, 5, 4,  2, 0, 0, 0,  0, 0, 0, 0,  1, 0, 0, 0,
+            68, 0, 0, 0,  12, 10, 5, 4,  2, 0, 0, 0,  0, 0, 0, 0,  1, 0, 0, 0,
             6, 0, 1, 0,  b't', 0, 0, 0,
             6, 0, 2, 0,  b's', 0, 0, 0,
-            36, 0, 3, 0x80,
-                32, 0, 1, 0x80,
+            32, 0, 3, 0x80,
+                28, 0, 1, 0x80,
                     12, 0, 1, 0x80,  8, 0, 1, 0,  192, 0, 2, 1,
                     12, 0, 4, 0,  0, 0, 0, 0, 0, 0, 1, 2,
             // END.
@@ -386,8 +386,8 @@ mod tests {
             ],
             7,
         );
-        // Headers 20, two names of 8, the list's header 4, one element 32: the second element of `b`, and somewhere inside it.
-        for offset in [72, 80] {
+        // Headers 20, two names of 8, the list's header 4, one element 28: the second element of `b`, and somewhere inside it.
+        for offset in [68, 76] {
             let replies = collect(&batch, [reply(9, libc::ENFILE, Some(offset))]);
             assert_eq!(
                 (replies.refusals[0].operations.clone(), replies.refusals[0].located),

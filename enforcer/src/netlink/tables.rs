@@ -12,6 +12,8 @@ use super::message::{Attributes, Encoder, Head, Message, field, flags, text};
 const GET_CHAINS: u16 = SUBSYSTEM << 8 | 4;
 const GET_SETS: u16 = SUBSYSTEM << 8 | 10;
 const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 13;
+const GET_OBJECTS: u16 = (SUBSYSTEM << 8) | 19;
+const NEW_OBJECT: u16 = (SUBSYSTEM << 8) | 18;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
@@ -26,6 +28,15 @@ const SET_FLAGS: u16 = 3;
 const SET_DESCRIPTION: u16 = 9;
 /// `NFTA_SET_DESC_SIZE`.
 const DESCRIPTION_SIZE: u16 = 1;
+/// `NFTA_OBJ_*`.
+const OBJECT_TABLE: u16 = 1;
+const OBJECT_NAME: u16 = 2;
+const OBJECT_TYPE: u16 = 3;
+const OBJECT_DATA: u16 = 4;
+/// `NFT_OBJECT_COUNTER`.
+const COUNTER: u32 = 1;
+/// `NFTA_COUNTER_PACKETS`.
+const COUNTER_PACKETS: u16 = 2;
 /// `NFT_SET_ANONYMOUS`: part of a rule, no set of its own.
 const ANONYMOUS: u32 = 1;
 
@@ -110,6 +121,24 @@ pub(crate) fn read_elements<'a>(message: &Message<'a>) -> impl Iterator<Item = S
         })
 }
 
+/// Asks for the named objects of a table, counters among them.
+pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
+    ask(GET_OBJECTS, sequence, &[(OBJECT_TABLE, table)])
+}
+
+/// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it counted.
+pub(crate) fn read_counter(message: &Message<'_>, table: &str) -> Option<(String, u64)> {
+    if message.kind != NEW_OBJECT || message.attributes().find(OBJECT_TABLE).and_then(text)? != table {
+        return None;
+    }
+    if u32::from_be_bytes(field(message.attributes().find(OBJECT_TYPE)?, 0)?) != COUNTER {
+        return None;
+    }
+    let name = message.attributes().find(OBJECT_NAME).and_then(text)?;
+    let packets = Attributes(message.attributes().find(OBJECT_DATA)?).find(COUNTER_PACKETS)?;
+    Some((name.to_owned(), u64::from_be_bytes(field(packets, 0)?)))
+}
+
 fn ask(kind: u16, sequence: u32, names: &[(u16, &str)]) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(Head {
@@ -169,11 +198,12 @@ mod tests {
         #[test]
         fn hostile_dumps_never_panic(
             payload in proptest::collection::vec(any::<u8>(), 0..256),
-            kind in prop_oneof![Just(NEW_CHAIN), Just(NEW_SET), Just(NEW_ELEMENTS)],
+            kind in prop_oneof![Just(NEW_CHAIN), Just(NEW_SET), Just(NEW_ELEMENTS), Just(NEW_OBJECT)],
         ) {
             let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
             let _ = read_chain(&message, "t");
             let _ = read_set(&message, "t");
+            let _ = read_counter(&message, "t");
             prop_assert!(read_elements(&message).count() <= payload.len());
         }
     }

@@ -61,7 +61,7 @@ impl<K: Kernel> Writer<K> {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
                     tracing::warn!(%error, "a transaction was not acknowledged; reading the kernel back");
                     unacknowledged += 1;
-                    // What was committed all the same is in the book then, and needs no second transaction.
+                    // What was committed all the same is in the book then, and is renewed at most.
                     if !self.read_back() || unacknowledged > 1 {
                         for admission in waiting {
                             let deadline = admission.deadline;
@@ -260,3 +260,6 @@ fn rejected(plan: &Plan, refusal: &Refusal) -> AdmitError {
         error: refusal.error.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

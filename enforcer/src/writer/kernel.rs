@@ -1,5 +1,6 @@
 //! What the writer needs of the kernel, in our own terms.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -58,6 +59,16 @@ impl NfTables {
             chains: chains.into_iter().collect(),
             sets: sets.into_iter().map(|set| set.name).collect(),
         })
+    }
+
+    /// The packets that each named counter of the table has counted.
+    pub(super) fn counters(&mut self) -> io::Result<BTreeMap<String, u64>> {
+        let table = self.table.as_str();
+        let counters = self.socket.dump(
+            |sequence| tables::ask_objects(table, sequence),
+            |message, found| found.extend(tables::read_counter(message, table)),
+        )?;
+        Ok(counters.into_iter().collect())
     }
 
     /// `None` without a table.

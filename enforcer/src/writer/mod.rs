@@ -49,6 +49,7 @@ use self::thread::{Request, Writer};
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
+use crate::ruleset::{REFUSED_V4, REFUSED_V6};
 
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;
@@ -134,7 +135,11 @@ impl Enforcer {
             .name("nft-writer".to_owned())
             .spawn(move || writer.run(&inbox))
             .map_err(InstallError::Netlink)?;
-        Ok(Self { table: table.into(), shared, queue })
+        Ok(Self {
+            table: table.into(),
+            shared,
+            queue,
+        })
     }
 
     /// Makes the kernel what `desired` says, in one transaction, and returns the new generation. When that is what was installed last and the
@@ -252,10 +257,11 @@ impl Enforcer {
         self.shared.book().live(clock::now())
     }
 
-    /// Packets that our table has refused, IPv4 and IPv6, from its counters. Runs `nft`, so it is for a scrape, not for a
-    /// hot path; `None` when the counters cannot be read, for example before the first installation.
+    /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network namespace of the calling thread. Asks the kernel, so it is for
+    /// a scrape and not for a hot path; `None` when the counters cannot be read, for example before the first installation.
     pub fn refused_packets(&self) -> Option<[u64; 2]> {
-        nft::refused_packets(&self.table)
+        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
+        Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
     }
 
     /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are

@@ -1,23 +1,31 @@
 //! Running `nft`, for what changes rarely.
 
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+
 use nftables::batch::Batch;
-use nftables::helper::{DEFAULT_NFT, NftablesError, apply_ruleset, get_current_ruleset_with_args};
-use nftables::schema::{NfListObject, NfObject, Nftables, Table};
+use nftables::schema::{NfListObject, Nftables, Table};
 use nftables::types::NfFamily;
 
 use super::InstallError;
-use crate::ruleset::{REFUSED_V4, REFUSED_V6};
 
 /// Applies a document as one transaction, in the calling thread's network namespace.
+///
+/// Not by `nftables::helper`, which leaves what nft complains about to our own standard error.
 pub(super) fn apply(document: &Nftables<'_>) -> Result<(), InstallError> {
-    apply_ruleset(document).map_err(|error| match error {
-        NftablesError::NftExecution { inner, .. } => InstallError::NoNft(inner),
-        NftablesError::NftFailed { stderr, .. } if stderr.contains("Operation not permitted") => {
-            InstallError::NoPermission
-        }
-        NftablesError::NftFailed { stderr, .. } => InstallError::Refused(stderr.trim_end().to_owned()),
-        other => InstallError::Refused(other.to_string()),
-    })
+    let text = serde_json::to_string(document).map_err(|error| InstallError::Refused(error.to_string()))?;
+    let output = run(&text).map_err(InstallError::NoNft)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    if complaint.contains("Operation not permitted") {
+        return Err(InstallError::NoPermission);
+    }
+    match complaint.trim() {
+        "" => Err(InstallError::Refused(format!("nft ended with {}", output.status))),
+        complaint => Err(InstallError::Refused(complaint.to_owned())),
+    }
 }
 
 /// Deletes these tables, as far as they exist.
@@ -31,18 +39,6 @@ pub(super) fn delete_tables(tables: &[&str]) -> Result<(), InstallError> {
     apply(&batch.to_nftables())
 }
 
-/// The counters of refused packets, IPv4 and IPv6.
-pub(super) fn refused_packets(table: &str) -> Option<[u64; 2]> {
-    let listing = get_current_ruleset_with_args(DEFAULT_NFT, ["list", "counters", "table", "inet", table]).ok()?;
-    let packets = |counter: &str| {
-        listing.objects.iter().find_map(|object| match object {
-            NfObject::ListObject(NfListObject::Counter(found)) if found.name == counter => found.packets,
-            _ => None,
-        })
-    };
-    Some([packets(REFUSED_V4)?, packets(REFUSED_V6)?].map(|packets| u64::try_from(packets).unwrap_or(u64::MAX)))
-}
-
 /// A table of our family.
 pub(super) fn table_object(table: &str) -> NfListObject<'static> {
     NfListObject::Table(Table {
@@ -50,4 +46,18 @@ pub(super) fn table_object(table: &str) -> NfListObject<'static> {
         name: table.to_owned().into(),
         handle: None,
     })
+}
+
+fn run(text: &str) -> io::Result<Output> {
+    let mut nft = Command::new("nft")
+        .args(["-j", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut input) = nft.stdin.take() {
+        // nft reads everything before it says anything; if it ends before, its status and complaint tell why.
+        let _ = input.write_all(text.as_bytes());
+    }
+    nft.wait_with_output()
 }

@@ -83,6 +83,6 @@ fn tables_of_others_are_left_alone_and_their_drops_stand() {
         "an accept here never overrides a drop there"
     );
     scenario.terminate();
-    scenario.namegate(&["cleanup"]);
+    scenario.cleanup();
     assert_eq!(scenario.nft("list table inet other"), before);
 }

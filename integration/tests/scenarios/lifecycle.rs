@@ -88,9 +88,9 @@ fn cleanup_leaves_the_node_as_it_was() {
         scenario.learn(0, "a.example");
         assert_ne!(scenario.shell(TRACES), before);
         scenario.terminate();
-        scenario.namegate(&["cleanup"]);
+        scenario.cleanup();
         assert_eq!(scenario.shell(TRACES), before, "{mode}");
         assert!(scenario.connect(0, ip("198.51.100.2")).is_connected());
-        scenario.namegate(&["cleanup"]);
+        scenario.cleanup();
     }
 }

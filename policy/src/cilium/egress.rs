@@ -24,10 +24,13 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
     }
     let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(peers::everything(Zone::Anywhere)));
     if let Some(path) = unenforced_condition(rule, side, report) {
-        report.unenforced(&path, match side {
-            Side::Allow => "this condition is not checked yet, so the rule opens nothing",
-            Side::Deny => "this condition is not checked yet, so the rule denies without it",
-        });
+        report.unenforced(
+            &path,
+            match side {
+                Side::Allow => "this condition is not checked yet, so the rule opens nothing",
+                Side::Deny => "this condition is not checked yet, so the rule denies without it",
+            },
+        );
         if side == Side::Allow {
             peers = Peers::Unresolved;
         }
@@ -39,11 +42,18 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
                 "these destinations cannot be listed, so port {} of them is not opened (lookups to unknown servers would pass unobserved); the rule filters the questions to every trusted resolver instead",
                 dns.port
             );
-            report.unenforced(path, reason).suggest("name the resolver's addresses with `toCIDR`, as /32 or /128");
+            report
+                .unenforced(path, reason)
+                .suggest("name the resolver's addresses with `toCIDR`, as /32 or /128");
         }
     }
     let dns = ports.dns.into_iter().map(|(_, dns)| dns).collect();
-    Some(EgressRule { origin: rule.path.clone(), peers, ports: ports.set, dns })
+    Some(EgressRule {
+        origin: rule.path.clone(),
+        peers,
+        ports: ports.set,
+        dns,
+    })
 }
 
 /// The path of a field that narrows the rule in a way that is not enforced.
@@ -57,7 +67,11 @@ fn unenforced_condition(rule: &Node<'_>, side: Side, report: &mut Report<'_>) ->
         Some("disabled") => None,
         Some("required" | "test-always-fail") => Some(node.path),
         Some(_) => {
-            report.error("bad-value", &format!("{}.mode", node.path), "it must be disabled, required or test-always-fail");
+            report.error(
+                "bad-value",
+                &format!("{}.mode", node.path),
+                "it must be disabled, required or test-always-fail",
+            );
             None
         }
         None => Some(node.path),

@@ -19,7 +19,11 @@ pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) ->
     let (name, pattern) = (entry.get("matchName"), entry.get("matchPattern"));
     if both == Both::Refused && name.is_some() && pattern.is_some() {
         report
-            .error("name-and-pattern", &entry.path, "`matchName` and `matchPattern` stand in one entry")
+            .error(
+                "name-and-pattern",
+                &entry.path,
+                "`matchName` and `matchPattern` stand in one entry",
+            )
             .suggest("write two entries");
         return Vec::new();
     }
@@ -28,7 +32,11 @@ pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) ->
         match Pattern::name(text) {
             Ok(pattern) => patterns.push(pattern),
             Err(error) => {
-                let finding = report.error("bad-name", &node.path, format!("{} is not a name: {error}", quoted(text)));
+                let finding = report.error(
+                    "bad-name",
+                    &node.path,
+                    format!("{} is not a name: {error}", quoted(text)),
+                );
                 if text.contains('*') {
                     finding.suggest("write `matchPattern` for a name with stars");
                 }
@@ -39,7 +47,11 @@ pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) ->
         match Pattern::pattern(text) {
             Ok(pattern) => patterns.push(pattern),
             Err(error) => {
-                report.error("bad-pattern", &node.path, format!("{} is not a pattern: {error}", quoted(text)));
+                report.error(
+                    "bad-pattern",
+                    &node.path,
+                    format!("{} is not a pattern: {error}", quoted(text)),
+                );
             }
         }
     }

@@ -12,15 +12,26 @@ use super::names::{self, Both};
 use super::shape::Node;
 
 /// One kind stands in a rule.
-const KINDS: [&str; 8] =
-    ["toFQDNs", "toCIDR", "toCIDRSet", "toEntities", "toEndpoints", "toServices", "toNodes", "toGroups"];
+const KINDS: [&str; 8] = [
+    "toFQDNs",
+    "toCIDR",
+    "toCIDRSet",
+    "toEntities",
+    "toEndpoints",
+    "toServices",
+    "toNodes",
+    "toGroups",
+];
 
 /// How many `except` one `toCIDRSet` entry may have: each may split its prefix 128 times.
 const MAX_EXCEPT: usize = 1000;
 
 /// `None` where the rule has no L3 selector: any destination.
 pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<Peers> {
-    let present: Vec<_> = KINDS.iter().filter_map(|kind| rule.get(kind).map(|node| (*kind, node))).collect();
+    let present: Vec<_> = KINDS
+        .iter()
+        .filter_map(|kind| rule.get(kind).map(|node| (*kind, node)))
+        .collect();
     if present.is_empty() {
         return None;
     }
@@ -32,22 +43,35 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
     };
     if let Some((other, _)) = chosen.next() {
         report
-            .error("two-selectors", &rule.path, format!("`{kind}` and `{other}` stand in one rule"))
+            .error(
+                "two-selectors",
+                &rule.path,
+                format!("`{kind}` and `{other}` stand in one rule"),
+            )
             .suggest("write one rule for each");
         return Some(nothing);
     }
     Some(match kind {
-        "toFQDNs" => {
-            Peers::Names(node.items().flat_map(|entry| names::patterns(&entry, Both::Refused, report)).collect())
-        }
+        "toFQDNs" => Peers::Names(
+            node.items()
+                .flat_map(|entry| names::patterns(&entry, Both::Refused, report))
+                .collect(),
+        ),
         "toCIDR" => Peers::Prefixes(
-            node.items().filter_map(|entry| cidr(&entry, report)).map(|prefix| (Zone::World, prefix)).collect(),
+            node.items()
+                .filter_map(|entry| cidr(&entry, report))
+                .map(|prefix| (Zone::World, prefix))
+                .collect(),
         ),
         "toCIDRSet" => Peers::Prefixes(node.items().flat_map(|entry| cidr_rule(&entry, side, report)).collect()),
         "toEntities" => entities(&node, side, report),
         "toGroups" => {
             report
-                .error("to-groups", &node.path, "`toGroups` needs the API of a cloud provider and is not supported")
+                .error(
+                    "to-groups",
+                    &node.path,
+                    "`toGroups` needs the API of a cloud provider and is not supported",
+                )
                 .suggest("list the group's addresses with `toCIDR`");
             nothing
         }
@@ -74,11 +98,17 @@ fn all_v6() -> IpNet {
 fn unresolved(node: &Node<'_>, side: Side, widened: Zone, report: &mut Report<'_>) -> Peers {
     match side {
         Side::Allow => {
-            report.unenforced(&node.path, "it is not resolved to addresses yet, so the rule opens nothing");
+            report.unenforced(
+                &node.path,
+                "it is not resolved to addresses yet, so the rule opens nothing",
+            );
             Peers::Unresolved
         }
         Side::Deny => {
-            let reason = format!("it is not resolved to addresses yet, so the rule denies {}", in_words(widened));
+            let reason = format!(
+                "it is not resolved to addresses yet, so the rule denies {}",
+                in_words(widened)
+            );
             report.unenforced(&node.path, reason);
             Peers::Prefixes(widened_to(widened))
         }
@@ -118,22 +148,36 @@ fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> Peers {
             "none" | "health" | "init" | "ingress" | "unmanaged" => Vec::new(),
             "remote-node" | "kube-apiserver" => {
                 // The API server often stands outside the cluster.
-                let zone = if entity == "remote-node" { Zone::Cluster } else { Zone::Anywhere };
+                let zone = if entity == "remote-node" {
+                    Zone::Cluster
+                } else {
+                    Zone::Anywhere
+                };
                 match side {
                     Side::Allow => {
                         unresolved = true;
-                        report.unenforced(&entry.path, format!("`{entity}` is not resolved to addresses yet and opens nothing"));
+                        report.unenforced(
+                            &entry.path,
+                            format!("`{entity}` is not resolved to addresses yet and opens nothing"),
+                        );
                         Vec::new()
                     }
                     Side::Deny => {
-                        let reason = format!("`{entity}` is not resolved to addresses yet, so the rule denies {}", in_words(zone));
+                        let reason = format!(
+                            "`{entity}` is not resolved to addresses yet, so the rule denies {}",
+                            in_words(zone)
+                        );
                         report.unenforced(&entry.path, reason);
                         widened_to(zone)
                     }
                 }
             }
             other => {
-                let finding = report.error("unknown-entity", &entry.path, format!("{} is not an entity", quoted(other)));
+                let finding = report.error(
+                    "unknown-entity",
+                    &entry.path,
+                    format!("{} is not an entity", quoted(other)),
+                );
                 if let Some(meant) = closest(other, ENTITIES) {
                     finding.suggest(format!("did you mean `{meant}`?"));
                 }
@@ -142,7 +186,11 @@ fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> Peers {
         };
         prefixes.extend(widened);
     }
-    if prefixes.is_empty() && unresolved { Peers::Unresolved } else { Peers::Prefixes(prefixes) }
+    if prefixes.is_empty() && unresolved {
+        Peers::Unresolved
+    } else {
+        Peers::Prefixes(prefixes)
+    }
 }
 
 const ENTITIES: [&str; 13] = [
@@ -180,8 +228,20 @@ fn prefix(node: &Node<'_>, report: &mut Report<'_>) -> Option<IpNet> {
     };
     if prefix != prefix.trunc() {
         report
-            .warning("host-bits", &node.path, format!("{prefix} has bits set beyond its prefix length and means {}", prefix.trunc()))
-            .suggest(format!("write {}, or {}/{}", prefix.trunc(), prefix.addr(), prefix.max_prefix_len()));
+            .warning(
+                "host-bits",
+                &node.path,
+                format!(
+                    "{prefix} has bits set beyond its prefix length and means {}",
+                    prefix.trunc()
+                ),
+            )
+            .suggest(format!(
+                "write {}, or {}/{}",
+                prefix.trunc(),
+                prefix.addr(),
+                prefix.max_prefix_len()
+            ));
     }
     Some(prefix.trunc())
 }
@@ -191,10 +251,16 @@ fn cidr_rule(entry: &Node<'_>, side: Side, report: &mut Report<'_>) -> Vec<(Zone
     if !entry.value.is_object() {
         return Vec::new();
     }
-    let given: Vec<_> =
-        ["cidr", "cidrGroupRef", "cidrGroupSelector"].iter().filter_map(|field| entry.get(field)).collect();
+    let given: Vec<_> = ["cidr", "cidrGroupRef", "cidrGroupSelector"]
+        .iter()
+        .filter_map(|field| entry.get(field))
+        .collect();
     let [node] = given.as_slice() else {
-        report.error("bad-cidr", &entry.path, "it needs exactly one of `cidr`, `cidrGroupRef` and `cidrGroupSelector`");
+        report.error(
+            "bad-cidr",
+            &entry.path,
+            "it needs exactly one of `cidr`, `cidrGroupRef` and `cidrGroupSelector`",
+        );
         return Vec::new();
     };
     if entry.get("cidr").is_none() {
@@ -202,14 +268,21 @@ fn cidr_rule(entry: &Node<'_>, side: Side, report: &mut Report<'_>) -> Vec<(Zone
             Side::Allow => ("opens nothing", Vec::new()),
             Side::Deny => ("denies every destination outside the cluster", everything(Zone::World)),
         };
-        report.unenforced(&node.path, format!("CIDR groups are not resolved yet, so this entry {effect}"));
+        report.unenforced(
+            &node.path,
+            format!("CIDR groups are not resolved yet, so this entry {effect}"),
+        );
         return prefixes;
     }
-    let Some(whole) = prefix(node, report) else { return Vec::new() };
+    let Some(whole) = prefix(node, report) else {
+        return Vec::new();
+    };
     let except = entry.list("except");
     if except.len() > MAX_EXCEPT {
         let reason = format!("it has {} entries, and at most {MAX_EXCEPT} are read", except.len());
-        report.error("too-many", &format!("{}.except", entry.path), reason).suggest("write several `toCIDRSet` entries");
+        report
+            .error("too-many", &format!("{}.except", entry.path), reason)
+            .suggest("write several `toCIDRSet` entries");
         return Vec::new();
     }
     let mut holes = Vec::new();

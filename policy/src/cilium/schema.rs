@@ -20,8 +20,14 @@ const RULE: Shape = Object(&[
     ("egressDeny", List(&EGRESS_DENY)),
     ("ingress", List(&INGRESS)),
     ("ingressDeny", List(&INGRESS_DENY)),
-    ("enableDefaultDeny", Object(&[("egress", Boolean), ("ingress", Boolean)])),
-    ("labels", List(&Object(&[("key", Text), ("value", Text), ("source", Text)]))),
+    (
+        "enableDefaultDeny",
+        Object(&[("egress", Boolean), ("ingress", Boolean)]),
+    ),
+    (
+        "labels",
+        List(&Object(&[("key", Text), ("value", Text), ("source", Text)])),
+    ),
     ("log", Object(&[("value", Text)])),
     ("description", Text),
 ]);
@@ -83,17 +89,27 @@ const INGRESS_DENY: Shape = Object(&[
 
 const SELECTOR: Shape = Object(&[
     ("matchLabels", Map(&Text)),
-    ("matchExpressions", List(&Object(&[("key", Text), ("operator", Text), ("values", List(&Text))]))),
+    (
+        "matchExpressions",
+        List(&Object(&[("key", Text), ("operator", Text), ("values", List(&Text))])),
+    ),
 ]);
 
 const FQDN: Shape = Object(&[("matchName", Text), ("matchPattern", Text)]);
 
-const CIDR_RULE: Shape =
-    Object(&[("cidr", Text), ("except", List(&Text)), ("cidrGroupRef", Text), ("cidrGroupSelector", SELECTOR)]);
+const CIDR_RULE: Shape = Object(&[
+    ("cidr", Text),
+    ("except", List(&Text)),
+    ("cidrGroupRef", Text),
+    ("cidrGroupSelector", SELECTOR),
+]);
 
 const SERVICE: Shape = Object(&[
     ("k8sService", Object(&[("serviceName", Text), ("namespace", Text)])),
-    ("k8sServiceSelector", Object(&[("selector", SELECTOR), ("namespace", Text)])),
+    (
+        "k8sServiceSelector",
+        Object(&[("selector", SELECTOR), ("namespace", Text)]),
+    ),
 ]);
 
 const GROUP: Shape = Object(&[(
@@ -136,11 +152,24 @@ const HTTP: Shape = Object(&[
     ("method", Text),
     ("host", Text),
     ("headers", List(&Text)),
-    ("headerMatches", List(&Object(&[("mismatch", Text), ("name", Text), ("secret", SECRET), ("value", Text)]))),
+    (
+        "headerMatches",
+        List(&Object(&[
+            ("mismatch", Text),
+            ("name", Text),
+            ("secret", SECRET),
+            ("value", Text),
+        ])),
+    ),
 ]);
 
-const KAFKA: Shape =
-    Object(&[("role", Text), ("apiKey", Text), ("apiVersion", Text), ("clientID", Text), ("topic", Text)]);
+const KAFKA: Shape = Object(&[
+    ("role", Text),
+    ("apiKey", Text),
+    ("apiVersion", Text),
+    ("clientID", Text),
+    ("topic", Text),
+]);
 
 const LISTENER: Shape = Object(&[
     ("envoyConfig", Object(&[("kind", Text), ("name", Text)])),
@@ -148,6 +177,11 @@ const LISTENER: Shape = Object(&[
     ("priority", Integer),
 ]);
 
-const TLS: Shape = Object(&[("secret", SECRET), ("trustedCA", Text), ("certificate", Text), ("privateKey", Text)]);
+const TLS: Shape = Object(&[
+    ("secret", SECRET),
+    ("trustedCA", Text),
+    ("certificate", Text),
+    ("privateKey", Text),
+]);
 
 const SECRET: Shape = Object(&[("name", Text), ("namespace", Text)]);

@@ -44,7 +44,10 @@ const PORTS: [(&str, u16); 37] = [
 /// The port of a service name, in any case.
 pub(super) fn port(name: &str) -> Option<u16> {
     let name = name.to_ascii_lowercase();
-    PORTS.binary_search_by(|(known, _)| (*known).cmp(&name)).ok().map(|at| PORTS[at].1)
+    PORTS
+        .binary_search_by(|(known, _)| (*known).cmp(&name))
+        .ok()
+        .map(|at| PORTS[at].1)
 }
 
 /// Whether a text may name a service (RFC 6335 §5.1).

@@ -34,13 +34,19 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(crate) fn root(value: &'a Value) -> Self {
-        Self { value, path: String::new() }
+        Self {
+            value,
+            path: String::new(),
+        }
     }
 
     /// The field `name`; `None` where it is absent or null, which mean the same in Kubernetes.
     pub(crate) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
-        Some(Node { value, path: self.path_of(name) })
+        Some(Node {
+            value,
+            path: self.path_of(name),
+        })
     }
 
     /// The items under the field `name`; none where it is absent or no list.
@@ -52,13 +58,29 @@ impl<'a> Node<'a> {
     pub(crate) fn items(&self) -> impl Iterator<Item = Node<'a>> + use<'a> {
         let path = self.path.clone();
         let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        items.iter().enumerate().map(move |(index, value)| Node { value, path: format!("{path}[{index}]") })
+        items.iter().enumerate().map(move |(index, value)| Node {
+            value,
+            path: format!("{path}[{index}]"),
+        })
     }
 
     /// The fields, if it is a mapping, null ones left out.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> + '_ {
-        let fields = self.value.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-        fields.map(|(name, value)| (name.as_str(), Node { value, path: self.path_of(name) }))
+        let fields = self
+            .value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| !value.is_null());
+        fields.map(|(name, value)| {
+            (
+                name.as_str(),
+                Node {
+                    value,
+                    path: self.path_of(name),
+                },
+            )
+        })
     }
 
     /// The text under the field `name`.
@@ -72,19 +94,25 @@ impl<'a> Node<'a> {
     }
 
     fn path_of(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        if self.path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.path)
+        }
     }
 }
 
 /// Reports every field that `shape` does not know and every value that it does not allow.
 pub(super) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
     let expected = match (shape, node.value) {
-        (Shape::Any, _)
-        | (Shape::Text | Shape::IntegerOrText, Value::String(_))
-        | (Shape::Boolean, Value::Bool(_)) => return,
+        (Shape::Any, _) | (Shape::Text | Shape::IntegerOrText, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => {
+            return;
+        }
         (Shape::Integer | Shape::IntegerOrText, Value::Number(number)) if number.is_i64() || number.is_u64() => return,
         (Shape::List(shape), Value::Array(_)) => return node.items().for_each(|item| check(&item, shape, report)),
-        (Shape::Map(shape), Value::Object(_)) => return node.fields().for_each(|(_, item)| check(&item, shape, report)),
+        (Shape::Map(shape), Value::Object(_)) => {
+            return node.fields().for_each(|(_, item)| check(&item, shape, report));
+        }
         (Shape::Object(known), Value::Object(_)) => {
             for (name, field) in node.fields() {
                 match known.iter().find(|(known, _)| *known == name) {
@@ -112,7 +140,11 @@ pub(super) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
 }
 
 fn unknown_field(name: &str, field: &Node<'_>, known: &[(&'static str, Shape)], report: &mut Report<'_>) {
-    let finding = report.error("unknown-field", &field.path, format!("there is no field {} here", quoted(name)));
+    let finding = report.error(
+        "unknown-field",
+        &field.path,
+        format!("there is no field {} here", quoted(name)),
+    );
     let names = known.iter().map(|(name, _)| *name);
     match closest(name, names.clone()) {
         Some(meant) => finding.suggest(format!("did you mean `{meant}`?")),

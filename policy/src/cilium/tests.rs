@@ -1,0 +1,267 @@
+mod destinations;
+mod ports;
+mod subjects;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use super::*;
+use crate::document::parse;
+use crate::policy::{DnsRule, EgressRule, Peers, Spec, Zone};
+use crate::ports::{PortRange, PortSet, Protocol};
+
+/// Six lines: the `spec` fields that a test adds begin on line 7.
+const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  namespace: n\nspec:\n";
+/// And with a selector they begin on line 8.
+const SELECTOR: &str = "  endpointSelector: {}\n";
+
+fn read(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
+    let (documents, errors) = parse(text);
+    assert_eq!(errors, []);
+    validate(&documents[0])
+}
+
+/// `code path line` of each finding.
+fn findings(text: &str) -> Vec<String> {
+    let (policy, diagnostics) = read(text);
+    let refused = diagnostics.iter().any(|d| d.severity == crate::Severity::Error);
+    assert_eq!(policy.is_none(), refused, "{diagnostics:?}");
+    diagnostics
+        .iter()
+        .map(|d| format!("{} {} {}", d.code, d.path, d.position.map_or(0, |p| p.line)))
+        .collect()
+}
+
+fn findings_in_egress(rules: &str) -> Vec<String> {
+    findings(&format!("{HEAD}{SELECTOR}  egress:\n{rules}"))
+}
+
+fn spec(fields: &str) -> Spec {
+    let (policy, diagnostics) = read(&format!("{HEAD}{SELECTOR}{fields}"));
+    policy.unwrap_or_else(|| panic!("{diagnostics:?}")).specs.remove(0)
+}
+
+fn rule(rule: &str) -> EgressRule {
+    spec(&format!("  egress:\n{rule}")).allow.remove(0)
+}
+
+fn denial(rule: &str) -> EgressRule {
+    spec(&format!("  egressDeny:\n{rule}")).deny.remove(0)
+}
+
+fn prefixes(zone: Zone, prefixes: &[&str]) -> Peers {
+    Peers::Prefixes(
+        prefixes
+            .iter()
+            .map(|prefix| (zone, prefix.parse::<IpNet>().unwrap()))
+            .collect(),
+    )
+}
+
+fn everything(zone: Zone) -> Peers {
+    prefixes(zone, &["0.0.0.0/0", "::/0"])
+}
+
+fn range(protocol: Protocol, first: u16, last: u16) -> PortRange {
+    PortRange { protocol, first, last }
+}
+
+fn none() -> [&'static str; 0] {
+    []
+}
+
+#[test]
+fn the_policy_that_everybody_writes_filters_questions_and_opens_the_name() {
+    let text = format!(
+        "{HEAD}  endpointSelector:
+    matchLabels:
+      app: web
+  egress:
+  - toEndpoints:
+    - matchLabels:
+        k8s:io.kubernetes.pod.namespace: kube-system
+        k8s-app: kube-dns
+    toPorts:
+    - ports:
+      - port: \"53\"
+        protocol: ANY
+      rules:
+        dns:
+        - matchPattern: \"*.example.com\"
+        - matchName: example.com
+  - toFQDNs:
+    - matchName: example.com
+    - matchPattern: \"*.example.com\"
+    toPorts:
+    - ports:
+      - port: \"443\"
+        protocol: TCP
+"
+    );
+    assert_eq!(findings(&text), ["not-enforced spec.egress[0].toEndpoints 11"]);
+    let policy = read(&text).0.unwrap();
+    let [spec] = policy.specs.as_slice() else {
+        panic!("{policy:?}")
+    };
+    assert!(spec.closes_egress);
+    let [dns, names] = spec.allow.as_slice() else {
+        panic!("{spec:?}")
+    };
+    assert_eq!(dns.peers, Peers::Unresolved);
+    assert!(dns.ports.is_empty(), "lookups are intercepted, the port is not opened");
+    let [DnsRule { port: 53, patterns }] = dns.dns.as_slice() else {
+        panic!("{dns:?}")
+    };
+    assert_eq!(patterns.len(), 2);
+    assert!(matches!(&names.peers, Peers::Names(patterns) if patterns.len() == 2));
+    assert_eq!(names.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
+    assert_eq!(names.origin, "spec.egress[1]");
+}
+
+#[test]
+fn unknown_fields_and_wrong_types_are_all_named_with_what_was_probably_meant() {
+    let text = format!(
+        "{HEAD}{SELECTOR}  egres: []\n  egress:\n  - toFqdns: []\n  - toFQDNs:\n    - matchname: a\n    - matchName: 5\n  - toCIDR: 10.0.0.0/8\n  - toPorts:\n    - ports:\n      - port: 443\n        endPort: '500'\n  ingress:\n  - fromEndpoint: []\nstatuss: 1\n"
+    );
+    assert_eq!(
+        findings(&text),
+        [
+            "unknown-field spec.egres 8",
+            "unknown-field spec.egress[0].toFqdns 10",
+            "unknown-field spec.egress[1].toFQDNs[0].matchname 12",
+            "wrong-type spec.egress[1].toFQDNs[1].matchName 13",
+            "wrong-type spec.egress[2].toCIDR 14",
+            "wrong-type spec.egress[3].toPorts[0].ports[0].port 17",
+            "wrong-type spec.egress[3].toPorts[0].ports[0].endPort 18",
+            "not-enforced spec.ingress 19",
+            "unknown-field spec.ingress[0].fromEndpoint 20",
+            "unknown-field statuss 21",
+        ]
+    );
+    let suggestions: Vec<_> = read(&text).1.into_iter().filter_map(|d| d.suggestion).collect();
+    assert_eq!(
+        suggestions,
+        [
+            "did you mean `egress`?",
+            "did you mean `toFQDNs`?",
+            "did you mean `matchName`?",
+            "write it in quotes: \"5\"",
+            "write `- ` before it",
+            "write it in quotes: \"443\"",
+            "did you mean `fromEndpoints`?",
+            "did you mean `status`?",
+        ]
+    );
+}
+
+#[test]
+fn annotations_are_reported_and_misspelt_ones_named() {
+    let text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n    namegate.io/mode: audit\n    namegate.io/gracee: 5s\n    other.io/x: y\nspec: {endpointSelector: {}}\n";
+    assert_eq!(
+        findings(text),
+        [
+            "not-enforced metadata.annotations.namegate.io/mode 6",
+            "unknown-annotation metadata.annotations.namegate.io/gracee 7",
+        ]
+    );
+}
+
+#[test]
+fn other_kinds_are_no_policies() {
+    let (documents, _) = parse("apiVersion: cilium.io/v2\nkind: CiliumNode\nmetadata: {name: n}\n");
+    assert!(!is_policy(&documents[0]));
+    assert_eq!(validate(&documents[0]).1[0].code, "wrong-kind");
+}
+
+#[test]
+fn findings_are_bounded_and_the_refusal_is_not_lost() {
+    let fields: String = (0..1000).map(|n| format!("  unknown{n}: 1\n")).collect();
+    let (policy, diagnostics) = read(&format!("{HEAD}{SELECTOR}{fields}"));
+    assert!(policy.is_none());
+    assert_eq!(diagnostics.len(), crate::diagnostic::MAX_FINDINGS + 1);
+    assert_eq!(diagnostics.last().unwrap().code, "more-findings");
+}
+
+/// Any JSON under field names that mean something here, so that every reader meets every type.
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let names = [
+        "endpointSelector",
+        "matchLabels",
+        "matchExpressions",
+        "key",
+        "operator",
+        "values",
+        "egress",
+        "egressDeny",
+        "toFQDNs",
+        "matchName",
+        "matchPattern",
+        "toCIDR",
+        "toCIDRSet",
+        "cidr",
+        "except",
+        "toEntities",
+        "toEndpoints",
+        "toPorts",
+        "ports",
+        "port",
+        "endPort",
+        "protocol",
+        "rules",
+        "dns",
+        "http",
+        "icmps",
+        "authentication",
+        "mode",
+        "specs",
+        "x",
+    ];
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        prop::sample::select(vec![
+            "",
+            "*",
+            "a.example",
+            "10.0.0.0/8",
+            "::/0",
+            "53",
+            "ANY",
+            "In",
+            "world",
+            "\u{0}",
+            "ä"
+        ])
+        .prop_map(Into::into),
+    ];
+    leaf.prop_recursive(8, 64, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map(prop::sample::select(names.to_vec()), inner, 0..5).prop_map(|fields| {
+                serde_json::Value::Object(
+                    fields
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                )
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn validation_and_lint_never_panic_and_refuse_exactly_by_errors(spec in json(), rule in json()) {
+        for spec in [spec, serde_json::json!({"endpointSelector": {}, "egress": [rule.clone()], "egressDeny": [rule]})] {
+            let document = Document::from_value(serde_json::json!({
+                "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "spec": spec,
+            })).unwrap();
+            let (policy, diagnostics) = validate(&document);
+            prop_assert_eq!(policy.is_none(), diagnostics.iter().any(|d| d.severity == crate::Severity::Error));
+            if let Some(policy) = policy {
+                let _ = crate::lint::lint(&document, &policy);
+            }
+        }
+    }
+}

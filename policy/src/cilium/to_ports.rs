@@ -42,21 +42,31 @@ pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut R
     if let Some(icmps) = rule.get("icmps").filter(|node| !node.is_empty_list()) {
         if !entries.is_empty() {
             report
-                .error("icmps-with-ports", &icmps.path, "`icmps` and `toPorts` stand in one rule")
+                .error(
+                    "icmps-with-ports",
+                    &icmps.path,
+                    "`icmps` and `toPorts` stand in one rule",
+                )
                 .suggest("write one rule for each");
         }
         let set = match side {
             Side::Allow => PortSet::Ranges(Vec::new()),
             Side::Deny => PortSet::All,
         };
-        report.unenforced(&icmps.path, match side {
-            Side::Allow => "ICMP types are not told apart yet, so the rule opens nothing",
-            Side::Deny => "ICMP types are not told apart yet, so the rule denies every port and protocol",
-        });
+        report.unenforced(
+            &icmps.path,
+            match side {
+                Side::Allow => "ICMP types are not told apart yet, so the rule opens nothing",
+                Side::Deny => "ICMP types are not told apart yet, so the rule denies every port and protocol",
+            },
+        );
         return Ports { set, dns: Vec::new() };
     }
     if entries.is_empty() {
-        return Ports { set: PortSet::All, dns: Vec::new() };
+        return Ports {
+            set: PortSet::All,
+            dns: Vec::new(),
+        };
     }
     let mut ranges = Vec::new();
     let mut everything = false;
@@ -67,7 +77,11 @@ pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut R
             Opened::Everything => everything = true,
         }
     }
-    let set = if everything { PortSet::All } else { PortSet::from_ranges(ranges) };
+    let set = if everything {
+        PortSet::All
+    } else {
+        PortSet::from_ranges(ranges)
+    };
     Ports { set, dns }
 }
 
@@ -85,7 +99,9 @@ fn read_entry(
     let ports = entry.list("ports");
     if ports.len() > MAX_PORTS {
         let reason = format!("it has {} ports, and at most {MAX_PORTS} are allowed", ports.len());
-        report.error("too-many", &format!("{}.ports", entry.path), reason).suggest("write several `toPorts` entries, or `endPort`");
+        report
+            .error("too-many", &format!("{}.ports", entry.path), reason)
+            .suggest("write several `toPorts` entries, or `endPort`");
         return nothing;
     }
     let inspected = inspection(entry, report);
@@ -125,10 +141,17 @@ fn inspection(entry: &Node<'_>, report: &mut Report<'_>) -> bool {
         .filter(|node| !node.is_empty_list())
         .collect();
     if let Some(rules) = entry.get("rules") {
-        let l7: Vec<_> = ["http", "kafka", "l7proto"].iter().filter_map(|field| rules.get(field)).collect();
+        let l7: Vec<_> = ["http", "kafka", "l7proto"]
+            .iter()
+            .filter_map(|field| rules.get(field))
+            .collect();
         if l7.len() + usize::from(rules.get("dns").is_some()) > 1 {
             report
-                .error("two-l7-kinds", &rules.path, "rules of several protocols stand in one entry")
+                .error(
+                    "two-l7-kinds",
+                    &rules.path,
+                    "rules of several protocols stand in one entry",
+                )
                 .suggest("write one `toPorts` entry for each");
         }
         if rules.get("l7").is_some() && rules.get("l7proto").is_none() {
@@ -137,7 +160,10 @@ fn inspection(entry: &Node<'_>, report: &mut Report<'_>) -> bool {
         found.extend(l7);
     }
     for node in &found {
-        report.unenforced(&node.path, "connections are not looked into yet, so these ports are not opened by this rule");
+        report.unenforced(
+            &node.path,
+            "connections are not looked into yet, so these ports are not opened by this rule",
+        );
     }
     !found.is_empty()
 }
@@ -149,7 +175,10 @@ fn read_dns(
     dns: &mut Vec<(String, DnsRule)>,
     report: &mut Report<'_>,
 ) {
-    let patterns: Vec<_> = node.items().flat_map(|entry| names::patterns(&entry, Both::Allowed, report)).collect();
+    let patterns: Vec<_> = node
+        .items()
+        .flat_map(|entry| names::patterns(&entry, Both::Allowed, report))
+        .collect();
     if ports.is_empty() {
         report
             .error("bad-dns-port", &entry.path, "a DNS rule needs an explicit port")
@@ -173,12 +202,22 @@ fn read_dns(
         };
         if end_port(port, report).is_some_and(|end| end > number) {
             report
-                .error("bad-dns-port", &format!("{}.endPort", port.path), "a DNS rule takes no range of ports")
+                .error(
+                    "bad-dns-port",
+                    &format!("{}.endPort", port.path),
+                    "a DNS rule takes no range of ports",
+                )
                 .suggest("list the ports one by one");
         }
         // The same port for UDP and for TCP is one resolver.
         if !dns[first..].iter().any(|(_, rule)| rule.port == number) {
-            dns.push((node.path.clone(), DnsRule { port: number, patterns: patterns.clone() }));
+            dns.push((
+                node.path.clone(),
+                DnsRule {
+                    port: number,
+                    patterns: patterns.clone(),
+                },
+            ));
         }
     }
 }
@@ -197,7 +236,10 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
                 Side::Allow => "the rule does not open it",
                 Side::Deny => "the rule denies every port and protocol",
             };
-            report.unenforced(&format!("{}.protocol", port.path), format!("this protocol is not enforced yet: {effect}"));
+            report.unenforced(
+                &format!("{}.protocol", port.path),
+                format!("this protocol is not enforced yet: {effect}"),
+            );
             return match side {
                 Side::Allow => nothing,
                 Side::Deny => Opened::Everything,
@@ -207,7 +249,16 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
         None => return nothing,
     };
     let over = |first, last| {
-        Opened::These(protocols.iter().map(|protocol| PortRange { protocol: *protocol, first, last }).collect())
+        Opened::These(
+            protocols
+                .iter()
+                .map(|protocol| PortRange {
+                    protocol: *protocol,
+                    first,
+                    last,
+                })
+                .collect(),
+        )
     };
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let Ok(first) = text.parse::<u16>() else {
@@ -226,12 +277,22 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
     }
     if !service_names::is_valid(text) {
         report
-            .error("bad-port", &path, format!("{} is neither a port number nor the name of a port", quoted(text)))
+            .error(
+                "bad-port",
+                &path,
+                format!("{} is neither a port number nor the name of a port", quoted(text)),
+            )
             .suggest("write a number from 0 to 65535 in quotes");
         return nothing;
     }
     if end.is_some() {
-        report.error("bad-port", &format!("{}.endPort", port.path), "a named port has no range").suggest("write the number");
+        report
+            .error(
+                "bad-port",
+                &format!("{}.endPort", port.path),
+                "a named port has no range",
+            )
+            .suggest("write the number");
         return nothing;
     }
     let reason = match (names, service_names::port(text)) {
@@ -239,16 +300,23 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
         (PortNames::Iana, Some(number)) => return over(number, number),
         (PortNames::Iana, None) => format!("no port named {} is known", quoted(text)),
         (PortNames::Containers, _) => {
-            format!("{} may name a container's port, which is not resolved yet", quoted(text))
+            format!(
+                "{} may name a container's port, which is not resolved yet",
+                quoted(text)
+            )
         }
     };
     match side {
         Side::Allow => {
-            report.unenforced(&path, format!("{reason}; the rule does not open it")).suggest("write the number");
+            report
+                .unenforced(&path, format!("{reason}; the rule does not open it"))
+                .suggest("write the number");
             nothing
         }
         Side::Deny => {
-            report.unenforced(&path, format!("{reason}; the rule denies every port")).suggest("write the number");
+            report
+                .unenforced(&path, format!("{reason}; the rule denies every port"))
+                .suggest("write the number");
             over(0, u16::MAX)
         }
     }
@@ -296,6 +364,8 @@ fn end_port(port: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
 fn missing_port(port: &Node<'_>, report: &mut Report<'_>) {
     // A `port` of the wrong type was reported with its shape.
     if port.value.is_object() && port.get("port").is_none() {
-        report.error("missing-field", &port.path, "`port` is required").suggest("write \"0\" for every port");
+        report
+            .error("missing-field", &port.path, "`port` is required")
+            .suggest("write \"0\" for every port");
     }
 }

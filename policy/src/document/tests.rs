@@ -109,6 +109,14 @@ fn aliases_stand_for_what_they_point_to() {
 }
 
 #[test]
+fn findings_about_one_text_are_bounded_and_its_good_documents_all_survive() {
+    let (documents, diagnostics) = parse(&format!("{}{POD}", "- 1\n---\n".repeat(1000)));
+    assert_eq!(documents.len(), 1);
+    assert_eq!(diagnostics.len(), MAX_FINDINGS + 1);
+    assert_eq!(diagnostics.last().unwrap().reason, "800 more findings are not shown");
+}
+
+#[test]
 fn depth_and_length_are_limited() {
     let (_, diagnostics) = parse(&format!("a: {}", "[".repeat(100)));
     assert_eq!(diagnostics[0].code, "too-deep");

@@ -24,7 +24,7 @@ enum Below {
     Nothing,
     Items(Vec<Spots>),
     /// By key: where the key stood, and the value.
-    Fields(Box<BTreeMap<String, (Spot, Spots)>>),
+    Fields(BTreeMap<String, (Spot, Spots)>),
 }
 
 impl Spot {
@@ -63,7 +63,7 @@ impl Spots {
     pub(super) fn fields(at: Spot, fields: BTreeMap<String, (Spot, Spots)>) -> Self {
         Self {
             at,
-            below: Below::Fields(Box::new(fields)),
+            below: Below::Fields(fields),
         }
     }
 

@@ -9,9 +9,14 @@ fn findings(text: &str) -> Vec<String> {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
     let (policy, diagnostics) = cilium::validate(&documents[0]);
-    let Some(policy) = policy else { panic!("{diagnostics:?}") };
+    let Some(policy) = policy else {
+        panic!("{diagnostics:?}")
+    };
     let found = lint(&documents[0], &policy);
-    assert!(found.iter().all(|d| d.suggestion.is_some() && d.position.is_some()), "{found:?}");
+    assert!(
+        found.iter().all(|d| d.suggestion.is_some() && d.position.is_some()),
+        "{found:?}"
+    );
     found.iter().map(|d| format!("{} {}", d.code, d.path)).collect()
 }
 
@@ -43,13 +48,17 @@ fn entries_that_match_nothing_are_found_in_selectors_and_dns_rules() {
 
 #[test]
 fn a_star_without_its_apex_is_found_unless_another_entry_matches_the_apex() {
-    let found = in_spec("  egress:\n  - toFQDNs:\n    - matchPattern: '*.example.com'\n    - matchPattern: '**.example.org'\n    - matchPattern: '*.net'\n  - toFQDNs:\n    - matchName: example.org\n");
+    let found = in_spec(
+        "  egress:\n  - toFQDNs:\n    - matchPattern: '*.example.com'\n    - matchPattern: '**.example.org'\n    - matchPattern: '*.net'\n  - toFQDNs:\n    - matchName: example.org\n",
+    );
     assert_eq!(found, ["pattern-without-apex spec.egress[0].toFQDNs[0].matchPattern"]);
 }
 
 #[test]
 fn double_stars_that_mean_a_single_star_are_found() {
-    let found = in_spec("  egress:\n  - toFQDNs:\n    - matchPattern: 'a.**.example.com'\n    - matchPattern: '**example.com'\n    - matchPattern: '***.com'\n    - matchPattern: 'a*b*.example.com'\n");
+    let found = in_spec(
+        "  egress:\n  - toFQDNs:\n    - matchPattern: 'a.**.example.com'\n    - matchPattern: '**example.com'\n    - matchPattern: '***.com'\n    - matchPattern: 'a*b*.example.com'\n",
+    );
     assert_eq!(
         found,
         [
@@ -78,19 +87,25 @@ fn a_name_that_the_dns_rules_hide_is_found() {
 
 #[test]
 fn a_name_that_is_allowed_and_denied_is_found_and_an_exception_is_not() {
-    let found = in_spec("  egress:\n  - toFQDNs:\n    - matchName: example.com\n    - matchPattern: '*.example.com'\n    - matchName: a.example.org\n  egressDeny:\n  - toFQDNs:\n    - matchName: bad.example.com\n    - matchPattern: '*.example.org'\n");
+    let found = in_spec(
+        "  egress:\n  - toFQDNs:\n    - matchName: example.com\n    - matchPattern: '*.example.com'\n    - matchName: a.example.org\n  egressDeny:\n  - toFQDNs:\n    - matchName: bad.example.com\n    - matchPattern: '*.example.org'\n",
+    );
     assert_eq!(found, ["deny-meets-allow spec.egress[0].toFQDNs[2].matchName"]);
 }
 
 #[test]
 fn rules_without_effect_are_found() {
-    assert_eq!(in_spec("  egress: []\n  ingress: []\n"), ["empty-rule-list spec.egress"]);
+    assert_eq!(
+        in_spec("  egress: []\n  ingress: []\n"),
+        ["empty-rule-list spec.egress"]
+    );
     assert_eq!(in_spec("  egressDeny: [{}]\n"), ["empty-deny-rule spec.egressDeny[0]"]);
 }
 
 #[test]
 fn selectors_of_every_name_and_of_the_clusters_own_names_are_found() {
-    let found = in_spec("  egress:\n  - toFQDNs:\n    - matchPattern: '*'\n    - matchName: web.default.svc.cluster.local\n");
+    let found =
+        in_spec("  egress:\n  - toFQDNs:\n    - matchPattern: '*'\n    - matchName: web.default.svc.cluster.local\n");
     assert_eq!(
         found,
         [
@@ -105,7 +120,13 @@ fn a_clusterwide_policy_over_every_pod_is_found() {
     let head = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n";
     let found = findings(&format!("{head}  endpointSelector: {{}}\n  egress: [{{}}]\n"));
     assert_eq!(found, ["selector-selects-all spec.endpointSelector"]);
-    let some = findings(&format!("{head}  endpointSelector: {{matchLabels: {{app: a}}}}\n  egress: [{{}}]\n"));
+    let some = findings(&format!(
+        "{head}  endpointSelector: {{matchLabels: {{app: a}}}}\n  egress: [{{}}]\n"
+    ));
     assert_eq!(some, [] as [&str; 0]);
-    assert_eq!(in_spec("  egress: [{}]\n"), [] as [&str; 0], "all of one namespace is how a namespace is closed");
+    assert_eq!(
+        in_spec("  egress: [{}]\n"),
+        [] as [&str; 0],
+        "all of one namespace is how a namespace is closed"
+    );
 }

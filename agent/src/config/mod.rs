@@ -1,8 +1,16 @@
 //! What the agent was told: flags over the config file over defaults.
+//!
+//! - [`options`]: the flags; what clap reads.
+//! - [`file`]: the config file, which is the same flags in YAML.
+//! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its bounds.
+
+pub mod file;
+pub mod options;
+pub mod resolve;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dns_proxy::gate::Rcode;
@@ -11,6 +19,14 @@ use fqdn_cache::{LeaseTerms, Limits};
 use ipnet::IpNet;
 use policy::Name;
 use policy::question::QuestionMode;
+use thiserror::Error;
+
+pub use file::FileError;
+pub use options::Options;
+pub use resolve::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
+
+/// The ledger's snapshot in `--state-dir`.
+pub const LEDGER_FILE: &str = "ledger.json";
 
 /// Everything that the agent's behaviour depends on, resolved and checked.
 #[derive(Debug, Clone)]
@@ -57,6 +73,25 @@ pub struct Settings {
     pub cluster_dns: Vec<(String, String)>,
     /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
     pub commit_deadline: Duration,
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The config file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A value, wherever it came from.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+}
+
+/// Lays the flags over the config file.
+pub fn merge(flags: Options, config: Option<&Path>) -> Result<Options, FileError> {
+    Ok(match config {
+        Some(path) => flags.over(file::read(path)?),
+        None => flags,
+    })
 }
 
 /// Which names of an answer policies are matched against (`dns.match`).

@@ -1,0 +1,201 @@
+//! `namegate agent`: the agent itself, until it is told to stop.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::app::{Agent, StartError};
+use crate::cli::{self, Outcome};
+use crate::config::{self, ConfigError, Host, Options, Settings};
+use crate::objects::directory::DirectorySource;
+
+/// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
+///
+/// Needs root (CAP_NET_ADMIN and the ports it listens on) and the program `nft`. On SIGTERM or SIGINT it ends; the
+/// ruleset stays in force (see `namegate cleanup`). Every option may stand in the file of --config under the same name without
+/// the dashes, as in `fail-mode: closed`; lists as YAML lists. What the command line says wins.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Durations are written as in 30s, 5m, 1h30m.
+
+Examples:
+  namegate agent --objects /etc/namegate/objects
+  namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
+  namegate agent --config /etc/namegate/agent.yaml --fail-mode closed")]
+pub struct Args {
+    /// Config file in YAML, with the options below as keys
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Why the agent does not run.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// What it was told.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No source of objects.
+    #[error(
+        "it is not said where objects come from; name a directory of YAML files with --objects DIR \
+         (watching the Kubernetes API comes later)"
+    )]
+    NoObjects,
+    /// The directory is checked before the kernel is touched.
+    #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
+    Objects {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The process itself.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> cli::Result {
+    let (settings, source) = prepare(args, &Host::read())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("namegate")
+        .build()
+        .map_err(AgentError::Runtime)?;
+    runtime.block_on(serve(settings, source))?;
+    Ok(Outcome::Positive)
+}
+
+fn prepare(args: Args, host: &Host) -> Result<(Settings, DirectorySource), AgentError> {
+    let Args { config, options } = args;
+    let options = config::merge(options, config.as_deref()).map_err(ConfigError::from)?;
+    let directory = options.objects.clone().ok_or(AgentError::NoObjects)?;
+    let settings = config::resolve::resolve(options, host).map_err(ConfigError::from)?;
+    std::fs::read_dir(&directory).map_err(|error| AgentError::Objects {
+        directory: directory.clone(),
+        error,
+    })?;
+    Ok((settings, DirectorySource { directory }))
+}
+
+async fn serve(settings: Settings, source: DirectorySource) -> Result<(), AgentError> {
+    // Caught before anything is touched, so that no signal finds a half-made state.
+    let mut stop = Stop::new().map_err(AgentError::Runtime)?;
+    info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
+    let agent = Agent::start(settings, source).await?;
+    let told = tokio::select! {
+        ready = agent.ready() => {
+            ready?;
+            info!("ready");
+            tokio::select! {
+                told = stop.told() => told,
+                error = agent.source_ended() => return Err(error.into()),
+            }
+        }
+        told = stop.told() => told,
+    };
+    info!("{told}: stopping; the ruleset stays in force");
+    tokio::select! {
+        () = agent.stop() => info!("stopped"),
+        again = stop.told() => warn!("{again} again: leaving at once"),
+    }
+    Ok(())
+}
+
+/// The signals that end the agent.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one, by name.
+    async fn told(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn prepared(line: &[&str]) -> Result<(Settings, DirectorySource), String> {
+        let host = Host {
+            name: "node-1".into(),
+            resolv_conf: Ok("nameserver 192.0.2.53".into()),
+        };
+        let args = Line::try_parse_from([&["agent"], line].concat())
+            .map_err(|error| error.to_string())?
+            .args;
+        prepare(args, &host).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let dir = TempDir::new().unwrap();
+        let objects = dir.path().to_str().unwrap();
+        let file = dir.path().join("agent.yaml");
+        fs::write(
+            &file,
+            format!("objects: {objects}\ntable: from_file\nnode: from-file\ngrace: 5s\n"),
+        )
+        .unwrap();
+        let line = [
+            "--config",
+            file.to_str().unwrap(),
+            "--table",
+            "from_line",
+            "--grace",
+            "1m",
+        ];
+        let (settings, source) = prepared(&line).unwrap();
+        assert_eq!(source.directory, dir.path());
+        assert_eq!(settings.table, "from_line");
+        assert_eq!(settings.node, "from-file");
+        assert_eq!(settings.lease.grace.as_secs(), 60);
+        assert_eq!(settings.lease.max_ttl.as_secs(), 86_400);
+    }
+
+    #[test]
+    fn without_objects_it_says_how_to_name_them() {
+        assert!(prepared(&[]).unwrap_err().contains("--objects DIR"));
+        assert!(
+            prepared(&["--objects", "/nonexistent/objects"])
+                .unwrap_err()
+                .contains("/nonexistent/objects")
+        );
+        assert!(
+            prepared(&["--config", "/nonexistent/agent.yaml"])
+                .unwrap_err()
+                .contains("--config")
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! `namegate cleanup`: takes away what an agent leaves behind on purpose.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::api::{self, Client, ClientError};
+use crate::cli::{self, Outcome};
+use crate::config::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, LEDGER_FILE};
+
+use super::ask;
+
+/// Removes the ruleset and files that an agent has left: enforcement ends
+///
+/// An agent that stops leaves its ruleset in force, so that nothing opens while it is replaced. This removes it, with the
+/// addresses and routes made for interception. It can be repeated.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  systemctl stop namegate && namegate cleanup")]
+pub struct Args {
+    /// The agent's --table
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE)]
+    table: String,
+    /// The agent's --state-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    state_dir: PathBuf,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// Why it did not clean up.
+#[derive(Debug, Error)]
+pub enum CleanupError {
+    /// An agent would put everything back.
+    #[error("an agent is running (process {0}); stop it first")]
+    Running(u32),
+    /// The kernel's part.
+    #[error("cannot remove the table {table}: {error}")]
+    Table {
+        /// Which.
+        table: String,
+        /// Why.
+        error: enforcer::InstallError,
+    },
+    /// A file.
+    #[error("cannot remove {}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> cli::Result {
+    match ask(Client::new(&args.run_dir).status())? {
+        Ok(status) => return Err(CleanupError::Running(status.pid).into()),
+        Err(ClientError::NoAgent { .. }) => {}
+        // Somebody listens there, or we may not know: not a state to clean up in.
+        Err(error) => return Err(error.into()),
+    }
+    enforcer::writer::clean_up(&args.table).map_err(|error| CleanupError::Table {
+        table: args.table.clone(),
+        error,
+    })?;
+    let mut text = format!("table inet {} is not in the kernel any more\n", args.table);
+    for path in remove_files(&args.run_dir, &args.state_dir)? {
+        text += &format!("{} is removed\n", path.display());
+    }
+    cli::print(&text)?;
+    Ok(Outcome::Positive)
+}
+
+/// Removes our own files, and the directories if nothing else is in them. Returns what was there.
+fn remove_files(run_dir: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
+    let mut removed = Vec::new();
+    for file in [run_dir.join(api::SOCKET), state_dir.join(LEDGER_FILE)] {
+        if done(&file, fs::remove_file(&file))? {
+            removed.push(file);
+        }
+    }
+    for directory in [run_dir, state_dir] {
+        if done(directory, fs::remove_dir(directory))? {
+            removed.push(directory.to_owned());
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether something was removed; what is missing, or holds other people's files, is left in peace.
+fn done(path: &Path, result: io::Result<()>) -> Result<bool, CleanupError> {
+    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty | NotADirectory) => Ok(false),
+        Err(error) => Err(CleanupError::File {
+            path: path.to_owned(),
+            error,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn it_removes_its_own_files_and_says_so_once() {
+        let dir = TempDir::new().unwrap();
+        let (run_dir, state_dir) = (dir.path().join("run"), dir.path().join("state"));
+        fs::create_dir(&run_dir).unwrap();
+        fs::create_dir(&state_dir).unwrap();
+        fs::write(run_dir.join(api::SOCKET), "").unwrap();
+        fs::write(state_dir.join(LEDGER_FILE), "").unwrap();
+        fs::write(state_dir.join("other"), "").unwrap();
+        let removed = remove_files(&run_dir, &state_dir).unwrap();
+        assert_eq!(
+            removed,
+            [run_dir.join(api::SOCKET), state_dir.join(LEDGER_FILE), run_dir.clone()]
+        );
+        assert!(state_dir.join("other").exists());
+        assert_eq!(remove_files(&run_dir, &state_dir).unwrap(), [] as [PathBuf; 0]);
+    }
+}

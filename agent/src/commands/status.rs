@@ -1,0 +1,184 @@
+//! `namegate status`: the state of the running agent.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::api::Client;
+use crate::cli::{self, Outcome};
+use crate::config::DEFAULT_RUN_DIR;
+use crate::inspect::{ReportRow, Status};
+
+use super::table::{list, table};
+use super::{Output, ask, to_json};
+
+/// Shows the running agent: is it ready, what does it govern, what was found in the policies
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 1 when the agent is not ready.
+
+Examples:
+  namegate status
+  namegate status -o json | jq '.endpoints[] | select(.egress == \"unselected\")'")]
+pub struct Args {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> cli::Result {
+    let status = ask(Client::new(&args.run_dir).status())??;
+    let text = match args.output {
+        Output::Json => to_json(&status)?,
+        Output::Table => render(&status),
+    };
+    cli::print(&text)?;
+    Ok(match status.ready {
+        true => Outcome::Positive,
+        false => Outcome::Negative,
+    })
+}
+
+fn render(status: &Status) -> String {
+    let mut text = overview(status);
+    text += "\n";
+    text += &endpoints(status);
+    text += "\n";
+    text += &reports(status);
+    text
+}
+
+fn overview(status: &Status) -> String {
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let ready = match (status.ready, &status.not_ready_because) {
+        (true, _) => "yes".into(),
+        (false, Some(missing)) => format!("NO: {missing}"),
+        (false, None) => "NO".into(),
+    };
+    let interception = format!("{}, fail-mode {}", status.interception, status.fail_mode);
+    let learned = format!(
+        "{} names, {} addresses; {} elements in the kernel",
+        status.names, status.addresses, status.elements
+    );
+    let mut lines = vec![
+        (
+            "Agent",
+            format!("{}, process {}, up {uptime}", status.version, status.pid),
+        ),
+        ("Node", status.node.clone()),
+        ("Ready", ready),
+        ("Interception", interception),
+        ("Resolvers", list(&status.resolvers)),
+        ("Listening", list(&status.listening)),
+        ("Learned", learned),
+    ];
+    if let Some(error) = &status.install_error {
+        lines.push(("RULES", format!("NOT INSTALLED: {error}")));
+    }
+    lines.into_iter().fold(String::new(), |mut text, (title, value)| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
+        text
+    })
+}
+
+fn endpoints(status: &Status) -> String {
+    if status.endpoints.is_empty() {
+        return "No endpoint is local: no Pod with an address was read for this node.\n".into();
+    }
+    table(
+        ["ENDPOINT", "ADDRESSES", "EGRESS", "PROGRAM", "POLICIES"],
+        status.endpoints.iter().map(|row| {
+            [
+                row.endpoint.clone(),
+                list(&row.addresses),
+                row.egress.clone(),
+                row.program.clone().unwrap_or_else(|| "-".into()),
+                list(&row.policies),
+            ]
+        }),
+    )
+}
+
+/// Policies, and whatever else is not simply accepted; then what was found.
+fn reports(status: &Status) -> String {
+    let worth_showing = |it: &&ReportRow| {
+        let kind = it.object.split(' ').next().unwrap_or_default();
+        kind.ends_with("Policy") || it.state != "accepted" || !it.findings.is_empty()
+    };
+    let rows: Vec<&ReportRow> = status.reports.iter().filter(worth_showing).collect();
+    if rows.is_empty() {
+        return "No policy was read.\n".into();
+    }
+    let mut text = table(
+        ["OBJECT", "STATE", "FINDINGS", "FILE"],
+        rows.iter().map(|row| {
+            [
+                match row.object.is_empty() {
+                    true => "(the file)".into(),
+                    false => row.object.clone(),
+                },
+                row.state.clone(),
+                row.findings.len().to_string(),
+                row.file.clone().unwrap_or_else(|| "-".into()),
+            ]
+        }),
+    );
+    let findings: Vec<&str> = rows.iter().flat_map(|row| &row.findings).map(String::as_str).collect();
+    if !findings.is_empty() {
+        text += "\n";
+        text += &findings.join("\n");
+        text += "\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::Inspect;
+    use crate::inspect::fake::Fake;
+
+    #[test]
+    fn it_shows_readiness_endpoints_and_policies_with_findings() {
+        assert_eq!(
+            render(&Fake::ready().status()),
+            "Agent:        0.0.0, process 7, up 1h 2m 5s\n\
+             Node:         node-1\n\
+             Ready:        yes\n\
+             Interception: dnat, fail-mode open\n\
+             Resolvers:    192.0.2.53:53\n\
+             Listening:    -\n\
+             Learned:      2 names, 2 addresses; 3 elements in the kernel\n\
+             \n\
+             ENDPOINT   ADDRESSES   EGRESS         PROGRAM   POLICIES\n\
+             shop/api   10.0.0.2    default-deny   1f        shop/api\n\
+             \n\
+             OBJECT                         STATE     FINDINGS   FILE\n\
+             CiliumNetworkPolicy shop/api   partial   1          a.yaml\n\
+             \n\
+             a.yaml:9:3: not enforced: spec.ingress: it is not\n"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_empty_tables_are_sentences() {
+        let mut status = Fake::not_ready("no listener").status();
+        status.endpoints.clear();
+        status.reports.clear();
+        status.install_error = Some("set full".into());
+        let text = render(&status);
+        for part in [
+            "NO: no listener",
+            "NOT INSTALLED: set full",
+            "No endpoint is local",
+            "No policy was read",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Tables as kubectl prints them: upper-case headers, columns of spaces, no lines.
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+
+/// Lays out rows under headers. Never wraps or cuts a cell, so that lines can be searched and cut by tools.
+pub(super) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .force_no_tty()
+        .set_header(headers);
+    for row in rows {
+        table.add_row(row.map(printable));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    table.trim_fmt() + "\n"
+}
+
+/// Several values in one cell.
+pub(super) fn list(values: impl IntoIterator<Item = impl ToString>) -> String {
+    let values: Vec<String> = values.into_iter().map(|it| it.to_string()).collect();
+    match values.is_empty() {
+        true => "-".into(),
+        false => values.join(","),
+    }
+}
+
+/// What policies and answers say goes to a terminal: control characters must not reach it.
+fn printable(cell: String) -> String {
+    match cell.chars().any(char::is_control) {
+        true => cell.escape_debug().to_string(),
+        false => cell,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_spaces_only() {
+        let text = table(
+            ["NAME", "ADDRESS"],
+            [["a.example".into(), "192.0.2.1".into()], ["b".into(), list(["x", "y"])]],
+        );
+        assert_eq!(
+            text,
+            "NAME        ADDRESS\n\
+             a.example   192.0.2.1\n\
+             b           x,y\n"
+        );
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let text = table(["NAME"], [["\u{1b}[2J".to_owned()]]);
+        assert_eq!(text, "NAME\n\\u{1b}[2J\n");
+    }
+
+    #[test]
+    fn an_empty_list_is_a_dash() {
+        assert_eq!(list(Vec::<String>::new()), "-");
+    }
+}

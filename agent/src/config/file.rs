@@ -1,0 +1,348 @@
+//! The config file: a YAML mapping whose keys are the flags of `namegate agent`, without the dashes.
+//!
+//! ```yaml
+//! objects: /etc/namegate/objects
+//! upstream: [192.0.2.53, 192.0.2.54]
+//! fail-mode: closed
+//! grace: 1m
+//! ```
+//!
+//! Each entry is given to the parser of the command line, so that there is one reader of names and values, and a new flag
+//! is a key of the file at once.
+
+use std::error::Error as _;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Command, FromArgMatches};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use thiserror::Error;
+
+use super::Options;
+
+/// Why a config file cannot be used.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// It cannot be opened.
+    #[error("cannot read the config file {}: {error}; check the path given to --config", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is not YAML, or not a mapping of options.
+    #[error("the config file {} is not a YAML mapping of options to values: {reason}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// What the YAML reader says.
+        reason: String,
+    },
+    /// A key is no option.
+    #[error("{}:{line}: there is no option `{key}`; {}", path.display(), match suggestion {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "`namegate agent --help` lists them, and the file writes them without the dashes".into(),
+    })]
+    UnknownKey {
+        /// Which file.
+        path: PathBuf,
+        /// One-based line of its value.
+        line: u64,
+        /// The key.
+        key: String,
+        /// An option of a similar name.
+        suggestion: Option<String>,
+    },
+    /// A value is not one of its option.
+    #[error("{}:{line}: `{key}`: {reason}", path.display())]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// One-based line of the value.
+        line: u64,
+        /// The option.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Reads a config file.
+pub fn read(path: &Path) -> Result<Options, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
+    parse(path, &text)
+}
+
+/// Reads the text of a config file; `path` is for messages.
+pub fn parse(path: &Path, text: &str) -> Result<Options, FileError> {
+    // `off` is a word of ours, and a boolean of YAML 1.1.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    // A file of comments only is a null document, not a mapping.
+    let entries: Option<Entries> =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| FileError::Malformed {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+    let mut arguments = Vec::new();
+    for (key, value) in entries.unwrap_or_default().0 {
+        let line = value.referenced.line();
+        let given = value.value.into_arguments(&key).ok_or_else(|| FileError::Value {
+            path: path.to_owned(),
+            line,
+            key: key.clone(),
+            reason: "it has no value; write one, or remove the key".into(),
+        })?;
+        // Each entry by itself first, so that an error can name its line.
+        command()
+            .try_get_matches_from(&given)
+            .map_err(|error| explain(path, line, &key, &error))?;
+        arguments.extend(given);
+    }
+    command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Options::from_arg_matches(&matches))
+        .map_err(|error| FileError::Malformed {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+}
+
+fn command() -> Command {
+    Options::augment_args(Command::new("config").no_binary_name(true).disable_help_flag(true))
+}
+
+fn explain(path: &Path, line: u64, key: &str, error: &clap::Error) -> FileError {
+    let path = path.to_owned();
+    let key = key.to_owned();
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(one)) => Some(one.clone()),
+        Some(ContextValue::Strings(many)) => Some(many.join(", ")),
+        _ => None,
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        let suggestion = context(ContextKind::SuggestedArg).map(|arg| arg.trim_start_matches('-').to_owned());
+        return FileError::UnknownKey {
+            path,
+            line,
+            key,
+            suggestion,
+        };
+    }
+    let value = context(ContextKind::InvalidValue).unwrap_or_default();
+    let reason = match (error.kind(), error.source(), context(ContextKind::ValidValue)) {
+        (ErrorKind::ArgumentConflict, ..) => "it takes one value, not a list".into(),
+        (_, Some(source), _) => format!("{value:?} cannot be used: {source}"),
+        (_, None, Some(valid)) => format!("{value:?} is not one of {valid}"),
+        (kind, None, None) => kind.to_string(),
+    };
+    FileError::Value {
+        path,
+        line,
+        key,
+        reason,
+    }
+}
+
+/// The entries in the file's order.
+#[derive(Default)]
+struct Entries(Vec<(String, Spanned<Value>)>);
+
+/// A value as text, whatever YAML takes it for: the command line's parser decides what it means.
+enum Value {
+    Nothing,
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Value {
+    /// As `--key=value`; `None` where there is no value.
+    fn into_arguments(self, key: &str) -> Option<Vec<String>> {
+        let argument = |value: &String| format!("--{key}={value}");
+        match self {
+            Value::Nothing => None,
+            Value::One(value) => Some(vec![argument(&value)]),
+            Value::Many(values) => Some(values.iter().map(argument).collect()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Mapping;
+        impl<'de> Visitor<'de> for Mapping {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of options to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Mapping)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalars;
+        impl<'de> Visitor<'de> for Scalars {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value, or a list of values")
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::One(value.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::One(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::One(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::One(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::One(value.to_string()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Nothing)
+            }
+
+            fn visit_none<E>(self) -> Result<Value, E> {
+                Ok(Value::Nothing)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element::<Value>()? {
+                    match value {
+                        Value::One(value) => values.push(value),
+                        Value::Nothing | Value::Many(_) => {
+                            return Err(serde::de::Error::custom("a list may hold only plain values"));
+                        }
+                    }
+                }
+                Ok(if values.is_empty() {
+                    Value::Nothing
+                } else {
+                    Value::Many(values)
+                })
+            }
+        }
+        deserializer.deserialize_any(Scalars)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use enforcer::FailMode;
+
+    use super::super::options::{HttpAddress, InterceptionMode, Mark};
+    use super::*;
+
+    fn options(text: &str) -> Result<Options, String> {
+        parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_file_writes_what_the_flags_write() {
+        let options = options(
+            "# comment\n\
+             objects: /etc/namegate/objects\n\
+             upstream:\n- 192.0.2.1\n- '[2001:db8::1]:5353'\n\
+             listen: 127.0.0.1:5300\n\
+             fail-mode: closed\n\
+             grace: 1m\n\
+             min-ttl: 0s\n\
+             max-names: 500\n\
+             tproxy-mark: 0x200000\n\
+             http: off\n\
+             intercept: off\n",
+        )
+        .unwrap();
+        assert_eq!(options.objects.as_deref(), Some(Path::new("/etc/namegate/objects")));
+        assert_eq!(options.upstream.len(), 2);
+        assert_eq!(options.listen.len(), 1);
+        assert_eq!(options.fail_mode, Some(FailMode::Closed));
+        assert_eq!(options.grace, Some(Duration::from_secs(60)));
+        assert_eq!(options.min_ttl, Some(Duration::ZERO));
+        assert_eq!(options.max_names, Some(500));
+        assert_eq!(options.tproxy_mark, Some(Mark(0x20_0000)));
+        assert_eq!(options.http, Some(HttpAddress::Off));
+        assert_eq!(options.intercept, Some(InterceptionMode::Off));
+    }
+
+    #[test]
+    fn an_empty_file_says_nothing() {
+        assert_eq!(options("").unwrap(), Options::default());
+        assert_eq!(options("# nothing yet\n").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_a_near_one() {
+        assert_eq!(
+            options("grace: 1s\nupstreem: 192.0.2.1\n").unwrap_err(),
+            "agent.yaml:2: there is no option `upstreem`; did you mean `upstream`?"
+        );
+        assert!(options("zzz: 1").unwrap_err().contains("namegate agent --help"));
+    }
+
+    #[test]
+    fn a_bad_value_names_line_key_and_reason() {
+        let message = options("\nfail-mode: ajar\n").unwrap_err();
+        assert_eq!(
+            message,
+            "agent.yaml:2: `fail-mode`: \"ajar\" is not one of open, closed"
+        );
+        let message = options("upstream: dns.example").unwrap_err();
+        assert!(message.starts_with("agent.yaml:1: `upstream`: \"dns.example\" cannot be used: write an IP"));
+        let message = options("grace: 30").unwrap_err();
+        assert!(
+            message.starts_with("agent.yaml:1: `grace`: \"30\" cannot be used: "),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_list_for_a_single_value_and_a_key_without_value_are_refused() {
+        assert!(options("table: [a, b]").unwrap_err().contains("one value, not a list"));
+        assert!(options("table:\n").unwrap_err().contains("it has no value"));
+    }
+
+    #[test]
+    fn what_is_not_a_mapping_of_options_is_refused() {
+        for text in [
+            "- upstream",
+            "just text",
+            "upstream: {a: b}",
+            "a: b: c",
+            "grace: 1s\ngrace: 2s",
+        ] {
+            assert!(options(text).is_err(), "{text}");
+        }
+    }
+}

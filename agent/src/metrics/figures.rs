@@ -1,0 +1,224 @@
+//! Figures that are read when scraped → metric families.
+
+use enforcer::writer::WriterStats;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use crate::inspect::Figures;
+use crate::objects::ReportState;
+
+/// Taken apart exhaustively, so that a figure that is not shown does not compile.
+pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
+    let Figures {
+        writer,
+        names,
+        addresses,
+        evicted_names,
+        endpoints_selected,
+        endpoints,
+        programs,
+        policies,
+        lookups_in_flight,
+        refused_packets: [refused_v4, refused_v6],
+    } = *figures;
+    let WriterStats {
+        transactions,
+        failures,
+        elements_written,
+        elements,
+        capacity,
+        installs,
+    } = writer;
+    // The order of `Figures::policies`.
+    let states = [
+        ReportState::Accepted,
+        ReportState::Partial,
+        ReportState::KeptLastGood,
+        ReportState::Rejected,
+    ];
+    let policies: Vec<_> = states
+        .iter()
+        .zip(policies)
+        .map(|(state, count)| (state.as_str(), count as u64))
+        .collect();
+    vec![
+        counter(
+            "netlink_transactions_total",
+            "Netlink transactions that the kernel committed",
+            transactions,
+        ),
+        counter(
+            "netlink_failures_total",
+            "Netlink transactions that the kernel refused or did not acknowledge",
+            failures,
+        ),
+        counter(
+            "elements_written_total",
+            "Set elements added or renewed in the kernel",
+            elements_written,
+        ),
+        counter("ruleset_installs_total", "Rulesets installed", installs),
+        gauge("set_elements", "Set elements believed live in the kernel", elements),
+        gauge(
+            "set_capacity",
+            "Set elements that the learned sets may hold in all",
+            capacity,
+        ),
+        gauge("ledger_names", "Names with live leases", names as u64),
+        gauge(
+            "ledger_addresses",
+            "Name-address pairs with live leases",
+            addresses as u64,
+        ),
+        counter(
+            "ledger_evictions_total",
+            "Names with live leases that were forgotten to make room",
+            evicted_names,
+        ),
+        family(GAUGE, "policies", "Policies by state", "state", &policies),
+        family(
+            GAUGE,
+            "endpoints",
+            "Local endpoints, by whether a policy selects them",
+            "selected",
+            &[
+                ("true", endpoints_selected as u64),
+                ("false", endpoints.saturating_sub(endpoints_selected) as u64),
+            ],
+        ),
+        gauge("programs", "Distinct compiled programs", programs as u64),
+        gauge("lookups_in_flight", "Lookups in flight", lookups_in_flight as u64),
+        family(
+            MetricType::COUNTER,
+            "refused_packets_total",
+            "Packets of workloads that policy refused, by address family",
+            "family",
+            &[("ipv4", refused_v4), ("ipv6", refused_v6)],
+        ),
+        family(
+            GAUGE,
+            "build_info",
+            "Always 1; the version is in the label",
+            "version",
+            &[(env!("CARGO_PKG_VERSION"), 1)],
+        ),
+        process_start(started),
+    ]
+}
+
+const GAUGE: MetricType = MetricType::GAUGE;
+
+fn counter(name: &str, help: &str, value: u64) -> MetricFamily {
+    plain(MetricType::COUNTER, name, help, value)
+}
+
+fn gauge(name: &str, help: &str, value: u64) -> MetricFamily {
+    plain(GAUGE, name, help, value)
+}
+
+fn plain(kind: MetricType, name: &str, help: &str, value: u64) -> MetricFamily {
+    assemble(
+        kind,
+        &format!("namegate_{name}"),
+        help,
+        vec![metric(kind, Vec::new(), value as f64)],
+    )
+}
+
+fn family(kind: MetricType, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> MetricFamily {
+    let metrics = values.iter().map(|(value, count)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(label.to_owned());
+        pair.set_value((*value).to_owned());
+        metric(kind, vec![pair], *count as f64)
+    });
+    assemble(kind, &format!("namegate_{name}"), help, metrics.collect())
+}
+
+/// The one name without our prefix: it is the conventional one, which dashboards know.
+fn process_start(started: f64) -> MetricFamily {
+    let metric = metric(GAUGE, Vec::new(), started);
+    assemble(
+        GAUGE,
+        "process_start_time_seconds",
+        "Start of the process, in seconds of Unix time",
+        vec![metric],
+    )
+}
+
+fn metric(kind: MetricType, labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut metric = Metric::from_label(labels);
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}
+
+fn assemble(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+
+    #[test]
+    fn figures_are_shown_as_they_are() {
+        let figures = Figures {
+            writer: WriterStats {
+                transactions: 11,
+                failures: 12,
+                elements_written: 13,
+                elements: 14,
+                capacity: 15,
+                installs: 16,
+            },
+            names: 1,
+            addresses: 2,
+            evicted_names: 3,
+            endpoints_selected: 4,
+            endpoints: 9,
+            programs: 6,
+            policies: [21, 22, 23, 24],
+            lookups_in_flight: 7,
+            refused_packets: [31, 32],
+        };
+        let text = Metrics::new().render(&figures);
+        for line in [
+            "namegate_netlink_transactions_total 11",
+            "namegate_netlink_failures_total 12",
+            "namegate_elements_written_total 13",
+            "namegate_set_elements 14",
+            "namegate_set_capacity 15",
+            "namegate_ruleset_installs_total 16",
+            "namegate_ledger_names 1",
+            "namegate_ledger_addresses 2",
+            "namegate_ledger_evictions_total 3",
+            "namegate_endpoints{selected=\"true\"} 4",
+            "namegate_endpoints{selected=\"false\"} 5",
+            "namegate_programs 6",
+            "namegate_policies{state=\"accepted\"} 21",
+            "namegate_policies{state=\"partial\"} 22",
+            "namegate_policies{state=\"kept-last-good\"} 23",
+            "namegate_policies{state=\"rejected\"} 24",
+            "namegate_lookups_in_flight 7",
+            "namegate_refused_packets_total{family=\"ipv4\"} 31",
+            "namegate_refused_packets_total{family=\"ipv6\"} 32",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.contains("namegate_build_info{version=\""));
+        assert!(text.contains("\nprocess_start_time_seconds "));
+    }
+}

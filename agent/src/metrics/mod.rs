@@ -1,0 +1,358 @@
+//! Prometheus metrics: base units, and labels from closed enums only.
+//!
+//! Counters and histograms of the lookup path are resolved to handles when they are registered, and indexed by enum: counting is a few
+//! atomic additions. Everything else is read from [`Figures`] when scraped ([`figures`]).
+
+mod figures;
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use dns_proxy::Event;
+use dns_proxy::gate::{Discard, Transport, UpstreamOutcome};
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+
+use crate::inspect::Figures;
+
+const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
+const TYPES: [&str; 8] = ["A", "AAAA", "HTTPS", "SVCB", "PTR", "SRV", "TXT", "other"];
+const VERDICTS: [&str; 2] = ["allowed", "denied"];
+const RCODES: [&str; 7] = [
+    "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other",
+];
+const OUTCOMES: [&str; 5] = ["answered", "truncated", "timed-out", "unreachable", "mismatched"];
+const DISCARDS: [&str; 4] = ["not-a-query", "client-limit", "total-limit", "connection-limit"];
+
+/// A denial takes some 50 µs, an answer from the next rack less than a millisecond, patience ends at 5 s.
+const LOOKUP_BUCKETS: [f64; 16] = [
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0,
+];
+/// An element takes 5 to 10 µs; another agent's transaction can hold ours up for 80 ms; the deadline is a second.
+const COMMIT_BUCKETS: [f64; 14] = [
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3, 1.0,
+];
+
+/// The registry and its instruments.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    queries: [[[IntCounter; VERDICTS.len()]; TYPES.len()]; TRANSPORTS.len()],
+    replies: [[IntCounter; RCODES.len()]; TRANSPORTS.len()],
+    request_duration: Histogram,
+    upstream_duration: [Histogram; TRANSPORTS.len()],
+    upstream_outcomes: [IntCounter; OUTCOMES.len()],
+    commit_wait: Histogram,
+    commit_failures: IntCounter,
+    discarded: [IntCounter; DISCARDS.len()],
+    /// Seconds of Unix time.
+    started: f64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn new() -> Self {
+        let register = Registrar(Registry::new());
+        let queries = register.counters(
+            "namegate_dns_queries_total",
+            "Queries read, by transport, type and whether policy let them be asked",
+            &["transport", "type", "verdict"],
+        );
+        let replies = register.counters(
+            "namegate_dns_replies_total",
+            "Replies sent to clients, by transport and response code",
+            &["transport", "rcode"],
+        );
+        let upstream_duration = register.histograms(
+            "namegate_dns_upstream_duration_seconds",
+            "From asking an upstream to its answer, by transport; answers only",
+            &["transport"],
+            &LOOKUP_BUCKETS,
+        );
+        let upstream_outcomes = register.counters(
+            "namegate_dns_upstream_outcomes_total",
+            "What came of asking an upstream",
+            &["outcome"],
+        );
+        let discarded = register.counters(
+            "namegate_dns_discarded_total",
+            "Packets and connections discarded without a reply, by reason",
+            &["reason"],
+        );
+        Self {
+            queries: TRANSPORTS.map(|transport| {
+                TYPES.map(|qtype| VERDICTS.map(|verdict| queries.with_label_values(&[transport, qtype, verdict])))
+            }),
+            replies: TRANSPORTS.map(|transport| RCODES.map(|rcode| replies.with_label_values(&[transport, rcode]))),
+            request_duration: register.histogram(
+                "namegate_dns_request_duration_seconds",
+                "From receiving a query to sending the reply, the wait for upstream and kernel included",
+                &LOOKUP_BUCKETS,
+            ),
+            upstream_duration: TRANSPORTS.map(|transport| upstream_duration.with_label_values(&[transport])),
+            upstream_outcomes: OUTCOMES.map(|outcome| upstream_outcomes.with_label_values(&[outcome])),
+            commit_wait: register.histogram(
+                "namegate_dns_commit_wait_seconds",
+                "How long answers waited for the kernel to acknowledge their addresses",
+                &COMMIT_BUCKETS,
+            ),
+            commit_failures: register.counter(
+                "namegate_dns_commit_failures_total",
+                "Answers withheld because the kernel did not acknowledge their addresses",
+            ),
+            discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
+            registry: register.0,
+            started: unix_now().as_secs_f64(),
+        }
+    }
+
+    /// Counts one event of the proxy. Called for every lookup: does not allocate or lock.
+    pub fn observe(&self, event: &Event<'_>) {
+        match event {
+            Event::Query {
+                transport,
+                question,
+                forwarded,
+            } => {
+                let verdict = usize::from(!forwarded);
+                self.queries[transport_index(*transport)][type_index(question.qtype)][verdict].inc();
+            }
+            Event::Reply { transport, rcode, took } => {
+                self.replies[transport_index(*transport)][rcode_index(*rcode)].inc();
+                self.request_duration.observe(took.as_secs_f64());
+            }
+            Event::Upstream {
+                server: _,
+                transport,
+                outcome,
+                took,
+            } => {
+                self.upstream_outcomes[outcome_index(*outcome)].inc();
+                if matches!(outcome, UpstreamOutcome::Answered | UpstreamOutcome::Truncated) {
+                    self.upstream_duration[transport_index(*transport)].observe(took.as_secs_f64());
+                }
+            }
+            Event::CommitWait { took, committed } => {
+                self.commit_wait.observe(took.as_secs_f64());
+                if !committed {
+                    self.commit_failures.inc();
+                }
+            }
+            Event::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
+        }
+    }
+
+    /// The text exposition format, gauges from `figures`.
+    pub fn render(&self, figures: &Figures) -> String {
+        let mut families = self.registry.gather();
+        families.extend(figures::families(figures, self.started));
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        // Fails only for a family without metrics, or on I/O; there is neither.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}
+
+fn transport_index(transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => 0,
+        Transport::Tcp => 1,
+    }
+}
+
+/// The numbers are of the IANA registry "Resource Record (RR) TYPEs".
+fn type_index(qtype: u16) -> usize {
+    match qtype {
+        1 => 0,
+        28 => 1,
+        65 => 2,
+        64 => 3,
+        12 => 4,
+        33 => 5,
+        16 => 6,
+        _ => 7,
+    }
+}
+
+fn rcode_index(rcode: u8) -> usize {
+    usize::from(rcode).min(RCODES.len() - 1)
+}
+
+fn outcome_index(outcome: UpstreamOutcome) -> usize {
+    match outcome {
+        UpstreamOutcome::Answered => 0,
+        UpstreamOutcome::Truncated => 1,
+        UpstreamOutcome::TimedOut => 2,
+        UpstreamOutcome::Unreachable => 3,
+        UpstreamOutcome::Mismatched => 4,
+    }
+}
+
+fn discard_index(discard: Discard) -> usize {
+    match discard {
+        Discard::NotAQuery => 0,
+        Discard::ClientLimit => 1,
+        Discard::TotalLimit => 2,
+        Discard::ConnectionLimit => 3,
+    }
+}
+
+/// Makes instruments in a registry of its own.
+///
+/// prometheus refuses malformed and doubled names. All names here are literals, and a test makes them all.
+struct Registrar(Registry);
+
+impl Registrar {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help).expect("the name is well-formed"))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels).expect("the names are well-formed"))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(Histogram::with_opts(options).expect("the name is well-formed and the buckets ascend"))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.register(HistogramVec::new(options, labels).expect("the names are well-formed and the buckets ascend"))
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, instrument: C) -> C {
+        self.0
+            .register(Box::new(instrument.clone()))
+            .expect("each name is used once");
+        instrument
+    }
+}
+
+/// Unix time, which is what Prometheus counts in.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a wall-clock moment is what is shown; nothing is decided by it"
+)]
+fn unix_now() -> Duration {
+    std::time::SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use dns_proxy::Question;
+    use policy::Name;
+
+    use super::*;
+
+    fn rendered(metrics: &Metrics) -> String {
+        metrics.render(&Figures::default())
+    }
+
+    #[test]
+    fn every_event_is_counted_under_its_labels() {
+        let metrics = Metrics::new();
+        let question = |qtype| Question {
+            name: Name::root(),
+            qtype,
+            qclass: 1,
+        };
+        let took = Duration::from_micros(300);
+        let server = "192.0.2.53:53".parse().unwrap();
+        for event in [
+            Event::Query {
+                transport: Transport::Udp,
+                question: &question(28),
+                forwarded: true,
+            },
+            Event::Query {
+                transport: Transport::Tcp,
+                question: &question(6),
+                forwarded: false,
+            },
+            Event::Reply {
+                transport: Transport::Udp,
+                rcode: 3,
+                took,
+            },
+            Event::Reply {
+                transport: Transport::Udp,
+                rcode: 15,
+                took,
+            },
+            Event::Upstream {
+                server,
+                transport: Transport::Udp,
+                outcome: UpstreamOutcome::Answered,
+                took,
+            },
+            Event::Upstream {
+                server,
+                transport: Transport::Udp,
+                outcome: UpstreamOutcome::TimedOut,
+                took,
+            },
+            Event::CommitWait { took, committed: true },
+            Event::CommitWait { took, committed: false },
+            Event::Discarded(Discard::ClientLimit),
+        ] {
+            metrics.observe(&event);
+        }
+        let text = rendered(&metrics);
+        for line in [
+            "namegate_dns_queries_total{transport=\"udp\",type=\"AAAA\",verdict=\"allowed\"} 1",
+            "namegate_dns_queries_total{transport=\"tcp\",type=\"other\",verdict=\"denied\"} 1",
+            "namegate_dns_replies_total{rcode=\"NXDOMAIN\",transport=\"udp\"} 1",
+            "namegate_dns_replies_total{rcode=\"other\",transport=\"udp\"} 1",
+            "namegate_dns_request_duration_seconds_bucket{le=\"0.00025\"} 0",
+            "namegate_dns_request_duration_seconds_bucket{le=\"0.0005\"} 2",
+            "namegate_dns_upstream_duration_seconds_count{transport=\"udp\"} 1",
+            "namegate_dns_upstream_outcomes_total{outcome=\"timed-out\"} 1",
+            "namegate_dns_commit_wait_seconds_count 2",
+            "namegate_dns_commit_failures_total 1",
+            "namegate_dns_discarded_total{reason=\"client-limit\"} 1",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_series_of_a_closed_enum_is_there_from_the_start() {
+        let text = rendered(&Metrics::new());
+        let series = text.lines().filter(|it| it.starts_with("namegate_dns_queries_total{"));
+        assert_eq!(series.count(), 2 * 8 * 2);
+    }
+
+    #[test]
+    fn names_keep_to_the_conventions() {
+        let text = rendered(&Metrics::new());
+        let types: Vec<&str> = text.lines().filter_map(|it| it.strip_prefix("# TYPE ")).collect();
+        assert!(types.len() > 20);
+        for line in types {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert!(
+                name.starts_with("namegate_") || name == "process_start_time_seconds",
+                "{name}"
+            );
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+        }
+        let mut names: Vec<&str> = text.lines().filter_map(|it| it.strip_prefix("# HELP ")).collect();
+        let sorted = names.clone();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn an_unknown_rcode_has_a_place() {
+        for rcode in 0..=u8::MAX {
+            assert!(rcode_index(rcode) < RCODES.len());
+        }
+    }
+}

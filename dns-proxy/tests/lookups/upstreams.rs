@@ -1,0 +1,132 @@
+//! What upstreams do wrong, and what comes of it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::UdpSocket;
+
+use crate::agent::{Agent, Proxy, free_address};
+use crate::client::{UdpClient, answers, rcode};
+use crate::packets;
+use crate::resolver::{Resolver, address_of};
+
+async fn ask(proxy: &Proxy) -> Vec<u8> {
+    let client = UdpClient::of(proxy.address).await;
+    client.ask(&packets::query_with_edns("a.example.", "A", 1_232)).await
+}
+
+#[tokio::test]
+async fn answers_that_do_not_belong_to_the_question_are_waited_out() {
+    let resolver = Resolver::start(|_, query| {
+        let good = address_of(query);
+        let mut id = packets::answer(query, &["a.example. 60 A 192.0.2.66"]);
+        id[0] ^= 1;
+        let mut name = good.clone();
+        name[13] = b'b';
+        let mut none = good.clone();
+        none[5] = 0;
+        vec![id, name, none, query.to_vec(), b"noise".to_vec(), good]
+    })
+    .await;
+    let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+    let reply = ask(&proxy).await;
+    assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
+    assert_eq!(proxy.agent.count("upstream Udp Mismatched"), 5);
+    assert_eq!(proxy.agent.count("upstream Udp Answered"), 1);
+}
+
+#[tokio::test]
+async fn an_answer_from_another_address_is_not_even_seen() {
+    let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(Agent::new(&[resolver.local_addr().unwrap()])).await;
+    let client = UdpClient::of(proxy.address).await;
+    client.send(&packets::query("a.example.", "A")).await;
+
+    let mut query = [0; 512];
+    let (length, asker) = resolver.recv_from(&mut query).await.unwrap();
+    let forger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let forged = packets::answer(&query[..length], &["a.example. 60 A 192.0.2.66"]);
+    forger.send_to(&forged, asker).await.unwrap();
+    resolver.send_to(&address_of(&query[..length]), asker).await.unwrap();
+
+    let reply = client.receive().await;
+    assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
+    assert_eq!(proxy.agent.count("upstream Udp Mismatched"), 0);
+}
+
+#[tokio::test]
+async fn a_lost_packet_is_sent_again_and_its_late_answer_is_harmless() {
+    let asked = AtomicUsize::new(0);
+    let resolver = Resolver::start(move |_, query| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => vec![],
+        _ => vec![address_of(query)],
+    })
+    .await;
+    let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+    assert_eq!(answers(&ask(&proxy).await), 1);
+    assert_eq!(proxy.agent.count("upstream Udp TimedOut"), 1);
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_passed_over_for_the_next() {
+    let silent = Resolver::start(|_, _| vec![]).await;
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[silent.address, resolver.address])).await;
+    assert_eq!(answers(&ask(&proxy).await), 1);
+    assert_eq!(silent.queries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_passed_over_at_once() {
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[free_address(), resolver.address])).await;
+    assert_eq!(answers(&ask(&proxy).await), 1);
+    assert_eq!(proxy.agent.count("upstream Udp Unreachable"), 1);
+}
+
+#[tokio::test]
+async fn when_nobody_answers_the_client_gets_servfail_and_the_reason() {
+    let silent = Resolver::start(|_, _| vec![]).await;
+    let proxy = Proxy::start(Agent::new(&[silent.address])).await;
+    let reply = ask(&proxy).await;
+    assert_eq!((rcode(&reply), answers(&reply)), (2, 0));
+    let (code, text) = packets::extended_error(&reply).unwrap();
+    assert!(
+        code == 22 && text.contains(&silent.address.to_string()),
+        "{code} {text}"
+    );
+    assert_eq!(silent.queries().len(), 2, "asked once more before giving up");
+
+    let dead: SocketAddr = free_address();
+    let proxy = Proxy::start(Agent::new(&[dead])).await;
+    let (code, _) = packets::extended_error(&ask(&proxy).await).unwrap();
+    assert_eq!(code, 23);
+
+    let proxy = Proxy::start(Agent::new(&[])).await;
+    let (code, _) = packets::extended_error(&ask(&proxy).await).unwrap();
+    assert_eq!(code, 22);
+}
+
+#[tokio::test]
+async fn an_upstream_that_apologises_is_believed_only_when_no_other_does_better() {
+    let sorry = Resolver::start(|_, query| vec![packets::answer_with_rcode(query, 2)]).await;
+    let refusing = Resolver::start(|_, query| vec![packets::answer_with_rcode(query, 5)]).await;
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[sorry.address, refusing.address, resolver.address])).await;
+    assert_eq!(answers(&ask(&proxy).await), 1);
+
+    let proxy = Proxy::start(Agent::new(&[refusing.address])).await;
+    let reply = ask(&proxy).await;
+    assert_eq!(rcode(&reply), 5);
+    assert_eq!(packets::extended_error(&reply), None, "as the upstream said it");
+    assert_eq!(refusing.queries().len(), 2, "one for each proxy");
+}
+
+#[tokio::test]
+async fn a_bogus_answer_is_passed_over_for_the_next_upstream() {
+    let bogus = Resolver::start(|_, query| vec![packets::answer(query, &["b.example. 60 A 192.0.2.66"])]).await;
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[bogus.address, resolver.address])).await;
+    let reply = ask(&proxy).await;
+    assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
+}

@@ -1,0 +1,101 @@
+//! Conntrack entries in a real kernel, in a network namespace that the test makes for itself.
+#![allow(clippy::unwrap_used, unsafe_code)]
+
+use std::io::Write;
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+
+use enforcer::conntrack::forget_lookups;
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+#[test]
+fn only_lookups_of_the_given_sources_are_forgotten() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: kernel tests need root");
+        return;
+    }
+    let inside = std::thread::spawn(|| {
+        // SAFETY: only this thread's network namespace changes, which no memory or open descriptor depends on.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        run("ip", &["link", "set", "lo", "up"], "");
+        // Flows are tracked once a rule asks for their state.
+        run(
+            "nft",
+            &["-f", "-"],
+            "table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }",
+        );
+        let pod: IpAddr = "127.0.0.2".parse().unwrap();
+        let pod6: IpAddr = "::1".parse().unwrap();
+        assert_eq!(forget_lookups(&[pod], &[53]).unwrap(), 0);
+
+        for (source, resolver, port) in [
+            ("127.0.0.2", "127.0.0.1", 53),
+            ("127.0.0.2", "127.0.0.1", 5353),
+            ("127.0.0.2", "127.0.0.1", 80),
+            ("127.0.0.3", "127.0.0.1", 53),
+            ("::1", "::1", 53),
+        ] {
+            look_up(source, resolver, port);
+        }
+        let tcp = TcpListener::bind("127.0.0.2:53").unwrap();
+        let _connection = TcpStream::connect("127.0.0.2:53").unwrap();
+        let (_accepted, client) = tcp.accept().unwrap();
+
+        assert_eq!(forget_lookups(&[pod], &[]).unwrap(), 0);
+        assert_eq!(forget_lookups(&[pod], &[53, 5353]).unwrap(), 2);
+        assert_eq!(forget_lookups(&[pod], &[53, 5353]).unwrap(), 0, "they are gone");
+        assert_eq!(forget_lookups(&[client.ip(), pod6], &[53]).unwrap(), 2, "TCP, and IPv6");
+        assert_eq!(forget_lookups(&[pod], &[80]).unwrap(), 1, "it was left alone");
+        assert_eq!(forget_lookups(&["127.0.0.3".parse().unwrap()], &[53]).unwrap(), 1);
+    });
+    inside.join().unwrap();
+}
+
+#[test]
+fn many_lookups_are_forgotten_at_once() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: kernel tests need root");
+        return;
+    }
+    let inside = std::thread::spawn(|| {
+        // SAFETY: as above.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        run("ip", &["link", "set", "lo", "up"], "");
+        run(
+            "nft",
+            &["-f", "-"],
+            "table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }",
+        );
+        let resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
+        for _ in 0..2000 {
+            // Each from a port of its own.
+            UdpSocket::bind("127.0.0.2:0")
+                .unwrap()
+                .send_to(b"?", resolver.local_addr().unwrap())
+                .unwrap();
+        }
+        let forgotten = forget_lookups(&["127.0.0.2".parse().unwrap()], &[53]).unwrap();
+        // Some ports may have served twice.
+        assert!((1500..=2000).contains(&forgotten), "{forgotten}");
+    });
+    inside.join().unwrap();
+}
+
+/// One lookup that somebody listens to.
+fn look_up(source: &str, resolver: &str, port: u16) {
+    let resolver = UdpSocket::bind((resolver, port)).unwrap();
+    let pod = UdpSocket::bind((source, 0)).unwrap();
+    pod.send_to(b"?", resolver.local_addr().unwrap()).unwrap();
+    let (_, from) = resolver.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from, pod.local_addr().unwrap());
+}
+
+fn run(program: &str, arguments: &[&str], input: &str) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{program} {arguments:?} {input}");
+}

@@ -1,0 +1,153 @@
+//! Replacing rules while addresses are learned.
+
+use std::time::Duration;
+
+use enforcer::{AdmitError, Enforcer, InstallError};
+
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, now, run, seconds};
+use crate::programs::{ONE, TWO, desired, door, exact, whole};
+
+#[test]
+fn installing_the_same_again_touches_nothing() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let first = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let again = enforcer
+            .install(desired([ONE], 10), || panic!("the ledger is not even read"))
+            .await
+            .unwrap();
+        assert_eq!((first, enforcer.generation()), (again, first));
+        assert_eq!(enforcer.stats().installs, 1);
+    });
+}
+
+#[test]
+fn a_new_generation_makes_admissions_of_the_old_one_stale() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let _proof = enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap();
+        let new = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
+        assert!(new > old);
+        assert!(enforcer.already_admitted(old, &elements, Duration::ZERO).is_none());
+        assert_eq!(
+            enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap_err(),
+            AdmitError::Stale
+        );
+        // The set stayed, and what it held is still known.
+        assert!(enforcer.already_admitted(new, &elements, Duration::ZERO).is_some());
+        assert!(kernel_holds(&door(ONE, 1)));
+    });
+}
+
+#[test]
+fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let _proof = enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap();
+        let during = enforcer.clone();
+        let known = elements.clone();
+        let install = enforcer.install(desired([ONE, TWO], 10), move || {
+            // The ledger is being read: from now on the fast path is shut, though the generation is the same.
+            assert_eq!(during.generation(), old);
+            assert!(during.already_admitted(old, &known, Duration::ZERO).is_none());
+            Vec::new()
+        });
+        let (installed, admitted) = tokio::join!(install, enforcer.admit(old, elements, PATIENCE));
+        installed.unwrap();
+        assert_eq!(admitted.unwrap_err(), AdmitError::Stale);
+    });
+}
+
+#[test]
+fn new_sets_are_filled_and_sets_that_are_gone_are_forgotten() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let end = now() + seconds(60);
+        let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let _proof = enforcer.admit(old, vec![(door(ONE, 1), end)], PATIENCE).await.unwrap();
+        let learned = vec![
+            (door(TWO, 1), end),
+            (whole(TWO, "fd99::1"), end),
+            (door(TWO, 1), now() + seconds(5)),
+        ];
+        let new = enforcer.install(desired([TWO], 10), move || learned).await.unwrap();
+
+        let elements = [(door(TWO, 1), end), (whole(TWO, "fd99::1"), end)];
+        assert!(enforcer.already_admitted(new, &elements, Duration::ZERO).is_some());
+        assert_eq!(enforcer.elements(), elements);
+        let listed = listed(&exact(TWO).to_string());
+        assert_eq!(listed.len(), 1);
+        assert!((58..=61).contains(&listed[0].1), "{listed:?}");
+        assert!(kernel_holds(&whole(TWO, "fd99::1")));
+        let gone = run("nft", &["list", "set", "inet", "namegate", &exact(ONE).to_string()], "");
+        assert!(gone.is_err());
+    });
+}
+
+#[test]
+fn a_set_that_stays_gets_back_what_it_lacks() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let end = now() + seconds(60);
+        let new = enforcer
+            .install(desired([ONE, TWO], 10), move || vec![(door(ONE, 7), end)])
+            .await
+            .unwrap();
+        assert!(kernel_holds(&door(ONE, 7)));
+        assert!(
+            enforcer
+                .already_admitted(new, &[(door(ONE, 7), end)], Duration::ZERO)
+                .is_some()
+        );
+    });
+}
+
+#[test]
+fn more_learned_addresses_than_a_set_holds_do_not_stop_an_installation() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let begin = now() + seconds(60);
+        let learned = move || (0..50u16).map(|n| (door(ONE, n), begin + seconds(n.into()))).collect();
+        enforcer.install(desired([ONE], 10), learned).await.unwrap();
+        let held: Vec<_> = enforcer.elements().into_iter().map(|(element, _)| element).collect();
+        assert_eq!(
+            held,
+            (40..50).map(|n| door(ONE, n)).collect::<Vec<_>>(),
+            "those that end last"
+        );
+        assert_eq!(listed(&exact(ONE).to_string()).len(), 10);
+    });
+}
+
+#[test]
+fn an_installation_that_fails_leaves_everything_as_it_was() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        // A name that nft does not take as a table's.
+        let mut broken = desired([TWO], 10);
+        broken.table = "a".repeat(300);
+        let (installed, admitted) = tokio::join!(
+            enforcer.install(broken, Vec::new),
+            enforcer.admit(generation, elements.clone(), PATIENCE)
+        );
+        let Err(InstallError::Refused(text)) = installed else {
+            panic!("{installed:?}");
+        };
+        assert!(text.contains("too long"), "{text}");
+        let _proof = admitted.unwrap();
+        assert_eq!(enforcer.generation(), generation);
+        assert!(
+            enforcer
+                .already_admitted(generation, &elements, Duration::ZERO)
+                .is_some()
+        );
+        assert!(kernel_holds(&door(ONE, 1)));
+    });
+}

@@ -1,0 +1,193 @@
+//! The writer's own life: heartbeat, adoption, loss, end.
+
+use std::time::Duration;
+
+use enforcer::writer::{Generation, clean_up};
+use enforcer::{AdmitError, Enforcer, Renewal};
+
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds, until};
+use crate::programs::{ONE, desired, door, whole};
+
+#[test]
+fn the_heart_beats_from_the_first_installation_until_the_end() {
+    for renewal in [Renewal::Refresh, Renewal::Replace] {
+        inside(|| async {
+            let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
+            enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+            let beats = || listed("alive");
+            let names = |beats: Vec<(String, u64)>| beats.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+            assert_eq!(names(beats()), ["tcp", "udp"], "as soon as the rules stand");
+            // It goes down to two whole seconds and up again.
+            let left = |seconds: u64| move |beats: Vec<(String, u64)>| beats.iter().all(|(_, left)| *left == seconds);
+            for _ in 0..2 {
+                let held = std::cell::Cell::new(true);
+                until("the beat before", || {
+                    held.set(held.get() && beats().len() == 2);
+                    left(2)(beats()) || left(3)(beats())
+                })
+                .await;
+                assert!(held.get());
+            }
+            enforcer.shut_down().await;
+            assert_eq!(beats(), [], "removed at once");
+            assert!(
+                run("nft", &["list", "table", "inet", "namegate"], "").is_ok(),
+                "enforcement stays"
+            );
+            let ended = enforcer.admit(enforcer.generation(), vec![], PATIENCE).await;
+            assert_eq!(ended.unwrap_err(), AdmitError::Stopped);
+        });
+    }
+}
+
+#[test]
+fn the_heartbeat_outlives_its_first_timeout() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let begun = now();
+        until("longer than a beat lasts without renewal", || {
+            assert_eq!(listed("alive").len(), 2);
+            now().since(begun) > seconds(5)
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_new_enforcer_adopts_what_the_one_before_left() {
+    inside(|| async {
+        let elements = vec![
+            (door(ONE, 1), now() + seconds(60)),
+            (door(ONE, 2), now() + seconds(90)),
+            (whole(ONE, "fd99::1"), now() + seconds(60)),
+        ];
+        let before = Enforcer::start("namegate").unwrap();
+        let generation = before.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let _proof = before.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        drop(before);
+
+        let after = Enforcer::start("namegate").unwrap();
+        let adopted = after.elements();
+        let names = |elements: &[(_, _)]| elements.iter().map(|(element, _)| *element).collect::<Vec<_>>();
+        assert_eq!(names(&adopted), names(&elements));
+        for ((_, asked), (element, end)) in elements.iter().zip(&adopted) {
+            assert!(
+                *end <= *asked + Duration::from_millis(50),
+                "{element:?} is not believed in too long"
+            );
+            assert!(*end + seconds(1) >= *asked, "{element:?}: {end:?} for {asked:?}");
+        }
+        let generation = after.install(desired([ONE], 10), Vec::new).await.unwrap();
+        assert!(after.already_admitted(generation, &elements, seconds(1)).is_some());
+        // What it adopted it renews.
+        let _proof = after
+            .admit(generation, vec![(door(ONE, 1), now() + seconds(600))], PATIENCE)
+            .await
+            .unwrap();
+        assert!(
+            listed(&door(ONE, 1).set.to_string())
+                .iter()
+                .any(|(_, left)| *left > 500)
+        );
+    });
+}
+
+#[test]
+fn a_ruleset_flushed_by_somebody_is_noticed_and_can_be_installed_again() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let _proof = enforcer.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        nft("flush ruleset");
+        tokio::time::timeout(PATIENCE, enforcer.table_lost()).await.unwrap();
+        assert_eq!(enforcer.elements(), []);
+        assert!(
+            enforcer
+                .already_admitted(generation, &elements, Duration::ZERO)
+                .is_none()
+        );
+
+        let end = elements[0].1;
+        let again = enforcer
+            .install(desired([ONE], 10), move || vec![(door(ONE, 1), end)])
+            .await
+            .unwrap();
+        assert!(again > generation);
+        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(enforcer.already_admitted(again, &elements, Duration::ZERO).is_some());
+    });
+}
+
+#[test]
+fn an_admission_notices_the_loss_too() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        nft("flush ruleset");
+        let outcome = enforcer
+            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], PATIENCE)
+            .await;
+        assert!(
+            matches!(
+                outcome,
+                Err(AdmitError::Rejected {
+                    errno: libc::ENOENT,
+                    ..
+                })
+            ),
+            "{outcome:?}"
+        );
+        tokio::time::timeout(PATIENCE, enforcer.table_lost()).await.unwrap();
+    });
+}
+
+#[test]
+fn an_enforcer_without_rules_admits_answers_that_open_nothing() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        assert_eq!(enforcer.generation(), Generation::default());
+        assert!(
+            enforcer
+                .already_admitted(Generation::default(), &[], Duration::ZERO)
+                .is_some()
+        );
+        let _proof = enforcer.admit(Generation::default(), vec![], PATIENCE).await.unwrap();
+        let _proof = enforcer.admit_nothing();
+        assert_eq!(
+            run("nft", &["list", "ruleset"], "").unwrap(),
+            "",
+            "starting leaves nothing behind"
+        );
+    });
+}
+
+#[test]
+fn refused_packets_are_read_from_the_counters() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        assert_eq!(enforcer.refused_packets(), None);
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        assert_eq!(enforcer.refused_packets(), Some([0, 0]));
+        nft(
+            "add chain inet namegate out { type filter hook output priority 0; }\n add rule inet namegate out udp dport 9 goto refuse",
+        );
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let _ = socket.send_to(b"?", "127.0.0.1:9");
+        assert_ne!(enforcer.refused_packets(), Some([0, 0]));
+    });
+}
+
+#[test]
+fn cleaning_up_removes_our_table_and_no_other() {
+    inside(|| async {
+        nft("table inet other { }");
+        clean_up("namegate").unwrap();
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        enforcer.shut_down().await;
+        clean_up("namegate").unwrap();
+        assert_eq!(run("nft", &["list", "tables"], "").unwrap().trim(), "table inet other");
+    });
+}

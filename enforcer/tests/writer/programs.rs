@@ -1,0 +1,83 @@
+//! Desired states and elements, written by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use enforcer::layout::{Family, SetKind, Side};
+use enforcer::{Desired, Element, ElementKey, FailMode, Interception, Refusal, SetId};
+use policy::program::NameRule;
+use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
+
+pub(crate) const ONE: ProgramId = ProgramId(1);
+pub(crate) const TWO: ProgramId = ProgramId(2);
+
+/// A closed program for each id, with one name on UDP port 443 and one on every port.
+pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -> Desired {
+    let rule = |name: &str, ports| NameRule {
+        pattern: Pattern::name(name).unwrap(),
+        ports,
+        origins: vec![],
+    };
+    let mut program = Program {
+        closed: true,
+        ..Program::default()
+    };
+    let single = PortSet::Ranges(vec![PortRange::single(Protocol::Udp, 443)]);
+    program.allow.names = vec![rule("all.example", PortSet::All), rule("one.example", single)];
+    let pods = (1..).map(|host: u8| IpAddr::from([10, 66, 0, host]));
+    Desired {
+        table: "namegate".to_owned(),
+        programs: programs.map(|id| (id, Arc::new(program.clone()))).into(),
+        dispatch: pods.zip(programs).collect::<BTreeMap<_, _>>(),
+        intercepted: BTreeSet::new(),
+        resolvers: Vec::new(),
+        listening: Vec::new(),
+        interception: Interception::Off,
+        fail_mode: FailMode::Closed,
+        cluster: Vec::new(),
+        host: BTreeSet::new(),
+        refusal: Refusal::Reject,
+        capacity: NonZeroU32::new(capacity).unwrap(),
+    }
+}
+
+pub(crate) fn exact(program: ProgramId) -> SetId {
+    SetId {
+        program,
+        side: Side::Allow,
+        kind: SetKind::Exact,
+        family: Family::V4,
+    }
+}
+
+pub(crate) fn group(program: ProgramId, family: Family) -> SetId {
+    SetId {
+        program,
+        side: Side::Allow,
+        kind: SetKind::Group(0),
+        family,
+    }
+}
+
+/// UDP port 443 of an address of 10.99.0.0/16.
+pub(crate) fn door(program: ProgramId, number: u16) -> Element {
+    let [high, low] = number.to_be_bytes();
+    Element {
+        set: exact(program),
+        key: ElementKey {
+            address: [10, 99, high, low].into(),
+            port: Some((Protocol::Udp, 443)),
+        },
+    }
+}
+
+/// Every port of an address.
+pub(crate) fn whole(program: ProgramId, address: &str) -> Element {
+    let address: IpAddr = address.parse().unwrap();
+    Element {
+        set: group(program, Family::of(address)),
+        key: ElementKey { address, port: None },
+    }
+}

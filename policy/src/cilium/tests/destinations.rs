@@ -1,0 +1,184 @@
+//! The L3 selectors of rules.
+
+use super::*;
+
+#[test]
+fn two_kinds_of_destinations_in_one_rule_are_refused() {
+    let found = findings_in_egress("  - toFQDNs: [{matchName: a.example}]\n    toCIDR: [192.0.2.1]\n");
+    assert_eq!(found, ["two-selectors spec.egress[0] 9"]);
+}
+
+#[test]
+fn rules_without_destinations_speak_of_any_and_empty_lists_of_none() {
+    let port = "toPorts: [{ports: [{port: '443'}]}]";
+    assert_eq!(rule(&format!("  - {port}\n")).peers, everything(Zone::Anywhere));
+    for kind in [
+        "toFQDNs",
+        "toCIDR",
+        "toCIDRSet",
+        "toEndpoints",
+        "toEntities",
+        "toServices",
+        "toNodes",
+    ] {
+        assert_eq!(
+            rule(&format!("  - {kind}: []\n    {port}\n")).peers,
+            Peers::Prefixes(vec![]),
+            "{kind}"
+        );
+    }
+    let beside = rule("  - toEndpoints: []\n    toCIDR: [192.0.2.1]\n");
+    assert_eq!(beside.peers, prefixes(Zone::World, &["192.0.2.1/32"]));
+}
+
+#[test]
+fn names_that_are_none_are_refused_with_the_reason() {
+    let found = findings_in_egress(
+        "  - toFQDNs:\n    - matchName: '*.example.com'\n    - matchPattern: 'a..b'\n    - matchName: ''\n    - matchName: a.example\n      matchPattern: b.example\n    - {}\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "bad-name spec.egress[0].toFQDNs[0].matchName 10",
+            "bad-pattern spec.egress[0].toFQDNs[1].matchPattern 11",
+            "bad-name spec.egress[0].toFQDNs[2].matchName 12",
+            "name-and-pattern spec.egress[0].toFQDNs[3] 13",
+        ]
+    );
+    assert_eq!(rule("  - toFQDNs: [{}]\n").peers, Peers::Names(vec![]));
+}
+
+#[test]
+fn cidrs_speak_of_the_world_and_exceptions_are_taken_out() {
+    assert_eq!(
+        rule("  - toCIDR: [192.0.2.1, '2001:db8::/32', 10.1.2.3/8]\n").peers,
+        prefixes(Zone::World, &["192.0.2.1/32", "2001:db8::/32", "10.0.0.0/8"])
+    );
+    assert_eq!(
+        rule("  - toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.64.0.0/10, 10.65.0.0/16]}]\n").peers,
+        prefixes(Zone::World, &["10.0.0.0/10", "10.128.0.0/9"])
+    );
+    let found = findings_in_egress(
+        "  - toCIDR: [10.1.2.3/8]\n  - toCIDR: [10.0.0.0/33]\n  - toCIDRSet:\n    - cidr: 10.0.0.1\n    - cidr: 10.0.0.0/8\n      except: [11.0.0.0/16]\n    - except: []\n    - cidrGroupRef: g\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "host-bits spec.egress[0].toCIDR[0] 9",
+            "bad-cidr spec.egress[1].toCIDR[0] 10",
+            "bad-cidr spec.egress[2].toCIDRSet[0].cidr 12",
+            "bad-except spec.egress[2].toCIDRSet[1].except[0] 14",
+            "bad-cidr spec.egress[2].toCIDRSet[2] 15",
+            "not-enforced spec.egress[2].toCIDRSet[3].cidrGroupRef 16",
+        ]
+    );
+}
+
+#[test]
+fn entities_are_zones() {
+    for (entity, peers) in [
+        ("world", everything(Zone::World)),
+        ("world-ipv4", prefixes(Zone::World, &["0.0.0.0/0"])),
+        ("world-ipv6", prefixes(Zone::World, &["::/0"])),
+        ("all", everything(Zone::Anywhere)),
+        ("host", everything(Zone::Host)),
+        ("none", Peers::Prefixes(vec![])),
+        ("unmanaged", Peers::Prefixes(vec![])),
+        ("kube-apiserver", Peers::Unresolved),
+        ("remote-node", Peers::Unresolved),
+    ] {
+        assert_eq!(rule(&format!("  - toEntities: [{entity}]\n")).peers, peers, "{entity}");
+    }
+    assert!(matches!(rule("  - toEntities: [cluster]\n").peers, Peers::Prefixes(p) if p.len() == 4));
+    let mixed = rule("  - toEntities: [kube-apiserver, world]\n");
+    assert_eq!(mixed.peers, everything(Zone::World), "what is resolved is opened");
+    assert_eq!(
+        findings_in_egress("  - toEntities: [worlds]\n"),
+        ["unknown-entity spec.egress[0].toEntities[0] 9"]
+    );
+}
+
+#[test]
+fn what_is_not_enforced_is_reported_and_opens_nothing() {
+    for (fields, path) in [
+        ("toEndpoints: [{}]", "toEndpoints"),
+        ("toServices: [{k8sService: {serviceName: a}}]", "toServices"),
+        ("toNodes: [{}]", "toNodes"),
+        ("toCIDR: [192.0.2.1]\n    toRequires: [{}]", "toRequires"),
+        (
+            "toCIDR: [192.0.2.1]\n    authentication: {mode: required}",
+            "authentication",
+        ),
+    ] {
+        let text = format!("  - {fields}\n");
+        assert_eq!(rule(&text).peers, Peers::Unresolved, "{fields}");
+        let (_, diagnostics) = read(&format!("{HEAD}{SELECTOR}  egress:\n{text}"));
+        let [diagnostic] = diagnostics.as_slice() else {
+            panic!("{diagnostics:?}")
+        };
+        assert_eq!(
+            (diagnostic.code, diagnostic.severity),
+            ("not-enforced", crate::Severity::Unenforced)
+        );
+        assert_eq!(diagnostic.path, format!("spec.egress[0].{path}"));
+    }
+    assert!(
+        rule("  - toCIDR: [192.0.2.1]\n    icmps: [{fields: [{type: EchoRequest, family: IPv4}]}]\n")
+            .ports
+            .is_empty()
+    );
+    assert_eq!(
+        findings_in_egress("  - toGroups: [{aws: {region: x}}]\n"),
+        ["to-groups spec.egress[0].toGroups 9"]
+    );
+}
+
+#[test]
+fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
+    let cluster = denial("  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n");
+    let Peers::Prefixes(prefixes) = &cluster.peers else {
+        panic!("{cluster:?}")
+    };
+    assert!(
+        prefixes
+            .iter()
+            .all(|(zone, _)| matches!(zone, Zone::Cluster | Zone::Host))
+            && prefixes.len() == 4
+    );
+    assert_eq!(cluster.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
+
+    assert_eq!(
+        denial("  - toServices: [{k8sService: {}}]\n").peers,
+        everything(Zone::Anywhere)
+    );
+    assert_eq!(
+        denial("  - toEntities: [kube-apiserver]\n").peers,
+        everything(Zone::Anywhere)
+    );
+    assert_eq!(
+        denial("  - toCIDRSet: [{cidrGroupRef: g}]\n").peers,
+        everything(Zone::World)
+    );
+    let cidr = "  - toCIDR: [192.0.2.1]\n";
+    for ports in [
+        "icmps: [{fields: [{type: 8}]}]",
+        "toPorts: [{}]",
+        "toPorts: [{ports: [{port: '1', protocol: IGMP}]}]",
+    ] {
+        assert_eq!(denial(&format!("{cidr}    {ports}\n")).ports, PortSet::All, "{ports}");
+    }
+    let narrowed = denial(&format!("{cidr}    toRequires: [{{}}]\n"));
+    assert_eq!(
+        narrowed.peers,
+        super::prefixes(Zone::World, &["192.0.2.1/32"]),
+        "denied without the condition"
+    );
+    assert!(matches!(
+        denial("  - toFQDNs: [{matchName: a.example}]\n").peers,
+        Peers::Names(_)
+    ));
+    let rules = findings(&format!(
+        "{HEAD}{SELECTOR}  egressDeny:\n  - toPorts: [{{ports: [{{port: '1'}}], rules: {{}}}}]\n"
+    ));
+    assert_eq!(rules, ["unknown-field spec.egressDeny[0].toPorts[0].rules 9"]);
+}
