@@ -9,5 +9,6 @@ mod document;
 mod egress;
 mod interception;
 mod lab;
+mod model;
 mod programs;
 mod routing;
