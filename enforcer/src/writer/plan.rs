@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,27 +166,21 @@ impl Plan {
         })
     }
 
-    /// The operations of one set. To renew by replacing works whether the kernel still holds the element or not: it is added, so that it is there to be
-    /// deleted, and added again with the new timeout; packets see only the outcome.
-    fn push_set(&mut self, writes: std::ops::Range<usize>, set: &Arc<str>, now: Time, renewal: Renewal) {
-        let passes: &[Pass] = match renewal {
-            Renewal::Refresh => &[Pass::AddAll],
-            Renewal::Replace => &[Pass::AddHeld, Pass::DeleteHeld, Pass::AddAll],
-        };
-        for pass in passes {
+    /// The operations of one set. To renew by replacing must work whether the kernel holds the element or not, and even if somebody else wrote it, as an
+    /// agent does that we are about to follow: it is added, so that it is there to be deleted, and added again with
+    /// the new timeout. Packets see only the outcome.
+    fn push_set(&mut self, writes: Range<usize>, set: &Arc<str>, now: Time, renewal: Renewal) {
+        for pass in renewal.passes() {
             for at in writes.clone() {
                 let Some(write) = self.writes.get(at).copied() else {
                     continue;
                 };
-                if write.new && *pass != Pass::AddAll {
-                    continue;
-                }
                 self.operations.push(Operation {
                     set: Arc::clone(set),
                     key: encode_key(&write.element.key),
                     verb: match pass {
-                        Pass::DeleteHeld => Verb::Delete,
-                        Pass::AddHeld | Pass::AddAll => Verb::Add(write.end.since(now) + TICKS),
+                        Pass::Add => Verb::Add(write.end.since(now) + TICKS),
+                        Pass::Delete => Verb::Delete,
                     },
                 });
                 self.owners.push(at);
@@ -193,22 +189,138 @@ impl Plan {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    AddHeld,
-    DeleteHeld,
-    AddAll,
+/// One step through all elements that a transaction writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    Add,
+    Delete,
+}
+
+impl Renewal {
+    /// The steps that leave every element in the kernel with its new timeout.
+    pub(super) fn passes(self) -> &'static [Pass] {
+        match self {
+            Renewal::Refresh => &[Pass::Add],
+            Renewal::Replace => &[Pass::Add, Pass::Delete, Pass::Add],
+        }
+    }
 }
 
 /// A key as the kernel keeps it.
 pub(super) fn encode_key(key: &ElementKey) -> Key {
     let mut bytes = match key.address {
-        std::net::IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
-        std::net::IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
+        IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
+        IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
     };
     if let Some((protocol, port)) = key.port {
         let [high, low] = port.to_be_bytes();
         bytes.extend_from_slice(&[protocol.number(), 0, 0, 0, high, low, 0, 0]);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::ProgramId;
+
+    use super::*;
+    use crate::layout::{Family, SetKind, Side};
+
+    const NOW: Time = Time::from_millis(1_000_000);
+
+    fn element(program: u64, last: u8) -> Element {
+        Element {
+            set: SetId {
+                program: ProgramId(program),
+                side: Side::Allow,
+                kind: SetKind::Group(0),
+                family: Family::V4,
+            },
+            key: ElementKey {
+                address: [192, 0, 2, last].into(),
+                port: None,
+            },
+        }
+    }
+
+    /// Two sets with room for three each; the first holds address 1 for ten seconds.
+    fn book() -> Book {
+        let mut book = Book::default();
+        book.replace_sets([(element(1, 0).set, 3), (element(2, 0).set, 3)]);
+        let end = NOW + Duration::from_secs(10);
+        book.record(element(1, 1), Life { end, gone: end });
+        book
+    }
+
+    fn until(seconds: u64) -> Time {
+        NOW + Duration::from_secs(seconds)
+    }
+
+    fn written(plan: &Plan) -> Vec<(Element, Time)> {
+        plan.writes.iter().map(|write| (write.element, write.end)).collect()
+    }
+
+    #[test]
+    fn an_element_that_many_ask_for_is_written_once_until_its_latest_end() {
+        let book = book();
+        let mut planner = Planner::new(&book, NOW);
+        for end in [20, 30, 25] {
+            assert_eq!(planner.add(&[(element(1, 2), until(end))]), Ok(true));
+        }
+        assert_eq!(written(&planner.finish(Renewal::Refresh)), [(element(1, 2), until(30))]);
+    }
+
+    #[test]
+    fn only_what_is_held_shorter_than_asked_is_renewed() {
+        let book = book();
+        let mut planner = Planner::new(&book, NOW);
+        assert_eq!(planner.add(&[(element(1, 1), until(10))]), Ok(false));
+        assert_eq!(planner.add(&[(element(1, 1), until(11))]), Ok(true));
+        let plan = planner.finish(Renewal::Refresh);
+        assert_eq!(written(&plan), [(element(1, 1), until(11))]);
+        assert_eq!(plan.operations[0].verb, Verb::Add(Duration::from_secs(11) + TICKS));
+    }
+
+    #[test]
+    fn what_others_add_counts_against_the_room_of_a_set_and_renewals_do_not() {
+        let book = book();
+        let mut planner = Planner::new(&book, NOW);
+        assert_eq!(
+            planner.add(&[(element(1, 2), until(20)), (element(1, 1), until(20))]),
+            Ok(true)
+        );
+        let full = AdmitError::Full {
+            set: element(1, 0).set.to_string(),
+            capacity: 3,
+        };
+        let two = [
+            (element(2, 3), until(20)),
+            (element(1, 3), until(20)),
+            (element(1, 4), until(20)),
+        ];
+        assert_eq!(planner.add(&two), Err(full));
+        assert_eq!(planner.add(&two[..2]), Ok(true));
+        assert_eq!(planner.finish(Renewal::Refresh).writes.len(), 4);
+    }
+
+    #[test]
+    fn replacing_goes_through_a_set_three_times() {
+        let book = book();
+        let mut planner = Planner::new(&book, NOW);
+        let elements = [
+            (element(1, 1), until(20)),
+            (element(1, 2), until(20)),
+            (element(2, 1), until(20)),
+        ];
+        assert_eq!(planner.add(&elements), Ok(true));
+        let plan = planner.finish(Renewal::Replace);
+        let deletions: Vec<bool> = plan
+            .operations
+            .iter()
+            .map(|operation| operation.verb == Verb::Delete)
+            .collect();
+        assert_eq!(deletions, [false, false, true, true, false, false, false, true, false]);
+        assert_eq!(plan.owner(3).map(|write| write.element), Some(element(1, 2)));
+        assert_eq!(plan.owner(8).map(|write| write.element), Some(element(2, 1)));
+    }
 }

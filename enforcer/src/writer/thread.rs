@@ -12,6 +12,7 @@ use super::book::Phase;
 use super::commit::Admission;
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
+use super::plan::Pass;
 use super::{Renewal, Shared, clock};
 use crate::desired::Desired;
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
@@ -121,12 +122,7 @@ impl<K: Kernel> Writer<K> {
             return;
         }
         self.next_beat = Some(clock::now() + BEAT);
-        let add = Verb::Add(ALIVE);
-        let verbs: &[Verb] = match self.renewal {
-            Renewal::Refresh => &[add],
-            Renewal::Replace => &[add, Verb::Delete, add],
-        };
-        match self.kernel.commit(&heartbeat(verbs)) {
+        match self.kernel.commit(&heartbeat(self.renewal.passes())) {
             Ok(()) => {}
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 self.table_is_lost();
@@ -141,7 +137,7 @@ impl<K: Kernel> Writer<K> {
             return;
         }
         // Added first, because deleting what is not there would be an error.
-        if let Err(error) = self.kernel.commit(&heartbeat(&[Verb::Add(ALIVE), Verb::Delete])) {
+        if let Err(error) = self.kernel.commit(&heartbeat(&[Pass::Add, Pass::Delete])) {
             tracing::warn!(?error, "the heartbeat was not removed; it ends within {ALIVE:?}");
         }
     }
@@ -156,16 +152,19 @@ impl<K: Kernel> Writer<K> {
     }
 }
 
-/// The heartbeat's elements, each verb for all of them.
-fn heartbeat(verbs: &[Verb]) -> Vec<Operation> {
+/// These steps for all elements of the heartbeat.
+fn heartbeat(passes: &[Pass]) -> Vec<Operation> {
     let set: Arc<str> = ALIVE_SET.into();
-    verbs
-        .iter()
-        .flat_map(|verb| ALIVE_PROTOCOLS.map(|protocol| (*verb, protocol)))
-        .map(|(verb, protocol)| Operation {
+    let mut operations = Vec::new();
+    for pass in passes {
+        operations.extend(ALIVE_PROTOCOLS.map(|protocol| Operation {
             set: Arc::clone(&set),
             key: Key::from_slice(&[protocol]),
-            verb,
-        })
-        .collect()
+            verb: match pass {
+                Pass::Add => Verb::Add(ALIVE),
+                Pass::Delete => Verb::Delete,
+            },
+        }));
+    }
+    operations
 }
