@@ -132,6 +132,19 @@ impl Installation {
         self.ask("status")
     }
 
+    /// Whether a file of the state directory speaks of `name`.
+    pub fn has_saved(&self, name: &str) -> io::Result<bool> {
+        for entry in fs::read_dir(self.path("state"))? {
+            match fs::read(entry?.path()) {
+                Ok(bytes) if bytes.windows(name.len()).any(|window| window == name.as_bytes()) => return Ok(true),
+                // Replaced while we looked.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+
     /// A verb that asks the running agent, with the flag that says where.
     pub fn inspect(&self, verb: &str, arguments: &[&str]) -> io::Result<Output> {
         let run = self.path("run");
