@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::{agent, check, cleanup, names, status};
+use crate::demo;
 use crate::exec;
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
@@ -56,7 +57,7 @@ Example:
     /// What `exec` starts itself as
     #[command(name = exec::GUARD_VERB, hide = true)]
     ExecGuard,
-    // `demo` stands here, and in the two matches below.
+    Demo(demo::Args),
 }
 
 /// Parses the command line and runs the verb.
@@ -73,6 +74,8 @@ pub fn run() -> ExitCode {
         // The exit code is the command's.
         Verb::Exec(args) => return exec::run(args),
         Verb::ExecGuard => return exec::guard(),
+        // As is the demo's: 1 when a step failed.
+        Verb::Demo(args) => return demo::run(args),
     };
     match result {
         Ok(Outcome::Positive) => ExitCode::SUCCESS,

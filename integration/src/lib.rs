@@ -236,6 +236,13 @@ impl Scenario {
             .unwrap_or_else(|| panic!("{name} has no address: {:?}", reply.message))
     }
 
+    /// Waits until what was learned about `name` would survive a crash: the agent saves its ledger every half second or so.
+    pub fn wait_saved(&self, name: &str) {
+        self.wait_until("the ledger is on disk", || {
+            self.installation.has_saved(name).unwrap_or_else(fail("the state directory"))
+        });
+    }
+
     /// Tries to connect from a pod to port 443.
     pub fn connect(&self, pod: usize, to: impl Into<IpAddr>) -> Attempt {
         self.pod(pod).connect(to, 443).unwrap_or_else(fail("connecting"))

@@ -17,6 +17,18 @@ use namegate_integration::{Plan, Scenario};
 const LOOKUPS: u32 = 20_000;
 const CLIENTS_PER_POD: usize = 3;
 
+/// Both pods, one port: one kernel element for each address.
+const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: race, namespace: shop}
+spec:
+  endpointSelector: {}
+  egress:
+  - toFQDNs: [{matchPattern: '*.race.example'}]
+    toPorts: [{ports: [{port: '9', protocol: TCP}]}]
+";
+
 /// Of one client: how often it connected and was refused, and the time from question to connection.
 #[derive(Default)]
 struct Tally {
@@ -28,8 +40,7 @@ struct Tally {
 #[test]
 fn a_connection_right_after_its_answer_is_never_refused() {
     let scenario = Plan::new(env!("CARGO_BIN_EXE_namegate-under-test"))
-        .allow(0, &["*.race.example"])
-        .allow(1, &["*.race.example"])
+        .object("race.yaml", POLICY)
         .start();
     scenario.lab().resolver().synthesize(Synthesis {
         suffix: "race.example".into(),

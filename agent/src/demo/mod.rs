@@ -34,7 +34,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            let _ = writeln!(out, "demo: {error}");
+            let _ = writeln!(io::stderr(), "demo: {error}");
             ExitCode::FAILURE
         }
     }

@@ -25,11 +25,12 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Builds the lab and starts the agent, this very program, on its node.
+    /// Builds the lab and starts the agent, this very program, on its node. (`/proc/self/exe` is this program even when its
+    /// file has been replaced since.)
     pub(super) fn set() -> io::Result<Self> {
         let lab = Lab::builder().pods(2).build().map_err(io::Error::other)?;
         lab.resolver().set(&RECORDS).map_err(io::Error::other)?;
-        let installation = Installation::new(std::env::current_exe()?, lab.node())?;
+        let installation = Installation::new("/proc/self/exe", lab.node())?;
         for (file, text) in [
             ("pods.yaml", include_str!("pods.yaml")),
             ("checkout.yaml", include_str!("checkout.yaml")),

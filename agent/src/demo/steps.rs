@@ -166,6 +166,8 @@ fn policy_edit(stage: &Stage) -> Result<String, String> {
             .is_ok_and(|attempt| attempt.is_refused())
     };
     let took = wait_until(closed).ok_or_else(|| format!("{payments} stays open"))?;
+    let allowed = || ask(stage.checkout(), MAIL, RecordType::A).is_ok_and(|reply| reply.address().is_some());
+    wait_until(allowed).ok_or_else(|| format!("{MAIL} is still denied"))?;
     let mail = address_of(&ask(stage.checkout(), MAIL, RecordType::A)?)?;
     let open = connected(stage.checkout(), mail)?;
     Ok(format!(

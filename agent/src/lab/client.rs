@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Edns, Message, Query, ResponseCode};
@@ -242,7 +241,8 @@ fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<R
 }
 
 fn query(name: &str, kind: RecordType, edns: bool) -> io::Result<Message> {
-    let mut name = Name::from_str(name).map_err(io::Error::other)?;
+    // `from_ascii` keeps the case, as stub resolvers that randomize it need (DNS 0x20).
+    let mut name = Name::from_ascii(name).map_err(io::Error::other)?;
     name.set_fqdn(true);
     let mut query = Message::query();
     query.metadata.recursion_desired = true;

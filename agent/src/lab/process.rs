@@ -93,7 +93,8 @@ impl Installation {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot start {}: {error}", self.binary.display())))?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let reader = child.stderr.take().map(|stderr| read_log(stderr, Arc::clone(&log)));
         Ok(AgentProcess {
@@ -130,6 +131,19 @@ impl Installation {
     /// `namegate status`, as data.
     pub fn status(&self) -> io::Result<Status> {
         self.ask("status")
+    }
+
+    /// Whether a file of the state directory speaks of `name`.
+    pub fn has_saved(&self, name: &str) -> io::Result<bool> {
+        for entry in fs::read_dir(self.path("state"))? {
+            match fs::read(entry?.path()) {
+                Ok(bytes) if bytes.windows(name.len()).any(|window| window == name.as_bytes()) => return Ok(true),
+                // Replaced while we looked.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// A verb that asks the running agent, with the flag that says where.

@@ -51,7 +51,7 @@ fn a_flushed_ruleset_is_put_back_with_what_was_learned() {
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
         .start();
-    scenario.expect_errors("namegate");
+    scenario.expect_errors("the table was removed from outside");
     let a = scenario.learn(0, "a.example");
     scenario.nft("flush ruleset");
     scenario.wait_until("the rest is closed again", || {

@@ -33,6 +33,7 @@ fn assert_enforced(scenario: &Scenario) {
 fn after_a_crash_enforcement_stays_lookups_fall_through_and_a_new_agent_adopts_what_was_learned() {
     let mut scenario = governed().start();
     scenario.learn(0, "a.example");
+    scenario.wait_saved("a.example");
     scenario.kill();
     assert_enforced(&scenario);
     let took = scenario.wait_until("lookups fall through", || {
