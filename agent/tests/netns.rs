@@ -169,10 +169,9 @@ fn errors_say_what_was_tried_and_keep_their_kind() {
     let error = namespace
         .add_address("eth7", "10.0.0.1/24".parse().unwrap())
         .unwrap_err();
-    assert!(
-        error.to_string().contains("cannot add the address 10.0.0.1/24 to eth7"),
-        "{error}"
-    );
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let text = "cannot add the address 10.0.0.1/24 to eth7: there is no link eth7";
+    assert_eq!(error.to_string(), text);
 
     let error = namespace
         .connect("a-name-that-is-too-long", &namespace, "b")

@@ -294,7 +294,7 @@ impl FromStr for ServiceName {
 }
 
 /// A parser that takes one of a few words, and shows them in `--help`.
-fn choice<T, const N: usize>(choices: [(&'static str, T); N]) -> impl TypedValueParser<Value = T>
+pub(crate) fn choice<T, const N: usize>(choices: [(&'static str, T); N]) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + 'static,
 {

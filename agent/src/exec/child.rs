@@ -19,6 +19,9 @@ use super::before_exec::{Confinement, Step, confine};
 use super::signals::Signals;
 use crate::netns::Namespace;
 
+/// Where the C library asks a resolver.
+pub(super) const DNS_PORT: u16 = 53;
+
 /// Where the C library finds its resolver.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -120,10 +123,17 @@ pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<
     }
 }
 
-/// The exit code as a shell gives it: the command's own, or 128 and the signal that killed it.
+/// The exit code as a shell gives it: the command's own, or that of the signal that killed it.
 pub(super) fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| Some(128 + status.signal()?));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(super::TROUBLE)
+    let killed = || Signal::from_named_raw(status.signal()?).map(killed_by);
+    let own = status.code().and_then(|code| u8::try_from(code).ok());
+    own.or_else(killed).unwrap_or(super::TROUBLE)
+}
+
+/// The exit code as a shell gives it for a process that a signal killed.
+pub(super) fn killed_by(signal: Signal) -> u8 {
+    // Signals are numbered from 1 to 64.
+    u8::try_from(128 + signal.as_raw()).unwrap_or(super::TROUBLE)
 }
 
 fn send(child: &Child, signal: Signal) {

@@ -14,6 +14,7 @@
 //! namespace or change the host's, but root inside can still ask daemons of the host to act for it, through their Unix
 //! sockets, and write files that the host will run. Processes that outlive the command lose their network with it.
 
+mod args;
 mod before_exec;
 mod child;
 mod claim;
@@ -25,31 +26,19 @@ mod source;
 #[cfg(test)]
 mod tests;
 pub mod undo;
-mod upstreams;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use dns_proxy::gate::Rcode;
-use enforcer::{FailMode, Interception, Refusal};
-use fqdn_cache::{LeaseTerms, Limits};
-use ipnet::IpNet;
-use policy::question::QuestionMode;
-use policy::{Name, Pattern};
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
+use tokio::process::Child;
 
 use crate::app::{Agent, StartError};
-use crate::config::{NameMatching, Settings};
+use crate::config::{Rejected, Settings};
 use crate::netns::Namespace;
+pub use args::Args;
 use child::SpawnError;
 use claim::Claim;
 use guard::Guard;
@@ -64,53 +53,6 @@ const TROUBLE: u8 = 2;
 /// The verb that the guard is started with.
 pub const GUARD_VERB: &str = "exec-guard";
 
-/// Runs a command in a fresh network namespace that reaches only the names it is allowed.
-///
-/// The exit code is the command's, or 128 and the signal that ended it; 127 when it is not found, 126 when it cannot be
-/// executed, 2 when the sandbox cannot be made.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Args {
-    /// Name that may be reached, on every port; with stars a pattern, as in matchPattern (repeatable)
-    #[arg(long, value_name = "NAME|PATTERN", value_parser = parse_allow)]
-    allow: Vec<Pattern>,
-
-    /// File with CiliumNetworkPolicies that apply to the command (repeatable)
-    #[arg(long, value_name = "FILE")]
-    policy: Vec<PathBuf>,
-
-    /// Label of the command, for the endpointSelector of the policies (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
-    label: Vec<(String, String)>,
-
-    /// Resolver to ask, instead of those in /etc/resolv.conf (repeatable)
-    #[arg(long, value_name = "IP[:PORT]", value_parser = upstreams::parse)]
-    upstream: Vec<SocketAddr>,
-
-    /// Names of an answer that policies are matched against: the one that was asked, or all of the CNAME chain
-    #[arg(long, value_name = "WHICH", default_value = "question", value_parser = one_of([("question", NameMatching::Question), ("chain", NameMatching::Chain)]))]
-    dns_match: NameMatching,
-
-    /// How lookups of other names are answered
-    #[arg(long, value_name = "HOW", default_value = "nxdomain", value_parser = one_of([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]))]
-    dns_denied: Rcode,
-
-    /// What other packets get: an answer that they are refused, or none
-    #[arg(long, value_name = "HOW", default_value = "reject", value_parser = one_of([("reject", Refusal::Reject), ("drop", Refusal::Drop)]))]
-    deny_response: Refusal,
-
-    /// Range that names may open although it is loopback, link-local or the like (repeatable)
-    #[arg(long, value_name = "CIDR")]
-    allow_rebind: Vec<IpNet>,
-
-    /// Say nothing but errors
-    #[arg(long, short)]
-    quiet: bool,
-
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
 /// Why the command did not run, or how it ended badly.
 #[derive(Debug, Error)]
 enum ExecError {
@@ -120,8 +62,8 @@ enum ExecError {
         "this needs root, or the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN, to make a network for the command: sudo namegate exec …"
     )]
     Privileges,
-    #[error("no resolver is named in /etc/resolv.conf; name one with --upstream")]
-    NoUpstream,
+    #[error(transparent)]
+    Settings(#[from] Rejected),
     #[error("cannot make the sandbox's network: {0}")]
     Network(io::Error),
     #[error("cannot start the guard that cleans up after a crash: {0}")]
@@ -129,7 +71,7 @@ enum ExecError {
     #[error(transparent)]
     Agent(#[from] StartError),
     #[error("ended by a signal before the command was started")]
-    Interrupted(u8),
+    Interrupted(Signal),
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error("cannot wait for the command: {0}")]
@@ -139,7 +81,7 @@ enum ExecError {
 impl ExecError {
     fn code(&self) -> u8 {
         match self {
-            ExecError::Interrupted(signal) => 128 + signal,
+            ExecError::Interrupted(signal) => child::killed_by(*signal),
             ExecError::Spawn(error) => error.code(),
             _ => TROUBLE,
         }
@@ -175,10 +117,9 @@ pub fn guard() -> ExitCode {
 }
 
 fn try_run(args: &Args) -> Result<u8, ExecError> {
-    let policies = Policies::read(&args.policy).map_err(ExecError::Policies)?;
+    let policies = Policies::read(args.policy_files()).map_err(ExecError::Policies)?;
     check_privileges()?;
-    let upstreams = upstreams(args)?;
-    if !args.quiet {
+    if !args.quiet() {
         policies.remarks().iter().for_each(|remark| say(remark));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -192,20 +133,23 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     };
 
     let host = Namespace::current().map_err(ExecError::Network)?;
-    prepare(args.quiet).map_err(ExecError::Network)?;
+    prepare(args.quiet()).map_err(ExecError::Network)?;
     let claim = Claim::fresh().map_err(ExecError::Network)?;
     let plan = Host::read(&host)
         .and_then(|host| Plan::choose(claim.id(), &host))
         .map_err(ExecError::Network)?;
+    let settings = args.settings(&plan)?;
+    let source = SandboxSource::new(plan.addresses(), args.labels(), args.allowed(), policies);
     let undo = Undo::of(&plan);
     let mut program = Command::new("/proc/self/exe");
     program.arg(GUARD_VERB);
     let guard = Guard::start(program, &undo).map_err(ExecError::Guard)?;
 
-    let ended = plan
-        .build(&host)
-        .map_err(ExecError::Network)
-        .and_then(|network| runtime.block_on(confined(args, &plan, &network, upstreams, policies, &mut signals)));
+    let ended = plan.build(&host).map_err(ExecError::Network).and_then(|network| {
+        let resolvers: Vec<_> = plan.gateways().collect();
+        let command = |network: &Namespace| child::start(args.command(), network, &resolvers);
+        runtime.block_on(confined(settings, source, || command(&network), &mut signals))
+    });
 
     let problems = undo.perform();
     problems
@@ -217,16 +161,11 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
 
 /// The agent, and the command beside it.
 async fn confined(
-    args: &Args,
-    plan: &Plan,
-    network: &Namespace,
-    upstreams: Vec<SocketAddr>,
-    policies: Policies,
+    settings: Settings,
+    source: SandboxSource,
+    start_command: impl FnOnce() -> Result<Child, SpawnError>,
     signals: &mut Signals,
 ) -> Result<u8, ExecError> {
-    let labels = args.label.iter().cloned().collect::<BTreeMap<_, _>>();
-    let source = SandboxSource::new(plan.addresses(), labels, &args.allow, policies);
-    let settings = settings(args, plan, upstreams);
     let start = async {
         let agent = Agent::start(settings, source).await?;
         agent.ready().await?;
@@ -234,10 +173,9 @@ async fn confined(
     };
     let agent = tokio::select! {
         started = start => started?,
-        signal = signals.next() => return Err(ExecError::Interrupted(u8::try_from(signal.as_raw()).unwrap_or(0))),
+        signal = signals.next() => return Err(ExecError::Interrupted(signal)),
     };
-    let resolvers: Vec<_> = plan.gateways().collect();
-    let ended = match child::start(&args.command, network, &resolvers) {
+    let ended = match start_command() {
         Ok(child) => child::wait(child, signals)
             .await
             .map(child::exit_code)
@@ -273,78 +211,6 @@ fn check_privileges() -> Result<(), ExecError> {
     match capabilities(None) {
         Ok(sets) if sets.effective.contains(needed) => Ok(()),
         _ => Err(ExecError::Privileges),
-    }
-}
-
-fn upstreams(args: &Args) -> Result<Vec<SocketAddr>, ExecError> {
-    if !args.upstream.is_empty() {
-        return Ok(args.upstream.clone());
-    }
-    // The agent runs on the host, so a stub resolver on loopback is reachable for it.
-    let found = fs::read_to_string("/etc/resolv.conf").map(|text| upstreams::of_resolv_conf(&text));
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(ExecError::NoUpstream),
-    }
-}
-
-fn settings(args: &Args, plan: &Plan, upstreams: Vec<SocketAddr>) -> Settings {
-    /// Live addresses of all names together; a command needs far fewer than a node.
-    // The literal is not zero.
-    const CAPACITY: NonZeroU32 = NonZeroU32::new(16_384).unwrap();
-    Settings {
-        node: "exec".to_owned(),
-        upstreams,
-        listen: plan
-            .gateways()
-            .map(|gateway| SocketAddr::new(gateway, upstreams::DNS_PORT))
-            .collect(),
-        http: None,
-        state_dir: None,
-        run_dir: None,
-        table: firewall::agent_table(plan.id),
-        fail_mode: FailMode::Closed,
-        interception: Interception::Off,
-        refusal: args.deny_response,
-        capacity: CAPACITY,
-        questions: QuestionMode::AllowedOnly,
-        matching: args.dns_match,
-        denied: args.dns_denied,
-        lease: LeaseTerms::default(),
-        limits: Limits::default(),
-        rebind: args.allow_rebind.clone(),
-        cluster_cidrs: Vec::new(),
-        // Names in the cluster's domain may be asked by everyone. There is no cluster here, so there is no such name.
-        cluster_domain: Name::from_wire_labels([b"exec".as_slice(), b"namegate", b"invalid"]),
-        cluster_dns: Vec::new(),
-        commit_deadline: Duration::from_secs(1),
-    }
-}
-
-fn parse_allow(text: &str) -> Result<Pattern, String> {
-    if text.contains('*') {
-        Pattern::pattern(text)
-    } else {
-        Pattern::name(text)
-    }
-    .map_err(|error| error.to_string())
-}
-
-/// A flag that takes one of a few words.
-fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
-    choices: [(&'static str, T); N],
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(choices.map(|(word, _)| word)).try_map(move |word| {
-        // The parser before lets no other word through.
-        let chosen = choices.iter().find(|(choice, _)| *choice == word);
-        chosen.map(|(_, value)| *value).ok_or("not one of the choices")
-    })
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write KEY=VALUE".to_owned()),
     }
 }
 

@@ -265,9 +265,11 @@ impl Namespace {
 async fn find(handle: &Handle, link: &str) -> Result<LinkMessage, NetlinkError> {
     check_name(link)?;
     let mut found = handle.link().get().match_name(link).execute();
-    match found.try_next().await? {
-        Some(message) => Ok(message),
-        None => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no link {link}")).into()),
+    let found = found.try_next().await.map_err(NetlinkError::from);
+    match found {
+        Ok(Some(message)) => Ok(message),
+        Err(NetlinkError(error)) if error.raw_os_error() != Some(libc::ENODEV) => Err(error.into()),
+        _ => Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no link {link}")).into()),
     }
 }
 
