@@ -167,8 +167,10 @@ mod tests {
     async fn two_agents_can_serve_the_same_address() {
         let first = start(Fake::ready());
         let second = HttpServer::start(first.address(), Arc::new(Fake::ready()), Arc::new(Metrics::new())).unwrap();
-        drop(first);
-        assert!(fetch(second.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
+        // Whichever of them the kernel picks.
+        for _ in 0..16 {
+            assert!(fetch(second.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
+        }
     }
 
     #[tokio::test]

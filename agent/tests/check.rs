@@ -1,5 +1,7 @@
 //! `namegate check` and the command line, as users meet them: the binary itself, its output and its exit codes.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -181,4 +183,12 @@ fn version_and_help_go_to_stdout_with_0() {
         assert_eq!(code, 0);
         assert!(text.contains("Example"), "{text}");
     }
+}
+
+#[test]
+fn what_files_say_does_not_reach_the_terminal_as_control_characters() {
+    let hostile = GOOD.replace("spec:", "spec:\n  \"\\e[2J\": 1");
+    let (code, text) = check(&[("a.yaml", &hostile)], &["a.yaml"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
 }

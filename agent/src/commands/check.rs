@@ -13,6 +13,7 @@ use crate::objects::catalogue::{Catalogue, Content};
 use crate::objects::directory;
 use crate::objects::{Report, ReportState};
 
+use super::table::printable;
 use super::{Output, to_json};
 
 /// Checks files of policies and other objects, and says what the agent would not enforce
@@ -113,10 +114,10 @@ impl Checked {
         for report in &self.reports {
             for diagnostic in &report.diagnostics {
                 // Writing to a String does not fail.
-                let _ = writeln!(text, "{}", report.headline(diagnostic));
+                let _ = writeln!(text, "{}", printable(report.headline(diagnostic)));
                 text += &self.excerpt(report, diagnostic);
                 if let Some(suggestion) = &diagnostic.suggestion {
-                    let _ = writeln!(text, "  help: {suggestion}");
+                    let _ = writeln!(text, "  help: {}", printable(suggestion.clone()));
                 }
             }
         }

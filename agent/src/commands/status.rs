@@ -9,7 +9,7 @@ use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
 use crate::inspect::{ReportRow, Status};
 
-use super::table::{list, table};
+use super::table::{list, printable, table};
 use super::{Output, ask, to_json};
 
 /// Shows the running agent: is it ready, what does it govern, what was found in the policies
@@ -128,7 +128,11 @@ fn reports(status: &Status) -> String {
             ]
         }),
     );
-    let findings: Vec<&str> = rows.iter().flat_map(|row| &row.findings).map(String::as_str).collect();
+    let findings: Vec<String> = rows
+        .iter()
+        .flat_map(|row| &row.findings)
+        .map(|finding| printable(finding.clone()))
+        .collect();
     if !findings.is_empty() {
         text += "\n";
         text += &findings.join("\n");

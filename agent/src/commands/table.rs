@@ -30,10 +30,10 @@ pub(super) fn list(values: impl IntoIterator<Item = impl ToString>) -> String {
 }
 
 /// What policies and answers say goes to a terminal: control characters must not reach it.
-fn printable(cell: String) -> String {
-    match cell.chars().any(char::is_control) {
-        true => cell.escape_debug().to_string(),
-        false => cell,
+pub(super) fn printable(text: String) -> String {
+    match text.chars().any(char::is_control) {
+        true => text.escape_debug().to_string(),
+        false => text,
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "IP[:PORT]", help_heading = "DNS")]
     pub listen: Vec<DnsAddress>,
     /// How lookups of governed workloads reach the agent; `off`: they are told to ask --listen [default: dnat]
-    #[arg(long, value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]), help_heading = "DNS")]
+    #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]), help_heading = "DNS")]
     pub intercept: Option<InterceptionMode>,
     /// With --intercept tproxy: the packet mark's bits, which no other program may use [default: 0x200000]
     #[arg(long, value_name = "BITS", help_heading = "DNS")]
@@ -57,16 +57,16 @@ pub struct Options {
     #[arg(long, value_name = "PORT", help_heading = "DNS")]
     pub tproxy_port: Option<u16>,
     /// What may be asked where no policy has a DNS rule [default: allowed-only]
-    #[arg(long, value_parser = choice([("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)]), help_heading = "DNS")]
+    #[arg(long, value_name = "WHICH", value_parser = choice([("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)]), help_heading = "DNS")]
     pub dns_questions: Option<QuestionMode>,
     /// Whether toFQDNs is matched against the name asked, or also against its CNAME chain [default: question]
-    #[arg(long, value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]), help_heading = "DNS")]
+    #[arg(long, value_name = "WHICH", value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]), help_heading = "DNS")]
     pub dns_match: Option<NameMatching>,
     /// How a denied question is answered [default: nxdomain]
-    #[arg(long, value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]), help_heading = "DNS")]
+    #[arg(long, value_name = "HOW", value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]), help_heading = "DNS")]
     pub dns_denied: Option<Rcode>,
     /// What becomes of lookups when the agent is gone: they pass unobserved, or are refused [default: open]
-    #[arg(long, value_parser = choice([("open", FailMode::Open), ("closed", FailMode::Closed)]), help_heading = "DNS")]
+    #[arg(long, value_name = "MODE", value_parser = choice([("open", FailMode::Open), ("closed", FailMode::Closed)]), help_heading = "DNS")]
     pub fail_mode: Option<FailMode>,
     /// How long an answer waits for the kernel before SERVFAIL [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "DNS")]
@@ -95,7 +95,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", help_heading = "Kernel")]
     pub table: Option<String>,
     /// What a refused packet gets: a reset or ICMP error, or nothing [default: reject]
-    #[arg(long, value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]), help_heading = "Kernel")]
+    #[arg(long, value_name = "HOW", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]), help_heading = "Kernel")]
     pub deny_response: Option<Refusal>,
     /// Addresses that each learned set can hold [default: 65536]
     #[arg(long, value_name = "N", help_heading = "Kernel")]

@@ -26,6 +26,8 @@ pub struct Catalogue {
     reports: Vec<Report>,
     /// Whether the first update, which is complete even when it is empty, was given.
     begun: bool,
+    /// Whether the files as a whole could not be read the last time.
+    unreadable: bool,
 }
 
 /// An object in force, and the file that it came from.
@@ -38,6 +40,11 @@ struct Held {
 impl Catalogue {
     /// Takes the contents of all files and says what changed; `None` when nothing did.
     pub fn scan(&mut self, contents: BTreeMap<PathBuf, Content>) -> Option<Update> {
+        let before = self.files.iter().map(|(path, (content, _))| (path, content));
+        if self.begun && !self.unreadable && before.eq(&contents) {
+            return None;
+        }
+        self.unreadable = false;
         self.files = contents
             .into_iter()
             .map(|(path, content)| {
@@ -63,21 +70,21 @@ impl Catalogue {
     }
 
     /// The files as a whole cannot be read: everything stays as it was, and `reason` is reported.
+    ///
+    /// Says nothing before the first scan: an update without the objects would stand for a cluster without any.
     pub fn unreadable(&mut self, directory: &Path, reason: String) -> Option<Update> {
+        if !self.begun {
+            return None;
+        }
+        self.unreadable = true;
         let trouble = Report::new(
             Some(directory),
             String::new(),
             ReportState::KeptLastGood,
             vec![fault("unreadable-directory", reason)],
         );
-        let reports = std::iter::once(trouble)
-            .chain(
-                self.reports
-                    .iter()
-                    .filter(|it| it.file.as_deref() != Some(directory))
-                    .cloned(),
-            )
-            .collect();
+        let others = self.reports.iter().filter(|it| it.file.as_deref() != Some(directory));
+        let reports = std::iter::once(trouble).chain(others.cloned()).collect();
         self.replace(self.in_force.clone(), reports)
     }
 

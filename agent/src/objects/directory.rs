@@ -16,10 +16,10 @@ use policy::Severity;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, error, info, warn};
 
 use super::catalogue::{Catalogue, Content};
-use super::{Report, ReportState, Source, Update};
+use super::{ReportState, Source, Update};
 
 /// How long the files must be quiet before they are read: editors and `kubectl`-like tools write in several steps.
 const QUIET: Duration = Duration::from_millis(50);
@@ -276,33 +276,42 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// What was logged, so that each thing is logged once.
+/// What was logged, so that each thing is logged once as long as it stands.
 #[derive(Debug, Default)]
 struct Journal {
-    reports: Vec<Report>,
-    foreign: BTreeSet<String>,
+    lines: BTreeSet<(Level, String)>,
 }
 
 impl Journal {
     fn write(&mut self, update: &Update, catalogue: &Catalogue) {
-        for report in update.reports.iter().filter(|it| !self.reports.contains(it)) {
+        let mut lines = BTreeSet::new();
+        for report in &update.reports {
             for diagnostic in &report.diagnostics {
-                let line = report.headline(diagnostic);
-                match diagnostic.severity {
-                    Severity::Error => error!("{line}"),
-                    Severity::Unenforced | Severity::Warning => warn!("{line}"),
-                }
+                let level = match diagnostic.severity {
+                    Severity::Error => Level::ERROR,
+                    Severity::Unenforced | Severity::Warning => Level::WARN,
+                };
+                lines.insert((level, report.headline(diagnostic)));
             }
             if report.state == ReportState::KeptLastGood && !report.object.is_empty() {
-                warn!("{} is refused now; its last good version stays in force", report.object);
+                let line = format!("{} is refused now; its last good version stays in force", report.object);
+                lines.insert((Level::ERROR, line));
             }
         }
-        self.reports.clone_from(&update.reports);
-        let foreign: BTreeSet<String> = catalogue.foreign().into_iter().map(str::to_owned).collect();
-        for object in foreign.difference(&self.foreign) {
-            info!("{object} is ignored: it says nothing about egress");
+        for object in catalogue.foreign() {
+            lines.insert((
+                Level::INFO,
+                format!("{object} is ignored: it says nothing about egress"),
+            ));
         }
-        self.foreign = foreign;
+        for (level, line) in lines.difference(&self.lines) {
+            match *level {
+                Level::ERROR => error!("{line}"),
+                Level::WARN => warn!("{line}"),
+                _ => info!("{line}"),
+            }
+        }
+        self.lines = lines;
         info!(
             changes = update.changes.len(),
             objects = catalogue.len(),
@@ -318,7 +327,7 @@ mod tests {
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
 
-    use super::super::{Change, ObjectKey};
+    use super::super::{Change, ObjectKey, Report};
     use super::*;
 
     fn pod(name: &str) -> String {
