@@ -48,7 +48,7 @@ pub(crate) type Key = SmallVec<[u8; 24]>;
 /// What happens to an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// It is added and lives that long. One that is there is left as it is before Linux 6.12, and renewed from then on.
+    /// It is added and lives that long. One that is there already is left as it is before Linux 6.12, and renewed from then on.
     Add(Duration),
     /// It is deleted; one that is not there is an error.
     Delete,
@@ -212,7 +212,7 @@ fn belong_together(a: &Operation, b: &Operation) -> bool {
 /// How many bytes [`encode_element`] writes.
 fn element_size(operation: &Operation) -> usize {
     let timeout = match operation.verb {
-        Verb::Add(_) => ATTRIBUTE + size_of::<u64>(),
+        Verb::Add(_) => 2 * (ATTRIBUTE + size_of::<u64>()),
         Verb::Delete => 0,
     };
     3 * ATTRIBUTE + align(operation.key.len()) + timeout
@@ -271,6 +271,8 @@ fn encode_element(encoder: &mut Encoder, operation: &Operation) {
     if let Verb::Add(timeout) = operation.verb {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
+        // Without it, Linux 6.12 and later take the same timeout again for no change, and let the element end at its first end.
+        encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
     }
     encoder.close_nest(element);
 }
@@ -314,13 +316,14 @@ mod tests {
             // BEGIN: length, type, flags, sequence, port; family, version, subsystem (big-endian).
             20, 0, 0, 0,  0x10, 0, 1, 0,  1, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0, 10,
             // NFT_MSG_NEWSETELEM with REQUEST, ACK, CREATE.
-            68, 0, 0, 0,  12, 10, 5, 4,  2, 0, 0, 0,  0, 0, 0, 0,  1, 0, 0, 0,
+            80, 0, 0, 0,  12, 10, 5, 4,  2, 0, 0, 0,  0, 0, 0, 0,  1, 0, 0, 0,
             6, 0, 1, 0,  b't', 0, 0, 0,
             6, 0, 2, 0,  b's', 0, 0, 0,
-            32, 0, 3, 0x80,
-                28, 0, 1, 0x80,
+            44, 0, 3, 0x80,
+                40, 0, 1, 0x80,
                     12, 0, 1, 0x80,  8, 0, 1, 0,  192, 0, 2, 1,
                     12, 0, 4, 0,  0, 0, 0, 0, 0, 0, 1, 2,
+                    12, 0, 5, 0,  0, 0, 0, 0, 0, 0, 1, 2,
             // END.
             20, 0, 0, 0,  0x11, 0, 1, 0,  3, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0, 10,
         ];
@@ -343,16 +346,16 @@ mod tests {
             ..add("b", &[0; 4])
         });
         let batch = Batch::encode("t", &operations, 1);
-        // 65,531 / 48 = 1,365 elements fit.
+        // 65,531 / 60 = 1,092 elements fit.
         assert_eq!(
             batch.messages,
-            [0..1365, 1365..2730, 2730..3000, 3000..3001, 3001..3002]
+            [0..1092, 1092..2184, 2184..3000, 3000..3001, 3001..3002]
         );
         let read: Vec<usize> = crate::netlink::message::Messages(&batch.bytes)
             .filter_map(|message| message.attributes().find(LIST_ELEMENTS))
             .map(|list| crate::netlink::message::Attributes(list).count())
             .collect();
-        assert_eq!(read, [1365, 1365, 270, 1, 1]);
+        assert_eq!(read, [1092, 1092, 816, 1, 1]);
     }
 
     #[test]
@@ -386,8 +389,8 @@ mod tests {
             ],
             7,
         );
-        // Headers 20, two names of 8, the list's header 4, one element 28: the second element of `b`, and somewhere inside it.
-        for offset in [68, 76] {
+        // Headers 20, two names of 8, the list's header 4, one element 40: the second element of `b`, and somewhere inside it.
+        for offset in [80, 88] {
             let replies = collect(&batch, [reply(9, libc::ENFILE, Some(offset))]);
             assert_eq!(
                 (replies.refusals[0].operations.clone(), replies.refusals[0].located),

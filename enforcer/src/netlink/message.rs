@@ -80,7 +80,7 @@ impl Encoder {
 
     /// Fills in the message's length.
     pub(crate) fn close_message(&mut self, open: OpenMessage) {
-        // Batches are limited to a few thousand elements of at most 48 bytes, far below 4 GiB.
+        // Batches are limited to a few thousand elements of at most 60 bytes, far below 4 GiB.
         let length = u32::try_from(self.bytes.len() - open.0).unwrap_or(u32::MAX);
         self.patch(open.0, &length.to_ne_bytes());
     }

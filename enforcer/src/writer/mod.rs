@@ -61,7 +61,7 @@ pub struct Generation(pub u64);
 /// How the life of an element is prolonged that is in the kernel already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Adding it again sets its timeout: Linux 6.12 and later.
+    /// Adding it again, with timeout and expiration, renews it: Linux 6.12 and later.
     Refresh,
     /// It is deleted and added again in one transaction: works everywhere, costs more.
     Replace,
