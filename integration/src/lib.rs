@@ -239,7 +239,9 @@ impl Scenario {
     /// Waits until what was learned about `name` would survive a crash: the agent saves its ledger every half second or so.
     pub fn wait_saved(&self, name: &str) {
         self.wait_until("the ledger is on disk", || {
-            self.installation.has_saved(name).unwrap_or_else(fail("the state directory"))
+            self.installation
+                .has_saved(name)
+                .unwrap_or_else(fail("the state directory"))
         });
     }
 

@@ -94,7 +94,9 @@ impl Installation {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot start {}: {error}", self.binary.display())))?;
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("cannot start {}: {error}", self.binary.display()))
+            })?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let reader = child.stderr.take().map(|stderr| read_log(stderr, Arc::clone(&log)));
         Ok(AgentProcess {
