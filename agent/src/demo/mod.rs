@@ -55,10 +55,14 @@ fn show(out: &mut impl Write) -> io::Result<bool> {
 
     let mut passed = 0;
     for (number, step) in (1..).zip(STEPS) {
+        let begun = Instant::now();
+        let result = (step.check)(&stage);
+        // Ctrl-C in a terminal reaches the agent too: what the step saw then says nothing.
         if interrupted.load(Ordering::Relaxed) {
             return Err(io::Error::other("interrupted; everything is cleaned up"));
         }
-        passed += usize::from(perform(out, &stage, number, step)?);
+        tell(out, number, step, &result, begun.elapsed())?;
+        passed += usize::from(result.is_ok());
     }
     writeln!(out, "\ndemo: {passed} of {} steps passed", STEPS.len())?;
     if passed < STEPS.len() {
@@ -67,24 +71,22 @@ fn show(out: &mut impl Write) -> io::Result<bool> {
     Ok(passed == STEPS.len())
 }
 
-fn perform(out: &mut impl Write, stage: &Stage, number: usize, step: &Step) -> io::Result<bool> {
-    let started = Instant::now();
-    let result = (step.check)(stage);
-    let (verdict, seen) = match &result {
+fn tell(
+    out: &mut impl Write,
+    number: usize,
+    step: &Step,
+    result: &Result<String, String>,
+    took: Duration,
+) -> io::Result<()> {
+    let (verdict, seen) = match result {
         Ok(seen) => ("ok", seen),
         Err(seen) => ("FAILED", seen),
     };
-    writeln!(
-        out,
-        "{verdict:<6}  {number}. {} ({})",
-        step.title,
-        short(started.elapsed())
-    )?;
+    writeln!(out, "{verdict:<6}  {number}. {} ({})", step.title, short(took))?;
     for line in seen.lines() {
-        writeln!(out, "           {line}")?;
+        writeln!(out, "{}", format!("           {line}").trim_end())?;
     }
-    out.flush()?;
-    Ok(result.is_ok())
+    out.flush()
 }
 
 fn check_requirements() -> io::Result<()> {

@@ -85,7 +85,7 @@ fn denied_name(stage: &Stage) -> Result<String, String> {
     let reason = reply.extended_error().map(|(code, text)| format!("EDE {code}: {text}"));
     let seen = format!(
         "{MAIL}: {} ({}), {}",
-        reply.code(),
+        code(&reply),
         short(reply.took),
         reason.as_deref().unwrap_or("no reason given")
     );
@@ -113,7 +113,7 @@ fn other_pod(stage: &Stage) -> Result<String, String> {
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     let seen = format!(
         "shop/reports: {PAYMENTS} is answered {}; {closed}\nshop/reports: {ARCHIVE}: {open}\n\nnamegate names\n{table}",
-        reply.code()
+        code(&reply)
     );
     verdict(reply.code() == ResponseCode::NXDomain && table.contains(PAYMENTS), seen)
 }
@@ -190,7 +190,7 @@ fn address_of(reply: &Reply) -> Result<IpAddr, String> {
         .unwrap_or_default();
     reply
         .address()
-        .ok_or_else(|| format!("{name} is answered {} without an address", reply.code()))
+        .ok_or_else(|| format!("{name} is answered {} without an address", code(reply)))
 }
 
 fn refused(pod: &Pod, address: IpAddr) -> Result<String, String> {
@@ -199,7 +199,7 @@ fn refused(pod: &Pod, address: IpAddr) -> Result<String, String> {
     let took = started.elapsed();
     let seen = match &attempt {
         Attempt::Connected(_) => format!("{address} is reachable ({})", short(took)),
-        Attempt::Refused(errno) => format!("{address}: {} ({})", io::Error::from_raw_os_error(*errno), short(took)),
+        Attempt::Refused(errno) => format!("{address}: {} ({})", errno_text(*errno), short(took)),
         Attempt::TimedOut => format!("{address} does not answer ({})", short(took)),
     };
     verdict(attempt.is_refused() && took < AT_ONCE, seen)
@@ -211,6 +211,17 @@ fn connected(pod: &Pod, address: IpAddr) -> Result<String, String> {
         Attempt::Connected(_) => Ok(format!("{address} connects ({})", short(started.elapsed()))),
         failed => Err(format!("{address} cannot be reached: {failed:?}")),
     }
+}
+
+/// As RFCs write it: NXDOMAIN, SERVFAIL.
+fn code(reply: &Reply) -> String {
+    format!("{:?}", reply.code()).to_uppercase()
+}
+
+/// As C programs print it, without the number.
+fn errno_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 fn verdict(held: bool, seen: String) -> Result<String, String> {

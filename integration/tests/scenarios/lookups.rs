@@ -14,9 +14,15 @@ const BLOCKED: u16 = 15;
 
 #[test]
 fn lookups_over_udp_and_tcp_in_both_families_are_intercepted_and_answered_from_the_asked_address() {
-    for topology in [Topology::Routed, Topology::Bridged] {
+    let settings = [
+        (Topology::Routed, "dnat"),
+        (Topology::Bridged, "dnat"),
+        (Topology::Routed, "tproxy"),
+    ];
+    for (topology, mode) in settings {
         let scenario = plan()
             .topology(topology)
+            .flags(&format!("--intercept {mode}"))
             .allow(0, &["api.example"])
             .records(&["api.example 60 A 198.51.100.7", "other.example 60 A 198.51.100.8"])
             .start();
@@ -25,13 +31,17 @@ fn lookups_over_udp_and_tcp_in_both_families_are_intercepted_and_answered_from_t
                 // The client's socket is connected: an answer from elsewhere would not reach it.
                 let ask = |name| scenario.pod(0).resolve(server, name, RecordType::A, over).unwrap();
                 let reply = ask("API.Example");
-                assert_eq!(reply.addresses(), [ip("198.51.100.7")], "{server} {over:?}");
+                assert_eq!(reply.addresses(), [ip("198.51.100.7")], "{mode} {server} {over:?}");
                 assert_eq!(
                     reply.message.queries[0].name().to_string(),
                     "API.Example.",
                     "the question comes back as it was asked"
                 );
-                assert_eq!(ask("other.example").code(), ResponseCode::NXDomain, "{server} {over:?}");
+                assert_eq!(
+                    ask("other.example").code(),
+                    ResponseCode::NXDomain,
+                    "{mode} {server} {over:?}"
+                );
             }
         }
         assert_eq!(
@@ -249,6 +259,37 @@ fn a_plain_listener_serves_as_a_resolver() {
         assert_eq!(ask("other.example").code(), ResponseCode::NXDomain);
     }
     assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
+}
+
+#[test]
+fn metrics_and_status_tell_what_happened() {
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .records(&["api.example 60 A 198.51.100.7"])
+        .start();
+    scenario.learn(0, "api.example");
+    scenario
+        .pod(0)
+        .resolve(dns(RESOLVER), "other.example", RecordType::A, Transport::Tcp)
+        .unwrap();
+    let metric = |series: &str| scenario.agent().metric(series).unwrap();
+    let queries = |labels: &str| metric(&format!("namegate_dns_queries_total{{{labels}}}"));
+    assert_eq!(queries(r#"transport="udp",type="A",verdict="allowed""#), 1.0);
+    assert_eq!(queries(r#"transport="tcp",type="A",verdict="denied""#), 1.0);
+
+    let status = scenario.installation().status().unwrap();
+    assert!(status.ready && status.install_error.is_none());
+    assert_eq!(
+        (status.interception.as_str(), status.fail_mode.as_str()),
+        ("dnat", "open")
+    );
+    let egress: Vec<_> = status
+        .endpoints
+        .iter()
+        .map(|row| (row.endpoint.as_str(), row.egress.as_str()))
+        .collect();
+    assert_eq!(egress, [("shop/pod0", "default-deny"), ("shop/pod1", "unselected")]);
+    assert_eq!((status.names, status.addresses), (1, 1));
 }
 
 #[test]
