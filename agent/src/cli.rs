@@ -9,8 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::{agent, check, cleanup, names, status};
-use crate::demo;
-use crate::exec;
+use crate::{demo, exec};
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +70,7 @@ pub fn run() -> ExitCode {
         Verb::Names(args) => names::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
+        Verb::Demo(args) => return demo::run(args),
         // The exit code is the command's.
         Verb::Exec(args) => return exec::run(args),
         Verb::ExecGuard => return exec::guard(),
