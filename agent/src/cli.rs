@@ -75,7 +75,6 @@ pub fn run() -> ExitCode {
         Verb::Exec(args) => return exec::run(args),
         Verb::ExecGuard => return exec::guard(),
         // As is the demo's: 1 when a step failed.
-        Verb::Demo(args) => return demo::run(args),
     };
     match result {
         Ok(Outcome::Positive) => ExitCode::SUCCESS,
