@@ -259,8 +259,7 @@ fn a_file_that_breaks_changes_nothing_and_is_reported() {
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1"])
         .start();
-    scenario.expect_errors("allow-pod0.yaml");
-    scenario.expect_errors("new.yaml");
+    scenario.expect_errors("agent::objects::directory");
     let a = scenario.learn(0, "a.example");
     scenario.write(
         "allow-pod0.yaml",
