@@ -303,10 +303,10 @@ fn table_name(given: Option<String>) -> Result<String, Rejected> {
     let name = given.unwrap_or_else(|| DEFAULT_TABLE.into());
     let mut bytes = name.bytes();
     let fits = bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
         && name.len() <= 64;
     if !fits {
-        let reason = "an nftables name here starts with a letter and has at most 64 letters, digits and '_'";
+        let reason = "an nftables name here starts with a letter and has at most 64 letters, digits, '_' and '-'";
         return Err(rejected("table", format_args!("{name:?}"), reason));
     }
     Ok(name)
