@@ -30,15 +30,10 @@ pub(super) const SERVED: [IpAddr; 3] = [
 /// Addresses of the resolver's namespace where nothing serves by itself.
 pub(super) const UNSERVED: [IpAddr; 2] = [IpAddr::V4(BAD_RESOLVER), IpAddr::V4(DEAD_RESOLVER)];
 
+/// Of the links between node, resolver and internet: IPv4, IPv6.
 pub(super) const NODE_TO_RESOLVER: [&str; 2] = ["10.53.0.1/24", "fd00:53::1/64"];
 pub(super) const NODE_TO_INTERNET: [&str; 2] = ["192.0.2.1/24", "fd00:192::1/64"];
 pub(super) const INTERNET: [&str; 2] = ["192.0.2.2/24", "fd00:192::2/64"];
-
-/// The node as the internet and the resolver see it: their way back to the pods.
-pub(super) fn gateway(of: &str) -> IpAddr {
-    let address = of.split('/').next().unwrap_or(of);
-    address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-}
 
 /// Addresses of pod `index`.
 pub(super) const fn pod(index: u8) -> (Ipv4Addr, Ipv6Addr) {

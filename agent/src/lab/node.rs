@@ -245,7 +245,8 @@ fn new_resolver(node: &Namespace) -> io::Result<Namespace> {
         let length = if address.is_ipv4() { 24 } else { 64 };
         resolver.add_address("eth0", net(address, length)?)?;
     }
-    for gateway in NODE_TO_RESOLVER.map(address::gateway) {
+    for node in NODE_TO_RESOLVER {
+        let gateway = parse(node)?.addr();
         resolver.add_route(default_route(gateway), Some(gateway), "eth0")?;
     }
     Ok(resolver)
@@ -257,16 +258,13 @@ fn new_internet(node: &Namespace) -> io::Result<Namespace> {
     for (ours, theirs) in NODE_TO_INTERNET.into_iter().zip(INTERNET) {
         node.add_address("internet", parse(ours)?)?;
         internet.add_address("eth0", parse(theirs)?)?;
-        let gateway = address::gateway(ours);
+        let gateway = parse(ours)?.addr();
         internet.add_route(default_route(gateway), Some(gateway), "eth0")?;
     }
     for range in INTERNET_NETS {
-        let range: IpNet = parse(range)?;
-        let via = INTERNET
-            .map(address::gateway)
-            .into_iter()
-            .find(|via| via.is_ipv4() == range.addr().is_ipv4());
-        node.add_route(range, via, "internet")?;
+        let range = parse(range)?;
+        let via = parse(INTERNET[usize::from(range.addr().is_ipv6())])?.addr();
+        node.add_route(range, Some(via), "internet")?;
         internet.add_local_range(range)?;
     }
     Ok(internet)
