@@ -10,8 +10,7 @@ use thiserror::Error;
 
 use crate::cli::{self, Outcome};
 use crate::objects::catalogue::{Catalogue, Content};
-use crate::objects::directory;
-use crate::objects::{Report, ReportState};
+use crate::objects::{Report, ReportState, tree};
 
 use super::table::printable;
 use super::{Output, to_json};
@@ -76,9 +75,9 @@ fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, Content>> {
         return Ok(BTreeMap::from([("<stdin>".into(), Ok(text))]));
     }
     if path.is_dir() {
-        return directory::read_tree(path);
+        return tree::read_tree(path, &mut |_| {});
     }
-    Ok(BTreeMap::from([(path.to_owned(), Ok(directory::read_file(path)?))]))
+    Ok(BTreeMap::from([(path.to_owned(), Ok(tree::read_file(path)?))]))
 }
 
 /// The result of a check.

@@ -8,6 +8,8 @@ pub mod file;
 pub mod options;
 pub mod resolve;
 
+mod bounds;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +14,10 @@ use policy::Name;
 use policy::question::QuestionMode;
 use thiserror::Error;
 
+use super::bounds::{
+    COMMIT_DEADLINE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span, TPROXY_PORT, TPROXY_TABLE,
+    within,
+};
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark};
 use super::{NameMatching, Options, Settings};
 
@@ -31,72 +34,6 @@ const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
 /// Not used by kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Cilium (0xf00) or AWS (0x80). Calico's default mask
 /// 0xffff0000 holds it: beside Calico, take a bit out of that mask.
 const DEFAULT_TPROXY_MARK: u32 = 0x20_0000;
-const DEFAULT_TPROXY_TABLE: u32 = 5353;
-const DEFAULT_TPROXY_PORT: u16 = 15353;
-
-/// A number with its default, its bounds, and why these.
-struct Bound<T> {
-    option: &'static str,
-    default: T,
-    bounds: RangeInclusive<T>,
-    why: &'static str,
-}
-
-const SET_CAPACITY: Bound<u32> = Bound {
-    option: "set-capacity",
-    default: 65_536,
-    bounds: 1..=8_388_608,
-    why: "the kernel keeps room for twice as many, about 150 bytes each",
-};
-const MAX_NAMES: Bound<usize> = Bound {
-    option: "max-names",
-    default: 100_000,
-    bounds: 1..=10_000_000,
-    why: "each takes some hundred bytes of memory",
-};
-const MAX_ADDRESSES: Bound<usize> = Bound {
-    option: "max-addresses-per-name",
-    default: 1_000,
-    bounds: 1..=100_000,
-    why: "one answer holds at most about 4,000 addresses",
-};
-const COMMIT_DEADLINE: Bound<Span> = Bound {
-    option: "commit-deadline",
-    default: Span(Duration::from_secs(1)),
-    bounds: Span(Duration::from_millis(10))..=Span(Duration::from_secs(5)),
-    why: "another agent's transaction can hold the kernel up for 80ms, and clients ask again after 5s",
-};
-const MIN_TTL: Bound<Span> = Bound {
-    option: "min-ttl",
-    default: Span(Duration::ZERO),
-    bounds: Span(Duration::ZERO)..=Span(Duration::from_secs(86_400)),
-    why: "a longer one keeps addresses open that the name has left",
-};
-/// RFC 2181 §8 allows a cap.
-const MAX_TTL: Bound<Span> = Bound {
-    option: "max-ttl",
-    default: Span(Duration::from_secs(86_400)),
-    bounds: Span(Duration::from_secs(1))..=Span(Duration::from_secs(604_800)),
-    why: "RFC 8767 §4 recommends to cap at seven days",
-};
-const GRACE: Bound<Span> = Bound {
-    option: "grace",
-    default: Span(Duration::from_secs(30)),
-    bounds: Span(Duration::ZERO)..=Span(Duration::from_secs(86_400)),
-    why: "a longer one keeps addresses open that the name has left",
-};
-const TPROXY_PORT: Bound<u16> = Bound {
-    option: "tproxy-port",
-    default: DEFAULT_TPROXY_PORT,
-    bounds: 1..=u16::MAX,
-    why: "0 is no port",
-};
-const TPROXY_TABLE: Bound<u32> = Bound {
-    option: "tproxy-table",
-    default: DEFAULT_TPROXY_TABLE,
-    bounds: 1..=u32::MAX,
-    why: "0 names no table",
-};
 
 /// Why the options do not make settings.
 #[derive(Debug, PartialEq, Eq, Error)]
@@ -370,31 +307,11 @@ fn domain(given: Option<String>) -> Result<Name, Rejected> {
     Ok(name)
 }
 
-fn within<T: PartialOrd + fmt::Display>(bound: Bound<T>, given: Option<T>) -> Result<T, Rejected> {
-    let value = given.unwrap_or(bound.default);
-    if bound.bounds.contains(&value) {
-        return Ok(value);
-    }
-    let (low, high) = bound.bounds.into_inner();
-    let reason = format!("it must lie between {low} and {high} ({})", bound.why);
-    Err(rejected(bound.option, value, reason))
-}
-
 fn rejected(option: &'static str, value: impl fmt::Display, reason: impl fmt::Display) -> Rejected {
     Rejected::Value {
         option,
         value: value.to_string(),
         reason: reason.to_string(),
-    }
-}
-
-/// A duration that is shown as people write it.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-struct Span(Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
     }
 }
 

@@ -3,39 +3,31 @@
 //! Watching only says *when* to look; what changed is found by reading the files again
 //! ([`Catalogue`] makes that cheap). So a missed or a spurious event does no harm, and a slow rescan bounds what a missed one costs.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use policy::Severity;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Level, debug, error, info, warn};
+use tracing::{Level, error, info, warn};
 
-use super::catalogue::{Catalogue, Content};
+use super::catalogue::Catalogue;
+use super::watch::Watched;
 use super::{ReportState, Source, Update};
 
-/// How long the files must be quiet before they are read: editors and `kubectl`-like tools write in several steps.
+/// How long the files must be quiet before they are read: editors and configuration tools write in several steps.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long a steady stream of events can put reading off.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// The safety net under the watch: files that are links to elsewhere change without an event.
 const RESCAN: Duration = Duration::from_secs(10);
-/// The same where there is no watch, because the directory is missing or the kernel grants no more watches.
-const RESCAN_UNWATCHED: Duration = Duration::from_millis(500);
-/// A policy file is some kilobytes; etcd takes objects up to 1.5 MiB.
-const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// Directories below the one watched. Links can make a tree endless.
-const MAX_DEPTH: usize = 16;
+/// The same where the watch is not whole.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
 
-/// A directory of `*.yaml`, `*.yml` and `*.json` files, read recursively. Entries whose names begin with a dot are left out:
-/// editors' temporary files, `.git`, and the `..data` directories of ConfigMap mounts, whose files are read through the links beside them.
+/// A directory of YAML and JSON files, read as [`tree`](super::tree) says.
 #[derive(Debug, Clone)]
 pub struct DirectorySource {
     /// Which.
@@ -64,30 +56,25 @@ impl Source for DirectorySource {
             directory: directory.clone(),
             error,
         };
-        let (wake, mut woken) = mpsc::channel(1);
-        let mut watch = Watch::default();
-        // Watched before it is read, so that no change falls between the two.
-        watch.renew(&directory, &wake);
-        let files = read_elsewhere(&directory).await.map_err(unreadable)?;
+        let mut watched = Watched::new(&directory);
         let mut catalogue = Catalogue::default();
         let mut journal = Journal::default();
-        let mut update = catalogue.scan(files);
+        let mut update = catalogue.scan(watched.read().await.map_err(unreadable)?);
         loop {
+            journal.note_trouble(watched.trouble());
             if let Some(update) = update.take() {
                 journal.write(&update, &catalogue);
                 if updates.send(update).await.is_err() {
                     return Ok(());
                 }
             }
-            let pause = if watch.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
+            let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
             tokio::select! {
-                // `wake` lives as long as this function, so this is never `None`.
-                _ = woken.recv() => settle(&mut woken).await,
+                () = watched.changed() => settle(&watched).await,
                 () = sleep(pause) => {}
                 () = updates.closed() => return Ok(()),
             }
-            watch.renew(&directory, &wake);
-            update = match read_elsewhere(&directory).await {
+            update = match watched.read().await {
                 Ok(files) => catalogue.scan(files),
                 Err(error) => {
                     let reason = format!("the directory cannot be read ({error}); what it held stays in force");
@@ -98,181 +85,16 @@ impl Source for DirectorySource {
     }
 }
 
-/// Waits until events stop coming, or patience ends.
-async fn settle(woken: &mut mpsc::Receiver<()>) {
+/// Waits until changes stop coming, or patience ends.
+async fn settle(watched: &Watched) {
     let end = Instant::now() + PATIENCE;
-    while let Ok(Some(())) = timeout_at(end.min(Instant::now() + QUIET), woken.recv()).await {
-        if Instant::now() >= end {
+    while Instant::now() < end {
+        if timeout_at(end.min(Instant::now() + QUIET), watched.changed())
+            .await
+            .is_err()
+        {
             return;
         }
-    }
-}
-
-async fn read_elsewhere(directory: &Path) -> io::Result<BTreeMap<PathBuf, Content>> {
-    let directory = directory.to_owned();
-    tokio::task::spawn_blocking(move || read_tree(&directory))
-        .await
-        // The task is not cancelled; it could only have panicked, and it does not.
-        .unwrap_or_else(|error| Err(io::Error::other(error)))
-}
-
-/// Reads all files of a directory, by path. What vanishes while it is read is left out.
-pub fn read_tree(directory: &Path) -> io::Result<BTreeMap<PathBuf, Content>> {
-    let mut files = BTreeMap::new();
-    read_below(directory, &mut Vec::new(), &mut files)?;
-    Ok(files)
-}
-
-/// Reads one file, whatever its name.
-pub fn read_file(path: &Path) -> io::Result<String> {
-    // Opening a FIFO would wait for a writer.
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    let mut text = String::new();
-    fs::File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        let limit = MAX_FILE_BYTES / 1024 / 1024;
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {limit} MiB"),
-        ));
-    }
-    Ok(text)
-}
-
-/// `above` are the directories on the way here, so that a link to one of them is not followed for ever.
-fn read_below(directory: &Path, above: &mut Vec<Identity>, files: &mut BTreeMap<PathBuf, Content>) -> io::Result<()> {
-    let identity = Identity::of(&fs::metadata(directory)?);
-    if above.contains(&identity) || above.len() > MAX_DEPTH {
-        return Ok(());
-    }
-    above.push(identity);
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        // Follows links: in a ConfigMap mount every file is one.
-        let read = match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => read_below(&path, above, files).map(|()| None),
-            Ok(_) if is_object_file(&path) => read_file(&path).map(Some),
-            Ok(_) => continue,
-            Err(error) if is_object_file(&path) => Err(error),
-            Err(_) => continue,
-        };
-        match read {
-            Ok(Some(text)) => drop(files.insert(path, Ok(text))),
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => drop(files.insert(path, Err(error.to_string()))),
-        }
-    }
-    above.pop();
-    Ok(())
-}
-
-fn is_object_file(path: &Path) -> bool {
-    let extension = path.extension().and_then(|it| it.to_str());
-    matches!(extension, Some("yaml" | "yml" | "json"))
-}
-
-/// Which directory a path leads to at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-        }
-    }
-}
-
-/// The kernel's watch on the directory, and on its parent: that tells when the directory itself is replaced.
-#[derive(Debug, Default)]
-struct Watch {
-    /// Dropping it ends the watch.
-    watcher: Option<RecommendedWatcher>,
-    /// What is watched. The path may lead elsewhere by now.
-    watched: Option<Identity>,
-    /// The last trouble, so that it is logged once.
-    trouble: Option<String>,
-}
-
-impl Watch {
-    /// Watches the directory that the path leads to now, if that is not watched yet.
-    fn renew(&mut self, directory: &Path, wake: &mpsc::Sender<()>) {
-        let now = fs::metadata(directory).ok().map(|it| Identity::of(&it));
-        if self.watcher.is_some() && self.watched == now {
-            return;
-        }
-        self.watcher = None;
-        self.watched = None;
-        match watch(directory, now.is_some(), wake.clone()) {
-            Ok(watcher) => {
-                self.watcher = Some(watcher);
-                self.watched = now;
-                self.trouble = None;
-            }
-            Err(error) => {
-                let trouble = error.to_string();
-                if self.trouble.as_ref() != Some(&trouble) {
-                    warn!(directory = %directory.display(), "cannot watch the directory, reading it every {RESCAN_UNWATCHED:?} instead: {trouble}");
-                }
-                self.trouble = Some(trouble);
-            }
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.watched.is_some()
-    }
-}
-
-fn watch(directory: &Path, exists: bool, wake: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let own_path = std::path::absolute(directory)?;
-    let parent = own_path.parent().map(Path::to_owned);
-    let watched_parent = parent.clone();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let matters = match &event {
-            // The parent's other children are no business of ours.
-            Ok(event) => {
-                is_change(event.kind) && event.paths.iter().any(|path| path.starts_with(&own_path))
-                    || event.need_rescan()
-            }
-            Err(_) => true,
-        };
-        if matters {
-            // Full means that a wake-up is waiting already.
-            let _ = wake.try_send(());
-        }
-    })?;
-    if exists {
-        watcher.watch(&std::path::absolute(directory)?, RecursiveMode::Recursive)?;
-    }
-    // The parent is a comfort: without it a directory that is replaced is found by the rescan.
-    if let Some(parent) = watched_parent
-        && let Err(error) = watcher.watch(&parent, RecursiveMode::NonRecursive)
-    {
-        debug!(parent = %parent.display(), "cannot watch the parent: {error}");
-    }
-    Ok(watcher)
-}
-
-/// Whether contents or names may have changed. Our own reading makes events too (open, close), and must not wake us.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        _ => true,
     }
 }
 
@@ -280,9 +102,19 @@ fn is_change(kind: EventKind) -> bool {
 #[derive(Debug, Default)]
 struct Journal {
     lines: BTreeSet<(Level, String)>,
+    trouble: Option<String>,
 }
 
 impl Journal {
+    fn note_trouble(&mut self, trouble: Option<&str>) {
+        if let Some(trouble) = trouble
+            && self.trouble.as_deref() != Some(trouble)
+        {
+            warn!("the objects are not watched but read every {RESCAN_UNWATCHED:?}: {trouble}");
+        }
+        self.trouble = trouble.map(str::to_owned);
+    }
+
     fn write(&mut self, update: &Update, catalogue: &Catalogue) {
         let mut lines = BTreeSet::new();
         for report in &update.reports {
@@ -322,7 +154,9 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
@@ -332,62 +166,6 @@ mod tests {
 
     fn pod(name: &str) -> String {
         format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n")
-    }
-
-    fn names(files: &BTreeMap<PathBuf, Content>, directory: &Path) -> Vec<String> {
-        let name = |path: &PathBuf| path.strip_prefix(directory).unwrap().display().to_string();
-        files.keys().map(name).collect()
-    }
-
-    #[test]
-    fn a_tree_is_read_by_path_without_hidden_files_and_other_extensions() {
-        let dir = TempDir::new().unwrap();
-        fs::create_dir_all(dir.path().join("b/c")).unwrap();
-        fs::create_dir_all(dir.path().join(".git")).unwrap();
-        for file in [
-            "z.yaml",
-            "b/c/a.yml",
-            "b/x.json",
-            "README.md",
-            ".z.yaml.swp",
-            ".hidden.yaml",
-            "z.yaml~",
-            ".git/a.yaml",
-        ] {
-            fs::write(dir.path().join(file), "").unwrap();
-        }
-        let files = read_tree(dir.path()).unwrap();
-        assert_eq!(names(&files, dir.path()), ["b/c/a.yml", "b/x.json", "z.yaml"]);
-    }
-
-    #[test]
-    fn links_that_lead_in_circles_or_nowhere_do_no_harm() {
-        let dir = TempDir::new().unwrap();
-        fs::create_dir(dir.path().join("sub")).unwrap();
-        fs::write(dir.path().join("sub/a.yaml"), "").unwrap();
-        symlink("..", dir.path().join("sub/up")).unwrap();
-        symlink("nowhere.yaml", dir.path().join("gone.yaml")).unwrap();
-        let files = read_tree(dir.path()).unwrap();
-        assert_eq!(names(&files, dir.path()), ["sub/a.yaml"]);
-    }
-
-    #[test]
-    fn what_is_no_text_or_no_regular_file_is_an_error_of_its_own() {
-        let dir = TempDir::new().unwrap();
-        fs::write(dir.path().join("binary.yaml"), b"\xff\xfe").unwrap();
-        fs::write(dir.path().join("good.yaml"), pod("a")).unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            dir.path().join("pipe.yaml"),
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
-        let files = read_tree(dir.path()).unwrap();
-        let states: Vec<bool> = files.values().map(Result::is_ok).collect();
-        assert_eq!(names(&files, dir.path()), ["binary.yaml", "good.yaml", "pipe.yaml"]);
-        assert_eq!(states, [false, true, false]);
     }
 
     /// A source under test, over a real directory and the real inotify.

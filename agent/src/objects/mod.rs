@@ -4,11 +4,16 @@
 //!
 //! - [`reading`]: one document → one object, or why not.
 //! - [`catalogue`]: files' contents over time → [`Update`]s; keeps last good versions. Pure.
-//! - [`directory`]: the source that reads and watches a directory.
+//! - [`tree`], `watch`: a directory's files, and when to read them again.
+//! - [`directory`]: the source that these make.
 
 pub mod catalogue;
 pub mod directory;
 pub mod reading;
+pub mod tree;
+
+mod readiness;
+mod watch;
 
 use std::fmt;
 use std::future::Future;

@@ -1,0 +1,204 @@
+//! Reading a directory's files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::catalogue::Content;
+
+/// A policy file is some kilobytes; etcd takes objects up to 1.5 MiB.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Directories below the one that is read. Links can make a tree endless.
+const MAX_DEPTH: usize = 16;
+
+/// Reads all `*.yaml`, `*.yml` and `*.json` files below a directory, by path. What vanishes while it is read is left out.
+///
+/// Entries whose names begin with a dot are left out: editors' temporary files, `.git`, and the `..data` directories of
+/// ConfigMap mounts, whose files are read through the links beside them. `entering` is told each directory before it is read.
+pub fn read_tree(directory: &Path, entering: &mut dyn FnMut(&Path)) -> io::Result<BTreeMap<PathBuf, Content>> {
+    let mut files = BTreeMap::new();
+    read_below(directory, entering, &mut Vec::new(), &mut files)?;
+    Ok(files)
+}
+
+/// Reads one file, whatever its name.
+pub fn read_file(path: &Path) -> io::Result<String> {
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer. Regular files do not mind it.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    // Sized for the file and one read more that finds its end; not by what a hostile size claims.
+    let mut text = String::with_capacity(usize::try_from(metadata.len().min(MAX_FILE_BYTES)).unwrap_or(0) + 1);
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        let limit = MAX_FILE_BYTES / 1024 / 1024;
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {limit} MiB"),
+        ));
+    }
+    Ok(text)
+}
+
+/// `above` are the directories on the way here, so that a link to one of them is not followed for ever.
+fn read_below(
+    directory: &Path,
+    entering: &mut dyn FnMut(&Path),
+    above: &mut Vec<Identity>,
+    files: &mut BTreeMap<PathBuf, Content>,
+) -> io::Result<()> {
+    let identity = Identity::of(&fs::metadata(directory)?);
+    if above.contains(&identity) || above.len() > MAX_DEPTH {
+        return Ok(());
+    }
+    entering(directory);
+    above.push(identity);
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        // The entry knows most kinds without asking the file system; links are followed.
+        let is_directory = match entry.file_type() {
+            Ok(kind) if kind.is_symlink() => path.is_dir(),
+            Ok(kind) => kind.is_dir(),
+            Err(_) => false,
+        };
+        let read = if is_directory {
+            read_below(&path, entering, above, files).map(|()| None)
+        } else if is_object_file(&path) {
+            read_file(&path).map(Some)
+        } else {
+            continue;
+        };
+        match read {
+            Ok(Some(text)) => drop(files.insert(path, Ok(text))),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => drop(files.insert(path, Err(error.to_string()))),
+        }
+    }
+    above.pop();
+    Ok(())
+}
+
+fn is_object_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|it| it.to_str());
+    matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+/// Which directory a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn read(directory: &Path) -> BTreeMap<PathBuf, Content> {
+        read_tree(directory, &mut |_| {}).unwrap()
+    }
+
+    fn names(files: &BTreeMap<PathBuf, Content>, directory: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.strip_prefix(directory).unwrap().display().to_string();
+        files.keys().map(name).collect()
+    }
+
+    #[test]
+    fn a_tree_is_read_by_path_without_hidden_files_and_other_extensions() {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir_all(dir.path().join("b/c")).unwrap();
+        fs::create_dir_all(dir.path().join(".git")).unwrap();
+        for file in [
+            "z.yaml",
+            "b/c/a.yml",
+            "b/x.json",
+            "README.md",
+            ".z.yaml.swp",
+            ".hidden.yaml",
+            "z.yaml~",
+            ".git/a.yaml",
+        ] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let files = read(dir.path());
+        assert_eq!(names(&files, dir.path()), ["b/c/a.yml", "b/x.json", "z.yaml"]);
+    }
+
+    #[test]
+    fn links_that_lead_in_circles_or_nowhere_do_no_harm() {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/a.yaml"), "").unwrap();
+        symlink("..", dir.path().join("sub/up")).unwrap();
+        symlink("nowhere.yaml", dir.path().join("gone.yaml")).unwrap();
+        let files = read(dir.path());
+        assert_eq!(names(&files, dir.path()), ["sub/a.yaml"]);
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_regular_file_is_an_error_of_its_own() {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("binary.yaml"), b"\xff\xfe").unwrap();
+        fs::write(dir.path().join("good.yaml"), "kind: x").unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            dir.path().join("pipe.yaml"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        let files = read(dir.path());
+        let states: Vec<bool> = files.values().map(Result::is_ok).collect();
+        assert_eq!(names(&files, dir.path()), ["binary.yaml", "good.yaml", "pipe.yaml"]);
+        assert_eq!(states, [false, true, false]);
+    }
+
+    #[test]
+    fn a_file_comes_whole_and_a_huge_one_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("a");
+        for size in [0, 1, 4096, 100_000] {
+            fs::write(&path, "x".repeat(size)).unwrap();
+            assert_eq!(read_file(&path).unwrap().len(), size);
+        }
+        File::create(&path).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert_eq!(read_file(&path).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn each_directory_is_told_before_it_is_read() {
+        let dir = TempDir::new().unwrap();
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let mut told = Vec::new();
+        let files = read_tree(dir.path(), &mut |path| {
+            told.push(path.to_owned());
+            fs::write(path.join("late.yaml"), "").unwrap();
+        });
+        assert_eq!(told, [dir.path().to_owned(), dir.path().join("sub")]);
+        assert_eq!(names(&files.unwrap(), dir.path()), ["late.yaml", "sub/late.yaml"]);
+    }
+}
