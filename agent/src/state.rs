@@ -11,13 +11,12 @@ use fqdn_cache::Ledger;
 use tracing::{info, warn};
 
 use crate::clock;
-
-const FILE: &str = "ledger.json";
+use crate::config::LEDGER_FILE;
 
 /// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the ledger stays empty:
 /// names are then learned anew, and what the kernel holds goes on.
 pub fn restore(directory: &Path, ledger: &mut Ledger) {
-    let path = directory.join(FILE);
+    let path = directory.join(LEDGER_FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -32,10 +31,10 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
 /// Writes a snapshot beside the old one and puts it in its place, so that a crash leaves one or the other.
 pub fn save(directory: &Path, snapshot: &[u8]) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let fresh: PathBuf = directory.join(format!("{FILE}.new"));
+    let fresh: PathBuf = directory.join(format!("{LEDGER_FILE}.new"));
     let mut file = fs::File::create(&fresh)?;
     file.write_all(snapshot)?;
     // Not synced: boot ends the leases, so a snapshot need not survive a power cut.
     drop(file);
-    fs::rename(fresh, directory.join(FILE))
+    fs::rename(fresh, directory.join(LEDGER_FILE))
 }

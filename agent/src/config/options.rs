@@ -47,7 +47,7 @@ pub struct Options {
     /// How lookups of governed workloads reach the agent; `off`: they are told to ask --listen [default: dnat]
     #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]), help_heading = "DNS")]
     pub intercept: Option<InterceptionMode>,
-    /// With --intercept tproxy: the packet mark's bits, which no other program may use [default: 0x200000]
+    /// With --intercept tproxy: the packet mark's bits, which no other program may use [default: 0x1000]
     #[arg(long, value_name = "BITS", help_heading = "DNS")]
     pub tproxy_mark: Option<Mark>,
     /// With --intercept tproxy: the routing table for marked packets [default: 5353]
