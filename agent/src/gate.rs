@@ -206,29 +206,16 @@ impl Gate for NodeGate {
                 return Ok(proof);
             }
             let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
-            let outcome = self.enforcer.admit(generation, elements, left).await;
-            let took = began.elapsed();
-            match outcome {
-                Ok(proof) => {
-                    self.observe(Event::CommitWait { took, committed: true });
-                    return Ok(proof);
-                }
+            match self.enforcer.admit(generation, elements, left).await {
+                Ok(proof) => return Ok(proof),
                 // The plan that made the generation is published as soon as its ruleset is in the kernel.
                 Err(AdmitError::Stale) => {
-                    let left = self.terms.commit_deadline.saturating_sub(took);
-                    if tokio::time::timeout(left, replaced.changed()).await.is_ok() {
-                        continue;
+                    let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
+                    if tokio::time::timeout(left, replaced.changed()).await.is_err() {
+                        return Err(not_admitted(&lesson, &AdmitError::Stale));
                     }
-                    self.observe(Event::CommitWait {
-                        took: began.elapsed(),
-                        committed: false,
-                    });
-                    return Err(not_admitted(&lesson, &AdmitError::Stale));
                 }
-                Err(error) => {
-                    self.observe(Event::CommitWait { took, committed: false });
-                    return Err(not_admitted(&lesson, &error));
-                }
+                Err(error) => return Err(not_admitted(&lesson, &error)),
             }
         }
     }
