@@ -1,5 +1,6 @@
 //! The agent itself: settings and a source of objects in, something that runs out.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use crate::gate::{InForce, NodeGate, Terms, lock};
 use crate::http::{HttpError, HttpServer};
 use crate::metrics::Metrics;
 use crate::objects::Source;
+use crate::parts::Parts;
 use crate::plan::Plan;
-use crate::reconcile::{Progress, Reconciler, keep_ledger};
+use crate::reconcile::{Progress, Reconciler};
 use crate::view::View;
 use crate::{clock, state};
 
@@ -32,9 +34,6 @@ pub enum StartError {
     /// The kernel side.
     #[error(transparent)]
     Install(#[from] enforcer::InstallError),
-    /// A DNS listener.
-    #[error(transparent)]
-    Listen(#[from] dns_proxy::ServerError),
     /// The source of objects.
     #[error("{0}")]
     Source(String),
@@ -48,10 +47,7 @@ pub enum StartError {
 
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
 pub struct Agent {
-    enforcer: Enforcer,
-    ledger: Arc<Mutex<Ledger>>,
-    settings: Arc<Settings>,
-    server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    parts: Parts,
     progress: watch::Receiver<Progress>,
     source_failure: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
@@ -62,57 +58,18 @@ pub struct Agent {
 impl Agent {
     /// Starts in the network namespace of the calling thread, which all threads of the runtime must share.
     pub async fn start(settings: Settings, source: impl Source) -> Result<Self, StartError> {
-        let settings = Arc::new(settings);
+        let metrics = Arc::new(Metrics::new());
+        let parts = assemble(settings, Arc::clone(&metrics))?;
         let mut tasks = JoinSet::new();
 
-        let mut ledger = Ledger::new(settings.limits, settings.lease);
-        if let Some(directory) = &settings.state_dir {
-            state::restore(directory, &mut ledger);
-        }
-        let ledger = Arc::new(Mutex::new(ledger));
-        let enforcer = Enforcer::start(&settings.table)?;
-        let metrics = Arc::new(Metrics::new());
-
-        let nothing = Arc::new(Plan::new(&Cluster::default(), &settings, &Default::default()));
-        let gate = Arc::new(NodeGate::new(
-            InForce {
-                plan: nothing,
-                generation: enforcer.generation(),
-            },
-            Arc::clone(&ledger),
-            enforcer.clone(),
-            Terms {
-                denied: settings.denied,
-                grace: settings.lease.grace,
-                commit_deadline: settings.commit_deadline,
-                upstreams: settings.upstreams.clone().into(),
-            },
-            Arc::clone(&metrics),
-        ));
-        let server = Server::new(Arc::clone(&gate), ServerConfig::default());
-        let server = Arc::new(tokio::sync::Mutex::new(server));
-
-        let reconciler = Reconciler::new(
-            Arc::clone(&settings),
-            Arc::clone(&ledger),
-            enforcer.clone(),
-            Arc::clone(&gate),
-            Arc::clone(&server),
-        );
+        let reconciler = Reconciler::new(parts.clone());
         let progress = reconciler.progress();
-        let view = Arc::new(View::new(
-            Arc::clone(&settings),
-            Arc::clone(&ledger),
-            enforcer.clone(),
-            Arc::clone(&gate),
-            Arc::clone(&server),
-            progress.clone(),
-        ));
-        let http = match settings.http {
+        let view = Arc::new(View::new(parts.clone(), progress.clone()));
+        let http = match parts.settings.http {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics)?),
             None => None,
         };
-        let api = match &settings.run_dir {
+        let api = match &parts.settings.run_dir {
             Some(directory) => Some(ApiServer::start(directory, view)?),
             None => None,
         };
@@ -128,14 +85,11 @@ impl Agent {
                 failed.closed().await;
             }
         });
-        tasks.spawn(keep_ledger(Arc::clone(&ledger), gate, Arc::clone(&settings)));
+        tasks.spawn(state::keep(parts.clone()));
         tasks.spawn(reconciler.run(inbox));
 
         Ok(Self {
-            enforcer,
-            ledger,
-            settings,
-            server,
+            parts,
             progress,
             source_failure,
             tasks,
@@ -176,8 +130,8 @@ impl Agent {
     pub async fn stop(mut self) {
         // No more rules, and no heartbeat: from here on new lookups no longer come to us.
         self.tasks.shutdown().await;
-        self.enforcer.stop_heartbeat().await;
-        let mut server = self.server.lock().await;
+        self.parts.enforcer.stop_heartbeat().await;
+        let mut server = self.parts.server.lock().await;
         if let Err(error) = server.listen(&[]).await {
             error!(%error, "the DNS listeners could not be ended in order");
         }
@@ -188,12 +142,50 @@ impl Agent {
         };
         // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
-        self.enforcer.shut_down().await;
-        if let Some(directory) = &self.settings.state_dir {
-            let snapshot = lock(&self.ledger).to_bytes(clock::now(), &clock::boot_id());
+        self.parts.enforcer.shut_down().await;
+        if let Some(directory) = &self.parts.settings.state_dir {
+            let snapshot = lock(&self.parts.ledger).to_bytes(clock::now(), &clock::boot_id());
             if let Err(error) = state::save(directory, &snapshot) {
                 error!(%error, "the ledger's snapshot cannot be written");
             }
         }
     }
+}
+
+/// Makes the parts, with nothing in force yet.
+fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartError> {
+    let mut ledger = Ledger::new(settings.limits, settings.lease);
+    if let Some(directory) = &settings.state_dir {
+        state::restore(directory, &mut ledger);
+    }
+    let ledger = Arc::new(Mutex::new(ledger));
+    let enforcer = Enforcer::start(&settings.table)?;
+
+    let nothing = Plan::new(&Cluster::default(), &settings, &BTreeSet::new());
+    let first = InForce {
+        plan: Arc::new(nothing),
+        generation: enforcer.generation(),
+    };
+    let terms = Terms {
+        denied: settings.denied,
+        grace: settings.lease.grace,
+        commit_deadline: settings.commit_deadline,
+        upstreams: settings.upstreams.clone().into(),
+    };
+    let gate = Arc::new(NodeGate::new(
+        first,
+        Arc::clone(&ledger),
+        enforcer.clone(),
+        terms,
+        metrics,
+    ));
+    let server = Server::new(Arc::clone(&gate), ServerConfig::default());
+    let server = Arc::new(tokio::sync::Mutex::new(server));
+    Ok(Parts {
+        settings: Arc::new(settings),
+        ledger,
+        enforcer,
+        gate,
+        server,
+    })
 }

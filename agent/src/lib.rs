@@ -1,12 +1,16 @@
 //! The `namegate` binary as a library, so that `integration` can compose it.
 //!
-//! - [`config`], [`cli`]: flags and the config file → [`Settings`](config::Settings); the verbs.
-//! - [`app`]: the agent itself, from settings and a source to something that runs.
-//! - [`objects`]: where Kubernetes objects come from (a directory; later an API server).
-//! - [`inspect`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
-//! - [`netns`]: network namespaces, for `exec`, the demo and the lab.
-//! - [`exec`]: any command, in a network that reaches only allowed names.
-//! - [`lab`]: pods, a node, a resolver and an internet in namespaces; [`demo`] shows the agent in it.
+//! Settings and objects in, a kernel and a resolver in step with them out:
+//!
+//! - [`config`], [`cli`], [`commands`]: flags and the config file → [`Settings`](config::Settings); the verbs.
+//! - [`app`]: the agent itself, from settings and a source to something that runs; [`parts`] is what its tasks share.
+//! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
+//!   (pure), and the loop that puts it there.
+//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force.
+//! - [`state`], [`clock`]: the ledger on disk, and the one clock.
+//! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
+//! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
+//! - [`lab`], [`demo`]: pods, a node, a resolver and an internet in namespaces, and the agent shown in them.
 
 pub mod api;
 pub mod app;
@@ -24,6 +28,7 @@ pub mod lab;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod parts;
 pub mod plan;
 pub mod reconcile;
 pub mod state;

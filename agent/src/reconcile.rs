@@ -2,22 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dns_proxy::{Listener, Server};
-use enforcer::{Enforcer, InstallError, conntrack, routing};
-use fqdn_cache::Ledger;
+use dns_proxy::Listener;
+use enforcer::{InstallError, conntrack, routing};
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-use crate::app::StartError;
 use crate::clock;
 use crate::cluster::Cluster;
-use crate::config::Settings;
-use crate::gate::{InForce, NodeGate, lock};
+use crate::gate::{InForce, lock};
 use crate::objects::{Report, Update};
+use crate::parts::Parts;
 use crate::plan::Plan;
 
 /// After a failed installation: how soon it is tried again.
@@ -36,35 +35,32 @@ pub struct Progress {
     pub failure: Option<String>,
 }
 
+/// Why a plan is not in force.
+#[derive(Debug, Error)]
+pub enum NotInForce {
+    /// The kernel side.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// A DNS listener.
+    #[error(transparent)]
+    Listen(#[from] dns_proxy::ServerError),
+}
+
 /// The loop's state. One task owns it; everybody else reads [`Progress`] and the gate's plan.
 pub struct Reconciler {
-    settings: Arc<Settings>,
+    parts: Parts,
     cluster: Cluster,
     own: BTreeSet<IpAddr>,
-    ledger: Arc<Mutex<Ledger>>,
-    enforcer: Enforcer,
-    gate: Arc<NodeGate>,
-    server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
     progress: watch::Sender<Progress>,
 }
 
 impl Reconciler {
     /// A loop with nothing in force yet.
-    pub fn new(
-        settings: Arc<Settings>,
-        ledger: Arc<Mutex<Ledger>>,
-        enforcer: Enforcer,
-        gate: Arc<NodeGate>,
-        server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
         Self {
-            settings,
+            parts,
             cluster: Cluster::default(),
             own: BTreeSet::new(),
-            ledger,
-            enforcer,
-            gate,
-            server,
             progress: watch::Sender::default(),
         }
     }
@@ -83,7 +79,7 @@ impl Reconciler {
 
         let mut own_addresses = interval(OWN_ADDRESSES_EVERY);
         own_addresses.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let enforcer = self.enforcer.clone();
+        let enforcer = self.parts.enforcer.clone();
         loop {
             let mut stale = tokio::select! {
                 update = updates.recv() => match update {
@@ -116,7 +112,7 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
-        let plan = Arc::new(Plan::new(&self.cluster, &self.settings, &self.own));
+        let plan = Arc::new(Plan::new(&self.cluster, &self.parts.settings, &self.own));
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {
                 self.progress.send_modify(|progress| {
@@ -125,7 +121,11 @@ impl Reconciler {
                 });
                 info!(
                     endpoints = plan.endpoints.len(),
-                    selected = plan.governed.len(),
+                    selected = plan
+                        .endpoints
+                        .iter()
+                        .filter(|endpoint| endpoint.program.is_some())
+                        .count(),
                     programs = plan.desired.programs.len(),
                     resolvers = plan.resolvers.len(),
                     "in force"
@@ -141,18 +141,18 @@ impl Reconciler {
         }
     }
 
-    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), StartError> {
-        let before = self.gate.in_force();
+    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), NotInForce> {
+        let before = self.parts.gate.in_force();
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
-        routing::set_up(&self.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
+        routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
         // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
         self.listen(before.plan.listeners.iter().chain(&plan.listeners)).await?;
 
-        let (ledger, filling) = (Arc::clone(&self.ledger), Arc::clone(&plan));
+        let (ledger, filling) = (Arc::clone(&self.parts.ledger), Arc::clone(&plan));
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
-        let generation = self.enforcer.install(plan.desired.clone(), learned).await?;
-        self.gate.publish(InForce {
+        let generation = self.parts.enforcer.install(plan.desired.clone(), learned).await?;
+        self.parts.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,
         });
@@ -162,10 +162,10 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn listen(&self, listeners: impl Iterator<Item = &Listener>) -> Result<(), StartError> {
+    async fn listen(&self, listeners: impl Iterator<Item = &Listener>) -> Result<(), NotInForce> {
         let listeners: BTreeSet<Listener> = listeners.copied().collect();
         let listeners: Vec<Listener> = listeners.into_iter().collect();
-        Ok(self.server.lock().await.listen(&listeners).await?)
+        Ok(self.parts.server.lock().await.listen(&listeners).await?)
     }
 
     /// NAT is decided once per flow: flows to a resolver that was not intercepted before must start over.
@@ -207,43 +207,6 @@ impl Reconciler {
                 warn!(%error, "this node's own addresses cannot be read");
                 false
             }
-        }
-    }
-}
-
-/// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
-pub async fn keep_ledger(ledger: Arc<Mutex<Ledger>>, gate: Arc<NodeGate>, settings: Arc<Settings>) {
-    const EVERY: Duration = Duration::from_millis(500);
-    // Writing takes a share of the time that no table of any size can exceed.
-    const SHARE: u32 = 50;
-    let mut saved = None;
-    let mut pause = EVERY;
-    loop {
-        sleep(pause).await;
-        ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .expire(clock::now());
-        let lessons = gate.lessons();
-        let Some(directory) = settings.state_dir.clone().filter(|_| saved != Some(lessons)) else {
-            continue;
-        };
-        let ledger = Arc::clone(&ledger);
-        let writing = tokio::task::spawn_blocking(move || {
-            let began = clock::now();
-            let snapshot = lock(&ledger).to_bytes(clock::now(), &clock::boot_id());
-            crate::state::save(&directory, &snapshot).map(|()| clock::now().since(began))
-        });
-        match writing.await {
-            Ok(Ok(took)) => {
-                saved = Some(lessons);
-                pause = EVERY.max(took * SHARE);
-            }
-            Ok(Err(error)) => {
-                warn!(%error, "the ledger's snapshot cannot be written; a restart will not know the names behind learned addresses");
-                pause = Duration::from_secs(30);
-            }
-            Err(_) => return,
         }
     }
 }

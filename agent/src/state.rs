@@ -6,12 +6,17 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use fqdn_cache::Ledger;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::config::LEDGER_FILE;
+use crate::gate::lock;
+use crate::parts::Parts;
 
 /// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the ledger stays empty:
 /// names are then learned anew, and what the kernel holds goes on.
@@ -25,6 +30,40 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
     match ledger.restore(clock::now(), &clock::boot_id(), &bytes) {
         Ok(leases) => info!(leases, "learned addresses restored"),
         Err(error) => info!(path = %path.display(), %error, "starting with an empty ledger"),
+    }
+}
+
+/// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
+pub async fn keep(parts: Parts) {
+    const EVERY: Duration = Duration::from_millis(500);
+    // Writing takes a share of the time that no table of any size can exceed.
+    const SHARE: u32 = 50;
+    let mut saved = None;
+    let mut pause = EVERY;
+    loop {
+        sleep(pause).await;
+        lock(&parts.ledger).expire(clock::now());
+        let lessons = parts.gate.lessons();
+        let Some(directory) = parts.settings.state_dir.clone().filter(|_| saved != Some(lessons)) else {
+            continue;
+        };
+        let ledger = Arc::clone(&parts.ledger);
+        let writing = tokio::task::spawn_blocking(move || {
+            let began = clock::now();
+            let snapshot = lock(&ledger).to_bytes(clock::now(), &clock::boot_id());
+            save(&directory, &snapshot).map(|()| clock::now().since(began))
+        });
+        match writing.await {
+            Ok(Ok(took)) => {
+                saved = Some(lessons);
+                pause = EVERY.max(took * SHARE);
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "the ledger's snapshot cannot be written; a restart will not know the names behind learned addresses");
+                pause = Duration::from_secs(30);
+            }
+            Err(_) => return,
+        }
     }
 }
 

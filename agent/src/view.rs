@@ -1,47 +1,30 @@
 //! What the running agent shows of itself, read from its parts.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-use dns_proxy::Server;
-use enforcer::{Enforcer, FailMode, Interception};
-use fqdn_cache::Ledger;
+use enforcer::{FailMode, Interception};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::config::Settings;
-use crate::gate::{NodeGate, lock};
+use crate::gate::lock;
 use crate::inspect::{Figures, Inspect, NameRow, ReportRow, Status};
 use crate::objects::ReportState;
+use crate::parts::Parts;
 use crate::reconcile::Progress;
 
 /// The running agent, seen from outside.
 pub struct View {
-    settings: Arc<Settings>,
-    ledger: Arc<Mutex<Ledger>>,
-    enforcer: Enforcer,
-    gate: Arc<NodeGate>,
-    server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    parts: Parts,
     progress: watch::Receiver<Progress>,
     started: Instant,
 }
 
 impl View {
-    /// A view of these parts.
-    pub fn new(
-        settings: Arc<Settings>,
-        ledger: Arc<Mutex<Ledger>>,
-        enforcer: Enforcer,
-        gate: Arc<NodeGate>,
-        server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
-        progress: watch::Receiver<Progress>,
-    ) -> Self {
+    /// A view of these parts, which start now.
+    pub fn new(parts: Parts, progress: watch::Receiver<Progress>) -> Self {
         Self {
-            settings,
-            ledger,
-            enforcer,
-            gate,
-            server,
+            parts,
             progress,
             started: Instant::now(),
         }
@@ -49,30 +32,30 @@ impl View {
 
     /// Names and name–address pairs with live leases.
     fn leases(&self) -> (usize, usize) {
-        lock(&self.ledger).size()
+        lock(&self.parts.ledger).size()
     }
 }
 
 impl Inspect for View {
     fn status(&self) -> Status {
-        let plan = Arc::clone(&self.gate.in_force().plan);
+        let plan = Arc::clone(&self.parts.gate.in_force().plan);
         let readiness = self.readiness();
         let progress = self.progress.borrow().clone();
         let (names, addresses) = self.leases();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            node: self.settings.node.clone(),
+            node: self.parts.settings.node.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             ready: readiness.is_ok(),
             not_ready_because: readiness.err(),
-            interception: match self.settings.interception {
+            interception: match self.parts.settings.interception {
                 Interception::Dnat => "dnat",
                 Interception::Tproxy { .. } => "tproxy",
                 Interception::Off => "off",
             }
             .into(),
-            fail_mode: match self.settings.fail_mode {
+            fail_mode: match self.parts.settings.fail_mode {
                 FailMode::Open => "open",
                 FailMode::Closed => "closed",
             }
@@ -83,20 +66,20 @@ impl Inspect for View {
                 .iter()
                 .map(|binding| binding.asked.to_string())
                 .collect(),
-            listening: self.settings.listen.iter().map(ToString::to_string).collect(),
+            listening: self.parts.settings.listen.iter().map(ToString::to_string).collect(),
             endpoints: plan.endpoints.clone(),
             reports: progress.reports.iter().map(ReportRow::from).collect(),
             names,
             addresses,
-            elements: self.enforcer.stats().elements,
+            elements: self.parts.enforcer.stats().elements,
             install_error: progress.failure,
         }
     }
 
     fn names(&self) -> Vec<NameRow> {
-        let in_force = self.gate.in_force();
+        let in_force = self.parts.gate.in_force();
         let now = clock::now();
-        lock(&self.ledger)
+        lock(&self.parts.ledger)
             .entries(now)
             .map(|entry| {
                 let (selectors, policies) = in_force.plan.attribution(entry.name);
@@ -122,7 +105,7 @@ impl Inspect for View {
     }
 
     fn figures(&self) -> Figures {
-        let plan = Arc::clone(&self.gate.in_force().plan);
+        let plan = Arc::clone(&self.parts.gate.in_force().plan);
         let (names, addresses) = self.leases();
         let mut policies = [0; 4];
         for report in self
@@ -141,17 +124,17 @@ impl Inspect for View {
             policies[slot] += 1;
         }
         Figures {
-            writer: self.enforcer.stats(),
+            writer: self.parts.enforcer.stats(),
             names,
             addresses,
-            evicted_names: self.gate.evicted_names(),
+            evicted_names: self.parts.gate.evicted_names(),
             endpoints_selected: plan.endpoints.iter().filter(|row| row.program.is_some()).count(),
             endpoints: plan.endpoints.len(),
             programs: plan.desired.programs.len(),
             policies,
             // Locked only while listeners change; a scrape need not wait for that.
-            lookups_in_flight: self.server.try_lock().map_or(0, |server| server.in_flight()),
-            refused_packets: self.enforcer.refused_packets().unwrap_or_default(),
+            lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
+            refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
         }
     }
 }

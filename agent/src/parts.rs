@@ -1,0 +1,25 @@
+//! What the tasks of a running agent share.
+
+use std::sync::{Arc, Mutex};
+
+use dns_proxy::Server;
+use enforcer::Enforcer;
+use fqdn_cache::Ledger;
+
+use crate::config::Settings;
+use crate::gate::NodeGate;
+
+/// Handles to the parts of a running agent; cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    /// What it was told.
+    pub settings: Arc<Settings>,
+    /// What names resolved to.
+    pub ledger: Arc<Mutex<Ledger>>,
+    /// The kernel.
+    pub enforcer: Enforcer,
+    /// The plan in force, as lookups see it.
+    pub gate: Arc<NodeGate>,
+    /// The DNS listeners. Locked only while they change.
+    pub server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+}
