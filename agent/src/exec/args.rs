@@ -12,8 +12,8 @@ use policy::Pattern;
 use policy::question::QuestionMode;
 
 use super::child::DNS_PORT;
-use super::firewall;
 use super::network::Plan;
+use super::{firewall, source};
 use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, choice};
 use crate::config::{Host, NameMatching, Options, Rejected, Settings, resolve};
 
@@ -96,7 +96,7 @@ impl Args {
             .gateways()
             .map(|gateway| DnsAddress(SocketAddr::new(gateway, DNS_PORT)));
         let options = Options {
-            node: Some("exec".to_owned()),
+            node: Some(source::NODE.to_owned()),
             upstream: self.upstream.clone(),
             listen: listen.collect(),
             intercept: Some(InterceptionMode::Off),

@@ -22,7 +22,10 @@ use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 use super::network::{LINK_PREFIX, Plan};
 
 /// How the names of all tables of sandboxes begin; the number follows.
-const TABLE_PREFIX: &str = "namegate-exec-";
+const TABLE_PREFIX: &str = "namegate_exec_";
+
+/// How the name of this module's table ends.
+const NAT_SUFFIX: &str = "_nat";
 
 /// The set of links that forward IPv4 only because a sandbox needs it.
 const SWITCHED: &str = "switched";
@@ -34,7 +37,7 @@ pub(super) fn agent_table(id: u32) -> String {
 
 /// This module's table.
 pub(super) fn nat_table(id: u32) -> String {
-    format!("{TABLE_PREFIX}{id}-nat")
+    format!("{TABLE_PREFIX}{id}{NAT_SUFFIX}")
 }
 
 /// Installs the table for `plan`, in the namespace of the calling thread.
@@ -125,7 +128,7 @@ pub(super) fn foreign_chains_that_drop() -> io::Result<Vec<String>> {
 
 fn sandbox_of(table: &str) -> Option<u32> {
     let number = table.strip_prefix(TABLE_PREFIX)?;
-    number.strip_suffix("-nat").unwrap_or(number).parse().ok()
+    number.strip_suffix(NAT_SUFFIX).unwrap_or(number).parse().ok()
 }
 
 fn document(plan: &Plan) -> Nftables<'static> {

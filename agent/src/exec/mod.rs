@@ -140,6 +140,13 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
         .map_err(ExecError::Network)?;
     let settings = args.settings(&plan)?;
     let source = SandboxSource::new(plan.addresses(), args.labels(), args.allowed(), policies);
+    if !args.quiet() {
+        for policy in source.idle_policies() {
+            say(&format!(
+                "note: the policy {policy} does not select the command; give it labels with --label"
+            ));
+        }
+    }
     let undo = Undo::of(&plan);
     let mut program = Command::new("/proc/self/exe");
     program.arg(GUARD_VERB);

@@ -16,11 +16,15 @@ use policy::policy::{EgressRule, Peers, PolicyKind, Spec};
 use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet};
 use tokio::sync::mpsc;
 
+use crate::cluster::Cluster;
 use crate::inspect::ReportRow;
 use crate::objects::{Change, Object, Report, ReportState, Source, Update};
 
+/// The node of a sandbox's world.
+pub(super) const NODE: &str = "exec";
+
 /// The namespace of everything in a sandbox.
-pub(super) const NAMESPACE: &str = "exec";
+const NAMESPACE: &str = "exec";
 
 /// The pod that stands for the command.
 const POD: &str = "sandbox";
@@ -61,6 +65,27 @@ impl SandboxSource {
                 reports: policies.reports,
             },
         }
+    }
+}
+
+impl SandboxSource {
+    /// The policies that do not select the pod, which is probably not what their author thinks.
+    pub(super) fn idle_policies(&self) -> Vec<PolicyId> {
+        let mut cluster = Cluster::default();
+        self.update
+            .changes
+            .iter()
+            .cloned()
+            .for_each(|change| cluster.apply(change));
+        let endpoints = cluster.endpoints(NODE);
+        let selects = |policy: &&Policy| {
+            let subjects = policy.specs.iter().map(|spec| &spec.subject);
+            endpoints
+                .iter()
+                .any(|pod| subjects.clone().any(|subject| subject.matches(&pod.labels)))
+        };
+        let idle = cluster.policies().filter(|policy| !selects(policy));
+        idle.map(|policy| policy.id.clone()).collect()
     }
 }
 
