@@ -4,6 +4,8 @@
 //!
 //! 1. `shape` holds it against the `schema` of the CRD: unknown fields, wrong types.
 //! 2. `spec` and what stands below it read the meaning. What the first pass refused reads as absent there.
+//!
+//! Of a policy that is refused, `stand_in` reads whom it is about, so that these fail closed.
 
 mod egress;
 mod names;
@@ -12,6 +14,7 @@ mod schema;
 mod service_names;
 mod shape;
 mod spec;
+mod stand_in;
 mod to_ports;
 
 #[cfg(test)]
@@ -20,6 +23,8 @@ mod tests;
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::document::Document;
 use crate::policy::{Policy, PolicyId, PolicyKind};
+
+pub use stand_in::StandIn;
 
 pub(crate) use shape::Node;
 
@@ -40,11 +45,28 @@ pub fn is_policy(document: &Document) -> bool {
     kind(document).is_some()
 }
 
+/// What becomes of a policy object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// It stands. Parts that are valid for the kind but not enforced here are reported as
+    /// [`Unenforced`](crate::Severity::Unenforced), and fail closed.
+    Accepted(Policy),
+    /// It cannot stand (some diagnostic is an error); its last good version is to stay in force, or else this stand-in.
+    Refused(StandIn),
+}
+
+impl Verdict {
+    /// The policy, unless it is refused.
+    pub fn accepted(self) -> Option<Policy> {
+        match self {
+            Verdict::Accepted(policy) => Some(policy),
+            Verdict::Refused(_) => None,
+        }
+    }
+}
+
 /// Reads and validates a policy object, reporting every problem at once.
-///
-/// `None` when it cannot stand at all (some diagnostic is an error). Parts that are valid for the kind but
-/// not enforced here are reported as [`Unenforced`](crate::Severity::Unenforced) and fail closed in the result.
-pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
+pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
     let mut report = Report::new(document);
     let Some(kind) = kind(document) else {
         let reason = format!(
@@ -52,7 +74,7 @@ pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
             document.api_version, document.kind
         );
         report.error("wrong-kind", "kind", reason);
-        return (None, report.finish());
+        return (Verdict::Refused(StandIn::default()), report.finish());
     };
     let id = PolicyId {
         kind,
@@ -67,7 +89,7 @@ pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
     shape::check(&root, &schema::POLICY, &mut report);
     annotations(&root, &mut report);
 
-    let nodes: Vec<Node<'_>> = root.get("spec").into_iter().chain(root.list("specs")).collect();
+    let nodes = specs(&root);
     if nodes.is_empty() {
         report
             .error("missing-field", "", "it has neither `spec` nor `specs`")
@@ -77,8 +99,16 @@ pub fn validate(document: &Document) -> (Option<Policy>, Vec<Diagnostic>) {
         .iter()
         .filter_map(|node| spec::read(node, &id, &mut report))
         .collect();
-    let policy = (!report.is_refused()).then_some(Policy { id, specs });
-    (policy, report.finish())
+    let verdict = match report.is_refused() {
+        false => Verdict::Accepted(Policy { id, specs }),
+        true => Verdict::Refused(stand_in::read(document, &root, &id)),
+    };
+    (verdict, report.finish())
+}
+
+/// `spec`, then `specs` in order.
+fn specs<'a>(root: &Node<'a>) -> Vec<Node<'a>> {
+    root.get("spec").into_iter().chain(root.list("specs")).collect()
 }
 
 fn kind(document: &Document) -> Option<PolicyKind> {

@@ -184,7 +184,8 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
             metadata.insert("namespace".to_owned(), NAMESPACE.into());
         }
     }
-    cilium::validate(&document)
+    let (verdict, diagnostics) = cilium::validate(&document);
+    (verdict.accepted(), diagnostics)
 }
 
 /// Closes the sandbox, and opens what `--allow` names, on every port.

@@ -3,15 +3,17 @@
 //! What must hold:
 //! - An object stays in force until it is *known* to be gone. A file that cannot be read, or in which some document cannot be told,
 //!   keeps every object that it held; an object that is refused keeps its last good version.
+//! - A policy that is refused and has no good version leaves nothing open: what stands in for it closes whom it selects.
 //! - One object, one definition: the first path that defines it wins, whether its version is good or not, so that what is
 //!   in force does not depend on mistakes elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use policy::{Diagnostic, Severity};
 
-use super::reading::{FileReading, Reading, read_file};
+use super::reading::{FileReading, Reading, read_file, reread};
 use super::{Change, Object, ObjectKey, Report, ReportState, Update};
 
 /// The content of one file, or why there is none.
@@ -35,9 +37,54 @@ pub struct Catalogue {
 struct Held {
     file: PathBuf,
     object: Object,
+    version: Version,
+}
+
+/// What an object in force was made of.
+#[derive(Debug, Clone, PartialEq)]
+enum Version {
+    /// A document that is good, as JSON.
+    Good(Arc<str>),
+    /// A document that is refused. What is to be said of that.
+    StandIn(Vec<Diagnostic>),
+}
+
+/// A good version that outlives this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastGood {
+    /// The file that it was read from.
+    pub file: PathBuf,
+    /// The document, as JSON.
+    pub document: Arc<str>,
 }
 
 impl Catalogue {
+    /// A catalogue that knows what an earlier process had in force. None of it is in force before the first scan finds
+    /// it defined in a document that is refused, or its file unreadable.
+    pub fn remembering(earlier: impl IntoIterator<Item = LastGood>) -> Self {
+        let known = |LastGood { file, document }| {
+            let (key, object) = reread(&document)?;
+            let version = Version::Good(document);
+            Some((key, Held { file, object, version }))
+        };
+        Self {
+            in_force: earlier.into_iter().filter_map(known).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What [`remembering`](Self::remembering) is to be told in a later process.
+    pub fn last_good(&self) -> Vec<LastGood> {
+        let good = |held: &Held| match &held.version {
+            Version::Good(document) => Some(LastGood {
+                file: held.file.clone(),
+                document: Arc::clone(document),
+            }),
+            Version::StandIn(_) => None,
+        };
+        self.in_force.values().filter_map(good).collect()
+    }
+
     /// Takes the contents of all files and says what changed; `None` when nothing did.
     pub fn scan(&mut self, contents: BTreeMap<PathBuf, Content>) -> Option<Update> {
         let before = self.files.iter().map(|(path, (content, _))| (path, content));
@@ -124,12 +171,15 @@ impl Catalogue {
     }
 
     fn replace(&mut self, next: BTreeMap<ObjectKey, Held>, reports: Vec<Report>) -> Option<Update> {
-        let gone = self.in_force.keys().filter(|key| !next.contains_key(*key));
-        let applied = next.iter().filter(|(key, held)| {
-            self.in_force
-                .get(*key)
-                .is_none_or(|before| before.object != held.object)
-        });
+        // Nobody was told of what an earlier process had in force: the first update is complete.
+        let told = match self.begun {
+            true => std::mem::take(&mut self.in_force),
+            false => BTreeMap::new(),
+        };
+        let gone = told.keys().filter(|key| !next.contains_key(*key));
+        let applied = next
+            .iter()
+            .filter(|(key, held)| told.get(*key).is_none_or(|before| before.object != held.object));
         // Deletions first: an address that moves from one pod to another is free before it is taken.
         let changes: Vec<Change> = gone
             .map(|key| Change::Delete(key.clone()))
@@ -140,6 +190,12 @@ impl Catalogue {
         self.in_force = next;
         self.reports.clone_from(&reports);
         news.then_some(Update { changes, reports })
+    }
+}
+
+impl Held {
+    fn is_good(&self) -> bool {
+        matches!(self.version, Version::Good(_))
     }
 }
 
@@ -178,14 +234,18 @@ impl<'a> Settlement<'a> {
             .iter()
             .filter(|(key, held)| held.file == path && !self.definitions.contains_key(key))
             .collect();
-        let state = match kept.is_empty() {
-            true => ReportState::Rejected,
-            false => ReportState::KeptLastGood,
+        let state = match kept.iter().any(|(_, held)| held.is_good()) {
+            true => ReportState::KeptLastGood,
+            false => ReportState::Rejected,
         };
         self.report(path, String::new(), state, faults.to_vec());
         for (key, held) in kept {
             self.next.insert(key.clone(), held.clone());
-            self.report(path, key.to_string(), ReportState::KeptLastGood, Vec::new());
+            let (state, diagnostics) = match &held.version {
+                Version::Good(_) => (ReportState::KeptLastGood, Vec::new()),
+                Version::StandIn(findings) => (ReportState::Rejected, without_positions(findings)),
+            };
+            self.report(path, key.to_string(), state, diagnostics);
         }
     }
 
@@ -201,15 +261,26 @@ impl<'a> Settlement<'a> {
                 let held = Held {
                     file: path.to_owned(),
                     object: object.clone(),
+                    version: Version::Good(Arc::clone(&reading.source)),
                 };
                 self.next.insert(key.clone(), held);
-            } else if let Some(held) = self.before.get(key) {
+            } else if let Some(held) = self.before.get(key).filter(|held| held.is_good()) {
                 state = ReportState::KeptLastGood;
                 let held = Held {
                     file: path.to_owned(),
-                    object: held.object.clone(),
+                    ..held.clone()
                 };
                 self.next.insert(key.clone(), held);
+            } else {
+                diagnostics.extend_from_slice(&reading.stand_in.findings);
+                if let Some(policy) = &reading.stand_in.policy {
+                    let held = Held {
+                        file: path.to_owned(),
+                        object: Object::Policy(Box::new(policy.clone())),
+                        version: Version::StandIn(reading.stand_in.findings.clone()),
+                    };
+                    self.next.insert(key.clone(), held);
+                }
             }
         }
         self.report(path, reading.label.clone(), state, diagnostics);
@@ -218,6 +289,13 @@ impl<'a> Settlement<'a> {
     fn report(&mut self, path: &Path, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
         self.reports.push(Report::new(Some(path), object, state, diagnostics));
     }
+}
+
+/// The text that they point into is not there any more.
+fn without_positions(findings: &[Diagnostic]) -> Vec<Diagnostic> {
+    let mut findings = findings.to_vec();
+    findings.iter_mut().for_each(|finding| finding.position = None);
+    findings
 }
 
 fn duplicate(first: &Path, path: &Path) -> Diagnostic {
@@ -247,182 +325,4 @@ fn fault(code: &'static str, reason: String) -> Diagnostic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A pod that is told apart by one label.
-    fn pod(name: &str, version: &str) -> String {
-        format!("---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{v: '{version}'}}}}\n")
-    }
-
-    const BAD_POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: nowhere}\n";
-    const NOT_YAML: &str = "kind: [\n";
-
-    /// Scans files given as (path, text) and shows the update as words, for example `+a=1 -b` and `a:accepted`.
-    fn scan(catalogue: &mut Catalogue, files: &[(&str, &str)]) -> Option<(String, String)> {
-        let contents = files
-            .iter()
-            .map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned())))
-            .collect();
-        catalogue.scan(contents).map(words)
-    }
-
-    fn words(update: Update) -> (String, String) {
-        let name = |text: &str| text.rsplit('/').next().unwrap().to_owned();
-        let changes = update.changes.iter().map(|change| match change {
-            Change::Apply(Object::Pod(pod)) => format!(
-                "+{}={}",
-                pod.metadata.name.as_deref().unwrap(),
-                pod.metadata.labels.as_ref().map_or("", |labels| &labels["v"])
-            ),
-            Change::Apply(other) => panic!("{other:?}"),
-            Change::Delete(key) => format!("-{}", name(&key.to_string())),
-        });
-        let reports = update
-            .reports
-            .iter()
-            .map(|it| format!("{}:{}", name(&it.object), it.state.as_str()));
-        (
-            changes.collect::<Vec<_>>().join(" "),
-            reports.collect::<Vec<_>>().join(" "),
-        )
-    }
-
-    fn said(changes: &str, reports: &str) -> Option<(String, String)> {
-        Some((changes.into(), reports.into()))
-    }
-
-    #[test]
-    fn the_first_update_comes_even_when_there_is_nothing() {
-        let mut catalogue = Catalogue::default();
-        assert_eq!(scan(&mut catalogue, &[]), said("", ""));
-        assert_eq!(scan(&mut catalogue, &[]), None);
-    }
-
-    #[test]
-    fn objects_come_change_and_go_with_their_files() {
-        let mut catalogue = Catalogue::default();
-        let (a1, a2, b) = (pod("a", "1"), pod("a", "2"), pod("b", "1"));
-        let both = a1.clone() + &b;
-        assert_eq!(
-            scan(&mut catalogue, &[("x", &both)]),
-            said("+a=1 +b=1", "a:accepted b:accepted")
-        );
-        assert_eq!(scan(&mut catalogue, &[("x", &both)]), None);
-        assert_eq!(
-            scan(&mut catalogue, &[("x", &a2), ("y", &b)]),
-            said("+a=2", "a:accepted b:accepted")
-        );
-        assert_eq!(scan(&mut catalogue, &[("y", &b)]), said("-a", "b:accepted"));
-        // A comment only: meant, not broken.
-        assert_eq!(scan(&mut catalogue, &[("y", "# none\n")]), said("-b", ""));
-    }
-
-    #[test]
-    fn a_file_that_is_not_yaml_keeps_all_that_it_held() {
-        let mut catalogue = Catalogue::default();
-        let (a, b, c) = (pod("a", "1"), pod("b", "1"), pod("c", "1"));
-        scan(&mut catalogue, &[("x", &(a.clone() + &b)), ("y", &c)]);
-        assert_eq!(
-            scan(&mut catalogue, &[("x", NOT_YAML)]),
-            said("-c", ":kept-last-good a:kept-last-good b:kept-last-good")
-        );
-        // Repaired, with one object fewer: now that is known.
-        assert_eq!(scan(&mut catalogue, &[("x", &b)]), said("-a", "b:accepted"));
-        let mut fresh = Catalogue::default();
-        assert_eq!(scan(&mut fresh, &[("x", NOT_YAML)]), said("", ":rejected"));
-    }
-
-    #[test]
-    fn a_document_that_cannot_be_told_keeps_what_is_missing_and_takes_what_is_there() {
-        let mut catalogue = Catalogue::default();
-        scan(&mut catalogue, &[("x", &(pod("a", "1") + &pod("b", "1")))]);
-        // `b` lost its name.
-        let text = pod("a", "2") + "---\napiVersion: v1\nkind: Pod\nmetadata: {}\n";
-        assert_eq!(
-            scan(&mut catalogue, &[("x", &text)]),
-            said("+a=2", ":kept-last-good b:kept-last-good a:accepted")
-        );
-    }
-
-    #[test]
-    fn an_object_moved_out_of_a_broken_file_is_taken_where_it_is_defined() {
-        let mut catalogue = Catalogue::default();
-        scan(&mut catalogue, &[("x", &pod("a", "1"))]);
-        assert_eq!(
-            scan(&mut catalogue, &[("x", NOT_YAML), ("y", &pod("a", "2"))]),
-            said("+a=2", ":rejected a:accepted")
-        );
-    }
-
-    #[test]
-    fn an_object_that_is_refused_keeps_its_own_last_good_version() {
-        let mut catalogue = Catalogue::default();
-        scan(&mut catalogue, &[("x", &(pod("a", "1") + &pod("b", "1")))]);
-        let text = BAD_POD.to_owned() + &pod("b", "2");
-        assert_eq!(
-            scan(&mut catalogue, &[("x", &text)]),
-            said("+b=2", "a:kept-last-good b:accepted")
-        );
-        // Still kept when the file moves, and forgotten when it is gone.
-        assert_eq!(scan(&mut catalogue, &[("z", BAD_POD)]), said("-b", "a:kept-last-good"));
-        assert_eq!(scan(&mut catalogue, &[]), said("-a", ""));
-        assert_eq!(scan(&mut catalogue, &[("x", BAD_POD)]), said("", "a:rejected"));
-    }
-
-    #[test]
-    fn of_two_definitions_the_first_path_counts_and_the_other_is_reported() {
-        let mut catalogue = Catalogue::default();
-        let files = [("x", pod("a", "1")), ("y", pod("a", "2"))];
-        let files: Vec<_> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        assert_eq!(scan(&mut catalogue, &files), said("+a=1", "a:accepted a:rejected"));
-        assert!(catalogue.reports[1].diagnostics[0].reason.contains("in x"));
-        // A mistake in the first does not put the second in force.
-        assert_eq!(
-            scan(&mut catalogue, &[("x", BAD_POD), ("y", &pod("a", "2"))]),
-            said("", "a:kept-last-good a:rejected")
-        );
-        // When the first is gone, the second is the first.
-        assert_eq!(scan(&mut catalogue, &files[1..]), said("+a=2", "a:accepted"));
-        let twice = pod("b", "1") + &pod("b", "2");
-        assert_eq!(
-            scan(&mut Catalogue::default(), &[("x", &twice)]),
-            said("+b=1", "b:accepted b:rejected")
-        );
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_or_was_emptied_keeps_what_it_held() {
-        let mut catalogue = Catalogue::default();
-        scan(&mut catalogue, &[("x", &pod("a", "1"))]);
-        let kept = said("", ":kept-last-good a:kept-last-good");
-        assert_eq!(scan(&mut catalogue, &[("x", "")]), kept);
-        let unreadable = BTreeMap::from([(PathBuf::from("x"), Err("permission denied".into()))]);
-        assert_eq!(catalogue.scan(unreadable).map(words), kept);
-        assert!(catalogue.reports[0].diagnostics[0].reason.contains("permission denied"));
-        assert_eq!(scan(&mut catalogue, &[("x", &pod("a", "1"))]), said("", "a:accepted"));
-        // A new file of no bytes held nothing.
-        assert_eq!(scan(&mut Catalogue::default(), &[("x", "")]), said("", ""));
-    }
-
-    #[test]
-    fn a_missing_directory_keeps_everything_and_is_reported_once() {
-        let mut catalogue = Catalogue::default();
-        let a = pod("a", "1");
-        scan(&mut catalogue, &[("d/x", &a)]);
-        let gone = |catalogue: &mut Catalogue| catalogue.unreadable(Path::new("d"), "it is gone".into()).map(words);
-        assert_eq!(gone(&mut catalogue), said("", ":kept-last-good a:accepted"));
-        assert_eq!(gone(&mut catalogue), None);
-        assert_eq!(scan(&mut catalogue, &[("d/x", &a)]), said("", "a:accepted"));
-    }
-
-    #[test]
-    fn deletions_stand_before_what_is_applied() {
-        let mut catalogue = Catalogue::default();
-        scan(&mut catalogue, &[("x", &pod("b", "1"))]);
-        assert_eq!(
-            scan(&mut catalogue, &[("x", &pod("a", "1"))]),
-            said("-b +a=1", "a:accepted")
-        );
-    }
-}
+mod tests;

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use policy::cilium::{StandIn, Verdict};
 use policy::document::Document;
 use policy::policy::PolicyKind;
 use policy::{Diagnostic, PolicyId, Severity, cilium, document, lint};
@@ -35,12 +37,16 @@ pub struct Reading {
     pub key: Option<ObjectKey>,
     /// The object, unless it is refused.
     pub object: Option<Object>,
+    /// Of a policy that is refused: what stands in for it while no earlier version is known.
+    pub stand_in: StandIn,
     /// What was found.
     pub diagnostics: Vec<Diagnostic>,
+    /// The document itself as JSON: what [`reread`] takes.
+    pub source: Arc<str>,
 }
 
 impl Reading {
-    /// What becomes of the object, when no earlier version is known.
+    /// What becomes of the object as written, when no earlier version is known.
     pub fn state(&self) -> ReportState {
         match &self.object {
             None => ReportState::Rejected,
@@ -64,6 +70,13 @@ pub fn read_file(text: &str) -> FileReading {
         }
     }
     file
+}
+
+/// Reads a [`Reading::source`] again; `None` when it is no object that can be in force.
+pub fn reread(source: &str) -> Option<(ObjectKey, Object)> {
+    let document = Document::from_value(serde_json::from_str(source).ok()?).ok()?;
+    let reading = read(&document)?;
+    reading.key.zip(reading.object)
 }
 
 /// Reads one document; `None` for a kind that says nothing about egress.
@@ -105,14 +118,18 @@ fn core(document: &Document, convert: fn(&Document) -> Converted) -> Reading {
                 label: key.to_string(),
                 key: Some(key),
                 object: (!refused).then_some(object),
+                stand_in: StandIn::default(),
                 diagnostics,
+                source: source(document),
             }
         }
         Err(diagnostic) => Reading {
             label: label(document),
             key: key_of(document),
             object: None,
+            stand_in: StandIn::default(),
             diagnostics: vec![diagnostic],
+            source: source(document),
         },
     }
 }
@@ -192,7 +209,11 @@ fn service(document: &Document) -> Converted {
 }
 
 fn cilium_policy(document: &Document) -> Reading {
-    let (policy, mut diagnostics) = cilium::validate(document);
+    let (verdict, mut diagnostics) = cilium::validate(document);
+    let (policy, stand_in) = match verdict {
+        Verdict::Accepted(policy) => (Some(policy), StandIn::default()),
+        Verdict::Refused(stand_in) => (None, stand_in),
+    };
     if let Some(policy) = &policy {
         diagnostics.extend(lint::lint(document, policy));
     }
@@ -204,7 +225,9 @@ fn cilium_policy(document: &Document) -> Reading {
         label: key.as_ref().map_or_else(|| label(document), ObjectKey::to_string),
         key,
         object: policy.map(|policy| Object::Policy(Box::new(policy))),
+        stand_in,
         diagnostics,
+        source: source(document),
     }
 }
 
@@ -213,6 +236,7 @@ fn refused_kind(document: &Document, code: &'static str, reason: String, suggest
         label: label(document),
         key: None,
         object: None,
+        stand_in: StandIn::default(),
         diagnostics: vec![Diagnostic {
             severity: Severity::Error,
             code,
@@ -221,7 +245,12 @@ fn refused_kind(document: &Document, code: &'static str, reason: String, suggest
             reason,
             suggestion: Some(suggestion.into()),
         }],
+        source: source(document),
     }
+}
+
+fn source(document: &Document) -> Arc<str> {
+    document.value.to_string().into()
 }
 
 /// Which object a document means to be, although its content is refused.

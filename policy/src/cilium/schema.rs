@@ -13,17 +13,15 @@ pub(super) static POLICY: Shape = Object(&[
     ("status", Any),
 ]);
 
-const RULE: Shape = Object(&[
+/// One `spec`.
+pub(super) const RULE: Shape = Object(&[
     ("endpointSelector", SELECTOR),
     ("nodeSelector", SELECTOR),
     ("egress", List(&EGRESS)),
     ("egressDeny", List(&EGRESS_DENY)),
     ("ingress", List(&INGRESS)),
     ("ingressDeny", List(&INGRESS_DENY)),
-    (
-        "enableDefaultDeny",
-        Object(&[("egress", Boolean), ("ingress", Boolean)]),
-    ),
+    ("enableDefaultDeny", DEFAULT_DENY),
     (
         "labels",
         List(&Object(&[("key", Text), ("value", Text), ("source", Text)])),
@@ -31,6 +29,8 @@ const RULE: Shape = Object(&[
     ("log", Object(&[("value", Text)])),
     ("description", Text),
 ]);
+
+pub(super) const DEFAULT_DENY: Shape = Object(&[("egress", Boolean), ("ingress", Boolean)]);
 
 const EGRESS: Shape = Object(&[
     ("toFQDNs", List(&FQDN)),
@@ -87,7 +87,7 @@ const INGRESS_DENY: Shape = Object(&[
     ("icmps", List(&ICMP_RULE)),
 ]);
 
-const SELECTOR: Shape = Object(&[
+pub(super) const SELECTOR: Shape = Object(&[
     ("matchLabels", Map(&Text)),
     (
         "matchExpressions",

@@ -67,7 +67,12 @@ fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<La
             .suggest("write `endpointSelector: {}` to select every Pod");
         return None;
     };
-    let mut selector = read_selector(&node, report)?;
+    endpoints(&node, id, report)
+}
+
+/// The endpoints that an `endpointSelector` selects; `None` when it is wrong.
+pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
+    let mut selector = read_selector(node, report)?;
     if id.kind == PolicyKind::CiliumNetworkPolicy {
         confine(&mut selector, &id.namespace, &node.path, report);
     }

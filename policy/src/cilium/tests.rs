@@ -1,5 +1,6 @@
 mod destinations;
 mod ports;
+mod stand_in;
 mod subjects;
 
 use ipnet::IpNet;
@@ -18,7 +19,8 @@ const SELECTOR: &str = "  endpointSelector: {}\n";
 fn read(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
-    validate(&documents[0])
+    let (verdict, diagnostics) = validate(&documents[0]);
+    (verdict.accepted(), diagnostics)
 }
 
 /// `code path line` of each finding.
@@ -257,10 +259,15 @@ proptest! {
             let document = Document::from_value(serde_json::json!({
                 "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "p"}, "spec": spec,
             })).unwrap();
-            let (policy, diagnostics) = validate(&document);
-            prop_assert_eq!(policy.is_none(), diagnostics.iter().any(|d| d.severity == crate::Severity::Error));
-            if let Some(policy) = policy {
-                let _ = crate::lint::lint(&document, &policy);
+            let (verdict, diagnostics) = validate(&document);
+            let refused = diagnostics.iter().any(|d| d.severity == crate::Severity::Error);
+            prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
+            match verdict {
+                Verdict::Accepted(policy) => drop(crate::lint::lint(&document, &policy)),
+                Verdict::Refused(stand_in) => {
+                    let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
+                    prop_assert!(specs.iter().all(|spec| spec.closes_egress && spec.allow.is_empty()));
+                }
             }
         }
     }

@@ -30,8 +30,8 @@ fn policy(name: &str, spec: &str) -> Policy {
     );
     let (documents, errors) = document::parse(&text);
     assert_eq!(errors, []);
-    let (policy, diagnostics) = cilium::validate(&documents[0]);
-    policy.unwrap_or_else(|| panic!("{diagnostics:?}"))
+    let (verdict, diagnostics) = cilium::validate(&documents[0]);
+    verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
 fn compiled(policies: &[Policy]) -> Program {

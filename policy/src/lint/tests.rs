@@ -8,8 +8,8 @@ const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadat
 fn findings(text: &str) -> Vec<String> {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
-    let (policy, diagnostics) = cilium::validate(&documents[0]);
-    let Some(policy) = policy else {
+    let (verdict, diagnostics) = cilium::validate(&documents[0]);
+    let Some(policy) = verdict.accepted() else {
         panic!("{diagnostics:?}")
     };
     let found = lint(&documents[0], &policy);
