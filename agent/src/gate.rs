@@ -135,9 +135,8 @@ impl NodeGate {
             for (address, end) in outcome.leases {
                 plan.elements(name, address, source, |element| elements.push((element, end)));
             }
-            if outcome.evicted.is_some() {
-                self.evicted_names.fetch_add(1, Ordering::Relaxed);
-            }
+            let evicted = u64::try_from(outcome.evicted.len()).unwrap_or(u64::MAX);
+            self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
         }
         elements
     }

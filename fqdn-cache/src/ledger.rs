@@ -17,7 +17,7 @@ use crate::time::Time;
 /// How much a ledger holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Names. Default 100,000.
+    /// Names. Default 100,000. It bounds leases too: four for each name on average ([`Limits::leases`]).
     pub names: NonZeroUsize,
     /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is capped.
     pub addresses_per_name: NonZeroUsize,
@@ -40,9 +40,9 @@ pub struct Outcome {
     /// The lease of each address of the answer, in its order: the moment it ends. Never earlier than a
     /// lease that the same name held for the address before.
     pub leases: Vec<(IpAddr, Time)>,
-    /// A name with live leases that was forgotten to make room (least recently learned first). Its addresses live out their
-    /// leases in the kernel, but a recompiled program will not know them. Counted and logged by the caller.
-    pub evicted: Option<Name>,
+    /// Names with live leases that were forgotten to make room (least recently learned first). Their addresses live out their
+    /// leases in the kernel, but a recompiled program will not know them. Counted by the caller.
+    pub evicted: Vec<Name>,
     /// Live addresses of this very name that were forgotten because it has too many.
     pub evicted_addresses: usize,
 }
@@ -89,6 +89,14 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Leases (name–address pairs) in all. Most names have one or two addresses; without this bound, whoever may ask for any name
+    /// could fill memory with names of a thousand addresses each.
+    pub fn leases(&self) -> usize {
+        self.names.get().saturating_mul(4).max(self.addresses_per_name.get())
+    }
+}
+
 impl Ledger {
     /// An empty ledger.
     pub fn new(limits: Limits, terms: LeaseTerms) -> Self {
@@ -108,11 +116,12 @@ impl Ledger {
         if answer.addresses.is_empty() {
             return Outcome {
                 leases: Vec::new(),
-                evicted: None,
+                evicted: Vec::new(),
                 evicted_addresses: 0,
             };
         }
         let (id, evicted) = self.admit(now, &answer.name);
+        let mut evicted = Vec::from_iter(evicted);
         let (terms, source) = (self.terms, self.sources.id(answer.source));
         self.credit(
             id,
@@ -131,6 +140,13 @@ impl Ledger {
             .filter_map(|&(address, _)| Some((address, held.get(address)?.expires)))
             .collect();
         let evicted_addresses = self.trim(now, id);
+        if !self.is_within_leases() {
+            self.expire(now);
+        }
+        // It ends with this name at the latest, because one name's addresses are never too many (`Limits::leases`).
+        while let Some(oldest) = self.roster.oldest().filter(|_| !self.is_within_leases()) {
+            evicted.push(self.forget(oldest));
+        }
         Outcome {
             leases,
             evicted,
@@ -211,7 +227,11 @@ impl Ledger {
 
     /// Whether there is room for one more name.
     pub(crate) fn has_room(&self) -> bool {
-        self.roster.len() < self.limits.names.get().min(NameId::COUNT)
+        self.roster.len() < self.limits.names.get().min(NameId::COUNT) && self.holders.len() < self.limits.leases()
+    }
+
+    fn is_within_leases(&self) -> bool {
+        self.holders.len() <= self.limits.leases()
     }
 
     /// Gives a name leases (one at least), new or again. It may have too many then: [`trim`](Self::trim) is to follow.

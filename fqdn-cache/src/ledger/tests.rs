@@ -73,7 +73,7 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
                 (ip("2001:db8::1"), at(130)),
                 (ip("192.0.2.1"), at(160))
             ],
-            evicted: None,
+            evicted: Vec::new(),
             evicted_addresses: 0
         }
     );
@@ -133,10 +133,27 @@ fn an_address_that_an_answer_repeats_has_the_longest_of_its_leases() {
 }
 
 #[test]
+fn leases_in_all_are_bounded_and_the_names_learned_longest_ago_give_way() {
+    let mut ledger = ledger(2, 5);
+    let many =
+        |first: u8| -> Vec<(String, u64)> { (first..first + 5).map(|last| (format!("192.0.2.{last}"), 60)).collect() };
+    let learn = |ledger: &mut Ledger, who: &str, first: u8| {
+        let addresses = many(first);
+        let addresses: Vec<(&str, u64)> = addresses.iter().map(|(ip, ttl)| (ip.as_str(), *ttl)).collect();
+        ledger.learn(at(0), &answer(who, &addresses))
+    };
+    assert_eq!(ledger.limits.leases(), 8);
+    assert!(learn(&mut ledger, "a.example", 0).evicted.is_empty());
+    let outcome = learn(&mut ledger, "b.example", 100);
+    assert_eq!(outcome.evicted, [name("a.example")]);
+    assert_eq!((outcome.leases.len(), ledger.size()), (5, (1, 5)));
+}
+
+#[test]
 fn an_answer_without_addresses_changes_nothing() {
     let mut ledger = ledger(1, 1);
     ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 10)]));
-    assert_eq!(ledger.learn(at(1), &answer("b.example", &[])).evicted, None);
+    assert!(ledger.learn(at(1), &answer("b.example", &[])).evicted.is_empty());
     assert_eq!(held(&ledger, at(1)), ["a.example 192.0.2.1"]);
 }
 
@@ -147,7 +164,7 @@ fn the_name_learned_longest_ago_makes_room() {
     ledger.learn(at(1), &answer("b.example", &[("192.0.2.1", 200), ("192.0.2.2", 200)]));
     ledger.learn(at(2), &answer("a.example", &[("192.0.2.1", 100)]));
     let outcome = ledger.learn(at(3), &answer("c.example", &[("192.0.2.3", 100)]));
-    assert_eq!(outcome.evicted, Some(name("b.example")));
+    assert_eq!(outcome.evicted, [name("b.example")]);
     assert_eq!(held(&ledger, at(3)), ["a.example 192.0.2.1", "c.example 192.0.2.3"]);
     assert!(!ledger.is_learned(at(3), ip("192.0.2.2")));
     assert_eq!(ledger.size(), (2, 2));
@@ -160,7 +177,7 @@ fn what_has_ended_makes_room_before_what_is_live() {
     ledger.learn(at(0), &answer("old.example", &[("192.0.2.1", 100)]));
     ledger.learn(at(1), &answer("ended.example", &[("192.0.2.2", 5)]));
     let outcome = ledger.learn(at(6), &answer("new.example", &[("192.0.2.3", 4), ("192.0.2.4", 50)]));
-    assert_eq!(outcome.evicted, None);
+    assert!(outcome.evicted.is_empty());
     assert_eq!(ledger.size(), (2, 3));
 
     let outcome = ledger.learn(at(10), &answer("new.example", &[("192.0.2.5", 60)]));
@@ -223,7 +240,7 @@ struct Model {
 
 impl Model {
     fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
-        let mut evicted = None;
+        let mut evicted = Vec::new();
         if !answer.addresses.is_empty() && !self.order.contains(&answer.name) {
             if self.order.len() == self.limits.0 {
                 self.expire(now);
@@ -231,7 +248,7 @@ impl Model {
             if self.order.len() == self.limits.0 {
                 let oldest = self.order.remove(0);
                 self.leases.retain(|(name, ..)| *name != oldest);
-                evicted = Some(oldest);
+                evicted.push(oldest);
             }
         }
         for &(address, ttl) in &answer.addresses {
