@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -103,6 +104,19 @@ fn drop_capabilities() -> rustix::io::Result<()> {
         sets.inheritable.remove(capability);
     }
     set_capabilities(None, sets)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::EnterNetwork => "enter its network namespace",
+            Step::UnshareMounts => "get mounts of its own",
+            Step::CoverFile => "cover the files that name the resolver",
+            Step::DropCapabilities => "drop capabilities",
+            Step::ForbidNewPrivileges => "forbid new privileges",
+            Step::FollowParent => "be tied to namegate's life",
+        })
+    }
 }
 
 impl Step {

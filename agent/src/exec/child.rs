@@ -50,8 +50,8 @@ pub(super) enum SpawnError {
     /// There is nothing to put the resolver's address into.
     #[error("{RESOLV_CONF} cannot be covered inside the sandbox ({0}); it must exist, even if empty")]
     ResolvConf(io::Error),
-    /// The sandbox could not be entered.
-    #[error("the sandbox cannot be entered ({step:?}): {error}")]
+    /// It could not be confined.
+    #[error("the command cannot be confined: it cannot {step}: {error}")]
     Confine {
         /// What failed.
         step: Step,

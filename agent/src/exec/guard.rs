@@ -15,13 +15,13 @@ const DONE: &str = "done\n";
 
 /// The side that is guarded. Dropping it without [`release`](Self::release) sets the guard to work.
 #[derive(Debug)]
-pub struct Guard {
+pub(super) struct Guard {
     process: Child,
 }
 
 impl Guard {
     /// Starts `program`, which must call [`watch`] with its standard input, and tells it what to undo.
-    pub fn start(mut program: Command, undo: &Undo) -> io::Result<Self> {
+    pub(super) fn start(mut program: Command, undo: &Undo) -> io::Result<Self> {
         let mut process = program
             // A group of its own, so that what the terminal or a shell sends to ours does not reach it.
             .process_group(0)
@@ -37,7 +37,7 @@ impl Guard {
     }
 
     /// Tells the guard that nothing is left to do, and waits for it to go.
-    pub fn release(mut self) -> io::Result<()> {
+    pub(super) fn release(mut self) -> io::Result<()> {
         if let Some(mut pipe) = self.process.stdin.take() {
             pipe.write_all(DONE.as_bytes())?;
         }
@@ -48,7 +48,7 @@ impl Guard {
 
 /// What the guard does: waits for the end of `input`, and undoes what was not reported done. Returns what could not be
 /// undone.
-pub fn watch(mut input: impl BufRead) -> io::Result<Vec<String>> {
+pub(super) fn watch(mut input: impl BufRead) -> io::Result<Vec<String>> {
     let mut line = String::new();
     input.read_line(&mut line)?;
     if line.is_empty() {

@@ -19,13 +19,13 @@ mod before_exec;
 mod child;
 mod claim;
 mod firewall;
-pub mod guard;
+mod guard;
 mod network;
 mod signals;
 mod source;
 #[cfg(test)]
 mod tests;
-pub mod undo;
+mod undo;
 
 use std::io::{self, Write};
 use std::process::{Command, ExitCode};

@@ -251,8 +251,8 @@ fn ends(subnet: IpNet) -> Ends {
     }
 }
 
-/// Without IPv6 in the kernel its sysctls are missing, and there is nothing to switch off.
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+/// What is not there needs no change: IPv6 sysctls of a kernel without IPv6, a link that has gone.
+pub(super) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,

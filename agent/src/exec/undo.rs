@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
 use super::firewall;
-use super::network::{LINK_PREFIX, Plan, forwarding_sysctl};
+use super::network::{LINK_PREFIX, Plan, forwarding_sysctl, ignore_missing};
 use crate::netns::Namespace;
 
 /// Everything to be undone. Known before anything is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undo {
+pub(super) struct Undo {
     /// The sandbox's number.
     id: u32,
     /// Links whose IPv4 forwarding is switched on for it.
@@ -31,7 +31,7 @@ impl Undo {
 
     /// Undoes it all in the namespace of the calling thread, whatever of it was done. Goes on after an error; what could
     /// not be undone is returned, as text.
-    pub fn perform(&self) -> Vec<String> {
+    pub(super) fn perform(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut note = |result: io::Result<()>| problems.extend(result.err().map(|error| error.to_string()));
         match Namespace::current() {
@@ -63,7 +63,7 @@ impl Undo {
 }
 
 /// Undoes what sandboxes left whose process and guard are both gone. Returns what could not be undone.
-pub fn sweep() -> io::Result<Vec<String>> {
+pub(super) fn sweep() -> io::Result<Vec<String>> {
     let mut problems = Vec::new();
     for id in firewall::sandboxes()? {
         // While this is held, nobody else takes the number.
@@ -77,11 +77,4 @@ pub fn sweep() -> io::Result<Vec<String>> {
         problems.extend(undo.perform());
     }
     Ok(problems)
-}
-
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
