@@ -1,11 +1,13 @@
-//! What must outlive the process: the ledger's snapshot in `--state-dir`.
+//! What must outlive the process, in `--state-dir`: the ledger's snapshot, and how files there are replaced
+//! (`objects::last_good` keeps the other one).
 //!
 //! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a policy edit after a
 //! restart is matched against, and which `namegate names` shows.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,13 +69,59 @@ pub async fn keep(parts: Parts) {
     }
 }
 
-/// Writes a snapshot beside the old one and puts it in its place, so that a crash leaves one or the other.
+/// Writes a snapshot of the ledger.
 pub fn save(directory: &Path, snapshot: &[u8]) -> io::Result<()> {
+    // Boot ends the leases, so a snapshot need not survive a power cut.
+    replace(directory, LEDGER_FILE, snapshot, Until::Boot)
+}
+
+/// What a file must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// A crash of the process.
+    Boot,
+    /// A power cut too.
+    Replaced,
+}
+
+/// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the other. Only the owner may read it.
+pub fn replace(directory: &Path, name: &str, content: &[u8], until: Until) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    let fresh: PathBuf = directory.join(format!("{LEDGER_FILE}.new"));
-    let mut file = fs::File::create(&fresh)?;
-    file.write_all(snapshot)?;
-    // Not synced: boot ends the leases, so a snapshot need not survive a power cut.
+    let fresh = directory.join(format!("{name}.new"));
+    // What a crash left there may have other permissions, which an open file would keep.
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    file.write_all(content)?;
+    if until == Until::Replaced {
+        file.sync_all()?;
+    }
     drop(file);
-    fs::rename(fresh, directory.join(LEDGER_FILE))
+    fs::rename(fresh, directory.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_its_owners_alone() {
+        let dir = TempDir::new().unwrap();
+        let state = dir.path().join("made/state");
+        fs::create_dir_all(&state).unwrap();
+        fs::write(state.join("a.new"), "left by a crash, and readable by all").unwrap();
+        for content in ["one", "two"] {
+            replace(&state, "a", content.as_bytes(), Until::Replaced).unwrap();
+            assert_eq!(fs::read_to_string(state.join("a")).unwrap(), content);
+            let mode = fs::metadata(state.join("a")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    }
 }

@@ -245,6 +245,25 @@ impl Scenario {
         });
     }
 
+    /// Waits until an object in force that speaks of `text` would survive a crash as a last good version.
+    pub fn wait_kept(&self, text: &str) {
+        self.wait_until("the objects in force are on disk", || {
+            self.installation
+                .has_kept(text)
+                .unwrap_or_else(fail("the state directory"))
+        });
+    }
+
+    /// The states that `namegate status` reports for a file: its own, if something is to be said of it, and its objects'.
+    pub fn states(&self, file: &str) -> Vec<String> {
+        let status = self.installation.status().unwrap_or_else(fail("namegate status"));
+        let rows = status
+            .reports
+            .into_iter()
+            .filter(|row| row.file.as_deref().is_some_and(|path| path.ends_with(file)));
+        rows.map(|row| row.state).collect()
+    }
+
     /// Tries to connect from a pod to port 443.
     pub fn connect(&self, pod: usize, to: impl Into<IpAddr>) -> Attempt {
         self.pod(pod).connect(to, 443).unwrap_or_else(fail("connecting"))

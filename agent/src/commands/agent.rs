@@ -82,7 +82,11 @@ fn prepare(args: Args, host: &Host) -> Result<(Settings, DirectorySource), Agent
         directory: directory.clone(),
         error,
     })?;
-    Ok((settings, DirectorySource { directory }))
+    let source = DirectorySource {
+        directory,
+        state_dir: settings.state_dir.clone(),
+    };
+    Ok((settings, source))
 }
 
 async fn serve(settings: Settings, source: DirectorySource) -> Result<(), AgentError> {

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::api::{self, Client, ClientError};
 use crate::cli::{self, Outcome};
-use crate::config::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, LEDGER_FILE};
+use crate::config::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, LEDGER_FILE, OBJECTS_FILE};
 
 use super::ask;
 
@@ -79,7 +79,11 @@ pub fn run(args: &Args) -> cli::Result {
 /// Removes our own files, and the directories if nothing else is in them. Returns what was there.
 fn remove_files(run_dir: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let mut removed = Vec::new();
-    for file in [run_dir.join(api::SOCKET), state_dir.join(LEDGER_FILE)] {
+    for file in [
+        run_dir.join(api::SOCKET),
+        state_dir.join(LEDGER_FILE),
+        state_dir.join(OBJECTS_FILE),
+    ] {
         if done(&file, fs::remove_file(&file))? {
             removed.push(file);
         }
@@ -119,11 +123,17 @@ mod tests {
         fs::create_dir(&state_dir).unwrap();
         fs::write(run_dir.join(api::SOCKET), "").unwrap();
         fs::write(state_dir.join(LEDGER_FILE), "").unwrap();
+        fs::write(state_dir.join(OBJECTS_FILE), "").unwrap();
         fs::write(state_dir.join("other"), "").unwrap();
         let removed = remove_files(&run_dir, &state_dir).unwrap();
         assert_eq!(
             removed,
-            [run_dir.join(api::SOCKET), state_dir.join(LEDGER_FILE), run_dir.clone()]
+            [
+                run_dir.join(api::SOCKET),
+                state_dir.join(LEDGER_FILE),
+                state_dir.join(OBJECTS_FILE),
+                run_dir.clone()
+            ]
         );
         assert!(state_dir.join("other").exists());
         assert_eq!(remove_files(&run_dir, &state_dir).unwrap(), [] as [PathBuf; 0]);

@@ -29,6 +29,8 @@ pub use resolve::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejec
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";
+/// The last good versions of objects in `--state-dir`.
+pub const OBJECTS_FILE: &str = "objects.json";
 
 /// Everything that the agent's behaviour depends on, resolved and checked.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
     pub http: Option<SocketAddr>,
-    /// `--state-dir`: what must outlive the process (the ledger's snapshot); none in `exec`.
+    /// `--state-dir`: what must outlive the process (the ledger's snapshot, last good versions of objects); none in `exec`.
     pub state_dir: Option<PathBuf>,
     /// `--run-dir`: the local API's socket; none in `exec`.
     pub run_dir: Option<PathBuf>,

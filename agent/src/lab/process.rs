@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client;
+use crate::config::{LEDGER_FILE, OBJECTS_FILE};
 use crate::inspect::{NameRow, Status};
 use crate::netns::Namespace;
 
@@ -135,17 +136,22 @@ impl Installation {
         self.ask("status")
     }
 
-    /// Whether a file of the state directory speaks of `name`.
+    /// Whether what was learned about `name` is on disk.
     pub fn has_saved(&self, name: &str) -> io::Result<bool> {
-        for entry in fs::read_dir(self.path("state"))? {
-            match fs::read(entry?.path()) {
-                Ok(bytes) if bytes.windows(name.len()).any(|window| window == name.as_bytes()) => return Ok(true),
-                // Replaced while we looked.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        self.state_holds(LEDGER_FILE, name)
+    }
+
+    /// Whether an object in force that speaks of `text` is on disk.
+    pub fn has_kept(&self, text: &str) -> io::Result<bool> {
+        self.state_holds(OBJECTS_FILE, text)
+    }
+
+    fn state_holds(&self, file: &str, text: &str) -> io::Result<bool> {
+        match fs::read(self.path("state").join(file)) {
+            Ok(bytes) => Ok(bytes.windows(text.len()).any(|window| window == text.as_bytes())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(false)
     }
 
     /// A verb that asks the running agent, with the flag that says where.

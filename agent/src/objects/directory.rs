@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, LastGood};
+use super::last_good::Memory;
 use super::watch::Watched;
 use super::{ReportState, Source, Update};
 
@@ -32,6 +33,8 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
 pub struct DirectorySource {
     /// Which.
     pub directory: PathBuf,
+    /// `--state-dir`, where last good versions are kept for the next process; without one they end with this one.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Why a directory is no source.
@@ -57,7 +60,8 @@ impl Source for DirectorySource {
             error,
         };
         let mut watched = Watched::new(&directory);
-        let mut catalogue = Catalogue::default();
+        let mut memory = self.state_dir.map(|state_dir| Memory::new(&state_dir, &directory));
+        let mut catalogue = Catalogue::remembering(memory.as_ref().map(Memory::recall).unwrap_or_default());
         let mut journal = Journal::default();
         let mut update = catalogue.scan(watched.read().await.map_err(unreadable)?);
         loop {
@@ -68,6 +72,8 @@ impl Source for DirectorySource {
                     return Ok(());
                 }
             }
+            // After the update is on its way: what is to be enforced does not wait for the disk.
+            memory = keep(memory, catalogue.last_good()).await;
             let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
             tokio::select! {
                 () = watched.changed() => settle(&watched).await,
@@ -83,6 +89,17 @@ impl Source for DirectorySource {
             };
         }
     }
+}
+
+/// Writes down what is in force, away from the threads that serve lookups.
+async fn keep(memory: Option<Memory>, objects: Vec<LastGood>) -> Option<Memory> {
+    let mut memory = memory?;
+    let writing = tokio::task::spawn_blocking(move || {
+        memory.keep(objects);
+        memory
+    });
+    // The task could only have panicked, and it does not.
+    writing.await.ok()
 }
 
 /// Waits until changes stop coming, or patience ends.
@@ -180,6 +197,7 @@ mod tests {
             let (sender, updates) = mpsc::channel(16);
             let source = DirectorySource {
                 directory: directory.to_owned(),
+                state_dir: None,
             };
             Self {
                 updates,
@@ -307,6 +325,7 @@ mod tests {
         let (sender, _updates) = mpsc::channel(1);
         let source = DirectorySource {
             directory: parent.path().join("absent"),
+            state_dir: None,
         };
         let error = source.run(sender).await.unwrap_err().to_string();
         assert!(error.contains("absent") && error.contains("--objects"), "{error}");
@@ -319,6 +338,7 @@ mod tests {
         let task = tokio::spawn(
             DirectorySource {
                 directory: dir.path().to_owned(),
+                state_dir: None,
             }
             .run(sender),
         );

@@ -4,11 +4,13 @@
 //!
 //! - [`reading`]: one document → one object, or why not.
 //! - [`catalogue`]: files' contents over time → [`Update`]s; keeps last good versions. Pure.
+//! - [`last_good`]: the last good versions on disk, for the next process.
 //! - [`tree`], `watch`: a directory's files, and when to read them again.
 //! - [`directory`]: the source that these make.
 
 pub mod catalogue;
 pub mod directory;
+pub mod last_good;
 pub mod reading;
 pub mod tree;
 

@@ -95,3 +95,28 @@ fn cleanup_leaves_the_node_as_it_was() {
         scenario.cleanup();
     }
 }
+
+#[test]
+fn files_that_are_broken_when_an_agent_starts_keep_what_they_held_before() {
+    let mut scenario = governed().start();
+    scenario.expect_errors("agent::objects::directory");
+    scenario.wait_kept("a.example");
+    // One breaks under the agent, the other while there is none.
+    scenario.write("allow-pod0.yaml", "kind: [\n");
+    scenario.wait_until("the broken file is seen", || {
+        scenario.states("allow-pod0.yaml") == ["kept-last-good"; 2]
+    });
+    scenario.kill();
+    scenario.write("pods.yaml", "");
+    scenario.start();
+    assert_eq!(scenario.states("allow-pod0.yaml"), ["kept-last-good"; 2]);
+    assert_eq!(scenario.states("pods.yaml"), ["kept-last-good"; 3]);
+    scenario.learn(0, "a.example");
+    assert_enforced(&scenario);
+
+    // What is gone is gone.
+    scenario.kill();
+    scenario.remove("allow-pod0.yaml");
+    scenario.start();
+    assert!(scenario.connect(0, ip("198.51.100.2")).is_connected());
+}

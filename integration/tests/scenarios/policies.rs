@@ -297,6 +297,49 @@ fn a_file_that_breaks_changes_nothing_and_is_reported() {
 }
 
 #[test]
+fn a_refused_policy_closes_its_endpoints_until_it_is_mended() {
+    let policy_allowing = |name: &str| {
+        policy(
+            "new",
+            1,
+            &format!("  egress:\n  - toFQDNs: [{{matchName: '{name}'}}]\n"),
+        )
+    };
+    let mut scenario = plan()
+        .allow(0, &["a.example"])
+        .object("new.yaml", policy_allowing("two words"))
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    scenario.expect_errors("agent::objects::directory");
+    assert_eq!(scenario.states("new.yaml"), ["rejected"]);
+    let closed = |scenario: &Scenario| {
+        for address in ["198.51.100.1", "2001:db8::1"] {
+            assert!(scenario.connect(1, ip(address)).is_refused(), "{address}");
+        }
+        assert_eq!(
+            scenario.ask(1, "a.example", RecordType::A).code(),
+            ResponseCode::NXDomain
+        );
+    };
+    closed(&scenario);
+    let a = scenario.learn(0, "a.example");
+    assert!(scenario.connect(0, a).is_connected(), "others are left alone");
+
+    // What stands in is no last good version, after a crash either.
+    scenario.wait_saved("a.example");
+    scenario.kill();
+    scenario.start();
+    assert_eq!(scenario.states("new.yaml"), ["rejected"]);
+    closed(&scenario);
+
+    scenario.write("new.yaml", &policy_allowing("a.example"));
+    scenario.wait_until("the mended policy is in force", || {
+        scenario.connect(1, a).is_connected()
+    });
+    assert_eq!(scenario.states("new.yaml"), ["accepted"]);
+}
+
+#[test]
 fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
     let scenario = plan()
         .flags("--grace 1s")
