@@ -228,12 +228,7 @@ impl NodeGate {
     fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
         match asked {
             Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
-            Asked::Resolver(resolver) => match plan.resolvers.get(&resolver) {
-                Some(known) => Some(Arc::clone(&known.upstreams)),
-                // tproxy sees a Service's backend; the kernel let it in because the Service is known. Our own
-                // transparent port, asked directly, is no resolver and would ask itself.
-                None => (plan.is_transparent() && !plan.listens_on(resolver)).then(|| Arc::new([resolver]) as _),
-            },
+            Asked::Resolver(resolver) => plan.upstreams(resolver),
         }
     }
 }
@@ -272,4 +267,59 @@ fn not_admitted(lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
 /// The ledger is consistent between its calls, so a panic elsewhere while it was held does not spoil it.
 pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use policy::endpoint::EndpointId;
+    use policy::question::{QuestionMode, Questions};
+    use policy::{Program, ProgramId};
+
+    use super::*;
+
+    fn governed() -> Governed {
+        Governed {
+            id: EndpointId {
+                namespace: "shop".into(),
+                name: "web".into(),
+            },
+            program: ProgramId(1),
+            questions: Arc::new(Questions::new(
+                &Program::default(),
+                QuestionMode::AllowedOnly,
+                &Name::root(),
+                &[],
+            )),
+        }
+    }
+
+    #[test]
+    fn each_denial_names_who_may_not_ask_what() {
+        let name = Name::parse("mail.example").unwrap();
+        for (denial, part) in [
+            (QuestionDenial::DeniedName, "egressDeny"),
+            (QuestionDenial::NoDnsRule, "no DNS rule"),
+            (QuestionDenial::NoSelector, "no toFQDNs selector"),
+            (QuestionDenial::SearchExpansion, "search-list expansion"),
+        ] {
+            let reason = denial_reason(denial, &name, &governed());
+            assert!(reason.starts_with("namegate: "), "{reason}");
+            for part in [part, "shop/web", "mail.example"] {
+                assert!(reason.contains(part), "{reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_said_to_the_client() {
+        let lesson = Lesson {
+            name: Name::parse("a.example").unwrap(),
+            chain: Vec::new(),
+            addresses: Vec::new(),
+            source: "192.0.2.53:53".parse().unwrap(),
+        };
+        for why in [AdmitError::Stale, AdmitError::Stopped] {
+            assert_eq!(not_admitted(&lesson, &why).reason, format!("namegate: {why}"));
+        }
+    }
 }

@@ -3,30 +3,31 @@
 //! A [`Plan`] is computed from scratch, put into the kernel, and only then published to the lookups: the gate never
 //! speaks of sets that do not exist yet.
 
+mod resolvers;
+mod selectors;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use dns_proxy::{Listener, ListenerKind};
-use enforcer::layout::targets;
-use enforcer::routing::{LISTEN_V4, LISTEN_V6};
-use enforcer::{Desired, Element, Interception, ResolverBinding, Target};
+use dns_proxy::Listener;
+use enforcer::{Desired, Element, Interception};
 use fqdn_cache::{Ledger, Time};
 use policy::address::Teachable;
 use policy::compile::compile;
 use policy::endpoint::EndpointId;
-use policy::program::DnsServers;
 use policy::question::Questions;
-use policy::{Endpoint, Name, NameIndex, Pattern, PolicyId, Program, ProgramId};
+use policy::{Endpoint, Name, Pattern, PolicyId, Program, ProgramId};
 
 use crate::cluster::Cluster;
 use crate::config::{NameMatching, Settings};
 use crate::inspect::EndpointRow;
 
-/// The ports that listeners of mode dnat are spread over: below every usual ephemeral range, and
-/// far more than there are known resolvers.
-const DNAT_PORTS: std::ops::Range<u16> = 15_354..16_378;
+pub use resolvers::{Resolver, Teaches};
+use selectors::Selectors;
 
 /// Everything that is in force at a time.
 #[derive(Debug)]
@@ -44,8 +45,7 @@ pub struct Plan {
     /// Local endpoints, for people.
     pub endpoints: Vec<EndpointRow>,
     teachers: HashMap<IpAddr, Teaches>,
-    selectors: NameIndex<usize>,
-    doors: Vec<Door>,
+    selectors: Selectors,
     matching: NameMatching,
 }
 
@@ -60,42 +60,15 @@ pub struct Governed {
     pub questions: Arc<Questions>,
 }
 
-/// A known resolver.
-#[derive(Debug, Clone)]
-pub struct Resolver {
-    /// Whom to ask, first to last: itself, and for a configured upstream the others after it.
-    pub upstreams: Arc<[SocketAddr]>,
-    /// Whom its answers teach.
-    pub teaches: Teaches,
-}
-
-/// Whom the answers of a resolver teach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Teaches {
-    /// Every program: a configured upstream or the cluster's DNS.
-    Everyone,
-    /// Only the programs whose own DNS rules name it: whoever writes a policy decides for the endpoints that it
-    /// selects, and for nobody else's.
-    Programs(BTreeSet<ProgramId>),
-}
-
-/// One selector and everything that it opens or closes.
-#[derive(Debug)]
-struct Door {
-    pattern: Pattern,
-    targets: Vec<Target>,
-    policies: BTreeSet<PolicyId>,
-}
-
 impl Plan {
     /// Computes what should be in force. `own` are this node's addresses.
     pub fn new(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Self {
         let local = cluster.endpoints(&settings.node);
         let compiled = compile_all(&local, cluster, settings);
         let programs = distinct_programs(&compiled);
-        let (selectors, doors) = index_selectors(&programs);
-        let resolvers = known_resolvers(cluster, settings, &compiled);
-        let bindings = bind_resolvers(resolvers.keys().copied(), settings.interception);
+        let selectors = Selectors::new(&programs);
+        let resolvers = resolvers::known(cluster, settings, &compiled);
+        let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
 
         let mut networks = cluster.networks();
         networks.extend(&settings.cluster_cidrs);
@@ -119,7 +92,7 @@ impl Plan {
             }
         }
 
-        let listeners = listeners(settings, &bindings);
+        let listeners = resolvers::listeners(settings, &bindings);
         Self {
             listeners,
             endpoints: local
@@ -142,11 +115,10 @@ impl Plan {
                 capacity: settings.capacity,
             },
             governed,
-            teachers: teachers(&resolvers),
+            teachers: resolvers::teachers(&resolvers),
             resolvers,
             teachable: Teachable::new(settings.rebind.clone(), inside),
             selectors,
-            doors,
             matching: settings.matching,
         }
     }
@@ -166,9 +138,11 @@ impl Plan {
 
     /// What `address`, learned for `name` from `source`, opens or closes.
     pub fn elements(&self, name: &Name, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
-        self.selectors.each_match(name, |&door| {
-            let targets = self.doors[door].targets.iter();
-            let taught = targets.filter(|target| self.may_teach(source, target.program));
+        self.selectors.each_match(name, |door| {
+            let taught = door
+                .targets
+                .iter()
+                .filter(|target| self.may_teach(source, target.program));
             taught
                 .flat_map(|target| target.elements(address))
                 .for_each(&mut element);
@@ -193,9 +167,9 @@ impl Plan {
     /// The selectors that match a name and the policies that they come from, for people.
     pub fn attribution(&self, name: &Name) -> (BTreeSet<&Pattern>, BTreeSet<&PolicyId>) {
         let (mut patterns, mut policies) = (BTreeSet::new(), BTreeSet::new());
-        self.selectors.each_match(name, |&door| {
-            patterns.insert(&self.doors[door].pattern);
-            policies.extend(&self.doors[door].policies);
+        self.selectors.each_match(name, |door| {
+            patterns.insert(&door.pattern);
+            policies.extend(&door.policies);
         });
         (patterns, policies)
     }
@@ -205,8 +179,18 @@ impl Plan {
         matches!(self.desired.interception, Interception::Tproxy { .. })
     }
 
+    /// Whom to ask for a lookup that was sent to `resolver`, first to last; `None` when it is not known.
+    pub fn upstreams(&self, resolver: SocketAddr) -> Option<Arc<[SocketAddr]>> {
+        match self.resolvers.get(&resolver) {
+            Some(known) => Some(Arc::clone(&known.upstreams)),
+            // tproxy sees a Service's backend; the kernel let it in because the Service is known. Our own
+            // transparent port, asked directly, is no resolver and would ask itself.
+            None => (self.is_transparent() && !self.listens_on(resolver)).then(|| Arc::new([resolver]) as _),
+        }
+    }
+
     /// Whether `address` reaches one of our own listeners.
-    pub fn listens_on(&self, address: SocketAddr) -> bool {
+    fn listens_on(&self, address: SocketAddr) -> bool {
         self.listeners
             .iter()
             .any(|listener| listener.address.port() == address.port())
@@ -299,177 +283,6 @@ fn unite_origins(into: &mut Program, other: &Program) {
             into.origins = all.into_iter().collect();
         }
     }
-}
-
-fn index_selectors(programs: &BTreeMap<ProgramId, Arc<Program>>) -> (NameIndex<usize>, Vec<Door>) {
-    let mut doors: BTreeMap<&Pattern, (Vec<Target>, BTreeSet<PolicyId>)> = BTreeMap::new();
-    for (id, program) in programs {
-        for (pattern, target) in targets(*id, program) {
-            doors.entry(pattern).or_default().0.push(target);
-        }
-        for rule in program.deny.names.iter().chain(&program.allow.names) {
-            let (_, policies) = doors.entry(&rule.pattern).or_default();
-            policies.extend(rule.origins.iter().map(|origin| origin.policy.clone()));
-        }
-    }
-    let mut index = NameIndex::default();
-    let doors = doors
-        .into_iter()
-        .enumerate()
-        .map(|(position, (pattern, (targets, policies)))| {
-            index.insert(pattern, position);
-            Door {
-                pattern: pattern.clone(),
-                targets,
-                policies,
-            }
-        })
-        .collect();
-    (index, doors)
-}
-
-fn known_resolvers(
-    cluster: &Cluster,
-    settings: &Settings,
-    compiled: &[Option<Compiled>],
-) -> HashMap<SocketAddr, Resolver> {
-    let mut known = HashMap::new();
-    for compiled in compiled.iter().flatten() {
-        for grant in &compiled.program.dns {
-            let DnsServers::Listed(servers) = &grant.servers else {
-                continue;
-            };
-            for server in servers {
-                let asked = SocketAddr::new(*server, grant.rule.port);
-                let resolver = known.entry(asked).or_insert_with(|| Resolver {
-                    upstreams: Arc::new([asked]),
-                    teaches: Teaches::Programs(BTreeSet::new()),
-                });
-                if let Teaches::Programs(programs) = &mut resolver.teaches {
-                    programs.insert(compiled.id);
-                }
-            }
-        }
-    }
-    for asked in cluster.dns_services(&settings.cluster_dns) {
-        known.insert(
-            asked,
-            Resolver {
-                upstreams: Arc::new([asked]),
-                teaches: Teaches::Everyone,
-            },
-        );
-    }
-    for &asked in &settings.upstreams {
-        let others = settings.upstreams.iter().copied().filter(|upstream| *upstream != asked);
-        let upstreams = std::iter::once(asked).chain(others).collect();
-        known.insert(
-            asked,
-            Resolver {
-                upstreams,
-                teaches: Teaches::Everyone,
-            },
-        );
-    }
-    known
-}
-
-/// Whom each server's answers teach, by its address alone: the widest of its ports.
-fn teachers(resolvers: &HashMap<SocketAddr, Resolver>) -> HashMap<IpAddr, Teaches> {
-    let mut teachers: HashMap<IpAddr, Teaches> = HashMap::new();
-    for resolver in resolvers.values() {
-        // A configured upstream is asked in place of another, also one that is no known resolver itself (on loopback).
-        for server in resolver.upstreams.iter() {
-            teachers
-                .entry(server.ip())
-                .and_modify(|known| known.widen(&resolver.teaches))
-                .or_insert_with(|| resolver.teaches.clone());
-        }
-    }
-    teachers
-}
-
-impl Teaches {
-    fn widen(&mut self, other: &Teaches) {
-        match (&mut *self, other) {
-            (Teaches::Everyone, _) => {}
-            (Teaches::Programs(programs), Teaches::Programs(more)) => programs.extend(more),
-            (Teaches::Programs(_), Teaches::Everyone) => *self = Teaches::Everyone,
-        }
-    }
-}
-
-/// Gives each known resolver its listener. The port follows from the resolver alone (but for collisions), so that two
-/// agents that overlap during an upgrade, and one that restarts, agree without talking.
-fn bind_resolvers(asked: impl Iterator<Item = SocketAddr>, interception: Interception) -> Vec<ResolverBinding> {
-    // An upstream on loopback is ours alone: a pod's own loopback is not this node's.
-    let asked: BTreeSet<SocketAddr> = asked.filter(|asked| !asked.ip().is_loopback()).collect();
-    let mut taken = BTreeSet::new();
-    asked
-        .into_iter()
-        .filter_map(|asked| {
-            let listener = match interception {
-                Interception::Off => return None,
-                Interception::Tproxy { port, .. } => SocketAddr::new(unspecified(asked.ip()), port),
-                Interception::Dnat => {
-                    let own = if asked.is_ipv4() {
-                        IpAddr::V4(LISTEN_V4)
-                    } else {
-                        IpAddr::V6(LISTEN_V6)
-                    };
-                    SocketAddr::new(own, free_port(asked, &mut taken)?)
-                }
-            };
-            Some(ResolverBinding { asked, listener })
-        })
-        .collect()
-}
-
-/// `None` when all ports are taken: such a resolver stays ordinary egress, and teaches nothing.
-fn free_port(asked: SocketAddr, taken: &mut BTreeSet<u16>) -> Option<u16> {
-    // Keys are zero: every version and every process must hash alike.
-    let mut hasher = siphasher::sip::SipHasher13::new();
-    asked.to_string().hash(&mut hasher);
-    let span = u64::from(DNAT_PORTS.end - DNAT_PORTS.start);
-    let first = hasher.finish() % span;
-    // Below the span, which came from a u16.
-    let nth = |step: u64| DNAT_PORTS.start + u16::try_from((first + step) % span).unwrap_or(0);
-    let port = (0..span).map(nth).find(|port| !taken.contains(port))?;
-    taken.insert(port);
-    Some(port)
-}
-
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    }
-}
-
-fn listeners(settings: &Settings, bindings: &[ResolverBinding]) -> Vec<Listener> {
-    let plain = settings.listen.iter().map(|&address| Listener {
-        address,
-        kind: ListenerKind::Plain,
-    });
-    let intercepting: BTreeSet<Listener> = match settings.interception {
-        Interception::Off => BTreeSet::new(),
-        Interception::Dnat => bindings
-            .iter()
-            .map(|binding| Listener {
-                address: binding.listener,
-                kind: ListenerKind::Dnat(binding.asked),
-            })
-            .collect(),
-        // One socket takes the lookups to all resolvers of a family.
-        Interception::Tproxy { .. } => bindings
-            .iter()
-            .map(|binding| Listener {
-                address: binding.listener,
-                kind: ListenerKind::Tproxy,
-            })
-            .collect(),
-    };
-    plain.chain(intercepting).collect()
 }
 
 fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, cluster: &Cluster) -> EndpointRow {

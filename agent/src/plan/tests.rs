@@ -1,0 +1,351 @@
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use dns_proxy::ListenerKind;
+use fqdn_cache::Answer;
+
+use super::*;
+use crate::config::resolve::resolve;
+use crate::config::{Host, Options};
+use crate::objects::catalogue::Catalogue;
+
+const UPSTREAM: &str = "192.0.2.53:53";
+const SECOND_UPSTREAM: &str = "[2001:db8::53]:53";
+
+/// A policy's own resolver, with what it needs to be one.
+const OWN_RESOLVER: &str =
+    "{toCIDR: [203.0.113.53], toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]}";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn settings() -> Settings {
+    let host = Host {
+        name: "here".into(),
+        resolv_conf: Ok("nameserver 192.0.2.53\nnameserver 2001:db8::53\n".into()),
+    };
+    resolve(Options::default(), &host).unwrap()
+}
+
+fn tproxy() -> Settings {
+    Settings {
+        interception: Interception::Tproxy {
+            mark: NonZeroU32::MIN,
+            routing_table: 7,
+            port: 15_353,
+        },
+        ..settings()
+    }
+}
+
+fn plan_with(objects: &[String], settings: &Settings) -> Plan {
+    let text = Ok(objects.join("---\n"));
+    let update = Catalogue::default().scan(BTreeMap::from([("objects.yaml".into(), text)]));
+    let update = update.unwrap();
+    let mut cluster = Cluster::default();
+    for report in &update.reports {
+        assert!(report.worst() < Some(policy::Severity::Error), "{report:?}");
+    }
+    for change in update.changes {
+        cluster.apply(change);
+    }
+    Plan::new(&cluster, settings, &BTreeSet::from([ip("10.0.0.254")]))
+}
+
+fn plan(objects: &[String]) -> Plan {
+    plan_with(objects, &settings())
+}
+
+/// A pod in namespace `n` whose label `app` is its name.
+fn pod(name: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: n, labels: {{app: {name}}}}}\nstatus: {{podIPs: [{{ip: '{address}'}}]}}\n"
+    )
+}
+
+/// A policy of the same name for a pod; `rules` is the content of the list `egress`.
+fn policy_of(pod: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {pod}, namespace: n}}\n\
+         spec: {{endpointSelector: {{matchLabels: {{app: {pod}}}}}, egress: [{rules}]}}\n"
+    )
+}
+
+fn names(names: &str) -> String {
+    format!("{{toFQDNs: [{names}], toPorts: [{{ports: [{{port: '443', protocol: TCP}}]}}]}}")
+}
+
+fn allow(pod: &str, allowed: &str) -> String {
+    policy_of(pod, &names(&format!("{{matchName: {allowed}}}")))
+}
+
+/// What `address`, learned for `name` from `source`, opens or closes.
+fn opened(plan: &Plan, learned: &str, address: &str, source: &str) -> Vec<ProgramId> {
+    let mut programs = Vec::new();
+    plan.elements(&name(learned), ip(address), ip(source), |element| {
+        assert_eq!(element.key.address, ip(address));
+        programs.push(element.set.program);
+    });
+    programs
+}
+
+fn program(plan: &Plan, address: &str) -> ProgramId {
+    plan.governed[&ip(address)].program
+}
+
+#[test]
+fn endpoints_that_a_policy_selects_are_governed_and_others_left_alone() {
+    let plan = plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.2"), allow("a", "a.example")]);
+    assert_eq!(plan.governed.len(), 1);
+    let governed = &plan.governed[&ip("10.0.0.1")];
+    assert_eq!(governed.id.to_string(), "n/a");
+    assert_eq!(
+        plan.desired.dispatch,
+        BTreeMap::from([(ip("10.0.0.1"), governed.program)])
+    );
+    assert_eq!(plan.desired.intercepted, BTreeSet::from([ip("10.0.0.1")]));
+    assert!(plan.desired.programs[&governed.program].closed);
+    let rows: Vec<_> = plan
+        .endpoints
+        .iter()
+        .map(|row| (row.endpoint.as_str(), row.egress.as_str(), row.policies.join(" ")))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("n/a", "default-deny", "n/a".into()),
+            ("n/b", "unselected", String::new())
+        ]
+    );
+}
+
+#[test]
+fn endpoints_that_are_governed_alike_share_a_program_and_the_names_know_every_policy() {
+    let plan = plan(&[
+        pod("a", "10.0.0.1"),
+        pod("b", "10.0.0.2"),
+        pod("c", "10.0.0.3"),
+        allow("a", "a.example"),
+        allow("b", "a.example"),
+        allow("c", "c.example"),
+    ]);
+    assert_eq!(program(&plan, "10.0.0.1"), program(&plan, "10.0.0.2"));
+    assert_ne!(program(&plan, "10.0.0.1"), program(&plan, "10.0.0.3"));
+    assert_eq!(plan.desired.programs.len(), 2);
+    let (patterns, policies) = plan.attribution(&name("a.example"));
+    let patterns: Vec<_> = patterns.into_iter().map(ToString::to_string).collect();
+    let policies: Vec<_> = policies.into_iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (patterns, policies),
+        (vec!["a.example".into()], vec!["n/a".into(), "n/b".into()])
+    );
+    assert!(plan.attribution(&name("z.example")).0.is_empty());
+}
+
+#[test]
+fn every_selector_that_matches_a_name_is_attributed_and_opens_its_program() {
+    let plan = plan(&[
+        pod("a", "10.0.0.1"),
+        pod("b", "10.0.0.2"),
+        allow("a", "x.example"),
+        policy_of("b", &names("{matchPattern: '*.example'}, {matchName: example}")),
+    ]);
+    let (patterns, _) = plan.attribution(&name("x.example"));
+    assert_eq!(patterns.len(), 2);
+    let mut both = vec![program(&plan, "10.0.0.1"), program(&plan, "10.0.0.2")];
+    both.sort();
+    let mut opened_now = opened(&plan, "x.example", "198.51.100.1", "192.0.2.53");
+    opened_now.sort();
+    assert_eq!(opened_now, both);
+    assert_eq!(
+        opened(&plan, "y.example", "198.51.100.1", "192.0.2.53"),
+        [program(&plan, "10.0.0.2")]
+    );
+}
+
+#[test]
+fn upstreams_dns_services_and_servers_of_dns_rules_are_known_resolvers() {
+    let dns = "apiVersion: v1\nkind: Service\nmetadata: {name: kube-dns, namespace: kube-system}\n\
+        spec: {clusterIP: 10.96.0.10, ports: [{name: dns, port: 53, protocol: UDP}]}\n";
+    let plan = plan(&[dns.into(), pod("a", "10.0.0.1"), policy_of("a", OWN_RESOLVER)]);
+    let own = Teaches::Programs(BTreeSet::from([program(&plan, "10.0.0.1")]));
+    for (asked, upstreams, teaches) in [
+        (UPSTREAM, vec![UPSTREAM, SECOND_UPSTREAM], Teaches::Everyone),
+        (SECOND_UPSTREAM, vec![SECOND_UPSTREAM, UPSTREAM], Teaches::Everyone),
+        ("10.96.0.10:53", vec!["10.96.0.10:53"], Teaches::Everyone),
+        ("203.0.113.53:53", vec!["203.0.113.53:53"], own),
+    ] {
+        let upstreams: Vec<SocketAddr> = upstreams.into_iter().map(at).collect();
+        assert_eq!(
+            plan.upstreams(at(asked)).as_deref(),
+            Some(upstreams.as_slice()),
+            "{asked}"
+        );
+        assert_eq!(plan.resolvers[&at(asked)].teaches, teaches, "{asked}");
+    }
+    assert_eq!(plan.resolvers.len(), 4);
+    let bound: BTreeSet<SocketAddr> = plan.desired.resolvers.iter().map(|binding| binding.asked).collect();
+    assert_eq!(bound, plan.resolvers.keys().copied().collect());
+    assert_eq!(plan.upstreams(at("203.0.113.99:53")), None);
+}
+
+#[test]
+fn a_server_that_is_configured_teaches_everyone_whatever_policies_say_of_it() {
+    let rule = OWN_RESOLVER.replace("203.0.113.53", "192.0.2.53");
+    let plan = plan(&[pod("a", "10.0.0.1"), policy_of("a", &rule)]);
+    assert_eq!(plan.resolvers[&at(UPSTREAM)].teaches, Teaches::Everyone);
+}
+
+#[test]
+fn an_upstream_on_loopback_teaches_and_is_not_intercepted() {
+    let mut settings = settings();
+    settings.upstreams = vec![at("127.0.0.1:5353")];
+    let plan = plan_with(&[pod("a", "10.0.0.1"), allow("a", "a.example")], &settings);
+    assert_eq!(plan.desired.resolvers, []);
+    assert_eq!(opened(&plan, "a.example", "198.51.100.1", "127.0.0.1").len(), 1);
+}
+
+#[test]
+fn a_policys_own_resolver_teaches_only_the_programs_of_its_endpoints() {
+    let with_resolver = policy_of(
+        "a",
+        &format!(
+            "{OWN_RESOLVER}, {}",
+            names("{matchName: a.example}, {matchName: own.example}")
+        ),
+    );
+    let objects = [
+        pod("a", "10.0.0.1"),
+        pod("b", "10.0.0.2"),
+        with_resolver,
+        allow("b", "a.example"),
+    ];
+    let plan = plan(&objects);
+    let (a, b) = (program(&plan, "10.0.0.1"), program(&plan, "10.0.0.2"));
+    assert_ne!(a, b);
+    assert_eq!(opened(&plan, "a.example", "198.51.100.1", "203.0.113.53"), [a]);
+    let mut from_upstream = opened(&plan, "a.example", "198.51.100.1", "192.0.2.53");
+    from_upstream.sort();
+    assert_eq!(from_upstream, BTreeSet::from([a, b]).into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_source_that_is_not_known_teaches_nobody_except_under_tproxy() {
+    let objects = [pod("a", "10.0.0.1"), allow("a", "a.example")];
+    assert!(opened(&plan(&objects), "a.example", "198.51.100.1", "203.0.113.99").is_empty());
+    let tproxy = plan_with(&objects, &tproxy());
+    assert_eq!(opened(&tproxy, "a.example", "198.51.100.1", "203.0.113.99").len(), 1);
+    // A Service's backend is asked itself. Our own transparent port is not.
+    assert_eq!(
+        tproxy.upstreams(at("10.244.0.9:53")).as_deref(),
+        Some(&[at("10.244.0.9:53")][..])
+    );
+    assert_eq!(tproxy.upstreams(at("10.0.0.254:15353")), None);
+}
+
+#[test]
+fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
+    let settings = settings();
+    let objects = [
+        pod("a", "10.0.0.1"),
+        policy_of("a", &names("{matchName: a.example}, {matchName: b.example}")),
+    ];
+    let plan = plan_with(&objects, &settings);
+    let mut ledger = Ledger::new(settings.limits, settings.lease);
+    let now = Time::from_millis(0);
+    let mut learn = |learned: &str, address: &str, seconds: u64, source: &str| {
+        let answer = Answer {
+            name: name(learned),
+            addresses: vec![(ip(address), Duration::from_secs(seconds))],
+            source: ip(source),
+        };
+        ledger.learn(now, &answer);
+    };
+    learn("a.example", "198.51.100.1", 60, "192.0.2.53");
+    learn("b.example", "198.51.100.1", 600, "192.0.2.53");
+    learn("a.example", "198.51.100.2", 60, "203.0.113.99");
+    learn("b.example", "10.0.0.1", 60, "192.0.2.53");
+    learn("z.example", "198.51.100.3", 60, "192.0.2.53");
+    let elements: Vec<_> = plan
+        .all_elements(&ledger, now)
+        .into_iter()
+        .map(|(element, end)| (element.key.address, element.key.port.map(|(_, port)| port), end))
+        .collect();
+    let end = now + settings.lease.lease(Duration::from_secs(600));
+    assert_eq!(
+        elements,
+        [(ip("198.51.100.1"), Some(443), end)],
+        "neither from a server that is not known, nor a pod's address, nor a name that nobody selects"
+    );
+}
+
+#[test]
+fn the_chain_is_credited_only_where_the_configuration_says_so() {
+    let objects = [pod("a", "10.0.0.1"), allow("a", "cdn.example")];
+    let (question, chain) = (name("www.example"), [name("other.example"), name("cdn.example")]);
+    assert!(plan(&objects).credited(&question, &chain).is_empty());
+    let settings = Settings {
+        matching: NameMatching::Chain,
+        ..settings()
+    };
+    assert_eq!(plan_with(&objects, &settings).credited(&question, &chain), [&chain[1]]);
+    let direct = name("cdn.example");
+    assert_eq!(plan(&objects).credited(&direct, &[]), [&direct]);
+}
+
+fn binding_ports(asked: impl Iterator<Item = SocketAddr>) -> BTreeMap<SocketAddr, u16> {
+    let bindings = resolvers::bind(asked, Interception::Dnat);
+    bindings
+        .into_iter()
+        .map(|binding| (binding.asked, binding.listener.port()))
+        .collect()
+}
+
+#[test]
+fn each_resolver_has_a_port_of_its_own_that_no_other_version_or_order_changes() {
+    let asked = |count: u16| (0..count).map(|n| SocketAddr::new(Ipv4Addr::from(0xc000_0200 + u32::from(n)).into(), 53));
+    assert_eq!(
+        binding_ports([at(UPSTREAM), at(SECOND_UPSTREAM)].into_iter()),
+        binding_ports([at(SECOND_UPSTREAM), at(UPSTREAM)].into_iter()),
+    );
+    // Pinned: an agent of another version that overlaps during an upgrade must agree.
+    assert_eq!(binding_ports([at(UPSTREAM)].into_iter())[&at(UPSTREAM)], 16_128);
+    // Collisions give the next port, and when all are taken the rest stays ordinary egress.
+    for (count, bound) in [(300, 300), (1_100, 1_024)] {
+        let ports = binding_ports(asked(count));
+        let distinct: BTreeSet<u16> = ports.values().copied().collect();
+        assert_eq!((ports.len(), distinct.len()), (bound, bound));
+    }
+}
+
+#[test]
+fn listeners_follow_the_mode_of_interception() {
+    let objects = [pod("a", "10.0.0.1"), allow("a", "a.example")];
+    let kinds = |settings: &Settings| {
+        let plan = plan_with(&objects, settings);
+        plan.listeners.into_iter().map(|it| it.kind).collect::<Vec<_>>()
+    };
+    let mut with_listener = settings();
+    with_listener.listen = vec![at("10.0.0.254:53")];
+    assert_eq!(
+        kinds(&with_listener),
+        [
+            ListenerKind::Plain,
+            ListenerKind::Dnat(at(UPSTREAM)),
+            ListenerKind::Dnat(at(SECOND_UPSTREAM)),
+        ]
+    );
+    assert_eq!(kinds(&tproxy()), [ListenerKind::Tproxy; 2], "one for each family");
+    with_listener.interception = Interception::Off;
+    assert_eq!(kinds(&with_listener), [ListenerKind::Plain]);
+}
