@@ -60,18 +60,31 @@ impl Cluster {
 
     /// The workloads of this node that have addresses of their own, ordered by namespace and name.
     ///
-    /// A Pod without `spec.nodeName` is local. Pods on the host's network share its addresses and are not endpoints.
+    /// A Pod without `spec.nodeName` is local. Pods on the host's network share its addresses and are not endpoints. An address
+    /// that a Pod is given while the object of its former holder is being deleted belongs to the new one alone: it was free before
+    /// it was given.
     pub fn endpoints(&self, node: &str) -> Vec<Endpoint> {
-        self.pods
-            .iter()
-            .filter(|(_, pod)| is_on(pod, node) && has_own_network(pod))
-            .map(|((namespace, name), pod)| Endpoint {
-                id: EndpointId {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                },
-                labels: self.labels(namespace, pod),
-                addresses: addresses(pod),
+        let local = || {
+            self.pods
+                .iter()
+                .filter(|(_, pod)| is_on(pod, node) && has_own_network(pod))
+        };
+        let to_stay = local().filter(|(_, pod)| !is_being_deleted(pod));
+        let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(_, pod)| addresses(pod)).collect();
+        local()
+            .map(|((namespace, name), pod)| {
+                let mut addresses = addresses(pod);
+                if is_being_deleted(pod) {
+                    addresses.retain(|address| !taken.contains(address));
+                }
+                Endpoint {
+                    id: EndpointId {
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    },
+                    labels: self.labels(namespace, pod),
+                    addresses,
+                }
             })
             .filter(|endpoint| !endpoint.addresses.is_empty())
             .collect()
@@ -151,6 +164,10 @@ fn has_own_network(pod: &Pod) -> bool {
     let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !on_host && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_being_deleted(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
 }
 
 fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
@@ -254,6 +271,21 @@ mod tests {
         on_host["spec"]["hostNetwork"] = true.into();
         cluster.apply(pod(on_host));
         assert!(cluster.endpoints("here").is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_keeps_its_address_until_another_claims_it() {
+        let mut cluster = Cluster::default();
+        let mut old = simple("a", "10.0.0.1");
+        old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        cluster.apply(pod(old));
+        let claimants = |cluster: &Cluster| -> Vec<String> {
+            let endpoints = cluster.endpoints("here");
+            endpoints.iter().map(|endpoint| endpoint.id.to_string()).collect()
+        };
+        assert_eq!(claimants(&cluster), ["shop/a"]);
+        cluster.apply(pod(simple("b", "10.0.0.1")));
+        assert_eq!(claimants(&cluster), ["shop/b"]);
     }
 
     #[test]

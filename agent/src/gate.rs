@@ -169,7 +169,15 @@ impl Gate for NodeGate {
             Asked::Resolver(resolver) => resolver,
             Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
         };
-        let denial = match endpoint.questions.judge(to, &question.name) {
+        let Some(questions) = &endpoint.questions else {
+            return refuse(
+                self.terms.denied,
+                format!(
+                    "namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through"
+                ),
+            );
+        };
+        let denial = match questions.judge(to, &question.name) {
             QuestionVerdict::Allowed => None,
             QuestionVerdict::AllowedIfLearned(address) => {
                 let learned = lock(&self.ledger).is_learned(clock::now(), address);
@@ -271,9 +279,8 @@ pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 
 #[cfg(test)]
 mod tests {
+    use policy::ProgramId;
     use policy::endpoint::EndpointId;
-    use policy::question::{QuestionMode, Questions};
-    use policy::{Program, ProgramId};
 
     use super::*;
 
@@ -284,12 +291,7 @@ mod tests {
                 name: "web".into(),
             },
             program: ProgramId(1),
-            questions: Arc::new(Questions::new(
-                &Program::default(),
-                QuestionMode::AllowedOnly,
-                &Name::root(),
-                &[],
-            )),
+            questions: None,
         }
     }
 

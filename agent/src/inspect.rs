@@ -88,7 +88,8 @@ pub struct EndpointRow {
     pub endpoint: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `default-deny`, `allow` (selected, but open) or `unselected`.
+    /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested` (nothing passes from an address of it that
+    /// another Pod claims).
     pub egress: String,
     /// The program's id, where selected.
     pub program: Option<String>,

@@ -3,6 +3,7 @@
 //! A [`Plan`] is computed from scratch, put into the kernel, and only then published to the lookups: the gate never
 //! speaks of sets that do not exist yet.
 
+mod claims;
 mod resolvers;
 mod selectors;
 
@@ -26,6 +27,8 @@ use crate::cluster::Cluster;
 use crate::config::{NameMatching, Settings};
 use crate::inspect::EndpointRow;
 
+use claims::Claims;
+pub use claims::{Contest, report};
 pub use resolvers::{Resolver, Teaches};
 use selectors::Selectors;
 
@@ -44,6 +47,8 @@ pub struct Plan {
     pub teachable: Teachable,
     /// Local endpoints, for people.
     pub endpoints: Vec<EndpointRow>,
+    /// Addresses that several local Pods claim.
+    pub contests: Vec<Contest>,
     teachers: HashMap<IpAddr, Teaches>,
     selectors: Selectors,
     matching: NameMatching,
@@ -56,8 +61,8 @@ pub struct Governed {
     pub id: EndpointId,
     /// Which program governs its packets.
     pub program: ProgramId,
-    /// What it may ask.
-    pub questions: Arc<Questions>,
+    /// What it may ask; `None`: nothing, since others who are governed differently claim the same address.
+    pub questions: Option<Arc<Questions>>,
 }
 
 impl Plan {
@@ -65,7 +70,12 @@ impl Plan {
     pub fn new(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Self {
         let local = cluster.endpoints(&settings.node);
         let compiled = compile_all(&local, cluster, settings);
-        let programs = distinct_programs(&compiled);
+        let Claims { governed, contests } = claims::settle(&local, &compiled);
+        let mut programs = distinct_programs(&compiled);
+        if contests.iter().any(|contest| contest.closed) {
+            let nothing = claims::refuse_all();
+            programs.entry(nothing.id()).or_insert_with(|| Arc::new(nothing));
+        }
         let selectors = Selectors::new(&programs);
         let resolvers = resolvers::known(cluster, settings, &compiled);
         let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
@@ -76,21 +86,8 @@ impl Plan {
         let mut inside = networks.clone();
         inside.extend(own.iter().copied().map(ipnet::IpNet::from));
 
-        let mut dispatch = BTreeMap::new();
-        let mut governed = BTreeMap::new();
-        for (endpoint, compiled) in local.iter().zip(&compiled) {
-            let Some(compiled) = compiled else { continue };
-            let entry = Arc::new(Governed {
-                id: endpoint.id.clone(),
-                program: compiled.id,
-                questions: Arc::clone(&compiled.questions),
-            });
-            for address in &endpoint.addresses {
-                // Two pods that claim one address: the first by name governs it, always the same one.
-                dispatch.entry(*address).or_insert(compiled.id);
-                governed.entry(*address).or_insert_with(|| Arc::clone(&entry));
-            }
-        }
+        let dispatch: BTreeMap<IpAddr, ProgramId> =
+            governed.iter().map(|(address, it)| (*address, it.program)).collect();
 
         let listeners = resolvers::listeners(settings, &bindings);
         Self {
@@ -98,7 +95,7 @@ impl Plan {
             endpoints: local
                 .iter()
                 .zip(&compiled)
-                .map(|(e, c)| endpoint_row(e, c.as_ref(), cluster))
+                .map(|(e, c)| endpoint_row(e, c.as_ref(), cluster, &contests))
                 .collect(),
             desired: Desired {
                 table: settings.table.clone(),
@@ -114,6 +111,7 @@ impl Plan {
                 refusal: settings.refusal,
                 capacity: settings.capacity,
             },
+            contests,
             governed,
             teachers: resolvers::teachers(&resolvers),
             resolvers,
@@ -175,7 +173,7 @@ impl Plan {
     }
 
     /// Whether lookups keep the destination that they were sent to.
-    pub fn is_transparent(&self) -> bool {
+    fn is_transparent(&self) -> bool {
         matches!(self.desired.interception, Interception::Tproxy { .. })
     }
 
@@ -285,12 +283,21 @@ fn unite_origins(into: &mut Program, other: &Program) {
     }
 }
 
-fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, cluster: &Cluster) -> EndpointRow {
+fn endpoint_row(
+    endpoint: &Endpoint,
+    compiled: Option<&Compiled>,
+    cluster: &Cluster,
+    contests: &[Contest],
+) -> EndpointRow {
+    let contested = contests
+        .iter()
+        .any(|contest| contest.closed && contest.claimants.contains(&endpoint.id));
     let selects = |policy: &&policy::Policy| policy.specs.iter().any(|spec| spec.subject.matches(&endpoint.labels));
     EndpointRow {
         endpoint: endpoint.id.to_string(),
         addresses: endpoint.addresses.iter().copied().collect(),
         egress: match compiled {
+            _ if contested => "contested",
             None => "unselected",
             Some(compiled) if compiled.program.closed => "default-deny",
             Some(_) => "allow",

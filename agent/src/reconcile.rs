@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
 use crate::objects::{Report, Update};
 use crate::parts::Parts;
-use crate::plan::Plan;
+use crate::plan::{self, Contest, Plan};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -50,6 +50,9 @@ pub enum NotInForce {
 pub struct Reconciler {
     parts: Parts,
     cluster: Cluster,
+    /// What the source says of the objects.
+    reports: Vec<Report>,
+    contests: Vec<Contest>,
     own: BTreeSet<IpAddr>,
     progress: watch::Sender<Progress>,
 }
@@ -60,6 +63,8 @@ impl Reconciler {
         Self {
             parts,
             cluster: Cluster::default(),
+            reports: Vec::new(),
+            contests: Vec::new(),
             own: BTreeSet::new(),
             progress: watch::Sender::default(),
         }
@@ -107,12 +112,13 @@ impl Reconciler {
         for change in update.changes {
             self.cluster.apply(change);
         }
-        self.progress.send_modify(|progress| progress.reports = update.reports);
+        self.reports = update.reports;
     }
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
         let plan = Arc::new(Plan::new(&self.cluster, &self.parts.settings, &self.own));
+        self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {
                 self.progress.send_modify(|progress| {
@@ -139,6 +145,20 @@ impl Reconciler {
                 false
             }
         }
+    }
+
+    /// Shows what was read, with what the plan adds to it, and logs that once as long as it stands.
+    fn report(&mut self, plan: &Plan) {
+        for contest in plan.contests.iter().filter(|it| !self.contests.contains(it)) {
+            match contest.closed {
+                true => error!("{contest}"),
+                false => warn!("{contest}"),
+            }
+        }
+        self.contests.clone_from(&plan.contests);
+        let mut reports = self.reports.clone();
+        plan::report(&plan.contests, &mut reports);
+        self.progress.send_modify(|progress| progress.reports = reports);
     }
 
     async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), NotInForce> {

@@ -340,6 +340,34 @@ fn a_refused_policy_closes_its_endpoints_until_it_is_mended() {
 }
 
 #[test]
+fn an_address_that_two_pods_claim_is_closed_until_one_of_them_gives_it_up() {
+    let claimant = |more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: another, namespace: shop{more}}}\nstatus: {{podIP: 10.244.0.10}}\n"
+        )
+    };
+    let mut scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .start();
+    scenario.expect_errors("is claimed by shop/another and shop/pod0");
+    let a = scenario.learn(0, "a.example");
+    scenario.write("another.yaml", &claimant(""));
+    scenario.wait_until("nothing is let through", || scenario.connect(0, a).is_refused());
+    scenario.wait_until("nothing may be asked", || {
+        scenario.ask(0, "a.example", RecordType::A).code() == ResponseCode::NXDomain
+    });
+    assert_eq!(scenario.states("another.yaml"), ["partial"]);
+
+    // As the API server marks what is being deleted.
+    scenario.write("another.yaml", &claimant(", deletionTimestamp: '2026-01-01T00:00:00Z'"));
+    scenario.wait_until("the other has the address again", || {
+        scenario.connect(0, a).is_connected()
+    });
+    assert_eq!(scenario.states("another.yaml"), ["accepted"]);
+}
+
+#[test]
 fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
     let scenario = plan()
         .flags("--grace 1s")

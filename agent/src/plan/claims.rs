@@ -1,0 +1,156 @@
+//! Which endpoint an address belongs to, and what happens to an address that several Pods claim.
+//!
+//! Packets and lookups are told apart by their source address alone. When Pods that are governed differently claim
+//! one, nobody can tell whose packets come from it: to let one of them decide would open to the others what only it may reach, or
+//! leave open what should be closed. So nothing is let through from it, until the objects say whose it is. That happens
+//! when an address is given to a new Pod while the object of the old one still lingers; a Pod that is being deleted
+//! has already lost the address to the other one (`Cluster::endpoints`), so what remains is a mistake, or a status that is about to be corrected.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use policy::endpoint::EndpointId;
+use policy::{Diagnostic, Endpoint, Program, Severity};
+
+use crate::objects::{ObjectKey, Report, ReportState};
+
+use super::{Compiled, Governed};
+
+/// An address that several local Pods claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contest {
+    /// Which.
+    pub address: IpAddr,
+    /// By name; at least two.
+    pub claimants: Vec<EndpointId>,
+    /// Whether they are governed differently, so that nothing is let through from it.
+    pub closed: bool,
+}
+
+/// `10.0.0.1 is claimed by shop/a and shop/b, …`, as one sentence.
+impl fmt::Display for Contest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let claimants: Vec<String> = self.claimants.iter().map(ToString::to_string).collect();
+        let consequence = match self.closed {
+            true => "whose policies differ: NOTHING is let through from it",
+            false => "which are governed alike",
+        };
+        write!(
+            f,
+            "{} is claimed by {}, {consequence}",
+            self.address,
+            claimants.join(" and ")
+        )
+    }
+}
+
+/// Every claimed address that a program governs, and those that are contested.
+pub(super) struct Claims {
+    pub(super) governed: BTreeMap<IpAddr, Arc<Governed>>,
+    pub(super) contests: Vec<Contest>,
+}
+
+/// What lets nothing through: the program of a contested address.
+pub(super) fn refuse_all() -> Program {
+    Program {
+        closed: true,
+        ..Program::default()
+    }
+}
+
+pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Claims {
+    type Claimant<'a> = (&'a EndpointId, Option<&'a Compiled>);
+    let mut claims: BTreeMap<IpAddr, Vec<Claimant<'_>>> = BTreeMap::new();
+    for (endpoint, compiled) in local.iter().zip(compiled) {
+        for address in &endpoint.addresses {
+            let claimants = claims.entry(*address).or_default();
+            claimants.push((&endpoint.id, compiled.as_ref()));
+        }
+    }
+    let mut governed = BTreeMap::new();
+    let mut contests = Vec::new();
+    for (address, claimants) in claims {
+        let [(first, program), others @ ..] = claimants.as_slice() else {
+            continue;
+        };
+        let closed = others.iter().any(|(_, other)| !alike(*program, *other));
+        if !others.is_empty() {
+            contests.push(Contest {
+                address,
+                claimants: claimants.iter().map(|(id, _)| (*id).clone()).collect(),
+                closed,
+            });
+        }
+        let entry = match (closed, program) {
+            (true, _) => Governed {
+                id: (*first).clone(),
+                program: refuse_all().id(),
+                questions: None,
+            },
+            (false, Some(compiled)) => Governed {
+                id: (*first).clone(),
+                program: compiled.id,
+                questions: Some(Arc::clone(&compiled.questions)),
+            },
+            (false, None) => continue,
+        };
+        governed.insert(address, Arc::new(entry));
+    }
+    Claims { governed, contests }
+}
+
+/// Whether two endpoints may do exactly the same.
+fn alike(one: Option<&Compiled>, other: Option<&Compiled>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        // The id leaves out what may be asked.
+        (Some(one), Some(other)) => one.id == other.id && one.program.dns == other.program.dns,
+        _ => false,
+    }
+}
+
+/// Adds the contests to what is reported of the Pods, at each of them.
+pub fn report(contests: &[Contest], reports: &mut Vec<Report>) {
+    for contest in contests {
+        for claimant in &contest.claimants {
+            let object = ObjectKey::Pod(claimant.namespace.clone(), claimant.name.clone()).to_string();
+            let counts = |report: &&mut Report| report.object == object && report.state != ReportState::Rejected;
+            match reports.iter_mut().find(counts) {
+                Some(report) => {
+                    let state = match report.state {
+                        ReportState::Accepted if contest.closed => ReportState::Partial,
+                        state => state,
+                    };
+                    let mut diagnostics = std::mem::take(&mut report.diagnostics);
+                    diagnostics.push(finding(contest));
+                    *report = Report::new(report.file.as_deref(), object, state, diagnostics);
+                }
+                None => {
+                    let state = if contest.closed {
+                        ReportState::Partial
+                    } else {
+                        ReportState::Accepted
+                    };
+                    reports.push(Report::new(None, object, state, vec![finding(contest)]));
+                }
+            }
+        }
+    }
+}
+
+fn finding(contest: &Contest) -> Diagnostic {
+    Diagnostic {
+        severity: if contest.closed {
+            Severity::Unenforced
+        } else {
+            Severity::Warning
+        },
+        code: "contested-address",
+        path: String::new(),
+        position: None,
+        reason: contest.to_string(),
+        suggestion: Some("remove the Pod that does not have the address any more".into()),
+    }
+}
