@@ -1,4 +1,5 @@
-//! The last good versions on disk: a pod that waits for the agent to crash after an operator's mistake waits in vain.
+//! The last good versions on disk: a pod that waits for the agent to crash after an operator's mistake waits in vain
+//! (docs/security.md, 7).
 //!
 //! The file is a memory and no authority: what it holds comes into force only for an object that is still defined, or whose
 //! file is still there, and cannot be read now; and it is read as if it stood in that file.

@@ -129,7 +129,7 @@ pub enum ReportState {
     Partial,
     /// Refused, and its last good version stays in force.
     KeptLastGood,
-    /// Refused, and there is no good version to keep.
+    /// Refused, and there is no good version to keep. The findings say whether something stands in for it.
     Rejected,
 }
 

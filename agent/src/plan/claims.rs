@@ -1,4 +1,4 @@
-//! Which endpoint an address belongs to, and what happens to an address that several Pods claim.
+//! Which endpoint an address belongs to, and what happens to an address that several Pods claim (docs/security.md, 7).
 //!
 //! Packets and lookups are told apart by their source address alone. When Pods that are governed differently claim
 //! one, nobody can tell whose packets come from it: to let one of them decide would open to the others what only it may reach, or

@@ -1,4 +1,4 @@
-//! What stands in for a policy that is refused: nothing that it may have been meant to close stays open.
+//! What stands in for a policy that is refused: nothing that it may have been meant to close stays open (docs/security.md, 7).
 
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::document::Document;
