@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use policy::endpoint::{self, EndpointId};
+use policy::inventory::{ContainerPort, InventoryPod};
 use policy::labels::Labels;
-use policy::{Endpoint, Policy, PolicyId};
+use policy::{Endpoint, Inventory, Policy, PolicyId, Protocol};
 
 use crate::objects::{Change, Object, ObjectKey};
 
@@ -75,6 +76,21 @@ impl Cluster {
             })
             .filter(|endpoint| !endpoint.addresses.is_empty())
             .collect()
+    }
+
+    /// Everything that rules may speak of, with addresses.
+    pub fn inventory(&self) -> Inventory {
+        let pods = self.pods.iter().filter(|(_, pod)| has_own_network(pod));
+        Inventory {
+            pods: pods
+                .map(|((namespace, _), pod)| InventoryPod {
+                    labels: self.labels(namespace, pod),
+                    addresses: addresses(pod),
+                    ports: named_ports(pod),
+                })
+                .filter(|pod| !pod.addresses.is_empty())
+                .collect(),
+        }
     }
 
     /// Policies, ordered by kind, namespace and name.
@@ -160,6 +176,29 @@ fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
     let many = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
     many.chain(status.pod_ip.as_deref())
         .filter_map(|text| text.parse().ok())
+        .collect()
+}
+
+/// The ports that the containers of a pod name, sidecars included.
+fn named_ports(pod: &Pod) -> Vec<ContainerPort> {
+    let containers = pod.spec.iter().flat_map(|spec| {
+        let first = spec.init_containers.iter().flatten();
+        first.chain(&spec.containers)
+    });
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            Some(ContainerPort {
+                name: port.name.clone()?,
+                protocol: match port.protocol.as_deref() {
+                    None | Some("TCP") => Protocol::Tcp,
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    Some(_) => return None,
+                },
+                port: u16::try_from(port.container_port).ok()?,
+            })
+        })
         .collect()
 }
 

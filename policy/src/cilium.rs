@@ -7,6 +7,7 @@
 
 mod egress;
 mod names;
+mod objects;
 mod peers;
 mod schema;
 mod service_names;

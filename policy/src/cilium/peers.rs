@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::diagnostic::{Report, closest, quoted};
-use crate::policy::{Peers, Zone};
+use crate::policy::{Peers, PolicyId, Zone};
 
 use super::egress::Side;
 use super::names::{self, Both};
+use super::objects;
 use super::shape::Node;
 
 /// One kind stands in a rule.
@@ -27,7 +28,7 @@ const KINDS: [&str; 8] = [
 const MAX_EXCEPT: usize = 1000;
 
 /// `None` where the rule has no L3 selector: any destination.
-pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<Peers> {
+pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<Peers> {
     let present: Vec<_> = KINDS
         .iter()
         .filter_map(|kind| rule.get(kind).map(|node| (*kind, node)))
@@ -75,7 +76,8 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
                 .suggest("list the group's addresses with `toCIDR`");
             nothing
         }
-        // A service may stand for addresses outside the cluster; endpoints and nodes are inside.
+        "toEndpoints" => objects::endpoints(&node, side, policy, report),
+        // A service may stand for addresses outside the cluster; nodes are inside.
         "toServices" => unresolved(&node, side, Zone::Anywhere, report),
         _ => unresolved(&node, side, Zone::Cluster, report),
     })

@@ -1,5 +1,9 @@
 //! The L3 selectors of rules.
 
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Requirement};
+use crate::policy::ObjectSelector;
+
 use super::*;
 
 #[test]
@@ -101,7 +105,6 @@ fn entities_are_zones() {
 #[test]
 fn what_is_not_enforced_is_reported_and_opens_nothing() {
     for (fields, path) in [
-        ("toEndpoints: [{}]", "toEndpoints"),
         ("toServices: [{k8sService: {serviceName: a}}]", "toServices"),
         ("toNodes: [{}]", "toNodes"),
         ("toCIDR: [192.0.2.1]\n    toRequires: [{}]", "toRequires"),
@@ -135,7 +138,7 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
 
 #[test]
 fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
-    let cluster = denial("  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n");
+    let cluster = denial("  - toNodes: [{}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n");
     let Peers::Prefixes(prefixes) = &cluster.peers else {
         panic!("{cluster:?}")
     };
@@ -181,4 +184,76 @@ fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
         "{HEAD}{SELECTOR}  egressDeny:\n  - toPorts: [{{ports: [{{port: '1'}}], rules: {{}}}}]\n"
     ));
     assert_eq!(rules, ["unknown-field spec.egressDeny[0].toPorts[0].rules 9"]);
+}
+
+fn pods(requirements: &[(&str, &str)]) -> ObjectSelector {
+    let requirements = requirements
+        .iter()
+        .map(|(key, value)| Requirement::equals(key, value))
+        .collect();
+    ObjectSelector::Pods(LabelSelector { requirements })
+}
+
+#[test]
+fn endpoints_are_of_the_policys_namespace_unless_they_ask_for_one() {
+    for (selector, expected) in [
+        ("{}", pods(&[(keys::NAMESPACE, "n")])),
+        (
+            "{matchLabels: {k8s:app: db}}",
+            pods(&[("app", "db"), (keys::NAMESPACE, "n")]),
+        ),
+        (
+            "{matchLabels: {k8s:io.kubernetes.pod.namespace: other}}",
+            pods(&[(keys::NAMESPACE, "other")]),
+        ),
+        (
+            "{matchLabels: {io.cilium.k8s.namespace.labels.team: red}}",
+            pods(&[("io.cilium.k8s.namespace.labels.team", "red")]),
+        ),
+    ] {
+        let text = format!("  - toEndpoints: [{selector}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{selector}");
+        assert_eq!(rule(&text).peers, Peers::Objects(vec![expected.clone()]), "{selector}");
+        assert_eq!(denial(&text).peers, Peers::Objects(vec![expected]), "{selector}");
+    }
+    let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  egress: [{toEndpoints: [{}]}]\n";
+    let policy = read(clusterwide).0.unwrap();
+    assert_eq!(policy.specs[0].allow[0].peers, Peers::Objects(vec![pods(&[])]));
+}
+
+#[test]
+fn selectors_of_endpoints_that_cannot_be_told_are_refused_and_reserved_ones_reported() {
+    let entry = "spec.egress[0].toEndpoints[0]";
+    for (selector, finding) in [
+        (
+            "{matchLabels: {container:a: b}}",
+            format!("bad-selector {entry}.matchLabels.container:a 9"),
+        ),
+        (
+            "{matchExpressions: [{key: a, operator: Is}]}",
+            format!("bad-selector {entry}.matchExpressions[0] 9"),
+        ),
+        (
+            "{matchExpressions: [{operator: Exists}]}",
+            format!("missing-field {entry}.matchExpressions[0] 9"),
+        ),
+        ("{matchLabel: {a: b}}", format!("unknown-field {entry}.matchLabel 9")),
+        (
+            "{matchLabels: {reserved:host: ''}}",
+            format!("not-enforced {entry}.matchLabels.reserved:host 9"),
+        ),
+        (
+            "{matchExpressions: [{key: reserved:kube-apiserver, operator: Exists}]}",
+            format!("not-enforced {entry}.matchExpressions[0].key 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toEndpoints: [{selector}]\n")),
+            [finding],
+            "{selector}"
+        );
+    }
+    let text = "  - toEndpoints: [{matchLabels: {reserved:host: ''}}]\n";
+    assert_eq!(rule(text).peers, Peers::Objects(vec![]));
+    assert!(matches!(denial(text).peers, Peers::Objects(selectors) if selectors.len() == 2));
 }

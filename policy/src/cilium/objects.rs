@@ -1,0 +1,69 @@
+//! The L3 selectors that name objects of the cluster → [`ObjectSelector`]s.
+
+use crate::diagnostic::Report;
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Requirement};
+use crate::policy::{ObjectSelector, Peers, PolicyId, Zone};
+use crate::selector;
+
+use super::egress::Side;
+use super::peers::everything;
+use super::shape::Node;
+
+/// `toEndpoints`.
+pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
+    let mut selectors = Vec::new();
+    for entry in node.items() {
+        if let Some(path) = reserved(&entry) {
+            selectors.extend(reserved_peers(&path, side, report));
+        } else if let Some(mut selector) = selector::read(&entry, report) {
+            keep_in_namespace(&mut selector, &policy.namespace);
+            selectors.push(ObjectSelector::Pods(selector));
+        }
+    }
+    Peers::Objects(selectors)
+}
+
+/// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …), which no Pod has.
+fn reserved(selector: &Node<'_>) -> Option<String> {
+    let is_reserved = |key: &str| key.starts_with("reserved:");
+    let labels = selector.get("matchLabels");
+    let label = labels.and_then(|labels| {
+        let mut fields = labels.fields();
+        fields.find_map(|(key, value)| is_reserved(key).then_some(value.path))
+    });
+    label.or_else(|| {
+        let mut expressions = selector.list("matchExpressions").into_iter();
+        let expression = expressions.find(|expression| expression.text("key").is_some_and(is_reserved))?;
+        Some(format!("{}.key", expression.path))
+    })
+}
+
+fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+    let (effect, peers) = match side {
+        Side::Allow => ("opens nothing", Vec::new()),
+        Side::Deny => ("denies every destination", everything(Zone::Anywhere)),
+    };
+    report
+        .unenforced(
+            path,
+            format!("labels of the source `reserved` are Cilium's own, so this selector {effect}"),
+        )
+        .suggest("write `toEntities` with the entity that is meant");
+    peers
+        .into_iter()
+        .map(|(zone, prefix)| ObjectSelector::Prefix(zone, prefix))
+        .collect()
+}
+
+/// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor by labels, means the policy's own.
+fn keep_in_namespace(selector: &mut LabelSelector, namespace: &str) {
+    let asks = |requirement: &Requirement| {
+        requirement.key == keys::NAMESPACE || requirement.key.starts_with(keys::NAMESPACE_LABELS)
+    };
+    if !namespace.is_empty() && !selector.requirements.iter().any(asks) {
+        selector
+            .requirements
+            .push(Requirement::equals(keys::NAMESPACE, namespace));
+    }
+}

@@ -1,0 +1,104 @@
+//! The objects of the cluster that rules may speak of, with their addresses.
+//!
+//! Policies name objects by labels; the kernel knows addresses. This is the picture that the one is turned into the other with.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::labels::{LabelSelector, Labels};
+use crate::policy::{NamedPort, ObjectSelector, Peers, Zone};
+use crate::ports::{PortRange, PortSet, Protocol};
+
+/// What the cluster holds.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The pods of every node that have addresses of their own.
+    pub pods: Vec<InventoryPod>,
+}
+
+/// A pod with addresses of its own.
+#[derive(Debug, Clone, Default)]
+pub struct InventoryPod {
+    /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes them.
+    pub labels: Labels,
+    /// Its addresses, both families.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The ports that its containers name.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A port that a container names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// Its name.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number.
+    pub port: u16,
+}
+
+impl Inventory {
+    /// The prefixes of peers that are addresses or objects; none for names.
+    ///
+    /// An object's address is meant wherever it lies: a service's backend may be outside the cluster.
+    pub(crate) fn prefixes(&self, peers: &Peers) -> Vec<(Zone, IpNet)> {
+        let selectors = match peers {
+            Peers::Names(_) | Peers::Unresolved => return Vec::new(),
+            Peers::Prefixes(prefixes) => return prefixes.clone(),
+            Peers::Objects(selectors) => selectors,
+        };
+        let mut hosts = BTreeSet::new();
+        let mut prefixes = Vec::new();
+        for selector in selectors {
+            match selector {
+                ObjectSelector::Pods(labels) => hosts.extend(self.pods(labels).flat_map(|pod| &pod.addresses)),
+                ObjectSelector::Prefix(zone, prefix) => prefixes.push((*zone, *prefix)),
+            }
+        }
+        let hosts: Vec<IpNet> = hosts.into_iter().copied().map(IpNet::from).collect();
+        let hosts = IpNet::aggregate(&hosts);
+        prefixes.extend(hosts.into_iter().map(|prefix| (Zone::Anywhere, prefix)));
+        prefixes
+    }
+
+    /// The addresses of the pods among `destinations` that name one of `ports`, each with the numbers that the pod itself gives them.
+    pub(crate) fn named_ports(&self, destinations: &[(Zone, IpNet)], ports: &[NamedPort]) -> Vec<(IpNet, PortSet)> {
+        // Pods are inside the cluster, and never this node.
+        let reached = |address: &IpAddr| {
+            destinations
+                .iter()
+                .any(|(zone, prefix)| matches!(zone, Zone::Anywhere | Zone::Cluster) && prefix.contains(address))
+        };
+        let mut opened = Vec::new();
+        for pod in &self.pods {
+            let set = pod.named(ports);
+            if !set.is_empty() {
+                let reached = pod.addresses.iter().filter(|address| reached(address));
+                opened.extend(reached.map(|address| (IpNet::from(*address), set.clone())));
+            }
+        }
+        opened
+    }
+
+    fn pods<'a>(&'a self, selector: &'a LabelSelector) -> impl Iterator<Item = &'a InventoryPod> {
+        self.pods.iter().filter(|pod| selector.matches(&pod.labels))
+    }
+}
+
+impl InventoryPod {
+    fn named(&self, ports: &[NamedPort]) -> PortSet {
+        let wanted = |known: &&ContainerPort| {
+            ports
+                .iter()
+                .any(|port| port.name == known.name && port.protocols.contains(&known.protocol))
+        };
+        let known = self.ports.iter().filter(wanted);
+        PortSet::from_ranges(known.map(|known| PortRange::single(known.protocol, known.port)))
+    }
+}
+
+#[cfg(test)]
+mod tests;
