@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::endpoint::{self, EndpointId};
-use policy::inventory::{ContainerPort, InventoryPod};
+use policy::inventory::{ContainerPort, InventoryPod, InventoryService};
 use policy::labels::Labels;
 use policy::{Endpoint, Inventory, Policy, PolicyId, Protocol};
 
@@ -17,6 +18,9 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// Cilium's name for a cluster that was given none.
 const CLUSTER_NAME: &str = "default";
 
+/// The label of an EndpointSlice that names its Service.
+const SLICE_OF: &str = "kubernetes.io/service-name";
+
 /// Every object that is in force.
 #[derive(Debug, Default)]
 pub struct Cluster {
@@ -24,6 +28,7 @@ pub struct Cluster {
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<(String, String), Service>,
+    slices: BTreeMap<(String, String), EndpointSlice>,
     policies: BTreeMap<PolicyId, Policy>,
 }
 
@@ -48,6 +53,10 @@ impl Cluster {
                 );
                 self.services.insert(key, *service);
             }
+            Change::Apply(Object::EndpointSlice(slice)) => {
+                let key = (namespace_of(&slice.metadata.namespace), name_of(&slice.metadata.name));
+                self.slices.insert(key, *slice);
+            }
             Change::Apply(Object::Policy(policy)) => {
                 self.policies.insert(policy.id.clone(), *policy);
             }
@@ -55,6 +64,7 @@ impl Cluster {
             Change::Delete(ObjectKey::Namespace(name)) => drop(self.namespaces.remove(&name)),
             Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
             Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::EndpointSlice(namespace, name)) => drop(self.slices.remove(&(namespace, name))),
             Change::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
         }
     }
@@ -90,7 +100,31 @@ impl Cluster {
                 })
                 .filter(|pod| !pod.addresses.is_empty())
                 .collect(),
+            services: self.inventory_services(),
         }
+    }
+
+    /// Services with their backends. EndpointSlices alone make a service too: the objects of a directory need not be complete.
+    fn inventory_services(&self) -> Vec<InventoryService> {
+        let mut services: BTreeMap<(String, String), InventoryService> = BTreeMap::new();
+        for (key, service) in &self.services {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+            let entry = services.entry(key.clone()).or_default();
+            entry.labels = service.metadata.labels.clone().unwrap_or_default();
+            entry.selector = selector.filter(|selector| !selector.is_empty());
+        }
+        for ((namespace, _), slice) in &self.slices {
+            let labels = slice.metadata.labels.as_ref();
+            if let Some(name) = labels.and_then(|labels| labels.get(SLICE_OF)) {
+                let entry = services.entry((namespace.clone(), name.clone())).or_default();
+                entry.backends.extend(backends(slice));
+            }
+        }
+        for ((namespace, name), service) in &mut services {
+            service.namespace.clone_from(namespace);
+            service.name.clone_from(name);
+        }
+        services.into_values().collect()
     }
 
     /// Policies, ordered by kind, namespace and name.
@@ -200,6 +234,12 @@ fn named_ports(pod: &Pod) -> Vec<ContainerPort> {
             })
         })
         .collect()
+}
+
+/// The addresses of a slice; one of type FQDN has none. Those that are not ready count: they are about to be, and the kernel should know first.
+fn backends(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    let endpoints = slice.endpoints.iter().flatten();
+    endpoints.flat_map(|endpoint| endpoint.addresses.iter().filter_map(|address| address.parse().ok()))
 }
 
 /// Addresses of a Service inside the cluster; `None` marks a headless one.

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Labels};
-use crate::policy::{NamedPort, ObjectSelector, Peers, Zone};
+use crate::policy::{NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
 
 /// What the cluster holds.
@@ -16,6 +17,8 @@ use crate::ports::{PortRange, PortSet, Protocol};
 pub struct Inventory {
     /// The pods of every node that have addresses of their own.
     pub pods: Vec<InventoryPod>,
+    /// Services, and what is only known by its backends.
+    pub services: Vec<InventoryService>,
 }
 
 /// A pod with addresses of its own.
@@ -27,6 +30,21 @@ pub struct InventoryPod {
     pub addresses: BTreeSet<IpAddr>,
     /// The ports that its containers name.
     pub ports: Vec<ContainerPort>,
+}
+
+/// A service.
+#[derive(Debug, Clone, Default)]
+pub struct InventoryService {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its own labels.
+    pub labels: Labels,
+    /// The labels of the pods behind it; `None` where its backends are written by hand.
+    pub selector: Option<Labels>,
+    /// The addresses of its EndpointSlices, ready or not.
+    pub backends: BTreeSet<IpAddr>,
 }
 
 /// A port that a container names.
@@ -55,6 +73,10 @@ impl Inventory {
         for selector in selectors {
             match selector {
                 ObjectSelector::Pods(labels) => hosts.extend(self.pods(labels).flat_map(|pod| &pod.addresses)),
+                ObjectSelector::Services(selector) => {
+                    let services = self.services.iter().filter(|service| selector.matches(service));
+                    hosts.extend(services.flat_map(|service| self.backends(service)));
+                }
                 ObjectSelector::Prefix(zone, prefix) => prefixes.push((*zone, *prefix)),
             }
         }
@@ -83,6 +105,12 @@ impl Inventory {
         opened
     }
 
+    /// What stands in its EndpointSlices, and the pods that it selects: either may be known before the other.
+    fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = &'a IpAddr> {
+        let pods = self.pods.iter().filter(|pod| service.selects(pod));
+        service.backends.iter().chain(pods.flat_map(|pod| &pod.addresses))
+    }
+
     fn pods<'a>(&'a self, selector: &'a LabelSelector) -> impl Iterator<Item = &'a InventoryPod> {
         self.pods.iter().filter(|pod| selector.matches(&pod.labels))
     }
@@ -97,6 +125,24 @@ impl InventoryPod {
         };
         let known = self.ports.iter().filter(wanted);
         PortSet::from_ranges(known.map(|known| PortRange::single(known.protocol, known.port)))
+    }
+}
+
+impl InventoryService {
+    fn selects(&self, pod: &InventoryPod) -> bool {
+        let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
+        pod.labels.get(keys::NAMESPACE) == Some(&self.namespace)
+            && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
+    }
+}
+
+impl ServiceSelector {
+    fn matches(&self, service: &InventoryService) -> bool {
+        self.namespace
+            .as_ref()
+            .is_none_or(|wanted| *wanted == service.namespace)
+            && self.name.as_ref().is_none_or(|wanted| *wanted == service.name)
+            && self.labels.matches(&service.labels)
     }
 }
 

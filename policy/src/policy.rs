@@ -88,7 +88,7 @@ pub enum Peers {
     Names(Vec<Pattern>),
     /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or no L3 selector).
     Prefixes(Vec<(Zone, IpNet)>),
-    /// Objects of the cluster (`toEndpoints`), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
+    /// Objects of the cluster (`toEndpoints`, `toServices`), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
     /// which addresses they have when the rule is compiled.
     Objects(Vec<ObjectSelector>),
     /// Peers that a known kind of selector names but that are not resolved to addresses here yet; opens nothing. Its
@@ -101,8 +101,21 @@ pub enum Peers {
 pub enum ObjectSelector {
     /// Pods with addresses of their own, by their labels and the special [`keys`](crate::endpoint::keys).
     Pods(LabelSelector),
+    /// Services, for their backends.
+    Services(ServiceSelector),
     /// No object: a prefix that stands beside objects.
     Prefix(Zone, IpNet),
+}
+
+/// Selects Services: all conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSelector {
+    /// Their namespace; every namespace where absent.
+    pub namespace: Option<String>,
+    /// Their name.
+    pub name: Option<String>,
+    /// Their own labels.
+    pub labels: LabelSelector,
 }
 
 /// A port by the name that a container gives it.

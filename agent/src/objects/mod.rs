@@ -20,6 +20,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::policy::PolicyKind;
 use policy::{Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
@@ -36,6 +37,8 @@ pub enum Object {
     Node(Box<Node>),
     /// Its addresses belong to the cluster; a DNS Service is a trusted resolver.
     Service(Box<Service>),
+    /// Backends of a Service.
+    EndpointSlice(Box<EndpointSlice>),
     /// A validated policy.
     Policy(Box<Policy>),
 }
@@ -51,6 +54,8 @@ pub enum ObjectKey {
     Node(String),
     /// Namespace and name of a Service.
     Service(String, String),
+    /// Namespace and name of an EndpointSlice.
+    EndpointSlice(String, String),
     /// A policy.
     Policy(PolicyId),
 }
@@ -63,6 +68,7 @@ impl ObjectKey {
             ObjectKey::Namespace(_) => "Namespace",
             ObjectKey::Node(_) => "Node",
             ObjectKey::Service(..) => "Service",
+            ObjectKey::EndpointSlice(..) => "EndpointSlice",
             ObjectKey::Policy(id) => match id.kind {
                 PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
                 PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
@@ -76,7 +82,9 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            ObjectKey::Pod(namespace, name) | ObjectKey::Service(namespace, name) => {
+            ObjectKey::Pod(namespace, name)
+            | ObjectKey::Service(namespace, name)
+            | ObjectKey::EndpointSlice(namespace, name) => {
                 write!(f, "{kind} {namespace}/{name}")
             }
             ObjectKey::Namespace(name) | ObjectKey::Node(name) => write!(f, "{kind} {name}"),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::document::Document;
 use policy::policy::PolicyKind;
@@ -74,6 +75,7 @@ pub fn read(document: &Document) -> Option<Reading> {
         ("v1", "Namespace") => core(document, namespace),
         ("v1", "Node") => core(document, node),
         ("v1", "Service") => core(document, service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => core(document, endpoint_slice),
         _ if cilium::is_policy(document) => cilium_policy(document),
         // Whatever calls itself a network policy is there to restrict. To pass over it in silence would leave open what
         // its author thinks closed.
@@ -93,10 +95,10 @@ pub fn read(document: &Document) -> Option<Reading> {
     })
 }
 
-/// An object of the core group, or why the document is none.
+/// An object of Kubernetes itself, or why the document is none.
 type Converted = Result<(ObjectKey, Object, Findings), Diagnostic>;
 
-/// Reads an object of the core group.
+/// Reads an object of Kubernetes itself.
 fn core(document: &Document, convert: fn(&Document) -> Converted) -> Reading {
     match convert(document) {
         Ok((key, object, Findings(diagnostics))) => {
@@ -191,6 +193,26 @@ fn service(document: &Document) -> Converted {
     ))
 }
 
+fn endpoint_slice(document: &Document) -> Converted {
+    let mut slice: EndpointSlice = document.read()?;
+    let mut findings = Findings::default();
+    let namespace = settle_namespace(&mut slice.metadata);
+    // The third type holds names, which are nobody's address.
+    if slice.address_type != "FQDN" {
+        for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+            for (place, address) in endpoint.addresses.iter().enumerate() {
+                let path = format!("endpoints[{index}].addresses[{place}]");
+                findings.check::<IpAddr>(document, &path, Some(address));
+            }
+        }
+    }
+    Ok((
+        ObjectKey::EndpointSlice(namespace, document.name.clone()),
+        Object::EndpointSlice(Box::new(slice)),
+        findings,
+    ))
+}
+
 fn cilium_policy(document: &Document) -> Reading {
     let (policy, mut diagnostics) = cilium::validate(document);
     if let Some(policy) = &policy {
@@ -232,6 +254,7 @@ fn key_of(document: &Document) -> Option<ObjectKey> {
         "Namespace" => ObjectKey::Namespace(name),
         "Node" => ObjectKey::Node(name),
         "Service" => ObjectKey::Service(namespace_of(document), name),
+        "EndpointSlice" => ObjectKey::EndpointSlice(namespace_of(document), name),
         "CiliumNetworkPolicy" => ObjectKey::Policy(PolicyId {
             kind: PolicyKind::CiliumNetworkPolicy,
             namespace: namespace_of(document),
@@ -353,6 +376,22 @@ mod tests {
         assert_eq!(reading.diagnostics[0].position.unwrap().line, 6);
         let reading = only("apiVersion: v1\nkind: Node\nmetadata: {name: n}\nspec: {podCIDRs: [10.0.0.0]}\n");
         assert_eq!(reading.diagnostics[0].path, "spec.podCIDRs[0]");
+    }
+
+    #[test]
+    fn backends_must_be_addresses_unless_the_slice_holds_names() {
+        let slice = |of: &str, address: &str| {
+            only(&format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s}}\naddressType: {of}\nendpoints: [{{addresses: [{address}]}}]\n"
+            ))
+        };
+        let reading = slice("IPv4", "10.0.0.1");
+        assert_eq!(reading.state(), ReportState::Accepted);
+        assert_eq!(reading.label, "EndpointSlice default/s");
+        assert_eq!(slice("FQDN", "db.example").state(), ReportState::Accepted);
+        let reading = slice("IPv6", "db.example");
+        assert_eq!(reading.state(), ReportState::Rejected);
+        assert_eq!(reading.diagnostics[0].path, "endpoints[0].addresses[0]");
     }
 
     #[test]

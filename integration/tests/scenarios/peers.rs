@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use agent::lab::client::Attempt;
-use namegate_integration::{Scenario, policy};
+use namegate_integration::{Scenario, ip, policy};
 
 use super::plan;
 
@@ -46,6 +46,46 @@ fn a_denial_of_pods_closes_these_and_no_others() {
     let _servers = [1, 2].map(|pod| serve(&scenario, pod));
     assert!(both(&scenario, 0, 1).iter().all(Attempt::is_refused));
     assert!(both(&scenario, 0, 2).iter().all(Attempt::is_connected));
+}
+
+#[test]
+fn a_service_is_reached_at_its_own_address_and_its_backends_follow_the_slices() {
+    let rules = "  egress:\n  - toServices: [{k8sService: {serviceName: store, namespace: shop}}]\n    toPorts: [{ports: [{port: '8080', protocol: TCP}]}]\n";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: store, namespace: shop}\nspec: {clusterIP: 10.96.0.80, clusterIPs: [10.96.0.80], ports: [{port: 80, targetPort: 8080}]}\n";
+    let mut scenario = plan()
+        .pods(3)
+        .object("store.yaml", policy("store", 0, rules))
+        .object("service.yaml", service)
+        .build();
+    slice(&scenario, 1);
+    scenario.start();
+    let _servers = [1, 2].map(|pod| serve(&scenario, pod));
+    let backend = scenario.pod(1).address4();
+    scenario.nft(&format!(
+        "add table ip proxy; add chain ip proxy pre {{ type nat hook prerouting priority dstnat; }}; add rule ip proxy pre ip daddr 10.96.0.80 tcp dport 80 dnat to {backend}:{PORT}"
+    ));
+    let to_service = scenario.pod(0).connect(ip("10.96.0.80"), 80).unwrap();
+    assert!(to_service.is_connected(), "{to_service:?}");
+    assert!(both(&scenario, 0, 1)[0].is_connected(), "the backend itself");
+    assert!(both(&scenario, 0, 2)[0].is_refused());
+
+    slice(&scenario, 2);
+    scenario.wait_until("the new backend is open", || both(&scenario, 0, 2)[0].is_connected());
+    let to_service = scenario.pod(0).connect(ip("10.96.0.80"), 80).unwrap();
+    assert!(
+        to_service.is_refused(),
+        "the old backend is none any more: {to_service:?}"
+    );
+}
+
+/// Makes a pod the only backend of `shop/store`.
+fn slice(scenario: &Scenario, pod: usize) {
+    let address = scenario.pod(pod).address4();
+    let text = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: store-1, namespace: shop, labels: {{kubernetes.io/service-name: store}}}}\n\
+         addressType: IPv4\nendpoints: [{{addresses: [{address}]}}]\nports: [{{port: {PORT}}}]\n"
+    );
+    scenario.write("slice.yaml", &text);
 }
 
 /// Gives a pod the label `role`, by another Pod object with the same addresses.

@@ -3,7 +3,7 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{ObjectSelector, Peers, PolicyId, Zone};
+use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector, Zone};
 use crate::selector;
 
 use super::egress::Side;
@@ -22,6 +22,46 @@ pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: 
         }
     }
     Peers::Objects(selectors)
+}
+
+/// `toServices`.
+pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+    let selectors = node.items().filter_map(|entry| service(&entry, report));
+    Peers::Objects(selectors.map(ObjectSelector::Services).collect())
+}
+
+/// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is meant.
+fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector> {
+    let namespace = |node: &Node<'_>| {
+        let text = node.text("namespace").filter(|namespace| !namespace.is_empty());
+        text.map(str::to_owned)
+    };
+    if let Some(node) = entry.get("k8sServiceSelector") {
+        let Some(selector) = node.get("selector") else {
+            report.error("missing-field", &node.path, "`selector` is required");
+            return None;
+        };
+        return Some(ServiceSelector {
+            namespace: namespace(&node),
+            name: None,
+            labels: selector::read(&selector, report)?,
+        });
+    }
+    let named = entry.get("k8sService");
+    let name = named
+        .as_ref()
+        .and_then(|node| node.text("serviceName"))
+        .unwrap_or_default();
+    if name.is_empty() && entry.value.is_object() {
+        report
+            .warning("no-service", &entry.path, "it names no Service, and matches none")
+            .suggest("write `k8sService: {serviceName: …, namespace: …}`");
+    }
+    Some(ServiceSelector {
+        namespace: named.as_ref().and_then(namespace),
+        name: Some(name.to_owned()),
+        labels: LabelSelector::default(),
+    })
 }
 
 /// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …), which no Pod has.

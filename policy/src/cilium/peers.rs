@@ -77,8 +77,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
             nothing
         }
         "toEndpoints" => objects::endpoints(&node, side, policy, report),
-        // A service may stand for addresses outside the cluster; nodes are inside.
-        "toServices" => unresolved(&node, side, Zone::Anywhere, report),
+        "toServices" => objects::services(&node, report),
         _ => unresolved(&node, side, Zone::Cluster, report),
     })
 }

@@ -46,7 +46,30 @@ fn cluster() -> Inventory {
     pods[0].ports = vec![port("web", Protocol::Tcp, 8080), port("web", Protocol::Udp, 8081)];
     pods[1].ports = vec![port("web", Protocol::Tcp, 80), port("metrics", Protocol::Tcp, 9090)];
     pods[3].ports = vec![port("web", Protocol::Tcp, 88)];
-    Inventory { pods }
+    let address = |text: &str| text.parse().unwrap();
+    let service = |namespace: &str, name: &str, of: &[(&str, &str)]| InventoryService {
+        namespace: namespace.into(),
+        name: name.into(),
+        labels: labels(of),
+        ..InventoryService::default()
+    };
+    let services = vec![
+        InventoryService {
+            selector: Some(labels(&[("app", "a")])),
+            // The second pod is not in it yet; one on the host's network is.
+            backends: BTreeSet::from([address("10.244.0.2"), address("192.0.2.8")]),
+            ..service("n", "a", &[("tier", "web")])
+        },
+        InventoryService {
+            backends: BTreeSet::from([address("203.0.113.7")]),
+            ..service("n", "legacy", &[])
+        },
+        InventoryService {
+            selector: Some(labels(&[("app", "kube-dns")])),
+            ..service("kube-system", "a", &[("tier", "web")])
+        },
+    ];
+    Inventory { pods, services }
 }
 
 fn policy(rules: &str) -> Policy {
@@ -172,6 +195,40 @@ fn a_denial_of_endpoints_denies_them_and_nobody_else() {
 }
 
 #[test]
+fn services_are_their_backends_by_slices_and_by_selectors() {
+    for (entry, expected) in [
+        (
+            "k8sService: {serviceName: a, namespace: n}",
+            &["10.244.0.2/31 all", "192.0.2.8/32 all", "fd00::2/128 all"][..],
+        ),
+        ("k8sService: {serviceName: legacy}", &["203.0.113.7/32 all"]),
+        (
+            "k8sService: {serviceName: a, namespace: kube-system}",
+            &["10.244.1.5/32 all"],
+        ),
+        (
+            "k8sServiceSelector: {selector: {matchLabels: {tier: web}}}",
+            &[
+                "10.244.0.2/31 all",
+                "10.244.1.5/32 all",
+                "192.0.2.8/32 all",
+                "fd00::2/128 all",
+            ],
+        ),
+        ("k8sServiceSelector: {namespace: m, selector: {}}", &[]),
+        ("k8sService: {serviceName: none}", &[]),
+        ("k8sService: {}", &[]),
+    ] {
+        assert_eq!(opened(&format!("toServices: [{{{entry}}}]")), expected, "{entry}");
+    }
+    assert_eq!(
+        opened("{toServices: [{k8sService: {serviceName: a, namespace: n}}], toPorts: [{ports: [{port: metrics}]}]}"),
+        ["10.244.0.3/32 TCP/9090-9090"],
+        "a named port is the backend's"
+    );
+}
+
+#[test]
 fn a_dns_rule_on_endpoints_filters_questions_to_trusted_resolvers_and_opens_no_port() {
     let program = compiled(
         "  egress:\n  - toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}}]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]\n",
@@ -199,6 +256,7 @@ proptest! {
                     ports: Vec::new(),
                 })
                 .collect(),
+            ..Inventory::default()
         };
         let selectors = wanted.iter().map(|(a, b)| {
             let pairs = [("a".to_owned(), key(*a)), ("b".to_owned(), key(*b))];

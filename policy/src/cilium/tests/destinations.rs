@@ -2,7 +2,7 @@
 
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::ObjectSelector;
+use crate::policy::{ObjectSelector, ServiceSelector};
 
 use super::*;
 
@@ -105,7 +105,6 @@ fn entities_are_zones() {
 #[test]
 fn what_is_not_enforced_is_reported_and_opens_nothing() {
     for (fields, path) in [
-        ("toServices: [{k8sService: {serviceName: a}}]", "toServices"),
         ("toNodes: [{}]", "toNodes"),
         ("toCIDR: [192.0.2.1]\n    toRequires: [{}]", "toRequires"),
         (
@@ -150,10 +149,6 @@ fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
     );
     assert_eq!(cluster.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
 
-    assert_eq!(
-        denial("  - toServices: [{k8sService: {}}]\n").peers,
-        everything(Zone::Anywhere)
-    );
     assert_eq!(
         denial("  - toEntities: [kube-apiserver]\n").peers,
         everything(Zone::Anywhere)
@@ -256,4 +251,58 @@ fn selectors_of_endpoints_that_cannot_be_told_are_refused_and_reserved_ones_repo
     let text = "  - toEndpoints: [{matchLabels: {reserved:host: ''}}]\n";
     assert_eq!(rule(text).peers, Peers::Objects(vec![]));
     assert!(matches!(denial(text).peers, Peers::Objects(selectors) if selectors.len() == 2));
+}
+
+#[test]
+fn services_are_told_by_name_or_by_labels_in_one_namespace_or_in_all() {
+    let service = |namespace: Option<&str>, name: Option<&str>, labels: &[(&str, &str)]| ServiceSelector {
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        labels: LabelSelector {
+            requirements: labels
+                .iter()
+                .map(|(key, value)| Requirement::equals(key, value))
+                .collect(),
+        },
+    };
+    for (entry, expected) in [
+        (
+            "k8sService: {serviceName: db, namespace: m}",
+            service(Some("m"), Some("db"), &[]),
+        ),
+        ("k8sService: {serviceName: db}", service(None, Some("db"), &[])),
+        (
+            "k8sServiceSelector: {selector: {matchLabels: {app: db}}, namespace: m}",
+            service(Some("m"), None, &[("app", "db")]),
+        ),
+        (
+            "k8sServiceSelector: {selector: {}}, k8sService: {serviceName: db}",
+            service(None, None, &[]),
+        ),
+    ] {
+        let text = format!("  - toServices: [{{{entry}}}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{entry}");
+        let peers = Peers::Objects(vec![ObjectSelector::Services(expected)]);
+        assert_eq!(rule(&text).peers, peers, "{entry}");
+        assert_eq!(denial(&text).peers, peers, "{entry}");
+    }
+    let entry = "spec.egress[0].toServices[0]";
+    for (text, finding) in [
+        ("{}", format!("no-service {entry} 9")),
+        ("{k8sService: {namespace: m}}", format!("no-service {entry} 9")),
+        (
+            "{k8sServiceSelector: {namespace: m}}",
+            format!("missing-field {entry}.k8sServiceSelector 9"),
+        ),
+        (
+            "{k8sServiceSelector: {selector: {matchExpressions: [{key: a, operator: Is}]}}}",
+            format!("bad-selector {entry}.k8sServiceSelector.selector.matchExpressions[0] 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toServices: [{text}]\n")),
+            [finding],
+            "{text}"
+        );
+    }
 }
