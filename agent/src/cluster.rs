@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::endpoint::{self, EndpointId};
-use policy::inventory::{ContainerPort, InventoryPod, InventoryService};
+use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::{Endpoint, Inventory, Policy, PolicyId, Protocol};
+use policy::{CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
 
 use crate::objects::{Change, Object, ObjectKey};
 
@@ -29,6 +29,7 @@ pub struct Cluster {
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<(String, String), Service>,
     slices: BTreeMap<(String, String), EndpointSlice>,
+    cidr_groups: BTreeMap<String, CidrGroup>,
     policies: BTreeMap<PolicyId, Policy>,
 }
 
@@ -57,6 +58,9 @@ impl Cluster {
                 let key = (namespace_of(&slice.metadata.namespace), name_of(&slice.metadata.name));
                 self.slices.insert(key, *slice);
             }
+            Change::Apply(Object::CidrGroup(group)) => {
+                self.cidr_groups.insert(group.name.clone(), *group);
+            }
             Change::Apply(Object::Policy(policy)) => {
                 self.policies.insert(policy.id.clone(), *policy);
             }
@@ -65,6 +69,7 @@ impl Cluster {
             Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
             Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
             Change::Delete(ObjectKey::EndpointSlice(namespace, name)) => drop(self.slices.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::CidrGroup(name)) => drop(self.cidr_groups.remove(&name)),
             Change::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
         }
     }
@@ -88,8 +93,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Everything that rules may speak of, with addresses.
-    pub fn inventory(&self) -> Inventory {
+    /// Everything that rules may speak of, with addresses, as seen from `node`.
+    pub fn inventory(&self, node: &str) -> Inventory {
         let pods = self.pods.iter().filter(|(_, pod)| has_own_network(pod));
         Inventory {
             pods: pods
@@ -101,6 +106,16 @@ impl Cluster {
                 .filter(|pod| !pod.addresses.is_empty())
                 .collect(),
             services: self.inventory_services(),
+            nodes: self
+                .nodes
+                .iter()
+                .map(|(name, object)| InventoryNode {
+                    labels: object.metadata.labels.clone().unwrap_or_default(),
+                    addresses: node_addresses(object).collect(),
+                    is_this: name == node,
+                })
+                .collect(),
+            cidr_groups: self.cidr_groups.values().cloned().collect(),
         }
     }
 
@@ -111,6 +126,7 @@ impl Cluster {
             let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
             let entry = services.entry(key.clone()).or_default();
             entry.labels = service.metadata.labels.clone().unwrap_or_default();
+            entry.addresses = cluster_addresses(service);
             entry.selector = selector.filter(|selector| !selector.is_empty());
         }
         for ((namespace, _), slice) in &self.slices {
@@ -273,11 +289,12 @@ fn node_networks(node: &Node) -> Vec<IpNet> {
     let ranges = spec
         .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))
         .filter_map(|cidr| cidr.parse().ok());
+    ranges.chain(node_addresses(node).map(IpNet::from)).collect()
+}
+
+fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
     let status = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let own = status
-        .filter_map(|address| address.address.parse::<IpAddr>().ok())
-        .map(IpNet::from);
-    ranges.chain(own).collect()
+    status.filter_map(|address| address.address.parse().ok())
 }
 
 #[cfg(test)]
@@ -362,5 +379,59 @@ mod tests {
         ))));
         let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
         assert_eq!(asked, ["10.96.0.10:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_inventory_holds_pods_of_every_node_and_services_known_by_their_slices_alone() {
+        let mut cluster = Cluster::default();
+        let mut elsewhere = simple("a", "10.0.0.1");
+        elsewhere["spec"] = serde_json::json!({"nodeName": "other", "containers": [{"name": "c", "ports": [
+            {"name": "web", "containerPort": 8080}, {"containerPort": 1}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]});
+        cluster.apply(pod(elsewhere));
+        let slice = serde_json::json!({
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {SLICE_OF: "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.10"], "conditions": {"ready": false}}],
+        });
+        cluster.apply(Change::Apply(Object::EndpointSlice(Box::new(
+            serde_json::from_value(slice).unwrap(),
+        ))));
+        for (name, address) in [("here", "192.0.2.1"), ("other", "192.0.2.2")] {
+            let node = serde_json::json!({
+                "metadata": {"name": name},
+                "status": {"addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]},
+            });
+            cluster.apply(Change::Apply(Object::Node(Box::new(
+                serde_json::from_value(node).unwrap(),
+            ))));
+        }
+        let inventory = cluster.inventory("here");
+        let [pod] = inventory.pods.as_slice() else {
+            panic!("{inventory:?}")
+        };
+        let ports: Vec<_> = pod
+            .ports
+            .iter()
+            .map(|it| (it.name.as_str(), it.protocol, it.port))
+            .collect();
+        assert_eq!(ports, [("web", Protocol::Tcp, 8080), ("dns", Protocol::Udp, 53)]);
+        let [service] = inventory.services.as_slice() else {
+            panic!("{inventory:?}")
+        };
+        assert_eq!(
+            (service.namespace.as_str(), service.name.as_str()),
+            ("default", "kubernetes")
+        );
+        assert_eq!(
+            service.backends,
+            BTreeSet::from(["192.0.2.10".parse().unwrap()]),
+            "ready or not"
+        );
+        let nodes: Vec<_> = inventory
+            .nodes
+            .iter()
+            .map(|node| (node.is_this, node.addresses.len()))
+            .collect();
+        assert_eq!(nodes, [(true, 1), (false, 1)]);
     }
 }

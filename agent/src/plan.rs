@@ -236,7 +236,7 @@ struct Compiled {
 }
 
 fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Vec<Option<Compiled>> {
-    let inventory = cluster.inventory();
+    let inventory = cluster.inventory(&settings.node);
     let mut by_labels = BTreeMap::new();
     local
         .iter()

@@ -2,7 +2,7 @@
 //!
 //! Two passes over one document, so that every problem is named at once:
 //!
-//! 1. `shape` holds it against the `schema` of the CRD: unknown fields, wrong types.
+//! 1. [`shape`] holds it against the `schema` of the CRD: unknown fields, wrong types.
 //! 2. `spec` and what stands below it read the meaning. What the first pass refused reads as absent there.
 
 mod egress;
@@ -11,7 +11,6 @@ mod objects;
 mod peers;
 mod schema;
 mod service_names;
-mod shape;
 mod spec;
 mod to_ports;
 
@@ -21,8 +20,7 @@ mod tests;
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::document::Document;
 use crate::policy::{Policy, PolicyId, PolicyKind};
-
-pub(crate) use shape::Node;
+use crate::shape::{self, Node};
 
 /// The namespace of a CiliumNetworkPolicy that names none, as `kubectl` fills it in.
 const DEFAULT_NAMESPACE: &str = "default";

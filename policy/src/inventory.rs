@@ -7,10 +7,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::cidr_group::CidrGroup;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Labels};
-use crate::policy::{NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
+use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
+use crate::prefix;
 
 /// What the cluster holds.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,10 @@ pub struct Inventory {
     pub pods: Vec<InventoryPod>,
     /// Services, and what is only known by its backends.
     pub services: Vec<InventoryService>,
+    /// Nodes.
+    pub nodes: Vec<InventoryNode>,
+    /// CiliumCIDRGroups.
+    pub cidr_groups: Vec<CidrGroup>,
 }
 
 /// A pod with addresses of its own.
@@ -45,6 +51,19 @@ pub struct InventoryService {
     pub selector: Option<Labels>,
     /// The addresses of its EndpointSlices, ready or not.
     pub backends: BTreeSet<IpAddr>,
+    /// Its own addresses inside the cluster.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Default)]
+pub struct InventoryNode {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its own addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether it is the one that policies are compiled for.
+    pub is_this: bool,
 }
 
 /// A port that a container names.
@@ -76,6 +95,24 @@ impl Inventory {
                 ObjectSelector::Services(selector) => {
                     let services = self.services.iter().filter(|service| selector.matches(service));
                     hosts.extend(services.flat_map(|service| self.backends(service)));
+                }
+                ObjectSelector::Nodes(labels) => {
+                    let nodes = self.nodes.iter().filter(|node| labels.matches(&node.labels));
+                    hosts.extend(nodes.flat_map(|node| &node.addresses));
+                }
+                ObjectSelector::RemoteNodes => {
+                    let nodes = self.nodes.iter().filter(|node| !node.is_this);
+                    hosts.extend(nodes.flat_map(|node| &node.addresses));
+                }
+                ObjectSelector::ApiServer => {
+                    let services = self.services.iter().filter(|service| service.is_api_server());
+                    hosts.extend(services.flat_map(|service| self.backends(service).chain(&service.addresses)));
+                }
+                ObjectSelector::CidrGroups(selector) => {
+                    let groups = self.cidr_groups.iter().filter(|group| selector.matches(group));
+                    let all = groups.flat_map(|group| &group.prefixes);
+                    let left = all.flat_map(|whole| prefix::without(*whole, &selector.except));
+                    prefixes.extend(left.map(|prefix| (Zone::World, prefix)));
                 }
                 ObjectSelector::Prefix(zone, prefix) => prefixes.push((*zone, *prefix)),
             }
@@ -129,10 +166,21 @@ impl InventoryPod {
 }
 
 impl InventoryService {
+    /// The API server writes this service, and its backends, itself.
+    fn is_api_server(&self) -> bool {
+        self.namespace == "default" && self.name == "kubernetes"
+    }
+
     fn selects(&self, pod: &InventoryPod) -> bool {
         let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
         pod.labels.get(keys::NAMESPACE) == Some(&self.namespace)
             && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
+    }
+}
+
+impl CidrGroupSelector {
+    fn matches(&self, group: &CidrGroup) -> bool {
+        self.name.as_ref().is_none_or(|wanted| *wanted == group.name) && self.labels.matches(&group.labels)
     }
 }
 

@@ -16,6 +16,7 @@
 //! 8. [`lint`]: what is valid but probably not meant.
 
 pub mod address;
+pub mod cidr_group;
 pub mod cilium;
 pub mod compile;
 pub mod diagnostic;
@@ -32,8 +33,11 @@ pub mod ports;
 pub mod program;
 pub mod question;
 
+mod prefix;
 mod selector;
+mod shape;
 
+pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;
 pub use index::NameIndex;

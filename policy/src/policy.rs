@@ -88,7 +88,7 @@ pub enum Peers {
     Names(Vec<Pattern>),
     /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or no L3 selector).
     Prefixes(Vec<(Zone, IpNet)>),
-    /// Objects of the cluster (`toEndpoints`, `toServices`), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
+    /// Objects of the cluster (`toEndpoints`, `toServices`, `toNodes`, …), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
     /// which addresses they have when the rule is compiled.
     Objects(Vec<ObjectSelector>),
     /// Peers that a known kind of selector names but that are not resolved to addresses here yet; opens nothing. Its
@@ -103,8 +103,43 @@ pub enum ObjectSelector {
     Pods(LabelSelector),
     /// Services, for their backends.
     Services(ServiceSelector),
+    /// Nodes, this one included, by their labels.
+    Nodes(LabelSelector),
+    /// Every node but this one.
+    RemoteNodes,
+    /// The API server: the Service `default/kubernetes`, with its own addresses.
+    ApiServer,
+    /// The prefixes of CiliumCIDRGroups.
+    CidrGroups(CidrGroupSelector),
     /// No object: a prefix that stands beside objects.
     Prefix(Zone, IpNet),
+}
+
+impl ObjectSelector {
+    /// Whether it speaks of destinations outside the cluster only.
+    pub fn is_outside(&self) -> bool {
+        matches!(
+            self,
+            ObjectSelector::CidrGroups(_) | ObjectSelector::Prefix(Zone::World, _)
+        )
+    }
+}
+
+impl From<(Zone, IpNet)> for ObjectSelector {
+    fn from((zone, prefix): (Zone, IpNet)) -> Self {
+        ObjectSelector::Prefix(zone, prefix)
+    }
+}
+
+/// Selects CiliumCIDRGroups: all conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CidrGroupSelector {
+    /// The group's name.
+    pub name: Option<String>,
+    /// Labels of groups.
+    pub labels: LabelSelector,
+    /// Prefixes that are not meant, although a group holds them.
+    pub except: Vec<IpNet>,
 }
 
 /// Selects Services: all conditions must hold.

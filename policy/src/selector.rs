@@ -1,8 +1,8 @@
 //! Label selectors as objects write them.
 
-use crate::cilium::Node;
 use crate::diagnostic::Report;
 use crate::labels::LabelSelector;
+use crate::shape::Node;
 
 /// `None` when it is refused; an error says where and why.
 pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::policy::PolicyKind;
-use policy::{Diagnostic, Policy, PolicyId, Severity};
+use policy::{CidrGroup, Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -39,6 +39,8 @@ pub enum Object {
     Service(Box<Service>),
     /// Backends of a Service.
     EndpointSlice(Box<EndpointSlice>),
+    /// Prefixes that policies refer to.
+    CidrGroup(Box<CidrGroup>),
     /// A validated policy.
     Policy(Box<Policy>),
 }
@@ -56,6 +58,8 @@ pub enum ObjectKey {
     Service(String, String),
     /// Namespace and name of an EndpointSlice.
     EndpointSlice(String, String),
+    /// Name of a CiliumCIDRGroup.
+    CidrGroup(String),
     /// A policy.
     Policy(PolicyId),
 }
@@ -69,6 +73,7 @@ impl ObjectKey {
             ObjectKey::Node(_) => "Node",
             ObjectKey::Service(..) => "Service",
             ObjectKey::EndpointSlice(..) => "EndpointSlice",
+            ObjectKey::CidrGroup(_) => "CiliumCIDRGroup",
             ObjectKey::Policy(id) => match id.kind {
                 PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
                 PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
@@ -87,7 +92,9 @@ impl fmt::Display for ObjectKey {
             | ObjectKey::EndpointSlice(namespace, name) => {
                 write!(f, "{kind} {namespace}/{name}")
             }
-            ObjectKey::Namespace(name) | ObjectKey::Node(name) => write!(f, "{kind} {name}"),
+            ObjectKey::Namespace(name) | ObjectKey::Node(name) | ObjectKey::CidrGroup(name) => {
+                write!(f, "{kind} {name}")
+            }
             ObjectKey::Policy(id) => write!(f, "{kind} {id}"),
         }
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::document::Document;
 use policy::policy::PolicyKind;
-use policy::{Diagnostic, PolicyId, Severity, cilium, document, lint};
+use policy::{Diagnostic, PolicyId, Severity, cidr_group, cilium, document, lint};
 
 use super::{Object, ObjectKey, ReportState};
 
@@ -76,6 +76,7 @@ pub fn read(document: &Document) -> Option<Reading> {
         ("v1", "Node") => core(document, node),
         ("v1", "Service") => core(document, service),
         ("discovery.k8s.io/v1", "EndpointSlice") => core(document, endpoint_slice),
+        _ if cidr_group::is_cidr_group(document) => cidr_group_of(document),
         _ if cilium::is_policy(document) => cilium_policy(document),
         // Whatever calls itself a network policy is there to restrict. To pass over it in silence would leave open what
         // its author thinks closed.
@@ -213,6 +214,17 @@ fn endpoint_slice(document: &Document) -> Converted {
     ))
 }
 
+fn cidr_group_of(document: &Document) -> Reading {
+    let (group, diagnostics) = cidr_group::read(document);
+    let key = ObjectKey::CidrGroup(document.name.clone());
+    Reading {
+        label: key.to_string(),
+        key: Some(key),
+        object: group.map(|group| Object::CidrGroup(Box::new(group))),
+        diagnostics,
+    }
+}
+
 fn cilium_policy(document: &Document) -> Reading {
     let (policy, mut diagnostics) = cilium::validate(document);
     if let Some(policy) = &policy {
@@ -254,6 +266,7 @@ fn key_of(document: &Document) -> Option<ObjectKey> {
         "Namespace" => ObjectKey::Namespace(name),
         "Node" => ObjectKey::Node(name),
         "Service" => ObjectKey::Service(namespace_of(document), name),
+        "CiliumCIDRGroup" => ObjectKey::CidrGroup(name),
         "EndpointSlice" => ObjectKey::EndpointSlice(namespace_of(document), name),
         "CiliumNetworkPolicy" => ObjectKey::Policy(PolicyId {
             kind: PolicyKind::CiliumNetworkPolicy,

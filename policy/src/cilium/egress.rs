@@ -1,10 +1,11 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{EgressRule, Peers, PolicyId, Zone};
+use crate::policy::{EgressRule, ObjectSelector, Peers, PolicyId, Zone};
+use crate::prefix;
+use crate::shape::Node;
 
 use super::peers;
-use super::shape::Node;
 use super::to_ports::{self, PortNames};
 
 /// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is widened in a denying one.
@@ -22,7 +23,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     if destinations.is_none() && !has_ports {
         return None;
     }
-    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(peers::everything(Zone::Anywhere)));
+    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(prefix::everything(Zone::Anywhere)));
     if let Some(path) = unenforced_condition(rule, side, report) {
         report.unenforced(
             &path,
@@ -85,6 +86,7 @@ fn port_names(peers: &Peers) -> PortNames {
         Peers::Unresolved => PortNames::Irrelevant,
         Peers::Names(_) => PortNames::Iana,
         Peers::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
+        Peers::Objects(selectors) if selectors.iter().all(ObjectSelector::is_outside) => PortNames::Iana,
         Peers::Prefixes(_) | Peers::Objects(_) => PortNames::Containers,
     }
 }

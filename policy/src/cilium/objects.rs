@@ -4,11 +4,11 @@ use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector, Zone};
+use crate::prefix;
 use crate::selector;
+use crate::shape::Node;
 
 use super::egress::Side;
-use super::peers::everything;
-use super::shape::Node;
 
 /// `toEndpoints`.
 pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
@@ -28,6 +28,12 @@ pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: 
 pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
     let selectors = node.items().filter_map(|entry| service(&entry, report));
     Peers::Objects(selectors.map(ObjectSelector::Services).collect())
+}
+
+/// `toNodes`.
+pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+    let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
+    Peers::Objects(selectors.map(ObjectSelector::Nodes).collect())
 }
 
 /// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is meant.
@@ -82,7 +88,7 @@ fn reserved(selector: &Node<'_>) -> Option<String> {
 fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<ObjectSelector> {
     let (effect, peers) = match side {
         Side::Allow => ("opens nothing", Vec::new()),
-        Side::Deny => ("denies every destination", everything(Zone::Anywhere)),
+        Side::Deny => ("denies every destination", prefix::everything(Zone::Anywhere)),
     };
     report
         .unenforced(
@@ -90,10 +96,7 @@ fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<Object
             format!("labels of the source `reserved` are Cilium's own, so this selector {effect}"),
         )
         .suggest("write `toEntities` with the entity that is meant");
-    peers
-        .into_iter()
-        .map(|(zone, prefix)| ObjectSelector::Prefix(zone, prefix))
-        .collect()
+    peers.into_iter().map(ObjectSelector::from).collect()
 }
 
 /// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor by labels, means the policy's own.

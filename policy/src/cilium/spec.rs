@@ -5,9 +5,9 @@ use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::policy::{PolicyId, PolicyKind, Spec};
 use crate::selector;
+use crate::shape::Node;
 
 use super::egress::{self, Side};
-use super::shape::Node;
 
 /// `None` when its subject cannot be told; an error says why.
 pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<Spec> {

@@ -3,11 +3,11 @@
 use crate::diagnostic::{Report, quoted};
 use crate::policy::{DnsRule, NamedPort};
 use crate::ports::{PortRange, PortSet, Protocol};
+use crate::shape::Node;
 
 use super::egress::Side;
 use super::names::{self, Both};
 use super::service_names;
-use super::shape::Node;
 
 /// As the CRD has it.
 const MAX_PORTS: usize = 40;

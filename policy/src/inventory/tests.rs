@@ -69,7 +69,30 @@ fn cluster() -> Inventory {
             ..service("kube-system", "a", &[("tier", "web")])
         },
     ];
-    Inventory { pods, services }
+    let kubernetes = InventoryService {
+        backends: BTreeSet::from([address("192.0.2.10")]),
+        addresses: BTreeSet::from([address("10.96.0.1")]),
+        ..service("default", "kubernetes", &[])
+    };
+    let node = |name: &str, own: &str, is_this: bool| InventoryNode {
+        labels: labels(&[("kubernetes.io/hostname", name)]),
+        addresses: BTreeSet::from([address(own)]),
+        is_this,
+    };
+    let group = |name: &str, prefixes: &[&str]| CidrGroup {
+        name: name.into(),
+        labels: labels(&[("kind", name)]),
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+    };
+    Inventory {
+        pods,
+        services: services.into_iter().chain([kubernetes]).collect(),
+        nodes: vec![node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)],
+        cidr_groups: vec![
+            group("office", &["198.51.100.0/24", "2001:db8::/32"]),
+            group("branch", &["203.0.113.0/24"]),
+        ],
+    }
 }
 
 fn policy(rules: &str) -> Policy {
@@ -226,6 +249,37 @@ fn services_are_their_backends_by_slices_and_by_selectors() {
         ["10.244.0.3/32 TCP/9090-9090"],
         "a named port is the backend's"
     );
+}
+
+#[test]
+fn nodes_the_api_server_and_groups_of_cidrs_are_what_their_objects_say() {
+    for (peers, expected) in [
+        (
+            "toNodes: [{matchLabels: {kubernetes.io/hostname: one}}]",
+            &["192.0.2.1/32 all"][..],
+        ),
+        ("toNodes: [{}]", &["192.0.2.1/32 all", "192.0.2.2/32 all"]),
+        ("toEntities: [remote-node]", &["192.0.2.2/32 all"]),
+        (
+            "toEntities: [kube-apiserver, world-ipv6]",
+            &["10.96.0.1/32 all", "192.0.2.10/32 all", "World ::/0 all"],
+        ),
+        (
+            "toCIDRSet: [{cidrGroupRef: office, except: [198.51.100.128/25]}, {cidr: 192.0.2.0/24}]",
+            &[
+                "World 192.0.2.0/24 all",
+                "World 198.51.100.0/25 all",
+                "World 2001:db8::/32 all",
+            ],
+        ),
+        (
+            "toCIDRSet: [{cidrGroupSelector: {matchLabels: {kind: branch}}}]",
+            &["World 203.0.113.0/24 all"],
+        ),
+        ("toCIDRSet: [{cidrGroupRef: nobodys}]", &[]),
+    ] {
+        assert_eq!(opened(peers), expected, "{peers}");
+    }
 }
 
 #[test]

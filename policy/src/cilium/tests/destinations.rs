@@ -2,7 +2,7 @@
 
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{ObjectSelector, ServiceSelector};
+use crate::policy::{CidrGroupSelector, ObjectSelector, ServiceSelector};
 
 use super::*;
 
@@ -73,7 +73,6 @@ fn cidrs_speak_of_the_world_and_exceptions_are_taken_out() {
             "bad-cidr spec.egress[2].toCIDRSet[0].cidr 12",
             "bad-except spec.egress[2].toCIDRSet[1].except[0] 14",
             "bad-cidr spec.egress[2].toCIDRSet[2] 15",
-            "not-enforced spec.egress[2].toCIDRSet[3].cidrGroupRef 16",
         ]
     );
 }
@@ -88,14 +87,14 @@ fn entities_are_zones() {
         ("host", everything(Zone::Host)),
         ("none", Peers::Prefixes(vec![])),
         ("unmanaged", Peers::Prefixes(vec![])),
-        ("kube-apiserver", Peers::Unresolved),
-        ("remote-node", Peers::Unresolved),
+        ("kube-apiserver", Peers::Objects(vec![ObjectSelector::ApiServer])),
+        ("remote-node", Peers::Objects(vec![ObjectSelector::RemoteNodes])),
     ] {
         assert_eq!(rule(&format!("  - toEntities: [{entity}]\n")).peers, peers, "{entity}");
     }
     assert!(matches!(rule("  - toEntities: [cluster]\n").peers, Peers::Prefixes(p) if p.len() == 4));
     let mixed = rule("  - toEntities: [kube-apiserver, world]\n");
-    assert_eq!(mixed.peers, everything(Zone::World), "what is resolved is opened");
+    assert!(matches!(mixed.peers, Peers::Objects(selectors) if selectors.len() == 3));
     assert_eq!(
         findings_in_egress("  - toEntities: [worlds]\n"),
         ["unknown-entity spec.egress[0].toEntities[0] 9"]
@@ -105,7 +104,6 @@ fn entities_are_zones() {
 #[test]
 fn what_is_not_enforced_is_reported_and_opens_nothing() {
     for (fields, path) in [
-        ("toNodes: [{}]", "toNodes"),
         ("toCIDR: [192.0.2.1]\n    toRequires: [{}]", "toRequires"),
         (
             "toCIDR: [192.0.2.1]\n    authentication: {mode: required}",
@@ -137,26 +135,6 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
 
 #[test]
 fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
-    let cluster = denial("  - toNodes: [{}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n");
-    let Peers::Prefixes(prefixes) = &cluster.peers else {
-        panic!("{cluster:?}")
-    };
-    assert!(
-        prefixes
-            .iter()
-            .all(|(zone, _)| matches!(zone, Zone::Cluster | Zone::Host))
-            && prefixes.len() == 4
-    );
-    assert_eq!(cluster.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
-
-    assert_eq!(
-        denial("  - toEntities: [kube-apiserver]\n").peers,
-        everything(Zone::Anywhere)
-    );
-    assert_eq!(
-        denial("  - toCIDRSet: [{cidrGroupRef: g}]\n").peers,
-        everything(Zone::World)
-    );
     let cidr = "  - toCIDR: [192.0.2.1]\n";
     for ports in [
         "icmps: [{fields: [{type: 8}]}]",
@@ -301,6 +279,60 @@ fn services_are_told_by_name_or_by_labels_in_one_namespace_or_in_all() {
     ] {
         assert_eq!(
             findings_in_egress(&format!("  - toServices: [{text}]\n")),
+            [finding],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn groups_of_cidrs_are_told_by_name_or_by_labels_and_except_may_lie_anywhere() {
+    let group = |name: Option<&str>, labels: &[(&str, &str)], except: &[&str]| {
+        Peers::Objects(vec![ObjectSelector::CidrGroups(CidrGroupSelector {
+            name: name.map(str::to_owned),
+            labels: LabelSelector {
+                requirements: labels
+                    .iter()
+                    .map(|(key, value)| Requirement::equals(key, value))
+                    .collect(),
+            },
+            except: except.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        })])
+    };
+    for (entry, expected) in [
+        ("cidrGroupRef: g", group(Some("g"), &[], &[])),
+        (
+            "cidrGroupRef: g, except: [10.0.0.0/8]",
+            group(Some("g"), &[], &["10.0.0.0/8"]),
+        ),
+        (
+            "cidrGroupSelector: {matchLabels: {a: b}}",
+            group(None, &[("a", "b")], &[]),
+        ),
+    ] {
+        let text = format!("  - toCIDRSet: [{{{entry}}}]\n    toPorts: [{{ports: [{{port: https}}]}}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{entry}");
+        assert_eq!(rule(&text).peers, expected, "{entry}");
+        assert_eq!(denial(&text).peers, expected, "{entry}");
+        assert!(
+            rule(&text).ports.contains(Protocol::Tcp, 443),
+            "outside, the name is IANA's"
+        );
+    }
+    let entry = "spec.egress[0].toCIDRSet[0]";
+    for (text, finding) in [
+        ("{cidr: 10.0.0.0/8, cidrGroupRef: g}", format!("bad-cidr {entry} 9")),
+        (
+            "{cidrGroupRef: g, except: [x]}",
+            format!("bad-cidr {entry}.except[0] 9"),
+        ),
+        (
+            "{cidrGroupSelector: {matchExpressions: [{key: a, operator: Is}]}}",
+            format!("bad-selector {entry}.cidrGroupSelector.matchExpressions[0] 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toCIDRSet: [{text}]\n")),
             [finding],
             "{text}"
         );
