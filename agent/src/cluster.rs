@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::endpoint::{self, EndpointId};
+use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::{Endpoint, Policy, PolicyId};
+use policy::{CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
 
 use crate::objects::{Change, Object, ObjectKey};
 
@@ -16,6 +18,9 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// Cilium's name for a cluster that was given none.
 const CLUSTER_NAME: &str = "default";
 
+/// The label of an EndpointSlice that names its Service.
+const SLICE_OF: &str = "kubernetes.io/service-name";
+
 /// Every object that is in force.
 #[derive(Debug, Default)]
 pub struct Cluster {
@@ -23,6 +28,8 @@ pub struct Cluster {
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<(String, String), Service>,
+    slices: BTreeMap<(String, String), EndpointSlice>,
+    cidr_groups: BTreeMap<String, CidrGroup>,
     policies: BTreeMap<PolicyId, Policy>,
 }
 
@@ -47,6 +54,13 @@ impl Cluster {
                 );
                 self.services.insert(key, *service);
             }
+            Change::Apply(Object::EndpointSlice(slice)) => {
+                let key = (namespace_of(&slice.metadata.namespace), name_of(&slice.metadata.name));
+                self.slices.insert(key, *slice);
+            }
+            Change::Apply(Object::CidrGroup(group)) => {
+                self.cidr_groups.insert(group.name.clone(), *group);
+            }
             Change::Apply(Object::Policy(policy)) => {
                 self.policies.insert(policy.id.clone(), *policy);
             }
@@ -54,6 +68,8 @@ impl Cluster {
             Change::Delete(ObjectKey::Namespace(name)) => drop(self.namespaces.remove(&name)),
             Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
             Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::EndpointSlice(namespace, name)) => drop(self.slices.remove(&(namespace, name))),
+            Change::Delete(ObjectKey::CidrGroup(name)) => drop(self.cidr_groups.remove(&name)),
             Change::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
         }
     }
@@ -88,6 +104,56 @@ impl Cluster {
             })
             .filter(|endpoint| !endpoint.addresses.is_empty())
             .collect()
+    }
+
+    /// Everything that rules may speak of, with addresses, as seen from `node`.
+    pub fn inventory(&self, node: &str) -> Inventory {
+        let pods = self.pods.iter().filter(|(_, pod)| has_own_network(pod));
+        Inventory {
+            pods: pods
+                .map(|((namespace, _), pod)| InventoryPod {
+                    labels: self.labels(namespace, pod),
+                    addresses: addresses(pod),
+                    ports: named_ports(pod),
+                })
+                .filter(|pod| !pod.addresses.is_empty())
+                .collect(),
+            services: self.inventory_services(),
+            nodes: self
+                .nodes
+                .iter()
+                .map(|(name, object)| InventoryNode {
+                    labels: object.metadata.labels.clone().unwrap_or_default(),
+                    addresses: node_addresses(object).collect(),
+                    is_this: name == node,
+                })
+                .collect(),
+            cidr_groups: self.cidr_groups.values().cloned().collect(),
+        }
+    }
+
+    /// Services with their backends. EndpointSlices alone make a service too: the objects of a directory need not be complete.
+    fn inventory_services(&self) -> Vec<InventoryService> {
+        let mut services: BTreeMap<(String, String), InventoryService> = BTreeMap::new();
+        for (key, service) in &self.services {
+            let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone());
+            let entry = services.entry(key.clone()).or_default();
+            entry.labels = service.metadata.labels.clone().unwrap_or_default();
+            entry.addresses = cluster_addresses(service);
+            entry.selector = selector.filter(|selector| !selector.is_empty());
+        }
+        for ((namespace, _), slice) in &self.slices {
+            let labels = slice.metadata.labels.as_ref();
+            if let Some(name) = labels.and_then(|labels| labels.get(SLICE_OF)) {
+                let entry = services.entry((namespace.clone(), name.clone())).or_default();
+                entry.backends.extend(backends(slice));
+            }
+        }
+        for ((namespace, name), service) in &mut services {
+            service.namespace.clone_from(namespace);
+            service.name.clone_from(name);
+        }
+        services.into_values().collect()
     }
 
     /// Policies, ordered by kind, namespace and name.
@@ -180,6 +246,35 @@ fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {
         .collect()
 }
 
+/// The ports that the containers of a pod name, sidecars included.
+fn named_ports(pod: &Pod) -> Vec<ContainerPort> {
+    let containers = pod.spec.iter().flat_map(|spec| {
+        let first = spec.init_containers.iter().flatten();
+        first.chain(&spec.containers)
+    });
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            Some(ContainerPort {
+                name: port.name.clone()?,
+                protocol: match port.protocol.as_deref() {
+                    None | Some("TCP") => Protocol::Tcp,
+                    Some("UDP") => Protocol::Udp,
+                    Some("SCTP") => Protocol::Sctp,
+                    Some(_) => return None,
+                },
+                port: u16::try_from(port.container_port).ok()?,
+            })
+        })
+        .collect()
+}
+
+/// The addresses of a slice; one of type FQDN has none. Those that are not ready count: they are about to be, and the kernel should know first.
+fn backends(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
+    let endpoints = slice.endpoints.iter().flatten();
+    endpoints.flat_map(|endpoint| endpoint.addresses.iter().filter_map(|address| address.parse().ok()))
+}
+
 /// Addresses of a Service inside the cluster; `None` marks a headless one.
 fn cluster_addresses(service: &Service) -> BTreeSet<IpAddr> {
     let Some(spec) = &service.spec else {
@@ -211,11 +306,12 @@ fn node_networks(node: &Node) -> Vec<IpNet> {
     let ranges = spec
         .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))
         .filter_map(|cidr| cidr.parse().ok());
+    ranges.chain(node_addresses(node).map(IpNet::from)).collect()
+}
+
+fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
     let status = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let own = status
-        .filter_map(|address| address.address.parse::<IpAddr>().ok())
-        .map(IpNet::from);
-    ranges.chain(own).collect()
+    status.filter_map(|address| address.address.parse().ok())
 }
 
 #[cfg(test)]
@@ -315,5 +411,59 @@ mod tests {
         ))));
         let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
         assert_eq!(asked, ["10.96.0.10:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_inventory_holds_pods_of_every_node_and_services_known_by_their_slices_alone() {
+        let mut cluster = Cluster::default();
+        let mut elsewhere = simple("a", "10.0.0.1");
+        elsewhere["spec"] = serde_json::json!({"nodeName": "other", "containers": [{"name": "c", "ports": [
+            {"name": "web", "containerPort": 8080}, {"containerPort": 1}, {"name": "dns", "containerPort": 53, "protocol": "UDP"}]}]});
+        cluster.apply(pod(elsewhere));
+        let slice = serde_json::json!({
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {SLICE_OF: "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.10"], "conditions": {"ready": false}}],
+        });
+        cluster.apply(Change::Apply(Object::EndpointSlice(Box::new(
+            serde_json::from_value(slice).unwrap(),
+        ))));
+        for (name, address) in [("here", "192.0.2.1"), ("other", "192.0.2.2")] {
+            let node = serde_json::json!({
+                "metadata": {"name": name},
+                "status": {"addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]},
+            });
+            cluster.apply(Change::Apply(Object::Node(Box::new(
+                serde_json::from_value(node).unwrap(),
+            ))));
+        }
+        let inventory = cluster.inventory("here");
+        let [pod] = inventory.pods.as_slice() else {
+            panic!("{inventory:?}")
+        };
+        let ports: Vec<_> = pod
+            .ports
+            .iter()
+            .map(|it| (it.name.as_str(), it.protocol, it.port))
+            .collect();
+        assert_eq!(ports, [("web", Protocol::Tcp, 8080), ("dns", Protocol::Udp, 53)]);
+        let [service] = inventory.services.as_slice() else {
+            panic!("{inventory:?}")
+        };
+        assert_eq!(
+            (service.namespace.as_str(), service.name.as_str()),
+            ("default", "kubernetes")
+        );
+        assert_eq!(
+            service.backends,
+            BTreeSet::from(["192.0.2.10".parse().unwrap()]),
+            "ready or not"
+        );
+        let nodes: Vec<_> = inventory
+            .nodes
+            .iter()
+            .map(|node| (node.is_this, node.addresses.len()))
+            .collect();
+        assert_eq!(nodes, [(true, 1), (false, 1)]);
     }
 }

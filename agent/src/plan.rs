@@ -218,6 +218,7 @@ struct Compiled {
 }
 
 fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Vec<Option<Compiled>> {
+    let inventory = cluster.inventory(&settings.node);
     let mut by_labels = BTreeMap::new();
     local
         .iter()
@@ -225,7 +226,7 @@ fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Ve
             by_labels
                 .entry(&endpoint.labels)
                 .or_insert_with(|| {
-                    let program = Arc::new(compile(endpoint, cluster.policies())?);
+                    let program = Arc::new(compile(endpoint, cluster.policies(), &inventory)?);
                     let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
                     let questions = Arc::new(Questions::new(
                         &program,

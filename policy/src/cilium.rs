@@ -2,17 +2,17 @@
 //!
 //! Two passes over one document, so that every problem is named at once:
 //!
-//! 1. `shape` holds it against the `schema` of the CRD: unknown fields, wrong types.
+//! 1. [`shape`] holds it against the `schema` of the CRD: unknown fields, wrong types.
 //! 2. `spec` and what stands below it read the meaning. What the first pass refused reads as absent there.
 //!
 //! Of a policy that is refused, `stand_in` reads whom it is about, so that these fail closed.
 
 mod egress;
 mod names;
+mod objects;
 mod peers;
 mod schema;
 mod service_names;
-mod shape;
 mod spec;
 mod stand_in;
 mod to_ports;
@@ -23,10 +23,9 @@ mod tests;
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::document::Document;
 use crate::policy::{Policy, PolicyId, PolicyKind};
+use crate::shape::{self, Node};
 
 pub use stand_in::StandIn;
-
-pub(crate) use shape::Node;
 
 /// The namespace of a CiliumNetworkPolicy that names none, as `kubectl` fills it in.
 const DEFAULT_NAMESPACE: &str = "default";

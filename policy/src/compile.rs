@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use crate::endpoint::Endpoint;
+use crate::inventory::Inventory;
 use crate::pattern::Pattern;
 use crate::policy::{DnsRule, EgressRule, Peers, Policy, PolicyId, Spec, Zone};
 use crate::ports::PortSet;
@@ -14,7 +15,13 @@ use crate::program::{DnsGrant, DnsServers, NameRule, Origin, PrefixRule, Program
 ///
 /// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing of egress (only ingress, or
 /// empty lists) does not count as selecting.
-pub fn compile<'a>(endpoint: &Endpoint, policies: impl IntoIterator<Item = &'a Policy>) -> Option<Program> {
+///
+/// The addresses of objects that rules speak of are those of `inventory`, and become part of the program: when they change, so does it.
+pub fn compile<'a>(
+    endpoint: &Endpoint,
+    policies: impl IntoIterator<Item = &'a Policy>,
+    inventory: &Inventory,
+) -> Option<Program> {
     let selecting = policies
         .into_iter()
         .flat_map(|policy| policy.specs.iter().map(move |spec| (&policy.id, spec)));
@@ -28,9 +35,9 @@ pub fn compile<'a>(endpoint: &Endpoint, policies: impl IntoIterator<Item = &'a P
     for (id, spec) in selecting {
         governed = true;
         closed |= spec.closes_egress;
-        spec.deny.iter().for_each(|rule| deny.add(id, rule));
+        spec.deny.iter().for_each(|rule| deny.add(id, rule, inventory));
         for rule in &spec.allow {
-            allow.add(id, rule);
+            allow.add(id, rule, inventory);
             grant_questions(rule, &mut dns);
         }
     }
@@ -54,32 +61,44 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, policy: &PolicyId, rule: &EgressRule) {
+    fn add(&mut self, policy: &PolicyId, rule: &EgressRule, inventory: &Inventory) {
+        if let Peers::Names(patterns) = &rule.peers {
+            for pattern in patterns {
+                self.add_name(pattern, policy, rule);
+            }
+            return;
+        }
+        let destinations = inventory.prefixes(&rule.peers);
+        if !rule.named.is_empty() {
+            for (host, ports) in inventory.named_ports(&destinations, &rule.named) {
+                self.add_prefix(Zone::Anywhere, host, &ports);
+            }
+        }
+        for (zone, prefix) in destinations {
+            self.add_prefix(zone, prefix, &rule.ports);
+        }
+    }
+
+    fn add_prefix(&mut self, zone: Zone, prefix: IpNet, ports: &PortSet) {
+        if !ports.is_empty() {
+            let known = self.prefixes.entry((zone, prefix)).or_insert_with(no_ports);
+            *known = known.union(ports);
+        }
+    }
+
+    fn add_name(&mut self, pattern: &Pattern, policy: &PolicyId, rule: &EgressRule) {
         if rule.ports.is_empty() {
             return;
         }
-        match &rule.peers {
-            Peers::Unresolved => {}
-            Peers::Prefixes(prefixes) => {
-                for (zone, prefix) in prefixes {
-                    let ports = self.prefixes.entry((*zone, *prefix)).or_insert_with(no_ports);
-                    *ports = ports.union(&rule.ports);
-                }
-            }
-            Peers::Names(patterns) => {
-                for pattern in patterns {
-                    let (ports, origins) = self
-                        .names
-                        .entry(pattern.clone())
-                        .or_insert_with(|| (no_ports(), BTreeSet::new()));
-                    *ports = ports.union(&rule.ports);
-                    origins.insert(Origin {
-                        policy: policy.clone(),
-                        rule: rule.origin.clone(),
-                    });
-                }
-            }
-        }
+        let (ports, origins) = self
+            .names
+            .entry(pattern.clone())
+            .or_insert_with(|| (no_ports(), BTreeSet::new()));
+        *ports = ports.union(&rule.ports);
+        origins.insert(Origin {
+            policy: policy.clone(),
+            rule: rule.origin.clone(),
+        });
     }
 
     fn into_rules(self) -> Rules {

@@ -29,6 +29,8 @@ pub mod keys {
     pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
     /// Before each label key of the Pod's namespace.
     pub const NAMESPACE_LABELS: &str = "io.cilium.k8s.namespace.labels.";
+    /// The label of every namespace that holds its name.
+    pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
     /// The Pod's service account.
     pub const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
     /// The cluster's name.
@@ -61,8 +63,11 @@ pub fn labels(
         .filter(|(key, _)| !is_special(key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    for (key, value) in namespace_labels {
-        labels.insert(format!("{}{key}", keys::NAMESPACE_LABELS), value.clone());
+    // The API server sets it on every Namespace, always to the name; objects in files may lack it.
+    let named = (keys::NAMESPACE_NAME.to_owned(), namespace.to_owned());
+    let of_namespace = namespace_labels.clone().into_iter().chain([named]);
+    for (key, value) in of_namespace {
+        labels.insert(format!("{}{key}", keys::NAMESPACE_LABELS), value);
     }
     labels.insert(keys::NAMESPACE.to_owned(), namespace.to_owned());
     labels.insert(keys::SERVICE_ACCOUNT.to_owned(), service_account.to_owned());
@@ -90,6 +95,7 @@ mod tests {
         let labels = labels(&of(&[("app", "a")]), "n", &of(&[("team", "red")]), "sa", "default");
         let expected = of(&[
             ("app", "a"),
+            ("io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name", "n"),
             ("io.cilium.k8s.namespace.labels.team", "red"),
             ("io.cilium.k8s.policy.cluster", "default"),
             ("io.cilium.k8s.policy.serviceaccount", "sa"),

@@ -82,6 +82,14 @@ impl LabelSelector {
 }
 
 impl Requirement {
+    /// That the label `key` has this value.
+    pub fn equals(key: &str, value: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            operator: Operator::In(vec![value.to_owned()]),
+        }
+    }
+
     fn new(key: String, operator: Operator) -> Result<Self, SelectorError> {
         // A label key of Kubernetes holds no colon, so what stands before one is a source.
         let key = match key.split_once(':') {

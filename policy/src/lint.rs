@@ -1,11 +1,11 @@
 //! What is valid but probably not meant.
 
-use crate::cilium::Node;
 use crate::diagnostic::{Diagnostic, Report, quoted};
 use crate::document::Document;
 use crate::name::Name;
 use crate::pattern::Pattern;
 use crate::policy::{Policy, PolicyKind};
+use crate::shape::Node;
 
 /// Findings about one valid policy, each with a stable code and a suggestion.
 ///

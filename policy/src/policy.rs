@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::labels::LabelSelector;
 use crate::pattern::Pattern;
-use crate::ports::PortSet;
+use crate::ports::{PortSet, Protocol};
 
 /// The kinds of policy objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -75,6 +75,8 @@ pub struct EgressRule {
     /// The ports. Those of DNS rules are not among them: lookups to known resolvers are intercepted, and others must not
     /// pass unobserved.
     pub ports: PortSet,
+    /// Ports by the names that containers give them: at each pod among the destinations, its own.
+    pub named: Vec<NamedPort>,
     /// The questions that may be asked of these destinations, from `toPorts[].rules.dns`.
     pub dns: Vec<DnsRule>,
 }
@@ -86,9 +88,78 @@ pub enum Peers {
     Names(Vec<Pattern>),
     /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or no L3 selector).
     Prefixes(Vec<(Zone, IpNet)>),
+    /// Objects of the cluster (`toEndpoints`, `toServices`, `toNodes`, …), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
+    /// which addresses they have when the rule is compiled.
+    Objects(Vec<ObjectSelector>),
     /// Peers that a known kind of selector names but that are not resolved to addresses here yet; opens nothing. Its
     /// DNS rules still filter questions, to every trusted resolver.
     Unresolved,
+}
+
+/// Selects objects of the cluster, for their addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectSelector {
+    /// Pods with addresses of their own, by their labels and the special [`keys`](crate::endpoint::keys).
+    Pods(LabelSelector),
+    /// Services, for their backends.
+    Services(ServiceSelector),
+    /// Nodes, this one included, by their labels.
+    Nodes(LabelSelector),
+    /// Every node but this one.
+    RemoteNodes,
+    /// The API server: the Service `default/kubernetes`, with its own addresses.
+    ApiServer,
+    /// The prefixes of CiliumCIDRGroups.
+    CidrGroups(CidrGroupSelector),
+    /// No object: a prefix that stands beside objects.
+    Prefix(Zone, IpNet),
+}
+
+impl ObjectSelector {
+    /// Whether it speaks of destinations outside the cluster only.
+    pub fn is_outside(&self) -> bool {
+        matches!(
+            self,
+            ObjectSelector::CidrGroups(_) | ObjectSelector::Prefix(Zone::World, _)
+        )
+    }
+}
+
+impl From<(Zone, IpNet)> for ObjectSelector {
+    fn from((zone, prefix): (Zone, IpNet)) -> Self {
+        ObjectSelector::Prefix(zone, prefix)
+    }
+}
+
+/// Selects CiliumCIDRGroups: all conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CidrGroupSelector {
+    /// The group's name.
+    pub name: Option<String>,
+    /// Labels of groups.
+    pub labels: LabelSelector,
+    /// Prefixes that are not meant, although a group holds them.
+    pub except: Vec<IpNet>,
+}
+
+/// Selects Services: all conditions must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceSelector {
+    /// Their namespace; every namespace where absent.
+    pub namespace: Option<String>,
+    /// Their name.
+    pub name: Option<String>,
+    /// Their own labels.
+    pub labels: LabelSelector,
+}
+
+/// A port by the name that a container gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPort {
+    /// The name.
+    pub name: String,
+    /// The protocols that it may be of; not empty.
+    pub protocols: Vec<Protocol>,
 }
 
 impl Peers {

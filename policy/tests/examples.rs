@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::labels::Labels;
-use policy::{Policy, cilium, compile, document, lint};
+use policy::{Inventory, Policy, cilium, compile, document, lint};
 
 fn examples() -> io::Result<Vec<(PathBuf, String)>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples");
@@ -47,7 +47,7 @@ fn every_example_stands_without_findings_and_closes_the_pod_beside_it() {
             labels: endpoint::labels(&own, &pod.namespace, &Labels::new(), "default", "default"),
             addresses: BTreeSet::new(),
         };
-        let program = compile::compile(&endpoint, &policies).unwrap();
+        let program = compile::compile(&endpoint, &policies, &Inventory::default()).unwrap();
         assert!(program.closed && !program.allow.names.is_empty(), "{}", path.display());
     }
 }

@@ -194,6 +194,7 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
         origin: COMMAND_LINE.to_owned(),
         peers: Peers::Names(patterns.to_vec()),
         ports: PortSet::All,
+        named: Vec::new(),
         dns: Vec::new(),
     };
     Policy {

@@ -22,8 +22,9 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::policy::PolicyKind;
-use policy::{Diagnostic, Policy, PolicyId, Severity};
+use policy::{CidrGroup, Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -38,6 +39,10 @@ pub enum Object {
     Node(Box<Node>),
     /// Its addresses belong to the cluster; a DNS Service is a trusted resolver.
     Service(Box<Service>),
+    /// Backends of a Service.
+    EndpointSlice(Box<EndpointSlice>),
+    /// Prefixes that policies refer to.
+    CidrGroup(Box<CidrGroup>),
     /// A validated policy.
     Policy(Box<Policy>),
 }
@@ -53,6 +58,10 @@ pub enum ObjectKey {
     Node(String),
     /// Namespace and name of a Service.
     Service(String, String),
+    /// Namespace and name of an EndpointSlice.
+    EndpointSlice(String, String),
+    /// Name of a CiliumCIDRGroup.
+    CidrGroup(String),
     /// A policy.
     Policy(PolicyId),
 }
@@ -65,6 +74,8 @@ impl ObjectKey {
             ObjectKey::Namespace(_) => "Namespace",
             ObjectKey::Node(_) => "Node",
             ObjectKey::Service(..) => "Service",
+            ObjectKey::EndpointSlice(..) => "EndpointSlice",
+            ObjectKey::CidrGroup(_) => "CiliumCIDRGroup",
             ObjectKey::Policy(id) => match id.kind {
                 PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
                 PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
@@ -78,10 +89,14 @@ impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.kind();
         match self {
-            ObjectKey::Pod(namespace, name) | ObjectKey::Service(namespace, name) => {
+            ObjectKey::Pod(namespace, name)
+            | ObjectKey::Service(namespace, name)
+            | ObjectKey::EndpointSlice(namespace, name) => {
                 write!(f, "{kind} {namespace}/{name}")
             }
-            ObjectKey::Namespace(name) | ObjectKey::Node(name) => write!(f, "{kind} {name}"),
+            ObjectKey::Namespace(name) | ObjectKey::Node(name) | ObjectKey::CidrGroup(name) => {
+                write!(f, "{kind} {name}")
+            }
             ObjectKey::Policy(id) => write!(f, "{kind} {id}"),
         }
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::cilium::{StandIn, Verdict};
 use policy::document::Document;
 use policy::policy::PolicyKind;
-use policy::{Diagnostic, PolicyId, Severity, cilium, document, lint};
+use policy::{Diagnostic, PolicyId, Severity, cidr_group, cilium, document, lint};
 
 use super::{Object, ObjectKey, ReportState};
 
@@ -87,6 +88,8 @@ pub fn read(document: &Document) -> Option<Reading> {
         ("v1", "Namespace") => core(document, namespace),
         ("v1", "Node") => core(document, node),
         ("v1", "Service") => core(document, service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => core(document, endpoint_slice),
+        _ if cidr_group::is_cidr_group(document) => cidr_group_of(document),
         _ if cilium::is_policy(document) => cilium_policy(document),
         // Whatever calls itself a network policy is there to restrict. To pass over it in silence would leave open what
         // its author thinks closed.
@@ -106,10 +109,10 @@ pub fn read(document: &Document) -> Option<Reading> {
     })
 }
 
-/// An object of the core group, or why the document is none.
+/// An object of Kubernetes itself, or why the document is none.
 type Converted = Result<(ObjectKey, Object, Findings), Diagnostic>;
 
-/// Reads an object of the core group.
+/// Reads an object of Kubernetes itself.
 fn core(document: &Document, convert: fn(&Document) -> Converted) -> Reading {
     match convert(document) {
         Ok((key, object, Findings(diagnostics))) => {
@@ -208,6 +211,39 @@ fn service(document: &Document) -> Converted {
     ))
 }
 
+fn endpoint_slice(document: &Document) -> Converted {
+    let mut slice: EndpointSlice = document.read()?;
+    let mut findings = Findings::default();
+    let namespace = settle_namespace(&mut slice.metadata);
+    // The third type holds names, which are nobody's address.
+    if slice.address_type != "FQDN" {
+        for (index, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+            for (place, address) in endpoint.addresses.iter().enumerate() {
+                let path = format!("endpoints[{index}].addresses[{place}]");
+                findings.check::<IpAddr>(document, &path, Some(address));
+            }
+        }
+    }
+    Ok((
+        ObjectKey::EndpointSlice(namespace, document.name.clone()),
+        Object::EndpointSlice(Box::new(slice)),
+        findings,
+    ))
+}
+
+fn cidr_group_of(document: &Document) -> Reading {
+    let (group, diagnostics) = cidr_group::read(document);
+    let key = ObjectKey::CidrGroup(document.name.clone());
+    Reading {
+        label: key.to_string(),
+        key: Some(key),
+        object: group.map(|group| Object::CidrGroup(Box::new(group))),
+        stand_in: StandIn::default(),
+        diagnostics,
+        source: source(document),
+    }
+}
+
 fn cilium_policy(document: &Document) -> Reading {
     let (verdict, mut diagnostics) = cilium::validate(document);
     let (policy, stand_in) = match verdict {
@@ -261,6 +297,8 @@ fn key_of(document: &Document) -> Option<ObjectKey> {
         "Namespace" => ObjectKey::Namespace(name),
         "Node" => ObjectKey::Node(name),
         "Service" => ObjectKey::Service(namespace_of(document), name),
+        "CiliumCIDRGroup" => ObjectKey::CidrGroup(name),
+        "EndpointSlice" => ObjectKey::EndpointSlice(namespace_of(document), name),
         "CiliumNetworkPolicy" => ObjectKey::Policy(PolicyId {
             kind: PolicyKind::CiliumNetworkPolicy,
             namespace: namespace_of(document),
@@ -382,6 +420,22 @@ mod tests {
         assert_eq!(reading.diagnostics[0].position.unwrap().line, 6);
         let reading = only("apiVersion: v1\nkind: Node\nmetadata: {name: n}\nspec: {podCIDRs: [10.0.0.0]}\n");
         assert_eq!(reading.diagnostics[0].path, "spec.podCIDRs[0]");
+    }
+
+    #[test]
+    fn backends_must_be_addresses_unless_the_slice_holds_names() {
+        let slice = |of: &str, address: &str| {
+            only(&format!(
+                "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s}}\naddressType: {of}\nendpoints: [{{addresses: [{address}]}}]\n"
+            ))
+        };
+        let reading = slice("IPv4", "10.0.0.1");
+        assert_eq!(reading.state(), ReportState::Accepted);
+        assert_eq!(reading.label, "EndpointSlice default/s");
+        assert_eq!(slice("FQDN", "db.example").state(), ReportState::Accepted);
+        let reading = slice("IPv6", "db.example");
+        assert_eq!(reading.state(), ReportState::Rejected);
+        assert_eq!(reading.diagnostics[0].path, "endpoints[0].addresses[0]");
     }
 
     #[test]

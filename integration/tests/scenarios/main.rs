@@ -8,6 +8,7 @@ mod foreign;
 mod kernel;
 mod lifecycle;
 mod lookups;
+mod peers;
 mod policies;
 mod services;
 

@@ -1,10 +1,11 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{EgressRule, Peers, Zone};
+use crate::policy::{EgressRule, ObjectSelector, Peers, PolicyId, Zone};
+use crate::prefix;
+use crate::shape::Node;
 
 use super::peers;
-use super::shape::Node;
 use super::to_ports::{self, PortNames};
 
 /// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is widened in a denying one.
@@ -15,14 +16,14 @@ pub(super) enum Side {
 }
 
 /// `None` for a rule that neither opens nor denies anything (`{}`).
-pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<EgressRule> {
-    let destinations = peers::read(rule, side, report);
+pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<EgressRule> {
+    let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
     // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all; `egress: [{}]` closes by standing there.
     if destinations.is_none() && !has_ports {
         return None;
     }
-    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(peers::everything(Zone::Anywhere)));
+    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(prefix::everything(Zone::Anywhere)));
     if let Some(path) = unenforced_condition(rule, side, report) {
         report.unenforced(
             &path,
@@ -36,7 +37,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
         }
     }
     let ports = to_ports::read(rule, side, port_names(&peers), report);
-    if peers != Peers::Unresolved && peers.single_hosts().is_none() {
+    if matches!(peers, Peers::Names(_) | Peers::Prefixes(_)) && peers.single_hosts().is_none() {
         for (path, dns) in &ports.dns {
             let reason = format!(
                 "these destinations cannot be listed, so port {} of them is not opened (lookups to unknown servers would pass unobserved); the rule filters the questions to every trusted resolver instead",
@@ -52,6 +53,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Opti
         origin: rule.path.clone(),
         peers,
         ports: ports.set,
+        named: ports.named,
         dns,
     })
 }
@@ -84,6 +86,7 @@ fn port_names(peers: &Peers) -> PortNames {
         Peers::Unresolved => PortNames::Irrelevant,
         Peers::Names(_) => PortNames::Iana,
         Peers::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
-        Peers::Prefixes(_) => PortNames::Containers,
+        Peers::Objects(selectors) if selectors.iter().all(ObjectSelector::is_outside) => PortNames::Iana,
+        Peers::Prefixes(_) | Peers::Objects(_) => PortNames::Containers,
     }
 }

@@ -2,8 +2,7 @@
 
 use crate::diagnostic::{Report, quoted};
 use crate::pattern::Pattern;
-
-use super::shape::Node;
+use crate::shape::Node;
 
 /// Whether one entry may carry both fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The shape of the `cilium.io/v2` policy objects, as their CRDs (Cilium 1.18) have it: all fields, whether enforced here or not,
 //! so that a field of theirs and a typing error can be told apart.
 
-use super::shape::Shape::{self, Any, Boolean, Integer, IntegerOrText, List, Map, Object, Text};
+use crate::shape::Shape::{self, Any, Boolean, Integer, IntegerOrText, List, Map, Object, Text};
 
 /// CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy.
 pub(super) static POLICY: Shape = Object(&[

@@ -2,11 +2,12 @@
 
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
-use crate::labels::{LabelSelector, Operator, Requirement};
+use crate::labels::{LabelSelector, Requirement};
 use crate::policy::{PolicyId, PolicyKind, Spec};
+use crate::selector;
+use crate::shape::Node;
 
 use super::egress::{self, Side};
-use super::shape::Node;
 
 /// `None` when its subject cannot be told; an error says why.
 pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<Spec> {
@@ -23,7 +24,7 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
     let mut rules = |field, side| -> Vec<_> {
         spec.list(field)
             .iter()
-            .filter_map(|rule| egress::read(rule, side, report))
+            .filter_map(|rule| egress::read(rule, side, id, report))
             .collect()
     };
     let allow = rules("egress", Side::Allow);
@@ -72,7 +73,7 @@ fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<La
 
 /// The endpoints that an `endpointSelector` selects; `None` when it is wrong.
 pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
-    let mut selector = read_selector(node, report)?;
+    let mut selector = selector::read(node, report)?;
     if id.kind == PolicyKind::CiliumNetworkPolicy {
         confine(&mut selector, &id.namespace, &node.path, report);
     }
@@ -81,10 +82,7 @@ pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>)
 
 /// Binds a selector to the policy's own namespace. A namespace that the selector itself asks for is dropped, as Cilium does.
 fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut Report<'_>) {
-    let own = Requirement {
-        key: keys::NAMESPACE.to_owned(),
-        operator: Operator::In(vec![namespace.to_owned()]),
-    };
+    let own = Requirement::equals(keys::NAMESPACE, namespace);
     let (written, others): (Vec<_>, Vec<_>) = std::mem::take(&mut selector.requirements)
         .into_iter()
         .partition(|requirement| requirement.key == keys::NAMESPACE);
@@ -99,53 +97,4 @@ fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &m
     }
     selector.requirements = others;
     selector.requirements.push(own);
-}
-
-fn read_selector(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
-    let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let labels: Vec<_> = node.get("matchLabels").map_or_else(Vec::new, |labels| {
-        labels
-            .fields()
-            .map(|(key, value)| (key.to_owned(), owned(value.value.as_str())))
-            .collect()
-    });
-    let mut expressions = Vec::new();
-    for expression in node.list("matchExpressions") {
-        for field in ["key", "operator"] {
-            if expression.value.is_object() && expression.get(field).is_none() {
-                report.error("missing-field", &expression.path, format!("`{field}` is required"));
-                return None;
-            }
-        }
-        let values = expression
-            .list("values")
-            .iter()
-            .map(|value| owned(value.value.as_str()))
-            .collect();
-        expressions.push((
-            owned(expression.text("key")),
-            owned(expression.text("operator")),
-            values,
-        ));
-    }
-    // One requirement at a time, so that the path of the one that is wrong is known.
-    let mut selector = LabelSelector::default();
-    let mut refused = false;
-    let labels = labels
-        .into_iter()
-        .map(|label| (format!("matchLabels.{}", label.0), LabelSelector::new([label], [])));
-    let expressions = expressions
-        .into_iter()
-        .enumerate()
-        .map(|(n, expression)| (format!("matchExpressions[{n}]"), LabelSelector::new([], [expression])));
-    for (below, part) in labels.chain(expressions) {
-        match part {
-            Ok(part) => selector.requirements.extend(part.requirements),
-            Err(error) => {
-                report.error("bad-selector", &format!("{}.{below}", node.path), error.to_string());
-                refused = true;
-            }
-        }
-    }
-    (!refused).then_some(selector)
 }

@@ -5,10 +5,10 @@ use crate::document::Document;
 use crate::labels::LabelSelector;
 use crate::policy::{EgressRule, Peers, Policy, PolicyId, Spec, Zone};
 use crate::ports::PortSet;
+use crate::prefix::everything;
+use crate::shape::{self, Node, Shape};
 
-use super::peers;
 use super::schema;
-use super::shape::{self, Node, Shape};
 use super::spec::endpoints;
 
 /// What stands in for a refused policy as long as no earlier version of it is known.
@@ -113,8 +113,9 @@ fn guess(node: &Node<'_>, shape: &Shape) -> Option<Guess> {
 fn deny_everything(path: &str) -> EgressRule {
     EgressRule {
         origin: format!("{path}.egressDeny"),
-        peers: Peers::Prefixes(peers::everything(Zone::Anywhere)),
+        peers: Peers::Prefixes(everything(Zone::Anywhere)),
         ports: PortSet::All,
+        named: Vec::new(),
         dns: Vec::new(),
     }
 }

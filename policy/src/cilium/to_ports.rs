@@ -1,13 +1,13 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
 use crate::diagnostic::{Report, quoted};
-use crate::policy::DnsRule;
+use crate::policy::{DnsRule, NamedPort};
 use crate::ports::{PortRange, PortSet, Protocol};
+use crate::shape::Node;
 
 use super::egress::Side;
 use super::names::{self, Both};
 use super::service_names;
-use super::shape::Node;
 
 /// As the CRD has it.
 const MAX_PORTS: usize = 40;
@@ -17,7 +17,7 @@ const MAX_PORTS: usize = 40;
 pub(super) enum PortNames {
     /// IANA's: they are outside the cluster.
     Iana,
-    /// A container's, which is not known here: they may be inside.
+    /// A container's: they may be inside.
     Containers,
     /// The rule opens nothing, and this was reported.
     Irrelevant,
@@ -26,13 +26,34 @@ pub(super) enum PortNames {
 /// The ports of a rule.
 pub(super) struct Ports {
     pub(super) set: PortSet,
+    /// Those that containers name.
+    pub(super) named: Vec<NamedPort>,
     /// Each with the path of its `rules.dns`. Their ports are not in `set`: lookups are intercepted, and never let through.
     pub(super) dns: Vec<(String, DnsRule)>,
 }
 
-/// What a `toPorts` entry or one of its ports comes to.
+impl Ports {
+    fn of(set: PortSet) -> Self {
+        Self {
+            set,
+            named: Vec::new(),
+            dns: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, opened: Opened) {
+        match opened {
+            Opened::These(ranges) => self.set = self.set.union(&PortSet::from_ranges(ranges)),
+            Opened::Named(named) => self.named.push(named),
+            Opened::Everything => self.set = PortSet::All,
+        }
+    }
+}
+
+/// What one of the ports comes to.
 enum Opened {
     These(Vec<PortRange>),
+    Named(NamedPort),
     /// Every port and protocol: a denial that could not be enforced as written.
     Everything,
 }
@@ -60,41 +81,21 @@ pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut R
                 Side::Deny => "ICMP types are not told apart yet, so the rule denies every port and protocol",
             },
         );
-        return Ports { set, dns: Vec::new() };
+        return Ports::of(set);
     }
     if entries.is_empty() {
-        return Ports {
-            set: PortSet::All,
-            dns: Vec::new(),
-        };
+        return Ports::of(PortSet::All);
     }
-    let mut ranges = Vec::new();
-    let mut everything = false;
-    let mut dns = Vec::new();
+    let mut ports = Ports::of(PortSet::Ranges(Vec::new()));
     for entry in &entries {
-        match read_entry(entry, side, names, &mut dns, report) {
-            Opened::These(opened) => ranges.extend(opened),
-            Opened::Everything => everything = true,
-        }
+        read_entry(entry, side, names, &mut ports, report);
     }
-    let set = if everything {
-        PortSet::All
-    } else {
-        PortSet::from_ranges(ranges)
-    };
-    Ports { set, dns }
+    ports
 }
 
-fn read_entry(
-    entry: &Node<'_>,
-    side: Side,
-    names: PortNames,
-    dns: &mut Vec<(String, DnsRule)>,
-    report: &mut Report<'_>,
-) -> Opened {
-    let nothing = Opened::These(Vec::new());
+fn read_entry(entry: &Node<'_>, side: Side, names: PortNames, into: &mut Ports, report: &mut Report<'_>) {
     if !entry.value.is_object() {
-        return nothing;
+        return;
     }
     let ports = entry.list("ports");
     if ports.len() > MAX_PORTS {
@@ -102,12 +103,12 @@ fn read_entry(
         report
             .error("too-many", &format!("{}.ports", entry.path), reason)
             .suggest("write several `toPorts` entries, or `endPort`");
-        return nothing;
+        return;
     }
     let inspected = inspection(entry, report);
     if let Some(node) = entry.get("rules").and_then(|rules| rules.get("dns")) {
-        read_dns(&node, entry, &ports, dns, report);
-        return nothing;
+        read_dns(&node, entry, &ports, &mut into.dns, report);
+        return;
     }
     if ports.is_empty() {
         let effect = match side {
@@ -118,18 +119,12 @@ fn read_entry(
             .warning("no-ports", &entry.path, format!("it lists no ports, and {effect}"))
             .suggest("list `ports`, or leave `toPorts` out to speak of every port");
     }
-    let mut ranges = Vec::new();
-    let mut everything = ports.is_empty() && side == Side::Deny;
-    for port in &ports {
-        match read_port(port, side, names, report) {
-            Opened::These(opened) => ranges.extend(opened),
-            Opened::Everything => everything = true,
-        }
+    let mut opened: Vec<Opened> = ports.iter().map(|port| read_port(port, side, names, report)).collect();
+    if ports.is_empty() && side == Side::Deny {
+        opened.push(Opened::Everything);
     }
-    match (inspected, everything) {
-        (true, _) => nothing,
-        (false, true) => Opened::Everything,
-        (false, false) => Opened::These(ranges),
+    if !inspected {
+        opened.into_iter().for_each(|opened| into.add(opened));
     }
 }
 
@@ -300,10 +295,10 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
         (PortNames::Iana, Some(number)) => return over(number, number),
         (PortNames::Iana, None) => format!("no port named {} is known", quoted(text)),
         (PortNames::Containers, _) => {
-            format!(
-                "{} may name a container's port, which is not resolved yet",
-                quoted(text)
-            )
+            return Opened::Named(NamedPort {
+                name: text.to_owned(),
+                protocols,
+            });
         }
     };
     match side {

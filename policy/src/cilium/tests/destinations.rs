@@ -1,5 +1,9 @@
 //! The L3 selectors of rules.
 
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Requirement};
+use crate::policy::{CidrGroupSelector, ObjectSelector, ServiceSelector};
+
 use super::*;
 
 #[test]
@@ -69,7 +73,6 @@ fn cidrs_speak_of_the_world_and_exceptions_are_taken_out() {
             "bad-cidr spec.egress[2].toCIDRSet[0].cidr 12",
             "bad-except spec.egress[2].toCIDRSet[1].except[0] 14",
             "bad-cidr spec.egress[2].toCIDRSet[2] 15",
-            "not-enforced spec.egress[2].toCIDRSet[3].cidrGroupRef 16",
         ]
     );
 }
@@ -84,14 +87,14 @@ fn entities_are_zones() {
         ("host", everything(Zone::Host)),
         ("none", Peers::Prefixes(vec![])),
         ("unmanaged", Peers::Prefixes(vec![])),
-        ("kube-apiserver", Peers::Unresolved),
-        ("remote-node", Peers::Unresolved),
+        ("kube-apiserver", Peers::Objects(vec![ObjectSelector::ApiServer])),
+        ("remote-node", Peers::Objects(vec![ObjectSelector::RemoteNodes])),
     ] {
         assert_eq!(rule(&format!("  - toEntities: [{entity}]\n")).peers, peers, "{entity}");
     }
     assert!(matches!(rule("  - toEntities: [cluster]\n").peers, Peers::Prefixes(p) if p.len() == 4));
     let mixed = rule("  - toEntities: [kube-apiserver, world]\n");
-    assert_eq!(mixed.peers, everything(Zone::World), "what is resolved is opened");
+    assert!(matches!(mixed.peers, Peers::Objects(selectors) if selectors.len() == 3));
     assert_eq!(
         findings_in_egress("  - toEntities: [worlds]\n"),
         ["unknown-entity spec.egress[0].toEntities[0] 9"]
@@ -101,9 +104,6 @@ fn entities_are_zones() {
 #[test]
 fn what_is_not_enforced_is_reported_and_opens_nothing() {
     for (fields, path) in [
-        ("toEndpoints: [{}]", "toEndpoints"),
-        ("toServices: [{k8sService: {serviceName: a}}]", "toServices"),
-        ("toNodes: [{}]", "toNodes"),
         ("toCIDR: [192.0.2.1]\n    toRequires: [{}]", "toRequires"),
         (
             "toCIDR: [192.0.2.1]\n    authentication: {mode: required}",
@@ -135,30 +135,6 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
 
 #[test]
 fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
-    let cluster = denial("  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n");
-    let Peers::Prefixes(prefixes) = &cluster.peers else {
-        panic!("{cluster:?}")
-    };
-    assert!(
-        prefixes
-            .iter()
-            .all(|(zone, _)| matches!(zone, Zone::Cluster | Zone::Host))
-            && prefixes.len() == 4
-    );
-    assert_eq!(cluster.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
-
-    assert_eq!(
-        denial("  - toServices: [{k8sService: {}}]\n").peers,
-        everything(Zone::Anywhere)
-    );
-    assert_eq!(
-        denial("  - toEntities: [kube-apiserver]\n").peers,
-        everything(Zone::Anywhere)
-    );
-    assert_eq!(
-        denial("  - toCIDRSet: [{cidrGroupRef: g}]\n").peers,
-        everything(Zone::World)
-    );
     let cidr = "  - toCIDR: [192.0.2.1]\n";
     for ports in [
         "icmps: [{fields: [{type: 8}]}]",
@@ -181,4 +157,184 @@ fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
         "{HEAD}{SELECTOR}  egressDeny:\n  - toPorts: [{{ports: [{{port: '1'}}], rules: {{}}}}]\n"
     ));
     assert_eq!(rules, ["unknown-field spec.egressDeny[0].toPorts[0].rules 9"]);
+}
+
+fn pods(requirements: &[(&str, &str)]) -> ObjectSelector {
+    let requirements = requirements
+        .iter()
+        .map(|(key, value)| Requirement::equals(key, value))
+        .collect();
+    ObjectSelector::Pods(LabelSelector { requirements })
+}
+
+#[test]
+fn endpoints_are_of_the_policys_namespace_unless_they_ask_for_one() {
+    for (selector, expected) in [
+        ("{}", pods(&[(keys::NAMESPACE, "n")])),
+        (
+            "{matchLabels: {k8s:app: db}}",
+            pods(&[("app", "db"), (keys::NAMESPACE, "n")]),
+        ),
+        (
+            "{matchLabels: {k8s:io.kubernetes.pod.namespace: other}}",
+            pods(&[(keys::NAMESPACE, "other")]),
+        ),
+        (
+            "{matchLabels: {io.cilium.k8s.namespace.labels.team: red}}",
+            pods(&[("io.cilium.k8s.namespace.labels.team", "red")]),
+        ),
+    ] {
+        let text = format!("  - toEndpoints: [{selector}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{selector}");
+        assert_eq!(rule(&text).peers, Peers::Objects(vec![expected.clone()]), "{selector}");
+        assert_eq!(denial(&text).peers, Peers::Objects(vec![expected]), "{selector}");
+    }
+    let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  egress: [{toEndpoints: [{}]}]\n";
+    let policy = read(clusterwide).0.unwrap();
+    assert_eq!(policy.specs[0].allow[0].peers, Peers::Objects(vec![pods(&[])]));
+}
+
+#[test]
+fn selectors_of_endpoints_that_cannot_be_told_are_refused_and_reserved_ones_reported() {
+    let entry = "spec.egress[0].toEndpoints[0]";
+    for (selector, finding) in [
+        (
+            "{matchLabels: {container:a: b}}",
+            format!("bad-selector {entry}.matchLabels.container:a 9"),
+        ),
+        (
+            "{matchExpressions: [{key: a, operator: Is}]}",
+            format!("bad-selector {entry}.matchExpressions[0] 9"),
+        ),
+        (
+            "{matchExpressions: [{operator: Exists}]}",
+            format!("missing-field {entry}.matchExpressions[0] 9"),
+        ),
+        ("{matchLabel: {a: b}}", format!("unknown-field {entry}.matchLabel 9")),
+        (
+            "{matchLabels: {reserved:host: ''}}",
+            format!("not-enforced {entry}.matchLabels.reserved:host 9"),
+        ),
+        (
+            "{matchExpressions: [{key: reserved:kube-apiserver, operator: Exists}]}",
+            format!("not-enforced {entry}.matchExpressions[0].key 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toEndpoints: [{selector}]\n")),
+            [finding],
+            "{selector}"
+        );
+    }
+    let text = "  - toEndpoints: [{matchLabels: {reserved:host: ''}}]\n";
+    assert_eq!(rule(text).peers, Peers::Objects(vec![]));
+    assert!(matches!(denial(text).peers, Peers::Objects(selectors) if selectors.len() == 2));
+}
+
+#[test]
+fn services_are_told_by_name_or_by_labels_in_one_namespace_or_in_all() {
+    let service = |namespace: Option<&str>, name: Option<&str>, labels: &[(&str, &str)]| ServiceSelector {
+        namespace: namespace.map(str::to_owned),
+        name: name.map(str::to_owned),
+        labels: LabelSelector {
+            requirements: labels
+                .iter()
+                .map(|(key, value)| Requirement::equals(key, value))
+                .collect(),
+        },
+    };
+    for (entry, expected) in [
+        (
+            "k8sService: {serviceName: db, namespace: m}",
+            service(Some("m"), Some("db"), &[]),
+        ),
+        ("k8sService: {serviceName: db}", service(None, Some("db"), &[])),
+        (
+            "k8sServiceSelector: {selector: {matchLabels: {app: db}}, namespace: m}",
+            service(Some("m"), None, &[("app", "db")]),
+        ),
+        (
+            "k8sServiceSelector: {selector: {}}, k8sService: {serviceName: db}",
+            service(None, None, &[]),
+        ),
+    ] {
+        let text = format!("  - toServices: [{{{entry}}}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{entry}");
+        let peers = Peers::Objects(vec![ObjectSelector::Services(expected)]);
+        assert_eq!(rule(&text).peers, peers, "{entry}");
+        assert_eq!(denial(&text).peers, peers, "{entry}");
+    }
+    let entry = "spec.egress[0].toServices[0]";
+    for (text, finding) in [
+        ("{}", format!("no-service {entry} 9")),
+        ("{k8sService: {namespace: m}}", format!("no-service {entry} 9")),
+        (
+            "{k8sServiceSelector: {namespace: m}}",
+            format!("missing-field {entry}.k8sServiceSelector 9"),
+        ),
+        (
+            "{k8sServiceSelector: {selector: {matchExpressions: [{key: a, operator: Is}]}}}",
+            format!("bad-selector {entry}.k8sServiceSelector.selector.matchExpressions[0] 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toServices: [{text}]\n")),
+            [finding],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn groups_of_cidrs_are_told_by_name_or_by_labels_and_except_may_lie_anywhere() {
+    let group = |name: Option<&str>, labels: &[(&str, &str)], except: &[&str]| {
+        Peers::Objects(vec![ObjectSelector::CidrGroups(CidrGroupSelector {
+            name: name.map(str::to_owned),
+            labels: LabelSelector {
+                requirements: labels
+                    .iter()
+                    .map(|(key, value)| Requirement::equals(key, value))
+                    .collect(),
+            },
+            except: except.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+        })])
+    };
+    for (entry, expected) in [
+        ("cidrGroupRef: g", group(Some("g"), &[], &[])),
+        (
+            "cidrGroupRef: g, except: [10.0.0.0/8]",
+            group(Some("g"), &[], &["10.0.0.0/8"]),
+        ),
+        (
+            "cidrGroupSelector: {matchLabels: {a: b}}",
+            group(None, &[("a", "b")], &[]),
+        ),
+    ] {
+        let text = format!("  - toCIDRSet: [{{{entry}}}]\n    toPorts: [{{ports: [{{port: https}}]}}]\n");
+        assert_eq!(findings_in_egress(&text), none(), "{entry}");
+        assert_eq!(rule(&text).peers, expected, "{entry}");
+        assert_eq!(denial(&text).peers, expected, "{entry}");
+        assert!(
+            rule(&text).ports.contains(Protocol::Tcp, 443),
+            "outside, the name is IANA's"
+        );
+    }
+    let entry = "spec.egress[0].toCIDRSet[0]";
+    for (text, finding) in [
+        ("{cidr: 10.0.0.0/8, cidrGroupRef: g}", format!("bad-cidr {entry} 9")),
+        (
+            "{cidrGroupRef: g, except: [x]}",
+            format!("bad-cidr {entry}.except[0] 9"),
+        ),
+        (
+            "{cidrGroupSelector: {matchExpressions: [{key: a, operator: Is}]}}",
+            format!("bad-selector {entry}.cidrGroupSelector.matchExpressions[0] 9"),
+        ),
+    ] {
+        assert_eq!(
+            findings_in_egress(&format!("  - toCIDRSet: [{text}]\n")),
+            [finding],
+            "{text}"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! `toPorts`: ports, and what may be asked or looked into there.
 
+use crate::policy::NamedPort;
+
 use super::*;
 
 #[test]
@@ -56,17 +58,19 @@ fn bad_ports_are_refused() {
 }
 
 #[test]
-fn a_named_port_of_the_cluster_is_a_containers_and_is_not_opened() {
-    let text = "  - toEntities: [cluster]\n    toPorts: [{ports: [{port: http}]}]\n";
-    assert_eq!(
-        findings_in_egress(text),
-        ["not-enforced spec.egress[0].toPorts[0].ports[0].port 10"]
-    );
-    assert!(rule(text).ports.is_empty());
-    assert!(
-        denial(text).ports.contains(Protocol::Tcp, 8080),
-        "and widened where it denies"
-    );
+fn a_named_port_of_the_cluster_is_a_containers() {
+    let text = "  - toEntities: [cluster]\n    toPorts: [{ports: [{port: http, protocol: TCP}, {port: '80', protocol: TCP}]}]\n";
+    assert_eq!(findings_in_egress(text), none());
+    let http = NamedPort {
+        name: "http".into(),
+        protocols: vec![Protocol::Tcp],
+    };
+    for rule in [rule(text), denial(text)] {
+        assert_eq!(rule.named, std::slice::from_ref(&http));
+        assert_eq!(rule.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 80, 80)]));
+    }
+    let looked_into = "  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: web}], rules: {http: [{}]}}]\n";
+    assert_eq!(rule(looked_into).named, []);
     let unknown = "  - toCIDR: [192.0.2.1]\n    toPorts: [{ports: [{port: metrics}]}]\n";
     assert_eq!(
         findings_in_egress(unknown),

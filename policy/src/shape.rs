@@ -6,7 +6,7 @@ use crate::diagnostic::{Report, closest, quoted};
 use crate::document::kind_of;
 
 /// What a field may hold.
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Anything.
     Any,
     /// A string.
@@ -103,7 +103,7 @@ impl<'a> Node<'a> {
 }
 
 /// Reports every field that `shape` does not know and every value that it does not allow.
-pub(super) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
+pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
     let expected = match (shape, node.value) {
         (Shape::Any, _) | (Shape::Text | Shape::IntegerOrText, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => {
             return;

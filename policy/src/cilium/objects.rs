@@ -1,0 +1,112 @@
+//! The L3 selectors that name objects of the cluster → [`ObjectSelector`]s.
+
+use crate::diagnostic::Report;
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Requirement};
+use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector, Zone};
+use crate::prefix;
+use crate::selector;
+use crate::shape::Node;
+
+use super::egress::Side;
+
+/// `toEndpoints`.
+pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
+    let mut selectors = Vec::new();
+    for entry in node.items() {
+        if let Some(path) = reserved(&entry) {
+            selectors.extend(reserved_peers(&path, side, report));
+        } else if let Some(mut selector) = selector::read(&entry, report) {
+            keep_in_namespace(&mut selector, &policy.namespace);
+            selectors.push(ObjectSelector::Pods(selector));
+        }
+    }
+    Peers::Objects(selectors)
+}
+
+/// `toServices`.
+pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+    let selectors = node.items().filter_map(|entry| service(&entry, report));
+    Peers::Objects(selectors.map(ObjectSelector::Services).collect())
+}
+
+/// `toNodes`.
+pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+    let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
+    Peers::Objects(selectors.map(ObjectSelector::Nodes).collect())
+}
+
+/// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is meant.
+fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector> {
+    let namespace = |node: &Node<'_>| {
+        let text = node.text("namespace").filter(|namespace| !namespace.is_empty());
+        text.map(str::to_owned)
+    };
+    if let Some(node) = entry.get("k8sServiceSelector") {
+        let Some(selector) = node.get("selector") else {
+            report.error("missing-field", &node.path, "`selector` is required");
+            return None;
+        };
+        return Some(ServiceSelector {
+            namespace: namespace(&node),
+            name: None,
+            labels: selector::read(&selector, report)?,
+        });
+    }
+    let named = entry.get("k8sService");
+    let name = named
+        .as_ref()
+        .and_then(|node| node.text("serviceName"))
+        .unwrap_or_default();
+    if name.is_empty() && entry.value.is_object() {
+        report
+            .warning("no-service", &entry.path, "it names no Service, and matches none")
+            .suggest("write `k8sService: {serviceName: …, namespace: …}`");
+    }
+    Some(ServiceSelector {
+        namespace: named.as_ref().and_then(namespace),
+        name: Some(name.to_owned()),
+        labels: LabelSelector::default(),
+    })
+}
+
+/// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …), which no Pod has.
+fn reserved(selector: &Node<'_>) -> Option<String> {
+    let is_reserved = |key: &str| key.starts_with("reserved:");
+    let labels = selector.get("matchLabels");
+    let label = labels.and_then(|labels| {
+        let mut fields = labels.fields();
+        fields.find_map(|(key, value)| is_reserved(key).then_some(value.path))
+    });
+    label.or_else(|| {
+        let mut expressions = selector.list("matchExpressions").into_iter();
+        let expression = expressions.find(|expression| expression.text("key").is_some_and(is_reserved))?;
+        Some(format!("{}.key", expression.path))
+    })
+}
+
+fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+    let (effect, peers) = match side {
+        Side::Allow => ("opens nothing", Vec::new()),
+        Side::Deny => ("denies every destination", prefix::everything(Zone::Anywhere)),
+    };
+    report
+        .unenforced(
+            path,
+            format!("labels of the source `reserved` are Cilium's own, so this selector {effect}"),
+        )
+        .suggest("write `toEntities` with the entity that is meant");
+    peers.into_iter().map(ObjectSelector::from).collect()
+}
+
+/// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor by labels, means the policy's own.
+fn keep_in_namespace(selector: &mut LabelSelector, namespace: &str) {
+    let asks = |requirement: &Requirement| {
+        requirement.key == keys::NAMESPACE || requirement.key.starts_with(keys::NAMESPACE_LABELS)
+    };
+    if !namespace.is_empty() && !selector.requirements.iter().any(asks) {
+        selector
+            .requirements
+            .push(Requirement::equals(keys::NAMESPACE, namespace));
+    }
+}

@@ -1,0 +1,329 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::compile::compile;
+use crate::endpoint::{self, Endpoint, EndpointId};
+use crate::program::{DnsServers, Program};
+use crate::{Policy, cilium, document};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn pod(namespace: &str, app: &str, addresses: &[&str]) -> InventoryPod {
+    InventoryPod {
+        labels: endpoint::labels(
+            &labels(&[("app", app)]),
+            namespace,
+            &labels(&[("team", "red")]),
+            app,
+            "default",
+        ),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        ports: Vec::new(),
+    }
+}
+
+fn port(name: &str, protocol: Protocol, port: u16) -> ContainerPort {
+    ContainerPort {
+        name: name.into(),
+        protocol,
+        port,
+    }
+}
+
+/// Two pods `a` and one `b` in the policy's namespace `n`, and a resolver elsewhere.
+fn cluster() -> Inventory {
+    let mut pods = vec![
+        pod("n", "a", &["10.244.0.2", "fd00::2"]),
+        pod("n", "a", &["10.244.0.3"]),
+        pod("n", "b", &["10.244.0.9"]),
+        pod("kube-system", "kube-dns", &["10.244.1.5"]),
+    ];
+    pods[0].ports = vec![port("web", Protocol::Tcp, 8080), port("web", Protocol::Udp, 8081)];
+    pods[1].ports = vec![port("web", Protocol::Tcp, 80), port("metrics", Protocol::Tcp, 9090)];
+    pods[3].ports = vec![port("web", Protocol::Tcp, 88)];
+    let address = |text: &str| text.parse().unwrap();
+    let service = |namespace: &str, name: &str, of: &[(&str, &str)]| InventoryService {
+        namespace: namespace.into(),
+        name: name.into(),
+        labels: labels(of),
+        ..InventoryService::default()
+    };
+    let services = vec![
+        InventoryService {
+            selector: Some(labels(&[("app", "a")])),
+            // The second pod is not in it yet; one on the host's network is.
+            backends: BTreeSet::from([address("10.244.0.2"), address("192.0.2.8")]),
+            ..service("n", "a", &[("tier", "web")])
+        },
+        InventoryService {
+            backends: BTreeSet::from([address("203.0.113.7")]),
+            ..service("n", "legacy", &[])
+        },
+        InventoryService {
+            selector: Some(labels(&[("app", "kube-dns")])),
+            ..service("kube-system", "a", &[("tier", "web")])
+        },
+    ];
+    let kubernetes = InventoryService {
+        backends: BTreeSet::from([address("192.0.2.10")]),
+        addresses: BTreeSet::from([address("10.96.0.1")]),
+        ..service("default", "kubernetes", &[])
+    };
+    let node = |name: &str, own: &str, is_this: bool| InventoryNode {
+        labels: labels(&[("kubernetes.io/hostname", name)]),
+        addresses: BTreeSet::from([address(own)]),
+        is_this,
+    };
+    let group = |name: &str, prefixes: &[&str]| CidrGroup {
+        name: name.into(),
+        labels: labels(&[("kind", name)]),
+        prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+    };
+    Inventory {
+        pods,
+        services: services.into_iter().chain([kubernetes]).collect(),
+        nodes: vec![node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)],
+        cidr_groups: vec![
+            group("office", &["198.51.100.0/24", "2001:db8::/32"]),
+            group("branch", &["203.0.113.0/24"]),
+        ],
+    }
+}
+
+fn policy(rules: &str) -> Policy {
+    let text = format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: n}}\nspec:\n  endpointSelector: {{}}\n{rules}"
+    );
+    let (documents, errors) = document::parse(&text);
+    assert_eq!(errors, []);
+    let (policy, diagnostics) = cilium::validate(&documents[0]);
+    policy.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
+}
+
+fn compiled(rules: &str) -> Program {
+    let endpoint = Endpoint {
+        id: EndpointId {
+            namespace: "n".into(),
+            name: "client".into(),
+        },
+        labels: endpoint::labels(&Labels::new(), "n", &Labels::new(), "default", "default"),
+        addresses: BTreeSet::new(),
+    };
+    compile(&endpoint, &[policy(rules)], &cluster()).unwrap()
+}
+
+/// `prefix ports` of what one rule opens.
+fn opened(rule: &str) -> Vec<String> {
+    shown(&compiled(&format!("  egress:\n  - {rule}\n")).allow.prefixes)
+}
+
+fn shown(rules: &[crate::program::PrefixRule]) -> Vec<String> {
+    let ports = |ports: &PortSet| match ports {
+        PortSet::All => "all".to_owned(),
+        PortSet::Ranges(ranges) => {
+            let ranges: Vec<_> = ranges
+                .iter()
+                .map(|range| format!("{}/{}-{}", range.protocol, range.first, range.last))
+                .collect();
+            ranges.join(",")
+        }
+    };
+    let zone = |zone| match zone {
+        Zone::Anywhere => String::new(),
+        zone => format!("{zone:?} "),
+    };
+    rules
+        .iter()
+        .map(|rule| format!("{}{} {}", zone(rule.zone), rule.prefix, ports(&rule.ports)))
+        .collect()
+}
+
+#[test]
+fn endpoints_are_the_addresses_of_the_pods_that_are_selected_and_neighbours_become_one_prefix() {
+    assert_eq!(
+        opened("toEndpoints: [{matchLabels: {app: a}}]"),
+        ["10.244.0.2/31 all", "fd00::2/128 all"]
+    );
+    assert_eq!(
+        opened("toEndpoints: [{}]"),
+        ["10.244.0.2/31 all", "10.244.0.9/32 all", "fd00::2/128 all"],
+        "the policy's own namespace"
+    );
+    assert_eq!(
+        opened("toEndpoints: [{matchExpressions: [{key: app, operator: NotIn, values: [a]}]}]"),
+        ["10.244.0.9/32 all"]
+    );
+    assert_eq!(opened("toEndpoints: []"), [""; 0]);
+    assert_eq!(opened("toEndpoints: [{matchLabels: {app: nobody}}]"), [""; 0]);
+}
+
+#[test]
+fn endpoints_are_selected_by_namespace_its_labels_service_account_and_cluster_too() {
+    for selector in [
+        "matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}",
+        "matchLabels: {io.cilium.k8s.namespace.labels.team: red, app: kube-dns}",
+        "matchLabels: {io.kubernetes.pod.namespace: kube-system, io.cilium.k8s.policy.serviceaccount: kube-dns}",
+        "matchExpressions: [{key: io.kubernetes.pod.namespace, operator: Exists}, {key: app, operator: In, values: [kube-dns]}], matchLabels: {io.cilium.k8s.policy.cluster: default}",
+    ] {
+        assert_eq!(
+            opened(&format!("toEndpoints: [{{{selector}}}]")),
+            ["10.244.1.5/32 all"],
+            "{selector}"
+        );
+    }
+}
+
+#[test]
+fn a_named_port_is_each_pods_own() {
+    assert_eq!(
+        opened("{toEndpoints: [{}], toPorts: [{ports: [{port: web, protocol: TCP}, {port: '443', protocol: TCP}]}]}"),
+        [
+            "10.244.0.2/31 TCP/443-443",
+            "10.244.0.2/32 TCP/8080-8080",
+            "10.244.0.3/32 TCP/80-80",
+            "10.244.0.9/32 TCP/443-443",
+            "fd00::2/128 TCP/443-443,TCP/8080-8080",
+        ]
+    );
+    assert_eq!(
+        opened("toPorts: [{ports: [{port: web}]}]"),
+        [
+            "10.244.0.2/32 TCP/8080-8080,UDP/8081-8081",
+            "10.244.0.3/32 TCP/80-80",
+            "10.244.1.5/32 TCP/88-88",
+            "fd00::2/128 TCP/8080-8080,UDP/8081-8081",
+        ],
+        "without destinations, of every pod"
+    );
+    assert_eq!(
+        opened("{toEndpoints: [{}], toPorts: [{ports: [{port: nobodys}]}]}"),
+        [""; 0]
+    );
+}
+
+#[test]
+fn a_denial_of_endpoints_denies_them_and_nobody_else() {
+    let program = compiled(
+        "  egressDeny:\n  - toEndpoints: [{matchLabels: {app: b}}]\n  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: metrics}]}]\n",
+    );
+    assert_eq!(
+        shown(&program.deny.prefixes),
+        ["10.244.0.3/32 TCP/9090-9090", "10.244.0.9/32 all"]
+    );
+}
+
+#[test]
+fn services_are_their_backends_by_slices_and_by_selectors() {
+    for (entry, expected) in [
+        (
+            "k8sService: {serviceName: a, namespace: n}",
+            &["10.244.0.2/31 all", "192.0.2.8/32 all", "fd00::2/128 all"][..],
+        ),
+        ("k8sService: {serviceName: legacy}", &["203.0.113.7/32 all"]),
+        (
+            "k8sService: {serviceName: a, namespace: kube-system}",
+            &["10.244.1.5/32 all"],
+        ),
+        (
+            "k8sServiceSelector: {selector: {matchLabels: {tier: web}}}",
+            &[
+                "10.244.0.2/31 all",
+                "10.244.1.5/32 all",
+                "192.0.2.8/32 all",
+                "fd00::2/128 all",
+            ],
+        ),
+        ("k8sServiceSelector: {namespace: m, selector: {}}", &[]),
+        ("k8sService: {serviceName: none}", &[]),
+        ("k8sService: {}", &[]),
+    ] {
+        assert_eq!(opened(&format!("toServices: [{{{entry}}}]")), expected, "{entry}");
+    }
+    assert_eq!(
+        opened("{toServices: [{k8sService: {serviceName: a, namespace: n}}], toPorts: [{ports: [{port: metrics}]}]}"),
+        ["10.244.0.3/32 TCP/9090-9090"],
+        "a named port is the backend's"
+    );
+}
+
+#[test]
+fn nodes_the_api_server_and_groups_of_cidrs_are_what_their_objects_say() {
+    for (peers, expected) in [
+        (
+            "toNodes: [{matchLabels: {kubernetes.io/hostname: one}}]",
+            &["192.0.2.1/32 all"][..],
+        ),
+        ("toNodes: [{}]", &["192.0.2.1/32 all", "192.0.2.2/32 all"]),
+        ("toEntities: [remote-node]", &["192.0.2.2/32 all"]),
+        (
+            "toEntities: [kube-apiserver, world-ipv6]",
+            &["10.96.0.1/32 all", "192.0.2.10/32 all", "World ::/0 all"],
+        ),
+        (
+            "toCIDRSet: [{cidrGroupRef: office, except: [198.51.100.128/25]}, {cidr: 192.0.2.0/24}]",
+            &[
+                "World 192.0.2.0/24 all",
+                "World 198.51.100.0/25 all",
+                "World 2001:db8::/32 all",
+            ],
+        ),
+        (
+            "toCIDRSet: [{cidrGroupSelector: {matchLabels: {kind: branch}}}]",
+            &["World 203.0.113.0/24 all"],
+        ),
+        ("toCIDRSet: [{cidrGroupRef: nobodys}]", &[]),
+    ] {
+        assert_eq!(opened(peers), expected, "{peers}");
+    }
+}
+
+#[test]
+fn a_dns_rule_on_endpoints_filters_questions_to_trusted_resolvers_and_opens_no_port() {
+    let program = compiled(
+        "  egress:\n  - toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}}]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]\n",
+    );
+    assert_eq!(program.allow.prefixes, []);
+    let [grant] = program.dns.as_slice() else {
+        panic!("{program:?}")
+    };
+    assert_eq!(grant.servers, DnsServers::Trusted);
+}
+
+proptest! {
+    #[test]
+    fn what_is_opened_is_exactly_the_addresses_of_pods_that_a_selector_matches(
+        pods in prop::collection::vec((0_u8..3, 0_u8..3, 0_u8..32), 0..20),
+        wanted in prop::collection::vec((0_u8..3, 0_u8..3), 0..4),
+    ) {
+        let key = |n: u8| n.to_string();
+        let inventory = Inventory {
+            pods: pods
+                .iter()
+                .map(|(a, b, last)| InventoryPod {
+                    labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
+                    addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
+                    ports: Vec::new(),
+                })
+                .collect(),
+            ..Inventory::default()
+        };
+        let selectors = wanted.iter().map(|(a, b)| {
+            let pairs = [("a".to_owned(), key(*a)), ("b".to_owned(), key(*b))];
+            ObjectSelector::Pods(LabelSelector::new(pairs, []).unwrap())
+        });
+        let prefixes = inventory.prefixes(&Peers::Objects(selectors.collect()));
+        for last in 0..=255_u8 {
+            let address = IpAddr::from([10, 0, 0, last]);
+            let expected = pods
+                .iter()
+                .any(|(a, b, of)| *of == last && wanted.contains(&(*a, *b)));
+            let times = prefixes.iter().filter(|(_, prefix)| prefix.contains(&address)).count();
+            prop_assert_eq!(times, usize::from(expected), "{}", address);
+        }
+    }
+}
