@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The terms on which addresses are leased: `lease = max(ttl, min_ttl) + grace` (design.md, "Leases").
+/// The terms on which addresses are leased: `lease = max(ttl, min_ttl) + grace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {
     /// TTLs below this count as this, above `max_ttl` too if it is set so. Default 0: the answer's own TTL.

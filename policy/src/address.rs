@@ -1,4 +1,4 @@
-//! Addresses that a *name* may never open (design.md, "Who may teach us addresses").
+//! Addresses that a *name* may never open (docs/security.md, 5).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

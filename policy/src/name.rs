@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-/// The longest name that a policy may write, in characters, without the trailing dot (semantics.md).
+/// The longest name that a policy may write, in characters, without the trailing dot (docs/policies.md).
 pub const MAX_NAME_CHARS: usize = 255;
 
 /// The longest label, in octets (RFC 1035 §2.3.4).
@@ -154,7 +154,7 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Whether a star may stand for this octet of a folded name: the `C` of semantics.md, in lower case.
+/// Whether a star may stand for this octet of a folded name: the `C` of docs/policies.md, in lower case.
 pub(crate) fn is_label_octet(octet: u8) -> bool {
     matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
 }

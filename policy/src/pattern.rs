@@ -1,4 +1,4 @@
-//! Name patterns: what `matchName` and `matchPattern` mean (semantics.md, "Names and patterns").
+//! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names").
 
 mod part;
 #[cfg(test)]
