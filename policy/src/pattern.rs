@@ -1,4 +1,4 @@
-//! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names").
+//! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names and patterns").
 
 mod part;
 #[cfg(test)]
