@@ -22,6 +22,7 @@ use tracing::{debug, error, warn};
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
+use crate::throttle::Throttle;
 
 /// A plan and the generation of the ruleset that carries it out.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct NodeGate {
     metrics: Arc<Metrics>,
     lessons: AtomicU64,
     evicted_names: AtomicU64,
+    complaints: Throttle,
 }
 
 /// The settings that the gate needs at every lookup.
@@ -86,6 +88,7 @@ impl NodeGate {
             metrics,
             lessons: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
+            complaints: Throttle::default(),
         }
     }
 
@@ -219,10 +222,10 @@ impl Gate for NodeGate {
                 Err(AdmitError::Stale) => {
                     let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
                     if tokio::time::timeout(left, replaced.changed()).await.is_err() {
-                        return Err(not_admitted(&lesson, &AdmitError::Stale));
+                        return Err(self.not_admitted(&lesson, &AdmitError::Stale));
                     }
                 }
-                Err(error) => return Err(not_admitted(&lesson, &error)),
+                Err(error) => return Err(self.not_admitted(&lesson, &error)),
             }
         }
     }
@@ -233,6 +236,22 @@ impl Gate for NodeGate {
 }
 
 impl NodeGate {
+    /// Says that an answer was not released, to the log and for the client. Whoever may ask for many names can bring it
+    /// about at will, so the log hears of it once a second.
+    fn not_admitted(&self, lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
+        if let Some(others) = self.complaints.pass(clock::now()) {
+            match why {
+                AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
+                    error!(name = %lesson.name, %why, others, "an answer was not released");
+                }
+                AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
+                    warn!(name = %lesson.name, %why, others, "an answer was not released");
+                }
+            }
+        }
+        withheld(why)
+    }
+
     fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
         match asked {
             Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
@@ -258,15 +277,8 @@ fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> St
     }
 }
 
-fn not_admitted(lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
-    match why {
-        AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
-            error!(name = %lesson.name, %why, "an answer was not released");
-        }
-        AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
-            warn!(name = %lesson.name, %why, "an answer was not released");
-        }
-    }
+/// What the client is told.
+fn withheld(why: &AdmitError) -> NotAdmitted {
     NotAdmitted {
         reason: format!("namegate: {why}"),
     }
@@ -314,14 +326,8 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refused_is_said_to_the_client() {
-        let lesson = Lesson {
-            name: Name::parse("a.example").unwrap(),
-            chain: Vec::new(),
-            addresses: Vec::new(),
-            source: "192.0.2.53:53".parse().unwrap(),
-        };
         for why in [AdmitError::Stale, AdmitError::Stopped] {
-            assert_eq!(not_admitted(&lesson, &why).reason, format!("namegate: {why}"));
+            assert_eq!(withheld(&why).reason, format!("namegate: {why}"));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! - [`app`]: the agent itself, from settings and a source to something that runs; [`parts`] is what its tasks share.
 //! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
 //!   (pure), and the loop that puts it there.
-//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force.
+//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -32,4 +32,5 @@ pub mod parts;
 pub mod plan;
 pub mod reconcile;
 pub mod state;
+pub mod throttle;
 pub mod view;
