@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -64,6 +65,7 @@ pub enum AgentError {
 /// Runs the verb.
 pub fn run(args: Args) -> cli::Result {
     let (settings, source) = prepare(args, &Host::read())?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
@@ -87,6 +89,19 @@ fn prepare(args: Args, host: &Host) -> Result<(Settings, DirectorySource), Agent
         state_dir: settings.state_dir.clone(),
     };
     Ok((settings, source))
+}
+
+/// Each lookup in flight has a socket of its own to its upstream, and the usual soft limit of 1,024 descriptors is far below
+/// what `ServerConfig` lets in. It is that low for programs that use select(2), which this one does not.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays as it is; many lookups at once may fail");
+    }
 }
 
 async fn serve(settings: Settings, source: DirectorySource) -> Result<(), AgentError> {
