@@ -20,8 +20,9 @@ mod to_ports;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{Diagnostic, Report, closest};
+use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
+use crate::extensions;
 use crate::policy::{Policy, PolicyId, PolicyKind};
 use crate::shape::{self, Node};
 
@@ -29,15 +30,6 @@ pub use stand_in::StandIn;
 
 /// The namespace of a CiliumNetworkPolicy that names none, as `kubectl` fills it in.
 const DEFAULT_NAMESPACE: &str = "default";
-
-/// The annotations that this project gives a meaning to.
-const ANNOTATIONS: [&str; 5] = [
-    "namegate.io/mode",
-    "namegate.io/min-ttl",
-    "namegate.io/grace",
-    "namegate.io/dns-questions",
-    "namegate.io/deny-response",
-];
 
 /// Whether a document is a CiliumNetworkPolicy or CiliumClusterwideNetworkPolicy.
 pub fn is_policy(document: &Document) -> bool {
@@ -77,16 +69,16 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
     };
     let id = PolicyId {
         kind,
-        namespace: match kind {
-            PolicyKind::CiliumClusterwideNetworkPolicy => String::new(),
-            PolicyKind::CiliumNetworkPolicy if document.namespace.is_empty() => DEFAULT_NAMESPACE.to_owned(),
-            PolicyKind::CiliumNetworkPolicy => document.namespace.clone(),
+        namespace: match kind.is_namespaced() {
+            false => String::new(),
+            true if document.namespace.is_empty() => DEFAULT_NAMESPACE.to_owned(),
+            true => document.namespace.clone(),
         },
         name: document.name.clone(),
     };
     let root = Node::root(&document.value);
     shape::check(&root, &schema::POLICY, &mut report);
-    annotations(&root, &mut report);
+    let extensions = extensions::read(&root, &mut report);
 
     let nodes = specs(&root);
     if nodes.is_empty() {
@@ -99,8 +91,8 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
         .filter_map(|node| spec::read(node, &id, &mut report))
         .collect();
     let verdict = match report.is_refused() {
-        false => Verdict::Accepted(Policy { id, specs }),
-        true => Verdict::Refused(stand_in::read(document, &root, &id)),
+        false => Verdict::Accepted(Policy { id, extensions, specs }),
+        true => Verdict::Refused(stand_in::read(document, &root, &id, extensions)),
     };
     (verdict, report.finish())
 }
@@ -115,28 +107,5 @@ fn kind(document: &Document) -> Option<PolicyKind> {
         ("cilium.io/v2", "CiliumNetworkPolicy") => Some(PolicyKind::CiliumNetworkPolicy),
         ("cilium.io/v2", "CiliumClusterwideNetworkPolicy") => Some(PolicyKind::CiliumClusterwideNetworkPolicy),
         _ => None,
-    }
-}
-
-fn annotations(root: &Node<'_>, report: &mut Report<'_>) {
-    let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {
-        return;
-    };
-    for (key, node) in annotations.fields() {
-        if !key.starts_with("namegate.io/") {
-            continue;
-        }
-        if ANNOTATIONS.contains(&key) {
-            report.unenforced(&node.path, format!("the annotation {key} has no effect yet"));
-            continue;
-        }
-        let finding = report.warning(
-            "unknown-annotation",
-            &node.path,
-            format!("no annotation {key} is known; it has no effect"),
-        );
-        if let Some(meant) = closest(key, ANNOTATIONS) {
-            finding.suggest(format!("did you mean {meant}?"));
-        }
     }
 }

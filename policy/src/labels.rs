@@ -10,14 +10,14 @@ pub type Labels = BTreeMap<String, String>;
 /// A validated label selector: all requirements must hold. With none it selects everything.
 ///
 /// Keys have lost their `k8s:` or `any:` prefix.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelSelector {
     /// Requirements, all of which must hold.
     pub requirements: Vec<Requirement>,
 }
 
 /// One requirement on one label key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Requirement {
     /// The label's key, without source prefix.
     pub key: String,
@@ -26,7 +26,7 @@ pub struct Requirement {
 }
 
 /// The operators of `metav1.LabelSelectorRequirement`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
     /// The value is one of these.
     In(Vec<String>),

@@ -11,6 +11,7 @@
 //! 3. [`policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the objects that rules may speak of.
+//!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
 //! 8. [`lint`]: what is valid but probably not meant.
@@ -22,6 +23,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;
+pub mod fold;
 pub mod index;
 pub mod inventory;
 pub mod labels;
@@ -33,7 +35,9 @@ pub mod ports;
 pub mod program;
 pub mod question;
 
+mod extensions;
 mod prefix;
+pub mod port_map;
 mod selector;
 mod shape;
 
@@ -46,4 +50,4 @@ pub use name::Name;
 pub use pattern::Pattern;
 pub use policy::{Policy, PolicyId};
 pub use ports::{PortRange, PortSet, Protocol};
-pub use program::{Program, ProgramId};
+pub use program::{Program, ProgramId, Tiers, Verdict};

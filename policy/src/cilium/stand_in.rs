@@ -3,7 +3,7 @@
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{EgressRule, Peers, Policy, PolicyId, Spec, Zone};
+use crate::policy::{Action, EgressRule, Extensions, Peers, Policy, PolicyId, Spec, Tier, Zone};
 use crate::ports::PortSet;
 use crate::prefix::everything;
 use crate::shape::{self, Node, Shape};
@@ -21,7 +21,7 @@ pub struct StandIn {
 }
 
 /// Reads no more of each spec than whom it selects and whether it is about egress.
-pub(super) fn read(document: &Document, root: &Node<'_>, id: &PolicyId) -> StandIn {
+pub(super) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, extensions: Extensions) -> StandIn {
     let mut report = Report::new(document);
     // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
     let astray = guess(root, &schema::POLICY).is_some();
@@ -42,9 +42,9 @@ pub(super) fn read(document: &Document, root: &Node<'_>, id: &PolicyId) -> Stand
         closed(&node.path, denies, &mut report);
         specs.push(Spec {
             subject,
+            tier: Tier::Network,
             closes_egress: true,
-            allow: Vec::new(),
-            deny: if denies {
+            rules: if denies {
                 vec![deny_everything(&node.path)]
             } else {
                 Vec::new()
@@ -56,7 +56,11 @@ pub(super) fn read(document: &Document, root: &Node<'_>, id: &PolicyId) -> Stand
         cannot_close(unreadable_list.map_or("", |_| "specs"), &mut report);
     }
     StandIn {
-        policy: (!specs.is_empty()).then(|| Policy { id: id.clone(), specs }),
+        policy: (!specs.is_empty()).then(|| Policy {
+            id: id.clone(),
+            extensions,
+            specs,
+        }),
         findings: report.finish(),
     }
 }
@@ -113,6 +117,7 @@ fn guess(node: &Node<'_>, shape: &Shape) -> Option<Guess> {
 fn deny_everything(path: &str) -> EgressRule {
     EgressRule {
         origin: format!("{path}.egressDeny"),
+        action: Action::Deny,
         peers: Peers::Prefixes(everything(Zone::Anywhere)),
         ports: PortSet::All,
         named: Vec::new(),

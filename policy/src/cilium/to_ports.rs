@@ -320,10 +320,10 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
 /// The protocols of a port: none for one that is known and not enforced, `None` for one that is refused.
 fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> {
     let Some(text) = port.text("protocol") else {
-        return Some(Protocol::ALL.to_vec());
+        return Some(Protocol::ANY.to_vec());
     };
     match text.to_ascii_uppercase().as_str() {
-        "" | "ANY" => Some(Protocol::ALL.to_vec()),
+        "" | "ANY" => Some(Protocol::ANY.to_vec()),
         "TCP" => Some(vec![Protocol::Tcp]),
         "UDP" => Some(vec![Protocol::Udp]),
         "SCTP" => Some(vec![Protocol::Sctp]),

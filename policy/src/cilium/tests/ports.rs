@@ -26,7 +26,7 @@ fn ports_are_numbers_ranges_and_names_known_to_iana() {
         ports("{port: https, protocol: TCP}"),
         PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)])
     );
-    let any = |first, last| PortSet::Ranges(Protocol::ALL.map(|protocol| range(protocol, first, last)).to_vec());
+    let any = |first, last| PortSet::Ranges(Protocol::ANY.map(|protocol| range(protocol, first, last)).to_vec());
     assert_eq!(ports("{port: '53'}"), any(53, 53));
     assert_eq!(ports("{port: '53', protocol: ANY}"), any(53, 53));
     assert_eq!(ports("{port: '0', endPort: 7}"), any(0, 65535));
