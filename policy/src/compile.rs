@@ -93,7 +93,11 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &Spec, inventory: &Inventory) {
         Tier::Baseline { .. } => &mut tiers.baseline,
     };
     let terms = policy.extensions.lease;
-    rules.extend(spec.rules.iter().flat_map(|rule| single(&policy.id, rule, terms, inventory)));
+    rules.extend(
+        spec.rules
+            .iter()
+            .flat_map(|rule| single(&policy.id, rule, terms, inventory)),
+    );
     if spec.tier == Tier::Network {
         // Stable, so that rules of one action stay in the order in which they were written.
         tiers.network.sort_by_key(|rule| rule.action);

@@ -77,10 +77,18 @@ fn duration(node: &Node<'_>, report: &mut Report<'_>) -> Option<Duration> {
     match read {
         Some(read) if read <= LONGEST => return Some(read),
         Some(_) => report
-            .error("bad-annotation", &node.path, format!("{} is more than a day", quoted(written)))
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is more than a day", quoted(written)),
+            )
             .suggest("write a shorter time, such as 10m"),
         None => report
-            .error("bad-annotation", &node.path, format!("{} is not a time", quoted(written)))
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is not a time", quoted(written)),
+            )
             .suggest("write a number and a unit, such as 90s, 5m or 1h30m"),
     };
     None
@@ -113,7 +121,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_kubernetes_writes_them() {
-        for (text, seconds) in [("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0), ("1500ms", 1.5), ("0s", 0.0)] {
+        for (text, seconds) in [
+            ("90s", 90.0),
+            ("5m", 300.0),
+            ("1h30m", 5400.0),
+            ("1500ms", 1.5),
+            ("0s", 0.0),
+        ] {
             assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["", "5", "s", "-5s", "5 s", "5d", "1.5h", "99999999999h"] {

@@ -86,7 +86,10 @@ impl Inventory {
             Peers::Unresolved => Vec::new(),
             Peers::Names(patterns) => patterns.iter().cloned().map(Destination::Name).collect(),
             Peers::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
-            Peers::Objects(selectors) => selectors.iter().flat_map(|selector| self.resolve_groups(selector)).collect(),
+            Peers::Objects(selectors) => selectors
+                .iter()
+                .flat_map(|selector| self.resolve_groups(selector))
+                .collect(),
         }
     }
 

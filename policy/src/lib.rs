@@ -36,8 +36,8 @@ pub mod program;
 pub mod question;
 
 mod extensions;
-mod prefix;
 pub mod port_map;
+mod prefix;
 mod selector;
 mod shape;
 
