@@ -27,7 +27,7 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// The field, for example `spec.egress[0].toFQDNs[1].matchPattern`; empty for the whole document.
     pub path: String,
-    /// One-based line and column of the field in its file, where known.
+    /// Where its value stands in its file, or its key where the value runs over many lines or the key is what is wrong; where known.
     pub position: Option<Position>,
     /// What is wrong, as a sentence without the path.
     pub reason: String,
@@ -35,13 +35,17 @@ pub struct Diagnostic {
     pub suggestion: Option<String>,
 }
 
-/// A place in a file, both one-based.
+/// A stretch of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Position {
-    /// Line, from 1.
+    /// The line in which it begins, from 1.
     pub line: usize,
-    /// Column, from 1.
+    /// The column in which it begins, in characters, from 1.
     pub column: usize,
+    /// How many bytes of the file stand before it.
+    pub offset: usize,
+    /// How many bytes it has; 0 where only its beginning is known.
+    pub length: usize,
 }
 
 impl fmt::Display for Severity {
@@ -116,17 +120,29 @@ impl<'d> Report<'d> {
 
     /// The document is refused.
     pub(crate) fn error(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
-        self.push(Severity::Error, code, path, reason.into())
+        self.push_at_value(Severity::Error, code, path, reason.into())
+    }
+
+    /// As [`error`](Self::error), where the key of the field is wrong and not its value.
+    pub(crate) fn wrong_key(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
+        let position = self.document.key_position(path);
+        self.push(Severity::Error, code, path, position, reason.into())
+    }
+
+    /// As [`warning`](Self::warning), where the key of the field is doubtful and not its value.
+    pub(crate) fn doubtful_key(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
+        let position = self.document.key_position(path);
+        self.push(Severity::Warning, code, path, position, reason.into())
     }
 
     /// A part of the document is valid and not enforced here.
     pub(crate) fn unenforced(&mut self, path: &str, reason: impl Into<String>) -> Suggest<'_> {
-        self.push(Severity::Unenforced, "not-enforced", path, reason.into())
+        self.push_at_value(Severity::Unenforced, "not-enforced", path, reason.into())
     }
 
     /// The document probably means something else than its author thinks.
     pub(crate) fn warning(&mut self, code: &'static str, path: &str, reason: impl Into<String>) -> Suggest<'_> {
-        self.push(Severity::Warning, code, path, reason.into())
+        self.push_at_value(Severity::Warning, code, path, reason.into())
     }
 
     /// Whether some finding is an error.
@@ -143,7 +159,19 @@ impl<'d> Report<'d> {
         found
     }
 
-    fn push(&mut self, severity: Severity, code: &'static str, path: &str, reason: String) -> Suggest<'_> {
+    fn push_at_value(&mut self, severity: Severity, code: &'static str, path: &str, reason: String) -> Suggest<'_> {
+        let position = self.document.position(path);
+        self.push(severity, code, path, position, reason)
+    }
+
+    fn push(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        path: &str,
+        position: Option<Position>,
+        reason: String,
+    ) -> Suggest<'_> {
         self.refused |= severity == Severity::Error;
         if self.found.len() >= MAX_FINDINGS {
             self.left_out += 1;
@@ -153,7 +181,7 @@ impl<'d> Report<'d> {
             severity,
             code,
             path: path.to_owned(),
-            position: self.document.position(path),
+            position,
             reason,
             suggestion: None,
         });

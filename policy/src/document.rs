@@ -1,5 +1,6 @@
 //! YAML text → documents that remember where each field stood.
 
+mod bytes;
 mod tree;
 mod yaml;
 
@@ -38,9 +39,15 @@ impl Document {
         Self::new(value, None)
     }
 
-    /// Where the field at `path` (`spec.egress[0].toPorts`) begins; its nearest known parent otherwise.
+    /// Where the value at `path` (`spec.egress[0].toPorts`) stands; its key, where the value runs over many lines. Of a field that is not there its
+    /// nearest known parent.
     pub fn position(&self, path: &str) -> Option<Position> {
         self.spots.as_ref().map(|spots| spots.find(path))
+    }
+
+    /// Where the key of the field at `path` stands; as [`position`](Self::position) for an item of a list.
+    pub fn key_position(&self, path: &str) -> Option<Position> {
+        self.spots.as_ref().map(|spots| spots.find_key(path))
     }
 
     /// Reads the document as `T`, naming the field and line of what does not fit.
@@ -128,8 +135,8 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
     }
     let mut unshown = 0;
     let mut reader = Reader::new();
-    for (first_line, chunk) in chunks(text) {
-        for outcome in reader.read(chunk, first_line) {
+    for chunk in chunks(text) {
+        for outcome in reader.read(&chunk) {
             match outcome {
                 Ok((Value::Null, _)) => {}
                 Ok((value, spots)) => expand(value, spots, &mut documents, &mut diagnostics),
@@ -185,13 +192,27 @@ fn expand(mut value: Value, mut spots: Spots, documents: &mut Vec<Document>, dia
     }
 }
 
-/// The text cut before each `---` line, with the number of each chunk's first line.
+/// A piece of a text.
+struct Chunk<'t> {
+    /// The number of its first line, from 1.
+    line: usize,
+    /// How many bytes of the text stand before it.
+    offset: usize,
+    text: &'t str,
+}
+
+/// The text cut before each `---` line.
 ///
 /// A line that begins with `---` and a blank ends a document wherever it stands, inside block scalars too (YAML 1.2 §9.1.2), so
 /// cutting there is exact and a syntax error costs one document only. Lines of directives (`%YAML`) belong to what follows.
-fn chunks(text: &str) -> Vec<(usize, &str)> {
+fn chunks(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = (1, 0);
+    let chunk = |(line, offset), end| Chunk {
+        line,
+        offset,
+        text: &text[offset..end],
+    };
     let mut holds_content = false;
     let mut offset = 0;
     for (index, line) in text.split_inclusive('\n').enumerate() {
@@ -199,13 +220,13 @@ fn chunks(text: &str) -> Vec<(usize, &str)> {
             .strip_prefix("---")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\n', '\r']));
         if is_marker && holds_content {
-            chunks.push((start.0, &text[start.1..offset]));
+            chunks.push(chunk(start, offset));
             start = (index + 1, offset);
         }
         holds_content |= is_marker || !(line.trim().is_empty() || line.starts_with(['%', '#']));
         offset += line.len();
     }
-    chunks.push((start.0, &text[start.1..]));
+    chunks.push(chunk(start, text.len()));
     chunks
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
                 extensions.response = one_of(&node, responses, report);
             }
             unknown => {
-                let finding = report.warning(
+                let finding = report.doubtful_key(
                     "unknown-annotation",
                     &node.path,
                     format!("no annotation {unknown} is known; it has no effect"),

@@ -140,7 +140,7 @@ pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
 }
 
 fn unknown_field(name: &str, field: &Node<'_>, known: &[(&'static str, Shape)], report: &mut Report<'_>) {
-    let finding = report.error(
+    let finding = report.wrong_key(
         "unknown-field",
         &field.path,
         format!("there is no field {} here", quoted(name)),

@@ -13,10 +13,13 @@ pub(super) struct Spots {
     below: Below,
 }
 
+/// A [`Position`]. Of no length where the node runs over many lines, or is a mapping or list in block style, which it nearly always does.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     line: u32,
     column: u32,
+    offset: u32,
+    length: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -28,12 +31,14 @@ enum Below {
 }
 
 impl Spot {
-    /// Both one-based. Text is shorter than 4 GiB, so saturation never shows.
-    pub(super) fn new(line: usize, column: usize) -> Self {
+    /// Text is shorter than 4 GiB, so saturation never shows.
+    pub(super) fn new(at: Position) -> Self {
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
-            line: narrow(line),
-            column: narrow(column),
+            line: narrow(at.line),
+            column: narrow(at.column),
+            offset: narrow(at.offset),
+            length: narrow(at.length),
         }
     }
 
@@ -41,7 +46,30 @@ impl Spot {
         Position {
             line: self.line as usize,
             column: self.column as usize,
+            offset: self.offset as usize,
+            length: self.length as usize,
         }
+    }
+
+    /// The same beginning, `length` bytes long.
+    pub(super) fn of_length(self, length: u32) -> Self {
+        Self { length, ..self }
+    }
+
+    pub(super) fn line(self) -> u32 {
+        self.line
+    }
+
+    pub(super) fn offset(self) -> u32 {
+        self.offset
+    }
+
+    pub(super) fn end(self) -> u32 {
+        self.offset.saturating_add(self.length)
+    }
+
+    fn is_empty(self) -> bool {
+        self.length == 0
     }
 }
 
@@ -67,23 +95,49 @@ impl Spots {
         }
     }
 
-    /// The position of the field at `path`, or of its nearest known parent.
+    /// The position of the value at `path`, or of its key where the value has no length; of its nearest known parent where there is none.
     pub(super) fn find(&self, path: &str) -> Position {
-        let mut node = self;
-        let mut at = self.at;
+        let (key, node) = self.walk(path);
+        let spot = match key {
+            Some(key) if node.at.is_empty() => key,
+            _ => node.first(),
+        };
+        spot.position()
+    }
+
+    /// The position of the key at `path`. An item of a list has none, and is found itself.
+    pub(super) fn find_key(&self, path: &str) -> Position {
+        let (key, node) = self.walk(path);
+        key.unwrap_or_else(|| node.first()).position()
+    }
+
+    /// The node at `path` or its nearest known parent, and its key if it is a field.
+    fn walk(&self, path: &str) -> (Option<Spot>, &Spots) {
+        let mut at = (None, self);
         let mut rest = path;
         while !rest.is_empty() {
-            let step = match &node.below {
+            let step = match &at.1.below {
                 Below::Nothing => None,
-                Below::Items(items) => index(rest).and_then(|(n, rest)| items.get(n).map(|item| (item.at, item, rest))),
+                Below::Items(items) => index(rest).and_then(|(n, rest)| items.get(n).map(|item| (None, item, rest))),
                 Below::Fields(fields) => {
-                    keys(rest).find_map(|(key, rest)| fields.get(key).map(|(at, value)| (*at, value, rest)))
+                    keys(rest).find_map(|(key, rest)| fields.get(key).map(|(at, value)| (Some(*at), value, rest)))
                 }
             };
-            let Some(step) = step else { break };
-            (at, node, rest) = step;
+            let Some((key, node, left)) = step else { break };
+            (at, rest) = ((key, node), left);
         }
-        at.position()
+        at
+    }
+
+    /// Itself, or the first of what is below it that has a length.
+    fn first(&self) -> Spot {
+        let below = match &self.below {
+            _ if !self.at.is_empty() => None,
+            Below::Nothing => None,
+            Below::Items(items) => items.first().map(Spots::first),
+            Below::Fields(fields) => fields.values().map(|(key, _)| *key).min_by_key(|key| key.offset),
+        };
+        below.unwrap_or(self.at)
     }
 
     /// Takes the items of the list under `key` out.

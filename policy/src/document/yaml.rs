@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 
 use saphyr::Scalar;
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 use serde_json::{Map, Number, Value};
 
-use crate::diagnostic::{Diagnostic, Severity, quoted};
+use crate::diagnostic::{Diagnostic, Position, Severity, quoted};
 
+use super::Chunk;
+use super::bytes::Bytes;
 use super::tree::{Spot, Spots};
 
 /// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that walks a value
@@ -89,16 +91,16 @@ impl Reader {
         self.exhausted
     }
 
-    /// The documents of a chunk that begins at line `first_line` of its text. An error ends the chunk.
-    pub(super) fn read(&mut self, chunk: &str, first_line: usize) -> Vec<Outcome> {
+    /// The documents of a chunk. An error ends it.
+    pub(super) fn read(&mut self, chunk: &Chunk<'_>) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        let mut parser = Parser::new_from_str(chunk);
+        let mut parser = Parser::new_from_str(chunk.text);
         let mut build = Build::default();
-        let spot = |marker: &Marker| Spot::new(marker.line() + first_line - 1, marker.col() + 1);
+        let places = Places::new(chunk);
         while let Some(event) = parser.next_event() {
             let step = event
-                .map_err(|error| not_yaml(&error, spot(error.marker())))
-                .and_then(|(event, span)| self.step(&mut build, event, spot(&span.start)));
+                .map_err(|error| not_yaml(&error, places.spot(&Span::empty(*error.marker()))))
+                .and_then(|(event, span)| self.step(&mut build, event, places.spot(&span)));
             match step {
                 Ok(None) => {}
                 Ok(Some(root)) => {
@@ -171,7 +173,8 @@ impl Reader {
                 self.open(build, anchor, at, content)
             }
             Event::SequenceEnd | Event::MappingEnd => match build.open.pop() {
-                Some(frame) => {
+                Some(mut frame) => {
+                    frame.at = whole(frame.at, at);
                     let (at, anchor) = (frame.at, frame.anchor);
                     self.complete(build, frame.close(), anchor, at)
                 }
@@ -270,6 +273,43 @@ impl Frame {
             spots,
             weight: self.weight,
         }
+    }
+}
+
+/// A mapping or list from its first to its last token. Of no length where it runs over many lines, or is in block style, which has no last token.
+fn whole(first: Spot, last: Spot) -> Spot {
+    let last_length = last.end() - last.offset();
+    match first.line() == last.line() && last_length > 0 {
+        true => first.of_length(last.end() - first.offset()),
+        false => first.of_length(0),
+    }
+}
+
+/// Where the markers of a chunk are in its text.
+struct Places<'t> {
+    line: usize,
+    offset: usize,
+    bytes: Bytes<'t>,
+}
+
+impl<'t> Places<'t> {
+    fn new(chunk: &Chunk<'t>) -> Self {
+        Self {
+            line: chunk.line,
+            offset: chunk.offset,
+            bytes: Bytes::of(chunk.text),
+        }
+    }
+
+    fn spot(&self, span: &Span) -> Spot {
+        let byte = |marker: &Marker| self.bytes.before(marker.index());
+        let start = byte(&span.start);
+        Spot::new(Position {
+            line: span.start.line() + self.line - 1,
+            column: span.start.col() + 1,
+            offset: self.offset + start,
+            length: byte(&span.end).saturating_sub(start),
+        })
     }
 }
 
