@@ -196,7 +196,7 @@ impl InventoryService {
         self.namespace == "default" && self.name == "kubernetes"
     }
 
-    fn selects(&self, pod: &InventoryPod) -> bool {
+    pub(crate) fn selects(&self, pod: &InventoryPod) -> bool {
         let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
         pod.labels.get(keys::NAMESPACE) == Some(&self.namespace)
             && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
@@ -204,13 +204,13 @@ impl InventoryService {
 }
 
 impl CidrGroupSelector {
-    fn matches(&self, group: &CidrGroup) -> bool {
+    pub(crate) fn matches(&self, group: &CidrGroup) -> bool {
         self.name.as_ref().is_none_or(|wanted| *wanted == group.name) && self.labels.matches(&group.labels)
     }
 }
 
 impl ServiceSelector {
-    fn matches(&self, service: &InventoryService) -> bool {
+    pub(crate) fn matches(&self, service: &InventoryService) -> bool {
         self.namespace
             .as_ref()
             .is_none_or(|wanted| *wanted == service.namespace)

@@ -46,7 +46,7 @@ pub(crate) struct Glob<'a> {
 
 impl Glob<'_> {
     /// Whether it fits a plain label.
-    pub(super) fn matches(&self, label: &str) -> bool {
+    pub(crate) fn matches(&self, label: &str) -> bool {
         label
             .strip_prefix(self.prefix)
             .and_then(|rest| rest.strip_suffix(self.suffix))

@@ -1,0 +1,207 @@
+//! Which selectors select everything that others select.
+//!
+//! Only what is certain is said: `false` may mean that it cannot be told.
+
+use crate::labels::{LabelSelector, Operator, Requirement};
+use crate::pattern::{Part, Pattern, is_plain_label};
+use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
+use crate::ports::PortSet;
+use crate::prefix;
+use crate::program::Destination;
+
+/// Whether all traffic that `part` speaks of is traffic that `whole` speaks of.
+pub(super) fn rule_in(part: &EgressRule, whole: &EgressRule) -> bool {
+    let every_destination = everywhere(&whole.peers);
+    ports_in(part, whole)
+        && match &part.peers {
+            Peers::Unresolved => false,
+            _ if every_destination => true,
+            peers => {
+                let wholes = destinations(&whole.peers);
+                let parts = destinations(peers);
+                parts.iter().all(|part| wholes.iter().any(|whole| destination_in(part, whole)))
+            }
+        }
+}
+
+/// How many comparisons [`rule_in`] makes at most.
+pub(super) fn cost(part: &EgressRule, whole: &EgressRule) -> usize {
+    let count = |peers: &Peers| match peers {
+        Peers::Names(names) => names.len(),
+        Peers::Prefixes(prefixes) => prefixes.len(),
+        Peers::Objects(objects) => objects.len(),
+        Peers::Unresolved => 0,
+    };
+    1 + count(&part.peers).saturating_mul(count(&whole.peers))
+}
+
+/// Whether whoever `part` selects is selected by `whole`.
+pub(super) fn selector_in(part: &LabelSelector, whole: &LabelSelector) -> bool {
+    let implied = |wanted: &Requirement| part.requirements.iter().any(|given| implies(given, wanted));
+    whole.requirements.iter().all(implied)
+}
+
+/// Whether whatever `part` matches is matched by `whole`.
+pub(super) fn pattern_in(part: &Pattern, whole: &Pattern) -> bool {
+    if part == whole || whole.is_every_name() {
+        return true;
+    }
+    if part.is_every_name() {
+        return false;
+    }
+    let mut parts = part.parts_from_the_right();
+    for whole in whole.parts_from_the_right() {
+        let Some(part) = parts.next() else { return false };
+        let is_in = match (part, whole) {
+            (part, Part::OneOrMore) => return is_plain(part) && parts.all(is_plain),
+            (part, whole) if part == whole => true,
+            (Part::OneOrMore, _) => false,
+            (part, Part::One) => is_plain(part),
+            (Part::Exact(label), Part::Glob(glob)) => is_plain_label(label) && glob.matches(label),
+            _ => false,
+        };
+        if !is_in {
+            return false;
+        }
+    }
+    parts.next().is_none()
+}
+
+fn is_plain(part: Part<'_>) -> bool {
+    match part {
+        Part::Exact(label) => is_plain_label(label),
+        Part::One | Part::OneOrMore | Part::Glob(_) => true,
+    }
+}
+
+fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
+    let named_in = |name: &NamedPort| {
+        let is_there = |known: &NamedPort| {
+            known.name == name.name && name.protocols.iter().all(|it| known.protocols.contains(it))
+        };
+        whole.named.iter().any(is_there)
+    };
+    whole.ports == PortSet::All || part.ports.subtract(&whole.ports).is_empty() && part.named.iter().all(named_in)
+}
+
+/// Whether peers are every address, inside the cluster and outside.
+fn everywhere(peers: &Peers) -> bool {
+    let Peers::Prefixes(prefixes) = peers else { return false };
+    prefix::everything(Zone::Anywhere).iter().all(|all| prefixes.contains(all))
+}
+
+/// As [`Inventory::destinations`](crate::Inventory), but for CiliumCIDRGroups, which are left as they are.
+fn destinations(peers: &Peers) -> Vec<Destination> {
+    let prefix = |(zone, prefix): &_| Destination::Prefix(*zone, *prefix);
+    match peers {
+        Peers::Unresolved => Vec::new(),
+        Peers::Names(patterns) => patterns.iter().cloned().map(Destination::Name).collect(),
+        Peers::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
+        Peers::Objects(selectors) => {
+            let each = selectors.iter().map(|selector| match selector {
+                ObjectSelector::Prefix(zone, prefix) => Destination::Prefix(*zone, *prefix),
+                other => Destination::Object(other.clone()),
+            });
+            each.collect()
+        }
+    }
+}
+
+fn destination_in(part: &Destination, whole: &Destination) -> bool {
+    match (part, whole) {
+        (Destination::Prefix(part_zone, part), Destination::Prefix(zone, whole)) => {
+            whole.contains(part) && (zone == part_zone || *zone == Zone::Anywhere)
+        }
+        (Destination::Name(part), Destination::Name(whole)) => pattern_in(part, whole),
+        (Destination::Object(part), Destination::Object(whole)) => object_in(part, whole),
+        _ => false,
+    }
+}
+
+fn object_in(part: &ObjectSelector, whole: &ObjectSelector) -> bool {
+    match (part, whole) {
+        (ObjectSelector::Pods(part), ObjectSelector::Pods(whole))
+        | (ObjectSelector::Nodes(part), ObjectSelector::Nodes(whole)) => selector_in(part, whole),
+        (ObjectSelector::RemoteNodes, ObjectSelector::Nodes(whole)) => whole.requirements.is_empty(),
+        (ObjectSelector::Services(part), ObjectSelector::Services(whole)) => service_in(part, whole),
+        (part, whole) => part == whole,
+    }
+}
+
+fn service_in(part: &ServiceSelector, whole: &ServiceSelector) -> bool {
+    let same = |part: &Option<String>, whole: &Option<String>| whole.is_none() || part == whole;
+    same(&part.namespace, &whole.namespace)
+        && same(&part.name, &whole.name)
+        && selector_in(&part.labels, &whole.labels)
+}
+
+/// Whether `wanted` holds wherever `given` does.
+fn implies(given: &Requirement, wanted: &Requirement) -> bool {
+    given.key == wanted.key
+        && match (&given.operator, &wanted.operator) {
+            (Operator::In(given), Operator::In(wanted)) => given.iter().all(|value| wanted.contains(value)),
+            (Operator::In(given), Operator::NotIn(wanted)) => !given.iter().any(|value| wanted.contains(value)),
+            (Operator::In(_), Operator::Exists) => true,
+            (Operator::NotIn(given), Operator::NotIn(wanted)) => wanted.iter().all(|value| given.contains(value)),
+            (Operator::DoesNotExist, Operator::NotIn(_)) => true,
+            (given, wanted) => given == wanted,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern_is_in(part: &str, whole: &str) -> bool {
+        let read = |text| Pattern::pattern(text).unwrap();
+        pattern_in(&read(part), &read(whole))
+    }
+
+    #[test]
+    fn a_pattern_is_in_another_when_no_name_tells_them_apart() {
+        for (part, whole) in [
+            ("a.example", "a.example"),
+            ("a.example", "*.example"),
+            ("a.example", "*"),
+            ("*.example", "**.example"),
+            ("a.b.example", "**.example"),
+            ("**.b.example", "**.example"),
+            ("api-eu.example", "api-*.example"),
+            ("api-*.example", "*.example"),
+        ] {
+            assert!(pattern_is_in(part, whole), "{part} {whole}");
+        }
+        for (part, whole) in [
+            ("example", "*.example"),
+            ("a.b.example", "*.example"),
+            ("**.example", "*.example"),
+            ("**.example", "**.b.example"),
+            ("*.example", "api-*.example"),
+            ("*", "**.example"),
+            ("a.example", "b.example"),
+        ] {
+            assert!(!pattern_is_in(part, whole), "{part} {whole}");
+        }
+    }
+
+    #[test]
+    fn a_selector_is_in_another_that_asks_for_no_more() {
+        let of = |labels: &[(&str, &str)], expressions: &[(&str, &str, &[&str])]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+            let expressions = expressions.iter().map(|(key, operator, values)| {
+                let values = values.iter().map(|value| (*value).into()).collect();
+                ((*key).into(), (*operator).into(), values)
+            });
+            LabelSelector::new(labels, expressions).unwrap()
+        };
+        let web = of(&[("app", "web")], &[]);
+        let blue_web = of(&[("app", "web"), ("colour", "blue")], &[]);
+        assert!(selector_in(&blue_web, &web) && !selector_in(&web, &blue_web));
+        assert!(selector_in(&web, &of(&[], &[])) && !selector_in(&of(&[], &[]), &web));
+        assert!(selector_in(&web, &of(&[], &[("app", "In", &["web", "api"])])));
+        assert!(selector_in(&web, &of(&[], &[("app", "NotIn", &["api"])])));
+        assert!(selector_in(&web, &of(&[], &[("app", "Exists", &[])])));
+        assert!(!selector_in(&of(&[], &[("app", "Exists", &[])]), &web));
+        assert!(selector_in(&of(&[], &[("app", "DoesNotExist", &[])]), &of(&[], &[("app", "NotIn", &["api"])])));
+    }
+}

@@ -1,0 +1,302 @@
+//! Names that are allowed, denied, and may be asked.
+
+use crate::diagnostic::{Report, quoted};
+use crate::index::NameIndex;
+use crate::name::Name;
+use crate::pattern::Pattern;
+use crate::policy::Tier;
+use crate::shape::Node;
+
+use super::together::{Placed, Together};
+
+/// The names that a spec speaks of.
+#[derive(Default)]
+pub(super) struct Names<'a> {
+    /// `toFQDNs` entries of `egress`, `domainNames`.
+    allowed: Vec<Written<'a>>,
+    /// `toFQDNs` entries of `egressDeny`.
+    denied: Vec<Written<'a>>,
+    /// `rules.dns` entries.
+    questions: Vec<Written<'a>>,
+    /// Whether there is any `rules.dns`, empty ones included.
+    has_dns_rules: bool,
+    /// The paths of entries that hold neither `matchName` nor `matchPattern`.
+    empty: Vec<String>,
+}
+
+/// One name or pattern.
+struct Written<'a> {
+    path: String,
+    text: &'a str,
+    pattern: Pattern,
+    /// What stands before a text of its kind in the list.
+    before: &'static str,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn of(spec: &Node<'a>) -> Self {
+        let mut names = Self::default();
+        for rule in spec.list("egress") {
+            let entries = rule.list("toFQDNs");
+            read_entries(&entries, &mut names.allowed, &mut names.empty);
+            for entry in rule.list("toPorts") {
+                if let Some(dns) = entry.get("rules").and_then(|rules| rules.get("dns")) {
+                    names.has_dns_rules = true;
+                    let entries: Vec<_> = dns.items().collect();
+                    read_entries(&entries, &mut names.questions, &mut names.empty);
+                }
+            }
+            for peer in rule.list("to") {
+                names.allowed.extend(peer.list("domainNames").iter().filter_map(domain_name));
+            }
+        }
+        for rule in spec.list("egressDeny") {
+            read_entries(&rule.list("toFQDNs"), &mut names.denied, &mut names.empty);
+        }
+        names
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Written<'a>> {
+        self.allowed.iter().chain(&self.denied).chain(&self.questions)
+    }
+}
+
+fn read_entries<'a>(entries: &[Node<'a>], written: &mut Vec<Written<'a>>, empty: &mut Vec<String>) {
+    for entry in entries {
+        let read = |field, before, read: fn(&str) -> Result<Pattern, _>| {
+            let text = entry.text(field)?;
+            Some(Written {
+                path: format!("{}.{field}", entry.path),
+                text,
+                pattern: read(text).ok()?,
+                before,
+            })
+        };
+        let name = read("matchName", "matchName: ", Pattern::name);
+        let pattern = read("matchPattern", "matchPattern: ", Pattern::pattern);
+        if name.is_none() && pattern.is_none() {
+            empty.push(entry.path.clone());
+        }
+        written.extend(name.into_iter().chain(pattern));
+    }
+}
+
+/// In a ClusterNetworkPolicy, `*.` stands for any number of labels.
+fn domain_name<'a>(entry: &Node<'a>) -> Option<Written<'a>> {
+    let text = entry.value.as_str()?;
+    let pattern = match text.strip_prefix("*.") {
+        Some(name) => Pattern::pattern(&format!("**.{name}")),
+        None => Pattern::name(text),
+    };
+    Some(Written {
+        path: entry.path.clone(),
+        text,
+        pattern: pattern.ok()?,
+        before: "",
+    })
+}
+
+/// What can be told from a spec by itself.
+pub(super) fn of_one(spec: &Node<'_>, report: &mut Report<'_>) {
+    let names = Names::of(spec);
+    for path in &names.empty {
+        report
+            .warning(
+                "empty-fqdn-selector",
+                path,
+                "an entry without `matchName` and `matchPattern` matches nothing",
+            )
+            .suggest("write `matchPattern: \"*\"` to match every name");
+    }
+    names.all().for_each(|written| stars_in_disguise(written, report));
+    let allowed = index(&names.allowed);
+    let questions = index(&names.questions);
+    let denied = index(&names.denied);
+    for written in &names.allowed {
+        without_apex(written, &allowed, report);
+        if names.has_dns_rules {
+            hidden(written, &questions, "the DNS rules of this policy do", report);
+        }
+        denied_too(written, &denied, "", report);
+        too_wide(written, report);
+    }
+}
+
+/// What can only be told from specs that are about the same Pods. What [`of_one`] finds is not repeated.
+pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
+    for (index_of, placed) in together.specs.iter().enumerate() {
+        if placed.names.allowed.is_empty() {
+            continue;
+        }
+        let report = &mut reports[placed.policy];
+        let groups = together.groups_with(index_of);
+        let mut is_hidden = vec![false; placed.names.allowed.len()];
+        let mut is_denied = is_hidden.clone();
+        for group in groups {
+            let others = group
+                .into_iter()
+                .filter(|other| !std::ptr::eq(*other, placed) && !other.is_audited);
+            let others: Vec<&Placed<'_>> = others.collect();
+            hidden_by(placed, &others, &mut is_hidden, report);
+            if placed.spec.tier == Tier::Network {
+                denied_by(placed, &others, &mut is_denied, report);
+            }
+        }
+    }
+}
+
+fn hidden_by(placed: &Placed<'_>, others: &[&Placed<'_>], is_said: &mut [bool], report: &mut Report<'_>) {
+    let Some(first) = others.iter().find(|other| other.names.has_dns_rules) else {
+        return;
+    };
+    if placed.names.has_dns_rules {
+        return;
+    }
+    let questions = index(others.iter().flat_map(|other| &other.names.questions));
+    let whose = format!("the DNS rules of {}, which is about the same Pods, do", first.label());
+    for (written, is_said) in placed.names.allowed.iter().zip(is_said) {
+        if !*is_said {
+            *is_said = hidden(written, &questions, &whose, report);
+        }
+    }
+}
+
+fn denied_by(placed: &Placed<'_>, others: &[&Placed<'_>], is_said: &mut [bool], report: &mut Report<'_>) {
+    for other in others.iter().filter(|other| !other.names.denied.is_empty()) {
+        let denied = index(&other.names.denied);
+        let whose = format!(" of {}", other.label());
+        for (written, is_said) in placed.names.allowed.iter().zip(&mut *is_said) {
+            if !*is_said {
+                *is_said = denied_too(written, &denied, &whose, report);
+            }
+        }
+    }
+}
+
+fn index<'w, 'a: 'w>(written: impl IntoIterator<Item = &'w Written<'a>>) -> NameIndex<&'w str> {
+    let mut index = NameIndex::default();
+    for written in written {
+        index.insert(&written.pattern, written.path.as_str());
+    }
+    index
+}
+
+fn stars_in_disguise(written: &Written<'_>, report: &mut Report<'_>) {
+    if has_single_star_in_disguise(written.text) {
+        let reason = format!(
+            "in {} the stars that do not lead as `**.` stand for a single star: part of one label",
+            quoted(written.text)
+        );
+        report
+            .warning("mid-double-star", &written.path, reason)
+            .suggest("write one star there, or `**.` at the start for any number of labels");
+    }
+}
+
+/// Whether two stars stand in a row anywhere but as a leading `**.`.
+pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let without_lead = text.trim_start_matches('*');
+    let leads = without_lead.is_empty() || without_lead.starts_with('.');
+    if leads {
+        without_lead.contains("**")
+    } else {
+        text.contains("**")
+    }
+}
+
+/// `*.example.com` does not match `example.com`, which people expect.
+fn without_apex(written: &Written<'_>, allowed: &NameIndex<&str>, report: &mut Report<'_>) {
+    let text = written.pattern.as_str();
+    let Some(apex) = text.strip_prefix("**.").or_else(|| text.strip_prefix("*.")) else {
+        return;
+    };
+    let Ok(name) = Name::parse(apex) else { return };
+    // `*.com`: nobody means `com`.
+    if name.labels_from_the_right().count() < 2 || allowed.any_match(&name) {
+        return;
+    }
+    let before = written.before.replace("Pattern", "Name");
+    report
+        .warning(
+            "pattern-without-apex",
+            &written.path,
+            format!("it does not match {name} itself"),
+        )
+        .suggest(format!("add `- {before}{name}` if that is meant too"));
+}
+
+/// A name that is allowed and cannot be looked up.
+fn hidden(written: &Written<'_>, questions: &NameIndex<&str>, whose: &str, report: &mut Report<'_>) -> bool {
+    let Some(name) = example(&written.pattern).filter(|name| !questions.any_match(name)) else {
+        return false;
+    };
+    let reason = format!("{whose} not let {name} be asked, so the selector learns no address for it");
+    let field = match written.pattern.as_str().contains('*') {
+        true => "matchPattern",
+        false => "matchName",
+    };
+    report
+        .warning("dns-rule-hides-fqdn", &written.path, reason)
+        .suggest(format!("add `- {field}: {:?}` to `rules.dns`", written.pattern.to_string()));
+    true
+}
+
+/// A name that is allowed and denied.
+fn denied_too(written: &Written<'_>, denied: &NameIndex<&str>, whose: &str, report: &mut Report<'_>) -> bool {
+    let Some(name) = example(&written.pattern) else {
+        return false;
+    };
+    let mut by: Option<&str> = None;
+    denied.each_match(&name, |path| {
+        by = Some(by.map_or(*path, |first| first.min(*path)));
+    });
+    let Some(by) = by else { return false };
+    report
+        .warning(
+            "deny-meets-allow",
+            &written.path,
+            format!("{name} is denied by {by}{whose}, and deny wins"),
+        )
+        .suggest("take it out of one of the two");
+    true
+}
+
+/// Selectors that open less, or more, than they seem to.
+fn too_wide(written: &Written<'_>, report: &mut Report<'_>) {
+    let text = written.pattern.as_str();
+    if written.pattern.is_every_name() {
+        report
+            .warning(
+                "pattern-matches-all",
+                &written.path,
+                "it matches every name: whatever is looked up is opened",
+            )
+            .suggest("name the domains, or write `toEntities: [world]`");
+    } else if text.ends_with(".cluster.local.") {
+        let instead = match written.before.is_empty() {
+            true => "write `pods` or `namespaces`",
+            false => "write `toServices` or `toEndpoints`",
+        };
+        report
+            .warning(
+                "cluster-name",
+                &written.path,
+                "addresses of pods and services are never opened by a name",
+            )
+            .suggest(instead);
+    }
+}
+
+/// A name that a pattern matches; for `**.` one that a single star does not reach.
+fn example(pattern: &Pattern) -> Option<Name> {
+    const LABEL: &str = "any-label";
+    let text = match pattern.as_str() {
+        "*." => format!("{LABEL}.{LABEL}"),
+        text => match text.strip_prefix("**.") {
+            Some(rest) => format!("{LABEL}.{LABEL}.{}", rest.replace('*', LABEL)),
+            None => text.replace('*', LABEL),
+        },
+    };
+    Name::parse(&text).ok().filter(|name| pattern.matches(name))
+}

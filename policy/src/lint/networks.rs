@@ -1,0 +1,171 @@
+//! Prefixes and the cluster's own addresses.
+
+use ipnet::IpNet;
+
+use crate::diagnostic::Report;
+use crate::policy::{Action, PolicyKind};
+use crate::shape::Node;
+
+use super::around::Around;
+use super::peers::written;
+use super::together::Placed;
+
+/// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the others they are.
+pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
+    let parts = parts(around);
+    let mut said = Vec::new();
+    for rule in &placed.spec.rules {
+        let Some(written) = written(&placed.node, rule) else { continue };
+        for block in blocks(&written) {
+            // Of one rule with names and networks two rules were made.
+            if !said.contains(&block.node.path) {
+                meet(&block, rule.action, placed.id.kind, &parts, report);
+                said.push(block.node.path);
+            }
+        }
+    }
+}
+
+fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], report: &mut Report<'_>) {
+    let inside: Vec<&Part> = parts.iter().filter(|part| block.holds(&part.network)).collect();
+    let is_outside_only = matches!(
+        kind,
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy
+    );
+    let verb = match action {
+        Action::Allow => "opened",
+        Action::Deny => "denied",
+        Action::Pass => "passed on",
+    };
+    if !inside.is_empty() {
+        let whose = listed(&inside);
+        if is_outside_only {
+            report
+                .warning(
+                    "cidr-covers-cluster",
+                    &block.node.path,
+                    format!("it holds {whose}: in this kind a CIDR means only what is outside the cluster, so these are not {verb}"),
+                )
+                .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
+        } else {
+            let suggestion = match kind {
+                PolicyKind::NetworkPolicy => "leave them out with `except` if only what is outside the cluster is meant",
+                _ => "put a rule for `namespaces` before this one if they are not meant",
+            };
+            report
+                .warning(
+                    "cidr-covers-cluster",
+                    &block.node.path,
+                    format!("it holds {whose}: in this kind these are {verb} too"),
+                )
+                .suggest(suggestion);
+        }
+    } else if is_outside_only && let Some(part) = parts.iter().find(|part| part.network.contains(&block.whole)) {
+        report
+            .warning(
+                "cidr-inside-cluster",
+                &block.node.path,
+                format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", part.name),
+            )
+            .suggest("select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`");
+    }
+}
+
+/// A prefix as it was written, with its holes.
+struct Block<'a> {
+    node: Node<'a>,
+    whole: IpNet,
+    except: Vec<IpNet>,
+}
+
+impl Block<'_> {
+    fn holds(&self, network: &IpNet) -> bool {
+        self.whole.contains(network) && !self.except.iter().any(|hole| hole.contains(network))
+    }
+}
+
+fn blocks<'a>(rule: &Node<'a>) -> Vec<Block<'a>> {
+    let plain = |node: Node<'a>| {
+        let whole = read(&node)?;
+        Some(Block {
+            node,
+            whole,
+            except: Vec::new(),
+        })
+    };
+    let with_holes = |node: Node<'a>| {
+        let except = node.list("except").iter().filter_map(read).collect();
+        Some(Block {
+            except,
+            ..plain(node.get("cidr")?)?
+        })
+    };
+    let mut blocks: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
+    blocks.extend(rule.list("toCIDRSet").into_iter().filter_map(with_holes));
+    for peer in rule.list("to") {
+        blocks.extend(peer.get("ipBlock").and_then(with_holes));
+        blocks.extend(peer.list("networks").into_iter().filter_map(plain));
+    }
+    blocks
+}
+
+fn read(node: &Node<'_>) -> Option<IpNet> {
+    let text = node.value.as_str()?;
+    let network = text.parse().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+    network.map(|network: IpNet| network.trunc())
+}
+
+/// Addresses of the cluster.
+struct Part {
+    network: IpNet,
+    name: String,
+}
+
+/// Ranges first: they say the most.
+fn parts(around: &Around<'_>) -> Vec<Part> {
+    let of = |network: IpNet, what: &str| {
+        let single = network.prefix_len() == network.max_prefix_len();
+        let shown = if single { network.addr().to_string() } else { network.to_string() };
+        Part {
+            network,
+            name: format!("{what} ({shown})"),
+        }
+    };
+    let inventory = &around.inventory;
+    let mut parts: Vec<Part> = around
+        .pod_ranges
+        .iter()
+        .map(|range| of(*range, "the range of Pods of a Node"))
+        .collect();
+    for service in &inventory.services {
+        let name = format!("the Service {}/{}", service.namespace, service.name);
+        parts.extend(service.addresses.iter().map(|address| of((*address).into(), &name)));
+    }
+    for node in &inventory.nodes {
+        parts.extend(node.addresses.iter().map(|address| of((*address).into(), "a Node")));
+    }
+    for pod in &inventory.pods {
+        parts.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod")));
+    }
+    parts
+}
+
+/// The first few, each kind once.
+fn listed(parts: &[&Part]) -> String {
+    const MAX: usize = 3;
+    let kind = |part: &Part| part.name.split(['(', '/']).next().unwrap_or_default().to_owned();
+    let mut shown: Vec<&str> = Vec::new();
+    let mut kinds = Vec::new();
+    for part in parts {
+        if shown.len() < MAX && !kinds.contains(&kind(part)) {
+            kinds.push(kind(part));
+            shown.push(&part.name);
+        }
+    }
+    let others = parts.len() - shown.len();
+    let mut text = shown.join(", ");
+    if others > 0 {
+        text += &format!(" and {others} more of the cluster's addresses and ranges");
+    }
+    text
+}

@@ -1,0 +1,162 @@
+//! Ports that nobody listens on.
+
+use crate::diagnostic::{Report, closest};
+use crate::inventory::{Inventory, InventoryPod, InventoryService};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, Zone};
+use crate::ports::{PortRange, PortSet, Protocol};
+use crate::shape::Node;
+
+use super::around::{Around, ServicePort, TargetPort};
+use super::peers::written;
+use super::together::Placed;
+
+/// Names of ports that no container among the destinations gives.
+pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
+    for rule in placed.spec.rules.iter().filter(|rule| !rule.named.is_empty()) {
+        let pods = pods(&rule.peers, &around.inventory);
+        // Where there are none, that is what is to be said.
+        if pods.is_empty() {
+            continue;
+        }
+        for named in &rule.named {
+            let ports = || pods.iter().flat_map(|pod| &pod.ports);
+            if ports().any(|port| port.name == named.name && named.protocols.contains(&port.protocol)) {
+                continue;
+            }
+            let protocols: Vec<String> = named.protocols.iter().map(Protocol::to_string).collect();
+            let reason = format!(
+                "no container of the destinations has a port with the name {:?} of {}",
+                named.name,
+                protocols.join(", ")
+            );
+            let finding = report.warning("named-port-unknown", &place(placed, rule, &named.name), reason);
+            let other_protocol = ports().find(|port| port.name == named.name);
+            let near = closest(&named.name, ports().map(|port| port.name.as_str()));
+            finding.suggest(match (other_protocol, near) {
+                (Some(port), _) => format!("the port {} is {}", port.name, port.protocol),
+                (None, Some(near)) => format!("did you mean {near:?}?"),
+                (None, None) => "write the number of the port, or name it in the Pods' containers".to_owned(),
+            });
+        }
+    }
+}
+
+/// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
+pub(super) fn of_services(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
+    for rule in placed.spec.rules_that(Action::Allow) {
+        let PortSet::Ranges(ranges) = &rule.ports else { continue };
+        let services = services(&rule.peers, around);
+        for range in ranges.iter().filter(|range| range.is_single()) {
+            let mut known = services.iter().flat_map(|(service, ports)| ports.iter().map(move |port| (*service, port)));
+            let is_backend = |(service, port): (&InventoryService, &ServicePort)| {
+                port.protocol == range.protocol && targets(service, port, &around.inventory).contains(&range.first)
+            };
+            if known.clone().any(is_backend) {
+                continue;
+            }
+            let listens = known.find(|(_, port)| port.protocol == range.protocol && port.port == range.first);
+            let Some((service, port)) = listens else { continue };
+            let targets = targets(service, port, &around.inventory);
+            // A rule that allows the port behind it too works.
+            let works = |target: &u16| rule.ports.contains(range.protocol, *target);
+            if let Some(target) = targets.first().filter(|_| !targets.iter().any(works)) {
+                shadow_port(placed, rule, *range, service, *target, report);
+            }
+        }
+    }
+}
+
+fn shadow_port(
+    placed: &Placed<'_>,
+    rule: &EgressRule,
+    range: PortRange,
+    service: &InventoryService,
+    target: u16,
+    report: &mut Report<'_>,
+) {
+    let reason = format!(
+        "{} {} is where the Service {}/{} listens; its Pods listen on {target}, and rules are about the Pods",
+        range.protocol, range.first, service.namespace, service.name
+    );
+    report
+        .warning("service-port", &place(placed, rule, &range.first.to_string()), reason)
+        .suggest(format!("write {target}"));
+}
+
+/// The services that peers mean by themselves or through their Pods, with their ports.
+fn services<'i>(peers: &Peers, around: &'i Around<'_>) -> Vec<(&'i InventoryService, &'i [ServicePort])> {
+    let Peers::Objects(selectors) = peers else {
+        return Vec::new();
+    };
+    let pods = pods(peers, &around.inventory);
+    let is_meant = |service: &&InventoryService| {
+        let by_itself = selectors.iter().any(|selector| match selector {
+            ObjectSelector::Services(selector) => selector.matches(service),
+            _ => false,
+        });
+        by_itself || pods.iter().any(|pod| service.selects(pod))
+    };
+    let services = around.inventory.services.iter().filter(is_meant);
+    let with_ports = services.filter_map(|service| {
+        let key = (service.namespace.clone(), service.name.clone());
+        Some((service, around.service_ports.get(&key)?.as_slice()))
+    });
+    with_ports.collect()
+}
+
+/// The numbers of the port behind a service's.
+fn targets(service: &InventoryService, port: &ServicePort, inventory: &Inventory) -> Vec<u16> {
+    match &port.target {
+        TargetPort::Number(number) => vec![*number],
+        TargetPort::Name(name) => {
+            let pods = inventory.pods.iter().filter(|pod| service.selects(pod));
+            let ports = pods.flat_map(|pod| &pod.ports);
+            let named = ports.filter(|known| known.name == *name && known.protocol == port.protocol);
+            named.map(|known| known.port).collect()
+        }
+    }
+}
+
+/// The Pods among peers.
+fn pods<'i>(peers: &Peers, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
+    let is_meant = |pod: &&InventoryPod| match peers {
+        Peers::Names(_) | Peers::Unresolved => false,
+        Peers::Prefixes(prefixes) => prefixes.iter().any(|(zone, prefix)| {
+            matches!(zone, Zone::Anywhere | Zone::Cluster)
+                && (prefix.prefix_len() == 0 || pod.addresses.iter().any(|address| prefix.contains(address)))
+        }),
+        Peers::Objects(selectors) => selectors.iter().any(|selector| match selector {
+            ObjectSelector::Pods(labels) => labels.matches(&pod.labels),
+            ObjectSelector::Services(selector) => {
+                let mut services = inventory.services.iter();
+                services.any(|service| selector.matches(service) && service.selects(pod))
+            }
+            _ => false,
+        }),
+    };
+    inventory.pods.iter().filter(is_meant).collect()
+}
+
+/// Where in a rule a port stands, by its text; the rule itself where it does not.
+fn place(placed: &Placed<'_>, rule: &EgressRule, port: &str) -> String {
+    let Some(written) = written(&placed.node, rule) else {
+        return rule.origin.clone();
+    };
+    let lists = ["toPorts", "ports", "protocols"].into_iter();
+    let found = lists.filter_map(|list| written.get(list)).find_map(|list| find(&list, port));
+    found.unwrap_or(written.path)
+}
+
+/// Depth first. Documents are not deep.
+fn find(node: &Node<'_>, text: &str) -> Option<String> {
+    let is_it = match node.value {
+        serde_json::Value::String(written) => written == text,
+        serde_json::Value::Number(number) => number.to_string() == text,
+        _ => false,
+    };
+    if is_it {
+        return Some(node.path.clone());
+    }
+    let below = node.items().chain(node.fields().map(|(_, field)| field));
+    below.into_iter().find_map(|below| find(&below, text))
+}

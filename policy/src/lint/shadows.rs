@@ -1,0 +1,175 @@
+//! Rules that change nothing, because others have decided what they speak of.
+
+use crate::diagnostic::Report;
+use crate::policy::{Action, EgressRule, Peers, Spec, Tier};
+
+use super::containment::{cost, rule_in, selector_in};
+use super::together::{Placed, Together};
+use super::path_of;
+
+/// How many comparisons are left. Rules are compared each with each, and hostile policies have many.
+pub(super) struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(2_000_000)
+    }
+}
+
+impl Budget {
+    /// Whether `part` is known to be in `whole`.
+    fn rule_in(&mut self, part: &EgressRule, whole: &EgressRule) -> bool {
+        let cost = cost(part, whole);
+        if cost > self.0 {
+            return false;
+        }
+        self.0 -= cost;
+        rule_in(part, whole)
+    }
+}
+
+/// Rules that another of the same spec makes superfluous.
+pub(super) fn of_one(spec: &Spec, budget: &mut Budget, report: &mut Report<'_>) {
+    if spec.tier != Tier::Network {
+        let rules = Written::of(spec);
+        for (index, rule) in rules.iter().enumerate() {
+            if let Some(earlier) = rule.decided_by(&rules[..index], budget) {
+                decided(rule, earlier.path, "", earlier.action(), report);
+            }
+        }
+        return;
+    }
+    let denials: Vec<_> = spec.rules_that(Action::Deny).collect();
+    let allowances: Vec<_> = spec.rules_that(Action::Allow).collect();
+    for rules in [&allowances, &denials] {
+        for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| has_effect(rule)) {
+            let mut others = rules.iter().enumerate();
+            // Of two that are equal, the first is the one that is needed.
+            let by = others.find(|(other, whole)| {
+                *other != index && budget.rule_in(rule, whole) && (*other < index || !budget.rule_in(whole, rule))
+            });
+            if let Some((_, by)) = by {
+                superfluous(rule, by, report);
+            }
+        }
+    }
+    for rule in allowances.into_iter().filter(|rule| has_effect(rule)) {
+        // Each name is spoken of by itself.
+        if matches!(rule.peers, Peers::Names(_)) {
+            continue;
+        }
+        if let Some(by) = denials.iter().find(|denial| budget.rule_in(rule, denial)) {
+            report
+                .warning(
+                    "denied-rule",
+                    path_of(&rule.origin),
+                    format!(
+                        "{} denies everything that this rule allows, and a denial wins",
+                        path_of(&by.origin)
+                    ),
+                )
+                .suggest("take the rule out, or make the denial narrower");
+        }
+    }
+}
+
+/// Rules of ClusterNetworkPolicies that a policy before them decides.
+pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
+    let mut budget = Budget::default();
+    let mut placed: Vec<&Placed<'_>> = together.specs.iter().collect();
+    placed.retain(|placed| placed.spec.tier != Tier::Network && !placed.is_audited);
+    placed.sort_by_key(|placed| (placed.spec.tier, placed.id));
+    let rules: Vec<_> = placed.iter().map(|placed| Written::of(placed.spec)).collect();
+    for (index, later) in placed.iter().enumerate() {
+        for rule in &rules[index] {
+            let mut before = placed[..index].iter().zip(&rules);
+            let found = before.find_map(|(earlier, rules)| {
+                let comes_first = is_admin(earlier) == is_admin(later)
+                    && selector_in(&later.spec.subject, &earlier.spec.subject);
+                let by = comes_first.then(|| rule.decided_by(rules, &mut budget)).flatten();
+                by.map(|by| (earlier, by))
+            });
+            if let Some((earlier, by)) = found {
+                let whose = format!(" of {}", earlier.label());
+                decided(rule, by.path, &whose, by.action(), &mut reports[later.policy]);
+            }
+        }
+    }
+}
+
+fn is_admin(placed: &Placed<'_>) -> bool {
+    matches!(placed.spec.tier, Tier::Admin { .. })
+}
+
+/// A rule of a ClusterNetworkPolicy as it was written: of its names and of its other peers two rules were made.
+struct Written<'a> {
+    path: &'a str,
+    parts: Vec<&'a EgressRule>,
+}
+
+impl<'a> Written<'a> {
+    fn of(spec: &'a Spec) -> Vec<Self> {
+        let mut rules: Vec<Self> = Vec::new();
+        for rule in &spec.rules {
+            let path = path_of(&rule.origin);
+            match rules.last_mut().filter(|last| last.path == path) {
+                Some(last) => last.parts.push(rule),
+                None => rules.push(Self {
+                    path,
+                    parts: vec![rule],
+                }),
+            }
+        }
+        rules
+    }
+
+    fn action(&self) -> Option<Action> {
+        self.parts.first().map(|part| part.action)
+    }
+
+    /// The first rule that decides all that this one speaks of.
+    fn decided_by<'r>(&self, earlier: &'r [Written<'a>], budget: &mut Budget) -> Option<&'r Written<'a>> {
+        if !self.parts.iter().all(|part| has_effect(part)) {
+            return None;
+        }
+        earlier.iter().find(|earlier| {
+            let mut parts = self.parts.iter();
+            parts.all(|part| earlier.parts.iter().any(|whole| budget.rule_in(part, whole)))
+        })
+    }
+}
+
+fn decided(rule: &Written<'_>, by: &str, whose: &str, action: Option<Action>, report: &mut Report<'_>) {
+    let what = match action {
+        Some(Action::Allow) | None => "accepts",
+        Some(Action::Deny) => "denies",
+        Some(Action::Pass) => "passes on",
+    };
+    let reason = format!("{by}{whose} comes first and {what} everything that this rule speaks of, so it is never reached");
+    report
+        .warning("shadowed-rule", rule.path, reason)
+        .suggest("put it before that rule, make that rule narrower, or take this one out");
+}
+
+fn superfluous(rule: &EgressRule, by: &EgressRule, report: &mut Report<'_>) {
+    let verb = match rule.action {
+        Action::Deny => "denies",
+        Action::Allow | Action::Pass => "allows",
+    };
+    let path = path_of(&rule.origin);
+    let reason = format!("{} {verb} everything that this rule {verb}", path_of(&by.origin));
+    report
+        .warning("shadowed-rule", path, reason)
+        .suggest("take it out, or make the other one narrower if less is meant");
+}
+
+/// Whether a rule speaks of any traffic by itself. One with DNS rules says what may be asked, too.
+fn has_effect(rule: &EgressRule) -> bool {
+    let has_peers = match &rule.peers {
+        Peers::Names(names) => !names.is_empty(),
+        Peers::Prefixes(prefixes) => !prefixes.is_empty(),
+        Peers::Objects(objects) => !objects.is_empty(),
+        Peers::Unresolved => false,
+    };
+    has_peers && rule.dns.is_empty() && !(rule.ports.is_empty() && rule.named.is_empty())
+}
