@@ -14,7 +14,8 @@
 //!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
-//! 8. [`lint`]: what is valid but probably not meant.
+//! 8. [`explain`]: which rule decides, and what nearly would have.
+//! 9. [`lint`]: what is valid but probably not meant.
 
 pub mod address;
 pub mod cidr_group;
@@ -23,6 +24,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;
+pub mod explain;
 pub mod fold;
 pub mod index;
 pub mod inventory;

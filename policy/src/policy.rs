@@ -228,6 +228,34 @@ impl ObjectSelector {
     }
 }
 
+/// `pods app=web`, for people.
+impl fmt::Display for ObjectSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectSelector::Pods(labels) => write!(f, "pods: {labels}"),
+            ObjectSelector::Nodes(labels) => write!(f, "nodes: {labels}"),
+            ObjectSelector::RemoteNodes => f.write_str("a node other than this one"),
+            ObjectSelector::ApiServer => f.write_str("the API server"),
+            ObjectSelector::Services(ServiceSelector {
+                namespace,
+                name,
+                labels,
+            }) => {
+                let namespace = namespace.as_deref().unwrap_or("every namespace");
+                match name {
+                    Some(name) => write!(f, "backends of the Service {namespace}/{name}"),
+                    None => write!(f, "backends of Services of {namespace}: {labels}"),
+                }
+            }
+            ObjectSelector::CidrGroups(CidrGroupSelector { name, labels, .. }) => match name {
+                Some(name) => write!(f, "the CiliumCIDRGroup {name}"),
+                None => write!(f, "CiliumCIDRGroups: {labels}"),
+            },
+            ObjectSelector::Prefix(_, prefix) => write!(f, "{prefix}"),
+        }
+    }
+}
+
 impl From<(Zone, IpNet)> for ObjectSelector {
     fn from((zone, prefix): (Zone, IpNet)) -> Self {
         ObjectSelector::Prefix(zone, prefix)
