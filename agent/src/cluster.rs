@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
@@ -117,6 +118,7 @@ impl Cluster {
                     ports: named_ports(pod),
                 })
                 .filter(|pod| !pod.addresses.is_empty())
+                .map(Arc::new)
                 .collect(),
             services: self.inventory_services(),
             nodes: self

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::fold::Place;
+
 /// Why an address that a name resolved to is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Unteachable {
@@ -70,6 +72,34 @@ impl Teachable {
             Some(reason) => Err(reason),
             None if self.cluster.contain(address) => Err(Unteachable::Cluster),
             None => Ok(()),
+        }
+    }
+}
+
+/// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    host: Ranges,
+    cluster: Ranges,
+}
+
+impl Places {
+    /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services and nodes.
+    pub fn new(host: impl IntoIterator<Item = IpAddr>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
+        Self {
+            host: Ranges::new(host.into_iter().map(IpNet::from)),
+            cluster: Ranges::new(cluster),
+        }
+    }
+
+    /// Where an address lies.
+    pub fn of(&self, address: IpAddr) -> Place {
+        if self.host.contain(address) {
+            Place::Host
+        } else if self.cluster.contain(address) {
+            Place::Cluster
+        } else {
+            Place::World
         }
     }
 }
