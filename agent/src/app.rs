@@ -161,7 +161,7 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
     let ledger = Arc::new(Mutex::new(ledger));
     let enforcer = Enforcer::start(&settings.table)?;
 
-    let nothing = Plan::new(&Cluster::default(), &settings, &BTreeSet::new());
+    let nothing = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
     let first = InForce {
         plan: Arc::new(nothing),
         generation: enforcer.generation(),

@@ -77,7 +77,7 @@ impl Teachable {
 }
 
 /// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the cluster.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places {
     host: Ranges,
     cluster: Ranges,
@@ -156,7 +156,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Addresses of both families as sorted, disjoint, inclusive ranges: asked by binary search.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ranges {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,

@@ -32,7 +32,7 @@ pub struct Membership {
 
 #[derive(Debug, Default)]
 struct Followed {
-    members: Members,
+    members: Arc<Members>,
     /// The addresses that were changed by the last [`Membership::update`].
     changed: BTreeSet<IpAddr>,
 }
@@ -61,7 +61,7 @@ impl Membership {
     }
 
     /// The members of a rule that is followed.
-    pub fn members(&self, rule: &Rule) -> Option<&Members> {
+    pub fn members(&self, rule: &Rule) -> Option<&Arc<Members>> {
         Some(&self.members.get(&Key::of(rule))?.members)
     }
 
@@ -88,7 +88,7 @@ impl Followed {
     fn new(members: Members) -> Self {
         Self {
             changed: members.keys().copied().collect(),
-            members,
+            members: Arc::new(members),
         }
     }
 
@@ -128,9 +128,11 @@ impl Followed {
                 continue;
             }
             self.changed.insert(address);
+            // Others may still hold what was before.
+            let members = Arc::make_mut(&mut self.members);
             match now.get(&address) {
-                Some(ports) => self.members.insert(address, ports.clone()),
-                None => self.members.remove(&address),
+                Some(ports) => members.insert(address, ports.clone()),
+                None => members.remove(&address),
             };
         }
     }
@@ -219,7 +221,7 @@ mod tests {
             // A pod that stays as it is is the same one, as the agent has it.
             let mut pods: BTreeMap<(u8, u8, u16), Arc<InventoryPod>> = BTreeMap::new();
             for (wanted, service_of) in steps {
-                let before: Vec<Members> = rules.iter().map(|rule| membership.members(rule).cloned().unwrap_or_default()).collect();
+                let before: Vec<Members> = rules.iter().map(|rule| membership.members(rule).map(|it| Members::clone(it)).unwrap_or_default()).collect();
                 pods.retain(|key, _| wanted.contains(key));
                 for (app, last, port) in &wanted {
                     pods.entry((*app, *last, *port)).or_insert_with(|| pod(*app, *last, *port));
@@ -238,7 +240,7 @@ mod tests {
                 membership.update(&inventory, rules.iter());
                 for (rule, before) in rules.iter().zip(before) {
                     let now = inventory.members(rule);
-                    prop_assert_eq!(membership.members(rule), Some(&now));
+                    prop_assert_eq!(membership.members(rule).map(|it| &**it), Some(&now));
                     let all: BTreeSet<IpAddr> = before.keys().chain(now.keys()).copied().collect();
                     let differ: BTreeSet<IpAddr> = all.into_iter().filter(|it| before.get(it) != now.get(it)).collect();
                     prop_assert_eq!(membership.changed(rule).collect::<BTreeSet<_>>(), differ);
