@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use smallvec::SmallVec;
 use thiserror::Error;
 use tracing::error;
 
@@ -14,8 +15,13 @@ use super::{Record, read_datagram};
 use crate::netlink::log;
 use crate::netlink::socket::NetfilterSocket;
 
-/// Datagrams read before it is looked again whether the listener was dropped.
+/// Datagrams read at a time, some 64 records each.
 const BUDGET: usize = 64;
+/// How long the thread rests when the budget was used up: a workload that sends refused packets as fast as it can costs records, and no processor.
+const REST: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 /// What a listener hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,35 +127,53 @@ impl fmt::Debug for Listener {
 
 fn listen(socket: &mut NetfilterSocket, stop: &OwnedFd, mut hear: impl FnMut(Heard<'_>)) -> io::Result<()> {
     let mut records = Vec::new();
-    while wait(socket, stop)? {
-        for _ in 0..BUDGET {
-            records.clear();
-            let strangers = match socket.next_datagram() {
-                Ok(datagram) => read_datagram(datagram, &mut records),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    hear(Heard::Overrun);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            if !records.is_empty() {
-                hear(Heard::Records(&records));
-            }
-            if strangers > 0 {
-                hear(Heard::Strangers(strangers));
-            }
+    loop {
+        if wait(&[stop.as_fd(), socket.as_fd()], None)? {
+            return Ok(());
+        }
+        let more = read_some(socket, &mut records, &mut hear)?;
+        if more && wait(&[stop.as_fd()], Some(&REST))? {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
-/// Waits for datagrams; false when the listener was dropped.
-fn wait(socket: &NetfilterSocket, stop: &OwnedFd) -> io::Result<bool> {
+/// Reads until the budget is used up or nothing waits; true when more may wait.
+fn read_some(
+    socket: &mut NetfilterSocket,
+    records: &mut Vec<Record>,
+    hear: &mut impl FnMut(Heard<'_>),
+) -> io::Result<bool> {
+    for _ in 0..BUDGET {
+        records.clear();
+        let strangers = match socket.next_datagram() {
+            Ok(datagram) => read_datagram(datagram, records),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                hear(Heard::Overrun);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !records.is_empty() {
+            hear(Heard::Records(records));
+        }
+        if strangers > 0 {
+            hear(Heard::Strangers(strangers));
+        }
+    }
+    Ok(true)
+}
+
+/// Waits until one of the descriptors can be read, or the time is over; true when it is the first: the listener was dropped.
+fn wait(descriptors: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> io::Result<bool> {
+    let mut descriptors: SmallVec<[PollFd<'_>; 2]> = descriptors
+        .iter()
+        .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+        .collect();
     loop {
-        let mut sources = [PollFd::new(stop, PollFlags::IN), PollFd::new(socket, PollFlags::IN)];
-        match poll(&mut sources, None) {
-            Ok(_) => return Ok(sources.first().is_some_and(|stop| stop.revents().is_empty())),
+        match poll(&mut descriptors, at_most) {
+            Ok(_) => return Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty())),
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
