@@ -9,7 +9,7 @@ use policy::endpoint::EndpointId;
 
 use super::fair_lru::{FairLru, Limits};
 
-/// A full memory takes about 9 MiB: 140 bytes an address, its name included.
+/// A full memory takes about 10 MiB: 160 bytes an address, its name included.
 const LIMITS: Limits = Limits {
     total: NonZeroUsize::new(65_536).unwrap(),
     per_owner: NonZeroUsize::new(1_024).unwrap(),
