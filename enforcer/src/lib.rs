@@ -20,6 +20,6 @@ pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
-pub use desired::{Desired, FailMode, Interception, Refusal, ResolverBinding};
+pub use desired::{Desired, Evaluation, FailMode, FoldedProgram, Interception, Refusal, ResolverBinding};
 pub use layout::{Element, ElementKey, SetId, Target};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};
