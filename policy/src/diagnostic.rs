@@ -23,7 +23,7 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
-    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`. `docs/policies.md` lists them.
+    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`. `docs/policies.md` and `docs/lints.md` list them.
     pub code: &'static str,
     /// The field, for example `spec.egress[0].toFQDNs[1].matchPattern`; empty for the whole document.
     pub path: String,
@@ -35,17 +35,29 @@ pub struct Diagnostic {
     pub suggestion: Option<String>,
 }
 
-/// A stretch of a file.
+/// A stretch of a file. Texts that are read are far shorter than 4 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Position {
     /// The line in which it begins, from 1.
-    pub line: usize,
+    pub line: u32,
     /// The column in which it begins, in characters, from 1.
-    pub column: usize,
+    pub column: u32,
     /// How many bytes of the file stand before it.
-    pub offset: usize,
+    pub offset: u32,
     /// How many bytes it has; 0 where only its beginning is known.
-    pub length: usize,
+    pub length: u32,
+}
+
+impl Position {
+    /// How many bytes of the file stand before what comes after it.
+    pub fn end(self) -> u32 {
+        self.offset.saturating_add(self.length)
+    }
+
+    /// Whether only its beginning is known.
+    pub fn is_empty(self) -> bool {
+        self.length == 0
+    }
 }
 
 impl fmt::Display for Severity {

@@ -28,15 +28,8 @@ use together::Together;
 
 /// Findings about one valid policy.
 ///
-/// Rules are compared within one `spec` only: another may select other endpoints. Of the kinds other than Cilium's, whatever is worth a remark
-/// was made with [validation](crate::validate).
+/// Rules are compared within one `spec` only: another may select other endpoints.
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
-    if matches!(
-        policy.id.kind,
-        PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy
-    ) {
-        return Vec::new();
-    }
     let mut report = Report::new(document);
     audit::left_on(policy, &mut report);
     let mut budget = shadows::Budget::default();

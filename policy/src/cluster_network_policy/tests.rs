@@ -153,9 +153,9 @@ fn subjects_are_pods_by_their_namespaces_and_labels() {
 #[test]
 fn place_and_subject_are_required_and_checked() {
     for (fields, expected) in [
-        ("priority: 1, subject: {namespaces: {}}", "missing-field spec 5"),
-        ("tier: Admin, subject: {namespaces: {}}", "missing-field spec 5"),
-        ("tier: Admin, priority: 1", "missing-field spec 5"),
+        ("priority: 1, subject: {namespaces: {}}", "missing-field spec 6"),
+        ("tier: Admin, subject: {namespaces: {}}", "missing-field spec 6"),
+        ("tier: Admin, priority: 1", "missing-field spec 6"),
         (
             "tier: admin, priority: 1, subject: {namespaces: {}}",
             "bad-value spec.tier 6",

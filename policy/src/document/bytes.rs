@@ -15,7 +15,9 @@ impl<'t> Bytes<'t> {
         let known = match text.is_ascii() {
             true => Vec::new(),
             false => {
-                let bytes = text.char_indices().map(|(byte, _)| u32::try_from(byte).unwrap_or(u32::MAX));
+                let bytes = text
+                    .char_indices()
+                    .map(|(byte, _)| u32::try_from(byte).unwrap_or(u32::MAX));
                 bytes.step_by(STEP).collect()
             }
         };
@@ -32,7 +34,10 @@ impl<'t> Bytes<'t> {
         };
         let byte = byte as usize;
         let rest = self.text.get(byte..).unwrap_or_default();
-        let further = rest.char_indices().nth(char % STEP).map_or(rest.len(), |(further, _)| further);
+        let further = rest
+            .char_indices()
+            .nth(char % STEP)
+            .map_or(rest.len(), |(further, _)| further);
         byte + further
     }
 }

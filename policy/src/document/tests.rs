@@ -5,14 +5,14 @@ use super::*;
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  namespace: n\n";
 
-fn codes(diagnostics: &[Diagnostic]) -> Vec<(&'static str, usize)> {
+fn codes(diagnostics: &[Diagnostic]) -> Vec<(&'static str, u32)> {
     diagnostics
         .iter()
         .map(|d| (d.code, d.position.map_or(0, |p| p.line)))
         .collect()
 }
 
-fn at(document: &Document, path: &str) -> (usize, usize) {
+fn at(document: &Document, path: &str) -> (u32, u32) {
     let position = document.position(path).unwrap();
     (position.line, position.column)
 }
@@ -28,14 +28,66 @@ fn documents_know_who_they_are_and_where_their_fields_stood() {
     assert_eq!((document.api_version.as_str(), document.kind.as_str()), ("v1", "Pod"));
     assert_eq!((document.namespace.as_str(), document.name.as_str()), ("", "a"));
     assert_eq!(at(document, ""), (3, 1));
-    assert_eq!(at(document, "spec.list[0].y"), (12, 5));
+    assert_eq!(at(document, "spec.list[0].y"), (12, 8), "the value, not the key");
+    assert_eq!(
+        at(document, "spec.list"),
+        (10, 3),
+        "the key of what runs over many lines"
+    );
     assert_eq!(at(document, "spec.list[1][1]"), (13, 9));
-    assert_eq!(at(document, "metadata.annotations.namegate.io/mode"), (8, 5));
+    assert_eq!(at(document, "metadata.annotations.namegate.io/mode"), (8, 23));
     assert_eq!(
         at(document, "spec.list[0].absent.deeper"),
         (11, 5),
         "the nearest known parent"
     );
+}
+
+/// The stretches of the text at which values and keys stand.
+fn stretches<'t>(text: &'t str, paths: &[&str]) -> Vec<(&'t str, &'t str)> {
+    let (documents, diagnostics) = parse(text);
+    assert_eq!(diagnostics, []);
+    let document = documents.last().unwrap();
+    let stretch = |at: Option<Position>| {
+        let at = at.unwrap();
+        &text[at.offset as usize..at.end() as usize]
+    };
+    let both = |path: &&str| (stretch(document.position(path)), stretch(document.key_position(path)));
+    paths.iter().map(both).collect()
+}
+
+#[test]
+fn positions_are_the_bytes_of_a_value_or_of_its_key() {
+    let text = format!(
+        "{POD}---\n# ä, €: more bytes than characters\n{POD}spec:\n  quoted: \"ä b\"\n  plain: zwei €\n  flow: {{a: [1, 2]}}\n  list:\n  - x: ü\n  - [3]\n  empty:\n"
+    );
+    for text in [text.clone(), text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
+        let paths = [
+            "spec.quoted",
+            "spec.plain",
+            "spec.flow",
+            "spec.flow.a[1]",
+            "spec.list",
+            "spec.list[0]",
+            "spec.list[0].x",
+            "spec.list[1]",
+            "spec.empty",
+            "metadata.annotations",
+        ];
+        let expected = [
+            ("\"ä b\"", "quoted"),
+            ("zwei €", "plain"),
+            ("{a: [1, 2]}", "flow"),
+            ("2", "2"),
+            ("list", "list"),
+            ("x", "x"),
+            ("ü", "x"),
+            ("[3]", "[3]"),
+            ("empty", "empty"),
+            ("metadata", "metadata"),
+        ];
+        assert_eq!(stretches(&text, &paths), expected, "{text:?}");
+    }
 }
 
 #[test]
@@ -45,7 +97,7 @@ fn good_documents_survive_beside_bad_ones() {
     assert_eq!(documents.len(), 3);
     let codes: Vec<_> = diagnostics.iter().map(|d| d.code).collect();
     assert_eq!(codes, ["not-yaml", "not-an-object", "missing-field"]);
-    assert_eq!(at(&documents[2], "kind"), (22, 1));
+    assert_eq!(at(&documents[2], "kind"), (22, 7));
 }
 
 #[test]
@@ -60,7 +112,7 @@ fn lists_are_taken_apart_and_items_of_typed_lists_take_their_kind_from_it() {
     let (documents, diagnostics) = parse(text);
     let names: Vec<_> = documents.iter().map(|d| (d.kind.as_str(), d.name.as_str())).collect();
     assert_eq!(names, [("Pod", "a"), ("Pod", "b")]);
-    assert_eq!(at(&documents[1], "metadata.name"), (11, 7));
+    assert_eq!(at(&documents[1], "metadata.name"), (11, 13));
     assert_eq!(codes(&diagnostics), [("not-an-object", 12)]);
 }
 
@@ -140,7 +192,8 @@ fn reading_a_type_names_the_field_and_line_that_does_not_fit() {
     let (documents, _) = parse(&format!("{POD}spec:\n- n: 1\n- n: many\n"));
     let diagnostic = documents[0].read::<Outer>().unwrap_err();
     assert_eq!(diagnostic.path, "spec[1].n");
-    assert_eq!(diagnostic.position, Some(Position { line: 8, column: 3 }));
+    let at = diagnostic.position.unwrap();
+    assert_eq!((at.line, at.column), (8, 6));
 }
 
 #[test]
@@ -173,9 +226,17 @@ proptest! {
             0..60,
         )
     ) {
-        let (documents, _) = parse(&pieces.concat());
+        let text = pieces.concat();
+        let (documents, diagnostics) = parse(&text);
+        for at in diagnostics.iter().filter_map(|it| it.position) {
+            prop_assert!(text.get(at.offset as usize..at.end() as usize).is_some(), "{at:?}");
+        }
         for document in documents {
-            let _ = document.position("a[1].b..[x]");
+            for path in ["", "a", "a[1].b..[x]", "apiVersion", "kind"] {
+                for at in [document.position(path), document.key_position(path)].into_iter().flatten() {
+                    prop_assert!(text.get(at.offset as usize..at.end() as usize).is_some(), "{at:?}");
+                }
+            }
         }
     }
 }

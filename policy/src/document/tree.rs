@@ -6,20 +6,13 @@ use crate::diagnostic::Position;
 
 /// The positions of a node and of everything below it: a tree of the same form as the value.
 ///
+/// That of a node which runs over many lines, as mappings and lists in block style nearly always do, has no length.
+///
 /// A map from whole paths would be simpler, and quadratic in the depth of hostile text.
 #[derive(Debug, Clone)]
 pub(super) struct Spots {
-    at: Spot,
+    at: Position,
     below: Below,
-}
-
-/// A [`Position`]. Of no length where the node runs over many lines, or is a mapping or list in block style, which it nearly always does.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Spot {
-    line: u32,
-    column: u32,
-    offset: u32,
-    length: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -27,68 +20,25 @@ enum Below {
     Nothing,
     Items(Vec<Spots>),
     /// By key: where the key stood, and the value.
-    Fields(BTreeMap<String, (Spot, Spots)>),
-}
-
-impl Spot {
-    /// Text is shorter than 4 GiB, so saturation never shows.
-    pub(super) fn new(at: Position) -> Self {
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Self {
-            line: narrow(at.line),
-            column: narrow(at.column),
-            offset: narrow(at.offset),
-            length: narrow(at.length),
-        }
-    }
-
-    pub(super) fn position(self) -> Position {
-        Position {
-            line: self.line as usize,
-            column: self.column as usize,
-            offset: self.offset as usize,
-            length: self.length as usize,
-        }
-    }
-
-    /// The same beginning, `length` bytes long.
-    pub(super) fn of_length(self, length: u32) -> Self {
-        Self { length, ..self }
-    }
-
-    pub(super) fn line(self) -> u32 {
-        self.line
-    }
-
-    pub(super) fn offset(self) -> u32 {
-        self.offset
-    }
-
-    pub(super) fn end(self) -> u32 {
-        self.offset.saturating_add(self.length)
-    }
-
-    fn is_empty(self) -> bool {
-        self.length == 0
-    }
+    Fields(BTreeMap<String, (Position, Spots)>),
 }
 
 impl Spots {
-    pub(super) fn scalar(at: Spot) -> Self {
+    pub(super) fn scalar(at: Position) -> Self {
         Self {
             at,
             below: Below::Nothing,
         }
     }
 
-    pub(super) fn items(at: Spot, items: Vec<Spots>) -> Self {
+    pub(super) fn items(at: Position, items: Vec<Spots>) -> Self {
         Self {
             at,
             below: Below::Items(items),
         }
     }
 
-    pub(super) fn fields(at: Spot, fields: BTreeMap<String, (Spot, Spots)>) -> Self {
+    pub(super) fn fields(at: Position, fields: BTreeMap<String, (Position, Spots)>) -> Self {
         Self {
             at,
             below: Below::Fields(fields),
@@ -98,21 +48,20 @@ impl Spots {
     /// The position of the value at `path`, or of its key where the value has no length; of its nearest known parent where there is none.
     pub(super) fn find(&self, path: &str) -> Position {
         let (key, node) = self.walk(path);
-        let spot = match key {
+        match key {
             Some(key) if node.at.is_empty() => key,
             _ => node.first(),
-        };
-        spot.position()
+        }
     }
 
     /// The position of the key at `path`. An item of a list has none, and is found itself.
     pub(super) fn find_key(&self, path: &str) -> Position {
         let (key, node) = self.walk(path);
-        key.unwrap_or_else(|| node.first()).position()
+        key.unwrap_or_else(|| node.first())
     }
 
     /// The node at `path` or its nearest known parent, and its key if it is a field.
-    fn walk(&self, path: &str) -> (Option<Spot>, &Spots) {
+    fn walk(&self, path: &str) -> (Option<Position>, &Spots) {
         let mut at = (None, self);
         let mut rest = path;
         while !rest.is_empty() {
@@ -130,7 +79,7 @@ impl Spots {
     }
 
     /// Itself, or the first of what is below it that has a length.
-    fn first(&self) -> Spot {
+    fn first(&self) -> Position {
         let below = match &self.below {
             _ if !self.at.is_empty() => None,
             Below::Nothing => None,

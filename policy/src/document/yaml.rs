@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Position, Severity, quoted};
 
 use super::Chunk;
 use super::bytes::Bytes;
-use super::tree::{Spot, Spots};
+use super::tree::Spots;
 
 /// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that walks a value
 /// recursively is safe below this.
@@ -50,7 +50,7 @@ struct Node {
 
 /// A node under construction.
 struct Frame {
-    at: Spot,
+    at: Position,
     /// 0: none.
     anchor: usize,
     weight: Weight,
@@ -64,8 +64,8 @@ enum Content {
     },
     Mapping {
         values: Map<String, Value>,
-        spots: BTreeMap<String, (Spot, Spots)>,
-        key: Option<(String, Spot)>,
+        spots: BTreeMap<String, (Position, Spots)>,
+        key: Option<(String, Position)>,
     },
 }
 
@@ -123,7 +123,7 @@ impl Reader {
     }
 
     /// Takes in one event; returns the root when it is complete.
-    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Spot) -> Result<Option<Node>, Diagnostic> {
+    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Position) -> Result<Option<Node>, Diagnostic> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let weight = Weight {
@@ -190,7 +190,7 @@ impl Reader {
         &mut self,
         build: &mut Build,
         anchor: usize,
-        at: Spot,
+        at: Position,
         content: Content,
     ) -> Result<Option<Node>, Diagnostic> {
         if build.open.len() >= MAX_DEPTH {
@@ -212,7 +212,13 @@ impl Reader {
     }
 
     /// Puts a complete node where it belongs.
-    fn complete(&mut self, build: &mut Build, node: Node, anchor: usize, at: Spot) -> Result<Option<Node>, Diagnostic> {
+    fn complete(
+        &mut self,
+        build: &mut Build,
+        node: Node,
+        anchor: usize,
+        at: Position,
+    ) -> Result<Option<Node>, Diagnostic> {
         if anchor != 0 {
             // The copy is kept: it costs what the node costs.
             self.spend(node.weight, at)?;
@@ -245,7 +251,7 @@ impl Reader {
         Ok(None)
     }
 
-    fn spend(&mut self, weight: Weight, at: Spot) -> Result<(), Diagnostic> {
+    fn spend(&mut self, weight: Weight, at: Position) -> Result<(), Diagnostic> {
         self.spent.nodes = self.spent.nodes.saturating_add(weight.nodes);
         self.spent.bytes = self.spent.bytes.saturating_add(weight.bytes);
         if self.spent.nodes <= MAX_NODES && self.spent.bytes <= MAX_BYTES {
@@ -277,12 +283,12 @@ impl Frame {
 }
 
 /// A mapping or list from its first to its last token. Of no length where it runs over many lines, or is in block style, which has no last token.
-fn whole(first: Spot, last: Spot) -> Spot {
-    let last_length = last.end() - last.offset();
-    match first.line() == last.line() && last_length > 0 {
-        true => first.of_length(last.end() - first.offset()),
-        false => first.of_length(0),
-    }
+fn whole(first: Position, last: Position) -> Position {
+    let length = match first.line == last.line && !last.is_empty() {
+        true => last.end().saturating_sub(first.offset),
+        false => 0,
+    };
+    Position { length, ..first }
 }
 
 /// Where the markers of a chunk are in its text.
@@ -301,20 +307,21 @@ impl<'t> Places<'t> {
         }
     }
 
-    fn spot(&self, span: &Span) -> Spot {
+    fn spot(&self, span: &Span) -> Position {
         let byte = |marker: &Marker| self.bytes.before(marker.index());
         let start = byte(&span.start);
-        Spot::new(Position {
-            line: span.start.line() + self.line - 1,
-            column: span.start.col() + 1,
-            offset: self.offset + start,
-            length: byte(&span.end).saturating_sub(start),
-        })
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Position {
+            line: narrow(span.start.line() + self.line - 1),
+            column: narrow(span.start.col() + 1),
+            offset: narrow(self.offset + start),
+            length: narrow(byte(&span.end).saturating_sub(start)),
+        }
     }
 }
 
 /// A scalar by the core schema (YAML 1.2 §10.3).
-fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Spot) -> Result<Value, Diagnostic> {
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Value, Diagnostic> {
     let tag = tag.cloned().map(std::borrow::Cow::Owned);
     let Some(scalar) = Scalar::parse_from_cow_and_metadata(text.into(), style, tag.as_ref()) else {
         return Err(refusal(
@@ -334,7 +341,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Spot) -> Result
 }
 
 /// A key as JSON has them: text. Other scalars become their text, as `kubectl` does.
-fn key_text(value: Value, at: Spot) -> Result<String, Diagnostic> {
+fn key_text(value: Value, at: Position) -> Result<String, Diagnostic> {
     match value {
         Value::String(text) => Ok(text),
         Value::Array(_) | Value::Object(_) => Err(refusal(
@@ -346,7 +353,7 @@ fn key_text(value: Value, at: Spot) -> Result<String, Diagnostic> {
     }
 }
 
-fn not_yaml(error: &ScanError, at: Spot) -> Diagnostic {
+fn not_yaml(error: &ScanError, at: Position) -> Diagnostic {
     let suggestion = error.info().contains("tab").then(|| "indent with spaces".to_owned());
     Diagnostic {
         suggestion,
@@ -354,12 +361,12 @@ fn not_yaml(error: &ScanError, at: Spot) -> Diagnostic {
     }
 }
 
-fn refusal(code: &'static str, at: Spot, reason: String) -> Diagnostic {
+fn refusal(code: &'static str, at: Position, reason: String) -> Diagnostic {
     Diagnostic {
         severity: Severity::Error,
         code,
         path: String::new(),
-        position: Some(at.position()),
+        position: Some(at),
         reason,
         suggestion: None,
     }

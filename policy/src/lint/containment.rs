@@ -19,7 +19,9 @@ pub(super) fn rule_in(part: &EgressRule, whole: &EgressRule) -> bool {
             peers => {
                 let wholes = destinations(&whole.peers);
                 let parts = destinations(peers);
-                parts.iter().all(|part| wholes.iter().any(|whole| destination_in(part, whole)))
+                parts
+                    .iter()
+                    .all(|part| wholes.iter().any(|whole| destination_in(part, whole)))
             }
         }
 }
@@ -76,9 +78,8 @@ fn is_plain(part: Part<'_>) -> bool {
 
 fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
     let named_in = |name: &NamedPort| {
-        let is_there = |known: &NamedPort| {
-            known.name == name.name && name.protocols.iter().all(|it| known.protocols.contains(it))
-        };
+        let is_there =
+            |known: &NamedPort| known.name == name.name && name.protocols.iter().all(|it| known.protocols.contains(it));
         whole.named.iter().any(is_there)
     };
     whole.ports == PortSet::All || part.ports.subtract(&whole.ports).is_empty() && part.named.iter().all(named_in)
@@ -87,7 +88,9 @@ fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
 /// Whether peers are every address, inside the cluster and outside.
 fn everywhere(peers: &Peers) -> bool {
     let Peers::Prefixes(prefixes) = peers else { return false };
-    prefix::everything(Zone::Anywhere).iter().all(|all| prefixes.contains(all))
+    prefix::everything(Zone::Anywhere)
+        .iter()
+        .all(|all| prefixes.contains(all))
 }
 
 /// As [`Inventory::destinations`](crate::Inventory), but for CiliumCIDRGroups, which are left as they are.
@@ -130,9 +133,7 @@ fn object_in(part: &ObjectSelector, whole: &ObjectSelector) -> bool {
 
 fn service_in(part: &ServiceSelector, whole: &ServiceSelector) -> bool {
     let same = |part: &Option<String>, whole: &Option<String>| whole.is_none() || part == whole;
-    same(&part.namespace, &whole.namespace)
-        && same(&part.name, &whole.name)
-        && selector_in(&part.labels, &whole.labels)
+    same(&part.namespace, &whole.namespace) && same(&part.name, &whole.name) && selector_in(&part.labels, &whole.labels)
 }
 
 /// Whether `wanted` holds wherever `given` does.
@@ -202,6 +203,9 @@ mod tests {
         assert!(selector_in(&web, &of(&[], &[("app", "NotIn", &["api"])])));
         assert!(selector_in(&web, &of(&[], &[("app", "Exists", &[])])));
         assert!(!selector_in(&of(&[], &[("app", "Exists", &[])]), &web));
-        assert!(selector_in(&of(&[], &[("app", "DoesNotExist", &[])]), &of(&[], &[("app", "NotIn", &["api"])])));
+        assert!(selector_in(
+            &of(&[], &[("app", "DoesNotExist", &[])]),
+            &of(&[], &[("app", "NotIn", &["api"])])
+        ));
     }
 }

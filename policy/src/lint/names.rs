@@ -47,7 +47,9 @@ impl<'a> Names<'a> {
                 }
             }
             for peer in rule.list("to") {
-                names.allowed.extend(peer.list("domainNames").iter().filter_map(domain_name));
+                names
+                    .allowed
+                    .extend(peer.list("domainNames").iter().filter_map(domain_name));
             }
         }
         for rule in spec.list("egressDeny") {
@@ -238,7 +240,10 @@ fn hidden(written: &Written<'_>, questions: &NameIndex<&str>, whose: &str, repor
     };
     report
         .warning("dns-rule-hides-fqdn", &written.path, reason)
-        .suggest(format!("add `- {field}: {:?}` to `rules.dns`", written.pattern.to_string()));
+        .suggest(format!(
+            "add `- {field}: {:?}` to `rules.dns`",
+            written.pattern.to_string()
+        ));
     true
 }
 

@@ -15,7 +15,9 @@ pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report:
     let parts = parts(around);
     let mut said = Vec::new();
     for rule in &placed.spec.rules {
-        let Some(written) = written(&placed.node, rule) else { continue };
+        let Some(written) = written(&placed.node, rule) else {
+            continue;
+        };
         for block in blocks(&written) {
             // Of one rule with names and networks two rules were made.
             if !said.contains(&block.node.path) {
@@ -49,7 +51,9 @@ fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], rep
                 .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
         } else {
             let suggestion = match kind {
-                PolicyKind::NetworkPolicy => "leave them out with `except` if only what is outside the cluster is meant",
+                PolicyKind::NetworkPolicy => {
+                    "leave them out with `except` if only what is outside the cluster is meant"
+                }
                 _ => "put a rule for `namespaces` before this one if they are not meant",
             };
             report
@@ -111,7 +115,10 @@ fn blocks<'a>(rule: &Node<'a>) -> Vec<Block<'a>> {
 
 fn read(node: &Node<'_>) -> Option<IpNet> {
     let text = node.value.as_str()?;
-    let network = text.parse().ok().or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
+    let network = text
+        .parse()
+        .ok()
+        .or_else(|| text.parse().ok().map(|ip: std::net::IpAddr| ip.into()));
     network.map(|network: IpNet| network.trunc())
 }
 
@@ -125,7 +132,11 @@ struct Part {
 fn parts(around: &Around<'_>) -> Vec<Part> {
     let of = |network: IpNet, what: &str| {
         let single = network.prefix_len() == network.max_prefix_len();
-        let shown = if single { network.addr().to_string() } else { network.to_string() };
+        let shown = if single {
+            network.addr().to_string()
+        } else {
+            network.to_string()
+        };
         Part {
             network,
             name: format!("{what} ({shown})"),

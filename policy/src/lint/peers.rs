@@ -75,7 +75,10 @@ fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
             )
             .suggest("select by labels, or list the ports that are meant");
     };
-    let (everyone, neighbours) = ("every Pod of every namespace", "every Pod of the policy's own namespace");
+    let (everyone, neighbours) = (
+        "every Pod of every namespace",
+        "every Pod of the policy's own namespace",
+    );
     for entry in rule.list("toEndpoints").iter().filter(|entry| is_empty_selector(entry)) {
         let whom = match kind {
             PolicyKind::CiliumNetworkPolicy => neighbours,
@@ -113,8 +116,12 @@ fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
 /// Peers that no object is.
 pub(super) fn select_nothing(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
     for rule in &placed.spec.rules {
-        let Peers::Objects(selectors) = &rule.peers else { continue };
-        let Some(written) = written(&placed.node, rule) else { continue };
+        let Peers::Objects(selectors) = &rule.peers else {
+            continue;
+        };
+        let Some(written) = written(&placed.node, rule) else {
+            continue;
+        };
         let paths = entries(&written);
         for (index, selector) in selectors.iter().enumerate() {
             let Some((reason, suggestion)) = nothing(selector, &around.inventory) else {
@@ -161,7 +168,10 @@ fn nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, 
 }
 
 fn service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String) {
-    let mut elsewhere = inventory.services.iter().filter(|service| Some(&service.name) == selector.name.as_ref());
+    let mut elsewhere = inventory
+        .services
+        .iter()
+        .filter(|service| Some(&service.name) == selector.name.as_ref());
     let suggestion = match elsewhere.next() {
         Some(service) => format!("there is one of this name in the namespace {:?}", service.namespace),
         None => "compare it with the names, labels and namespaces of the Services".to_owned(),

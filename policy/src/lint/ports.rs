@@ -1,5 +1,7 @@
 //! Ports that nobody listens on.
 
+use std::sync::Arc;
+
 use crate::diagnostic::{Report, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
 use crate::policy::{Action, EgressRule, ObjectSelector, Peers, Zone};
@@ -47,7 +49,9 @@ pub(super) fn of_services(placed: &Placed<'_>, around: &Around<'_>, report: &mut
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
         let services = services(&rule.peers, around);
         for range in ranges.iter().filter(|range| range.is_single()) {
-            let mut known = services.iter().flat_map(|(service, ports)| ports.iter().map(move |port| (*service, port)));
+            let mut known = services
+                .iter()
+                .flat_map(|(service, ports)| ports.iter().map(move |port| (*service, port)));
             let is_backend = |(service, port): (&InventoryService, &ServicePort)| {
                 port.protocol == range.protocol && targets(service, port, &around.inventory).contains(&range.first)
             };
@@ -134,7 +138,7 @@ fn pods<'i>(peers: &Peers, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
             _ => false,
         }),
     };
-    inventory.pods.iter().filter(is_meant).collect()
+    inventory.pods.iter().map(Arc::as_ref).filter(is_meant).collect()
 }
 
 /// Where in a rule a port stands, by its text; the rule itself where it does not.
@@ -143,7 +147,9 @@ fn place(placed: &Placed<'_>, rule: &EgressRule, port: &str) -> String {
         return rule.origin.clone();
     };
     let lists = ["toPorts", "ports", "protocols"].into_iter();
-    let found = lists.filter_map(|list| written.get(list)).find_map(|list| find(&list, port));
+    let found = lists
+        .filter_map(|list| written.get(list))
+        .find_map(|list| find(&list, port));
     found.unwrap_or(written.path)
 }
 

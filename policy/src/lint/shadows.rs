@@ -4,8 +4,8 @@ use crate::diagnostic::Report;
 use crate::policy::{Action, EgressRule, Peers, Spec, Tier};
 
 use super::containment::{cost, rule_in, selector_in};
-use super::together::{Placed, Together};
 use super::path_of;
+use super::together::{Placed, Together};
 
 /// How many comparisons are left. Rules are compared each with each, and hostile policies have many.
 pub(super) struct Budget(usize);
@@ -84,8 +84,8 @@ pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
         for rule in &rules[index] {
             let mut before = placed[..index].iter().zip(&rules);
             let found = before.find_map(|(earlier, rules)| {
-                let comes_first = is_admin(earlier) == is_admin(later)
-                    && selector_in(&later.spec.subject, &earlier.spec.subject);
+                let comes_first =
+                    is_admin(earlier) == is_admin(later) && selector_in(&later.spec.subject, &earlier.spec.subject);
                 let by = comes_first.then(|| rule.decided_by(rules, &mut budget)).flatten();
                 by.map(|by| (earlier, by))
             });
@@ -145,7 +145,8 @@ fn decided(rule: &Written<'_>, by: &str, whose: &str, action: Option<Action>, re
         Some(Action::Deny) => "denies",
         Some(Action::Pass) => "passes on",
     };
-    let reason = format!("{by}{whose} comes first and {what} everything that this rule speaks of, so it is never reached");
+    let reason =
+        format!("{by}{whose} comes first and {what} everything that this rule speaks of, so it is never reached");
     report
         .warning("shadowed-rule", rule.path, reason)
         .suggest("put it before that rule, make that rule narrower, or take this one out");

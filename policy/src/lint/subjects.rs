@@ -1,5 +1,7 @@
 //! Whom policies select, and rules without effect.
 
+use std::sync::Arc;
+
 use crate::diagnostic::{Report, closest};
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
@@ -80,7 +82,10 @@ pub(super) fn selects_none(placed: &Placed<'_>, around: &Around<'_>, report: &mu
         return;
     }
     let fields = ["endpointSelector", "podSelector", "subject"];
-    let path = fields.iter().find_map(|field| placed.node.get(field)).map(|node| node.path);
+    let path = fields
+        .iter()
+        .find_map(|field| placed.node.get(field))
+        .map(|node| node.path);
     let finding = report.warning(
         "selector-matches-nothing",
         path.as_deref().unwrap_or(&placed.node.path),
@@ -90,8 +95,8 @@ pub(super) fn selects_none(placed: &Placed<'_>, around: &Around<'_>, report: &mu
 }
 
 /// What to change in a selector that matches no Pod.
-pub(super) fn nearest(selector: &LabelSelector, pods: &[InventoryPod]) -> String {
-    let others_hold = |wrong: &Requirement, pod: &&InventoryPod| {
+pub(super) fn nearest(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> String {
+    let others_hold = |wrong: &Requirement, pod: &&Arc<InventoryPod>| {
         let others = selector.requirements.iter().filter(|it| *it != wrong).cloned();
         let others = LabelSelector {
             requirements: others.collect(),
@@ -106,7 +111,9 @@ pub(super) fn nearest(selector: &LabelSelector, pods: &[InventoryPod]) -> String
         let key = &wrong.key;
         if let Operator::In(wanted) = &wrong.operator {
             let values = near.iter().filter_map(|pod| pod.labels.get(key)).map(String::as_str);
-            let meant = wanted.iter().find_map(|wanted| Some((wanted, closest(wanted, values.clone())?)));
+            let meant = wanted
+                .iter()
+                .find_map(|wanted| Some((wanted, closest(wanted, values.clone())?)));
             if let Some((wanted, meant)) = meant {
                 return format!("did you mean {meant:?} instead of {wanted:?} for `{key}`?");
             }

@@ -1,23 +1,57 @@
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::names::has_single_star_in_disguise;
 use super::*;
 use crate::document::parse;
-use crate::validate;
+use crate::inventory::{ContainerPort, InventoryPod, InventoryService};
+use crate::labels::Labels;
+use crate::validate::validate;
+use crate::{CidrGroup, Inventory, Protocol, endpoint};
 
 const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: n}\nspec:\n  endpointSelector: {}\n";
 
-/// `code path` of each finding.
+/// `code path` of each finding about one policy.
 fn findings(text: &str) -> Vec<String> {
+    let (documents, policies) = read(text);
+    codes(lint(&documents[0], &policies[0]))
+}
+
+fn read(text: &str) -> (Vec<Document>, Vec<Policy>) {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
-    let (verdict, diagnostics) = validate::validate(&documents[0]);
-    let Some(policy) = verdict.accepted() else {
-        panic!("{diagnostics:?}")
-    };
-    let found = lint(&documents[0], &policy);
+    let policies = documents.iter().map(|document| {
+        let (verdict, diagnostics) = validate(document);
+        verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
+    });
+    let policies = policies.collect();
+    (documents, policies)
+}
+
+fn codes(found: Vec<Diagnostic>) -> Vec<String> {
     assert!(
         found.iter().all(|d| d.suggestion.is_some() && d.position.is_some()),
         "{found:?}"
     );
     found.iter().map(|d| format!("{} {}", d.code, d.path)).collect()
+}
+
+/// `code path: reason; suggestion` of each finding that policies have together, with `policy` before those of others than the first.
+fn together(texts: &[&str], around: &Around<'_>) -> Vec<String> {
+    let (documents, policies) = read(&texts.join("---\n"));
+    let pairs: Vec<_> = documents.iter().zip(&policies).collect();
+    let found = across(&pairs, around);
+    assert_eq!(found.len(), pairs.len());
+    let mut lines = Vec::new();
+    for ((document, _), found) in pairs.into_iter().zip(found) {
+        lines.extend(
+            codes(found)
+                .into_iter()
+                .map(|line| format!("{}: {line}", document.name)),
+        );
+    }
+    lines
 }
 
 fn in_spec(spec: &str) -> Vec<String> {
@@ -129,4 +163,413 @@ fn a_clusterwide_policy_over_every_pod_is_found() {
         [] as [&str; 0],
         "all of one namespace is how a namespace is closed"
     );
+}
+
+const NETWORK_POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: n}\nspec:\n  podSelector: {}\n";
+const NO_FINDINGS: [&str; 0] = [];
+
+/// A ClusterNetworkPolicy of tier Admin.
+fn admin(name: &str, priority: u16, subject: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: {name}}}\nspec:\n  tier: Admin\n  priority: {priority}\n  subject: {subject}\n{rules}"
+    )
+}
+
+/// A CiliumNetworkPolicy of the namespace `n`.
+fn cilium(name: &str, app: &str, rules: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: n}}\nspec:\n  endpointSelector: {{matchLabels: {{app: {app}}}}}\n{rules}"
+    )
+}
+
+/// Pods of the namespace `n` with a label `app`, each listening on TCP 8080 as `http`.
+fn pods(apps: &[&str]) -> Inventory {
+    let pod = |(index, app): (usize, &&str)| InventoryPod {
+        labels: endpoint::labels(
+            &Labels::from([("app".to_owned(), (*app).to_owned())]),
+            "n",
+            &Labels::new(),
+            "default",
+            "default",
+        ),
+        addresses: [format!("10.0.0.{}", index + 1).parse().unwrap()].into(),
+        ports: vec![ContainerPort {
+            name: "http".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+    };
+    Inventory {
+        pods: apps.iter().enumerate().map(pod).map(Arc::new).collect(),
+        ..Inventory::default()
+    }
+}
+
+fn around(inventory: Inventory) -> Around<'static> {
+    Around {
+        inventory: Cow::Owned(inventory),
+        ..Around::default()
+    }
+}
+
+#[test]
+fn an_audit_is_found() {
+    let of = |mode| {
+        findings(&format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, annotations: {{namegate.io/mode: {mode}}}}}\nspec: {{endpointSelector: {{}}, egress: [{{}}]}}\n"
+        ))
+    };
+    assert_eq!(of("audit"), ["audit-mode metadata.annotations.namegate.io/mode"]);
+    assert_eq!(of("enforce"), NO_FINDINGS);
+}
+
+#[test]
+fn a_rule_that_another_allows_wholly_is_found_once() {
+    let found = in_spec(
+        "  egress:\n  - toCIDR: [192.0.2.0/24]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n  - toCIDR: [192.0.0.0/16]\n  - toCIDR: [192.0.0.0/16]\n  - toFQDNs: [{matchName: a.example.com}, {matchPattern: 'b-*.example.com'}]\n  - toFQDNs: [{matchPattern: '**.example.com'}, {matchName: example.com}]\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "shadowed-rule spec.egress[0]",
+            "shadowed-rule spec.egress[2]",
+            "shadowed-rule spec.egress[3]"
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_adds_something_is_not_found() {
+    for rules in [
+        // Another port, another zone, another namespace, a name beside.
+        "  egress:\n  - toCIDR: [192.0.2.0/24]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n  - toCIDR: [192.0.0.0/16]\n    toPorts: [{ports: [{port: '80', protocol: TCP}]}]\n",
+        "  egress:\n  - toEntities: [cluster]\n  - toEntities: [world]\n",
+        "  egress:\n  - toEndpoints: [{matchLabels: {app: a}}]\n  - toEndpoints: [{matchLabels: {app: a, 'k8s:io.kubernetes.pod.namespace': other}}]\n",
+        "  egress:\n  - toFQDNs: [{matchName: a.example.com}]\n  - toFQDNs: [{matchName: b.example.com}]\n",
+        // What may be asked.
+        "  egress:\n  - toCIDR: [192.0.2.53/32]\n    toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*'}]}}]\n  - toCIDR: [192.0.2.0/24]\n",
+    ] {
+        assert_eq!(in_spec(rules), NO_FINDINGS, "{rules}");
+    }
+}
+
+#[test]
+fn a_rule_that_a_denial_takes_back_wholly_is_found() {
+    let found = in_spec(
+        "  egress:\n  - toCIDR: [192.0.2.0/24]\n  - toCIDR: [198.51.100.0/24]\n  egressDeny:\n  - toCIDR: [192.0.0.0/16]\n",
+    );
+    assert_eq!(found, ["denied-rule spec.egress[0]"]);
+}
+
+#[test]
+fn a_rule_after_one_that_decides_is_never_reached() {
+    let rules = "  egress:\n  - {action: Deny, to: [{networks: [192.0.2.0/24]}]}\n  - {action: Accept, to: [{networks: [192.0.2.1/32]}]}\n  - {action: Accept, to: [{networks: [192.0.0.0/16]}]}\n";
+    let found = findings(&admin("p", 1, "{namespaces: {matchLabels: {a: b}}}", rules));
+    assert_eq!(found, ["shadowed-rule spec.egress[1]"]);
+    let everything = "  egress:\n  - {action: Deny, to: [{networks: [0.0.0.0/0, '::/0']}]}\n  - {action: Accept, to: [{networks: [192.0.2.1/32]}, {domainNames: [a.example.com]}]}\n";
+    let found = findings(&admin("p", 1, "{namespaces: {matchLabels: {a: b}}}", everything));
+    assert_eq!(found, ["shadowed-rule spec.egress[1]"]);
+}
+
+#[test]
+fn a_policy_before_another_may_decide_its_rules() {
+    let deny = "  egress:\n  - {action: Deny, to: [{networks: [192.0.0.0/16]}]}\n";
+    let accept = "  egress:\n  - {action: Accept, to: [{networks: [192.0.2.1/32]}]}\n";
+    let all = admin("deny", 1, "{namespaces: {}}", deny);
+    let some = admin("accept", 2, "{namespaces: {matchLabels: {a: b}}}", accept);
+    let none = Around::default();
+    assert_eq!(
+        together(&[&some, &all], &none),
+        ["accept: shadowed-rule spec.egress[0]"]
+    );
+    let first = admin("accept", 0, "{namespaces: {matchLabels: {a: b}}}", accept);
+    assert_eq!(together(&[&first, &all], &none), NO_FINDINGS);
+    let for_others = admin("deny", 1, "{namespaces: {matchLabels: {c: d}}}", deny);
+    assert_eq!(together(&[&some, &for_others], &none), NO_FINDINGS);
+}
+
+#[test]
+fn equal_priorities_are_found_where_the_policies_meet() {
+    let rules = "  egress: [{action: Pass, to: [{networks: [192.0.2.1/32]}]}]\n";
+    let of = |name, priority, app| {
+        let subject = format!("{{pods: {{podSelector: {{matchLabels: {{app: {app}}}}}}}}}");
+        admin(name, priority, &subject, rules)
+    };
+    let (a, b) = (of("a", 5, "a"), of("b", 5, "b"));
+    assert_eq!(
+        together(&[&a, &b], &Around::default()),
+        ["b: equal-priority spec.priority"]
+    );
+    assert_eq!(together(&[&a, &b], &around(pods(&["a", "b"]))), NO_FINDINGS);
+    assert_eq!(together(&[&a, &of("b", 6, "b")], &Around::default()), NO_FINDINGS);
+}
+
+#[test]
+fn empty_lists_of_destinations_are_found() {
+    assert_eq!(
+        in_spec("  egress:\n  - toEndpoints: []\n  - toCIDR: []\n    toEntities: [world]\n"),
+        ["empty-peer-list spec.egress[0].toEndpoints"]
+    );
+    let found = findings(&format!("{NETWORK_POLICY}  egress: [{{to: []}}]\n"));
+    assert_eq!(found, ["empty-peer-list spec.egress[0].to"]);
+    let found = findings(&format!("{NETWORK_POLICY}  policyTypes: [Egress]\n  egress: []\n"));
+    assert_eq!(found, NO_FINDINGS, "that is how a namespace is closed");
+}
+
+#[test]
+fn selectors_of_destinations_that_ask_for_nothing_are_found_unless_ports_are_listed() {
+    assert_eq!(
+        in_spec("  egress:\n  - toEndpoints: [{}]\n"),
+        ["empty-peer-selector spec.egress[0].toEndpoints[0]"]
+    );
+    let ports = "toPorts: [{ports: [{port: '53', protocol: ANY}]}]";
+    assert_eq!(
+        in_spec(&format!("  egress:\n  - toEndpoints: [{{}}]\n    {ports}\n")),
+        NO_FINDINGS
+    );
+    let found = findings(&format!(
+        "{NETWORK_POLICY}  policyTypes: [Egress]\n  egress: [{{to: [{{podSelector: {{}}}}, {{podSelector: {{matchLabels: {{a: b}}}}, namespaceSelector: {{}}}}]}}]\n"
+    ));
+    assert_eq!(found, ["empty-peer-selector spec.egress[0].to[0].podSelector"]);
+    let rules = "  egress: [{action: Accept, to: [{namespaces: {}}, {pods: {podSelector: {matchLabels: {a: b}}}}]}]\n";
+    let found = findings(&admin("p", 1, "{namespaces: {matchLabels: {a: b}}}", rules));
+    assert_eq!(found, ["empty-peer-selector spec.egress[0].to[0].namespaces"]);
+}
+
+#[test]
+fn a_cluster_policy_over_every_pod_is_found() {
+    let rules = "  egress: [{action: Pass, to: [{networks: [192.0.2.1/32]}]}]\n";
+    let found = findings(&admin("p", 1, "{namespaces: {}}", rules));
+    assert_eq!(found, ["selector-selects-all spec.subject.namespaces"]);
+    let found = findings(&admin("p", 1, "{pods: {podSelector: {}}}", rules));
+    assert_eq!(found, ["selector-selects-all spec.subject.pods"]);
+    let found = findings(&admin("p", 1, "{pods: {podSelector: {matchLabels: {a: b}}}}", rules));
+    assert_eq!(found, NO_FINDINGS);
+}
+
+#[test]
+fn domain_names_are_linted_too() {
+    let rules = "  egress: [{action: Accept, to: [{domainNames: ['*.example.com', web.default.svc.cluster.local]}]}]\n";
+    let found = findings(&admin("p", 1, "{namespaces: {matchLabels: {a: b}}}", rules));
+    assert_eq!(
+        found,
+        [
+            "pattern-without-apex spec.egress[0].to[0].domainNames[0]",
+            "cluster-name spec.egress[0].to[0].domainNames[1]"
+        ]
+    );
+}
+
+#[test]
+fn dns_rules_of_another_policy_may_hide_a_name() {
+    let dns = "  egress: [{toEndpoints: [{}], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchName: b.example.com}]}}]}]\n";
+    let names = "  egress: [{toFQDNs: [{matchName: a.example.com}, {matchName: b.example.com}]}]\n";
+    let web = cilium("names", "web", names);
+    let hidden = ["names: dns-rule-hides-fqdn spec.egress[0].toFQDNs[0].matchName"];
+    let both = around(pods(&["web", "api"]));
+    assert_eq!(together(&[&web, &cilium("dns", "web", dns)], &both), hidden);
+    assert_eq!(
+        together(&[&web, &cilium("dns", "web", dns)], &Around::default()),
+        hidden
+    );
+    assert_eq!(together(&[&web, &cilium("dns", "api", dns)], &both), NO_FINDINGS);
+    assert_eq!(
+        together(&[&web, &cilium("dns", "api", dns)], &Around::default()),
+        NO_FINDINGS
+    );
+    let more = dns.replace("b.example.com", "a.example.com");
+    let more = cilium("more", "web", &more);
+    assert_eq!(together(&[&web, &cilium("dns", "web", dns), &more], &both), NO_FINDINGS);
+}
+
+#[test]
+fn a_denial_of_another_policy_may_meet_a_name() {
+    let allow = cilium("allow", "web", "  egress: [{toFQDNs: [{matchName: a.example.com}]}]\n");
+    let denial = |app, name| {
+        cilium(
+            "deny",
+            app,
+            &format!("  egressDeny: [{{toFQDNs: [{{matchPattern: '{name}'}}]}}]\n"),
+        )
+    };
+    let both = around(pods(&["web", "api"]));
+    let met = ["allow: deny-meets-allow spec.egress[0].toFQDNs[0].matchName"];
+    assert_eq!(together(&[&allow, &denial("web", "*.example.com")], &both), met);
+    assert_eq!(together(&[&allow, &denial("web", "*.example.org")], &both), NO_FINDINGS);
+    assert_eq!(together(&[&allow, &denial("api", "*.example.com")], &both), NO_FINDINGS);
+}
+
+#[test]
+fn selectors_that_match_no_pod_are_found_where_there_are_pods() {
+    let policy = cilium(
+        "p",
+        "wbe",
+        "  egress: [{toEndpoints: [{matchLabels: {app: api}}, {matchLabels: {app: db}}]}]\n",
+    );
+    assert_eq!(together(&[&policy], &Around::default()), NO_FINDINGS);
+    assert_eq!(
+        together(&[&policy], &around(pods(&["web", "api"]))),
+        [
+            "p: selector-matches-nothing spec.endpointSelector",
+            "p: selector-matches-nothing spec.egress[0].toEndpoints[1]"
+        ]
+    );
+    assert_eq!(together(&[&policy], &around(pods(&["wbe", "api", "db"]))), NO_FINDINGS);
+    let (documents, policies) = read(&policy);
+    let found = across(&[(&documents[0], &policies[0])], &around(pods(&["web"])));
+    let suggestion = found[0][0].suggestion.as_deref();
+    assert_eq!(suggestion, Some("did you mean \"web\" instead of \"wbe\" for `app`?"));
+}
+
+#[test]
+fn services_and_groups_that_are_not_there_are_found() {
+    let policy = cilium(
+        "p",
+        "web",
+        "  egress:\n  - toServices: [{k8sService: {serviceName: api, namespace: n}}]\n  - toCIDRSet: [{cidrGroupRef: partners}]\n",
+    );
+    let mut inventory = Inventory::default();
+    inventory.services.push(service("api", "other"));
+    inventory.cidr_groups.push(CidrGroup {
+        name: "partner".into(),
+        ..CidrGroup::default()
+    });
+    assert_eq!(
+        together(&[&policy], &around(inventory.clone())),
+        [
+            "p: selector-matches-nothing spec.egress[0].toServices[0]",
+            "p: selector-matches-nothing spec.egress[1].toCIDRSet[0]"
+        ]
+    );
+    inventory.services.push(service("api", "n"));
+    inventory.cidr_groups[0].name = "partners".into();
+    assert_eq!(together(&[&policy], &around(inventory)), NO_FINDINGS);
+}
+
+fn service(name: &str, namespace: &str) -> InventoryService {
+    InventoryService {
+        namespace: namespace.into(),
+        name: name.into(),
+        selector: Some([("app".to_owned(), name.to_owned())].into()),
+        addresses: ["10.96.0.1".parse().unwrap()].into(),
+        ..InventoryService::default()
+    }
+}
+
+#[test]
+fn cidrs_and_the_cluster_meet_in_every_kind() {
+    let mut objects = around(pods(&["web"]));
+    objects.pod_ranges = vec!["10.0.0.0/24".parse().unwrap()];
+    let of = |peer: &str| cilium("p", "web", &format!("  egress: [{peer}]\n"));
+    assert_eq!(
+        together(&[&of("{toCIDR: [10.0.0.0/8, 10.0.0.7, 192.0.2.0/24]}")], &objects),
+        [
+            "p: cidr-covers-cluster spec.egress[0].toCIDR[0]",
+            "p: cidr-inside-cluster spec.egress[0].toCIDR[1]"
+        ]
+    );
+    let holed = of("{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.0.0.0/16]}]}");
+    assert_eq!(together(&[&holed], &objects), NO_FINDINGS);
+    let network_policy = |block: &str| format!("{NETWORK_POLICY}  egress: [{{to: [{{ipBlock: {block}}}]}}]\n");
+    assert_eq!(
+        together(&[&network_policy("{cidr: 0.0.0.0/0}")], &objects),
+        ["p: cidr-covers-cluster spec.egress[0].to[0].ipBlock.cidr"]
+    );
+    assert_eq!(
+        together(&[&network_policy("{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}")], &objects),
+        NO_FINDINGS
+    );
+    assert_eq!(
+        together(&[&network_policy("{cidr: 10.0.0.7/32}")], &objects),
+        NO_FINDINGS
+    );
+    let rules = "  egress: [{action: Deny, to: [{networks: [192.0.2.0/24, 10.0.0.0/8]}]}]\n";
+    assert_eq!(
+        together(&[&admin("p", 1, "{namespaces: {}}", rules)], &objects),
+        ["p: cidr-covers-cluster spec.egress[0].to[0].networks[1]"]
+    );
+}
+
+#[test]
+fn names_of_ports_that_no_container_has_are_found() {
+    let of = |name: &str| {
+        cilium(
+            "p",
+            "web",
+            &format!(
+                "  egress: [{{toEndpoints: [{{matchLabels: {{app: api}}}}], toPorts: [{{ports: [{{port: {name}, protocol: TCP}}]}}]}}]\n"
+            ),
+        )
+    };
+    let objects = around(pods(&["web", "api"]));
+    assert_eq!(
+        together(&[&of("htpp")], &objects),
+        ["p: named-port-unknown spec.egress[0].toPorts[0].ports[0].port"]
+    );
+    assert_eq!(together(&[&of("http")], &objects), NO_FINDINGS);
+    assert_eq!(together(&[&of("htpp")], &Around::default()), NO_FINDINGS);
+}
+
+#[test]
+fn ports_at_which_only_the_service_listens_are_found() {
+    let mut inventory = pods(&["web", "api"]);
+    inventory.services.push(service("api", "n"));
+    let mut objects = around(inventory);
+    let port = ServicePort {
+        protocol: Protocol::Tcp,
+        port: 80,
+        target: TargetPort::Name("http".into()),
+    };
+    objects.service_ports.insert(("n".into(), "api".into()), vec![port]);
+    let of = |peers: &str, port: u16| {
+        cilium(
+            "p",
+            "web",
+            &format!("  egress: [{{{peers}, toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]}}]\n"),
+        )
+    };
+    for peers in [
+        "toEndpoints: [{matchLabels: {app: api}}]",
+        "toServices: [{k8sService: {serviceName: api, namespace: n}}]",
+    ] {
+        assert_eq!(
+            together(&[&of(peers, 80)], &objects),
+            ["p: service-port spec.egress[0].toPorts[0].ports[0].port"]
+        );
+        assert_eq!(together(&[&of(peers, 8080)], &objects), NO_FINDINGS);
+        assert_eq!(together(&[&of(peers, 9090)], &objects), NO_FINDINGS);
+    }
+}
+
+#[test]
+fn policies_with_many_rules_are_linted_in_bounded_time() {
+    let entries: String = (0..20_000)
+        .map(|n| format!("    - matchName: n{n}.example.com\n"))
+        .collect();
+    let found = in_spec(&format!("  egress:\n  - toFQDNs:\n{entries}  - toFQDNs:\n{entries}"));
+    assert_eq!(found, NO_FINDINGS, "too many to be compared");
+}
+
+#[test]
+fn every_code_of_a_lint_is_explained() {
+    let page = include_str!("../../../docs/lints.md");
+    let explained: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'))
+        .collect();
+    let code = regex::Regex::new(r#"\.warning\(\s*"([a-z-]+)""#).unwrap();
+    let sources = [
+        include_str!("audit.rs"),
+        include_str!("names.rs"),
+        include_str!("networks.rs"),
+        include_str!("peers.rs"),
+        include_str!("ports.rs"),
+        include_str!("priorities.rs"),
+        include_str!("shadows.rs"),
+        include_str!("subjects.rs"),
+    ];
+    let in_source = sources.iter().flat_map(|source| code.captures_iter(source));
+    let in_source: BTreeSet<&str> = in_source.map(|found| found.get(1).unwrap().as_str()).collect();
+    assert!(in_source.len() >= 20, "{in_source:?}");
+    assert_eq!(explained, in_source);
 }

@@ -76,7 +76,11 @@ impl<'a> Together<'a> {
             return Vec::new();
         };
         let others = self.specs.iter();
-        vec![others.filter(|other| selector_in(&placed.spec.subject, &other.spec.subject)).collect()]
+        vec![
+            others
+                .filter(|other| selector_in(&placed.spec.subject, &other.spec.subject))
+                .collect(),
+        ]
     }
 
     /// Whether some Pod is selected by both; without Pods, whether one could be.
