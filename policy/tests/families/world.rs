@@ -11,23 +11,55 @@ use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
 use policy::{Name, Policy, Protocol, document, validate};
 
-/// Namespace, labels of the namespace, name, labels, address. Each has a container with the port `web`, 8080/TCP, and `dns`, 53/UDP.
-const PODS: [(&str, &[(&str, &str)], &str, &[(&str, &str)], [u8; 4]); 6] = [
-    ("shop", SHOP, "web", &[("app", "web")], [10, 244, 0, 1]),
-    ("shop", SHOP, "db", &[("app", "db")], [10, 244, 0, 2]),
-    ("bank", BANK, "web", &[("app", "web")], [10, 244, 0, 3]),
-    ("bank", BANK, "db", &[("app", "db")], [10, 244, 0, 4]),
-    ("kube-system", &[], "dns", &[("k8s-app", "kube-dns")], [10, 244, 0, 5]),
-    (
-        "monitoring",
-        &[("team", "ops")],
-        "gateway",
-        &[("app", "gateway")],
-        [10, 244, 0, 6],
-    ),
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// A pod. Each has a container with the ports `web`, 8080/TCP, and `dns`, 53/UDP.
+struct Pod {
+    name: &'static str,
+    of_namespace: Pairs,
+    own: Pairs,
+    address: [u8; 4],
+}
+
+const TENANT_RED: Pairs = &[("kind", "tenant"), ("team", "red")];
+const TENANT_BLUE: Pairs = &[("kind", "tenant"), ("team", "blue")];
+
+static PODS: [Pod; 6] = [
+    Pod::new("shop/web", TENANT_RED, &[("app", "web")], 1),
+    Pod::new("shop/db", TENANT_RED, &[("app", "db")], 2),
+    Pod::new("bank/web", TENANT_BLUE, &[("app", "web")], 3),
+    Pod::new("bank/db", TENANT_BLUE, &[("app", "db")], 4),
+    Pod::new("kube-system/dns", &[], &[("k8s-app", "kube-dns")], 5),
+    Pod::new("monitoring/gateway", &[("team", "ops")], &[("app", "gateway")], 6),
 ];
-const SHOP: &[(&str, &str)] = &[("kind", "tenant"), ("team", "red")];
-const BANK: &[(&str, &str)] = &[("kind", "tenant"), ("team", "blue")];
+
+impl Pod {
+    const fn new(name: &'static str, of_namespace: Pairs, own: Pairs, number: u8) -> Self {
+        Self {
+            name,
+            of_namespace,
+            own,
+            address: [10, 244, 0, number],
+        }
+    }
+
+    fn named(name: &str) -> &'static Self {
+        PODS.iter().find(|pod| pod.name == name).unwrap()
+    }
+
+    fn id(&self) -> EndpointId {
+        let (namespace, name) = self.name.split_once('/').unwrap();
+        EndpointId {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn labels(&self) -> Labels {
+        let (own, of_namespace) = (owned(self.own), owned(self.of_namespace));
+        endpoint::labels(&own, &self.id().namespace, &of_namespace, "default", "default")
+    }
+}
 
 /// A node, with the label `role: worker`.
 pub(crate) const NODE: [u8; 4] = [192, 168, 0, 7];
@@ -67,15 +99,15 @@ impl World {
     }
 
     fn of(policies: Vec<Policy>) -> Self {
-        let pods = PODS.iter().map(|(namespace, of_namespace, _, own, address)| {
+        let pods = PODS.iter().map(|pod| {
             let port = |name: &str, protocol, port| ContainerPort {
                 name: name.to_owned(),
                 protocol,
                 port,
             };
             Arc::new(InventoryPod {
-                labels: labels(namespace, of_namespace, own),
-                addresses: BTreeSet::from([IpAddr::from(*address)]),
+                labels: pod.labels(),
+                addresses: BTreeSet::from([IpAddr::from(pod.address)]),
                 ports: vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)],
             })
         });
@@ -99,10 +131,7 @@ impl World {
 
     /// From `namespace/name` to `namespace/name`, over TCP.
     pub(crate) fn reaches_pod(&self, from: &str, to: &str, port: u16) -> bool {
-        let pod = PODS
-            .iter()
-            .find(|(namespace, _, name, ..)| to == format!("{namespace}/{name}"));
-        self.reaches(from, pod.unwrap().4, (Protocol::Tcp, port))
+        self.reaches(from, Pod::named(to).address, (Protocol::Tcp, port))
     }
 
     /// From `namespace/name` to what a name resolves to outside the cluster, over TCP.
@@ -119,20 +148,14 @@ impl World {
         name: Option<&str>,
         traffic: (Protocol, u16),
     ) -> Explanation {
-        let pod = PODS
-            .iter()
-            .find(|(namespace, _, name, ..)| from == format!("{namespace}/{name}"));
-        let (namespace, of_namespace, pod_name, own, address) = pod.unwrap();
+        let pod = Pod::named(from);
         let endpoint = Endpoint {
-            id: EndpointId {
-                namespace: (*namespace).to_owned(),
-                name: (*pod_name).to_owned(),
-            },
-            labels: labels(namespace, of_namespace, own),
-            addresses: BTreeSet::from([IpAddr::from(*address)]),
+            id: pod.id(),
+            labels: pod.labels(),
+            addresses: BTreeSet::from([IpAddr::from(pod.address)]),
         };
         let place = |address: IpAddr| {
-            let inside = PODS.iter().any(|pod| IpAddr::from(pod.4) == address) || address == IpAddr::from(NODE);
+            let inside = PODS.iter().any(|pod| IpAddr::from(pod.address) == address) || address == IpAddr::from(NODE);
             (address, if inside { Place::Cluster } else { Place::World })
         };
         let name = name.map(|name| KnownName {
@@ -160,10 +183,6 @@ pub(crate) fn decided_by(explanation: &Explanation) -> &str {
         Decision::Rule { origin, .. } => &origin.policy.name,
         other => panic!("{other}"),
     }
-}
-
-fn labels(namespace: &str, of_namespace: &[(&str, &str)], own: &[(&str, &str)]) -> Labels {
-    endpoint::labels(&owned(own), namespace, &owned(of_namespace), "default", "default")
 }
 
 fn owned(pairs: &[(&str, &str)]) -> Labels {
