@@ -1,5 +1,7 @@
 //! The objects, indexed: one synchronous picture that every source's changes are applied to.
 
+mod around;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -290,9 +292,12 @@ fn is_on(pod: &Pod, node: &str) -> bool {
 /// Whether the pod has addresses that are its own now: not on the host's network, and not ended (the addresses of an
 /// ended pod may already belong to another).
 fn has_own_network(pod: &Pod) -> bool {
-    let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !on_host && !matches!(phase, Some("Succeeded" | "Failed"))
+    !is_on_host(pod) && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_on_host(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
 }
 
 fn is_being_deleted(pod: &Pod) -> bool {
@@ -365,11 +370,15 @@ fn dns_ports(service: &Service) -> BTreeSet<u16> {
 }
 
 fn node_networks(node: &Node) -> Vec<IpNet> {
+    let addresses = node_addresses(node).map(IpNet::from);
+    pod_ranges(node).into_iter().chain(addresses).collect()
+}
+
+/// Where the pods of a node get their addresses from. The first range stands in the object twice.
+fn pod_ranges(node: &Node) -> BTreeSet<IpNet> {
     let spec = node.spec.iter();
-    let ranges = spec
-        .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))
-        .filter_map(|cidr| cidr.parse().ok());
-    ranges.chain(node_addresses(node).map(IpNet::from)).collect()
+    let ranges = spec.flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    ranges.filter_map(|cidr| cidr.parse().ok()).collect()
 }
 
 fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {

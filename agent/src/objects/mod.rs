@@ -146,14 +146,21 @@ pub enum ReportState {
 
 impl Report {
     /// A report with its diagnostics in order: most severe first, then as they stand in the file.
-    pub fn new(file: Option<&Path>, object: String, state: ReportState, mut diagnostics: Vec<Diagnostic>) -> Self {
-        diagnostics.sort_by_key(|it| (std::cmp::Reverse(it.severity), it.position));
-        Self {
+    pub fn new(file: Option<&Path>, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) -> Self {
+        let mut report = Self {
             file: file.map(Path::to_owned),
             object,
             state,
             diagnostics,
-        }
+        };
+        report.sort();
+        report
+    }
+
+    /// Brings diagnostics that were added into order.
+    pub fn sort(&mut self) {
+        self.diagnostics
+            .sort_by_key(|it| (std::cmp::Reverse(it.severity), it.position));
     }
 
     /// Whether it is about a policy, of whichever kind, and not about a file or another object.
@@ -167,22 +174,23 @@ impl Report {
         self.diagnostics.iter().map(|it| it.severity).max()
     }
 
-    /// One finding of this report in one line: `file:line:column: severity: field: reason`. What is not known is left out;
+    /// One finding of this report in one line: `file:line:column: severity[code] field: reason`. What is not known is left out;
     /// without a position, the object is named.
     pub fn headline(&self, diagnostic: &Diagnostic) -> String {
         let mut line = String::new();
         let mut part = |text: &dyn fmt::Display| line.push_str(&format!("{text}: "));
+        let severity = format!("{}[{}]", diagnostic.severity, diagnostic.code);
         match (&self.file, diagnostic.position) {
             (Some(file), Some(at)) => part(&format_args!("{}:{}:{}", file.display(), at.line, at.column)),
             (Some(file), None) => part(&file.display()),
             (None, _) => {}
         }
-        part(&diagnostic.severity);
-        if diagnostic.position.is_none() && !self.object.is_empty() {
-            part(&self.object);
-        }
-        if !diagnostic.path.is_empty() {
-            part(&diagnostic.path);
+        let object = (diagnostic.position.is_none() && !self.object.is_empty()).then_some(&self.object);
+        let path = (!diagnostic.path.is_empty()).then_some(&diagnostic.path);
+        match (object, path) {
+            (None, None) => part(&severity),
+            (Some(it), None) | (None, Some(it)) => part(&format_args!("{severity} {it}")),
+            (Some(object), Some(path)) => part(&format_args!("{severity} {object}: {path}")),
         }
         line + &diagnostic.reason
     }

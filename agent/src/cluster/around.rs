@@ -1,0 +1,59 @@
+//! The objects as policies are held against them before they are applied.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use policy::Protocol;
+use policy::inventory::InventoryPod;
+use policy::lint::{Around, ServicePort, TargetPort};
+
+use super::{Cluster, addresses, is_on_host, named_ports, pod_ranges};
+
+impl Cluster {
+    /// What [`lint::across`](policy::lint::across) is told. Other than in [`inventory`](Self::inventory), Pods count that have no address, yet or any
+    /// more: what is written is looked at, and not what runs.
+    pub fn around(&self) -> Around<'static> {
+        let pods = self.pods.iter().filter(|(_, pod)| !is_on_host(&pod.object));
+        let pods = pods.map(|((namespace, _), pod)| InventoryPod {
+            labels: self.labels(namespace, &pod.object),
+            addresses: addresses(&pod.object),
+            ports: named_ports(&pod.object),
+        });
+        let mut inventory = self.inventory("");
+        inventory.pods = pods.map(Arc::new).collect();
+        Around {
+            inventory: Cow::Owned(inventory),
+            pod_ranges: self.nodes.values().flat_map(pod_ranges).collect(),
+            service_ports: self
+                .services
+                .iter()
+                .map(|(key, service)| (key.clone(), ports(service)))
+                .collect(),
+        }
+    }
+}
+
+fn ports(service: &Service) -> Vec<ServicePort> {
+    let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    let read = |port: &k8s_openapi::api::core::v1::ServicePort| {
+        let number = u16::try_from(port.port).ok()?;
+        Some(ServicePort {
+            protocol: match port.protocol.as_deref() {
+                None | Some("TCP") => Protocol::Tcp,
+                Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
+                Some(_) => return None,
+            },
+            port: number,
+            target: match &port.target_port {
+                // As the API server fills it in.
+                None => TargetPort::Number(number),
+                Some(IntOrString::Int(target)) => TargetPort::Number(u16::try_from(*target).ok()?),
+                Some(IntOrString::String(name)) => TargetPort::Name(name.clone()),
+            },
+        })
+    };
+    ports.filter_map(read).collect()
+}

@@ -1,0 +1,157 @@
+//! Files → what is to be said of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use policy::document::{self, Document};
+use policy::validate::{self, validate};
+use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
+
+use crate::cluster::Cluster;
+use crate::objects::catalogue::{Catalogue, Content};
+use crate::objects::{ObjectKey, Report, ReportState};
+
+/// The result of a check.
+pub(super) struct Checked {
+    contents: BTreeMap<PathBuf, Content>,
+    pub(super) reports: Vec<Report>,
+    /// Objects that Namegate has no use for.
+    foreign: usize,
+}
+
+/// A finding, and what it is about.
+pub(super) struct Finding<'c> {
+    pub(super) report: &'c Report,
+    pub(super) diagnostic: &'c Diagnostic,
+    /// The file that it points into.
+    pub(super) text: Option<&'c str>,
+}
+
+impl Checked {
+    pub(super) fn new(contents: BTreeMap<PathBuf, Content>) -> Self {
+        let mut catalogue = Catalogue::default();
+        // The first scan always gives an update.
+        let update = catalogue.scan(contents.clone()).unwrap_or_default();
+        let mut cluster = Cluster::default();
+        update.changes.into_iter().for_each(|change| cluster.apply(change));
+        let mut reports = update.reports;
+        add_findings_across(&contents, &cluster, &mut reports);
+        Self {
+            contents,
+            reports,
+            foreign: catalogue.foreign().len(),
+        }
+    }
+
+    pub(super) fn passes(&self, strict: bool) -> bool {
+        !self.reports.iter().any(|report| match report.worst() {
+            Some(Severity::Error) => true,
+            Some(Severity::Warning | Severity::Unenforced) => strict,
+            None => false,
+        })
+    }
+
+    /// All findings, file by file in the order of the lines. What is about a file as a whole, or an object of it, comes first.
+    pub(super) fn findings(&self) -> Vec<Finding<'_>> {
+        let each = self.reports.iter().flat_map(|report| {
+            let text = report.file.as_ref().and_then(|file| self.contents.get(file));
+            let text = text.and_then(|content| content.as_deref().ok());
+            let of = move |diagnostic| Finding {
+                report,
+                diagnostic,
+                text,
+            };
+            report.diagnostics.iter().map(of)
+        });
+        let mut findings: Vec<_> = each.collect();
+        findings.sort_by_key(|finding| (&finding.report.file, finding.diagnostic.position));
+        findings
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let objects = self.reports.iter().filter(|it| !it.object.is_empty());
+        let (objects, policies) = objects.fold((0, 0), |(objects, policies), report| {
+            (objects + 1, policies + usize::from(report.is_policy()))
+        });
+        let found = |severity| {
+            let all = self.reports.iter().flat_map(|it| &it.diagnostics);
+            all.filter(|it| it.severity == severity).count()
+        };
+        let rejected = self.reports.iter().filter(|it| it.state == ReportState::Rejected);
+        let rejected = rejected.count();
+        let mut text = format!(
+            "{} read: {}, {} of them policies; {}, {}, {} not enforced",
+            counted(self.contents.len(), "file"),
+            counted(objects, "object"),
+            policies,
+            counted(found(Severity::Error), "error"),
+            counted(found(Severity::Warning), "warning"),
+            found(Severity::Unenforced),
+        );
+        // Writing to a String does not fail.
+        if rejected > 0 {
+            let _ = write!(text, "; {rejected} rejected");
+        }
+        if self.foreign > 0 {
+            let _ = write!(text, "; {} of other kinds ignored", self.foreign);
+        }
+        text + "\n"
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// Adds what can only be told of several objects to the reports about the policies that it is found in.
+fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster, reports: &mut [Report]) {
+    let policies = policies(contents);
+    let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
+    let found = lint::across(&pairs, &cluster.around());
+    let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
+    for report in reports {
+        let Some(file) = &report.file else { continue };
+        let place = (file.as_path(), report.object.clone());
+        // A second definition of the object is reported under the same name. It stands behind the first.
+        if let Some(found) = found.remove(&place) {
+            report.diagnostics.extend(found);
+            report.sort();
+        }
+    }
+}
+
+/// A policy that stands.
+struct Valid<'c> {
+    file: &'c Path,
+    document: Document,
+    policy: Policy,
+}
+
+impl Valid<'_> {
+    /// Which report is about it.
+    fn place(&self) -> (&Path, String) {
+        (self.file, ObjectKey::Policy(self.policy.id.clone()).to_string())
+    }
+}
+
+/// The policies that stand. As in the catalogue, the first definition of one counts, good or not.
+fn policies(contents: &BTreeMap<PathBuf, Content>) -> Vec<Valid<'_>> {
+    let mut known: BTreeSet<PolicyId> = BTreeSet::new();
+    let mut policies = Vec::new();
+    for (file, content) in contents {
+        let Ok(text) = content else { continue };
+        for document in document::parse(text).0 {
+            if !validate::id(&document).is_some_and(|id| known.insert(id)) {
+                continue;
+            }
+            if let Some(policy) = validate(&document).0.accepted() {
+                policies.push(Valid { file, document, policy });
+            }
+        }
+    }
+    policies
+}

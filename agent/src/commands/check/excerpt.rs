@@ -1,0 +1,186 @@
+//! The lines around a finding, fit for a terminal whatever the file holds.
+
+use policy::diagnostic::Position;
+
+/// How many characters of a line are shown.
+const WIDTH: usize = 120;
+/// How many of them before the mark, where the line is cut.
+const BEFORE: usize = 40;
+
+/// Some characters of some lines.
+#[derive(Debug, PartialEq)]
+pub(super) struct Excerpt {
+    /// The line before the marked one, that one, and the line after it, as far as there are.
+    pub(super) lines: Vec<Line>,
+    /// The place of the marked line among these.
+    pub(super) marked: usize,
+    /// The marked characters of it.
+    pub(super) mark: std::ops::Range<usize>,
+}
+
+/// A line of a file, cut. Every character of it is printable and takes one column, East Asian ones apart.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// From 1.
+    pub(super) number: usize,
+    pub(super) text: String,
+}
+
+impl Excerpt {
+    /// `None` for a position that is not in the text.
+    pub(super) fn of(text: &str, at: Position) -> Option<Self> {
+        let offset = at.offset as usize;
+        let before = text.get(..offset)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = first_line(text.get(start..)?);
+        // A position behind the last line is one before its end.
+        let column = before.get(start..)?.chars().count();
+        let marked = text.get(offset..at.end() as usize).unwrap_or_default();
+        let marked = first_line(marked).trim_end().chars().count().max(1);
+
+        // All lines are cut at the same columns, so that they still stand under each other.
+        let cut = match line.chars().nth(WIDTH) {
+            None => 0,
+            Some(_) => column.saturating_sub(BEFORE),
+        };
+        let mut lines = Vec::new();
+        let number = at.line as usize;
+        if let Some(end) = start.checked_sub(1)
+            && let Some(above) = text.get(..end)
+        {
+            let start = above.rfind('\n').map_or(0, |newline| newline + 1);
+            lines.push(Line::cut(number - 1, above.get(start..)?, cut));
+        }
+        let marked_line = lines.len();
+        lines.push(Line::cut(number, line, cut));
+        if let Some(below) = text.get(start + line.len()..)?.strip_prefix('\n')
+            && !below.is_empty()
+        {
+            lines.push(Line::cut(number + 1, first_line(below), cut));
+        }
+        let first = column - cut + usize::from(cut > 0);
+        let last = (first + marked).min(WIDTH + 1).max(first + 1);
+        Some(Self {
+            lines,
+            marked: marked_line,
+            mark: first..last,
+        })
+    }
+
+    /// The marked line.
+    pub(super) fn line(&self) -> &Line {
+        &self.lines[self.marked]
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.split('\n').next().unwrap_or_default()
+}
+
+impl Line {
+    /// `WIDTH` characters from the `from`-th on, with dots where some are left out.
+    fn cut(number: usize, line: &str, from: usize) -> Self {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let mut rest = line.chars().skip(from);
+        let mut text = String::new();
+        if from > 0 {
+            text.push('…');
+        }
+        text.extend(rest.by_ref().take(WIDTH).map(one_column));
+        if rest.next().is_some() {
+            text.push('…');
+        }
+        Self { number, text }
+    }
+}
+
+/// Tabs become a blank, and what would move the cursor or turn the direction of writing a replacement character.
+fn one_column(c: char) -> char {
+    let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    match c {
+        '\t' => ' ',
+        c if c.is_control() || turns => char::REPLACEMENT_CHARACTER,
+        c => c,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str, marked: &str) -> Position {
+        let offset = text.find(marked).unwrap();
+        let line = text[..offset].matches('\n').count() + 1;
+        let column = text[..offset].rsplit('\n').next().unwrap().chars().count() + 1;
+        let narrow = |n| u32::try_from(n).unwrap();
+        Position {
+            line: narrow(line),
+            column: narrow(column),
+            offset: narrow(offset),
+            length: narrow(marked.len()),
+        }
+    }
+
+    fn shown(excerpt: &Excerpt) -> Vec<(usize, &str)> {
+        excerpt.lines.iter().map(|line| (line.number, line.text.as_str())).collect()
+    }
+
+    fn marked(excerpt: &Excerpt) -> String {
+        let range = excerpt.mark.clone();
+        excerpt.line().text.chars().skip(range.start).take(range.len()).collect()
+    }
+
+    #[test]
+    fn the_line_stands_between_its_neighbours() {
+        let text = "a: 1\r\n\tä: two\r\nc: 3\r\n";
+        let excerpt = Excerpt::of(text, at(text, "two")).unwrap();
+        assert_eq!(shown(&excerpt), [(1, "a: 1"), (2, " ä: two"), (3, "c: 3")]);
+        assert_eq!(marked(&excerpt), "two");
+        let first = Excerpt::of(text, at(text, "a")).unwrap();
+        assert_eq!((first.marked, first.lines.len()), (0, 2));
+        let last = Excerpt::of(text, at(text, "3")).unwrap();
+        assert_eq!((last.marked, last.lines.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_mark_of_many_lines_ends_with_the_first() {
+        let text = "a: |\n  b\n  c\n";
+        let mut position = at(text, "|");
+        position.length = 9;
+        assert_eq!(marked(&Excerpt::of(text, position).unwrap()), "|");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_mark() {
+        let text = format!("short\n{}here{}\n{}", "x".repeat(1_000_000), "y".repeat(1_000_000), "z".repeat(500));
+        let excerpt = Excerpt::of(&text, at(&text, "here")).unwrap();
+        assert_eq!(marked(&excerpt), "here");
+        for line in &excerpt.lines {
+            assert!(line.text.chars().count() <= WIDTH + 2, "{line:?}");
+        }
+        let mut long = at(&text, "here");
+        long.length = 900_000;
+        let excerpt = Excerpt::of(&text, long).unwrap();
+        assert!(marked(&excerpt).starts_with("hereyyy"));
+        assert!(excerpt.mark.end <= WIDTH + 1);
+    }
+
+    #[test]
+    fn what_would_disturb_a_terminal_is_replaced() {
+        let text = "a: \u{1b}[2J \u{202e}x\n";
+        let excerpt = Excerpt::of(text, at(text, "x")).unwrap();
+        assert_eq!(excerpt.line().text, "a: \u{fffd}[2J \u{fffd}x");
+    }
+
+    #[test]
+    fn a_position_that_is_not_in_the_text_shows_nothing() {
+        let position = Position {
+            line: 1,
+            column: 1,
+            offset: 1,
+            length: 1,
+        };
+        assert_eq!(Excerpt::of("ä", position), None, "in the middle of a character");
+        assert_eq!(Excerpt::of("", position), None);
+    }
+}
