@@ -175,7 +175,9 @@ impl Fill {
 fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
-        Family::BOTH.into_iter().flat_map(|family| layout::sets(evaluation.id, evaluation.fold.possible(), family))
+        Family::BOTH
+            .into_iter()
+            .flat_map(|family| layout::sets(evaluation.id, evaluation.fold.possible(), family))
     });
     sets.collect()
 }
