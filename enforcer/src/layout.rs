@@ -231,7 +231,7 @@ pub(crate) fn cells(possible: &Possible, family: Family) -> impl Iterator<Item =
 }
 
 /// Which family's addresses messages of this protocol go to, where that is only one.
-fn family_of(protocol: Protocol) -> Option<Family> {
+pub(crate) fn family_of(protocol: Protocol) -> Option<Family> {
     match protocol {
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => None,
         Protocol::Icmp => Some(Family::V4),
