@@ -364,12 +364,17 @@ mod tests {
     use super::*;
     use crate::objects::ReportState;
 
-    fn finding(severity: Severity, position: Option<(usize, usize)>) -> Diagnostic {
+    fn finding(severity: Severity, position: Option<(u32, u32)>) -> Diagnostic {
         Diagnostic {
             severity,
             code: "test",
             path: "spec.egress[0]".into(),
-            position: position.map(|(line, column)| Position { line, column }),
+            position: position.map(|(line, column)| Position {
+                line,
+                column,
+                offset: 0,
+                length: 0,
+            }),
             reason: "it is wrong".into(),
             suggestion: None,
         }
@@ -391,8 +396,8 @@ mod tests {
         assert_eq!(
             row.findings,
             [
-                "objects/a.yaml:7:5: error: spec.egress[0]: it is wrong (write it right)",
-                "objects/a.yaml: warning: CiliumNetworkPolicy shop/api: spec.egress[0]: it is wrong",
+                "objects/a.yaml:7:5: error[test] spec.egress[0]: it is wrong (write it right)",
+                "objects/a.yaml: warning[test] CiliumNetworkPolicy shop/api: spec.egress[0]: it is wrong",
             ]
         );
     }

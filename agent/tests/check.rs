@@ -94,11 +94,89 @@ fn an_error_names_file_line_field_and_shows_the_line() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("policies/a.yaml:8:"), "{text}");
     assert!(
-        lines[0].contains(": error: spec.egress[0].toFQDNs[0].matchPattern: "),
+        lines[0].contains(": error[bad-pattern] spec.egress[0].toFQDNs[0].matchPattern: "),
         "{text}"
     );
     assert_eq!(lines[1], "  8 |     - matchPattern: 'a..example.com'");
-    assert_eq!(lines[2], "    |       ^");
+    assert_eq!(lines[2], "    |                     ^^^^^^^^^^^^^^^^");
+}
+
+/// Many kinds of mistakes: text, types, keys, values, what is not enforced, and lints by themselves and together.
+const BROKEN: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector:
+    matchLabels: {app: web, port: 80}
+  egress:
+  - toFQDNs:
+    - matchPatern: '*.example.com'
+    - matchName: a..example.com
+    toPorts:
+    - ports: [{port: 443, protocol: TPC}]
+  - toCIDR: [10.0.0.0/33]
+    toEntities: [word]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: names, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: wbe}}
+  egress:
+  - toFQDNs: [{matchPattern: '*.example.com'}]
+  - toFQDNs: [{matchName: a.example.com}]
+  ingress: [{}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+---
+kind: [
+";
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_said_at_once_in_the_order_of_its_lines() {
+    let (code, text) = check(&[("broken.yaml", BROKEN)], &["broken.yaml"]);
+    assert_eq!(code, 1);
+    assert_eq!(text, include_str!("check/broken.txt"), "{text}");
+}
+
+#[test]
+fn every_example_of_a_lint_triggers_it() {
+    let page = include_str!("../../docs/lints.md");
+    let sections: Vec<&str> = page.split("\n## `").skip(1).collect();
+    assert!(sections.len() >= 20);
+    for section in sections {
+        let code = section.split('`').next().unwrap();
+        let example = section.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let (exit, text) = check(&[("a.yaml", example)], &["-o", "json", "a.yaml"]);
+        let reports: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let found = reports.as_array().unwrap().iter();
+        let found: Vec<&str> = found
+            .flat_map(|report| report["diagnostics"].as_array().unwrap())
+            .map(|it| it["code"].as_str().unwrap())
+            .collect();
+        assert!(found.contains(&code), "{code}: {text}");
+        assert!(exit == 0 && found.iter().all(|it| *it == code), "{code} alone: {found:?}");
+    }
+}
+
+#[test]
+fn policies_of_different_files_are_held_against_each_other() {
+    let denial = GOOD.replace("name: api,", "name: deny,").replace("egress:", "egressDeny:");
+    let (code, text) = check(&[("a.yaml", GOOD), ("b/b.yaml", &denial)], &["a.yaml", "b"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("a.yaml:7:"), "{text}");
+    assert!(text.contains("[deny-meets-allow]") && text.contains("CiliumNetworkPolicy shop/deny"), "{text}");
+}
+
+#[test]
+fn a_long_line_is_not_printed_whole() {
+    let long = format!("{GOOD}  x: [{}]\n", "1, ".repeat(300_000));
+    let (code, text) = check(&[("a.yaml", &long)], &["a.yaml"]);
+    assert_eq!(code, 1);
+    assert!(text.len() < 1_000, "{}", text.len());
 }
 
 #[test]
@@ -124,7 +202,7 @@ fn warnings_fail_only_a_strict_check() {
     let (code, text) = check(&files, &["."]);
     assert_eq!(code, 0, "{text}");
     assert!(
-        text.contains("b.yaml: warning: CiliumNetworkPolicy shop/api: "),
+        text.contains("b.yaml: warning[duplicate-object] CiliumNetworkPolicy shop/api: "),
         "{text}"
     );
     assert_eq!(check(&files, &["--strict", "."]).0, 1);

@@ -114,8 +114,7 @@ fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster,
     let found = lint::across(&pairs, &cluster.around());
     let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
     for report in reports {
-        let Some(file) = &report.file else { continue };
-        let place = (file.as_path(), report.object.clone());
+        let place = (report.file.clone().unwrap_or_default(), report.object.clone());
         // A second definition of the object is reported under the same name. It stands behind the first.
         if let Some(found) = found.remove(&place) {
             report.diagnostics.extend(found);
@@ -133,8 +132,8 @@ struct Valid<'c> {
 
 impl Valid<'_> {
     /// Which report is about it.
-    fn place(&self) -> (&Path, String) {
-        (self.file, ObjectKey::Policy(self.policy.id.clone()).to_string())
+    fn place(&self) -> (PathBuf, String) {
+        (self.file.to_owned(), ObjectKey::Policy(self.policy.id.clone()).to_string())
     }
 }
 

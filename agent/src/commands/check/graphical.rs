@@ -204,7 +204,33 @@ mod tests {
         let text = rendered(
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: api, namespace: shop}\nspec:\n  endpointSelector: {}\n  egress:\n  - toFQDNs:\n    - matchPatern: a.example.com\n",
         );
-        let expected = "TODO";
+        let expected = "\
+warning[closed-until-mended]
+
+  ⚠ spec.endpointSelector: as long as this policy is refused, the endpoints
+  │ that it selects are closed for egress: only what other policies allow is
+  │ let through
+   ╭─[a.yaml:5:21]
+ 4 │ spec:
+ 5 │   endpointSelector: {}
+   ·                     ──
+ 6 │   egress:
+   ╰────
+  help: mend what is named as an error; then the policy is in force as written
+
+error[unknown-field]
+
+  × spec.egress[0].toFQDNs[0].matchPatern: there is no field \"matchPatern\"
+  │ here
+   ╭─[a.yaml:8:7]
+ 7 │   - toFQDNs:
+ 8 │     - matchPatern: a.example.com
+   ·       ───────────
+   ╰────
+  help: did you mean `matchPattern`?
+
+1 file read: 1 object, 1 of them policies; 1 error, 1 warning, 0 not enforced; 1 rejected
+";
         assert_eq!(text, expected);
     }
 
