@@ -136,7 +136,7 @@ kind: [
 ";
 
 #[test]
-fn all_that_is_wrong_with_a_file_is_said_at_once_in_the_order_of_its_lines() {
+fn all_that_is_wrong_with_a_file_is_said_at_once_errors_first() {
     let (code, text) = check(&[("broken.yaml", BROKEN)], &["broken.yaml"]);
     assert_eq!(code, 1);
     assert_eq!(text, include_str!("check/broken.txt"), "{text}");

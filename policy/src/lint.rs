@@ -31,10 +31,9 @@ use together::Together;
 /// Rules are compared within one `spec` only: another may select other endpoints.
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
     let mut report = Report::new(document);
-    audit::left_on(policy, &mut report);
     let mut budget = shadows::Budget::default();
     for (node, spec) in specs(document, policy) {
-        subjects::selects_all(&node, policy.id.kind, &mut report);
+        subjects::selects_all(&node, policy.id.kind, spec, &mut report);
         subjects::empty_rules(&node, &mut report);
         peers::empty(&node, policy.id.kind, spec, &mut report);
         names::of_one(&node, &mut report);
@@ -52,6 +51,9 @@ pub fn across(policies: &[(&Document, &Policy)], around: &Around<'_>) -> Vec<Vec
     names::of_many(&together, &mut reports);
     shadows::of_many(&together, &mut reports);
     priorities::equal(&together, &mut reports);
+    for ((_, policy), report) in policies.iter().zip(&mut reports) {
+        audit::left_on(policy, report);
+    }
     for placed in &together.specs {
         let report = &mut reports[placed.policy];
         subjects::selects_none(placed, around, report);

@@ -100,7 +100,7 @@ fn tiers_of_the_cluster_stand_before_and_after_the_namespaces() {
     assert!(!tiers.closed() && tiers.network.is_empty());
     let actions = |rules: &[policy::program::Rule]| rules.iter().map(|rule| rule.action).collect::<Vec<_>>();
     use Action::{Allow, Deny, Pass};
-    assert_eq!(actions(&tiers.admin), [Allow, Allow, Pass, Deny, Deny]);
+    assert_eq!(actions(&tiers.admin), [Allow, Allow, Allow, Pass, Deny, Deny]);
     assert_eq!(actions(&tiers.baseline), [Allow, Allow, Deny, Deny]);
 }
 

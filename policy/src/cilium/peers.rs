@@ -38,7 +38,9 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     let Some((kind, node)) = chosen.next() else {
         return Some(nothing);
     };
-    if let Some((other, _)) = chosen.next() {
+    let peers = of_kind(kind, &node, side, policy, report);
+    let others: Vec<_> = chosen.collect();
+    if let Some((other, _)) = others.first() {
         report
             .error(
                 "two-selectors",
@@ -46,9 +48,16 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
                 format!("`{kind}` and `{other}` stand in one rule"),
             )
             .suggest("write one rule for each");
-        return Some(nothing);
     }
-    Some(match kind {
+    for (other, node) in &others {
+        // For what is wrong with it only.
+        of_kind(other, node, side, policy, report);
+    }
+    Some(if others.is_empty() { peers } else { nothing })
+}
+
+fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
+    match kind {
         "toFQDNs" => Peers::Names(
             node.items()
                 .flat_map(|entry| names::patterns(&entry, Both::Refused, report))
@@ -65,7 +74,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
             .flat_map(|entry| cidr_rule(&entry, report))
             .collect::<Vec<_>>()
             .into(),
-        "toEntities" => entities(&node, report),
+        "toEntities" => entities(node, report),
         "toGroups" => {
             report
                 .error(
@@ -74,12 +83,12 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
                     "`toGroups` needs the API of a cloud provider and is not supported",
                 )
                 .suggest("list the group's addresses with `toCIDR`");
-            nothing
+            Peers::Prefixes(Vec::new())
         }
-        "toEndpoints" => objects::endpoints(&node, side, policy, report),
-        "toServices" => objects::services(&node, report),
-        _ => objects::nodes(&node, report),
-    })
+        "toEndpoints" => objects::endpoints(node, side, policy, report),
+        "toServices" => objects::services(node, report),
+        _ => objects::nodes(node, report),
+    }
 }
 
 fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {

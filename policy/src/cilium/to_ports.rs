@@ -173,6 +173,7 @@ fn read_dns(
     for port in ports {
         let Some(text) = port.text("port") else {
             missing_port(port, report);
+            protocols(port, report);
             continue;
         };
         protocols(port, report);
@@ -211,6 +212,7 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
     let nothing = Opened::These(Vec::new());
     let Some(text) = port.text("port") else {
         missing_port(port, report);
+        protocols(port, report);
         return nothing;
     };
     let path = format!("{}.port", port.path);

@@ -354,9 +354,14 @@ fn key_text(value: Value, at: Position) -> Result<String, Diagnostic> {
 }
 
 fn not_yaml(error: &ScanError, at: Position) -> Diagnostic {
-    let suggestion = error.info().contains("tab").then(|| "indent with spaces".to_owned());
+    let suggestion = match error.info().contains("tab") {
+        true => "indent with spaces",
+        false => {
+            "look here and at the line before for wrong indentation, and for a quote or bracket that is not closed"
+        }
+    };
     Diagnostic {
-        suggestion,
+        suggestion: Some(suggestion.into()),
         ..refusal("not-yaml", at, format!("it is not YAML: {}", error.info()))
     }
 }

@@ -86,7 +86,7 @@ fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
 }
 
 /// Whether peers are every address, inside the cluster and outside.
-fn everywhere(peers: &Peers) -> bool {
+pub(super) fn everywhere(peers: &Peers) -> bool {
     let Peers::Prefixes(prefixes) = peers else { return false };
     prefix::everything(Zone::Anywhere)
         .iter()

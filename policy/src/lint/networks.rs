@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, PolicyKind};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind, Tier};
+use crate::ports::PortSet;
 use crate::shape::Node;
 
 use super::around::Around;
@@ -12,9 +13,12 @@ use super::together::Placed;
 
 /// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the others they are.
 pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    let parts = parts(around);
+    let mut parts = parts(around);
     let mut said = Vec::new();
-    for rule in &placed.spec.rules {
+    for (index, rule) in placed.spec.rules.iter().enumerate() {
+        if placed.spec.tier != Tier::Network && placed.spec.rules[..index].iter().any(decides_pods) {
+            parts.retain(|part| !part.is_pods);
+        }
         let Some(written) = written(&placed.node, rule) else {
             continue;
         };
@@ -28,6 +32,16 @@ pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report:
     }
 }
 
+/// Whether a rule speaks of all traffic to every Pod.
+fn decides_pods(rule: &EgressRule) -> bool {
+    let Peers::Objects(selectors) = &rule.peers else {
+        return false;
+    };
+    let is_every_pod =
+        |selector: &ObjectSelector| matches!(selector, ObjectSelector::Pods(labels) if labels.requirements.is_empty());
+    rule.ports == PortSet::All && selectors.iter().any(is_every_pod)
+}
+
 fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], report: &mut Report<'_>) {
     let inside: Vec<&Part> = parts.iter().filter(|part| block.holds(&part.network)).collect();
     let is_outside_only = matches!(
@@ -39,7 +53,9 @@ fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], rep
         Action::Deny => "denied",
         Action::Pass => "passed on",
     };
-    if !inside.is_empty() {
+    // Whoever denies everything means the cluster too.
+    let is_plain = !is_outside_only && action != Action::Allow && block.whole.prefix_len() == 0;
+    if !inside.is_empty() && !is_plain {
         let whose = listed(&inside);
         if is_outside_only {
             report
@@ -126,11 +142,13 @@ fn read(node: &Node<'_>) -> Option<IpNet> {
 struct Part {
     network: IpNet,
     name: String,
+    /// Of Pods, or of Services, behind which there are Pods.
+    is_pods: bool,
 }
 
 /// Ranges first: they say the most.
 fn parts(around: &Around<'_>) -> Vec<Part> {
-    let of = |network: IpNet, what: &str| {
+    let of = |network: IpNet, what: &str, is_pods| {
         let single = network.prefix_len() == network.max_prefix_len();
         let shown = if single {
             network.addr().to_string()
@@ -140,23 +158,33 @@ fn parts(around: &Around<'_>) -> Vec<Part> {
         Part {
             network,
             name: format!("{what} ({shown})"),
+            is_pods,
         }
     };
     let inventory = &around.inventory;
     let mut parts: Vec<Part> = around
         .pod_ranges
         .iter()
-        .map(|range| of(*range, "the range of Pods of a Node"))
+        .map(|range| of(*range, "the range of Pods of a Node", true))
         .collect();
     for service in &inventory.services {
         let name = format!("the Service {}/{}", service.namespace, service.name);
-        parts.extend(service.addresses.iter().map(|address| of((*address).into(), &name)));
+        parts.extend(
+            service
+                .addresses
+                .iter()
+                .map(|address| of((*address).into(), &name, true)),
+        );
     }
     for node in &inventory.nodes {
-        parts.extend(node.addresses.iter().map(|address| of((*address).into(), "a Node")));
+        parts.extend(
+            node.addresses
+                .iter()
+                .map(|address| of((*address).into(), "a Node", false)),
+        );
     }
     for pod in &inventory.pods {
-        parts.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod")));
+        parts.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod", true)));
     }
     parts
 }

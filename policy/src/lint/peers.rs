@@ -7,7 +7,7 @@ use crate::shape::Node;
 
 use super::around::Around;
 use super::path_of;
-use super::subjects::{is_empty_selector, nearest};
+use super::subjects::{is_empty_selector, no_pods};
 use super::together::Placed;
 
 /// The lists of destinations in Cilium's kinds.
@@ -144,9 +144,8 @@ fn nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, 
     let labels = "compare it with their labels".to_owned();
     match selector {
         ObjectSelector::Pods(labels) => {
-            let pods = &inventory.pods;
-            let is_nothing = !pods.is_empty() && !pods.iter().any(|pod| labels.matches(&pod.labels));
-            is_nothing.then(|| ("no Pod in these files is selected".to_owned(), nearest(labels, pods)))
+            let suggestion = no_pods(labels, &inventory.pods)?;
+            Some(("no Pod in these files is selected".to_owned(), suggestion))
         }
         ObjectSelector::Services(selector) => {
             let services = &inventory.services;

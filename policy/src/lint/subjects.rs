@@ -3,16 +3,23 @@
 use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
+use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::PolicyKind;
+use crate::policy::{Action, EgressRule, PolicyKind, Spec};
+use crate::ports::PortSet;
 use crate::shape::Node;
 
 use super::around::Around;
+use super::containment::everywhere;
 use super::together::Placed;
 
-/// A policy of the whole cluster that is about every Pod, those of the cluster's own services included.
-pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
+/// A policy of the whole cluster that closes every Pod, those of the cluster's own services included.
+pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {
+    let denies_all = |rule: &EgressRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
+    if !meaning.closes_egress && !meaning.rules_that(Action::Deny).any(denies_all) {
+        return;
+    }
     let suggestion = match kind {
         // To close a whole namespace is what policies with empty selectors are for.
         PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => return,
@@ -35,7 +42,7 @@ pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, report: &mut Report
         }
     };
     if let Some(node) = selects_all {
-        let reason = "it selects every Pod of every namespace, kube-system's too";
+        let reason = "it closes every Pod of every namespace, kube-system's too";
         report
             .warning("selector-selects-all", &node.path, reason)
             .suggest(suggestion);
@@ -77,50 +84,84 @@ pub(super) fn empty_rules(spec: &Node<'_>, report: &mut Report<'_>) {
 
 /// A policy that is about no Pod.
 pub(super) fn selects_none(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    let pods = &around.inventory.pods;
-    if pods.is_empty() || !placed.pods.is_empty() {
+    if !placed.pods.is_empty() {
         return;
     }
+    let Some(suggestion) = no_pods(&placed.spec.subject, &around.inventory.pods) else {
+        return;
+    };
     let fields = ["endpointSelector", "podSelector", "subject"];
     let path = fields
         .iter()
         .find_map(|field| placed.node.get(field))
         .map(|node| node.path);
-    let finding = report.warning(
-        "selector-matches-nothing",
-        path.as_deref().unwrap_or(&placed.node.path),
-        "no Pod in these files is selected, so the policy has no effect on them",
-    );
-    finding.suggest(nearest(&placed.spec.subject, pods));
+    report
+        .warning(
+            "selector-matches-nothing",
+            path.as_deref().unwrap_or(&placed.node.path),
+            "no Pod in these files is selected, so the policy has no effect on them",
+        )
+        .suggest(suggestion);
 }
 
-/// What to change in a selector that matches no Pod.
-pub(super) fn nearest(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> String {
-    let others_hold = |wrong: &Requirement, pod: &&Arc<InventoryPod>| {
-        let others = selector.requirements.iter().filter(|it| *it != wrong).cloned();
-        let others = LabelSelector {
-            requirements: others.collect(),
-        };
-        others.matches(&pod.labels)
+/// What to change in a selector that matches no Pod, if it is none. Where the files hold no Pod of the namespaces that are meant, nothing can be said,
+/// unless one of a similar name is there.
+pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> Option<String> {
+    let matching = |requirements: &[&Requirement]| -> Vec<&Arc<InventoryPod>> {
+        let requirements = requirements.iter().map(|it| (*it).clone()).collect();
+        let selector = LabelSelector { requirements };
+        pods.iter().filter(|pod| selector.matches(&pod.labels)).collect()
     };
-    for wrong in &selector.requirements {
-        let near: Vec<_> = pods.iter().filter(|pod| others_hold(wrong, pod)).collect();
+    let all: Vec<&Requirement> = selector.requirements.iter().collect();
+    let of_namespaces: Vec<&Requirement> = all.iter().copied().filter(|it| is_of_namespace(it)).collect();
+    if pods.is_empty() || !matching(&all).is_empty() {
+        return None;
+    }
+    let is_known = !matching(&of_namespaces).is_empty();
+    let mut in_the_way = None;
+    for wrong in &all {
+        let others: Vec<&Requirement> = all.iter().copied().filter(|it| it != wrong).collect();
+        let near = matching(&others);
         if near.is_empty() {
             continue;
         }
         let key = &wrong.key;
-        if let Operator::In(wanted) = &wrong.operator {
-            let values = near.iter().filter_map(|pod| pod.labels.get(key)).map(String::as_str);
-            let meant = wanted
-                .iter()
-                .find_map(|wanted| Some((wanted, closest(wanted, values.clone())?)));
-            if let Some((wanted, meant)) = meant {
-                return format!("did you mean {meant:?} instead of {wanted:?} for `{key}`?");
-            }
+        if let Some(meant) = similar_value(wrong, &near) {
+            return Some(meant);
         }
         let count = near.len();
         let pods = if count == 1 { "Pod" } else { "Pods" };
-        return format!("without what it asks of `{key}`, it would select {count} {pods}");
+        in_the_way.get_or_insert_with(|| format!("without what it asks of `{key}`, it would select {count} {pods}"));
     }
-    "compare it with the labels and namespaces of the Pods".to_owned()
+    if is_known {
+        return Some(in_the_way.unwrap_or_else(|| "compare it with the labels of the Pods".to_owned()));
+    }
+    // A misspelt namespace may hide behind labels that no Pod has either.
+    let every: Vec<_> = pods.iter().collect();
+    of_namespaces
+        .iter()
+        .find_map(|wrong| similar_value(wrong, &every).filter(|_| matching(&[*wrong]).is_empty()))
+}
+
+/// The value that was probably meant, of those that Pods have.
+fn similar_value(wrong: &Requirement, pods: &[&Arc<InventoryPod>]) -> Option<String> {
+    let Operator::In(wanted) = &wrong.operator else {
+        return None;
+    };
+    let values = pods
+        .iter()
+        .filter_map(|pod| pod.labels.get(&wrong.key))
+        .map(String::as_str);
+    let mut meant = wanted
+        .iter()
+        .filter_map(|wanted| Some((wanted, closest(wanted, values.clone())?)));
+    let (wanted, meant) = meant.next()?;
+    Some(format!(
+        "did you mean {meant:?} instead of {wanted:?} for `{}`?",
+        wrong.key
+    ))
+}
+
+fn is_of_namespace(requirement: &Requirement) -> bool {
+    requirement.key == keys::NAMESPACE || requirement.key.starts_with(keys::NAMESPACE_LABELS)
 }

@@ -215,11 +215,12 @@ fn around(inventory: Inventory) -> Around<'static> {
 #[test]
 fn an_audit_is_found() {
     let of = |mode| {
-        findings(&format!(
+        let text = format!(
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, annotations: {{namegate.io/mode: {mode}}}}}\nspec: {{endpointSelector: {{}}, egress: [{{}}]}}\n"
-        ))
+        );
+        together(&[&text], &Around::default())
     };
-    assert_eq!(of("audit"), ["audit-mode metadata.annotations.namegate.io/mode"]);
+    assert_eq!(of("audit"), ["p: audit-mode metadata.annotations.namegate.io/mode"]);
     assert_eq!(of("enforce"), NO_FINDINGS);
 }
 
@@ -337,14 +338,29 @@ fn selectors_of_destinations_that_ask_for_nothing_are_found_unless_ports_are_lis
 }
 
 #[test]
-fn a_cluster_policy_over_every_pod_is_found() {
-    let rules = "  egress: [{action: Pass, to: [{networks: [192.0.2.1/32]}]}]\n";
-    let found = findings(&admin("p", 1, "{namespaces: {}}", rules));
-    assert_eq!(found, ["selector-selects-all spec.subject.namespaces"]);
-    let found = findings(&admin("p", 1, "{pods: {podSelector: {}}}", rules));
-    assert_eq!(found, ["selector-selects-all spec.subject.pods"]);
-    let found = findings(&admin("p", 1, "{pods: {podSelector: {matchLabels: {a: b}}}}", rules));
-    assert_eq!(found, NO_FINDINGS);
+fn a_cluster_policy_that_closes_every_pod_is_found() {
+    let of = |subject, networks| {
+        let rules = format!("  egress: [{{action: Deny, to: [{{networks: [{networks}]}}]}}]\n");
+        findings(&admin("p", 1, subject, &rules))
+    };
+    let everything = "0.0.0.0/0, '::/0'";
+    assert_eq!(
+        of("{namespaces: {}}", everything),
+        ["selector-selects-all spec.subject.namespaces"]
+    );
+    assert_eq!(
+        of("{pods: {podSelector: {}}}", everything),
+        ["selector-selects-all spec.subject.pods"]
+    );
+    assert_eq!(
+        of("{pods: {podSelector: {matchLabels: {a: b}}}}", everything),
+        NO_FINDINGS
+    );
+    assert_eq!(
+        of("{namespaces: {}}", "10.0.0.0/8"),
+        NO_FINDINGS,
+        "what all are to keep is what the kind is for"
+    );
 }
 
 #[test]
@@ -422,6 +438,28 @@ fn selectors_that_match_no_pod_are_found_where_there_are_pods() {
 }
 
 #[test]
+fn nothing_is_said_of_pods_of_namespaces_of_which_the_files_hold_none() {
+    let of = |namespace: &str| {
+        cilium(
+            "p",
+            "web",
+            &format!(
+                "  egress: [{{toEndpoints: [{{matchLabels: {{'k8s:io.kubernetes.pod.namespace': {namespace}, app: dns}}}}], toPorts: [{{ports: [{{port: '53'}}]}}]}}]\n"
+            ),
+        )
+    };
+    let mut inventory = pods(&["web"]);
+    let mut dns = (*inventory.pods[0]).clone();
+    dns.labels.insert(endpoint::keys::NAMESPACE.into(), "monitoring".into());
+    inventory.pods.push(Arc::new(dns));
+    let objects = around(inventory);
+    assert_eq!(together(&[&of("kube-system")], &objects), NO_FINDINGS);
+    let found = ["p: selector-matches-nothing spec.egress[0].toEndpoints[0]"];
+    assert_eq!(together(&[&of("monitoring")], &objects), found, "another label");
+    assert_eq!(together(&[&of("monitorring")], &objects), found, "a misspelling");
+}
+
+#[test]
 fn services_and_groups_that_are_not_there_are_found() {
     let policy = cilium(
         "p",
@@ -483,11 +521,20 @@ fn cidrs_and_the_cluster_meet_in_every_kind() {
         together(&[&network_policy("{cidr: 10.0.0.7/32}")], &objects),
         NO_FINDINGS
     );
-    let rules = "  egress: [{action: Deny, to: [{networks: [192.0.2.0/24, 10.0.0.0/8]}]}]\n";
+    let all_pods = "{action: Pass, to: [{namespaces: {}}]}";
+    let deny = "{action: Deny, to: [{networks: [192.0.2.0/24, 10.0.0.0/8]}]}";
+    let of = |rules: &str| admin("p", 1, "{namespaces: {}}", &format!("  egress: [{rules}]\n"));
     assert_eq!(
-        together(&[&admin("p", 1, "{namespaces: {}}", rules)], &objects),
+        together(&[&of(deny)], &objects),
         ["p: cidr-covers-cluster spec.egress[0].to[0].networks[1]"]
     );
+    assert_eq!(
+        together(&[&of(&format!("{all_pods}, {deny}"))], &objects),
+        NO_FINDINGS,
+        "Pods are decided before"
+    );
+    let everything = "{action: Deny, to: [{networks: [0.0.0.0/0]}]}";
+    assert_eq!(together(&[&of(everything)], &objects), NO_FINDINGS);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Checked {
         })
     }
 
-    /// All findings, file by file in the order of the lines. What is about a file as a whole, or an object of it, comes first.
+    /// All findings, file by file: errors first, then in the order of the lines.
     pub(super) fn findings(&self) -> Vec<Finding<'_>> {
         let each = self.reports.iter().flat_map(|report| {
             let text = report.file.as_ref().and_then(|file| self.contents.get(file));
@@ -65,7 +65,10 @@ impl Checked {
             report.diagnostics.iter().map(of)
         });
         let mut findings: Vec<_> = each.collect();
-        findings.sort_by_key(|finding| (&finding.report.file, finding.diagnostic.position));
+        findings.sort_by_key(|Finding { report, diagnostic, .. }| {
+            let worst_first = std::cmp::Reverse(diagnostic.severity);
+            (&report.file, worst_first, diagnostic.position)
+        });
         findings
     }
 

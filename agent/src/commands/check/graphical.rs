@@ -205,6 +205,17 @@ mod tests {
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: api, namespace: shop}\nspec:\n  endpointSelector: {}\n  egress:\n  - toFQDNs:\n    - matchPatern: a.example.com\n",
         );
         let expected = "\
+error[unknown-field]
+
+  × spec.egress[0].toFQDNs[0].matchPatern: there is no field \"matchPatern\"
+  │ here
+   ╭─[a.yaml:8:7]
+ 7 │   - toFQDNs:
+ 8 │     - matchPatern: a.example.com
+   ·       ───────────
+   ╰────
+  help: did you mean `matchPattern`?
+
 warning[closed-until-mended]
 
   ⚠ spec.endpointSelector: as long as this policy is refused, the endpoints
@@ -217,17 +228,6 @@ warning[closed-until-mended]
  6 │   egress:
    ╰────
   help: mend what is named as an error; then the policy is in force as written
-
-error[unknown-field]
-
-  × spec.egress[0].toFQDNs[0].matchPatern: there is no field \"matchPatern\"
-  │ here
-   ╭─[a.yaml:8:7]
- 7 │   - toFQDNs:
- 8 │     - matchPatern: a.example.com
-   ·       ───────────
-   ╰────
-  help: did you mean `matchPattern`?
 
 1 file read: 1 object, 1 of them policies; 1 error, 1 warning, 0 not enforced; 1 rejected
 ";

@@ -29,7 +29,8 @@ fn finding(finding: &Finding<'_>) -> String {
         let gutter = " ".repeat(number.len());
         let indent = " ".repeat(excerpt.mark.start);
         let mark = "^".repeat(excerpt.mark.len());
-        let _ = write!(text, "  {number} | {}\n  {gutter} | {indent}{mark}\n", line.text);
+        let _ = writeln!(text, "{}", format!("  {number} | {}", line.text).trim_end());
+        let _ = writeln!(text, "  {gutter} | {indent}{mark}");
     }
     if let Some(suggestion) = &diagnostic.suggestion {
         let _ = writeln!(text, "  help: {}", printable(suggestion.clone()));
