@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 
 use enforcer::routing::{self, LISTEN_V4, LISTEN_V6};
+use enforcer::ruleset::frame;
 use enforcer::{Desired, FailMode, Interception, ResolverBinding};
 use policy::policy::Zone;
 use policy::{PortSet, ProgramId};
@@ -106,7 +107,10 @@ fn installing_again_keeps_the_heartbeat() {
     };
     lab.nft("add element inet namegate alive { tcp timeout 1h, udp timeout 1h }");
     let desired = with_resolvers(governed(Interception::Dnat, FailMode::Open));
-    lab.install(&desired, &[]);
+    let mut replaced = lab.standing();
+    replaced.sets.clear();
+    replaced.chains.retain(|chain| !chain.starts_with("ep"));
+    lab.apply(&frame(&desired, &replaced));
     assert_eq!(lab.pod.ask_udp("10.88.0.1", 53, "a?").unwrap(), "proxy: a?");
 }
 
