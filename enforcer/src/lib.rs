@@ -9,11 +9,13 @@
 //! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
 //! 6. [`conntrack`]: the few conntrack operations that are needed.
 //! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
+//! 8. [`records`]: packets that the ruleset refused or noted, as it logs them.
 
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
 mod netlink;
+pub mod records;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;

@@ -18,8 +18,8 @@ const KNOWN: [&str; 5] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE];
 /// A lease that outlives a day is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What the annotations of an object say. A value that is not understood is an error: a policy whose author asked for an audit must
-/// not drop because of a misspelling.
+/// What the annotations of an object say. A value that is not understood is an error, so that nobody takes a policy for audited, or for enforced, that is
+/// not.
 pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
     let mut extensions = Extensions::default();
     let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {
@@ -77,10 +77,18 @@ fn duration(node: &Node<'_>, report: &mut Report<'_>) -> Option<Duration> {
     match read {
         Some(read) if read <= LONGEST => return Some(read),
         Some(_) => report
-            .error("bad-annotation", &node.path, format!("{} is more than a day", quoted(written)))
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is more than a day", quoted(written)),
+            )
             .suggest("write a shorter time, such as 10m"),
         None => report
-            .error("bad-annotation", &node.path, format!("{} is not a time", quoted(written)))
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is not a time", quoted(written)),
+            )
             .suggest("write a number and a unit, such as 90s, 5m or 1h30m"),
     };
     None
@@ -113,7 +121,13 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_kubernetes_writes_them() {
-        for (text, seconds) in [("90s", 90.0), ("5m", 300.0), ("1h30m", 5400.0), ("1500ms", 1.5), ("0s", 0.0)] {
+        for (text, seconds) in [
+            ("90s", 90.0),
+            ("5m", 300.0),
+            ("1h30m", 5400.0),
+            ("1500ms", 1.5),
+            ("0s", 0.0),
+        ] {
             assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         for text in ["", "5", "s", "-5s", "5 s", "5d", "1.5h", "99999999999h"] {

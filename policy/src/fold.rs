@@ -201,17 +201,19 @@ impl Fold {
 
     /// The rules about names.
     pub fn names(&self) -> impl Iterator<Item = (RuleIndex, &Pattern)> {
-        self.rules.iter().enumerate().filter_map(|(index, rule)| match &rule.to {
-            Destination::Name(pattern) => Some((index, pattern)),
-            _ => None,
-        })
+        self.rules
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| match &rule.to {
+                Destination::Name(pattern) => Some((index, pattern)),
+                _ => None,
+            })
     }
 
     /// The rules about objects; [`Inventory::members`](crate::Inventory::members) says which addresses they mean.
     pub fn objects(&self) -> impl Iterator<Item = (RuleIndex, &Rule)> {
-        let objects = |(_, rule): &(RuleIndex, &Rule)| {
-            matches!(rule.to, Destination::Object(_) | Destination::PodsWithin(..))
-        };
+        let objects =
+            |(_, rule): &(RuleIndex, &Rule)| matches!(rule.to, Destination::Object(_) | Destination::PodsWithin(..));
         self.rules.iter().enumerate().filter(objects)
     }
 

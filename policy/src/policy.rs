@@ -44,6 +44,15 @@ impl PolicyKind {
         }
     }
 
+    /// The `apiVersion` under which it is understood.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            PolicyKind::NetworkPolicy => "networking.k8s.io/v1",
+            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+        }
+    }
+
     /// Whether its objects live in a namespace.
     pub fn is_namespaced(self) -> bool {
         matches!(self, PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy)
@@ -228,6 +237,34 @@ impl ObjectSelector {
     }
 }
 
+/// `pods app=web`, for people.
+impl fmt::Display for ObjectSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectSelector::Pods(labels) => write!(f, "pods: {labels}"),
+            ObjectSelector::Nodes(labels) => write!(f, "nodes: {labels}"),
+            ObjectSelector::RemoteNodes => f.write_str("a node other than this one"),
+            ObjectSelector::ApiServer => f.write_str("the API server"),
+            ObjectSelector::Services(ServiceSelector {
+                namespace,
+                name,
+                labels,
+            }) => {
+                let namespace = namespace.as_deref().unwrap_or("every namespace");
+                match name {
+                    Some(name) => write!(f, "backends of the Service {namespace}/{name}"),
+                    None => write!(f, "backends of Services of {namespace}: {labels}"),
+                }
+            }
+            ObjectSelector::CidrGroups(CidrGroupSelector { name, labels, .. }) => match name {
+                Some(name) => write!(f, "the CiliumCIDRGroup {name}"),
+                None => write!(f, "CiliumCIDRGroups: {labels}"),
+            },
+            ObjectSelector::Prefix(_, prefix) => write!(f, "{prefix}"),
+        }
+    }
+}
+
 impl From<(Zone, IpNet)> for ObjectSelector {
     fn from((zone, prefix): (Zone, IpNet)) -> Self {
         ObjectSelector::Prefix(zone, prefix)
@@ -263,6 +300,20 @@ pub struct NamedPort {
     pub name: String,
     /// The protocols that it may be of; not empty.
     pub protocols: Vec<Protocol>,
+}
+
+impl From<Vec<ObjectSelector>> for Peers {
+    /// Prefixes alone need no inventory, and single addresses among them may be known resolvers.
+    fn from(selectors: Vec<ObjectSelector>) -> Self {
+        let prefixes = selectors.iter().map(|selector| match selector {
+            ObjectSelector::Prefix(zone, prefix) => Some((*zone, *prefix)),
+            _ => None,
+        });
+        match prefixes.collect() {
+            Some(prefixes) => Peers::Prefixes(prefixes),
+            None => Peers::Objects(selectors),
+        }
+    }
 }
 
 impl Peers {

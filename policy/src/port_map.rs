@@ -25,10 +25,12 @@ impl<T: Copy + PartialEq> PortMap<T> {
         let Some((protocol, port)) = traffic else {
             return self.base;
         };
-        let holds = |(range, _): &&(PortRange, T)| {
-            range.protocol == protocol && (range.first..=range.last).contains(&port)
-        };
-        self.exceptions.iter().find(holds).map_or(self.base, |(_, value)| *value)
+        let holds =
+            |(range, _): &&(PortRange, T)| range.protocol == protocol && (range.first..=range.last).contains(&port);
+        self.exceptions
+            .iter()
+            .find(holds)
+            .map_or(self.base, |(_, value)| *value)
     }
 
     /// Puts `change` of it in place of each value at `ports`.
@@ -36,7 +38,9 @@ impl<T: Copy + PartialEq> PortMap<T> {
         match ports {
             PortSet::All => {
                 self.base = change(self.base);
-                self.exceptions.iter_mut().for_each(|(_, value)| *value = change(*value));
+                self.exceptions
+                    .iter_mut()
+                    .for_each(|(_, value)| *value = change(*value));
             }
             PortSet::Ranges(ranges) => {
                 let mut changed = Vec::new();
@@ -59,7 +63,11 @@ impl<T: Copy + PartialEq> PortMap<T> {
     pub fn map<U: Copy + PartialEq>(&self, to: impl Fn(T) -> U) -> PortMap<U> {
         let mut mapped = PortMap {
             base: to(self.base),
-            exceptions: self.exceptions.iter().map(|(range, value)| (*range, to(*value))).collect(),
+            exceptions: self
+                .exceptions
+                .iter()
+                .map(|(range, value)| (*range, to(*value)))
+                .collect(),
         };
         mapped.settle();
         mapped
@@ -155,7 +163,9 @@ mod tests {
     }
 
     fn probes() -> impl Iterator<Item = Option<(Protocol, u16)>> {
-        let ports = Protocol::ALL.into_iter().flat_map(|protocol| (0..10).map(move |port| Some((protocol, port))));
+        let ports = Protocol::ALL
+            .into_iter()
+            .flat_map(|protocol| (0..10).map(move |port| Some((protocol, port))));
         ports.chain([None])
     }
 

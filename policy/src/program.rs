@@ -279,7 +279,7 @@ mod tests {
     fn the_id_is_the_same_in_every_process_and_version() {
         assert_eq!(
             program().id().to_string(),
-            "TBD",
+            "f96d76a51a0b9e19",
             "raise ProgramId::SCHEME if the meaning changed"
         );
     }

@@ -183,23 +183,22 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::Pattern;
-    use crate::policy::DnsRule;
+    use crate::policy::{DnsRule, LeaseTerms, PolicyId, PolicyKind};
     use crate::ports::PortSet;
-    use crate::program::{DnsGrant, NameRule, Rules};
+    use crate::program::{DnsGrant, Origin, Tiers};
 
     const CLUSTER_DNS: &str = "10.96.0.10:53";
 
-    fn rules(patterns: &[&str]) -> Rules {
-        let names = patterns.iter().map(|text| NameRule {
-            pattern: Pattern::pattern(text).unwrap(),
+    fn rules(action: Action, patterns: &[&str]) -> Vec<Rule> {
+        let names = patterns.iter().map(|text| Rule {
+            action,
+            to: Destination::Name(Pattern::pattern(text).unwrap()),
             ports: PortSet::All,
+            named: Vec::new(),
+            lease: LeaseTerms::default(),
             origins: Vec::new(),
         });
-        Rules {
-            prefixes: Vec::new(),
-            names: names.collect(),
-        }
+        names.collect()
     }
 
     fn grant(servers: DnsServers, port: u16, patterns: &[&str]) -> DnsGrant {
@@ -211,11 +210,22 @@ mod tests {
     }
 
     fn program(allow: &[&str], deny: &[&str], dns: Vec<DnsGrant>) -> Program {
+        let policy = PolicyId {
+            kind: PolicyKind::CiliumNetworkPolicy,
+            namespace: "n".into(),
+            name: "p".into(),
+        };
         Program {
-            closed: true,
-            allow: rules(allow),
-            deny: rules(deny),
+            enforced: Tiers {
+                network: [rules(Action::Deny, deny), rules(Action::Allow, allow)].concat(),
+                closed_by: vec![Origin {
+                    policy,
+                    rule: String::new(),
+                }],
+                ..Tiers::default()
+            },
             dns,
+            ..Program::default()
         }
     }
 

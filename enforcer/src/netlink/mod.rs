@@ -1,4 +1,4 @@
-//! Netlink, as far as set elements and conntrack entries need it.
+//! Netlink, as far as set elements, conntrack entries and logged packets need it.
 //!
 //! Bytes are made and read by pure code; only [`socket`] talks to the kernel:
 //!
@@ -8,10 +8,12 @@
 //! - [`objects`]: chains, sets and rules as plain data, and [`transaction`]: these as one nf_tables transaction.
 //! - [`tables`]: what stands in nf_tables: chains, sets, elements.
 //! - [`flows`]: conntrack entries.
+//! - [`log`]: logged packets.
 //! - [`socket`]: the exchange with the kernel.
 
 pub(crate) mod batch;
 pub(crate) mod flows;
+pub(crate) mod log;
 pub(crate) mod message;
 pub(crate) mod objects;
 pub(crate) mod reply;

@@ -154,18 +154,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use policy::fold::Class;
     use crate::writer::plan::encode_key;
+    use policy::fold::Class;
 
     fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
         let set = SetId {
             program: ProgramId(1),
             class: Class::Allow,
-            kind: if port.is_some() {
-                SetKind::Exact
-            } else {
-                SetKind::All
-            },
+            kind: if port.is_some() { SetKind::Exact } else { SetKind::All },
             family: Family::of(address),
         };
         (set, ElementKey { address, port })

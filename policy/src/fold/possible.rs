@@ -94,7 +94,11 @@ fn pieces(ports: &PortSet, tiers: &Tiers) -> Vec<PortRange> {
             .filter(|port| *port > range.first);
         let mut first = range.first;
         for cut in inside {
-            pieces.push(PortRange { first, last: cut - 1, ..*range });
+            pieces.push(PortRange {
+                first,
+                last: cut - 1,
+                ..*range
+            });
             first = cut;
         }
         pieces.push(PortRange { first, ..*range });

@@ -43,12 +43,21 @@ pub(super) fn spans(fold: &Fold, place: Place) -> Vec<Span> {
             IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits(), index)),
         }
     }
-    let v4 = swept(v4).into_iter().map(|(first, last, rules)| (address_v4(first), address_v4(last), rules));
-    let v6 = swept(v6).into_iter().map(|(first, last, rules)| (address_v6(first), address_v6(last), rules));
+    let v4 = swept(v4)
+        .into_iter()
+        .map(|(first, last, rules)| (address_v4(first), address_v4(last), rules));
+    let v6 = swept(v6)
+        .into_iter()
+        .map(|(first, last, rules)| (address_v6(first), address_v6(last), rules));
     let spans = v4.chain(v6).map(|(first, last, rules)| {
         let matching = rules.iter().map(|index| (*index, &fold.rules[*index].ports));
         let levels = fold.levels_by(matching);
-        Span { first, last, rules, levels }
+        Span {
+            first,
+            last,
+            rules,
+            levels,
+        }
     });
     spans.collect()
 }

@@ -14,8 +14,14 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn ports() -> impl Strategy<Value = PortSet> {
-    let ranges = [(Protocol::Tcp, 80, 80), (Protocol::Tcp, 80, 200), (Protocol::Udp, 53, 53), (Protocol::Icmp, 8, 8)];
-    let range = prop::sample::select(&ranges[..]).prop_map(|(protocol, first, last)| PortRange { protocol, first, last });
+    let ranges = [
+        (Protocol::Tcp, 80, 80),
+        (Protocol::Tcp, 80, 200),
+        (Protocol::Udp, 53, 53),
+        (Protocol::Icmp, 8, 8),
+    ];
+    let range =
+        prop::sample::select(ranges.to_vec()).prop_map(|(protocol, first, last)| PortRange { protocol, first, last });
     prop_oneof![1 => Just(PortSet::All), 3 => prop::collection::vec(range, 1..3).prop_map(PortSet::from_ranges)]
 }
 
@@ -34,7 +40,7 @@ fn traffic() -> impl Strategy<Value = Option<(Protocol, u16)>> {
 fn prefix() -> impl Strategy<Value = Destination> {
     let zones = [Zone::Anywhere, Zone::World, Zone::Cluster, Zone::Host];
     let lengths = prop_oneof![1 => Just(0_u8), 4 => 28_u8..=32];
-    (prop::sample::select(&zones[..]), 0..ADDRESSES, lengths).prop_map(|(zone, last, length)| {
+    (prop::sample::select(zones.to_vec()), 0..ADDRESSES, lengths).prop_map(|(zone, last, length)| {
         let prefix = Ipv4Net::new([10, 0, 0, last].into(), length).unwrap().trunc();
         Destination::Prefix(zone, IpNet::V4(prefix))
     })
@@ -50,23 +56,39 @@ fn object(number: u8) -> Destination {
 }
 
 fn rule(action: Action, to: Destination, ports: PortSet) -> Rule {
-    Rule { action, to, ports, named: Vec::new(), lease: LeaseTerms::default(), origins: Vec::new() }
+    Rule {
+        action,
+        to,
+        ports,
+        named: Vec::new(),
+        lease: LeaseTerms::default(),
+        origins: Vec::new(),
+    }
 }
 
 /// Of tier Admin or Baseline: names are only ever accepted, and only in tier Admin.
 fn ordered(names: bool) -> impl Strategy<Value = Vec<Rule>> {
     let actions = [Action::Allow, Action::Deny, Action::Pass];
-    let other = (prop::sample::select(&actions[..]), prop_oneof![prefix(), (0_u8..3).prop_map(object)], ports());
+    let other = (
+        prop::sample::select(actions.to_vec()),
+        prop_oneof![prefix(), (0_u8..3).prop_map(object)],
+        ports(),
+    );
     let other = other.prop_map(|(action, to, ports)| rule(action, to, ports)).boxed();
     let accepted = (0_u8..3, ports()).prop_map(|(number, ports)| rule(Action::Allow, name(number), ports));
-    let one = if names { prop_oneof![3 => other, 1 => accepted].boxed() } else { other };
+    let one = if names {
+        prop_oneof![3 => other, 1 => accepted].boxed()
+    } else {
+        other
+    };
     prop::collection::vec(one, 0..5)
 }
 
 fn network() -> impl Strategy<Value = Vec<Rule>> {
     let actions = [Action::Allow, Action::Deny];
     let to = prop_oneof![prefix(), (0_u8..3).prop_map(object), (0_u8..3).prop_map(name)];
-    let one = (prop::sample::select(&actions[..]), to, ports()).prop_map(|(action, to, ports)| rule(action, to, ports));
+    let one =
+        (prop::sample::select(actions.to_vec()), to, ports()).prop_map(|(action, to, ports)| rule(action, to, ports));
     prop::collection::vec(one, 0..6).prop_map(|mut rules| {
         rules.sort_by_key(|rule| rule.action);
         rules
@@ -83,8 +105,15 @@ fn tiers() -> impl Strategy<Value = Tiers> {
 }
 
 fn origin() -> Origin {
-    let policy = PolicyId { kind: PolicyKind::NetworkPolicy, namespace: "n".into(), name: "p".into() };
-    Origin { policy, rule: String::new() }
+    let policy = PolicyId {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    Origin {
+        policy,
+        rule: String::new(),
+    }
 }
 
 /// What an address is: where it lies, which names resolve to it, which objects have it.
@@ -98,8 +127,14 @@ struct Target {
 
 fn target() -> impl Strategy<Value = Target> {
     let some = || prop::collection::btree_set(0_u8..3, 0..3).prop_map(|set| set.into_iter().collect());
-    (0..ADDRESSES, prop::sample::select(&Place::ALL[..]), some(), some())
-        .prop_map(|(last, place, names, objects)| Target { last, place, names, objects })
+    (0..ADDRESSES, prop::sample::select(Place::ALL.to_vec()), some(), some()).prop_map(
+        |(last, place, names, objects)| Target {
+            last,
+            place,
+            names,
+            objects,
+        },
+    )
 }
 
 impl Target {
@@ -123,7 +158,11 @@ impl Target {
             };
             rules.iter().find(speaks).map(|rule| rule.action)
         };
-        for (rules, closed) in [(&tiers.admin, false), (&tiers.network, tiers.closed()), (&tiers.baseline, false)] {
+        for (rules, closed) in [
+            (&tiers.admin, false),
+            (&tiers.network, tiers.closed()),
+            (&tiers.baseline, false),
+        ] {
             match first(rules) {
                 Some(Action::Allow) => return Verdict::Allow,
                 Some(Action::Deny) => return Verdict::Deny,
@@ -141,16 +180,26 @@ impl Target {
             .filter(|(_, rule)| self.is_meant_by(&rule.to))
             .map(|(index, rule)| (index, rule.ports.clone()))
             .collect();
-        let at = At { address: address(self.last), place: self.place, objects: &objects };
-        let names = fold.names().filter(|(index, _)| self.is_meant_by(&fold.rules()[*index].to));
+        let at = At {
+            address: address(self.last),
+            place: self.place,
+            objects: &objects,
+        };
+        let names = fold
+            .names()
+            .filter(|(index, _)| self.is_meant_by(&fold.rules()[*index].to));
         let learned = names.flat_map(|(index, _)| fold.learned(index, at));
-        let member = if objects.is_empty() { Doors::new() } else { fold.member(at) };
+        let member = if objects.is_empty() {
+            Doors::new()
+        } else {
+            fold.member(at)
+        };
         learned.chain(member).collect()
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn a_fold_decides_as_its_tiers_do(tiers in tiers(), target in target(), traffic in traffic()) {
