@@ -1,6 +1,6 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{Report, closest, quoted};
 use crate::policy::{DnsRule, NamedPort};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
@@ -328,6 +328,8 @@ fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> 
             );
             if other.starts_with("ICMP") {
                 finding.suggest("write a rule with `icmps` and without `toPorts`");
+            } else if let Some(meant) = closest(other, ["TCP", "UDP", "SCTP", "ANY"]) {
+                finding.suggest(format!("did you mean {meant}?"));
             }
             None
         }
