@@ -158,17 +158,25 @@ fn every_example_of_a_lint_triggers_it() {
             .map(|it| it["code"].as_str().unwrap())
             .collect();
         assert!(found.contains(&code), "{code}: {text}");
-        assert!(exit == 0 && found.iter().all(|it| *it == code), "{code} alone: {found:?}");
+        assert!(
+            exit == 0 && found.iter().all(|it| *it == code),
+            "{code} alone: {found:?}"
+        );
     }
 }
 
 #[test]
 fn policies_of_different_files_are_held_against_each_other() {
-    let denial = GOOD.replace("name: api,", "name: deny,").replace("egress:", "egressDeny:");
+    let denial = GOOD
+        .replace("name: api,", "name: deny,")
+        .replace("egress:", "egressDeny:");
     let (code, text) = check(&[("a.yaml", GOOD), ("b/b.yaml", &denial)], &["a.yaml", "b"]);
     assert_eq!(code, 0, "{text}");
     assert!(text.starts_with("a.yaml:7:"), "{text}");
-    assert!(text.contains("[deny-meets-allow]") && text.contains("CiliumNetworkPolicy shop/deny"), "{text}");
+    assert!(
+        text.contains("[deny-meets-allow]") && text.contains("CiliumNetworkPolicy shop/deny"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -136,7 +136,10 @@ struct Valid<'c> {
 impl Valid<'_> {
     /// Which report is about it.
     fn place(&self) -> (PathBuf, String) {
-        (self.file.to_owned(), ObjectKey::Policy(self.policy.id.clone()).to_string())
+        (
+            self.file.to_owned(),
+            ObjectKey::Policy(self.policy.id.clone()).to_string(),
+        )
     }
 }
 

@@ -122,12 +122,22 @@ mod tests {
     }
 
     fn shown(excerpt: &Excerpt) -> Vec<(usize, &str)> {
-        excerpt.lines.iter().map(|line| (line.number, line.text.as_str())).collect()
+        excerpt
+            .lines
+            .iter()
+            .map(|line| (line.number, line.text.as_str()))
+            .collect()
     }
 
     fn marked(excerpt: &Excerpt) -> String {
         let range = excerpt.mark.clone();
-        excerpt.line().text.chars().skip(range.start).take(range.len()).collect()
+        excerpt
+            .line()
+            .text
+            .chars()
+            .skip(range.start)
+            .take(range.len())
+            .collect()
     }
 
     #[test]
@@ -152,7 +162,12 @@ mod tests {
 
     #[test]
     fn a_long_line_is_cut_around_the_mark() {
-        let text = format!("short\n{}here{}\n{}", "x".repeat(1_000_000), "y".repeat(1_000_000), "z".repeat(500));
+        let text = format!(
+            "short\n{}here{}\n{}",
+            "x".repeat(1_000_000),
+            "y".repeat(1_000_000),
+            "z".repeat(500)
+        );
         let excerpt = Excerpt::of(&text, at(&text, "here")).unwrap();
         assert_eq!(marked(&excerpt), "here");
         for line in &excerpt.lines {

@@ -21,7 +21,9 @@ fn finding(finding: &Finding<'_>) -> String {
         text: source,
     } = finding;
     let mut text = printable(report.headline(diagnostic)) + "\n";
-    let excerpt = source.zip(diagnostic.position).and_then(|(source, at)| Excerpt::of(source, at));
+    let excerpt = source
+        .zip(diagnostic.position)
+        .and_then(|(source, at)| Excerpt::of(source, at));
     // Writing to a String does not fail.
     if let Some(excerpt) = excerpt {
         let line = excerpt.line();
