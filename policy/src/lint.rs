@@ -31,7 +31,7 @@ use together::Together;
 /// Rules are compared within one `spec` only: another may select other endpoints.
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
     let mut report = Report::new(document);
-    let mut budget = shadows::Budget::default();
+    let mut budget = shadows::Budget::of_one();
     for (node, spec) in specs(document, policy) {
         subjects::selects_all(&node, policy.id.kind, spec, &mut report);
         subjects::empty_rules(&node, &mut report);

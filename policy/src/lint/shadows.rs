@@ -10,13 +10,17 @@ use super::together::{Placed, Together};
 /// How many comparisons are left. Rules are compared each with each, and hostile policies have many.
 pub(super) struct Budget(usize);
 
-impl Default for Budget {
-    fn default() -> Self {
-        Budget(2_000_000)
-    }
-}
-
 impl Budget {
+    /// Of one policy: the agent spends it, too, at each change of one.
+    pub(super) fn of_one() -> Self {
+        Budget(200_000)
+    }
+
+    /// Of all policies of a cluster, which only a person asks for.
+    fn of_many() -> Self {
+        Budget(5_000_000)
+    }
+
     /// Whether `part` is known to be in `whole`.
     fn rule_in(&mut self, part: &EgressRule, whole: &EgressRule) -> bool {
         let cost = cost(part, whole);
@@ -75,7 +79,7 @@ pub(super) fn of_one(spec: &Spec, budget: &mut Budget, report: &mut Report<'_>) 
 
 /// Rules of ClusterNetworkPolicies that a policy before them decides.
 pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
-    let mut budget = Budget::default();
+    let mut budget = Budget::of_many();
     let mut placed: Vec<&Placed<'_>> = together.specs.iter().collect();
     placed.retain(|placed| placed.spec.tier != Tier::Network && !placed.is_audited);
     placed.sort_by_key(|placed| (placed.spec.tier, placed.id));
