@@ -1,6 +1,6 @@
 //! `namegate check`: what the agent would say of these files, without an agent.
 //!
-//! [`checked`] holds the files against each other, [`plain`] and [`graphical`] print what was found at its [`excerpt`].
+//! `checked` holds the files against each other, `plain` and `graphical` print what was found at its `excerpt`.
 
 mod checked;
 mod excerpt;
@@ -38,7 +38,7 @@ pub struct Args {
     /// Files, directories (read as --objects is), or `-` for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// How to print. As a table: one finding a line, with colours on a terminal
+    /// How to print. The table is drawn on a terminal, and plain lines elsewhere
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
     /// Let warnings and what is not enforced fail the check
