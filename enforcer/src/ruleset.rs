@@ -1,4 +1,4 @@
-//! Desired × what stands → one atomic nftables document.
+//! Desired × what stands → the steps of a change, none of which a packet meets half done.
 //!
 //! # What a packet meets
 //! ```text
@@ -27,7 +27,7 @@
 //! 3. The frame, if settings have changed.
 //! 4. What no program needs any more is deleted.
 //!
-//! Programs that stand, their learned sets and counters are never touched.
+//! Programs that stand, their learned sets and counters are never touched. A frame that is refused is answered by switching back.
 
 mod base;
 pub(crate) mod change;
