@@ -101,7 +101,7 @@ fn validated(text: &str) -> Result<Policy, String> {
     let [document] = documents.as_slice() else {
         return Err(format!("it is not one document: {errors:?}"));
     };
-    let (verdict, diagnostics) = policy::cilium::validate(document);
+    let (verdict, diagnostics) = policy::validate::validate(document);
     verdict.accepted().ok_or_else(|| format!("it is refused: {diagnostics:#?}"))
 }
 
