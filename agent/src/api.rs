@@ -1,6 +1,6 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], as JSON.
+//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records` the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -26,7 +26,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
-use crate::inspect::{Inspect, NameRow, Status};
+use crate::inspect::{Inspect, NameRow, Records, Status};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "namegate.sock";
@@ -66,6 +66,7 @@ impl ApiServer {
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/names", get(names))
+            .route("/v1/records", get(records))
             .with_state(inspect);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -120,6 +121,10 @@ async fn status(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
 
 async fn names(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.names()).await
+}
+
+async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.records()).await
 }
 
 /// Collects off the runtime's workers, which carry lookups: a full ledger takes milliseconds.
@@ -197,6 +202,11 @@ impl Client {
         self.get("/v1/names").await
     }
 
+    /// `GET /v1/records`.
+    pub async fn records(&self) -> Result<Records, ClientError> {
+        self.get("/v1/records").await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
         let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
             .await
@@ -271,6 +281,7 @@ mod tests {
         let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready())).unwrap();
         let client = Client::new(&run_dir);
         assert_eq!(client.names().await.unwrap(), Fake::ready().names);
+        assert_eq!(client.records().await.unwrap(), Fake::ready().records);
         let status = client.status().await.unwrap();
         assert_eq!((status.node.as_str(), status.ready), ("node-1", true));
     }

@@ -7,6 +7,7 @@
 //! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
 //!   (pure), and the loop that puts it there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
+//! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -31,6 +32,7 @@ pub mod objects;
 pub mod parts;
 pub mod plan;
 pub mod reconcile;
+pub mod records;
 pub mod state;
 pub mod throttle;
 pub mod view;

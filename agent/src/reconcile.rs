@@ -117,7 +117,7 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
-        let plan = Arc::new(Plan::new(&self.cluster, &self.parts.settings, &self.own));
+        let plan = Arc::new(self.planner.plan(&self.cluster, &self.parts.settings, &self.own));
         self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock;
 use crate::gate::lock;
-use crate::inspect::{Figures, Inspect, NameRow, ReportRow, Status};
+use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status};
 use crate::objects::ReportState;
 use crate::parts::Parts;
 use crate::reconcile::Progress;
@@ -72,6 +72,7 @@ impl Inspect for View {
             names,
             addresses,
             elements: self.parts.enforcer.stats().elements,
+            records: self.parts.recorder.summary(),
             install_error: progress.failure,
         }
     }
@@ -93,6 +94,13 @@ impl Inspect for View {
                 }
             })
             .collect()
+    }
+
+    fn records(&self) -> Records {
+        Records {
+            summary: self.parts.recorder.summary(),
+            rows: self.parts.recorder.rows(clock::now()),
+        }
     }
 
     fn readiness(&self) -> Result<(), String> {
@@ -135,6 +143,7 @@ impl Inspect for View {
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
+            record_overruns: self.parts.recorder.summary().overruns,
         }
     }
 }

@@ -41,7 +41,7 @@ use crate::desired::Desired;
 use crate::layout::Element;
 use document::Document;
 
-pub use refusal::{REFUSED_V4, REFUSED_V6};
+pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The ledger.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -75,6 +75,22 @@ pub struct Ledger {
     holders: Holders,
     /// The soonest end of a lease of each name in the roster: each name once.
     deadlines: BTreeSet<(Time, NameId)>,
+    /// What has ended lately, the latest at the back; to tell people why something is not open any more.
+    ended: VecDeque<Ended>,
+}
+
+/// How many [`Ended`] leases are remembered.
+const REMEMBERED: usize = 4096;
+
+/// A lease that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The name that held the address.
+    pub name: Name,
+    /// The address.
+    pub address: IpAddr,
+    /// When it was noticed that the lease was over.
+    pub at: Time,
 }
 
 impl Default for Limits {
@@ -107,6 +123,7 @@ impl Ledger {
             sources: Sources::default(),
             holders: Holders::default(),
             deadlines: BTreeSet::new(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -196,7 +213,23 @@ impl Ledger {
             }
             self.settle(id, Some(soonest));
         }
+        for (name, address) in &dropped {
+            if self.ended.len() == REMEMBERED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(Ended {
+                name: name.clone(),
+                address: *address,
+                at: now,
+            });
+        }
         dropped
+    }
+
+    /// Leases that have ended lately and were not taken up again, the latest first; at most some thousand are remembered.
+    pub fn ended(&self, now: Time) -> impl Iterator<Item = &Ended> {
+        let again = move |ended: &&Ended| self.addresses(now, &ended.name).any(|live| live.address == ended.address);
+        self.ended.iter().rev().filter(move |ended| !again(ended))
     }
 
     /// When the next lease ends: call [`expire`](Self::expire) then.

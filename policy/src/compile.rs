@@ -30,11 +30,24 @@ pub fn gather<'a>(
     policies: impl IntoIterator<Item = &'a Policy>,
     inventory: &Inventory,
 ) -> Option<Program> {
-    let selects = |(_, spec): &(&Policy, &Spec)| governs_egress(spec) && spec.subject.matches(&endpoint.labels);
     let specs = policies
         .into_iter()
         .flat_map(|policy| policy.specs.iter().map(move |spec| (policy, spec)));
-    let mut selecting: Vec<_> = specs.filter(selects).collect();
+    gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
+}
+
+/// Whether a spec selects an endpoint and says anything of its egress. Endpoints that the same specs govern have the same program.
+pub fn governs(spec: &Spec, endpoint: &Endpoint) -> bool {
+    let says_anything = spec.closes_egress || !spec.rules.is_empty();
+    says_anything && spec.subject.matches(&endpoint.labels)
+}
+
+/// As [`gather`], of the specs that [`governs`] has told.
+pub fn gather_selected<'a>(
+    specs: impl IntoIterator<Item = (&'a Policy, &'a Spec)>,
+    inventory: &Inventory,
+) -> Option<Program> {
+    let mut selecting: Vec<_> = specs.into_iter().collect();
     if selecting.is_empty() {
         return None;
     }
@@ -63,11 +76,6 @@ pub fn gather<'a>(
         dns: grants(questions),
         ..program
     })
-}
-
-/// Whether a spec says anything of egress.
-fn governs_egress(spec: &Spec) -> bool {
-    spec.closes_egress || !spec.rules.is_empty()
 }
 
 /// Of several policies that speak of it, the one that lets less be asked counts.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -19,7 +20,7 @@ use crate::program::{Destination, Rule};
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The pods of every node that have addresses of their own.
-    pub pods: Vec<InventoryPod>,
+    pub pods: Vec<Arc<InventoryPod>>,
     /// Services, and what is only known by its backends.
     pub services: Vec<InventoryService>,
     /// Nodes.
@@ -29,7 +30,7 @@ pub struct Inventory {
 }
 
 /// A pod with addresses of its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryPod {
     /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes them.
     pub labels: Labels,
@@ -40,7 +41,7 @@ pub struct InventoryPod {
 }
 
 /// A service.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryService {
     /// Its namespace.
     pub namespace: String,
@@ -57,7 +58,7 @@ pub struct InventoryService {
 }
 
 /// A node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryNode {
     /// Its labels.
     pub labels: Labels,
@@ -126,6 +127,12 @@ impl Inventory {
                     within.for_each(|address| add(*address, &ports));
                 }
             }
+            Destination::Object(ObjectSelector::Pods(labels)) => {
+                for pod in self.pods.iter().filter(|pod| labels.matches(&pod.labels)) {
+                    let ports = rule.ports.union(&pod.named(&rule.named));
+                    pod.addresses.iter().for_each(|address| add(*address, &ports));
+                }
+            }
             Destination::Object(selector) => {
                 let addresses = self.addresses(selector);
                 addresses.iter().for_each(|address| add(*address, &rule.ports));
@@ -139,6 +146,18 @@ impl Inventory {
             }
         }
         members.retain(|_, ports| !ports.is_empty());
+        members
+    }
+
+    /// As [`members`](Self::members), of these addresses only, and only for rules that mean pods by themselves.
+    pub(crate) fn members_at(&self, rule: &Rule, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, PortSet> {
+        let there = |pod: &&Arc<InventoryPod>| !pod.addresses.is_disjoint(addresses);
+        let pods = Self {
+            pods: self.pods.iter().filter(there).cloned().collect(),
+            ..Self::default()
+        };
+        let mut members = pods.members(rule);
+        members.retain(|address, _| addresses.contains(address));
         members
     }
 

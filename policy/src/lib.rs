@@ -11,6 +11,7 @@
 //! 3. [`policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the objects that rules may speak of.
+//!    [`membership`]: which addresses these objects have, kept up as they change.
 //!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
@@ -30,6 +31,7 @@ pub mod index;
 pub mod inventory;
 pub mod labels;
 pub mod lint;
+pub mod membership;
 pub mod name;
 pub mod pattern;
 pub mod policy;

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod check;
 pub mod cleanup;
+pub mod drops;
 pub mod names;
 pub mod status;
 

@@ -75,6 +75,8 @@ pub struct Settings {
     pub cluster_domain: Name,
     /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose addresses are trusted resolvers.
     pub cluster_dns: Vec<(String, String)>,
+    /// `--records-group`: the NFLOG group of refused and audited packets; none in `exec`.
+    pub records_group: Option<u16>,
     /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
     pub commit_deadline: Duration,
 }

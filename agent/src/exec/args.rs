@@ -14,7 +14,7 @@ use policy::question::QuestionMode;
 use super::child::DNS_PORT;
 use super::network::Plan;
 use super::{firewall, source};
-use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, choice};
+use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use crate::config::{Host, NameMatching, Options, Rejected, Settings, resolve};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
@@ -110,6 +110,7 @@ impl Args {
             deny_response: Some(self.deny_response),
             table: Some(firewall::agent_table(plan.id)),
             http: Some(HttpAddress::Off),
+            records_group: Some(RecordsGroup::Off),
             ..Options::default()
         };
         Ok(Settings {

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,7 +13,7 @@ use policy::cilium;
 use policy::diagnostic::Severity;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
-use policy::policy::{EgressRule, Peers, PolicyKind, Spec};
+use policy::policy::{Action, EgressRule, Extensions, Peers, PolicyKind, Spec, Tier};
 use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet};
 use tokio::sync::mpsc;
 
@@ -78,7 +79,7 @@ impl SandboxSource {
             .cloned()
             .for_each(|change| cluster.apply(change));
         let endpoints = cluster.endpoints(NODE);
-        let selects = |policy: &&Policy| {
+        let selects = |policy: &&Arc<Policy>| {
             let subjects = policy.specs.iter().map(|spec| &spec.subject);
             endpoints
                 .iter()
@@ -192,6 +193,7 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
 fn command_line_policy(allow: &[Pattern]) -> Policy {
     let rule = |patterns: &[Pattern]| EgressRule {
         origin: COMMAND_LINE.to_owned(),
+        action: Action::Allow,
         peers: Peers::Names(patterns.to_vec()),
         ports: PortSet::All,
         named: Vec::new(),
@@ -204,15 +206,16 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
             namespace: String::new(),
             name: COMMAND_LINE.to_owned(),
         },
+        extensions: Extensions::default(),
         specs: vec![Spec {
             subject: LabelSelector::default(),
+            tier: Tier::Network,
             closes_egress: true,
-            allow: if allow.is_empty() {
+            rules: if allow.is_empty() {
                 Vec::new()
             } else {
                 vec![rule(allow)]
             },
-            deny: Vec::new(),
         }],
     }
 }

@@ -1,4 +1,4 @@
-//! Netlink, as far as set elements and conntrack entries need it.
+//! Netlink, as far as set elements, conntrack entries and logged packets need it.
 //!
 //! Bytes are made and read by pure code; only [`socket`] talks to the kernel:
 //!
@@ -7,10 +7,12 @@
 //! - [`batch`]: set elements as one nf_tables transaction.
 //! - [`tables`]: what stands in nf_tables: chains, sets, elements.
 //! - [`flows`]: conntrack entries.
+//! - [`log`]: logged packets.
 //! - [`socket`]: the exchange with the kernel.
 
 pub(crate) mod batch;
 pub(crate) mod flows;
+pub(crate) mod log;
 pub(crate) mod message;
 pub(crate) mod reply;
 pub(crate) mod socket;

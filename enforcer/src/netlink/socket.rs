@@ -1,11 +1,11 @@
 //! The exchange with the kernel: the only I/O of this folder.
 //!
 //! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and its replies wait in the receive queue. So nothing here
-//! blocks, and a reply that is not there has been lost (`ENOBUFS`).
+//! blocks, and a reply that is not there has been lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -123,6 +123,12 @@ impl NetfilterSocket {
         Ok(answers.into_iter().flatten().collect())
     }
 
+    /// The next datagram of what the kernel sends unasked; [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none yet, ENOBUFS when some were lost.
+    pub(crate) fn next_datagram(&mut self) -> io::Result<&[u8]> {
+        let length = self.receive()?;
+        Ok(self.buffer.get(..length).unwrap_or_default())
+    }
+
     /// False when a change disturbed the dump.
     fn dump_once<T>(
         &mut self,
@@ -177,6 +183,13 @@ impl NetfilterSocket {
                 result => return result,
             }
         }
+    }
+}
+
+/// To wait for datagrams.
+impl AsFd for NetfilterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

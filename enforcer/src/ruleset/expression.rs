@@ -117,6 +117,8 @@ pub(super) fn protocol_value(protocol: Protocol) -> Expr {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
+        Protocol::Icmp => "icmp",
+        Protocol::Icmpv6 => "ipv6-icmp",
     })
 }
 

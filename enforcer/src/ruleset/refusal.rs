@@ -12,6 +12,10 @@ use crate::desired::Refusal;
 pub const REFUSED_V4: &str = "refused4";
 /// The named counter of refused IPv6 packets.
 pub const REFUSED_V6: &str = "refused6";
+/// The named counter of IPv4 packets that pass only because a policy is in mode audit.
+pub const AUDITED_V4: &str = "audited4";
+/// The same of IPv6 packets.
+pub const AUDITED_V6: &str = "audited6";
 
 /// The chain that refuses.
 pub(super) const CHAIN: &str = "refuse";

@@ -154,16 +154,17 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
+    use policy::fold::Class;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::{ElementKey, Family, SetKind, Side};
+    use crate::layout::{ElementKey, Family, SetKind};
 
     fn set(program: u64) -> SetId {
         SetId {
             program: ProgramId(program),
-            side: Side::Allow,
-            kind: SetKind::Group(0),
+            class: Class::Allow,
+            kind: SetKind::All,
             family: Family::V4,
         }
     }

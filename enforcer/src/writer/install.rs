@@ -15,8 +15,8 @@ use super::plan::{SHORTEST_LIFE, TICKS};
 use super::thread::Writer;
 use super::{Generation, InstallError, clock, nft};
 use crate::desired::Desired;
-use crate::layout::{Element, Family, LearnedSets, SetId, Side};
-use crate::{routing, ruleset};
+use crate::layout::{Element, Family, SetId};
+use crate::{layout, routing, ruleset};
 
 /// Elements put back at once, where a set that stays lacks them.
 const PUT_BACK: usize = 1024;
@@ -173,20 +173,11 @@ impl Fill {
 
 /// The learned sets that `desired` has.
 fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
-    let mut sets = BTreeSet::new();
-    for (id, program) in &desired.programs {
-        for (side, rules) in [(Side::Deny, &program.deny), (Side::Allow, &program.allow)] {
-            for kind in LearnedSets::of(rules).kinds() {
-                sets.extend(Family::BOTH.map(|family| SetId {
-                    program: *id,
-                    side,
-                    kind,
-                    family,
-                }));
-            }
-        }
-    }
-    sets
+    let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
+    let sets = evaluations.flat_map(|evaluation| {
+        Family::BOTH.into_iter().flat_map(|family| layout::sets(evaluation.id, evaluation.fold.possible(), family))
+    });
+    sets.collect()
 }
 
 /// Each live element of these sets once, with its latest end, ordered; where there are more than a set may hold, those that end last. One element

@@ -127,7 +127,7 @@ fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
         Family::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
     };
     let port = match set.kind {
-        SetKind::Group(_) => None,
+        SetKind::Cell(_) | SetKind::All => None,
         SetKind::Exact => {
             let number = *rest.first()?;
             let protocol = Protocol::ALL.into_iter().find(|known| known.number() == number)?;
@@ -143,17 +143,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::Side;
+    use policy::fold::Class;
     use crate::writer::plan::encode_key;
 
     fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
         let set = SetId {
             program: ProgramId(1),
-            side: Side::Allow,
+            class: Class::Allow,
             kind: if port.is_some() {
                 SetKind::Exact
             } else {
-                SetKind::Group(0)
+                SetKind::All
             },
             family: Family::of(address),
         };

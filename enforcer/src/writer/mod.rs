@@ -49,7 +49,7 @@ use self::thread::{Request, Writer};
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
-use crate::ruleset::{REFUSED_V4, REFUSED_V6};
+use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;
@@ -262,6 +262,12 @@ impl Enforcer {
     pub fn refused_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
+    }
+
+    /// Packets of audited policies that passed and would have been refused; as [`refused_packets`](Self::refused_packets).
+    pub fn audited_packets(&self) -> Option<[u64; 2]> {
+        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
+        Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
     }
 
     /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are

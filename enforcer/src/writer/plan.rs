@@ -222,9 +222,10 @@ pub(super) fn encode_key(key: &ElementKey) -> Key {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
+    use policy::fold::Class;
 
     use super::*;
-    use crate::layout::{Family, SetKind, Side};
+    use crate::layout::{Family, SetKind};
 
     const NOW: Time = Time::from_millis(1_000_000);
 
@@ -232,8 +233,8 @@ mod tests {
         Element {
             set: SetId {
                 program: ProgramId(program),
-                side: Side::Allow,
-                kind: SetKind::Group(0),
+                class: Class::Allow,
+                kind: SetKind::All,
                 family: Family::V4,
             },
             key: ElementKey {

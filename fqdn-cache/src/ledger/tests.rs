@@ -109,6 +109,23 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
 }
 
 #[test]
+fn what_has_ended_is_remembered_until_it_is_learned_again() {
+    let mut ledger = ledger(10, 10);
+    ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 10), ("192.0.2.2", 60)]));
+    ledger.learn(at(0), &answer("b.example", &[("192.0.2.1", 20)]));
+    assert_eq!(ledger.ended(at(5)).count(), 0);
+    ledger.expire(at(10));
+    ledger.expire(at(20));
+    let ended = |ledger: &Ledger, now| -> Vec<String> {
+        let shown = |it: &Ended| format!("{} {} {}", it.name, it.address, it.at.as_millis() / 1_000);
+        ledger.ended(now).map(shown).collect()
+    };
+    assert_eq!(ended(&ledger, at(30)), ["b.example 192.0.2.1 20", "a.example 192.0.2.1 10"]);
+    ledger.learn(at(30), &answer("a.example", &[("192.0.2.1", 10)]));
+    assert_eq!(ended(&ledger, at(30)), ["b.example 192.0.2.1 20"]);
+}
+
+#[test]
 fn learning_again_extends_a_lease_and_never_shortens_it() {
     let mut ledger = ledger(10, 10);
     ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 100)]));

@@ -10,6 +10,7 @@ mod lifecycle;
 mod lookups;
 mod peers;
 mod policies;
+mod records;
 mod services;
 
 use namegate_integration::Plan;

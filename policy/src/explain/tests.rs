@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
 use crate::endpoint::{self, EndpointId};
@@ -29,11 +30,11 @@ fn policies(texts: &[&str]) -> Vec<Policy> {
 
 /// A pod `db` at 10.244.0.9.
 fn inventory() -> Inventory {
-    let pods = vec![InventoryPod {
+    let pods = vec![Arc::new(InventoryPod {
         labels: labels(&[("app", "db")]),
         addresses: BTreeSet::from([IpAddr::from([10, 244, 0, 9])]),
         ports: Vec::new(),
-    }];
+    })];
     Inventory {
         pods,
         ..Inventory::default()

@@ -87,7 +87,7 @@ fn cluster() -> Inventory {
         prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     };
     Inventory {
-        pods,
+        pods: pods.into_iter().map(Arc::new).collect(),
         services: services.into_iter().chain([kubernetes]).collect(),
         nodes: vec![node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)],
         cidr_groups: vec![
@@ -322,10 +322,12 @@ proptest! {
         let inventory = Inventory {
             pods: pods
                 .iter()
-                .map(|(a, b, last)| InventoryPod {
-                    labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
-                    addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
-                    ports: Vec::new(),
+                .map(|(a, b, last)| {
+                    Arc::new(InventoryPod {
+                        labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
+                        addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
+                        ports: Vec::new(),
+                    })
                 })
                 .collect(),
             ..Inventory::default()

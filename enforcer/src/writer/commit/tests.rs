@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use policy::ProgramId;
+use policy::fold::Class;
 use proptest::prelude::*;
 
 use super::*;
-use crate::layout::{ElementKey, Family, SetId, SetKind, Side};
+use crate::layout::{ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::writer::plan::encode_key;
 use crate::writer::{Renewal, Shared};
@@ -110,8 +111,8 @@ const CAPACITY: u32 = 1000;
 fn set() -> SetId {
     SetId {
         program: ProgramId(1),
-        side: Side::Allow,
-        kind: SetKind::Group(0),
+        class: Class::Allow,
+        kind: SetKind::All,
         family: Family::V4,
     }
 }
