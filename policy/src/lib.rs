@@ -7,7 +7,8 @@
 //! The way through it, in reading order:
 //!
 //! 1. [`document`]: YAML text → objects with the lines they came from.
-//! 2. [`cilium`]: the `cilium.io/v2` types, and [`validate`](cilium::validate) to a [`Policy`] with every problem named.
+//! 2. [`mod@validate`]: a document of any of the kinds (`cilium`, `network_policy`, `cluster_network_policy`) → a [`Policy`], with every problem
+//!    named, or what stands in for one that is refused.
 //! 3. [`policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the objects that rules may speak of.
@@ -20,7 +21,6 @@
 
 pub mod address;
 pub mod cidr_group;
-pub mod cilium;
 pub mod compile;
 pub mod diagnostic;
 pub mod document;
@@ -35,15 +35,21 @@ pub mod membership;
 pub mod name;
 pub mod pattern;
 pub mod policy;
+pub mod port_map;
 pub mod ports;
 pub mod program;
 pub mod question;
+pub mod validate;
 
+mod cilium;
+mod cluster_network_policy;
 mod extensions;
-pub mod port_map;
+mod network_policy;
 mod prefix;
 mod selector;
+mod service_names;
 mod shape;
+mod stand_in;
 
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};

@@ -44,6 +44,15 @@ impl PolicyKind {
         }
     }
 
+    /// The `apiVersion` under which it is understood.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            PolicyKind::NetworkPolicy => "networking.k8s.io/v1",
+            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+        }
+    }
+
     /// Whether its objects live in a namespace.
     pub fn is_namespaced(self) -> bool {
         matches!(self, PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy)
@@ -291,6 +300,20 @@ pub struct NamedPort {
     pub name: String,
     /// The protocols that it may be of; not empty.
     pub protocols: Vec<Protocol>,
+}
+
+impl From<Vec<ObjectSelector>> for Peers {
+    /// Prefixes alone need no inventory, and single addresses among them may be known resolvers.
+    fn from(selectors: Vec<ObjectSelector>) -> Self {
+        let prefixes = selectors.iter().map(|selector| match selector {
+            ObjectSelector::Prefix(zone, prefix) => Some((*zone, *prefix)),
+            _ => None,
+        });
+        match prefixes.collect() {
+            Some(prefixes) => Peers::Prefixes(prefixes),
+            None => Peers::Objects(selectors),
+        }
+    }
 }
 
 impl Peers {

@@ -27,11 +27,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME|PATTERN", value_parser = pattern)]
     allow: Vec<Pattern>,
 
-    /// File with CiliumNetworkPolicies that apply to the command (repeatable)
+    /// File with policies that apply to the command (repeatable)
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
 
-    /// Label of the command, for the endpointSelector of the policies (repeatable)
+    /// Label of the command, for the selectors of the policies (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 

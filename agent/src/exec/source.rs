@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy::cilium;
 use policy::diagnostic::Severity;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
 use policy::policy::{Action, EgressRule, Extensions, Peers, PolicyKind, Spec, Tier};
-use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet};
+use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet, validate};
 use tokio::sync::mpsc;
 
 use crate::cluster::Cluster;
@@ -171,11 +170,12 @@ impl Policies {
 
 /// A document's policy, moved to the sandbox's namespace, where it is to be tried.
 fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
-    if !cilium::is_policy(&document) {
-        let reason = "only cilium.io/v2 CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy are read here";
-        return (None, vec![refusal("not-a-policy", "kind", reason)]);
-    }
-    if document.kind == "CiliumNetworkPolicy" {
+    let Some(id) = validate::id(&document) else {
+        let other = validate::foreign_policy(&document);
+        let no_policy = || refusal("not-a-policy", "kind", "only policies are read here");
+        return (None, vec![other.unwrap_or_else(no_policy)]);
+    };
+    if id.kind.is_namespaced() {
         NAMESPACE.clone_into(&mut document.namespace);
         if let Some(metadata) = document
             .value
@@ -185,7 +185,7 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
             metadata.insert("namespace".to_owned(), NAMESPACE.into());
         }
     }
-    let (verdict, diagnostics) = cilium::validate(&document);
+    let (verdict, diagnostics) = validate::validate(&document);
     (verdict.accepted(), diagnostics)
 }
 

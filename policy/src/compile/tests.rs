@@ -1,10 +1,10 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::cilium;
 use crate::document;
 use crate::endpoint::EndpointId;
 use crate::ports::Protocol;
+use crate::validate;
 
 fn endpoint(namespace: &str, labels: &[(&str, &str)]) -> Endpoint {
     let mut labels: crate::labels::Labels = labels
@@ -28,7 +28,7 @@ fn policy(name: &str, spec: &str) -> Policy {
     );
     let (documents, errors) = document::parse(&text);
     assert_eq!(errors, []);
-    let (verdict, diagnostics) = cilium::validate(&documents[0]);
+    let (verdict, diagnostics) = validate::validate(&documents[0]);
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 

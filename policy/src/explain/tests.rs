@@ -5,7 +5,7 @@ use super::*;
 use crate::endpoint::{self, EndpointId};
 use crate::inventory::InventoryPod;
 use crate::labels::Labels;
-use crate::{cilium, document};
+use crate::{document, validate};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     let own: Labels = pairs
@@ -22,7 +22,7 @@ fn policies(texts: &[&str]) -> Vec<Policy> {
         );
         let (documents, errors) = document::parse(&text);
         assert_eq!(errors, []);
-        let (verdict, diagnostics) = cilium::validate(&documents[0]);
+        let (verdict, diagnostics) = validate::validate(&documents[0]);
         verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
     };
     texts.iter().enumerate().map(policy).collect()

@@ -6,7 +6,7 @@ use crate::endpoint::{self, Endpoint, EndpointId};
 use crate::labels::LabelSelector;
 use crate::policy::Action;
 use crate::program::{DnsServers, Program};
-use crate::{Policy, cilium, document};
+use crate::{Policy, document, validate};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs
@@ -103,7 +103,7 @@ fn policy(rules: &str) -> Policy {
     );
     let (documents, errors) = document::parse(&text);
     assert_eq!(errors, []);
-    let (policy, diagnostics) = cilium::validate(&documents[0]);
+    let (policy, diagnostics) = validate::validate(&documents[0]);
     policy.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
