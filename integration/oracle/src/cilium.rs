@@ -14,7 +14,10 @@ use crate::world::{Pod, World, namespace_of};
 /// What those that select a pod say of a packet.
 pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
     let mut said = Said::default();
-    for policy in world.of_kind("CiliumNetworkPolicy").chain(world.of_kind("CiliumClusterwideNetworkPolicy")) {
+    for policy in world
+        .of_kind("CiliumNetworkPolicy")
+        .chain(world.of_kind("CiliumClusterwideNetworkPolicy"))
+    {
         let is_clusterwide = text(policy, "kind") == Some("CiliumClusterwideNetworkPolicy");
         let namespace = (!is_clusterwide).then(|| namespace_of(policy));
         let one = policy["spec"].is_object().then_some(&policy["spec"]);
@@ -44,14 +47,18 @@ fn closes(spec: &Value) -> bool {
 /// A CiliumNetworkPolicy selects in its own namespace, whatever its selector says of namespaces.
 fn selects(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool {
     let speaks_of_it = |condition: &Condition<'_>| key(condition) == NAMESPACE;
-    let mut counting = conditions(selector).into_iter().filter(|it| namespace.is_none() || !speaks_of_it(it));
+    let mut counting = conditions(selector)
+        .into_iter()
+        .filter(|it| namespace.is_none() || !speaks_of_it(it));
     namespace.is_none_or(|own| own == pod.namespace()) && counting.all(|condition| holds(&condition, pod))
 }
 
 /// What a condition speaks of, without the source.
 fn key<'a>(condition: &Condition<'a>) -> &'a str {
     let key = condition.key;
-    key.strip_prefix("k8s:").or_else(|| key.strip_prefix("any:")).unwrap_or(key)
+    key.strip_prefix("k8s:")
+        .or_else(|| key.strip_prefix("any:"))
+        .unwrap_or(key)
 }
 
 const NAMESPACE: &str = "io.kubernetes.pod.namespace";

@@ -25,7 +25,9 @@ pub(crate) fn verdict(world: &World, from: Pod<'_>, probe: &Probe, tier: Tier) -
     let mut policies: Vec<&Value> = world.of_kind("ClusterNetworkPolicy").filter(of_tier).collect();
     // Lower priorities first. What the API leaves open is settled by name.
     policies.sort_by_key(|policy| (policy["spec"]["priority"].as_i64(), name_of(policy).to_owned()));
-    let subjects = policies.into_iter().filter(|policy| is_subject(&policy["spec"]["subject"], from));
+    let subjects = policies
+        .into_iter()
+        .filter(|policy| is_subject(&policy["spec"]["subject"], from));
     let mut rules = subjects.flat_map(|policy| list(&policy["spec"], "egress"));
     let rule = rules.find(|rule| matches(world, rule, probe))?;
     match text(rule, "action") {
@@ -57,7 +59,9 @@ fn matches(world: &World, rule: &Value, probe: &Probe) -> bool {
 fn is_peer(world: &World, peer: &Value, probe: &Probe) -> bool {
     let is_pod = world.pod_at(probe.to).is_some_and(|pod| are_pods_of(peer, pod));
     let is_node = !peer["nodes"].is_null()
-        && world.nodes().any(|node| select(&peer["nodes"], &node.labels()) && node.addresses().contains(&probe.to));
+        && world
+            .nodes()
+            .any(|node| select(&peer["nodes"], &node.labels()) && node.addresses().contains(&probe.to));
     let in_network = texts(peer, "networks").any(|cidr| prefix(cidr).contains(&probe.to));
     let mut names = world.names_of(probe.to);
     let has_name = names.any(|name| texts(peer, "domainNames").any(|written| names::is_domain(written, name)));
@@ -69,10 +73,14 @@ fn matches_protocols(world: &World, rule: &Value, probe: &Probe) -> bool {
     if protocols.is_empty() {
         return true;
     }
-    let Traffic::Port(protocol, port) = probe.traffic else { return false };
+    let Traffic::Port(protocol, port) = probe.traffic else {
+        return false;
+    };
     protocols.iter().any(|written| {
         if let Some(name) = text(written, "destinationNamedPort") {
-            return world.pod_at(probe.to).is_some_and(|pod| pod.names_port(name, protocol, port));
+            return world
+                .pod_at(probe.to)
+                .is_some_and(|pod| pod.names_port(name, protocol, port));
         }
         let field = match protocol {
             Protocol::Tcp => "tcp",

@@ -66,11 +66,20 @@ pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
             objects.push(policy);
         }
         let pods = objects::endpoints(&objects, &site);
-        let world = World { objects, node: site.node.clone(), names };
+        let world = World {
+            objects,
+            node: site.node.clone(),
+            names,
+        };
         let destinations = destinations(&site);
         let probes = packets.into_iter().map(|(pod, to, traffic)| {
             let (namespace, pod) = pod.get(&pods).clone();
-            Probe { namespace, pod, to: *to.get(&destinations), traffic }
+            Probe {
+                namespace,
+                pod,
+                to: *to.get(&destinations),
+                traffic,
+            }
         });
         let probes = probes.collect();
         Case { world, probes }
@@ -80,7 +89,12 @@ pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
 impl Case {
     /// What a person needs to see where two evaluators do not agree on one of the packets.
     pub fn disagreement(&self, probe: &Probe, oracle: Verdict, other: (&str, Verdict)) -> String {
-        let names: Vec<String> = self.world.names.iter().map(|(name, addresses)| format!("# {name} is {addresses:?}\n")).collect();
+        let names: Vec<String> = self
+            .world
+            .names
+            .iter()
+            .map(|(name, addresses)| format!("# {name} is {addresses:?}\n"))
+            .collect();
         format!(
             "{probe}: the interpreter says {oracle:?}, {} says {:?}, with\n{}{}",
             other.0,

@@ -12,7 +12,9 @@ pub(crate) type Labels = BTreeMap<String, String>;
 pub(crate) fn of(object: &Value) -> Labels {
     let fields = object["metadata"]["labels"].as_object();
     let fields = fields.into_iter().flatten();
-    fields.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    fields
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
 }
 
 /// One condition of a selector.
@@ -25,7 +27,11 @@ pub(crate) struct Condition<'a> {
 /// `matchLabels` and `matchExpressions`: all must hold.
 pub(crate) fn conditions(selector: &Value) -> Vec<Condition<'_>> {
     let labels = selector["matchLabels"].as_object().into_iter().flatten();
-    let equal = labels.map(|(key, value)| Condition { key, operator: "In", values: value.as_str().into_iter().collect() });
+    let equal = labels.map(|(key, value)| Condition {
+        key,
+        operator: "In",
+        values: value.as_str().into_iter().collect(),
+    });
     let expressions = list(selector, "matchExpressions").iter().map(|expression| Condition {
         key: text(expression, "key").unwrap_or_default(),
         operator: text(expression, "operator").unwrap_or_default(),

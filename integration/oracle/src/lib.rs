@@ -6,7 +6,7 @@
 //!
 //! - [`world`]: the objects, and which names resolve to what.
 //! - [`probe`]: a packet.
-//! - [`decide`](decide()): what becomes of it.
+//! - [`Oracle`]: what becomes of it.
 //! - [`generate`]: worlds and probes, out of few words, so that rules overlap.
 
 pub mod generate;
@@ -21,6 +21,6 @@ mod labels;
 mod names;
 mod network_policy;
 
-pub use decide::{Policies, Verdict, decide};
+pub use decide::{Oracle, Policies, Verdict};
 pub use probe::{Probe, Protocol, Traffic};
 pub use world::World;

@@ -29,7 +29,9 @@ pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
 pub(crate) fn is_domain(written: &str, name: &str) -> bool {
     let (written, name) = (plain(written), plain(name));
     match written.strip_prefix("*.") {
-        Some(apex) => name.strip_suffix(apex).is_some_and(|more| more.len() > 1 && more.ends_with('.')),
+        Some(apex) => name
+            .strip_suffix(apex)
+            .is_some_and(|more| more.len() > 1 && more.ends_with('.')),
         None => written == name,
     }
 }
@@ -58,10 +60,22 @@ mod tests {
     #[test]
     fn patterns_match_as_documented() {
         for (pattern, yes, no) in [
-            ("*.example.com", &["a.example.com"][..], &["example.com", "a.b.example.com"][..]),
-            ("**.example.com", &["a.example.com", "a.b.example.com"], &["example.com", "xexample.com"]),
+            (
+                "*.example.com",
+                &["a.example.com"][..],
+                &["example.com", "a.b.example.com"][..],
+            ),
+            (
+                "**.example.com",
+                &["a.example.com", "a.b.example.com"],
+                &["example.com", "xexample.com"],
+            ),
             ("*example.com", &["example.com", "myexample.com"], &["www.example.com"]),
-            ("api-*.example.com", &["api-.example.com", "api-eu.example.com"], &["api-a.b.example.com"]),
+            (
+                "api-*.example.com",
+                &["api-.example.com", "api-eu.example.com"],
+                &["api-a.b.example.com"],
+            ),
             ("a.**.example", &["a.b.example"], &["a.b.c.example"]),
             ("*", &["a", "a.b", ""], &[]),
             ("**.", &["a", "a.b.c"], &[]),

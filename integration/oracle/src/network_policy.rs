@@ -16,7 +16,9 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
         let selects = namespace == from.namespace() && select(&spec["podSelector"], &from.labels());
         if selects && speaks_of_egress(spec) {
             said.closes = true;
-            said.allows |= list(spec, "egress").iter().any(|rule| allows(world, namespace, rule, probe));
+            said.allows |= list(spec, "egress")
+                .iter()
+                .any(|rule| allows(world, namespace, rule, probe));
         }
     }
     said
@@ -43,7 +45,9 @@ fn is_peer(world: &World, namespace: &str, peer: &Value, probe: &Probe) -> bool 
         let within = |cidr: &str| prefix(cidr).contains(&probe.to);
         return text(block, "cidr").is_some_and(within) && !texts(block, "except").any(within);
     }
-    let Some(pod) = world.pod_at(probe.to) else { return false };
+    let Some(pod) = world.pod_at(probe.to) else {
+        return false;
+    };
     let in_namespace = match peer["namespaceSelector"].is_null() {
         true => pod.namespace() == namespace,
         false => select(&peer["namespaceSelector"], &pod.namespace_labels()),
@@ -52,15 +56,23 @@ fn is_peer(world: &World, namespace: &str, peer: &Value, probe: &Probe) -> bool 
 }
 
 fn is_port(world: &World, written: &Value, probe: &Probe) -> bool {
-    let Traffic::Port(protocol, port) = probe.traffic else { return false };
+    let Traffic::Port(protocol, port) = probe.traffic else {
+        return false;
+    };
     if text(written, "protocol").unwrap_or("TCP") != protocol.as_str() {
         return false;
     }
     match &written["port"] {
         Value::Null => true,
-        Value::String(name) => world.pod_at(probe.to).is_some_and(|pod| pod.names_port(name, protocol, port)),
+        Value::String(name) => world
+            .pod_at(probe.to)
+            .is_some_and(|pod| pod.names_port(name, protocol, port)),
         first => {
-            let last = if written["endPort"].is_null() { first } else { &written["endPort"] };
+            let last = if written["endPort"].is_null() {
+                first
+            } else {
+                &written["endPort"]
+            };
             first.as_u64() <= Some(port.into()) && Some(port.into()) <= last.as_u64()
         }
     }

@@ -29,7 +29,9 @@ impl World {
 
     /// The objects of a kind.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.objects.iter().filter(move |object| text(object, "kind") == Some(kind))
+        self.objects
+            .iter()
+            .filter(move |object| text(object, "kind") == Some(kind))
     }
 
     /// The pods that have addresses of their own.
@@ -45,7 +47,9 @@ impl World {
 
     /// The labels of a namespace. Each has its name as a label, as the API server sees to it.
     pub(crate) fn namespace_labels(&self, name: &str) -> Labels {
-        let object = self.of_kind("Namespace").find(|object| text(&object["metadata"], "name") == Some(name));
+        let object = self
+            .of_kind("Namespace")
+            .find(|object| text(&object["metadata"], "name") == Some(name));
         let mut labels = object.map(labels::of).unwrap_or_default();
         labels.insert("kubernetes.io/metadata.name".to_owned(), name.to_owned());
         labels
@@ -53,14 +57,19 @@ impl World {
 
     /// Whether an address is this node's.
     pub fn is_host(&self, address: IpAddr) -> bool {
-        self.nodes().any(|node| node.is_this() && node.addresses().contains(&address))
+        self.nodes()
+            .any(|node| node.is_this() && node.addresses().contains(&address))
     }
 
     /// Whether an address belongs to the cluster: to a pod, a node or a service, or to what nodes give pods addresses from.
     pub fn is_inside(&self, address: IpAddr) -> bool {
         self.pod_at(address).is_some()
-            || self.nodes().any(|node| node.addresses().contains(&address) || node.pod_cidrs().iter().any(|cidr| cidr.contains(&address)))
-            || self.of_kind("Service").any(|service| cluster_ips(service).contains(&address))
+            || self.nodes().any(|node| {
+                node.addresses().contains(&address) || node.pod_cidrs().iter().any(|cidr| cidr.contains(&address))
+            })
+            || self
+                .of_kind("Service")
+                .any(|service| cluster_ips(service).contains(&address))
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = Node<'_>> {
@@ -71,11 +80,18 @@ impl World {
     pub(crate) fn backends(&self, service: &Value) -> BTreeSet<IpAddr> {
         let (namespace, name) = (namespace_of(service), name_of(service));
         let slices = self.of_kind("EndpointSlice").filter(|slice| {
-            namespace_of(slice) == namespace && labels::of(slice).get("kubernetes.io/service-name").map(String::as_str) == Some(name)
+            namespace_of(slice) == namespace
+                && labels::of(slice).get("kubernetes.io/service-name").map(String::as_str) == Some(name)
         });
         let endpoints = slices.flat_map(|slice| list(slice, "endpoints"));
-        let mut backends: BTreeSet<IpAddr> = endpoints.flat_map(|endpoint| texts(endpoint, "addresses")).map(address).collect();
-        if let Some(selector) = service["spec"]["selector"].as_object().filter(|selector| !selector.is_empty()) {
+        let mut backends: BTreeSet<IpAddr> = endpoints
+            .flat_map(|endpoint| texts(endpoint, "addresses"))
+            .map(address)
+            .collect();
+        if let Some(selector) = service["spec"]["selector"]
+            .as_object()
+            .filter(|selector| !selector.is_empty())
+        {
             let selected = self.pods().filter(|pod| {
                 let labels = pod.labels();
                 let has = |(key, value): (&String, &Value)| labels.get(key).map(String::as_str) == value.as_str();
@@ -89,7 +105,10 @@ impl World {
     /// The names that an address was learned for. An address of the cluster never is.
     pub(crate) fn names_of(&self, address: IpAddr) -> impl Iterator<Item = &str> {
         let taught = !self.is_inside(address) && !self.is_host(address);
-        self.names.iter().filter(move |(_, addresses)| taught && addresses.contains(&address)).map(|(name, _)| name.as_str())
+        self.names
+            .iter()
+            .filter(move |(_, addresses)| taught && addresses.contains(&address))
+            .map(|(name, _)| name.as_str())
     }
 }
 
@@ -163,7 +182,9 @@ impl Node<'_> {
 
     pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
         let listed = list(&self.object["status"], "addresses").iter();
-        listed.filter_map(|entry| text(entry, "address")?.parse().ok()).collect()
+        listed
+            .filter_map(|entry| text(entry, "address")?.parse().ok())
+            .collect()
     }
 
     fn pod_cidrs(&self) -> Vec<IpNet> {
@@ -173,7 +194,9 @@ impl Node<'_> {
 
 /// The addresses of a service itself.
 pub(crate) fn cluster_ips(service: &Value) -> BTreeSet<IpAddr> {
-    texts(&service["spec"], "clusterIPs").filter_map(|ip| ip.parse().ok()).collect()
+    texts(&service["spec"], "clusterIPs")
+        .filter_map(|ip| ip.parse().ok())
+        .collect()
 }
 
 pub(crate) fn name_of(object: &Value) -> &str {

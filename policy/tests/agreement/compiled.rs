@@ -43,7 +43,12 @@ impl<'a> Compiled<'a> {
             (key, folds(endpoint, &policies, &inventory))
         });
         let programs = programs.collect();
-        Ok(Self { world, programs, inventory, teachable: objects::teachable(world) })
+        Ok(Self {
+            world,
+            programs,
+            inventory,
+            teachable: objects::teachable(world),
+        })
     }
 
     pub(crate) fn verdict(&self, probe: &Probe, policies: Policies) -> Verdict {
@@ -79,10 +84,18 @@ impl<'a> Compiled<'a> {
             .objects()
             .filter_map(|(index, rule)| Some((index, self.inventory.members(rule).remove(&address)?)))
             .collect();
-        let at = At { address, place, objects: &objects };
+        let at = At {
+            address,
+            place,
+            objects: &objects,
+        };
         let mut doors = Vec::new();
         if self.teachable.judge(address).is_ok() {
-            let learned = self.world.names.iter().filter(|(_, addresses)| addresses.contains(&address));
+            let learned = self
+                .world
+                .names
+                .iter()
+                .filter(|(_, addresses)| addresses.contains(&address));
             for (name, _) in learned {
                 let name = Name::parse(name).expect("names are generated");
                 let matching = fold.names().filter(|(_, pattern)| pattern.matches(&name));
@@ -102,13 +115,18 @@ fn validated(text: &str) -> Result<Policy, String> {
         return Err(format!("it is not one document: {errors:?}"));
     };
     let (verdict, diagnostics) = policy::validate::validate(document);
-    verdict.accepted().ok_or_else(|| format!("it is refused: {diagnostics:#?}"))
+    verdict
+        .accepted()
+        .ok_or_else(|| format!("it is refused: {diagnostics:#?}"))
 }
 
 fn folds(endpoint: &Endpoint, policies: &[Policy], inventory: &Inventory) -> Option<Folds> {
     let program = compile(endpoint, policies, inventory)?;
     let all: &Tiers = program.audited.as_ref().unwrap_or(&program.enforced);
-    Some(Folds { enforced: Fold::new(&program.enforced), all: Fold::new(all) })
+    Some(Folds {
+        enforced: Fold::new(&program.enforced),
+        all: Fold::new(all),
+    })
 }
 
 fn traffic(probe: &Probe) -> Option<(Protocol, u16)> {

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::env;
 
 use oracle::generate::{self, Case, Site};
-use oracle::{Policies, Probe, Traffic, Verdict, decide};
+use oracle::{Oracle, Policies, Probe, Traffic, Verdict};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use compiled::Compiled;
@@ -28,7 +28,7 @@ fn the_compiled_program_says_what_the_interpreter_says() {
     let config = Config {
         cases: u32::try_from(cases).expect("so many can be counted"),
         failure_persistence: None,
-        max_shrink_iters: 50_000,
+        max_shrink_iters: 4_000,
         ..Config::default()
     };
     let counts = RefCell::new(Counts::default());
@@ -38,14 +38,26 @@ fn the_compiled_program_says_what_the_interpreter_says() {
         Err(TestError::Fail(reason, _)) => panic!("{reason}"),
         Err(TestError::Abort(reason)) => panic!("no cases could be made: {reason}"),
     }
-    let Counts { verdicts, allowed, refused } = counts.into_inner();
-    println!("agreement: {cases} cases, {verdicts} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)");
-    assert!(allowed * 5 > verdicts && allowed * 5 < verdicts * 4, "the cases are one-sided");
+    let Counts {
+        verdicts,
+        allowed,
+        refused,
+    } = counts.into_inner();
+    println!(
+        "agreement: {cases} cases, {verdicts} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)"
+    );
+    assert!(
+        allowed * 5 > verdicts && allowed * 5 < verdicts * 4,
+        "the cases are one-sided"
+    );
 }
 
 fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")),
+    )
 }
 
 fn rng(seed: u64) -> TestRng {
@@ -55,10 +67,12 @@ fn rng(seed: u64) -> TestRng {
 }
 
 fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
-    let compiled = Compiled::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
-    for probe in &case.probes {
-        for policies in [Policies::Enforced, Policies::All] {
-            let plainly = decide(&case.world, probe, policies);
+    let compiled =
+        Compiled::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
+    for policies in [Policies::Enforced, Policies::All] {
+        let oracle = Oracle::new(&case.world, policies);
+        for probe in &case.probes {
+            let plainly = oracle.decide(probe);
             let verdict = compiled.verdict(probe, policies);
             let mut counts = counts.borrow_mut();
             counts.verdicts += 1;

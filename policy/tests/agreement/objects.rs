@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use oracle::World;
@@ -18,10 +19,15 @@ pub(crate) fn is_policy(object: &Value) -> bool {
 
 /// The pods of the node.
 pub(crate) fn endpoints(world: &World) -> Vec<Endpoint> {
-    let local = world.of_kind("Pod").filter(|pod| pod["spec"]["nodeName"] == world.node.as_str());
+    let local = world
+        .of_kind("Pod")
+        .filter(|pod| pod["spec"]["nodeName"] == world.node.as_str());
     local
         .map(|pod| Endpoint {
-            id: EndpointId { namespace: namespace(pod), name: name(pod) },
+            id: EndpointId {
+                namespace: namespace(pod),
+                name: name(pod),
+            },
             labels: pod_labels(world, pod),
             addresses: pod_addresses(pod),
         })
@@ -43,8 +49,12 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
                 addresses: pod_addresses(pod),
                 ports: container_ports(pod),
             })
+            .map(Arc::new)
             .collect(),
-        services: world.of_kind("Service").map(|service| inventory_service(world, service)).collect(),
+        services: world
+            .of_kind("Service")
+            .map(|service| inventory_service(world, service))
+            .collect(),
         nodes: world
             .of_kind("Node")
             .map(|node| InventoryNode {
@@ -60,10 +70,14 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
 /// What names may open: nothing of the cluster.
 pub(crate) fn teachable(world: &World) -> Teachable {
     let pods = world.of_kind("Pod").flat_map(pod_addresses);
-    let nodes = world.of_kind("Node").flat_map(|node| addresses(&node["status"]["addresses"], "address"));
+    let nodes = world
+        .of_kind("Node")
+        .flat_map(|node| addresses(&node["status"]["addresses"], "address"));
     let services = world.of_kind("Service").flat_map(cluster_ips);
     let single = pods.chain(nodes).chain(services).map(IpNet::from);
-    let ranges = world.of_kind("Node").flat_map(|node| node["spec"]["podCIDRs"].as_array().into_iter().flatten());
+    let ranges = world
+        .of_kind("Node")
+        .flat_map(|node| node["spec"]["podCIDRs"].as_array().into_iter().flatten());
     let ranges = ranges.filter_map(|cidr| cidr.as_str()?.parse().ok());
     Teachable::new([], single.chain(ranges).collect::<Vec<_>>())
 }
@@ -89,9 +103,17 @@ fn inventory_service(world: &World, service: &Value) -> InventoryService {
 fn pod_labels(world: &World, pod: &Value) -> Labels {
     let namespace = namespace(pod);
     let object = world.of_kind("Namespace").find(|object| name(object) == namespace);
-    let of_namespace = object.map(|object| labels(&object["metadata"]["labels"])).unwrap_or_default();
+    let of_namespace = object
+        .map(|object| labels(&object["metadata"]["labels"]))
+        .unwrap_or_default();
     let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("default");
-    endpoint::labels(&labels(&pod["metadata"]["labels"]), &namespace, &of_namespace, account, "default")
+    endpoint::labels(
+        &labels(&pod["metadata"]["labels"]),
+        &namespace,
+        &of_namespace,
+        account,
+        "default",
+    )
 }
 
 fn container_ports(pod: &Value) -> Vec<ContainerPort> {
@@ -105,7 +127,10 @@ fn container_ports(pod: &Value) -> Vec<ContainerPort> {
                 Some("SCTP") => Protocol::Sctp,
                 _ => Protocol::Tcp,
             },
-            port: port["containerPort"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("ports are generated"),
+            port: port["containerPort"]
+                .as_u64()
+                .and_then(|port| u16::try_from(port).ok())
+                .expect("ports are generated"),
         })
         .collect()
 }
@@ -115,11 +140,20 @@ fn pod_addresses(pod: &Value) -> BTreeSet<IpAddr> {
 }
 
 fn cluster_ips(service: &Value) -> BTreeSet<IpAddr> {
-    service["spec"]["clusterIPs"].as_array().into_iter().flatten().filter_map(parsed).collect()
+    service["spec"]["clusterIPs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(parsed)
+        .collect()
 }
 
 fn addresses(list: &Value, field: &str) -> BTreeSet<IpAddr> {
-    list.as_array().into_iter().flatten().filter_map(|entry| parsed(&entry[field])).collect()
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| parsed(&entry[field]))
+        .collect()
 }
 
 fn parsed(text: &Value) -> Option<IpAddr> {
@@ -128,7 +162,9 @@ fn parsed(text: &Value) -> Option<IpAddr> {
 
 fn labels(object: &Value) -> Labels {
     let fields = object.as_object().into_iter().flatten();
-    fields.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    fields
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
 }
 
 fn namespace(object: &Value) -> String {

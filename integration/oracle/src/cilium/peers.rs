@@ -10,7 +10,15 @@ use crate::world::{Pod, World, cluster_ips, name_of, namespace_of, prefix};
 
 use super::{NAMESPACE, NAMESPACE_LABELS, holds, key};
 
-const FIELDS: [&str; 7] = ["toFQDNs", "toCIDR", "toCIDRSet", "toEndpoints", "toEntities", "toServices", "toNodes"];
+const FIELDS: [&str; 7] = [
+    "toFQDNs",
+    "toCIDR",
+    "toCIDRSet",
+    "toEndpoints",
+    "toEntities",
+    "toServices",
+    "toNodes",
+];
 
 /// `None` where the rule has no selector of destinations. An empty list selects nothing.
 pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, probe: &Probe) -> Option<bool> {
@@ -22,18 +30,34 @@ pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, prob
         "toFQDNs" => is_fqdn(world, entry, probe),
         "toCIDR" => is_outside(world, probe) && entry.as_str().is_some_and(|cidr| prefix(cidr).contains(&probe.to)),
         "toCIDRSet" => is_outside(world, probe) && is_in_set(world, entry, probe),
-        "toEndpoints" => world.pod_at(probe.to).is_some_and(|pod| is_endpoint(entry, namespace, pod)),
+        "toEndpoints" => world
+            .pod_at(probe.to)
+            .is_some_and(|pod| is_endpoint(entry, namespace, pod)),
         "toEntities" => is_entity(world, entry.as_str().unwrap_or_default(), probe),
         "toServices" => is_service(world, entry, probe),
         _ => is_node(world, entry, probe),
     };
-    let mut entries = present.iter().flat_map(|field| list(rule, field).iter().map(move |entry| (*field, entry)));
+    let mut entries = present
+        .iter()
+        .flat_map(|field| list(rule, field).iter().map(move |entry| (*field, entry)));
     Some(entries.any(|(field, entry)| is_meant(field, entry)))
 }
 
 /// Whether every destination lies outside the cluster, where a port's name can only be IANA's.
 pub(super) fn are_outside(rule: &Value) -> bool {
-    let outside = |entity: &str| ["world", "world-ipv4", "world-ipv6", "none", "health", "init", "ingress", "unmanaged"].contains(&entity);
+    let outside = |entity: &str| {
+        [
+            "world",
+            "world-ipv4",
+            "world-ipv6",
+            "none",
+            "health",
+            "init",
+            "ingress",
+            "unmanaged",
+        ]
+        .contains(&entity)
+    };
     let present = FIELDS.into_iter().find(|field| !list(rule, field).is_empty());
     match present {
         Some("toFQDNs" | "toCIDR" | "toCIDRSet") => true,
@@ -60,15 +84,17 @@ fn is_in_set(world: &World, entry: &Value, probe: &Probe) -> bool {
         text(entry, "cidrGroupRef") == Some(name_of(group))
             || !entry["cidrGroupSelector"].is_null() && select(&entry["cidrGroupSelector"], &labels::of(group))
     });
-    let is_in = text(entry, "cidr").is_some_and(holds)
-        || groups.any(|group| texts(&group["spec"], "externalCIDRs").any(holds));
+    let is_in =
+        text(entry, "cidr").is_some_and(holds) || groups.any(|group| texts(&group["spec"], "externalCIDRs").any(holds));
     is_in && !texts(entry, "except").any(holds)
 }
 
 /// In a namespaced policy a selector that asks for no namespace means the policy's own.
 fn is_endpoint(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool {
     let conditions = conditions(selector);
-    let asks = conditions.iter().any(|it| key(it) == NAMESPACE || key(it).starts_with(NAMESPACE_LABELS));
+    let asks = conditions
+        .iter()
+        .any(|it| key(it) == NAMESPACE || key(it).starts_with(NAMESPACE_LABELS));
     let in_own = namespace.is_none_or(|own| own == pod.namespace());
     (asks || in_own) && conditions.iter().all(|condition| holds(condition, pod))
 }
@@ -80,11 +106,14 @@ fn is_entity(world: &World, entity: &str, probe: &Probe) -> bool {
         "world-ipv6" => is_outside(world, probe) && probe.to.is_ipv6(),
         "cluster" => !is_outside(world, probe),
         "host" => world.is_host(probe.to),
-        "remote-node" => world.nodes().any(|node| !node.is_this() && node.addresses().contains(&probe.to)),
+        "remote-node" => world
+            .nodes()
+            .any(|node| !node.is_this() && node.addresses().contains(&probe.to)),
         "kube-apiserver" => {
             let is_it = |service: &&Value| namespace_of(service) == "default" && name_of(service) == "kubernetes";
             let mut services = world.of_kind("Service").filter(is_it);
-            services.any(|service| cluster_ips(service).contains(&probe.to) || world.backends(service).contains(&probe.to))
+            services
+                .any(|service| cluster_ips(service).contains(&probe.to) || world.backends(service).contains(&probe.to))
         }
         "all" => true,
         "none" | "health" | "init" | "ingress" | "unmanaged" => false,

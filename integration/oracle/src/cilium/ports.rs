@@ -25,7 +25,9 @@ pub(super) fn matches(world: &World, rule: &Value, side: Side, probe: &Probe) ->
 }
 
 fn is_icmp(field: &Value, probe: &Probe) -> bool {
-    let Traffic::Icmp(kind) = probe.traffic else { return false };
+    let Traffic::Icmp(kind) = probe.traffic else {
+        return false;
+    };
     let family = match probe.to {
         IpAddr::V4(_) => "IPv4",
         IpAddr::V6(_) => "IPv6",
@@ -65,7 +67,9 @@ fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Prob
 }
 
 fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Probe) -> bool {
-    let Traffic::Port(protocol, port) = probe.traffic else { return false };
+    let Traffic::Port(protocol, port) = probe.traffic else {
+        return false;
+    };
     if !is_protocol(text(written, "protocol").unwrap_or("ANY"), protocol) {
         return false;
     }
@@ -73,7 +77,10 @@ fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Pro
     match text.parse::<u16>() {
         Ok(0) => true,
         Ok(first) => {
-            let last = written["endPort"].as_u64().filter(|last| *last != 0).unwrap_or(first.into());
+            let last = written["endPort"]
+                .as_u64()
+                .filter(|last| *last != 0)
+                .unwrap_or(first.into());
             first <= port && u64::from(port) <= last
         }
         Err(_) if peers::are_outside(rule) => match iana(text) {
@@ -81,7 +88,9 @@ fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Pro
             // A denial of a port that is not known denies every one.
             None => side == Side::Deny,
         },
-        Err(_) => world.pod_at(probe.to).is_some_and(|pod| pod.names_port(text, protocol, port)),
+        Err(_) => world
+            .pod_at(probe.to)
+            .is_some_and(|pod| pod.names_port(text, protocol, port)),
     }
 }
 

@@ -10,12 +10,14 @@ use super::words::{self, namespace, port, prefix, prefix_with_holes, put, select
 
 pub(super) fn policy() -> impl Strategy<Value = Value> {
     let namespaced = (namespace(), specs(false)).prop_map(|(namespace, (one, more))| {
-        let mut policy = json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"namespace": namespace}});
+        let mut policy =
+            json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"namespace": namespace}});
         put_specs(&mut policy, one, more);
         policy
     });
     let clusterwide = specs(true).prop_map(|(one, more)| {
-        let mut policy = json!({"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy", "metadata": {}});
+        let mut policy =
+            json!({"apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy", "metadata": {}});
         put_specs(&mut policy, one, more);
         policy
     });
@@ -42,7 +44,11 @@ fn spec(clusterwide: bool) -> impl Strategy<Value = Value> {
     let deny = option::weighted(0.4, vec(denying(), 0..3));
     (subject, default_deny, egress, deny).prop_map(|(subject, default_deny, egress, deny)| {
         let mut spec = json!({"endpointSelector": subject});
-        put(&mut spec, "enableDefaultDeny", default_deny.map(|closes| json!({"egress": closes})));
+        put(
+            &mut spec,
+            "enableDefaultDeny",
+            default_deny.map(|closes| json!({"egress": closes})),
+        );
         put(&mut spec, "egress", egress);
         put(&mut spec, "egressDeny", deny);
         spec
@@ -62,7 +68,10 @@ fn pods(with_namespaces: bool) -> impl Strategy<Value = Value> {
     ];
     if with_namespaces {
         keys.push(("k8s:io.kubernetes.pod.namespace", ["red", "blue"]));
-        keys.push(("io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name", ["red", "blue"]));
+        keys.push((
+            "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name",
+            ["red", "blue"],
+        ));
     }
     selector(&keys)
 }
@@ -99,7 +108,17 @@ fn peers() -> impl Strategy<Value = Option<(&'static str, Value)>> {
 
 fn fqdn() -> impl Strategy<Value = Value> {
     let names = select(vec!["a.example", "X.a.example.", "y.x.a.example", "b.test"]);
-    let patterns = select(vec!["*.example", "*.a.example", "**.example", "a*.example", "*", "x.*.example", "**.a.example", "*b*.example.", "a.**.example"]);
+    let patterns = select(vec![
+        "*.example",
+        "*.a.example",
+        "**.example",
+        "a*.example",
+        "*",
+        "x.*.example",
+        "**.a.example",
+        "*b*.example.",
+        "a.**.example",
+    ]);
     prop_oneof![
         4 => names.prop_map(|name| json!({"matchName": name})),
         4 => patterns.prop_map(|pattern| json!({"matchPattern": pattern})),
@@ -118,14 +137,27 @@ fn cidr_rule() -> impl Strategy<Value = Value> {
     };
     let by_cidr = prefix_with_holes().prop_map(move |(cidr, except)| with_except(json!({"cidr": cidr}), except));
     let name = select(vec!["g0", "g1", "absent"]);
-    let by_name = (name, vec(prefix(), 0..2)).prop_map(move |(name, except)| with_except(json!({"cidrGroupRef": name}), except));
+    let by_name =
+        (name, vec(prefix(), 0..2)).prop_map(move |(name, except)| with_except(json!({"cidrGroupRef": name}), except));
     let by_labels = (selector(&words::OWN), vec(prefix(), 0..2))
         .prop_map(move |(labels, except)| with_except(json!({"cidrGroupSelector": labels}), except));
     prop_oneof![3 => by_cidr, 1 => by_name, 1 => by_labels]
 }
 
 fn entity() -> impl Strategy<Value = &'static str> {
-    select(vec!["world", "world-ipv4", "world-ipv6", "cluster", "host", "remote-node", "kube-apiserver", "all", "none", "health", "unmanaged"])
+    select(vec![
+        "world",
+        "world-ipv4",
+        "world-ipv6",
+        "cluster",
+        "host",
+        "remote-node",
+        "kube-apiserver",
+        "all",
+        "none",
+        "health",
+        "unmanaged",
+    ])
 }
 
 fn service() -> impl Strategy<Value = Value> {
@@ -145,7 +177,8 @@ fn service() -> impl Strategy<Value = Value> {
 
 fn traffic(allowing: bool) -> impl Strategy<Value = Option<(&'static str, Value)>> {
     let entries = vec(to_ports(allowing), 0..3).prop_map(|entries| ("toPorts", Value::from(entries)));
-    let icmps = vec(vec(icmp(), 1..3).prop_map(|fields| json!({"fields": fields})), 0..2).prop_map(|entries| ("icmps", entries.into()));
+    let icmps = vec(vec(icmp(), 1..3).prop_map(|fields| json!({"fields": fields})), 0..2)
+        .prop_map(|entries| ("icmps", entries.into()));
     prop_oneof![4 => Just(None), 8 => entries.prop_map(Some), 2 => icmps.prop_map(Some)]
 }
 
@@ -180,8 +213,22 @@ fn one_port() -> impl Strategy<Value = Value> {
 }
 
 fn icmp() -> impl Strategy<Value = Value> {
-    let v4 = select(vec![json!(8), json!(0), json!(3), json!("EchoRequest"), json!("DestinationUnreachable"), json!("EchoReply"), json!("8")]);
-    let v6 = select(vec![json!(128), json!(129), json!(3), json!("EchoRequest"), json!("EchoReply")]);
+    let v4 = select(vec![
+        json!(8),
+        json!(0),
+        json!(3),
+        json!("EchoRequest"),
+        json!("DestinationUnreachable"),
+        json!("EchoReply"),
+        json!("8"),
+    ]);
+    let v6 = select(vec![
+        json!(128),
+        json!(129),
+        json!(3),
+        json!("EchoRequest"),
+        json!("EchoReply"),
+    ]);
     prop_oneof![
         v4.clone().prop_map(|kind| json!({"type": kind})),
         v4.prop_map(|kind| json!({"family": "IPv4", "type": kind})),

@@ -35,7 +35,11 @@ fn pods() -> impl Strategy<Value = Value> + Clone {
 
 /// Names are only ever accepted, and only in tier Admin. Ports have names at pods alone.
 fn rule(admin: bool) -> impl Strategy<Value = Value> {
-    let plain = (select(vec!["Accept", "Deny", "Pass"]), vec(peer(), 1..3), option::of(vec(protocol(), 1..3)));
+    let plain = (
+        select(vec!["Accept", "Deny", "Pass"]),
+        vec(peer(), 1..3),
+        option::of(vec(protocol(), 1..3)),
+    );
     let to_pods = vec(prop_oneof![pods(), namespaces()], 1..3);
     let named_port = select(vec!["web", "http", "dns"]).prop_map(|name| json!({"destinationNamedPort": name}));
     let named = vec(prop_oneof![named_port, protocol()], 1..3).prop_map(Some);
@@ -69,7 +73,14 @@ fn namespaces() -> impl Strategy<Value = Value> {
 }
 
 fn domain_names() -> impl Strategy<Value = Value> {
-    let name = select(vec!["a.example", "*.a.example", "x.a.example", "*.example.net", "b.test", "*.x.a.example"]);
+    let name = select(vec![
+        "a.example",
+        "*.a.example",
+        "x.a.example",
+        "*.example.net",
+        "b.test",
+        "*.x.a.example",
+    ]);
     vec(name, 1..3).prop_map(|mut names| {
         names.sort_unstable();
         names.dedup();

@@ -10,7 +10,12 @@ use super::words::{OF_NAMESPACES, OWN, namespace, port, prefix_with_holes, proto
 
 pub(super) fn policy() -> impl Strategy<Value = Value> {
     let subject = prop_oneof![2 => Just(json!({})), 3 => selector(&OWN)];
-    let types = option::of(select(vec![json!(["Egress"]), json!(["Ingress", "Egress"]), json!(["Ingress"]), json!([])]));
+    let types = option::of(select(vec![
+        json!(["Egress"]),
+        json!(["Ingress", "Egress"]),
+        json!(["Ingress"]),
+        json!([]),
+    ]));
     let egress = option::weighted(0.85, vec(rule(), 0..4));
     (namespace(), subject, types, egress).prop_map(|(namespace, subject, types, egress)| {
         let mut spec = json!({"podSelector": subject});

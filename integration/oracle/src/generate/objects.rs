@@ -13,9 +13,17 @@ use super::words::{labels, namespace, prefix};
 
 /// Pods, here and elsewhere; two namespaces, of which one has no object; services; two nodes; groups of prefixes.
 pub(super) fn objects(site: &Site) -> impl Strategy<Value = Vec<Value>> + use<> {
-    let here: Vec<_> = site.pods.iter().enumerate().map(|(number, addresses)| pod(format!("here{number}"), &site.node, addresses)).collect();
+    let here: Vec<_> = site
+        .pods
+        .iter()
+        .enumerate()
+        .map(|(number, addresses)| pod(format!("here{number}"), &site.node, addresses))
+        .collect();
     let ip = super::words::ip;
-    let there = [("there0", vec![ip("10.2.0.1"), ip("fd02::1")]), ("there1", vec![ip("10.2.0.2")])];
+    let there = [
+        ("there0", vec![ip("10.2.0.1"), ip("fd02::1")]),
+        ("there1", vec![ip("10.2.0.2")]),
+    ];
     let there = there.map(|(name, addresses)| pod(name.to_owned(), "there", &addresses));
     let pods = here.into_iter().chain(there).map(Strategy::boxed).collect::<Vec<_>>();
     let team = option::of(select(vec!["a", "b"]));
@@ -45,9 +53,12 @@ pub(super) fn objects(site: &Site) -> impl Strategy<Value = Vec<Value>> + use<> 
 
 /// Namespace and name of the pods that are governed.
 pub(super) fn endpoints(objects: &[Value], site: &Site) -> Vec<(String, String)> {
-    let pods = objects.iter().filter(|object| object["kind"] == "Pod" && object["spec"]["nodeName"] == site.node.as_str());
+    let pods = objects
+        .iter()
+        .filter(|object| object["kind"] == "Pod" && object["spec"]["nodeName"] == site.node.as_str());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    pods.map(|pod| (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]))).collect()
+    pods.map(|pod| (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"])))
+        .collect()
 }
 
 fn pod(name: String, node: &str, addresses: &[IpAddr]) -> impl Strategy<Value = Value> + use<> {
@@ -59,7 +70,10 @@ fn pod(name: String, node: &str, addresses: &[IpAddr]) -> impl Strategy<Value = 
     ];
     let ports = subsequence(known.to_vec(), 0..=3);
     let node = node.to_owned();
-    let addresses: Vec<Value> = addresses.iter().map(|address| json!({"ip": address.to_string()})).collect();
+    let addresses: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({"ip": address.to_string()}))
+        .collect();
     (namespace(), labels(), ports, option::of(Just("robot"))).prop_map(move |(namespace, labels, ports, account)| {
         let mut container = json!({"name": "main", "image": "none"});
         if !ports.is_empty() {
@@ -78,7 +92,10 @@ fn pod(name: String, node: &str, addresses: &[IpAddr]) -> impl Strategy<Value = 
 }
 
 fn node_object(name: &str, labels: Map<String, Value>, addresses: &[IpAddr], pods: &str) -> Value {
-    let addresses: Vec<Value> = addresses.iter().map(|address| json!({"type": "InternalIP", "address": address.to_string()})).collect();
+    let addresses: Vec<Value> = addresses
+        .iter()
+        .map(|address| json!({"type": "InternalIP", "address": address.to_string()}))
+        .collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",

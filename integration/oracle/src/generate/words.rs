@@ -21,8 +21,17 @@ pub(super) const WORLD: [&str; 9] = [
 ];
 
 /// Addresses inside it that are not this node's and its pods': pods, nodes and services, and one that nobody has.
-pub(super) const CLUSTER: [&str; 9] =
-    ["10.2.0.1", "10.2.0.2", "fd02::1", "10.9.0.2", "fd09::2", "10.96.0.10", "10.96.0.1", "10.2.0.77", "192.0.2.17"];
+pub(super) const CLUSTER: [&str; 9] = [
+    "10.2.0.1",
+    "10.2.0.2",
+    "fd02::1",
+    "10.9.0.2",
+    "fd09::2",
+    "10.96.0.10",
+    "10.96.0.1",
+    "10.2.0.77",
+    "192.0.2.17",
+];
 
 pub(super) const NAMES: [&str; 5] = ["a.example", "x.a.example", "y.x.a.example", "ab.example", "b.test"];
 
@@ -38,7 +47,13 @@ const PREFIXES_V4: [&str; 9] = [
     "198.51.100.0/25",
 ];
 
-const PREFIXES_V6: [&str; 5] = ["2001:db8::/32", "2001:db8::/64", "2001:db8::17/128", "::/0", "fd02::/16"];
+const PREFIXES_V6: [&str; 5] = [
+    "2001:db8::/32",
+    "2001:db8::/64",
+    "2001:db8::17/128",
+    "::/0",
+    "fd02::/16",
+];
 
 pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is no address"))
@@ -69,8 +84,12 @@ pub(super) fn prefix_with_holes() -> impl Strategy<Value = (String, Vec<String>)
 
 /// Labels that objects of every kind may have.
 pub(super) fn labels() -> impl Strategy<Value = Map<String, Value>> {
-    btree_map(select(vec!["app", "env"]), select(vec!["a", "b"]), 0..3)
-        .prop_map(|labels| labels.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect())
+    btree_map(select(vec!["app", "env"]), select(vec!["a", "b"]), 0..3).prop_map(|labels| {
+        labels
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect()
+    })
 }
 
 /// A selector over the given keys, each with two values that it may have.
@@ -79,7 +98,11 @@ pub(super) fn selector(keys: &[(&'static str, [&'static str; 2])]) -> impl Strat
     let label = select(keys.clone()).prop_flat_map(|(key, values)| (Just(key), select(values.to_vec())));
     let expression = select(keys).prop_flat_map(|(key, values)| {
         let operator = select(vec!["In", "NotIn", "Exists", "DoesNotExist"]);
-        (Just(key), operator, proptest::sample::subsequence(values.to_vec(), 1..=2))
+        (
+            Just(key),
+            operator,
+            proptest::sample::subsequence(values.to_vec(), 1..=2),
+        )
     });
     let expression = expression.prop_map(|(key, operator, values)| match operator {
         "In" | "NotIn" => json!({"key": key, "operator": operator, "values": values}),
@@ -87,7 +110,10 @@ pub(super) fn selector(keys: &[(&'static str, [&'static str; 2])]) -> impl Strat
     });
     let everything = Just(json!({}));
     let by_labels = vec(label, 1..3).prop_map(|labels| {
-        let labels: Map<String, Value> = labels.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        let labels: Map<String, Value> = labels
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), json!(value)))
+            .collect();
         json!({"matchLabels": labels})
     });
     let by_expressions = vec(expression, 1..3).prop_map(|expressions| json!({"matchExpressions": expressions}));
@@ -98,7 +124,8 @@ pub(super) fn selector(keys: &[(&'static str, [&'static str; 2])]) -> impl Strat
 pub(super) const OWN: [(&str, [&str; 2]); 2] = [("app", ["a", "b"]), ("env", ["a", "b"])];
 
 /// The keys of namespaces.
-pub(super) const OF_NAMESPACES: [(&str, [&str; 2]); 2] = [("team", ["a", "b"]), ("kubernetes.io/metadata.name", ["red", "blue"])];
+pub(super) const OF_NAMESPACES: [(&str, [&str; 2]); 2] =
+    [("team", ["a", "b"]), ("kubernetes.io/metadata.name", ["red", "blue"])];
 
 pub(super) fn namespace() -> impl Strategy<Value = &'static str> {
     select(vec!["red", "blue"])
@@ -111,7 +138,15 @@ pub(super) fn protocol() -> impl Strategy<Value = &'static str> {
 /// A port and, for a range, its end.
 pub(super) fn port() -> impl Strategy<Value = (u16, Option<u16>)> {
     let single = select(vec![80_u16, 443, 8080, 8081, 53]).prop_map(|port| (port, None));
-    let range = select(vec![(80, 443), (443, 8080), (8080, 8081), (1, 65_535), (1024, 65_535), (81, 442)]).prop_map(|(first, last)| (first, Some(last)));
+    let range = select(vec![
+        (80, 443),
+        (443, 8080),
+        (8080, 8081),
+        (1, 65_535),
+        (1024, 65_535),
+        (81, 442),
+    ])
+    .prop_map(|(first, last)| (first, Some(last)));
     prop_oneof![3 => single, 2 => range]
 }
 
