@@ -50,7 +50,7 @@ impl Default for Site {
             node: "here".into(),
             host: both([10, 9, 0, 1], "fd09::1"),
             pods: vec![both([10, 1, 0, 1], "fd01::1"), both([10, 1, 0, 2], "fd01::2")],
-            probes: 12,
+            probes: 24,
         }
     }
 }

@@ -7,6 +7,8 @@ mod objects;
 
 use std::cell::RefCell;
 use std::env;
+use std::panic::resume_unwind;
+use std::thread;
 
 use oracle::generate::{self, Case, Site};
 use oracle::{Oracle, Policies, Probe, Traffic, Verdict};
@@ -14,17 +16,42 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use compiled::Compiled;
 
+/// Each with seeds of its own; the cases do not depend on how many of them run at once.
+const STREAMS: u64 = 4;
+
+#[test]
+fn the_compiled_program_says_what_the_interpreter_says() {
+    let cases = number("NAMEGATE_CASES").unwrap_or(10_000);
+    let seed = number("NAMEGATE_SEED").unwrap_or(0);
+    let streams: Vec<Counts> = thread::scope(|scope| {
+        let streams = (0..STREAMS).map(|stream| {
+            let part = (cases + STREAMS - 1 - stream) / STREAMS;
+            scope.spawn(move || run(part, seed * STREAMS + stream))
+        });
+        let streams: Vec<_> = streams.collect();
+        streams
+            .into_iter()
+            .map(|stream| stream.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    let sum = |count: fn(&Counts) -> u64| streams.iter().map(count).sum::<u64>();
+    let (probes, allowed, refused) = (sum(|it| it.probes), sum(|it| it.allowed), sum(|it| it.refused));
+    println!(
+        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)"
+    );
+    let one_sided = allowed * 5 < probes || allowed * 5 > probes * 4;
+    assert!(cases < 1000 || !one_sided, "the cases are too alike");
+}
+
 #[derive(Debug, Default)]
 struct Counts {
-    verdicts: u64,
+    probes: u64,
     allowed: u64,
     /// See [`may_be_refused`].
     refused: u64,
 }
 
-#[test]
-fn the_compiled_program_says_what_the_interpreter_says() {
-    let cases = number("NAMEGATE_CASES").unwrap_or(10_000);
+fn run(cases: u64, seed: u64) -> Counts {
     let config = Config {
         cases: u32::try_from(cases).expect("so many can be counted"),
         failure_persistence: None,
@@ -32,24 +59,12 @@ fn the_compiled_program_says_what_the_interpreter_says() {
         ..Config::default()
     };
     let counts = RefCell::new(Counts::default());
-    let mut runner = TestRunner::new_with_rng(config, rng(number("NAMEGATE_SEED").unwrap_or(0)));
+    let mut runner = TestRunner::new_with_rng(config, rng(seed));
     match runner.run(&generate::case(&Site::default()), |case| compare(&case, &counts)) {
-        Ok(()) => {}
+        Ok(()) => counts.into_inner(),
         Err(TestError::Fail(reason, _)) => panic!("{reason}"),
         Err(TestError::Abort(reason)) => panic!("no cases could be made: {reason}"),
     }
-    let Counts {
-        verdicts,
-        allowed,
-        refused,
-    } = counts.into_inner();
-    println!(
-        "agreement: {cases} cases, {verdicts} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)"
-    );
-    assert!(
-        allowed * 5 > verdicts && allowed * 5 < verdicts * 4,
-        "the cases are one-sided"
-    );
 }
 
 fn number(variable: &str) -> Option<u64> {
@@ -75,7 +90,7 @@ fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
             let plainly = oracle.decide(probe);
             let verdict = compiled.verdict(probe, policies);
             let mut counts = counts.borrow_mut();
-            counts.verdicts += 1;
+            counts.probes += 1;
             counts.allowed += u64::from(verdict == Verdict::Allow);
             if verdict == plainly {
                 continue;
