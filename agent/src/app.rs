@@ -20,7 +20,7 @@ use crate::http::{HttpError, HttpServer};
 use crate::metrics::Metrics;
 use crate::objects::Source;
 use crate::parts::Parts;
-use crate::plan::Plan;
+use crate::plan::Planner;
 use crate::reconcile::{Progress, Reconciler};
 use crate::records::{self, Recorder};
 use crate::view::View;
@@ -89,7 +89,7 @@ impl Agent {
         tasks.spawn(state::keep(parts.clone()));
         if let Some(group) = parts.settings.records_group {
             let (recorder, gate) = (Arc::clone(&parts.recorder), Arc::clone(&parts.gate));
-            tasks.spawn(records::listen(group, recorder, gate, records::by_selection));
+            tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
         }
         tasks.spawn(reconciler.run(inbox));
 

@@ -52,7 +52,13 @@ impl Cluster {
                 let key = (namespace_of(&pod.metadata.namespace), name_of(&pod.metadata.name));
                 let before = self.pods.remove(&key).and_then(|known| known.inventory);
                 let inventory = self.inventory_pod(&key.0, &pod, before);
-                self.pods.insert(key, KnownPod { object: *pod, inventory });
+                self.pods.insert(
+                    key,
+                    KnownPod {
+                        object: *pod,
+                        inventory,
+                    },
+                );
             }
             Change::Apply(Object::Namespace(namespace)) => {
                 let name = name_of(&namespace.metadata.name);
@@ -226,7 +232,12 @@ impl Cluster {
     }
 
     /// What rules may know of a pod: `before` again if that is the same.
-    fn inventory_pod(&self, namespace: &str, pod: &Pod, before: Option<Arc<InventoryPod>>) -> Option<Arc<InventoryPod>> {
+    fn inventory_pod(
+        &self,
+        namespace: &str,
+        pod: &Pod,
+        before: Option<Arc<InventoryPod>>,
+    ) -> Option<Arc<InventoryPod>> {
         if !has_own_network(pod) {
             return None;
         }
@@ -246,7 +257,12 @@ impl Cluster {
         let first = (namespace.to_owned(), String::new());
         let of_namespace = self.pods.range(first..).take_while(|((of, _), _)| of == namespace);
         let seen: Vec<_> = of_namespace
-            .map(|(key, pod)| (key.clone(), self.inventory_pod(namespace, &pod.object, pod.inventory.clone())))
+            .map(|(key, pod)| {
+                (
+                    key.clone(),
+                    self.inventory_pod(namespace, &pod.object, pod.inventory.clone()),
+                )
+            })
             .collect();
         for (key, inventory) in seen {
             if let Some(pod) = self.pods.get_mut(&key) {

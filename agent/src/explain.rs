@@ -109,8 +109,13 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
         Target::Address(address) => vec![known.address(*address, asked.traffic)],
         Target::Name(name) => known.name(name, asked.traffic, scene),
     };
-    let parts: Vec<Part> = towards.iter().map(|towards| part(towards, &explain(scene, towards))).collect();
-    let verdict = ["allowed", "audited"].into_iter().find(|verdict| parts.iter().any(|part| part.verdict == *verdict));
+    let parts: Vec<Part> = towards
+        .iter()
+        .map(|towards| part(towards, &explain(scene, towards)))
+        .collect();
+    let verdict = ["allowed", "audited"]
+        .into_iter()
+        .find(|verdict| parts.iter().any(|part| part.verdict == *verdict));
     Answer {
         verdict: verdict.unwrap_or("denied").into(),
         from: scene.endpoint.id.to_string(),
@@ -158,7 +163,10 @@ impl Known<'_> {
         addresses.sort_unstable();
         addresses.dedup();
         if !addresses.is_empty() {
-            return addresses.into_iter().map(|address| self.address(address, traffic)).collect();
+            return addresses
+                .into_iter()
+                .map(|address| self.address(address, traffic))
+                .collect();
         }
         vec![Towards {
             address: None,
@@ -184,22 +192,40 @@ fn service_backends(name: &Name, cluster_domain: &Name, scene: Scene<'_>) -> Vec
         name: Some(service.to_owned()),
         labels: policy::labels::LabelSelector::default(),
     };
-    let backends = scene.inventory.addresses(&policy::policy::ObjectSelector::Services(selector));
+    let backends = scene
+        .inventory
+        .addresses(&policy::policy::ObjectSelector::Services(selector));
     backends.into_iter().collect()
 }
 
 fn part(towards: &Towards, explanation: &Explanation) -> Part {
-    let Explanation { outcome, decision, misses } = explanation;
+    let Explanation {
+        outcome,
+        decision,
+        misses,
+    } = explanation;
     let origin = match decision {
         Decision::Rule { origin, .. } => Some(origin),
         Decision::Closed(by) => by.first(),
         Decision::Open | Decision::Unselected => None,
     };
     let lease = match decision {
-        Decision::Rule { matched: Matched::Name(_, KnownName { lease: Hold::Left(left), .. }), .. } => Some(left.as_secs()),
+        Decision::Rule {
+            matched:
+                Matched::Name(
+                    _,
+                    KnownName {
+                        lease: Hold::Left(left),
+                        ..
+                    },
+                ),
+            ..
+        } => Some(left.as_secs()),
         _ => None,
     };
-    let rule = origin.map(|Origin { rule, .. }| rule.clone()).filter(|rule| !rule.is_empty());
+    let rule = origin
+        .map(|Origin { rule, .. }| rule.clone())
+        .filter(|rule| !rule.is_empty());
     Part {
         address: towards.address.map(|(address, _)| address),
         verdict: shown_outcome(*outcome).into(),
@@ -270,7 +296,6 @@ pub fn traffic(port: Option<u16>, protocol: Option<&str>) -> Result<Option<(Prot
         (Some(port), protocol) => Ok(Some((protocol.unwrap_or(Protocol::Tcp), port))),
     }
 }
-
 
 /// What is to be known of a policy that is refused.
 pub fn refused_remark(object: &str) -> String {

@@ -138,6 +138,7 @@ impl NodeGate {
                 name: (*name).clone(),
                 addresses: addresses.clone(),
                 source,
+                terms: plan.lease_terms(name),
             };
             let outcome = ledger.learn(now, &answer);
             for (address, end) in outcome.leases {
@@ -277,7 +278,7 @@ fn refuse(rcode: Rcode, reason: String) -> Screening<Asker> {
 }
 
 /// One line for a person who sees it in `dig` or a log, naming who decided.
-fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
+pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
     let who = &endpoint.id;
     match denial {
         QuestionDenial::DeniedName => format!("namegate: egressDeny refuses {name} to {who}"),

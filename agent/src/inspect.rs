@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use enforcer::writer::WriterStats;
+use policy::endpoint::EndpointId;
 use serde::{Deserialize, Serialize};
+
+use crate::explain::{Answer, Asked};
 
 use crate::objects::Report;
 
@@ -17,6 +20,8 @@ pub trait Inspect: Send + Sync + 'static {
     fn records(&self) -> Records;
     /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what is missing.
     fn readiness(&self) -> Result<(), String>;
+    /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be told.
+    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -283,6 +288,10 @@ pub(crate) mod fake {
     }
 
     impl Inspect for Fake {
+        fn explain(&self, pod: &EndpointId, _: &Asked) -> Result<Answer, String> {
+            Err(format!("there is no pod {pod}"))
+        }
+
         fn status(&self) -> Status {
             Status {
                 version: "0.0.0".into(),

@@ -8,6 +8,7 @@
 //!   (pure), and the loop that puts it there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
+//! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -22,6 +23,7 @@ pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod exec;
+pub mod explain;
 pub mod gate;
 pub mod http;
 pub mod inspect;

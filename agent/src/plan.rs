@@ -17,14 +17,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dns_proxy::Listener;
+use enforcer::desired::FoldedProgram;
 use enforcer::{Desired, Element, Interception};
-use fqdn_cache::{Ledger, Time};
+use fqdn_cache::{LeaseTerms, Ledger, Time};
 use ipnet::IpNet;
 use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
-use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId};
+use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
 
 use crate::cluster::Cluster;
 use crate::config::{NameMatching, Settings};
@@ -33,7 +34,8 @@ use crate::inspect::EndpointRow;
 use claims::Claims;
 pub use claims::{Contest, report};
 use compiling::{Compiled, Compiler};
-pub use evaluation::{Evaluation, MemberElements};
+pub use evaluation::Evaluation;
+use evaluation::Followed;
 pub use resolvers::{Resolver, Teaches};
 use selectors::{SelectingRule, Selectors};
 
@@ -65,6 +67,7 @@ pub struct Plan {
     teachers: HashMap<IpAddr, Teaches>,
     selectors: Selectors,
     matching: NameMatching,
+    lease: LeaseTerms,
 }
 
 /// An endpoint with a program.
@@ -83,7 +86,7 @@ pub struct Governed {
 pub struct Planner {
     compiler: Compiler,
     membership: Membership,
-    evaluations: BTreeMap<ProgramId, Arc<Evaluation>>,
+    evaluations: BTreeMap<ProgramId, Followed>,
     places: Places,
 }
 
@@ -113,7 +116,8 @@ impl Planner {
         inside.extend(own.iter().copied().map(IpNet::from));
         let dispatch: BTreeMap<IpAddr, ProgramId> =
             governed.iter().map(|(address, it)| (*address, it.program)).collect();
-        let members = self.evaluations.iter().map(|(id, it)| (*id, Arc::clone(&it.elements)));
+        let evaluations = self.evaluations.values().map(|followed| &followed.evaluation);
+        let members = evaluations.clone().map(|it| (it.id, Arc::clone(&it.elements)));
         Plan {
             listeners: resolvers::listeners(settings, &bindings),
             endpoints: local
@@ -123,7 +127,10 @@ impl Planner {
                 .collect(),
             desired: Desired {
                 table: settings.table.clone(),
-                programs,
+                programs: programs
+                    .iter()
+                    .map(|(id, program)| (*id, self.folded(program)))
+                    .collect(),
                 members: members.collect(),
                 intercepted: dispatch.keys().copied().collect(),
                 dispatch,
@@ -134,7 +141,7 @@ impl Planner {
                 cluster: networks,
                 host: own.clone(),
                 refusal: settings.refusal,
-                records: settings.records,
+                records: settings.records_group,
                 capacity: settings.capacity,
             },
             contests,
@@ -142,8 +149,9 @@ impl Planner {
             teachers: resolvers::teachers(&resolvers),
             resolvers,
             teachable: Teachable::new(settings.rebind.clone(), inside),
-            selectors: Selectors::new(&self.evaluations),
+            selectors: Selectors::new(evaluations),
             matching: settings.matching,
+            lease: settings.lease,
             local,
             policies,
             inventory,
@@ -152,30 +160,48 @@ impl Planner {
     }
 
     /// Brings the evaluations of these programs up to date, and forgets all others.
-    fn evaluate(
-        &mut self,
-        programs: &BTreeMap<ProgramId, Arc<Program>>,
-        inventory: &Arc<Inventory>,
-        places: &Places,
-    ) {
+    fn evaluate(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, inventory: &Arc<Inventory>, places: &Places) {
         let mut before = std::mem::take(&mut self.evaluations);
-        let tiers = programs.values().flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
+        let tiers = programs
+            .values()
+            .flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
         for tiers in tiers {
-            let evaluation = self.evaluations.entry(tiers.id());
-            evaluation.or_insert_with_key(|id| before.remove(id).unwrap_or_else(|| Arc::new(Evaluation::new(tiers))));
+            let id = tiers.id();
+            if !self.evaluations.contains_key(&id) {
+                let known = before.remove(&id).map(|followed| followed.renamed(tiers));
+                self.evaluations
+                    .insert(id, known.unwrap_or_else(|| Followed::new(tiers)));
+            }
         }
-        let folds: Vec<_> = self.evaluations.values().map(|it| Arc::clone(&it.fold)).collect();
+        let folds: Vec<_> = self
+            .evaluations
+            .values()
+            .map(|it| Arc::clone(&it.evaluation.fold))
+            .collect();
         let rules = folds.iter().flat_map(|fold| fold.objects().map(|(_, rule)| rule));
         self.membership.update(inventory, rules);
         let was = std::mem::replace(&mut self.places, places.clone());
         let same_places = was == *places;
         let moved = |address| !same_places && was.of(address) != places.of(address);
-        for evaluation in self.evaluations.values_mut() {
-            // Without objects nothing can change.
-            if evaluation.fold.objects().next().is_some() {
-                Arc::make_mut(evaluation).update(&self.membership, places, moved);
-            }
+        for followed in self.evaluations.values_mut() {
+            followed.update(&self.membership, places, moved);
         }
+    }
+
+    /// A program, with the folds that were made of its tiers.
+    fn folded(&self, program: &Program) -> Arc<FoldedProgram> {
+        let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
+            Some(Followed { evaluation, .. }) => enforcer::desired::Evaluation {
+                id: evaluation.id,
+                fold: Arc::clone(&evaluation.fold),
+            },
+            None => enforcer::desired::Evaluation::new(tiers),
+        };
+        Arc::new(FoldedProgram {
+            enforced: of(&program.enforced),
+            audited: program.audited.as_ref().map(of),
+            response: program.response,
+        })
     }
 }
 
@@ -197,10 +223,34 @@ impl Plan {
     pub fn elements(&self, name: &Name, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
         self.selectors.each_match(name, |selector| {
             let taught = |rule: &&SelectingRule| self.may_teach(source, rule.evaluation.id);
-            for SelectingRule { evaluation, rule, .. } in selector.rules.iter().filter(taught) {
-                evaluation.learned(*rule, address, &self.places, &mut element);
+            selector
+                .rules
+                .iter()
+                .filter(taught)
+                .for_each(|rule| rule.elements(address, &self.places, &mut element));
+        });
+    }
+
+    /// The terms of a name's leases, where a policy that selects it says something of them: the longest of those that count, be it a
+    /// policy's or the configuration's.
+    pub fn lease_terms(&self, name: &Name) -> Option<LeaseTerms> {
+        if !self.selectors.have_terms() {
+            return None;
+        }
+        let mut terms: Option<LeaseTerms> = None;
+        self.selectors.each_match(name, |selector| {
+            for rule in &selector.rules {
+                let own = LeaseTerms {
+                    min_ttl: rule.lease.min_ttl.unwrap_or(self.lease.min_ttl),
+                    grace: rule.lease.grace.unwrap_or(self.lease.grace),
+                    ..self.lease
+                };
+                let longest = terms.get_or_insert(own);
+                longest.min_ttl = longest.min_ttl.max(own.min_ttl);
+                longest.grace = longest.grace.max(own.grace);
             }
         });
+        terms
     }
 
     /// Everything that the ledger opens or closes under this plan.
@@ -282,18 +332,17 @@ fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<P
 }
 
 fn unite_origins(into: &mut Program, other: &Program) {
-    let tiers = |program: &Program| program.enforced.clone();
-    let others = tiers(other);
-    let sides = [
-        (&mut into.enforced.admin, &others.admin),
-        (&mut into.enforced.network, &others.network),
-        (&mut into.enforced.baseline, &others.baseline),
-    ];
-    for (into, other) in sides {
-        for (into, other) in into.iter_mut().zip(other) {
-            let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
-            into.origins = all.into_iter().collect();
-        }
+    unite_origins_of_tiers(&mut into.enforced, &other.enforced);
+    if let (Some(into), Some(other)) = (&mut into.audited, &other.audited) {
+        unite_origins_of_tiers(into, other);
+    }
+}
+
+fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
+    let rules = into.admin.iter_mut().chain(&mut into.network).chain(&mut into.baseline);
+    for (into, other) in rules.zip(other.rules()) {
+        let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
+        into.origins = all.into_iter().collect();
     }
 }
 

@@ -133,7 +133,13 @@ pub fn targets<'a>(tiers: ProgramId, possible: &'a Possible, door: &'a Door) -> 
         let places = places(possible, *range);
         places.map(move |(kind, port)| (range.protocol, kind, port))
     });
-    let all = all.map(|(kind, port)| Target { program: tiers, class, kind, port, only: None });
+    let all = all.map(|(kind, port)| Target {
+        program: tiers,
+        class,
+        kind,
+        port,
+        only: None,
+    });
     all.into_iter().chain(ranges.map(move |(protocol, kind, port)| Target {
         program: tiers,
         class,
@@ -158,7 +164,12 @@ pub fn prepared(tiers: ProgramId, fold: &Fold, rule: RuleIndex) -> Option<Box<[T
         objects: &[],
     };
     let doors = fold.learned(rule, anywhere);
-    Some(doors.iter().flat_map(|door| targets(tiers, fold.possible(), door)).collect())
+    Some(
+        doors
+            .iter()
+            .flat_map(|door| targets(tiers, fold.possible(), door))
+            .collect(),
+    )
 }
 
 impl Target {
@@ -186,14 +197,23 @@ impl Target {
 /// The learned sets that tiers of this identity need in one family.
 pub fn sets<'a>(tiers: ProgramId, possible: &'a Possible, family: Family) -> impl Iterator<Item = SetId> + 'a {
     possible.classes.iter().flat_map(move |class| {
-        let set = move |kind| SetId { program: tiers, class: *class, kind, family };
+        let set = move |kind| SetId {
+            program: tiers,
+            class: *class,
+            kind,
+            family,
+        };
         kinds(possible, family).map(set)
     })
 }
 
 /// The kinds of sets that each class needs, the exact one first.
 pub(crate) fn kinds(possible: &Possible, family: Family) -> impl Iterator<Item = SetKind> + '_ {
-    let narrow = || (0..).zip(&possible.pieces).any(|(place, piece)| cell(place, piece).is_none());
+    let narrow = || {
+        (0..)
+            .zip(&possible.pieces)
+            .any(|(place, piece)| cell(place, piece).is_none())
+    };
     let exact = (possible.named || narrow()).then_some(SetKind::Exact);
     let cells = cells(possible, family).map(|(number, _)| SetKind::Cell(number));
     let all = possible.all.then_some(SetKind::All);
@@ -211,7 +231,7 @@ pub(crate) fn cells(possible: &Possible, family: Family) -> impl Iterator<Item =
 }
 
 /// Which family's addresses messages of this protocol go to, where that is only one.
-fn family_of(protocol: Protocol) -> Option<Family> {
+pub(crate) fn family_of(protocol: Protocol) -> Option<Family> {
     match protocol {
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => None,
         Protocol::Icmp => Some(Family::V4),
@@ -223,7 +243,9 @@ fn family_of(protocol: Protocol) -> Option<Family> {
 fn cell(place: usize, piece: &PortRange) -> Option<u16> {
     let is_wide = piece.last - piece.first >= EXPANDED_RANGE;
     // More pieces than numbers would take a program of more than 65,536 ports; it is still right with each as an element.
-    (is_wide || !piece.protocol.has_ports()).then(|| u16::try_from(place).ok()).flatten()
+    (is_wide || !piece.protocol.has_ports())
+        .then(|| u16::try_from(place).ok())
+        .flatten()
 }
 
 /// The sets that `range` goes to, piece by piece; what no piece covers goes port by port.
@@ -308,7 +330,11 @@ impl FromStr for SetId {
 fn read_set_name(name: &str) -> Option<SetId> {
     let mut parts = name.split('-');
     let beginning = parts.next()?;
-    let of_name = |class: &Class| beginning.strip_prefix(class_name(*class)).map(|family| (*class, family));
+    let of_name = |class: &Class| {
+        beginning
+            .strip_prefix(class_name(*class))
+            .map(|family| (*class, family))
+    };
     let (class, family) = Class::ALL.iter().find_map(of_name)?;
     let family = match family {
         "4" => Family::V4,

@@ -10,19 +10,15 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use enforcer::records::{BindError, DEFAULT_GROUP, Detail, Heard, Listener, Record, Verdict, prefix};
-use policy::ProgramId;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
-fn refused_and_audited_packets_are_heard_with_their_program() {
+fn refused_and_audited_packets_are_heard() {
     inside(|| {
-        let (refused, audited) = (
-            prefix(Verdict::Refused, ProgramId(0x1f)),
-            prefix(Verdict::Audited, ProgramId(0x20)),
-        );
+        let (refused, audited) = (prefix(Verdict::Refused), prefix(Verdict::Audited));
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ip saddr 127.0.0.2 tcp dport 443 tcp flags syn / syn,ack log prefix "{refused}" group {DEFAULT_GROUP} drop
@@ -44,7 +40,6 @@ fn refused_and_audited_packets_are_heard_with_their_program() {
             heard.recv_timeout(PATIENCE).unwrap(),
             Record {
                 verdict: Verdict::Audited,
-                program: ProgramId(0x20),
                 source: ip("127.0.0.2"),
                 destination: ip("127.0.0.3"),
                 protocol: 17,
@@ -58,7 +53,7 @@ fn refused_and_audited_packets_are_heard_with_their_program() {
         // It stays on its way: the packet is dropped.
         socket.connect(&socket_address("127.0.0.3:443")).unwrap_err();
         let record = heard.recv_timeout(PATIENCE).unwrap();
-        assert_eq!((record.verdict, record.program), (Verdict::Refused, ProgramId(0x1f)));
+        assert_eq!(record.verdict, Verdict::Refused);
         assert_eq!((record.protocol, record.detail), (6, Detail::Port(443)));
 
         let ping = socket2::Socket::new(
@@ -111,7 +106,7 @@ fn a_group_has_one_listener_and_is_free_when_it_is_dropped() {
 #[test]
 fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
     inside(|| {
-        let words = prefix(Verdict::Refused, ProgramId(1));
+        let words = prefix(Verdict::Refused);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0; udp dport 9 log prefix "{words}" group 7 drop; }}; }}"#
         ));
@@ -150,7 +145,7 @@ fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
 #[test]
 fn established_flows_are_not_recorded() {
     inside(|| {
-        let words = prefix(Verdict::Audited, ProgramId(1));
+        let words = prefix(Verdict::Audited);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ct state established accept; tcp dport 80 log prefix "{words}" group 7; }}; }}"#

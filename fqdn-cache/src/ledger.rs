@@ -32,6 +32,8 @@ pub struct Answer {
     pub addresses: Vec<(IpAddr, Duration)>,
     /// Who taught it: the upstream's address, for people.
     pub source: IpAddr,
+    /// The terms of this name's leases, where they are not the ledger's.
+    pub terms: Option<LeaseTerms>,
 }
 
 /// What learning an answer did.
@@ -139,7 +141,7 @@ impl Ledger {
         }
         let (id, evicted) = self.admit(now, &answer.name);
         let mut evicted = Vec::from_iter(evicted);
-        let (terms, source) = (self.terms, self.sources.id(answer.source));
+        let (terms, source) = (answer.terms.unwrap_or(self.terms), self.sources.id(answer.source));
         self.credit(
             id,
             answer.addresses.iter().map(|&(address, ttl)| Lease {
@@ -228,7 +230,10 @@ impl Ledger {
 
     /// Leases that have ended lately and were not taken up again, the latest first; at most some thousand are remembered.
     pub fn ended(&self, now: Time) -> impl Iterator<Item = &Ended> {
-        let again = move |ended: &&Ended| self.addresses(now, &ended.name).any(|live| live.address == ended.address);
+        let again = move |ended: &&Ended| {
+            self.addresses(now, &ended.name)
+                .any(|live| live.address == ended.address)
+        };
         self.ended.iter().rev().filter(move |ended| !again(ended))
     }
 

@@ -131,17 +131,27 @@ fn answer_from(
 ) -> Result<Answer, ExplainError> {
     // The first scan always gives an update.
     let update = Catalogue::default().scan(contents).unwrap_or_default();
-    let refused = update.reports.iter().filter(|report| report.is_policy() && report.state == ReportState::Rejected);
+    let refused = update
+        .reports
+        .iter()
+        .filter(|report| report.is_policy() && report.state == ReportState::Rejected);
     let remarks = refused.map(|report| refused_remark(&report.object)).collect();
     let mut cluster = Cluster::default();
     update.changes.into_iter().for_each(|change| cluster.apply(change));
     let Some((endpoint, own_node)) = cluster.endpoint(pod) else {
         let nearly = cluster.nearly(pod);
-        return Err(ExplainError::NoPod { pod: pod.clone(), nearly });
+        return Err(ExplainError::NoPod {
+            pod: pod.clone(),
+            nearly,
+        });
     };
     let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
     let inventory = cluster.inventory(&node);
-    let own = inventory.nodes.iter().filter(|node| node.is_this).flat_map(|node| node.addresses.clone());
+    let own = inventory
+        .nodes
+        .iter()
+        .filter(|node| node.is_this)
+        .flat_map(|node| node.addresses.clone());
     let places = Places::new(own, cluster.networks());
     let policies: Vec<&Policy> = cluster.policies().map(|policy| &**policy).collect();
     let scene = Scene {
@@ -164,10 +174,24 @@ fn answer_from(
 fn render(told: &Answer) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.
-    let _ = writeln!(text, "{}: {} to {}, {}", told.verdict.to_uppercase(), told.from, told.to, told.port);
+    let _ = writeln!(
+        text,
+        "{}: {} to {}, {}",
+        told.verdict.to_uppercase(),
+        told.from,
+        told.to,
+        told.port
+    );
     if let Some(lookup) = &told.lookup {
-        let may = if lookup.allowed { "may be asked" } else { "may NOT be asked" };
-        let reason = lookup.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        let may = if lookup.allowed {
+            "may be asked"
+        } else {
+            "may NOT be asked"
+        };
+        let reason = lookup
+            .reason
+            .as_ref()
+            .map_or_else(String::new, |reason| format!(": {reason}"));
         let _ = writeln!(text, "  lookup: the name {may}{reason}");
     }
     for part in &told.parts {

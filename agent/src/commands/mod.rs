@@ -4,6 +4,7 @@ pub mod agent;
 pub mod check;
 pub mod cleanup;
 pub mod drops;
+pub mod explain;
 pub mod names;
 pub mod status;
 

@@ -25,7 +25,7 @@ use thiserror::Error;
 
 pub use file::FileError;
 pub use options::Options;
-pub use resolve::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
+pub use resolve::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";

@@ -26,9 +26,9 @@ pub(super) struct Compiler {
     cidr_groups: Vec<CidrGroup>,
 }
 
-/// A namespace, for its search list, and which specs govern: policy and number. A policy that changed is another one, and those that stand here are
-/// kept alive by what they compiled to, so none takes the place of another.
-type Key = (String, Vec<(*const Policy, usize)>);
+/// A namespace, for its search list, and which specs govern: the policy's place in memory, and the number. A policy that changed is another one, and
+/// those that stand here are kept alive by what they compiled to, so none takes the place of another.
+type Key = (String, Vec<(usize, usize)>);
 
 impl Compiler {
     /// Compiles every endpoint; `None` where no policy governs.
@@ -49,7 +49,9 @@ impl Compiler {
             if governing.is_empty() {
                 return None;
             }
-            let pointers = governing.iter().map(|(policy, number)| (Arc::as_ptr(policy), *number));
+            let pointers = governing
+                .iter()
+                .map(|(policy, number)| (Arc::as_ptr(policy).addr(), *number));
             let key: Key = (endpoint.id.namespace.clone(), pointers.collect());
             let known = self.known.get(&key).cloned().or_else(|| before.remove(&key));
             let compiled = match known {
@@ -78,7 +80,9 @@ fn compile_one(
     inventory: &Inventory,
     settings: &Settings,
 ) -> Option<Compiled> {
-    let specs = governing.iter().map(|(policy, number)| (&***policy, &policy.specs[*number]));
+    let specs = governing
+        .iter()
+        .map(|(policy, number)| (&***policy, &policy.specs[*number]));
     let program = Arc::new(gather_selected(specs, inventory)?.merged());
     let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
     let questions = Questions::new(&program, settings.questions, &settings.cluster_domain, &search);

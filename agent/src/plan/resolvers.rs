@@ -8,8 +8,8 @@ use std::sync::Arc;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
-use policy::{Program, ProgramId, Tiers};
 use policy::program::DnsServers;
+use policy::{Program, ProgramId, Tiers};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;

@@ -1,11 +1,15 @@
 //! Every rule about names of every program, matched against a name at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use enforcer::Element;
+use enforcer::layout::{self, Target};
+use policy::address::Places;
 use policy::fold::RuleIndex;
 use policy::policy::LeaseTerms;
-use policy::{Name, NameIndex, Pattern, PolicyId, ProgramId};
+use policy::{Name, NameIndex, Pattern, PolicyId};
 
 use super::Evaluation;
 
@@ -14,6 +18,7 @@ use super::Evaluation;
 pub(super) struct Selectors {
     index: NameIndex<usize>,
     selectors: Vec<Selector>,
+    have_terms: bool,
 }
 
 /// One pattern, and every rule that has it.
@@ -30,12 +35,27 @@ pub(super) struct SelectingRule {
     pub(super) evaluation: Arc<Evaluation>,
     pub(super) rule: RuleIndex,
     pub(super) lease: LeaseTerms,
+    /// Its elements, where they are the same for every address.
+    prepared: Option<Box<[Target]>>,
+}
+
+impl SelectingRule {
+    /// What an address opens or closes that such a name resolves to.
+    pub(super) fn elements(&self, address: IpAddr, places: &Places, element: impl FnMut(Element)) {
+        match &self.prepared {
+            Some(prepared) => prepared
+                .iter()
+                .filter_map(|target| target.element(address))
+                .for_each(element),
+            None => self.evaluation.learned(self.rule, address, places, element),
+        }
+    }
 }
 
 impl Selectors {
-    pub(super) fn new(evaluations: &BTreeMap<ProgramId, Arc<Evaluation>>) -> Self {
+    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<Evaluation>>) -> Self {
         let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
-        for evaluation in evaluations.values() {
+        for evaluation in evaluations {
             for (rule, pattern) in evaluation.fold.names() {
                 let (rules, policies) = by_pattern.entry(pattern).or_default();
                 let written = &evaluation.fold.rules()[rule];
@@ -44,6 +64,7 @@ impl Selectors {
                     evaluation: Arc::clone(evaluation),
                     rule,
                     lease: written.lease,
+                    prepared: layout::prepared(evaluation.id, &evaluation.fold, rule),
                 });
             }
         }
@@ -57,7 +78,21 @@ impl Selectors {
                 policies,
             });
         }
-        Self { index, selectors }
+        let terms = selectors
+            .iter()
+            .flat_map(|selector| &selector.rules)
+            .map(|rule| rule.lease);
+        let have_terms = terms.into_iter().any(|terms| terms != LeaseTerms::default());
+        Self {
+            index,
+            selectors,
+            have_terms,
+        }
+    }
+
+    /// Whether some rule says something of leases.
+    pub(super) fn have_terms(&self) -> bool {
+        self.have_terms
     }
 
     pub(super) fn any_match(&self, name: &Name) -> bool {
@@ -65,6 +100,7 @@ impl Selectors {
     }
 
     pub(super) fn each_match<'a>(&'a self, name: &Name, mut selector: impl FnMut(&'a Selector)) {
-        self.index.each_match(name, |&position| selector(&self.selectors[position]));
+        self.index
+            .each_match(name, |&position| selector(&self.selectors[position]));
     }
 }

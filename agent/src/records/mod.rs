@@ -21,7 +21,7 @@ use crate::inspect::{RecordRow, RecordsSummary};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 
-pub use attribution::{Attribution, by_selection};
+pub use attribution::{Attribution, by_explanation};
 pub use listening::listen;
 pub use recent::{Recent, Row};
 pub use sightings::Sightings;
@@ -190,7 +190,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
 
-    use policy::ProgramId;
     use policy::endpoint::EndpointId;
 
     use super::*;
@@ -198,7 +197,7 @@ mod tests {
     use crate::config::resolve::resolve;
     use crate::config::{Host, Options};
     use crate::inspect::Figures;
-    use crate::plan::Governed;
+    use crate::plan::{Governed, Planner};
 
     const POD: [u8; 4] = [10, 0, 0, 2];
 
@@ -209,10 +208,10 @@ mod tests {
             resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
         };
         let settings = resolve(Options::default(), &host).unwrap();
-        let mut plan = Plan::new(&Cluster::default(), &settings, &BTreeSet::new());
+        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
         let governed = Governed {
             id: pod(),
-            program: ProgramId(1),
+            program: policy::ProgramId(1),
             questions: None,
         };
         plan.governed.insert(POD.into(), Arc::new(governed));
@@ -229,7 +228,6 @@ mod tests {
     fn record(verdict: Verdict, source: [u8; 4], protocol: u8, detail: Detail) -> Record {
         Record {
             verdict,
-            program: ProgramId(1),
             source: source.into(),
             destination: [192, 0, 2, 1].into(),
             protocol,
@@ -322,21 +320,5 @@ mod tests {
         assert_eq!(told(&recorder), (true, None));
         recorder.set_state(State::Failed("the group is taken".into()));
         assert_eq!(told(&recorder), (false, Some("the group is taken".into())));
-    }
-
-    #[test]
-    fn the_attribution_by_selection_names_the_senders_policies() {
-        let mut plan = plan();
-        let sent = record(Verdict::Refused, POD, 6, Detail::Port(25));
-        assert_eq!(by_selection(&plan, &sent, None), None);
-        plan.endpoints.push(crate::inspect::EndpointRow {
-            endpoint: "shop/web".into(),
-            addresses: vec![POD.into()],
-            egress: "default-deny".into(),
-            program: None,
-            policies: vec!["shop/a".into(), "shop/b".into()],
-        });
-        let policy = by_selection(&plan, &sent, None).map(|it| it.policy);
-        assert_eq!(policy.as_deref(), Some("shop/a,shop/b"));
     }
 }

@@ -101,14 +101,12 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use enforcer::records::{Detail, Verdict};
-    use policy::ProgramId;
 
     use super::*;
 
     fn record(source: &str, port: u16) -> Record {
         Record {
             verdict: Verdict::Refused,
-            program: ProgramId(1),
             source: source.parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),
             protocol: 6,

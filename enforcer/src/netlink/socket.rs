@@ -12,7 +12,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Batch, Operation, Refusal, Replies};
 use super::message::{Message, Messages, field, flags, kind};
+use super::objects::Command;
 use super::reply::Reply;
+use super::transaction::{Encoded, Objection};
 
 /// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it twice.
 const SEND_BUFFER: usize = 1 << 20;
@@ -85,6 +87,35 @@ impl NetfilterSocket {
             Ok(())
         } else {
             Err(CommitError::Refused(replies.refusals))
+        }
+    }
+
+    /// Carries out commands as one transaction. With an error nothing has changed, unless it is an I/O error: then nobody knows.
+    pub(crate) fn transact(&mut self, table: &str, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
+        if commands.is_empty() {
+            return Ok(Ok(()));
+        }
+        let encoded = Encoded::new(table, commands, self.sequence);
+        self.sequence = encoded.end().wrapping_add(1);
+        self.make_room(encoded.bytes.len());
+        self.send(&encoded.bytes)?;
+        let mut objections = Vec::new();
+        let mut complete = false;
+        while !complete {
+            let length = self.receive()?;
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            for reply in Messages(datagram).filter_map(|message| Reply::read(&message)) {
+                complete |= encoded.take(&mut objections, reply);
+            }
+        }
+        Ok(if objections.is_empty() { Ok(()) } else { Err(objections) })
+    }
+
+    /// The kernel takes a transaction as one datagram, which must fit the send buffer.
+    fn make_room(&self, length: usize) {
+        if length > SEND_BUFFER {
+            // Where it is not allowed, sending says so.
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, length);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Records of packets that policy refused, or would have refused: the reading side of the ruleset's `log` rules.
 //!
 //! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an NFLOG group with a [`prefix`] that says which of
-//! the two it is and for which program. The kernel copies the first bytes of such packets to whoever has bound the group; [`Listener`] reads them.
+//! the two it is. The kernel copies the first bytes of such packets to whoever has bound the group; [`Listener`] reads them.
 //! The records are a view and decide nothing: some may be lost under load, which the listener reports.
 //!
 //! The messages are read with this crate's own netlink code, of which they need three attributes, and the packets with safe code, since their bytes
@@ -11,8 +11,6 @@ mod listener;
 mod packet;
 
 use std::net::IpAddr;
-
-use policy::ProgramId;
 
 pub use listener::{BindError, Heard, Listener};
 
@@ -27,8 +25,6 @@ pub const DEFAULT_GROUP: u16 = 5371;
 pub struct Record {
     /// What became of it.
     pub verdict: Verdict,
-    /// The program whose rule logged it.
-    pub program: ProgramId,
     /// Who sent it.
     pub source: IpAddr,
     /// Where to, as the packet said when it met the rule: behind a Service, that is the backend.
@@ -64,25 +60,19 @@ pub enum Detail {
     Unknown,
 }
 
-const PREFIXES: [(Verdict, &str); 2] = [
-    (Verdict::Refused, "namegate refused "),
-    (Verdict::Audited, "namegate audited "),
-];
-
-/// The prefix of a `log` rule: `namegate refused <program>`, or `namegate audited <program>`.
-pub fn prefix(verdict: Verdict, program: ProgramId) -> String {
-    let words = PREFIXES.iter().find(|(of, _)| *of == verdict);
-    format!("{}{program}", words.map_or("", |(_, words)| words))
+/// The prefix of a `log` rule.
+pub const fn prefix(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Refused => "namegate refused",
+        Verdict::Audited => "namegate audited",
+    }
 }
 
 /// What [`prefix`] gave; `None` for the rules of others that log to the same group.
-fn read_prefix(text: &str) -> Option<(Verdict, ProgramId)> {
-    let (verdict, program) = PREFIXES
-        .iter()
-        .find_map(|(verdict, words)| Some((*verdict, text.strip_prefix(words)?)))?;
-    let is_id = program.len() == 16 && program.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let id = u64::from_str_radix(program, 16).ok().filter(|_| is_id)?;
-    Some((verdict, ProgramId(id)))
+fn read_prefix(text: &str) -> Option<Verdict> {
+    [Verdict::Refused, Verdict::Audited]
+        .into_iter()
+        .find(|verdict| prefix(*verdict) == text)
 }
 
 /// Reads the records of a datagram into `records`, and returns how many logged packets are none: not ours, or unreadable.
@@ -90,11 +80,10 @@ fn read_datagram(datagram: &[u8], records: &mut Vec<Record>) -> usize {
     let mut strangers = 0;
     for message in Messages(datagram).filter(|message| message.kind == log::PACKET) {
         let record = log::read(&message).and_then(|logged| {
-            let (verdict, program) = read_prefix(logged.prefix)?;
+            let verdict = read_prefix(logged.prefix)?;
             let packet = packet::read(logged.packet)?;
             Some(Record {
                 verdict,
-                program,
                 source: packet.source,
                 destination: packet.destination,
                 protocol: packet.protocol,
@@ -131,24 +120,9 @@ mod tests {
     #[test]
     fn a_prefix_is_read_as_it_was_written() {
         for verdict in [Verdict::Refused, Verdict::Audited] {
-            for id in [0, 0x1f, u64::MAX] {
-                let written = prefix(verdict, ProgramId(id));
-                assert!(written.len() < 64, "{written}");
-                assert_eq!(read_prefix(&written), Some((verdict, ProgramId(id))));
-            }
+            assert_eq!(read_prefix(prefix(verdict)), Some(verdict));
         }
-        assert_eq!(
-            prefix(Verdict::Audited, ProgramId(0x1f)),
-            "namegate audited 000000000000001f"
-        );
-        for text in [
-            "",
-            "namegate refused ",
-            "namegate refused 1f",
-            "namegate refused +00000000000001f",
-            "namegate passed 000000000000001f",
-            "namegate audited 000000000000001f0",
-        ] {
+        for text in ["", "namegate", "namegate passed", "namegate refused "] {
             assert_eq!(read_prefix(text), None, "{text}");
         }
     }
@@ -156,18 +130,14 @@ mod tests {
     #[test]
     fn a_datagram_holds_records_and_what_others_log() {
         let mut records = Vec::new();
-        let bytes = datagram(&[
-            "namegate refused 000000000000001f",
-            "ulogd",
-            "namegate audited 0000000000000020",
-        ]);
+        let bytes = datagram(&["namegate refused", "ulogd", "namegate audited"]);
         assert_eq!(read_datagram(&bytes, &mut records), 1);
-        let told: Vec<_> = records.iter().map(|it| (it.verdict, it.program.0, it.detail)).collect();
+        let told: Vec<_> = records.iter().map(|it| (it.verdict, it.detail)).collect();
         assert_eq!(
             told,
             [
-                (Verdict::Refused, 0x1f, Detail::Port(443)),
-                (Verdict::Audited, 0x20, Detail::Port(443))
+                (Verdict::Refused, Detail::Port(443)),
+                (Verdict::Audited, Detail::Port(443))
             ]
         );
     }
@@ -178,7 +148,7 @@ mod tests {
             changes in proptest::collection::vec((0usize..200, any::<u8>()), 0..8),
             cut in 0usize..200,
         ) {
-            let mut bytes = datagram(&["namegate refused 000000000000001f", "namegate audited 0000000000000020"]);
+            let mut bytes = datagram(&["namegate refused", "namegate audited"]);
             for (at, value) in changes {
                 if let Some(byte) = bytes.get_mut(at) {
                     *byte = value;

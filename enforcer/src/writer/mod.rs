@@ -14,7 +14,7 @@
 //! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
 //! - `plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
-//! - `install`: replaces the rules.
+//! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
 //! - `thread`: the queue and the heartbeat.
 //! - `kernel`, `nft`, `probe`, `clock`: the rim.
 
@@ -24,6 +24,7 @@ mod commit;
 mod error;
 mod install;
 mod kernel;
+mod members;
 mod nft;
 mod plan;
 mod probe;
@@ -128,6 +129,7 @@ impl Enforcer {
             shared: Arc::clone(&shared),
             renewal,
             installed: None,
+            interception: None,
             next_beat: None,
         };
         let (queue, inbox) = mpsc::channel();

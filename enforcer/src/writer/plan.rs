@@ -78,7 +78,8 @@ impl<'a> Planner<'a> {
                     error: "no such set is installed".to_owned(),
                 });
             }
-            if self.book.life(element).is_none() && !self.writes.contains_key(element) {
+            let is_held = self.book.life(element).is_some() || self.book.keeps(element);
+            if !is_held && !self.writes.contains_key(element) {
                 match new.iter_mut().find(|(set, _)| *set == element.set) {
                     Some((_, count)) => *count += 1,
                     None => new.push((element.set, 1)),

@@ -9,7 +9,7 @@ fn log(scenario: &Scenario, verdict: &str, destination: &str) {
     let pod = scenario.pod(0).address4();
     scenario.nft("add table inet logging; add chain inet logging forward { type filter hook forward priority -10; }");
     scenario.nft(&format!(
-        r#"add rule inet logging forward ip saddr {pod} ip daddr {destination} tcp flags syn / syn,ack log prefix "namegate {verdict} 000000000000001f" group 5371"#
+        r#"add rule inet logging forward ip saddr {pod} ip daddr {destination} tcp flags syn / syn,ack log prefix "namegate {verdict}" group 5371"#
     ));
 }
 
