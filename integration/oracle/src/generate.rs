@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::decide::Verdict;
 use crate::probe::{Probe, Protocol, Traffic};
-use crate::world::{World, yaml};
+use crate::world::World;
 
 /// A world, and packets sent in it.
 #[derive(Clone)]
@@ -87,6 +87,22 @@ pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
 }
 
 impl Case {
+    /// The same with every name below `zone`, so that cases can follow each other where what names resolved to is remembered. Patterns that match
+    /// every name match those of the zone.
+    #[must_use]
+    pub fn in_zone(mut self, zone: &str) -> Self {
+        let names = std::mem::take(&mut self.world.names);
+        self.world.names = names
+            .into_iter()
+            .map(|(name, addresses)| (format!("{name}.{zone}"), addresses))
+            .collect();
+        self.world
+            .objects
+            .iter_mut()
+            .for_each(|object| move_names(object, zone));
+        self
+    }
+
     /// What a person needs to see where two evaluators do not agree on one of the packets.
     pub fn disagreement(&self, probe: &Probe, oracle: Verdict, other: (&str, Verdict)) -> String {
         let names: Vec<String> = self
@@ -152,7 +168,23 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     ]
 }
 
-/// The objects of a case as one text.
-pub fn text(objects: &[Value]) -> String {
-    objects.iter().map(yaml).collect::<Vec<_>>().join("---\n")
+fn move_names(value: &mut Value, zone: &str) {
+    let moved = |name: &str| match name.trim_end_matches('.') {
+        name if name.chars().all(|c| c == '*') => format!("**.{zone}"),
+        name => format!("{name}.{zone}"),
+    };
+    let rename = |name: &mut Value| *name = moved(name.as_str().unwrap_or_default()).into();
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                match field.as_str() {
+                    "matchName" | "matchPattern" => rename(value),
+                    "domainNames" => value.as_array_mut().into_iter().flatten().for_each(rename),
+                    _ => move_names(value, zone),
+                }
+            }
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(|entry| move_names(entry, zone)),
+        _ => {}
+    }
 }

@@ -128,12 +128,12 @@ fn services(labels: Map<String, Value>, has_selector: bool) -> Vec<Value> {
     let mut api = service("red", "api", "10.96.0.10", labels.into());
     let mut objects = vec![
         service("default", "kubernetes", "10.96.0.1", json!({})),
-        slice("default", "kubernetes", "192.0.2.40"),
+        slice("default", "kubernetes", "203.0.113.40"),
     ];
     if has_selector {
         api["spec"]["selector"] = json!({"app": "a"});
     } else {
-        objects.push(slice("red", "api", "192.0.2.17"));
+        objects.push(slice("red", "api", "203.0.113.17"));
     }
     objects.push(api);
     objects
