@@ -164,7 +164,9 @@ impl Node {
     pub(crate) fn can_be_told(&self, probe: &Probe) -> bool {
         let to_itself = self.pods[index(probe)].contains(&probe.to);
         let is_lookup = matches!(probe.traffic, Traffic::Port(_, DNS));
-        !to_itself && !is_lookup
+        // Without ports or numbers, what one pod sends to another is an answer to whatever that sent before.
+        let is_answer = probe.traffic == Traffic::Other && self.pods.iter().flatten().any(|pod| *pod == probe.to);
+        !to_itself && !is_lookup && !is_answer
     }
 
     pub(crate) fn send(&mut self, probe: &Probe) -> Token {
