@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failures;
+mod families;
 mod foreign;
 mod kernel;
 mod lifecycle;
