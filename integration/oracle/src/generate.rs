@@ -163,7 +163,7 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     let protocol = select(vec![Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
     prop_oneof![
         8 => (protocol, select(vec![80_u16, 443, 8080, 8081, 53, 9000, 1, 65_535])).prop_map(|(protocol, port)| Traffic::Port(protocol, port)),
-        2 => select(vec![8_u8, 0, 3, 128, 129, 13]).prop_map(Traffic::Icmp),
+        4 => select(vec![8_u8, 3, 128, 0, 129, 13]).prop_map(Traffic::Icmp),
         1 => Just(Traffic::Other),
     ]
 }

@@ -100,7 +100,7 @@ fn peers() -> impl Strategy<Value = Option<(&'static str, Value)>> {
         3 => vec(cidr_rule(), 0..3).prop_map(|entries| ("toCIDRSet", entries.into())),
         3 => vec(pods(true), 0..3).prop_map(|entries| ("toEndpoints", entries.into())),
         3 => vec(entity(), 0..3).prop_map(|entries| ("toEntities", entries.into())),
-        2 => vec(service(), 0..3).prop_map(|entries| ("toServices", entries.into())),
+        4 => vec(service(), 0..3).prop_map(|entries| ("toServices", entries.into())),
         1 => vec(selector(&words::OWN), 0..3).prop_map(|entries| ("toNodes", entries.into())),
     ];
     option::weighted(0.85, some)
@@ -162,7 +162,7 @@ fn entity() -> impl Strategy<Value = &'static str> {
 
 fn service() -> impl Strategy<Value = Value> {
     let namespaces = || option::of(select(vec!["red", "default", "blue"]));
-    let by_name = (select(vec!["api", "kubernetes", "absent"]), namespaces()).prop_map(|(name, namespace)| {
+    let by_name = (select(vec!["api", "api", "api", "kubernetes", "absent"]), namespaces()).prop_map(|(name, namespace)| {
         let mut wanted = json!({"serviceName": name});
         put(&mut wanted, "namespace", namespace);
         json!({"k8sService": wanted})
@@ -179,7 +179,7 @@ fn traffic(allowing: bool) -> impl Strategy<Value = Option<(&'static str, Value)
     let entries = vec(to_ports(allowing), 0..3).prop_map(|entries| ("toPorts", Value::from(entries)));
     let icmps = vec(vec(icmp(), 1..3).prop_map(|fields| json!({"fields": fields})), 0..2)
         .prop_map(|entries| ("icmps", entries.into()));
-    prop_oneof![4 => Just(None), 8 => entries.prop_map(Some), 2 => icmps.prop_map(Some)]
+    prop_oneof![5 => Just(None), 8 => entries.prop_map(Some), 3 => icmps.prop_map(Some)]
 }
 
 /// Entries with rules of a higher layer are part of it: they open nothing.
