@@ -162,11 +162,12 @@ fn entity() -> impl Strategy<Value = &'static str> {
 
 fn service() -> impl Strategy<Value = Value> {
     let namespaces = || option::of(select(vec!["red", "default", "blue"]));
-    let by_name = (select(vec!["api", "api", "api", "kubernetes", "absent"]), namespaces()).prop_map(|(name, namespace)| {
-        let mut wanted = json!({"serviceName": name});
-        put(&mut wanted, "namespace", namespace);
-        json!({"k8sService": wanted})
-    });
+    let by_name =
+        (select(vec!["api", "api", "api", "kubernetes", "absent"]), namespaces()).prop_map(|(name, namespace)| {
+            let mut wanted = json!({"serviceName": name});
+            put(&mut wanted, "namespace", namespace);
+            json!({"k8sService": wanted})
+        });
     let by_labels = (selector(&words::OWN), namespaces()).prop_map(|(labels, namespace)| {
         let mut wanted = json!({"selector": labels});
         put(&mut wanted, "namespace", namespace);
