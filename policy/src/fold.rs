@@ -289,8 +289,18 @@ impl Fold {
             let class = with.base.class();
             let is_hidden = with.exceptions.iter().any(|(_, level)| level.class() > class);
             if is_hidden {
-                // A door for all traffic would hide these; what has no ports is left to the intervals.
+                // A door for all traffic would hide these, so it is said port by port; what has no ports is left to the intervals.
                 add(class, &with.ports_where(&every_port(), |level| level.class() == class));
+                if class.verdict() == Verdict::Deny {
+                    // But it is not let through: it is refused after all else, and before the intervals, so what these let through is said too.
+                    add(Class::Rest, &PortSet::All);
+                    for allowing in [Class::Admin, Class::Allow] {
+                        add(
+                            allowing,
+                            &with.ports_where(&PortSet::All, |level| level.class() == allowing),
+                        );
+                    }
+                }
             } else {
                 add(class, &PortSet::All);
                 // It hides the intervals, so what comes before is said, whether it is new or not.

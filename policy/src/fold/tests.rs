@@ -240,3 +240,29 @@ proptest! {
         }
     }
 }
+
+/// A door for all traffic cannot be made there, since it would hide the port that is passed.
+#[test]
+fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_passed() {
+    let web = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
+    let everywhere = Destination::Prefix(Zone::Anywhere, "0.0.0.0/0".parse().unwrap());
+    let tiers = Tiers {
+        admin: vec![
+            rule(Action::Pass, everywhere, web),
+            rule(Action::Deny, object(0), PortSet::All),
+        ],
+        ..Tiers::default()
+    };
+    let target = Target {
+        last: 0,
+        place: Place::Cluster,
+        names: Vec::new(),
+        objects: vec![0],
+    };
+    let fold = Fold::new(&tiers);
+    let doors = target.doors(&fold);
+    let verdict = |traffic| fold.verdict(address(0), target.place, doors.iter(), traffic);
+    assert_eq!(verdict(None), Verdict::Deny);
+    assert_eq!(verdict(Some((Protocol::Tcp, 81))), Verdict::Deny);
+    assert_eq!(verdict(Some((Protocol::Tcp, 80))), Verdict::Allow);
+}

@@ -1,0 +1,146 @@
+//! Where a rule speaks of.
+
+use serde_json::Value;
+
+use crate::json::{list, text, texts};
+use crate::labels::{self, conditions, select};
+use crate::names;
+use crate::probe::Probe;
+use crate::world::{Pod, World, cluster_ips, name_of, namespace_of, prefix};
+
+use super::{NAMESPACE, NAMESPACE_LABELS, holds, key};
+
+const FIELDS: [&str; 7] = [
+    "toFQDNs",
+    "toCIDR",
+    "toCIDRSet",
+    "toEndpoints",
+    "toEntities",
+    "toServices",
+    "toNodes",
+];
+
+/// `None` where the rule has no selector of destinations. An empty list selects nothing.
+pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, probe: &Probe) -> Option<bool> {
+    let present: Vec<&str> = FIELDS.into_iter().filter(|field| rule[field].is_array()).collect();
+    if present.is_empty() {
+        return None;
+    }
+    let is_meant = |field: &str, entry: &Value| match field {
+        "toFQDNs" => is_fqdn(world, entry, probe),
+        "toCIDR" => is_outside(world, probe) && entry.as_str().is_some_and(|cidr| prefix(cidr).contains(&probe.to)),
+        "toCIDRSet" => is_outside(world, probe) && is_in_set(world, entry, probe),
+        "toEndpoints" => world
+            .pod_at(probe.to)
+            .is_some_and(|pod| is_endpoint(entry, namespace, pod)),
+        "toEntities" => is_entity(world, entry.as_str().unwrap_or_default(), probe),
+        "toServices" => is_service(world, entry, probe),
+        _ => is_node(world, entry, probe),
+    };
+    let mut entries = present
+        .iter()
+        .flat_map(|field| list(rule, field).iter().map(move |entry| (*field, entry)));
+    Some(entries.any(|(field, entry)| is_meant(field, entry)))
+}
+
+/// Whether every destination lies outside the cluster, where a port's name can only be IANA's.
+pub(super) fn are_outside(rule: &Value) -> bool {
+    let outside = |entity: &str| {
+        [
+            "world",
+            "world-ipv4",
+            "world-ipv6",
+            "none",
+            "health",
+            "init",
+            "ingress",
+            "unmanaged",
+        ]
+        .contains(&entity)
+    };
+    let present = FIELDS.into_iter().find(|field| !list(rule, field).is_empty());
+    match present {
+        Some("toFQDNs" | "toCIDR" | "toCIDRSet") => true,
+        Some("toEntities") => texts(rule, "toEntities").all(outside),
+        _ => false,
+    }
+}
+
+/// CIDRs mean destinations outside the cluster.
+fn is_outside(world: &World, probe: &Probe) -> bool {
+    !world.is_inside(probe.to) && !world.is_host(probe.to)
+}
+
+fn is_fqdn(world: &World, entry: &Value, probe: &Probe) -> bool {
+    world.names_of(probe.to).any(|name| {
+        text(entry, "matchName").is_some_and(|written| names::is_name(written, name))
+            || text(entry, "matchPattern").is_some_and(|written| names::matches_pattern(written, name))
+    })
+}
+
+fn is_in_set(world: &World, entry: &Value, probe: &Probe) -> bool {
+    let holds = |cidr: &str| prefix(cidr).contains(&probe.to);
+    let mut groups = world.of_kind("CiliumCIDRGroup").filter(|group| {
+        text(entry, "cidrGroupRef") == Some(name_of(group))
+            || !entry["cidrGroupSelector"].is_null() && select(&entry["cidrGroupSelector"], &labels::of(group))
+    });
+    let is_in =
+        text(entry, "cidr").is_some_and(holds) || groups.any(|group| texts(&group["spec"], "externalCIDRs").any(holds));
+    is_in && !texts(entry, "except").any(holds)
+}
+
+/// In a namespaced policy a selector that asks for no namespace means the policy's own.
+fn is_endpoint(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool {
+    let conditions = conditions(selector);
+    let asks = conditions
+        .iter()
+        .any(|it| key(it) == NAMESPACE || key(it).starts_with(NAMESPACE_LABELS));
+    let in_own = namespace.is_none_or(|own| own == pod.namespace());
+    (asks || in_own) && conditions.iter().all(|condition| holds(condition, pod))
+}
+
+fn is_entity(world: &World, entity: &str, probe: &Probe) -> bool {
+    match entity {
+        "world" => is_outside(world, probe),
+        "world-ipv4" => is_outside(world, probe) && probe.to.is_ipv4(),
+        "world-ipv6" => is_outside(world, probe) && probe.to.is_ipv6(),
+        "cluster" => !is_outside(world, probe),
+        "host" => world.is_host(probe.to),
+        "remote-node" => world
+            .nodes()
+            .any(|node| !node.is_this() && node.addresses().contains(&probe.to)),
+        "kube-apiserver" => {
+            let is_it = |service: &&Value| namespace_of(service) == "default" && name_of(service) == "kubernetes";
+            let mut services = world.of_kind("Service").filter(is_it);
+            services
+                .any(|service| cluster_ips(service).contains(&probe.to) || world.backends(service).contains(&probe.to))
+        }
+        "all" => true,
+        "none" | "health" | "init" | "ingress" | "unmanaged" => false,
+        other => panic!("no entity {other}"),
+    }
+}
+
+/// The selector counts where both stand; without a namespace every one is meant.
+fn is_service(world: &World, entry: &Value, probe: &Probe) -> bool {
+    let (by_name, by_labels) = (&entry["k8sService"], &entry["k8sServiceSelector"]);
+    let wanted = if by_labels.is_null() { by_name } else { by_labels };
+    let is_meant = |service: &&Value| {
+        let in_namespace = text(wanted, "namespace").is_none_or(|it| it.is_empty() || it == namespace_of(service));
+        let is_selected = match by_labels.is_null() {
+            true => text(by_name, "serviceName") == Some(name_of(service)),
+            false => select(&by_labels["selector"], &labels::of(service)),
+        };
+        in_namespace && is_selected
+    };
+    let mut services = world.of_kind("Service").filter(is_meant);
+    services.any(|service| world.backends(service).contains(&probe.to))
+}
+
+fn is_node(world: &World, selector: &Value, probe: &Probe) -> bool {
+    world.nodes().any(|node| {
+        let labels = node.labels();
+        let is_selected = conditions(selector).iter().all(|it| it.holds_for(labels.get(key(it))));
+        is_selected && node.addresses().contains(&probe.to)
+    })
+}

@@ -1,0 +1,109 @@
+//! Which traffic a rule speaks of.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::json::{list, text};
+use crate::probe::{Probe, Protocol, Traffic};
+use crate::world::World;
+
+use super::Side;
+use super::peers;
+
+/// `None` where the rule speaks of all traffic.
+pub(super) fn matches(world: &World, rule: &Value, side: Side, probe: &Probe) -> Option<bool> {
+    let (ports, icmps) = (list(rule, "toPorts"), list(rule, "icmps"));
+    if !icmps.is_empty() {
+        let mut fields = icmps.iter().flat_map(|entry| list(entry, "fields"));
+        return Some(fields.any(|field| is_icmp(field, probe)));
+    }
+    if ports.is_empty() {
+        return None;
+    }
+    Some(ports.iter().any(|entry| is_entry(world, rule, entry, side, probe)))
+}
+
+fn is_icmp(field: &Value, probe: &Probe) -> bool {
+    let Traffic::Icmp(kind) = probe.traffic else {
+        return false;
+    };
+    let family = match probe.to {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    };
+    let number = match (&field["type"], family) {
+        (Value::Number(number), _) => number.as_u64(),
+        (Value::String(digits), _) if digits.parse::<u64>().is_ok() => digits.parse().ok(),
+        // RFC 792 and RFC 4443, as Cilium spells them.
+        (Value::String(name), "IPv4") => match name.as_str() {
+            "EchoReply" => Some(0),
+            "DestinationUnreachable" => Some(3),
+            "EchoRequest" => Some(8),
+            "Timestamp" => Some(13),
+            other => panic!("the generators know no ICMP type {other}"),
+        },
+        (Value::String(name), _) => match name.as_str() {
+            "DestinationUnreachable" => Some(1),
+            "PacketTooBig" => Some(2),
+            "EchoRequest" => Some(128),
+            "EchoReply" => Some(129),
+            other => panic!("the generators know no ICMPv6 type {other}"),
+        },
+        _ => None,
+    };
+    text(field, "family").unwrap_or("IPv4") == family && number == Some(kind.into())
+}
+
+/// Entries with rules of a higher layer open nothing: lookups are intercepted, and other connections are not looked into.
+fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Probe) -> bool {
+    let has_rules = entry["rules"].as_object().is_some_and(|rules| !rules.is_empty());
+    let ports = list(entry, "ports");
+    match side {
+        Side::Allow => !has_rules && ports.iter().any(|port| is_port(world, rule, port, side, probe)),
+        // A denial that lists no ports denies every one.
+        Side::Deny => ports.is_empty() || ports.iter().any(|port| is_port(world, rule, port, side, probe)),
+    }
+}
+
+fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Probe) -> bool {
+    let Traffic::Port(protocol, port) = probe.traffic else {
+        return false;
+    };
+    if !is_protocol(text(written, "protocol").unwrap_or("ANY"), protocol) {
+        return false;
+    }
+    let text = text(written, "port").unwrap_or_default();
+    match text.parse::<u16>() {
+        Ok(0) => true,
+        Ok(first) => {
+            let last = written["endPort"]
+                .as_u64()
+                .filter(|last| *last != 0)
+                .unwrap_or(first.into());
+            first <= port && u64::from(port) <= last
+        }
+        Err(_) if peers::are_outside(rule) => match iana(text) {
+            Some(number) => number == port,
+            // A denial of a port that is not known denies every one.
+            None => side == Side::Deny,
+        },
+        Err(_) => world
+            .pod_at(probe.to)
+            .is_some_and(|pod| pod.names_port(text, protocol, port)),
+    }
+}
+
+fn is_protocol(written: &str, protocol: Protocol) -> bool {
+    written.eq_ignore_ascii_case("ANY") || written.eq_ignore_ascii_case(protocol.as_str())
+}
+
+fn iana(name: &str) -> Option<u16> {
+    match name.to_ascii_lowercase().as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        "domain" => Some(53),
+        "http-alt" => Some(8080),
+        _ => None,
+    }
+}

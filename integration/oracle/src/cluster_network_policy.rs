@@ -1,0 +1,102 @@
+//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+
+use serde_json::Value;
+
+use crate::decide::Verdict;
+use crate::json::{list, text, texts};
+use crate::labels::select;
+use crate::names;
+use crate::probe::{Probe, Protocol, Traffic};
+use crate::world::{Pod, World, name_of, prefix};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    Admin,
+    Baseline,
+}
+
+/// `None` where a tier leaves the packet to the next.
+pub(crate) fn verdict(world: &World, from: Pod<'_>, probe: &Probe, tier: Tier) -> Option<Verdict> {
+    let tier = match tier {
+        Tier::Admin => "Admin",
+        Tier::Baseline => "Baseline",
+    };
+    let of_tier = |policy: &&Value| policy["spec"]["tier"] == tier;
+    let mut policies: Vec<&Value> = world.of_kind("ClusterNetworkPolicy").filter(of_tier).collect();
+    // Lower priorities first. What the API leaves open is settled by name.
+    policies.sort_by_key(|policy| (policy["spec"]["priority"].as_i64(), name_of(policy).to_owned()));
+    let subjects = policies
+        .into_iter()
+        .filter(|policy| is_subject(&policy["spec"]["subject"], from));
+    let mut rules = subjects.flat_map(|policy| list(&policy["spec"], "egress"));
+    let rule = rules.find(|rule| matches(world, rule, probe))?;
+    match text(rule, "action") {
+        Some("Accept") => Some(Verdict::Allow),
+        Some("Deny") => Some(Verdict::Deny),
+        _ => None,
+    }
+}
+
+fn is_subject(subject: &Value, pod: Pod<'_>) -> bool {
+    are_pods_of(subject, pod)
+}
+
+/// `namespaces` or `pods`.
+fn are_pods_of(peer: &Value, pod: Pod<'_>) -> bool {
+    if !peer["namespaces"].is_null() {
+        return select(&peer["namespaces"], &pod.namespace_labels());
+    }
+    let pods = &peer["pods"];
+    !pods.is_null()
+        && select(&pods["namespaceSelector"], &pod.namespace_labels())
+        && select(&pods["podSelector"], &pod.labels())
+}
+
+fn matches(world: &World, rule: &Value, probe: &Probe) -> bool {
+    list(rule, "to").iter().any(|peer| is_peer(world, peer, probe)) && matches_protocols(world, rule, probe)
+}
+
+fn is_peer(world: &World, peer: &Value, probe: &Probe) -> bool {
+    let is_pod = world.pod_at(probe.to).is_some_and(|pod| are_pods_of(peer, pod));
+    let is_node = !peer["nodes"].is_null()
+        && world
+            .nodes()
+            .any(|node| select(&peer["nodes"], &node.labels()) && node.addresses().contains(&probe.to));
+    let in_network = texts(peer, "networks").any(|cidr| prefix(cidr).contains(&probe.to));
+    let mut names = world.names_of(probe.to);
+    let has_name = names.any(|name| texts(peer, "domainNames").any(|written| names::is_domain(written, name)));
+    is_pod || is_node || in_network || has_name
+}
+
+fn matches_protocols(world: &World, rule: &Value, probe: &Probe) -> bool {
+    let protocols = list(rule, "protocols");
+    if protocols.is_empty() {
+        return true;
+    }
+    let Traffic::Port(protocol, port) = probe.traffic else {
+        return false;
+    };
+    protocols.iter().any(|written| {
+        if let Some(name) = text(written, "destinationNamedPort") {
+            return world
+                .pod_at(probe.to)
+                .is_some_and(|pod| pod.names_port(name, protocol, port));
+        }
+        let field = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        !written[field].is_null() && is_port(&written[field]["destinationPort"], port)
+    })
+}
+
+/// Without one, every port.
+fn is_port(written: &Value, port: u16) -> bool {
+    let range = &written["range"];
+    let (first, last) = match range.is_null() {
+        true => (&written["number"], &written["number"]),
+        false => (&range["start"], &range["end"]),
+    };
+    written.is_null() || first.as_u64() <= Some(port.into()) && Some(port.into()) <= last.as_u64()
+}

@@ -1,0 +1,113 @@
+//! The compiled program against the plain interpreter of `oracle`, on generated cases.
+//!
+//! `NAMEGATE_CASES` says how many (500 if it does not; `./test` asks for 10,000), `NAMEGATE_SEED` which ones.
+
+mod compiled;
+mod objects;
+
+use std::cell::RefCell;
+use std::env;
+use std::panic::resume_unwind;
+use std::thread;
+
+use oracle::generate::{self, Case, Site};
+use oracle::{Oracle, Policies, Probe, Traffic, Verdict};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use compiled::Compiled;
+
+/// Each with seeds of its own; the cases do not depend on how many of them run at once.
+const STREAMS: u64 = 4;
+
+#[test]
+fn the_compiled_program_says_what_the_interpreter_says() {
+    let cases = number("NAMEGATE_CASES").unwrap_or(500);
+    let seed = number("NAMEGATE_SEED").unwrap_or(0);
+    let streams: Vec<Counts> = thread::scope(|scope| {
+        let streams = (0..STREAMS).map(|stream| {
+            let part = (cases + STREAMS - 1 - stream) / STREAMS;
+            scope.spawn(move || run(part, seed * STREAMS + stream))
+        });
+        let streams: Vec<_> = streams.collect();
+        streams
+            .into_iter()
+            .map(|stream| stream.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    let sum = |count: fn(&Counts) -> u64| streams.iter().map(count).sum::<u64>();
+    let (probes, allowed, refused) = (sum(|it| it.probes), sum(|it| it.allowed), sum(|it| it.refused));
+    println!(
+        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)"
+    );
+    let one_sided = allowed * 5 < probes || allowed * 5 > probes * 4;
+    assert!(cases < 1000 || !one_sided, "the cases are too alike");
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    probes: u64,
+    allowed: u64,
+    /// See [`may_be_refused`].
+    refused: u64,
+}
+
+fn run(cases: u64, seed: u64) -> Counts {
+    let config = Config {
+        cases: u32::try_from(cases).expect("so many can be counted"),
+        failure_persistence: None,
+        max_shrink_iters: 4_000,
+        ..Config::default()
+    };
+    let counts = RefCell::new(Counts::default());
+    let mut runner = TestRunner::new_with_rng(config, rng(seed));
+    match runner.run(&generate::case(&Site::default()), |case| compare(&case, &counts)) {
+        Ok(()) => counts.into_inner(),
+        Err(TestError::Fail(reason, _)) => panic!("{reason}"),
+        Err(TestError::Abort(reason)) => panic!("no cases could be made: {reason}"),
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")),
+    )
+}
+
+fn rng(seed: u64) -> TestRng {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRng::from_seed(RngAlgorithm::ChaCha, &bytes)
+}
+
+fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
+    let compiled =
+        Compiled::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
+    for policies in [Policies::Enforced, Policies::All] {
+        let oracle = Oracle::new(&case.world, policies);
+        for probe in &case.probes {
+            let plainly = oracle.decide(probe);
+            let verdict = compiled.verdict(probe, policies);
+            let mut counts = counts.borrow_mut();
+            counts.probes += 1;
+            counts.allowed += u64::from(verdict == Verdict::Allow);
+            if verdict == plainly {
+                continue;
+            }
+            if verdict == Verdict::Deny && may_be_refused(case, probe) {
+                counts.refused += 1;
+                continue;
+            }
+            let who = format!("the program ({policies:?})");
+            return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
+        }
+    }
+    Ok(())
+}
+
+/// What has no ports is refused where it cannot be excepted from all traffic that tier Admin accepts for a name or object.
+fn may_be_refused(case: &Case, probe: &Probe) -> bool {
+    let mut policies = case.world.of_kind("ClusterNetworkPolicy");
+    probe.traffic == Traffic::Other && policies.any(|policy| policy["spec"]["tier"] == "Admin")
+}
