@@ -167,11 +167,10 @@ impl Planner {
             .flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
         for tiers in tiers {
             let id = tiers.id();
-            if !self.evaluations.contains_key(&id) {
+            self.evaluations.entry(id).or_insert_with(|| {
                 let known = before.remove(&id).map(|followed| followed.renamed(tiers));
-                self.evaluations
-                    .insert(id, known.unwrap_or_else(|| Followed::new(tiers)));
-            }
+                known.unwrap_or_else(|| Followed::new(tiers))
+            });
         }
         let folds: Vec<_> = self
             .evaluations
