@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, names, status};
+use crate::commands::{agent, check, cleanup, crds, doctor, names, status};
 use crate::{demo, exec};
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
@@ -49,6 +49,8 @@ enum Verb {
     Names(names::Args),
     Status(status::Args),
     Cleanup(cleanup::Args),
+    Doctor(doctor::Args),
+    Crds(crds::Args),
     #[command(after_help = "\
 Example:
   sudo namegate exec --allow registry.example --allow '*.cdn.example' -- make fetch")]
@@ -70,6 +72,8 @@ pub fn run() -> ExitCode {
         Verb::Names(args) => names::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Crds(args) => crds::run(&args),
         Verb::Demo(args) => return demo::run(args),
         // The exit code is the command's.
         Verb::Exec(args) => return exec::run(args),

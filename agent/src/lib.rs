@@ -9,6 +9,7 @@
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
+//! - [`doctor`]: what a node needs for all this, and whether it is so.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
 //! - [`lab`], [`demo`]: pods, a node, a resolver and an internet in namespaces, and the agent shown in them.
 
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod exec;
 pub mod gate;
 pub mod http;

@@ -2,6 +2,8 @@
 //!
 //! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top installs what is missing.
 
+pub mod control_plane;
+
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -27,6 +27,8 @@ use crate::shape::{self, Node};
 
 pub use stand_in::StandIn;
 
+pub(crate) use schema::POLICY as POLICY_SHAPE;
+
 /// The namespace of a CiliumNetworkPolicy that names none, as `kubectl` fills it in.
 const DEFAULT_NAMESPACE: &str = "default";
 

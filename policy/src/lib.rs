@@ -14,11 +14,13 @@
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
 //! 8. [`lint`]: what is valid but probably not meant.
+//! 9. [`crd`]: the kinds as the API server is told of them.
 
 pub mod address;
 pub mod cidr_group;
 pub mod cilium;
 pub mod compile;
+pub mod crd;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;

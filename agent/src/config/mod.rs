@@ -24,7 +24,8 @@ use policy::question::QuestionMode;
 use thiserror::Error;
 
 pub use file::FileError;
-pub use options::Options;
+pub(crate) use options::choice;
+pub use options::{DnsAddress, InterceptionMode, Options};
 pub use resolve::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
 
 /// The ledger's snapshot in `--state-dir`.
