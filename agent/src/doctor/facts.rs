@@ -54,7 +54,7 @@ fn capabilities(status: &str) -> u64 {
 
 fn try_feature(feature: Feature) -> Result<(), String> {
     // The name is that of nobody's table: nothing of it is ever applied.
-    let script = format!("table inet namegate-doctor {{ {} }}\n", feature.script());
+    let script = format!("table inet namegate-doctor {{\n{}\n}}\n", feature.script());
     nft(&["--check", "-f", "-"], &script).map(drop)
 }
 

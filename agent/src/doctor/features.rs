@@ -42,25 +42,41 @@ impl Feature {
             }
             Feature::Concatenations => {
                 "set s { type ipv4_addr . inet_proto . inet_service; flags interval; \
-                 elements = { 192.0.2.0/24 . tcp . 1-1024 } }"
+                 elements = { 192.0.2.0/24 . tcp . 1-1024 }; }"
             }
             Feature::VerdictMaps => {
-                "chain c { } chain d { type filter hook forward priority 0; ip saddr vmap { 192.0.2.1 : goto c } }"
+                "chain c {
+                 }
+                 chain d {
+                   type filter hook forward priority 0
+                   ip saddr vmap { 192.0.2.1 : goto c }
+                 }"
             }
             Feature::Conntrack => {
-                "chain c { type filter hook forward priority 0; ct state established,related accept; \
-                 meta l4proto { tcp, udp } ct original ip daddr . ct original proto-dst { 192.0.2.1 . 53 } accept }"
+                "chain c {
+                   type filter hook forward priority 0
+                   ct state established,related accept
+                   meta l4proto { tcp, udp } ct original ip daddr . ct original proto-dst { 192.0.2.1 . 53 } accept
+                 }"
             }
             Feature::Dnat => {
-                "chain c { type nat hook prerouting priority -105; meta l4proto { tcp, udp } \
-                 dnat ip to ip daddr . th dport map { 192.0.2.1 . 53 : 192.0.2.2 . 1053 } }"
+                "chain c {
+                   type nat hook prerouting priority -105
+                   meta l4proto { tcp, udp } dnat ip to ip daddr . th dport map { 192.0.2.1 . 53 : 192.0.2.2 . 1053 }
+                 }"
             }
             Feature::Tproxy => {
-                "chain c { type filter hook prerouting priority -99; meta l4proto { tcp, udp } tproxy ip to :1053 accept }"
+                "chain c {
+                   type filter hook prerouting priority -99
+                   meta l4proto { tcp, udp } tproxy ip to :1053 accept
+                 }"
             }
             Feature::Reject => {
-                "chain c { type filter hook forward priority 0; meta l4proto tcp reject with tcp reset; \
-                 reject with icmpx type admin-prohibited }"
+                "chain c {
+                   type filter hook forward priority 0
+                   meta l4proto tcp reject with tcp reset
+                   reject with icmpx type admin-prohibited
+                 }"
             }
         }
     }

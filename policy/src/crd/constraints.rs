@@ -87,7 +87,7 @@ pub(super) const CILIUM_POLICY: &[Constraint] = &[
         "",
         What::Rules(&[("has(self.spec) || has(self.specs)", "write `spec` or `specs`")]),
     ),
-    Constraint::new(".specs", What::MaxItems(100)),
+    Constraint::new(".specs", What::MaxItems(50)),
     Constraint::new(".spec", SPEC),
     Constraint::new(".specs[]", SPEC),
     Constraint::new("egress", What::MaxItems(MANY)),
