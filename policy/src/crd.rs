@@ -15,11 +15,11 @@ use crate::shape::Shape;
 
 use constraints::Constraint;
 
-/// Every definition, with the name that its file has among the manifests.
+/// Every definition, with the path that its file has among the manifests.
 pub fn definitions() -> Vec<(String, Value)> {
     KINDS
         .iter()
-        .map(|kind| (format!("{}_{}.yaml", kind.group, kind.plural), kind.definition()))
+        .map(|kind| (format!("{}/{}.yaml", kind.group, kind.plural), kind.definition()))
         .collect()
 }
 
@@ -188,9 +188,9 @@ mod tests {
         assert_eq!(
             names,
             [
-                "cilium.io_ciliumcidrgroups.yaml",
-                "cilium.io_ciliumclusterwidenetworkpolicies.yaml",
-                "cilium.io_ciliumnetworkpolicies.yaml",
+                "cilium.io/ciliumcidrgroups.yaml",
+                "cilium.io/ciliumclusterwidenetworkpolicies.yaml",
+                "cilium.io/ciliumnetworkpolicies.yaml",
             ]
         );
     }

@@ -27,11 +27,17 @@ pub struct Args {
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
+    /// Print nothing, and exit with 0 as soon as an agent answers, ready or not
+    #[arg(long)]
+    alive: bool,
 }
 
 /// Runs the verb.
 pub fn run(args: &Args) -> cli::Result {
     let status = ask(Client::new(&args.run_dir).status())??;
+    if args.alive {
+        return Ok(Outcome::Positive);
+    }
     let text = match args.output {
         Output::Json => to_json(&status)?,
         Output::Table => render(&status),
