@@ -33,6 +33,8 @@ pub struct Progress {
     pub in_force: bool,
     /// Why the newest plan is not in force.
     pub failure: Option<String>,
+    /// How many of the source's updates are in force, the first ones.
+    pub updates_in_force: u64,
 }
 
 /// Why a plan is not in force.
@@ -52,6 +54,8 @@ pub struct Reconciler {
     cluster: Cluster,
     /// What the source says of the objects.
     reports: Vec<Report>,
+    /// How many updates were applied.
+    updates: u64,
     contests: Vec<Contest>,
     own: BTreeSet<IpAddr>,
     progress: watch::Sender<Progress>,
@@ -64,6 +68,7 @@ impl Reconciler {
             parts,
             cluster: Cluster::default(),
             reports: Vec::new(),
+            updates: 0,
             contests: Vec::new(),
             own: BTreeSet::new(),
             progress: watch::Sender::default(),
@@ -113,6 +118,7 @@ impl Reconciler {
             self.cluster.apply(change);
         }
         self.reports = update.reports;
+        self.updates += 1;
     }
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
@@ -124,6 +130,7 @@ impl Reconciler {
                 self.progress.send_modify(|progress| {
                     progress.in_force = true;
                     progress.failure = None;
+                    progress.updates_in_force = self.updates;
                 });
                 info!(
                     endpoints = plan.endpoints.len(),

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::gate::lock;
 use crate::inspect::{Figures, Inspect, NameRow, ReportRow, Status};
 use crate::objects::ReportState;
+use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
 use crate::reconcile::Progress;
 
@@ -17,15 +18,18 @@ use crate::reconcile::Progress;
 pub struct View {
     parts: Parts,
     progress: watch::Receiver<Progress>,
+    /// Of a source that can be away.
+    health: Option<Health>,
     started: Instant,
 }
 
 impl View {
     /// A view of these parts, which start now.
-    pub fn new(parts: Parts, progress: watch::Receiver<Progress>) -> Self {
+    pub fn new(parts: Parts, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
         Self {
             parts,
             progress,
+            health,
             started: Instant::now(),
         }
     }
@@ -73,6 +77,7 @@ impl Inspect for View {
             addresses,
             elements: self.parts.enforcer.stats().elements,
             install_error: progress.failure,
+            source: self.health.as_ref().map(Health::status),
         }
     }
 
@@ -99,7 +104,10 @@ impl Inspect for View {
         let progress = self.progress.borrow();
         match &progress.failure {
             Some(failure) if !progress.in_force => Err(failure.clone()),
-            _ if !progress.in_force => Err("the objects have not been read yet".into()),
+            _ if !progress.in_force => Err(match &self.health {
+                Some(health) => health.missing(),
+                None => "the objects have not been read yet".into(),
+            }),
             _ => Ok(()),
         }
     }
@@ -135,6 +143,7 @@ impl Inspect for View {
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
+            source: self.health.as_ref().map(Health::figures),
         }
     }
 }
