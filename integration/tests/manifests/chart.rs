@@ -59,6 +59,20 @@ fn values_change_what_they_say_and_nothing_else() {
 }
 
 #[test]
+fn tproxy_brings_its_capability_as_its_component_does() {
+    let Some(cluster) = shared() else { return };
+    let path = manifests().join("overlays/tproxy");
+    let mut overlay = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
+    let mut chart = by_name(&render_chart("namegate", &["config.intercept=tproxy"]));
+    for objects in [&mut overlay, &mut chart] {
+        let text = objects["ConfigMap namegate-HASH"]["data"]["agent.yaml"].as_str().unwrap();
+        let options: Value = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(options["intercept"], "tproxy");
+    }
+    assert_eq!(chart["DaemonSet namegate"], overlay["DaemonSet namegate"]);
+}
+
+#[test]
 fn everything_is_in_the_namespace_of_the_release() {
     if shared().is_none() {
         return;

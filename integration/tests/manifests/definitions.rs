@@ -71,7 +71,7 @@ const ACCEPTED: [&str; 12] = [
     "endpointSelector: {}, egress: [{toEntities: [world, kube-apiserver], toCIDR: []}]",
     "endpointSelector: {}, egress: [{toServices: [{k8sService: {serviceName: s, namespace: shop}}]}, {toNodes: [{}]}]",
     "endpointSelector: {}, egress: [{icmps: [{fields: [{family: IPv4, type: EchoRequest}, {type: 8}]}]}]",
-    "endpointSelector: {}, egress: [{toPorts: [{ports: [{port: http}, {port: '53', protocol: ANY}], rules: {dns: [{matchName: a, matchPattern: '*'}]}}]}]",
+    "endpointSelector: {}, egress: [{toPorts: [{ports: [{port: http}]}, {ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchName: a, matchPattern: '*'}]}}]}]",
     "endpointSelector: {}, enableDefaultDeny: {egress: false}, description: text, labels: [{key: a, value: b}]",
 ];
 
