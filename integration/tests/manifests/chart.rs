@@ -65,7 +65,9 @@ fn tproxy_brings_its_capability_as_its_component_does() {
     let mut overlay = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
     let mut chart = by_name(&render_chart("namegate", &["config.intercept=tproxy"]));
     for objects in [&mut overlay, &mut chart] {
-        let text = objects["ConfigMap namegate-HASH"]["data"]["agent.yaml"].as_str().unwrap();
+        let text = objects["ConfigMap namegate-HASH"]["data"]["agent.yaml"]
+            .as_str()
+            .unwrap();
         let options: Value = serde_saphyr::from_str(text).unwrap();
         assert_eq!(options["intercept"], "tproxy");
     }
