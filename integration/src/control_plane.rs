@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use agent::netns::Namespace;
 use tempfile::TempDir;
 
+use crate::rights::Rights;
 use crate::{fail, succeed};
 
 /// Where the API server listens, in its namespace.
@@ -169,11 +170,15 @@ impl ControlPlane {
         self.path("admin.kubeconfig")
     }
 
-    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it do. The account must exist.
+    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it do. The account must exist; its
+    /// token is made once.
     pub fn agent_kubeconfig(&self) -> PathBuf {
         let (namespace, name) = SERVICE_ACCOUNT;
-        let token = self.kubectl(["create", "token", name, "--namespace", namespace, "--duration=8h"]);
         let path = self.path("agent.kubeconfig");
+        if path.exists() {
+            return path;
+        }
+        let token = self.kubectl(["create", "token", name, "--namespace", namespace, "--duration=8h"]);
         fs::copy(self.admin_kubeconfig(), &path).unwrap_or_else(fail("the agent's kubeconfig"));
         let kubeconfig = format!("--kubeconfig={}", path.display());
         for arguments in [
@@ -191,6 +196,24 @@ impl ControlPlane {
             succeed(command.arg("kubectl").args(arguments).arg(&kubeconfig)).unwrap_or_else(fail("kubectl config"));
         }
         path
+    }
+
+    /// `kubectl` as the agent's ServiceAccount.
+    pub fn kubectl_as_agent<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        let kubeconfig = format!("--kubeconfig={}", self.agent_kubeconfig().display());
+        let mut command = self.namespace.command(&self.binary);
+        command.arg("kubectl").arg(kubeconfig).args(arguments);
+        command
+            .env("KUBECACHEDIR", self.path("cache-of-agent"))
+            .env("KUBERC", "off");
+        command.stdin(Stdio::null()).output().unwrap_or_else(fail("kubectl"))
+    }
+
+    /// The agent's ClusterRole, held against what it has asked for so far.
+    pub fn rights(&self) -> Rights {
+        let role = self.kubectl(["get", "clusterrole", SERVICE_ACCOUNT.1, "-o", "json"]);
+        let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
+        Rights::compare(&role, &self.audit_log())
     }
 
     /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON (`audit.k8s.io/v1`).

@@ -7,6 +7,7 @@ mod chart;
 mod control_plane;
 mod definitions;
 mod overlays;
+mod rights;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
