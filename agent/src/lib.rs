@@ -7,6 +7,8 @@
 //! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
 //!   (pure), and the loop that puts it there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
+//! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
+//! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`doctor`]: what a node needs for all this, and whether it is so.
@@ -23,6 +25,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod exec;
+pub mod explain;
 pub mod gate;
 pub mod http;
 pub mod inspect;
@@ -33,6 +36,7 @@ pub mod objects;
 pub mod parts;
 pub mod plan;
 pub mod reconcile;
+pub mod records;
 pub mod state;
 pub mod throttle;
 pub mod view;

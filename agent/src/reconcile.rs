@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
 use crate::objects::{Report, Update};
 use crate::parts::Parts;
-use crate::plan::{self, Contest, Plan};
+use crate::plan::{self, Contest, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -50,6 +50,7 @@ pub enum NotInForce {
 pub struct Reconciler {
     parts: Parts,
     cluster: Cluster,
+    planner: Planner,
     /// What the source says of the objects.
     reports: Vec<Report>,
     contests: Vec<Contest>,
@@ -63,6 +64,7 @@ impl Reconciler {
         Self {
             parts,
             cluster: Cluster::default(),
+            planner: Planner::default(),
             reports: Vec::new(),
             contests: Vec::new(),
             own: BTreeSet::new(),
@@ -117,7 +119,7 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
-        let plan = Arc::new(Plan::new(&self.cluster, &self.parts.settings, &self.own));
+        let plan = Arc::new(self.planner.plan(&self.cluster, &self.parts.settings, &self.own));
         self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {

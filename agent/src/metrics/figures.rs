@@ -19,6 +19,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         policies,
         lookups_in_flight,
         refused_packets: [refused_v4, refused_v6],
+        record_overruns,
     } = *figures;
     let WriterStats {
         transactions,
@@ -93,6 +94,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "Packets of workloads that policy refused, by address family",
             "family",
             &[("ipv4", refused_v4), ("ipv6", refused_v6)],
+        ),
+        counter(
+            "record_overruns_total",
+            "How often records of packets were lost because too many came at once",
+            record_overruns,
         ),
         family(
             GAUGE,
@@ -193,6 +199,7 @@ mod tests {
             policies: [21, 22, 23, 24],
             lookups_in_flight: 7,
             refused_packets: [31, 32],
+            record_overruns: 33,
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -215,6 +222,7 @@ mod tests {
             "namegate_lookups_in_flight 7",
             "namegate_refused_packets_total{family=\"ipv4\"} 31",
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
+            "namegate_record_overruns_total 33",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

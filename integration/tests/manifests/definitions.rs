@@ -139,14 +139,98 @@ fn kubectl_get_shows_the_conditions() {
     cluster.kubectl(["delete", "cnp", "p", "-n", "shop"]);
 }
 
+/// The part of a ClusterNetworkPolicy below `spec`, and what the refusal speaks of.
+const CLUSTER_REFUSED: [(&str, &str); 12] = [
+    ("priority: 1, subject: {namespaces: {}}", "tier"),
+    ("tier: Root, priority: 1, subject: {namespaces: {}}", "Admin"),
+    ("tier: Admin, priority: 1001, subject: {namespaces: {}}", "priority"),
+    ("tier: Admin, priority: 1, subject: {}", "subject"),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}, pods: {podSelector: {}}}",
+        "subject",
+    ),
+    ("tier: Admin, priority: 1, subject: {pods: {}}", "podSelector"),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Allow, to: [{namespaces: {}}]}]",
+        "action",
+    ),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: []}]",
+        "to",
+    ),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{domainNames: [a.example]}]}]",
+        "action Accept only",
+    ),
+    (
+        "tier: Baseline, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: [a.example]}]}]",
+        "tier Admin only",
+    ),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{domainNames: ['*']}]}]",
+        "domainNames",
+    ),
+    (
+        "tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Accept, to: [{networks: [10.0.0.0]}]}]",
+        "networks",
+    ),
+];
+
+const CLUSTER_ACCEPTED: [&str; 3] = [
+    "tier: Baseline, priority: 0, subject: {namespaces: {}}",
+    "tier: Admin, priority: 1000, subject: {pods: {podSelector: {matchLabels: {app: web}}}}, egress: [{name: some names, action: Accept, \
+     to: [{domainNames: ['*.a.example', b.example.]}, {networks: [0.0.0.0/0, '::/0']}], protocols: [{tcp: {destinationPort: {number: 443}}}]}]",
+    // Of a newer version of the API: it fails closed in the agent, which must see it.
+    "tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{planets: [mars]}]}]",
+];
+
+#[test]
+fn a_cluster_network_policy_is_refused_as_the_agent_would() {
+    let Some(cluster) = shared() else { return };
+    for (spec, reason) in CLUSTER_REFUSED {
+        let output = cluster.try_feed(&["create", "--dry-run=server"], &cluster_policy(spec));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{spec}");
+        assert!(said.contains(reason), "{spec}: {said}");
+        assert!(
+            !accepts(&cluster_policy(spec)),
+            "the agent takes what the definition refuses: {spec}"
+        );
+    }
+    for spec in CLUSTER_ACCEPTED {
+        cluster.feed(&["create", "--dry-run=server"], &cluster_policy(spec));
+        assert!(accepts(&cluster_policy(spec)), "{spec}");
+    }
+}
+
+#[test]
+fn a_peer_that_is_not_known_is_kept_for_the_agent_to_see() {
+    let Some(cluster) = shared() else { return };
+    let shown = cluster.feed(
+        &["create", "--dry-run=server", "-o", "json"],
+        &cluster_policy(CLUSTER_ACCEPTED[2]),
+    );
+    assert!(shown.contains("planets"), "{shown}");
+}
+
 fn policy(spec: &str) -> String {
     format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: shop}}\nspec: {{{spec}}}\n"
     )
 }
 
+fn cluster_policy(spec: &str) -> String {
+    format!(
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
+    )
+}
+
 fn agent_accepts(spec: &str) -> bool {
-    let (documents, findings) = policy::document::parse(&policy(spec));
-    assert_eq!(findings, [], "{spec}");
-    policy::cilium::validate(&documents[0]).0.accepted().is_some()
+    accepts(&policy(spec))
+}
+
+fn accepts(text: &str) -> bool {
+    let (documents, findings) = policy::document::parse(text);
+    assert_eq!(findings, [], "{text}");
+    policy::validate::validate(&documents[0]).0.accepted().is_some()
 }

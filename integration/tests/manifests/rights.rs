@@ -15,6 +15,7 @@ fn the_agent_may_read_what_policies_speak_of_and_nothing_else() {
         "ciliumnetworkpolicies",
         "ciliumclusterwidenetworkpolicies",
         "ciliumcidrgroups",
+        "clusternetworkpolicies",
     ] {
         let output = cluster.kubectl_as_agent(["get", kind, "--all-namespaces"]);
         assert!(

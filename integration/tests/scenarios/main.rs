@@ -13,6 +13,7 @@ mod lookups;
 mod networks;
 mod peers;
 mod policies;
+mod records;
 mod services;
 
 use namegate_integration::Plan;
