@@ -1,6 +1,6 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], as JSON.
+//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records` the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -18,15 +18,18 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
+use policy::endpoint::EndpointId;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
-use crate::inspect::{Inspect, NameRow, Status};
+use crate::commands;
+use crate::explain::{Answer, Asked, Target, traffic};
+use crate::inspect::{Inspect, NameRow, Records, Status};
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "namegate.sock";
@@ -66,6 +69,8 @@ impl ApiServer {
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/names", get(names))
+            .route("/v1/explain", get(explain))
+            .route("/v1/records", get(records))
             .with_state(inspect);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -122,6 +127,33 @@ async fn names(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.names()).await
 }
 
+async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.records()).await
+}
+
+/// What `namegate explain` asks.
+#[derive(Debug, Serialize, Deserialize)]
+struct Question {
+    from: String,
+    to: String,
+    port: Option<u16>,
+    protocol: Option<String>,
+}
+
+impl Question {
+    fn read(&self) -> Result<(EndpointId, Asked), String> {
+        let asked = Asked {
+            to: Target::parse(&self.to)?,
+            traffic: traffic(self.port, self.protocol.as_deref())?,
+        };
+        Ok((commands::explain::pod(&self.from), asked))
+    }
+}
+
+async fn explain(State(inspect): State<Arc<dyn Inspect>>, Query(question): Query<Question>) -> impl IntoResponse {
+    answer(move || question.read().and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
+}
+
 /// Collects off the runtime's workers, which carry lookups: a full ledger takes milliseconds.
 async fn answer<T: Serialize + Send + 'static>(collect: impl FnOnce() -> T + Send + 'static) -> impl IntoResponse {
     match spawn_blocking(move || Json(collect()).into_response()).await {
@@ -164,6 +196,9 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
+    /// It cannot tell.
+    #[error("{0}")]
+    CannotTell(String),
     /// It answered something else.
     #[error(
         "the agent at {} answered {path} with {answer}; is it another version than this program ({})?",
@@ -197,8 +232,37 @@ impl Client {
         self.get("/v1/names").await
     }
 
+    /// `GET /v1/records`.
+    pub async fn records(&self) -> Result<Records, ClientError> {
+        self.get("/v1/records").await
+    }
+
+    /// `GET /v1/explain`.
+    pub async fn explain(
+        &self,
+        from: &str,
+        to: &str,
+        port: Option<u16>,
+        protocol: Option<&str>,
+    ) -> Result<Answer, ClientError> {
+        const PATH: &str = "/v1/explain";
+        let question = Question {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            port,
+            protocol: protocol.map(str::to_owned),
+        };
+        let query = serde_urlencoded::to_string(&question).map_err(|error| self.broken(error.to_string()))?;
+        let told: Result<Answer, String> = self.get_from(PATH, &format!("{PATH}?{query}")).await?;
+        told.map_err(ClientError::CannotTell)
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
-        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(path))
+        self.get_from(path, path).await
+    }
+
+    async fn get_from<T: DeserializeOwned>(&self, path: &'static str, uri: &str) -> Result<T, ClientError> {
+        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(uri))
             .await
             .unwrap_or_else(|_| Err(self.broken(format!("no answer within {PATIENCE:?}"))))?;
         let unexpected = |answer| ClientError::Unexpected {
@@ -271,6 +335,7 @@ mod tests {
         let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready())).unwrap();
         let client = Client::new(&run_dir);
         assert_eq!(client.names().await.unwrap(), Fake::ready().names);
+        assert_eq!(client.records().await.unwrap(), Fake::ready().records);
         let status = client.status().await.unwrap();
         assert_eq!((status.node.as_str(), status.ready), ("node-1", true));
     }

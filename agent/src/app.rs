@@ -20,8 +20,9 @@ use crate::http::{HttpError, HttpServer};
 use crate::metrics::Metrics;
 use crate::objects::Source;
 use crate::parts::Parts;
-use crate::plan::Plan;
+use crate::plan::Planner;
 use crate::reconcile::{Progress, Reconciler};
+use crate::records::{self, Recorder};
 use crate::view::View;
 use crate::{clock, state};
 
@@ -87,6 +88,10 @@ impl Agent {
             }
         });
         tasks.spawn(state::keep(parts.clone()));
+        if let Some(group) = parts.settings.records_group {
+            let (recorder, gate) = (Arc::clone(&parts.recorder), Arc::clone(&parts.gate));
+            tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
+        }
         tasks.spawn(reconciler.run(inbox));
 
         Ok(Self {
@@ -162,7 +167,7 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
     let ledger = Arc::new(Mutex::new(ledger));
     let enforcer = Enforcer::start(&settings.table)?;
 
-    let nothing = Plan::new(&Cluster::default(), &settings, &BTreeSet::new());
+    let nothing = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
     let first = InForce {
         plan: Arc::new(nothing),
         generation: enforcer.generation(),
@@ -173,12 +178,14 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
         commit_deadline: settings.commit_deadline,
         upstreams: settings.upstreams.clone().into(),
     };
+    let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));
     let gate = Arc::new(NodeGate::new(
         first,
         Arc::clone(&ledger),
         enforcer.clone(),
         terms,
         metrics,
+        settings.records_group.map(|_| recorder.sightings()),
     ));
     let server = Server::new(Arc::clone(&gate), ServerConfig::default());
     let server = Arc::new(tokio::sync::Mutex::new(server));
@@ -187,6 +194,7 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
         ledger,
         enforcer,
         gate,
+        recorder,
         server,
     })
 }

@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, crds, doctor, names, status};
+use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
 use crate::{demo, exec};
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
@@ -46,7 +46,9 @@ enum Verb {
     // Boxed because it is by far the largest.
     Agent(Box<agent::Args>),
     Check(check::Args),
+    Explain(explain::Args),
     Names(names::Args),
+    Drops(drops::Args),
     Status(status::Args),
     Cleanup(cleanup::Args),
     Doctor(doctor::Args),
@@ -69,7 +71,9 @@ pub fn run() -> ExitCode {
     let result = match verb {
         Verb::Agent(args) => agent::run(*args),
         Verb::Check(args) => check::run(&args),
+        Verb::Explain(args) => explain::run(&args),
         Verb::Names(args) => names::run(&args),
+        Verb::Drops(args) => drops::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

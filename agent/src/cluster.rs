@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use policy::address::Places;
 use policy::endpoint::{self, EndpointId};
+use policy::fold::Place;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
 use policy::{CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
@@ -24,13 +27,21 @@ const SLICE_OF: &str = "kubernetes.io/service-name";
 /// Every object that is in force.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    pods: BTreeMap<(String, String), Pod>,
+    pods: BTreeMap<(String, String), KnownPod>,
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, Node>,
     services: BTreeMap<(String, String), Service>,
     slices: BTreeMap<(String, String), EndpointSlice>,
     cidr_groups: BTreeMap<String, CidrGroup>,
-    policies: BTreeMap<PolicyId, Policy>,
+    policies: BTreeMap<PolicyId, Arc<Policy>>,
+}
+
+/// A Pod, and what rules may know of it.
+#[derive(Debug)]
+struct KnownPod {
+    object: Pod,
+    /// The same one as long as nothing of it changes, so that a change of it is seen by its pointer. `None` without an address of its own.
+    inventory: Option<Arc<InventoryPod>>,
 }
 
 impl Cluster {
@@ -39,10 +50,20 @@ impl Cluster {
         match change {
             Change::Apply(Object::Pod(pod)) => {
                 let key = (namespace_of(&pod.metadata.namespace), name_of(&pod.metadata.name));
-                self.pods.insert(key, *pod);
+                let before = self.pods.remove(&key).and_then(|known| known.inventory);
+                let inventory = self.inventory_pod(&key.0, &pod, before);
+                self.pods.insert(
+                    key,
+                    KnownPod {
+                        object: *pod,
+                        inventory,
+                    },
+                );
             }
             Change::Apply(Object::Namespace(namespace)) => {
-                self.namespaces.insert(name_of(&namespace.metadata.name), *namespace);
+                let name = name_of(&namespace.metadata.name);
+                self.namespaces.insert(name.clone(), *namespace);
+                self.look_again_at_pods_of(&name);
             }
             Change::Apply(Object::Node(node)) => {
                 self.nodes.insert(name_of(&node.metadata.name), *node);
@@ -62,10 +83,13 @@ impl Cluster {
                 self.cidr_groups.insert(group.name.clone(), *group);
             }
             Change::Apply(Object::Policy(policy)) => {
-                self.policies.insert(policy.id.clone(), *policy);
+                self.policies.insert(policy.id.clone(), Arc::from(policy));
             }
             Change::Delete(ObjectKey::Pod(namespace, name)) => drop(self.pods.remove(&(namespace, name))),
-            Change::Delete(ObjectKey::Namespace(name)) => drop(self.namespaces.remove(&name)),
+            Change::Delete(ObjectKey::Namespace(name)) => {
+                self.namespaces.remove(&name);
+                self.look_again_at_pods_of(&name);
+            }
             Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
             Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
             Change::Delete(ObjectKey::EndpointSlice(namespace, name)) => drop(self.slices.remove(&(namespace, name))),
@@ -83,13 +107,14 @@ impl Cluster {
         let local = || {
             self.pods
                 .iter()
-                .filter(|(_, pod)| is_on(pod, node) && has_own_network(pod))
+                .filter(|(_, pod)| is_on(&pod.object, node))
+                .filter_map(|(key, pod)| Some((key, &pod.object, pod.inventory.as_deref()?)))
         };
-        let to_stay = local().filter(|(_, pod)| !is_being_deleted(pod));
-        let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(_, pod)| addresses(pod)).collect();
+        let to_stay = local().filter(|(_, pod, _)| !is_being_deleted(pod));
+        let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(.., known)| &known.addresses).copied().collect();
         local()
-            .map(|((namespace, name), pod)| {
-                let mut addresses = addresses(pod);
+            .map(|((namespace, name), pod, known)| {
+                let mut addresses = known.addresses.clone();
                 if is_being_deleted(pod) {
                     addresses.retain(|address| !taken.contains(address));
                 }
@@ -98,7 +123,7 @@ impl Cluster {
                         namespace: namespace.clone(),
                         name: name.clone(),
                     },
-                    labels: self.labels(namespace, pod),
+                    labels: known.labels.clone(),
                     addresses,
                 }
             })
@@ -106,18 +131,31 @@ impl Cluster {
             .collect()
     }
 
+    /// A workload of any node, with the node that it names.
+    pub fn endpoint(&self, id: &EndpointId) -> Option<(Endpoint, Option<String>)> {
+        let pod = self.pods.get(&(id.namespace.clone(), id.name.clone()))?;
+        let known = pod.inventory.as_ref()?;
+        let endpoint = Endpoint {
+            id: id.clone(),
+            labels: known.labels.clone(),
+            addresses: known.addresses.clone(),
+        };
+        let node = pod.object.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        Some((endpoint, node))
+    }
+
+    /// The name of a Pod that is nearly `id`, as `namespace/name`.
+    pub fn nearly(&self, id: &EndpointId) -> Option<String> {
+        let names = self.pods.keys().map(|(namespace, name)| format!("{namespace}/{name}"));
+        let distance = |name: &String| strsim::levenshtein(name, &id.to_string());
+        let nearest = names.min_by_key(distance)?;
+        (distance(&nearest) <= 3).then_some(nearest)
+    }
+
     /// Everything that rules may speak of, with addresses, as seen from `node`.
     pub fn inventory(&self, node: &str) -> Inventory {
-        let pods = self.pods.iter().filter(|(_, pod)| has_own_network(pod));
         Inventory {
-            pods: pods
-                .map(|((namespace, _), pod)| InventoryPod {
-                    labels: self.labels(namespace, pod),
-                    addresses: addresses(pod),
-                    ports: named_ports(pod),
-                })
-                .filter(|pod| !pod.addresses.is_empty())
-                .collect(),
+            pods: self.pods.values().filter_map(|pod| pod.inventory.clone()).collect(),
             services: self.inventory_services(),
             nodes: self
                 .nodes
@@ -157,22 +195,23 @@ impl Cluster {
     }
 
     /// Policies, ordered by kind, namespace and name.
-    pub fn policies(&self) -> impl Iterator<Item = &Policy> + Clone {
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> + Clone {
         self.policies.values()
     }
 
     /// What lies inside the cluster: pod ranges and addresses, service addresses, node addresses.
     pub fn networks(&self) -> Vec<IpNet> {
-        let pods = self
-            .pods
-            .values()
-            .filter(|pod| has_own_network(pod))
-            .flat_map(addresses)
-            .map(IpNet::from);
         let services = self.services.values().flat_map(cluster_addresses).map(IpNet::from);
         let nodes = self.nodes.values().flat_map(node_networks);
-        let all: BTreeSet<IpNet> = pods.chain(services).chain(nodes).collect();
-        IpNet::aggregate(&all.into_iter().collect())
+        let ranges: BTreeSet<IpNet> = services.chain(nodes).collect();
+        let ranges = IpNet::aggregate(&ranges.into_iter().collect());
+        // Of thousands of pods most lie in their node's range.
+        let known = Places::new([], ranges.iter().copied());
+        let pods = self.pods.values().filter_map(|pod| pod.inventory.as_ref());
+        let addresses = pods.flat_map(|pod| &pod.addresses).copied();
+        let strays = addresses.filter(|address| known.of(*address) == Place::World);
+        let all: Vec<IpNet> = strays.map(IpNet::from).chain(ranges.iter().copied()).collect();
+        IpNet::aggregate(&all)
     }
 
     /// The DNS Services among `names` (namespace, name), as the addresses that pods ask.
@@ -190,6 +229,46 @@ impl Cluster {
                 })
             })
             .collect()
+    }
+
+    /// What rules may know of a pod: `before` again if that is the same.
+    fn inventory_pod(
+        &self,
+        namespace: &str,
+        pod: &Pod,
+        before: Option<Arc<InventoryPod>>,
+    ) -> Option<Arc<InventoryPod>> {
+        if !has_own_network(pod) {
+            return None;
+        }
+        let now = InventoryPod {
+            labels: self.labels(namespace, pod),
+            addresses: addresses(pod),
+            ports: named_ports(pod),
+        };
+        if now.addresses.is_empty() {
+            return None;
+        }
+        before.filter(|before| **before == now).or_else(|| Some(Arc::new(now)))
+    }
+
+    /// The labels of a namespace are part of its pods'.
+    fn look_again_at_pods_of(&mut self, namespace: &str) {
+        let first = (namespace.to_owned(), String::new());
+        let of_namespace = self.pods.range(first..).take_while(|((of, _), _)| of == namespace);
+        let seen: Vec<_> = of_namespace
+            .map(|(key, pod)| {
+                (
+                    key.clone(),
+                    self.inventory_pod(namespace, &pod.object, pod.inventory.clone()),
+                )
+            })
+            .collect();
+        for (key, inventory) in seen {
+            if let Some(pod) = self.pods.get_mut(&key) {
+                pod.inventory = inventory;
+            }
+        }
     }
 
     /// The labels that selectors see.

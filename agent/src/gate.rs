@@ -22,6 +22,7 @@ use tracing::{debug, error, warn};
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
+use crate::records::Sightings;
 use crate::throttle::Throttle;
 
 /// A plan and the generation of the ruleset that carries it out.
@@ -43,6 +44,8 @@ pub struct NodeGate {
     enforcer: Enforcer,
     terms: Terms,
     metrics: Arc<Metrics>,
+    /// Where packets are recorded.
+    sightings: Option<Arc<Sightings>>,
     lessons: AtomicU64,
     evicted_names: AtomicU64,
     complaints: Throttle,
@@ -78,6 +81,7 @@ impl NodeGate {
         enforcer: Enforcer,
         terms: Terms,
         metrics: Arc<Metrics>,
+        sightings: Option<Arc<Sightings>>,
     ) -> Self {
         Self {
             in_force: ArcSwap::from_pointee(first),
@@ -86,6 +90,7 @@ impl NodeGate {
             enforcer,
             terms,
             metrics,
+            sightings,
             lessons: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
             complaints: Throttle::default(),
@@ -133,6 +138,7 @@ impl NodeGate {
                 name: (*name).clone(),
                 addresses: addresses.clone(),
                 source,
+                terms: plan.lease_terms(name),
             };
             let outcome = ledger.learn(now, &answer);
             for (address, end) in outcome.leases {
@@ -197,7 +203,14 @@ impl Gate for NodeGate {
         }
     }
 
-    async fn admit(&self, _asker: &Asker, lesson: Lesson) -> Result<Committed, NotAdmitted> {
+    async fn admit(&self, asker: &Asker, lesson: Lesson) -> Result<Committed, NotAdmitted> {
+        if let (Some(sightings), Asker::Endpoint(endpoint)) = (&self.sightings, asker) {
+            sightings.saw(
+                &endpoint.id,
+                &lesson.name,
+                lesson.addresses.iter().map(|(address, _)| *address),
+            );
+        }
         let began = Instant::now();
         let mut replaced = self.replaced.subscribe();
         loop {
@@ -265,7 +278,7 @@ fn refuse(rcode: Rcode, reason: String) -> Screening<Asker> {
 }
 
 /// One line for a person who sees it in `dig` or a log, naming who decided.
-fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
+pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
     let who = &endpoint.id;
     match denial {
         QuestionDenial::DeniedName => format!("namegate: egressDeny refuses {name} to {who}"),

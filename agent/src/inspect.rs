@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use enforcer::writer::WriterStats;
+use policy::endpoint::EndpointId;
 use serde::{Deserialize, Serialize};
+
+use crate::explain::{Answer, Asked};
 
 use crate::objects::Report;
 use crate::objects::kubernetes::kinds::KINDS;
@@ -14,8 +17,12 @@ pub trait Inspect: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Every live lease, for `namegate names`, ordered by name and address.
     fn names(&self) -> Vec<NameRow>;
+    /// What was refused, or would have been, for `namegate drops`.
+    fn records(&self) -> Records;
     /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what is missing.
     fn readiness(&self) -> Result<(), String>;
+    /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be told.
+    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -43,6 +50,8 @@ pub struct Figures {
     pub lookups_in_flight: usize,
     /// Packets refused, from the kernel's counters: IPv4, IPv6.
     pub refused_packets: [u64; 2],
+    /// How often records were lost because too many came.
+    pub record_overruns: u64,
     /// Of a source that can be away.
     pub source: Option<SourceFigures>,
 }
@@ -100,6 +109,8 @@ pub struct Status {
     pub addresses: usize,
     /// Elements in the kernel.
     pub elements: u64,
+    /// Recorded packets.
+    pub records: RecordsSummary,
     /// Rules could not be installed: why, and since when in seconds.
     pub install_error: Option<String>,
     /// The API server that objects come from, if they do.
@@ -155,6 +166,61 @@ pub struct NameRow {
     pub policies: Vec<String>,
 }
 
+/// Refused and audited packets (`GET /v1/records`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// Totals, and whether packets are recorded.
+    pub summary: RecordsSummary,
+    /// Distinct packets of late, the most recent first. A sample: only so many are remembered.
+    pub rows: Vec<RecordRow>,
+}
+
+/// Totals of recorded packets since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordsSummary {
+    /// Packets are recorded.
+    pub on: bool,
+    /// Why they are not, although they should be.
+    pub failure: Option<String>,
+    /// Packets that an audited policy would have refused.
+    pub audited: u64,
+    /// Records of refused packets; the kernel may log fewer than it refuses.
+    pub refused: u64,
+    /// How often records were lost because too many came.
+    pub overruns: u64,
+}
+
+/// Packets that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRow {
+    /// Milliseconds since the last of them.
+    pub last_seen_ms_ago: u64,
+    /// Milliseconds since the first of them.
+    pub first_seen_ms_ago: u64,
+    /// How many.
+    pub count: u64,
+    /// `refused`; or `audited`: it passed, because the policy is only audited.
+    pub verdict: String,
+    /// `namespace/name` of the sender, where its address is a Pod's.
+    pub pod: Option<String>,
+    /// The sender's address.
+    pub source: IpAddr,
+    /// Where to. Behind a Service, that is the backend.
+    pub destination: IpAddr,
+    /// `TCP`, `UDP`, …; a number where it has no common name.
+    pub protocol: String,
+    /// The destination port.
+    pub port: Option<u16>,
+    /// The type of ICMP and ICMPv6.
+    pub icmp_type: Option<u8>,
+    /// The name that last led this Pod to the address.
+    pub name: Option<String>,
+    /// The policy, or several, that decided.
+    pub policy: Option<String>,
+    /// The rule that decided; none where no rule allows the packet.
+    pub rule: Option<String>,
+}
+
 /// A [`Report`] as it crosses the local API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReportRow {
@@ -194,6 +260,7 @@ pub(crate) mod fake {
     pub(crate) struct Fake {
         missing: Option<String>,
         pub(crate) names: Vec<NameRow>,
+        pub(crate) records: Records,
     }
 
     impl Fake {
@@ -209,6 +276,7 @@ pub(crate) mod fake {
             Self {
                 missing: None,
                 names: vec![row("a.example", "192.0.2.1"), row("b.example", "2001:db8::1")],
+                records: records(),
             }
         }
 
@@ -220,7 +288,51 @@ pub(crate) mod fake {
         }
     }
 
+    fn records() -> Records {
+        let refused = RecordRow {
+            last_seen_ms_ago: 1_500,
+            first_seen_ms_ago: 61_500,
+            count: 3,
+            verdict: "refused".into(),
+            pod: Some("shop/api".into()),
+            source: "10.0.0.2".parse().unwrap(),
+            destination: "192.0.2.25".parse().unwrap(),
+            protocol: "TCP".into(),
+            port: Some(25),
+            icmp_type: None,
+            name: None,
+            policy: Some("shop/api".into()),
+            rule: None,
+        };
+        let audited = RecordRow {
+            last_seen_ms_ago: 62_000,
+            count: 1,
+            verdict: "audited".into(),
+            destination: "2001:db8::1".parse().unwrap(),
+            protocol: "ICMPv6".into(),
+            port: None,
+            icmp_type: Some(128),
+            name: Some("b.example".into()),
+            rule: Some("egressDeny[0]".into()),
+            ..refused.clone()
+        };
+        Records {
+            summary: RecordsSummary {
+                on: true,
+                failure: None,
+                audited: 0,
+                refused: 3,
+                overruns: 0,
+            },
+            rows: vec![refused, audited],
+        }
+    }
+
     impl Inspect for Fake {
+        fn explain(&self, pod: &EndpointId, _: &Asked) -> Result<Answer, String> {
+            Err(format!("there is no pod {pod}"))
+        }
+
         fn status(&self) -> Status {
             Status {
                 version: "0.0.0".into(),
@@ -257,6 +369,7 @@ pub(crate) mod fake {
                 names: self.names.len(),
                 addresses: self.names.len(),
                 elements: 3,
+                records: self.records.summary.clone(),
                 install_error: None,
                 source: None,
             }
@@ -264,6 +377,10 @@ pub(crate) mod fake {
 
         fn names(&self) -> Vec<NameRow> {
             self.names.clone()
+        }
+
+        fn records(&self) -> Records {
+            self.records.clone()
         }
 
         fn readiness(&self) -> Result<(), String> {

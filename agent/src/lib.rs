@@ -8,6 +8,8 @@
 //!   (pure), and the loop that puts it there.
 //! - [`status`]: what became of policies, written into them.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
+//! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
+//! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`doctor`]: what a node needs for all this, and whether it is so.
@@ -24,6 +26,7 @@ pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod exec;
+pub mod explain;
 pub mod gate;
 pub mod http;
 pub mod inspect;
@@ -34,6 +37,7 @@ pub mod objects;
 pub mod parts;
 pub mod plan;
 pub mod reconcile;
+pub mod records;
 pub mod state;
 pub mod status;
 pub mod throttle;

@@ -8,6 +8,7 @@ use fqdn_cache::Ledger;
 
 use crate::config::Settings;
 use crate::gate::NodeGate;
+use crate::records::Recorder;
 
 /// Handles to the parts of a running agent; cheap to clone.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub struct Parts {
     pub enforcer: Enforcer,
     /// The plan in force, as lookups see it.
     pub gate: Arc<NodeGate>,
+    /// Refused and audited packets.
+    pub recorder: Arc<Recorder>,
     /// The DNS listeners. Locked only while they change.
     pub server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
 }

@@ -1,9 +1,11 @@
 //! Objects and settings → everything that is to be in force. Pure.
 //!
-//! A [`Plan`] is computed from scratch, put into the kernel, and only then published to the lookups: the gate never
-//! speaks of sets that do not exist yet.
+//! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks of sets that do not exist yet. The
+//! [`Planner`] makes one after the other, and computes again only what a change touches; each is what it would be if it were the first.
 
 mod claims;
+mod compiling;
+mod evaluation;
 mod resolvers;
 mod selectors;
 
@@ -15,13 +17,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dns_proxy::Listener;
+use enforcer::desired::FoldedProgram;
 use enforcer::{Desired, Element, Interception};
-use fqdn_cache::{Ledger, Time};
-use policy::address::Teachable;
-use policy::compile::compile;
+use fqdn_cache::{LeaseTerms, Ledger, Time};
+use ipnet::IpNet;
+use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;
+use policy::membership::Membership;
 use policy::question::Questions;
-use policy::{Endpoint, Name, Pattern, PolicyId, Program, ProgramId};
+use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
 
 use crate::cluster::Cluster;
 use crate::config::{NameMatching, Settings};
@@ -29,8 +33,11 @@ use crate::inspect::EndpointRow;
 
 use claims::Claims;
 pub use claims::{Contest, report};
+use compiling::{Compiled, Compiler};
+pub use evaluation::Evaluation;
+use evaluation::Followed;
 pub use resolvers::{Resolver, Teaches};
-use selectors::Selectors;
+use selectors::{SelectingRule, Selectors};
 
 /// Everything that is in force at a time.
 #[derive(Debug)]
@@ -49,9 +56,18 @@ pub struct Plan {
     pub endpoints: Vec<EndpointRow>,
     /// Addresses that several local Pods claim.
     pub contests: Vec<Contest>,
+    /// Local endpoints, governed or not, to explain what becomes of their packets.
+    pub local: Vec<Endpoint>,
+    /// Every policy.
+    pub policies: Vec<Arc<Policy>>,
+    /// Every object that rules may speak of.
+    pub inventory: Arc<Inventory>,
+    /// Where addresses lie.
+    pub places: Places,
     teachers: HashMap<IpAddr, Teaches>,
     selectors: Selectors,
     matching: NameMatching,
+    lease: LeaseTerms,
 }
 
 /// An endpoint with a program.
@@ -65,41 +81,57 @@ pub struct Governed {
     pub questions: Option<Arc<Questions>>,
 }
 
-impl Plan {
+/// Makes plans, one after the other.
+#[derive(Debug, Default)]
+pub struct Planner {
+    compiler: Compiler,
+    membership: Membership,
+    evaluations: BTreeMap<ProgramId, Followed>,
+    places: Places,
+}
+
+impl Planner {
     /// Computes what should be in force. `own` are this node's addresses.
-    pub fn new(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Self {
+    pub fn plan(&mut self, cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Plan {
         let local = cluster.endpoints(&settings.node);
-        let compiled = compile_all(&local, cluster, settings);
+        let inventory = Arc::new(cluster.inventory(&settings.node));
+        let policies: Vec<Arc<Policy>> = cluster.policies().cloned().collect();
+        let compiled = self.compiler.compile(&local, &policies, &inventory, settings);
         let Claims { governed, contests } = claims::settle(&local, &compiled);
         let mut programs = distinct_programs(&compiled);
         if contests.iter().any(|contest| contest.closed) {
             let nothing = claims::refuse_all();
             programs.entry(nothing.id()).or_insert_with(|| Arc::new(nothing));
         }
-        let selectors = Selectors::new(&programs);
-        let resolvers = resolvers::known(cluster, settings, &compiled);
-        let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
 
         let mut networks = cluster.networks();
         networks.extend(&settings.cluster_cidrs);
-        let networks = ipnet::IpNet::aggregate(&networks);
-        let mut inside = networks.clone();
-        inside.extend(own.iter().copied().map(ipnet::IpNet::from));
+        let networks = IpNet::aggregate(&networks);
+        let places = Places::new(own.iter().copied(), networks.iter().copied());
+        self.evaluate(&programs, &inventory, &places);
 
+        let resolvers = resolvers::known(cluster, settings, &compiled);
+        let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
+        let mut inside = networks.clone();
+        inside.extend(own.iter().copied().map(IpNet::from));
         let dispatch: BTreeMap<IpAddr, ProgramId> =
             governed.iter().map(|(address, it)| (*address, it.program)).collect();
-
-        let listeners = resolvers::listeners(settings, &bindings);
-        Self {
-            listeners,
+        let evaluations = self.evaluations.values().map(|followed| &followed.evaluation);
+        let members = evaluations.clone().map(|it| (it.id, Arc::clone(&it.elements)));
+        Plan {
+            listeners: resolvers::listeners(settings, &bindings),
             endpoints: local
                 .iter()
                 .zip(&compiled)
-                .map(|(e, c)| endpoint_row(e, c.as_ref(), cluster, &contests))
+                .map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &contests))
                 .collect(),
             desired: Desired {
                 table: settings.table.clone(),
-                programs,
+                programs: programs
+                    .iter()
+                    .map(|(id, program)| (*id, self.folded(program)))
+                    .collect(),
+                members: members.collect(),
                 intercepted: dispatch.keys().copied().collect(),
                 dispatch,
                 resolvers: bindings,
@@ -109,6 +141,7 @@ impl Plan {
                 cluster: networks,
                 host: own.clone(),
                 refusal: settings.refusal,
+                records: settings.records_group,
                 capacity: settings.capacity,
             },
             contests,
@@ -116,11 +149,63 @@ impl Plan {
             teachers: resolvers::teachers(&resolvers),
             resolvers,
             teachable: Teachable::new(settings.rebind.clone(), inside),
-            selectors,
+            selectors: Selectors::new(evaluations),
             matching: settings.matching,
+            lease: settings.lease,
+            local,
+            policies,
+            inventory,
+            places,
         }
     }
 
+    /// Brings the evaluations of these programs up to date, and forgets all others.
+    fn evaluate(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, inventory: &Arc<Inventory>, places: &Places) {
+        let mut before = std::mem::take(&mut self.evaluations);
+        let tiers = programs
+            .values()
+            .flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
+        for tiers in tiers {
+            let id = tiers.id();
+            if !self.evaluations.contains_key(&id) {
+                let known = before.remove(&id).map(|followed| followed.renamed(tiers));
+                self.evaluations
+                    .insert(id, known.unwrap_or_else(|| Followed::new(tiers)));
+            }
+        }
+        let folds: Vec<_> = self
+            .evaluations
+            .values()
+            .map(|it| Arc::clone(&it.evaluation.fold))
+            .collect();
+        let rules = folds.iter().flat_map(|fold| fold.objects().map(|(_, rule)| rule));
+        self.membership.update(inventory, rules);
+        let was = std::mem::replace(&mut self.places, places.clone());
+        let same_places = was == *places;
+        let moved = |address| !same_places && was.of(address) != places.of(address);
+        for followed in self.evaluations.values_mut() {
+            followed.update(&self.membership, places, moved);
+        }
+    }
+
+    /// A program, with the folds that were made of its tiers.
+    fn folded(&self, program: &Program) -> Arc<FoldedProgram> {
+        let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
+            Some(Followed { evaluation, .. }) => enforcer::desired::Evaluation {
+                id: evaluation.id,
+                fold: Arc::clone(&evaluation.fold),
+            },
+            None => enforcer::desired::Evaluation::new(tiers),
+        };
+        Arc::new(FoldedProgram {
+            enforced: of(&program.enforced),
+            audited: program.audited.as_ref().map(of),
+            response: program.response,
+        })
+    }
+}
+
+impl Plan {
     /// The names that an answer is credited to: those of the question and, with `dns.match: chain`, of its
     /// validated chain that some selector matches.
     pub fn credited<'a>(&self, question: &'a Name, chain: &'a [Name]) -> Vec<&'a Name> {
@@ -136,15 +221,36 @@ impl Plan {
 
     /// What `address`, learned for `name` from `source`, opens or closes.
     pub fn elements(&self, name: &Name, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
-        self.selectors.each_match(name, |door| {
-            let taught = door
-                .targets
+        self.selectors.each_match(name, |selector| {
+            let taught = |rule: &&SelectingRule| self.may_teach(source, rule.evaluation.id);
+            selector
+                .rules
                 .iter()
-                .filter(|target| self.may_teach(source, target.program));
-            taught
-                .flat_map(|target| target.elements(address))
-                .for_each(&mut element);
+                .filter(taught)
+                .for_each(|rule| rule.elements(address, &self.places, &mut element));
         });
+    }
+
+    /// The terms of a name's leases, where a policy that selects it says something of them: the longest of those that count, be it a
+    /// policy's or the configuration's.
+    pub fn lease_terms(&self, name: &Name) -> Option<LeaseTerms> {
+        if !self.selectors.have_terms() {
+            return None;
+        }
+        let mut terms: Option<LeaseTerms> = None;
+        self.selectors.each_match(name, |selector| {
+            for rule in &selector.rules {
+                let own = LeaseTerms {
+                    min_ttl: rule.lease.min_ttl.unwrap_or(self.lease.min_ttl),
+                    grace: rule.lease.grace.unwrap_or(self.lease.grace),
+                    ..self.lease
+                };
+                let longest = terms.get_or_insert(own);
+                longest.min_ttl = longest.min_ttl.max(own.min_ttl);
+                longest.grace = longest.grace.max(own.grace);
+            }
+        });
+        terms
     }
 
     /// Everything that the ledger opens or closes under this plan.
@@ -165,9 +271,9 @@ impl Plan {
     /// The selectors that match a name and the policies that they come from, for people.
     pub fn attribution(&self, name: &Name) -> (BTreeSet<&Pattern>, BTreeSet<&PolicyId>) {
         let (mut patterns, mut policies) = (BTreeSet::new(), BTreeSet::new());
-        self.selectors.each_match(name, |door| {
-            patterns.insert(&door.pattern);
-            policies.extend(&door.policies);
+        self.selectors.each_match(name, |selector| {
+            patterns.insert(&selector.pattern);
+            policies.extend(&selector.policies);
         });
         (patterns, policies)
     }
@@ -209,55 +315,6 @@ impl Plan {
     }
 }
 
-/// What an endpoint's labels compile to; shared by endpoints with equal labels.
-#[derive(Debug, Clone)]
-struct Compiled {
-    id: ProgramId,
-    program: Arc<Program>,
-    questions: Arc<Questions>,
-}
-
-fn compile_all(local: &[Endpoint], cluster: &Cluster, settings: &Settings) -> Vec<Option<Compiled>> {
-    let inventory = cluster.inventory(&settings.node);
-    let mut by_labels = BTreeMap::new();
-    local
-        .iter()
-        .map(|endpoint| {
-            by_labels
-                .entry(&endpoint.labels)
-                .or_insert_with(|| {
-                    let program = Arc::new(compile(endpoint, cluster.policies(), &inventory)?);
-                    let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
-                    let questions = Arc::new(Questions::new(
-                        &program,
-                        settings.questions,
-                        &settings.cluster_domain,
-                        &search,
-                    ));
-                    Some(Compiled {
-                        id: program.id(),
-                        program,
-                        questions,
-                    })
-                })
-                .clone()
-        })
-        .collect()
-}
-
-/// The search list that the kubelet writes for a pod, longest first.
-fn search_list(namespace: &str, cluster_domain: &Name) -> Vec<Name> {
-    [
-        format!("{namespace}.svc.{cluster_domain}"),
-        format!("svc.{cluster_domain}"),
-        cluster_domain.to_string(),
-    ]
-    .iter()
-    // A namespace that is no DNS label has no search list; the API server does not let one in.
-    .filter_map(|suffix| Name::parse(suffix).ok())
-    .collect()
-}
-
 /// Programs in use by id. Of programs that differ only in origins, the names' origins are united.
 fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<Program>> {
     let mut programs: BTreeMap<ProgramId, Arc<Program>> = BTreeMap::new();
@@ -275,39 +332,39 @@ fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<P
 }
 
 fn unite_origins(into: &mut Program, other: &Program) {
-    let sides = [(&mut into.deny, &other.deny), (&mut into.allow, &other.allow)];
-    for (into, other) in sides {
-        for (into, other) in into.names.iter_mut().zip(&other.names) {
-            let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
-            into.origins = all.into_iter().collect();
-        }
+    unite_origins_of_tiers(&mut into.enforced, &other.enforced);
+    if let (Some(into), Some(other)) = (&mut into.audited, &other.audited) {
+        unite_origins_of_tiers(into, other);
     }
 }
 
-fn endpoint_row(
-    endpoint: &Endpoint,
-    compiled: Option<&Compiled>,
-    cluster: &Cluster,
-    contests: &[Contest],
-) -> EndpointRow {
+fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
+    let rules = into.admin.iter_mut().chain(&mut into.network).chain(&mut into.baseline);
+    for (into, other) in rules.zip(other.rules()) {
+        let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
+        into.origins = all.into_iter().collect();
+    }
+}
+
+fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, contests: &[Contest]) -> EndpointRow {
     let contested = contests
         .iter()
         .any(|contest| contest.closed && contest.claimants.contains(&endpoint.id));
-    let selects = |policy: &&policy::Policy| policy.specs.iter().any(|spec| spec.subject.matches(&endpoint.labels));
     EndpointRow {
         endpoint: endpoint.id.to_string(),
         addresses: endpoint.addresses.iter().copied().collect(),
         egress: match compiled {
             _ if contested => "contested",
             None => "unselected",
-            Some(compiled) if compiled.program.closed => "default-deny",
+            Some(compiled) if compiled.program.enforced.closed() => "default-deny",
+            Some(compiled) if compiled.program.audited.is_some() => "audit",
             Some(_) => "allow",
         }
         .into(),
         program: compiled.map(|compiled| compiled.id.to_string()),
-        policies: cluster
-            .policies()
-            .filter(selects)
+        policies: compiled
+            .iter()
+            .flat_map(|compiled| compiled.policies.iter())
             .map(|policy| policy.id.to_string())
             .collect(),
     }

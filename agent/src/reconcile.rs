@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
 use crate::objects::{Report, Update};
 use crate::parts::Parts;
-use crate::plan::{self, Contest, Plan};
+use crate::plan::{self, Contest, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -52,6 +52,7 @@ pub enum NotInForce {
 pub struct Reconciler {
     parts: Parts,
     cluster: Cluster,
+    planner: Planner,
     /// What the source says of the objects.
     reports: Vec<Report>,
     /// How many updates were applied.
@@ -67,6 +68,7 @@ impl Reconciler {
         Self {
             parts,
             cluster: Cluster::default(),
+            planner: Planner::default(),
             reports: Vec::new(),
             updates: 0,
             contests: Vec::new(),
@@ -123,7 +125,7 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
-        let plan = Arc::new(Plan::new(&self.cluster, &self.parts.settings, &self.own));
+        let plan = Arc::new(self.planner.plan(&self.cluster, &self.parts.settings, &self.own));
         self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {

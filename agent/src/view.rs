@@ -1,17 +1,25 @@
 //! What the running agent shows of itself, read from its parts.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use enforcer::{FailMode, Interception};
+use enforcer::{Element, FailMode, Interception};
+use fqdn_cache::Time;
+use policy::endpoint::EndpointId;
+use policy::explain::Scene;
+use policy::question::QuestionVerdict;
+use policy::{Name, Policy};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::gate::lock;
-use crate::inspect::{Figures, Inspect, NameRow, ReportRow, Status};
+use crate::explain::{self, Answer, Asked, Known, Lookup, Target};
+use crate::gate::{self, lock};
+use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status};
 use crate::objects::ReportState;
 use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
+use crate::plan::{Governed, Plan};
 use crate::reconcile::Progress;
 
 /// The running agent, seen from outside.
@@ -37,6 +45,53 @@ impl View {
     /// Names and name–address pairs with live leases.
     fn leases(&self) -> (usize, usize) {
         lock(&self.parts.ledger).size()
+    }
+}
+
+impl View {
+    /// May the name be asked of the node's resolver?
+    fn lookup(&self, plan: &Plan, governed: &Governed, name: &Name) -> Lookup {
+        let Some(questions) = &governed.questions else {
+            return Lookup {
+                allowed: false,
+                reason: Some("several Pods claim its address".into()),
+            };
+        };
+        let resolver = plan.desired.resolvers.first().map(|binding| binding.asked);
+        let resolver = resolver.or(self.parts.settings.upstreams.first().copied());
+        let resolver = resolver.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 53)));
+        match questions.judge(resolver, name) {
+            QuestionVerdict::Allowed => Lookup {
+                allowed: true,
+                reason: None,
+            },
+            QuestionVerdict::AllowedIfLearned(address) => Lookup {
+                allowed: lock(&self.parts.ledger).is_learned(clock::now(), address),
+                reason: Some(format!("only while {address} is learned")),
+            },
+            QuestionVerdict::Denied(denial) => Lookup {
+                allowed: false,
+                reason: Some(gate::denial_reason(denial, name, governed)),
+            },
+        }
+    }
+}
+
+/// What the sets hold of an address.
+fn kernel_says<'a>(elements: impl Iterator<Item = &'a (Element, Time)>) -> String {
+    let now = clock::now();
+    let shown = elements.map(|(element, end)| {
+        let ports = match element.key.port {
+            Some((protocol, port)) => format!("{port}/{protocol}"),
+            None => "a range, or every port".into(),
+        };
+        let set = element.set;
+        format!("{ports} in {set}, {} s left", end.since(now).as_secs())
+    });
+    let shown: Vec<String> = shown.collect();
+    match shown.is_empty() {
+        true => "no set holds the address".into(),
+        false => shown.join("; "),
     }
 }
 
@@ -76,6 +131,7 @@ impl Inspect for View {
             names,
             addresses,
             elements: self.parts.enforcer.stats().elements,
+            records: self.parts.recorder.summary(),
             install_error: progress.failure,
             source: self.health.as_ref().map(Health::status),
         }
@@ -98,6 +154,63 @@ impl Inspect for View {
                 }
             })
             .collect()
+    }
+
+    fn records(&self) -> Records {
+        Records {
+            summary: self.parts.recorder.summary(),
+            rows: self.parts.recorder.rows(clock::now()),
+        }
+    }
+
+    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String> {
+        let plan = Arc::clone(&self.parts.gate.in_force().plan);
+        let Some(endpoint) = plan.local.iter().find(|endpoint| endpoint.id == *pod) else {
+            return Err(format!(
+                "there is no pod {pod} with an address of its own on this node ({})",
+                self.parts.settings.node
+            ));
+        };
+        let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
+        let scene = Scene {
+            endpoint,
+            policies: &policies,
+            inventory: &plan.inventory,
+        };
+        let mut told = {
+            let ledger = lock(&self.parts.ledger);
+            let known = Known {
+                ledger: Some((&ledger, clock::now())),
+                places: &plan.places,
+                cluster_domain: &self.parts.settings.cluster_domain,
+            };
+            explain::answer(asked, scene, known)
+        };
+        let governed = endpoint.addresses.iter().find_map(|address| plan.governed.get(address));
+        if let Target::Name(name) = &asked.to {
+            told.lookup = governed.map(|governed| self.lookup(&plan, governed, name));
+        }
+        if let Some(governed) = governed {
+            let tiers = plan
+                .desired
+                .programs
+                .get(&governed.program)
+                .map(|program| program.enforced.id);
+            let live = self.parts.enforcer.elements();
+            for part in &mut told.parts {
+                let elements = live.iter().filter(|(element, _)| {
+                    Some(element.set.program) == tiers && Some(element.key.address) == part.address
+                });
+                part.kernel = part.address.map(|_| kernel_says(elements));
+            }
+        }
+        let progress = self.progress.borrow();
+        let refused = progress
+            .reports
+            .iter()
+            .filter(|it| it.is_policy() && it.state == ReportState::Rejected);
+        told.remarks = refused.map(|report| explain::refused_remark(&report.object)).collect();
+        Ok(told)
     }
 
     fn readiness(&self) -> Result<(), String> {
@@ -143,6 +256,7 @@ impl Inspect for View {
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
+            record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
         }
     }

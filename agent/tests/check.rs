@@ -31,11 +31,23 @@ spec:
     - matchPattern: 'a..example.com'
 ";
 
+const OTHER_POLICY: &str = "\
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: closed}
+spec: {selector: all()}
+";
+
 const NETWORK_POLICY: &str = "\
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: closed, namespace: shop}
-spec: {podSelector: {}}
+spec: {podSelector: {}, policyTypes: [Egress]}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: tenants}
+spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [10.0.0.0/8]}]}]}
 ";
 
 fn namegate(directory: &Path, arguments: &[&str]) -> Command {
@@ -90,12 +102,19 @@ fn an_error_names_file_line_field_and_shows_the_line() {
 }
 
 #[test]
-fn policies_of_kinds_that_are_not_enforced_are_errors() {
-    let (code, text) = check(&[("a.yaml", NETWORK_POLICY)], &["a.yaml"]);
+fn policies_of_kinds_that_are_not_understood_are_errors() {
+    let (code, text) = check(&[("a.yaml", OTHER_POLICY)], &["a.yaml"]);
     assert_eq!(code, 1);
     assert!(text.contains("a.yaml:2:"), "{text}");
-    assert!(text.contains("not enforced yet"), "{text}");
+    assert!(text.contains("is not understood"), "{text}");
     assert!(text.contains("\n  help: "), "{text}");
+}
+
+#[test]
+fn policies_of_kubernetes_own_kinds_pass() {
+    let (code, text) = check(&[("a.yaml", NETWORK_POLICY)], &["--strict", "a.yaml"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("2 objects, 2 of them policies"), "{text}");
 }
 
 #[test]
@@ -114,7 +133,7 @@ fn warnings_fail_only_a_strict_check() {
 #[test]
 fn json_holds_a_report_for_each_object() {
     let (code, text) = check(
-        &[("a.yaml", BAD), ("b.yaml", NETWORK_POLICY)],
+        &[("a.yaml", BAD), ("b.yaml", OTHER_POLICY)],
         &["-o", "json", "a.yaml", "b.yaml"],
     );
     assert_eq!(code, 1);

@@ -6,7 +6,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use policy::{Program, ProgramId};
+use policy::fold::Fold;
+use policy::policy::DenyResponse;
+use policy::{Program, ProgramId, Tiers};
+
+use crate::layout::Element;
 
 /// Everything that decides the ruleset. Two equal values give the same ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +18,11 @@ pub struct Desired {
     /// The table's name in family `inet`, `namegate` unless several instances share a network namespace.
     pub table: String,
     /// The programs in use.
-    pub programs: BTreeMap<ProgramId, Arc<Program>>,
+    pub programs: BTreeMap<ProgramId, Arc<FoldedProgram>>,
+    /// The elements of objects' addresses, by the tiers whose sets they belong to. They stay as long as they stand here.
+    ///
+    /// Where a value is the same allocation as at the last installation it is not looked into.
+    pub members: BTreeMap<ProgramId, Arc<BTreeSet<Element>>>,
     /// Which program governs each source address.
     pub dispatch: BTreeMap<IpAddr, ProgramId>,
     /// Source addresses whose lookups are intercepted (those of endpoints with a program).
@@ -33,10 +41,66 @@ pub struct Desired {
     pub host: BTreeSet<IpAddr>,
     /// What a refused packet gets.
     pub refusal: Refusal,
+    /// The NFLOG group (`nfnetlink_log`) that samples of refused and audited packets go to; without one they are only counted.
+    pub records: Option<u16>,
     /// The capacity of each learned set, in live elements; the kernel set is declared twice as large
     /// because expired elements count until its garbage collection.
     pub capacity: NonZeroU32,
 }
+
+/// A program, in the form in which the kernel looks it up. Equal where the identities of what is evaluated are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoldedProgram {
+    /// What is enforced.
+    pub enforced: Evaluation,
+    /// What would be enforced were no policy in mode audit.
+    pub audited: Option<Evaluation>,
+    /// What a refused packet gets, in place of [`Desired::refusal`].
+    pub response: Option<DenyResponse>,
+}
+
+/// Folded tiers.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// The identity of the tiers; their sets are named after it.
+    pub id: ProgramId,
+    /// Their verdicts.
+    pub fold: Arc<Fold>,
+}
+
+impl FoldedProgram {
+    /// Folds a program.
+    pub fn new(program: &Program) -> Self {
+        Self {
+            enforced: Evaluation::new(&program.enforced),
+            audited: program.audited.as_ref().map(Evaluation::new),
+            response: program.response,
+        }
+    }
+
+    /// All that is evaluated.
+    pub fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
+        std::iter::once(&self.enforced).chain(&self.audited)
+    }
+}
+
+impl Evaluation {
+    /// Folds tiers.
+    pub fn new(tiers: &Tiers) -> Self {
+        Self {
+            id: tiers.id(),
+            fold: Arc::new(Fold::new(tiers)),
+        }
+    }
+}
+
+impl PartialEq for Evaluation {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Evaluation {}
 
 /// A known resolver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,39 +1,36 @@
-//! How a program becomes chains and sets.
+//! How the doors of an address become elements of sets.
 //!
-//! Each program has a chain per family and, where it has name rules, *learned sets*: hash sets with
-//! timeouts. A name rule's ports decide which learned set its addresses go to:
+//! The tiers of a program are folded ([`policy::fold`]); what names and objects add is said for single addresses, in *learned sets*:
+//! hash sets with timeouts, some for each [`Class`]. The ports of a door decide which:
 //!
-//! | ports of the rule | set | key |
+//! | ports | set | key |
 //! |---|---|---|
-//! | single ports, and ranges of at most [`EXPANDED_RANGE`] ports, [`EXPANDED_PORTS`] in all at most | exact | address . protocol . port |
-//! | a wider range among them, more ports, or every port | one *group* per distinct port set | address |
+//! | single ports, and pieces of at most [`EXPANDED_RANGE`] ports | exact | address . protocol . port |
+//! | a wider piece, or types of ICMP messages | the *cell* of that piece | address |
+//! | every port and protocol | all | address |
 //!
-//! so that a packet costs one lookup for all exact entries, and one more for each group, however many
-//! names and addresses there are. Learned addresses never go into interval sets. A rule goes to one set as a whole: where a wide
-//! range stands beside single ports, the single ports are part of the group too.
+//! A [piece](policy::fold::Possible::pieces) is a range of ports that no rule of the tiers cuts, so that the ports of every door are made up of pieces (or
+//! are single ports that containers name). A packet's port lies in one piece at most: it costs one lookup of the
+//! port, and one of the address in that piece's cell, however many pieces there are. Learned addresses never go into interval sets.
 //!
-//! Groups are numbered for each half by itself, in the order in which their port sets first occur among the half's name
-//! rules. That order is part of a program's identity, so the numbers mean the same to every process.
+//! Pieces follow from the tiers alone, and their places are the numbers of their cells: these mean the same to every process.
 //!
 //! # In the kernel
-//! A learned set is named `allow4-<program>` or, for a group, `allow4-<program>-g<number>` (likewise `allow6`, `deny4`, `deny6`);
+//! A learned set is named `allow4-<tiers>`, `allow4-<tiers>-c<number>` or `allow4-<tiers>-all` (likewise with the other classes, and `6`);
 //! [`SetId`] reads such names back, which is how a new process adopts the sets of the one before it. Types:
-//! `ipv4_addr . inet_proto . inet_service` for exact sets, `ipv4_addr` for groups (or `ipv6_addr`), both with the flag `timeout`.
+//! `ipv4_addr . inet_proto . inet_service` for exact sets, `ipv4_addr` for the others (or `ipv6_addr`), all with the flag `timeout`.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use policy::program::{NameRule, Rules};
-use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
-use smallvec::SmallVec;
+use policy::fold::{At, Class, Door, Fold, Place, Possible, RuleIndex};
+use policy::program::Destination;
+use policy::{PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
-/// The widest range that is written as single ports: an element a port is still cheaper than a lookup for every packet.
+/// The widest piece that is written as single ports: an element a port is still cheaper than a lookup for every packet.
 pub const EXPANDED_RANGE: u16 = 16;
-
-/// The most elements that one address may need in an exact set; a rule with more ports becomes a group.
-pub const EXPANDED_PORTS: usize = 64;
 
 /// The heartbeat: a set of `inet_proto` with timeouts that a living agent keeps filled with [`ALIVE_PROTOCOLS`].
 ///
@@ -53,31 +50,24 @@ pub enum Family {
     V6,
 }
 
-/// Which half of a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
-    /// Looked up first.
-    Deny,
-    /// Looked up second.
-    Allow,
-}
-
-/// Which learned set of a half.
+/// Which learned set of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetKind {
     /// Keys are address . protocol . port.
     Exact,
-    /// Keys are addresses; the number tells the port group, counted in the program's order.
-    Group(u16),
+    /// Keys are addresses; the number is the piece's place in [`Possible::pieces`].
+    Cell(u16),
+    /// Keys are addresses, for every port and protocol.
+    All,
 }
 
 /// A learned set. Its name in the kernel is its `Display`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetId {
-    /// Whose.
+    /// Whose: the identity of the [`Tiers`](policy::Tiers) that are evaluated, which programs may share.
     pub program: ProgramId,
-    /// Which half.
-    pub side: Side,
+    /// Which class.
+    pub class: Class,
     /// Which set.
     pub kind: SetKind,
     /// Which family.
@@ -86,19 +76,19 @@ pub struct SetId {
 
 /// A name in the kernel that is not a learned set's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is not the name of a learned set (such as allow4-0123456789abcdef or deny6-0123456789abcdef-g0)")]
+#[error("{0:?} is not the name of a learned set (such as allow4-0123456789abcdef or deny6-0123456789abcdef-c0)")]
 pub struct NotALearnedSet(pub String);
 
 /// The key of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ElementKey {
-    /// The learned address.
+    /// The address.
     pub address: IpAddr,
     /// Protocol and port, in exact sets.
     pub port: Option<(Protocol, u16)>,
 }
 
-/// One element of one learned set: one door.
+/// One element of one learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Element {
     /// The set.
@@ -107,158 +97,183 @@ pub struct Element {
     pub key: ElementKey,
 }
 
-/// What an address learned for a pattern opens (or closes) in one program, before its family is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An element, but for its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Target {
-    /// The program.
+    /// The tiers.
     pub program: ProgramId,
-    /// Which half.
-    pub side: Side,
+    /// Which class.
+    pub class: Class,
     /// Which set.
     pub kind: SetKind,
-    /// The ports, in an exact set; empty in a group.
-    pub ports: SmallVec<[(Protocol, u16); 2]>,
+    /// Protocol and port, in an exact set.
+    pub port: Option<(Protocol, u16)>,
+    /// Where only addresses of one family have such an element: types of ICMP messages.
+    pub only: Option<Family>,
 }
 
-/// For each name rule of a program, what its addresses open or close: the denying half first, each half in the program's order.
+/// The elements of one door of `address`, for tiers of this identity.
+pub fn elements<'a>(
+    tiers: ProgramId,
+    possible: &'a Possible,
+    address: IpAddr,
+    door: &'a Door,
+) -> impl Iterator<Item = Element> + 'a {
+    targets(tiers, possible, door).filter_map(move |target| target.element(address))
+}
+
+/// The elements of one door, whatever its address is.
+pub fn targets<'a>(tiers: ProgramId, possible: &'a Possible, door: &'a Door) -> impl Iterator<Item = Target> + 'a {
+    let class = door.class;
+    let (all, ranges) = match &door.ports {
+        PortSet::All => (Some((SetKind::All, None)), &[][..]),
+        PortSet::Ranges(ranges) => (None, ranges.as_slice()),
+    };
+    let ranges = ranges.iter().flat_map(move |range| {
+        let places = places(possible, *range);
+        places.map(move |(kind, port)| (range.protocol, kind, port))
+    });
+    let all = all.map(|(kind, port)| Target {
+        program: tiers,
+        class,
+        kind,
+        port,
+        only: None,
+    });
+    all.into_iter().chain(ranges.map(move |(protocol, kind, port)| Target {
+        program: tiers,
+        class,
+        kind,
+        port,
+        only: family_of(protocol),
+    }))
+}
+
+/// What every address opens or closes that a name resolves to, for a rule about names; `None` where that depends on the address.
 ///
-/// A rule whose port set is empty matches nothing and has no target.
-pub fn targets(id: ProgramId, program: &Program) -> Vec<(&Pattern, Target)> {
-    let mut targets = Vec::with_capacity(program.deny.names.len() + program.allow.names.len());
-    for (side, rules) in [(Side::Deny, &program.deny), (Side::Allow, &program.allow)] {
-        let mut groups = Groups::default();
-        for NameRule { pattern, ports, .. } in &rules.names {
-            if let Some((kind, ports)) = groups.place(ports) {
-                let target = Target {
-                    program: id,
-                    side,
-                    kind,
-                    ports,
-                };
-                targets.push((pattern, target));
-            }
-        }
-    }
-    targets
-}
-
-/// The learned sets that one half of a program uses.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct LearnedSets {
-    /// Whether some name rule has its addresses in the exact set.
-    pub(crate) exact: bool,
-    /// The port set of each group; its place is its number.
-    pub(crate) groups: Vec<PortSet>,
-}
-
-impl LearnedSets {
-    /// Those of `rules`.
-    pub(crate) fn of(rules: &Rules) -> Self {
-        let mut exact = false;
-        let mut groups = Groups::default();
-        for rule in &rules.names {
-            if let Some((SetKind::Exact, _)) = groups.place(&rule.ports) {
-                exact = true;
-            }
-        }
-        Self {
-            exact,
-            groups: groups.0.into_iter().cloned().collect(),
-        }
-    }
-
-    /// Their kinds, the exact one first.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = SetKind> {
-        self.kinds_with_ports().map(|(kind, _)| kind)
-    }
-
-    /// Their kinds; with a group goes its port set.
-    pub(crate) fn kinds_with_ports(&self) -> impl Iterator<Item = (SetKind, Option<&PortSet>)> {
-        let exact = self.exact.then_some((SetKind::Exact, None));
-        // `Groups::place` makes no more groups than a number can name.
-        let groups = (0..=u16::MAX).zip(&self.groups);
-        exact
-            .into_iter()
-            .chain(groups.map(|(number, ports)| (SetKind::Group(number), Some(ports))))
-    }
-}
-
-/// The distinct port sets met so far in one half; the place of each is its group's number.
-#[derive(Default)]
-struct Groups<'a>(Vec<&'a PortSet>);
-
-type Ports = SmallVec<[(Protocol, u16); 2]>;
-
-impl<'a> Groups<'a> {
-    /// Where addresses with these ports go; nowhere if there are no ports.
-    fn place(&mut self, ports: &'a PortSet) -> Option<(SetKind, Ports)> {
-        if ports.is_empty() {
-            return None;
-        }
-        if let Some(single) = as_single_ports(ports) {
-            return Some((SetKind::Exact, single));
-        }
-        let place = self.0.iter().position(|known| *known == ports).unwrap_or_else(|| {
-            self.0.push(ports);
-            self.0.len() - 1
-        });
-        match u16::try_from(place) {
-            Ok(number) => Some((SetKind::Group(number), Ports::new())),
-            Err(_) => {
-                // More distinct port sets than numbers. Such a chain would be unbearably slow anyway; it is
-                // still right with every port as an element.
-                self.0.pop();
-                Some((SetKind::Exact, every_port(ports).collect()))
-            }
-        }
-    }
-}
-
-/// The ports one by one, if they are few enough for the exact set.
-fn as_single_ports(ports: &PortSet) -> Option<Ports> {
-    let PortSet::Ranges(ranges) = ports else { return None };
-    if ranges.iter().any(|range| range.last - range.first >= EXPANDED_RANGE) {
+/// It does not where all rules allow, since then nothing comes before a name, and where there are no rules but those about names.
+pub fn prepared(tiers: ProgramId, fold: &Fold, rule: RuleIndex) -> Option<Box<[Target]>> {
+    let only_allows = fold.possible().classes.iter().all(|class| *class == Class::Allow);
+    let only_names = || fold.rules().iter().all(|rule| matches!(rule.to, Destination::Name(_)));
+    if !only_allows && !only_names() {
         return None;
     }
-    let single: Ports = every_port(ports).take(EXPANDED_PORTS + 1).collect();
-    (single.len() <= EXPANDED_PORTS).then_some(single)
-}
-
-fn every_port(ports: &PortSet) -> impl Iterator<Item = (Protocol, u16)> {
-    let ranges = match ports {
-        PortSet::Ranges(ranges) => ranges.clone(),
-        PortSet::All => Protocol::ALL
-            .map(|protocol| PortRange {
-                protocol,
-                first: 0,
-                last: u16::MAX,
-            })
-            .to_vec(),
+    let anywhere = At {
+        address: IpAddr::from([0, 0, 0, 0]),
+        place: Place::World,
+        objects: &[],
     };
-    ranges
-        .into_iter()
-        .flat_map(|range| (range.first..=range.last).map(move |port| (range.protocol, port)))
+    let doors = fold.learned(rule, anywhere);
+    Some(
+        doors
+            .iter()
+            .flat_map(|door| targets(tiers, fold.possible(), door))
+            .collect(),
+    )
 }
 
 impl Target {
-    /// The elements that `address` needs.
-    pub fn elements(&self, address: IpAddr) -> impl Iterator<Item = Element> + '_ {
-        let set = SetId {
-            program: self.program,
-            side: self.side,
-            kind: self.kind,
-            family: Family::of(address),
-        };
-        let without_port = match self.kind {
-            SetKind::Exact => None,
-            SetKind::Group(_) => Some(None),
-        };
-        let with_ports = self.ports.iter().copied().map(Some);
-        without_port.into_iter().chain(with_ports).map(move |port| Element {
-            set,
-            key: ElementKey { address, port },
+    /// The element of this address; `None` where addresses of its family have none.
+    pub fn element(&self, address: IpAddr) -> Option<Element> {
+        let family = Family::of(address);
+        if self.only.is_some_and(|only| only != family) {
+            return None;
+        }
+        Some(Element {
+            set: SetId {
+                program: self.program,
+                class: self.class,
+                kind: self.kind,
+                family,
+            },
+            key: ElementKey {
+                address,
+                port: self.port,
+            },
         })
     }
+}
+
+/// The learned sets that tiers of this identity need in one family.
+pub fn sets<'a>(tiers: ProgramId, possible: &'a Possible, family: Family) -> impl Iterator<Item = SetId> + 'a {
+    possible.classes.iter().flat_map(move |class| {
+        let set = move |kind| SetId {
+            program: tiers,
+            class: *class,
+            kind,
+            family,
+        };
+        kinds(possible, family).map(set)
+    })
+}
+
+/// The kinds of sets that each class needs, the exact one first.
+pub(crate) fn kinds(possible: &Possible, family: Family) -> impl Iterator<Item = SetKind> + '_ {
+    let narrow = || {
+        (0..)
+            .zip(&possible.pieces)
+            .any(|(place, piece)| cell(place, piece).is_none())
+    };
+    let exact = (possible.named || narrow()).then_some(SetKind::Exact);
+    let cells = cells(possible, family).map(|(number, _)| SetKind::Cell(number));
+    let all = possible.all.then_some(SetKind::All);
+    exact.into_iter().chain(cells).chain(all)
+}
+
+/// The pieces that have cells in this family, with their numbers.
+pub(crate) fn cells(possible: &Possible, family: Family) -> impl Iterator<Item = (u16, PortRange)> + '_ {
+    let cells = (0..).zip(&possible.pieces);
+    let of_family = move |piece: &PortRange| family_of(piece.protocol).is_none_or(|only| only == family);
+    cells.filter_map(move |(place, piece)| match cell(place, piece) {
+        Some(number) if of_family(piece) => Some((number, *piece)),
+        _ => None,
+    })
+}
+
+/// Which family's addresses messages of this protocol go to, where that is only one.
+pub(crate) fn family_of(protocol: Protocol) -> Option<Family> {
+    match protocol {
+        Protocol::Tcp | Protocol::Udp | Protocol::Sctp => None,
+        Protocol::Icmp => Some(Family::V4),
+        Protocol::Icmpv6 => Some(Family::V6),
+    }
+}
+
+/// The number of a piece's cell; `None` where its ports go into the exact set.
+fn cell(place: usize, piece: &PortRange) -> Option<u16> {
+    let is_wide = piece.last - piece.first >= EXPANDED_RANGE;
+    // More pieces than numbers would take a program of more than 65,536 ports; it is still right with each as an element.
+    (is_wide || !piece.protocol.has_ports())
+        .then(|| u16::try_from(place).ok())
+        .flatten()
+}
+
+/// The sets that `range` goes to, piece by piece; what no piece covers goes port by port.
+fn places(possible: &Possible, range: PortRange) -> impl Iterator<Item = (SetKind, Option<(Protocol, u16)>)> + '_ {
+    let covered = move |piece: &PortRange| {
+        piece.protocol == range.protocol && range.first <= piece.first && piece.last <= range.last
+    };
+    let mut cells = (0..).zip(&possible.pieces).filter_map(move |(place, piece)| {
+        let number = cell(place, piece).filter(|_| covered(piece))?;
+        Some((number, *piece))
+    });
+    let mut held = cells.next();
+    // `None` after the last port.
+    let mut next = Some(range.first);
+    std::iter::from_fn(move || {
+        let port = next.filter(|port| *port <= range.last)?;
+        match held {
+            Some((number, piece)) if piece.first == port => {
+                held = cells.next();
+                next = piece.last.checked_add(1);
+                Some((SetKind::Cell(number), None))
+            }
+            _ => {
+                next = port.checked_add(1);
+                Some((SetKind::Exact, Some((range.protocol, port))))
+            }
+        }
+    })
 }
 
 impl Family {
@@ -284,27 +299,19 @@ impl fmt::Display for Family {
     }
 }
 
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Side::Deny => "deny",
-            Side::Allow => "allow",
-        })
-    }
-}
-
 impl fmt::Display for SetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             program,
-            side,
+            class,
             kind,
             family,
         } = self;
-        write!(f, "{side}{family}-{program}")?;
+        write!(f, "{}{family}-{program}", class_name(*class))?;
         match kind {
             SetKind::Exact => Ok(()),
-            SetKind::Group(number) => write!(f, "-g{number}"),
+            SetKind::Cell(number) => write!(f, "-c{number}"),
+            SetKind::All => f.write_str("-all"),
         }
     }
 }
@@ -322,24 +329,40 @@ impl FromStr for SetId {
 
 fn read_set_name(name: &str) -> Option<SetId> {
     let mut parts = name.split('-');
-    let (side, family) = match parts.next()? {
-        "deny4" => (Side::Deny, Family::V4),
-        "deny6" => (Side::Deny, Family::V6),
-        "allow4" => (Side::Allow, Family::V4),
-        "allow6" => (Side::Allow, Family::V6),
+    let beginning = parts.next()?;
+    let of_name = |class: &Class| {
+        beginning
+            .strip_prefix(class_name(*class))
+            .map(|family| (*class, family))
+    };
+    let (class, family) = Class::ALL.iter().find_map(of_name)?;
+    let family = match family {
+        "4" => Family::V4,
+        "6" => Family::V6,
         _ => return None,
     };
     let program = ProgramId(u64::from_str_radix(parts.next()?, 16).ok()?);
     let kind = match parts.next() {
         None => SetKind::Exact,
-        Some(group) => SetKind::Group(group.strip_prefix('g')?.parse().ok()?),
+        Some("all") => SetKind::All,
+        Some(cell) => SetKind::Cell(cell.strip_prefix('c')?.parse().ok()?),
     };
     Some(SetId {
         program,
-        side,
+        class,
         kind,
         family,
     })
+}
+
+/// As it stands at the beginning of set names.
+pub(crate) fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Admin => "admin",
+        Class::Deny => "deny",
+        Class::Allow => "allow",
+        Class::Rest => "rest",
+    }
 }
 
 #[cfg(test)]

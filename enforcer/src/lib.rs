@@ -9,15 +9,17 @@
 //! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
 //! 6. [`conntrack`]: the few conntrack operations that are needed.
 //! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
+//! 8. [`records`]: packets that the ruleset refused or noted, as it logs them.
 
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
 mod netlink;
+pub mod records;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
-pub use desired::{Desired, FailMode, Interception, Refusal, ResolverBinding};
+pub use desired::{Desired, Evaluation, FailMode, FoldedProgram, Interception, Refusal, ResolverBinding};
 pub use layout::{Element, ElementKey, SetId, Target};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

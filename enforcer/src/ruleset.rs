@@ -6,42 +6,50 @@
 //! input        established → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
 //! forward      established → neighbour discovery → lookups that were not intercepted → dispatch
 //! dispatch     source address → chain of its program; any other source passes                  (dispatch)
-//! ep4-…, ep6-… deny → allow → refuse, or pass where the program leaves egress open             (program)
+//! ep4-…, ep6-… classes in order → prefixes → the rest                                          (program)
 //! refuse       counted, then rejected at a limited rate, or dropped                            (refusal)
 //! ```
 //!
-//! A packet of an established flow pays the first rule only. The first packet of a flow pays one lookup for its source and, in each half
-//! of its program that uses them: one for exact entries, one for each group, and for each zone one among prefixes with every port and
-//! one among prefixes with ports, each after one for the zone itself. None of it depends on how many pods, policies, names or addresses there are.
+//! A packet of an established flow pays the first rule only. The first packet of a flow pays one lookup for its source, and in its program
+//! a number that does not depend on how many pods, policies, names, prefixes or addresses there are ([`longest_path`]).
 //!
-//! # How one document replaces rules without a gap
-//! Everything happens in one transaction. Declarations come first, because declaring what stands already changes nothing. Then all chains
-//! are emptied, which drops every reference to sets and chains. Then the sets of the whole table are rewritten, new programs' sets are filled,
-//! and all rules are written anew. Last goes what nothing refers to any more. Learned sets of programs that stay are never emptied.
+//! # Two kinds of rules
+//! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the typed `nftables` crate, applied by `nft`: its chains are
+//! emptied and written anew in one transaction, and chains and sets that are not ours any more (an older version's, say) are deleted with it.
 //!
-//! # Where the typed documents set limits
-//! They know no verdict maps with names and no `auto-merge`. So the verdict map is part of its rule (a packet pays the same for it), and
-//! prefixes are merged before they are written.
+//! *Programs* come and go with policies and pods. Their chains are simple and many, and the sets that the frame and they look things up in
+//! change all the time; these are written by netlink, because `nft` would read all that stands before each change.
+//!
+//! # How rules change without a gap
+//! 1. New programs: their sets, filled, and their chains. Nothing refers to them yet.
+//! 2. Elements of the [sets of the table](sets), the map from sources to chains among them: one transaction, in which every
+//!    packet that comes after it finds its new program, whole.
+//! 3. The frame, if settings have changed.
+//! 4. What no program needs any more is deleted.
+//!
+//! Programs that stand, their learned sets and counters are never touched.
 
 mod base;
+pub(crate) mod change;
 mod dispatch;
 mod document;
 mod expression;
 mod interception;
-mod program;
-mod refusal;
+pub(crate) mod program;
+pub(crate) mod refusal;
 mod zones;
 
+pub(crate) mod sets;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use nftables::schema::Nftables;
 
 use crate::desired::Desired;
-use crate::layout::Element;
 use document::Document;
 
-pub use refusal::{REFUSED_V4, REFUSED_V6};
+pub use program::longest_path;
+pub use refusal::{AUDITED_PREFIX, AUDITED_V4, AUDITED_V6, REFUSED_PREFIX, REFUSED_V4, REFUSED_V6};
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,21 +62,41 @@ pub struct Standing {
     pub sets: BTreeSet<String>,
 }
 
-/// The transaction that makes the table what `desired` says.
+/// The transaction that makes the frame what `desired` says, in a table that holds the [sets of the table](sets) already.
 ///
-/// Learned sets of programs that stay keep their elements; sets of new programs are filled with
-/// `learned` (remaining lease, rounded up to the second) in the same transaction, so that no packet meets a program whose
-/// addresses are still missing. Nothing outside the table is touched.
-///
-/// Elements of `learned` that belong to no set of `desired`, or to one that stands already, are left out.
-pub fn transaction(desired: &Desired, standing: &Standing, learned: &[(Element, Duration)]) -> Nftables<'static> {
-    let mut document = Document::new(&desired.table, standing);
-    zones::declare(&mut document, desired);
-    interception::declare(&mut document, desired);
-    refusal::chain(&mut document, desired.refusal);
-    program::chains(&mut document, desired, learned);
-    dispatch::chain(&mut document, desired);
-    base::chains(&mut document, desired);
-    interception::chain(&mut document, desired);
+/// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's; what is not named there is left alone.
+pub fn frame(desired: &Desired, replaced: &Standing) -> Nftables<'static> {
+    let mut document = Document::new(&desired.table, replaced);
+    write_frame(&mut document, desired);
     document.finish()
+}
+
+fn write_frame(document: &mut Document<'_>, desired: &Desired) {
+    refusal::chains(document, desired);
+    dispatch::chain(document);
+    base::chains(document, desired);
+    interception::chain(document, desired);
+}
+
+/// The names of the frame's chains.
+fn frame_chains(desired: &Desired) -> BTreeSet<String> {
+    let nothing = Standing::default();
+    let mut document = Document::new(&desired.table, &nothing);
+    write_frame(&mut document, desired);
+    document.into_chains()
+}
+
+/// Whether two desired states have the same frame.
+pub(crate) fn have_the_same_frame(a: &Desired, b: &Desired) -> bool {
+    let settings = |desired: &Desired| {
+        let Desired {
+            interception,
+            fail_mode,
+            refusal,
+            records,
+            ..
+        } = desired;
+        (*interception, *fail_mode, *refusal, *records)
+    };
+    settings(a) == settings(b) && a.table == b.table && a.listening == b.listening
 }

@@ -1,6 +1,6 @@
 //! The ledger.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub struct Answer {
     pub addresses: Vec<(IpAddr, Duration)>,
     /// Who taught it: the upstream's address, for people.
     pub source: IpAddr,
+    /// The terms of this name's leases, where they are not the ledger's.
+    pub terms: Option<LeaseTerms>,
 }
 
 /// What learning an answer did.
@@ -75,6 +77,22 @@ pub struct Ledger {
     holders: Holders,
     /// The soonest end of a lease of each name in the roster: each name once.
     deadlines: BTreeSet<(Time, NameId)>,
+    /// What has ended lately, the latest at the back; to tell people why something is not open any more.
+    ended: VecDeque<Ended>,
+}
+
+/// How many [`Ended`] leases are remembered.
+const REMEMBERED: usize = 4096;
+
+/// A lease that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The name that held the address.
+    pub name: Name,
+    /// The address.
+    pub address: IpAddr,
+    /// When it was noticed that the lease was over.
+    pub at: Time,
 }
 
 impl Default for Limits {
@@ -107,6 +125,7 @@ impl Ledger {
             sources: Sources::default(),
             holders: Holders::default(),
             deadlines: BTreeSet::new(),
+            ended: VecDeque::new(),
         }
     }
 
@@ -122,7 +141,7 @@ impl Ledger {
         }
         let (id, evicted) = self.admit(now, &answer.name);
         let mut evicted = Vec::from_iter(evicted);
-        let (terms, source) = (self.terms, self.sources.id(answer.source));
+        let (terms, source) = (answer.terms.unwrap_or(self.terms), self.sources.id(answer.source));
         self.credit(
             id,
             answer.addresses.iter().map(|&(address, ttl)| Lease {
@@ -196,7 +215,26 @@ impl Ledger {
             }
             self.settle(id, Some(soonest));
         }
+        for (name, address) in &dropped {
+            if self.ended.len() == REMEMBERED {
+                self.ended.pop_front();
+            }
+            self.ended.push_back(Ended {
+                name: name.clone(),
+                address: *address,
+                at: now,
+            });
+        }
         dropped
+    }
+
+    /// Leases that have ended lately and were not taken up again, the latest first; at most some thousand are remembered.
+    pub fn ended(&self, now: Time) -> impl Iterator<Item = &Ended> {
+        let again = move |ended: &&Ended| {
+            self.addresses(now, &ended.name)
+                .any(|live| live.address == ended.address)
+        };
+        self.ended.iter().rev().filter(move |ended| !again(ended))
     }
 
     /// When the next lease ends: call [`expire`](Self::expire) then.

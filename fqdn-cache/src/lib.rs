@@ -16,5 +16,5 @@ mod source;
 pub mod time;
 
 pub use lease::LeaseTerms;
-pub use ledger::{Answer, Entry, Ledger, Limits, Outcome};
+pub use ledger::{Answer, Ended, Entry, Ledger, Limits, Outcome};
 pub use time::Time;

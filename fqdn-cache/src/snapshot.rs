@@ -187,6 +187,7 @@ mod tests {
                     .map(|address| (address.parse().unwrap(), Duration::from_secs(ttl)))
                     .collect(),
                 source: "10.0.0.53".parse().unwrap(),
+                terms: None,
             },
         );
     }
@@ -232,6 +233,7 @@ mod tests {
                 name: name.clone(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)],
                 source: "10.0.0.53".parse().unwrap(),
+                terms: None,
             },
         );
         let mut restored = empty();

@@ -57,6 +57,7 @@ fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
                     ),
                 ],
                 source: Ipv4Addr::new(10, 96, 0, 10).into(),
+                terms: None,
             },
         );
     }

@@ -1,10 +1,11 @@
-// A Kubernetes control plane for the tests, in one binary: etcd, the API server and kubectl, each as its
-// project ships it, and what renders Helm charts.
+// A Kubernetes control plane for the tests, in one binary: etcd, the API server and kubectl, each as its project ships it; what
+// renders Helm charts; and what reads the objects of the Prometheus operator.
 //
 //	control-plane serve-etcd --data DIR --port N --peer-port N
 //	control-plane serve-api --data DIR --port N --etcd-port N [-- FLAGS OF KUBE-APISERVER]
 //	control-plane kubectl ARGUMENTS OF KUBECTL
 //	control-plane helm-template NAMESPACE CHART VALUE=…
+//	control-plane check-monitoring < OBJECTS
 //
 // The servers listen on loopback alone and stop on SIGTERM, or when their standard input ends, so that none outlives a test
 // that was killed. Everything that they keep is below --data: a server which is started again finds its objects, its keys
@@ -32,6 +33,8 @@ func main() {
 		serveAPI(os.Args[1:])
 	case "kubectl":
 		kubectl()
+	case "check-monitoring":
+		checkMonitoring()
 	case "helm-template":
 		helmTemplate(os.Args[1:])
 	default:
@@ -45,7 +48,7 @@ func endWithInput() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: control-plane serve-etcd|serve-api|kubectl|helm-template ARGUMENTS")
+	fmt.Fprintln(os.Stderr, "usage: control-plane serve-etcd|serve-api|kubectl|helm-template|check-monitoring ARGUMENTS")
 	os.Exit(2)
 }
 

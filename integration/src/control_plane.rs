@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use agent::netns::Namespace;
 use tempfile::TempDir;
 
+use crate::rights::Rights;
 use crate::{fail, succeed};
 
 /// Where the API server listens, in its namespace.
@@ -169,11 +170,15 @@ impl ControlPlane {
         self.path("admin.kubeconfig")
     }
 
-    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it do. The account must exist.
+    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it do. The account must exist; its
+    /// token is made once.
     pub fn agent_kubeconfig(&self) -> PathBuf {
         let (namespace, name) = SERVICE_ACCOUNT;
-        let token = self.kubectl(["create", "token", name, "--namespace", namespace, "--duration=8h"]);
         let path = self.path("agent.kubeconfig");
+        if path.exists() {
+            return path;
+        }
+        let token = self.kubectl(["create", "token", name, "--namespace", namespace, "--duration=8h"]);
         fs::copy(self.admin_kubeconfig(), &path).unwrap_or_else(fail("the agent's kubeconfig"));
         let kubeconfig = format!("--kubeconfig={}", path.display());
         for arguments in [
@@ -191,6 +196,24 @@ impl ControlPlane {
             succeed(command.arg("kubectl").args(arguments).arg(&kubeconfig)).unwrap_or_else(fail("kubectl config"));
         }
         path
+    }
+
+    /// `kubectl` as the agent's ServiceAccount.
+    pub fn kubectl_as_agent<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        let kubeconfig = format!("--kubeconfig={}", self.agent_kubeconfig().display());
+        let mut command = self.namespace.command(&self.binary);
+        command.arg("kubectl").arg(kubeconfig).args(arguments);
+        command
+            .env("KUBECACHEDIR", self.path("cache-of-agent"))
+            .env("KUBERC", "off");
+        command.stdin(Stdio::null()).output().unwrap_or_else(fail("kubectl"))
+    }
+
+    /// The agent's ClusterRole, held against what it has asked for so far.
+    pub fn rights(&self) -> Rights {
+        let role = self.kubectl(["get", "clusterrole", SERVICE_ACCOUNT.1, "-o", "json"]);
+        let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
+        Rights::compare(&role, &self.audit_log())
     }
 
     /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON (`audit.k8s.io/v1`).
@@ -262,6 +285,31 @@ pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }
 
+/// What Helm makes of the chart for a release `namegate` in `namespace`, its definitions included. Each value is `path=value`.
+///
+/// # Panics
+/// Where Go is missing, and when the chart is wrong.
+pub fn render_chart(namespace: &str, values: &[&str]) -> String {
+    let mut command = Command::new(binary().expect("the control plane was built"));
+    command
+        .args(["helm-template", namespace])
+        .arg(manifests().join("chart"))
+        .args(values);
+    let output = succeed(&mut command).unwrap_or_else(fail("the chart"));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Holds objects of the Prometheus operator against its types, and says how many there were.
+///
+/// # Panics
+/// Where Go is missing, and when one does not fit.
+pub fn check_monitoring(objects: &str) -> String {
+    let mut command = Command::new(binary().expect("the control plane was built"));
+    let output = feed(command.arg("check-monitoring"), objects);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// The binary, built when it is first asked for; `None` where Go is missing.
 pub fn binary() -> Option<&'static Path> {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -291,6 +339,23 @@ fn audit_policy() -> String {
          - level: Metadata\n  users: ['system:serviceaccount:{namespace}:{name}']\n\
          - level: None\n"
     )
+}
+
+/// Runs a command with `input`, to its end.
+fn feed(command: &mut Command, input: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(fail("the control plane's binary"));
+    // Taken, so that it is closed after the input.
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that has ended says by itself why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child
+        .wait_with_output()
+        .unwrap_or_else(fail("the control plane's binary"))
 }
 
 fn kill(child: &mut Option<Child>) {

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use crate::fold::Place;
+
 /// Why an address that a name resolved to is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Unteachable {
@@ -74,6 +76,34 @@ impl Teachable {
     }
 }
 
+/// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    host: Ranges,
+    cluster: Ranges,
+}
+
+impl Places {
+    /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services and nodes.
+    pub fn new(host: impl IntoIterator<Item = IpAddr>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
+        Self {
+            host: Ranges::new(host.into_iter().map(IpNet::from)),
+            cluster: Ranges::new(cluster),
+        }
+    }
+
+    /// Where an address lies.
+    pub fn of(&self, address: IpAddr) -> Place {
+        if self.host.contain(address) {
+            Place::Host
+        } else if self.cluster.contain(address) {
+            Place::Cluster
+        } else {
+            Place::World
+        }
+    }
+}
+
 /// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud and the
 /// Azure wire server; then EC2, Google Cloud and Scaleway.
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
@@ -126,7 +156,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Addresses of both families as sorted, disjoint, inclusive ranges: asked by binary search.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ranges {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,

@@ -2,147 +2,152 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
-
 use crate::endpoint::Endpoint;
 use crate::inventory::Inventory;
 use crate::pattern::Pattern;
-use crate::policy::{DnsRule, EgressRule, Peers, Policy, PolicyId, Spec, Zone};
+use crate::policy::{Action, DenyResponse, DnsRule, EgressRule, LeaseTerms, Policy, PolicyId, Spec, Tier};
 use crate::ports::PortSet;
-use crate::program::{DnsGrant, DnsServers, NameRule, Origin, PrefixRule, Program, Rules};
+use crate::program::{Destination, DnsGrant, DnsServers, Origin, Program, Rule, Tiers};
+use crate::question::QuestionMode;
 
-/// Compiles the egress policy of one endpoint.
+/// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed alike share.
 ///
 /// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing of egress (only ingress, or
 /// empty lists) does not count as selecting.
 ///
-/// The addresses of objects that rules speak of are those of `inventory`, and become part of the program: when they change, so does it.
+/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of the program. Which addresses pods and other objects have does not.
 pub fn compile<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
     inventory: &Inventory,
 ) -> Option<Program> {
-    let selecting = policies
-        .into_iter()
-        .flat_map(|policy| policy.specs.iter().map(move |spec| (&policy.id, spec)));
-    let selecting = selecting.filter(|(_, spec)| spec.subject.matches(&endpoint.labels) && governs_egress(spec));
+    gather(endpoint, policies, inventory).map(Program::merged)
+}
 
-    let mut governed = false;
-    let mut closed = false;
-    let mut deny = Gathered::default();
-    let mut allow = Gathered::default();
-    let mut dns = BTreeMap::new();
-    for (id, spec) in selecting {
-        governed = true;
-        closed |= spec.closes_egress;
-        spec.deny.iter().for_each(|rule| deny.add(id, rule, inventory));
-        for rule in &spec.allow {
-            allow.add(id, rule, inventory);
-            grant_questions(rule, &mut dns);
-        }
+/// As [`compile`], with every rule by itself, so that it can be told which one decides.
+pub fn gather<'a>(
+    endpoint: &Endpoint,
+    policies: impl IntoIterator<Item = &'a Policy>,
+    inventory: &Inventory,
+) -> Option<Program> {
+    let specs = policies
+        .into_iter()
+        .flat_map(|policy| policy.specs.iter().map(move |spec| (policy, spec)));
+    gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
+}
+
+/// Whether a spec selects an endpoint and says anything of its egress. Endpoints that the same specs govern have the same program.
+pub fn governs(spec: &Spec, endpoint: &Endpoint) -> bool {
+    let says_anything = spec.closes_egress || !spec.rules.is_empty();
+    says_anything && spec.subject.matches(&endpoint.labels)
+}
+
+/// As [`gather`], of the specs that [`governs`] has told.
+pub fn gather_selected<'a>(
+    specs: impl IntoIterator<Item = (&'a Policy, &'a Spec)>,
+    inventory: &Inventory,
+) -> Option<Program> {
+    let mut selecting: Vec<_> = specs.into_iter().collect();
+    if selecting.is_empty() {
+        return None;
     }
-    governed.then(|| Program {
-        closed,
-        deny: deny.into_rules(),
-        allow: allow.into_rules(),
-        dns: grants(dns),
+    // Equal priorities are settled by name. (The API leaves it open; it should be the same everywhere and at all times.)
+    selecting.sort_by(|(a, a_spec), (b, b_spec)| (a_spec.tier, &a.id).cmp(&(b_spec.tier, &b.id)));
+
+    let mut enforced = Tiers::default();
+    let mut all = Tiers::default();
+    let mut program = Program::default();
+    let mut questions = Questions::new();
+    for (policy, spec) in &selecting {
+        add(&mut all, policy, spec, inventory);
+        if policy.extensions.audit {
+            continue;
+        }
+        add(&mut enforced, policy, spec, inventory);
+        let allowing = spec.rules_that(Action::Allow);
+        allowing.for_each(|rule| grant_questions(rule, &mut questions));
+        program.questions = stricter(program.questions, policy.extensions.questions);
+        program.response = quieter(program.response, policy.extensions.response);
+    }
+    let audited = selecting.iter().any(|(policy, _)| policy.extensions.audit);
+    Some(Program {
+        enforced,
+        audited: audited.then_some(all),
+        dns: grants(questions),
+        ..program
     })
 }
 
-fn governs_egress(spec: &Spec) -> bool {
-    spec.closes_egress || !spec.allow.is_empty() || !spec.deny.is_empty()
+/// Of several policies that speak of it, the one that lets less be asked counts.
+fn stricter(a: Option<QuestionMode>, b: Option<QuestionMode>) -> Option<QuestionMode> {
+    match (a, b) {
+        (Some(QuestionMode::AllowedOnly), _) | (_, Some(QuestionMode::AllowedOnly)) => Some(QuestionMode::AllowedOnly),
+        (a, b) => a.or(b),
+    }
 }
 
-/// One side of a program while rules are added up. Ordered, so that the order of policies does not show.
-#[derive(Default)]
-struct Gathered {
-    prefixes: BTreeMap<(Zone, IpNet), PortSet>,
-    names: BTreeMap<Pattern, (PortSet, BTreeSet<Origin>)>,
+/// Of several policies that speak of it, the one that tells less counts.
+fn quieter(a: Option<DenyResponse>, b: Option<DenyResponse>) -> Option<DenyResponse> {
+    match (a, b) {
+        (Some(DenyResponse::Drop), _) | (_, Some(DenyResponse::Drop)) => Some(DenyResponse::Drop),
+        (a, b) => a.or(b),
+    }
 }
 
-impl Gathered {
-    fn add(&mut self, policy: &PolicyId, rule: &EgressRule, inventory: &Inventory) {
-        if let Peers::Names(patterns) = &rule.peers {
-            for pattern in patterns {
-                self.add_name(pattern, policy, rule);
-            }
-            return;
-        }
-        let destinations = inventory.prefixes(&rule.peers);
-        if !rule.named.is_empty() {
-            for (host, ports) in inventory.named_ports(&destinations, &rule.named) {
-                self.add_prefix(Zone::Anywhere, host, &ports);
-            }
-        }
-        for (zone, prefix) in destinations {
-            self.add_prefix(zone, prefix, &rule.ports);
-        }
-    }
-
-    fn add_prefix(&mut self, zone: Zone, prefix: IpNet, ports: &PortSet) {
-        if !ports.is_empty() {
-            let known = self.prefixes.entry((zone, prefix)).or_insert_with(no_ports);
-            *known = known.union(ports);
+fn add(tiers: &mut Tiers, policy: &Policy, spec: &Spec, inventory: &Inventory) {
+    let rules = match spec.tier {
+        Tier::Admin { .. } => &mut tiers.admin,
+        Tier::Network => &mut tiers.network,
+        Tier::Baseline { .. } => &mut tiers.baseline,
+    };
+    let terms = policy.extensions.lease;
+    rules.extend(
+        spec.rules
+            .iter()
+            .flat_map(|rule| single(&policy.id, rule, terms, inventory)),
+    );
+    if spec.tier == Tier::Network {
+        // Stable, so that rules of one action stay in the order in which they were written.
+        tiers.network.sort_by_key(|rule| rule.action);
+        if spec.closes_egress {
+            tiers.closed_by.push(Origin {
+                policy: policy.id.clone(),
+                rule: String::new(),
+            });
         }
     }
+}
 
-    fn add_name(&mut self, pattern: &Pattern, policy: &PolicyId, rule: &EgressRule) {
-        if rule.ports.is_empty() {
-            return;
-        }
-        let (ports, origins) = self
-            .names
-            .entry(pattern.clone())
-            .or_insert_with(|| (no_ports(), BTreeSet::new()));
-        *ports = ports.union(&rule.ports);
-        origins.insert(Origin {
+/// A rule as people write it → one for each of its destinations.
+fn single(policy: &PolicyId, rule: &EgressRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
+    let of = |to, ports: PortSet, named: &[_], lease| Rule {
+        action: rule.action,
+        to,
+        ports,
+        named: named.to_vec(),
+        lease,
+        origins: vec![Origin {
             policy: policy.clone(),
             rule: rule.origin.clone(),
-        });
-    }
-
-    fn into_rules(self) -> Rules {
-        let names = self.names.into_iter().map(|(pattern, (ports, origins))| NameRule {
-            pattern,
-            ports,
-            origins: origins.into_iter().collect(),
-        });
-        Rules {
-            prefixes: disjoint(self.prefixes),
-            names: names.collect(),
-        }
-    }
-}
-
-fn no_ports() -> PortSet {
-    PortSet::Ranges(Vec::new())
-}
-
-/// Gives each prefix its ports without those that a prefix around it already has.
-///
-/// Two prefixes are nested or disjoint, and one that contains another sorts before it, so the prefixes around the current one
-/// are a stack.
-fn disjoint(prefixes: BTreeMap<(Zone, IpNet), PortSet>) -> Vec<PrefixRule> {
+        }],
+    };
     let mut rules = Vec::new();
-    // Each with the ports that it and what is around it have.
-    let mut around: Vec<(Zone, IpNet, PortSet)> = Vec::new();
-    for ((zone, prefix), ports) in prefixes {
-        while around
-            .last()
-            .is_some_and(|(z, outer, _)| *z != zone || !outer.contains(&prefix))
-        {
-            around.pop();
-        }
-        let covered = around.last().map_or_else(no_ports, |(_, _, ports)| ports.clone());
-        // `All` is more than any ranges (ICMP) and keeps itself whole beside them; it stands in a set of its own.
-        let own = ports.subtract(&covered);
-        around.push((zone, prefix, ports.union(&covered)));
-        if !own.is_empty() {
-            rules.push(PrefixRule {
-                zone,
-                prefix,
-                ports: own,
-            });
+    for to in inventory.destinations(&rule.peers) {
+        match to {
+            Destination::Name(_) => rules.push(of(to, rule.ports.clone(), &[], lease)),
+            Destination::Prefix(zone, prefix) => {
+                if !rule.ports.is_empty() {
+                    rules.push(of(to, rule.ports.clone(), &[], LeaseTerms::default()));
+                }
+                if !rule.named.is_empty() {
+                    let pods = Destination::PodsWithin(zone, prefix);
+                    let none = PortSet::Ranges(Vec::new());
+                    rules.push(of(pods, none, &rule.named, LeaseTerms::default()));
+                }
+            }
+            Destination::PodsWithin(..) | Destination::Object(_) => {
+                rules.push(of(to, rule.ports.clone(), &rule.named, LeaseTerms::default()));
+            }
         }
     }
     rules

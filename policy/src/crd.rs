@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use crate::cidr_group::CIDR_GROUP;
 use crate::cilium::POLICY_SHAPE;
+use crate::cluster_network_policy::schema as cluster_network_policy;
 use crate::shape::Shape;
 
 use constraints::Constraint;
+use openapi::Extensible;
 
 /// Every definition, with the path that its file has among the manifests.
 pub fn definitions() -> Vec<(String, Value)> {
@@ -34,12 +36,13 @@ struct Kind {
     short_names: &'static [&'static str],
     scope: &'static str,
     shape: &'static Shape,
+    extensible: &'static [Extensible],
     constraints: &'static [Constraint],
     /// Whether its objects are judged, and have conditions.
     is_policy: bool,
 }
 
-static KINDS: [Kind; 3] = [
+static KINDS: [Kind; 4] = [
     Kind {
         group: "cilium.io",
         versions: &["v2alpha1", "v2"],
@@ -49,6 +52,7 @@ static KINDS: [Kind; 3] = [
         short_names: &["ccg"],
         scope: "Cluster",
         shape: &CIDR_GROUP,
+        extensible: &[],
         constraints: constraints::CIDR_GROUP,
         is_policy: false,
     },
@@ -61,6 +65,7 @@ static KINDS: [Kind; 3] = [
         short_names: &["ccnp"],
         scope: "Cluster",
         shape: &POLICY_SHAPE,
+        extensible: &[],
         constraints: constraints::CILIUM_POLICY,
         is_policy: true,
     },
@@ -73,14 +78,38 @@ static KINDS: [Kind; 3] = [
         short_names: &["cnp", "ciliumnp"],
         scope: "Namespaced",
         shape: &POLICY_SHAPE,
+        extensible: &[],
         constraints: constraints::CILIUM_POLICY,
+        is_policy: true,
+    },
+    Kind {
+        group: "policy.networking.k8s.io",
+        versions: &["v1alpha2"],
+        kind: "ClusterNetworkPolicy",
+        plural: "clusternetworkpolicies",
+        singular: "clusternetworkpolicy",
+        // `cnp` means Cilium's to everybody who has both.
+        short_names: &[],
+        scope: "Cluster",
+        shape: &cluster_network_policy::POLICY,
+        extensible: &[
+            Extensible {
+                at: "to[]",
+                known: &cluster_network_policy::PEERS,
+            },
+            Extensible {
+                at: "protocols[]",
+                known: &cluster_network_policy::PROTOCOLS,
+            },
+        ],
+        constraints: constraints::CLUSTER_NETWORK_POLICY,
         is_policy: true,
     },
 ];
 
 impl Kind {
     fn definition(&self) -> Value {
-        let mut schema = openapi::root(self.shape, self.constraints);
+        let mut schema = openapi::root(self.shape, self.extensible, self.constraints);
         if self.is_policy {
             schema["properties"]["status"] = status();
         } else if let Some(properties) = schema["properties"].as_object_mut() {
@@ -104,12 +133,14 @@ impl Kind {
                     "listKind": format!("{}List", self.kind),
                     "plural": self.plural,
                     "singular": self.singular,
-                    "shortNames": self.short_names,
                 },
                 "scope": self.scope,
                 "versions": versions,
             },
         });
+        if !self.short_names.is_empty() {
+            definition["spec"]["names"]["shortNames"] = json!(self.short_names);
+        }
         if self.group.ends_with(".k8s.io") {
             // The API server asks for a word on who approved a definition in a group of the Kubernetes project.
             definition["metadata"]["annotations"] = json!({
@@ -191,6 +222,7 @@ mod tests {
                 "cilium.io/ciliumcidrgroups.yaml",
                 "cilium.io/ciliumclusterwidenetworkpolicies.yaml",
                 "cilium.io/ciliumnetworkpolicies.yaml",
+                "policy.networking.k8s.io/clusternetworkpolicies.yaml",
             ]
         );
     }

@@ -75,7 +75,8 @@ pub fn labels(
     labels
 }
 
-fn is_special(key: &str) -> bool {
+/// Whether a label key is one of the special [`keys`], which no pod can set.
+pub(crate) fn is_special(key: &str) -> bool {
     [keys::NAMESPACE, keys::SERVICE_ACCOUNT, keys::CLUSTER].contains(&key) || key.starts_with(keys::NAMESPACE_LABELS)
 }
 

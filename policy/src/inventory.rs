@@ -2,23 +2,25 @@
 //!
 //! Policies name objects by labels; the kernel knows addresses. This is the picture that the one is turned into the other with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::cidr_group::CidrGroup;
 use crate::endpoint::keys;
-use crate::labels::{LabelSelector, Labels};
+use crate::labels::Labels;
 use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::prefix;
+use crate::program::{Destination, Rule};
 
 /// What the cluster holds.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The pods of every node that have addresses of their own.
-    pub pods: Vec<InventoryPod>,
+    pub pods: Vec<Arc<InventoryPod>>,
     /// Services, and what is only known by its backends.
     pub services: Vec<InventoryService>,
     /// Nodes.
@@ -28,7 +30,7 @@ pub struct Inventory {
 }
 
 /// A pod with addresses of its own.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryPod {
     /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes them.
     pub labels: Labels,
@@ -39,7 +41,7 @@ pub struct InventoryPod {
 }
 
 /// A service.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryService {
     /// Its namespace.
     pub namespace: String,
@@ -56,7 +58,7 @@ pub struct InventoryService {
 }
 
 /// A node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryNode {
     /// Its labels.
     pub labels: Labels,
@@ -78,78 +80,120 @@ pub struct ContainerPort {
 }
 
 impl Inventory {
-    /// The prefixes of peers that are addresses or objects; none for names.
-    ///
-    /// An object's address is meant wherever it lies: a service's backend may be outside the cluster.
-    pub(crate) fn prefixes(&self, peers: &Peers) -> Vec<(Zone, IpNet)> {
-        let selectors = match peers {
-            Peers::Names(_) | Peers::Unresolved => return Vec::new(),
-            Peers::Prefixes(prefixes) => return prefixes.clone(),
-            Peers::Objects(selectors) => selectors,
-        };
-        let mut hosts = BTreeSet::new();
-        let mut prefixes = Vec::new();
-        for selector in selectors {
-            match selector {
-                ObjectSelector::Pods(labels) => hosts.extend(self.pods(labels).flat_map(|pod| &pod.addresses)),
-                ObjectSelector::Services(selector) => {
-                    let services = self.services.iter().filter(|service| selector.matches(service));
-                    hosts.extend(services.flat_map(|service| self.backends(service)));
-                }
-                ObjectSelector::Nodes(labels) => {
-                    let nodes = self.nodes.iter().filter(|node| labels.matches(&node.labels));
-                    hosts.extend(nodes.flat_map(|node| &node.addresses));
-                }
-                ObjectSelector::RemoteNodes => {
-                    let nodes = self.nodes.iter().filter(|node| !node.is_this);
-                    hosts.extend(nodes.flat_map(|node| &node.addresses));
-                }
-                ObjectSelector::ApiServer => {
-                    let services = self.services.iter().filter(|service| service.is_api_server());
-                    hosts.extend(services.flat_map(|service| self.backends(service).chain(&service.addresses)));
-                }
-                ObjectSelector::CidrGroups(selector) => {
-                    let groups = self.cidr_groups.iter().filter(|group| selector.matches(group));
-                    let all = groups.flat_map(|group| &group.prefixes);
-                    let left = all.flat_map(|whole| prefix::without(*whole, &selector.except));
-                    prefixes.extend(left.map(|prefix| (Zone::World, prefix)));
-                }
-                ObjectSelector::Prefix(zone, prefix) => prefixes.push((*zone, *prefix)),
-            }
+    /// The destinations of a rule, CiliumCIDRGroups resolved to prefixes.
+    pub(crate) fn destinations(&self, peers: &Peers) -> Vec<Destination> {
+        let prefix = |(zone, prefix): &(Zone, IpNet)| Destination::Prefix(*zone, *prefix);
+        match peers {
+            Peers::Unresolved => Vec::new(),
+            Peers::Names(patterns) => patterns.iter().cloned().map(Destination::Name).collect(),
+            Peers::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
+            Peers::Objects(selectors) => selectors
+                .iter()
+                .flat_map(|selector| self.resolve_groups(selector))
+                .collect(),
         }
-        let hosts: Vec<IpNet> = hosts.into_iter().copied().map(IpNet::from).collect();
-        let hosts = IpNet::aggregate(&hosts);
-        prefixes.extend(hosts.into_iter().map(|prefix| (Zone::Anywhere, prefix)));
-        prefixes
     }
 
-    /// The addresses of the pods among `destinations` that name one of `ports`, each with the numbers that the pod itself gives them.
-    pub(crate) fn named_ports(&self, destinations: &[(Zone, IpNet)], ports: &[NamedPort]) -> Vec<(IpNet, PortSet)> {
-        // Pods are inside the cluster, and never this node.
-        let reached = |address: &IpAddr| {
-            destinations
-                .iter()
-                .any(|(zone, prefix)| matches!(zone, Zone::Anywhere | Zone::Cluster) && prefix.contains(address))
+    fn resolve_groups(&self, selector: &ObjectSelector) -> Vec<Destination> {
+        match selector {
+            ObjectSelector::Prefix(zone, prefix) => vec![Destination::Prefix(*zone, *prefix)],
+            ObjectSelector::CidrGroups(selector) => {
+                let groups = self.cidr_groups.iter().filter(|group| selector.matches(group));
+                let all = groups.flat_map(|group| &group.prefixes);
+                let left = all.flat_map(|whole| prefix::without(*whole, &selector.except));
+                left.map(|prefix| Destination::Prefix(Zone::World, prefix)).collect()
+            }
+            objects => vec![Destination::Object(objects.clone())],
+        }
+    }
+
+    /// Every address that a rule may reach by being an object's, with the ports there. Nothing for rules about prefixes and names.
+    ///
+    /// An object's address is meant wherever it lies: a service's backend may be outside the cluster.
+    pub fn members(&self, rule: &Rule) -> BTreeMap<IpAddr, PortSet> {
+        let mut members: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
+        let mut add = |address: IpAddr, ports: &PortSet| {
+            let known = members.entry(address).or_insert_with(|| PortSet::Ranges(Vec::new()));
+            *known = known.union(ports);
         };
-        let mut opened = Vec::new();
-        for pod in &self.pods {
-            let set = pod.named(ports);
-            if !set.is_empty() {
-                let reached = pod.addresses.iter().filter(|address| reached(address));
-                opened.extend(reached.map(|address| (IpNet::from(*address), set.clone())));
+        match &rule.to {
+            Destination::Prefix(..) | Destination::Name(_) => return members,
+            // Pods are inside the cluster, and never this node.
+            Destination::PodsWithin(Zone::World | Zone::Host, _) => return members,
+            Destination::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) => {
+                for pod in &self.pods {
+                    let ports = pod.named(&rule.named);
+                    let within = pod.addresses.iter().filter(|address| prefix.contains(*address));
+                    within.for_each(|address| add(*address, &ports));
+                }
+            }
+            Destination::Object(ObjectSelector::Pods(labels)) => {
+                for pod in self.pods.iter().filter(|pod| labels.matches(&pod.labels)) {
+                    let ports = rule.ports.union(&pod.named(&rule.named));
+                    pod.addresses.iter().for_each(|address| add(*address, &ports));
+                }
+            }
+            Destination::Object(selector) => {
+                let addresses = self.addresses(selector);
+                addresses.iter().for_each(|address| add(*address, &rule.ports));
+                if !rule.named.is_empty() {
+                    for pod in &self.pods {
+                        let ports = pod.named(&rule.named);
+                        let meant = pod.addresses.intersection(&addresses);
+                        meant.for_each(|address| add(*address, &ports));
+                    }
+                }
             }
         }
-        opened
+        members.retain(|_, ports| !ports.is_empty());
+        members
+    }
+
+    /// As [`members`](Self::members), of these addresses only, and only for rules that mean pods by themselves.
+    pub(crate) fn members_at(&self, rule: &Rule, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, PortSet> {
+        let there = |pod: &&Arc<InventoryPod>| !pod.addresses.is_disjoint(addresses);
+        let pods = Self {
+            pods: self.pods.iter().filter(there).cloned().collect(),
+            ..Self::default()
+        };
+        let mut members = pods.members(rule);
+        members.retain(|address, _| addresses.contains(address));
+        members
+    }
+
+    /// The addresses of the objects that a selector selects.
+    pub fn addresses(&self, selector: &ObjectSelector) -> BTreeSet<IpAddr> {
+        match selector {
+            ObjectSelector::Pods(labels) => {
+                let pods = self.pods.iter().filter(|pod| labels.matches(&pod.labels));
+                pods.flat_map(|pod| &pod.addresses).copied().collect()
+            }
+            ObjectSelector::Services(selector) => {
+                let services = self.services.iter().filter(|service| selector.matches(service));
+                services.flat_map(|service| self.backends(service)).copied().collect()
+            }
+            ObjectSelector::Nodes(labels) => {
+                let nodes = self.nodes.iter().filter(|node| labels.matches(&node.labels));
+                nodes.flat_map(|node| &node.addresses).copied().collect()
+            }
+            ObjectSelector::RemoteNodes => {
+                let nodes = self.nodes.iter().filter(|node| !node.is_this);
+                nodes.flat_map(|node| &node.addresses).copied().collect()
+            }
+            ObjectSelector::ApiServer => {
+                let services = self.services.iter().filter(|service| service.is_api_server());
+                let addresses = services.flat_map(|service| self.backends(service).chain(&service.addresses));
+                addresses.copied().collect()
+            }
+            // Compiled to prefixes.
+            ObjectSelector::CidrGroups(_) | ObjectSelector::Prefix(..) => BTreeSet::new(),
+        }
     }
 
     /// What stands in its EndpointSlices, and the pods that it selects: either may be known before the other.
     fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = &'a IpAddr> {
         let pods = self.pods.iter().filter(|pod| service.selects(pod));
         service.backends.iter().chain(pods.flat_map(|pod| &pod.addresses))
-    }
-
-    fn pods<'a>(&'a self, selector: &'a LabelSelector) -> impl Iterator<Item = &'a InventoryPod> {
-        self.pods.iter().filter(|pod| selector.matches(&pod.labels))
     }
 }
 

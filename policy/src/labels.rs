@@ -1,6 +1,7 @@
 //! Labels and the selectors over them (`matchLabels`, `matchExpressions`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use thiserror::Error;
 
@@ -10,14 +11,14 @@ pub type Labels = BTreeMap<String, String>;
 /// A validated label selector: all requirements must hold. With none it selects everything.
 ///
 /// Keys have lost their `k8s:` or `any:` prefix.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelSelector {
     /// Requirements, all of which must hold.
     pub requirements: Vec<Requirement>,
 }
 
 /// One requirement on one label key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Requirement {
     /// The label's key, without source prefix.
     pub key: String,
@@ -26,7 +27,7 @@ pub struct Requirement {
 }
 
 /// The operators of `metav1.LabelSelectorRequirement`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
     /// The value is one of these.
     In(Vec<String>),
@@ -75,9 +76,7 @@ impl LabelSelector {
 
     /// Whether every requirement holds for these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.requirements
-            .iter()
-            .all(|requirement| requirement.operator.holds(labels.get(&requirement.key)))
+        self.requirements.iter().all(|requirement| requirement.holds(labels))
     }
 }
 
@@ -87,6 +86,20 @@ impl Requirement {
         Self {
             key: key.to_owned(),
             operator: Operator::In(vec![value.to_owned()]),
+        }
+    }
+
+    /// Whether it is true of these labels.
+    pub fn holds(&self, labels: &Labels) -> bool {
+        self.operator.holds(labels.get(&self.key))
+    }
+
+    /// A label that makes it true; none where the label must be absent, or may be.
+    pub fn example(&self) -> Option<(String, String)> {
+        match &self.operator {
+            Operator::In(values) => Some((self.key.clone(), values.first()?.clone())),
+            Operator::Exists => Some((self.key.clone(), String::new())),
+            Operator::NotIn(_) | Operator::DoesNotExist => None,
         }
     }
 
@@ -123,6 +136,38 @@ impl Operator {
             Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
             Operator::Exists => value.is_some(),
             Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// As `kubectl -l` writes it: `app=web,tier in (a, b)`; `every one` without requirements.
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requirements.is_empty() {
+            return f.write_str("every one");
+        }
+        for (position, requirement) in self.requirements.iter().enumerate() {
+            let comma = if position == 0 { "" } else { "," };
+            write!(f, "{comma}{requirement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        match &self.operator {
+            Operator::In(values) => match values.as_slice() {
+                [value] => write!(f, "{key}={value}"),
+                values => write!(f, "{key} in ({})", values.join(", ")),
+            },
+            Operator::NotIn(values) => match values.as_slice() {
+                [value] => write!(f, "{key}!={value}"),
+                values => write!(f, "{key} notin ({})", values.join(", ")),
+            },
+            Operator::Exists => f.write_str(key),
+            Operator::DoesNotExist => write!(f, "!{key}"),
         }
     }
 }

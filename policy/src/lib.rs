@@ -7,37 +7,51 @@
 //! The way through it, in reading order:
 //!
 //! 1. [`document`]: YAML text → objects with the lines they came from.
-//! 2. [`cilium`]: the `cilium.io/v2` types, and [`validate`](cilium::validate) to a [`Policy`] with every problem named.
+//! 2. [`mod@validate`]: a document of any of the kinds (`cilium`, `network_policy`, `cluster_network_policy`) → a [`Policy`], with every problem
+//!    named, or what stands in for one that is refused.
 //! 3. [`policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the objects that rules may speak of.
+//!    [`membership`]: which addresses these objects have, kept up as they change.
+//!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
-//! 8. [`lint`]: what is valid but probably not meant.
-//! 9. [`crd`]: the kinds as the API server is told of them.
+//! 8. [`explain`]: which rule decides, and what nearly would have.
+//! 9. [`lint`]: what is valid but probably not meant.
+//! 10. [`crd`]: the kinds as the API server is told of them.
 
 pub mod address;
 pub mod cidr_group;
-pub mod cilium;
 pub mod compile;
 pub mod crd;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;
+pub mod explain;
+pub mod fold;
 pub mod index;
 pub mod inventory;
 pub mod labels;
 pub mod lint;
+pub mod membership;
 pub mod name;
 pub mod pattern;
 pub mod policy;
+pub mod port_map;
 pub mod ports;
 pub mod program;
 pub mod question;
+pub mod validate;
 
+mod cilium;
+mod cluster_network_policy;
+mod extensions;
+mod network_policy;
 mod prefix;
 mod selector;
+mod service_names;
 mod shape;
+mod stand_in;
 
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
@@ -48,4 +62,4 @@ pub use name::Name;
 pub use pattern::Pattern;
 pub use policy::{Policy, PolicyId};
 pub use ports::{PortRange, PortSet, Protocol};
-pub use program::{Program, ProgramId};
+pub use program::{Program, ProgramId, Tiers, Verdict};

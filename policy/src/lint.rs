@@ -9,8 +9,15 @@ use crate::shape::Node;
 
 /// Findings about one valid policy, each with a stable code and a suggestion.
 ///
-/// Rules are compared within one `spec` only: another may select other endpoints.
+/// Rules are compared within one `spec` only: another may select other endpoints. Of the kinds other than Cilium's, whatever is worth a remark
+/// was made with [validation](crate::validate).
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
+    if matches!(
+        policy.id.kind,
+        PolicyKind::NetworkPolicy | PolicyKind::ClusterNetworkPolicy
+    ) {
+        return Vec::new();
+    }
     let mut report = Report::new(document);
     let root = Node::root(&document.value);
     for spec in root.get("spec").into_iter().chain(root.list("specs")) {

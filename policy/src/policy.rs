@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use crate::labels::LabelSelector;
 use crate::pattern::Pattern;
 use crate::ports::{PortSet, Protocol};
+use crate::question::QuestionMode;
 
 /// The kinds of policy objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -17,6 +19,44 @@ pub enum PolicyKind {
     CiliumNetworkPolicy,
     /// `cilium.io/v2` CiliumClusterwideNetworkPolicy.
     CiliumClusterwideNetworkPolicy,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// All of them, in the order in which people meet them.
+    pub const ALL: [PolicyKind; 4] = [
+        PolicyKind::CiliumNetworkPolicy,
+        PolicyKind::CiliumClusterwideNetworkPolicy,
+        PolicyKind::NetworkPolicy,
+        PolicyKind::ClusterNetworkPolicy,
+    ];
+
+    /// The kind as objects write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
+            PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            PolicyKind::NetworkPolicy => "NetworkPolicy",
+            PolicyKind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+        }
+    }
+
+    /// The `apiVersion` under which it is understood.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            PolicyKind::NetworkPolicy => "networking.k8s.io/v1",
+            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+        }
+    }
+
+    /// Whether its objects live in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        matches!(self, PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy)
+    }
 }
 
 /// Which object a policy is.
@@ -45,6 +85,8 @@ impl fmt::Display for PolicyId {
 pub struct Policy {
     /// Which object it is.
     pub id: PolicyId,
+    /// What its `namegate.io/` annotations say.
+    pub extensions: Extensions,
     /// `spec`, then `specs` in order.
     pub specs: Vec<Spec>,
 }
@@ -52,17 +94,53 @@ pub struct Policy {
 /// One `spec` (or one entry of `specs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// Whom it selects. The namespace of a CiliumNetworkPolicy is part of it, as a requirement on
+    /// Whom it selects. The namespace of a namespaced policy is part of it, as a requirement on
     /// `io.kubernetes.pod.namespace`.
     pub subject: LabelSelector,
-    /// Whether a selected endpoint is closed for egress by this spec: it has `egress` or
-    /// `egressDeny`, and does not say `enableDefaultDeny.egress: false`.
+    /// Where it stands in the order of evaluation.
+    pub tier: Tier,
+    /// Whether a selected endpoint is closed for egress by this spec. Only in [`Tier::Network`].
     pub closes_egress: bool,
-    /// Allowing rules. Rules that are not enforced here are absent: they open nothing.
-    pub allow: Vec<EgressRule>,
-    /// Denying rules. A deny rule that cannot be enforced as written is *widened* to what can be (at
-    /// worst: everything), never left out.
-    pub deny: Vec<EgressRule>,
+    /// In the order of the object, which decides in the tiers of ClusterNetworkPolicies; in [`Tier::Network`] any denial wins.
+    ///
+    /// What is not enforced here opens nothing: such an allowing rule is absent or has no peers. A denying rule that cannot be
+    /// enforced as written is *widened* to what can be (at worst: everything), never left out.
+    pub rules: Vec<EgressRule>,
+}
+
+impl Spec {
+    /// The rules of one action.
+    pub fn rules_that(&self, action: Action) -> impl Iterator<Item = &EgressRule> {
+        self.rules.iter().filter(move |rule| rule.action == action)
+    }
+}
+
+/// The tiers, in order of evaluation. What one leaves undecided, the next decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Tier {
+    /// ClusterNetworkPolicies of tier Admin: lower priorities first, then names; within a policy the first rule that matches.
+    Admin {
+        /// 0 to 1000.
+        priority: u16,
+    },
+    /// NetworkPolicies and Cilium's policies: all add up, any denial wins, and where one closes egress the rest is refused.
+    Network,
+    /// ClusterNetworkPolicies of tier Baseline, as in tier Admin.
+    Baseline {
+        /// 0 to 1000.
+        priority: u16,
+    },
+}
+
+/// What a rule does with what it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Action {
+    /// Refuses.
+    Deny,
+    /// Lets through.
+    Allow,
+    /// Leaves it to the next tier.
+    Pass,
 }
 
 /// One egress rule: peers, crossed with ports.
@@ -70,6 +148,8 @@ pub struct Spec {
 pub struct EgressRule {
     /// Where in the object it stands, for example `spec.egress[0]`.
     pub origin: String,
+    /// What it does.
+    pub action: Action,
     /// The destinations.
     pub peers: Peers,
     /// The ports. Those of DNS rules are not among them: lookups to known resolvers are intercepted, and others must not
@@ -79,6 +159,38 @@ pub struct EgressRule {
     pub named: Vec<NamedPort>,
     /// The questions that may be asked of these destinations, from `toPorts[].rules.dns`.
     pub dns: Vec<DnsRule>,
+}
+
+/// What the `namegate.io/` annotations of a policy object say; nothing is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Extensions {
+    /// `namegate.io/mode: audit`: nothing is dropped, what would have been is recorded.
+    pub audit: bool,
+    /// How long addresses of its names stay.
+    pub lease: LeaseTerms,
+    /// `namegate.io/dns-questions`.
+    pub questions: Option<QuestionMode>,
+    /// `namegate.io/deny-response`.
+    pub response: Option<DenyResponse>,
+}
+
+/// What a policy says about leases, where it differs from the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseTerms {
+    /// `namegate.io/min-ttl`: a TTL below counts as this.
+    pub min_ttl: Option<Duration>,
+    /// `namegate.io/grace`: how long an address stays when its TTL is over.
+    pub grace: Option<Duration>,
+}
+
+/// What a refused packet gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenyResponse {
+    /// A TCP reset or an ICMP error, so that applications fail at once.
+    Reject,
+    /// Nothing.
+    Drop,
 }
 
 /// The destinations of a rule.
@@ -97,7 +209,7 @@ pub enum Peers {
 }
 
 /// Selects objects of the cluster, for their addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectSelector {
     /// Pods with addresses of their own, by their labels and the special [`keys`](crate::endpoint::keys).
     Pods(LabelSelector),
@@ -125,6 +237,34 @@ impl ObjectSelector {
     }
 }
 
+/// `pods app=web`, for people.
+impl fmt::Display for ObjectSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ObjectSelector::Pods(labels) => write!(f, "pods: {labels}"),
+            ObjectSelector::Nodes(labels) => write!(f, "nodes: {labels}"),
+            ObjectSelector::RemoteNodes => f.write_str("a node other than this one"),
+            ObjectSelector::ApiServer => f.write_str("the API server"),
+            ObjectSelector::Services(ServiceSelector {
+                namespace,
+                name,
+                labels,
+            }) => {
+                let namespace = namespace.as_deref().unwrap_or("every namespace");
+                match name {
+                    Some(name) => write!(f, "backends of the Service {namespace}/{name}"),
+                    None => write!(f, "backends of Services of {namespace}: {labels}"),
+                }
+            }
+            ObjectSelector::CidrGroups(CidrGroupSelector { name, labels, .. }) => match name {
+                Some(name) => write!(f, "the CiliumCIDRGroup {name}"),
+                None => write!(f, "CiliumCIDRGroups: {labels}"),
+            },
+            ObjectSelector::Prefix(_, prefix) => write!(f, "{prefix}"),
+        }
+    }
+}
+
 impl From<(Zone, IpNet)> for ObjectSelector {
     fn from((zone, prefix): (Zone, IpNet)) -> Self {
         ObjectSelector::Prefix(zone, prefix)
@@ -132,7 +272,7 @@ impl From<(Zone, IpNet)> for ObjectSelector {
 }
 
 /// Selects CiliumCIDRGroups: all conditions must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CidrGroupSelector {
     /// The group's name.
     pub name: Option<String>,
@@ -143,7 +283,7 @@ pub struct CidrGroupSelector {
 }
 
 /// Selects Services: all conditions must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceSelector {
     /// Their namespace; every namespace where absent.
     pub namespace: Option<String>,
@@ -154,12 +294,26 @@ pub struct ServiceSelector {
 }
 
 /// A port by the name that a container gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamedPort {
     /// The name.
     pub name: String,
     /// The protocols that it may be of; not empty.
     pub protocols: Vec<Protocol>,
+}
+
+impl From<Vec<ObjectSelector>> for Peers {
+    /// Prefixes alone need no inventory, and single addresses among them may be known resolvers.
+    fn from(selectors: Vec<ObjectSelector>) -> Self {
+        let prefixes = selectors.iter().map(|selector| match selector {
+            ObjectSelector::Prefix(zone, prefix) => Some((*zone, *prefix)),
+            _ => None,
+        });
+        match prefixes.collect() {
+            Some(prefixes) => Peers::Prefixes(prefixes),
+            None => Peers::Objects(selectors),
+        }
+    }
 }
 
 impl Peers {

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A transport protocol that has ports.
+/// A protocol whose traffic rules tell apart: by port, or for ICMP by the type of the message.
+///
+/// Where a port is spoken of, for ICMP the type is meant: 0 to 255. Its code is never looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
@@ -14,11 +16,34 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
+    /// ICMP, of IPv4 only.
+    Icmp,
+    /// ICMPv6, of IPv6 only.
+    Icmpv6,
 }
 
 impl Protocol {
-    /// All of them: what `ANY` means.
-    pub const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    /// Those with ports: what `ANY` means.
+    pub const ANY: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+    /// Every one.
+    pub const ALL: [Protocol; 5] = [
+        Protocol::Tcp,
+        Protocol::Udp,
+        Protocol::Sctp,
+        Protocol::Icmp,
+        Protocol::Icmpv6,
+    ];
+
+    /// Whether it has ports, and not message types.
+    pub fn has_ports(self) -> bool {
+        !matches!(self, Protocol::Icmp | Protocol::Icmpv6)
+    }
+
+    /// The highest port, or message type.
+    pub fn last(self) -> u16 {
+        if self.has_ports() { u16::MAX } else { 255 }
+    }
 
     /// The IANA protocol number, as `meta l4proto` sees it.
     pub fn number(self) -> u8 {
@@ -26,6 +51,8 @@ impl Protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
             Protocol::Sctp => 132,
+            Protocol::Icmp => 1,
+            Protocol::Icmpv6 => 58,
         }
     }
 }
@@ -36,6 +63,8 @@ impl fmt::Display for Protocol {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
             Protocol::Sctp => "SCTP",
+            Protocol::Icmp => "ICMP",
+            Protocol::Icmpv6 => "ICMPv6",
         })
     }
 }
@@ -58,6 +87,15 @@ impl PortRange {
             protocol,
             first: port,
             last: port,
+        }
+    }
+
+    /// Every port, or message type, of a protocol.
+    pub fn every(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            first: 0,
+            last: protocol.last(),
         }
     }
 
@@ -96,6 +134,22 @@ impl PortSet {
         match (self, other) {
             (PortSet::Ranges(a), PortSet::Ranges(b)) => Self::from_ranges(a.iter().chain(b).copied()),
             _ => PortSet::All,
+        }
+    }
+
+    /// What is in `self` and in `other`.
+    pub fn intersection(&self, other: &PortSet) -> PortSet {
+        match (self, other) {
+            (PortSet::All, set) | (set, PortSet::All) => set.clone(),
+            (PortSet::Ranges(ours), PortSet::Ranges(theirs)) => {
+                let pairs = ours.iter().flat_map(|a| theirs.iter().map(move |b| (a, b)));
+                let common = pairs.filter(|(a, b)| a.protocol == b.protocol);
+                Self::from_ranges(common.map(|(a, b)| PortRange {
+                    protocol: a.protocol,
+                    first: a.first.max(b.first),
+                    last: a.last.min(b.last),
+                }))
+            }
         }
     }
 

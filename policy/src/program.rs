@@ -1,61 +1,77 @@
 //! The compiled egress policy of an endpoint.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use siphasher::sip::SipHasher24;
 
 use crate::pattern::Pattern;
-use crate::policy::{DnsRule, PolicyId, Zone};
+use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, NamedPort, ObjectSelector, PolicyId, Zone};
 use crate::ports::PortSet;
+use crate::question::QuestionMode;
 
 /// The compiled egress policy of one endpoint, or of many that are governed alike.
 ///
-/// Order is fixed, so that equal policies give equal programs.
+/// [`gather`](crate::compile::gather) makes one in which every rule stands by itself, for people;
+/// [`merged`](Program::merged) brings it into the one form that all programs of the same effect share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
-    /// Whether what no rule allows is refused. An endpoint whose policies all say
-    /// `enableDefaultDeny.egress: false` stays open.
-    pub closed: bool,
-    /// Looked up first; a match refuses.
-    pub deny: Rules,
-    /// Looked up second; a match allows.
-    pub allow: Rules,
+    /// What is enforced.
+    pub enforced: Tiers,
+    /// Every policy, also those in mode audit, as if all were enforced; `None` where none is audited. What `enforced` lets through
+    /// and this refuses passes, and is recorded.
+    pub audited: Option<Tiers>,
+    /// What a refused packet gets, where a policy says so.
+    pub response: Option<DenyResponse>,
     /// What may be asked of resolvers.
     pub dns: Vec<DnsGrant>,
+    /// What may be asked where no DNS rule speaks, where a policy says so.
+    pub questions: Option<QuestionMode>,
 }
 
-/// The allowing or the denying half of a program.
+/// Rules in the order in which they decide: tier by tier, in each the first that matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Sorted by zone and prefix. No packet is matched by two entries of one zone that both list ports, nor by two that both
-    /// have every port: these two kinds live in sets of their own, and an interval set refuses what overlaps.
-    pub prefixes: Vec<PrefixRule>,
-    /// One entry per pattern, sorted by pattern.
-    pub names: Vec<NameRule>,
+pub struct Tiers {
+    /// Of ClusterNetworkPolicies in tier Admin.
+    pub admin: Vec<Rule>,
+    /// Of Cilium's policies and NetworkPolicies: denials before allowances.
+    pub network: Vec<Rule>,
+    /// The specs that close egress: what no rule of `network` matches is refused. Where there are none, `baseline` decides.
+    pub closed_by: Vec<Origin>,
+    /// Of ClusterNetworkPolicies in tier Baseline. What these leave undecided is let through.
+    pub baseline: Vec<Rule>,
 }
 
-/// Ports of a prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PrefixRule {
-    /// Which part of the address space it speaks of.
-    pub zone: Zone,
-    /// The destinations.
-    pub prefix: IpNet,
+/// One destination, crossed with ports. (Not to be confused with the rules that people write, which have many destinations.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What it does.
+    pub action: Action,
+    /// Where to.
+    pub to: Destination,
     /// The ports.
     pub ports: PortSet,
+    /// More ports, at destinations that are pods: those that their containers give these names.
+    pub named: Vec<NamedPort>,
+    /// How long the addresses of a name stay.
+    pub lease: LeaseTerms,
+    /// Where it was written; no part of the program's identity.
+    pub origins: Vec<Origin>,
 }
 
-/// Ports of the addresses that names matching a pattern resolve to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NameRule {
-    /// The selector.
-    pub pattern: Pattern,
-    /// The union of the ports that any rule gives it.
-    pub ports: PortSet,
-    /// Which rules it came from, for people; not part of the program's identity.
-    pub origins: Vec<Origin>,
+/// Where a rule speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Destination {
+    /// Addresses of a zone.
+    Prefix(Zone, IpNet),
+    /// The pods whose addresses lie in there, for named ports.
+    PodsWithin(Zone, IpNet),
+    /// The addresses that names matching the pattern resolve to.
+    Name(Pattern),
+    /// The addresses of objects. Which these are is no part of the program: it stays as it is when pods come and go.
+    Object(ObjectSelector),
 }
 
 /// A rule of a policy.
@@ -65,6 +81,15 @@ pub struct Origin {
     pub policy: PolicyId,
     /// The rule within it, for example `spec.egress[0]`.
     pub rule: String,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It passes.
+    Allow,
+    /// It does not.
+    Deny,
 }
 
 /// A DNS rule of an endpoint, bound to the servers it speaks of.
@@ -85,16 +110,16 @@ pub enum DnsServers {
     Listed(Vec<IpAddr>),
 }
 
-/// The identity of what a program makes the kernel do: equal for programs that differ only in origins.
+/// The identity of what a program makes the kernel do: equal for programs that differ only in origins or DNS rules.
 ///
-/// Stable between processes and versions of the same [`ProgramId::SCHEME`], because kernel chains and
-/// sets are named after it and outlive the agent.
+/// Stable between processes of one build and, as long as [`ProgramId::SCHEME`] stays, meant to be so between versions: kernel chains and
+/// sets are named after it and outlive the agent. (If it is not, an upgrade installs every program anew, and nothing worse.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProgramId(pub u64);
 
 impl ProgramId {
     /// Raise when the meaning of a program in the kernel changes.
-    pub const SCHEME: u8 = 1;
+    pub const SCHEME: u8 = 2;
 }
 
 impl fmt::Display for ProgramId {
@@ -110,68 +135,97 @@ impl fmt::Debug for ProgramId {
 }
 
 impl Program {
-    /// The identity of the datapath part (`closed`, `deny`, `allow`; not `dns`, not origins).
+    /// The identity of what it does to packets. That of a program without audited policies and without a response of its own is
+    /// [its tiers'](Tiers::id).
     pub fn id(&self) -> ProgramId {
-        let mut bytes = vec![ProgramId::SCHEME, u8::from(self.closed)];
-        encode_rules(&self.deny, &mut bytes);
-        encode_rules(&self.allow, &mut bytes);
-        ProgramId(SipHasher24::new_with_keys(ID_KEYS.0, ID_KEYS.1).hash(&bytes))
+        if self.audited.is_none() && self.response.is_none() {
+            return self.enforced.id();
+        }
+        let mut hasher = hasher();
+        self.enforced.id().hash(&mut hasher);
+        self.audited.as_ref().map(Tiers::id).hash(&mut hasher);
+        self.response.hash(&mut hasher);
+        ProgramId(hasher.finish())
+    }
+
+    /// The form that all programs of the same effect share, as far as that is cheap to see.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self {
+            enforced: self.enforced.merged(),
+            audited: self.audited.map(Tiers::merged),
+            ..self
+        }
     }
 }
 
-/// Fixed for ever: kernel objects are named with them. (The ASCII of `namegate program`.)
-const ID_KEYS: (u64, u64) = (0x6e61_6d65_6761_7465, 0x2070_726f_6772_616d);
+impl Tiers {
+    /// Whether what no rule of `network` matches is refused.
+    pub fn closed(&self) -> bool {
+        !self.closed_by.is_empty()
+    }
 
-// The encoding is prefix-free: every list is preceded by its length, and every variant by its own byte.
+    /// All rules, in order.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.admin.iter().chain(&self.network).chain(&self.baseline)
+    }
 
-fn encode_rules(rules: &Rules, bytes: &mut Vec<u8>) {
-    encode_length(rules.prefixes.len(), bytes);
-    for rule in &rules.prefixes {
-        bytes.push(match rule.zone {
-            Zone::Anywhere => 0,
-            Zone::World => 1,
-            Zone::Cluster => 2,
-            Zone::Host => 3,
+    /// The identity of a program that enforces just this.
+    pub fn id(&self) -> ProgramId {
+        let mut hasher = hasher();
+        ProgramId::SCHEME.hash(&mut hasher);
+        self.closed().hash(&mut hasher);
+        for rules in [&self.admin, &self.network, &self.baseline] {
+            rules.len().hash(&mut hasher);
+            for rule in rules {
+                rule.effect().hash(&mut hasher);
+            }
+        }
+        ProgramId(hasher.finish())
+    }
+
+    /// In `network` the order in which rules were written means nothing, so there they are sorted, and of those that differ in
+    /// ports only the ports are added up. In the other tiers the order is the meaning, and stays.
+    fn merged(mut self) -> Self {
+        self.network.retain(Rule::matches_anything);
+        self.network.sort_by(|a, b| a.without_ports().cmp(&b.without_ports()));
+        self.network.dedup_by(|next, kept| {
+            let same = next.without_ports() == kept.without_ports();
+            if same {
+                kept.ports = kept.ports.union(&next.ports);
+                kept.origins.append(&mut next.origins);
+            }
+            same
         });
-        match rule.prefix {
-            IpNet::V4(prefix) => {
-                bytes.push(4);
-                bytes.extend(prefix.addr().octets());
-            }
-            IpNet::V6(prefix) => {
-                bytes.push(6);
-                bytes.extend(prefix.addr().octets());
-            }
+        for rule in &mut self.network {
+            rule.origins.sort_unstable();
+            rule.origins.dedup();
         }
-        bytes.push(rule.prefix.prefix_len());
-        encode_ports(&rule.ports, bytes);
-    }
-    encode_length(rules.names.len(), bytes);
-    for rule in &rules.names {
-        let pattern = rule.pattern.as_str().as_bytes();
-        encode_length(pattern.len(), bytes);
-        bytes.extend(pattern);
-        encode_ports(&rule.ports, bytes);
+        self.closed_by.sort_unstable();
+        self.admin.retain(Rule::matches_anything);
+        self.baseline.retain(Rule::matches_anything);
+        self
     }
 }
 
-fn encode_ports(ports: &PortSet, bytes: &mut Vec<u8>) {
-    match ports {
-        PortSet::All => bytes.push(0),
-        PortSet::Ranges(ranges) => {
-            bytes.push(1);
-            encode_length(ranges.len(), bytes);
-            for range in ranges {
-                bytes.push(range.protocol.number());
-                bytes.extend(range.first.to_be_bytes());
-                bytes.extend(range.last.to_be_bytes());
-            }
-        }
+impl Rule {
+    fn matches_anything(&self) -> bool {
+        !self.ports.is_empty() || !self.named.is_empty()
+    }
+
+    /// Ordered so that denials come first.
+    fn without_ports(&self) -> (Action, &Destination, &[NamedPort], LeaseTerms) {
+        (self.action, &self.to, &self.named, self.lease)
+    }
+
+    fn effect(&self) -> impl Hash {
+        (self.without_ports(), &self.ports)
     }
 }
 
-fn encode_length(length: usize, bytes: &mut Vec<u8>) {
-    bytes.extend((length as u64).to_be_bytes());
+/// Keys are fixed for ever: kernel objects are named with them. (The ASCII of `namegate program`.)
+fn hasher() -> SipHasher24 {
+    SipHasher24::new_with_keys(0x6e61_6d65_6761_7465, 0x2070_726f_6772_616d)
 }
 
 #[cfg(test)]
@@ -180,32 +234,44 @@ mod tests {
     use crate::policy::PolicyKind;
     use crate::ports::{PortRange, Protocol};
 
-    fn program() -> Program {
-        let https = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 443)]);
-        let policy = PolicyId {
-            kind: PolicyKind::CiliumNetworkPolicy,
-            namespace: "n".into(),
-            name: "p".into(),
-        };
-        Program {
-            closed: true,
-            deny: Rules::default(),
-            allow: Rules {
-                prefixes: vec![PrefixRule {
-                    zone: Zone::World,
-                    prefix: "192.0.2.0/24".parse().unwrap(),
-                    ports: PortSet::All,
-                }],
-                names: vec![NameRule {
-                    pattern: Pattern::pattern("*.example.com").unwrap(),
-                    ports: https,
-                    origins: vec![Origin {
-                        policy,
-                        rule: "spec.egress[0]".into(),
-                    }],
-                }],
+    fn origin(name: &str) -> Origin {
+        Origin {
+            policy: PolicyId {
+                kind: PolicyKind::CiliumNetworkPolicy,
+                namespace: "n".into(),
+                name: name.into(),
             },
-            dns: Vec::new(),
+            rule: "spec.egress[0]".into(),
+        }
+    }
+
+    fn rule(to: Destination, port: u16) -> Rule {
+        Rule {
+            action: Action::Allow,
+            to,
+            ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, port)]),
+            named: Vec::new(),
+            lease: LeaseTerms::default(),
+            origins: vec![origin("p")],
+        }
+    }
+
+    fn name(pattern: &str) -> Destination {
+        Destination::Name(Pattern::pattern(pattern).unwrap())
+    }
+
+    fn prefix(text: &str) -> Destination {
+        Destination::Prefix(Zone::World, text.parse().unwrap())
+    }
+
+    fn program() -> Program {
+        Program {
+            enforced: Tiers {
+                network: vec![rule(prefix("192.0.2.0/24"), 80), rule(name("*.example.com"), 443)],
+                closed_by: vec![origin("p")],
+                ..Tiers::default()
+            },
+            ..Program::default()
         }
     }
 
@@ -213,7 +279,7 @@ mod tests {
     fn the_id_is_the_same_in_every_process_and_version() {
         assert_eq!(
             program().id().to_string(),
-            "f22851d78fb226cf",
+            "f96d76a51a0b9e19",
             "raise ProgramId::SCHEME if the meaning changed"
         );
     }
@@ -221,7 +287,8 @@ mod tests {
     #[test]
     fn origins_and_dns_rules_are_no_part_of_the_id() {
         let mut other = program();
-        other.allow.names[0].origins.clear();
+        other.enforced.network[0].origins.clear();
+        other.enforced.closed_by.push(origin("q"));
         other.dns.push(DnsGrant {
             servers: DnsServers::Trusted,
             rule: DnsRule {
@@ -234,15 +301,38 @@ mod tests {
 
     #[test]
     fn whatever_the_kernel_does_is_part_of_the_id() {
-        let mut others = vec![program(); 6];
-        others[0].closed = false;
-        others[1].deny = std::mem::take(&mut others[1].allow);
-        others[2].allow.prefixes[0].zone = Zone::Anywhere;
-        others[3].allow.prefixes[0].prefix = "192.0.2.0/25".parse().unwrap();
-        others[4].allow.names[0].ports = PortSet::All;
-        others[5].allow.names[0].pattern = Pattern::name("a.example.com").unwrap();
+        let mut others = vec![program(); 8];
+        others[0].enforced.closed_by.clear();
+        others[1].enforced.admin = std::mem::take(&mut others[1].enforced.network);
+        others[2].enforced.network[0].to = Destination::Prefix(Zone::Anywhere, "192.0.2.0/24".parse().unwrap());
+        others[3].enforced.network[0].action = Action::Deny;
+        others[4].enforced.network[1].ports = PortSet::All;
+        others[5].enforced.network[1].to = name("a.example.com");
+        others[6].audited = Some(others[6].enforced.clone());
+        others[7].response = Some(DenyResponse::Drop);
         others.push(program());
         let ids: std::collections::BTreeSet<_> = others.iter().map(Program::id).collect();
         assert_eq!(ids.len(), others.len());
+    }
+
+    #[test]
+    fn programs_that_say_the_same_in_another_order_are_one() {
+        let mut other = program();
+        other.enforced.network.reverse();
+        let mut more = rule(name("*.example.com"), 443);
+        more.origins = vec![origin("q")];
+        other.enforced.network.push(more);
+        let other = other.merged();
+        assert_eq!(other.id(), program().merged().id());
+        assert_eq!(other.enforced.network[1].origins, [origin("p"), origin("q")]);
+    }
+
+    #[test]
+    fn the_order_of_an_admin_tier_is_its_meaning() {
+        let mut other = program();
+        other.enforced.admin = std::mem::take(&mut other.enforced.network);
+        let mut reversed = other.clone();
+        reversed.enforced.admin.reverse();
+        assert_ne!(other.merged().id(), reversed.merged().id());
     }
 }

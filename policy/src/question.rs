@@ -4,10 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::index::NameIndex;
 use crate::name::Name;
-use crate::program::{DnsServers, Program};
+use crate::pattern::Pattern;
+use crate::policy::Action;
+use crate::program::{Destination, DnsServers, Program, Rule};
 
 /// What may be asked where no policy has a DNS rule (`dns.questions`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QuestionMode {
     /// Any name.
     Any,
@@ -44,13 +46,15 @@ pub enum QuestionDenial {
 ///
 /// In this order:
 ///
-/// 1. A name that `egressDeny.toFQDNs` matches is denied, whatever its ports.
+/// 1. A name that `egressDeny.toFQDNs` matches is denied, whatever its ports, unless a ClusterNetworkPolicy of tier Admin accepts it.
 /// 2. Where DNS rules speak of the resolver asked (its address or every trusted one, and its port), they alone decide:
 ///    neither the cluster domain nor reverse names are let through beside them, as in Cilium.
 /// 3. Otherwise the [`QuestionMode`] decides.
 #[derive(Debug)]
 pub struct Questions {
     denied: NameIndex<()>,
+    /// Names that an Admin tier accepts, whatever is denied below it.
+    accepted: NameIndex<()>,
     grants: Vec<Grant>,
     mode: QuestionMode,
     /// Names of `toFQDNs`; empty in mode `Any`, where nobody asks.
@@ -68,13 +72,20 @@ struct Grant {
 }
 
 impl Questions {
-    /// Prepares a program. `cluster_domain` is `cluster.local.` unless configured; `search` are the suffixes of
+    /// Prepares a program. `mode` counts where no policy says otherwise, and only where some policy is enforced (and not all are
+    /// audited). `cluster_domain` is `cluster.local.` unless configured; `search` are the suffixes of
     /// the endpoint's search list, longest first.
     pub fn new(program: &Program, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
-        let index = |patterns: &mut dyn Iterator<Item = &crate::Pattern>| {
+        let index = |patterns: &mut dyn Iterator<Item = &Pattern>| {
             let mut index = NameIndex::default();
             patterns.for_each(|pattern| index.insert(pattern, ()));
             index
+        };
+        let tiers = &program.enforced;
+        let names = |rules, action| index(&mut patterns(rules, action));
+        let mode = match program.enforced.rules().next().is_some() || program.enforced.closed() {
+            true => program.questions.unwrap_or(mode),
+            false => QuestionMode::Any,
         };
         let grants = program.dns.iter().map(|grant| Grant {
             servers: grant.servers.clone(),
@@ -82,12 +93,16 @@ impl Questions {
             names: index(&mut grant.rule.patterns.iter()),
         });
         Self {
-            denied: index(&mut program.deny.names.iter().map(|rule| &rule.pattern)),
+            denied: names(&tiers.network, Action::Deny),
+            accepted: names(&tiers.admin, Action::Allow),
             grants: grants.collect(),
             mode,
             selected: match mode {
                 QuestionMode::Any => NameIndex::default(),
-                QuestionMode::AllowedOnly => index(&mut program.allow.names.iter().map(|rule| &rule.pattern)),
+                QuestionMode::AllowedOnly => {
+                    let network = patterns(&tiers.network, Action::Allow);
+                    index(&mut patterns(&tiers.admin, Action::Allow).chain(network))
+                }
             },
             cluster_domain: cluster_domain.clone(),
             search: search
@@ -111,7 +126,7 @@ impl Questions {
     }
 
     fn judge_as_written(&self, asked: SocketAddr, name: &Name) -> QuestionVerdict {
-        if self.denied.any_match(name) {
+        if self.denied.any_match(name) && !self.accepted.any_match(name) {
             return QuestionVerdict::Denied(QuestionDenial::DeniedName);
         }
         let mut ruled = false;
@@ -145,6 +160,16 @@ impl Questions {
     }
 }
 
+fn patterns(rules: &[Rule], action: Action) -> impl Iterator<Item = &Pattern> {
+    rules
+        .iter()
+        .filter(move |rule| rule.action == action)
+        .filter_map(|rule| match &rule.to {
+            Destination::Name(pattern) => Some(pattern),
+            _ => None,
+        })
+}
+
 impl Grant {
     fn speaks_of(&self, asked: SocketAddr) -> bool {
         self.port == asked.port()
@@ -158,23 +183,22 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pattern::Pattern;
-    use crate::policy::DnsRule;
+    use crate::policy::{DnsRule, LeaseTerms, PolicyId, PolicyKind};
     use crate::ports::PortSet;
-    use crate::program::{DnsGrant, NameRule, Rules};
+    use crate::program::{DnsGrant, Origin, Tiers};
 
     const CLUSTER_DNS: &str = "10.96.0.10:53";
 
-    fn rules(patterns: &[&str]) -> Rules {
-        let names = patterns.iter().map(|text| NameRule {
-            pattern: Pattern::pattern(text).unwrap(),
+    fn rules(action: Action, patterns: &[&str]) -> Vec<Rule> {
+        let names = patterns.iter().map(|text| Rule {
+            action,
+            to: Destination::Name(Pattern::pattern(text).unwrap()),
             ports: PortSet::All,
+            named: Vec::new(),
+            lease: LeaseTerms::default(),
             origins: Vec::new(),
         });
-        Rules {
-            prefixes: Vec::new(),
-            names: names.collect(),
-        }
+        names.collect()
     }
 
     fn grant(servers: DnsServers, port: u16, patterns: &[&str]) -> DnsGrant {
@@ -186,11 +210,22 @@ mod tests {
     }
 
     fn program(allow: &[&str], deny: &[&str], dns: Vec<DnsGrant>) -> Program {
+        let policy = PolicyId {
+            kind: PolicyKind::CiliumNetworkPolicy,
+            namespace: "n".into(),
+            name: "p".into(),
+        };
         Program {
-            closed: true,
-            allow: rules(allow),
-            deny: rules(deny),
+            enforced: Tiers {
+                network: [rules(Action::Deny, deny), rules(Action::Allow, allow)].concat(),
+                closed_by: vec![Origin {
+                    policy,
+                    rule: String::new(),
+                }],
+                ..Tiers::default()
+            },
             dns,
+            ..Program::default()
         }
     }
 

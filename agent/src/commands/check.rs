@@ -27,7 +27,7 @@ enforced count as errors.
 Examples:
   namegate check policies/
   namegate check --strict -o json policy.yaml
-  kubectl get ciliumnetworkpolicies -A -o yaml | namegate check -")]
+  kubectl get ciliumnetworkpolicies,networkpolicies -A -o yaml | namegate check -")]
 pub struct Args {
     /// Files, directories (read as --objects is), or `-` for standard input
     #[arg(required = true, value_name = "PATH")]

@@ -5,6 +5,8 @@ pub mod check;
 pub mod cleanup;
 pub mod crds;
 pub mod doctor;
+pub mod drops;
+pub mod explain;
 pub mod names;
 pub mod status;
 

@@ -1,14 +1,13 @@
 //! `namegate names`: every live lease.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
 use crate::inspect::NameRow;
 
-use super::table::{list, table};
+use super::table::{list, table, whole_seconds};
 use super::{Output, ask, to_json};
 
 /// Shows which names have resolved to which addresses, and for how long these stay allowed
@@ -47,19 +46,13 @@ fn render(names: &[NameRow]) -> String {
             [
                 row.name.clone(),
                 row.address.to_string(),
-                lease(row.lease_left_ms),
+                whole_seconds(row.lease_left_ms),
                 list(&row.selectors),
                 list(&row.policies),
                 row.source.to_string(),
             ]
         }),
     )
-}
-
-/// What is left of a lease, in whole seconds.
-fn lease(millis: u64) -> String {
-    let seconds = Duration::from_secs(millis / 1_000);
-    humantime::format_duration(seconds).to_string().replace(' ', "")
 }
 
 #[cfg(test)]

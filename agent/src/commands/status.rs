@@ -86,6 +86,16 @@ fn overview(status: &Status) -> String {
         lines.push(("API server", api_server(source)));
         lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
     }
+    if status.records.audited > 0 {
+        let audited = status.records.audited;
+        lines.push((
+            "Audited",
+            format!("{audited} packets passed that would have been refused; see `namegate drops --audited`"),
+        ));
+    }
+    if let Some(failure) = &status.records.failure {
+        lines.push(("Records", format!("NONE: {failure}")));
+    }
     if let Some(error) = &status.install_error {
         lines.push(("RULES", format!("NOT INSTALLED: {error}")));
     }
@@ -200,10 +210,14 @@ mod tests {
         status.endpoints.clear();
         status.reports.clear();
         status.install_error = Some("set full".into());
+        status.records.failure = Some("the group is taken".into());
+        status.records.audited = 12;
         let text = render(&status);
         for part in [
             "NO: no listener",
             "NOT INSTALLED: set full",
+            "NONE: the group is taken",
+            "Audited:      12 packets passed that would have been refused",
             "No endpoint is local",
             "No policy was read",
         ] {

@@ -1,5 +1,7 @@
 //! Tables as kubectl prints them: upper-case headers, columns of spaces, no lines.
 
+use std::time::Duration;
+
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
@@ -27,6 +29,12 @@ pub(super) fn list(values: impl IntoIterator<Item = impl ToString>) -> String {
         true => "-".into(),
         false => values.join(","),
     }
+}
+
+/// A duration, rounded down.
+pub(super) fn whole_seconds(millis: u64) -> String {
+    let seconds = Duration::from_secs(millis / 1_000);
+    humantime::format_duration(seconds).to_string().replace(' ', "")
 }
 
 /// What policies and answers say goes to a terminal: control characters must not reach it.

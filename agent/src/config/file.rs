@@ -261,7 +261,7 @@ mod tests {
 
     use enforcer::FailMode;
 
-    use super::super::options::{HttpAddress, InterceptionMode, Mark};
+    use super::super::options::{HttpAddress, InterceptionMode, Mark, RecordsGroup};
     use super::*;
 
     fn options(text: &str) -> Result<Options, String> {
@@ -281,6 +281,7 @@ mod tests {
              max-names: 500\n\
              tproxy-mark: 0x200000\n\
              http: off\n\
+             records-group: 7\n\
              intercept: off\n",
         )
         .unwrap();
@@ -293,6 +294,7 @@ mod tests {
         assert_eq!(options.max_names, Some(500));
         assert_eq!(options.tproxy_mark, Some(Mark(0x20_0000)));
         assert_eq!(options.http, Some(HttpAddress::Off));
+        assert_eq!(options.records_group, Some(RecordsGroup::Group(7)));
         assert_eq!(options.intercept, Some(InterceptionMode::Off));
     }
 

@@ -26,7 +26,7 @@ use thiserror::Error;
 pub use file::FileError;
 pub(crate) use options::choice;
 pub use options::{DnsAddress, InterceptionMode, Options};
-pub use resolve::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
+pub use resolve::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";
@@ -80,6 +80,8 @@ pub struct Settings {
     pub cluster_domain: Name,
     /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose addresses are trusted resolvers.
     pub cluster_dns: Vec<(String, String)>,
+    /// `--records-group`: the NFLOG group of refused and audited packets; none in `exec`.
+    pub records_group: Option<u16>,
     /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
     pub commit_deadline: Duration,
 }

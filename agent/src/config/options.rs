@@ -106,6 +106,9 @@ pub struct Options {
     /// Addresses that each learned set can hold [default: 65536]
     #[arg(long, value_name = "N", help_heading = "Kernel")]
     pub set_capacity: Option<u32>,
+    /// NFLOG group over which refused and audited packets are recorded, for `namegate drops`, or `off` [default: 5371]
+    #[arg(long, value_name = "GROUP", help_heading = "Kernel")]
+    pub records_group: Option<RecordsGroup>,
 
     /// Where /metrics, /healthz and /readyz are served, or `off` [default: 127.0.0.1:9464]
     #[arg(long, value_name = "IP:PORT", help_heading = "Process")]
@@ -154,6 +157,7 @@ impl Options {
             deny_response,
             unknown_pods,
             set_capacity,
+            records_group,
             http,
             state_dir,
             run_dir,
@@ -187,6 +191,7 @@ impl Options {
             deny_response: deny_response.or(below.deny_response),
             unknown_pods: unknown_pods.or(below.unknown_pods),
             set_capacity: set_capacity.or(below.set_capacity),
+            records_group: records_group.or(below.records_group),
             http: http.or(below.http),
             state_dir: state_dir.or(below.state_dir),
             run_dir: run_dir.or(below.run_dir),
@@ -248,6 +253,29 @@ impl FromStr for HttpAddress {
                 .parse()
                 .map(Self::At)
                 .map_err(|_| "write an address with a port, as in 127.0.0.1:9464, or `off`".into()),
+        }
+    }
+}
+
+/// `--records-group`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordsGroup {
+    /// This NFLOG group.
+    Group(u16),
+    /// Packets are not recorded.
+    Off,
+}
+
+impl FromStr for RecordsGroup {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text
+                .parse()
+                .map(Self::Group)
+                .map_err(|_| "write an NFLOG group, a number from 0 to 65535, or `off`".into()),
         }
     }
 }

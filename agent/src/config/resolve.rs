@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dns_proxy::gate::Rcode;
-use enforcer::{FailMode, Interception, Refusal};
+use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};
 use policy::Name;
 use policy::question::QuestionMode;
@@ -18,7 +18,7 @@ use super::bounds::{
     COMMIT_DEADLINE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span, TPROXY_PORT, TPROXY_TABLE,
     within,
 };
-use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark};
+use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
 use super::{NameMatching, Options, Settings, UnknownPods};
 
 /// `--table`.
@@ -29,7 +29,8 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/namegate";
 pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
 
 const DEFAULT_HTTP: &str = "127.0.0.1:9464";
-const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+/// `--cluster-domain`.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
 /// In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico (0xffff0000), Cilium (0xf00) or AWS (0x80).
 const DEFAULT_TPROXY_MARK: u32 = 0x1000;
@@ -104,6 +105,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         deny_response,
         unknown_pods,
         set_capacity,
+        records_group,
         http,
         state_dir,
         run_dir,
@@ -142,6 +144,11 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         cluster_dns: match cluster_dns.is_empty() {
             true => vec![(DEFAULT_CLUSTER_DNS.0.into(), DEFAULT_CLUSTER_DNS.1.into())],
             false => cluster_dns.into_iter().map(|it| (it.namespace, it.name)).collect(),
+        },
+        records_group: match records_group {
+            Some(RecordsGroup::Off) => None,
+            Some(RecordsGroup::Group(group)) => Some(group),
+            None => Some(records::DEFAULT_GROUP),
         },
         commit_deadline: within(COMMIT_DEADLINE, commit_deadline.map(Span))?.0,
     })
@@ -372,6 +379,18 @@ mod tests {
         assert_eq!(settings.cluster_domain.as_str(), "cluster.local.");
         assert_eq!(settings.cluster_dns, [("kube-system".into(), "kube-dns".into())]);
         assert_eq!(settings.commit_deadline, Duration::from_secs(1));
+        assert_eq!(settings.records_group, Some(5371));
+    }
+
+    #[test]
+    fn records_have_a_group_or_are_off() {
+        for (given, group) in [(RecordsGroup::Off, None), (RecordsGroup::Group(7), Some(7))] {
+            let options = Options {
+                records_group: Some(given),
+                ..Options::default()
+            };
+            assert_eq!(resolve(options, &host()).unwrap().records_group, group);
+        }
     }
 
     #[test]
@@ -391,6 +410,7 @@ mod tests {
             ("tproxy-table", TPROXY_TABLE.default.to_string()),
             ("tproxy-port", TPROXY_PORT.default.to_string()),
             ("table", DEFAULT_TABLE.into()),
+            ("records-group", records::DEFAULT_GROUP.to_string()),
             ("http", DEFAULT_HTTP.into()),
             ("state-dir", DEFAULT_STATE_DIR.into()),
             ("run-dir", DEFAULT_RUN_DIR.into()),

@@ -14,7 +14,7 @@ use policy::question::QuestionMode;
 use super::child::DNS_PORT;
 use super::network::Plan;
 use super::{firewall, source};
-use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, choice};
+use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use crate::config::{Host, NameMatching, Options, Rejected, Settings, resolve};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
@@ -27,11 +27,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME|PATTERN", value_parser = pattern)]
     allow: Vec<Pattern>,
 
-    /// File with CiliumNetworkPolicies that apply to the command (repeatable)
+    /// File with policies that apply to the command (repeatable)
     #[arg(long, value_name = "FILE")]
     policy: Vec<PathBuf>,
 
-    /// Label of the command, for the endpointSelector of the policies (repeatable)
+    /// Label of the command, for the selectors of the policies (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 
@@ -110,6 +110,7 @@ impl Args {
             deny_response: Some(self.deny_response),
             table: Some(firewall::agent_table(plan.id)),
             http: Some(HttpAddress::Off),
+            records_group: Some(RecordsGroup::Off),
             ..Options::default()
         };
         Ok(Settings {

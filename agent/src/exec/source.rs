@@ -5,15 +5,15 @@ use std::convert::Infallible;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy::cilium;
 use policy::diagnostic::Severity;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
-use policy::policy::{EgressRule, Peers, PolicyKind, Spec};
-use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet};
+use policy::policy::{Action, EgressRule, Extensions, Peers, PolicyKind, Spec, Tier};
+use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet, validate};
 use tokio::sync::mpsc;
 
 use crate::cluster::Cluster;
@@ -78,7 +78,7 @@ impl SandboxSource {
             .cloned()
             .for_each(|change| cluster.apply(change));
         let endpoints = cluster.endpoints(NODE);
-        let selects = |policy: &&Policy| {
+        let selects = |policy: &&Arc<Policy>| {
             let subjects = policy.specs.iter().map(|spec| &spec.subject);
             endpoints
                 .iter()
@@ -170,11 +170,12 @@ impl Policies {
 
 /// A document's policy, moved to the sandbox's namespace, where it is to be tried.
 fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
-    if !cilium::is_policy(&document) {
-        let reason = "only cilium.io/v2 CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy are read here";
-        return (None, vec![refusal("not-a-policy", "kind", reason)]);
-    }
-    if document.kind == "CiliumNetworkPolicy" {
+    let Some(id) = validate::id(&document) else {
+        let other = validate::foreign_policy(&document);
+        let no_policy = || refusal("not-a-policy", "kind", "only policies are read here");
+        return (None, vec![other.unwrap_or_else(no_policy)]);
+    };
+    if id.kind.is_namespaced() {
         NAMESPACE.clone_into(&mut document.namespace);
         if let Some(metadata) = document
             .value
@@ -184,7 +185,7 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
             metadata.insert("namespace".to_owned(), NAMESPACE.into());
         }
     }
-    let (verdict, diagnostics) = cilium::validate(&document);
+    let (verdict, diagnostics) = validate::validate(&document);
     (verdict.accepted(), diagnostics)
 }
 
@@ -192,6 +193,7 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
 fn command_line_policy(allow: &[Pattern]) -> Policy {
     let rule = |patterns: &[Pattern]| EgressRule {
         origin: COMMAND_LINE.to_owned(),
+        action: Action::Allow,
         peers: Peers::Names(patterns.to_vec()),
         ports: PortSet::All,
         named: Vec::new(),
@@ -204,15 +206,16 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
             namespace: String::new(),
             name: COMMAND_LINE.to_owned(),
         },
+        extensions: Extensions::default(),
         specs: vec![Spec {
             subject: LabelSelector::default(),
+            tier: Tier::Network,
             closes_egress: true,
-            allow: if allow.is_empty() {
+            rules: if allow.is_empty() {
                 Vec::new()
             } else {
                 vec![rule(allow)]
             },
-            deny: Vec::new(),
         }],
     }
 }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::client;
 use crate::config::{LEDGER_FILE, OBJECTS_FILE};
-use crate::inspect::{NameRow, Status};
+use crate::inspect::{NameRow, RecordRow, Status};
 use crate::netns::Namespace;
 
 /// Patience with the agent's start, its end, and with everything that a test waits for. Only failures take this long.
@@ -129,6 +129,11 @@ impl Installation {
     /// `namegate names`, as data.
     pub fn names(&self) -> io::Result<Vec<NameRow>> {
         self.ask("names")
+    }
+
+    /// `namegate drops`, as data.
+    pub fn drops(&self) -> io::Result<Vec<RecordRow>> {
+        self.ask("drops")
     }
 
     /// `namegate status`, as data.

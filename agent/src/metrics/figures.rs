@@ -22,6 +22,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         policies,
         lookups_in_flight,
         refused_packets: [refused_v4, refused_v6],
+        record_overruns,
         source,
     } = *figures;
     let WriterStats {
@@ -97,6 +98,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "Packets of workloads that policy refused, by address family",
             "family",
             &[("ipv4", refused_v4), ("ipv6", refused_v6)],
+        ),
+        counter(
+            "record_overruns_total",
+            "How often records of packets were lost because too many came at once",
+            record_overruns,
         ),
         family(
             GAUGE,
@@ -238,6 +244,7 @@ mod tests {
             policies: [21, 22, 23, 24],
             lookups_in_flight: 7,
             refused_packets: [31, 32],
+            record_overruns: 33,
             source: Some(SourceFigures {
                 age_seconds: 41,
                 broken_watches: 42,
@@ -268,6 +275,7 @@ mod tests {
             "namegate_lookups_in_flight 7",
             "namegate_refused_packets_total{family=\"ipv4\"} 31",
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
+            "namegate_record_overruns_total 33",
             "namegate_objects_age_seconds 41",
             "namegate_broken_watches 42",
             "namegate_objects{kind=\"Pod\"} 3",

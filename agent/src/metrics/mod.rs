@@ -4,15 +4,19 @@
 //! atomic additions. Everything else is read from [`Figures`] when scraped ([`figures`]).
 
 mod figures;
+mod namespaces;
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use dns_proxy::Event;
 use dns_proxy::gate::{Discard, Transport, UpstreamOutcome};
+use enforcer::records::Verdict;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::inspect::Figures;
+
+use namespaces::Namespaces;
 
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 const TYPES: [&str; 8] = ["A", "AAAA", "HTTPS", "SVCB", "PTR", "SRV", "TXT", "other"];
@@ -44,6 +48,8 @@ pub struct Metrics {
     commit_wait: Histogram,
     commit_failures: IntCounter,
     discarded: [IntCounter; DISCARDS.len()],
+    audited: Namespaces,
+    refused: Namespaces,
     /// Seconds of Unix time.
     started: f64,
 }
@@ -105,6 +111,16 @@ impl Metrics {
                 "namegate_dns_commit_failures_total",
                 "Answers withheld because the kernel did not acknowledge their addresses",
             ),
+            audited: Namespaces::new(register.counters(
+                "namegate_audited_packets_total",
+                "Packets that passed and that an audited policy would have refused, by the sender's namespace",
+                &["namespace"],
+            )),
+            refused: Namespaces::new(register.counters(
+                "namegate_refused_records_total",
+                "Records of refused packets, by the sender's namespace; namegate_refused_packets_total counts all of them",
+                &["namespace"],
+            )),
             discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
             registry: register.0,
             started: unix_now().as_secs_f64(),
@@ -144,6 +160,14 @@ impl Metrics {
                 }
             }
             Event::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
+        }
+    }
+
+    /// Counts a recorded packet; the namespace is empty where the sender is no Pod of this node.
+    pub fn record(&self, verdict: Verdict, namespace: &str) {
+        match verdict {
+            Verdict::Audited => self.audited.count(namespace),
+            Verdict::Refused => self.refused.count(namespace),
         }
     }
 
@@ -317,6 +341,25 @@ mod tests {
             "namegate_dns_commit_wait_seconds_count 2",
             "namegate_dns_commit_failures_total 1",
             "namegate_dns_discarded_total{reason=\"client-limit\"} 1",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn recorded_packets_are_counted_by_namespace() {
+        let metrics = Metrics::new();
+        for (verdict, namespace) in [
+            (Verdict::Audited, "shop"),
+            (Verdict::Audited, "shop"),
+            (Verdict::Refused, ""),
+        ] {
+            metrics.record(verdict, namespace);
+        }
+        let text = rendered(&metrics);
+        for line in [
+            "namegate_audited_packets_total{namespace=\"shop\"} 2",
+            "namegate_refused_records_total{namespace=\"\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

@@ -25,7 +25,6 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use policy::policy::PolicyKind;
 use policy::{CidrGroup, Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -82,10 +81,7 @@ impl ObjectKey {
             ObjectKey::Service(..) => "Service",
             ObjectKey::EndpointSlice(..) => "EndpointSlice",
             ObjectKey::CidrGroup(_) => "CiliumCIDRGroup",
-            ObjectKey::Policy(id) => match id.kind {
-                PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
-                PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
-            },
+            ObjectKey::Policy(id) => id.kind.as_str(),
         }
     }
 }

@@ -8,10 +8,9 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy::cilium::{StandIn, Verdict};
 use policy::document::Document;
-use policy::policy::PolicyKind;
-use policy::{Diagnostic, PolicyId, Severity, cidr_group, cilium, document, lint};
+use policy::validate::{StandIn, Verdict};
+use policy::{Diagnostic, Severity, cidr_group, document, lint, validate};
 
 use super::{Object, ObjectKey, ReportState};
 
@@ -90,22 +89,19 @@ pub fn read(document: &Document) -> Option<Reading> {
         ("v1", "Service") => core(document, service),
         ("discovery.k8s.io/v1", "EndpointSlice") => core(document, endpoint_slice),
         _ if cidr_group::is_cidr_group(document) => cidr_group_of(document),
-        _ if cilium::is_policy(document) => cilium_policy(document),
-        // Whatever calls itself a network policy is there to restrict. To pass over it in silence would leave open what
-        // its author thinks closed.
-        _ if kind.ends_with("NetworkPolicy") => refused_kind(
-            document,
-            "not-enforced",
-            format!("{kind} of {group} is not enforced yet: nothing that it restricts is restricted"),
-            "write it as a CiliumNetworkPolicy of cilium.io/v2, or move it out of these files",
-        ),
+        _ if validate::is_policy(document) => policy(document),
         (group, "Pod" | "Namespace" | "Node" | "Service") if !group.contains('/') => refused_kind(
             document,
-            "unknown-version",
-            format!("there is no {kind} in apiVersion {group:?}"),
-            "write `apiVersion: v1`",
+            Diagnostic {
+                severity: Severity::Error,
+                code: "unknown-version",
+                path: "kind".into(),
+                position: document.position("kind"),
+                reason: format!("there is no {kind} in apiVersion {group:?}"),
+                suggestion: Some("write `apiVersion: v1`".into()),
+            },
         ),
-        _ => return None,
+        _ => refused_kind(document, validate::foreign_policy(document)?),
     })
 }
 
@@ -244,8 +240,8 @@ fn cidr_group_of(document: &Document) -> Reading {
     }
 }
 
-fn cilium_policy(document: &Document) -> Reading {
-    let (verdict, mut diagnostics) = cilium::validate(document);
+fn policy(document: &Document) -> Reading {
+    let (verdict, mut diagnostics) = validate::validate(document);
     let (policy, stand_in) = match verdict {
         Verdict::Accepted(policy) => (Some(policy), StandIn::default()),
         Verdict::Refused(stand_in) => (None, stand_in),
@@ -267,20 +263,13 @@ fn cilium_policy(document: &Document) -> Reading {
     }
 }
 
-fn refused_kind(document: &Document, code: &'static str, reason: String, suggestion: &str) -> Reading {
+fn refused_kind(document: &Document, diagnostic: Diagnostic) -> Reading {
     Reading {
         label: label(document),
         key: None,
         object: None,
         stand_in: StandIn::default(),
-        diagnostics: vec![Diagnostic {
-            severity: Severity::Error,
-            code,
-            path: "kind".into(),
-            position: document.position("kind"),
-            reason,
-            suggestion: Some(suggestion.into()),
-        }],
+        diagnostics: vec![diagnostic],
         source: source(document),
     }
 }
@@ -299,17 +288,7 @@ fn key_of(document: &Document) -> Option<ObjectKey> {
         "Service" => ObjectKey::Service(namespace_of(document), name),
         "CiliumCIDRGroup" => ObjectKey::CidrGroup(name),
         "EndpointSlice" => ObjectKey::EndpointSlice(namespace_of(document), name),
-        "CiliumNetworkPolicy" => ObjectKey::Policy(PolicyId {
-            kind: PolicyKind::CiliumNetworkPolicy,
-            namespace: namespace_of(document),
-            name,
-        }),
-        "CiliumClusterwideNetworkPolicy" => ObjectKey::Policy(PolicyId {
-            kind: PolicyKind::CiliumClusterwideNetworkPolicy,
-            namespace: String::new(),
-            name,
-        }),
-        _ => return None,
+        _ => return validate::id(document).map(ObjectKey::Policy),
     })
 }
 
@@ -453,18 +432,66 @@ mod tests {
     }
 
     #[test]
-    fn policies_that_are_not_enforced_yet_are_errors() {
-        for (group, kind) in [
-            ("networking.k8s.io/v1", "NetworkPolicy"),
-            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
-            ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
-            ("projectcalico.org/v3", "GlobalNetworkPolicy"),
-            ("cilium.io/v1", "CiliumNetworkPolicy"),
+    fn policies_of_every_kind_are_read() {
+        for (group, kind, spec, label) in [
+            (
+                "cilium.io/v2",
+                "CiliumNetworkPolicy",
+                "{endpointSelector: {}, egress: [{}]}",
+                "CiliumNetworkPolicy default/x",
+            ),
+            (
+                "cilium.io/v2",
+                "CiliumClusterwideNetworkPolicy",
+                "{endpointSelector: {matchLabels: {a: b}}, egress: [{}]}",
+                "CiliumClusterwideNetworkPolicy x",
+            ),
+            (
+                "networking.k8s.io/v1",
+                "NetworkPolicy",
+                "{podSelector: {}, policyTypes: [Egress]}",
+                "NetworkPolicy default/x",
+            ),
+            (
+                "policy.networking.k8s.io/v1alpha2",
+                "ClusterNetworkPolicy",
+                "{tier: Admin, priority: 1, subject: {namespaces: {}}}",
+                "ClusterNetworkPolicy x",
+            ),
+        ] {
+            let of = |spec: &str| {
+                only(&format!(
+                    "apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n"
+                ))
+            };
+            let good = of(spec);
+            assert_eq!(
+                (good.state(), good.label.as_str()),
+                (ReportState::Accepted, label),
+                "{:?}",
+                good.diagnostics
+            );
+            let bad = of("{endpointSelector: 7, podSelector: 7, tier: 7}");
+            assert_eq!((bad.state(), bad.label.as_str()), (ReportState::Rejected, label));
+            assert_eq!(bad.key, good.key, "so that the last good version stays in force");
+        }
+    }
+
+    #[test]
+    fn policies_that_are_not_understood_are_errors() {
+        for (group, kind, code) in [
+            (
+                "policy.networking.k8s.io/v1alpha1",
+                "AdminNetworkPolicy",
+                "unknown-version",
+            ),
+            ("projectcalico.org/v3", "GlobalNetworkPolicy", "not-enforced"),
+            ("cilium.io/v1", "CiliumNetworkPolicy", "unknown-version"),
         ] {
             let reading = only(&format!("apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x}}\n"));
             assert_eq!(reading.state(), ReportState::Rejected);
             assert_eq!(reading.diagnostics[0].severity, Severity::Error);
-            assert_eq!(reading.diagnostics[0].code, "not-enforced");
+            assert_eq!(reading.diagnostics[0].code, code);
         }
     }
 

@@ -11,8 +11,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::endpoint::EndpointId;
-use policy::{Diagnostic, Endpoint, Program, Severity};
+use policy::policy::{Action, LeaseTerms, Zone};
+use policy::program::{Destination, Rule};
+use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers};
 
 use crate::objects::{ObjectKey, Report, ReportState};
 
@@ -54,8 +57,20 @@ pub(super) struct Claims {
 
 /// What lets nothing through: the program of a contested address.
 pub(super) fn refuse_all() -> Program {
+    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].into_iter();
+    let deny = |prefix: IpNet| Rule {
+        action: Action::Deny,
+        to: Destination::Prefix(Zone::Anywhere, prefix),
+        ports: PortSet::All,
+        named: Vec::new(),
+        lease: LeaseTerms::default(),
+        origins: Vec::new(),
+    };
     Program {
-        closed: true,
+        enforced: Tiers {
+            network: everything.map(deny).collect(),
+            ..Tiers::default()
+        },
         ..Program::default()
     }
 }

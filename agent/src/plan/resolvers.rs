@@ -8,13 +8,13 @@ use std::sync::Arc;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
-use policy::ProgramId;
 use policy::program::DnsServers;
+use policy::{Program, ProgramId, Tiers};
 
 use crate::cluster::Cluster;
 use crate::config::Settings;
 
-use super::Compiled;
+use super::compiling::Compiled;
 
 /// The ports that listeners of mode dnat are spread over: below every usual ephemeral range, and
 /// far more than there are known resolvers.
@@ -34,7 +34,7 @@ pub struct Resolver {
 pub enum Teaches {
     /// Every program: a configured upstream or the cluster's DNS.
     Everyone,
-    /// Only the programs whose own DNS rules name it: whoever writes a policy decides for the endpoints that it
+    /// Only the evaluations of programs whose own DNS rules name it: whoever writes a policy decides for the endpoints that it
     /// selects, and for nobody else's.
     Programs(BTreeSet<ProgramId>),
 }
@@ -58,7 +58,9 @@ pub(super) fn known(
                     teaches: Teaches::Programs(BTreeSet::new()),
                 });
                 if let Teaches::Programs(programs) = &mut resolver.teaches {
-                    programs.insert(compiled.id);
+                    let Program { enforced, audited, .. } = &*compiled.program;
+                    programs.insert(enforced.id());
+                    programs.extend(audited.as_ref().map(Tiers::id));
                 }
             }
         }

@@ -1,65 +1,106 @@
-//! Every selector of every program, matched against a name at once.
+//! Every rule about names of every program, matched against a name at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use enforcer::Target;
-use enforcer::layout::targets;
-use policy::{Name, NameIndex, Pattern, PolicyId, Program, ProgramId};
+use enforcer::Element;
+use enforcer::layout::{self, Target};
+use policy::address::Places;
+use policy::fold::RuleIndex;
+use policy::policy::LeaseTerms;
+use policy::{Name, NameIndex, Pattern, PolicyId};
+
+use super::Evaluation;
 
 /// The selectors, by the names that they match.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Selectors {
     index: NameIndex<usize>,
-    doors: Vec<Door>,
+    selectors: Vec<Selector>,
+    have_terms: bool,
 }
 
-/// One selector and everything that it opens or closes.
+/// One pattern, and every rule that has it.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Selector {
     pub(super) pattern: Pattern,
-    pub(super) targets: Vec<Target>,
+    pub(super) rules: Vec<SelectingRule>,
     pub(super) policies: BTreeSet<PolicyId>,
 }
 
+/// A rule about names of one evaluation.
+#[derive(Debug, Clone)]
+pub(super) struct SelectingRule {
+    pub(super) evaluation: Arc<Evaluation>,
+    pub(super) rule: RuleIndex,
+    pub(super) lease: LeaseTerms,
+    /// Its elements, where they are the same for every address.
+    prepared: Option<Box<[Target]>>,
+}
+
+impl SelectingRule {
+    /// What an address opens or closes that such a name resolves to.
+    pub(super) fn elements(&self, address: IpAddr, places: &Places, element: impl FnMut(Element)) {
+        match &self.prepared {
+            Some(prepared) => prepared
+                .iter()
+                .filter_map(|target| target.element(address))
+                .for_each(element),
+            None => self.evaluation.learned(self.rule, address, places, element),
+        }
+    }
+}
+
 impl Selectors {
-    pub(super) fn new(programs: &BTreeMap<ProgramId, Arc<Program>>) -> Self {
-        let (index, doors) = index(programs);
-        Self { index, doors }
+    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<Evaluation>>) -> Self {
+        let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
+        for evaluation in evaluations {
+            for (rule, pattern) in evaluation.fold.names() {
+                let (rules, policies) = by_pattern.entry(pattern).or_default();
+                let written = &evaluation.fold.rules()[rule];
+                policies.extend(written.origins.iter().map(|origin| origin.policy.clone()));
+                rules.push(SelectingRule {
+                    evaluation: Arc::clone(evaluation),
+                    rule,
+                    lease: written.lease,
+                    prepared: layout::prepared(evaluation.id, &evaluation.fold, rule),
+                });
+            }
+        }
+        let mut index = NameIndex::default();
+        let mut selectors = Vec::with_capacity(by_pattern.len());
+        for (pattern, (rules, policies)) in by_pattern {
+            index.insert(pattern, selectors.len());
+            selectors.push(Selector {
+                pattern: pattern.clone(),
+                rules,
+                policies,
+            });
+        }
+        let terms = selectors
+            .iter()
+            .flat_map(|selector| &selector.rules)
+            .map(|rule| rule.lease);
+        let have_terms = terms.into_iter().any(|terms| terms != LeaseTerms::default());
+        Self {
+            index,
+            selectors,
+            have_terms,
+        }
+    }
+
+    /// Whether some rule says something of leases.
+    pub(super) fn have_terms(&self) -> bool {
+        self.have_terms
     }
 
     pub(super) fn any_match(&self, name: &Name) -> bool {
         self.index.any_match(name)
     }
 
-    pub(super) fn each_match<'a>(&'a self, name: &Name, mut door: impl FnMut(&'a Door)) {
-        self.index.each_match(name, |&position| door(&self.doors[position]));
+    pub(super) fn each_match<'a>(&'a self, name: &Name, mut selector: impl FnMut(&'a Selector)) {
+        self.index
+            .each_match(name, |&position| selector(&self.selectors[position]));
     }
-}
-
-fn index(programs: &BTreeMap<ProgramId, Arc<Program>>) -> (NameIndex<usize>, Vec<Door>) {
-    let mut doors: BTreeMap<&Pattern, (Vec<Target>, BTreeSet<PolicyId>)> = BTreeMap::new();
-    for (id, program) in programs {
-        for (pattern, target) in targets(*id, program) {
-            doors.entry(pattern).or_default().0.push(target);
-        }
-        for rule in program.deny.names.iter().chain(&program.allow.names) {
-            let (_, policies) = doors.entry(&rule.pattern).or_default();
-            policies.extend(rule.origins.iter().map(|origin| origin.policy.clone()));
-        }
-    }
-    let mut index = NameIndex::default();
-    let doors = doors
-        .into_iter()
-        .enumerate()
-        .map(|(position, (pattern, (targets, policies)))| {
-            index.insert(pattern, position);
-            Door {
-                pattern: pattern.clone(),
-                targets,
-                policies,
-            }
-        })
-        .collect();
-    (index, doors)
 }

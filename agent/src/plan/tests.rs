@@ -63,7 +63,7 @@ fn plan_with(objects: &[String], settings: &Settings) -> Plan {
     for change in update.changes {
         cluster.apply(change);
     }
-    Plan::new(&cluster, settings, &BTreeSet::from([ip("10.0.0.254")]))
+    Planner::default().plan(&cluster, settings, &BTreeSet::from([ip("10.0.0.254")]))
 }
 
 fn plan(objects: &[String]) -> Plan {
@@ -118,7 +118,10 @@ fn endpoints_that_a_policy_selects_are_governed_and_others_left_alone() {
         BTreeMap::from([(ip("10.0.0.1"), governed.program)])
     );
     assert_eq!(plan.desired.intercepted, BTreeSet::from([ip("10.0.0.1")]));
-    assert!(plan.desired.programs[&governed.program].closed);
+    assert_eq!(
+        plan.desired.programs[&governed.program].enforced.fold.rest(),
+        policy::Verdict::Deny
+    );
     let rows: Vec<_> = plan
         .endpoints
         .iter()
@@ -272,6 +275,7 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
             name: name(learned),
             addresses: vec![(ip(address), Duration::from_secs(seconds))],
             source: ip(source),
+            terms: None,
         };
         ledger.learn(now, &answer);
     };
@@ -374,7 +378,7 @@ fn an_address_that_pods_with_different_policies_claim_is_closed() {
         let governed = &plan.governed[&ip("10.0.0.1")];
         assert!(governed.questions.is_none());
         let program = &plan.desired.programs[&governed.program];
-        assert_eq!(**program, claims::refuse_all());
+        assert_eq!(**program, FoldedProgram::new(&claims::refuse_all()));
         assert_eq!(plan.desired.dispatch[&ip("10.0.0.1")], governed.program);
         assert!(plan.desired.intercepted.contains(&ip("10.0.0.1")));
         assert!(plan.endpoints.iter().all(|row| row.egress == "contested"));

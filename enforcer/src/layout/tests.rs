@@ -1,41 +1,55 @@
-use policy::program::NameRule;
+use std::collections::BTreeSet;
+
+use policy::Tiers;
+use policy::pattern::Pattern;
+use policy::policy::{Action, LeaseTerms};
+use policy::program::Rule;
 use proptest::prelude::*;
 
 use super::*;
-use Protocol::{Sctp, Tcp, Udp};
+use Protocol::{Icmp, Icmpv6, Tcp, Udp};
 
 const ID: ProgramId = ProgramId(0x00ab_cdef_0123_4567);
 
 #[test]
-fn a_set_is_named_by_side_family_program_and_group() {
-    let set = |side, family, kind| SetId {
+fn a_set_is_named_by_class_family_tiers_and_kind() {
+    let set = |class, family, kind| SetId {
         program: ID,
-        side,
+        class,
         kind,
         family,
     };
-    let exact = set(Side::Allow, Family::V4, SetKind::Exact);
+    let exact = set(Class::Allow, Family::V4, SetKind::Exact);
     assert_eq!(exact.to_string(), "allow4-00abcdef01234567");
-    let group = set(Side::Deny, Family::V6, SetKind::Group(12));
-    assert_eq!(group.to_string(), "deny6-00abcdef01234567-g12");
-    let longest = set(Side::Allow, Family::V6, SetKind::Group(u16::MAX));
+    let cell = set(Class::Deny, Family::V6, SetKind::Cell(12));
+    assert_eq!(cell.to_string(), "deny6-00abcdef01234567-c12");
+    let all = set(Class::Rest, Family::V4, SetKind::All);
+    assert_eq!(all.to_string(), "rest4-00abcdef01234567-all");
+    let longest = set(Class::Admin, Family::V6, SetKind::Cell(u16::MAX));
     assert!(longest.to_string().len() <= 31, "old kernels cut longer names");
 }
 
 proptest! {
     #[test]
-    fn every_set_name_reads_back(program: u64, deny: bool, v6: bool, group: Option<u16>) {
+    fn every_set_name_reads_back(
+        program: u64,
+        class in proptest::sample::select(&Class::ALL[..]),
+        v6: bool,
+        kind in prop_oneof![Just(SetKind::Exact), Just(SetKind::All), any::<u16>().prop_map(SetKind::Cell)],
+    ) {
         let set = SetId {
             program: ProgramId(program),
-            side: if deny { Side::Deny } else { Side::Allow },
-            kind: group.map_or(SetKind::Exact, SetKind::Group),
+            class,
+            kind,
             family: if v6 { Family::V6 } else { Family::V4 },
         };
         prop_assert_eq!(set.to_string().parse(), Ok(set));
     }
 
     #[test]
-    fn whatever_reads_as_a_set_is_spelt_as_that_set(name in "(allow|deny)[46]-[0-9a-fA-F+]{0,17}(-g?[0-9+]{0,6})?(-.?)?") {
+    fn whatever_reads_as_a_set_is_spelt_as_that_set(
+        name in "(admin|allow|deny|rest)[46]-[0-9a-fA-F+]{0,17}(-(all|c?[0-9+]{0,6}))?(-.?)?",
+    ) {
         if let Ok(set) = name.parse::<SetId>() {
             prop_assert_eq!(set.to_string(), name);
         }
@@ -54,131 +68,203 @@ fn other_names_are_no_learned_sets() {
         "allow4-00ABCDEF01234567",
         "allow4-0abcdef01234567",
         "allow4-00abcdef01234567-world",
-        "allow4-00abcdef01234567-g",
-        "allow4-00abcdef01234567-g01",
-        "allow4-00abcdef01234567-g65536",
-        "allow4-00abcdef01234567-g1-p",
+        "allow4-00abcdef01234567-g0",
+        "allow4-00abcdef01234567-c",
+        "allow4-00abcdef01234567-c01",
+        "allow4-00abcdef01234567-c65536",
+        "allow4-00abcdef01234567-c1-p",
+        "allow4-00abcdef01234567-all-",
     ] {
         assert_eq!(name.parse::<SetId>(), Err(NotALearnedSet(name.to_owned())));
     }
 }
 
-#[test]
-fn few_ports_go_to_the_exact_set_one_by_one() {
-    let ports = ranges(&[(Tcp, 80, 80), (Tcp, 8000, 8015), (Udp, 443, 443)]);
-    let Some((SetKind::Exact, single)) = Groups::default().place(&ports) else {
-        panic!("{ports:?} is no group");
+fn range(protocol: Protocol, first: u16, last: u16) -> PortRange {
+    PortRange { protocol, first, last }
+}
+
+fn ranges(ranges: &[PortRange]) -> PortSet {
+    PortSet::Ranges(ranges.to_vec())
+}
+
+fn rule(action: Action, name: &str, ports: PortSet) -> Rule {
+    Rule {
+        action,
+        to: Destination::Name(Pattern::name(name).unwrap()),
+        ports,
+        named: vec![],
+        lease: LeaseTerms::default(),
+        origins: vec![],
+    }
+}
+
+fn fold(network: Vec<Rule>) -> Fold {
+    Fold::new(&Tiers {
+        network,
+        ..Tiers::default()
+    })
+}
+
+/// Rules about TCP 80, TCP 8000 to 8999, TCP 8500 to 8515, and echo requests.
+fn possible() -> Possible {
+    let rules = [
+        range(Tcp, 80, 80),
+        range(Tcp, 8000, 8999),
+        range(Tcp, 8500, 8515),
+        range(Icmp, 8, 8),
+    ];
+    let rules = rules.map(|range| rule(Action::Allow, "a.example", ranges(&[range])));
+    fold(rules.to_vec()).possible().clone()
+}
+
+fn allowed(possible: &Possible, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
+    let door = Door {
+        class: Class::Allow,
+        ports,
     };
-    assert_eq!(single.len(), 18);
-    assert_eq!(
-        (single[0], single[1], single[16], single[17]),
-        ((Tcp, 80), (Tcp, 8000), (Tcp, 8015), (Udp, 443))
-    );
+    elements(ID, possible, address.parse().unwrap(), &door)
+        .map(|element| (element.set.to_string(), element.key.port))
+        .collect()
 }
 
 #[test]
-fn a_wide_range_or_many_ports_or_every_port_makes_a_group() {
-    let wide = ranges(&[(Tcp, 80, 80), (Tcp, 8000, 8016)]);
-    let many = PortSet::Ranges((0..65).map(|n| PortRange::single(Sctp, n * 2)).collect());
-    let just_few_enough = PortSet::Ranges((0..64).map(|n| PortRange::single(Sctp, n * 2)).collect());
-    let mut groups = Groups::default();
-    for (ports, number) in [(&wide, 0), (&PortSet::All, 1), (&many, 2), (&wide, 0), (&many, 2)] {
-        assert_eq!(groups.place(ports), Some((SetKind::Group(number), Ports::new())));
-    }
-    assert!(matches!(groups.place(&just_few_enough), Some((SetKind::Exact, ports)) if ports.len() == 64));
+fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_to_their_cells() {
+    let possible = possible();
+    let pieces = [
+        range(Tcp, 80, 80),
+        range(Tcp, 8000, 8499),
+        range(Tcp, 8500, 8515),
+        range(Tcp, 8516, 8999),
+        range(Icmp, 8, 8),
+    ];
+    assert_eq!(possible.pieces, pieces);
+    let set = |suffix: &str| format!("allow4-{ID}{suffix}");
+    assert_eq!(
+        allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 80, 80)])),
+        [(set(""), Some((Tcp, 80)))]
+    );
+    let wide = allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 8000, 8999)]));
+    assert_eq!(wide.len(), 18);
+    assert_eq!(wide[0], (set("-c1"), None));
+    assert_eq!(
+        (&wide[1], &wide[16]),
+        (&(set(""), Some((Tcp, 8500))), &(set(""), Some((Tcp, 8515))))
+    );
+    assert_eq!(wide[17], (set("-c3"), None));
+    assert_eq!(allowed(&possible, "192.0.2.1", PortSet::All), [(set("-all"), None)]);
+}
+
+#[test]
+fn a_port_that_a_container_names_goes_to_the_exact_set_though_it_lies_in_a_wide_piece() {
+    let found = allowed(&possible(), "2001:db8::1", ranges(&[range(Tcp, 8080, 8080)]));
+    assert_eq!(found, [(format!("allow6-{ID}"), Some((Tcp, 8080)))]);
+}
+
+#[test]
+fn types_of_messages_are_cells_of_the_addresses_that_they_go_to() {
+    let possible = possible();
+    let echo = || ranges(&[range(Icmp, 8, 8)]);
+    assert_eq!(
+        allowed(&possible, "192.0.2.1", echo()),
+        [(format!("allow4-{ID}-c4"), None)]
+    );
+    assert_eq!(allowed(&possible, "2001:db8::1", echo()), []);
+    let kinds = |family| kinds(&possible, family).collect::<Vec<_>>();
+    let common = [SetKind::Exact, SetKind::Cell(1), SetKind::Cell(3)];
+    assert_eq!(kinds(Family::V6), common);
+    assert_eq!(kinds(Family::V4), [&common[..], &[SetKind::Cell(4)]].concat());
 }
 
 #[test]
 fn the_last_port_does_not_overflow() {
-    let all_of_tcp = ranges(&[(Tcp, 0, u16::MAX)]);
-    assert_eq!(every_port(&all_of_tcp).count(), 65_536);
-    assert_eq!(as_single_ports(&all_of_tcp), None);
-    let last = ranges(&[(Tcp, u16::MAX - 1, u16::MAX)]);
-    assert_eq!(as_single_ports(&last).map(|ports| ports.len()), Some(2));
+    let every = fold(vec![rule(
+        Action::Allow,
+        "a.example",
+        ranges(&[range(Tcp, 0, u16::MAX)]),
+    )]);
+    let found = allowed(every.possible(), "192.0.2.1", ranges(&[range(Tcp, 0, u16::MAX)]));
+    assert_eq!(found, [(format!("allow4-{ID}-c0"), None)]);
+    let last = ranges(&[range(Tcp, u16::MAX - 1, u16::MAX)]);
+    assert_eq!(allowed(every.possible(), "192.0.2.1", last).len(), 2);
 }
 
 #[test]
-fn each_half_has_its_own_groups_in_the_order_of_its_rules() {
-    let wide = ranges(&[(Udp, 1, 1000)]);
-    let single = ranges(&[(Tcp, 443, 443)]);
-    let nothing = PortSet::Ranges(vec![]);
-    let program = Program {
-        deny: named([("a.example", wide.clone())]),
-        allow: named([
-            ("a.example", PortSet::All),
-            ("b.example", single),
-            ("c.example", wide.clone()),
-            ("d.example", PortSet::All),
-            ("e.example", nothing),
-        ]),
-        ..Program::default()
-    };
-    let kinds: Vec<_> = targets(ID, &program)
-        .into_iter()
-        .map(|(pattern, target)| (pattern.to_string(), target.side, target.kind))
-        .collect();
-    let expected = [
-        ("a.example", Side::Deny, SetKind::Group(0)),
-        ("a.example", Side::Allow, SetKind::Group(0)),
-        ("b.example", Side::Allow, SetKind::Exact),
-        ("c.example", Side::Allow, SetKind::Group(1)),
-        ("d.example", Side::Allow, SetKind::Group(0)),
-    ]
-    .map(|(name, side, kind)| (name.to_owned(), side, kind));
-    assert_eq!(kinds, expected);
-
-    let sets = LearnedSets::of(&program.allow);
-    let used: Vec<_> = sets.kinds_with_ports().collect();
-    assert_eq!(
-        used,
-        [
-            (SetKind::Exact, None),
-            (SetKind::Group(0), Some(&PortSet::All)),
-            (SetKind::Group(1), Some(&wide)),
-        ]
-    );
-}
-
-#[test]
-fn an_address_needs_one_element_for_each_port_or_one_in_a_group() {
-    let program = Program {
-        allow: named([("a.example", ranges(&[(Tcp, 80, 81)])), ("b.example", PortSet::All)]),
-        ..Program::default()
-    };
-    let targets = targets(ID, &program);
-    let keys = |target: &Target, address: &str| -> Vec<_> {
-        let elements = target.elements(address.parse().unwrap());
-        elements
-            .map(|element| (element.set.to_string(), element.key.port))
-            .collect()
-    };
-    let set = |name: &str| name.to_owned();
-    assert_eq!(
-        keys(&targets[0].1, "192.0.2.1"),
-        [
-            (set("allow4-00abcdef01234567"), Some((Tcp, 80))),
-            (set("allow4-00abcdef01234567"), Some((Tcp, 81)))
-        ]
-    );
-    assert_eq!(
-        keys(&targets[1].1, "2001:db8::1"),
-        [(set("allow6-00abcdef01234567-g0"), None)]
-    );
-}
-
-fn ranges(ranges: &[(Protocol, u16, u16)]) -> PortSet {
-    let range = |&(protocol, first, last)| PortRange { protocol, first, last };
-    PortSet::Ranges(ranges.iter().map(range).collect())
-}
-
-fn named<const N: usize>(names: [(&str, PortSet); N]) -> Rules {
-    let names = names.map(|(name, ports)| NameRule {
-        pattern: Pattern::name(name).unwrap(),
-        ports,
-        origins: vec![],
-    });
-    Rules {
-        prefixes: vec![],
-        names: names.into(),
+fn every_element_of_a_possible_door_has_its_set() {
+    let network = vec![
+        rule(
+            Action::Deny,
+            "bad.example",
+            ranges(&[range(Udp, 0, 100), range(Icmpv6, 128, 129)]),
+        ),
+        rule(Action::Allow, "all.example", PortSet::All),
+        rule(Action::Allow, "one.example", ranges(&[range(Tcp, 443, 443)])),
+    ];
+    let fold = fold(network);
+    let possible = fold.possible();
+    for address in ["192.0.2.1", "2001:db8::1"] {
+        let address: IpAddr = address.parse().unwrap();
+        let known: BTreeSet<SetId> = sets(ID, possible, Family::of(address)).collect();
+        let at = At {
+            address,
+            place: Place::World,
+            objects: &[],
+        };
+        for (index, _) in fold.names() {
+            for door in fold.learned(index, at) {
+                for element in elements(ID, possible, address, &door) {
+                    assert!(known.contains(&element.set), "{}", element.set);
+                }
+            }
+        }
     }
+}
+
+#[test]
+fn what_is_prepared_is_what_each_address_would_get() {
+    let web = || ranges(&[range(Tcp, 80, 80), range(Tcp, 8000, 8999)]);
+    let folds = [
+        fold(vec![
+            rule(Action::Allow, "a.example", web()),
+            rule(Action::Allow, "b.example", PortSet::All),
+        ]),
+        fold(vec![
+            rule(Action::Deny, "a.example", web()),
+            rule(Action::Allow, "b.example", PortSet::All),
+        ]),
+    ];
+    for fold in folds {
+        for (index, _) in fold.names() {
+            let prepared = prepared(ID, &fold, index).expect("there are only names");
+            for address in ["192.0.2.1", "2001:db8::1"] {
+                let address: IpAddr = address.parse().unwrap();
+                let at = At {
+                    address,
+                    place: Place::Host,
+                    objects: &[],
+                };
+                let doors = fold.learned(index, at);
+                let expected: Vec<Element> = doors
+                    .iter()
+                    .flat_map(|door| elements(ID, fold.possible(), address, door))
+                    .collect();
+                let found: Vec<Element> = prepared.iter().filter_map(|target| target.element(address)).collect();
+                assert_eq!(found, expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_prepared_where_a_prefix_may_come_before_a_name() {
+    let prefix = Rule {
+        to: Destination::Prefix(policy::policy::Zone::World, "192.0.2.0/24".parse().unwrap()),
+        ..rule(Action::Deny, "x.example", PortSet::All)
+    };
+    let name = rule(Action::Allow, "a.example", PortSet::All);
+    assert_eq!(prepared(ID, &fold(vec![prefix.clone(), name.clone()]), 1), None);
+    let allowing = Rule {
+        action: Action::Allow,
+        ..prefix
+    };
+    assert!(prepared(ID, &fold(vec![allowing, name]), 1).is_some());
 }

@@ -19,12 +19,12 @@ pub(crate) const FAMILY_INET: u8 = 1;
 pub(crate) const SUBSYSTEM: u16 = 10;
 
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
-const BEGIN: u16 = 0x10;
-const END: u16 = 0x11;
+pub(super) const BEGIN: u16 = 0x10;
+pub(super) const END: u16 = 0x11;
 
 /// `NFT_MSG_*` with their subsystem.
-const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
-const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
+pub(super) const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
+pub(super) const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
 
 /// `NFTA_SET_ELEM_LIST_*`.
 pub(super) const LIST_TABLE: u16 = 1;
@@ -34,13 +34,13 @@ pub(super) const LIST_ELEMENTS: u16 = 3;
 pub(super) const LIST_ELEMENT: u16 = 1;
 /// `NFTA_SET_ELEM_*`.
 pub(super) const ELEMENT_KEY: u16 = 1;
-const ELEMENT_TIMEOUT: u16 = 4;
+pub(super) const ELEMENT_TIMEOUT: u16 = 4;
 pub(super) const ELEMENT_EXPIRATION: u16 = 5;
 /// `NFTA_DATA_VALUE`.
 pub(super) const DATA_VALUE: u16 = 1;
 
 /// The elements of one message stand in one nest, whose length has 16 bits and counts its own header.
-const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
+pub(super) const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
 
 /// The key of an element as the kernel keeps it: each field in network order, padded to 4 bytes within a concatenation.
 pub(crate) type Key = SmallVec<[u8; 24]>;
@@ -50,6 +50,8 @@ pub(crate) type Key = SmallVec<[u8; 24]>;
 pub(crate) enum Verb {
     /// It is added and lives that long. One that is there already is left as it is before Linux 6.12, and renewed from then on.
     Add(Duration),
+    /// It is added without an end. One that is there already is left as it is: it must be deleted before.
+    Keep,
     /// It is deleted; one that is not there is an error.
     Delete,
 }
@@ -213,7 +215,7 @@ fn belong_together(a: &Operation, b: &Operation) -> bool {
 fn element_size(operation: &Operation) -> usize {
     let timeout = match operation.verb {
         Verb::Add(_) => 2 * (ATTRIBUTE + size_of::<u64>()),
-        Verb::Delete => 0,
+        Verb::Keep | Verb::Delete => 0,
     };
     3 * ATTRIBUTE + align(operation.key.len()) + timeout
 }
@@ -229,7 +231,7 @@ fn encode_message(
 ) {
     let Some(head) = operations.first() else { return };
     let (kind, create) = match head.verb {
-        Verb::Add(_) => (NEW_ELEMENTS, flags::CREATE),
+        Verb::Add(_) | Verb::Keep => (NEW_ELEMENTS, flags::CREATE),
         Verb::Delete => (DELETE_ELEMENTS, 0),
     };
     let start = encoder.len();
@@ -252,7 +254,7 @@ fn encode_message(
     encoder.close_message(message);
 }
 
-fn boundary(encoder: &mut Encoder, kind: u16, sequence: u32) {
+pub(super) fn boundary(encoder: &mut Encoder, kind: u16, sequence: u32) {
     let message = encoder.open_message(Head {
         kind,
         flags: flags::REQUEST,

@@ -21,6 +21,7 @@ pub(crate) mod flags {
     /// In a reply: the dump was disturbed by a change.
     pub(crate) const DUMP_INTR: u16 = 0x10;
     pub(crate) const CREATE: u16 = 0x400;
+    pub(crate) const APPEND: u16 = 0x800;
     pub(crate) const DUMP: u16 = 0x300;
     /// In an error: the message that it answers is not repeated.
     pub(crate) const CAPPED: u16 = 0x100;
@@ -83,6 +84,14 @@ impl Encoder {
         // Batches are limited to a few thousand elements of at most 60 bytes, far below 4 GiB.
         let length = u32::try_from(self.bytes.len() - open.0).unwrap_or(u32::MAX);
         self.patch(open.0, &length.to_ne_bytes());
+    }
+
+    /// Adds to the flags of the message that begins at `start`.
+    pub(crate) fn add_flags(&mut self, start: usize, flags: u16) {
+        if let Some(before) = field(&self.bytes, start + 6) {
+            let flags = u16::from_ne_bytes(before) | flags;
+            self.patch(start + 6, &flags.to_ne_bytes());
+        }
     }
 
     /// Writes an attribute's header; its content follows.

@@ -1,18 +1,20 @@
 //! The exchange with the kernel: the only I/O of this folder.
 //!
 //! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and its replies wait in the receive queue. So nothing here
-//! blocks, and a reply that is not there has been lost (`ENOBUFS`).
+//! blocks, and a reply that is not there has been lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Batch, Operation, Refusal, Replies};
 use super::message::{Message, Messages, field, flags, kind};
+use super::objects::Command;
 use super::reply::Reply;
+use super::transaction::{Encoded, Objection};
 
 /// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it twice.
 const SEND_BUFFER: usize = 1 << 20;
@@ -88,6 +90,35 @@ impl NetfilterSocket {
         }
     }
 
+    /// Carries out commands as one transaction. With an error nothing has changed, unless it is an I/O error: then nobody knows.
+    pub(crate) fn transact(&mut self, table: &str, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
+        if commands.is_empty() {
+            return Ok(Ok(()));
+        }
+        let encoded = Encoded::new(table, commands, self.sequence);
+        self.sequence = encoded.end().wrapping_add(1);
+        self.make_room(encoded.bytes.len());
+        self.send(&encoded.bytes)?;
+        let mut objections = Vec::new();
+        let mut complete = false;
+        while !complete {
+            let length = self.receive()?;
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            for reply in Messages(datagram).filter_map(|message| Reply::read(&message)) {
+                complete |= encoded.take(&mut objections, reply);
+            }
+        }
+        Ok(if objections.is_empty() { Ok(()) } else { Err(objections) })
+    }
+
+    /// The kernel takes a transaction as one datagram, which must fit the send buffer.
+    fn make_room(&self, length: usize) {
+        if length > SEND_BUFFER {
+            // Where it is not allowed, sending says so.
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, length);
+        }
+    }
+
     /// Sends a request for a dump, made by `ask` for a sequence number, and reads each message of the answer.
     pub(crate) fn dump<T>(
         &mut self,
@@ -121,6 +152,12 @@ impl NetfilterSocket {
             }
         }
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The next datagram of what the kernel sends unasked; [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none yet, ENOBUFS when some were lost.
+    pub(crate) fn next_datagram(&mut self) -> io::Result<&[u8]> {
+        let length = self.receive()?;
+        Ok(self.buffer.get(..length).unwrap_or_default())
     }
 
     /// False when a change disturbed the dump.
@@ -177,6 +214,13 @@ impl NetfilterSocket {
                 result => return result,
             }
         }
+    }
+}
+
+/// To wait for datagrams.
+impl AsFd for NetfilterSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

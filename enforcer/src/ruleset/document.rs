@@ -1,12 +1,10 @@
-//! A transaction in the making: what is declared, filled, ruled and deleted, put in the order that the kernel needs.
+//! A transaction in the making: what is declared, ruled and deleted, put in the order that the kernel needs.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use nftables::expr::Expression;
 use nftables::schema::{
-    Chain, Counter, Element, FlushObject, Map, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetFlag, SetType,
-    SetTypeValue, Table,
+    Chain, Counter, FlushObject, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetType, SetTypeValue, Table,
 };
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
@@ -18,21 +16,8 @@ pub(super) struct Document<'a> {
     table: &'a str,
     standing: &'a Standing,
     wanted_chains: BTreeSet<String>,
-    wanted_sets: BTreeSet<String>,
     declarations: Vec<NfListObject<'static>>,
-    emptied_sets: Vec<FlushObject<'static>>,
-    elements: Vec<NfListObject<'static>>,
     rules: Vec<NfListObject<'static>>,
-}
-
-/// What a set's elements look like.
-pub(super) struct SetForm {
-    /// The parts of its key.
-    pub(super) key: Vec<SetType>,
-    /// One flag at most: the crate keeps flags in a hash set, and a document should always be the same text.
-    pub(super) flag: Option<SetFlag>,
-    /// The most elements that it may hold.
-    pub(super) size: Option<u32>,
 }
 
 /// Where a base chain hooks in.
@@ -48,10 +33,7 @@ impl<'a> Document<'a> {
             table,
             standing,
             wanted_chains: BTreeSet::new(),
-            wanted_sets: BTreeSet::new(),
             declarations: Vec::new(),
-            emptied_sets: Vec::new(),
-            elements: Vec::new(),
             rules: Vec::new(),
         }
     }
@@ -103,38 +85,9 @@ impl<'a> Document<'a> {
         self.rules.push(NfListObject::Rule(rule));
     }
 
-    /// A set whose elements are exactly these from now on.
-    pub(super) fn set(&mut self, name: &str, form: SetForm, elements: Vec<Expression<'static>>) {
-        let set = self.bare_set(name, form);
-        if self.stands(name) {
-            self.emptied_sets.push(FlushObject::Set(Box::new(set.clone())));
-        }
-        self.declare_set(set, elements);
-    }
-
-    /// A set that keeps the elements it has; these are its first ones.
-    pub(super) fn kept_set(&mut self, name: &str, form: SetForm, first: impl FnOnce() -> Vec<Expression<'static>>) {
-        let set = self.bare_set(name, form);
-        let elements = if self.stands(name) { Vec::new() } else { first() };
-        self.declare_set(set, elements);
-    }
-
-    /// A map whose elements are exactly these from now on.
-    pub(super) fn map(&mut self, name: &str, key: Vec<SetType>, value: SetType, elements: Vec<Expression<'static>>) {
-        let map = Map {
-            family: NfFamily::INet,
-            table: self.table(),
-            name: owned(name),
-            set_type: type_of(key),
-            map: SetTypeValue::Single(value),
-            ..Map::default()
-        };
-        if self.stands(name) {
-            self.emptied_sets.push(FlushObject::Map(Box::new(map.clone())));
-        }
-        self.declarations.push(NfListObject::Map(Box::new(map)));
-        self.wanted_sets.insert(name.to_owned());
-        self.fill(name, elements);
+    /// The names of the chains that were declared.
+    pub(super) fn into_chains(self) -> BTreeSet<String> {
+        self.wanted_chains
     }
 
     /// The whole transaction.
@@ -150,10 +103,8 @@ impl<'a> Document<'a> {
             for name in &self.standing.chains {
                 emptied_chains.push(FlushObject::Chain(self.bare_chain(name)));
             }
-            for name in self.standing.sets.difference(&self.wanted_sets) {
-                // The kernel, and nft with it, deletes by name alone; the form is never looked at.
-                let set = self.bare_set(name, SetForm::plain([SetType::Ipv4Addr]));
-                deletions.push(NfListObject::Set(Box::new(set)));
+            for name in &self.standing.sets {
+                deletions.push(NfListObject::Set(Box::new(self.bare_set(name))));
             }
             // After the sets: elements of a verdict map hold on to chains.
             for name in self.standing.chains.difference(&self.wanted_chains) {
@@ -163,40 +114,14 @@ impl<'a> Document<'a> {
         let add = |object| NfObject::CmdObject(NfCmd::Add(object));
         let empty = |object| NfObject::CmdObject(NfCmd::Flush(object));
         let delete = |object| NfObject::CmdObject(NfCmd::Delete(object));
-        // Chains are emptied before sets: in an emptied chain nothing refers to a set any more.
+        // Chains are emptied before anything is deleted: in an emptied chain nothing refers to a set or chain any more.
         let objects = std::iter::once(add(table))
             .chain(self.declarations.into_iter().map(add))
             .chain(emptied_chains.into_iter().map(empty))
-            .chain(self.emptied_sets.into_iter().map(empty))
-            .chain(self.elements.into_iter().map(add))
             .chain(self.rules.into_iter().map(add))
             .chain(deletions.into_iter().map(delete))
             .collect();
         Nftables { objects }
-    }
-
-    fn declare_set(&mut self, set: Set<'static>, elements: Vec<Expression<'static>>) {
-        let name = set.name.clone();
-        self.declarations.push(NfListObject::Set(Box::new(set)));
-        self.fill(&name, elements);
-        self.wanted_sets.insert(name.into_owned());
-    }
-
-    fn fill(&mut self, set: &str, elements: Vec<Expression<'static>>) {
-        if elements.is_empty() {
-            return;
-        }
-        let element = Element {
-            family: NfFamily::INet,
-            table: self.table(),
-            name: owned(set),
-            elem: elements.into(),
-        };
-        self.elements.push(NfListObject::Element(element));
-    }
-
-    fn stands(&self, set: &str) -> bool {
-        self.standing.table && self.standing.sets.contains(set)
     }
 
     fn bare_chain(&self, name: &str) -> Chain<'static> {
@@ -208,56 +133,19 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn bare_set(&self, name: &str, form: SetForm) -> Set<'static> {
+    /// The kernel, and nft with it, deletes by name alone; the form is never looked at.
+    fn bare_set(&self, name: &str) -> Set<'static> {
         Set {
             family: NfFamily::INet,
             table: self.table(),
             name: owned(name),
-            set_type: type_of(form.key),
-            flags: form.flag.map(|flag| HashSet::from([flag])),
-            size: form.size,
+            set_type: SetTypeValue::Single(SetType::Ipv4Addr),
             ..Set::default()
         }
     }
 
     fn table(&self) -> Cow<'static, str> {
         owned(self.table)
-    }
-}
-
-impl SetForm {
-    /// A hash set without timeouts.
-    pub(super) fn plain(key: impl Into<Vec<SetType>>) -> Self {
-        Self {
-            key: key.into(),
-            flag: None,
-            size: None,
-        }
-    }
-
-    /// A set of ranges and prefixes.
-    pub(super) fn interval(key: impl Into<Vec<SetType>>) -> Self {
-        Self {
-            key: key.into(),
-            flag: Some(SetFlag::Interval),
-            size: None,
-        }
-    }
-
-    /// A hash set whose elements have timeouts.
-    pub(super) fn timeout(key: impl Into<Vec<SetType>>, size: Option<u32>) -> Self {
-        Self {
-            key: key.into(),
-            flag: Some(SetFlag::Timeout),
-            size,
-        }
-    }
-}
-
-fn type_of(key: Vec<SetType>) -> SetTypeValue<'static> {
-    match key[..] {
-        [single] => SetTypeValue::Single(single),
-        _ => SetTypeValue::Concatenated(key.into()),
     }
 }
 

@@ -3,12 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::expr::{
-    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, Range, SetItem,
-};
-use nftables::schema::SetType;
+use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem};
 use nftables::stmt::{JumpTarget, Match, Operator, Statement};
-use policy::{PortRange, Protocol};
 
 use crate::layout::Family;
 
@@ -111,15 +107,6 @@ pub(super) fn prefix(prefix: IpNet) -> Expr {
     }))
 }
 
-/// A transport protocol, by its name in nft: it prints names, and a document should read like its listing.
-pub(super) fn protocol_value(protocol: Protocol) -> Expr {
-    word(match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    })
-}
-
 /// A port.
 pub(super) fn port_value(port: u16) -> Expr {
     number(port.into())
@@ -128,16 +115,6 @@ pub(super) fn port_value(port: u16) -> Expr {
 /// A number.
 pub(super) fn number(number: u32) -> Expr {
     Expression::Number(number)
-}
-
-/// One port or a range of them.
-pub(super) fn ports_value(range: PortRange) -> Expr {
-    if range.is_single() {
-        return port_value(range.first);
-    }
-    Expression::Range(Box::new(Range {
-        range: [port_value(range.first), port_value(range.last)],
-    }))
 }
 
 // ---- Statements
@@ -171,10 +148,7 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
 
 /// The packet is TCP or UDP, which both carry lookups.
 pub(super) fn is_tcp_or_udp() -> Statement<'static> {
-    is(
-        protocol(),
-        any_of([protocol_value(Protocol::Tcp), protocol_value(Protocol::Udp)]),
-    )
+    is(protocol(), any_of([word("tcp"), word("udp")]))
 }
 
 /// Ends the evaluation of this table: the packet passes.
@@ -201,12 +175,4 @@ pub(super) fn target(chain: &str) -> JumpTarget<'static> {
 
 pub(super) fn named(expression: NamedExpression<'static>) -> Expr {
     Expression::Named(expression)
-}
-
-/// The type of a family's addresses in sets.
-pub(super) fn address_type(family: Family) -> SetType {
-    match family {
-        Family::V4 => SetType::Ipv4Addr,
-        Family::V6 => SetType::Ipv6Addr,
-    }
 }

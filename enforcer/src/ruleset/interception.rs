@@ -1,6 +1,9 @@
 //! How lookups come to the proxy, and what becomes of those that do not.
 //!
 //! # dnat
+//! Who is intercepted (`pods4`, `pods6`), the resolvers that are known (`resolvers4`, `resolvers6`), our listeners and the maps to them are
+//! [sets of the table](super::sets). They stand in every mode; a mode that does not use them leaves them unread.
+//!
 //! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps with equal keys give the listener's
 //! address and port: the port tells the proxy which resolver was asked. A nat chain sees the first packet of a flow only.
 //!
@@ -17,15 +20,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpression};
-use nftables::schema::SetType;
 use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
-use policy::policy::Zone;
 
-use super::document::{Document, Hook, SetForm};
+use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, address, address_type, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp,
-    meta, named, named_set, number, original, port, port_value, protocol, source, word,
+    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp, meta, named,
+    named_set, number, original, port, port_value, protocol, source, word,
 };
 use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
@@ -38,41 +39,6 @@ const TPROXY_CHAIN: &str = "intercept-tproxy";
 const BEFORE_DNAT: i32 = -105;
 /// `dstnat + 1`: just after it.
 const AFTER_DNAT: i32 = -99;
-
-/// Declares the heartbeat, the intercepted sources (`pods4`, `pods6`), the resolvers that they ask (`resolvers4`, `resolvers6`) and
-/// the maps from there to the listeners. They stand in every mode; a mode that does not use them leaves them unread.
-pub(super) fn declare(document: &mut Document<'_>, desired: &Desired) {
-    document.kept_set(ALIVE_SET, SetForm::timeout([SetType::InetProto], None), Vec::new);
-    for family in Family::BOTH {
-        let address_type = address_type(family);
-        let pods = desired.intercepted.iter().copied();
-        document.set(
-            &pods_set(family),
-            SetForm::plain([address_type]),
-            pods.filter(|pod| Family::of(*pod) == family).map(address).collect(),
-        );
-        let bindings = bindings(desired, family);
-        let asked = || {
-            bindings
-                .iter()
-                .map(|binding| socket(binding.asked.ip(), binding.asked.port()))
-        };
-        let key = vec![address_type, SetType::InetService];
-        document.set(&resolvers_set(family), SetForm::plain(key.clone()), asked().collect());
-
-        let pairs = |value: fn(&ResolverBinding) -> Expr| {
-            let values = bindings.iter().map(value);
-            asked()
-                .zip(values)
-                .map(|(key, value)| Expr::List(vec![key, value]))
-                .collect()
-        };
-        let listener_address = pairs(|binding| address(binding.listener.ip()));
-        let listener_port = pairs(|binding| port_value(binding.listener.port()));
-        document.map(&address_map(family), key.clone(), address_type, listener_address);
-        document.map(&port_map(family), key, SetType::InetService, listener_port);
-    }
-}
 
 /// The chain of the mode.
 pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
@@ -137,21 +103,15 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
     match desired.interception {
         Interception::Dnat => {
             for family in Family::BOTH {
-                let listeners: Vec<_> = bindings(desired, family)
-                    .iter()
-                    .map(|binding| socket(binding.listener.ip(), binding.listener.port()))
-                    .collect();
-                if !listeners.is_empty() {
-                    document.rule(
-                        chain,
-                        [
-                            has_any(conntrack("status", None), word("dnat")),
-                            is_tcp_or_udp(),
-                            is(asked_now(family), any_of(listeners)),
-                            accept(),
-                        ],
-                    );
-                }
+                document.rule(
+                    chain,
+                    [
+                        has_any(conntrack("status", None), word("dnat")),
+                        is_tcp_or_udp(),
+                        is(asked_now(family), named_set(&listeners_set(family))),
+                        accept(),
+                    ],
+                );
             }
         }
         Interception::Tproxy { mark, .. } => {
@@ -179,8 +139,8 @@ pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desire
             let to_listener = [is(asked_now(family), any_of(sockets)), accept()];
             document.rule(chain, from_pod().into_iter().chain(to_listener));
         }
-        if let Some(to_own_address) = zones::condition(Zone::Host, family).filter(|_| !ports.is_empty()) {
-            let to_listener = [to_own_address, is(port(), any_of(ports)), accept()];
+        if !ports.is_empty() {
+            let to_listener = [zones::is_host(family), is(port(), any_of(ports)), accept()];
             document.rule(chain, from_pod().into_iter().chain(to_listener));
         }
     }
@@ -236,7 +196,8 @@ fn asked_first(family: Family) -> Expr {
     ])
 }
 
-fn bindings(desired: &Desired, family: Family) -> Vec<ResolverBinding> {
+/// The bindings of a family, sorted; of each resolver one.
+pub(super) fn bindings(desired: &Desired, family: Family) -> Vec<ResolverBinding> {
     let mut bindings: Vec<_> = desired
         .resolvers
         .iter()
@@ -269,18 +230,22 @@ fn set_mark(mark: u32) -> Statement<'static> {
     })
 }
 
-fn pods_set(family: Family) -> String {
+pub(super) fn pods_set(family: Family) -> String {
     format!("pods{family}")
 }
 
-fn resolvers_set(family: Family) -> String {
+pub(super) fn resolvers_set(family: Family) -> String {
     format!("resolvers{family}")
 }
 
-fn address_map(family: Family) -> String {
+pub(super) fn listeners_set(family: Family) -> String {
+    format!("listeners{family}")
+}
+
+pub(super) fn address_map(family: Family) -> String {
     format!("listener-address{family}")
 }
 
-fn port_map(family: Family) -> String {
+pub(super) fn port_map(family: Family) -> String {
     format!("listener-port{family}")
 }

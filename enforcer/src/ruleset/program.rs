@@ -1,241 +1,445 @@
-//! The chain of a program, one for each family, and the sets that only it uses.
+//! The chains of a program, for each family. They follow from the program alone, so one that stands is never touched.
 //!
 //! ```text
-//! deny    exact entries → each group → for each zone: every port, then prefixes with ports     goto refuse
-//! allow   exact entries → each group → for each zone: every port, then prefixes with ports     accept
-//!         goto refuse, where the program closes egress
+//! ep4-X        ICMP, where types of its messages matter: goto ep4-X-icmp
+//!              of each class that is possible, in order:
+//!                exact set (address . protocol . port)                   verdict
+//!                the port's piece → jump ep4-X-<class>-c<number>:        there the piece's set of addresses: verdict
+//!                set for every port                                      verdict
+//!              this node's, cluster's addresses: goto ep4-X-host, ep4-X-cluster, where prefixes decide otherwise there
+//!              prefixes: two sets of exceptions (address . protocol . port), one of addresses
+//!              the rest
+//! ep4-X-icmp   the same with types in place of ports
+//! au4-T        what X lets through is evaluated once more, by all of its policies, where some are in mode audit
 //! ```
 //!
-//! The protocol is part of every key that has a port, so a packet whose protocol has no ports (and of which `th dport` reads
-//! something else) matches no such entry. A rule for every port matches every protocol.
+//! # What a packet pays
+//! Lookups, whatever the number of rules, names, addresses and prefixes: for each class at most four (exact set, piece, its set, every port), two for the
+//! place, three among prefixes. That is at most 4 × 4 + 2 + 3 = 21, and [`longest_path`] counts them; twice that where policies are in mode audit.
+//! A usual program, which only allows names and objects on single ports, costs one. [`Possible`](policy::fold::Possible) says what there may be,
+//! and what cannot be is not looked up.
+//!
+//! The prefixes of a place are folded into disjoint intervals, each with one verdict for all traffic (the *base*) and exceptions. Where the base is what the rest
+//! gets, it need not be looked up at all. So of two verdicts each set needs one only, and plain sets do: a verdict map of
+//! thousands of ranges would make the kernel go through the chain of its verdict thousands of times whenever it validates the table.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use ipnet::IpNet;
-use nftables::expr::{Elem, NamedExpression};
-use nftables::schema::SetType;
-use nftables::stmt::Statement;
-use policy::policy::Zone;
-use policy::program::Rules;
-use policy::{PortRange, PortSet, Program, ProgramId};
+use policy::fold::{Class, Fold, Interval, Place};
+use policy::policy::DenyResponse;
+use policy::{PortRange, ProgramId, Protocol, Verdict};
 
-use super::document::{Document, SetForm};
-use super::expression::{
-    Expr, accept, address, address_type, any_of, concat, destination, goto, is, named, named_set, port, port_value,
-    ports_value, prefix, protocol, protocol_value,
-};
 use super::{refusal, zones};
-use crate::desired::Desired;
-use crate::layout::{Element, ElementKey, Family, LearnedSets, SetId, SetKind, Side};
+use crate::desired::{Evaluation, FoldedProgram};
+use crate::layout::{self, Family, SetId, SetKind, class_name};
+use crate::netlink::batch::Key;
+use crate::netlink::objects::{self, Field, KeyRange, Lookup, Rule, Test};
 
-/// nft counts an element's timeout in milliseconds of a C `int`; 24 days is close to its end.
-const LONGEST_TIMEOUT_SECONDS: u64 = 24 * 24 * 3600;
+/// A chain with its rules. Those that it calls stand before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: Arc<str>,
+    pub(crate) rules: Vec<Rule>,
+}
 
 /// The name of a program's chain.
-pub(super) fn chain_name(id: ProgramId, family: Family) -> String {
+pub(crate) fn chain_name(id: ProgramId, family: Family) -> String {
     format!("ep{family}-{id}")
 }
 
-/// The chains of all programs, with their sets.
-pub(super) fn chains(document: &mut Document<'_>, desired: &Desired, learned: &[(Element, Duration)]) {
-    let learned = by_set(learned);
-    for (id, program) in &desired.programs {
-        for family in Family::BOTH {
-            let chain = Chain {
-                id: *id,
-                family,
-                name: chain_name(*id, family),
-            };
-            chain.write(document, program, desired.capacity.get(), &learned);
+fn audit_chain_name(id: ProgramId, family: Family) -> String {
+    format!("au{family}-{id}")
+}
+
+/// The chains of a program but for those of its audited policies.
+pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
+    let refuse = match program.response {
+        None => refusal::CHAIN,
+        Some(DenyResponse::Reject) => refusal::REJECT_CHAIN,
+        Some(DenyResponse::Drop) => refusal::DROP_CHAIN,
+    };
+    let of_family = |family| {
+        let allow = match &program.audited {
+            None => objects::Verdict::Accept,
+            Some(audited) => goto(&audit_chain_name(audited.id, family)),
+        };
+        written(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
+    };
+    Family::BOTH.into_iter().flat_map(of_family).collect()
+}
+
+/// The chains that evaluate the policies of mode audit together with all others. Nothing is refused there.
+pub(crate) fn audit_chains(audited: &Evaluation) -> Vec<Chain> {
+    let of_family = |family| {
+        let name = audit_chain_name(audited.id, family);
+        written(
+            name,
+            family,
+            audited,
+            objects::Verdict::Accept,
+            goto(refusal::AUDITED_CHAIN),
+        )
+    };
+    Family::BOTH.into_iter().flat_map(of_family).collect()
+}
+
+/// The most lookups that a packet may pay in the chains of a program.
+pub fn longest_path(program: &FoldedProgram) -> usize {
+    let id = ProgramId(0);
+    let audited = program.audited.iter().flat_map(audit_chains);
+    let chains: BTreeMap<Arc<str>, Vec<Rule>> = chains(id, program)
+        .into_iter()
+        .chain(audited)
+        .map(|chain| (chain.name, chain.rules))
+        .collect();
+    let of_family = |family| path(&chains, &chain_name(id, family));
+    Family::BOTH.into_iter().map(of_family).max().unwrap_or(0)
+}
+
+fn path(chains: &BTreeMap<Arc<str>, Vec<Rule>>, name: &str) -> usize {
+    let beyond = |verdict: &objects::Verdict| match verdict {
+        objects::Verdict::Accept => 0,
+        objects::Verdict::Jump(chain) | objects::Verdict::Goto(chain) => path(chains, chain),
+    };
+    let (mut so_far, mut longest) = (0, 0);
+    for rule in chains.get(name).into_iter().flatten() {
+        if let Test::In(_, lookup) = &rule.test {
+            so_far += 1;
+            if let Lookup::Verdicts(verdicts) = lookup {
+                so_far += verdicts.iter().map(|(_, verdict)| beyond(verdict)).max().unwrap_or(0);
+            }
         }
+        let here = so_far + rule.verdict.as_ref().map_or(0, beyond);
+        longest = longest.max(here);
     }
+    longest.max(so_far)
 }
 
-/// Elements by their set, the longest timeout of each.
-type Learned = BTreeMap<SetId, BTreeMap<ElementKey, Duration>>;
-
-fn by_set(learned: &[(Element, Duration)]) -> Learned {
-    let mut sets = Learned::new();
-    for (Element { set, key }, remaining) in learned {
-        let longest = sets.entry(*set).or_default().entry(*key).or_default();
-        *longest = (*longest).max(*remaining);
-    }
-    sets
-}
-
-struct Chain {
-    id: ProgramId,
-    family: Family,
+fn written(
     name: String,
+    family: Family,
+    evaluation: &Evaluation,
+    allow: objects::Verdict,
+    deny: objects::Verdict,
+) -> Vec<Chain> {
+    let intervals = Place::ALL.map(|place| {
+        let mut intervals = evaluation.fold.intervals(place);
+        intervals.retain(|interval| Family::of(interval.first) == family);
+        intervals
+    });
+    let mut writer = Writer {
+        name,
+        family,
+        tiers: evaluation.id,
+        fold: &evaluation.fold,
+        intervals,
+        allow,
+        deny,
+        chains: Vec::new(),
+    };
+    writer.write();
+    writer.chains
 }
 
-impl Chain {
-    fn write(&self, document: &mut Document<'_>, program: &Program, capacity: u32, learned: &Learned) {
-        document.chain(&self.name);
-        for (side, rules) in [(Side::Deny, &program.deny), (Side::Allow, &program.allow)] {
-            self.look_up_learned(document, side, rules, capacity, learned);
-            self.look_up_prefixes(document, side, rules);
+/// Which packets a chain is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    /// All of them, told apart by their ports.
+    Ports,
+    /// ICMP, told apart by types.
+    Icmp,
+}
+
+struct Writer<'a> {
+    name: String,
+    family: Family,
+    tiers: ProgramId,
+    fold: &'a Fold,
+    /// For each of [`Place::ALL`].
+    intervals: [Vec<Interval>; 3],
+    allow: objects::Verdict,
+    deny: objects::Verdict,
+    chains: Vec<Chain>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self) {
+        let mut rules = Vec::new();
+        if self.tells_icmp_apart() {
+            let name = format!("{}-icmp", self.name);
+            let icmp = self.evaluate(Traffic::Icmp, &name);
+            rules.push(Rule {
+                test: Test::Is(self.icmp()),
+                verdict: Some(goto(&name)),
+            });
+            self.add(&name, icmp);
         }
-        if program.closed {
-            document.rule(&self.name, [goto(refusal::CHAIN)]);
+        let name = self.name.clone();
+        rules.extend(self.evaluate(Traffic::Ports, &name));
+        self.add(&name, rules);
+    }
+
+    fn add(&mut self, name: &str, rules: Vec<Rule>) {
+        self.chains.push(Chain {
+            name: name.into(),
+            rules,
+        });
+    }
+
+    fn tells_icmp_apart(&self) -> bool {
+        let icmp = self.icmp();
+        let possible = self.fold.possible().pieces.iter().any(|piece| piece.protocol == icmp);
+        let mut exceptions = self
+            .intervals
+            .iter()
+            .flatten()
+            .flat_map(|interval| &interval.verdicts.exceptions);
+        possible || exceptions.any(|(range, _)| range.protocol == icmp)
+    }
+
+    fn icmp(&self) -> Protocol {
+        match self.family {
+            Family::V4 => Protocol::Icmp,
+            Family::V6 => Protocol::Icmpv6,
         }
     }
 
-    fn look_up_learned(
-        &self,
-        document: &mut Document<'_>,
-        side: Side,
-        rules: &Rules,
-        capacity: u32,
-        learned: &Learned,
-    ) {
-        let sets = LearnedSets::of(rules);
-        for (kind, ports) in sets.kinds_with_ports() {
+    /// The rules of a chain, and before it the chains that it calls.
+    fn evaluate(&mut self, traffic: Traffic, name: &str) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for class in &self.fold.possible().classes {
+            self.look_up_class(*class, traffic, &mut rules);
+        }
+        self.look_up_prefixes(traffic, name, &mut rules);
+        rules
+    }
+
+    fn look_up_class(&mut self, class: Class, traffic: Traffic, rules: &mut Vec<Rule>) {
+        let verdict = self.verdict(class.verdict());
+        let possible = self.fold.possible();
+        let set = |kind| {
             let set = SetId {
-                program: self.id,
-                side,
+                program: self.tiers,
+                class,
                 kind,
                 family: self.family,
             };
-            let (key, destination) = match kind {
-                SetKind::Exact => (self.address_and_port_type(), self.destination_and_port()),
-                SetKind::Group(_) => (vec![address_type(self.family)], destination(self.family)),
+            Lookup::Set(set.to_string().into())
+        };
+        let address = || Field::Destination(self.family);
+        let is_exact =
+            traffic == Traffic::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
+        if is_exact {
+            let fields = vec![address(), Field::Protocol, Field::Port];
+            rules.push(found(fields, set(SetKind::Exact), &verdict));
+        }
+        let mut pieces = Vec::new();
+        let mut cells = Vec::new();
+        for (number, piece) in layout::cells(possible, self.family) {
+            if piece.protocol.has_ports() != (traffic == Traffic::Ports) {
+                continue;
+            }
+            let name = format!("{}-{}-c{number}", self.name, class_name(class));
+            cells.push(Chain {
+                name: name.as_str().into(),
+                rules: vec![found(vec![address()], set(SetKind::Cell(number)), &verdict)],
+            });
+            pieces.push((ports_key(traffic, piece), objects::Verdict::Jump(name.into())));
+        }
+        if !pieces.is_empty() {
+            pieces.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            rules.push(Rule {
+                test: Test::In(self.port_fields(traffic), Lookup::Verdicts(pieces)),
+                verdict: None,
+            });
+        }
+        if possible.all {
+            rules.push(found(vec![address()], set(SetKind::All), &verdict));
+        }
+        self.chains.append(&mut cells);
+    }
+
+    fn look_up_prefixes(&mut self, traffic: Traffic, name: &str, rules: &mut Vec<Rule>) {
+        let [world, cluster, host] =
+            Place::ALL.map(|place| Folded::new(&self.intervals[place as usize], self.fold.rest(), traffic));
+        // This node's addresses are among the cluster's.
+        let branches = [
+            (host != cluster, zones::host(self.family), "host", &host),
+            (cluster != world, zones::cluster(self.family), "cluster", &cluster),
+        ];
+        // Where the node's addresses are decided as those outside, and the cluster's are not, both branches stand.
+        for (differs, addresses, suffix, folded) in branches {
+            if differs {
+                let test = Test::In(vec![Field::Destination(self.family)], Lookup::Set(addresses.into()));
+                let verdict = if folded.is_empty() {
+                    self.verdict(self.fold.rest())
+                } else {
+                    let name = format!("{name}-{suffix}");
+                    let there = self.decide(traffic, folded);
+                    self.add(&name, there);
+                    goto(&name)
+                };
+                rules.push(Rule {
+                    test,
+                    verdict: Some(verdict),
+                });
+            }
+        }
+        rules.extend(self.decide(traffic, &world));
+    }
+
+    /// Exceptions, base, rest.
+    fn decide(&self, traffic: Traffic, folded: &Folded) -> Vec<Rule> {
+        let rest = self.fold.rest();
+        let other = other_than(rest);
+        let mut with_port = vec![Field::Destination(self.family)];
+        with_port.extend(self.port_fields(traffic));
+        let steps = [
+            (&folded.excepted_from_rest, with_port.clone(), other),
+            (&folded.back_to_rest, with_port, rest),
+            (&folded.base, vec![Field::Destination(self.family)], other),
+        ];
+        let mut rules = Vec::new();
+        for (ranges, fields, verdict) in steps {
+            if !ranges.is_empty() {
+                rules.push(found(fields, Lookup::Ranges(ranges.clone()), &self.verdict(verdict)));
+            }
+        }
+        rules.push(Rule {
+            test: Test::Always,
+            verdict: Some(self.verdict(rest)),
+        });
+        rules
+    }
+
+    fn port_fields(&self, traffic: Traffic) -> Vec<Field> {
+        match traffic {
+            Traffic::Ports => vec![Field::Protocol, Field::Port],
+            Traffic::Icmp => vec![Field::MessageType(self.family)],
+        }
+    }
+
+    fn verdict(&self, verdict: Verdict) -> objects::Verdict {
+        match verdict {
+            Verdict::Allow => self.allow.clone(),
+            Verdict::Deny => self.deny.clone(),
+        }
+    }
+}
+
+/// What the prefixes of a place say of some traffic, as the ranges of three sets.
+#[derive(Debug, PartialEq, Eq)]
+struct Folded {
+    /// Address and port, where the base is the rest's verdict and the port has the other.
+    excepted_from_rest: Vec<KeyRange>,
+    /// Address and port, where it is the other way round.
+    back_to_rest: Vec<KeyRange>,
+    /// Addresses whose base is not the rest's verdict.
+    base: Vec<KeyRange>,
+}
+
+impl Folded {
+    fn new(intervals: &[Interval], rest: Verdict, traffic: Traffic) -> Self {
+        let mut folded = Self {
+            excepted_from_rest: Vec::new(),
+            back_to_rest: Vec::new(),
+            base: Vec::new(),
+        };
+        for interval in intervals {
+            let addresses = KeyRange {
+                first: address_key(interval.first),
+                last: address_key(interval.last),
             };
-            let name = set.to_string();
-            // Expired elements count until the kernel collects them, so there is twice the room.
-            let form = SetForm::timeout(key, Some(capacity.saturating_mul(2)));
-            document.kept_set(&name, form, || {
-                let elements = learned.get(&set).into_iter().flatten();
-                elements.map(|(key, remaining)| element(*key, *remaining)).collect()
-            });
-            let mut statements = vec![is(destination, named_set(&name))];
-            statements.extend(ports.and_then(port_condition));
-            statements.push(verdict(side));
-            document.rule(&self.name, statements);
-        }
-    }
-
-    fn look_up_prefixes(&self, document: &mut Document<'_>, side: Side, rules: &Rules) {
-        for zone in zones::ALL {
-            let of_zone = || {
-                rules
-                    .prefixes
-                    .iter()
-                    .filter(move |rule| rule.zone == zone && zones::family_of(&rule.prefix) == self.family)
+            let exceptions = if interval.verdicts.base == rest {
+                &mut folded.excepted_from_rest
+            } else {
+                &mut folded.back_to_rest
             };
-            let every_port = of_zone().filter(|rule| rule.ports == PortSet::All);
-            self.look_up_every_port(document, side, zone, every_port.map(|rule| rule.prefix));
-            let some_ports = of_zone().filter_map(|rule| match &rule.ports {
-                PortSet::All => None,
-                PortSet::Ranges(ranges) => Some((rule.prefix, ranges.as_slice())),
-            });
-            self.look_up_some_ports(document, side, zone, some_ports);
+            for (range, _) in &interval.verdicts.exceptions {
+                if range.protocol.has_ports() == (traffic == Traffic::Ports) && speaks_of(interval, range.protocol) {
+                    let ports = ports_key(traffic, *range);
+                    exceptions.push(KeyRange {
+                        first: joined(&addresses.first, &ports.first),
+                        last: joined(&addresses.last, &ports.last),
+                    });
+                }
+            }
+            if interval.verdicts.base != rest {
+                push_joined(&mut folded.base, addresses);
+            }
         }
+        folded
     }
 
-    fn look_up_every_port(
-        &self,
-        document: &mut Document<'_>,
-        side: Side,
-        zone: Zone,
-        prefixes: impl Iterator<Item = IpNet>,
-    ) {
-        let prefixes = zones::merged(prefixes, self.family);
-        let whole_space = matches!(prefixes[..], [only] if only.prefix_len() == 0);
-        if prefixes.is_empty() {
-            return;
-        }
-        let mut statements = Vec::from_iter(zones::condition(zone, self.family));
-        if !whole_space {
-            let name = format!("{side}{}-{}-{}", self.family, self.id, zone_name(zone));
-            document.kept_set(&name, SetForm::interval([address_type(self.family)]), || {
-                prefixes.into_iter().map(prefix).collect()
-            });
-            statements.push(is(destination(self.family), named_set(&name)));
-        }
-        statements.push(verdict(side));
-        document.rule(&self.name, statements);
-    }
-
-    fn look_up_some_ports<'r>(
-        &self,
-        document: &mut Document<'_>,
-        side: Side,
-        zone: Zone,
-        rules: impl Iterator<Item = (IpNet, &'r [PortRange])>,
-    ) {
-        let elements: Vec<Expr> = rules
-            .flat_map(|(of, ranges)| {
-                ranges
-                    .iter()
-                    .map(move |range| concat([prefix(of), protocol_value(range.protocol), ports_value(*range)]))
-            })
-            .collect();
-        if elements.is_empty() {
-            return;
-        }
-        let name = format!("{side}{}-{}-{}-p", self.family, self.id, zone_name(zone));
-        document.kept_set(&name, SetForm::interval(self.address_and_port_type()), || elements);
-        let mut statements = Vec::from_iter(zones::condition(zone, self.family));
-        statements.push(is(self.destination_and_port(), named_set(&name)));
-        statements.push(verdict(side));
-        document.rule(&self.name, statements);
-    }
-
-    fn destination_and_port(&self) -> Expr {
-        concat([destination(self.family), protocol(), port()])
-    }
-
-    fn address_and_port_type(&self) -> Vec<SetType> {
-        vec![address_type(self.family), SetType::InetProto, SetType::InetService]
+    fn is_empty(&self) -> bool {
+        self.excepted_from_rest.is_empty() && self.back_to_rest.is_empty() && self.base.is_empty()
     }
 }
 
-fn verdict(side: Side) -> Statement<'static> {
-    match side {
-        Side::Deny => goto(refusal::CHAIN),
-        Side::Allow => accept(),
+/// Whether messages of this protocol go to these addresses at all.
+fn speaks_of(interval: &Interval, protocol: Protocol) -> bool {
+    layout::family_of(protocol).is_none_or(|only| only == Family::of(interval.first))
+}
+
+/// Adds a range; one that begins where the last has ended continues it.
+pub(super) fn push_joined(ranges: &mut Vec<KeyRange>, next: KeyRange) {
+    match ranges.last_mut() {
+        Some(before) if objects::successor(&before.last).as_ref() == Some(&next.first) => before.last = next.last,
+        _ => ranges.push(next),
     }
 }
 
-/// What a packet to an address of a group must be; nothing where the group is every port.
-fn port_condition(ports: &PortSet) -> Option<Statement<'static>> {
-    match ports {
-        PortSet::All => None,
-        PortSet::Ranges(ranges) => {
-            let doors = ranges
-                .iter()
-                .map(|range| concat([protocol_value(range.protocol), ports_value(*range)]));
-            Some(is(concat([protocol(), port()]), any_of(doors)))
+fn other_than(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Allow => Verdict::Deny,
+        Verdict::Deny => Verdict::Allow,
+    }
+}
+
+fn found(fields: Vec<Field>, lookup: Lookup, verdict: &objects::Verdict) -> Rule {
+    Rule {
+        test: Test::In(fields, lookup),
+        verdict: Some(verdict.clone()),
+    }
+}
+
+fn goto(chain: &str) -> objects::Verdict {
+    objects::Verdict::Goto(chain.into())
+}
+
+/// Ports as [`Writer::port_fields`] has them; as a single part, or several that are padded.
+fn ports_key(traffic: Traffic, range: PortRange) -> KeyRange {
+    let key = |port: u16| {
+        let [high, low] = port.to_be_bytes();
+        match traffic {
+            Traffic::Ports => Key::from_slice(&[range.protocol.number(), 0, 0, 0, high, low, 0, 0]),
+            Traffic::Icmp => Key::from_slice(&[low]),
         }
-    }
-}
-
-fn element(key: ElementKey, remaining: Duration) -> Expr {
-    let value = match key.port {
-        None => address(key.address),
-        Some((protocol, port)) => concat([address(key.address), protocol_value(protocol), port_value(port)]),
     };
-    // A timeout of zero would mean none at all.
-    let seconds = remaining
-        .as_secs()
-        .saturating_add(u64::from(remaining.subsec_nanos() > 0));
-    let seconds = seconds.clamp(1, LONGEST_TIMEOUT_SECONDS);
-    named(NamedExpression::Elem(Elem {
-        val: Box::new(value),
-        timeout: u32::try_from(seconds).ok(),
-        expires: None,
-        comment: None,
-        counter: None,
-    }))
-}
-
-fn zone_name(zone: Zone) -> &'static str {
-    match zone {
-        Zone::Anywhere => "any",
-        Zone::World => "world",
-        Zone::Cluster => "cluster",
-        Zone::Host => "host",
+    KeyRange {
+        first: key(range.first),
+        last: key(range.last),
     }
 }
+
+/// Two keys as one: each part of a concatenation is padded to four octets.
+fn joined(address: &Key, port: &Key) -> Key {
+    let mut key = address.clone();
+    key.extend_from_slice(port);
+    while key.len() % 4 != 0 {
+        key.push(0);
+    }
+    key
+}
+
+pub(super) fn address_key(address: IpAddr) -> Key {
+    match address {
+        IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
+        IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

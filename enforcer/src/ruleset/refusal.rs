@@ -1,68 +1,110 @@
-//! What a refused packet gets.
+//! What becomes of a packet that is refused, and of one that would be were no policy in mode audit.
+//!
+//! Samples go to whoever listens at the NFLOG group, at a limited rate; the counters count everything.
 
 use nftables::expr::MetaKey;
-use nftables::stmt::{Counter, Limit, Reject, RejectType, Statement};
+use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
 
 use super::document::Document;
-use super::expression::{is, is_not, meta, protocol, word};
-use crate::desired::Refusal;
+use super::expression::{accept, is, is_not, meta, protocol, word};
+use crate::desired::{Desired, Refusal};
 
 /// The named counter of refused IPv4 packets.
 pub const REFUSED_V4: &str = "refused4";
 /// The named counter of refused IPv6 packets.
 pub const REFUSED_V6: &str = "refused6";
+/// The named counter of IPv4 packets that pass only because a policy is in mode audit.
+pub const AUDITED_V4: &str = "audited4";
+/// The same of IPv6 packets.
+pub const AUDITED_V6: &str = "audited6";
 
-/// The chain that refuses.
-pub(super) const CHAIN: &str = "refuse";
+/// The prefix of the records of refused packets.
+pub const REFUSED_PREFIX: &str = "namegate refused";
+/// The prefix of the records of audited packets.
+pub const AUDITED_PREFIX: &str = "namegate audited";
+
+/// The chain that refuses as [`Desired::refusal`] says.
+pub(crate) const CHAIN: &str = "refuse";
+/// The chain that refuses by an answer, whatever the setting.
+pub(crate) const REJECT_CHAIN: &str = "refuse-reject";
+/// The chain that refuses in silence.
+pub(crate) const DROP_CHAIN: &str = "refuse-drop";
+/// The chain that lets through what audited policies would refuse.
+pub(crate) const AUDITED_CHAIN: &str = "audited";
+
+/// All of these: programs refer to them, so they are made before programs are.
+pub(crate) const CHAINS: [&str; 4] = [CHAIN, REJECT_CHAIN, DROP_CHAIN, AUDITED_CHAIN];
 
 /// Answers a second; beyond it refused packets are dropped, so that nobody can make this node a source of noise.
 /// High enough for every application to fail at once in ordinary use.
-const REJECTS_PER_SECOND: u32 = 1000;
-const REJECTS_BURST: u32 = 500;
+const REJECTS: (u32, u32) = (1000, 500);
 
-pub(super) fn chain(document: &mut Document<'_>, refusal: Refusal) {
-    document.chain(CHAIN);
-    for (family, counter) in [("ipv4", REFUSED_V4), ("ipv6", REFUSED_V6)] {
+/// Records a second.
+const RECORDS: (u32, u32) = (100, 50);
+
+pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
+    let refused = [("ipv4", REFUSED_V4), ("ipv6", REFUSED_V6)];
+    let audited = [("ipv4", AUDITED_V4), ("ipv6", AUDITED_V6)];
+    for counter in [REFUSED_V4, REFUSED_V6, AUDITED_V4, AUDITED_V6] {
         document.counter(counter);
-        document.rule(
-            CHAIN,
-            [
-                is(meta(MetaKey::Nfproto), word(family)),
-                Statement::Counter(Counter::Named(counter.into())),
-            ],
-        );
     }
-    match refusal {
-        Refusal::Drop => {}
-        Refusal::Reject => {
-            let reset = Reject::new(Some(RejectType::TCPReset), None);
-            let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
-            document.rule(
-                CHAIN,
-                [is(protocol(), word("tcp")), limit(), Statement::Reject(Some(reset))],
-            );
-            // Each kind has its own limit: TCP over its limit must not use up what other protocols have. The kernel itself
-            // never answers an ICMP error with an ICMP error.
-            document.rule(
-                CHAIN,
-                [
-                    is_not(protocol(), word("tcp")),
-                    limit(),
-                    Statement::Reject(Some(prohibited)),
-                ],
-            );
+    for (chain, refusal) in [
+        (CHAIN, desired.refusal),
+        (REJECT_CHAIN, Refusal::Reject),
+        (DROP_CHAIN, Refusal::Drop),
+    ] {
+        document.chain(chain);
+        record(document, chain, desired.records, REFUSED_PREFIX);
+        count(document, chain, refused);
+        if refusal == Refusal::Reject {
+            reject(document, chain);
         }
+        document.rule(chain, [Statement::Drop(None)]);
     }
-    document.rule(CHAIN, [Statement::Drop(None)]);
+    document.chain(AUDITED_CHAIN);
+    record(document, AUDITED_CHAIN, desired.records, AUDITED_PREFIX);
+    count(document, AUDITED_CHAIN, audited);
+    document.rule(AUDITED_CHAIN, [accept()]);
 }
 
-fn limit() -> Statement<'static> {
+fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, prefix: &'static str) {
+    let Some(group) = group else { return };
+    let log = Log {
+        prefix: Some(prefix.into()),
+        group: Some(group.into()),
+        snaplen: None,
+        queue_threshold: None,
+        level: None,
+        flags: None,
+    };
+    document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
+}
+
+fn count(document: &mut Document<'_>, chain: &str, counters: [(&'static str, &'static str); 2]) {
+    for (family, counter) in counters {
+        let count = Statement::Counter(Counter::Named(counter.into()));
+        document.rule(chain, [is(meta(MetaKey::Nfproto), word(family)), count]);
+    }
+}
+
+fn reject(document: &mut Document<'_>, chain: &str) {
+    let reset = Reject::new(Some(RejectType::TCPReset), None);
+    let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
+    let is_tcp = is(protocol(), word("tcp"));
+    document.rule(chain, [is_tcp, limit(REJECTS), Statement::Reject(Some(reset))]);
+    // Each kind has its own limit: TCP over its limit must not use up what other protocols have. The kernel itself
+    // never answers an ICMP error with an ICMP error.
+    let is_other = is_not(protocol(), word("tcp"));
+    document.rule(chain, [is_other, limit(REJECTS), Statement::Reject(Some(prohibited))]);
+}
+
+fn limit((rate, burst): (u32, u32)) -> Statement<'static> {
     Statement::Limit(Limit {
-        rate: REJECTS_PER_SECOND,
+        rate,
         rate_unit: None,
         per: Some("second".into()),
-        burst: Some(REJECTS_BURST),
+        burst: Some(burst),
         burst_unit: None,
         inv: None,
     })

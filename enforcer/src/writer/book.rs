@@ -3,7 +3,7 @@
 //! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout that was written is a
 //! little longer than what was asked, and runs from a later moment. After `gone` it does not hold it any more: between the two nobody knows.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(super) struct Book {
     /// The learned sets that exist in the kernel.
     sets: HashMap<SetId, SetEntry>,
     elements: HashMap<Element, Life>,
+    /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel holds one or the other.
+    kept: HashSet<Element>,
     /// `elements` in the order in which they go.
     going: BTreeSet<(Time, Element)>,
 }
@@ -72,12 +74,49 @@ impl Book {
 
     /// Whether the kernel holds an element now, and will until `until` or at most `slack` less.
     pub(super) fn holds(&self, element: &Element, now: Time, until: Time, slack: Duration) -> bool {
-        self.life(element)
-            .is_some_and(|life| life.end > now && life.end + slack >= until)
+        let lives = |life: Life| life.end > now && life.end + slack >= until;
+        self.life(element).is_some_and(lives) || self.keeps(element)
     }
 
-    /// Notes that the kernel holds an element. Does nothing for a set that does not exist.
+    /// Whether the kernel holds an element without an end.
+    pub(super) fn keeps(&self, element: &Element) -> bool {
+        self.kept.contains(element)
+    }
+
+    /// The elements without an end.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Element> {
+        self.kept.iter()
+    }
+
+    /// Notes that an element has no end any more, or never had one. Does nothing for a set that does not exist.
+    pub(super) fn keep(&mut self, element: Element) {
+        let Some(set) = self.sets.get_mut(&element.set) else {
+            return;
+        };
+        match self.elements.remove(&element) {
+            Some(before) => {
+                self.going.remove(&(before.gone, element));
+                self.kept.insert(element);
+            }
+            None if self.kept.insert(element) => set.held = set.held.saturating_add(1),
+            None => {}
+        }
+    }
+
+    /// Notes that an element without an end was deleted.
+    pub(super) fn release(&mut self, element: &Element) {
+        if self.kept.remove(element)
+            && let Some(set) = self.sets.get_mut(&element.set)
+        {
+            set.held = set.held.saturating_sub(1);
+        }
+    }
+
+    /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for an element without an end.
     pub(super) fn record(&mut self, element: Element, life: Life) {
+        if self.keeps(&element) {
+            return;
+        }
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
         };
@@ -122,6 +161,7 @@ impl Book {
         if !before.is_empty() {
             self.elements.retain(|element, _| self.sets.contains_key(&element.set));
             self.going.retain(|(_, element)| self.sets.contains_key(&element.set));
+            self.kept.retain(|element| self.sets.contains_key(&element.set));
         }
     }
 
@@ -129,10 +169,11 @@ impl Book {
     pub(super) fn forget(&mut self) {
         self.sets.clear();
         self.elements.clear();
+        self.kept.clear();
         self.going.clear();
     }
 
-    /// Elements that the kernel holds now, ordered.
+    /// Elements that the kernel holds now until an end, ordered.
     pub(super) fn live(&self, now: Time) -> Vec<(Element, Time)> {
         let mut live: Vec<(Element, Time)> = self
             .elements
@@ -146,7 +187,7 @@ impl Book {
 
     /// How many elements the kernel may be holding, and how many it may hold in all.
     pub(super) fn size(&self) -> (u64, u64) {
-        let elements = u64::try_from(self.elements.len()).unwrap_or(u64::MAX);
+        let elements = u64::try_from(self.elements.len() + self.kept.len()).unwrap_or(u64::MAX);
         (elements, self.sets.values().map(|set| u64::from(set.capacity)).sum())
     }
 }
@@ -154,16 +195,17 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
+    use policy::fold::Class;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::{ElementKey, Family, SetKind, Side};
+    use crate::layout::{ElementKey, Family, SetKind};
 
     fn set(program: u64) -> SetId {
         SetId {
             program: ProgramId(program),
-            side: Side::Allow,
-            kind: SetKind::Group(0),
+            class: Class::Allow,
+            kind: SetKind::All,
             family: Family::V4,
         }
     }

@@ -196,6 +196,7 @@ impl<K: Kernel> Writer<K> {
 pub(super) struct Found {
     sets: Vec<(crate::layout::SetId, u32)>,
     elements: Vec<(Element, Life)>,
+    kept: Vec<Element>,
 }
 
 impl Found {
@@ -205,6 +206,9 @@ impl Found {
         for (element, life) in self.elements {
             book.record(element, life);
         }
+        for element in self.kept {
+            book.keep(element);
+        }
     }
 }
 
@@ -213,18 +217,24 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
     kernel.reconnect()?;
     let sets = kernel.learned_sets()?;
     let mut elements = Vec::new();
+    let mut kept = Vec::new();
     for (set, _) in &sets {
         let before = clock::now();
         let found = kernel.elements(set)?;
         let after = clock::now();
-        elements.extend(found.into_iter().map(|(key, remaining)| {
+        for (key, remaining) in found {
+            let element = Element { set: *set, key };
+            let Some(remaining) = remaining else {
+                kept.push(element);
+                continue;
+            };
             // What is left is rounded down to a tick, and was read at some moment between the two.
             let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(TICKS)));
             let gone = after + remaining + 2 * TICKS;
-            (Element { set: *set, key }, Life { end, gone })
-        }));
+            elements.push((element, Life { end, gone }));
+        }
     }
-    Ok(Found { sets, elements })
+    Ok(Found { sets, elements, kept })
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -11,11 +12,16 @@ use tokio::sync::oneshot;
 use super::book::{Life, Phase};
 use super::commit::Admission;
 use super::kernel::NfTables;
-use super::plan::{SHORTEST_LIFE, TICKS};
+use super::members::MemberChange;
+use super::plan::{SHORTEST_LIFE, TICKS, encode_key};
 use super::thread::Writer;
 use super::{Generation, InstallError, clock, nft};
 use crate::desired::Desired;
-use crate::layout::{Element, Family, LearnedSets, SetId, Side};
+use crate::layout::{Element, SetId};
+use crate::netlink::batch::Refusal;
+use crate::netlink::objects::{Command, NewElement};
+use crate::netlink::transaction::Objection;
+use crate::ruleset::change::Change;
 use crate::{routing, ruleset};
 
 /// Elements put back at once, where a set that stays lacks them.
@@ -66,37 +72,121 @@ impl Writer<NfTables> {
         desired: Desired,
         learned: impl FnOnce() -> Vec<(Element, Time)>,
     ) -> Result<Generation, InstallError> {
-        let learned = learned();
-        let standing = self.kernel.standing()?;
+        if desired.table != self.kernel.table() {
+            let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
+            return Err(InstallError::Refused(text));
+        }
         // The rules send packets where these addresses and routes lead.
         set_up_routing(&desired)?;
+        let mut learned = Learned::Untold(learned);
+        let result = match self.attempt(&desired, &mut learned) {
+            Err(Failure::Missing(_)) if self.installed.is_some() => {
+                self.table_is_lost();
+                self.attempt(&desired, &mut learned)
+            }
+            result => result,
+        };
+        match result {
+            Ok(generation) => {
+                self.leave_former_interception(&desired);
+                self.installed = Some(desired);
+                self.next_beat = Some(clock::now());
+                Ok(generation)
+            }
+            Err(failure) => {
+                // Part of it may stand. The next installation looks.
+                self.installed = None;
+                Err(failure.into())
+            }
+        }
+    }
 
-        let sets = learned_sets(&desired);
-        let new: BTreeSet<SetId> = sets
-            .iter()
-            .filter(|set| !standing.sets.contains(&set.to_string()))
-            .copied()
-            .collect();
+    /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this order).
+    fn attempt<L: FnOnce() -> Vec<(Element, Time)>>(
+        &mut self,
+        desired: &Desired,
+        learned: &mut Learned<L>,
+    ) -> Result<Generation, Failure> {
+        let before = self.installed.clone();
+        let change = match &before {
+            Some(before) => Change::between(before, desired),
+            None => {
+                let standing = self.kernel.standing()?;
+                if !self.read_back() {
+                    return Err(Failure::Unknown(std::io::ErrorKind::InvalidData.into()));
+                }
+                Change::onto(&standing, desired)
+            }
+        };
+        let sets = (&change.sets, &change.new_sets);
+        let mut members = MemberChange::new(before.as_ref(), desired, sets, &self.shared.book())?;
+        let is_read = before.is_none_or(|before| !only_endpoints_differ(&before, desired))
+            || !change.new_sets.is_empty()
+            || members.releases();
         let now = clock::now();
-        let learned = within_capacity(learned, &sets, &desired, now);
-        let (filled, kept): (Vec<_>, Vec<_>) = learned.into_iter().partition(|(element, _)| new.contains(&element.set));
-        let filled: Vec<Fill> = filled
+        let leases = if is_read {
+            within_capacity(learned.tell(), &change.sets, desired, now)
+        } else {
+            Vec::new()
+        };
+        if members.releases() {
+            members.fall_back_on(&leases.iter().copied().collect(), now);
+        }
+        let (filled, stay): (Vec<_>, Vec<_>) = leases
+            .into_iter()
+            .partition(|(element, _)| change.new_sets.contains(&element.set));
+        let mut filled: Vec<Fill> = filled
             .into_iter()
             .map(|(element, end)| Fill::new(element, end, now))
             .collect();
-        let elements: Vec<(Element, Duration)> = filled.iter().map(|fill| (fill.element, fill.timeout)).collect();
-        nft::apply(&ruleset::transaction(&desired, &standing, &elements))?;
+        filled.retain(|fill| !members.fills.contains(&fill.element));
 
-        let generation = self.note_installation(&desired, &sets, &filled);
-        self.leave_former_interception(&desired);
-        self.installed = Some(desired);
-        self.next_beat = Some(clock::now());
-        self.put_back(generation, kept);
+        for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
+            self.transact(&transaction)?;
+        }
+        self.turn_members(&members)?;
+        self.transact(&change.switch)?;
+        if let Some(replaced) = &change.frame_replaces
+            && let Err(error) = nft::apply(&ruleset::frame(desired, replaced))
+        {
+            self.switch_back(desired);
+            return Err(error.into());
+        }
+        let generation = self.note_installation(desired, &change.sets, &filled, &members.fills);
+        if let Err(failure) = self.transact(&change.removal) {
+            // Nothing refers to it; the next installation that looks at what stands removes it.
+            tracing::warn!(?failure, "what no program needs any more could not be removed");
+        }
+        self.put_back(generation, stay);
         Ok(generation)
     }
 
-    /// Makes the book what the transaction made the kernel.
-    fn note_installation(&self, desired: &Desired, sets: &BTreeSet<SetId>, filled: &[Fill]) -> Generation {
+    fn transact(&mut self, commands: &[Command]) -> Result<(), Failure> {
+        self.kernel
+            .transact(commands)?
+            .map_err(|objections| Failure::of_objections(commands, &objections))
+    }
+
+    /// The frame was refused: endpoints get back the programs that they had.
+    fn switch_back(&mut self, desired: &Desired) {
+        let Some(before) = &self.installed else { return };
+        let commands = ruleset::sets::changes(Some(desired), before);
+        if let Err(failure) = self.transact(&commands) {
+            tracing::error!(
+                ?failure,
+                "endpoints have their new programs, although the ruleset was refused"
+            );
+        }
+    }
+
+    /// Makes the book what the transactions made the kernel.
+    fn note_installation(
+        &self,
+        desired: &Desired,
+        sets: &BTreeSet<SetId>,
+        filled: &[Fill],
+        kept: &BTreeSet<Element>,
+    ) -> Generation {
         let counters = &self.shared.counters;
         counters.installs.fetch_add(1, Relaxed);
         counters
@@ -109,17 +199,20 @@ impl Writer<NfTables> {
             let gone = now + fill.timeout + 2 * TICKS;
             book.record(fill.element, Life { end: fill.end, gone });
         }
+        for element in kept {
+            book.keep(*element);
+        }
         book.generation = Generation(book.generation.0 + 1);
         book.generation
     }
 
     /// Removes what only the former way of interception needed.
-    fn leave_former_interception(&self, desired: &Desired) {
-        let Some(former) = &self.installed else { return };
-        if former.interception == desired.interception {
+    fn leave_former_interception(&mut self, desired: &Desired) {
+        let former = self.interception.replace(desired.interception);
+        let Some(former) = former.filter(|former| *former != desired.interception) else {
             return;
-        }
-        routing::take_down(&former.interception);
+        };
+        routing::take_down(&former);
         // The two may have had something in common.
         if let Err(error) = set_up_routing(desired) {
             tracing::error!(%error, "what interception needs is not complete");
@@ -151,42 +244,154 @@ impl Writer<NfTables> {
     }
 }
 
+/// What the ledger says; it is asked once, and only when it matters.
+enum Learned<L> {
+    Untold(L),
+    Told(Vec<(Element, Time)>),
+}
+
+impl<L: FnOnce() -> Vec<(Element, Time)>> Learned<L> {
+    fn tell(&mut self) -> Vec<(Element, Time)> {
+        match std::mem::replace(self, Learned::Told(Vec::new())) {
+            Learned::Untold(ask) => {
+                let told = ask();
+                *self = Learned::Told(told.clone());
+                told
+            }
+            Learned::Told(told) => {
+                *self = Learned::Told(told.clone());
+                told
+            }
+        }
+    }
+}
+
+/// Why a step was not done.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Something that should stand does not.
+    Missing(String),
+    /// The kernel, or nft, refused.
+    Refused(String),
+    /// The kernel did not say.
+    Unknown(std::io::Error),
+    /// All else.
+    Other(InstallError),
+}
+
+impl Failure {
+    fn of_objections(commands: &[Command], objections: &[Objection]) -> Self {
+        let Some(objection) = objections.first() else {
+            return Failure::Refused(String::new());
+        };
+        let command = objection.command.and_then(|at| commands.get(at));
+        let text = match command {
+            Some(command) => format!("{} (errno {}): {}", objection.error, objection.errno, brief(command)),
+            None => format!("{} (errno {})", objection.error, objection.errno),
+        };
+        Self::of_errno(objection.errno, text)
+    }
+
+    pub(super) fn of_refusals(refusals: &[Refusal]) -> Self {
+        let errno = refusals.first().map_or(0, |refusal| refusal.errno);
+        let text = refusals
+            .first()
+            .map_or_else(String::new, |refusal| refusal.error.clone());
+        Self::of_errno(errno, text)
+    }
+
+    fn of_errno(errno: i32, text: String) -> Self {
+        match errno {
+            libc::ENOENT => Failure::Missing(text),
+            libc::EPERM => Failure::Other(InstallError::NoPermission),
+            libc::ENFILE => Failure::Refused(format!("a set is full; raise --set-capacity ({text})")),
+            _ => Failure::Refused(text),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Unknown(error)
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl From<Failure> for InstallError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Missing(text) | Failure::Refused(text) => InstallError::Refused(text),
+            Failure::Unknown(error) => error.into(),
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// A command for people: a rule or a thousand elements are too much.
+fn brief(command: &Command) -> String {
+    match command {
+        Command::AddTable => "the table".to_owned(),
+        Command::AddChain(name) | Command::EmptyChain(name) | Command::DeleteChain(name) => format!("chain {name}"),
+        Command::AddSet(name, _) | Command::EmptySet(name) | Command::DeleteSet(name) => format!("set {name}"),
+        Command::AddElements(set, _) | Command::DeleteElements(set, _) => format!("elements of {set}"),
+        Command::AddRule(chain, rule) => format!("a rule of {chain}: {rule:?}").chars().take(200).collect(),
+    }
+}
+
+/// Whether nothing differs that elements of sets which stay depend on.
+fn only_endpoints_differ(before: &Desired, after: &Desired) -> bool {
+    let same_members = || {
+        let pairs = before.members.iter().zip(&after.members);
+        before.members.len() == after.members.len()
+            && pairs
+                .into_iter()
+                .all(|((a, before), (b, after))| a == b && Arc::ptr_eq(before, after))
+    };
+    before.resolvers == after.resolvers
+        && before.cluster == after.cluster
+        && before.host == after.host
+        && ruleset::have_the_same_frame(before, after)
+        && same_members()
+}
+
+/// The elements that new sets begin with.
+fn fills(leased: &[Fill], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
+    let mut fills: BTreeMap<SetId, Vec<NewElement>> = BTreeMap::new();
+    for fill in leased {
+        let element = NewElement {
+            timeout: Some(fill.timeout),
+            ..NewElement::plain(encode_key(&fill.element.key))
+        };
+        fills.entry(fill.element.set).or_default().push(element);
+    }
+    for element in kept {
+        let fill = NewElement::plain(encode_key(&element.key));
+        fills.entry(element.set).or_default().push(fill);
+    }
+    fills
+}
+
 /// An element of a new set.
 #[derive(Debug)]
 struct Fill {
     element: Element,
     end: Time,
-    /// What nft is told: whole seconds, rounded up.
     timeout: Duration,
 }
 
 impl Fill {
     fn new(element: Element, end: Time, now: Time) -> Self {
-        let left = end.since(now).max(SHORTEST_LIFE) + TICKS;
         Self {
             element,
             end,
-            timeout: Duration::from_secs(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            timeout: end.since(now).max(SHORTEST_LIFE) + TICKS,
         }
     }
-}
-
-/// The learned sets that `desired` has.
-fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
-    let mut sets = BTreeSet::new();
-    for (id, program) in &desired.programs {
-        for (side, rules) in [(Side::Deny, &program.deny), (Side::Allow, &program.allow)] {
-            for kind in LearnedSets::of(rules).kinds() {
-                sets.extend(Family::BOTH.map(|family| SetId {
-                    program: *id,
-                    side,
-                    kind,
-                    family,
-                }));
-            }
-        }
-    }
-    sets
 }
 
 /// Each live element of these sets once, with its latest end, ordered; where there are more than a set may hold, those that end last. One element

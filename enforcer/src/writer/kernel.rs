@@ -10,8 +10,10 @@ use policy::Protocol;
 use crate::layout::{ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::Operation;
 use crate::netlink::message::field;
+use crate::netlink::objects::Command;
 use crate::netlink::socket::{CommitError, NetfilterSocket};
 use crate::netlink::tables;
+use crate::netlink::transaction::Objection;
 use crate::ruleset::Standing;
 
 /// One table in one network namespace.
@@ -22,8 +24,8 @@ pub(super) trait Kernel {
     /// The learned sets that exist, with their capacity in live elements. Empty without a table.
     fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>>;
 
-    /// The live elements of a learned set, with the time they have left.
-    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Duration)>>;
+    /// The live elements of a learned set, with the time they have left; `None` without an end.
+    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>>;
 
     /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
     fn reconnect(&mut self) -> io::Result<()>;
@@ -43,6 +45,16 @@ impl NfTables {
             table: table.to_owned(),
             socket: NetfilterSocket::open()?,
         })
+    }
+
+    /// The name of the table.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Carries out commands as one transaction.
+    pub(super) fn transact(&mut self, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
+        self.socket.transact(&self.table, commands)
     }
 
     /// What stands.
@@ -100,15 +112,14 @@ impl Kernel for NfTables {
             .collect())
     }
 
-    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Duration)>> {
+    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>> {
         let name = set.to_string();
         self.socket.dump(
             |sequence| tables::ask_elements(&self.table, &name, sequence),
             |message, found| {
                 found.extend(
                     tables::read_elements(message)
-                        // One without an end was not written by us, and is nobody's lease.
-                        .filter_map(|element| Some((decode_key(set, &element.key)?, element.remaining?))),
+                        .filter_map(|element| Some((decode_key(set, &element.key)?, element.remaining))),
                 );
             },
         )
@@ -127,7 +138,7 @@ fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
         Family::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
     };
     let port = match set.kind {
-        SetKind::Group(_) => None,
+        SetKind::Cell(_) | SetKind::All => None,
         SetKind::Exact => {
             let number = *rest.first()?;
             let protocol = Protocol::ALL.into_iter().find(|known| known.number() == number)?;
@@ -143,18 +154,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::layout::Side;
     use crate::writer::plan::encode_key;
+    use policy::fold::Class;
 
     fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
         let set = SetId {
             program: ProgramId(1),
-            side: Side::Allow,
-            kind: if port.is_some() {
-                SetKind::Exact
-            } else {
-                SetKind::Group(0)
-            },
+            class: Class::Allow,
+            kind: if port.is_some() { SetKind::Exact } else { SetKind::All },
             family: Family::of(address),
         };
         (set, ElementKey { address, port })

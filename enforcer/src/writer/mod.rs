@@ -14,7 +14,7 @@
 //! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
 //! - `plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
-//! - `install`: replaces the rules.
+//! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
 //! - `thread`: the queue and the heartbeat.
 //! - `kernel`, `nft`, `probe`, `clock`: the rim.
 
@@ -24,6 +24,7 @@ mod commit;
 mod error;
 mod install;
 mod kernel;
+mod members;
 mod nft;
 mod plan;
 mod probe;
@@ -49,7 +50,7 @@ use self::thread::{Request, Writer};
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
-use crate::ruleset::{REFUSED_V4, REFUSED_V6};
+use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;
@@ -128,6 +129,7 @@ impl Enforcer {
             shared: Arc::clone(&shared),
             renewal,
             installed: None,
+            interception: None,
             next_beat: None,
         };
         let (queue, inbox) = mpsc::channel();
@@ -262,6 +264,12 @@ impl Enforcer {
     pub fn refused_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
+    }
+
+    /// Packets of audited policies that passed and would have been refused; as [`refused_packets`](Self::refused_packets).
+    pub fn audited_packets(&self) -> Option<[u64; 2]> {
+        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
+        Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
     }
 
     /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are

@@ -78,7 +78,8 @@ impl<'a> Planner<'a> {
                     error: "no such set is installed".to_owned(),
                 });
             }
-            if self.book.life(element).is_none() && !self.writes.contains_key(element) {
+            let is_held = self.book.life(element).is_some() || self.book.keeps(element);
+            if !is_held && !self.writes.contains_key(element) {
                 match new.iter_mut().find(|(set, _)| *set == element.set) {
                     Some((_, count)) => *count += 1,
                     None => new.push((element.set, 1)),
@@ -222,9 +223,10 @@ pub(super) fn encode_key(key: &ElementKey) -> Key {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
+    use policy::fold::Class;
 
     use super::*;
-    use crate::layout::{Family, SetKind, Side};
+    use crate::layout::{Family, SetKind};
 
     const NOW: Time = Time::from_millis(1_000_000);
 
@@ -232,8 +234,8 @@ mod tests {
         Element {
             set: SetId {
                 program: ProgramId(program),
-                side: Side::Allow,
-                kind: SetKind::Group(0),
+                class: Class::Allow,
+                kind: SetKind::All,
                 family: Family::V4,
             },
             key: ElementKey {

@@ -14,7 +14,7 @@ use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
 use super::plan::Pass;
 use super::{Renewal, Shared, clock};
-use crate::desired::Desired;
+use crate::desired::{Desired, Interception};
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::netlink::socket::CommitError;
@@ -45,8 +45,10 @@ pub(super) struct Writer<K> {
     pub(super) kernel: K,
     pub(super) shared: Arc<Shared>,
     pub(super) renewal: Renewal,
-    /// What was last installed, unless the table was lost since.
+    /// What is in force, unless the table was lost since, or an installation failed and left it unclear.
     pub(super) installed: Option<Desired>,
+    /// The way of interception that routing was last set up for.
+    pub(super) interception: Option<Interception>,
     /// When the heart beats next; not before the first installation, and not while the table is lost.
     pub(super) next_beat: Option<Time>,
 }

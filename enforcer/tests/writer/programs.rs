@@ -5,31 +5,47 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use enforcer::layout::{Family, SetKind, Side};
-use enforcer::{Desired, Element, ElementKey, FailMode, Interception, Refusal, SetId};
-use policy::program::NameRule;
-use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
+use enforcer::layout::{Family, SetKind};
+use enforcer::{Desired, Element, ElementKey, Evaluation, FailMode, FoldedProgram, Interception, Refusal, SetId};
+use policy::fold::{Class, Fold};
+use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
+use policy::program::{Destination, Origin, Rule, Tiers};
+use policy::{Pattern, PortRange, PortSet, ProgramId, Protocol};
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
 pub(crate) const TWO: ProgramId = ProgramId(2);
 
 /// A closed program for each id, with one name on UDP port 443 and one on every port.
 pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -> Desired {
-    let rule = |name: &str, ports| NameRule {
-        pattern: Pattern::name(name).unwrap(),
+    let rule = |name: &str, ports| Rule {
+        action: Action::Allow,
+        to: Destination::Name(Pattern::name(name).unwrap()),
         ports,
+        named: vec![],
+        lease: LeaseTerms::default(),
         origins: vec![],
     };
-    let mut program = Program {
-        closed: true,
-        ..Program::default()
-    };
     let single = PortSet::Ranges(vec![PortRange::single(Protocol::Udp, 443)]);
-    program.allow.names = vec![rule("all.example", PortSet::All), rule("one.example", single)];
+    let policy = PolicyId {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    let tiers = Tiers {
+        network: vec![rule("all.example", PortSet::All), rule("one.example", single)],
+        closed_by: vec![Origin {
+            policy,
+            rule: String::new(),
+        }],
+        ..Tiers::default()
+    };
+    let fold = Arc::new(Fold::new(&tiers));
     let pods = (1..).map(|host: u8| IpAddr::from([10, 66, 0, host]));
     Desired {
         table: "namegate".to_owned(),
-        programs: programs.map(|id| (id, Arc::new(program.clone()))).into(),
+        // The same tiers under several names.
+        programs: programs.map(|id| (id, folded(id, &fold))).into(),
+        members: BTreeMap::new(),
         dispatch: pods.zip(programs).collect::<BTreeMap<_, _>>(),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
@@ -39,14 +55,26 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         cluster: Vec::new(),
         host: BTreeSet::new(),
         refusal: Refusal::Reject,
+        records: None,
         capacity: NonZeroU32::new(capacity).unwrap(),
     }
+}
+
+fn folded(id: ProgramId, fold: &Arc<Fold>) -> Arc<FoldedProgram> {
+    Arc::new(FoldedProgram {
+        enforced: Evaluation {
+            id,
+            fold: Arc::clone(fold),
+        },
+        audited: None,
+        response: None,
+    })
 }
 
 pub(crate) fn exact(program: ProgramId) -> SetId {
     SetId {
         program,
-        side: Side::Allow,
+        class: Class::Allow,
         kind: SetKind::Exact,
         family: Family::V4,
     }
@@ -55,8 +83,8 @@ pub(crate) fn exact(program: ProgramId) -> SetId {
 pub(crate) fn group(program: ProgramId, family: Family) -> SetId {
     SetId {
         program,
-        side: Side::Allow,
-        kind: SetKind::Group(0),
+        class: Class::Allow,
+        kind: SetKind::All,
         family,
     }
 }

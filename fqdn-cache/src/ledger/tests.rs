@@ -32,6 +32,7 @@ fn answer(text: &str, addresses: &[(&str, u64)]) -> Answer {
             .map(|&(address, ttl)| (ip(address), secs(ttl)))
             .collect(),
         source: resolver(),
+        terms: None,
     }
 }
 
@@ -106,6 +107,43 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
     assert!(!ledger.is_learned(at(160), ip("192.0.2.1")));
     assert_eq!(ledger.expire(at(160)).len(), 2);
     assert_eq!((ledger.size(), ledger.next_deadline()), ((0, 0), None));
+}
+
+#[test]
+fn a_name_may_have_terms_of_its_own() {
+    let mut ledger = ledger(10, 10);
+    let terms = LeaseTerms {
+        min_ttl: secs(60),
+        grace: secs(5),
+        ..LeaseTerms::default()
+    };
+    let own = Answer {
+        terms: Some(terms),
+        ..answer("a.example", &[("192.0.2.1", 10)])
+    };
+    assert_eq!(ledger.learn(at(0), &own).leases, [(ip("192.0.2.1"), at(65))]);
+    let others = ledger.learn(at(0), &answer("b.example", &[("192.0.2.1", 10)]));
+    assert_eq!(others.leases, [(ip("192.0.2.1"), at(10))]);
+}
+
+#[test]
+fn what_has_ended_is_remembered_until_it_is_learned_again() {
+    let mut ledger = ledger(10, 10);
+    ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 10), ("192.0.2.2", 60)]));
+    ledger.learn(at(0), &answer("b.example", &[("192.0.2.1", 20)]));
+    assert_eq!(ledger.ended(at(5)).count(), 0);
+    ledger.expire(at(10));
+    ledger.expire(at(20));
+    let ended = |ledger: &Ledger, now| -> Vec<String> {
+        let shown = |it: &Ended| format!("{} {} {}", it.name, it.address, it.at.as_millis() / 1_000);
+        ledger.ended(now).map(shown).collect()
+    };
+    assert_eq!(
+        ended(&ledger, at(30)),
+        ["b.example 192.0.2.1 20", "a.example 192.0.2.1 10"]
+    );
+    ledger.learn(at(30), &answer("a.example", &[("192.0.2.1", 10)]));
+    assert_eq!(ended(&ledger, at(30)), ["b.example 192.0.2.1 20"]);
 }
 
 #[test]
@@ -366,6 +404,7 @@ proptest! {
                         name: name(&format!("n{number}.example")),
                         addresses: addresses.iter().map(|&(number, ttl)| (host(number), secs(ttl))).collect(),
                         source: host(source),
+                        terms: None,
                     };
                     prop_assert_eq!(ledger.learn(now, &answer), model.learn(now, &answer));
                 }

@@ -1,7 +1,7 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{EgressRule, ObjectSelector, Peers, PolicyId, Zone};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyId, Zone};
 use crate::prefix;
 use crate::shape::Node;
 
@@ -51,6 +51,10 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     let dns = ports.dns.into_iter().map(|(_, dns)| dns).collect();
     Some(EgressRule {
         origin: rule.path.clone(),
+        action: match side {
+            Side::Allow => Action::Allow,
+            Side::Deny => Action::Deny,
+        },
         peers,
         ports: ports.set,
         named: ports.named,

@@ -60,7 +60,11 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
                 .map(|prefix| (Zone::World, prefix))
                 .collect(),
         ),
-        "toCIDRSet" => simplest(node.items().flat_map(|entry| cidr_rule(&entry, report)).collect()),
+        "toCIDRSet" => node
+            .items()
+            .flat_map(|entry| cidr_rule(&entry, report))
+            .collect::<Vec<_>>()
+            .into(),
         "toEntities" => entities(&node, report),
         "toGroups" => {
             report
@@ -114,19 +118,7 @@ fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
         };
         selectors.extend(prefixes.into_iter().map(ObjectSelector::from));
     }
-    simplest(selectors)
-}
-
-/// Prefixes alone need no inventory, and single addresses among them may be known resolvers.
-fn simplest(selectors: Vec<ObjectSelector>) -> Peers {
-    let prefixes = selectors.iter().map(|selector| match selector {
-        ObjectSelector::Prefix(zone, prefix) => Some((*zone, *prefix)),
-        _ => None,
-    });
-    match prefixes.collect() {
-        Some(prefixes) => Peers::Prefixes(prefixes),
-        None => Peers::Objects(selectors),
-    }
+    selectors.into()
 }
 
 const ENTITIES: [&str; 13] = [

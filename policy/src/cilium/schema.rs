@@ -1,6 +1,7 @@
 //! The shape of the `cilium.io/v2` policy objects, as their CRDs (Cilium 1.18) have it: all fields, whether enforced here or not,
 //! so that a field of theirs and a typing error can be told apart.
 
+use crate::selector::SHAPE as SELECTOR;
 use crate::shape::Shape::{self, Any, Boolean, Integer, IntegerOrText, List, Map, Object, Text};
 
 /// CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy.
@@ -85,14 +86,6 @@ const INGRESS_DENY: Shape = Object(&[
     ("fromRequires", List(&SELECTOR)),
     ("toPorts", List(&PORT_DENY_RULE)),
     ("icmps", List(&ICMP_RULE)),
-]);
-
-pub(super) const SELECTOR: Shape = Object(&[
-    ("matchLabels", Map(&Text)),
-    (
-        "matchExpressions",
-        List(&Object(&[("key", Text), ("operator", Text), ("values", List(&Text))])),
-    ),
 ]);
 
 const FQDN: Shape = Object(&[("matchName", Text), ("matchPattern", Text)]);

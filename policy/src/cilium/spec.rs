@@ -3,7 +3,7 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{PolicyId, PolicyKind, Spec};
+use crate::policy::{PolicyId, PolicyKind, Spec, Tier};
 use crate::selector;
 use crate::shape::Node;
 
@@ -31,9 +31,9 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
     let deny = rules("egressDeny", Side::Deny);
     Some(Spec {
         subject: subject?,
+        tier: Tier::Network,
         closes_egress: closes_egress(spec),
-        allow,
-        deny,
+        rules: allow.into_iter().chain(deny).collect(),
     })
 }
 

@@ -6,10 +6,11 @@ mod subjects;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::*;
-use crate::document::parse;
-use crate::policy::{DnsRule, EgressRule, Peers, Spec, Zone};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, parse};
+use crate::policy::{Action, DnsRule, EgressRule, Peers, Policy, Spec, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
+use crate::validate::{StandIn, Verdict, is_policy, validate};
 
 /// Six lines: the `spec` fields that a test adds begin on line 7.
 const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  namespace: n\nspec:\n";
@@ -44,11 +45,18 @@ fn spec(fields: &str) -> Spec {
 }
 
 fn rule(rule: &str) -> EgressRule {
-    spec(&format!("  egress:\n{rule}")).allow.remove(0)
+    only_rule(spec(&format!("  egress:\n{rule}")), Action::Allow)
 }
 
 fn denial(rule: &str) -> EgressRule {
-    spec(&format!("  egressDeny:\n{rule}")).deny.remove(0)
+    only_rule(spec(&format!("  egressDeny:\n{rule}")), Action::Deny)
+}
+
+fn only_rule(mut spec: Spec, action: Action) -> EgressRule {
+    assert_eq!(spec.rules.len(), 1);
+    let rule = spec.rules.remove(0);
+    assert_eq!(rule.action, action);
+    rule
 }
 
 fn prefixes(zone: Zone, prefixes: &[&str]) -> Peers {
@@ -106,7 +114,7 @@ fn the_policy_that_everybody_writes_filters_questions_and_opens_the_name() {
         panic!("{policy:?}")
     };
     assert!(spec.closes_egress);
-    let [dns, names] = spec.allow.as_slice() else {
+    let [dns, names] = spec.rules.as_slice() else {
         panic!("{spec:?}")
     };
     assert!(matches!(&dns.peers, Peers::Objects(selectors) if selectors.len() == 1));
@@ -157,13 +165,23 @@ fn unknown_fields_and_wrong_types_are_all_named_with_what_was_probably_meant() {
 }
 
 #[test]
-fn annotations_are_reported_and_misspelt_ones_named() {
-    let text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n    namegate.io/mode: audit\n    namegate.io/gracee: 5s\n    other.io/x: y\nspec: {endpointSelector: {}}\n";
+fn annotations_are_read_and_misspelt_ones_named() {
+    let annotated = |annotations: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n{annotations}    other.io/x: y\nspec: {{endpointSelector: {{}}}}\n"
+        )
+    };
+    let text = annotated("    namegate.io/mode: audit\n    namegate.io/gracee: 5s\n");
     assert_eq!(
-        findings(text),
+        findings(&text),
+        ["unknown-annotation metadata.annotations.namegate.io/gracee 7"]
+    );
+    assert!(read(&text).0.unwrap().extensions.audit);
+    assert_eq!(
+        findings(&annotated("    namegate.io/mode: audits\n    namegate.io/grace: '5'\n")),
         [
-            "not-enforced metadata.annotations.namegate.io/mode 6",
-            "unknown-annotation metadata.annotations.namegate.io/gracee 7",
+            "bad-annotation metadata.annotations.namegate.io/mode 6",
+            "bad-annotation metadata.annotations.namegate.io/grace 7",
         ]
     );
 }
@@ -266,7 +284,7 @@ proptest! {
                 Verdict::Accepted(policy) => drop(crate::lint::lint(&document, &policy)),
                 Verdict::Refused(stand_in) => {
                     let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
-                    prop_assert!(specs.iter().all(|spec| spec.closes_egress && spec.allow.is_empty()));
+                    prop_assert!(specs.iter().all(|spec| spec.closes_egress && spec.rules_that(Action::Allow).next().is_none()));
                 }
             }
         }

@@ -3,11 +3,12 @@
 use crate::diagnostic::{Report, quoted};
 use crate::policy::{DnsRule, NamedPort};
 use crate::ports::{PortRange, PortSet, Protocol};
+use crate::service_names;
 use crate::shape::Node;
 
 use super::egress::Side;
+use super::icmp;
 use super::names::{self, Both};
-use super::service_names;
 
 /// As the CRD has it.
 const MAX_PORTS: usize = 40;
@@ -70,18 +71,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut R
                 )
                 .suggest("write one rule for each");
         }
-        let set = match side {
-            Side::Allow => PortSet::Ranges(Vec::new()),
-            Side::Deny => PortSet::All,
-        };
-        report.unenforced(
-            &icmps.path,
-            match side {
-                Side::Allow => "ICMP types are not told apart yet, so the rule opens nothing",
-                Side::Deny => "ICMP types are not told apart yet, so the rule denies every port and protocol",
-            },
-        );
-        return Ports::of(set);
+        return Ports::of(icmp::read(&icmps, side, report));
     }
     if entries.is_empty() {
         return Ports::of(PortSet::All);
@@ -320,10 +310,10 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
 /// The protocols of a port: none for one that is known and not enforced, `None` for one that is refused.
 fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> {
     let Some(text) = port.text("protocol") else {
-        return Some(Protocol::ALL.to_vec());
+        return Some(Protocol::ANY.to_vec());
     };
     match text.to_ascii_uppercase().as_str() {
-        "" | "ANY" => Some(Protocol::ALL.to_vec()),
+        "" | "ANY" => Some(Protocol::ANY.to_vec()),
         "TCP" => Some(vec![Protocol::Tcp]),
         "UDP" => Some(vec![Protocol::Udp]),
         "SCTP" => Some(vec![Protocol::Sctp]),

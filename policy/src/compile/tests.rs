@@ -1,12 +1,10 @@
 use std::net::IpAddr;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::cilium;
 use crate::document;
 use crate::endpoint::EndpointId;
-use crate::ports::{PortRange, Protocol};
+use crate::ports::Protocol;
+use crate::validate;
 
 fn endpoint(namespace: &str, labels: &[(&str, &str)]) -> Endpoint {
     let mut labels: crate::labels::Labels = labels
@@ -30,7 +28,7 @@ fn policy(name: &str, spec: &str) -> Policy {
     );
     let (documents, errors) = document::parse(&text);
     assert_eq!(errors, []);
-    let (verdict, diagnostics) = cilium::validate(&documents[0]);
+    let (verdict, diagnostics) = validate::validate(&documents[0]);
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
@@ -40,21 +38,6 @@ fn compiled(policies: &[Policy]) -> Program {
 
 fn selected(endpoint: &Endpoint, policies: &[Policy]) -> bool {
     compile(endpoint, policies, &Inventory::default()).is_some()
-}
-
-fn shown(rules: &[PrefixRule]) -> Vec<String> {
-    let ports = |ports: &PortSet| match ports {
-        PortSet::All => "all".to_owned(),
-        PortSet::Ranges(ranges) => ranges
-            .iter()
-            .map(|r| format!("{}/{}-{}", r.protocol, r.first, r.last))
-            .collect::<Vec<_>>()
-            .join(","),
-    };
-    rules
-        .iter()
-        .map(|rule| format!("{:?} {} {}", rule.zone, rule.prefix, ports(&rule.ports)))
-        .collect()
 }
 
 #[test]
@@ -75,13 +58,8 @@ fn a_policy_without_egress_leaves_the_endpoint_untouched() {
 #[test]
 fn an_empty_rule_closes_without_allowing_anything() {
     let program = compiled(&[policy("p", "  egress: [{}]\n")]);
-    assert_eq!(
-        program,
-        Program {
-            closed: true,
-            ..Program::default()
-        }
-    );
+    assert!(program.enforced.closed());
+    assert_eq!(program.enforced.rules().count(), 0);
 }
 
 #[test]
@@ -90,8 +68,12 @@ fn one_policy_closes_even_if_another_would_leave_it_open() {
         "open",
         "  enableDefaultDeny: {egress: false}\n  egressDeny: [{toCIDR: [192.0.2.0/24]}]\n",
     );
-    assert!(!compiled(std::slice::from_ref(&open)).closed);
-    assert!(compiled(&[open, policy("closed", "  egress: [{}]\n")]).closed);
+    assert!(!compiled(std::slice::from_ref(&open)).enforced.closed());
+    assert!(
+        compiled(&[open, policy("closed", "  egress: [{}]\n")])
+            .enforced
+            .closed()
+    );
 }
 
 #[test]
@@ -106,13 +88,11 @@ fn names_gather_the_ports_and_origins_of_every_rule_that_has_them() {
             "  egress:\n  - {}\n  - toFQDNs: [{matchName: a.example}, {matchName: b.example}]\n    toPorts: [{ports: [{port: '80', protocol: TCP}]}]\n",
         ),
     ]);
-    let [a, b] = program.allow.names.as_slice() else {
+    let [a, b] = program.enforced.network.as_slice() else {
         panic!("{program:?}")
     };
-    assert_eq!(
-        (a.pattern.to_string(), b.pattern.to_string()),
-        ("a.example".into(), "b.example".into())
-    );
+    let name = |text| Destination::Name(Pattern::name(text).unwrap());
+    assert_eq!((&a.to, &b.to), (&name("a.example"), &name("b.example")));
     let origins: Vec<_> = a.origins.iter().map(|o| format!("{} {}", o.policy, o.rule)).collect();
     assert_eq!(origins, ["n/p spec.egress[1]", "n/q spec.egress[0]"]);
     assert!(a.ports.contains(Protocol::Tcp, 443) && a.ports.contains(Protocol::Tcp, 80));
@@ -122,25 +102,7 @@ fn names_gather_the_ports_and_origins_of_every_rule_that_has_them() {
 #[test]
 fn a_name_that_no_port_is_opened_for_is_no_rule() {
     let http = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]\n";
-    assert_eq!(compiled(&[policy("p", http)]).allow, Rules::default());
-}
-
-#[test]
-fn a_nested_prefix_keeps_only_the_ports_that_the_prefix_around_it_lacks() {
-    let program = compiled(&[policy(
-        "p",
-        "  egress:\n  - toCIDR: [10.0.0.0/8]\n    toPorts: [{ports: [{port: '80', endPort: 90, protocol: TCP}]}]\n  - toCIDR: [10.1.0.0/16]\n    toPorts: [{ports: [{port: '85', endPort: 95, protocol: TCP}]}]\n  - toCIDR: [10.1.2.0/24]\n    toPorts: [{ports: [{port: '82', endPort: 94, protocol: TCP}]}]\n  - toCIDR: [10.1.2.3]\n  - toCIDR: [10.1.2.3/32]\n    toPorts: [{ports: [{port: '1', protocol: UDP}]}]\n  - toEntities: [all]\n    toPorts: [{ports: [{port: '443', protocol: TCP}]}]\n",
-    )]);
-    assert_eq!(
-        shown(&program.allow.prefixes),
-        [
-            "Anywhere 0.0.0.0/0 TCP/443-443",
-            "Anywhere ::/0 TCP/443-443",
-            "World 10.0.0.0/8 TCP/80-90",
-            "World 10.1.0.0/16 TCP/91-95",
-            "World 10.1.2.3/32 all",
-        ]
-    );
+    assert_eq!(compiled(&[policy("p", http)]).enforced.network, []);
 }
 
 #[test]
@@ -184,8 +146,8 @@ fn dns_rules_bind_to_single_addresses_or_to_every_trusted_resolver() {
         ]
     );
     assert_eq!(
-        program.allow,
-        Rules::default(),
+        program.enforced.network,
+        [],
         "no port 53 is opened: lookups are intercepted"
     );
 }
@@ -226,55 +188,55 @@ fn the_order_of_policies_does_not_show() {
     }
 }
 
-fn prefix() -> impl Strategy<Value = IpNet> {
-    (0u8..=255, 24u8..=32)
-        .prop_map(|(last, length)| IpNet::new(IpAddr::from([10, 0, 0, last]), length).unwrap().trunc())
+fn audited(mut policy: Policy) -> Policy {
+    policy.extensions.audit = true;
+    policy
 }
 
-fn ports() -> impl Strategy<Value = PortSet> {
-    let range = (1u16..6, 0u16..3).prop_map(|(first, more)| PortRange {
-        protocol: Protocol::Tcp,
-        first,
-        last: first + more,
-    });
-    prop_oneof![
-        1 => Just(PortSet::All),
-        4 => prop::collection::vec(range, 1..3).prop_map(PortSet::from_ranges),
-    ]
+#[test]
+fn an_audited_policy_enforces_nothing_and_says_what_it_would() {
+    let alone = compiled(&[audited(policy("p", "  egress: [{}]\n"))]);
+    assert_eq!(alone.enforced, Tiers::default());
+    assert!(alone.audited.unwrap().closed());
+
+    let dns = "  egress:\n  - toCIDR: [192.0.2.53]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.example}]}}]\n";
+    let beside = compiled(&[
+        audited(policy("p", dns)),
+        policy("q", "  egressDeny: [{toCIDR: [192.0.2.0/24]}]\n"),
+    ]);
+    assert_eq!(beside.dns, [], "its DNS rules deny no question");
+    assert_eq!(beside.enforced.network.len(), 1);
+    assert!(beside.enforced.closed(), "by the other");
+    assert!(beside.audited.is_some());
 }
 
-proptest! {
-    #[test]
-    fn disjoint_prefixes_match_what_the_overlapping_ones_did_and_each_packet_once(
-        entries in prop::collection::vec((prop::sample::select(vec![Zone::World, Zone::Cluster]), prefix(), ports()), 0..12)
-    ) {
-        let mut gathered: BTreeMap<(Zone, IpNet), PortSet> = BTreeMap::new();
-        for (zone, prefix, ports) in &entries {
-            let known = gathered.entry((*zone, *prefix)).or_insert_with(no_ports);
-            *known = known.union(ports);
-        }
-        let rules = disjoint(gathered);
-        let every = |zone: Zone, address: IpAddr| entries
-            .iter()
-            .any(|(z, p, ports)| *z == zone && p.contains(&address) && *ports == PortSet::All);
-        for zone in [Zone::World, Zone::Cluster] {
-            for last in (0..=255u8).step_by(3) {
-                let address = IpAddr::from([10, 0, 0, last]);
-                let here: Vec<_> = rules.iter().filter(|r| r.zone == zone && r.prefix.contains(&address)).collect();
-                let all = here.iter().filter(|rule| rule.ports == PortSet::All).count();
-                prop_assert_eq!(all, usize::from(every(zone, address)));
-                for port in 0..9 {
-                    let expected = entries
-                        .iter()
-                        .any(|(z, p, ports)| *z == zone && p.contains(&address) && ports.contains(Protocol::Tcp, port));
-                    let listing = here
-                        .iter()
-                        .filter(|rule| rule.ports != PortSet::All && rule.ports.contains(Protocol::Tcp, port))
-                        .count();
-                    prop_assert!(listing <= 1, "two entries of one set overlap");
-                    prop_assert_eq!(listing + all > 0, expected);
-                }
-            }
-        }
-    }
+#[test]
+fn the_stricter_annotation_counts() {
+    let mut strict = policy("p", "  egress: [{}]\n");
+    strict.extensions.questions = Some(QuestionMode::AllowedOnly);
+    strict.extensions.response = Some(DenyResponse::Drop);
+    let mut lax = policy("q", "  egress: [{}]\n");
+    lax.extensions.questions = Some(QuestionMode::Any);
+    lax.extensions.response = Some(DenyResponse::Reject);
+    let program = compiled(&[lax, strict]);
+    assert_eq!(program.questions, Some(QuestionMode::AllowedOnly));
+    assert_eq!(program.response, Some(DenyResponse::Drop));
+}
+
+#[test]
+fn an_admin_tier_is_ordered_by_priority_and_then_by_name() {
+    let ordered = |name: &str, priority| {
+        let mut policy = policy(name, "  egressDeny: [{toCIDR: [192.0.2.0/24]}]\n");
+        policy.specs[0].tier = Tier::Admin { priority };
+        policy.specs[0].closes_egress = false;
+        policy
+    };
+    let program = compiled(&[ordered("c", 5), ordered("b", 5), ordered("a", 7), ordered("d", 0)]);
+    let order: Vec<_> = program
+        .enforced
+        .admin
+        .iter()
+        .map(|rule| rule.origins[0].policy.name.as_str())
+        .collect();
+    assert_eq!(order, ["d", "b", "c", "a"]);
 }

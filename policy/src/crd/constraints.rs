@@ -9,13 +9,17 @@ use serde_json::{Map, Value, json};
 pub(super) struct Constraint {
     /// The end of a path: `egress[]` holds for `.spec.egress[]` and `.specs[].egress[]`. A path that begins
     /// with a dot is whole, and the empty one is the object itself.
-    at: &'static str,
+    pub(super) at: &'static str,
     what: What,
 }
 
 enum What {
     /// A list has at most so many items.
     MaxItems(u32),
+    /// A list has at least one item, and at most so many.
+    SomeItems(u32),
+    /// A list holds nothing twice, has at least one item, and at most so many.
+    SomeDistinct(u32),
     /// A text has at most so many characters.
     MaxLength(u32),
     /// A text matches this (RE2).
@@ -26,6 +30,8 @@ enum What {
     Between(u32, u32),
     /// These fields stand.
     Required(&'static [&'static str]),
+    /// Exactly one of these two fields stands.
+    Either([&'static str; 2]),
     /// These two fields do not both stand.
     NotBoth([&'static str; 2]),
     /// An address or a prefix.
@@ -41,22 +47,17 @@ impl Constraint {
         Self { at, what }
     }
 
-    pub(super) fn holds_at(&self, path: &str) -> bool {
-        let is_whole = self.at.is_empty() || self.at.starts_with('.');
-        match is_whole {
-            true => self.at == path,
-            false => path.strip_suffix(self.at).is_some_and(|before| before.ends_with('.')),
-        }
-    }
-
     pub(super) fn keywords(&self) -> Map<String, Value> {
         let keywords = match &self.what {
             What::MaxItems(count) => json!({"maxItems": count}),
+            What::SomeItems(count) => json!({"minItems": 1, "maxItems": count}),
+            What::SomeDistinct(count) => json!({"minItems": 1, "maxItems": count, "x-kubernetes-list-type": "set"}),
             What::MaxLength(count) => json!({"maxLength": count}),
             What::Pattern(pattern) => json!({"pattern": pattern}),
             What::OneOf(values) => json!({"enum": values}),
             What::Between(low, high) => json!({"minimum": low, "maximum": high}),
             What::Required(fields) => json!({"required": fields}),
+            What::Either([one, other]) => json!({"oneOf": [{"required": [one]}, {"required": [other]}]}),
             What::NotBoth(fields) => json!({"not": {"required": fields}}),
             What::AddressOrCidr => json!({"anyOf": [{"format": "cidr"}, {"format": "ipv4"}, {"format": "ipv6"}]}),
             What::Cidr => json!({"format": "cidr"}),
@@ -157,23 +158,65 @@ const ENTITIES: [&str; 13] = [
     "world-ipv6",
 ];
 
+/// As the API has it, for rules, peers, protocols, networks and names.
+const CNP_ITEMS: u32 = 25;
+
+pub(super) const CLUSTER_NETWORK_POLICY: &[Constraint] = &[
+    Constraint::new("", What::Required(&["spec"])),
+    Constraint::new(".spec", What::Required(&["tier", "priority", "subject"])),
+    Constraint::new(
+        ".spec",
+        What::Rules(&[(
+            "self.tier != 'Baseline' || !has(self.egress) || \
+             self.egress.all(rule, !has(rule.to) || rule.to.all(peer, !has(peer.domainNames)))",
+            "`domainNames` are for tier Admin only",
+        )]),
+    ),
+    Constraint::new("tier", What::OneOf(&["Admin", "Baseline"])),
+    Constraint::new("priority", What::Between(0, 1_000)),
+    Constraint::new("subject", What::Either(["namespaces", "pods"])),
+    Constraint::new("pods", What::Required(&["podSelector"])),
+    Constraint::new("egress", What::MaxItems(CNP_ITEMS)),
+    Constraint::new("ingress", What::MaxItems(CNP_ITEMS)),
+    Constraint::new("egress[]", What::Required(&["action", "to"])),
+    Constraint::new("ingress[]", What::Required(&["action", "from"])),
+    Constraint::new(
+        "egress[]",
+        What::Rules(&[(
+            "self.action == 'Accept' || self.to.all(peer, !has(peer.domainNames))",
+            "`domainNames` are for rules with the action Accept only: accept the names that are meant, and deny `networks` \
+             in a rule after it",
+        )]),
+    ),
+    Constraint::new("action", What::OneOf(&["Accept", "Deny", "Pass"])),
+    Constraint::new("name", What::MaxLength(100)),
+    Constraint::new("to", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("from", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("protocols", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("networks", What::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("networks[]", What::Cidr),
+    Constraint::new("domainNames", What::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("domainNames[]", What::MaxLength(255)),
+    Constraint::new(
+        "domainNames[]",
+        What::Pattern(
+            "^([*][.])?([a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.])+[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.]?$",
+        ),
+    ),
+    Constraint::new("destinationPort", What::Either(["number", "range"])),
+    Constraint::new("number", What::Between(1, 65_535)),
+    Constraint::new("range", What::Required(&["start", "end"])),
+    Constraint::new("start", What::Between(1, 65_535)),
+    Constraint::new("end", What::Between(1, 65_535)),
+    Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
+    Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cilium;
     use crate::document::parse;
-
-    #[test]
-    fn a_path_is_matched_at_its_end_by_whole_fields() {
-        let holds = |at, path| Constraint::new(at, What::MaxItems(1)).holds_at(path);
-        assert!(holds("egress[]", ".spec.egress[]"));
-        assert!(holds("egress[]", ".specs[].egress[]"));
-        assert!(!holds("egress[]", ".spec.notegress[]"));
-        assert!(holds(".spec", ".spec"));
-        assert!(!holds(".spec", ".other.spec"));
-        assert!(holds("", ""));
-        assert!(!holds("", ".spec"));
-    }
+    use crate::validate::validate;
 
     #[test]
     fn the_entities_are_those_that_reading_knows() {
@@ -183,7 +226,7 @@ mod tests {
                  spec: {{endpointSelector: {{}}, egress: [{{toEntities: [{entity}]}}]}}\n"
             );
             let (documents, _) = parse(&text);
-            let (verdict, _) = cilium::validate(&documents[0]);
+            let (verdict, _) = validate(&documents[0]);
             assert_eq!(verdict.accepted().is_some(), known, "{entity}");
         }
     }

@@ -3,8 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::compile::compile;
 use crate::endpoint::{self, Endpoint, EndpointId};
+use crate::labels::LabelSelector;
+use crate::policy::Action;
 use crate::program::{DnsServers, Program};
-use crate::{Policy, cilium, document};
+use crate::{Policy, document, validate};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs
@@ -85,7 +87,7 @@ fn cluster() -> Inventory {
         prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     };
     Inventory {
-        pods,
+        pods: pods.into_iter().map(Arc::new).collect(),
         services: services.into_iter().chain([kubernetes]).collect(),
         nodes: vec![node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)],
         cidr_groups: vec![
@@ -101,7 +103,7 @@ fn policy(rules: &str) -> Policy {
     );
     let (documents, errors) = document::parse(&text);
     assert_eq!(errors, []);
-    let (policy, diagnostics) = cilium::validate(&documents[0]);
+    let (policy, diagnostics) = validate::validate(&documents[0]);
     policy.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
@@ -117,12 +119,13 @@ fn compiled(rules: &str) -> Program {
     compile(&endpoint, &[policy(rules)], &cluster()).unwrap()
 }
 
-/// `prefix ports` of what one rule opens.
+/// `[zone] prefix ports` of what one rule opens.
 fn opened(rule: &str) -> Vec<String> {
-    shown(&compiled(&format!("  egress:\n  - {rule}\n")).allow.prefixes)
+    shown(&compiled(&format!("  egress:\n  - {rule}\n")), Action::Allow)
 }
 
-fn shown(rules: &[crate::program::PrefixRule]) -> Vec<String> {
+/// Prefixes as they are written; addresses of objects joined to prefixes where their ports are the same.
+fn shown(program: &Program, action: Action) -> Vec<String> {
     let ports = |ports: &PortSet| match ports {
         PortSet::All => "all".to_owned(),
         PortSet::Ranges(ranges) => {
@@ -133,14 +136,30 @@ fn shown(rules: &[crate::program::PrefixRule]) -> Vec<String> {
             ranges.join(",")
         }
     };
-    let zone = |zone| match zone {
-        Zone::Anywhere => String::new(),
-        zone => format!("{zone:?} "),
-    };
-    rules
-        .iter()
-        .map(|rule| format!("{}{} {}", zone(rule.zone), rule.prefix, ports(&rule.ports)))
-        .collect()
+    let mut shown = Vec::new();
+    let mut members: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
+    for rule in program.enforced.network.iter().filter(|rule| rule.action == action) {
+        match &rule.to {
+            Destination::Prefix(Zone::Anywhere, prefix) => shown.push(format!("{prefix} {}", ports(&rule.ports))),
+            Destination::Prefix(zone, prefix) => shown.push(format!("{zone:?} {prefix} {}", ports(&rule.ports))),
+            _ => {
+                for (address, ports) in cluster().members(rule) {
+                    let known = members.entry(address).or_insert_with(|| PortSet::Ranges(Vec::new()));
+                    *known = known.union(&ports);
+                }
+            }
+        }
+    }
+    let mut alike: BTreeMap<PortSet, Vec<IpNet>> = BTreeMap::new();
+    for (address, ports) in members {
+        alike.entry(ports).or_default().push(address.into());
+    }
+    for (set, addresses) in alike {
+        let joined = IpNet::aggregate(&addresses);
+        shown.extend(joined.into_iter().map(|prefix| format!("{prefix} {}", ports(&set))));
+    }
+    shown.sort();
+    shown
 }
 
 #[test]
@@ -183,9 +202,8 @@ fn a_named_port_is_each_pods_own() {
     assert_eq!(
         opened("{toEndpoints: [{}], toPorts: [{ports: [{port: web, protocol: TCP}, {port: '443', protocol: TCP}]}]}"),
         [
-            "10.244.0.2/31 TCP/443-443",
-            "10.244.0.2/32 TCP/8080-8080",
-            "10.244.0.3/32 TCP/80-80",
+            "10.244.0.2/32 TCP/443-443,TCP/8080-8080",
+            "10.244.0.3/32 TCP/80-80,TCP/443-443",
             "10.244.0.9/32 TCP/443-443",
             "fd00::2/128 TCP/443-443,TCP/8080-8080",
         ]
@@ -212,7 +230,7 @@ fn a_denial_of_endpoints_denies_them_and_nobody_else() {
         "  egressDeny:\n  - toEndpoints: [{matchLabels: {app: b}}]\n  - toEndpoints: [{}]\n    toPorts: [{ports: [{port: metrics}]}]\n",
     );
     assert_eq!(
-        shown(&program.deny.prefixes),
+        shown(&program, Action::Deny),
         ["10.244.0.3/32 TCP/9090-9090", "10.244.0.9/32 all"]
     );
 }
@@ -287,7 +305,7 @@ fn a_dns_rule_on_endpoints_filters_questions_to_trusted_resolvers_and_opens_no_p
     let program = compiled(
         "  egress:\n  - toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}}]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]\n",
     );
-    assert_eq!(program.allow.prefixes, []);
+    assert_eq!(shown(&program, Action::Allow), [""; 0]);
     let [grant] = program.dns.as_slice() else {
         panic!("{program:?}")
     };
@@ -304,10 +322,12 @@ proptest! {
         let inventory = Inventory {
             pods: pods
                 .iter()
-                .map(|(a, b, last)| InventoryPod {
-                    labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
-                    addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
-                    ports: Vec::new(),
+                .map(|(a, b, last)| {
+                    Arc::new(InventoryPod {
+                        labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
+                        addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
+                        ports: Vec::new(),
+                    })
                 })
                 .collect(),
             ..Inventory::default()
@@ -316,14 +336,13 @@ proptest! {
             let pairs = [("a".to_owned(), key(*a)), ("b".to_owned(), key(*b))];
             ObjectSelector::Pods(LabelSelector::new(pairs, []).unwrap())
         });
-        let prefixes = inventory.prefixes(&Peers::Objects(selectors.collect()));
+        let addresses: Vec<IpAddr> = selectors.flat_map(|selector| inventory.addresses(&selector)).collect();
         for last in 0..=255_u8 {
             let address = IpAddr::from([10, 0, 0, last]);
             let expected = pods
                 .iter()
                 .any(|(a, b, of)| *of == last && wanted.contains(&(*a, *b)));
-            let times = prefixes.iter().filter(|(_, prefix)| prefix.contains(&address)).count();
-            prop_assert_eq!(times, usize::from(expected), "{}", address);
+            prop_assert_eq!(addresses.contains(&address), expected, "{}", address);
         }
     }
 }

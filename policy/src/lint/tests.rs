@@ -1,6 +1,6 @@
 use super::*;
-use crate::cilium;
 use crate::document::parse;
+use crate::validate;
 
 const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: n}\nspec:\n  endpointSelector: {}\n";
 
@@ -8,7 +8,7 @@ const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadat
 fn findings(text: &str) -> Vec<String> {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
-    let (verdict, diagnostics) = cilium::validate(&documents[0]);
+    let (verdict, diagnostics) = validate::validate(&documents[0]);
     let Some(policy) = verdict.accepted() else {
         panic!("{diagnostics:?}")
     };

@@ -6,7 +6,7 @@ use policy::policy::{ObjectSelector, Peers};
 /// Whether `policy` means something else when other nodes' pods are not known: it selects pods as destinations, or names ports that
 /// they number. (A Service's backends are known by its EndpointSlices.)
 pub(super) fn speaks_of_pods(policy: &Policy) -> bool {
-    let rules = policy.specs.iter().flat_map(|spec| spec.allow.iter().chain(&spec.deny));
+    let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
     rules.into_iter().any(|rule| {
         let by_pods = match &rule.peers {
             Peers::Objects(selectors) => selectors.iter().any(|it| matches!(it, ObjectSelector::Pods(_))),

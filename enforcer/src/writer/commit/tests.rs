@@ -5,10 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use policy::ProgramId;
+use policy::fold::Class;
 use proptest::prelude::*;
 
 use super::*;
-use crate::layout::{ElementKey, Family, SetId, SetKind, Side};
+use crate::layout::{ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::writer::plan::encode_key;
 use crate::writer::{Renewal, Shared};
@@ -74,6 +75,7 @@ impl Kernel for Memory {
             let place = (operation.set.to_string(), operation.key.clone());
             match operation.verb {
                 Verb::Add(timeout) => self.elements.insert(place, timeout),
+                Verb::Keep => self.elements.insert(place, Duration::MAX),
                 Verb::Delete => Some(
                     self.elements
                         .remove(&place)
@@ -94,10 +96,10 @@ impl Kernel for Memory {
         }
     }
 
-    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Duration)>> {
+    fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>> {
         let name = set.to_string();
         let elements = self.elements.iter().filter(|((of, _), _)| *of == name);
-        Ok(elements.map(|((_, key), left)| (read_key(key), *left)).collect())
+        Ok(elements.map(|((_, key), left)| (read_key(key), Some(*left))).collect())
     }
 
     fn reconnect(&mut self) -> io::Result<()> {
@@ -110,8 +112,8 @@ const CAPACITY: u32 = 1000;
 fn set() -> SetId {
     SetId {
         program: ProgramId(1),
-        side: Side::Allow,
-        kind: SetKind::Group(0),
+        class: Class::Allow,
+        kind: SetKind::All,
         family: Family::V4,
     }
 }
@@ -143,6 +145,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         shared: Arc::new(Shared::default()),
         renewal: Renewal::Refresh,
         installed: None,
+        interception: None,
         next_beat: None,
     };
     assert!(writer.read_back());

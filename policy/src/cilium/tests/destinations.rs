@@ -122,11 +122,6 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
         );
         assert_eq!(diagnostic.path, format!("spec.egress[0].{path}"));
     }
-    assert!(
-        rule("  - toCIDR: [192.0.2.1]\n    icmps: [{fields: [{type: EchoRequest, family: IPv4}]}]\n")
-            .ports
-            .is_empty()
-    );
     assert_eq!(
         findings_in_egress("  - toGroups: [{aws: {region: x}}]\n"),
         ["to-groups spec.egress[0].toGroups 9"]
@@ -136,11 +131,7 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
 #[test]
 fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
     let cidr = "  - toCIDR: [192.0.2.1]\n";
-    for ports in [
-        "icmps: [{fields: [{type: 8}]}]",
-        "toPorts: [{}]",
-        "toPorts: [{ports: [{port: '1', protocol: IGMP}]}]",
-    ] {
+    for ports in ["toPorts: [{}]", "toPorts: [{ports: [{port: '1', protocol: IGMP}]}]"] {
         assert_eq!(denial(&format!("{cidr}    {ports}\n")).ports, PortSet::All, "{ports}");
     }
     let narrowed = denial(&format!("{cidr}    toRequires: [{{}}]\n"));
@@ -191,7 +182,7 @@ fn endpoints_are_of_the_policys_namespace_unless_they_ask_for_one() {
     }
     let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  egress: [{toEndpoints: [{}]}]\n";
     let policy = read(clusterwide).0.unwrap();
-    assert_eq!(policy.specs[0].allow[0].peers, Peers::Objects(vec![pods(&[])]));
+    assert_eq!(policy.specs[0].rules[0].peers, Peers::Objects(vec![pods(&[])]));
 }
 
 #[test]

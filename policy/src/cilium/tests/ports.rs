@@ -26,7 +26,7 @@ fn ports_are_numbers_ranges_and_names_known_to_iana() {
         ports("{port: https, protocol: TCP}"),
         PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)])
     );
-    let any = |first, last| PortSet::Ranges(Protocol::ALL.map(|protocol| range(protocol, first, last)).to_vec());
+    let any = |first, last| PortSet::Ranges(Protocol::ANY.map(|protocol| range(protocol, first, last)).to_vec());
     assert_eq!(ports("{port: '53'}"), any(53, 53));
     assert_eq!(ports("{port: '53', protocol: ANY}"), any(53, 53));
     assert_eq!(ports("{port: '0', endPort: 7}"), any(0, 65535));
@@ -52,9 +52,69 @@ fn bad_ports_are_refused() {
             format!("bad-protocol {ports}[7].protocol 22"),
             "too-many spec.egress[0].toPorts[1].ports 23".to_owned(),
             "icmps-with-ports spec.egress[1].icmps 24".to_owned(),
-            "not-enforced spec.egress[1].icmps 24".to_owned(),
         ]
     );
+}
+
+#[test]
+fn icmp_types_are_numbers_and_names_of_a_family() {
+    let types = |fields: &str| rule(&format!("  - icmps: [{{fields: [{fields}]}}]\n")).ports;
+    let one = |protocol, number| PortSet::from_ranges([PortRange::single(protocol, number)]);
+    for (field, expected) in [
+        ("{type: 8}", one(Protocol::Icmp, 8)),
+        ("{type: '8', family: IPv4}", one(Protocol::Icmp, 8)),
+        ("{type: 0}", one(Protocol::Icmp, 0)),
+        ("{type: 255, family: IPv6}", one(Protocol::Icmpv6, 255)),
+        ("{type: Echo}", one(Protocol::Icmp, 8)),
+        ("{type: EchoRequest}", one(Protocol::Icmp, 8)),
+        ("{type: EchoRequest, family: IPv6}", one(Protocol::Icmpv6, 128)),
+        ("{type: DestinationUnreachable}", one(Protocol::Icmp, 3)),
+        ("{type: DestinationUnreachable, family: IPv6}", one(Protocol::Icmpv6, 1)),
+        ("{type: RouterAdvertisement}", one(Protocol::Icmp, 9)),
+        ("{type: RouterAdvertisement, family: IPv6}", one(Protocol::Icmpv6, 134)),
+        ("{type: PacketTooBig, family: IPv6}", one(Protocol::Icmpv6, 2)),
+    ] {
+        assert_eq!(types(field), expected, "{field}");
+    }
+    let ping =
+        "  - toFQDNs: [{matchName: a.example}]\n    icmps: [{fields: [{type: Echo}, {type: 128, family: IPv6}]}]\n";
+    assert_eq!(findings_in_egress(ping), none());
+    let both = [
+        PortRange::single(Protocol::Icmp, 8),
+        PortRange::single(Protocol::Icmpv6, 128),
+    ];
+    assert_eq!(rule(ping).ports, PortSet::from_ranges(both));
+    assert_eq!(denial(ping).ports, PortSet::from_ranges(both));
+}
+
+#[test]
+fn bad_icmp_types_are_refused() {
+    let many = vec!["{type: 8}"; 41].join(", ");
+    let found = findings_in_egress(&format!(
+        "  - icmps:\n    - fields:\n      - type: 256\n      - type: -1\n      - type: PacketTooBig\n      - type: '08'\n      - family: IPv6\n      - family: IPv5\n        type: 8\n    - fields: [{many}]\n"
+    ));
+    let fields = "spec.egress[0].icmps[0].fields";
+    assert_eq!(
+        found,
+        [
+            format!("bad-icmp-type {fields}[0].type 11"),
+            format!("bad-icmp-type {fields}[1].type 12"),
+            format!("bad-icmp-type {fields}[2].type 13"),
+            format!("bad-icmp-type {fields}[3].type 14"),
+            format!("missing-field {fields}[4] 15"),
+            format!("bad-value {fields}[5].family 16"),
+            "too-many spec.egress[0].icmps[1].fields 18".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn icmps_without_fields_open_nothing_and_deny_every_message() {
+    let text = "  - icmps: [{}]\n";
+    assert_eq!(findings_in_egress(text), ["no-ports spec.egress[0].icmps[0] 9"]);
+    assert!(rule(text).ports.is_empty());
+    let every = [Protocol::Icmp, Protocol::Icmpv6].map(PortRange::every);
+    assert_eq!(denial(text).ports, PortSet::from_ranges(every));
 }
 
 #[test]

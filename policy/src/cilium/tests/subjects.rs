@@ -40,7 +40,7 @@ fn egress_is_closed_by_rules_and_by_nothing_else() {
     ] {
         let spec = spec(fields);
         assert_eq!(spec.closes_egress, closes, "{fields}");
-        assert!(spec.allow.is_empty() && spec.deny.is_empty(), "{fields}");
+        assert!(spec.rules.is_empty(), "{fields}");
     }
 }
 
@@ -51,7 +51,7 @@ fn spec_and_specs_add_up_and_one_must_stand() {
     );
     let policy = read(&text).0.unwrap();
     assert_eq!(policy.specs.len(), 2);
-    assert_eq!(policy.specs[1].allow[0].origin, "specs[0].egress[0]");
+    assert_eq!(policy.specs[1].rules[0].origin, "specs[0].egress[0]");
     let neither = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\n";
     assert_eq!(findings(neither), ["missing-field  1"]);
 }

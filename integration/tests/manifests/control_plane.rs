@@ -1,7 +1,4 @@
-//! What the project ships for clusters, against a real API server. Skipped where Go is missing. Needs root.
-
-// Clippy's exception for tests does not reach the functions that they share.
-#![allow(clippy::unwrap_used)]
+//! The harness itself.
 
 use agent::netns::Namespace;
 use namegate_integration::control_plane::ControlPlane;

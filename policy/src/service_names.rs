@@ -42,7 +42,7 @@ const PORTS: [(&str, u16); 37] = [
 ];
 
 /// The port of a service name, in any case.
-pub(super) fn port(name: &str) -> Option<u16> {
+pub(crate) fn port(name: &str) -> Option<u16> {
     let name = name.to_ascii_lowercase();
     PORTS
         .binary_search_by(|(known, _)| (*known).cmp(&name))
@@ -51,13 +51,18 @@ pub(super) fn port(name: &str) -> Option<u16> {
 }
 
 /// Whether a text may name a service (RFC 6335 §5.1).
-pub(super) fn is_valid(name: &str) -> bool {
+pub(crate) fn is_valid(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && name.bytes().any(|byte| byte.is_ascii_alphabetic())
         && !name.starts_with('-')
         && !name.ends_with('-')
         && !name.contains("--")
+}
+
+/// Whether a container may give a port this name, as Kubernetes has it: as above, in lower case.
+pub(crate) fn is_valid_at_a_container(name: &str) -> bool {
+    is_valid(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 #[cfg(test)]

@@ -1,0 +1,214 @@
+//! `namegate explain`: why a pod may reach a destination, or why not.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use policy::address::Places;
+use policy::endpoint::EndpointId;
+use policy::explain::Scene;
+use policy::{Name, Policy};
+use thiserror::Error;
+
+use crate::api::Client;
+use crate::cli::{self, Outcome};
+use crate::cluster::Cluster;
+use crate::config::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
+use crate::explain::{Answer, Asked, Known, Target, answer, refused_remark, traffic};
+use crate::objects::catalogue::Catalogue;
+use crate::objects::{ReportState, tree};
+
+use super::table::printable;
+use super::{Output, ask, to_json};
+
+/// Says whether a pod may reach a destination, which rule decides, and what is missing if none does
+///
+/// Asks the running agent, which also knows what names have resolved to and what the kernel holds; or, with --objects,
+/// reads files as the agent would, without one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 0 when it is allowed (audited included), with 1 when it is denied, with 2 when that cannot be told.
+
+Examples:
+  namegate explain --from shop/web-0 --to api.stripe.com --port 443
+  namegate explain --from shop/web-0 --to 192.0.2.7 --port 53 --protocol udp
+  namegate explain --objects ./objects --from shop/web-0 --to api.stripe.com -o json")]
+pub struct Args {
+    /// The pod, as NAMESPACE/NAME, or NAME in the namespace default
+    #[arg(long, value_name = "POD")]
+    from: String,
+    /// A name or an address
+    #[arg(long, value_name = "NAME|IP")]
+    to: String,
+    /// The port, or the type of an ICMP message; without it, any
+    #[arg(long)]
+    port: Option<u16>,
+    /// tcp (the default), udp, sctp, icmp or icmpv6
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Read objects from this directory, and ask no agent
+    #[arg(long, value_name = "DIR")]
+    objects: Option<PathBuf>,
+    /// With --objects: the node that the pod runs on, for what its policies say of nodes; by default the pod's spec.nodeName
+    #[arg(long, value_name = "NAME", requires = "objects")]
+    node: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, conflicts_with = "objects")]
+    run_dir: PathBuf,
+}
+
+/// Why it cannot be told.
+#[derive(Debug, Error)]
+pub enum ExplainError {
+    /// Wrong usage.
+    #[error("{0}")]
+    Usage(String),
+    /// The objects.
+    #[error("cannot read the directory {}: {error}", directory.display())]
+    Objects {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The pod.
+    #[error("there is no pod {pod} with an address of its own{}", nearly.as_ref().map_or_else(String::new, |nearly| format!("; did you mean {nearly}?")))]
+    NoPod {
+        /// Which.
+        pod: EndpointId,
+        /// One of nearly that name.
+        nearly: Option<String>,
+    },
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> cli::Result {
+    let asked = Asked {
+        to: Target::parse(&args.to).map_err(ExplainError::Usage)?,
+        traffic: traffic(args.port, args.protocol.as_deref()).map_err(ExplainError::Usage)?,
+    };
+    let pod = pod(&args.from);
+    let told = match &args.objects {
+        Some(directory) => offline(directory, args.node.as_deref(), &pod, &asked)?,
+        None => ask(Client::new(&args.run_dir).explain(&args.from, &args.to, args.port, args.protocol.as_deref()))??,
+    };
+    cli::print(&match args.output {
+        Output::Json => to_json(&told)?,
+        Output::Table => render(&told),
+    })?;
+    Ok(match told.verdict.as_str() {
+        "denied" => Outcome::Negative,
+        _ => Outcome::Positive,
+    })
+}
+
+/// `NAMESPACE/NAME`, or `NAME` of the namespace `default`.
+pub fn pod(text: &str) -> EndpointId {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    EndpointId {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn offline(directory: &Path, node: Option<&str>, pod: &EndpointId, asked: &Asked) -> Result<Answer, ExplainError> {
+    let contents = tree::read_tree(directory, &mut |_| {}).map_err(|error| ExplainError::Objects {
+        directory: directory.to_owned(),
+        error,
+    })?;
+    answer_from(contents, node, pod, asked)
+}
+
+fn answer_from(
+    contents: BTreeMap<PathBuf, crate::objects::catalogue::Content>,
+    node: Option<&str>,
+    pod: &EndpointId,
+    asked: &Asked,
+) -> Result<Answer, ExplainError> {
+    // The first scan always gives an update.
+    let update = Catalogue::default().scan(contents).unwrap_or_default();
+    let refused = update
+        .reports
+        .iter()
+        .filter(|report| report.is_policy() && report.state == ReportState::Rejected);
+    let remarks = refused.map(|report| refused_remark(&report.object)).collect();
+    let mut cluster = Cluster::default();
+    update.changes.into_iter().for_each(|change| cluster.apply(change));
+    let Some((endpoint, own_node)) = cluster.endpoint(pod) else {
+        let nearly = cluster.nearly(pod);
+        return Err(ExplainError::NoPod {
+            pod: pod.clone(),
+            nearly,
+        });
+    };
+    let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
+    let inventory = cluster.inventory(&node);
+    let own = inventory
+        .nodes
+        .iter()
+        .filter(|node| node.is_this)
+        .flat_map(|node| node.addresses.clone());
+    let places = Places::new(own, cluster.networks());
+    let policies: Vec<&Policy> = cluster.policies().map(|policy| &**policy).collect();
+    let scene = Scene {
+        endpoint: &endpoint,
+        policies: &policies,
+        inventory: &inventory,
+    };
+    let cluster_domain = Name::parse(DEFAULT_CLUSTER_DOMAIN).unwrap_or_else(|_| Name::root());
+    let known = Known {
+        ledger: None,
+        places: &places,
+        cluster_domain: &cluster_domain,
+    };
+    Ok(Answer {
+        remarks,
+        ..answer(asked, scene, known)
+    })
+}
+
+fn render(told: &Answer) -> String {
+    let mut text = String::new();
+    // Writing to a String does not fail.
+    let _ = writeln!(
+        text,
+        "{}: {} to {}, {}",
+        told.verdict.to_uppercase(),
+        told.from,
+        told.to,
+        told.port
+    );
+    if let Some(lookup) = &told.lookup {
+        let may = if lookup.allowed {
+            "may be asked"
+        } else {
+            "may NOT be asked"
+        };
+        let reason = lookup
+            .reason
+            .as_ref()
+            .map_or_else(String::new, |reason| format!(": {reason}"));
+        let _ = writeln!(text, "  lookup: the name {may}{reason}");
+    }
+    for part in &told.parts {
+        if let Some(address) = part.address.filter(|_| told.parts.len() > 1 || told.lookup.is_some()) {
+            let _ = writeln!(text, "  {address}: {}", part.verdict);
+        }
+        let _ = writeln!(text, "  because {}", part.reason);
+        if let Some(kernel) = &part.kernel {
+            let _ = writeln!(text, "  kernel: {kernel}");
+        }
+        for (position, miss) in part.nearest.iter().enumerate() {
+            let label = if position == 0 { "nearest miss" } else { "also near" };
+            let _ = writeln!(text, "  {label}: {miss}");
+        }
+    }
+    for remark in &told.remarks {
+        let _ = writeln!(text, "  note: {remark}");
+    }
+    text.lines().map(|line| printable(line.to_owned()) + "\n").collect()
+}

@@ -1,0 +1,303 @@
+//! Why a pod may reach a destination, or why not: what `namegate explain` prints. Pure.
+//!
+//! [`policy::explain`] tells which rule decides for one address. Here a person's question becomes such questions: a name has addresses, which the
+//! ledger knows, and a Service's name has those of its backends.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use fqdn_cache::{Ledger, Time};
+use policy::address::Places;
+use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
+use policy::program::Origin;
+use policy::{Name, Protocol};
+use serde::{Deserialize, Serialize};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Where to.
+    pub to: Target,
+    /// Port, or type of ICMP message; `None`: any.
+    pub traffic: Option<(Protocol, u16)>,
+}
+
+/// Where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A name.
+    Name(Name),
+    /// An address.
+    Address(IpAddr),
+}
+
+/// The answer (`-o json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// `allowed`, `audited` or `denied`. Of a name with several addresses: the best of them.
+    pub verdict: String,
+    /// The pod.
+    pub from: String,
+    /// The destination as it was asked for.
+    pub to: String,
+    /// `443/TCP`, or `any port`.
+    pub port: String,
+    /// May the name be asked? Only with a running agent, and only for names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookup: Option<Lookup>,
+    /// One for each address that is known, or one without an address.
+    pub parts: Vec<Part>,
+    /// What else is to be known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub remarks: Vec<String>,
+}
+
+/// Whether a name may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// Whether it may.
+    pub allowed: bool,
+    /// Why not, or what is to be known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is decided for one address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The address; absent where only the name is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// `allowed`, `audited` or `denied`.
+    pub verdict: String,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The policy that decides, as `namespace/name`, and its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The rule in it, as `spec.egress[0]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Seconds that the name's lease on the address has left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_left_seconds: Option<u64>,
+    /// What the kernel's sets hold of it. Only with a running agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// What nearly would have allowed it, the nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub nearest: Vec<String>,
+}
+
+/// What the node knows; without an agent, nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// What names resolved to, and the time.
+    pub ledger: Option<(&'a Ledger, Time)>,
+    /// Where addresses lie.
+    pub places: &'a Places,
+    /// The domain of Services.
+    pub cluster_domain: &'a Name,
+}
+
+/// Answers a question.
+pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
+    let towards = match &asked.to {
+        Target::Address(address) => vec![known.address(*address, asked.traffic)],
+        Target::Name(name) => known.name(name, asked.traffic, scene),
+    };
+    let parts: Vec<Part> = towards
+        .iter()
+        .map(|towards| part(towards, &explain(scene, towards)))
+        .collect();
+    let verdict = ["allowed", "audited"]
+        .into_iter()
+        .find(|verdict| parts.iter().any(|part| part.verdict == *verdict));
+    Answer {
+        verdict: verdict.unwrap_or("denied").into(),
+        from: scene.endpoint.id.to_string(),
+        to: asked.to.to_string(),
+        port: shown_port(asked.traffic),
+        lookup: None,
+        parts,
+        remarks: Vec::new(),
+    }
+}
+
+impl Known<'_> {
+    /// An address, with every name that holds it or lately did.
+    fn address(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> Towards {
+        let mut names = Vec::new();
+        if let Some((ledger, now)) = self.ledger {
+            for name in ledger.names_of(now, address) {
+                let entry = ledger.addresses(now, name).find(|entry| entry.address == address);
+                names.extend(entry.map(|entry| KnownName {
+                    name: name.clone(),
+                    lease: Hold::Left(entry.expires.since(now)),
+                }));
+            }
+            let ended = ledger.ended(now).filter(|ended| ended.address == address);
+            names.extend(ended.map(|ended| KnownName {
+                name: ended.name.clone(),
+                lease: Hold::Expired(now.since(ended.at)),
+            }));
+        }
+        Towards {
+            address: Some((address, self.places.of(address))),
+            names,
+            traffic,
+        }
+    }
+
+    /// Everything that a name stands for.
+    fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: Scene<'_>) -> Vec<Towards> {
+        let mut addresses = service_backends(name, self.cluster_domain, scene);
+        if let Some((ledger, now)) = self.ledger {
+            addresses.extend(ledger.addresses(now, name).map(|entry| entry.address));
+            let ended = ledger.ended(now).filter(|ended| ended.name == *name);
+            addresses.extend(ended.map(|ended| ended.address));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        if !addresses.is_empty() {
+            return addresses
+                .into_iter()
+                .map(|address| self.address(address, traffic))
+                .collect();
+        }
+        vec![Towards {
+            address: None,
+            names: vec![KnownName {
+                name: name.clone(),
+                lease: Hold::Assumed,
+            }],
+            traffic,
+        }]
+    }
+}
+
+/// `service.namespace.svc.cluster.local` → where connections to it end.
+fn service_backends(name: &Name, cluster_domain: &Name, scene: Scene<'_>) -> Vec<IpAddr> {
+    let Some(front) = name.as_str().strip_suffix(&format!(".svc.{cluster_domain}.")) else {
+        return Vec::new();
+    };
+    let Some((service, namespace)) = front.split_once('.') else {
+        return Vec::new();
+    };
+    let selector = policy::policy::ServiceSelector {
+        namespace: Some(namespace.to_owned()),
+        name: Some(service.to_owned()),
+        labels: policy::labels::LabelSelector::default(),
+    };
+    let backends = scene
+        .inventory
+        .addresses(&policy::policy::ObjectSelector::Services(selector));
+    backends.into_iter().collect()
+}
+
+fn part(towards: &Towards, explanation: &Explanation) -> Part {
+    let Explanation {
+        outcome,
+        decision,
+        misses,
+    } = explanation;
+    let origin = match decision {
+        Decision::Rule { origin, .. } => Some(origin),
+        Decision::Closed(by) => by.first(),
+        Decision::Open | Decision::Unselected => None,
+    };
+    let lease = match decision {
+        Decision::Rule {
+            matched:
+                Matched::Name(
+                    _,
+                    KnownName {
+                        lease: Hold::Left(left),
+                        ..
+                    },
+                ),
+            ..
+        } => Some(left.as_secs()),
+        _ => None,
+    };
+    let rule = origin
+        .map(|Origin { rule, .. }| rule.clone())
+        .filter(|rule| !rule.is_empty());
+    Part {
+        address: towards.address.map(|(address, _)| address),
+        verdict: shown_outcome(*outcome).into(),
+        reason: decision.to_string(),
+        policy: origin.map(|origin| origin.policy.to_string()),
+        kind: origin.map(|origin| origin.policy.kind.as_str().to_owned()),
+        rule,
+        lease_left_seconds: lease,
+        kernel: None,
+        nearest: misses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn shown_outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Allowed => "allowed",
+        Outcome::Audited => "audited",
+        Outcome::Denied => "denied",
+    }
+}
+
+fn shown_port(traffic: Option<(Protocol, u16)>) -> String {
+    match traffic {
+        None => "any port".into(),
+        Some((protocol, port)) if protocol.has_ports() => format!("{port}/{protocol}"),
+        Some((protocol, kind)) => format!("{protocol} type {kind}"),
+    }
+}
+
+impl Target {
+    /// Reads an address, or a name.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(address) => Ok(Self::Address(address)),
+            Err(_) => Name::parse(text)
+                .map(Self::Name)
+                .map_err(|error| format!("{text:?} is neither an address nor a name: {error}")),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Name(name) => name.fmt(f),
+            Target::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Reads `--port` and `--protocol`.
+pub fn traffic(port: Option<u16>, protocol: Option<&str>) -> Result<Option<(Protocol, u16)>, String> {
+    let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
+        None => None,
+        Some("tcp") => Some(Protocol::Tcp),
+        Some("udp") => Some(Protocol::Udp),
+        Some("sctp") => Some(Protocol::Sctp),
+        Some("icmp") => Some(Protocol::Icmp),
+        Some("icmpv6") => Some(Protocol::Icmpv6),
+        Some(other) => return Err(format!("{other:?} is not one of tcp, udp, sctp, icmp and icmpv6")),
+    };
+    match (port, protocol) {
+        (None, None) => Ok(None),
+        // An echo request, as `ping` sends it.
+        (None, Some(Protocol::Icmp)) => Ok(Some((Protocol::Icmp, 8))),
+        (None, Some(Protocol::Icmpv6)) => Ok(Some((Protocol::Icmpv6, 128))),
+        (None, Some(protocol)) => Err(format!("which port of {protocol}? Say it with --port")),
+        (Some(port), protocol) => Ok(Some((protocol.unwrap_or(Protocol::Tcp), port))),
+    }
+}
+
+/// What is to be known of a policy that is refused.
+pub fn refused_remark(object: &str) -> String {
+    format!("{object} is refused (`namegate check` says why); what it selects is closed until it is mended")
+}

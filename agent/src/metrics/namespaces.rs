@@ -1,0 +1,67 @@
+//! Counters with a label that is no closed enum, and bounded all the same.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{IntCounter, IntCounterVec};
+
+/// Namespaces with a series of their own: more than a node usually has pods.
+const MOST: usize = 256;
+/// The label of all further ones. No namespace can be called that.
+const OTHERS: &str = "(others)";
+
+/// A counter for each namespace, up to a bound; the namespaces that come first have their own.
+#[derive(Debug)]
+pub(super) struct Namespaces {
+    counters: IntCounterVec,
+    known: Mutex<HashMap<String, IntCounter>>,
+}
+
+impl Namespaces {
+    /// `counters` have the one label `namespace`.
+    pub(super) fn new(counters: IntCounterVec) -> Self {
+        Self {
+            counters,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Counts one for a namespace.
+    pub(super) fn count(&self, namespace: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = known.get(namespace) {
+            return counter.inc();
+        }
+        let label = match known.len() < MOST {
+            true => namespace,
+            false => OTHERS,
+        };
+        let counter = self.counters.with_label_values(&[label]);
+        counter.inc();
+        if label == namespace {
+            known.insert(namespace.to_owned(), counter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+    use prometheus::core::Collector;
+
+    use super::*;
+
+    #[test]
+    fn namespaces_without_end_share_one_series() {
+        let counters = IntCounterVec::new(Opts::new("x_total", "x"), &["namespace"]).unwrap();
+        let namespaces = Namespaces::new(counters.clone());
+        for _ in 0..2 {
+            for number in 0..1_000 {
+                namespaces.count(&format!("n{number}"));
+            }
+        }
+        assert_eq!(counters.collect()[0].get_metric().len(), MOST + 1);
+        assert_eq!(counters.with_label_values(&["n0"]).get(), 2);
+        assert_eq!(counters.with_label_values(&[OTHERS]).get(), 2 * (1_000 - MOST as u64));
+    }
+}

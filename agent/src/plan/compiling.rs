@@ -1,0 +1,110 @@
+//! Endpoints → programs. What did not change is not compiled again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use policy::compile::{gather_selected, governs};
+use policy::question::Questions;
+use policy::{CidrGroup, Endpoint, Inventory, Name, Policy, Program, ProgramId};
+
+use crate::config::Settings;
+
+/// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones govern.
+#[derive(Debug, Clone)]
+pub(super) struct Compiled {
+    pub(super) id: ProgramId,
+    pub(super) program: Arc<Program>,
+    pub(super) questions: Arc<Questions>,
+    /// The policies, in order.
+    pub(super) policies: Arc<[Arc<Policy>]>,
+}
+
+/// The programs that were compiled last time.
+#[derive(Debug, Default)]
+pub(super) struct Compiler {
+    known: HashMap<Key, Compiled>,
+    cidr_groups: Vec<CidrGroup>,
+}
+
+/// A namespace, for its search list, and which specs govern: the policy's place in memory, and the number. A policy that changed is another one, and
+/// those that stand here are kept alive by what they compiled to, so none takes the place of another.
+type Key = (String, Vec<(usize, usize)>);
+
+impl Compiler {
+    /// Compiles every endpoint; `None` where no policy governs.
+    pub(super) fn compile(
+        &mut self,
+        endpoints: &[Endpoint],
+        policies: &[Arc<Policy>],
+        inventory: &Inventory,
+        settings: &Settings,
+    ) -> Vec<Option<Compiled>> {
+        if self.cidr_groups != inventory.cidr_groups {
+            self.known.clear();
+            self.cidr_groups.clone_from(&inventory.cidr_groups);
+        }
+        let mut before = std::mem::take(&mut self.known);
+        let compiled = endpoints.iter().map(|endpoint| {
+            let governing = governing(endpoint, policies);
+            if governing.is_empty() {
+                return None;
+            }
+            let pointers = governing
+                .iter()
+                .map(|(policy, number)| (Arc::as_ptr(policy).addr(), *number));
+            let key: Key = (endpoint.id.namespace.clone(), pointers.collect());
+            let known = self.known.get(&key).cloned().or_else(|| before.remove(&key));
+            let compiled = match known {
+                Some(known) => known,
+                None => compile_one(endpoint, &governing, inventory, settings)?,
+            };
+            self.known.insert(key, compiled.clone());
+            Some(compiled)
+        });
+        compiled.collect()
+    }
+}
+
+fn governing<'a>(endpoint: &Endpoint, policies: &'a [Arc<Policy>]) -> Vec<(&'a Arc<Policy>, usize)> {
+    let specs = policies
+        .iter()
+        .flat_map(|policy| (0..policy.specs.len()).map(move |number| (policy, number)));
+    specs
+        .filter(|(policy, number)| governs(&policy.specs[*number], endpoint))
+        .collect()
+}
+
+fn compile_one(
+    endpoint: &Endpoint,
+    governing: &[(&Arc<Policy>, usize)],
+    inventory: &Inventory,
+    settings: &Settings,
+) -> Option<Compiled> {
+    let specs = governing
+        .iter()
+        .map(|(policy, number)| (&***policy, &policy.specs[*number]));
+    let program = Arc::new(gather_selected(specs, inventory)?.merged());
+    let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
+    let questions = Questions::new(&program, settings.questions, &settings.cluster_domain, &search);
+    let mut policies: Vec<_> = governing.iter().map(|(policy, _)| Arc::clone(policy)).collect();
+    policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    Some(Compiled {
+        id: program.id(),
+        program,
+        questions: Arc::new(questions),
+        policies: policies.into(),
+    })
+}
+
+/// The search list that the kubelet writes for a pod, longest first.
+fn search_list(namespace: &str, cluster_domain: &Name) -> Vec<Name> {
+    [
+        format!("{namespace}.svc.{cluster_domain}"),
+        format!("svc.{cluster_domain}"),
+        cluster_domain.to_string(),
+    ]
+    .iter()
+    // A namespace that is no DNS label has no search list; the API server does not let one in.
+    .filter_map(|suffix| Name::parse(suffix).ok())
+    .collect()
+}

@@ -1,0 +1,77 @@
+//! What refused a packet, in a person's words.
+
+use enforcer::records::{Detail, Record};
+use policy::explain::{Decision, Hold, KnownName, Scene, Towards, explain};
+use policy::{Name, Policy, Protocol, Verdict};
+
+use crate::plan::Plan;
+
+/// What decided about a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribution {
+    /// The policy, or several.
+    pub policy: String,
+    /// The rule of it, where one decided; a packet that no rule allows has none.
+    pub rule: Option<String>,
+}
+
+/// The rule that decides about the packet under the plan in force, or the policies that close egress where none does.
+///
+/// `name` is what the packet's destination was resolved from. It is taken to hold the address as it was when the packet was judged.
+pub fn by_explanation(plan: &Plan, record: &Record, name: Option<&Name>) -> Option<Attribution> {
+    let endpoint = plan.local.iter().find(|it| it.addresses.contains(&record.source))?;
+    let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
+    let scene = Scene {
+        endpoint,
+        policies: &policies,
+        inventory: &plan.inventory,
+    };
+    let known = name.map(|name| KnownName {
+        name: name.clone(),
+        lease: Hold::Assumed,
+    });
+    let towards = Towards {
+        address: Some((record.destination, plan.places.of(record.destination))),
+        names: known.into_iter().collect(),
+        traffic: traffic(record),
+    };
+    // A name's lease may have begun since: then the explanation is no longer the packet's, and what closes egress is named instead.
+    match explain(scene, &towards).decision {
+        Decision::Rule {
+            origin,
+            verdict: Verdict::Deny,
+            ..
+        } => Some(Attribution {
+            policy: origin.policy.to_string(),
+            rule: Some(origin.rule),
+        }),
+        Decision::Closed(by) => attributed_to(by.iter().map(|origin| origin.policy.to_string())),
+        Decision::Rule { .. } | Decision::Open | Decision::Unselected => {
+            let row = plan
+                .endpoints
+                .iter()
+                .find(|row| row.addresses.contains(&record.source))?;
+            attributed_to(row.policies.iter().cloned())
+        }
+    }
+}
+
+fn attributed_to(policies: impl Iterator<Item = String>) -> Option<Attribution> {
+    let policies: Vec<String> = policies.collect();
+    (!policies.is_empty()).then(|| Attribution {
+        policy: policies.join(","),
+        rule: None,
+    })
+}
+
+/// The port, or the type of the message; `None` for what rules do not tell apart.
+fn traffic(record: &Record) -> Option<(Protocol, u16)> {
+    let protocol = Protocol::ALL
+        .into_iter()
+        .find(|protocol| protocol.number() == record.protocol)?;
+    match record.detail {
+        Detail::Port(port) => Some((protocol, port)),
+        Detail::Icmp { kind, .. } => Some((protocol, kind.into())),
+        Detail::Unknown => None,
+    }
+}

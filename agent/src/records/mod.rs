@@ -1,0 +1,324 @@
+//! Packets that policy refused, or would have refused, with pod, name and policy.
+//!
+//! `enforcer::records` hears bare packets; here they become rows that a person can use: the pod from the plan in force, the name from what the pod
+//! was answered ([`Sightings`]), the policy from an attribution that the caller chooses. Rows are samples ([`Recent`] is bounded, and records may be lost
+//! under load); totals are in the metrics.
+
+mod attribution;
+mod fair_lru;
+mod listening;
+mod recent;
+mod sightings;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use enforcer::records::{Detail, Heard, Record, Verdict};
+use fqdn_cache::Time;
+use policy::Name;
+
+use crate::inspect::{RecordRow, RecordsSummary};
+use crate::metrics::Metrics;
+use crate::plan::Plan;
+
+pub use attribution::{Attribution, by_explanation};
+pub use listening::listen;
+pub use recent::{Recent, Row};
+pub use sightings::Sightings;
+
+/// What is known of recorded packets, for whoever writes it and whoever shows it.
+#[derive(Debug)]
+pub struct Recorder {
+    sightings: Arc<Sightings>,
+    recent: Mutex<Recent>,
+    audited: AtomicU64,
+    refused: AtomicU64,
+    overruns: AtomicU64,
+    state: Mutex<State>,
+    metrics: Arc<Metrics>,
+}
+
+/// Whether packets are recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// It is not asked for.
+    Off,
+    /// They are.
+    On,
+    /// They should be and are not: why.
+    Failed(String),
+}
+
+impl Recorder {
+    /// Nothing recorded yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            sightings: Arc::default(),
+            recent: Mutex::default(),
+            audited: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            overruns: AtomicU64::new(0),
+            state: Mutex::new(State::Off),
+            metrics,
+        }
+    }
+
+    /// What endpoints were answered, which the gate notes.
+    pub fn sightings(&self) -> Arc<Sightings> {
+        Arc::clone(&self.sightings)
+    }
+
+    /// Takes in what the listener heard, under the plan in force.
+    pub fn hear(
+        &self,
+        now: Time,
+        heard: Heard<'_>,
+        plan: &Plan,
+        attribute: impl Fn(&Plan, &Record, Option<&Name>) -> Option<Attribution>,
+    ) {
+        match heard {
+            Heard::Records(records) => {
+                let mut recent = lock(&self.recent);
+                for record in records {
+                    let endpoint = plan.governed.get(&record.source).map(|governed| &governed.id);
+                    self.count(record.verdict, endpoint.map_or("", |id| &id.namespace));
+                    let name = endpoint.and_then(|id| self.sightings.name(id, record.destination));
+                    recent.note(now, *record, endpoint, name, |record, name| {
+                        attribute(plan, record, name)
+                    });
+                }
+            }
+            Heard::Overrun => {
+                self.overruns.fetch_add(1, Ordering::Relaxed);
+            }
+            // Not ours to count.
+            Heard::Strangers(_) => {}
+        }
+    }
+
+    /// Says whether packets are recorded.
+    pub fn set_state(&self, state: State) {
+        *lock(&self.state) = state;
+    }
+
+    /// The distinct records of late, the most recent first.
+    pub fn rows(&self, now: Time) -> Vec<RecordRow> {
+        let recent = lock(&self.recent);
+        let rows = recent.rows();
+        rows.into_iter()
+            .map(|(record, name, row)| show(now, record, name, row))
+            .collect()
+    }
+
+    /// Totals, and whether packets are recorded at all.
+    pub fn summary(&self) -> RecordsSummary {
+        let state = lock(&self.state).clone();
+        RecordsSummary {
+            on: state == State::On,
+            failure: match state {
+                State::Failed(why) => Some(why),
+                State::Off | State::On => None,
+            },
+            audited: self.audited.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            overruns: self.overruns.load(Ordering::Relaxed),
+        }
+    }
+
+    fn count(&self, verdict: Verdict, namespace: &str) {
+        let total = match verdict {
+            Verdict::Audited => &self.audited,
+            Verdict::Refused => &self.refused,
+        };
+        total.fetch_add(1, Ordering::Relaxed);
+        self.metrics.record(verdict, namespace);
+    }
+}
+
+fn show(now: Time, record: &Record, name: Option<&Name>, row: &Row) -> RecordRow {
+    let ago = |then: Time| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
+    let (port, icmp_type) = match record.detail {
+        Detail::Port(port) => (Some(port), None),
+        Detail::Icmp { kind, .. } => (None, Some(kind)),
+        Detail::Unknown => (None, None),
+    };
+    RecordRow {
+        last_seen_ms_ago: ago(row.last),
+        first_seen_ms_ago: ago(row.first),
+        count: row.count,
+        verdict: match record.verdict {
+            Verdict::Audited => "audited",
+            Verdict::Refused => "refused",
+        }
+        .into(),
+        pod: row.endpoint.as_ref().map(ToString::to_string),
+        source: record.source,
+        destination: record.destination,
+        protocol: protocol(record.protocol),
+        port,
+        icmp_type,
+        name: name.map(ToString::to_string),
+        policy: row.attribution.as_ref().map(|it| it.policy.clone()),
+        rule: row.attribution.as_ref().and_then(|it| it.rule.clone()),
+    }
+}
+
+/// IANA "Assigned Internet Protocol Numbers"; those without a name here by their number.
+fn protocol(number: u8) -> String {
+    match number {
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        33 => "DCCP",
+        47 => "GRE",
+        50 => "ESP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        136 => "UDPLite",
+        _ => return number.to_string(),
+    }
+    .into()
+}
+
+/// What it protects is whole between calls.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use policy::endpoint::EndpointId;
+
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::config::resolve::resolve;
+    use crate::config::{Host, Options};
+    use crate::inspect::Figures;
+    use crate::plan::{Governed, Planner};
+
+    const POD: [u8; 4] = [10, 0, 0, 2];
+
+    /// A plan with one governed address, [`POD`].
+    fn plan() -> Plan {
+        let host = Host {
+            name: "here".into(),
+            resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
+        };
+        let settings = resolve(Options::default(), &host).unwrap();
+        let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
+        let governed = Governed {
+            id: pod(),
+            program: policy::ProgramId(1),
+            questions: None,
+        };
+        plan.governed.insert(POD.into(), Arc::new(governed));
+        plan
+    }
+
+    fn pod() -> EndpointId {
+        EndpointId {
+            namespace: "shop".into(),
+            name: "web".into(),
+        }
+    }
+
+    fn record(verdict: Verdict, source: [u8; 4], protocol: u8, detail: Detail) -> Record {
+        Record {
+            verdict,
+            source: source.into(),
+            destination: [192, 0, 2, 1].into(),
+            protocol,
+            detail,
+        }
+    }
+
+    fn named(_: &Plan, _: &Record, name: Option<&Name>) -> Option<Attribution> {
+        Some(Attribution {
+            policy: "shop/egress".into(),
+            rule: name.map(|name| format!("for {name}")),
+        })
+    }
+
+    #[test]
+    fn a_record_is_shown_with_pod_name_and_policy() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let destination = IpAddr::from([192, 0, 2, 1]);
+        let name = Name::parse("api.example").unwrap();
+        recorder.sightings().saw(&pod(), &name, [destination].into_iter());
+        let records = [record(Verdict::Audited, POD, 6, Detail::Port(443)); 2];
+        recorder.hear(Time::from_millis(1_000), Heard::Records(&records), &plan(), named);
+        assert_eq!(
+            recorder.rows(Time::from_millis(3_500)),
+            [RecordRow {
+                last_seen_ms_ago: 2_500,
+                first_seen_ms_ago: 2_500,
+                count: 2,
+                verdict: "audited".into(),
+                pod: Some("shop/web".into()),
+                source: POD.into(),
+                destination,
+                protocol: "TCP".into(),
+                port: Some(443),
+                icmp_type: None,
+                name: Some("api.example".into()),
+                policy: Some("shop/egress".into()),
+                rule: Some("for api.example".into()),
+            }]
+        );
+    }
+
+    #[test]
+    fn a_sender_that_is_no_pod_has_an_address_and_no_name() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let ping = Detail::Icmp { kind: 8, code: 0 };
+        let records = [
+            record(Verdict::Refused, [10, 0, 0, 9], 1, ping),
+            record(Verdict::Refused, [10, 0, 0, 9], 4, Detail::Unknown),
+        ];
+        recorder.hear(Time::from_millis(0), Heard::Records(&records), &plan(), |_, _, _| None);
+        let rows = recorder.rows(Time::from_millis(0));
+        let told: Vec<_> = rows
+            .iter()
+            .map(|row| (row.pod.as_deref(), row.protocol.as_str(), row.port, row.icmp_type))
+            .collect();
+        assert_eq!(told, [(None, "ICMP", None, Some(8)), (None, "4", None, None)]);
+        assert!(rows.iter().all(|row| row.name.is_none() && row.policy.is_none()));
+    }
+
+    #[test]
+    fn packets_and_losses_are_counted() {
+        let metrics = Arc::new(Metrics::new());
+        let recorder = Recorder::new(Arc::clone(&metrics));
+        let records = [
+            record(Verdict::Audited, POD, 6, Detail::Port(443)),
+            record(Verdict::Refused, POD, 6, Detail::Port(25)),
+            record(Verdict::Refused, POD, 6, Detail::Port(25)),
+        ];
+        for heard in [Heard::Records(&records), Heard::Overrun, Heard::Strangers(7)] {
+            recorder.hear(Time::from_millis(0), heard, &plan(), named);
+        }
+        let summary = recorder.summary();
+        assert_eq!((summary.audited, summary.refused, summary.overruns), (1, 2, 1));
+        let text = metrics.render(&Figures::default());
+        for line in [
+            "namegate_audited_packets_total{namespace=\"shop\"} 1",
+            "namegate_refused_records_total{namespace=\"shop\"} 2",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn whether_packets_are_recorded_is_told() {
+        let recorder = Recorder::new(Arc::new(Metrics::new()));
+        let told = |recorder: &Recorder| (recorder.summary().on, recorder.summary().failure);
+        assert_eq!(told(&recorder), (false, None));
+        recorder.set_state(State::On);
+        assert_eq!(told(&recorder), (true, None));
+        recorder.set_state(State::Failed("the group is taken".into()));
+        assert_eq!(told(&recorder), (false, Some("the group is taken".into())));
+    }
+}

@@ -1,0 +1,207 @@
+//! The distinct records of late.
+
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use enforcer::records::Record;
+use fqdn_cache::Time;
+use policy::Name;
+use policy::endpoint::EndpointId;
+
+use super::Attribution;
+use super::fair_lru::{FairLru, Limits};
+
+/// Some 400 bytes each: below 2 MiB. A workload that scans ports drives out its own.
+const LIMITS: Limits = Limits {
+    total: NonZeroUsize::new(4_096).unwrap(),
+    per_owner: NonZeroUsize::new(256).unwrap(),
+};
+
+/// How old an attribution may be: a policy that was renamed leaves its program as it is.
+const ATTRIBUTION_AGE: Duration = Duration::from_secs(1);
+
+/// Distinct records with how often and when they came. Pure; bounded, in all and for each source address.
+#[derive(Debug)]
+pub struct Recent {
+    rows: FairLru<IpAddr, (Record, Option<Name>), Row>,
+}
+
+/// Records that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The Pod that has the source address; `None` when none has it (any more).
+    pub endpoint: Option<EndpointId>,
+    /// What decided.
+    pub attribution: Option<Attribution>,
+    /// How many packets.
+    pub count: u64,
+    /// When the first came.
+    pub first: Time,
+    /// When the last came.
+    pub last: Time,
+    attributed: Time,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            rows: FairLru::new(LIMITS),
+        }
+    }
+}
+
+impl Recent {
+    /// Takes one record in. `attribute` is asked for a new row, and again about once a second while it recurs.
+    pub fn note(
+        &mut self,
+        now: Time,
+        record: Record,
+        endpoint: Option<&EndpointId>,
+        name: Option<Name>,
+        attribute: impl FnOnce(&Record, Option<&Name>) -> Option<Attribution>,
+    ) {
+        let key = (record, name);
+        match self.rows.get_mut(&record.source, &key) {
+            // An address that went over to another Pod begins another row.
+            Some(row) if row.endpoint.as_ref() == endpoint => {
+                row.count += 1;
+                row.last = now;
+                if now.since(row.attributed) >= ATTRIBUTION_AGE {
+                    row.attribution = attribute(&record, key.1.as_ref());
+                    row.attributed = now;
+                }
+            }
+            _ => {
+                let row = Row {
+                    endpoint: endpoint.cloned(),
+                    attribution: attribute(&record, key.1.as_ref()),
+                    count: 1,
+                    first: now,
+                    last: now,
+                    attributed: now,
+                };
+                self.rows.put(&record.source, key, row);
+            }
+        }
+    }
+
+    /// All rows, the most recent first.
+    pub fn rows(&self) -> Vec<(&Record, Option<&Name>, &Row)> {
+        let mut rows: Vec<_> = self
+            .rows
+            .iter()
+            .map(|(_, (record, name), row)| (record, name.as_ref(), row))
+            .collect();
+        rows.sort_by(|a, b| b.2.last.cmp(&a.2.last).then_with(|| (a.0, a.1).cmp(&(b.0, b.1))));
+        rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer::records::{Detail, Verdict};
+
+    use super::*;
+
+    fn record(source: &str, port: u16) -> Record {
+        Record {
+            verdict: Verdict::Refused,
+            source: source.parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            protocol: 6,
+            detail: Detail::Port(port),
+        }
+    }
+
+    fn pod(name: &str) -> EndpointId {
+        EndpointId {
+            namespace: "shop".into(),
+            name: name.into(),
+        }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn attribution(policy: &str) -> Option<Attribution> {
+        Some(Attribution {
+            policy: policy.into(),
+            rule: None,
+        })
+    }
+
+    #[test]
+    fn like_records_are_one_row_and_the_most_recent_stands_first() {
+        let mut recent = Recent::default();
+        let name = Name::parse("a.example").unwrap();
+        for (millis, port) in [(1, 443), (2, 80), (3, 443)] {
+            recent.note(at(millis), record("10.0.0.2", port), Some(&pod("web")), None, |_, _| {
+                None
+            });
+        }
+        // The same packet, once its name is known.
+        recent.note(
+            at(4),
+            record("10.0.0.2", 443),
+            Some(&pod("web")),
+            Some(name.clone()),
+            |_, _| None,
+        );
+        let rows: Vec<_> = recent
+            .rows()
+            .into_iter()
+            .map(|(record, name, row)| (record.detail, name, row.count, row.first, row.last))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                (Detail::Port(443), Some(&name), 1, at(4), at(4)),
+                (Detail::Port(443), None, 2, at(1), at(3)),
+                (Detail::Port(80), None, 1, at(2), at(2)),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_attribution_is_asked_for_once_and_renewed_when_it_is_old() {
+        let mut recent = Recent::default();
+        let mut note = |millis, policy: &str| {
+            let mut asked = false;
+            recent.note(at(millis), record("10.0.0.2", 443), Some(&pod("web")), None, |_, _| {
+                asked = true;
+                attribution(policy)
+            });
+            let row = recent.rows()[0].2;
+            (asked, row.attribution.as_ref().map(|it| it.policy.clone()), row.count)
+        };
+        assert_eq!(note(0, "shop/old"), (true, Some("shop/old".into()), 1));
+        assert_eq!(note(999, "shop/new"), (false, Some("shop/old".into()), 2));
+        assert_eq!(note(1_000, "shop/new"), (true, Some("shop/new".into()), 3));
+    }
+
+    #[test]
+    fn an_address_that_goes_over_to_another_pod_begins_anew() {
+        let mut recent = Recent::default();
+        for (millis, name) in [(1, "web"), (2, "web"), (3, "api")] {
+            recent.note(at(millis), record("10.0.0.2", 443), Some(&pod(name)), None, |_, _| None);
+        }
+        let rows = recent.rows();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].2.endpoint.as_ref(), rows[0].2.count), (Some(&pod("api")), 1));
+    }
+
+    #[test]
+    fn a_scan_of_ports_drives_out_only_the_scanners_own_rows() {
+        let mut recent = Recent::default();
+        recent.note(at(1), record("10.0.0.3", 443), None, None, |_, _| None);
+        for port in 0..5_000 {
+            recent.note(at(2), record("10.0.0.2", port), None, None, |_, _| None);
+        }
+        let rows = recent.rows();
+        assert_eq!(rows.len(), 257);
+        assert_eq!(rows[256].0.source, "10.0.0.3".parse::<IpAddr>().unwrap());
+        assert!(rows.iter().any(|row| row.0.detail == Detail::Port(4_999)));
+    }
+}

@@ -1,0 +1,132 @@
+//! Logged packets (`linux/netfilter/nfnetlink_log.h`): what a rule `log prefix … group …` sends to whoever has bound the group.
+
+use super::message::{Encoder, Head, Message, flags, text};
+
+/// `NFNL_SUBSYS_ULOG`.
+const SUBSYSTEM: u16 = 4;
+/// `NFULNL_MSG_*` with their subsystem.
+pub(crate) const PACKET: u16 = SUBSYSTEM << 8;
+const CONFIGURE: u16 = SUBSYSTEM << 8 | 1;
+
+/// `NFULA_CFG_*`.
+const CONFIGURE_COMMAND: u16 = 1;
+const CONFIGURE_MODE: u16 = 2;
+const CONFIGURE_BUFFER: u16 = 3;
+const CONFIGURE_TIMEOUT: u16 = 4;
+const CONFIGURE_THRESHOLD: u16 = 5;
+/// `NFULNL_CFG_CMD_BIND`.
+const BIND: u8 = 1;
+/// `NFULNL_COPY_PACKET`.
+const COPY_PACKET: u8 = 2;
+
+/// `NFULA_*`.
+const PAYLOAD: u16 = 9;
+const PREFIX: u16 = 10;
+
+/// How many bytes of each packet are copied: an IP header with options or some extension headers, and the ports.
+const COPY_RANGE: u32 = 128;
+/// The kernel collects packets until this many wait, their messages fill the buffer, or the first has waited that long.
+const THRESHOLD: u32 = 64;
+const BUFFER: u32 = 32 * 1024;
+/// In hundredths of a second.
+const TIMEOUT: u32 = 10;
+
+/// A logged packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Logged<'a> {
+    /// The rule's.
+    pub(crate) prefix: &'a str,
+    /// From the IP header on, cut off after [`COPY_RANGE`].
+    pub(crate) packet: &'a [u8],
+}
+
+/// Binds `group` to the asking socket and says how its packets are to come. Answered with EPERM or EBUSY when another socket has it.
+pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    let message = encoder.open_message(Head {
+        kind: CONFIGURE,
+        flags: flags::REQUEST | flags::ACK,
+        sequence,
+        family: 0,
+        resource: group,
+    });
+    encoder.attribute(CONFIGURE_COMMAND, &[BIND]);
+    // struct nfulnl_msg_config_mode, packed: the range, the mode, a byte of padding.
+    let mut mode = COPY_RANGE.to_be_bytes().to_vec();
+    mode.extend([COPY_PACKET, 0]);
+    encoder.attribute(CONFIGURE_MODE, &mode);
+    for (kind, value) in [
+        (CONFIGURE_BUFFER, BUFFER),
+        (CONFIGURE_TIMEOUT, TIMEOUT),
+        (CONFIGURE_THRESHOLD, THRESHOLD),
+    ] {
+        encoder.attribute(kind, &value.to_be_bytes());
+    }
+    encoder.close_message(message);
+    encoder.finish()
+}
+
+/// Reads a logged packet; `None` when the message is none, or has no prefix or no packet.
+pub(crate) fn read<'a>(message: &Message<'a>) -> Option<Logged<'a>> {
+    if message.kind != PACKET {
+        return None;
+    }
+    Some(Logged {
+        prefix: message.attributes().find(PREFIX).and_then(text)?,
+        packet: message.attributes().find(PAYLOAD)?,
+    })
+}
+
+/// A logged packet as the kernel sends it.
+#[cfg(test)]
+pub(crate) fn encode(encoder: &mut Encoder, prefix: &str, packet: &[u8]) {
+    let message = encoder.open_message(Head {
+        kind: PACKET,
+        flags: 0,
+        sequence: 0,
+        family: 2,
+        resource: 5371,
+    });
+    encoder.string(PREFIX, prefix);
+    encoder.attribute(PAYLOAD, packet);
+    encoder.close_message(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::message::Messages;
+
+    /// Headers are in host order: these are little-endian.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn binding_a_group_is_these_bytes() {
+        #[rustfmt::skip]
+        let expected: &[u8] = &[
+            // Length, type, flags, sequence, port; family, version, group (big-endian).
+            64, 0, 0, 0,  1, 4, 5, 0,  7, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0x14, 0xfb,
+            5, 0, 1, 0,  1, 0, 0, 0,
+            10, 0, 2, 0,  0, 0, 0, 128,  2, 0, 0, 0,
+            8, 0, 3, 0,  0, 0, 0x80, 0,
+            8, 0, 4, 0,  0, 0, 0, 10,
+            8, 0, 5, 0,  0, 0, 0, 64,
+        ];
+        assert_eq!(bind(5371, 7), expected);
+    }
+
+    #[test]
+    fn a_packet_is_read_with_its_prefix() {
+        let mut encoder = Encoder::default();
+        encode(&mut encoder, "why", &[1, 2, 3]);
+        let bytes = encoder.finish();
+        let message = Messages(&bytes).next().unwrap();
+        assert_eq!(
+            read(&message),
+            Some(Logged {
+                prefix: "why",
+                packet: &[1, 2, 3]
+            })
+        );
+        assert_eq!(read(&Message { kind: 3, ..message }), None);
+    }
+}

@@ -1,0 +1,232 @@
+//! Commands as one nf_tables transaction: encoded, and the replies to it read (`linux/netfilter/nf_tables.h`).
+//!
+//! As in [`batch`](super::batch) the kernel applies all of it or nothing; only the last message asks for an acknowledgement.
+
+mod expression;
+mod set;
+
+use std::sync::Arc;
+
+use super::batch::{
+    BEGIN, DELETE_ELEMENTS, END, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE, NEST_LIMIT,
+    NEW_ELEMENTS, SUBSYSTEM, boundary,
+};
+use super::message::{Encoder, Head, OpenMessage, flags};
+use super::objects::{Command, NewElement};
+use super::reply::Reply;
+
+/// `NFT_MSG_*` with their subsystem.
+const NEW_TABLE: u16 = SUBSYSTEM << 8;
+const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
+const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
+const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
+const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
+const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
+const DELETE_SET: u16 = SUBSYSTEM << 8 | 11;
+
+/// `NFTA_TABLE_NAME`.
+const TABLE_NAME: u16 = 1;
+/// `NFTA_CHAIN_*`.
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+/// `NFTA_RULE_*`.
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+/// `NFTA_SET_*`, as far as deletion goes.
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+
+/// A transaction as bytes.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    /// What to send.
+    pub(crate) bytes: Vec<u8>,
+    begin: u32,
+    /// For each message the command that it is of.
+    commands: Vec<usize>,
+}
+
+/// Why a transaction was aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Objection {
+    /// The command; `None` when it concerns the whole.
+    pub(crate) command: Option<usize>,
+    /// A positive errno.
+    pub(crate) errno: i32,
+    /// The kernel's explanation, or the errno's.
+    pub(crate) error: String,
+}
+
+impl Encoded {
+    /// Encodes commands in their order.
+    pub(crate) fn new(table: &str, commands: &[Command], begin: u32) -> Self {
+        let mut writer = Writer {
+            encoder: Encoder::default(),
+            table,
+            begin,
+            commands: Vec::new(),
+            current: 0,
+            anonymous: 0,
+            last: None,
+        };
+        boundary(&mut writer.encoder, BEGIN, begin);
+        for (at, command) in commands.iter().enumerate() {
+            writer.current = at;
+            writer.command(command);
+        }
+        if let Some(last) = writer.last {
+            writer.encoder.add_flags(last, flags::ACK);
+        }
+        let end = writer.next_sequence();
+        boundary(&mut writer.encoder, END, end);
+        Self {
+            bytes: writer.encoder.finish(),
+            begin,
+            commands: writer.commands,
+        }
+    }
+
+    /// The sequence number of `END`.
+    pub(crate) fn end(&self) -> u32 {
+        sequence(self.begin, self.commands.len())
+    }
+
+    /// Takes a reply into account; says whether it was the last.
+    pub(crate) fn take(&self, objections: &mut Vec<Objection>, reply: Reply) -> bool {
+        let Ok(position) = usize::try_from(reply.sequence.wrapping_sub(self.begin)) else {
+            return false;
+        };
+        if position > self.commands.len() {
+            return false;
+        }
+        if reply.errno != 0 {
+            objections.push(Objection {
+                command: position
+                    .checked_sub(1)
+                    .and_then(|message| self.commands.get(message).copied()),
+                errno: reply.errno,
+                error: reply
+                    .explanation
+                    .unwrap_or_else(|| std::io::Error::from_raw_os_error(reply.errno).to_string()),
+            });
+        }
+        position == 0 || position == self.commands.len()
+    }
+}
+
+/// The number of the message after `before` others.
+fn sequence(begin: u32, before: usize) -> u32 {
+    begin
+        .wrapping_add(1)
+        .wrapping_add(u32::try_from(before).unwrap_or(u32::MAX))
+}
+
+struct Writer<'a> {
+    encoder: Encoder,
+    table: &'a str,
+    begin: u32,
+    commands: Vec<usize>,
+    current: usize,
+    /// How many anonymous sets there are so far.
+    anonymous: u32,
+    /// Where the last message begins.
+    last: Option<usize>,
+}
+
+impl Writer<'_> {
+    fn command(&mut self, command: &Command) {
+        match command {
+            Command::AddTable => {
+                let message = self.open(NEW_TABLE, flags::CREATE);
+                self.encoder.string(TABLE_NAME, self.table);
+                self.encoder.close_message(message);
+            }
+            Command::AddChain(name) => self.named(NEW_CHAIN, flags::CREATE, (CHAIN_TABLE, CHAIN_NAME), name),
+            Command::AddSet(name, form) => self.add_set(name, form),
+            Command::AddElements(set, elements) => self.add_elements(set, None, elements),
+            Command::DeleteElements(set, keys) => {
+                let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();
+                self.elements(DELETE_ELEMENTS, 0, set, None, &elements);
+            }
+            // Without a list all elements are meant.
+            Command::EmptySet(set) => self.named(DELETE_ELEMENTS, 0, (LIST_TABLE, LIST_SET), set),
+            Command::AddRule(chain, rule) => {
+                let rule = self.resolve(rule);
+                let message = self.open(NEW_RULE, flags::CREATE | flags::APPEND);
+                self.encoder.string(RULE_TABLE, self.table);
+                self.encoder.string(RULE_CHAIN, chain);
+                let expressions = self.encoder.open_nest(RULE_EXPRESSIONS);
+                expression::encode(&mut self.encoder, &rule);
+                self.encoder.close_nest(expressions);
+                self.encoder.close_message(message);
+            }
+            // Without a handle all rules of the chain are meant.
+            Command::EmptyChain(chain) => self.named(DELETE_RULE, 0, (RULE_TABLE, RULE_CHAIN), chain),
+            Command::DeleteSet(name) => self.named(DELETE_SET, 0, (SET_TABLE, SET_NAME), name),
+            Command::DeleteChain(name) => self.named(DELETE_CHAIN, 0, (CHAIN_TABLE, CHAIN_NAME), name),
+        }
+    }
+
+    /// A message that says the table and a name, under these attributes.
+    fn named(&mut self, kind: u16, flags: u16, attributes: (u16, u16), name: &Arc<str>) {
+        let message = self.open(kind, flags);
+        self.encoder.string(attributes.0, self.table);
+        self.encoder.string(attributes.1, name);
+        self.encoder.close_message(message);
+    }
+
+    fn add_elements(&mut self, set: &str, id: Option<u32>, elements: &[NewElement]) {
+        self.elements(NEW_ELEMENTS, flags::CREATE, set, id, elements);
+    }
+
+    /// As many messages as the elements need: they stand in one nest, whose length has 16 bits.
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, id: Option<u32>, elements: &[NewElement]) {
+        let mut rest = elements;
+        while !rest.is_empty() {
+            let mut room = NEST_LIMIT;
+            let fitting = rest.iter().take_while(|element| {
+                let size = set::element_size(element);
+                let fits = size <= room;
+                room = room.saturating_sub(size);
+                fits
+            });
+            let (now, later) = rest.split_at(fitting.count().max(1));
+            let message = self.open(kind, flags);
+            self.encoder.string(LIST_TABLE, self.table);
+            self.encoder.string(LIST_SET, set);
+            if let Some(id) = id {
+                self.encoder.attribute(set::LIST_SET_ID, &id.to_be_bytes());
+            }
+            let list = self.encoder.open_nest(LIST_ELEMENTS);
+            for element in now {
+                let nest = self.encoder.open_nest(LIST_ELEMENT);
+                set::encode_element(&mut self.encoder, element);
+                self.encoder.close_nest(nest);
+            }
+            self.encoder.close_nest(list);
+            self.encoder.close_message(message);
+            rest = later;
+        }
+    }
+
+    fn open(&mut self, kind: u16, flags: u16) -> OpenMessage {
+        let sequence = self.next_sequence();
+        self.commands.push(self.current);
+        self.last = Some(self.encoder.len());
+        self.encoder.open_message(Head {
+            kind,
+            flags: flags::REQUEST | flags,
+            sequence,
+            family: FAMILY_INET,
+            resource: 0,
+        })
+    }
+
+    fn next_sequence(&self) -> u32 {
+        sequence(self.begin, self.commands.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

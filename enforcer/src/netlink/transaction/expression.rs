@@ -1,0 +1,179 @@
+//! A rule as expressions: little programs over registers of four octets.
+
+use super::set::encode_verdict;
+use crate::layout::Family;
+use crate::netlink::message::{Encoder, align};
+use crate::netlink::objects::{Field, Verdict};
+
+/// `NFTA_LIST_ELEM`.
+const LIST_ELEMENT: u16 = 1;
+/// `NFTA_EXPR_*`.
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+/// `NFTA_META_*`.
+const META_TO: u16 = 1;
+const META_KEY: u16 = 2;
+/// `NFTA_PAYLOAD_*`.
+const PAYLOAD_TO: u16 = 1;
+const PAYLOAD_BASE: u16 = 2;
+const PAYLOAD_OFFSET: u16 = 3;
+const PAYLOAD_LENGTH: u16 = 4;
+/// `NFTA_CMP_*`.
+const COMPARE_FROM: u16 = 1;
+const COMPARE_HOW: u16 = 2;
+const COMPARE_WITH: u16 = 3;
+/// `NFTA_LOOKUP_*`.
+const LOOKUP_SET: u16 = 1;
+const LOOKUP_FROM: u16 = 2;
+const LOOKUP_TO: u16 = 3;
+const LOOKUP_SET_ID: u16 = 4;
+/// `NFTA_IMMEDIATE_*`.
+const IMMEDIATE_TO: u16 = 1;
+const IMMEDIATE_DATA: u16 = 2;
+/// `NFTA_DATA_VALUE`.
+const DATA_VALUE: u16 = 1;
+
+/// `NFT_REG_VERDICT`, `NFT_REG32_00`.
+const VERDICT: u32 = 0;
+const FIRST: u32 = 8;
+
+/// `NFT_META_*`.
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+
+/// `NFT_PAYLOAD_*_HEADER`.
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
+
+/// A rule whose sets all have names.
+pub(super) struct Resolved<'a> {
+    pub(super) test: ResolvedTest<'a>,
+    pub(super) verdict: Option<&'a Verdict>,
+}
+
+pub(super) enum ResolvedTest<'a> {
+    Always,
+    Is(u8),
+    In {
+        fields: &'a [Field],
+        set: String,
+        id: Option<u32>,
+        /// Whether the verdict comes out of the set.
+        is_map: bool,
+    },
+}
+
+pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
+    match &rule.test {
+        ResolvedTest::Always => {}
+        ResolvedTest::Is(protocol) => {
+            load_meta(encoder, META_L4PROTO, FIRST);
+            compare(encoder, FIRST, &[*protocol]);
+        }
+        ResolvedTest::In {
+            fields,
+            set,
+            id,
+            is_map,
+        } => {
+            // What the chain is only ever called for; nft wants it said before it prints fields by name.
+            for field in *fields {
+                say_context(encoder, *field);
+            }
+            let mut register = FIRST;
+            for field in *fields {
+                load(encoder, *field, register);
+                // At most four registers for one field.
+                register += u32::try_from(align(field.datum().length()) / 4).unwrap_or(0);
+            }
+            look_up(encoder, set, *id, *is_map);
+        }
+    }
+    if let Some(verdict) = rule.verdict {
+        expression(encoder, "immediate", |encoder| {
+            encoder.attribute(IMMEDIATE_TO, &VERDICT.to_be_bytes());
+            let data = encoder.open_nest(IMMEDIATE_DATA);
+            encode_verdict(encoder, verdict);
+            encoder.close_nest(data);
+        });
+    }
+}
+
+fn say_context(encoder: &mut Encoder, field: Field) {
+    match field {
+        Field::Destination(family) => {
+            load_meta(encoder, META_NFPROTO, FIRST);
+            let nfproto = match family {
+                Family::V4 => 2,
+                Family::V6 => 10,
+            };
+            compare(encoder, FIRST, &[nfproto]);
+        }
+        Field::MessageType(family) => {
+            load_meta(encoder, META_L4PROTO, FIRST);
+            let protocol = match family {
+                Family::V4 => policy::Protocol::Icmp,
+                Family::V6 => policy::Protocol::Icmpv6,
+            };
+            compare(encoder, FIRST, &[protocol.number()]);
+        }
+        Field::Protocol | Field::Port => {}
+    }
+}
+
+fn load(encoder: &mut Encoder, field: Field, to: u32) {
+    let (base, offset) = match field {
+        Field::Protocol => return load_meta(encoder, META_L4PROTO, to),
+        Field::Destination(Family::V4) => (NETWORK, 16),
+        Field::Destination(Family::V6) => (NETWORK, 24),
+        Field::Port => (TRANSPORT, 2),
+        Field::MessageType(_) => (TRANSPORT, 0),
+    };
+    let length = u32::try_from(field.datum().length()).unwrap_or(0);
+    expression(encoder, "payload", |encoder| {
+        encoder.attribute(PAYLOAD_TO, &to.to_be_bytes());
+        encoder.attribute(PAYLOAD_BASE, &base.to_be_bytes());
+        encoder.attribute(PAYLOAD_OFFSET, &u32::to_be_bytes(offset));
+        encoder.attribute(PAYLOAD_LENGTH, &length.to_be_bytes());
+    });
+}
+
+fn load_meta(encoder: &mut Encoder, key: u32, to: u32) {
+    expression(encoder, "meta", |encoder| {
+        encoder.attribute(META_KEY, &key.to_be_bytes());
+        encoder.attribute(META_TO, &to.to_be_bytes());
+    });
+}
+
+/// Goes on only where they are equal (`NFT_CMP_EQ`).
+fn compare(encoder: &mut Encoder, from: u32, with: &[u8]) {
+    expression(encoder, "cmp", |encoder| {
+        encoder.attribute(COMPARE_FROM, &from.to_be_bytes());
+        encoder.attribute(COMPARE_HOW, &0u32.to_be_bytes());
+        let data = encoder.open_nest(COMPARE_WITH);
+        encoder.attribute(DATA_VALUE, with);
+        encoder.close_nest(data);
+    });
+}
+
+fn look_up(encoder: &mut Encoder, set: &str, id: Option<u32>, is_map: bool) {
+    expression(encoder, "lookup", |encoder| {
+        encoder.string(LOOKUP_SET, set);
+        encoder.attribute(LOOKUP_FROM, &FIRST.to_be_bytes());
+        if is_map {
+            encoder.attribute(LOOKUP_TO, &VERDICT.to_be_bytes());
+        }
+        if let Some(id) = id {
+            encoder.attribute(LOOKUP_SET_ID, &id.to_be_bytes());
+        }
+    });
+}
+
+fn expression(encoder: &mut Encoder, name: &str, data: impl FnOnce(&mut Encoder)) {
+    let element = encoder.open_nest(LIST_ELEMENT);
+    encoder.string(NAME, name);
+    let nest = encoder.open_nest(DATA);
+    data(encoder);
+    encoder.close_nest(nest);
+    encoder.close_nest(element);
+}

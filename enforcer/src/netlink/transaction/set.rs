@@ -1,0 +1,285 @@
+//! Sets and their elements as attributes.
+
+use super::expression::{Resolved, ResolvedTest};
+use super::{NEW_SET, SET_NAME, SET_TABLE, Writer};
+use crate::layout::Family;
+use crate::netlink::batch::{DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, ELEMENT_TIMEOUT};
+use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
+use crate::netlink::objects::{
+    Datum, Field, KeyRange, Lookup, MapsTo, NewElement, Rule, SetForm, Test, Value, Verdict, half_open,
+};
+
+/// `NFTA_SET_*`.
+const FLAGS: u16 = 3;
+const KEY_TYPE: u16 = 4;
+const KEY_LENGTH: u16 = 5;
+const DATA_TYPE: u16 = 6;
+const DATA_LENGTH: u16 = 7;
+const DESCRIPTION: u16 = 9;
+const ID: u16 = 10;
+/// `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_LEN`, `NFTA_LIST_ELEM`.
+const DESCRIPTION_SIZE: u16 = 1;
+const DESCRIPTION_CONCAT: u16 = 2;
+const FIELD_LENGTH: u16 = 1;
+const LIST_ELEMENT: u16 = 1;
+/// `NFTA_SET_ELEM_LIST_SET_ID`.
+pub(super) const LIST_SET_ID: u16 = 4;
+/// `NFTA_SET_ELEM_*`.
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_KEY_END: u16 = 10;
+/// `NFTA_DATA_VERDICT`, `NFTA_VERDICT_*`.
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+
+/// `NFT_SET_*`.
+const ANONYMOUS: u32 = 0x1;
+const CONSTANT: u32 = 0x2;
+const INTERVAL: u32 = 0x4;
+const MAP: u32 = 0x8;
+const TIMEOUT: u32 = 0x10;
+const CONCAT: u32 = 0x80;
+/// `NFT_SET_ELEM_INTERVAL_END`.
+const INTERVAL_END: u32 = 0x1;
+/// `NFT_DATA_VERDICT`.
+const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
+
+/// `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`.
+const ACCEPT: i32 = 1;
+const JUMP: i32 = -3;
+const GOTO: i32 = -4;
+
+impl Writer<'_> {
+    /// Makes a named set.
+    pub(super) fn add_set(&mut self, name: &str, form: &SetForm) {
+        let mut kind = 0;
+        for (condition, flag) in [
+            (form.ranges, INTERVAL),
+            (form.timeouts, TIMEOUT),
+            (form.maps_to.is_some(), MAP),
+        ] {
+            kind |= if condition { flag } else { 0 };
+        }
+        let shape = Shape {
+            flags: kind,
+            key: &form.key,
+            maps_to: form.maps_to,
+            size: form.size,
+            concatenated_ranges: false,
+        };
+        let id = self.next_id();
+        self.set(name, id, &shape);
+    }
+
+    /// Makes the set that a rule needs for itself.
+    pub(super) fn resolve<'r>(&mut self, rule: &'r Rule) -> Resolved<'r> {
+        let test = match &rule.test {
+            Test::Always => ResolvedTest::Always,
+            Test::Is(protocol) => ResolvedTest::Is(protocol.number()),
+            Test::In(fields, Lookup::Set(set)) => ResolvedTest::In {
+                fields,
+                set: set.to_string(),
+                id: None,
+                is_map: false,
+            },
+            Test::In(fields, Lookup::Ranges(ranges)) => {
+                self.own_set(fields, ranges.iter().map(|range| (range, None)), false)
+            }
+            Test::In(fields, Lookup::Verdicts(ranges)) => {
+                let pairs = ranges.iter().map(|(range, verdict)| (range, Some(verdict)));
+                self.own_set(fields, pairs, true)
+            }
+        };
+        Resolved {
+            test,
+            verdict: rule.verdict.as_ref(),
+        }
+    }
+
+    fn own_set<'r>(
+        &mut self,
+        fields: &'r [Field],
+        ranges: impl Iterator<Item = (&'r KeyRange, Option<&'r Verdict>)>,
+        is_map: bool,
+    ) -> ResolvedTest<'r> {
+        let key: Vec<Datum> = fields.iter().map(|field| field.datum()).collect();
+        let concatenated = key.len() > 1;
+        let name = if is_map { "__map%d" } else { "__set%d" };
+        let elements = if concatenated {
+            ranges.map(|(range, verdict)| whole(range, verdict)).collect()
+        } else {
+            half_open(ranges)
+        };
+        let id = self.next_id();
+        let shape = Shape {
+            flags: ANONYMOUS
+                | CONSTANT
+                | INTERVAL
+                | if is_map { MAP } else { 0 }
+                | if concatenated { CONCAT } else { 0 },
+            key: &key,
+            maps_to: is_map.then_some(MapsTo::Verdict),
+            size: Some(u32::try_from(elements.len()).unwrap_or(u32::MAX)),
+            concatenated_ranges: concatenated,
+        };
+        self.set(name, id, &shape);
+        self.add_elements(name, Some(id), &elements);
+        ResolvedTest::In {
+            fields,
+            set: name.to_owned(),
+            id: Some(id),
+            is_map,
+        }
+    }
+
+    fn set(&mut self, name: &str, id: u32, shape: &Shape<'_>) {
+        let message = self.open(NEW_SET, flags::CREATE);
+        let encoder = &mut self.encoder;
+        encoder.string(SET_TABLE, self.table);
+        encoder.string(SET_NAME, name);
+        encoder.attribute(FLAGS, &shape.flags.to_be_bytes());
+        encoder.attribute(KEY_TYPE, &type_of(shape.key).to_be_bytes());
+        encoder.attribute(KEY_LENGTH, &length_of(shape.key).to_be_bytes());
+        match shape.maps_to {
+            None => {}
+            Some(MapsTo::Verdict) => {
+                encoder.attribute(DATA_TYPE, &TYPE_OF_VERDICTS.to_be_bytes());
+                encoder.attribute(DATA_LENGTH, &0u32.to_be_bytes());
+            }
+            Some(MapsTo::Datum(datum)) => {
+                encoder.attribute(DATA_TYPE, &type_of(&[datum]).to_be_bytes());
+                encoder.attribute(DATA_LENGTH, &length_of(&[datum]).to_be_bytes());
+            }
+        }
+        if shape.size.is_some() || shape.concatenated_ranges {
+            let description = encoder.open_nest(DESCRIPTION);
+            if let Some(size) = shape.size {
+                encoder.attribute(DESCRIPTION_SIZE, &size.to_be_bytes());
+            }
+            if shape.concatenated_ranges {
+                let fields = encoder.open_nest(DESCRIPTION_CONCAT);
+                for datum in shape.key {
+                    let field = encoder.open_nest(LIST_ELEMENT);
+                    encoder.attribute(FIELD_LENGTH, &octets(datum.length()).to_be_bytes());
+                    encoder.close_nest(field);
+                }
+                encoder.close_nest(fields);
+            }
+            encoder.close_nest(description);
+        }
+        encoder.attribute(ID, &id.to_be_bytes());
+        encoder.close_message(message);
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.anonymous += 1;
+        self.anonymous
+    }
+}
+
+/// What a set is declared with.
+struct Shape<'a> {
+    flags: u32,
+    key: &'a [Datum],
+    maps_to: Option<MapsTo>,
+    size: Option<u32>,
+    concatenated_ranges: bool,
+}
+
+/// nft's number of a type, of several parts with six bits for each; the kernel only keeps it for whoever lists the set.
+fn type_of(key: &[Datum]) -> u32 {
+    key.iter().fold(0, |number, datum| {
+        let of_part = match datum {
+            Datum::Address(Family::V4) => 7,
+            Datum::Address(Family::V6) => 8,
+            Datum::Protocol => 12,
+            Datum::Port => 13,
+            Datum::MessageType(Family::V4) => 14,
+            Datum::MessageType(Family::V6) => 29,
+        };
+        number << 6 | of_part
+    })
+}
+
+/// Each part of a concatenation is padded to four octets.
+fn length_of(key: &[Datum]) -> u32 {
+    match key {
+        [only] => octets(only.length()),
+        parts => octets(parts.iter().map(|part| align(part.length())).sum()),
+    }
+}
+
+fn octets(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// A range over keys of several parts.
+fn whole(range: &KeyRange, verdict: Option<&Verdict>) -> NewElement {
+    NewElement {
+        last: Some(range.last.clone()),
+        value: verdict.cloned().map(Value::Verdict),
+        ..NewElement::plain(range.first.clone())
+    }
+}
+
+/// At least as many octets as [`encode_element`] writes, with the nest around it.
+pub(super) fn element_size(element: &NewElement) -> usize {
+    let key = |length: usize| 2 * ATTRIBUTE + align(length);
+    let value = match &element.value {
+        None => 0,
+        Some(Value::Data(data)) => key(data.len()),
+        Some(Value::Verdict(Verdict::Accept)) => 3 * ATTRIBUTE + 4,
+        Some(Value::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => 4 * ATTRIBUTE + 4 + align(chain.len() + 1),
+    };
+    ATTRIBUTE
+        + key(element.key.len())
+        + element.last.as_ref().map_or(0, |last| key(last.len()))
+        + usize::from(element.ends_range) * (ATTRIBUTE + 4)
+        + usize::from(element.timeout.is_some()) * 2 * (ATTRIBUTE + 8)
+        + value
+}
+
+pub(super) fn encode_element(encoder: &mut Encoder, element: &NewElement) {
+    data(encoder, ELEMENT_KEY, &element.key);
+    if let Some(last) = &element.last {
+        data(encoder, ELEMENT_KEY_END, last);
+    }
+    if element.ends_range {
+        encoder.attribute(ELEMENT_FLAGS, &INTERVAL_END.to_be_bytes());
+    }
+    if let Some(timeout) = element.timeout {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
+        encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
+    }
+    match &element.value {
+        None => {}
+        Some(Value::Data(value)) => data(encoder, ELEMENT_DATA, value),
+        Some(Value::Verdict(verdict)) => {
+            let nest = encoder.open_nest(ELEMENT_DATA);
+            encode_verdict(encoder, verdict);
+            encoder.close_nest(nest);
+        }
+    }
+}
+
+fn data(encoder: &mut Encoder, kind: u16, value: &[u8]) {
+    let nest = encoder.open_nest(kind);
+    encoder.attribute(DATA_VALUE, value);
+    encoder.close_nest(nest);
+}
+
+pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &Verdict) {
+    let (code, chain) = match verdict {
+        Verdict::Accept => (ACCEPT, None),
+        Verdict::Jump(chain) => (JUMP, Some(chain)),
+        Verdict::Goto(chain) => (GOTO, Some(chain)),
+    };
+    let nest = encoder.open_nest(DATA_VERDICT);
+    encoder.attribute(VERDICT_CODE, &code.to_be_bytes());
+    if let Some(chain) = chain {
+        encoder.string(VERDICT_CHAIN, chain);
+    }
+    encoder.close_nest(nest);
+}

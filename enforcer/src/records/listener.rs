@@ -1,0 +1,181 @@
+//! The thread that reads logged packets.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use smallvec::SmallVec;
+use thiserror::Error;
+use tracing::error;
+
+use super::{Record, read_datagram};
+use crate::netlink::log;
+use crate::netlink::socket::NetfilterSocket;
+
+/// Datagrams read at a time, some 64 records each.
+const BUDGET: usize = 64;
+/// How long the thread rests when the budget was used up: a workload that sends refused packets as fast as it can costs records, and no processor.
+const REST: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
+/// What a listener hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Some records, in the order of their packets.
+    Records(&'a [Record]),
+    /// The receive buffer was full: an unknown number of records is lost.
+    Overrun,
+    /// So many packets in our group that are no records: other rules log to it, or they cannot be read.
+    Strangers(usize),
+}
+
+/// Reads the records of one NFLOG group on a thread of its own, until it is dropped.
+///
+/// The queue is the socket's receive buffer, which the kernel bounds: whoever is slow to hear loses records and never delays a packet.
+pub struct Listener {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why a group cannot be listened to.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Another socket has it; the kernel lets one at a time.
+    #[error(
+        "NFLOG group {group} is taken by another program (or this one lacks CAP_NET_ADMIN); \
+         see /proc/net/netfilter/nfnetlink_log, and choose another group"
+    )]
+    Taken {
+        /// Which.
+        group: u16,
+    },
+    /// The kernel refused it otherwise.
+    #[error("cannot listen to NFLOG group {group}: {error}; does this kernel have the module nfnetlink_log?")]
+    Refused {
+        /// Which.
+        group: u16,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Listener {
+    /// Binds `group` in the network namespace of the calling thread, and calls `hear` on the new thread for whatever comes.
+    pub fn bind(group: u16, hear: impl FnMut(Heard<'_>) + Send + 'static) -> Result<Self, BindError> {
+        let refused = |error| BindError::Refused { group, error };
+        let mut socket = NetfilterSocket::open().map_err(refused)?;
+        // What is logged before the acknowledgement is read is lost here, and nobody has been promised it.
+        let answers = socket
+            .request_all(1, |sequence| log::bind(group, sequence))
+            .map_err(refused)?;
+        match answers.first() {
+            Some(0) => {}
+            Some(&(libc::EPERM | libc::EBUSY)) => return Err(BindError::Taken { group }),
+            Some(errno) => return Err(refused(io::Error::from_raw_os_error(*errno))),
+            None => return Err(refused(io::ErrorKind::UnexpectedEof.into())),
+        }
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| refused(errno.into()))?;
+        let stop = Arc::new(stop);
+        let thread = std::thread::Builder::new()
+            .name("nflog".to_owned())
+            .spawn({
+                let stop = Arc::clone(&stop);
+                move || {
+                    if let Err(error) = listen(&mut socket, &stop, hear) {
+                        error!(group, %error, "packets are not recorded any more");
+                    }
+                }
+            })
+            .map_err(refused)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Whether the thread has ended by itself, after an error that it has logged.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Listener {
+    /// Waits for the thread: afterwards nothing is heard, and the group is free.
+    fn drop(&mut self) {
+        let one = 1u64.to_ne_bytes();
+        // It can fail only when the counter is at its limit, and then it is readable too.
+        let _ = rustix::io::write(&*self.stop, &one);
+        if let Some(thread) = self.thread.take() {
+            // A panic in `hear` was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("has_ended", &self.has_ended())
+            .finish_non_exhaustive()
+    }
+}
+
+fn listen(socket: &mut NetfilterSocket, stop: &OwnedFd, mut hear: impl FnMut(Heard<'_>)) -> io::Result<()> {
+    let mut records = Vec::new();
+    loop {
+        if wait(&[stop.as_fd(), socket.as_fd()], None)? {
+            return Ok(());
+        }
+        let more = read_some(socket, &mut records, &mut hear)?;
+        if more && wait(&[stop.as_fd()], Some(&REST))? {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads until the budget is used up or nothing waits; true when more may wait.
+fn read_some(
+    socket: &mut NetfilterSocket,
+    records: &mut Vec<Record>,
+    hear: &mut impl FnMut(Heard<'_>),
+) -> io::Result<bool> {
+    for _ in 0..BUDGET {
+        records.clear();
+        let strangers = match socket.next_datagram() {
+            Ok(datagram) => read_datagram(datagram, records),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                hear(Heard::Overrun);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if !records.is_empty() {
+            hear(Heard::Records(records));
+        }
+        if strangers > 0 {
+            hear(Heard::Strangers(strangers));
+        }
+    }
+    Ok(true)
+}
+
+/// Waits until one of the descriptors can be read, or the time is over; true when it is the first: the listener was dropped.
+fn wait(descriptors: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> io::Result<bool> {
+    let mut descriptors: SmallVec<[PollFd<'_>; 2]> = descriptors
+        .iter()
+        .map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+        .collect();
+    loop {
+        match poll(&mut descriptors, at_most) {
+            Ok(_) => return Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}

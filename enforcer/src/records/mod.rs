@@ -1,0 +1,167 @@
+//! Records of packets that policy refused, or would have refused: the reading side of the ruleset's `log` rules.
+//!
+//! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an NFLOG group with a [`prefix`] that says which of
+//! the two it is. The kernel copies the first bytes of such packets to whoever has bound the group; [`Listener`] reads them.
+//! The records are a view and decide nothing: some may be lost under load, which the listener reports.
+//!
+//! The messages are read with this crate's own netlink code, of which they need three attributes, and the packets with safe code, since their bytes
+//! were chosen by workloads.
+
+mod listener;
+mod packet;
+
+use std::net::IpAddr;
+
+pub use listener::{BindError, Heard, Listener};
+
+use crate::netlink::log;
+use crate::netlink::message::Messages;
+
+/// The NFLOG group, unless another is set.
+pub const DEFAULT_GROUP: u16 = 5371;
+
+/// A packet that a rule logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Record {
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Who sent it.
+    pub source: IpAddr,
+    /// Where to, as the packet said when it met the rule: behind a Service, that is the backend.
+    pub destination: IpAddr,
+    /// The IANA protocol number; where IPv6 extension headers were cut off, the number of the last one that is known of.
+    pub protocol: u8,
+    /// The destination port, or what stands for it.
+    pub detail: Detail,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It was refused.
+    Refused,
+    /// It passed, because the policy that would have refused it is only audited.
+    Audited,
+}
+
+/// What is told of a packet beyond its protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Detail {
+    /// The destination port.
+    Port(u16),
+    /// ICMP and ICMPv6.
+    Icmp {
+        /// The type.
+        kind: u8,
+        /// The code.
+        code: u8,
+    },
+    /// Another protocol, a later fragment, or cut off.
+    Unknown,
+}
+
+/// The prefix of a `log` rule.
+pub const fn prefix(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Refused => "namegate refused",
+        Verdict::Audited => "namegate audited",
+    }
+}
+
+/// What [`prefix`] gave; `None` for the rules of others that log to the same group.
+fn read_prefix(text: &str) -> Option<Verdict> {
+    [Verdict::Refused, Verdict::Audited]
+        .into_iter()
+        .find(|verdict| prefix(*verdict) == text)
+}
+
+/// Reads the records of a datagram into `records`, and returns how many logged packets are none: not ours, or unreadable.
+fn read_datagram(datagram: &[u8], records: &mut Vec<Record>) -> usize {
+    let mut strangers = 0;
+    for message in Messages(datagram).filter(|message| message.kind == log::PACKET) {
+        let record = log::read(&message).and_then(|logged| {
+            let verdict = read_prefix(logged.prefix)?;
+            let packet = packet::read(logged.packet)?;
+            Some(Record {
+                verdict,
+                source: packet.source,
+                destination: packet.destination,
+                protocol: packet.protocol,
+                detail: packet.detail,
+            })
+        });
+        match record {
+            Some(record) => records.push(record),
+            None => strangers += 1,
+        }
+    }
+    strangers
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::message::Encoder;
+
+    const PACKET: [u8; 24] = [
+        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 192, 0, 2, 1, 0x12, 0x34, 0x01, 0xbb,
+    ];
+
+    fn datagram(prefixes: &[&str]) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        for prefix in prefixes {
+            log::encode(&mut encoder, prefix, &PACKET);
+        }
+        encoder.finish()
+    }
+
+    #[test]
+    fn a_prefix_is_read_as_it_was_written() {
+        for verdict in [Verdict::Refused, Verdict::Audited] {
+            assert_eq!(read_prefix(prefix(verdict)), Some(verdict));
+        }
+        for text in ["", "namegate", "namegate passed", "namegate refused "] {
+            assert_eq!(read_prefix(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_holds_records_and_what_others_log() {
+        let mut records = Vec::new();
+        let bytes = datagram(&["namegate refused", "ulogd", "namegate audited"]);
+        assert_eq!(read_datagram(&bytes, &mut records), 1);
+        let told: Vec<_> = records.iter().map(|it| (it.verdict, it.detail)).collect();
+        assert_eq!(
+            told,
+            [
+                (Verdict::Refused, Detail::Port(443)),
+                (Verdict::Audited, Detail::Port(443))
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_datagrams_never_panic(
+            changes in proptest::collection::vec((0usize..200, any::<u8>()), 0..8),
+            cut in 0usize..200,
+        ) {
+            let mut bytes = datagram(&["namegate refused", "namegate audited"]);
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(cut);
+            let mut records = Vec::new();
+            prop_assert!(read_datagram(&bytes, &mut records) + records.len() <= 2);
+        }
+
+        #[test]
+        fn arbitrary_datagrams_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            read_datagram(&bytes, &mut Vec::new());
+        }
+    }
+}

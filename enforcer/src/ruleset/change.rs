@@ -1,0 +1,215 @@
+//! Desired × what stands → the steps of a change. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use policy::ProgramId;
+
+use super::program::{self, Chain};
+use super::{Standing, have_the_same_frame, refusal, sets};
+use crate::desired::{Desired, Evaluation};
+use crate::layout::{self, Family, SetId, SetKind};
+use crate::netlink::objects::{Command, Datum, NewElement, SetForm};
+
+/// A transaction takes in no more once it has so many commands and elements. Nothing refers to what is prepared, so it may come in
+/// several; and each holds the kernel's commit lock, which others want too.
+const PREPARED_AT_ONCE: usize = 4096;
+
+/// What has to be done, step by step.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// The learned sets that there will be.
+    pub(crate) sets: BTreeSet<SetId>,
+    /// Those among them that do not stand yet.
+    pub(crate) new_sets: BTreeSet<SetId>,
+    /// What comes before everything else, in a table that is not known.
+    foundation: Vec<Command>,
+    /// The chains of each program that does not stand yet.
+    new_chains: Vec<Vec<Command>>,
+    /// The one transaction that makes new programs count.
+    pub(crate) switch: Vec<Command>,
+    /// What the frame takes the place of, if it must be written.
+    pub(crate) frame_replaces: Option<Standing>,
+    /// What is needed no more.
+    pub(crate) removal: Vec<Command>,
+}
+
+impl Change {
+    /// From one desired state that is in force to another.
+    pub(crate) fn between(before: &Desired, after: &Desired) -> Self {
+        let (programs, audits) = (after.programs.keys(), audits_of(after));
+        let former_audits = audits_of(before);
+        let new_programs = programs.filter(|id| !before.programs.contains_key(id));
+        let new_audits = audits.iter().filter(|(id, _)| !former_audits.contains_key(id));
+        let new_audits = new_audits.map(|(_, audit)| program::audit_chains(audit));
+        let new_programs = new_programs.map(|id| program::chains(*id, &after.programs[id]));
+        let chains = new_audits
+            .chain(new_programs)
+            .map(|chains| written(chains, None))
+            .collect();
+
+        let (sets, former_sets) = (learned_sets(after), learned_sets(before));
+        let new_sets = sets.difference(&former_sets).copied().collect();
+        let gone_programs = before
+            .programs
+            .iter()
+            .filter(|(id, _)| !after.programs.contains_key(id));
+        let gone_audits = former_audits.iter().filter(|(id, _)| !audits.contains_key(id));
+        let gone_chains = gone_programs.flat_map(|(id, program)| program::chains(*id, program));
+        let gone_chains = gone_chains.chain(gone_audits.flat_map(|(_, audit)| program::audit_chains(audit)));
+        let gone_chains: Vec<Arc<str>> = gone_chains.map(|chain| chain.name).collect();
+        let gone_sets = former_sets.difference(&sets).map(|set| set.to_string().into());
+        Self {
+            removal: removal(&gone_chains, gone_sets),
+            sets,
+            new_sets,
+            foundation: Vec::new(),
+            new_chains: chains,
+            switch: sets::changes(Some(before), after),
+            frame_replaces: (!have_the_same_frame(before, after)).then(|| frame_of(before)),
+        }
+    }
+
+    /// From whatever stands under our table's name. Programs that stand whole, and learned sets, stay as they are.
+    pub(crate) fn onto(standing: &Standing, after: &Desired) -> Self {
+        let sets = learned_sets(after);
+        let stands = |set: &&SetId| standing.sets.contains(&set.to_string());
+        let new_sets = sets.iter().filter(|set| !stands(set)).copied().collect();
+        let audits = audits_of(after);
+        let chains = audits.values().map(|audit| program::audit_chains(audit));
+        let programs = after.programs.iter().map(|(id, program)| program::chains(*id, program));
+        let chains: Vec<Vec<Chain>> = chains.chain(programs).collect();
+
+        let mut foreign = standing.clone();
+        for chain in chains.iter().flatten() {
+            foreign.chains.remove(&*chain.name);
+        }
+        let mut foundation = vec![Command::AddTable];
+        foundation.extend(refusal::CHAINS.map(|chain| Command::AddChain(chain.into())));
+        for (name, form) in sets::forms() {
+            if !foreign.sets.remove(&*name) {
+                foundation.push(Command::AddSet(name, form));
+            }
+        }
+        for set in &sets {
+            foreign.sets.remove(&set.to_string());
+        }
+        let is_whole = |chains: &Vec<Chain>| chains.iter().all(|chain| standing.chains.contains(&*chain.name));
+        let new_chains = chains.into_iter().filter(|chains| !is_whole(chains));
+        Self {
+            new_chains: new_chains.map(|chains| written(chains, Some(standing))).collect(),
+            sets,
+            new_sets,
+            foundation,
+            switch: sets::changes(None, after),
+            frame_replaces: Some(foreign),
+            removal: Vec::new(),
+        }
+    }
+
+    /// The transactions that come first: nothing refers yet to what they make.
+    pub(crate) fn preparations(&self, mut fills: BTreeMap<SetId, Vec<NewElement>>, capacity: u32) -> Vec<Vec<Command>> {
+        let sets = self.new_sets.iter().map(|set| {
+            let name: Arc<str> = set.to_string().into();
+            let declared = Command::AddSet(Arc::clone(&name), form(set, capacity));
+            let fill = fills.remove(set).map(|elements| Command::AddElements(name, elements));
+            std::iter::once(declared).chain(fill).collect()
+        });
+        let mut transactions = Vec::new();
+        let mut size = 0;
+        let mut transaction: Vec<Command> = self.foundation.clone();
+        for group in sets
+            .collect::<Vec<Vec<Command>>>()
+            .into_iter()
+            .chain(self.new_chains.iter().cloned())
+        {
+            let more: usize = group.iter().map(weight).sum();
+            if size + more > PREPARED_AT_ONCE && !transaction.is_empty() {
+                transactions.push(std::mem::take(&mut transaction));
+                size = 0;
+            }
+            size += more;
+            transaction.extend(group);
+        }
+        transactions.push(transaction);
+        transactions.retain(|transaction| !transaction.is_empty());
+        transactions
+    }
+}
+
+fn weight(command: &Command) -> usize {
+    match command {
+        Command::AddElements(_, elements) => 1 + elements.len(),
+        _ => 1,
+    }
+}
+
+/// The learned sets of a desired state.
+pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
+    let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
+    let sets = evaluations.flat_map(|evaluation| {
+        let possible = evaluation.fold.possible();
+        Family::BOTH
+            .into_iter()
+            .flat_map(move |family| layout::sets(evaluation.id, possible, family))
+    });
+    sets.collect()
+}
+
+fn audits_of(desired: &Desired) -> BTreeMap<ProgramId, &Evaluation> {
+    let audited = desired.programs.values().filter_map(|program| program.audited.as_ref());
+    audited.map(|audited| (audited.id, audited)).collect()
+}
+
+/// The commands that write chains which call none but each other, and those that are known to stand.
+fn written(chains: Vec<Chain>, standing: Option<&Standing>) -> Vec<Command> {
+    let names = chains.iter().map(|chain| Command::AddChain(Arc::clone(&chain.name)));
+    let mut commands: Vec<Command> = names.collect();
+    // Part of a program is left where somebody else has deleted the rest.
+    let stands = |chain: &&Chain| standing.is_some_and(|standing| standing.chains.contains(&*chain.name));
+    let left = chains.iter().filter(stands);
+    commands.extend(left.map(|chain| Command::EmptyChain(Arc::clone(&chain.name))));
+    for chain in chains {
+        let name = chain.name;
+        commands.extend(
+            chain
+                .rules
+                .into_iter()
+                .map(|rule| Command::AddRule(Arc::clone(&name), rule)),
+        );
+    }
+    commands
+}
+
+fn removal(chains: &[Arc<str>], sets: impl Iterator<Item = Arc<str>>) -> Vec<Command> {
+    let empty = chains.iter().cloned().map(Command::EmptyChain);
+    let delete = chains.iter().cloned().map(Command::DeleteChain);
+    empty.chain(sets.map(Command::DeleteSet)).chain(delete).collect()
+}
+
+/// The chains of a frame, as if they had been read.
+fn frame_of(desired: &Desired) -> Standing {
+    Standing {
+        table: true,
+        chains: super::frame_chains(desired),
+        sets: BTreeSet::new(),
+    }
+}
+
+/// What a learned set is declared as. Expired elements count until the kernel collects them, so there is twice the room.
+fn form(set: &SetId, capacity: u32) -> SetForm {
+    let address = Datum::Address(set.family);
+    SetForm {
+        key: match set.kind {
+            SetKind::Exact => vec![address, Datum::Protocol, Datum::Port],
+            SetKind::Cell(_) | SetKind::All => vec![address],
+        },
+        maps_to: None,
+        ranges: false,
+        timeouts: true,
+        size: Some(capacity.saturating_mul(2)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! The sets of the whole table, beside the learned ones: who is governed by what, whose lookups are intercepted, where addresses lie.
+//!
+//! Rules only refer to them. When pods, nodes and resolvers come and go, these follow by elements, in one small transaction.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::program::{address_key, chain_name};
+use super::{interception, refusal, zones};
+use crate::desired::{Desired, ResolverBinding};
+use crate::layout::{ALIVE_SET, Family};
+use crate::netlink::batch::Key;
+use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
+
+/// The map from source addresses to the chains of their programs.
+pub(super) fn dispatch(family: Family) -> String {
+    format!("dispatch{family}")
+}
+
+/// What a set holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Elements(BTreeMap<Key, Option<Value>>),
+    Ranges(Vec<KeyRange>),
+}
+
+/// All of them, with their forms.
+pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
+    let mut forms = vec![(
+        Arc::from(ALIVE_SET),
+        SetForm {
+            timeouts: true,
+            ..form([Datum::Protocol], None)
+        },
+    )];
+    for family in Family::BOTH {
+        let address = Datum::Address(family);
+        let socket = [address, Datum::Port];
+        let maps_to = |datum| Some(MapsTo::Datum(datum));
+        let cluster = SetForm {
+            ranges: true,
+            ..form([address], None)
+        };
+        forms.extend([
+            (dispatch(family).into(), form([address], Some(MapsTo::Verdict))),
+            (zones::cluster(family).into(), cluster),
+            (zones::host(family).into(), form([address], None)),
+            (interception::pods_set(family).into(), form([address], None)),
+            (interception::resolvers_set(family).into(), form(socket, None)),
+            (interception::listeners_set(family).into(), form(socket, None)),
+            (interception::address_map(family).into(), form(socket, maps_to(address))),
+            (
+                interception::port_map(family).into(),
+                form(socket, maps_to(Datum::Port)),
+            ),
+        ]);
+    }
+    forms
+}
+
+fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
+    SetForm {
+        key: key.to_vec(),
+        maps_to,
+        ranges: false,
+        timeouts: false,
+        size: None,
+    }
+}
+
+/// The commands that make these sets hold what `desired` says. `before` is what they hold; without it they are written anew.
+pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for family in Family::BOTH {
+        let mut before = before.map(|before| contents(before, family).into_iter());
+        for (name, after) in contents(desired, family) {
+            let before = before.as_mut().and_then(Iterator::next).map(|(_, content)| content);
+            change(&name.into(), before, after, &mut commands);
+        }
+    }
+    commands
+}
+
+/// Always in the same order.
+fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
+    let of_family = move |address: &&IpAddr| Family::of(**address) == family;
+    let plain = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
+        Content::Elements(addresses.map(|address| (address_key(*address), None)).collect())
+    };
+    let bindings = interception::bindings(desired, family);
+    let by_asked = |value: fn(&ResolverBinding) -> Option<Value>| {
+        let pairs = bindings
+            .iter()
+            .map(|binding| (socket_key(binding.asked), value(binding)));
+        Content::Elements(pairs.collect())
+    };
+    let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
+    vec![
+        (dispatch(family), Content::Elements(verdicts(desired, family))),
+        (
+            zones::cluster(family),
+            Content::Ranges(zones::cluster_ranges(desired, family)),
+        ),
+        (zones::host(family), plain(&mut desired.host.iter().filter(of_family))),
+        (
+            interception::pods_set(family),
+            plain(&mut desired.intercepted.iter().filter(of_family)),
+        ),
+        (interception::resolvers_set(family), by_asked(|_| None)),
+        (
+            interception::listeners_set(family),
+            Content::Elements(listeners.collect()),
+        ),
+        (
+            interception::address_map(family),
+            by_asked(|binding| Some(Value::Data(address_key(binding.listener.ip())))),
+        ),
+        (
+            interception::port_map(family),
+            by_asked(|binding| Some(Value::Data(Key::from_slice(&binding.listener.port().to_be_bytes())))),
+        ),
+    ]
+}
+
+fn verdicts(desired: &Desired, family: Family) -> BTreeMap<Key, Option<Value>> {
+    let sources = desired
+        .dispatch
+        .iter()
+        .filter(|(source, _)| Family::of(**source) == family);
+    let verdicts = sources.map(|(source, id)| {
+        // A program that is not there cannot allow anything.
+        let chain = match desired.programs.contains_key(id) {
+            true => chain_name(*id, family),
+            false => refusal::CHAIN.to_owned(),
+        };
+        let verdict = Value::Verdict(Verdict::Goto(chain.into()));
+        (address_key(*source), Some(verdict))
+    });
+    verdicts.collect()
+}
+
+fn socket_key(socket: SocketAddr) -> Key {
+    let mut key = address_key(socket.ip());
+    let [high, low] = socket.port().to_be_bytes();
+    key.extend_from_slice(&[high, low, 0, 0]);
+    key
+}
+
+fn change(name: &Arc<str>, before: Option<Content>, after: Content, commands: &mut Vec<Command>) {
+    if before.as_ref() == Some(&after) {
+        return;
+    }
+    match (before, after) {
+        (Some(Content::Elements(before)), Content::Elements(after)) => {
+            // What is mapped to something else is deleted and added; packets see only the outcome.
+            let changed = |(key, value): &(&Key, &Option<Value>)| after.get(*key) != Some(*value);
+            let gone: Vec<Key> = before.iter().filter(changed).map(|(key, _)| key.clone()).collect();
+            let new = after.into_iter().filter(|(key, value)| before.get(key) != Some(value));
+            let new: Vec<NewElement> = new.map(element).collect();
+            if !gone.is_empty() {
+                commands.push(Command::DeleteElements(Arc::clone(name), gone));
+            }
+            add(name, new, commands);
+        }
+        (_, after) => {
+            commands.push(Command::EmptySet(Arc::clone(name)));
+            let elements = match after {
+                Content::Elements(elements) => elements.into_iter().map(element).collect(),
+                Content::Ranges(ranges) => half_open(ranges.iter().map(|range| (range, None))),
+            };
+            add(name, elements, commands);
+        }
+    }
+}
+
+fn element((key, value): (Key, Option<Value>)) -> NewElement {
+    NewElement {
+        value,
+        ..NewElement::plain(key)
+    }
+}
+
+fn add(name: &Arc<str>, elements: Vec<NewElement>, commands: &mut Vec<Command>) {
+    if !elements.is_empty() {
+        commands.push(Command::AddElements(Arc::clone(name), elements));
+    }
+}

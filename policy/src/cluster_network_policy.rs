@@ -1,0 +1,132 @@
+//! `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy, its egress side.
+//!
+//! What an entry of a newer version of the API looks like to this one, unknown or empty, is dealt with as the API asks for: the rule
+//! fails closed. In an Accept rule it matches nothing; a Deny rule and a Pass rule deny everything.
+
+mod domain_names;
+mod peers;
+mod protocols;
+mod rule;
+pub(crate) mod schema;
+mod stand_in;
+mod subject;
+
+#[cfg(test)]
+mod tests;
+
+use crate::diagnostic::{Report, quoted};
+use crate::policy::{Spec, Tier};
+use crate::shape::{self, Node};
+
+use rule::Direction;
+
+pub(crate) use stand_in::read as stand_in;
+
+/// As the CRD has it, for rules, peers, protocols, networks and names.
+const MAX_ITEMS: usize = 25;
+
+/// The only spec of a policy object.
+pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
+    shape::check(root, &schema::POLICY, report);
+    let Some(spec) = root.get("spec") else {
+        report
+            .error("missing-field", "", "`spec` is required")
+            .suggest("write a `spec` with `tier`, `priority` and `subject`");
+        return Vec::new();
+    };
+    let tier = tier(&spec, report);
+    let subject = subject::read(&spec, report);
+    let ingress = items(&spec, "ingress", report);
+    for node in &ingress {
+        // Read for what is wrong with it only.
+        rule::read(node, Direction::Ingress, tier, report);
+    }
+    if !ingress.is_empty() {
+        report.unenforced(
+            &format!("{}.ingress", spec.path),
+            "ingress rules are not enforced yet; egress is not affected by them",
+        );
+    }
+    let egress = items(&spec, "egress", report);
+    let rules = egress
+        .iter()
+        .flat_map(|node| rule::read(node, Direction::Egress, tier, report))
+        .collect();
+    let spec = tier.zip(subject).map(|(tier, subject)| Spec {
+        subject,
+        tier,
+        closes_egress: false,
+        rules,
+    });
+    spec.into_iter().collect()
+}
+
+fn tier(spec: &Node<'_>, report: &mut Report<'_>) -> Option<Tier> {
+    let priority = priority(spec, report);
+    let Some(node) = spec.get("tier") else {
+        missing(spec, "tier", "write Admin or Baseline", report);
+        return None;
+    };
+    match node.value.as_str()? {
+        "Admin" => priority.map(|priority| Tier::Admin { priority }),
+        "Baseline" => priority.map(|priority| Tier::Baseline { priority }),
+        other => {
+            report.error(
+                "bad-value",
+                &node.path,
+                format!("{} is not Admin or Baseline", quoted(other)),
+            );
+            None
+        }
+    }
+}
+
+fn priority(spec: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
+    const MAX: u16 = 1000;
+    let Some(node) = spec.get("priority") else {
+        missing(
+            spec,
+            "priority",
+            "write a number from 0, which decides first, to 1000",
+            report,
+        );
+        return None;
+    };
+    let number = node.value.as_u64().and_then(|number| u16::try_from(number).ok());
+    let priority = number.filter(|number| *number <= MAX);
+    if priority.is_none() && (node.value.is_i64() || node.value.is_u64()) {
+        report.error(
+            "bad-value",
+            &node.path,
+            format!("{} is not from 0 to {MAX}", node.value),
+        );
+    }
+    priority
+}
+
+fn missing(parent: &Node<'_>, field: &str, suggestion: &str, report: &mut Report<'_>) {
+    if parent.value.is_object() {
+        report
+            .error("missing-field", &parent.path, format!("`{field}` is required"))
+            .suggest(suggestion);
+    }
+}
+
+/// The items under `field`, if they are not too many.
+fn items<'a>(node: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<'a>> {
+    let items = node.list(field);
+    if items.len() > MAX_ITEMS {
+        let reason = format!("it has {} entries, and at most {MAX_ITEMS} are allowed", items.len());
+        report.error("too-many", &format!("{}.{field}", node.path), reason);
+        return Vec::new();
+    }
+    items
+}
+
+/// The items under `field`, of which there must be one where the field is.
+fn some_items<'a>(node: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<'a>> {
+    if let Some(list) = node.get(field).filter(Node::is_empty_list) {
+        report.error("empty-list", &list.path, "it must have at least one entry");
+    }
+    items(node, field, report)
+}

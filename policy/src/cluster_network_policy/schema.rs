@@ -1,0 +1,68 @@
+//! The shape of `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy, as its experimental CRD has it.
+
+use crate::selector::SHAPE as SELECTOR;
+use crate::shape::Shape::{self, Any, Integer, List, Map, Object, Text};
+
+pub(crate) static POLICY: Shape = Object(&[
+    ("apiVersion", Text),
+    ("kind", Text),
+    ("metadata", Any),
+    ("spec", SPEC),
+    ("status", Any),
+]);
+
+pub(super) const SPEC: Shape = Object(&[
+    ("tier", Text),
+    ("priority", Integer),
+    ("subject", SUBJECT),
+    (
+        "ingress",
+        List(&Object(&[
+            ("name", Text),
+            ("action", Text),
+            ("from", EXTENSIBLE),
+            ("protocols", EXTENSIBLE),
+        ])),
+    ),
+    (
+        "egress",
+        List(&Object(&[
+            ("name", Text),
+            ("action", Text),
+            ("to", EXTENSIBLE),
+            ("protocols", EXTENSIBLE),
+        ])),
+    ),
+]);
+
+/// Entries of which a newer version of the API may have others.
+const EXTENSIBLE: Shape = List(&Map(&Any));
+
+pub(super) const SUBJECT: Shape = Object(&[("namespaces", SELECTOR), ("pods", PODS)]);
+
+const PODS: Shape = Object(&[("namespaceSelector", SELECTOR), ("podSelector", SELECTOR)]);
+
+/// The peers that are known, each with the shape of what it holds.
+pub(crate) static PEERS: [(&str, Shape); 5] = [
+    ("namespaces", SELECTOR),
+    ("pods", PODS),
+    ("nodes", SELECTOR),
+    ("networks", List(&Text)),
+    ("domainNames", List(&Text)),
+];
+
+/// The protocols that are known, each with the shape of what it holds.
+pub(crate) static PROTOCOLS: [(&str, Shape); 4] = [
+    ("tcp", PROTOCOL),
+    ("udp", PROTOCOL),
+    ("sctp", PROTOCOL),
+    ("destinationNamedPort", Text),
+];
+
+const PROTOCOL: Shape = Object(&[(
+    "destinationPort",
+    Object(&[
+        ("number", Integer),
+        ("range", Object(&[("start", Integer), ("end", Integer)])),
+    ]),
+)]);

@@ -1,0 +1,67 @@
+//! Of a refused policy: whom it selects, with everything denied in its place.
+
+use crate::diagnostic::Report;
+use crate::document::Document;
+use crate::labels::LabelSelector;
+use crate::policy::{Spec, Tier};
+use crate::shape::{self, Node};
+use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
+
+use super::{priority, schema, subject};
+
+/// Reads no more than whom it selects, where it stands, and whether it may deny.
+///
+/// A policy that only accepts closes nothing, so that there is nothing to close while it is refused.
+pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
+    let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
+        cannot_close(root.get("spec").map_or("", |_| "spec"), "subject", report);
+        return Vec::new();
+    };
+    // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
+    let astray = misspelt(root, &schema::POLICY).any(|meant| meant.is_none());
+    if !may_deny(&spec) && !astray {
+        return Vec::new();
+    }
+    let Some(subject) = subject(document, &spec) else {
+        cannot_close(&spec.path, "subject", report);
+        return Vec::new();
+    };
+    // Where its place cannot be told, it is the first.
+    let priority = priority(&spec, &mut Report::new(document)).unwrap_or_default();
+    let (tier, extent) = match spec.text("tier") {
+        Some("Baseline") => (
+            Tier::Baseline { priority },
+            "only what policies before it allow is let through, those of the other tiers among them",
+        ),
+        _ => (
+            Tier::Admin { priority },
+            "only what policies of tier Admin before it accept is let through",
+        ),
+    };
+    closed(&format!("{}.subject", spec.path), extent, report);
+    vec![Spec {
+        subject,
+        tier,
+        closes_egress: false,
+        rules: vec![deny_everything(format!("{}.egress", spec.path))],
+    }]
+}
+
+/// Whom the policy selects, where not the least of it is in doubt.
+fn subject(document: &Document, spec: &Node<'_>) -> Option<LabelSelector> {
+    let mut report = Report::new(document);
+    if let Some(node) = spec.get("subject") {
+        shape::check(&node, &schema::SUBJECT, &mut report);
+    }
+    let subject = subject::read(spec, &mut report)?;
+    (!report.is_refused()).then_some(subject)
+}
+
+/// Whether some egress rule may deny, or pass by what would: all but those that clearly accept.
+fn may_deny(spec: &Node<'_>) -> bool {
+    let accepts = |rule: Node<'_>| matches!(rule.text("action"), Some("Accept" | "Allow"));
+    let rules = spec.get("egress");
+    let denies = rules.is_some_and(|rules| !rules.value.is_array() || !rules.items().all(accepts));
+    let is_egress = |meant: Option<&str>| meant.is_none_or(|meant| meant == "egress");
+    denies || misspelt(spec, &schema::SPEC).any(is_egress)
+}

@@ -1,0 +1,182 @@
+//! The rule that decides: the first that matches, tier by tier.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
+use crate::inventory::Inventory;
+use crate::pattern::Pattern;
+use crate::policy::{Action, ObjectSelector, Zone};
+use crate::ports::PortSet;
+use crate::program::{Destination, Origin, Rule, Tiers, Verdict};
+
+/// Who decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// A rule.
+    Rule {
+        /// What it says.
+        verdict: Verdict,
+        /// Where it is written.
+        origin: Origin,
+        /// What of the destination it matches.
+        matched: Matched,
+        /// The ports that it speaks of.
+        ports: PortSet,
+    },
+    /// No rule matches, and these policies close egress.
+    Closed(Vec<Origin>),
+    /// No rule matches, and none of the policies that select the endpoint closes egress.
+    Open,
+    /// No policy selects the endpoint.
+    Unselected,
+}
+
+/// What of a destination a rule matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matched {
+    /// A name that resolves to it.
+    Name(Pattern, KnownName),
+    /// Its address, by a prefix.
+    Prefix(Zone, IpNet),
+    /// The object that has the address.
+    Object(ObjectSelector),
+    /// A pod, by a port's name.
+    PortName,
+}
+
+impl Decision {
+    /// What becomes of a packet.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Decision::Rule { verdict, .. } => *verdict,
+            Decision::Closed(_) => Verdict::Deny,
+            Decision::Open | Decision::Unselected => Verdict::Allow,
+        }
+    }
+}
+
+/// One sentence without its full stop.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Decision::Rule {
+                verdict,
+                origin,
+                matched,
+                ports,
+            } => {
+                let verb = match verdict {
+                    Verdict::Allow => "allows",
+                    Verdict::Deny => "denies",
+                };
+                write!(f, "{} {verb} {} ({matched})", shown_origin(origin), shown_ports(ports))
+            }
+            Decision::Closed(by) => {
+                let by: Vec<String> = by.iter().map(shown_origin).collect();
+                write!(f, "no rule allows it, and egress is closed by {}", by.join(" and "))
+            }
+            Decision::Open => f.write_str("no rule speaks of it, and no policy that selects the pod closes egress"),
+            Decision::Unselected => f.write_str("no policy selects the pod for egress"),
+        }
+    }
+}
+
+impl fmt::Display for Matched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Matched::Name(pattern, KnownName { name, lease }) => {
+                write!(f, "the name {name} matches {pattern}")?;
+                match lease {
+                    Hold::Assumed => Ok(()),
+                    Hold::Left(left) => write!(f, "; its lease has {} s left", left.as_secs()),
+                    Hold::Expired(ago) => write!(f, "; its lease ended {} s ago", ago.as_secs()),
+                }
+            }
+            Matched::Prefix(zone, prefix) if prefix.prefix_len() == 0 => f.write_str(match zone {
+                Zone::Anywhere => "any destination",
+                Zone::World => "any destination outside the cluster",
+                Zone::Cluster => "any destination in the cluster",
+                Zone::Host => "this node",
+            }),
+            Matched::Prefix(_, prefix) => write!(f, "the address lies in {prefix}"),
+            Matched::Object(selector) => write!(f, "{selector}"),
+            Matched::PortName => f.write_str("a pod whose container names the port"),
+        }
+    }
+}
+
+/// Goes through the tiers.
+pub(super) fn decide(tiers: &Tiers, inventory: &Inventory, towards: &Towards) -> Decision {
+    let first = |rules: &[Rule]| {
+        rules
+            .iter()
+            .find_map(|rule| matching(rule, inventory, towards).map(|it| (rule.clone(), it)))
+    };
+    let of = |rule: Rule, (matched, ports): (Matched, PortSet), verdict| {
+        rule.origins.into_iter().next().map(|origin| Decision::Rule {
+            verdict,
+            origin,
+            matched,
+            ports,
+        })
+    };
+    for (rules, is_network) in [(&tiers.admin, false), (&tiers.network, true), (&tiers.baseline, false)] {
+        let decision = first(rules).and_then(|(rule, matched)| match rule.action {
+            Action::Allow => of(rule, matched, Verdict::Allow),
+            Action::Deny => of(rule, matched, Verdict::Deny),
+            Action::Pass => None,
+        });
+        if let Some(decision) = decision {
+            return decision;
+        }
+        if is_network && tiers.closed() {
+            return Decision::Closed(tiers.closed_by.clone());
+        }
+    }
+    Decision::Open
+}
+
+/// What a rule matches of the destination, with the ports that it speaks of there; `None` when it does not match.
+fn matching(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
+    let (matched, ports) = destined(rule, inventory, towards)?;
+    let speaks = match (towards.traffic, rule.action) {
+        (Some((protocol, port)), _) => ports.contains(protocol, port),
+        // Of any port: what some port is let through by, and what none is.
+        (None, Action::Allow) => !ports.is_empty(),
+        (None, Action::Deny | Action::Pass) => ports == PortSet::All,
+    };
+    speaks.then_some((matched, ports))
+}
+
+/// What a rule matches of the destination, whatever the port.
+pub(super) fn destined(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
+    let matched = match (&rule.to, towards.address) {
+        (Destination::Name(pattern), _) => {
+            let known = towards
+                .names
+                .iter()
+                .find(|known| known.lease.is_live() && pattern.matches(&known.name))?;
+            Matched::Name(pattern.clone(), known.clone())
+        }
+        (Destination::Prefix(zone, prefix), Some((address, place))) => {
+            let lies_in = place.is_in(*zone) && prefix.contains(&address);
+            lies_in.then_some(Matched::Prefix(*zone, *prefix))?
+        }
+        // A name's address is never one of the cluster's, and nothing else is known of it.
+        (Destination::Prefix(zone @ (Zone::Anywhere | Zone::World), prefix), None) if prefix.prefix_len() == 0 => {
+            Matched::Prefix(*zone, *prefix)
+        }
+        (Destination::Object(selector), Some((address, _))) => {
+            let ports = inventory.members(rule).remove(&address)?;
+            return Some((Matched::Object(selector.clone()), ports));
+        }
+        (Destination::PodsWithin(..), Some((address, _))) => {
+            let ports = inventory.members(rule).remove(&address)?;
+            return Some((Matched::PortName, ports));
+        }
+        (_, None) => return None,
+    };
+    Some((matched, rule.ports.clone()))
+}

@@ -1,0 +1,242 @@
+//! What nearly matches: the one thing that is missing.
+
+use std::fmt;
+
+use super::decision::destined;
+use super::{Hold, KnownName, Matched, Scene, Towards, shown_origin, shown_ports};
+use crate::fold::Place;
+use crate::labels::{LabelSelector, Labels, Requirement};
+use crate::name::Name;
+use crate::pattern::Pattern;
+use crate::policy::{Action, ObjectSelector, Zone};
+use crate::ports::PortSet;
+use crate::program::{Destination, Origin, Rule, Tiers};
+
+/// How many are told.
+const TOLD: usize = 3;
+
+/// A rule that would let it through but for one thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Miss {
+    /// The rule.
+    pub origin: Origin,
+    /// What is missing.
+    pub kind: MissKind,
+}
+
+/// What is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MissKind {
+    /// The name held the address, and does no more.
+    ExpiredLease(Pattern, KnownName),
+    /// The destination matches, and other ports are open.
+    Port(PortSet),
+    /// The name has more labels in front than the pattern's one star stands for.
+    MoreLabels(Pattern, Name),
+    /// The pattern stands for names below this one, and not for it.
+    Apex(Pattern, Name),
+    /// The pattern is a name, and this one lies below it.
+    Below(Pattern, Name),
+    /// The address lies in the prefix, which speaks of another zone.
+    Zone(Zone, Place),
+    /// The destination's pod lacks this label.
+    DestinationLabel(Requirement),
+    /// The policy would select the endpoint if it had this label.
+    SubjectLabel(Requirement),
+}
+
+/// One sentence without its full stop.
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", shown_origin(&self.origin))?;
+        match &self.kind {
+            MissKind::ExpiredLease(pattern, KnownName { name, lease }) => {
+                let ago = match lease {
+                    Hold::Expired(ago) => ago.as_secs(),
+                    Hold::Assumed | Hold::Left(_) => 0,
+                };
+                write!(
+                    f,
+                    "{pattern} matches {name}, whose lease on the address ended {ago} s ago; a new lookup opens it again"
+                )
+            }
+            MissKind::Port(ports) => write!(f, "matches the destination, but only with {}", shown_ports(ports)),
+            MissKind::MoreLabels(pattern, name) => write!(
+                f,
+                "{pattern} stands for exactly one more label, and {name} has more; `*{pattern}` stands for one or more"
+            ),
+            MissKind::Apex(pattern, name) => {
+                write!(f, "{pattern} does not match {name} itself; add `matchName: {name}`")
+            }
+            MissKind::Below(pattern, name) => {
+                write!(
+                    f,
+                    "{pattern} matches that name alone, and {name} lies below it; add `matchPattern: \"**.{pattern}\"`"
+                )
+            }
+            MissKind::Zone(zone, place) => {
+                let meant = match zone {
+                    Zone::Anywhere => "everything",
+                    Zone::World => "destinations outside the cluster",
+                    Zone::Cluster => "destinations in the cluster",
+                    Zone::Host => "this node",
+                };
+                let lies = match place {
+                    Place::World => "outside the cluster",
+                    Place::Cluster => "inside the cluster",
+                    Place::Host => "on this node",
+                };
+                write!(f, "means {meant}, and the address lies {lies}")
+            }
+            MissKind::DestinationLabel(missing) => write!(f, "would match if the destination's pod had {missing}"),
+            MissKind::SubjectLabel(missing) => write!(f, "would select the pod if it had {missing}"),
+        }
+    }
+}
+
+/// The nearest misses among rules that allow, the nearest first.
+pub(super) fn nearest(scene: Scene<'_>, tiers: &Tiers, towards: &Towards) -> Vec<Miss> {
+    let allowing = tiers.rules().filter(|rule| rule.action == Action::Allow);
+    let mut misses: Vec<Miss> = allowing.filter_map(|rule| missed(rule, scene, towards)).collect();
+    misses.extend(of_other_subjects(scene, towards));
+    misses.sort_by_key(|miss| miss.kind.distance());
+    misses.dedup();
+    misses.truncate(TOLD);
+    misses
+}
+
+impl MissKind {
+    fn distance(&self) -> u8 {
+        match self {
+            MissKind::ExpiredLease(..) => 0,
+            MissKind::Port(_) => 1,
+            MissKind::MoreLabels(..) | MissKind::Apex(..) => 2,
+            MissKind::Below(..) | MissKind::Zone(..) => 3,
+            MissKind::DestinationLabel(_) => 4,
+            MissKind::SubjectLabel(_) => 5,
+        }
+    }
+}
+
+fn missed(rule: &Rule, scene: Scene<'_>, towards: &Towards) -> Option<Miss> {
+    let origin = rule.origins.first()?.clone();
+    let of = |kind| {
+        Some(Miss {
+            origin: origin.clone(),
+            kind,
+        })
+    };
+    if let Some((_, ports)) = destined(rule, scene.inventory, towards) {
+        let open = |(protocol, port)| ports.contains(protocol, port);
+        // One that matches wholly was overruled by a denial; nothing is missing of it.
+        return match towards.traffic.is_some_and(open) {
+            true => None,
+            false if ports.is_empty() => None,
+            false => of(MissKind::Port(ports)),
+        };
+    }
+    if !speaks_of_port(rule, towards) {
+        return None;
+    }
+    match (&rule.to, towards.address) {
+        (Destination::Name(pattern), _) => name_missed(pattern, towards).and_then(of),
+        (Destination::Prefix(zone, prefix), Some((address, place))) => {
+            let other_zone = prefix.contains(&address) && !place.is_in(*zone);
+            other_zone.then_some(MissKind::Zone(*zone, place)).and_then(of)
+        }
+        (Destination::Object(ObjectSelector::Pods(selector)), Some((address, _))) => {
+            let pods = scene.inventory.pods.iter();
+            let labels = pods
+                .filter(|pod| pod.addresses.contains(&address))
+                .map(|pod| &pod.labels);
+            labels
+                .filter_map(|labels| one_lacks(selector, labels))
+                .next()
+                .and_then(|missing| of(MissKind::DestinationLabel(missing)))
+        }
+        _ => None,
+    }
+}
+
+fn speaks_of_port(rule: &Rule, towards: &Towards) -> bool {
+    match towards.traffic {
+        Some((protocol, port)) => rule.ports.contains(protocol, port),
+        None => !rule.ports.is_empty(),
+    }
+}
+
+fn name_missed(pattern: &Pattern, towards: &Towards) -> Option<MissKind> {
+    let expired = |known: &&KnownName| !known.lease.is_live() && pattern.matches(&known.name);
+    if let Some(known) = towards.names.iter().find(expired) {
+        return Some(MissKind::ExpiredLease(pattern.clone(), known.clone()));
+    }
+    let text = pattern.as_str();
+    towards.names.iter().find_map(|KnownName { name, .. }| {
+        if let Some(below) = text.strip_prefix("*.").filter(|below| !below.contains('*')) {
+            let wider = Pattern::pattern(&format!("**.{below}")).ok()?;
+            if wider.matches(name) {
+                return Some(MissKind::MoreLabels(pattern.clone(), name.clone()));
+            }
+        }
+        let apex = text.strip_prefix("**.").or_else(|| text.strip_prefix("*."));
+        if apex == Some(name.as_str()) {
+            return Some(MissKind::Apex(pattern.clone(), name.clone()));
+        }
+        let is_name = !text.contains('*');
+        let below = is_name
+            && name
+                .as_str()
+                .strip_suffix(text)
+                .is_some_and(|front| front.ends_with('.'));
+        below.then(|| MissKind::Below(pattern.clone(), name.clone()))
+    })
+}
+
+/// Rules that would match wholly, of policies that would select the endpoint but for one label.
+fn of_other_subjects(scene: Scene<'_>, towards: &Towards) -> Vec<Miss> {
+    let mut misses = Vec::new();
+    for policy in scene.policies {
+        for spec in &policy.specs {
+            let Some(missing) = one_lacks(&spec.subject, &scene.endpoint.labels) else {
+                continue;
+            };
+            let mut nearly = scene.endpoint.clone();
+            nearly.labels.extend(missing.example());
+            let only = crate::Policy {
+                specs: vec![spec.clone()],
+                ..(*policy).clone()
+            };
+            let Some(program) = crate::compile::gather(&nearly, [&only], scene.inventory) else {
+                continue;
+            };
+            let tiers = program.audited.as_ref().unwrap_or(&program.enforced);
+            let matching = tiers.rules().filter(|rule| rule.action == Action::Allow).find(|rule| {
+                let destined = destined(rule, scene.inventory, towards);
+                destined.is_some_and(|(matched, ports)| {
+                    let everything = matches!(matched, Matched::Prefix(_, prefix) if prefix.prefix_len() == 0);
+                    !everything
+                        && towards
+                            .traffic
+                            .is_none_or(|(protocol, port)| ports.contains(protocol, port))
+                })
+            });
+            if let Some(origin) = matching.and_then(|rule| rule.origins.first()) {
+                misses.push(Miss {
+                    origin: origin.clone(),
+                    kind: MissKind::SubjectLabel(missing),
+                });
+            }
+        }
+    }
+    misses
+}
+
+/// The only requirement of a selector that the labels do not meet, if it is one that a label could.
+fn one_lacks(selector: &LabelSelector, labels: &Labels) -> Option<Requirement> {
+    let mut unmet = selector
+        .requirements
+        .iter()
+        .filter(|requirement| !requirement.holds(labels));
+    let missing = unmet.next()?;
+    (unmet.next().is_none() && !crate::endpoint::is_special(&missing.key)).then(|| missing.clone())
+}

@@ -1,0 +1,137 @@
+//! The `namegate.io/` annotations, which any policy object may carry.
+
+use std::time::Duration;
+
+use crate::diagnostic::{Report, closest, quoted};
+use crate::policy::{DenyResponse, Extensions};
+use crate::question::QuestionMode;
+use crate::shape::Node;
+
+const MODE: &str = "namegate.io/mode";
+const MIN_TTL: &str = "namegate.io/min-ttl";
+const GRACE: &str = "namegate.io/grace";
+const DNS_QUESTIONS: &str = "namegate.io/dns-questions";
+const DENY_RESPONSE: &str = "namegate.io/deny-response";
+
+const KNOWN: [&str; 5] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE];
+
+/// A lease that outlives a day is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// What the annotations of an object say. A value that is not understood is an error: a policy whose author asked for an audit must
+/// not drop because of a misspelling.
+pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
+    let mut extensions = Extensions::default();
+    let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {
+        return extensions;
+    };
+    for (key, node) in annotations.fields().filter(|(key, _)| key.starts_with("namegate.io/")) {
+        match key {
+            MODE => {
+                let audit = one_of(&node, [("enforce", false), ("audit", true)], report);
+                extensions.audit = audit.unwrap_or_default();
+            }
+            MIN_TTL => extensions.lease.min_ttl = duration(&node, report),
+            GRACE => extensions.lease.grace = duration(&node, report),
+            DNS_QUESTIONS => {
+                let modes = [("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)];
+                extensions.questions = one_of(&node, modes, report);
+            }
+            DENY_RESPONSE => {
+                let responses = [("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)];
+                extensions.response = one_of(&node, responses, report);
+            }
+            unknown => {
+                let finding = report.warning(
+                    "unknown-annotation",
+                    &node.path,
+                    format!("no annotation {unknown} is known; it has no effect"),
+                );
+                if let Some(meant) = closest(unknown, KNOWN) {
+                    finding.suggest(format!("did you mean {meant}?"));
+                }
+            }
+        }
+    }
+    extensions
+}
+
+fn one_of<T, const N: usize>(node: &Node<'_>, values: [(&str, T); N], report: &mut Report<'_>) -> Option<T> {
+    let written = node.value.as_str().unwrap_or_default();
+    let names = values.each_ref().map(|(name, _)| *name);
+    let found = values.into_iter().find(|(name, _)| *name == written);
+    if found.is_none() {
+        let reason = format!("{} is not one of {}", quoted(written), names.join(", "));
+        let finding = report.error("bad-annotation", &node.path, reason);
+        if let Some(meant) = closest(written, names) {
+            finding.suggest(format!("did you mean {meant}?"));
+        }
+    }
+    found.map(|(_, value)| value)
+}
+
+/// As Kubernetes writes durations where people do: `90s`, `5m`, `1h30m`; a bare number is refused, since its unit would be a guess.
+fn duration(node: &Node<'_>, report: &mut Report<'_>) -> Option<Duration> {
+    let written = node.value.as_str().unwrap_or_default();
+    let read = parse_duration(written);
+    match read {
+        Some(read) if read <= LONGEST => return Some(read),
+        Some(_) => report
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is more than a day", quoted(written)),
+            )
+            .suggest("write a shorter time, such as 10m"),
+        None => report
+            .error(
+                "bad-annotation",
+                &node.path,
+                format!("{} is not a time", quoted(written)),
+            )
+            .suggest("write a number and a unit, such as 90s, 5m or 1h30m"),
+    };
+    None
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest.get(..digits)?.parse().ok()?;
+        rest = rest.get(digits..)?;
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match rest.get(..letters)? {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        rest = rest.get(letters..)?;
+        total = total.checked_add(unit.checked_mul(u32::try_from(number).ok()?)?)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_kubernetes_writes_them() {
+        for (text, seconds) in [
+            ("90s", 90.0),
+            ("5m", 300.0),
+            ("1h30m", 5400.0),
+            ("1500ms", 1.5),
+            ("0s", 0.0),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "5", "s", "-5s", "5 s", "5d", "1.5h", "99999999999h"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+}

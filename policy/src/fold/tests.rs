@@ -1,0 +1,242 @@
+use ipnet::{IpNet, Ipv4Net};
+use proptest::prelude::*;
+
+use super::*;
+use crate::labels::{LabelSelector, Requirement};
+use crate::policy::{LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
+use crate::program::Origin;
+
+/// The addresses are 10.0.0.0 to 10.0.0.7, the names n0 to n2, the objects o0 to o2.
+const ADDRESSES: u8 = 8;
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn ports() -> impl Strategy<Value = PortSet> {
+    let ranges = [
+        (Protocol::Tcp, 80, 80),
+        (Protocol::Tcp, 80, 200),
+        (Protocol::Udp, 53, 53),
+        (Protocol::Icmp, 8, 8),
+    ];
+    let range =
+        prop::sample::select(ranges.to_vec()).prop_map(|(protocol, first, last)| PortRange { protocol, first, last });
+    prop_oneof![1 => Just(PortSet::All), 3 => prop::collection::vec(range, 1..3).prop_map(PortSet::from_ranges)]
+}
+
+fn traffic() -> impl Strategy<Value = Option<(Protocol, u16)>> {
+    prop::sample::select(vec![
+        Some((Protocol::Tcp, 80)),
+        Some((Protocol::Tcp, 81)),
+        Some((Protocol::Tcp, 443)),
+        Some((Protocol::Udp, 53)),
+        Some((Protocol::Icmp, 8)),
+        Some((Protocol::Icmp, 0)),
+        None,
+    ])
+}
+
+fn prefix() -> impl Strategy<Value = Destination> {
+    let zones = [Zone::Anywhere, Zone::World, Zone::Cluster, Zone::Host];
+    let lengths = prop_oneof![1 => Just(0_u8), 4 => 28_u8..=32];
+    (prop::sample::select(zones.to_vec()), 0..ADDRESSES, lengths).prop_map(|(zone, last, length)| {
+        let prefix = Ipv4Net::new([10, 0, 0, last].into(), length).unwrap().trunc();
+        Destination::Prefix(zone, IpNet::V4(prefix))
+    })
+}
+
+fn name(number: u8) -> Destination {
+    Destination::Name(Pattern::name(&format!("n{number}.example")).unwrap())
+}
+
+fn object(number: u8) -> Destination {
+    let requirements = vec![Requirement::equals("app", &format!("o{number}"))];
+    Destination::Object(ObjectSelector::Pods(LabelSelector { requirements }))
+}
+
+fn rule(action: Action, to: Destination, ports: PortSet) -> Rule {
+    Rule {
+        action,
+        to,
+        ports,
+        named: Vec::new(),
+        lease: LeaseTerms::default(),
+        origins: Vec::new(),
+    }
+}
+
+/// Of tier Admin or Baseline: names are only ever accepted, and only in tier Admin.
+fn ordered(names: bool) -> impl Strategy<Value = Vec<Rule>> {
+    let actions = [Action::Allow, Action::Deny, Action::Pass];
+    let other = (
+        prop::sample::select(actions.to_vec()),
+        prop_oneof![prefix(), (0_u8..3).prop_map(object)],
+        ports(),
+    );
+    let other = other.prop_map(|(action, to, ports)| rule(action, to, ports)).boxed();
+    let accepted = (0_u8..3, ports()).prop_map(|(number, ports)| rule(Action::Allow, name(number), ports));
+    let one = if names {
+        prop_oneof![3 => other, 1 => accepted].boxed()
+    } else {
+        other
+    };
+    prop::collection::vec(one, 0..5)
+}
+
+fn network() -> impl Strategy<Value = Vec<Rule>> {
+    let actions = [Action::Allow, Action::Deny];
+    let to = prop_oneof![prefix(), (0_u8..3).prop_map(object), (0_u8..3).prop_map(name)];
+    let one =
+        (prop::sample::select(actions.to_vec()), to, ports()).prop_map(|(action, to, ports)| rule(action, to, ports));
+    prop::collection::vec(one, 0..6).prop_map(|mut rules| {
+        rules.sort_by_key(|rule| rule.action);
+        rules
+    })
+}
+
+fn tiers() -> impl Strategy<Value = Tiers> {
+    (ordered(true), network(), any::<bool>(), ordered(false)).prop_map(|(admin, network, closed, baseline)| Tiers {
+        admin,
+        network,
+        closed_by: closed.then(origin).into_iter().collect(),
+        baseline,
+    })
+}
+
+fn origin() -> Origin {
+    let policy = PolicyId {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    Origin {
+        policy,
+        rule: String::new(),
+    }
+}
+
+/// What an address is: where it lies, which names resolve to it, which objects have it.
+#[derive(Debug, Clone)]
+struct Target {
+    last: u8,
+    place: Place,
+    names: Vec<u8>,
+    objects: Vec<u8>,
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let some = || prop::collection::btree_set(0_u8..3, 0..3).prop_map(|set| set.into_iter().collect());
+    (0..ADDRESSES, prop::sample::select(Place::ALL.to_vec()), some(), some()).prop_map(
+        |(last, place, names, objects)| Target {
+            last,
+            place,
+            names,
+            objects,
+        },
+    )
+}
+
+impl Target {
+    fn is_meant_by(&self, to: &Destination) -> bool {
+        match to {
+            Destination::Prefix(zone, prefix) => self.place.is_in(*zone) && prefix.contains(&address(self.last)),
+            Destination::PodsWithin(..) => false,
+            to => self.names.iter().any(|n| name(*n) == *to) || self.objects.iter().any(|o| object(*o) == *to),
+        }
+    }
+
+    /// Straight from the meaning of tiers.
+    fn plainly(&self, tiers: &Tiers, traffic: Option<(Protocol, u16)>) -> Verdict {
+        let first = |rules: &[Rule]| {
+            let speaks = |rule: &&Rule| {
+                self.is_meant_by(&rule.to)
+                    && match traffic {
+                        Some((protocol, port)) => rule.ports.contains(protocol, port),
+                        None => rule.ports == PortSet::All,
+                    }
+            };
+            rules.iter().find(speaks).map(|rule| rule.action)
+        };
+        for (rules, closed) in [
+            (&tiers.admin, false),
+            (&tiers.network, tiers.closed()),
+            (&tiers.baseline, false),
+        ] {
+            match first(rules) {
+                Some(Action::Allow) => return Verdict::Allow,
+                Some(Action::Deny) => return Verdict::Deny,
+                Some(Action::Pass) | None if closed => return Verdict::Deny,
+                Some(Action::Pass) | None => {}
+            }
+        }
+        Verdict::Allow
+    }
+
+    /// Each name and all objects by themselves, as they come and go.
+    fn doors(&self, fold: &Fold) -> Vec<Door> {
+        let objects: Vec<_> = fold
+            .objects()
+            .filter(|(_, rule)| self.is_meant_by(&rule.to))
+            .map(|(index, rule)| (index, rule.ports.clone()))
+            .collect();
+        let at = At {
+            address: address(self.last),
+            place: self.place,
+            objects: &objects,
+        };
+        let names = fold
+            .names()
+            .filter(|(index, _)| self.is_meant_by(&fold.rules()[*index].to));
+        let learned = names.flat_map(|(index, _)| fold.learned(index, at));
+        let member = if objects.is_empty() {
+            Doors::new()
+        } else {
+            fold.member(at)
+        };
+        learned.chain(member).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn a_fold_decides_as_its_tiers_do(tiers in tiers(), target in target(), traffic in traffic()) {
+        let fold = Fold::new(&tiers);
+        let doors = target.doors(&fold);
+        let verdict = fold.verdict(address(target.last), target.place, doors.iter(), traffic);
+        let expected = target.plainly(&tiers, traffic);
+        // What has no ports is refused where it cannot be excepted from all traffic that tier Admin accepts for a name or object.
+        let narrowed = traffic.is_none() && expected == Verdict::Allow && !tiers.admin.is_empty();
+        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {doors:#?}");
+    }
+
+    #[test]
+    fn intervals_say_what_prefixes_decide(tiers in tiers(), target in target(), traffic in traffic()) {
+        let fold = Fold::new(&tiers);
+        let target = Target { names: Vec::new(), objects: Vec::new(), ..target };
+        let address = address(target.last);
+        let intervals = fold.intervals(target.place);
+        let found: Vec<_> = intervals.iter().filter(|it| it.first <= address && address <= it.last).collect();
+        prop_assert!(found.len() <= 1, "they are disjoint");
+        let verdict = found.first().map_or(fold.rest(), |interval| interval.verdicts.at(traffic));
+        prop_assert_eq!(verdict, target.plainly(&tiers, traffic));
+    }
+
+    #[test]
+    fn doors_are_made_of_what_was_foreseen(tiers in tiers(), target in target()) {
+        let fold = Fold::new(&tiers);
+        let possible = fold.possible();
+        for door in target.doors(&fold) {
+            prop_assert!(possible.classes.contains(&door.class), "{door:?} {possible:?}");
+            match &door.ports {
+                PortSet::All => prop_assert!(possible.all),
+                PortSet::Ranges(_) => {
+                    let pieces = possible.pieces.iter().filter(|piece| door.ports.contains(piece.protocol, piece.first));
+                    prop_assert_eq!(PortSet::from_ranges(pieces.copied()), door.ports);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! One rule: peers, crossed with ports.
+
+use crate::diagnostic::Report;
+use crate::policy::{Action, EgressRule, Peers, PolicyId, Zone};
+use crate::prefix;
+use crate::shape::Node;
+
+use super::{peers, ports};
+
+/// A rule whose peers stand under `field`. Without peers it speaks of every destination, without ports of every port.
+pub(super) fn read(rule: &Node<'_>, field: &str, id: &PolicyId, report: &mut Report<'_>) -> EgressRule {
+    let entries = rule.list(field);
+    let peers = if entries.is_empty() {
+        Peers::Prefixes(prefix::everything(Zone::Anywhere))
+    } else {
+        let selectors = entries.iter().flat_map(|peer| peers::read(peer, id, report));
+        selectors.collect::<Vec<_>>().into()
+    };
+    let (ports, named) = ports::read(rule, report);
+    EgressRule {
+        origin: rule.path.clone(),
+        action: Action::Allow,
+        peers,
+        ports,
+        named,
+        dns: Vec::new(),
+    }
+}

@@ -1,0 +1,30 @@
+//! The shape of `networking.k8s.io/v1` NetworkPolicy: all fields, whether enforced here or not.
+
+use crate::selector::SHAPE as SELECTOR;
+use crate::shape::Shape::{self, Any, Integer, IntegerOrText, List, Object, Text};
+
+pub(super) static POLICY: Shape = Object(&[
+    ("apiVersion", Text),
+    ("kind", Text),
+    ("metadata", Any),
+    ("spec", SPEC),
+    ("status", Any),
+]);
+
+pub(super) const SPEC: Shape = Object(&[
+    ("podSelector", SELECTOR),
+    ("policyTypes", List(&Text)),
+    (
+        "ingress",
+        List(&Object(&[("from", List(&PEER)), ("ports", List(&PORT))])),
+    ),
+    ("egress", List(&Object(&[("to", List(&PEER)), ("ports", List(&PORT))]))),
+]);
+
+const PEER: Shape = Object(&[
+    ("podSelector", SELECTOR),
+    ("namespaceSelector", SELECTOR),
+    ("ipBlock", Object(&[("cidr", Text), ("except", List(&Text))])),
+]);
+
+const PORT: Shape = Object(&[("protocol", Text), ("port", IntegerOrText), ("endPort", Integer)]);

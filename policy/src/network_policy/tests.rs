@@ -1,0 +1,485 @@
+use ipnet::IpNet;
+use proptest::prelude::*;
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::document::{Document, parse};
+use crate::endpoint;
+use crate::labels::{LabelSelector, Labels};
+use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier, Zone};
+use crate::ports::{PortRange, PortSet, Protocol};
+use crate::validate::{StandIn, Verdict, validate};
+
+/// Five lines: the fields of `spec` that a test adds begin on line 6.
+const HEAD: &str =
+    "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: n}\n\nspec:\n";
+const EGRESS: &str = "  podSelector: {}\n  policyTypes: [Egress]\n";
+
+fn read(fields: &str) -> (Verdict, Vec<Diagnostic>) {
+    let (documents, errors) = parse(&format!("{HEAD}{fields}"));
+    assert_eq!(errors, []);
+    validate(&documents[0])
+}
+
+fn policy(fields: &str) -> Policy {
+    let (verdict, diagnostics) = read(fields);
+    verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
+}
+
+fn spec(fields: &str) -> Spec {
+    policy(fields).specs.remove(0)
+}
+
+fn rule(rule: &str) -> EgressRule {
+    let mut spec = spec(&format!("{EGRESS}  egress:\n{rule}"));
+    assert_eq!(spec.rules.len(), 1);
+    spec.rules.remove(0)
+}
+
+/// `code path line` of each finding.
+fn findings(fields: &str) -> Vec<String> {
+    let (verdict, diagnostics) = read(fields);
+    let refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
+    assert_eq!(verdict.accepted().is_none(), refused, "{diagnostics:?}");
+    let shown = |d: &Diagnostic| format!("{} {} {}", d.code, d.path, d.position.map_or(0, |p| p.line));
+    diagnostics.iter().map(shown).collect()
+}
+
+fn findings_in_rule(rule: &str) -> Vec<String> {
+    findings(&format!("{EGRESS}  egress:\n{rule}"))
+}
+
+fn labels(namespace: &str, pairs: &[(&str, &str)], of_namespace: &[(&str, &str)]) -> Labels {
+    let owned = |pairs: &[(&str, &str)]| -> Labels {
+        let owned = pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        owned.collect()
+    };
+    endpoint::labels(&owned(pairs), namespace, &owned(of_namespace), "default", "default")
+}
+
+/// The only selector of Pods among the peers.
+fn pods(peers: &str) -> LabelSelector {
+    match rule(&format!("  - to:\n{peers}")).peers {
+        Peers::Objects(mut selectors) if selectors.len() == 1 => match selectors.remove(0) {
+            ObjectSelector::Pods(selector) => selector,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+fn anywhere(prefixes: &[&str]) -> Peers {
+    let prefix = |text: &&str| (Zone::Anywhere, text.parse::<IpNet>().unwrap());
+    Peers::Prefixes(prefixes.iter().map(prefix).collect())
+}
+
+fn range(protocol: Protocol, first: u16, last: u16) -> PortSet {
+    PortSet::from_ranges([PortRange { protocol, first, last }])
+}
+
+fn none() -> [&'static str; 0] {
+    []
+}
+
+#[test]
+fn it_selects_pods_of_its_own_namespace() {
+    let text = "  podSelector: {matchLabels: {role: db}}\n  policyTypes: [Egress]\n";
+    assert_eq!(findings(text), none());
+    let spec = spec(text);
+    assert_eq!(spec.tier, Tier::Network);
+    assert!(spec.subject.matches(&labels("n", &[("role", "db")], &[])));
+    assert!(!spec.subject.matches(&labels("n", &[("role", "web")], &[])));
+    assert!(!spec.subject.matches(&labels("other", &[("role", "db")], &[])));
+    for every in [
+        "  podSelector: {}\n  policyTypes: [Egress]\n",
+        "  policyTypes: [Egress]\n",
+    ] {
+        let subject = self::spec(every).subject;
+        assert!(subject.matches(&labels("n", &[], &[])) && !subject.matches(&labels("other", &[], &[])));
+    }
+}
+
+#[test]
+fn policy_types_say_what_is_governed_and_have_defaults() {
+    let closes = |fields: &str| {
+        let specs = policy(&format!("  podSelector: {{}}\n{fields}")).specs;
+        assert!(specs.iter().all(|spec| spec.closes_egress));
+        !specs.is_empty()
+    };
+    // Absent or empty: Ingress always, Egress if there are rules for it.
+    assert!(!closes(""));
+    assert!(!closes("  policyTypes: []\n"));
+    assert!(!closes("  ingress: [{}]\n"));
+    assert!(!closes("  egress: []\n"), "no rule, so only ingress is governed");
+    assert!(closes("  egress: [{}]\n"));
+    assert!(closes("  egress: [{to: [{podSelector: {}}]}]\n"));
+    // Present: exactly these.
+    assert!(closes("  policyTypes: [Egress]\n"));
+    assert!(closes("  policyTypes: [Ingress, Egress]\n"));
+    assert!(closes("  policyTypes: [Egress]\n  egress: []\n"));
+    assert!(!closes("  policyTypes: [Ingress]\n"));
+    assert!(!closes("  policyTypes: [Ingress]\n  egress: [{}]\n"));
+}
+
+#[test]
+fn what_it_says_of_ingress_is_reported() {
+    let both = "  podSelector: {}\n  policyTypes: [Ingress, Egress]\n";
+    assert_eq!(findings(both), ["not-enforced spec.policyTypes 7"]);
+    assert_eq!(findings("  podSelector: {}\n"), ["not-enforced spec 5"]);
+    assert_eq!(
+        findings("  podSelector: {}\n  ingress:\n  - from: [{}]\n"),
+        ["not-enforced spec.ingress 7", "missing-field spec.ingress[0].from[0] 8"]
+    );
+    assert_eq!(
+        findings("  policyTypes: [Ingress]\n  egress: [{}]\n"),
+        ["not-enforced spec.policyTypes 6", "egress-not-governed spec.egress 7"]
+    );
+    assert_eq!(
+        findings("  policyTypes: [Ingress, Egress, Egress]\n"),
+        ["too-many spec.policyTypes 6", "not-enforced spec.policyTypes 6"]
+    );
+    assert_eq!(
+        findings("  policyTypes: [egress]\n"),
+        ["bad-value spec.policyTypes[0] 6"]
+    );
+}
+
+#[test]
+fn a_rule_without_peers_speaks_of_everything_and_without_ports_of_every_port() {
+    for text in ["  - {}\n", "  - {to: [], ports: []}\n", "  - {to: null}\n"] {
+        let rule = rule(text);
+        assert_eq!(
+            (rule.peers, rule.ports),
+            (anywhere(&["0.0.0.0/0", "::/0"]), PortSet::All),
+            "{text}"
+        );
+        assert!(rule.dns.is_empty() && rule.named.is_empty());
+    }
+    let closed = spec(&format!("{EGRESS}  egress: []\n"));
+    assert!(closed.closes_egress && closed.rules.is_empty());
+}
+
+#[test]
+fn ip_blocks_have_holes_and_mean_the_cluster_too() {
+    assert_eq!(
+        rule("  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.128.0.0/9]}}]\n").peers,
+        anywhere(&["10.0.0.0/9"])
+    );
+    assert_eq!(
+        rule("  - to: [{ipBlock: {cidr: '::/0'}}, {ipBlock: {cidr: 192.0.2.1/32}}]\n").peers,
+        anywhere(&["::/0", "192.0.2.1/32"])
+    );
+    let to = "spec.egress[0].to[0].ipBlock";
+    for (block, expected) in [
+        ("cidr: 10.0.0.1", format!("bad-cidr {to}.cidr 9")),
+        ("except: [10.0.0.0/8]", format!("missing-field {to} 9")),
+        (
+            "cidr: 10.0.0.0/8, except: [11.0.0.0/9]",
+            format!("bad-except {to}.except[0] 9"),
+        ),
+        (
+            "cidr: 10.0.0.0/8, except: [10.0.0.0/8]",
+            format!("bad-except {to}.except 9"),
+        ),
+        (
+            "cidr: 10.0.0.0/8, except: ['fd00::/8']",
+            format!("bad-except {to}.except[0] 9"),
+        ),
+        ("cidr: 10.0.0.1/8", format!("host-bits {to}.cidr 9")),
+    ] {
+        assert_eq!(
+            findings_in_rule(&format!("  - to: [{{ipBlock: {{{block}}}}}]\n")),
+            [expected],
+            "{block}"
+        );
+    }
+}
+
+#[test]
+fn pods_are_selected_by_their_labels_and_by_those_of_their_namespaces() {
+    let app = labels("n", &[("app", "db")], &[("team", "a")]);
+    let elsewhere = labels("m", &[("app", "db")], &[("team", "a")]);
+    let other_team = labels("m", &[("app", "db")], &[("team", "b")]);
+    let other_app = labels("m", &[("app", "web")], &[("team", "a")]);
+    let all = [&app, &elsewhere, &other_team, &other_app];
+    for (peers, expected) in [
+        (
+            "    - podSelector: {matchLabels: {app: db}}\n",
+            [true, false, false, false],
+        ),
+        ("    - podSelector: {}\n", [true, false, false, false]),
+        ("    - namespaceSelector: {}\n", [true, true, true, true]),
+        (
+            "    - namespaceSelector: {matchLabels: {team: a}}\n",
+            [true, true, false, true],
+        ),
+        (
+            "    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: m}}\n      podSelector: {}\n",
+            [false, true, true, true],
+        ),
+        (
+            "    - namespaceSelector: {matchExpressions: [{key: team, operator: In, values: [a]}]}\n      podSelector: {matchLabels: {app: db}}\n",
+            [true, true, false, false],
+        ),
+        (
+            "    - namespaceSelector: {}\n      podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [db]}]}\n",
+            [false, false, false, true],
+        ),
+    ] {
+        let selector = pods(peers);
+        assert_eq!(all.map(|labels| selector.matches(labels)), expected, "{peers}");
+    }
+}
+
+#[test]
+fn two_peers_are_either_and_one_peer_is_both() {
+    let either =
+        "  - to:\n    - namespaceSelector: {matchLabels: {team: a}}\n    - podSelector: {matchLabels: {app: db}}\n";
+    assert!(matches!(rule(either).peers, Peers::Objects(selectors) if selectors.len() == 2));
+    let mixed = "  - to: [{ipBlock: {cidr: 192.0.2.0/24}}, {podSelector: {}}]\n";
+    assert!(matches!(rule(mixed).peers, Peers::Objects(selectors) if selectors.len() == 2));
+}
+
+#[test]
+fn peers_that_kubernetes_refuses_are_refused() {
+    let to = "spec.egress[0].to[0]";
+    for (peer, expected) in [
+        ("{}", format!("missing-field {to} 9")),
+        (
+            "{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}",
+            format!("two-selectors {to} 9"),
+        ),
+        (
+            "{ipBlock: {cidr: 10.0.0.0/8}, namespaceSelector: {}}",
+            format!("two-selectors {to} 9"),
+        ),
+        (
+            "{podSelector: {matchLabels: {'k8s:app': db}}}",
+            format!("bad-selector {to}.podSelector.matchLabels.k8s:app 9"),
+        ),
+        (
+            "{podSelector: {matchLabels: {app: 'a b'}}}",
+            format!("bad-selector {to}.podSelector.matchLabels.app 9"),
+        ),
+        (
+            "{podSelector: {matchExpressions: [{key: a, operator: In}]}}",
+            format!("bad-selector {to}.podSelector.matchExpressions[0] 9"),
+        ),
+        ("{podSelectors: {}}", format!("unknown-field {to}.podSelectors 9")),
+    ] {
+        let found = findings_in_rule(&format!("  - to: [{peer}]\n"));
+        assert!(found.contains(&expected), "{peer}: {found:?}");
+    }
+}
+
+#[test]
+fn ports_are_numbers_ranges_and_names_of_containers() {
+    for (port, expected) in [
+        ("port: 5978", range(Protocol::Tcp, 5978, 5978)),
+        ("port: 53, protocol: UDP", range(Protocol::Udp, 53, 53)),
+        ("port: 7, protocol: SCTP", range(Protocol::Sctp, 7, 7)),
+        ("port: 32000, endPort: 32768", range(Protocol::Tcp, 32000, 32768)),
+        ("port: 80, endPort: 80", range(Protocol::Tcp, 80, 80)),
+        ("protocol: UDP", range(Protocol::Udp, 0, 65535)),
+        ("", range(Protocol::Tcp, 0, 65535)),
+    ] {
+        let rule = rule(&format!("  - ports: [{{{port}}}]\n"));
+        assert_eq!(rule.ports, expected, "{port}");
+        assert_eq!(rule.named, []);
+    }
+    let named = rule("  - to: [{podSelector: {}}]\n    ports: [{port: web-1, protocol: UDP}, {port: 80}]\n");
+    let web = NamedPort {
+        name: "web-1".into(),
+        protocols: vec![Protocol::Udp],
+    };
+    assert_eq!((named.named, named.ports), (vec![web], range(Protocol::Tcp, 80, 80)));
+}
+
+#[test]
+fn ports_that_kubernetes_refuses_are_refused() {
+    let port = "spec.egress[0].ports[0]";
+    for (written, expected) in [
+        ("port: 0", format!("bad-port {port}.port 9")),
+        ("port: 65536", format!("bad-port {port}.port 9")),
+        ("port: -1", format!("bad-port {port}.port 9")),
+        ("port: '80'", format!("bad-port {port}.port 9")),
+        ("port: Web", format!("bad-port {port}.port 9")),
+        ("port: sixteen-letters-x", format!("bad-port {port}.port 9")),
+        ("port: 90, endPort: 80", format!("bad-port {port}.endPort 9")),
+        ("port: 90, endPort: 70000", format!("bad-port {port}.endPort 9")),
+        ("port: web, endPort: 80", format!("bad-port {port}.endPort 9")),
+        ("endPort: 80", format!("bad-port {port}.endPort 9")),
+        ("port: 80, protocol: ICMP", format!("bad-protocol {port}.protocol 9")),
+        ("port: 80, protocol: tcp", format!("bad-protocol {port}.protocol 9")),
+        ("port: 8.5", format!("wrong-type {port}.port 9")),
+    ] {
+        assert_eq!(
+            findings_in_rule(&format!("  - ports: [{{{written}}}]\n")),
+            [expected],
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_without_namespace_is_in_default() {
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}, policyTypes: [Egress]}\n";
+    let policy = validate(&parse(text).0[0]).0.accepted().unwrap();
+    assert_eq!(policy.id.to_string(), "default/p");
+    assert!(policy.specs[0].subject.matches(&labels("default", &[], &[])));
+}
+
+#[test]
+fn a_policy_without_spec_says_nothing_of_egress() {
+    let text = HEAD.strip_suffix("spec:\n").unwrap();
+    let (verdict, diagnostics) = validate(&parse(text).0[0]);
+    assert_eq!(verdict.accepted().unwrap().specs, []);
+    assert_eq!(diagnostics[0].code, "no-spec");
+}
+
+fn stand_in(fields: &str) -> StandIn {
+    match read(fields).0 {
+        Verdict::Refused(stand_in) => stand_in,
+        Verdict::Accepted(policy) => panic!("{policy:?}"),
+    }
+}
+
+/// `code path` of what is said, and whether somebody is closed.
+fn stands_in(fields: &str) -> (Vec<String>, bool) {
+    let StandIn { policy, findings } = stand_in(fields);
+    let said = findings
+        .iter()
+        .map(|finding| format!("{} {}", finding.code, finding.path));
+    let specs = policy.map(|policy| policy.specs).unwrap_or_default();
+    assert!(specs.iter().all(|spec| spec.closes_egress && spec.rules.is_empty()));
+    (said.collect(), !specs.is_empty())
+}
+
+#[test]
+fn a_refused_policy_closes_whom_it_selects_if_it_may_speak_of_egress() {
+    let bad = "  egress: [{to: [{ipBlock: {cidr: nowhere}}]}]\n";
+    let closed = |place: &str| (vec![format!("closed-until-mended {place}")], true);
+    let selector = "  podSelector: {matchLabels: {app: db}}\n";
+    assert_eq!(stands_in(&format!("{selector}{bad}")), closed("spec.podSelector"));
+    let subject = stand_in(&format!("{selector}{bad}"))
+        .policy
+        .unwrap()
+        .specs
+        .remove(0)
+        .subject;
+    assert!(subject.matches(&labels("n", &[("app", "db")], &[])) && !subject.matches(&labels("n", &[], &[])));
+    assert_eq!(stands_in(bad), closed("spec"), "every Pod of the namespace");
+    for egress in [
+        "  egresss: []\n",
+        "  policyTypes: [Egres]\n",
+        "  policyTypes: Egress\n",
+        "  policyTypes: [Egress]\n  ingress: 7\n",
+        "  policytypes: [Egress]\n",
+        "  egress: 7\n",
+    ] {
+        assert_eq!(
+            stands_in(&format!("{selector}{egress}")),
+            closed("spec.podSelector"),
+            "{egress}"
+        );
+    }
+    for ingress in [
+        "  ingress: [{from: [{}]}]\n",
+        "  policyTypes: [Ingress]\n  egress: 7\n",
+        "  ingres: []\n",
+    ] {
+        assert_eq!(stands_in(&format!("{selector}{ingress}")), (vec![], false), "{ingress}");
+    }
+}
+
+#[test]
+fn a_selector_in_doubt_closes_nobody_and_that_is_said() {
+    let bad = "  egress: [{to: [{ipBlock: {cidr: nowhere}}]}]\n";
+    for selector in [
+        "  podselector: {}\n",
+        "  podSelector: []\n",
+        "  podSelector: {matchLabel: {app: db}}\n",
+        "  podSelector: {matchLabels: {app: 1}}\n",
+        "  selectWhomever: {}\n",
+    ] {
+        let (said, closed) = stands_in(&format!("{selector}{bad}"));
+        assert_eq!(
+            (said, closed),
+            (vec!["cannot-close spec".to_owned()], false),
+            "{selector}"
+        );
+    }
+}
+
+#[test]
+fn annotations_are_read() {
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, annotations: {namegate.io/mode: audit}}\nspec: {policyTypes: [Egress]}\n";
+    assert!(validate(&parse(text).0[0]).0.accepted().unwrap().extensions.audit);
+}
+
+/// Any JSON under field names that mean something here, so that every reader meets every type.
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let names = [
+        "podSelector",
+        "namespaceSelector",
+        "matchLabels",
+        "matchExpressions",
+        "key",
+        "operator",
+        "values",
+        "policyTypes",
+        "egress",
+        "ingress",
+        "to",
+        "from",
+        "ipBlock",
+        "cidr",
+        "except",
+        "ports",
+        "port",
+        "endPort",
+        "protocol",
+        "x",
+    ];
+    let texts = [
+        "",
+        "*",
+        "10.0.0.0/8",
+        "::/0",
+        "53",
+        "web",
+        "TCP",
+        "In",
+        "Egress",
+        "\u{0}",
+        "ä",
+    ];
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        prop::sample::select(texts.to_vec()).prop_map(Into::into),
+    ];
+    leaf.prop_recursive(8, 64, 4, move |inner| {
+        let fields = prop::collection::btree_map(prop::sample::select(names.to_vec()), inner.clone(), 0..5);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Into::into),
+            fields.prop_map(|fields| serde_json::to_value(fields).unwrap()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn validation_never_panics_and_refuses_exactly_by_errors(spec in json(), rule in json()) {
+        for spec in [spec, serde_json::json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]})] {
+            let document = Document::from_value(serde_json::json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p"}, "spec": spec,
+            })).unwrap();
+            let (verdict, diagnostics) = validate(&document);
+            let refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
+            prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What stands in for a policy that is refused: nothing that it may have been meant to close stays open (docs/security.md, 7).
+
+use crate::diagnostic::{Diagnostic, Report, closest};
+use crate::policy::{Action, EgressRule, Peers, Policy, Zone};
+use crate::ports::PortSet;
+use crate::prefix::everything;
+use crate::shape::{Node, Shape};
+
+/// What stands in for a refused policy as long as no earlier version of it is known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StandIn {
+    /// Closes what the policy may have been meant to close, and allows nothing. `None` when nothing is to be closed, or nothing can be.
+    pub policy: Option<Policy>,
+    /// What that means for endpoints. To be said only where it stands in.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// The known field that each unknown one is a misspelling of, if one is close.
+pub(crate) fn misspelt<'n>(
+    node: &'n Node<'_>,
+    shape: &'n Shape,
+) -> impl Iterator<Item = Option<&'static str>> + use<'n> {
+    let known = match shape {
+        Shape::Object(known) => *known,
+        _ => &[],
+    };
+    let names = move || known.iter().map(|(name, _)| *name);
+    node.fields()
+        .filter(move |(name, _)| !names().any(|known| known == *name))
+        .map(move |(name, _)| closest(name, names()))
+}
+
+/// What was meant to be denied is not known, and must not be let through by what other policies allow.
+pub(crate) fn deny_everything(origin: String) -> EgressRule {
+    EgressRule {
+        origin,
+        action: Action::Deny,
+        peers: Peers::Prefixes(everything(Zone::Anywhere)),
+        ports: PortSet::All,
+        named: Vec::new(),
+        dns: Vec::new(),
+    }
+}
+
+/// Says at the selector how far the endpoints are closed.
+pub(crate) fn closed(selector: &str, extent: &str, report: &mut Report<'_>) {
+    report
+        .warning(
+            "closed-until-mended",
+            selector,
+            format!("as long as this policy is refused, the endpoints that it selects are closed for egress: {extent}"),
+        )
+        .suggest("mend what is named as an error; then the policy is in force as written");
+}
+
+/// Says that nobody can be closed, because `selector` is in doubt.
+pub(crate) fn cannot_close(path: &str, selector: &str, report: &mut Report<'_>) {
+    report
+        .error(
+            "cannot-close",
+            path,
+            "whom this policy selects cannot be told, so nothing is closed by it: endpoints that no other policy selects stay OPEN",
+        )
+        .suggest(format!("mend its `{selector}` first"));
+}
