@@ -135,7 +135,12 @@ impl Cluster {
                             Ok(Attempt::Connected(_)) => drop(connected.fetch_add(1, Ordering::Relaxed)),
                             other => wrong.push(format!("allowed {address}: {other:?}")),
                         },
-                        other => wrong.push(format!("{allowed}: {other:?}")),
+                        other => {
+                            // The code tells a lookup that failed from one that was denied.
+                            let again = pod.resolve(dns(RESOLVER), allowed, RecordType::A, Transport::Udp);
+                            let code = again.map(|reply| reply.code());
+                            wrong.push(format!("{allowed}: {other:?}, and then {code:?}"));
+                        }
                     }
                     match pod.connect(denied, 443) {
                         Ok(Attempt::Refused(_)) => drop(refused.fetch_add(1, Ordering::Relaxed)),

@@ -241,9 +241,15 @@ fn sentence(finding: &Diagnostic) -> String {
 }
 
 /// Cut to what the API takes, between two characters.
-fn shortened(mut text: String) -> String {
-    if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+fn shortened(text: String) -> String {
+    cut(text, LONGEST)
+}
+
+/// At most so many bytes, and a mark where there were more.
+pub(super) fn cut(mut text: String, longest: usize) -> String {
+    if text.len() > longest {
+        let end = (0..=longest).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
         text.push('…');
     }
     text

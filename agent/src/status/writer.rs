@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::objects::kubernetes::kinds::Kind;
 
 use super::book::{Notice, Outcome, Task};
+use super::conditions::cut;
 
 /// Who writes, as managed fields and Events name it.
 const NAME: &str = "namegate";
@@ -108,11 +109,7 @@ impl Writer {
             uid: Some(task.uid.clone()),
             ..ObjectReference::default()
         };
-        let mut note = notice.note.clone();
-        if note.len() > LONGEST {
-            note.truncate(note.floor_char_boundary(LONGEST));
-            note.push('…');
-        }
+        let note = cut(notice.note.clone(), LONGEST);
         let event = Event {
             type_: EventType::Warning,
             reason: notice.reason.into(),

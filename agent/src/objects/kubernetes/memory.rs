@@ -123,7 +123,7 @@ impl Memory {
     }
 
     fn write(&self, documents: &[Arc<str>]) -> Result<(), MemoryError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = super::health::unix_now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let raw = documents.iter().map(|document| serde_json::from_str(document));
         let bytes = serde_json::to_vec(&Saved {
             version: VERSION,

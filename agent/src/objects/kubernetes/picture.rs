@@ -204,14 +204,11 @@ impl Picture {
         let first = !self.begun;
         self.forget_earlier(first);
         let is_waiting = self.is_waiting(now);
-        let withheld = match is_waiting {
-            true => self
-                .news
-                .extract_if(.., |key, _| matches!(key, ObjectKey::Policy(_)))
-                .collect(),
-            false => BTreeMap::new(),
-        };
-        let news = std::mem::replace(&mut self.news, withheld);
+        let is_policy = |key: &ObjectKey| matches!(key, ObjectKey::Policy(_));
+        let (withheld, news): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.news)
+            .into_iter()
+            .partition(|(key, _)| is_waiting && is_policy(key));
+        self.news = withheld;
         if !first && news.is_empty() && !self.reports_changed {
             return None;
         }
