@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::commands::{agent, check, cleanup, drops, explain, names, status};
+use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
 use crate::{demo, exec};
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
@@ -51,6 +51,8 @@ enum Verb {
     Drops(drops::Args),
     Status(status::Args),
     Cleanup(cleanup::Args),
+    Doctor(doctor::Args),
+    Crds(crds::Args),
     #[command(after_help = "\
 Example:
   sudo namegate exec --allow registry.example --allow '*.cdn.example' -- make fetch")]
@@ -74,6 +76,8 @@ pub fn run() -> ExitCode {
         Verb::Drops(args) => drops::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+        Verb::Crds(args) => crds::run(&args),
         Verb::Demo(args) => return demo::run(args),
         // The exit code is the command's.
         Verb::Exec(args) => return exec::run(args),
@@ -125,6 +129,11 @@ fn log_to_stderr(verb: &Verb, verbose: u8) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
+    // It logs as an error of its own what is returned to us, and tried again and reported there.
+    let filter = match "kube_client::client::builder=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

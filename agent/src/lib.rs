@@ -6,11 +6,13 @@
 //! - [`app`]: the agent itself, from settings and a source to something that runs; [`parts`] is what its tasks share.
 //! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
 //!   (pure), and the loop that puts it there.
+//! - [`status`]: what became of policies, written into them.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`]: the ledger on disk, and the one clock.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
+//! - [`doctor`]: what a node needs for all this, and whether it is so.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
 //! - [`lab`], [`demo`]: pods, a node, a resolver and an internet in namespaces, and the agent shown in them.
 
@@ -22,6 +24,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod exec;
 pub mod explain;
 pub mod gate;
@@ -36,5 +39,6 @@ pub mod plan;
 pub mod reconcile;
 pub mod records;
 pub mod state;
+pub mod status;
 pub mod throttle;
 pub mod view;

@@ -20,7 +20,7 @@ pub struct CidrGroup {
     pub prefixes: Vec<IpNet>,
 }
 
-static CIDR_GROUP: Shape = Object(&[
+pub(crate) static CIDR_GROUP: Shape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),

@@ -22,6 +22,8 @@ use crate::shape::{self, Node};
 
 pub(crate) use stand_in::read as stand_in;
 
+pub(crate) use schema::POLICY as POLICY_SHAPE;
+
 /// The specs of a policy object.
 pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<Spec> {
     shape::check(root, &schema::POLICY, report);

@@ -7,7 +7,7 @@ mod domain_names;
 mod peers;
 mod protocols;
 mod rule;
-mod schema;
+pub(crate) mod schema;
 mod stand_in;
 mod subject;
 

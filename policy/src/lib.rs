@@ -18,10 +18,12 @@
 //! 7. [`question`]: may this endpoint ask this name?
 //! 8. [`explain`]: which rule decides, and what nearly would have.
 //! 9. [`lint`]: what is valid but probably not meant.
+//! 10. [`crd`]: the kinds as the API server is told of them.
 
 pub mod address;
 pub mod cidr_group;
 pub mod compile;
+pub mod crd;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;

@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod check;
 pub mod cleanup;
+pub mod crds;
+pub mod doctor;
 pub mod drops;
 pub mod explain;
 pub mod names;

@@ -3,12 +3,15 @@
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+mod confined;
 mod failures;
 mod families;
 mod foreign;
 mod kernel;
+mod kube_proxy;
 mod lifecycle;
 mod lookups;
+mod networks;
 mod peers;
 mod policies;
 mod records;

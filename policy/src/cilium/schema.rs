@@ -5,7 +5,7 @@ use crate::selector::SHAPE as SELECTOR;
 use crate::shape::Shape::{self, Any, Boolean, Integer, IntegerOrText, List, Map, Object, Text};
 
 /// CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy.
-pub(super) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: Shape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),

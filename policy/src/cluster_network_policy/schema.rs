@@ -3,7 +3,7 @@
 use crate::selector::SHAPE as SELECTOR;
 use crate::shape::Shape::{self, Any, Integer, List, Map, Object, Text};
 
-pub(super) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: Shape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -43,7 +43,7 @@ pub(super) const SUBJECT: Shape = Object(&[("namespaces", SELECTOR), ("pods", PO
 const PODS: Shape = Object(&[("namespaceSelector", SELECTOR), ("podSelector", SELECTOR)]);
 
 /// The peers that are known, each with the shape of what it holds.
-pub(super) static PEERS: [(&str, Shape); 5] = [
+pub(crate) static PEERS: [(&str, Shape); 5] = [
     ("namespaces", SELECTOR),
     ("pods", PODS),
     ("nodes", SELECTOR),
@@ -52,7 +52,7 @@ pub(super) static PEERS: [(&str, Shape); 5] = [
 ];
 
 /// The protocols that are known, each with the shape of what it holds.
-pub(super) static PROTOCOLS: [(&str, Shape); 4] = [
+pub(crate) static PROTOCOLS: [(&str, Shape); 4] = [
     ("tcp", PROTOCOL),
     ("udp", PROTOCOL),
     ("sctp", PROTOCOL),

@@ -1,0 +1,205 @@
+//! Nodes as facts, and what is said of them.
+
+use serde_json::json;
+
+use super::*;
+
+/// A node where everything is as it should be.
+fn sound() -> Facts {
+    Facts {
+        kernel: "6.18.0".into(),
+        capabilities: 1 << 12,
+        nft: Ok("nftables v1.0.6".into()),
+        features: Feature::ALL.map(|feature| (feature, Ok(()))).into(),
+        sysctls: [
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("netfilter/nf_conntrack_count", "100"),
+            ("netfilter/nf_conntrack_max", "65536"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into(),
+        ruleset: Ok(json!({"nftables": []})),
+        legacy_tables: Vec::new(),
+        bridges: BTreeMap::new(),
+        dns_sockets: Vec::new(),
+        known_resolvers: Some(vec!["10.53.0.53:53".parse().unwrap()]),
+        interception: InterceptionMode::Dnat,
+        table: "namegate".into(),
+    }
+}
+
+/// Code and level of what is not as it should be.
+fn wrong(facts: &Facts) -> Vec<(&'static str, Level)> {
+    let findings = examine(facts).into_iter();
+    findings
+        .filter(|finding| finding.level != Level::Ok)
+        .map(|finding| {
+            assert!(finding.mend.is_some(), "{finding:?}");
+            (finding.code, finding.level)
+        })
+        .collect()
+}
+
+fn with_objects(objects: Value) -> Facts {
+    Facts {
+        ruleset: Ok(json!({"nftables": objects})),
+        ..sound()
+    }
+}
+
+fn chain(table: &str, name: &str, hook: &str, policy: &str) -> Value {
+    json!({"chain": {"family": "ip", "table": table, "name": name, "hook": hook, "prio": 0, "policy": policy}})
+}
+
+fn rule(table: &str, chain: &str, statements: Value) -> Value {
+    json!({"rule": {"family": "ip", "table": table, "chain": chain, "expr": statements}})
+}
+
+#[test]
+fn of_a_sound_node_there_is_nothing_to_say() {
+    assert_eq!(wrong(&sound()), []);
+}
+
+#[test]
+fn privileges_and_nft_are_needed() {
+    let facts = Facts {
+        capabilities: 0,
+        nft: Err("No such file or directory".into()),
+        ruleset: Err("No such file or directory".into()),
+        ..sound()
+    };
+    let codes = ["capabilities", "nft", "ruleset"].map(|code| (code, Level::Problem));
+    assert_eq!(wrong(&facts), codes);
+}
+
+#[test]
+fn a_feature_is_missed_only_in_the_mode_that_needs_it() {
+    let mut facts = sound();
+    facts
+        .features
+        .insert(Feature::Tproxy, Err("Could not process rule".into()));
+    assert_eq!(wrong(&facts), []);
+    facts.interception = InterceptionMode::Tproxy;
+    assert_eq!(wrong(&facts), [("kernel-feature", Level::Problem)]);
+}
+
+#[test]
+fn a_bridge_between_workloads_must_pass_the_hooks_of_both_families() {
+    let mut facts = sound();
+    facts.bridges.insert("docker0".into(), 1);
+    assert_eq!(wrong(&facts), []);
+    facts.bridges.insert("cni0".into(), 2);
+    assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+    for name in ["iptables", "ip6tables"] {
+        let key = format!("bridge/bridge-nf-call-{name}");
+        assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+        facts.sysctls.insert(key, "1".into());
+    }
+    assert_eq!(wrong(&facts), []);
+    facts.interception = InterceptionMode::Tproxy;
+    assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+}
+
+#[test]
+fn sysctls_that_stand_in_the_way_are_named() {
+    let mut facts = sound();
+    for (key, value) in [
+        ("ipv6/conf/all/forwarding", "0"),
+        ("netfilter/nf_conntrack_count", "60000"),
+        ("ipv4/conf/eth0/src_valid_mark", "1"),
+    ] {
+        facts.sysctls.insert(key.into(), value.into());
+    }
+    assert_eq!(
+        wrong(&facts),
+        [("forwarding", Level::Note), ("conntrack", Level::Problem)]
+    );
+    facts.interception = InterceptionMode::Tproxy;
+    assert!(wrong(&facts).contains(&("src-valid-mark", Level::Problem)));
+}
+
+#[test]
+fn what_others_drop_is_found_behind_jumps() {
+    let forward = || chain("filter", "FORWARD", "forward", "accept");
+    let to_cni = || rule("filter", "FORWARD", json!([{"jump": {"target": "CNI"}}]));
+    let open = with_objects(json!([forward(), to_cni()]));
+    assert_eq!(wrong(&open), []);
+    let reject = rule(
+        "filter",
+        "CNI",
+        json!([{"counter": {}}, {"xt": {"type": "target", "name": "REJECT"}}]),
+    );
+    let closed = with_objects(json!([forward(), to_cni(), reject]));
+    assert_eq!(wrong(&closed), [("others-drop", Level::Note)]);
+    // A ring of jumps, which the kernel refuses, ends all the same.
+    let ring = with_objects(json!([
+        forward(),
+        to_cni(),
+        rule("filter", "CNI", json!([{"goto": {"target": "FORWARD"}}]))
+    ]));
+    assert_eq!(wrong(&ring), []);
+}
+
+#[test]
+fn an_input_that_is_closed_keeps_translated_lookups_out() {
+    let mut facts = with_objects(json!([chain("filter", "INPUT", "input", "drop")]));
+    assert_eq!(wrong(&facts), [("input-closed", Level::Problem)]);
+    facts.interception = InterceptionMode::Tproxy;
+    assert_eq!(wrong(&facts), []);
+}
+
+#[test]
+fn lookups_that_are_not_tracked_are_found_as_node_local_caches_write_them() {
+    let port = |number: u16| json!({"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": number}});
+    let untrack = json!({"xt": {"type": "target", "name": "CT"}});
+    for (statements, found) in [
+        (json!([port(53), untrack]), true),
+        (json!([{"notrack": null}]), true),
+        (json!([port(8080), untrack]), false),
+        (
+            json!([{"match": {"left": {"payload": {"field": "sport"}}, "right": 53}}, untrack]),
+            false,
+        ),
+    ] {
+        let raw = chain("raw", "PREROUTING", "prerouting", "accept");
+        let facts = with_objects(json!([raw, rule("raw", "PREROUTING", statements)]));
+        let expected: &[_] = if found {
+            &[("untracked-lookups", Level::Problem)]
+        } else {
+            &[]
+        };
+        assert_eq!(wrong(&facts), expected);
+    }
+}
+
+#[test]
+fn legacy_tables_are_named_because_nobody_looks_into_them() {
+    let facts = Facts {
+        legacy_tables: vec!["nat".into(), "filter".into()],
+        ..sound()
+    };
+    assert_eq!(wrong(&facts), [("legacy-iptables", Level::Note)]);
+}
+
+#[test]
+fn a_server_that_workloads_can_ask_and_nobody_knows_is_named() {
+    let mut facts = sound();
+    facts.dns_sockets = ["127.0.0.53:53", "0.0.0.0:53", "10.53.0.53:53"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    assert_eq!(wrong(&facts), []);
+    facts.dns_sockets.push("169.254.20.10:53".parse().unwrap());
+    assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
+    facts.known_resolvers = None;
+    assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
+}
+
+#[test]
+fn our_own_table_is_not_somebody_elses() {
+    let own = json!([
+        {"table": {"family": "inet", "name": "namegate"}},
+        {"chain": {"family": "inet", "table": "namegate", "name": "forward", "hook": "forward", "policy": "drop"}},
+    ]);
+    assert_eq!(wrong(&with_objects(own)), []);
+}

@@ -1,0 +1,86 @@
+//! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the allocator.
+#![allow(unsafe_code)] // an allocator cannot be written without
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use agent::cluster::Cluster;
+use agent::objects::kubernetes::kinds::{Feed, KINDS, Kind};
+use agent::objects::kubernetes::picture::{Picture, Said};
+use agent::objects::kubernetes::wire::{Core, Visible};
+use serde_json::json;
+use tokio::time::Instant;
+
+/// The system's allocator, with a count of the bytes in use.
+struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+/// What an allocation really takes in a common allocator: a header, and a multiple of 16.
+fn taken(layout: Layout) -> usize {
+    (layout.size() + 8).next_multiple_of(16).max(32)
+}
+
+// SAFETY: every call is passed to `System` unchanged; counting touches no memory of the allocation.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(taken(layout), Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(taken(layout), Ordering::Relaxed);
+        // SAFETY: `pointer` came from `alloc` above, and so from `System`, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_pod_takes_less_than_twelve_kilobytes() {
+    const PODS: usize = 10_000;
+    let before = IN_USE.load(Ordering::Relaxed);
+    let now = Instant::now();
+    let mut picture = Picture::new(Vec::new(), true);
+    for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
+        picture.hear(kind.feed, Said::Begin, now);
+        for index in 0..PODS {
+            if kind.feed == Feed::LocalPods {
+                picture.hear(kind.feed, Said::Listed(pod(index).sight(Kind::of(kind.feed))), now);
+            }
+        }
+        picture.hear(kind.feed, Said::Complete, now);
+    }
+    let update = picture.update(now).expect("everything was listed");
+    let mut cluster = Cluster::default();
+    for change in update.changes {
+        cluster.apply(change);
+    }
+    drop(update.reports);
+    let bytes = IN_USE.load(Ordering::Relaxed) - before;
+    println!("{} bytes a pod, {} MiB", bytes / PODS, bytes >> 20);
+    assert!(bytes / PODS < 12 << 10, "{} bytes", bytes / PODS);
+}
+
+/// A Pod as the API server tells it, with what a Deployment and the kubelet put there.
+fn pod(index: usize) -> Core {
+    let name = format!("checkout-7d4b9c6f5d-{index:05}");
+    let address = format!("10.{}.{}.{}", 1 + index / 65_536, index / 256 % 256, index % 256);
+    let pod = json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": "0b7e5c1e-6b0f-4b55-9f43-2f4f1d6a8f11", "resourceVersion": "123456",
+            "labels": {"app.kubernetes.io/name": "checkout", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "7d4b9c6f5d", "tier": "backend"},
+            "annotations": {"prometheus.io/scrape": "true"},
+            "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {"f:conditions": {}}}}],
+        },
+        "spec": {
+            "nodeName": "node-1234", "serviceAccountName": "checkout", "volumes": [{"name": "token"}],
+            "containers": [{"name": "main", "image": "registry.example/checkout:1", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}],
+        },
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    serde_json::from_value(pod).expect("it is a Pod")
+}

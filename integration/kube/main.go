@@ -1,0 +1,58 @@
+// A Kubernetes control plane for the tests, in one binary: etcd, the API server and kubectl, each as its project ships it; what
+// renders Helm charts; and what reads the objects of the Prometheus operator.
+//
+//	control-plane serve-etcd --data DIR --port N --peer-port N
+//	control-plane serve-api --data DIR --port N --etcd-port N [-- FLAGS OF KUBE-APISERVER]
+//	control-plane kubectl ARGUMENTS OF KUBECTL
+//	control-plane helm-template NAMESPACE CHART VALUE=…
+//	control-plane check-monitoring < OBJECTS
+//
+// The servers listen on loopback alone and stop on SIGTERM, or when their standard input ends, so that none outlives a test
+// that was killed. Everything that they keep is below --data: a server which is started again finds its objects, its keys
+// and the tokens that it issued.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		usage()
+	}
+	mode := os.Args[1]
+	os.Args = append(os.Args[:1], os.Args[2:]...)
+	switch mode {
+	case "serve-etcd":
+		go endWithInput()
+		serveEtcd(os.Args[1:])
+	case "serve-api":
+		go endWithInput()
+		serveAPI(os.Args[1:])
+	case "kubectl":
+		kubectl()
+	case "check-monitoring":
+		checkMonitoring()
+	case "helm-template":
+		helmTemplate(os.Args[1:])
+	default:
+		usage()
+	}
+}
+
+func endWithInput() {
+	io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "usage: control-plane serve-etcd|serve-api|kubectl|helm-template|check-monitoring ARGUMENTS")
+	os.Exit(2)
+}
+
+func fatal(doing string, err error) {
+	fmt.Fprintf(os.Stderr, "control-plane: %s: %v\n", doing, err)
+	os.Exit(1)
+}

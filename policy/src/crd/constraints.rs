@@ -1,0 +1,233 @@
+//! What the API server is to refuse beyond fields and types.
+//!
+//! Expressions (CEL) stand where the reason is worth a sentence. They are few and shallow: the API server bounds what they may cost, and
+//! multiplies by the length that every list around them may have.
+
+use serde_json::{Map, Value, json};
+
+/// What holds at one place of a kind.
+pub(super) struct Constraint {
+    /// The end of a path: `egress[]` holds for `.spec.egress[]` and `.specs[].egress[]`. A path that begins
+    /// with a dot is whole, and the empty one is the object itself.
+    pub(super) at: &'static str,
+    what: What,
+}
+
+enum What {
+    /// A list has at most so many items.
+    MaxItems(u32),
+    /// A list has at least one item, and at most so many.
+    SomeItems(u32),
+    /// A list holds nothing twice, has at least one item, and at most so many.
+    SomeDistinct(u32),
+    /// A text has at most so many characters.
+    MaxLength(u32),
+    /// A text matches this (RE2).
+    Pattern(&'static str),
+    /// A text is one of these.
+    OneOf(&'static [&'static str]),
+    /// A number lies between these.
+    Between(u32, u32),
+    /// These fields stand.
+    Required(&'static [&'static str]),
+    /// Exactly one of these two fields stands.
+    Either([&'static str; 2]),
+    /// These two fields do not both stand.
+    NotBoth([&'static str; 2]),
+    /// An address or a prefix.
+    AddressOrCidr,
+    /// A prefix.
+    Cidr,
+    /// CEL expressions, each with what to say when it is false.
+    Rules(&'static [(&'static str, &'static str)]),
+}
+
+impl Constraint {
+    const fn new(at: &'static str, what: What) -> Self {
+        Self { at, what }
+    }
+
+    pub(super) fn keywords(&self) -> Map<String, Value> {
+        let keywords = match &self.what {
+            What::MaxItems(count) => json!({"maxItems": count}),
+            What::SomeItems(count) => json!({"minItems": 1, "maxItems": count}),
+            What::SomeDistinct(count) => json!({"minItems": 1, "maxItems": count, "x-kubernetes-list-type": "set"}),
+            What::MaxLength(count) => json!({"maxLength": count}),
+            What::Pattern(pattern) => json!({"pattern": pattern}),
+            What::OneOf(values) => json!({"enum": values}),
+            What::Between(low, high) => json!({"minimum": low, "maximum": high}),
+            What::Required(fields) => json!({"required": fields}),
+            What::Either([one, other]) => json!({"oneOf": [{"required": [one]}, {"required": [other]}]}),
+            What::NotBoth(fields) => json!({"not": {"required": fields}}),
+            What::AddressOrCidr => json!({"anyOf": [{"format": "cidr"}, {"format": "ipv4"}, {"format": "ipv6"}]}),
+            What::Cidr => json!({"format": "cidr"}),
+            What::Rules(rules) => {
+                let rules = rules
+                    .iter()
+                    .map(|(rule, message)| json!({"rule": rule, "message": message}));
+                json!({"x-kubernetes-validations": rules.collect::<Vec<_>>()})
+            }
+        };
+        match keywords {
+            Value::Object(keywords) => keywords,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// The API server refuses objects of more than a few MiB; these bounds are beyond what fits, or what anybody writes.
+const MANY: u32 = 1_000;
+
+pub(super) const CIDR_GROUP: &[Constraint] = &[
+    Constraint::new("externalCIDRs[]", What::AddressOrCidr),
+    Constraint::new("externalCIDRs", What::MaxItems(50_000)),
+];
+
+pub(super) const CILIUM_POLICY: &[Constraint] = &[
+    Constraint::new(
+        "",
+        What::Rules(&[("has(self.spec) || has(self.specs)", "write `spec` or `specs`")]),
+    ),
+    Constraint::new(".specs", What::MaxItems(50)),
+    Constraint::new(".spec", SPEC),
+    Constraint::new(".specs[]", SPEC),
+    Constraint::new("egress", What::MaxItems(MANY)),
+    Constraint::new("egressDeny", What::MaxItems(MANY)),
+    Constraint::new("egress[]", RULE),
+    Constraint::new("egressDeny[]", RULE),
+    Constraint::new("toFQDNs[]", What::NotBoth(["matchName", "matchPattern"])),
+    Constraint::new("matchName", What::MaxLength(255)),
+    Constraint::new("matchName", What::Pattern("^[-a-zA-Z0-9_.]+$")),
+    Constraint::new("matchPattern", What::MaxLength(255)),
+    Constraint::new("matchPattern", What::Pattern("^[-a-zA-Z0-9_.*]+$")),
+    Constraint::new("toCIDR[]", What::AddressOrCidr),
+    Constraint::new("toCIDRSet[].cidr", What::Cidr),
+    Constraint::new("toCIDRSet[].except", What::MaxItems(1_000)),
+    Constraint::new("toCIDRSet[].except[]", What::Cidr),
+    Constraint::new("toEntities[]", What::OneOf(&ENTITIES)),
+    Constraint::new("ports", What::MaxItems(40)),
+    Constraint::new("ports[]", What::Required(&["port"])),
+    Constraint::new("endPort", What::Between(0, 65_535)),
+    Constraint::new("protocol", What::Pattern("^((?i)TCP|UDP|SCTP|ANY|VRRP|IGMP)?$")),
+    Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
+    Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
+];
+
+const SPEC: What = What::Rules(&[
+    (
+        "!has(self.nodeSelector)",
+        "policies for nodes themselves are not supported; only Pods are governed here: write an `endpointSelector`",
+    ),
+    (
+        "has(self.nodeSelector) || has(self.endpointSelector)",
+        "`endpointSelector` is required; write `endpointSelector: {}` to select every Pod",
+    ),
+]);
+
+const RULE: What = What::Rules(&[
+    (
+        "[has(self.toFQDNs) && size(self.toFQDNs) > 0, has(self.toCIDR) && size(self.toCIDR) > 0, \
+         has(self.toCIDRSet) && size(self.toCIDRSet) > 0, has(self.toEntities) && size(self.toEntities) > 0, \
+         has(self.toEndpoints) && size(self.toEndpoints) > 0, has(self.toServices) && size(self.toServices) > 0, \
+         has(self.toNodes) && size(self.toNodes) > 0].filter(stands, stands).size() <= 1",
+        "two kinds of destinations stand in one rule: write one rule for each",
+    ),
+    (
+        "!(has(self.icmps) && size(self.icmps) > 0 && has(self.toPorts) && size(self.toPorts) > 0)",
+        "`icmps` and `toPorts` stand in one rule: write one rule for each",
+    ),
+    (
+        "!has(self.toGroups) || size(self.toGroups) == 0",
+        "`toGroups` needs the API of a cloud provider and is not supported: list the group's addresses with `toCIDR`",
+    ),
+]);
+
+const ENTITIES: [&str; 13] = [
+    "all",
+    "cluster",
+    "health",
+    "host",
+    "ingress",
+    "init",
+    "kube-apiserver",
+    "none",
+    "remote-node",
+    "unmanaged",
+    "world",
+    "world-ipv4",
+    "world-ipv6",
+];
+
+/// As the API has it, for rules, peers, protocols, networks and names.
+const CNP_ITEMS: u32 = 25;
+
+pub(super) const CLUSTER_NETWORK_POLICY: &[Constraint] = &[
+    Constraint::new("", What::Required(&["spec"])),
+    Constraint::new(".spec", What::Required(&["tier", "priority", "subject"])),
+    Constraint::new(
+        ".spec",
+        What::Rules(&[(
+            "self.tier != 'Baseline' || !has(self.egress) || \
+             self.egress.all(rule, !has(rule.to) || rule.to.all(peer, !has(peer.domainNames)))",
+            "`domainNames` are for tier Admin only",
+        )]),
+    ),
+    Constraint::new("tier", What::OneOf(&["Admin", "Baseline"])),
+    Constraint::new("priority", What::Between(0, 1_000)),
+    Constraint::new("subject", What::Either(["namespaces", "pods"])),
+    Constraint::new("pods", What::Required(&["podSelector"])),
+    Constraint::new("egress", What::MaxItems(CNP_ITEMS)),
+    Constraint::new("ingress", What::MaxItems(CNP_ITEMS)),
+    Constraint::new("egress[]", What::Required(&["action", "to"])),
+    Constraint::new("ingress[]", What::Required(&["action", "from"])),
+    Constraint::new(
+        "egress[]",
+        What::Rules(&[(
+            "self.action == 'Accept' || self.to.all(peer, !has(peer.domainNames))",
+            "`domainNames` are for rules with the action Accept only: accept the names that are meant, and deny `networks` \
+             in a rule after it",
+        )]),
+    ),
+    Constraint::new("action", What::OneOf(&["Accept", "Deny", "Pass"])),
+    Constraint::new("name", What::MaxLength(100)),
+    Constraint::new("to", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("from", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("protocols", What::SomeItems(CNP_ITEMS)),
+    Constraint::new("networks", What::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("networks[]", What::Cidr),
+    Constraint::new("domainNames", What::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("domainNames[]", What::MaxLength(255)),
+    Constraint::new(
+        "domainNames[]",
+        What::Pattern(
+            "^([*][.])?([a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.])+[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.]?$",
+        ),
+    ),
+    Constraint::new("destinationPort", What::Either(["number", "range"])),
+    Constraint::new("number", What::Between(1, 65_535)),
+    Constraint::new("range", What::Required(&["start", "end"])),
+    Constraint::new("start", What::Between(1, 65_535)),
+    Constraint::new("end", What::Between(1, 65_535)),
+    Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
+    Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::parse;
+    use crate::validate::validate;
+
+    #[test]
+    fn the_entities_are_those_that_reading_knows() {
+        for (entity, known) in ENTITIES.iter().map(|entity| (*entity, true)).chain([("moon", false)]) {
+            let text = format!(
+                "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: n}}\n\
+                 spec: {{endpointSelector: {{}}, egress: [{{toEntities: [{entity}]}}]}}\n"
+            );
+            let (documents, _) = parse(&text);
+            let (verdict, _) = validate(&documents[0]);
+            assert_eq!(verdict.accepted().is_some(), known, "{entity}");
+        }
+    }
+}

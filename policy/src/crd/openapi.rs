@@ -1,0 +1,95 @@
+//! Shapes → structural schemas (OpenAPI v3, as the API server wants them).
+
+use serde_json::{Map, Value, json};
+
+use crate::shape::Shape;
+
+use super::constraints::Constraint;
+
+/// A place whose entries may have other fields than are known: newer versions of an API have others, and the agent must see that
+/// something stands there.
+pub(super) struct Extensible {
+    /// As in [`Constraint`].
+    pub(super) at: &'static str,
+    pub(super) known: &'static [(&'static str, Shape)],
+}
+
+/// The schema of a kind: its shape without the metadata, which the API server knows by itself, and with the constraints.
+pub(super) fn root(shape: &Shape, extensible: &[Extensible], constraints: &[Constraint]) -> Value {
+    let writer = Writer {
+        extensible,
+        constraints,
+    };
+    let mut schema = writer.schema(shape, "");
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        properties.insert("metadata".into(), json!({"type": "object"}));
+    }
+    schema
+}
+
+/// Whether `at` means `path`: the end of it by whole fields, or all of it where `at` is empty or begins with a dot.
+pub(super) fn is_at(at: &str, path: &str) -> bool {
+    let is_whole = at.is_empty() || at.starts_with('.');
+    match is_whole {
+        true => at == path,
+        false => path.strip_suffix(at).is_some_and(|before| before.ends_with('.')),
+    }
+}
+
+struct Writer<'a> {
+    extensible: &'a [Extensible],
+    constraints: &'a [Constraint],
+}
+
+impl Writer<'_> {
+    /// `path` names the place: fields joined with dots, `[]` for the items of a list.
+    fn schema(&self, shape: &Shape, path: &str) -> Value {
+        let extensible = self.extensible.iter().find(|extensible| is_at(extensible.at, path));
+        let mut schema = match (extensible, shape) {
+            (Some(extensible), _) => json!({
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": self.fields(extensible.known, path),
+            }),
+            (None, Shape::Any) => json!({"x-kubernetes-preserve-unknown-fields": true}),
+            (None, Shape::Text) => json!({"type": "string"}),
+            (None, Shape::Integer) => json!({"type": "integer"}),
+            (None, Shape::Boolean) => json!({"type": "boolean"}),
+            (None, Shape::IntegerOrText) => json!({"x-kubernetes-int-or-string": true}),
+            (None, Shape::List(items)) => {
+                json!({"type": "array", "items": self.schema(items, &format!("{path}[]"))})
+            }
+            (None, Shape::Map(values)) => {
+                json!({"type": "object", "additionalProperties": self.schema(values, &format!("{path}{{}}"))})
+            }
+            (None, Shape::Object(fields)) => json!({"type": "object", "properties": self.fields(fields, path)}),
+        };
+        for constraint in self.constraints.iter().filter(|constraint| is_at(constraint.at, path)) {
+            for (keyword, value) in constraint.keywords() {
+                schema[keyword] = value;
+            }
+        }
+        schema
+    }
+
+    fn fields(&self, fields: &[(&str, Shape)], path: &str) -> Map<String, Value> {
+        let field = |(name, shape): &(&str, Shape)| ((*name).to_owned(), self.schema(shape, &format!("{path}.{name}")));
+        fields.iter().map(field).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_matched_at_its_end_by_whole_fields() {
+        assert!(is_at("egress[]", ".spec.egress[]"));
+        assert!(is_at("egress[]", ".specs[].egress[]"));
+        assert!(!is_at("egress[]", ".spec.notegress[]"));
+        assert!(is_at(".spec", ".spec"));
+        assert!(!is_at(".spec", ".other.spec"));
+        assert!(is_at("", ""));
+        assert!(!is_at("", ".spec"));
+    }
+}
