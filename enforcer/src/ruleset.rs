@@ -89,13 +89,7 @@ fn frame_chains(desired: &Desired) -> BTreeSet<String> {
 /// Whether two desired states have the same frame.
 pub(crate) fn have_the_same_frame(a: &Desired, b: &Desired) -> bool {
     let settings = |desired: &Desired| {
-        let Desired {
-            interception,
-            fail_mode,
-            refusal,
-            records,
-            ..
-        } = desired;
+        let Desired { interception, fail_mode, refusal, records, .. } = desired;
         (*interception, *fail_mode, *refusal, *records)
     };
     settings(a) == settings(b) && a.table == b.table && a.listening == b.listening

@@ -18,8 +18,8 @@ const KNOWN: [&str; 5] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE];
 /// A lease that outlives a day is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What the annotations of an object say. A value that is not understood is an error: a policy whose author asked for an audit must
-/// not drop because of a misspelling.
+/// What the annotations of an object say. A value that is not understood is an error, so that nobody takes a policy for audited, or for enforced, that is
+/// not.
 pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
     let mut extensions = Extensions::default();
     let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {

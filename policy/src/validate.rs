@@ -57,12 +57,15 @@ pub fn id(document: &Document) -> Option<PolicyId> {
 pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
     let mut report = Report::new(document);
     let Some(id) = id(document) else {
-        let reason = format!("{} of {} is not a policy", document.kind, document.api_version);
-        let diagnostic = foreign_policy(document).unwrap_or_else(|| {
-            report.error("wrong-kind", "kind", reason);
-            report.finish().remove(0)
-        });
-        return (Verdict::Refused(StandIn::default()), vec![diagnostic]);
+        let diagnostics = match foreign_policy(document) {
+            Some(diagnostic) => vec![diagnostic],
+            None => {
+                let reason = format!("{} of {} is not a policy", document.kind, document.api_version);
+                report.error("wrong-kind", "kind", reason);
+                report.finish()
+            }
+        };
+        return (Verdict::Refused(StandIn::default()), diagnostics);
     };
     let root = Node::root(&document.value);
     let extensions = extensions::read(&root, &mut report);

@@ -221,6 +221,39 @@ pub fn exchange_udp(to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
     Ok(buffer[..length].to_vec())
 }
 
+/// Whether an IPv4 host answers one echo request (RFC 792).
+pub fn ping(to: Ipv4Addr) -> io::Result<bool> {
+    /// Type, code, checksum, identifier and sequence number.
+    const REQUEST: [u8; 8] = [8, 0, 0xf7, 0xfd, 0, 1, 0, 1];
+    let socket = socket2::Socket::new(
+        socket2::Domain::IPV4,
+        socket2::Type::RAW,
+        Some(socket2::Protocol::ICMPV4),
+    )?;
+    socket.connect(&SocketAddr::from((to, 0)).into())?;
+    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.send(&REQUEST)?;
+    let mut socket = socket;
+    loop {
+        let mut packet = [0; 128];
+        let length = match socket.read(&mut packet) {
+            Ok(length) => length,
+            // Nothing, or an error message of a router on the way.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some() => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        // The IPv4 header comes along; its length is counted in words of four bytes.
+        let header = usize::from(packet[0] & 0xf) * 4;
+        match packet[..length].get(header) {
+            Some(0) => return Ok(true),
+            Some(3) => return Ok(false),
+            _ => {}
+        }
+    }
+}
+
 fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Reply> {
     let started = Instant::now();
     let mut stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;

@@ -207,6 +207,11 @@ impl Pod {
         self.namespace.run(|| client::http_get(to, host))?
     }
 
+    /// [`client::ping`] in the pod.
+    pub fn ping(&self, to: Ipv4Addr) -> io::Result<bool> {
+        self.namespace.run(|| client::ping(to))?
+    }
+
     /// [`client::exchange_udp`] in the pod.
     pub fn exchange_udp(&self, to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
         self.namespace.run(|| client::exchange_udp(to, payload))?

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use crate::lab::{Lab, NODE_V4, OUTSIDE, Outcome, POD_V4, POD_V6, ip, say};
-use crate::programs::{desired, governs, learn, name_rule, ports, prefix_rule, range, single};
+use crate::programs::{
+    NameRule, Program, Rules, desired, governs, learn, name_rule, ports, prefix_rule, range, single,
+};
 use enforcer::Refusal;
-use enforcer::layout::targets;
-use enforcer::ruleset::transaction;
 use policy::policy::Zone;
 use policy::ports::Protocol::{Sctp, Tcp, Udp};
-use policy::program::{Program, Rules};
 use policy::{PortSet, ProgramId};
 
 const ID: ProgramId = ProgramId(0x00ab_cdef_0123_4567);
@@ -23,7 +22,7 @@ fn a_learned_address_is_open_on_its_ports_and_everything_else_is_refused_at_once
     let program = allowing_names([name_rule("a.example", ports([single(Tcp, 443), single(Udp, 443)]))]);
     let desired = governs(desired(), [POD_V4, POD_V6], ID, program.clone());
     let learned = learn(ID, &program, "a.example", &["10.88.0.1", "fd88::1"], MINUTE);
-    lab.apply(&transaction(&desired, &lab.standing(), &learned));
+    lab.install(&desired, &learned);
 
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Connected);
     assert_eq!(lab.pod.tries("fd88::1", 443), Outcome::Connected);
@@ -52,7 +51,7 @@ fn an_endpoint_that_no_program_governs_is_left_alone() {
     let Some(lab) = Lab::new() else { return };
     lab.serve_outside(&[80]);
     let desired = governs(desired(), [POD_V4, POD_V6], ID, closed());
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Refused);
     assert_eq!(lab.other.tries("10.88.0.1", 80), Outcome::Connected);
     assert_eq!(lab.other.tries("fd88::1", 80), Outcome::Connected);
@@ -62,7 +61,7 @@ fn an_endpoint_that_no_program_governs_is_left_alone() {
 fn a_governed_endpoint_is_still_reachable_itself() {
     let Some(lab) = Lab::new() else { return };
     let desired = governs(desired(), [POD_V4, POD_V6], ID, closed());
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     lab.pod.echo((ip(POD_V4), 8080).into(), "pod");
     lab.pod.echo((ip(POD_V6), 8080).into(), "pod");
     assert_eq!(lab.outside.ask_tcp(POD_V4, 8080, "x").unwrap(), "pod: x");
@@ -77,7 +76,7 @@ fn a_wide_range_opens_all_its_ports_and_no_other() {
     let program = allowing_names([name_rule("a.example", wide)]);
     let desired = governs(desired(), [POD_V4, POD_V6], ID, program.clone());
     let learned = learn(ID, &program, "a.example", &["10.88.0.1", "fd88::1"], MINUTE);
-    lab.apply(&transaction(&desired, &lab.standing(), &learned));
+    lab.install(&desired, &learned);
     for address in ["10.88.0.1", "fd88::1"] {
         for port in [80, 8000, 9000] {
             assert_eq!(lab.pod.tries(address, port), Outcome::Connected, "{address} {port}");
@@ -107,7 +106,7 @@ fn every_port_includes_icmp_and_single_ports_do_not() {
         learn(ID, &program, "some.example", &["10.88.0.2", "fd88::2"], MINUTE),
     ]
     .concat();
-    lab.apply(&transaction(&desired, &lab.standing(), &learned));
+    lab.install(&desired, &learned);
     assert_eq!(lab.pod.ping("10.88.0.1").map_err(|error| error.kind()), Ok(()));
     assert_eq!(lab.pod.ping("fd88::1").map_err(|error| error.kind()), Ok(()));
     assert_eq!(
@@ -148,7 +147,7 @@ fn zones_tell_the_cluster_from_the_world_and_from_this_node() {
         // Every program has its own id: what it makes the kernel do is what an id stands for.
         let id = ProgramId(1 + zone as u64 * 2 + u64::from(ports == PortSet::All));
         let desired = governs(desired.clone(), [POD_V4, POD_V6], id, program);
-        lab.apply(&transaction(&desired, &lab.standing(), &[]));
+        lab.install(&desired, &[]);
         ["10.88.0.1", "10.88.0.2", NODE_V4, "fd88::1", "fd88::2"].map(|to| lab.pod.tries(to, 80) == Outcome::Connected)
     };
     for some in [PortSet::All, ports([single(Tcp, 80), range(Tcp, 443, 500)])] {
@@ -181,7 +180,7 @@ fn prefixes_match_with_and_without_ports() {
         ..Program::default()
     };
     let desired = governs(desired(), [POD_V4, POD_V6], ID, program);
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     let open = |address, port| lab.pod.tries(address, port) == Outcome::Connected;
     assert!(open("10.88.0.1", 443) && !open("10.88.0.1", 80));
     assert!(open("10.88.0.2", 443) && open("10.88.0.2", 80));
@@ -220,7 +219,7 @@ fn deny_wins_over_every_allow_and_an_open_program_allows_the_rest() {
             learn(id, &program, "worse.example", &["10.88.0.2"], MINUTE),
         ]
         .concat();
-        lab.apply(&transaction(&desired, &lab.standing(), &learned));
+        lab.install(&desired, &learned);
         assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Refused);
         assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Connected);
         assert_eq!(lab.pod.tries("10.88.0.2", 80), Outcome::Refused);
@@ -235,7 +234,7 @@ fn refusal_by_drop_answers_nothing() {
     lab.serve_outside(&[80]);
     let mut desired = governs(desired(), [POD_V4, POD_V6], ID, closed());
     desired.refusal = Refusal::Drop;
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     // Nothing comes back, so there is nothing to wait for: the counter shows that the SYN arrived and was refused.
     lab.pod.enter(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -254,7 +253,7 @@ fn installing_again_keeps_learned_elements_counters_and_flows() {
     lab.serve_outside(&[443]);
     let program = allowing_names([name_rule("a.example", ports([single(Tcp, 443)]))]);
     let mut desired = governs(desired(), [POD_V4, POD_V6], ID, program);
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     lab.nft(&format!(
         "add element inet namegate allow4-{ID} {{ 10.88.0.1 . tcp . 443 timeout 1m }}"
     ));
@@ -263,10 +262,10 @@ fn installing_again_keeps_learned_elements_counters_and_flows() {
 
     desired.cluster = vec!["10.99.0.0/16".parse().unwrap(), "10.99.1.0/24".parse().unwrap()];
     let first = lab.nft("list table inet namegate");
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     desired.cluster = vec!["10.98.0.0/15".parse().unwrap()];
     desired.capacity = desired.capacity.saturating_add(1);
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
 
     assert_eq!(lab.refused(), 1);
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Connected);
@@ -289,26 +288,18 @@ fn a_new_program_takes_over_with_its_sets_filled_and_the_old_one_leaves_nothing(
     lab.serve_outside(&[80, 443]);
     let before = allowing_names([name_rule("a.example", ports([single(Tcp, 443)]))]);
     let learned = learn(ID, &before, "a.example", &["10.88.0.1"], MINUTE);
-    lab.apply(&transaction(
-        &governs(desired(), [POD_V4], ID, before),
-        &lab.standing(),
-        &learned,
-    ));
+    lab.install(&governs(desired(), [POD_V4], ID, before), &learned);
     let mut flow = lab.pod.connect("10.88.0.1", 443).unwrap();
 
     let after = allowing_names([name_rule("a.example", ports([single(Tcp, 80)]))]);
     let learned = learn(NEXT, &after, "a.example", &["10.88.0.1"], MINUTE);
-    lab.apply(&transaction(
-        &governs(desired(), [POD_V4], NEXT, after),
-        &lab.standing(),
-        &learned,
-    ));
+    lab.install(&governs(desired(), [POD_V4], NEXT, after), &learned);
     assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Connected);
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Refused);
     assert_eq!(say(&mut flow, "still").unwrap(), "outside: still");
     assert!(!lab.nft("list table inet namegate").contains(&ID.to_string()));
 
-    lab.apply(&transaction(&desired(), &lab.standing(), &[]));
+    lab.install(&desired(), &[]);
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Connected);
     assert!(!lab.nft("list table inet namegate").contains(&NEXT.to_string()));
 }
@@ -328,7 +319,7 @@ fn what_another_version_left_in_the_table_is_removed() {
          add rule inet namegate old ip daddr @old-set accept",
     );
     assert!(lab.standing().sets.contains("old-dispatch"));
-    lab.apply(&transaction(&desired(), &lab.standing(), &[]));
+    lab.install(&desired(), &[]);
     assert!(!lab.nft("list table inet namegate").contains("old"));
     assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Connected);
 }
@@ -342,14 +333,14 @@ fn the_elements_that_layout_names_are_the_ones_the_rules_look_up() {
         name_rule("two.example", ports([range(Tcp, 70, 700)])),
     ]);
     let desired = governs(desired(), [POD_V4, POD_V6], ID, program.clone());
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
-    for ((_, target), addresses) in targets(ID, &program)
-        .iter()
-        .zip([["10.88.0.1", "fd88::1"], ["10.88.0.2", "fd88::2"]])
-    {
+    lab.install(&desired, &[]);
+    for (name, addresses) in [
+        ("one.example", ["10.88.0.1", "fd88::1"]),
+        ("two.example", ["10.88.0.2", "fd88::2"]),
+    ] {
         for address in addresses {
             assert_eq!(lab.pod.tries(address, 80), Outcome::Refused);
-            for element in target.elements(ip(address)) {
+            for (element, _) in learn(ID, &program, name, &[address], MINUTE) {
                 let key = match element.key.port {
                     None => element.key.address.to_string(),
                     Some((protocol, port)) => format!("{address} . {} . {port}", protocol.to_string().to_lowercase()),
@@ -370,7 +361,7 @@ fn a_source_whose_program_is_missing_is_refused() {
     lab.serve_outside(&[80]);
     let mut desired = governs(desired(), [POD_V4], ID, closed());
     desired.programs.clear();
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     assert_eq!(lab.pod.tries(OUTSIDE[0], 80), Outcome::Refused);
 }
 
@@ -378,7 +369,7 @@ fn closed() -> Program {
     allowing_names([])
 }
 
-fn allowing_names<const N: usize>(names: [policy::program::NameRule; N]) -> Program {
+fn allowing_names<const N: usize>(names: [NameRule; N]) -> Program {
     Program {
         closed: true,
         allow: Rules {

@@ -4,15 +4,14 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::num::NonZeroU32;
 
 use enforcer::routing::{self, LISTEN_V4, LISTEN_V6};
-use enforcer::ruleset::transaction;
+use enforcer::ruleset::frame;
 use enforcer::{Desired, FailMode, Interception, ResolverBinding};
 use policy::policy::Zone;
-use policy::program::{Program, Rules};
 use policy::{PortSet, ProgramId};
 use socket2::{Domain, Socket, Type};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, echo_tcp, ip, tagged};
-use crate::programs::{desired, governs, prefix_rule};
+use crate::programs::{Program, Rules, desired, governs, prefix_rule};
 
 const ID: ProgramId = ProgramId(7);
 const RESOLVERS: [&str; 2] = ["10.88.0.1", "fd88::1"];
@@ -58,7 +57,7 @@ fn the_port_of_the_listener_tells_which_resolver_was_asked() {
         desired.resolvers.push(binding);
         lab.node.echo(binding.listener, tag);
     }
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     assert_eq!(lab.pod.ask_udp("10.88.0.1", 53, "a?").unwrap(), "first: a?");
     assert_eq!(lab.pod.ask_tcp("10.88.0.2", 53, "a?").unwrap(), "second: a?");
 }
@@ -108,7 +107,10 @@ fn installing_again_keeps_the_heartbeat() {
     };
     lab.nft("add element inet namegate alive { tcp timeout 1h, udp timeout 1h }");
     let desired = with_resolvers(governed(Interception::Dnat, FailMode::Open));
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    let mut replaced = lab.standing();
+    replaced.sets.clear();
+    replaced.chains.retain(|chain| !chain.starts_with("ep"));
+    lab.apply(&frame(&desired, &replaced));
     assert_eq!(lab.pod.ask_udp("10.88.0.1", 53, "a?").unwrap(), "proxy: a?");
 }
 
@@ -129,7 +131,7 @@ fn in_fail_mode_closed_lookups_are_refused_when_nobody_listens_although_a_policy
             ..Program::default()
         };
         desired = governs(desired, [POD_V4, POD_V6], ID, program);
-        lab.apply(&transaction(&desired, &lab.standing(), &[]));
+        lab.install(&desired, &[]);
         for resolver in RESOLVERS {
             assert_eq!(lab.pod.tries(resolver, 53), Outcome::Refused, "{interception:?}");
             assert!(lab.pod.ask_udp(resolver, 53, "a?").is_err());
@@ -177,7 +179,7 @@ fn both_modes_take_what_a_service_translation_would_send_elsewhere() {
                 asked: (ip("10.96.0.10"), 53).into(),
                 listener: (LISTEN_V4, 10053).into(),
             }];
-            lab.apply(&transaction(&desired, &lab.standing(), &[]));
+            lab.install(&desired, &[]);
             if fail_mode == FailMode::Open {
                 // Nobody lives: the original destination is what counts, not the backend.
                 assert_eq!(lab.pod.ask_tcp("10.96.0.10", 53, "a?").unwrap(), "outside: a?");
@@ -202,7 +204,7 @@ fn pods_may_ask_the_listeners_themselves_by_any_own_address_where_none_is_given(
         desired.listening = vec![(ip(listening), 53).into()];
         lab.node.echo((ip(NODE_V4), 53).into(), "proxy");
         lab.node.echo((ip(NODE_V4), 54).into(), "other");
-        lab.apply(&transaction(&desired, &lab.standing(), &[]));
+        lab.install(&desired, &[]);
         assert_eq!(lab.pod.ask_udp(NODE_V4, 53, "a?").unwrap(), "proxy: a?");
         assert_eq!(lab.pod.ask_tcp(NODE_V4, 53, "a?").unwrap(), "proxy: a?");
         assert_eq!(lab.pod.tries(NODE_V4, 54), Outcome::Refused);
@@ -216,10 +218,10 @@ fn the_mode_can_change_in_one_transaction() {
         return;
     };
     let tproxy = with_resolvers(governed(TPROXY, FailMode::Closed));
-    lab.apply(&transaction(&tproxy, &lab.standing(), &[]));
+    lab.install(&tproxy, &[]);
     assert!(!lab.standing().chains.contains("intercept-dnat"));
     let off = governed(Interception::Off, FailMode::Closed);
-    lab.apply(&transaction(&off, &lab.standing(), &[]));
+    lab.install(&off, &[]);
     assert!(!lab.standing().chains.contains("intercept-tproxy"));
     assert_eq!(lab.pod.tries("10.88.0.1", 53), Outcome::Refused);
 }
@@ -237,7 +239,7 @@ fn lab_with(interception: Interception, fail_mode: FailMode) -> Option<Lab> {
         }
     }
     let desired = with_resolvers(governed(interception, fail_mode));
-    lab.apply(&transaction(&desired, &lab.standing(), &[]));
+    lab.install(&desired, &[]);
     Some(lab)
 }
 

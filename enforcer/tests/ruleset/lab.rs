@@ -18,7 +18,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use enforcer::ruleset::Standing;
+use enforcer::{Desired, Element, Enforcer, Renewal};
+use fqdn_cache::Time;
 use nftables::schema::Nftables;
+use rustix::time::{ClockId, clock_gettime};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
@@ -91,6 +94,20 @@ impl Lab {
         with.ip(&["route", "add", "default", "via", &format!("{v6}::1")]);
     }
 
+    /// Makes the node's table what is desired, as an agent does that then goes: its heartbeat ends.
+    pub(crate) fn install(&self, desired: &Desired, learned: &[(Element, Duration)]) {
+        self.node.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
+                let end = |lease| now() + lease;
+                let learned = learned.iter().map(|(element, lease)| (*element, end(*lease))).collect();
+                enforcer.install(desired.clone(), move || learned).await.unwrap();
+                enforcer.shut_down().await;
+            });
+        });
+    }
+
     /// Applies a document on the node.
     pub(crate) fn apply(&self, document: &Nftables<'_>) {
         let text = serde_json::to_string(document).unwrap();
@@ -137,13 +154,15 @@ impl Lab {
         }
     }
 
+    /// How many packets passed that audited policies would refuse.
+    pub(crate) fn audited(&self) -> u64 {
+        packets_of(&self.nft("list counters table inet namegate"), "audited")
+    }
+
     /// How many packets were refused.
     pub(crate) fn refused(&self) -> u64 {
         let listing = self.nft("list counters table inet namegate");
-        let packets = listing.split("packets ").skip(1);
-        packets
-            .map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
-            .sum()
+        packets_of(&listing, "refused")
     }
 }
 
@@ -293,6 +312,20 @@ pub(crate) fn say(stream: &mut TcpStream, text: &str) -> io::Result<String> {
 
 pub(crate) fn tagged(tag: &str, said: &[u8]) -> Vec<u8> {
     [tag.as_bytes(), b": ", said].concat()
+}
+
+/// The sum of the counters whose names begin so.
+fn packets_of(listing: &str, name: &str) -> u64 {
+    let counters = listing.split("counter ").skip(1).filter(|counter| counter.starts_with(name));
+    let packets = counters.map(|counter| counter.split("packets ").nth(1).unwrap());
+    packets
+        .map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+fn now() -> Time {
+    let now = clock_gettime(ClockId::Boottime);
+    Time::from_millis(u64::try_from(now.tv_sec).unwrap() * 1000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000)
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

@@ -5,6 +5,7 @@
     reason = "clippy exempts functions marked as tests, and not what they call"
 )]
 
+mod classes;
 mod document;
 mod egress;
 mod interception;

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use enforcer::Desired;
-use enforcer::ruleset::transaction;
 use ipnet::IpNet;
+use policy::fold::Place;
 use policy::policy::Zone;
 use policy::ports::Protocol::Tcp;
-use policy::program::{NameRule, PrefixRule, Program, Rules};
 use policy::{PortSet, ProgramId};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
@@ -17,7 +16,9 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::lab::{Lab, OUTSIDE, Outcome, POD_V4, POD_V6, ip};
-use crate::programs::{desired, governs, learn, name_rule, ports, prefix_rule, range, single};
+use crate::programs::{
+    NameRule, PrefixRule, Program, Rules, desired, evaluation, governs, learn_at, name_rule, ports, prefix_rule, range, single,
+};
 
 const PORTS: [u16; 3] = [80, 85, 443];
 const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
@@ -50,12 +51,21 @@ fn the_kernel_decides_as_the_program_reads() {
             let mut desired = governs(desired(), [POD_V4, POD_V6], id, case.program.clone());
             desired.cluster = case.cluster.iter().map(|address| IpNet::from(ip(address))).collect();
             desired.host = case.host.iter().map(|address| ip(address)).collect();
+            let program = evaluation(id, &case.program.tiers());
+            let place = |address| match address {
+                address if desired.host.contains(&address) => Place::Host,
+                address if desired.cluster.iter().any(|prefix| prefix.contains(&address)) => Place::Cluster,
+                _ => Place::World,
+            };
             let learned: Vec<_> = case
                 .taught
                 .iter()
-                .flat_map(|(name, address)| learn(id, &case.program, name, &[address], Duration::from_secs(600)))
+                .flat_map(|(name, address)| {
+                    let address = ip(address);
+                    learn_at(&program, name, address, place(address), Duration::from_secs(600))
+                })
                 .collect();
-            lab.apply(&transaction(&desired, &lab.standing(), &learned));
+            lab.install(&desired, &learned);
             for address in OUTSIDE {
                 for port in PORTS {
                     let expected = case.allows(&desired, address, port);
@@ -126,7 +136,6 @@ fn case() -> impl Strategy<Value = Case> {
                 closed,
                 deny,
                 allow,
-                ..Program::default()
             },
             taught: taught.into_iter().collect(),
             cluster,
@@ -148,7 +157,7 @@ fn rules() -> impl Strategy<Value = Rules> {
             .collect::<Vec<_>>()
     });
     (prefixes, names).prop_map(|(prefixes, names)| Rules {
-        prefixes: disjoint(prefixes),
+        prefixes,
         names: names.into_iter().map(|(name, ports)| name_rule(name, ports)).collect(),
     })
 }
@@ -161,20 +170,4 @@ fn port_set() -> impl Strategy<Value = PortSet> {
         ports([range(Tcp, 81, 442)]),
         ports([]),
     ])
-}
-
-/// Leaves out what overlaps an earlier rule of its zone, as compiled programs never do.
-fn disjoint(rules: Vec<PrefixRule>) -> Vec<PrefixRule> {
-    let mut kept: Vec<PrefixRule> = Vec::new();
-    for rule in rules {
-        let overlaps = |other: &PrefixRule| {
-            let prefixes = rule.prefix.contains(&other.prefix) || other.prefix.contains(&rule.prefix);
-            let ports = (0..=u16::MAX).any(|port| rule.ports.contains(Tcp, port) && other.ports.contains(Tcp, port));
-            rule.zone == other.zone && prefixes && ports
-        };
-        if !kept.iter().any(overlaps) {
-            kept.push(rule);
-        }
-    }
-    kept
 }

@@ -1,21 +1,91 @@
 //! Programs and desired states, written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer::layout::targets;
-use enforcer::{Desired, Element, FailMode, Interception, Refusal};
-use policy::policy::Zone;
-use policy::program::{NameRule, PrefixRule};
-use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
+use enforcer::layout::elements;
+use enforcer::{Desired, Element, Evaluation, FailMode, FoldedProgram, Interception, Refusal};
+use ipnet::IpNet;
+use policy::fold::{At, Fold, Place};
+use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind, Zone};
+use policy::program::{Destination, Origin, Rule, Tiers};
+use policy::{Pattern, PortRange, PortSet, ProgramId, Protocol};
+
+/// Tiers without those of ClusterNetworkPolicies, as people think of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    pub(crate) closed: bool,
+    pub(crate) deny: Rules,
+    pub(crate) allow: Rules,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    pub(crate) prefixes: Vec<PrefixRule>,
+    pub(crate) names: Vec<NameRule>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PrefixRule {
+    pub(crate) zone: Zone,
+    pub(crate) prefix: IpNet,
+    pub(crate) ports: PortSet,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct NameRule {
+    pub(crate) pattern: Pattern,
+    pub(crate) ports: PortSet,
+}
+
+impl Program {
+    pub(crate) fn tiers(&self) -> Tiers {
+        let rules = |action, rules: &Rules| {
+            let prefixes = rules.prefixes.iter().map(|rule| (Destination::Prefix(rule.zone, rule.prefix), &rule.ports));
+            let names = rules.names.iter().map(|rule| (Destination::Name(rule.pattern.clone()), &rule.ports));
+            let all = prefixes.chain(names).map(|(to, ports)| rule(action, to, ports.clone()));
+            all.collect::<Vec<_>>()
+        };
+        Tiers {
+            network: [rules(Action::Deny, &self.deny), rules(Action::Allow, &self.allow)].concat(),
+            closed_by: self.closed.then(origin).into_iter().collect(),
+            ..Tiers::default()
+        }
+    }
+}
+
+pub(crate) fn rule(action: Action, to: Destination, ports: PortSet) -> Rule {
+    Rule {
+        action,
+        to,
+        ports,
+        named: vec![],
+        lease: LeaseTerms::default(),
+        origins: vec![],
+    }
+}
+
+pub(crate) fn origin() -> Origin {
+    let policy = PolicyId {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    Origin {
+        policy,
+        rule: String::new(),
+    }
+}
 
 /// Nothing governed, nothing intercepted.
 pub(crate) fn desired() -> Desired {
     Desired {
         table: "namegate".to_owned(),
         programs: BTreeMap::new(),
+        members: BTreeMap::new(),
         dispatch: BTreeMap::new(),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
@@ -25,17 +95,34 @@ pub(crate) fn desired() -> Desired {
         cluster: Vec::new(),
         host: BTreeSet::new(),
         refusal: Refusal::Reject,
+        records: None,
         capacity: NonZeroU32::new(1000).unwrap(),
     }
 }
 
 /// The same with a program for these addresses, whose lookups are intercepted.
 pub(crate) fn governs<const N: usize>(
-    mut desired: Desired,
+    desired: Desired,
     addresses: [&str; N],
     id: ProgramId,
     program: Program,
 ) -> Desired {
+    governs_by(desired, addresses, id, evaluation(id, &program.tiers()), None, None)
+}
+
+pub(crate) fn governs_by<const N: usize>(
+    mut desired: Desired,
+    addresses: [&str; N],
+    id: ProgramId,
+    enforced: Evaluation,
+    audited: Option<Evaluation>,
+    response: Option<DenyResponse>,
+) -> Desired {
+    let program = FoldedProgram {
+        enforced,
+        audited,
+        response,
+    };
     desired.programs.insert(id, Arc::new(program));
     for address in addresses {
         let address = address.parse().unwrap();
@@ -43,6 +130,14 @@ pub(crate) fn governs<const N: usize>(
         desired.intercepted.insert(address);
     }
     desired
+}
+
+/// Tiers under a name of the test's choice.
+pub(crate) fn evaluation(id: ProgramId, tiers: &Tiers) -> Evaluation {
+    Evaluation {
+        id,
+        fold: Arc::new(Fold::new(tiers)),
+    }
 }
 
 /// The elements of addresses that a name taught.
@@ -53,13 +148,29 @@ pub(crate) fn learn(
     addresses: &[&str],
     lease: Duration,
 ) -> Vec<(Element, Duration)> {
+    let each = addresses.iter().map(|address| address.parse().unwrap());
+    let evaluation = evaluation(id, &program.tiers());
+    each.flat_map(|address| learn_at(&evaluation, name, address, Place::World, lease)).collect()
+}
+
+/// The elements of an address in a place that a name taught.
+pub(crate) fn learn_at(
+    evaluation: &Evaluation,
+    name: &str,
+    address: IpAddr,
+    place: Place,
+    lease: Duration,
+) -> Vec<(Element, Duration)> {
     let pattern = Pattern::name(name).unwrap();
-    let targets = targets(id, program);
-    let of_name = targets.iter().filter(|(of, _)| **of == pattern);
-    let elements = of_name.flat_map(|(_, target)| {
-        let each = addresses.iter().map(|address| address.parse().unwrap());
-        each.flat_map(|address| target.elements(address))
-    });
+    let (id, fold) = (evaluation.id, &evaluation.fold);
+    let at = At {
+        address,
+        place,
+        objects: &[],
+    };
+    let of_name = fold.names().filter(|(_, of)| **of == pattern);
+    let doors: Vec<_> = of_name.flat_map(|(index, _)| fold.learned(index, at)).collect();
+    let elements = doors.iter().flat_map(|door| elements(id, fold.possible(), address, door));
     elements.map(|element| (element, lease)).collect()
 }
 
@@ -67,7 +178,6 @@ pub(crate) fn name_rule(name: &str, ports: PortSet) -> NameRule {
     NameRule {
         pattern: Pattern::name(name).unwrap(),
         ports,
-        origins: vec![],
     }
 }
 

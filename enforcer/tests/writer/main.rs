@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod dispatch;
 mod installation;
 mod life;
+mod members;
 mod namespace;
 mod programs;

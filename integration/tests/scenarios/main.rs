@@ -5,6 +5,7 @@
 
 mod confined;
 mod failures;
+mod families;
 mod foreign;
 mod kernel;
 mod kube_proxy;

@@ -1,1 +1,146 @@
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 
+use policy::policy::{Action, LeaseTerms};
+use policy::program::{Destination, Rule};
+use policy::{Pattern, PortRange, PortSet, Program, Protocol, Tiers};
+
+use super::*;
+use crate::desired::{FailMode, FoldedProgram, Interception, Refusal};
+
+/// Allows a name on a port.
+fn program(port: u16, audited: bool) -> (ProgramId, Arc<FoldedProgram>) {
+    let tiers = |port| Tiers {
+        network: vec![Rule {
+            action: Action::Allow,
+            to: Destination::Name(Pattern::name("a.example").unwrap()),
+            ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, port)]),
+            named: vec![],
+            lease: LeaseTerms::default(),
+            origins: vec![],
+        }],
+        ..Tiers::default()
+    };
+    let program = Program {
+        enforced: tiers(port),
+        audited: audited.then(|| tiers(9)),
+        ..Program::default()
+    };
+    (program.id(), Arc::new(FoldedProgram::new(&program)))
+}
+
+/// Pods 10.0.0.1, 10.0.0.2, …, each with its program.
+fn desired(programs: &[(ProgramId, Arc<FoldedProgram>)]) -> Desired {
+    let pods = (1..).map(|last: u8| IpAddr::from([10, 0, 0, last]));
+    Desired {
+        table: "namegate".to_owned(),
+        programs: programs.iter().cloned().collect(),
+        members: BTreeMap::new(),
+        dispatch: pods.zip(programs.iter().map(|(id, _)| *id)).collect(),
+        intercepted: BTreeSet::new(),
+        resolvers: Vec::new(),
+        listening: Vec::new(),
+        interception: Interception::Off,
+        fail_mode: FailMode::Closed,
+        cluster: Vec::new(),
+        host: BTreeSet::new(),
+        refusal: Refusal::Reject,
+        records: None,
+        capacity: NonZeroU32::new(10).unwrap(),
+    }
+}
+
+fn prepared(change: &Change) -> Vec<Command> {
+    change.preparations(BTreeMap::new(), 10).concat()
+}
+
+#[test]
+fn a_pod_that_comes_is_one_element_and_nothing_else() {
+    let one = program(80, false);
+    let before = desired(&[one.clone()]);
+    let after = desired(&[one.clone(), one]);
+    let change = Change::between(&before, &after);
+    assert_eq!(prepared(&change), []);
+    assert_eq!((change.frame_replaces, change.removal), (None, vec![]));
+    let [Command::AddElements(map, elements)] = &change.switch[..] else {
+        panic!("{:?}", change.switch);
+    };
+    assert_eq!((&**map, elements.len()), ("dispatch4", 1));
+}
+
+#[test]
+fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_switch() {
+    let (old, new) = (program(80, false), program(443, true));
+    let change = Change::between(&desired(&[old.clone()]), &desired(&[new.clone()]));
+    let audited = new.1.audited.as_ref().unwrap().id;
+    let prepared = prepared(&change);
+    for chain in [format!("ep4-{}", new.0), format!("au6-{audited}")] {
+        assert!(prepared.contains(&Command::AddChain(chain.into())));
+    }
+    let sets = prepared.iter().filter(|command| matches!(command, Command::AddSet(..)));
+    assert_eq!(sets.count(), 4, "of both evaluations, for both families");
+    let [Command::DeleteElements(..), Command::AddElements(..)] = &change.switch[..] else {
+        panic!("{:?}", change.switch);
+    };
+    let is_of_old = |command: &Command| format!("{command:?}").contains(&old.0.to_string());
+    assert!(change.removal.iter().all(is_of_old));
+    assert_eq!(change.removal.len(), 2 + 2 + 2, "rules, sets, chains");
+}
+
+#[test]
+fn tiers_that_another_program_still_evaluates_keep_their_sets() {
+    let tiers = program(80, false).1.enforced.clone();
+    let quiet = FoldedProgram {
+        enforced: tiers.clone(),
+        audited: None,
+        response: Some(policy::policy::DenyResponse::Drop),
+    };
+    let both = [(ProgramId(1), Arc::new(quiet)), program(80, false)];
+    let change = Change::between(&desired(&both), &desired(&both[1..]));
+    assert!(!change.removal.iter().any(|command| matches!(command, Command::DeleteSet(_))));
+    assert_eq!(change.sets.len(), 2);
+}
+
+#[test]
+fn what_stands_whole_is_adopted_and_what_is_foreign_goes_with_the_frame() {
+    let one = program(80, false);
+    let after = desired(&[one.clone()]);
+    let mut standing = Standing {
+        table: true,
+        ..Standing::default()
+    };
+    for command in prepared(&Change::onto(&Standing::default(), &after)) {
+        match command {
+            Command::AddChain(name) => drop(standing.chains.insert(name.to_string())),
+            Command::AddSet(name, _) => drop(standing.sets.insert(name.to_string())),
+            _ => {}
+        }
+    }
+    standing.chains.insert("dispatch".to_owned());
+    standing.sets.insert("allow4-0000000000000001".to_owned());
+    let change = Change::onto(&standing, &after);
+    assert!(change.new_sets.is_empty());
+    let rules = prepared(&change).into_iter().filter(|command| matches!(command, Command::AddRule(..)));
+    assert_eq!(rules.count(), 0);
+    let replaced = change.frame_replaces.unwrap();
+    assert_eq!(replaced.sets, ["allow4-0000000000000001".to_owned()].into());
+    assert!(replaced.chains.contains("dispatch") && !replaced.chains.contains(&format!("ep4-{}", one.0)));
+
+    // Somebody has deleted one of its chains.
+    standing.chains.remove(&format!("ep6-{}", one.0));
+    let prepared = prepared(&Change::onto(&standing, &after));
+    assert!(prepared.contains(&Command::EmptyChain(format!("ep4-{}", one.0).into())));
+}
+
+#[test]
+fn settings_write_the_frame_anew_and_touch_no_program() {
+    let before = desired(&[program(80, false)]);
+    let after = Desired {
+        records: Some(5),
+        ..before.clone()
+    };
+    let change = Change::between(&before, &after);
+    let replaced = change.frame_replaces.clone().unwrap();
+    assert!(replaced.chains.contains("refuse") && replaced.sets.is_empty());
+    assert_eq!((prepared(&change), change.switch, change.removal), (vec![], vec![], vec![]));
+}

@@ -1,1 +1,157 @@
+use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind, Zone};
+use policy::program::{Destination, Origin, Rule as PolicyRule, Tiers};
+use policy::{Pattern, PortSet, Program};
 
+use super::*;
+
+fn rule(action: Action, to: Destination, ports: PortSet) -> PolicyRule {
+    PolicyRule {
+        action,
+        to,
+        ports,
+        named: vec![],
+        lease: LeaseTerms::default(),
+        origins: vec![],
+    }
+}
+
+fn name(number: usize) -> Destination {
+    Destination::Name(Pattern::name(&format!("n{number}.example")).unwrap())
+}
+
+fn prefix(number: usize, zone: Zone) -> Destination {
+    let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
+    Destination::Prefix(zone, format!("10.{high}.{low}.0/24").parse().unwrap())
+}
+
+fn tcp(first: u16, last: u16) -> PortSet {
+    let protocol = Protocol::Tcp;
+    PortSet::Ranges(vec![PortRange { protocol, first, last }])
+}
+
+fn origin() -> Origin {
+    let policy = PolicyId {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: "n".into(),
+        name: "p".into(),
+    };
+    Origin {
+        policy,
+        rule: String::new(),
+    }
+}
+
+fn folded(tiers: Tiers) -> FoldedProgram {
+    FoldedProgram::new(&Program {
+        enforced: tiers,
+        ..Program::default()
+    })
+}
+
+/// Rules as that many policies have them: in every tier, for names and prefixes of all places, on single ports, ranges, types and everything.
+fn everything(policies: usize) -> Tiers {
+    let port = |number: usize| u16::try_from(1000 + 40 * (number % 1000)).unwrap();
+    let echo = || PortSet::Ranges(vec![PortRange::single(Protocol::Icmp, 8)]);
+    let network = |action| {
+        (0..policies).flat_map(move |n| {
+            [
+                rule(action, name(n), tcp(port(n), port(n))),
+                rule(action, name(n), tcp(port(n), port(n) + 20)),
+                rule(action, name(n), PortSet::All),
+                rule(action, prefix(n, Zone::World), tcp(port(n), port(n) + 1)),
+                rule(action, prefix(n, Zone::Cluster), PortSet::All),
+                rule(action, prefix(n, Zone::Host), echo()),
+            ]
+        })
+    };
+    Tiers {
+        admin: (0..policies).map(|n| rule(Action::Allow, name(n), echo())).collect(),
+        network: network(Action::Deny).chain(network(Action::Allow)).collect(),
+        closed_by: vec![],
+        baseline: (0..policies).map(|n| rule(Action::Deny, prefix(n, Zone::World), PortSet::All)).collect(),
+    }
+}
+
+#[test]
+fn what_a_packet_pays_is_bounded_and_the_same_for_10_and_1000_policies() {
+    let of = |policies| longest_path(&folded(everything(policies)));
+    let few = of(10);
+    assert!(few <= 4 * 4 + 2 + 3, "{few}");
+    assert_eq!([of(100), of(1000)], [few, few]);
+}
+
+#[test]
+fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_without_ports() {
+    let closed_by = || vec![origin()];
+    let names = |count: usize| (0..count).map(|n| rule(Action::Allow, name(n), tcp(443, 443))).collect::<Vec<_>>();
+    for count in [10, 100, 1000] {
+        let mut tiers = Tiers {
+            network: names(count),
+            closed_by: closed_by(),
+            ..Tiers::default()
+        };
+        assert_eq!(longest_path(&folded(tiers.clone())), 1);
+        tiers.network.extend((0..count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), PortSet::All)));
+        assert_eq!(longest_path(&folded(tiers.clone())), 2);
+        tiers.network.extend((count..2 * count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), tcp(1, 9))));
+        assert_eq!(longest_path(&folded(tiers)), 3);
+    }
+}
+
+#[test]
+fn what_audited_policies_are_asked_comes_on_top() {
+    let tiers = Tiers {
+        network: vec![rule(Action::Allow, name(0), tcp(443, 443))],
+        ..Tiers::default()
+    };
+    let program = FoldedProgram::new(&Program {
+        enforced: tiers.clone(),
+        audited: Some(tiers),
+        ..Program::default()
+    });
+    assert_eq!(longest_path(&program), 2);
+}
+
+#[test]
+fn a_program_without_rules_is_one_verdict() {
+    let chains = chains(ProgramId(1), &folded(Tiers::default()));
+    let names: Vec<&str> = chains.iter().map(|chain| &*chain.name).collect();
+    assert_eq!(names, ["ep4-0000000000000001", "ep6-0000000000000001"]);
+    let always = Rule {
+        test: Test::Always,
+        verdict: Some(objects::Verdict::Accept),
+    };
+    assert!(chains.iter().all(|chain| chain.rules == [always.clone()]));
+}
+
+#[test]
+fn chains_stand_before_those_that_call_them() {
+    let mut known: Vec<Arc<str>> = Vec::new();
+    for chain in chains(ProgramId(1), &folded(everything(3))) {
+        for rule in &chain.rules {
+            let mut verdicts: Vec<&objects::Verdict> = rule.verdict.iter().collect();
+            if let Test::In(_, Lookup::Verdicts(pairs)) = &rule.test {
+                verdicts.extend(pairs.iter().map(|(_, verdict)| verdict));
+            }
+            for verdict in verdicts {
+                if let objects::Verdict::Jump(callee) | objects::Verdict::Goto(callee) = verdict {
+                    assert!(known.contains(callee) || **callee == *refusal::CHAIN, "{callee}");
+                }
+            }
+        }
+        known.push(chain.name);
+    }
+}
+
+#[test]
+fn neighbouring_ranges_become_one() {
+    let range = |first: u8, last: u8| KeyRange {
+        first: Key::from_slice(&[10, 0, 0, first]),
+        last: Key::from_slice(&[10, 0, 0, last]),
+    };
+    let mut ranges = Vec::new();
+    for next in [range(0, 3), range(4, 5), range(7, 9)] {
+        push_joined(&mut ranges, next);
+    }
+    assert_eq!(ranges, [range(0, 5), range(7, 9)]);
+}

@@ -1,0 +1,160 @@
+//! The elements of objects, which stay as long as they are desired, beside leases of the same elements.
+
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use enforcer::{Desired, Element, Enforcer, InstallError, Renewal};
+use policy::ProgramId;
+
+use crate::namespace::{PATIENCE, guard, inside, kernel_holds, now, passes, run, seconds, until};
+use crate::programs::{ONE, TWO, desired, door, exact};
+
+/// Program [`ONE`] with these members.
+fn with(members: impl IntoIterator<Item = Element>) -> Desired {
+    Desired {
+        members: [(ONE, Arc::new(members.into_iter().collect::<BTreeSet<_>>()))].into(),
+        ..desired([ONE], 100)
+    }
+}
+
+/// The elements of the exact set as nft prints them.
+fn listing(program: ProgramId) -> String {
+    run("nft", &["list", "set", "inet", "namegate", &exact(program).to_string()], "").unwrap()
+}
+
+fn has_an_end(element: &Element) -> bool {
+    let address = element.key.address.to_string();
+    let listing = listing(element.set.program);
+    let element = listing.split([',', '{', '}']).find(|element| element.contains(&address));
+    element.is_some_and(|element| element.contains("expires"))
+}
+
+#[test]
+fn members_fill_new_sets_and_follow_in_sets_that_stay() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+        assert!(kernel_holds(&door(ONE, 1)) && !has_an_end(&door(ONE, 1)));
+        enforcer.install(with([door(ONE, 2), door(ONE, 3)]), Vec::new).await.unwrap();
+        let held = [1, 2, 3].map(|number| kernel_holds(&door(ONE, number)));
+        assert_eq!(held, [false, true, true]);
+        assert!(!has_an_end(&door(ONE, 3)));
+        assert_eq!(enforcer.stats().elements, 2);
+        enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
+        assert_eq!(enforcer.stats().elements, 0);
+        assert!(!kernel_holds(&door(ONE, 2)));
+    });
+}
+
+#[test]
+fn a_lease_does_not_shorten_a_member_and_takes_over_when_it_goes() {
+    for renewal in [Renewal::Refresh, Renewal::Replace] {
+        inside(|| async {
+            let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
+            let generation = enforcer.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+            let lease = vec![(door(ONE, 1), now() + seconds(60))];
+            let _proof = enforcer.admit(generation, lease.clone(), PATIENCE).await.unwrap();
+            assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
+            assert!(!has_an_end(&door(ONE, 1)));
+            assert_eq!(enforcer.stats().transactions, 0, "it is there, longer than asked");
+
+            let ledger = lease.clone();
+            let generation = enforcer.install(desired([ONE], 100), move || ledger).await.unwrap();
+            assert!(kernel_holds(&door(ONE, 1)) && has_an_end(&door(ONE, 1)));
+            assert!(!kernel_holds(&door(ONE, 2)), "nobody leased it");
+            assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
+        });
+    }
+}
+
+#[test]
+fn a_leased_element_that_becomes_a_member_outlives_its_lease() {
+    for renewal in [Renewal::Refresh, Renewal::Replace] {
+        inside(|| async {
+            let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
+            let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
+            let lease = |number| (door(ONE, number), now() + seconds(1));
+            let _proof = enforcer.admit(generation, vec![lease(1), lease(2)], PATIENCE).await.unwrap();
+            enforcer.install(with([door(ONE, 1)]), Vec::new).await.unwrap();
+            assert!(!has_an_end(&door(ONE, 1)) && has_an_end(&door(ONE, 2)));
+            until("the other lease ends", || !kernel_holds(&door(ONE, 2))).await;
+            until("the book forgets it", || enforcer.stats().elements == 1).await;
+            assert!(kernel_holds(&door(ONE, 1)));
+        });
+    }
+}
+
+#[test]
+fn no_packet_meets_the_moment_between_member_and_lease() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let door = door(ONE, 1);
+        enforcer.install(with([door]), Vec::new).await.unwrap();
+        guard(&exact(ONE));
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0u32;
+            while !stopped.load(Relaxed) {
+                assert!(passes(&socket, door.key.address, 443), "packet {sent}");
+                sent += 1;
+            }
+            sent
+        });
+        for _ in 0..100 {
+            let end = now() + seconds(60);
+            enforcer.install(desired([ONE], 100), move || vec![(door, end)]).await.unwrap();
+            enforcer.install(with([door]), Vec::new).await.unwrap();
+        }
+        stop.store(true, Relaxed);
+        assert!(sender.join().unwrap() > 0);
+    });
+}
+
+#[test]
+fn another_process_adopts_members_and_removes_those_that_nobody_desires() {
+    inside(|| async {
+        let before = Enforcer::start("namegate").unwrap();
+        before.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+        drop(before);
+        let after = Enforcer::start("namegate").unwrap();
+        assert_eq!(after.stats().elements, 2);
+        after.install(with([door(ONE, 2)]), Vec::new).await.unwrap();
+        assert!(!kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&door(ONE, 2)) && !has_an_end(&door(ONE, 2)));
+        assert_eq!(after.stats().elements, 1);
+    });
+}
+
+#[test]
+fn a_member_without_a_set_is_refused_before_anything_changes() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
+        let outcome = enforcer.install(with([door(TWO, 1)]), Vec::new).await;
+        assert!(matches!(&outcome, Err(InstallError::Refused(text)) if text.contains(&exact(TWO).to_string())), "{outcome:?}");
+        assert_eq!(enforcer.generation(), generation);
+    });
+}
+
+#[test]
+fn ten_thousand_members_come_and_go() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        let many = |numbers: std::ops::Range<u16>| Desired {
+            capacity: 20_000.try_into().unwrap(),
+            ..with(numbers.map(|number| door(ONE, number)))
+        };
+        enforcer.install(many(0..10_000), Vec::new).await.unwrap();
+        assert_eq!(enforcer.stats().elements, 10_000);
+        enforcer.install(many(5_000..15_000), Vec::new).await.unwrap();
+        assert_eq!(enforcer.stats().elements, 10_000);
+        let held = [4_999, 5_000, 14_999].map(|number| kernel_holds(&door(ONE, number)));
+        assert_eq!(held, [false, true, true]);
+    });
+}
