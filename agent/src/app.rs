@@ -58,14 +58,15 @@ pub struct Agent {
 
 impl Agent {
     /// Starts in the network namespace of the calling thread, which all threads of the runtime must share.
-    pub async fn start(settings: Settings, source: impl Source) -> Result<Self, StartError> {
+    pub async fn start(settings: Settings, mut source: impl Source) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let parts = assemble(settings, Arc::clone(&metrics))?;
         let mut tasks = JoinSet::new();
 
         let reconciler = Reconciler::new(parts.clone());
         let progress = reconciler.progress();
-        let view = Arc::new(View::new(parts.clone(), progress.clone()));
+        let health = source.attend(progress.clone());
+        let view = Arc::new(View::new(parts.clone(), progress.clone(), health));
         let http = match parts.settings.http {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics)?),
             None => None,

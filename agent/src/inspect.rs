@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::explain::{Answer, Asked};
 
 use crate::objects::Report;
+use crate::objects::kubernetes::kinds::KINDS;
 
 /// Asked by the local API, `/readyz` and `/metrics`.
 pub trait Inspect: Send + Sync + 'static {
@@ -51,6 +52,28 @@ pub struct Figures {
     pub refused_packets: [u64; 2],
     /// How often records were lost because too many came.
     pub record_overruns: u64,
+    /// Of a source that can be away.
+    pub source: Option<SourceFigures>,
+}
+
+/// Figures of an API server as a source of objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceFigures {
+    /// Seconds since something came from it: so old may be what is in force.
+    pub age_seconds: u64,
+    /// Watches that do not work now.
+    pub broken_watches: usize,
+    /// What each watch holds, in the order of [`KINDS`].
+    pub counts: [ObjectCount; KINDS.len()],
+}
+
+/// What a watch holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ObjectCount {
+    /// Objects.
+    pub objects: usize,
+    /// The bytes of what is kept of them.
+    pub bytes: usize,
 }
 
 /// The state of the agent (`namegate status -o json`).
@@ -90,6 +113,24 @@ pub struct Status {
     pub records: RecordsSummary,
     /// Rules could not be installed: why, and since when in seconds.
     pub install_error: Option<String>,
+    /// The API server that objects come from, if they do.
+    #[serde(default)]
+    pub source: Option<SourceStatus>,
+}
+
+/// The state of an API server as a source of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Its address.
+    pub server: String,
+    /// Seconds since something came from it: so old may be what is in force.
+    pub age_seconds: u64,
+    /// Whether what is in force was written down by an earlier agent, because the API server does not answer.
+    pub recalled: bool,
+    /// The kinds that it has not told yet.
+    pub awaited: Vec<String>,
+    /// The watches that do not work now, and why.
+    pub troubles: Vec<String>,
 }
 
 /// One local endpoint.
@@ -330,6 +371,7 @@ pub(crate) mod fake {
                 elements: 3,
                 records: self.records.summary.clone(),
                 install_error: None,
+                source: None,
             }
         }
 

@@ -6,6 +6,7 @@
 //! - [`app`]: the agent itself, from settings and a source to something that runs; [`parts`] is what its tasks share.
 //! - [`objects`] → [`cluster`] → [`plan`] → [`reconcile`]: where objects come from, their index, everything that is to be in force
 //!   (pure), and the loop that puts it there.
+//! - [`status`]: what became of policies, written into them.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
@@ -38,5 +39,6 @@ pub mod plan;
 pub mod reconcile;
 pub mod records;
 pub mod state;
+pub mod status;
 pub mod throttle;
 pub mod view;

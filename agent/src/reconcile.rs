@@ -33,6 +33,8 @@ pub struct Progress {
     pub in_force: bool,
     /// Why the newest plan is not in force.
     pub failure: Option<String>,
+    /// How many of the source's updates are in force, the first ones.
+    pub updates_in_force: u64,
 }
 
 /// Why a plan is not in force.
@@ -53,6 +55,8 @@ pub struct Reconciler {
     planner: Planner,
     /// What the source says of the objects.
     reports: Vec<Report>,
+    /// How many updates were applied.
+    updates: u64,
     contests: Vec<Contest>,
     own: BTreeSet<IpAddr>,
     progress: watch::Sender<Progress>,
@@ -66,6 +70,7 @@ impl Reconciler {
             cluster: Cluster::default(),
             planner: Planner::default(),
             reports: Vec::new(),
+            updates: 0,
             contests: Vec::new(),
             own: BTreeSet::new(),
             progress: watch::Sender::default(),
@@ -115,6 +120,7 @@ impl Reconciler {
             self.cluster.apply(change);
         }
         self.reports = update.reports;
+        self.updates += 1;
     }
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
@@ -126,6 +132,7 @@ impl Reconciler {
                 self.progress.send_modify(|progress| {
                     progress.in_force = true;
                     progress.failure = None;
+                    progress.updates_in_force = self.updates;
                 });
                 info!(
                     endpoints = plan.endpoints.len(),

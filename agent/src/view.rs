@@ -17,6 +17,7 @@ use crate::explain::{self, Answer, Asked, Known, Lookup, Target};
 use crate::gate::{self, lock};
 use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status};
 use crate::objects::ReportState;
+use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
 use crate::plan::{Governed, Plan};
 use crate::reconcile::Progress;
@@ -25,15 +26,18 @@ use crate::reconcile::Progress;
 pub struct View {
     parts: Parts,
     progress: watch::Receiver<Progress>,
+    /// Of a source that can be away.
+    health: Option<Health>,
     started: Instant,
 }
 
 impl View {
     /// A view of these parts, which start now.
-    pub fn new(parts: Parts, progress: watch::Receiver<Progress>) -> Self {
+    pub fn new(parts: Parts, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
         Self {
             parts,
             progress,
+            health,
             started: Instant::now(),
         }
     }
@@ -129,6 +133,7 @@ impl Inspect for View {
             elements: self.parts.enforcer.stats().elements,
             records: self.parts.recorder.summary(),
             install_error: progress.failure,
+            source: self.health.as_ref().map(Health::status),
         }
     }
 
@@ -212,7 +217,10 @@ impl Inspect for View {
         let progress = self.progress.borrow();
         match &progress.failure {
             Some(failure) if !progress.in_force => Err(failure.clone()),
-            _ if !progress.in_force => Err("the objects have not been read yet".into()),
+            _ if !progress.in_force => Err(match &self.health {
+                Some(health) => health.missing(),
+                None => "the objects have not been read yet".into(),
+            }),
             _ => Ok(()),
         }
     }
@@ -249,6 +257,7 @@ impl Inspect for View {
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
             record_overruns: self.parts.recorder.summary().overruns,
+            source: self.health.as_ref().map(Health::figures),
         }
     }
 }

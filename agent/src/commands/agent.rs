@@ -11,10 +11,14 @@ use tracing::{info, warn};
 use crate::app::{Agent, StartError};
 use crate::cli::{self, Outcome};
 use crate::config::{self, ConfigError, Host, Options, Settings};
+use crate::objects::Source;
 use crate::objects::directory::DirectorySource;
+use crate::objects::kubernetes::KubernetesSource;
+use crate::objects::kubernetes::client::{Access, AccessError};
 
 /// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
 ///
+/// Policies and workloads come from the API server of the cluster that it runs in, or of --kubeconfig, or from a directory.
 /// Needs root (CAP_NET_ADMIN and the ports it listens on) and the program `nft`. On SIGTERM or SIGINT it ends; the
 /// ruleset stays in force (see `namegate cleanup`). Every option may stand in the file of --config under the same name without
 /// the dashes, as in `fail-mode: closed`; lists as YAML lists. What the command line says wins.
@@ -23,6 +27,8 @@ use crate::objects::directory::DirectorySource;
 Durations are written as in 30s, 5m, 1h30m.
 
 Examples:
+  namegate agent
+  namegate agent --kubeconfig /etc/kubernetes/namegate.conf --node node-1
   namegate agent --objects /etc/namegate/objects
   namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
   namegate agent --config /etc/namegate/agent.yaml --fail-mode closed")]
@@ -40,12 +46,9 @@ pub enum AgentError {
     /// What it was told.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No source of objects.
-    #[error(
-        "it is not said where objects come from; name a directory of YAML files with --objects DIR \
-         (watching the Kubernetes API comes later)"
-    )]
-    NoObjects,
+    /// The API server as a source of objects.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The directory is checked before the kernel is touched.
     #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
     Objects {
@@ -64,31 +67,58 @@ pub enum AgentError {
 
 /// Runs the verb.
 pub fn run(args: Args) -> cli::Result {
-    let (settings, source) = prepare(args, &Host::read())?;
+    let (settings, from) = prepare(args, &Host::read())?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
         .build()
         .map_err(AgentError::Runtime)?;
-    runtime.block_on(serve(settings, source))?;
+    runtime.block_on(async {
+        match from {
+            From::Directory(directory) => {
+                let state_dir = settings.state_dir.clone();
+                serve(settings, DirectorySource { directory, state_dir }).await
+            }
+            From::Cluster(kubeconfig) => {
+                let access = Access::find(kubeconfig.as_deref()).await?;
+                let source = KubernetesSource::new(
+                    access,
+                    settings.node.clone(),
+                    settings.state_dir.clone(),
+                    !settings.cluster_cidrs.is_empty(),
+                );
+                serve(settings, source).await
+            }
+        }
+    })?;
     Ok(Outcome::Positive)
 }
 
-fn prepare(args: Args, host: &Host) -> Result<(Settings, DirectorySource), AgentError> {
+/// Where objects come from.
+#[derive(Debug, PartialEq, Eq)]
+enum From {
+    /// `--objects`.
+    Directory(PathBuf),
+    /// The cluster of this kubeconfig, or that which this is a Pod of.
+    Cluster(Option<PathBuf>),
+}
+
+fn prepare(args: Args, host: &Host) -> Result<(Settings, From), AgentError> {
     let Args { config, options } = args;
     let options = config::merge(options, config.as_deref()).map_err(ConfigError::from)?;
-    let directory = options.objects.clone().ok_or(AgentError::NoObjects)?;
-    let settings = config::resolve::resolve(options, host).map_err(ConfigError::from)?;
-    std::fs::read_dir(&directory).map_err(|error| AgentError::Objects {
-        directory: directory.clone(),
-        error,
-    })?;
-    let source = DirectorySource {
-        directory,
-        state_dir: settings.state_dir.clone(),
+    let from = match options.objects.clone() {
+        Some(directory) => From::Directory(directory),
+        None => From::Cluster(options.kubeconfig.clone()),
     };
-    Ok((settings, source))
+    let settings = config::resolve::resolve(options, host).map_err(ConfigError::from)?;
+    if let From::Directory(directory) = &from {
+        std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
+            directory: directory.clone(),
+            error,
+        })?;
+    }
+    Ok((settings, from))
 }
 
 /// Each lookup in flight has a socket of its own to its upstream, and the usual soft limit of 1,024 descriptors is far below
@@ -104,7 +134,7 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(settings: Settings, source: DirectorySource) -> Result<(), AgentError> {
+async fn serve(settings: Settings, source: impl Source) -> Result<(), AgentError> {
     // Caught before anything is touched, so that no signal finds a half-made state.
     let mut stop = Stop::new().map_err(AgentError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
@@ -156,6 +186,7 @@ mod tests {
     use std::fs;
 
     use clap::Parser;
+    use policy::question::QuestionMode;
     use tempfile::TempDir;
 
     use super::*;
@@ -166,7 +197,7 @@ mod tests {
         args: Args,
     }
 
-    fn prepared(line: &[&str]) -> Result<(Settings, DirectorySource), String> {
+    fn prepared(line: &[&str]) -> Result<(Settings, From), String> {
         let host = Host {
             name: "node-1".into(),
             resolv_conf: Ok("nameserver 192.0.2.53".into()),
@@ -195,8 +226,8 @@ mod tests {
             "--grace",
             "1m",
         ];
-        let (settings, source) = prepared(&line).unwrap();
-        assert_eq!(source.directory, dir.path());
+        let (settings, from) = prepared(&line).unwrap();
+        assert_eq!(from, From::Directory(dir.path().to_owned()));
         assert_eq!(settings.table, "from_line");
         assert_eq!(settings.node, "from-file");
         assert_eq!(settings.lease.grace.as_secs(), 60);
@@ -204,8 +235,20 @@ mod tests {
     }
 
     #[test]
-    fn without_objects_it_says_how_to_name_them() {
-        assert!(prepared(&[]).unwrap_err().contains("--objects DIR"));
+    fn without_objects_a_cluster_is_watched() {
+        let (settings, from) = prepared(&[]).unwrap();
+        assert_eq!((from, settings.questions), (From::Cluster(None), QuestionMode::Any));
+        let (_, from) = prepared(&["--kubeconfig", "k"]).unwrap();
+        assert_eq!(from, From::Cluster(Some("k".into())));
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("agent.yaml");
+        fs::write(&file, "objects: /nonexistent\n").unwrap();
+        let (_, from) = prepared(&["--config", file.to_str().unwrap(), "--kubeconfig", "k"]).unwrap();
+        assert_eq!(from, From::Cluster(Some("k".into())), "the command line wins");
+    }
+
+    #[test]
+    fn objects_that_cannot_be_read_are_an_error_before_anything_is_touched() {
         assert!(
             prepared(&["--objects", "/nonexistent/objects"])
                 .unwrap_err()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
-use crate::inspect::{ReportRow, Status};
+use crate::inspect::{ReportRow, SourceStatus, Status};
 
 use super::table::{list, printable, table};
 use super::{Output, ask, to_json};
@@ -82,6 +82,10 @@ fn overview(status: &Status) -> String {
         ("Listening", list(&status.listening)),
         ("Learned", learned),
     ];
+    if let Some(source) = &status.source {
+        lines.push(("API server", api_server(source)));
+        lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
+    }
     if status.records.audited > 0 {
         let audited = status.records.audited;
         lines.push((
@@ -100,6 +104,21 @@ fn overview(status: &Status) -> String {
         let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
         text
     })
+}
+
+fn api_server(source: &SourceStatus) -> String {
+    let age = humantime::format_duration(Duration::from_secs(source.age_seconds));
+    let mut text = match source.recalled {
+        true => format!(
+            "{}, NOT ANSWERING: in force is what was written down {age} ago",
+            source.server
+        ),
+        false => format!("{}, heard {age} ago", source.server),
+    };
+    if !source.awaited.is_empty() {
+        text.push_str(&format!("; not read yet: {}", list(&source.awaited)));
+    }
+    text
 }
 
 fn endpoints(status: &Status) -> String {

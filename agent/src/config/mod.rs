@@ -30,6 +30,8 @@ pub use resolve::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DE
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";
+/// The objects of a cluster in `--state-dir`.
+pub const CLUSTER_FILE: &str = "cluster.json";
 /// The last good versions of objects in `--state-dir`.
 pub const OBJECTS_FILE: &str = "objects.json";
 
@@ -56,6 +58,8 @@ pub struct Settings {
     pub interception: Interception,
     /// `--deny-response reject|drop`: what a refused packet gets.
     pub refusal: Refusal,
+    /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no Pod object names.
+    pub unknown_pods: UnknownPods,
     /// `--set-capacity`: live elements of each learned set.
     pub capacity: NonZeroU32,
     /// `--dns-questions any|allowed-only`; `allowed-only` by default standalone.
@@ -99,6 +103,15 @@ pub fn merge(flags: Options, config: Option<&Path>) -> Result<Options, FileError
         Some(path) => flags.over(file::read(path)?),
         None => flags,
     })
+}
+
+/// What becomes of packets from an address of this node's pod ranges as long as no Pod object names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPods {
+    /// They pass, as from any pod that no policy selects.
+    Allow,
+    /// They are refused: a pod is closed until it is known what it may reach.
+    Deny,
 }
 
 /// Which names of an answer policies are matched against (`dns.match`).

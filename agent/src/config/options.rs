@@ -14,7 +14,7 @@ use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use policy::question::QuestionMode;
 
-use super::NameMatching;
+use super::{NameMatching, UnknownPods};
 
 /// What may be said on the command line and, under the same names, in the config file.
 ///
@@ -25,6 +25,9 @@ pub struct Options {
     /// Directory of Kubernetes objects in YAML or JSON, watched for changes
     #[arg(long, value_name = "DIR", help_heading = "Objects")]
     pub objects: Option<PathBuf>,
+    /// Watch the cluster of this kubeconfig in place of --objects [default: the cluster that this is a Pod of]
+    #[arg(long, value_name = "FILE", conflicts_with = "objects", help_heading = "Objects")]
+    pub kubeconfig: Option<PathBuf>,
     /// Name of this node; a Pod whose spec.nodeName is another is not local [default: the host's name]
     #[arg(long, value_name = "NAME", help_heading = "Objects")]
     pub node: Option<String>,
@@ -56,7 +59,7 @@ pub struct Options {
     /// With --intercept tproxy: the port of the transparent sockets [default: 15353]
     #[arg(long, value_name = "PORT", help_heading = "DNS")]
     pub tproxy_port: Option<u16>,
-    /// What may be asked where no policy has a DNS rule [default: allowed-only]
+    /// What may be asked where no policy has a DNS rule [default: any in a cluster, allowed-only with --objects]
     #[arg(long, value_name = "WHICH", value_parser = choice([("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)]), help_heading = "DNS")]
     pub dns_questions: Option<QuestionMode>,
     /// Whether toFQDNs is matched against the name asked, or also against its CNAME chain [default: question]
@@ -97,6 +100,9 @@ pub struct Options {
     /// What a refused packet gets: a reset or ICMP error, or nothing [default: reject]
     #[arg(long, value_name = "HOW", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]), help_heading = "Kernel")]
     pub deny_response: Option<Refusal>,
+    /// What becomes of packets from addresses of this node's pod ranges that no Pod object names (yet) [default: allow]
+    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", UnknownPods::Allow), ("deny", UnknownPods::Deny)]), help_heading = "Kernel")]
+    pub unknown_pods: Option<UnknownPods>,
     /// Addresses that each learned set can hold [default: 65536]
     #[arg(long, value_name = "N", help_heading = "Kernel")]
     pub set_capacity: Option<u32>,
@@ -125,6 +131,7 @@ impl Options {
         }
         let Options {
             objects,
+            kubeconfig,
             node,
             cluster_cidr,
             cluster_domain,
@@ -148,6 +155,7 @@ impl Options {
             allow_rebind,
             table,
             deny_response,
+            unknown_pods,
             set_capacity,
             records_group,
             http,
@@ -155,7 +163,9 @@ impl Options {
             run_dir,
         } = self;
         Options {
-            objects: objects.or(below.objects),
+            // They exclude each other: one of the command line stands for the choice.
+            objects: objects.or(below.objects.filter(|_| kubeconfig.is_none())),
+            kubeconfig: kubeconfig.or(below.kubeconfig),
             node: node.or(below.node),
             cluster_cidr: list(cluster_cidr, below.cluster_cidr),
             cluster_domain: cluster_domain.or(below.cluster_domain),
@@ -179,6 +189,7 @@ impl Options {
             allow_rebind: list(allow_rebind, below.allow_rebind),
             table: table.or(below.table),
             deny_response: deny_response.or(below.deny_response),
+            unknown_pods: unknown_pods.or(below.unknown_pods),
             set_capacity: set_capacity.or(below.set_capacity),
             records_group: records_group.or(below.records_group),
             http: http.or(below.http),

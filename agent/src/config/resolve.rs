@@ -19,7 +19,7 @@ use super::bounds::{
     within,
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
-use super::{NameMatching, Options, Settings};
+use super::{NameMatching, Options, Settings, UnknownPods};
 
 /// `--table`.
 pub const DEFAULT_TABLE: &str = "namegate";
@@ -75,10 +75,11 @@ impl Host {
     }
 }
 
-/// Fills in defaults and checks every value. `objects` is not a setting: the caller has taken it.
+/// Fills in defaults and checks every value. Where objects come from is not a setting: the caller has taken it.
 pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
     let Options {
-        objects: _,
+        objects,
+        kubeconfig: _,
         node,
         cluster_cidr,
         cluster_domain,
@@ -102,6 +103,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         allow_rebind,
         table,
         deny_response,
+        unknown_pods,
         set_capacity,
         records_group,
         http,
@@ -121,8 +123,13 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         fail_mode: fail_mode.unwrap_or(FailMode::Open),
         interception: interception(intercept, tproxy_mark, tproxy_table, tproxy_port)?,
         refusal: deny_response.unwrap_or(Refusal::Reject),
+        unknown_pods: unknown_pods.unwrap_or(UnknownPods::Allow),
         capacity: NonZeroU32::new(within(SET_CAPACITY, set_capacity)?).unwrap_or(NonZeroU32::MIN),
-        questions: dns_questions.unwrap_or(QuestionMode::AllowedOnly),
+        // In a cluster, policies say who may ask what; a directory is one machine's, where nothing else asks.
+        questions: dns_questions.unwrap_or(match objects {
+            Some(_) => QuestionMode::AllowedOnly,
+            None => QuestionMode::Any,
+        }),
         matching: dns_match.unwrap_or(NameMatching::Question),
         denied: dns_denied.unwrap_or(Rcode::NxDomain),
         lease: lease_terms(min_ttl, max_ttl, grace)?,
@@ -355,7 +362,16 @@ mod tests {
         assert_eq!(settings.interception, Interception::Dnat);
         assert_eq!(settings.refusal, Refusal::Reject);
         assert_eq!(settings.capacity.get(), 65_536);
-        assert_eq!(settings.questions, QuestionMode::AllowedOnly);
+        assert_eq!(settings.questions, QuestionMode::Any);
+        let standalone = Options {
+            objects: Some("/objects".into()),
+            ..Options::default()
+        };
+        assert_eq!(
+            resolve(standalone, &host()).unwrap().questions,
+            QuestionMode::AllowedOnly
+        );
+        assert_eq!(settings.unknown_pods, UnknownPods::Allow);
         assert_eq!(settings.matching, NameMatching::Question);
         assert_eq!(settings.denied, Rcode::NxDomain);
         assert_eq!(settings.lease, LeaseTerms::default());

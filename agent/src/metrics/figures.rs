@@ -1,10 +1,13 @@
 //! Figures that are read when scraped → metric families.
 
+use std::collections::BTreeMap;
+
 use enforcer::writer::WriterStats;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::inspect::Figures;
+use crate::inspect::{Figures, SourceFigures};
 use crate::objects::ReportState;
+use crate::objects::kubernetes::kinds::KINDS;
 
 /// Taken apart exhaustively, so that a figure that is not shown does not compile.
 pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
@@ -20,6 +23,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         lookups_in_flight,
         refused_packets: [refused_v4, refused_v6],
         record_overruns,
+        source,
     } = *figures;
     let WriterStats {
         transactions,
@@ -41,7 +45,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         .zip(policies)
         .map(|(state, count)| (state.as_str(), count as u64))
         .collect();
-    vec![
+    let mut families = vec![
         counter(
             "netlink_transactions_total",
             "Netlink transactions that the kernel committed",
@@ -108,6 +112,46 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             &[(env!("CARGO_PKG_VERSION"), 1)],
         ),
         process_start(started),
+    ];
+    families.extend(source.iter().flat_map(of_source));
+    families
+}
+
+/// What an API server as the source of objects is like.
+fn of_source(source: &SourceFigures) -> Vec<MetricFamily> {
+    let SourceFigures {
+        age_seconds,
+        broken_watches,
+        counts,
+    } = source;
+    // Pods have two watches.
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (kind, count) in KINDS.iter().zip(counts) {
+        let sum = sums.entry(kind.kind).or_default();
+        sum.0 += count.objects as u64;
+        sum.1 += count.bytes as u64;
+    }
+    let objects: Vec<_> = sums.iter().map(|(kind, sum)| (*kind, sum.0)).collect();
+    let bytes: Vec<_> = sums.iter().map(|(kind, sum)| (*kind, sum.1)).collect();
+    vec![
+        gauge(
+            "objects_age_seconds",
+            "Seconds since anything came from the API server; a minute is usual where nothing happens",
+            *age_seconds,
+        ),
+        gauge(
+            "broken_watches",
+            "Watches of the API server that do not work",
+            *broken_watches as u64,
+        ),
+        family(GAUGE, "objects", "Objects held, by kind", "kind", &objects),
+        family(
+            GAUGE,
+            "object_bytes",
+            "Bytes of the documents kept of objects, by kind",
+            "kind",
+            &bytes,
+        ),
     ]
 }
 
@@ -178,6 +222,7 @@ fn assemble(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> M
 mod tests {
     use super::super::Metrics;
     use super::*;
+    use crate::inspect::ObjectCount;
 
     #[test]
     fn figures_are_shown_as_they_are() {
@@ -200,6 +245,14 @@ mod tests {
             lookups_in_flight: 7,
             refused_packets: [31, 32],
             record_overruns: 33,
+            source: Some(SourceFigures {
+                age_seconds: 41,
+                broken_watches: 42,
+                counts: std::array::from_fn(|index| ObjectCount {
+                    objects: index + 1,
+                    bytes: 100,
+                }),
+            }),
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -223,6 +276,11 @@ mod tests {
             "namegate_refused_packets_total{family=\"ipv4\"} 31",
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
             "namegate_record_overruns_total 33",
+            "namegate_objects_age_seconds 41",
+            "namegate_broken_watches 42",
+            "namegate_objects{kind=\"Pod\"} 3",
+            "namegate_object_bytes{kind=\"Pod\"} 200",
+            "namegate_objects{kind=\"Namespace\"} 3",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
         }

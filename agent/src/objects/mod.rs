@@ -7,9 +7,11 @@
 //! - [`last_good`]: the last good versions on disk, for the next process.
 //! - [`tree`], `watch`: a directory's files, and when to read them again.
 //! - [`directory`]: the source that these make.
+//! - [`kubernetes`]: the source that watches the API server of a cluster.
 
 pub mod catalogue;
 pub mod directory;
+pub mod kubernetes;
 pub mod last_good;
 pub mod reading;
 pub mod tree;
@@ -26,6 +28,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::{CidrGroup, Diagnostic, Policy, PolicyId, Severity};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
+
+use crate::reconcile::Progress;
+use kubernetes::health::Health;
 
 /// An object that Namegate acts on.
 #[derive(Debug, Clone, PartialEq)]
@@ -204,6 +210,11 @@ impl ReportState {
 pub trait Source: Send + 'static {
     /// Why it cannot go on.
     type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Called once before [`run`](Self::run): a source may tell its objects' authors what became of them, and how current they are.
+    fn attend(&mut self, _progress: Receiver<Progress>) -> Option<Health> {
+        None
+    }
 
     /// Sends updates until the receiver is dropped. Transient trouble is reported and retried, not returned.
     fn run(self, updates: mpsc::Sender<Update>) -> impl Future<Output = Result<(), Self::Error>> + Send;

@@ -34,7 +34,11 @@ fn settings() -> Settings {
         name: "here".into(),
         resolv_conf: Ok("nameserver 192.0.2.53\nnameserver 2001:db8::53\n".into()),
     };
-    resolve(Options::default(), &host).unwrap()
+    let options = Options {
+        objects: Some("objects".into()),
+        ..Options::default()
+    };
+    resolve(options, &host).unwrap()
 }
 
 fn tproxy() -> Settings {

@@ -1,0 +1,235 @@
+//! One watch: what the API server says of one kind.
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use kube::core::dynamic::DynamicObject;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::health::Health;
+use super::kinds::{Feed, Kind, Reading};
+use super::picture::Said;
+use super::wire::{Core, Visible};
+
+/// Pauses after failures. The longest bounds what thousands of agents ask of an API server that is starting.
+const TROUBLE: Pauses = Pauses {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(30),
+};
+/// Pauses until it is asked again for a kind that it does not have.
+const ABSENCE: Pauses = Pauses {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+};
+
+/// Follows one kind until nobody listens.
+pub(super) async fn follow(
+    client: Client,
+    kind: &'static Kind,
+    node: String,
+    health: Health,
+    said: mpsc::Sender<(Feed, Said)>,
+) {
+    let mut config = watcher::Config {
+        field_selector: kind.selector(&node),
+        // One object at a time, and from the API server's memory. A list in pages where that is not to be had.
+        initial_list_strategy: watcher::InitialListStrategy::StreamingList,
+        ..watcher::Config::default()
+    };
+    let (mut trouble, mut absence) = (TROUBLE.begin(), ABSENCE.begin());
+    let mut stream = watch(client.clone(), kind, config.clone());
+    while let Some(outcome) = stream.next().await {
+        match outcome.map_err(|error| Failure::of(&error, &config)) {
+            Ok(heard) => {
+                // The beginning of a list says nothing of the API server yet.
+                if heard != Said::Begin {
+                    (trouble, absence) = (TROUBLE.begin(), ABSENCE.begin());
+                    health.is_well(kind.feed);
+                }
+                if said.send((kind.feed, heard)).await.is_err() {
+                    return;
+                }
+            }
+            Err(Failure::NoStreamingLists) => {
+                debug!(kind = kind.kind, "the API server does not stream lists; reading pages");
+                config.initial_list_strategy = watcher::InitialListStrategy::ListWatch;
+                stream = watch(client.clone(), kind, config.clone());
+            }
+            Err(Failure::Absent) => {
+                if absence.is_first() {
+                    info!(
+                        kind = kind.kind,
+                        api = kind.api_version(),
+                        "the API server does not have this kind; looking again from time to time"
+                    );
+                }
+                trouble = TROUBLE.begin();
+                health.is_well(kind.feed);
+                if said.send((kind.feed, Said::Absent)).await.is_err() {
+                    return;
+                }
+                sleep(absence.next()).await;
+            }
+            Err(Failure::Trouble(reason)) => {
+                if trouble.is_first() {
+                    warn!(kind = kind.kind, "the watch broke, and is tried again: {reason}");
+                } else {
+                    debug!(kind = kind.kind, "the watch is still broken: {reason}");
+                }
+                health.has_trouble(kind.feed, reason);
+                sleep(trouble.next()).await;
+            }
+        }
+    }
+}
+
+fn watch(client: Client, kind: &'static Kind, config: watcher::Config) -> BoxStream<'static, watcher::Result<Said>> {
+    match kind.reading {
+        Reading::Core => watch_as::<Core>(client, kind, config),
+        Reading::Whole | Reading::Policy { .. } => watch_as::<DynamicObject>(client, kind, config),
+    }
+}
+
+fn watch_as<K>(
+    client: Client,
+    kind: &'static Kind,
+    config: watcher::Config,
+) -> BoxStream<'static, watcher::Result<Said>>
+where
+    K: Visible + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::all_with(client, &kind.resource());
+    watcher::watcher(api, config)
+        .map_ok(move |event| match event {
+            Event::Init => Said::Begin,
+            Event::InitApply(object) => Said::Listed(object.sight(kind)),
+            Event::InitDone => Said::Complete,
+            Event::Apply(object) => Said::Changed(object.sight(kind)),
+            Event::Delete(object) => Said::Gone(object.namespace().unwrap_or_default(), object.name_any()),
+        })
+        .boxed()
+}
+
+/// What a failure means.
+#[derive(Debug, PartialEq, Eq)]
+enum Failure {
+    /// The API server does not know the kind.
+    Absent,
+    /// It does not know how to stream a list.
+    NoStreamingLists,
+    /// Anything else: it is tried again.
+    Trouble(String),
+}
+
+impl Failure {
+    fn of(error: &watcher::Error, config: &watcher::Config) -> Self {
+        let refused = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        };
+        let streams = config.initial_list_strategy == watcher::InitialListStrategy::StreamingList;
+        match refused {
+            Some(404) => Failure::Absent,
+            Some(400 | 422) if streams => Failure::NoStreamingLists,
+            Some(403) => Failure::Trouble(format!(
+                "{error}; the agent's ClusterRole must let it list and watch this kind"
+            )),
+            _ => Failure::Trouble(chain(error)),
+        }
+    }
+}
+
+/// An error and its causes: "connection refused" is the cause of the cause.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Pauses that double, each shortened by chance to as little as a half, so that those who failed together do not come back together.
+#[derive(Debug, Clone, Copy)]
+struct Pauses {
+    first: Duration,
+    longest: Duration,
+}
+
+#[derive(Debug)]
+struct Pausing {
+    pauses: Pauses,
+    count: u32,
+}
+
+impl Pauses {
+    fn begin(self) -> Pausing {
+        Pausing { pauses: self, count: 0 }
+    }
+}
+
+impl Pausing {
+    fn is_first(&self) -> bool {
+        self.count == 0
+    }
+
+    fn next(&mut self) -> Duration {
+        let doubled = self.pauses.first.saturating_mul(1 << self.count.min(16));
+        self.count = self.count.saturating_add(1);
+        doubled.min(self.pauses.longest).mul_f64(rand::random_range(0.5..=1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut pausing = TROUBLE.begin();
+        let mut expected = 0.2;
+        for _ in 0..20 {
+            let pause = pausing.next().as_secs_f64();
+            assert!(
+                (expected / 2.0..=expected).contains(&pause),
+                "{pause} where at most {expected}"
+            );
+            expected = f64::min(expected * 2.0, 30.0);
+        }
+    }
+
+    #[test]
+    fn a_missing_kind_is_told_from_other_failures() {
+        let failure = |code: u16, streams: bool| {
+            let status = kube::core::Status {
+                code,
+                ..Default::default()
+            };
+            let config = match streams {
+                true => watcher::Config::default().streaming_lists(),
+                false => watcher::Config::default(),
+            };
+            Failure::of(
+                &watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))),
+                &config,
+            )
+        };
+        assert_eq!(failure(404, true), Failure::Absent);
+        assert_eq!(failure(404, false), Failure::Absent);
+        assert_eq!(failure(422, true), Failure::NoStreamingLists);
+        assert!(matches!(failure(422, false), Failure::Trouble(_)));
+        assert!(matches!(failure(403, true), Failure::Trouble(reason) if reason.contains("ClusterRole")));
+        assert!(matches!(failure(503, true), Failure::Trouble(_)));
+    }
+}

@@ -1,0 +1,211 @@
+//! The kinds that are watched: one row each.
+
+use kube::core::ApiResource;
+
+/// One watch. Where several hold the same object, the first in this order tells what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feed {
+    /// The pods of this node.
+    LocalPods,
+    /// The pods of every other node; followed only while something depends on their addresses.
+    OtherPods,
+    /// Namespaces.
+    Namespaces,
+    /// Nodes.
+    Nodes,
+    /// Services.
+    Services,
+    /// EndpointSlices.
+    EndpointSlices,
+    /// CiliumCIDRGroups.
+    CidrGroups,
+    /// CiliumNetworkPolicies.
+    CiliumNetworkPolicies,
+    /// CiliumClusterwideNetworkPolicies.
+    CiliumClusterwideNetworkPolicies,
+    /// NetworkPolicies.
+    NetworkPolicies,
+    /// ClusterNetworkPolicies.
+    ClusterNetworkPolicies,
+}
+
+/// What a feed is of, and how its objects are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Which watch.
+    pub feed: Feed,
+    /// The API group; empty for the first one.
+    pub group: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// As objects write it.
+    pub kind: &'static str,
+    /// As paths write it.
+    pub plural: &'static str,
+    /// How its objects are read.
+    pub reading: Reading,
+}
+
+/// How much of an object is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// The few fields that [`Core`](super::wire::Core) lists.
+    Core,
+    /// Everything that its author wrote.
+    Whole,
+    /// The same, of a policy.
+    Policy {
+        /// Whether the kind has a status for what became of its objects.
+        status: bool,
+    },
+}
+
+/// Every watch. The API server may lack the kinds that are not its own: they are skipped until they appear.
+pub const KINDS: [Kind; 11] = [
+    row(Feed::LocalPods, "", "v1", "Pod", "pods", Reading::Core),
+    row(Feed::OtherPods, "", "v1", "Pod", "pods", Reading::Core),
+    row(Feed::Namespaces, "", "v1", "Namespace", "namespaces", Reading::Core),
+    row(Feed::Nodes, "", "v1", "Node", "nodes", Reading::Core),
+    row(Feed::Services, "", "v1", "Service", "services", Reading::Core),
+    row(
+        Feed::EndpointSlices,
+        "discovery.k8s.io",
+        "v1",
+        "EndpointSlice",
+        "endpointslices",
+        Reading::Core,
+    ),
+    row(
+        Feed::CidrGroups,
+        "cilium.io",
+        "v2",
+        "CiliumCIDRGroup",
+        "ciliumcidrgroups",
+        Reading::Whole,
+    ),
+    row(
+        Feed::CiliumNetworkPolicies,
+        "cilium.io",
+        "v2",
+        "CiliumNetworkPolicy",
+        "ciliumnetworkpolicies",
+        Reading::Policy { status: true },
+    ),
+    row(
+        Feed::CiliumClusterwideNetworkPolicies,
+        "cilium.io",
+        "v2",
+        "CiliumClusterwideNetworkPolicy",
+        "ciliumclusterwidenetworkpolicies",
+        Reading::Policy { status: true },
+    ),
+    row(
+        Feed::NetworkPolicies,
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
+        Reading::Policy { status: false },
+    ),
+    row(
+        Feed::ClusterNetworkPolicies,
+        "policy.networking.k8s.io",
+        "v1alpha2",
+        "ClusterNetworkPolicy",
+        "clusternetworkpolicies",
+        Reading::Policy { status: true },
+    ),
+];
+
+const fn row(
+    feed: Feed,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    reading: Reading,
+) -> Kind {
+    Kind {
+        feed,
+        group,
+        version,
+        kind,
+        plural,
+        reading,
+    }
+}
+
+impl Kind {
+    /// The row of a feed.
+    pub fn of(feed: Feed) -> &'static Kind {
+        // Every feed has a row (a test says so), in the order of the enum.
+        &KINDS[feed as usize]
+    }
+
+    /// The kind of an object with this `apiVersion` and `kind`.
+    pub fn named(api_version: &str, kind: &str) -> Option<&'static Kind> {
+        KINDS
+            .iter()
+            .find(|it| it.kind == kind && it.api_version() == api_version)
+    }
+
+    /// As objects write it.
+    pub fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.into(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+
+    /// For a client.
+    pub fn resource(&self) -> ApiResource {
+        ApiResource {
+            group: self.group.into(),
+            version: self.version.into(),
+            api_version: self.api_version(),
+            kind: self.kind.into(),
+            plural: self.plural.into(),
+        }
+    }
+
+    /// Which of the objects are meant.
+    pub fn selector(&self, node: &str) -> Option<String> {
+        match self.feed {
+            Feed::LocalPods => Some(format!("spec.nodeName={node}")),
+            // Pods that have ended have no addresses any more, those of no node none yet.
+            Feed::OtherPods => Some(format!(
+                "spec.nodeName!={node},spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+            )),
+            _ => None,
+        }
+    }
+
+    /// Whether its objects are policies.
+    pub fn is_policy(&self) -> bool {
+        matches!(self.reading, Reading::Policy { .. })
+    }
+
+    /// Whether what became of its objects is written into them.
+    pub fn has_status(&self) -> bool {
+        self.reading == Reading::Policy { status: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feed_has_its_row() {
+        for kind in &KINDS {
+            assert_eq!(Kind::of(kind.feed), kind);
+        }
+    }
+
+    #[test]
+    fn a_pod_of_this_node_is_in_one_feed_only() {
+        let selector = |feed| Kind::of(feed).selector("node-1").unwrap();
+        assert_eq!(selector(Feed::LocalPods), "spec.nodeName=node-1");
+        assert!(selector(Feed::OtherPods).starts_with("spec.nodeName!=node-1,"));
+    }
+}

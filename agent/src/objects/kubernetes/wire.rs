@@ -1,0 +1,429 @@
+//! Objects as they come from the API server, cut down while they are read: what is not kept is skipped and never held in memory.
+//!
+//! What is left becomes a [`Sight`]: a document such as a file could hold, so that one reader serves both sources, and of a policy
+//! what its status needs besides.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::core::dynamic::DynamicObject;
+use kube::core::{ApiResource, DynamicResourceScope};
+use serde::de::Deserializer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::kinds::Kind;
+
+/// Annotations that mean something here begin so.
+const OURS: &str = "namegate.io/";
+
+/// What was seen of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sight {
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What of it is kept.
+    pub document: Arc<str>,
+    /// Of a policy, what its status is written with.
+    pub standing: Option<Box<Standing>>,
+}
+
+/// Which version of an object was seen, and what its status says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// Tells it from another object of the same name.
+    pub uid: String,
+    /// Counts what its author wrote.
+    pub generation: i64,
+    /// Guards a change of its status.
+    pub resource_version: String,
+    /// `status.conditions`, those of other writers too.
+    pub conditions: Vec<Value>,
+}
+
+/// An object that can be seen.
+pub trait Visible: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt::Debug + Send + 'static {
+    /// What of it is kept. Must not depend on what Namegate has no use for: an object that looks the same is not looked at again.
+    fn sight(self, kind: &Kind) -> Sight;
+}
+
+/// The fields of core objects that are read. Those of all kinds stand together: their names do not clash.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Core {
+    #[serde(default, deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Spec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// Of an EndpointSlice, as are the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoints: Option<Vec<Endpoint>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<Vec<Value>>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    /// Of a Pod, down to its containers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_network: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_account_name: Option<String>,
+    #[serde(default, deserialize_with = "ports", skip_serializing_if = "Vec::is_empty")]
+    init_containers: Vec<Container>,
+    #[serde(default, deserialize_with = "ports", skip_serializing_if = "Vec::is_empty")]
+    containers: Vec<Container>,
+    /// Of a Node.
+    #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs", skip_serializing_if = "Option::is_none")]
+    pod_cidrs: Option<Vec<String>>,
+    /// Of a Service.
+    #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs", skip_serializing_if = "Option::is_none")]
+    cluster_ips: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selector: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports: Option<Vec<ServicePort>>,
+}
+
+/// A container is its named ports.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct Container {
+    #[serde(default)]
+    name: Cow<'static, str>,
+    #[serde(default)]
+    ports: Vec<Port>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Port {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    container_port: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePort {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    port: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_port: Option<Value>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    /// Of a Pod, as are the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase: Option<String>,
+    #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs", skip_serializing_if = "Option::is_none")]
+    pod_ips: Option<Vec<PodIp>>,
+    /// Of a Node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    addresses: Option<Vec<NodeAddress>>,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct PodIp {
+    #[serde(default)]
+    ip: String,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+struct Endpoint {
+    #[serde(default)]
+    addresses: Vec<String>,
+}
+
+/// What of `metadata` is kept. Managed fields, the longest part of most objects, are not.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kept {
+        name: Option<String>,
+        namespace: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+        resource_version: Option<String>,
+        deletion_timestamp: Option<Time>,
+    }
+    let kept = Kept::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: kept.name,
+        namespace: kept.namespace,
+        labels: kept.labels,
+        resource_version: kept.resource_version,
+        deletion_timestamp: kept.deletion_timestamp,
+        ..ObjectMeta::default()
+    })
+}
+
+/// The containers that name ports.
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D::Error> {
+    #[derive(Deserialize)]
+    struct Written {
+        ports: Option<Vec<Port>>,
+    }
+    let containers = Option::<Vec<Written>>::deserialize(deserializer)?;
+    let named = |written: Written| {
+        let mut ports = written.ports.unwrap_or_default();
+        ports.retain(|port| port.name.is_some());
+        (!ports.is_empty()).then_some(Container {
+            name: Cow::Borrowed(""),
+            ports,
+        })
+    };
+    Ok(containers.into_iter().flatten().filter_map(named).collect())
+}
+
+impl Visible for Core {
+    fn sight(self, kind: &Kind) -> Sight {
+        let meta = &self.metadata;
+        let (namespace, name) = names(meta);
+        let mut kept = Map::new();
+        put(&mut kept, "name", &meta.name);
+        put(&mut kept, "namespace", &meta.namespace);
+        put(&mut kept, "labels", &meta.labels);
+        put(&mut kept, "deletionTimestamp", &meta.deletion_timestamp);
+        let rest = Core {
+            metadata: ObjectMeta::default(),
+            ..self
+        };
+        Sight {
+            namespace,
+            name,
+            document: document(kind, kept, serde_json::to_value(&rest).unwrap_or_default()),
+            standing: None,
+        }
+    }
+}
+
+impl Visible for DynamicObject {
+    fn sight(self, kind: &Kind) -> Sight {
+        let Self {
+            metadata: meta,
+            mut data,
+            ..
+        } = self;
+        let (namespace, name) = names(&meta);
+        let status = data.as_object_mut().and_then(|fields| fields.remove("status"));
+        let standing = kind.is_policy().then(|| {
+            let conditions = status.and_then(|mut status| status.get_mut("conditions").map(Value::take));
+            let conditions = conditions.and_then(|it| it.as_array().cloned()).unwrap_or_default();
+            Box::new(Standing {
+                uid: meta.uid.clone().unwrap_or_default(),
+                generation: meta.generation.unwrap_or_default(),
+                resource_version: meta.resource_version.clone().unwrap_or_default(),
+                conditions,
+            })
+        });
+        let ours: BTreeMap<_, _> = meta
+            .annotations
+            .iter()
+            .flatten()
+            .filter(|(key, _)| key.starts_with(OURS))
+            .collect();
+        let mut kept = Map::new();
+        put(&mut kept, "name", &meta.name);
+        put(&mut kept, "namespace", &meta.namespace);
+        put(&mut kept, "labels", &meta.labels);
+        put(&mut kept, "annotations", &(!ours.is_empty()).then_some(ours));
+        Sight {
+            namespace,
+            name,
+            document: document(kind, kept, data),
+            standing,
+        }
+    }
+}
+
+fn names(meta: &ObjectMeta) -> (String, String) {
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn put(fields: &mut Map<String, Value>, key: &str, value: &Option<impl Serialize>) {
+    if let Some(Ok(value)) = value.as_ref().map(serde_json::to_value) {
+        fields.insert(key.to_owned(), value);
+    }
+}
+
+/// Items of a list do not say what they are, so that it is said here. Keys stand in a fixed order: equal objects are equal texts.
+fn document(kind: &Kind, metadata: Map<String, Value>, mut fields: Value) -> Arc<str> {
+    if let Some(fields) = fields.as_object_mut() {
+        fields.insert("apiVersion".into(), kind.api_version().into());
+        fields.insert("kind".into(), kind.kind.into());
+        fields.insert("metadata".into(), metadata.into());
+    }
+    fields.to_string().into()
+}
+
+impl kube::Resource for Core {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        Cow::Borrowed(&resource.kind)
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        Cow::Borrowed(&resource.group)
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        Cow::Borrowed(&resource.version)
+    }
+
+    fn api_version(resource: &ApiResource) -> Cow<'_, str> {
+        Cow::Borrowed(&resource.api_version)
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        Cow::Borrowed(&resource.plural)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::kinds::Feed;
+    use super::*;
+
+    fn core(feed: Feed, object: Value) -> Value {
+        let core: Core = serde_json::from_value(object).unwrap();
+        serde_json::from_str(&core.sight(Kind::of(feed)).document).unwrap()
+    }
+
+    #[test]
+    fn of_a_pod_nothing_is_kept_but_what_policies_speak_of() {
+        let pod = json!({
+            "metadata": {
+                "name": "web-0", "namespace": "shop", "labels": {"app": "web"}, "uid": "u", "resourceVersion": "7", "generation": 2,
+                "annotations": {"a": "b"}, "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {}}}],
+            },
+            "spec": {
+                "nodeName": "node-1", "serviceAccountName": "web", "volumes": [{"name": "v"}],
+                "containers": [
+                    {"name": "main", "image": "i", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 9}]},
+                    {"name": "side", "image": "i", "env": [{"name": "A", "value": "B"}]},
+                ],
+            },
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready"}]},
+        });
+        assert_eq!(
+            core(Feed::LocalPods, pod),
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "web-0", "namespace": "shop", "labels": {"app": "web"}},
+                "spec": {
+                    "nodeName": "node-1", "serviceAccountName": "web",
+                    "containers": [{"name": "", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}],
+                },
+                "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+            })
+        );
+    }
+
+    #[test]
+    fn other_core_objects_keep_their_addresses() {
+        let slice = json!({
+            "metadata": {"name": "s-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": false}, "nodeName": "n"}],
+            "ports": [{"port": 80}],
+        });
+        let kept = core(Feed::EndpointSlices, slice);
+        assert_eq!(kept["endpoints"], json!([{"addresses": ["10.0.0.1"]}]));
+        let node = json!({
+            "metadata": {"name": "n"},
+            "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"], "taints": []},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}], "images": [{"names": ["x"]}]},
+        });
+        let kept = core(Feed::Nodes, node);
+        assert_eq!(
+            kept["spec"],
+            json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]})
+        );
+        assert_eq!(
+            kept["status"],
+            json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]})
+        );
+        let service = json!({
+            "metadata": {"name": "s", "namespace": "shop"},
+            "spec": {"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}, "ports": [{"port": 80, "targetPort": "http"}], "type": "ClusterIP"},
+            "status": {"loadBalancer": {}},
+        });
+        let kept = core(Feed::Services, service);
+        assert_eq!(kept["spec"]["selector"], json!({"a": "b"}));
+        assert_eq!(kept["spec"]["ports"], json!([{"port": 80, "targetPort": "http"}]));
+    }
+
+    #[test]
+    fn a_policy_is_kept_as_written_and_its_status_apart() {
+        let object = |status: Value| {
+            let object = json!({
+                "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+                "metadata": {
+                    "name": "p", "namespace": "shop", "uid": "u", "generation": 3, "resourceVersion": "7",
+                    "annotations": {"namegate.io/mode": "audit", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+                },
+                "spec": {"endpointSelector": {}, "egress": [{"unknown": 1}]},
+                "status": status,
+            });
+            let object: DynamicObject = serde_json::from_value(object).unwrap();
+            object.sight(Kind::of(Feed::CiliumNetworkPolicies))
+        };
+        let before = object(json!({}));
+        let after = object(json!({"conditions": [
+            {"type": "Valid", "status": "True", "reason": "Valid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 3},
+            {"type": "Other"},
+        ]}));
+        assert_eq!(before.document, after.document);
+        let kept: Value = serde_json::from_str(&after.document).unwrap();
+        assert_eq!(kept["spec"]["egress"], json!([{"unknown": 1}]));
+        assert_eq!(kept["metadata"]["annotations"], json!({"namegate.io/mode": "audit"}));
+        let standing = after.standing.unwrap();
+        assert_eq!((standing.uid.as_str(), standing.generation), ("u", 3));
+        assert_eq!(standing.conditions[0]["type"], "Valid");
+    }
+}

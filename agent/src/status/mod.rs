@@ -1,0 +1,73 @@
+//! What became of policies, written into them: conditions `Valid` and `Programmed`, and Events for those that fail.
+//!
+//! Thousands of agents see the same policies, and what one of them writes into a policy all others are told. So the rule is: **what all
+//! would write, one writes; what a node alone knows, it writes only when it is bad news; and nobody writes what stands there already.**
+//! ARCHITECTURE.md says why there is no leader.
+//!
+//! - [`conditions`]: what is to stand in a policy's status. Pure.
+//! - [`turns`]: who writes, and when. Pure.
+//! - [`book`]: every policy, with what is due. Pure.
+//! - `writer`: the API server.
+
+pub mod book;
+pub mod conditions;
+pub mod turns;
+
+mod writer;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::objects::kubernetes::picture::PolicyNews;
+use crate::reconcile::Progress;
+
+use book::Book;
+use writer::Writer;
+
+/// Between two writes of one agent.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is new for whoever writes statuses.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct News {
+    /// Policies that were seen anew.
+    pub policies: Vec<PolicyNews>,
+    /// The nodes that exist, where they changed.
+    pub nodes: Option<BTreeSet<String>>,
+}
+
+/// Writes statuses and Events until there is no more news. Trouble with the API server is waited out: nothing else depends on this task.
+pub async fn run(
+    client: Client,
+    node: String,
+    mut progress: watch::Receiver<Progress>,
+    mut news: mpsc::UnboundedReceiver<News>,
+) {
+    let writer = Writer::new(client, &node);
+    let mut book = Book::new(node);
+    let mut not_before = Instant::now();
+    loop {
+        let due = book.due().map(|due| due.max(not_before));
+        tokio::select! {
+            heard = news.recv() => match heard {
+                Some(heard) => book.hear(heard, Instant::now()),
+                None => return,
+            },
+            Ok(()) = progress.changed() => {
+                let progress = progress.borrow_and_update();
+                book.progress(progress.updates_in_force, progress.failure.clone(), Instant::now());
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                if let Some(task) = book.next(Instant::now()) {
+                    let outcome = writer.write(&task).await;
+                    book.done(&task.policy, outcome, Instant::now());
+                    not_before = Instant::now() + PAUSE;
+                }
+            }
+        }
+    }
+}
