@@ -8,10 +8,11 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enforcer::layout::targets;
-use enforcer::{Desired, Element, Enforcer, FailMode, Interception, Refusal};
+use enforcer::layout::prepared;
+use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
 use fqdn_cache::Time;
-use policy::program::NameRule;
+use policy::policy::{Action, LeaseTerms};
+use policy::program::{Destination, Rule, Tiers};
 use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use rustix::time::{ClockId, clock_gettime};
@@ -23,20 +24,20 @@ const LEASE: Duration = Duration::from_secs(600);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     enter_new_namespace()?;
-    let id = ProgramId(1);
-    let program = Arc::new(program()?);
+    let program = program()?;
+    let id = program.id();
+    let program = Arc::new(FoldedProgram::new(&program));
     let enforcer = Enforcer::start("namegate")?;
     let generation = enforcer.install(desired(id, &program), Vec::new).await?;
     let mut addresses = 0u32..;
     let mut fresh = |count: usize| -> Vec<(Element, Time)> {
         let end = now() + LEASE;
-        let elements = targets(id, &program).into_iter().next().map(|(_, target)| target);
-        let elements = elements.into_iter().flat_map(|target| {
-            let some: Vec<u32> = addresses.by_ref().take(count).collect();
-            let each = some.into_iter().map(|host| (0x0a00_0000 | host).to_be_bytes().into());
-            each.flat_map(|address| target.elements(address).collect::<Vec<_>>())
-                .collect::<Vec<_>>()
-        });
+        let targets = prepared(id, &program.enforced.fold, 0).unwrap_or_default();
+        let each = addresses
+            .by_ref()
+            .take(count)
+            .map(|host| (0x0a00_0000 | host).to_be_bytes().into());
+        let elements = each.flat_map(|address| targets.iter().filter_map(move |target| target.element(address)));
         elements.map(|element| (element, end)).collect()
     };
 
@@ -75,22 +76,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// One name on one port.
 fn program() -> Result<Program, Box<dyn Error>> {
-    let mut program = Program {
-        closed: true,
-        ..Program::default()
-    };
-    program.allow.names.push(NameRule {
-        pattern: Pattern::name("api.example")?,
+    let rule = Rule {
+        action: Action::Allow,
+        to: Destination::Name(Pattern::name("api.example")?),
         ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, 443)]),
+        named: vec![],
+        lease: LeaseTerms::default(),
         origins: vec![],
-    });
-    Ok(program)
+    };
+    Ok(Program {
+        enforced: Tiers {
+            network: vec![rule],
+            ..Tiers::default()
+        },
+        ..Program::default()
+    })
 }
 
-fn desired(id: ProgramId, program: &Arc<Program>) -> Desired {
+fn desired(id: ProgramId, program: &Arc<FoldedProgram>) -> Desired {
     Desired {
         table: "namegate".to_owned(),
         programs: BTreeMap::from([(id, Arc::clone(program))]),
+        members: BTreeMap::new(),
         dispatch: BTreeMap::from([([10, 66, 0, 1].into(), id)]),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
@@ -100,6 +107,7 @@ fn desired(id: ProgramId, program: &Arc<Program>) -> Desired {
         cluster: Vec::new(),
         host: BTreeSet::new(),
         refusal: Refusal::Reject,
+        records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),
     }
 }

@@ -26,22 +26,36 @@ const TIMES: u16 = 21;
 fn main() {
     if std::env::args().nth(1).as_deref() != Some("inside") {
         let this = std::env::current_exe().unwrap();
-        let status = Command::new("unshare").arg("-n").arg(this).arg("inside").status().unwrap();
+        let status = Command::new("unshare")
+            .arg("-n")
+            .arg(this)
+            .arg("inside")
+            .status()
+            .unwrap();
         std::process::exit(status.code().unwrap_or(1));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(measure());
 }
 
 async fn measure() {
     let begun = Instant::now();
     let mut desired = desired();
-    println!("folded {PROGRAMS} programs, {PODS} pods       {:>9.2?}", begun.elapsed());
+    println!(
+        "folded {PROGRAMS} programs, {PODS} pods       {:>9.2?}",
+        begun.elapsed()
+    );
     let deepest = desired.programs.values().map(|program| longest_path(program)).max();
     println!("lookups of a packet, at most         {:>9}", deepest.unwrap());
 
     let enforcer = Enforcer::start("namegate").unwrap();
-    println!("cold start                           {:>9.2?}", install(&enforcer, &desired).await);
+    println!(
+        "cold start                           {:>9.2?}",
+        install(&enforcer, &desired).await
+    );
 
     let mut times = Vec::new();
     for number in 0..TIMES {
@@ -56,7 +70,12 @@ async fn measure() {
 
     let mut times = Vec::new();
     for number in 0..TIMES {
-        let (pod, former) = desired.dispatch.iter().nth(usize::from(number)).map(|(pod, id)| (*pod, *id)).unwrap();
+        let (pod, former) = desired
+            .dispatch
+            .iter()
+            .nth(usize::from(number))
+            .map(|(pod, id)| (*pod, *id))
+            .unwrap();
         let (id, program, members) = program(PROGRAMS + number, 40);
         desired.programs.insert(id, program);
         desired.members.insert(id, members);
@@ -70,7 +89,12 @@ async fn measure() {
     report("a policy changes: a new program", times);
 
     let mut times = Vec::new();
-    let largest = desired.members.iter().max_by_key(|(_, members)| members.len()).map(|(id, _)| *id).unwrap();
+    let largest = desired
+        .members
+        .iter()
+        .max_by_key(|(_, members)| members.len())
+        .map(|(id, _)| *id)
+        .unwrap();
     let fold = Arc::clone(&desired.programs[&largest].enforced.fold);
     for number in 0..TIMES {
         let mut members = BTreeSet::clone(&desired.members[&largest]);
@@ -85,7 +109,10 @@ async fn measure() {
     let enforcer = Enforcer::start("namegate").unwrap();
     let adopted = begun.elapsed();
     println!("another process: reads what stands   {adopted:>9.2?}");
-    println!("                 and installs        {:>9.2?}", install(&enforcer, &desired).await);
+    println!(
+        "                 and installs        {:>9.2?}",
+        install(&enforcer, &desired).await
+    );
     enforcer.shut_down().await;
 }
 
@@ -148,7 +175,10 @@ fn program(number: u16, members: u16) -> Governed {
     }
     for rule in 40..50 {
         let requirements = Vec::new();
-        network.push((rule, Destination::Object(ObjectSelector::Pods(LabelSelector { requirements }))));
+        network.push((
+            rule,
+            Destination::Object(ObjectSelector::Pods(LabelSelector { requirements })),
+        ));
     }
     let mut network: Vec<Rule> = network.into_iter().map(|(rule, to)| allow(rule, to)).collect();
     network.sort_by_key(|rule| rule.action);
@@ -163,7 +193,9 @@ fn program(number: u16, members: u16) -> Governed {
     };
     let id = program.id();
     let folded = FoldedProgram::new(&program);
-    let members = (0..members).flat_map(|number| member(id, &folded.enforced.fold, pod(number))).collect();
+    let members = (0..members)
+        .flat_map(|number| member(id, &folded.enforced.fold, pod(number)))
+        .collect();
     (id, Arc::new(folded), Arc::new(members))
 }
 
@@ -180,14 +212,21 @@ fn allow(rule: u16, to: Destination) -> Rule {
 }
 
 fn member(id: ProgramId, fold: &policy::fold::Fold, address: IpAddr) -> Vec<Element> {
-    let objects: Vec<_> = fold.objects().take(1).map(|(index, rule)| (index, rule.ports.clone())).collect();
+    let objects: Vec<_> = fold
+        .objects()
+        .take(1)
+        .map(|(index, rule)| (index, rule.ports.clone()))
+        .collect();
     let at = At {
         address,
         place: Place::Cluster,
         objects: &objects,
     };
     let doors = fold.member(at);
-    doors.iter().flat_map(|door| elements(id, fold.possible(), address, door)).collect()
+    doors
+        .iter()
+        .flat_map(|door| elements(id, fold.possible(), address, door))
+        .collect()
 }
 
 fn pod(number: u16) -> IpAddr {

@@ -41,7 +41,7 @@ pub struct Desired {
     pub host: BTreeSet<IpAddr>,
     /// What a refused packet gets.
     pub refusal: Refusal,
-    /// The NFLOG group (`nfnetlink_log`) that samples of refused and audited packets go to; without one they are only counted.
+    /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited packets go to; without one they are only counted.
     pub records: Option<u16>,
     /// The capacity of each learned set, in live elements; the kernel set is declared twice as large
     /// because expired elements count until its garbage collection.

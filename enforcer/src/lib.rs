@@ -3,9 +3,10 @@
 //! The way of a change, each step a module:
 //!
 //! 1. [`desired`]: what the kernel should hold, as plain data.
-//! 2. [`layout`]: how a program becomes chains and sets, and which set elements a learned address needs.
-//! 3. [`ruleset`]: desired × what stands → one atomic nftables document (rules change rarely).
-//! 4. `netlink`: set elements as bytes, sent in batches (elements change all the time).
+//! 2. [`layout`]: which sets a program needs, and which of their elements an address does.
+//! 3. [`ruleset`]: desired × what stands → the steps of a change: chains of programs, elements of the table's sets, and the frame that
+//!    changes with settings only.
+//! 4. `netlink`: all this as bytes. Elements change all the time and are sent in batches.
 //! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
 //! 6. [`conntrack`]: the few conntrack operations that are needed.
 //! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).

@@ -1,4 +1,4 @@
-//! Desired × what stands → one atomic nftables document.
+//! Desired × what stands → the steps of a change, none of which a packet meets half done.
 //!
 //! # What a packet meets
 //! ```text
@@ -27,7 +27,7 @@
 //! 3. The frame, if settings have changed.
 //! 4. What no program needs any more is deleted.
 //!
-//! Programs that stand, their learned sets and counters are never touched.
+//! Programs that stand, their learned sets and counters are never touched. A frame that is refused is answered by switching back.
 
 mod base;
 pub(crate) mod change;
@@ -49,7 +49,7 @@ use crate::desired::Desired;
 use document::Document;
 
 pub use program::longest_path;
-pub use refusal::{AUDITED_PREFIX, AUDITED_V4, AUDITED_V6, REFUSED_PREFIX, REFUSED_V4, REFUSED_V6};
+pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,7 +89,13 @@ fn frame_chains(desired: &Desired) -> BTreeSet<String> {
 /// Whether two desired states have the same frame.
 pub(crate) fn have_the_same_frame(a: &Desired, b: &Desired) -> bool {
     let settings = |desired: &Desired| {
-        let Desired { interception, fail_mode, refusal, records, .. } = desired;
+        let Desired {
+            interception,
+            fail_mode,
+            refusal,
+            records,
+            ..
+        } = desired;
         (*interception, *fail_mode, *refusal, *records)
     };
     settings(a) == settings(b) && a.table == b.table && a.listening == b.listening

@@ -107,7 +107,12 @@ fn fold(network: Vec<Rule>) -> Fold {
 
 /// Rules about TCP 80, TCP 8000 to 8999, TCP 8500 to 8515, and echo requests.
 fn possible() -> Possible {
-    let rules = [range(Tcp, 80, 80), range(Tcp, 8000, 8999), range(Tcp, 8500, 8515), range(Icmp, 8, 8)];
+    let rules = [
+        range(Tcp, 80, 80),
+        range(Tcp, 8000, 8999),
+        range(Tcp, 8500, 8515),
+        range(Icmp, 8, 8),
+    ];
     let rules = rules.map(|range| rule(Action::Allow, "a.example", ranges(&[range])));
     fold(rules.to_vec()).possible().clone()
 }
@@ -125,7 +130,13 @@ fn allowed(possible: &Possible, address: &str, ports: PortSet) -> Vec<(String, O
 #[test]
 fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_to_their_cells() {
     let possible = possible();
-    let pieces = [range(Tcp, 80, 80), range(Tcp, 8000, 8499), range(Tcp, 8500, 8515), range(Tcp, 8516, 8999), range(Icmp, 8, 8)];
+    let pieces = [
+        range(Tcp, 80, 80),
+        range(Tcp, 8000, 8499),
+        range(Tcp, 8500, 8515),
+        range(Tcp, 8516, 8999),
+        range(Icmp, 8, 8),
+    ];
     assert_eq!(possible.pieces, pieces);
     let set = |suffix: &str| format!("allow4-{ID}{suffix}");
     assert_eq!(
@@ -135,7 +146,10 @@ fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_t
     let wide = allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 8000, 8999)]));
     assert_eq!(wide.len(), 18);
     assert_eq!(wide[0], (set("-c1"), None));
-    assert_eq!((&wide[1], &wide[16]), (&(set(""), Some((Tcp, 8500))), &(set(""), Some((Tcp, 8515)))));
+    assert_eq!(
+        (&wide[1], &wide[16]),
+        (&(set(""), Some((Tcp, 8500))), &(set(""), Some((Tcp, 8515))))
+    );
     assert_eq!(wide[17], (set("-c3"), None));
     assert_eq!(allowed(&possible, "192.0.2.1", PortSet::All), [(set("-all"), None)]);
 }
@@ -150,7 +164,10 @@ fn a_port_that_a_container_names_goes_to_the_exact_set_though_it_lies_in_a_wide_
 fn types_of_messages_are_cells_of_the_addresses_that_they_go_to() {
     let possible = possible();
     let echo = || ranges(&[range(Icmp, 8, 8)]);
-    assert_eq!(allowed(&possible, "192.0.2.1", echo()), [(format!("allow4-{ID}-c4"), None)]);
+    assert_eq!(
+        allowed(&possible, "192.0.2.1", echo()),
+        [(format!("allow4-{ID}-c4"), None)]
+    );
     assert_eq!(allowed(&possible, "2001:db8::1", echo()), []);
     let kinds = |family| kinds(&possible, family).collect::<Vec<_>>();
     let common = [SetKind::Exact, SetKind::Cell(1), SetKind::Cell(3)];
@@ -160,7 +177,11 @@ fn types_of_messages_are_cells_of_the_addresses_that_they_go_to() {
 
 #[test]
 fn the_last_port_does_not_overflow() {
-    let every = fold(vec![rule(Action::Allow, "a.example", ranges(&[range(Tcp, 0, u16::MAX)]))]);
+    let every = fold(vec![rule(
+        Action::Allow,
+        "a.example",
+        ranges(&[range(Tcp, 0, u16::MAX)]),
+    )]);
     let found = allowed(every.possible(), "192.0.2.1", ranges(&[range(Tcp, 0, u16::MAX)]));
     assert_eq!(found, [(format!("allow4-{ID}-c0"), None)]);
     let last = ranges(&[range(Tcp, u16::MAX - 1, u16::MAX)]);
@@ -170,7 +191,11 @@ fn the_last_port_does_not_overflow() {
 #[test]
 fn every_element_of_a_possible_door_has_its_set() {
     let network = vec![
-        rule(Action::Deny, "bad.example", ranges(&[range(Udp, 0, 100), range(Icmpv6, 128, 129)])),
+        rule(
+            Action::Deny,
+            "bad.example",
+            ranges(&[range(Udp, 0, 100), range(Icmpv6, 128, 129)]),
+        ),
         rule(Action::Allow, "all.example", PortSet::All),
         rule(Action::Allow, "one.example", ranges(&[range(Tcp, 443, 443)])),
     ];
@@ -179,7 +204,11 @@ fn every_element_of_a_possible_door_has_its_set() {
     for address in ["192.0.2.1", "2001:db8::1"] {
         let address: IpAddr = address.parse().unwrap();
         let known: BTreeSet<SetId> = sets(ID, possible, Family::of(address)).collect();
-        let at = At { address, place: Place::World, objects: &[] };
+        let at = At {
+            address,
+            place: Place::World,
+            objects: &[],
+        };
         for (index, _) in fold.names() {
             for door in fold.learned(index, at) {
                 for element in elements(ID, possible, address, &door) {
@@ -194,18 +223,30 @@ fn every_element_of_a_possible_door_has_its_set() {
 fn what_is_prepared_is_what_each_address_would_get() {
     let web = || ranges(&[range(Tcp, 80, 80), range(Tcp, 8000, 8999)]);
     let folds = [
-        fold(vec![rule(Action::Allow, "a.example", web()), rule(Action::Allow, "b.example", PortSet::All)]),
-        fold(vec![rule(Action::Deny, "a.example", web()), rule(Action::Allow, "b.example", PortSet::All)]),
+        fold(vec![
+            rule(Action::Allow, "a.example", web()),
+            rule(Action::Allow, "b.example", PortSet::All),
+        ]),
+        fold(vec![
+            rule(Action::Deny, "a.example", web()),
+            rule(Action::Allow, "b.example", PortSet::All),
+        ]),
     ];
     for fold in folds {
         for (index, _) in fold.names() {
             let prepared = prepared(ID, &fold, index).expect("there are only names");
             for address in ["192.0.2.1", "2001:db8::1"] {
                 let address: IpAddr = address.parse().unwrap();
-                let at = At { address, place: Place::Host, objects: &[] };
+                let at = At {
+                    address,
+                    place: Place::Host,
+                    objects: &[],
+                };
                 let doors = fold.learned(index, at);
-                let expected: Vec<Element> =
-                    doors.iter().flat_map(|door| elements(ID, fold.possible(), address, door)).collect();
+                let expected: Vec<Element> = doors
+                    .iter()
+                    .flat_map(|door| elements(ID, fold.possible(), address, door))
+                    .collect();
                 let found: Vec<Element> = prepared.iter().filter_map(|target| target.element(address)).collect();
                 assert_eq!(found, expected);
             }
@@ -221,6 +262,9 @@ fn nothing_is_prepared_where_a_prefix_may_come_before_a_name() {
     };
     let name = rule(Action::Allow, "a.example", PortSet::All);
     assert_eq!(prepared(ID, &fold(vec![prefix.clone(), name.clone()]), 1), None);
-    let allowing = Rule { action: Action::Allow, ..prefix };
+    let allowing = Rule {
+        action: Action::Allow,
+        ..prefix
+    };
     assert!(prepared(ID, &fold(vec![allowing, name]), 1).is_some());
 }

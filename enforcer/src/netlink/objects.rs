@@ -199,9 +199,7 @@ impl NewElement {
 
 /// Ranges over keys of a single part, as the kernel keeps them: an element for where each begins, and one for where it has ended, unless
 /// the next begins there or there are no more keys.
-pub(crate) fn half_open<'r>(
-    ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r Verdict>)>,
-) -> Vec<NewElement> {
+pub(crate) fn half_open<'r>(ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r Verdict>)>) -> Vec<NewElement> {
     let mut elements: Vec<NewElement> = Vec::new();
     for (range, verdict) in ranges {
         if elements.last().is_some_and(|end| end.key == range.first) {

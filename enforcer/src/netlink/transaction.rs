@@ -102,7 +102,9 @@ impl Encoded {
         }
         if reply.errno != 0 {
             objections.push(Objection {
-                command: position.checked_sub(1).and_then(|message| self.commands.get(message).copied()),
+                command: position
+                    .checked_sub(1)
+                    .and_then(|message| self.commands.get(message).copied()),
                 errno: reply.errno,
                 error: reply
                     .explanation
@@ -115,7 +117,9 @@ impl Encoded {
 
 /// The number of the message after `before` others.
 fn sequence(begin: u32, before: usize) -> u32 {
-    begin.wrapping_add(1).wrapping_add(u32::try_from(before).unwrap_or(u32::MAX))
+    begin
+        .wrapping_add(1)
+        .wrapping_add(u32::try_from(before).unwrap_or(u32::MAX))
 }
 
 struct Writer<'a> {

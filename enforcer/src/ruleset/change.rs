@@ -43,11 +43,17 @@ impl Change {
         let new_audits = audits.iter().filter(|(id, _)| !former_audits.contains_key(id));
         let new_audits = new_audits.map(|(_, audit)| program::audit_chains(audit));
         let new_programs = new_programs.map(|id| program::chains(*id, &after.programs[id]));
-        let chains = new_audits.chain(new_programs).map(|chains| written(chains, None)).collect();
+        let chains = new_audits
+            .chain(new_programs)
+            .map(|chains| written(chains, None))
+            .collect();
 
         let (sets, former_sets) = (learned_sets(after), learned_sets(before));
         let new_sets = sets.difference(&former_sets).copied().collect();
-        let gone_programs = before.programs.iter().filter(|(id, _)| !after.programs.contains_key(id));
+        let gone_programs = before
+            .programs
+            .iter()
+            .filter(|(id, _)| !after.programs.contains_key(id));
         let gone_audits = former_audits.iter().filter(|(id, _)| !audits.contains_key(id));
         let gone_chains = gone_programs.flat_map(|(id, program)| program::chains(*id, program));
         let gone_chains = gone_chains.chain(gone_audits.flat_map(|(_, audit)| program::audit_chains(audit)));
@@ -112,7 +118,11 @@ impl Change {
         let mut transactions = Vec::new();
         let mut size = 0;
         let mut transaction: Vec<Command> = self.foundation.clone();
-        for group in sets.collect::<Vec<Vec<Command>>>().into_iter().chain(self.new_chains.iter().cloned()) {
+        for group in sets
+            .collect::<Vec<Vec<Command>>>()
+            .into_iter()
+            .chain(self.new_chains.iter().cloned())
+        {
             let more: usize = group.iter().map(weight).sum();
             if size + more > PREPARED_AT_ONCE && !transaction.is_empty() {
                 transactions.push(std::mem::take(&mut transaction));
@@ -139,7 +149,9 @@ pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
         let possible = evaluation.fold.possible();
-        Family::BOTH.into_iter().flat_map(move |family| layout::sets(evaluation.id, possible, family))
+        Family::BOTH
+            .into_iter()
+            .flat_map(move |family| layout::sets(evaluation.id, possible, family))
     });
     sets.collect()
 }
@@ -159,7 +171,12 @@ fn written(chains: Vec<Chain>, standing: Option<&Standing>) -> Vec<Command> {
     commands.extend(left.map(|chain| Command::EmptyChain(Arc::clone(&chain.name))));
     for chain in chains {
         let name = chain.name;
-        commands.extend(chain.rules.into_iter().map(|rule| Command::AddRule(Arc::clone(&name), rule)));
+        commands.extend(
+            chain
+                .rules
+                .into_iter()
+                .map(|rule| Command::AddRule(Arc::clone(&name), rule)),
+        );
     }
     commands
 }

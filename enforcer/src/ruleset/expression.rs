@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nftables::expr::{
-    CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem,
-};
+use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem};
 use nftables::stmt::{JumpTarget, Match, Operator, Statement};
 
 use crate::layout::Family;
@@ -150,10 +148,7 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
 
 /// The packet is TCP or UDP, which both carry lookups.
 pub(super) fn is_tcp_or_udp() -> Statement<'static> {
-    is(
-        protocol(),
-        any_of([word("tcp"), word("udp")]),
-    )
+    is(protocol(), any_of([word("tcp"), word("udp")]))
 }
 
 /// Ends the evaluation of this table: the packet passes.

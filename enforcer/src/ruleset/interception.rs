@@ -25,8 +25,8 @@ use nftables::types::{NfChainType, NfHook};
 
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp,
-    meta, named, named_set, number, original, port, port_value, protocol, source, word,
+    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp, meta, named,
+    named_set, number, original, port, port_value, protocol, source, word,
 };
 use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};

@@ -74,7 +74,13 @@ pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
 pub(crate) fn audit_chains(audited: &Evaluation) -> Vec<Chain> {
     let of_family = |family| {
         let name = audit_chain_name(audited.id, family);
-        written(name, family, audited, objects::Verdict::Accept, goto(refusal::AUDITED_CHAIN))
+        written(
+            name,
+            family,
+            audited,
+            objects::Verdict::Accept,
+            goto(refusal::AUDITED_CHAIN),
+        )
     };
     Family::BOTH.into_iter().flat_map(of_family).collect()
 }
@@ -185,7 +191,11 @@ impl Writer<'_> {
     fn tells_icmp_apart(&self) -> bool {
         let icmp = self.icmp();
         let possible = self.fold.possible().pieces.iter().any(|piece| piece.protocol == icmp);
-        let mut exceptions = self.intervals.iter().flatten().flat_map(|interval| &interval.verdicts.exceptions);
+        let mut exceptions = self
+            .intervals
+            .iter()
+            .flatten()
+            .flat_map(|interval| &interval.verdicts.exceptions);
         possible || exceptions.any(|(range, _)| range.protocol == icmp)
     }
 
@@ -210,11 +220,17 @@ impl Writer<'_> {
         let verdict = self.verdict(class.verdict());
         let possible = self.fold.possible();
         let set = |kind| {
-            let set = SetId { program: self.tiers, class, kind, family: self.family };
+            let set = SetId {
+                program: self.tiers,
+                class,
+                kind,
+                family: self.family,
+            };
             Lookup::Set(set.to_string().into())
         };
         let address = || Field::Destination(self.family);
-        let is_exact = traffic == Traffic::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
+        let is_exact =
+            traffic == Traffic::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
         if is_exact {
             let fields = vec![address(), Field::Protocol, Field::Port];
             rules.push(found(fields, set(SetKind::Exact), &verdict));
@@ -246,7 +262,8 @@ impl Writer<'_> {
     }
 
     fn look_up_prefixes(&mut self, traffic: Traffic, name: &str, rules: &mut Vec<Rule>) {
-        let [world, cluster, host] = Place::ALL.map(|place| Folded::new(&self.intervals[place as usize], self.fold.rest(), traffic));
+        let [world, cluster, host] =
+            Place::ALL.map(|place| Folded::new(&self.intervals[place as usize], self.fold.rest(), traffic));
         // This node's addresses are among the cluster's.
         let branches = [
             (host != cluster, zones::host(self.family), "host", &host),
@@ -264,7 +281,10 @@ impl Writer<'_> {
                     self.add(&name, there);
                     goto(&name)
                 };
-                rules.push(Rule { test, verdict: Some(verdict) });
+                rules.push(Rule {
+                    test,
+                    verdict: Some(verdict),
+                });
             }
         }
         rules.extend(self.decide(traffic, &world));
@@ -408,7 +428,7 @@ fn ports_key(traffic: Traffic, range: PortRange) -> KeyRange {
 fn joined(address: &Key, port: &Key) -> Key {
     let mut key = address.clone();
     key.extend_from_slice(port);
-    while key.len() % 4 != 0 {
+    while !key.len().is_multiple_of(4) {
         key.push(0);
     }
     key

@@ -9,6 +9,7 @@ use nftables::types::RejectCode;
 use super::document::Document;
 use super::expression::{accept, is, is_not, meta, protocol, word};
 use crate::desired::{Desired, Refusal};
+use crate::records;
 
 /// The named counter of refused IPv4 packets.
 pub const REFUSED_V4: &str = "refused4";
@@ -18,11 +19,6 @@ pub const REFUSED_V6: &str = "refused6";
 pub const AUDITED_V4: &str = "audited4";
 /// The same of IPv6 packets.
 pub const AUDITED_V6: &str = "audited6";
-
-/// The prefix of the records of refused packets.
-pub const REFUSED_PREFIX: &str = "namegate refused";
-/// The prefix of the records of audited packets.
-pub const AUDITED_PREFIX: &str = "namegate audited";
 
 /// The chain that refuses as [`Desired::refusal`] says.
 pub(crate) const CHAIN: &str = "refuse";
@@ -55,7 +51,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
         (DROP_CHAIN, Refusal::Drop),
     ] {
         document.chain(chain);
-        record(document, chain, desired.records, REFUSED_PREFIX);
+        record(document, chain, desired.records, records::Verdict::Refused);
         count(document, chain, refused);
         if refusal == Refusal::Reject {
             reject(document, chain);
@@ -63,15 +59,15 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
         document.rule(chain, [Statement::Drop(None)]);
     }
     document.chain(AUDITED_CHAIN);
-    record(document, AUDITED_CHAIN, desired.records, AUDITED_PREFIX);
+    record(document, AUDITED_CHAIN, desired.records, records::Verdict::Audited);
     count(document, AUDITED_CHAIN, audited);
     document.rule(AUDITED_CHAIN, [accept()]);
 }
 
-fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, prefix: &'static str) {
+fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict: records::Verdict) {
     let Some(group) = group else { return };
     let log = Log {
-        prefix: Some(prefix.into()),
+        prefix: Some(records::prefix(verdict).into()),
         group: Some(group.into()),
         snaplen: None,
         queue_threshold: None,

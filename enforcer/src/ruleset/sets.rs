@@ -11,9 +11,7 @@ use super::{interception, refusal, zones};
 use crate::desired::{Desired, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 use crate::netlink::batch::Key;
-use crate::netlink::objects::{
-    Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open,
-};
+use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
 
 /// The map from source addresses to the chains of their programs.
 pub(super) fn dispatch(family: Family) -> String {
@@ -52,7 +50,10 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
             (interception::resolvers_set(family).into(), form(socket, None)),
             (interception::listeners_set(family).into(), form(socket, None)),
             (interception::address_map(family).into(), form(socket, maps_to(address))),
-            (interception::port_map(family).into(), form(socket, maps_to(Datum::Port))),
+            (
+                interception::port_map(family).into(),
+                form(socket, maps_to(Datum::Port)),
+            ),
         ]);
     }
     forms
@@ -89,20 +90,28 @@ fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     };
     let bindings = interception::bindings(desired, family);
     let by_asked = |value: fn(&ResolverBinding) -> Option<Value>| {
-        let pairs = bindings.iter().map(|binding| (socket_key(binding.asked), value(binding)));
+        let pairs = bindings
+            .iter()
+            .map(|binding| (socket_key(binding.asked), value(binding)));
         Content::Elements(pairs.collect())
     };
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
         (dispatch(family), Content::Elements(verdicts(desired, family))),
-        (zones::cluster(family), Content::Ranges(zones::cluster_ranges(desired, family))),
+        (
+            zones::cluster(family),
+            Content::Ranges(zones::cluster_ranges(desired, family)),
+        ),
         (zones::host(family), plain(&mut desired.host.iter().filter(of_family))),
         (
             interception::pods_set(family),
             plain(&mut desired.intercepted.iter().filter(of_family)),
         ),
         (interception::resolvers_set(family), by_asked(|_| None)),
-        (interception::listeners_set(family), Content::Elements(listeners.collect())),
+        (
+            interception::listeners_set(family),
+            Content::Elements(listeners.collect()),
+        ),
         (
             interception::address_map(family),
             by_asked(|binding| Some(Value::Data(address_key(binding.listener.ip())))),
@@ -115,7 +124,10 @@ fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
 }
 
 fn verdicts(desired: &Desired, family: Family) -> BTreeMap<Key, Option<Value>> {
-    let sources = desired.dispatch.iter().filter(|(source, _)| Family::of(**source) == family);
+    let sources = desired
+        .dispatch
+        .iter()
+        .filter(|(source, _)| Family::of(**source) == family);
     let verdicts = sources.map(|(source, id)| {
         // A program that is not there cannot allow anything.
         let chain = match desired.programs.contains_key(id) {

@@ -124,13 +124,21 @@ impl Writer<NfTables> {
             || !change.new_sets.is_empty()
             || members.releases();
         let now = clock::now();
-        let leases = if is_read { within_capacity(learned.tell(), &change.sets, desired, now) } else { Vec::new() };
+        let leases = if is_read {
+            within_capacity(learned.tell(), &change.sets, desired, now)
+        } else {
+            Vec::new()
+        };
         if members.releases() {
             members.fall_back_on(&leases.iter().copied().collect(), now);
         }
-        let (filled, stay): (Vec<_>, Vec<_>) =
-            leases.into_iter().partition(|(element, _)| change.new_sets.contains(&element.set));
-        let mut filled: Vec<Fill> = filled.into_iter().map(|(element, end)| Fill::new(element, end, now)).collect();
+        let (filled, stay): (Vec<_>, Vec<_>) = leases
+            .into_iter()
+            .partition(|(element, _)| change.new_sets.contains(&element.set));
+        let mut filled: Vec<Fill> = filled
+            .into_iter()
+            .map(|(element, end)| Fill::new(element, end, now))
+            .collect();
         filled.retain(|fill| !members.fills.contains(&fill.element));
 
         for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
@@ -164,7 +172,10 @@ impl Writer<NfTables> {
         let Some(before) = &self.installed else { return };
         let commands = ruleset::sets::changes(Some(desired), before);
         if let Err(failure) = self.transact(&commands) {
-            tracing::error!(?failure, "endpoints have their new programs, although the ruleset was refused");
+            tracing::error!(
+                ?failure,
+                "endpoints have their new programs, although the ruleset was refused"
+            );
         }
     }
 
@@ -283,7 +294,9 @@ impl Failure {
 
     pub(super) fn of_refusals(refusals: &[Refusal]) -> Self {
         let errno = refusals.first().map_or(0, |refusal| refusal.errno);
-        let text = refusals.first().map_or_else(String::new, |refusal| refusal.error.clone());
+        let text = refusals
+            .first()
+            .map_or_else(String::new, |refusal| refusal.error.clone());
         Self::of_errno(errno, text)
     }
 
@@ -335,7 +348,9 @@ fn only_endpoints_differ(before: &Desired, after: &Desired) -> bool {
     let same_members = || {
         let pairs = before.members.iter().zip(&after.members);
         before.members.len() == after.members.len()
-            && pairs.into_iter().all(|((a, before), (b, after))| a == b && Arc::ptr_eq(before, after))
+            && pairs
+                .into_iter()
+                .all(|((a, before), (b, after))| a == b && Arc::ptr_eq(before, after))
     };
     before.resolvers == after.resolvers
         && before.cluster == after.cluster

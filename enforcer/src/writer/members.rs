@@ -12,11 +12,11 @@ use fqdn_cache::Time;
 use policy::ProgramId;
 
 use super::book::{Book, Life};
+use super::clock;
 use super::install::Failure;
 use super::kernel::{Kernel, NfTables};
 use super::plan::{SHORTEST_LIFE, TICKS, encode_key};
 use super::thread::Writer;
-use super::clock;
 use crate::desired::Desired;
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::{Operation, Verb};
@@ -66,7 +66,10 @@ impl MemberChange {
             for element in members.iter() {
                 if !sets.contains(&element.set) {
                     // Left out, it might be a denial that is missing.
-                    return Err(Failure::Refused(format!("no program has the set {} of a member", element.set)));
+                    return Err(Failure::Refused(format!(
+                        "no program has the set {} of a member",
+                        element.set
+                    )));
                 }
                 if new_sets.contains(&element.set) {
                     change.fills.insert(*element);
@@ -87,12 +90,17 @@ impl MemberChange {
         match before {
             None => book.kept().for_each(release),
             Some(before) => {
-                let changed = before.members.iter().filter(|(tiers, members)| !is_same(&after.members, **tiers, members));
+                let changed = before
+                    .members
+                    .iter()
+                    .filter(|(tiers, members)| !is_same(&after.members, **tiers, members));
                 changed.flat_map(|(_, members)| members.iter()).for_each(&mut release);
             }
         }
         // The doors of an address are one decision: they go into one transaction, as far as it may grow.
-        change.turns.sort_unstable_by_key(|(element, _)| (element.key.address, *element));
+        change
+            .turns
+            .sort_unstable_by_key(|(element, _)| (element.key.address, *element));
         Ok(change)
     }
 
@@ -131,7 +139,10 @@ impl Writer<NfTables> {
     pub(super) fn turn_members(&mut self, change: &MemberChange) -> Result<(), Failure> {
         for part in change.parts() {
             let now = clock::now();
-            let operations: Vec<Operation> = part.iter().flat_map(|(element, turn)| operations(element, *turn, now)).collect();
+            let operations: Vec<Operation> = part
+                .iter()
+                .flat_map(|(element, turn)| operations(element, *turn, now))
+                .collect();
             match self.kernel.commit(&operations) {
                 Ok(()) => note(&mut self.shared.book(), part, now),
                 Err(CommitError::Refused(refusals)) => return Err(Failure::of_refusals(&refusals)),
@@ -152,7 +163,11 @@ fn operations(element: &Element, turn: Turn, now: Time) -> impl Iterator<Item = 
     let verbs: Vec<Verb> = verbs.to_vec();
     let set: Arc<str> = element.set.to_string().into();
     let key = encode_key(&element.key);
-    verbs.into_iter().map(move |verb| Operation { set: Arc::clone(&set), key: key.clone(), verb })
+    verbs.into_iter().map(move |verb| Operation {
+        set: Arc::clone(&set),
+        key: key.clone(),
+        verb,
+    })
 }
 
 fn left(end: Time, now: Time) -> Duration {

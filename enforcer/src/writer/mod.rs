@@ -144,11 +144,13 @@ impl Enforcer {
         })
     }
 
-    /// Makes the kernel what `desired` says, in one transaction, and returns the new generation. When that is what was installed last and the
-    /// table is still there, nothing is done and the generation stays.
+    /// Makes the kernel what `desired` says, and returns the new generation. Packets are judged by what was before or by what is
+    /// desired, never by less. When it is what was installed last and the table is still there, nothing is done and the generation stays; what stands already is not
+    /// touched, so an endpoint or a program more costs what it adds.
     ///
     /// `learned` is called on the writer's thread, when no more elements are admitted under the generation before, and returns every
-    /// element that should be in force, with the end of its lease. On an error the rules before stay in force, with their generation.
+    /// element that should be in force, with the end of its lease. It is not called when only endpoints come, go and move between programs that stand.
+    /// On an error the rules before stay in force, with their generation.
     pub async fn install(
         &self,
         desired: Desired,

@@ -43,7 +43,10 @@ fn closed(network: Vec<policy::program::Rule>) -> Tiers {
 
 fn governed(tiers: &Tiers) -> (Desired, Evaluation) {
     let enforced = evaluation(ID, tiers);
-    (governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), None, None), enforced)
+    (
+        governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), None, None),
+        enforced,
+    )
 }
 
 fn learned(evaluation: &Evaluation, names: &[(&str, &str)]) -> Vec<(Element, Duration)> {
@@ -54,14 +57,20 @@ fn learned(evaluation: &Evaluation, names: &[(&str, &str)]) -> Vec<(Element, Dur
 /// The elements of an address that every rule about objects means.
 fn member(evaluation: &Evaluation, address: &str) -> BTreeSet<Element> {
     let fold = &evaluation.fold;
-    let objects: Vec<_> = fold.objects().map(|(index, rule)| (index, rule.ports.clone())).collect();
+    let objects: Vec<_> = fold
+        .objects()
+        .map(|(index, rule)| (index, rule.ports.clone()))
+        .collect();
     let at = At {
         address: ip(address),
         place: Place::World,
         objects: &objects,
     };
     let doors = fold.member(at);
-    doors.iter().flat_map(|door| elements(evaluation.id, fold.possible(), at.address, door)).collect()
+    doors
+        .iter()
+        .flat_map(|door| elements(evaluation.id, fold.possible(), at.address, door))
+        .collect()
 }
 
 #[test]
@@ -116,7 +125,10 @@ fn what_objects_are_refused_for_want_of_a_rule_comes_before_what_prefixes_allow(
 
     desired.members.clear();
     lab.install(&desired, &[]);
-    assert!(open("10.88.0.1", 80), "another process has found it, and nobody desires it");
+    assert!(
+        open("10.88.0.1", 80),
+        "another process has found it, and nobody desires it"
+    );
 }
 
 #[test]
@@ -125,7 +137,11 @@ fn wide_pieces_of_several_rules_are_told_apart_in_each_class() {
     lab.serve_outside(&[80, 443, 8000, 8500, 8999]);
     let tiers = closed(vec![
         rule(Action::Deny, name("middle.example"), ports([range(Tcp, 8400, 8600)])),
-        rule(Action::Allow, name("wide.example"), ports([range(Tcp, 8000, 8999), single(Tcp, 443)])),
+        rule(
+            Action::Allow,
+            name("wide.example"),
+            ports([range(Tcp, 8000, 8999), single(Tcp, 443)]),
+        ),
         rule(Action::Allow, name("all.example"), PortSet::All),
     ]);
     let (desired, evaluation) = governed(&tiers);
@@ -137,7 +153,8 @@ fn wide_pieces_of_several_rules_are_told_apart_in_each_class() {
         ("wide.example", "10.88.0.2"),
     ];
     lab.install(&desired, &learned(&evaluation, &teaching));
-    let open = |address: &str| [80, 443, 8000, 8500, 8999].map(|port| lab.pod.tries(address, port) == Outcome::Connected);
+    let open =
+        |address: &str| [80, 443, 8000, 8500, 8999].map(|port| lab.pod.tries(address, port) == Outcome::Connected);
     assert_eq!(open("10.88.0.1"), [false, true, true, false, true]);
     assert_eq!(open("fd88::1"), [true, true, true, false, true]);
     assert_eq!(open("10.88.0.2"), [false, true, true, true, true]);
@@ -166,7 +183,8 @@ fn types_of_icmp_messages_are_looked_up_as_ports_are() {
         ("other.example", "fd88::2"),
     ];
     lab.install(&desired, &learned(&evaluation, &teaching));
-    let answers = ["10.88.0.1", "10.88.0.2", "10.77.0.2", "fd88::1", "fd88::2", "fd77::2"].map(|to| lab.pod.ping(to).is_ok());
+    let answers =
+        ["10.88.0.1", "10.88.0.2", "10.77.0.2", "fd88::1", "fd88::2", "fd77::2"].map(|to| lab.pod.ping(to).is_ok());
     assert_eq!(answers, [true, false, true, true, false, false]);
     let connects = ["10.88.0.1", "10.88.0.2", "10.77.0.2"].map(|to| lab.pod.tries(to, 80) == Outcome::Connected);
     assert_eq!(connects, [false, true, false]);
@@ -177,9 +195,17 @@ fn prefixes_may_allow_what_the_rest_is_refused_and_except_some_ports_again() {
     let Some(lab) = Lab::new() else { return };
     lab.serve_outside(&[80, 443]);
     let tiers = closed(vec![
-        rule(Action::Deny, prefix(Zone::Anywhere, "10.88.0.0/31"), ports([single(Tcp, 443), single(Icmp, 8)])),
+        rule(
+            Action::Deny,
+            prefix(Zone::Anywhere, "10.88.0.0/31"),
+            ports([single(Tcp, 443), single(Icmp, 8)]),
+        ),
         rule(Action::Allow, prefix(Zone::Anywhere, "10.88.0.0/30"), PortSet::All),
-        rule(Action::Allow, prefix(Zone::Anywhere, "fd88::1/128"), ports([single(Tcp, 443)])),
+        rule(
+            Action::Allow,
+            prefix(Zone::Anywhere, "fd88::1/128"),
+            ports([single(Tcp, 443)]),
+        ),
     ]);
     let (desired, _) = governed(&tiers);
     lab.install(&desired, &[]);
@@ -227,12 +253,25 @@ fn what_only_audited_policies_refuse_passes_and_is_counted() {
     lab.serve_outside(&[80, 443, 8500]);
     let denied = || rule(Action::Deny, name("denied.example"), PortSet::All);
     let enforced = Tiers {
-        network: vec![denied(), rule(Action::Allow, name("wide.example"), ports([range(Tcp, 8000, 8999)]))],
+        network: vec![
+            denied(),
+            rule(Action::Allow, name("wide.example"), ports([range(Tcp, 8000, 8999)])),
+        ],
         ..Tiers::default()
     };
-    let all = closed(vec![denied(), rule(Action::Allow, name("web.example"), ports([single(Tcp, 80)]))]);
+    let all = closed(vec![
+        denied(),
+        rule(Action::Allow, name("web.example"), ports([single(Tcp, 80)])),
+    ]);
     let (enforced, audited) = (evaluation(ID, &enforced), evaluation(AUDITED, &all));
-    let desired = governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), Some(audited.clone()), None);
+    let desired = governs_by(
+        desired(),
+        [POD_V4, POD_V6],
+        ID,
+        enforced.clone(),
+        Some(audited.clone()),
+        None,
+    );
     let teaching = [
         ("denied.example", "10.88.0.2"),
         ("web.example", "10.88.0.1"),
@@ -247,7 +286,11 @@ fn what_only_audited_policies_refuse_passes_and_is_counted() {
     assert_eq!(counts(), (0, 0));
     assert_eq!(lab.pod.tries("10.88.0.1", 443), Outcome::Connected);
     assert_eq!(lab.pod.tries("fd88::1", 443), Outcome::Connected);
-    assert_eq!(lab.pod.tries("10.77.0.2", 8500), Outcome::Connected, "from within a piece's chain");
+    assert_eq!(
+        lab.pod.tries("10.77.0.2", 8500),
+        Outcome::Connected,
+        "from within a piece's chain"
+    );
     assert_eq!(counts(), (3, 0));
     assert_eq!(lab.pod.tries("10.88.0.2", 80), Outcome::Refused);
     assert_eq!(counts(), (3, 1));
@@ -260,7 +303,14 @@ fn a_program_may_say_what_refused_packets_get() {
     let nothing = evaluation(ID, &closed(vec![]));
     let silent = governs_by(desired(), [POD_V4], ID, nothing.clone(), None, Some(DenyResponse::Drop));
     let loud = ProgramId(1);
-    let loud = governs_by(silent, [POD_V6], loud, evaluation(loud, &closed(vec![])), None, Some(DenyResponse::Reject));
+    let loud = governs_by(
+        silent,
+        [POD_V6],
+        loud,
+        evaluation(loud, &closed(vec![])),
+        None,
+        Some(DenyResponse::Reject),
+    );
     for refusal in [enforcer::Refusal::Drop, enforcer::Refusal::Reject] {
         let desired = Desired {
             refusal,
@@ -271,7 +321,9 @@ fn a_program_may_say_what_refused_packets_get() {
         lab.pod.enter(|| {
             let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             let to: std::net::SocketAddr = (ip("10.88.0.1"), 80).into();
-            let error = socket.connect_timeout(&to.into(), Duration::from_millis(200)).unwrap_err();
+            let error = socket
+                .connect_timeout(&to.into(), Duration::from_millis(200))
+                .unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         });
     }
@@ -285,7 +337,11 @@ fn samples_of_refused_and_audited_packets_go_to_the_group() {
     assert!(!lab.nft("list table inet namegate").contains("log "));
     desired.records = Some(78);
     lab.install(&desired, &[]);
-    for (chain, prefix) in [("refuse", "namegate refused"), ("refuse-drop", "namegate refused"), ("audited", "namegate audited")] {
+    for (chain, prefix) in [
+        ("refuse", "namegate refused"),
+        ("refuse-drop", "namegate refused"),
+        ("audited", "namegate audited"),
+    ] {
         let listing = lab.nft(&format!("list chain inet namegate {chain}"));
         let log = format!("limit rate 100/second burst 50 packets log prefix \"{prefix}\" group 78");
         assert!(listing.contains(&log), "{listing}");
@@ -297,18 +353,34 @@ fn samples_of_refused_and_audited_packets_go_to_the_group() {
 fn chains_read_well_in_a_listing() {
     let Some(lab) = Lab::new() else { return };
     let tiers = closed(vec![
-        rule(Action::Deny, prefix(Zone::World, "198.51.100.0/24"), ports([single(Tcp, 25)])),
-        rule(Action::Allow, name("a.example"), ports([single(Tcp, 443), range(Tcp, 8000, 8999), single(Icmp, 8)])),
+        rule(
+            Action::Deny,
+            prefix(Zone::World, "198.51.100.0/24"),
+            ports([single(Tcp, 25)]),
+        ),
+        rule(
+            Action::Allow,
+            name("a.example"),
+            ports([single(Tcp, 443), range(Tcp, 8000, 8999), single(Icmp, 8)]),
+        ),
         rule(Action::Allow, name("b.example"), PortSet::All),
         rule(Action::Allow, prefix(Zone::World, "198.51.100.0/24"), PortSet::All),
-        rule(Action::Allow, prefix(Zone::Cluster, "10.0.0.0/8"), ports([single(Tcp, 80)])),
+        rule(
+            Action::Allow,
+            prefix(Zone::Cluster, "10.0.0.0/8"),
+            ports([single(Tcp, 80)]),
+        ),
     ]);
     let (desired, _) = governed(&tiers);
     lab.install(&desired, &[]);
     let chain = |name: &str| {
         let listing = lab.nft(&format!("list chain inet namegate {name}"));
         let lines = listing.lines().map(str::trim).filter(|line| !line.is_empty());
-        lines.skip(2).take_while(|line| *line != "}").map(str::to_owned).collect::<Vec<_>>()
+        lines
+            .skip(2)
+            .take_while(|line| *line != "}")
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let id = ID.to_string();
     let lines = chain(&format!("ep4-{id}"));
@@ -326,6 +398,9 @@ fn chains_read_well_in_a_listing() {
     let cluster = chain(&format!("ep4-{id}-cluster"));
     assert_eq!(
         cluster,
-        ["ip daddr . meta l4proto . th dport { 10.0.0.0/8 . tcp . 80 } accept", "goto refuse"]
+        [
+            "ip daddr . meta l4proto . th dport { 10.0.0.0/8 . tcp . 80 } accept",
+            "goto refuse"
+        ]
     );
 }

@@ -211,7 +211,6 @@ fn deny_wins_over_every_allow_and_an_open_program_allows_the_rest() {
                 prefixes,
                 names: vec![name_rule("worse.example", ports([single(Tcp, 80)]))],
             },
-            ..Program::default()
         };
         let desired = governs(desired(), [POD_V4, POD_V6], id, program.clone());
         let learned = [

@@ -21,8 +21,8 @@ use enforcer::ruleset::Standing;
 use enforcer::{Desired, Element, Enforcer, Renewal};
 use fqdn_cache::Time;
 use nftables::schema::Nftables;
-use rustix::time::{ClockId, clock_gettime};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
 /// An upper bound for what should happen at once; only a failing test waits for it.
@@ -97,7 +97,10 @@ impl Lab {
     /// Makes the node's table what is desired, as an agent does that then goes: its heartbeat ends.
     pub(crate) fn install(&self, desired: &Desired, learned: &[(Element, Duration)]) {
         self.node.enter(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
                 let end = |lease| now() + lease;
@@ -316,7 +319,10 @@ pub(crate) fn tagged(tag: &str, said: &[u8]) -> Vec<u8> {
 
 /// The sum of the counters whose names begin so.
 fn packets_of(listing: &str, name: &str) -> u64 {
-    let counters = listing.split("counter ").skip(1).filter(|counter| counter.starts_with(name));
+    let counters = listing
+        .split("counter ")
+        .skip(1)
+        .filter(|counter| counter.starts_with(name));
     let packets = counters.map(|counter| counter.split("packets ").nth(1).unwrap());
     packets
         .map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap())

@@ -17,7 +17,8 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::lab::{Lab, OUTSIDE, Outcome, POD_V4, POD_V6, ip};
 use crate::programs::{
-    NameRule, PrefixRule, Program, Rules, desired, evaluation, governs, learn_at, name_rule, ports, prefix_rule, range, single,
+    NameRule, PrefixRule, Program, Rules, desired, evaluation, governs, learn_at, name_rule, ports, prefix_rule, range,
+    single,
 };
 
 const PORTS: [u16; 3] = [80, 85, 443];
@@ -132,11 +133,7 @@ fn case() -> impl Strategy<Value = Case> {
         subsequence(OUTSIDE.to_vec(), 0..3),
     )
         .prop_map(|(closed, deny, allow, taught, cluster, host)| Case {
-            program: Program {
-                closed,
-                deny,
-                allow,
-            },
+            program: Program { closed, deny, allow },
             taught: taught.into_iter().collect(),
             cluster,
             host,

@@ -44,8 +44,14 @@ pub(crate) struct NameRule {
 impl Program {
     pub(crate) fn tiers(&self) -> Tiers {
         let rules = |action, rules: &Rules| {
-            let prefixes = rules.prefixes.iter().map(|rule| (Destination::Prefix(rule.zone, rule.prefix), &rule.ports));
-            let names = rules.names.iter().map(|rule| (Destination::Name(rule.pattern.clone()), &rule.ports));
+            let prefixes = rules
+                .prefixes
+                .iter()
+                .map(|rule| (Destination::Prefix(rule.zone, rule.prefix), &rule.ports));
+            let names = rules
+                .names
+                .iter()
+                .map(|rule| (Destination::Name(rule.pattern.clone()), &rule.ports));
             let all = prefixes.chain(names).map(|(to, ports)| rule(action, to, ports.clone()));
             all.collect::<Vec<_>>()
         };
@@ -150,7 +156,8 @@ pub(crate) fn learn(
 ) -> Vec<(Element, Duration)> {
     let each = addresses.iter().map(|address| address.parse().unwrap());
     let evaluation = evaluation(id, &program.tiers());
-    each.flat_map(|address| learn_at(&evaluation, name, address, Place::World, lease)).collect()
+    each.flat_map(|address| learn_at(&evaluation, name, address, Place::World, lease))
+        .collect()
 }
 
 /// The elements of an address in a place that a name taught.
@@ -170,7 +177,9 @@ pub(crate) fn learn_at(
     };
     let of_name = fold.names().filter(|(_, of)| **of == pattern);
     let doors: Vec<_> = of_name.flat_map(|(index, _)| fold.learned(index, at)).collect();
-    let elements = doors.iter().flat_map(|door| elements(id, fold.possible(), address, door));
+    let elements = doors
+        .iter()
+        .flat_map(|door| elements(id, fold.possible(), address, door));
     elements.map(|element| (element, lease)).collect()
 }
 

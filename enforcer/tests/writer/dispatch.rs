@@ -15,7 +15,10 @@ use crate::programs::{ONE, TWO, desired, group, whole};
 /// Every chain with the handles of its rules: a rule that is written anew has another.
 fn rules() -> String {
     let listing = run("nft", &["-a", "list", "table", "inet", "namegate"], "").unwrap();
-    listing.lines().filter(|line| line.contains("# handle") && !line.contains("map dispatch")).collect()
+    listing
+        .lines()
+        .filter(|line| line.contains("# handle") && !line.contains("map dispatch"))
+        .collect()
 }
 
 fn dispatched() -> String {
@@ -65,7 +68,11 @@ fn zones_and_resolvers_follow_by_elements() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let mut wanted = desired([ONE], 10);
-        wanted.cluster = vec!["10.0.0.0/24".parse().unwrap(), "10.0.1.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()];
+        wanted.cluster = vec![
+            "10.0.0.0/24".parse().unwrap(),
+            "10.0.1.0/24".parse().unwrap(),
+            "fd00::/64".parse().unwrap(),
+        ];
         enforcer.install(wanted.clone(), Vec::new).await.unwrap();
         let before = rules();
         wanted.cluster = vec!["10.0.1.0/24".parse().unwrap(), "10.0.2.0/23".parse().unwrap()];
@@ -77,8 +84,14 @@ fn zones_and_resolvers_follow_by_elements() {
         enforcer.install(wanted, Vec::new).await.unwrap();
         let set = |kind: &str, name: &str| run("nft", &["list", kind, "inet", "namegate", name], "").unwrap();
         let cluster = set("set", "cluster4");
-        assert!(cluster.contains("10.0.1.0-10.0.3.255") && cluster.contains("10.9.0.1"), "{cluster}");
-        assert!(!cluster.contains("10.0.0.") && cluster.contains("255.255.255.255"), "{cluster}");
+        assert!(
+            cluster.contains("10.0.1.0-10.0.3.255") && cluster.contains("10.9.0.1"),
+            "{cluster}"
+        );
+        assert!(
+            !cluster.contains("10.0.0.") && cluster.contains("255.255.255.255"),
+            "{cluster}"
+        );
         assert!(!set("set", "cluster6").contains("fd00"));
         assert!(set("map", "listener-port4").contains("10.96.0.10 . 53 : 15400"));
         assert!(set("map", "listener-address4").contains("10.96.0.10 . 53 : 169.254.53.53"));
@@ -110,7 +123,11 @@ fn no_packet_meets_a_half_state_while_programs_change_places() {
             }
             assert!(sender.stop() > 0);
             let [refused, _] = enforcer.refused_packets().unwrap();
-            assert_eq!(refused > 0, to.starts_with("10.99.0.2"), "{refused} packets to {to} were refused");
+            assert_eq!(
+                refused > 0,
+                to.starts_with("10.99.0.2"),
+                "{refused} packets to {to} were refused"
+            );
         }
         assert!(denied.recv(&mut [0; 8]).is_err(), "what is denied never arrives");
     });
@@ -173,7 +190,10 @@ fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let end = now() + seconds(60);
         let element = whole(ONE, "10.99.0.1");
-        enforcer.install(desired([ONE], 10), move || vec![(element, end)]).await.unwrap();
+        enforcer
+            .install(desired([ONE], 10), move || vec![(element, end)])
+            .await
+            .unwrap();
         assert!(sender.stop() > 0);
         assert!(denied.recv(&mut [0; 8]).is_err(), "no packet has passed meanwhile");
         let listing = run("nft", &["list", "table", "inet", "namegate"], "").unwrap();
@@ -197,6 +217,8 @@ fn a_set_that_somebody_deleted_is_made_again_by_the_next_installation() {
         let generation = enforcer.install(more, Vec::new).await.unwrap();
         assert_eq!(enforcer.generation(), generation);
         assert!(dispatched().contains(&format!("goto ep4-{ONE}")));
-        tokio::time::timeout(Duration::from_secs(10), enforcer.table_lost()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(10), enforcer.table_lost())
+            .await
+            .unwrap();
     });
 }

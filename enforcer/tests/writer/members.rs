@@ -23,13 +23,20 @@ fn with(members: impl IntoIterator<Item = Element>) -> Desired {
 
 /// The elements of the exact set as nft prints them.
 fn listing(program: ProgramId) -> String {
-    run("nft", &["list", "set", "inet", "namegate", &exact(program).to_string()], "").unwrap()
+    run(
+        "nft",
+        &["list", "set", "inet", "namegate", &exact(program).to_string()],
+        "",
+    )
+    .unwrap()
 }
 
 fn has_an_end(element: &Element) -> bool {
     let address = element.key.address.to_string();
     let listing = listing(element.set.program);
-    let element = listing.split([',', '{', '}']).find(|element| element.contains(&address));
+    let element = listing
+        .split([',', '{', '}'])
+        .find(|element| element.contains(&address));
     element.is_some_and(|element| element.contains("expires"))
 }
 
@@ -37,9 +44,15 @@ fn has_an_end(element: &Element) -> bool {
 fn members_fill_new_sets_and_follow_in_sets_that_stay() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
-        enforcer.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+        enforcer
+            .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+            .await
+            .unwrap();
         assert!(kernel_holds(&door(ONE, 1)) && !has_an_end(&door(ONE, 1)));
-        enforcer.install(with([door(ONE, 2), door(ONE, 3)]), Vec::new).await.unwrap();
+        enforcer
+            .install(with([door(ONE, 2), door(ONE, 3)]), Vec::new)
+            .await
+            .unwrap();
         let held = [1, 2, 3].map(|number| kernel_holds(&door(ONE, number)));
         assert_eq!(held, [false, true, true]);
         assert!(!has_an_end(&door(ONE, 3)));
@@ -55,7 +68,10 @@ fn a_lease_does_not_shorten_a_member_and_takes_over_when_it_goes() {
     for renewal in [Renewal::Refresh, Renewal::Replace] {
         inside(|| async {
             let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
-            let generation = enforcer.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+            let generation = enforcer
+                .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+                .await
+                .unwrap();
             let lease = vec![(door(ONE, 1), now() + seconds(60))];
             let _proof = enforcer.admit(generation, lease.clone(), PATIENCE).await.unwrap();
             assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
@@ -78,7 +94,10 @@ fn a_leased_element_that_becomes_a_member_outlives_its_lease() {
             let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
             let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
             let lease = |number| (door(ONE, number), now() + seconds(1));
-            let _proof = enforcer.admit(generation, vec![lease(1), lease(2)], PATIENCE).await.unwrap();
+            let _proof = enforcer
+                .admit(generation, vec![lease(1), lease(2)], PATIENCE)
+                .await
+                .unwrap();
             enforcer.install(with([door(ONE, 1)]), Vec::new).await.unwrap();
             assert!(!has_an_end(&door(ONE, 1)) && has_an_end(&door(ONE, 2)));
             until("the other lease ends", || !kernel_holds(&door(ONE, 2))).await;
@@ -108,7 +127,10 @@ fn no_packet_meets_the_moment_between_member_and_lease() {
         });
         for _ in 0..100 {
             let end = now() + seconds(60);
-            enforcer.install(desired([ONE], 100), move || vec![(door, end)]).await.unwrap();
+            enforcer
+                .install(desired([ONE], 100), move || vec![(door, end)])
+                .await
+                .unwrap();
             enforcer.install(with([door]), Vec::new).await.unwrap();
         }
         stop.store(true, Relaxed);
@@ -120,7 +142,10 @@ fn no_packet_meets_the_moment_between_member_and_lease() {
 fn another_process_adopts_members_and_removes_those_that_nobody_desires() {
     inside(|| async {
         let before = Enforcer::start("namegate").unwrap();
-        before.install(with([door(ONE, 1), door(ONE, 2)]), Vec::new).await.unwrap();
+        before
+            .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+            .await
+            .unwrap();
         drop(before);
         let after = Enforcer::start("namegate").unwrap();
         assert_eq!(after.stats().elements, 2);
@@ -137,7 +162,10 @@ fn a_member_without_a_set_is_refused_before_anything_changes() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
         let outcome = enforcer.install(with([door(TWO, 1)]), Vec::new).await;
-        assert!(matches!(&outcome, Err(InstallError::Refused(text)) if text.contains(&exact(TWO).to_string())), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Err(InstallError::Refused(text)) if text.contains(&exact(TWO).to_string())),
+            "{outcome:?}"
+        );
         assert_eq!(enforcer.generation(), generation);
     });
 }

@@ -70,7 +70,12 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
             load_meta(encoder, META_L4PROTO, FIRST);
             compare(encoder, FIRST, &[*protocol]);
         }
-        ResolvedTest::In { fields, set, id, is_map } => {
+        ResolvedTest::In {
+            fields,
+            set,
+            id,
+            is_map,
+        } => {
             // What the chain is only ever called for; nft wants it said before it prints fields by name.
             for field in *fields {
                 say_context(encoder, *field);

@@ -91,7 +91,10 @@ impl Writer<'_> {
                 self.own_set(fields, pairs, true)
             }
         };
-        Resolved { test, verdict: rule.verdict.as_ref() }
+        Resolved {
+            test,
+            verdict: rule.verdict.as_ref(),
+        }
     }
 
     fn own_set<'r>(
@@ -122,7 +125,12 @@ impl Writer<'_> {
         };
         self.set(name, id, &shape);
         self.add_elements(name, Some(id), &elements);
-        ResolvedTest::In { fields, set: name.to_owned(), id: Some(id), is_map }
+        ResolvedTest::In {
+            fields,
+            set: name.to_owned(),
+            id: Some(id),
+            is_map,
+        }
     }
 
     fn set(&mut self, name: &str, id: u32, shape: &Shape<'_>) {

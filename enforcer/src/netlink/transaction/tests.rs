@@ -23,14 +23,22 @@ fn range(first: &[u8], last: &[u8]) -> KeyRange {
 #[test]
 fn a_rule_brings_its_own_set_before_it_and_only_the_last_message_is_acknowledged() {
     let rule = Rule {
-        test: Test::In(vec![Field::Protocol, Field::Port], Lookup::Ranges(vec![range(&[6, 0, 0, 0, 0, 80, 0, 0], &[6, 0, 0, 0, 0, 90, 0, 0])])),
+        test: Test::In(
+            vec![Field::Protocol, Field::Port],
+            Lookup::Ranges(vec![range(&[6, 0, 0, 0, 0, 80, 0, 0], &[6, 0, 0, 0, 0, 90, 0, 0])]),
+        ),
         verdict: Some(Verdict::Accept),
     };
     let commands = [Command::AddChain(name("a")), Command::AddRule(name("a"), rule)];
     let encoded = Encoded::new("t", &commands, 7);
-    assert_eq!(kinds(&encoded), [BEGIN, NEW_CHAIN, NEW_SET, NEW_ELEMENTS, NEW_RULE, END]);
+    assert_eq!(
+        kinds(&encoded),
+        [BEGIN, NEW_CHAIN, NEW_SET, NEW_ELEMENTS, NEW_RULE, END]
+    );
     assert_eq!(encoded.commands, [0, 1, 1, 1]);
-    let acknowledged: Vec<bool> = Messages(&encoded.bytes).map(|message| message.flags & flags::ACK != 0).collect();
+    let acknowledged: Vec<bool> = Messages(&encoded.bytes)
+        .map(|message| message.flags & flags::ACK != 0)
+        .collect();
     assert_eq!(acknowledged, [false, false, false, false, true, false]);
     assert_eq!(encoded.end(), 12);
 }
@@ -46,10 +54,16 @@ fn objections_name_the_command_and_the_last_reply_ends_them() {
         offset: None,
     };
     let mut objections = Vec::new();
-    assert!(!encoded.take(&mut objections, reply(17, libc::EINVAL)), "of another transaction");
+    assert!(
+        !encoded.take(&mut objections, reply(17, libc::EINVAL)),
+        "of another transaction"
+    );
     assert!(!encoded.take(&mut objections, reply(0, libc::EEXIST)));
     assert!(encoded.take(&mut objections, reply(1, libc::ENOENT)));
-    let found: Vec<_> = objections.iter().map(|objection| (objection.command, objection.errno)).collect();
+    let found: Vec<_> = objections
+        .iter()
+        .map(|objection| (objection.command, objection.errno))
+        .collect();
     assert_eq!(found, [(Some(0), libc::EEXIST), (Some(1), libc::ENOENT)]);
     // The whole is refused.
     assert!(encoded.take(&mut objections, reply(u32::MAX, libc::EPERM)));
@@ -94,7 +108,9 @@ fn a_declared_size_is_at_least_what_is_written() {
     for element in [
         NewElement::plain(Key::from_slice(&[1; 4])),
         NewElement {
-            value: Some(crate::netlink::objects::Value::Verdict(Verdict::Goto(name("ep4-0123456789abcdef")))),
+            value: Some(crate::netlink::objects::Value::Verdict(Verdict::Goto(name(
+                "ep4-0123456789abcdef",
+            )))),
             ..NewElement::plain(Key::from_slice(&[1; 16]))
         },
         NewElement {

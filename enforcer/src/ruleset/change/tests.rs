@@ -57,7 +57,7 @@ fn prepared(change: &Change) -> Vec<Command> {
 #[test]
 fn a_pod_that_comes_is_one_element_and_nothing_else() {
     let one = program(80, false);
-    let before = desired(&[one.clone()]);
+    let before = desired(std::slice::from_ref(&one));
     let after = desired(&[one.clone(), one]);
     let change = Change::between(&before, &after);
     assert_eq!(prepared(&change), []);
@@ -71,7 +71,10 @@ fn a_pod_that_comes_is_one_element_and_nothing_else() {
 #[test]
 fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_switch() {
     let (old, new) = (program(80, false), program(443, true));
-    let change = Change::between(&desired(&[old.clone()]), &desired(&[new.clone()]));
+    let change = Change::between(
+        &desired(std::slice::from_ref(&old)),
+        &desired(std::slice::from_ref(&new)),
+    );
     let audited = new.1.audited.as_ref().unwrap().id;
     let prepared = prepared(&change);
     for chain in [format!("ep4-{}", new.0), format!("au6-{audited}")] {
@@ -97,14 +100,19 @@ fn tiers_that_another_program_still_evaluates_keep_their_sets() {
     };
     let both = [(ProgramId(1), Arc::new(quiet)), program(80, false)];
     let change = Change::between(&desired(&both), &desired(&both[1..]));
-    assert!(!change.removal.iter().any(|command| matches!(command, Command::DeleteSet(_))));
+    assert!(
+        !change
+            .removal
+            .iter()
+            .any(|command| matches!(command, Command::DeleteSet(_)))
+    );
     assert_eq!(change.sets.len(), 2);
 }
 
 #[test]
 fn what_stands_whole_is_adopted_and_what_is_foreign_goes_with_the_frame() {
     let one = program(80, false);
-    let after = desired(&[one.clone()]);
+    let after = desired(std::slice::from_ref(&one));
     let mut standing = Standing {
         table: true,
         ..Standing::default()
@@ -120,7 +128,9 @@ fn what_stands_whole_is_adopted_and_what_is_foreign_goes_with_the_frame() {
     standing.sets.insert("allow4-0000000000000001".to_owned());
     let change = Change::onto(&standing, &after);
     assert!(change.new_sets.is_empty());
-    let rules = prepared(&change).into_iter().filter(|command| matches!(command, Command::AddRule(..)));
+    let rules = prepared(&change)
+        .into_iter()
+        .filter(|command| matches!(command, Command::AddRule(..)));
     assert_eq!(rules.count(), 0);
     let replaced = change.frame_replaces.unwrap();
     assert_eq!(replaced.sets, ["allow4-0000000000000001".to_owned()].into());
@@ -142,5 +152,8 @@ fn settings_write_the_frame_anew_and_touch_no_program() {
     let change = Change::between(&before, &after);
     let replaced = change.frame_replaces.clone().unwrap();
     assert!(replaced.chains.contains("refuse") && replaced.sets.is_empty());
-    assert_eq!((prepared(&change), change.switch, change.removal), (vec![], vec![], vec![]));
+    assert_eq!(
+        (prepared(&change), change.switch, change.removal),
+        (vec![], vec![], vec![])
+    );
 }

@@ -68,7 +68,9 @@ fn everything(policies: usize) -> Tiers {
         admin: (0..policies).map(|n| rule(Action::Allow, name(n), echo())).collect(),
         network: network(Action::Deny).chain(network(Action::Allow)).collect(),
         closed_by: vec![],
-        baseline: (0..policies).map(|n| rule(Action::Deny, prefix(n, Zone::World), PortSet::All)).collect(),
+        baseline: (0..policies)
+            .map(|n| rule(Action::Deny, prefix(n, Zone::World), PortSet::All))
+            .collect(),
     }
 }
 
@@ -83,7 +85,11 @@ fn what_a_packet_pays_is_bounded_and_the_same_for_10_and_1000_policies() {
 #[test]
 fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_without_ports() {
     let closed_by = || vec![origin()];
-    let names = |count: usize| (0..count).map(|n| rule(Action::Allow, name(n), tcp(443, 443))).collect::<Vec<_>>();
+    let names = |count: usize| {
+        (0..count)
+            .map(|n| rule(Action::Allow, name(n), tcp(443, 443)))
+            .collect::<Vec<_>>()
+    };
     for count in [10, 100, 1000] {
         let mut tiers = Tiers {
             network: names(count),
@@ -91,9 +97,13 @@ fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_
             ..Tiers::default()
         };
         assert_eq!(longest_path(&folded(tiers.clone())), 1);
-        tiers.network.extend((0..count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), PortSet::All)));
+        tiers
+            .network
+            .extend((0..count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), PortSet::All)));
         assert_eq!(longest_path(&folded(tiers.clone())), 2);
-        tiers.network.extend((count..2 * count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), tcp(1, 9))));
+        tiers
+            .network
+            .extend((count..2 * count).map(|n| rule(Action::Allow, prefix(n, Zone::Anywhere), tcp(1, 9))));
         assert_eq!(longest_path(&folded(tiers)), 3);
     }
 }
