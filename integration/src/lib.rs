@@ -2,6 +2,7 @@
 //!
 //! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top installs what is missing.
 
+pub mod cluster;
 pub mod container;
 pub mod control_plane;
 pub mod rights;
@@ -9,6 +10,7 @@ pub mod rights;
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -150,12 +152,29 @@ impl Scenario {
     /// Starts an agent, and waits until it is ready.
     pub fn start(&mut self) {
         assert!(self.agent.is_none(), "an agent is running already");
-        let mut agent = self
-            .installation
-            .start(&self.flags)
-            .unwrap_or_else(fail("starting the agent"));
+        self.start_unready();
+        let agent = self.agent.as_mut().expect("it was started");
         agent.wait_ready().unwrap_or_else(fail("waiting for the agent"));
-        self.agent = Some(agent);
+    }
+
+    /// Starts an agent beside the one that runs, waits until it is ready, and ends the old one by SIGTERM: an upgrade.
+    pub fn upgrade(&mut self) {
+        let old = self.agent.take();
+        self.start();
+        let new = std::mem::replace(&mut self.agent, old);
+        self.terminate();
+        self.agent = new;
+    }
+
+    /// Starts an agent that may not be ready soon.
+    pub fn start_unready(&mut self) {
+        let agent = self.installation.start(&self.flags);
+        self.agent = Some(agent.unwrap_or_else(fail("starting the agent")));
+    }
+
+    /// From now on agents take their objects from a cluster, in which they are on the node of this name.
+    pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
+        self.installation.watch_cluster(kubeconfig, node);
     }
 
     /// `kill -9`.

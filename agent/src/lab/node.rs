@@ -43,7 +43,7 @@ pub enum Topology {
 }
 
 /// A pod: a namespace with an address of each family.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pod {
     namespace: Namespace,
     address4: Ipv4Addr,

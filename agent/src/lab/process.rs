@@ -1,6 +1,6 @@
 //! An agent as a process of its own on the lab's node.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client;
-use crate::config::{LEDGER_FILE, OBJECTS_FILE};
+use crate::config::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use crate::inspect::{NameRow, RecordRow, Status};
 use crate::netns::Namespace;
 
@@ -29,6 +29,8 @@ pub struct Installation {
     binary: PathBuf,
     node: Namespace,
     directory: TempDir,
+    /// The flags that say where objects come from.
+    source: Vec<OsString>,
 }
 
 /// A running agent. Dropping it kills it, as a crash would.
@@ -44,12 +46,19 @@ impl Installation {
     /// For agents on `node` that are started from `binary`.
     pub fn new(binary: impl Into<PathBuf>, node: &Namespace) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("namegate-lab-").tempdir()?;
-        fs::create_dir(directory.path().join("objects"))?;
+        let objects = directory.path().join("objects");
+        fs::create_dir(&objects)?;
         Ok(Self {
             binary: binary.into(),
             node: node.clone(),
             directory,
+            source: vec!["--objects".into(), objects.into()],
         })
+    }
+
+    /// From now on agents take their objects from a cluster, in which they are on the node of this name.
+    pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
+        self.source = vec!["--kubeconfig".into(), kubeconfig.into(), "--node".into(), node.into()];
     }
 
     /// The directory of objects.
@@ -85,7 +94,7 @@ impl Installation {
             .node
             .command(&self.binary)
             .arg("agent")
-            .args([OsStr::new("--objects"), self.objects().as_os_str()])
+            .args(&self.source)
             .args([OsStr::new("--state-dir"), self.path("state").as_os_str()])
             .args([OsStr::new("--run-dir"), self.path("run").as_os_str()])
             .args(["--http", &HTTP.to_string()])
@@ -148,7 +157,7 @@ impl Installation {
 
     /// Whether an object in force that speaks of `text` is on disk.
     pub fn has_kept(&self, text: &str) -> io::Result<bool> {
-        self.state_holds(OBJECTS_FILE, text)
+        Ok(self.state_holds(OBJECTS_FILE, text)? || self.state_holds(CLUSTER_FILE, text)?)
     }
 
     fn state_holds(&self, file: &str, text: &str) -> io::Result<bool> {

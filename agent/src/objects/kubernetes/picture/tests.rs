@@ -74,7 +74,10 @@ fn words(update: Update) -> Vec<String> {
     let word = |change| match change {
         Change::Apply(Object::Pod(pod)) => format!("+Pod {}", pod.metadata.name.unwrap_or_default()),
         Change::Apply(Object::Policy(policy)) => {
-            let allows = policy.specs.iter().any(|spec| spec.rules_that(policy::policy::Action::Allow).count() > 0);
+            let allows = policy
+                .specs
+                .iter()
+                .any(|spec| spec.rules_that(policy::policy::Action::Allow).count() > 0);
             format!("+{} {}", if allows { "Policy" } else { "Closed" }, policy.id)
         }
         Change::Apply(other) => format!("+{other:?}").chars().take(12).collect(),

@@ -1,0 +1,113 @@
+//! What became of a policy is written into it.
+
+use namegate_integration::cluster::Cluster;
+use namegate_integration::{allow, policy};
+use serde_json::Value;
+
+use super::{ALLOWED, denied, plan};
+
+#[test]
+fn a_policy_in_force_says_so_and_kubectl_shows_it() {
+    let Some(cluster) = Cluster::start(plan()) else { return };
+    cluster.allow_names(0, &[ALLOWED]);
+    let took = cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
+    println!("the status was written after {took:?}");
+    assert!(cluster.connect(0, denied()).is_refused(), "what the status says is so");
+    assert_eq!(
+        cluster.condition("allow-pod0", "Valid").unwrap()[..2],
+        ["True", "Accepted"]
+    );
+    let table = cluster.control.kubectl(["get", "cnp", "-n", "shop"]);
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row[..3], ["allow-pod0", "True", "True"], "{table}");
+    // One write, and none after it: what the agent is told of its own write is no news.
+    let writes = writes(&cluster);
+    cluster.allow_names(0, &[ALLOWED, "b.example"]);
+    cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
+    assert_eq!(self::writes(&cluster), writes + 1);
+}
+
+#[test]
+fn invalid_objects_say_what_is_wrong_and_leave_nothing_open() {
+    let Some(mut cluster) = Cluster::start(plan()) else {
+        return;
+    };
+    cluster.expect_errors("agent::objects::kubernetes");
+    let broken = |index: usize, names: &[&str]| {
+        // The API server lets any annotation in.
+        allow(index, names).replace(
+            "namespace: shop}",
+            "namespace: shop, annotations: {namegate.io/mode: sometimes, namegate.io/grace: long}}",
+        )
+    };
+    cluster.allow_names(0, &[ALLOWED]);
+    cluster.wait_until("the policy is in force", || cluster.connect(0, denied()).is_refused());
+    cluster.under_traffic("invalid objects", ALLOWED, denied(), |cluster| {
+        // The last good version stays in force.
+        cluster.control.apply(&broken(0, &["b.example"]));
+        cluster.wait_condition("allow-pod0", "Valid", "False", "Refused");
+        cluster.wait_condition("allow-pod0", "Programmed", "False", "LastGoodInForce");
+        // Where there is none, it is closed until mended.
+        cluster.control.apply(&broken(1, &["b.example"]));
+        cluster.wait_until("the other is closed", || cluster.connect(1, denied()).is_refused());
+        cluster.wait_condition("allow-pod1", "Programmed", "False", "Refused");
+    });
+    let [_, _, message] = cluster.condition("allow-pod1", "Valid").unwrap();
+    for part in ["namegate.io/mode", "namegate.io/grace"] {
+        assert!(message.contains(part), "{message}");
+    }
+    cluster.wait_until("there is an Event", || {
+        events(&cluster)
+            .iter()
+            .any(|event| event["regarding"]["name"] == "allow-pod1" && event["reason"] == "PolicyRefused")
+    });
+
+    cluster.control.kubectl([
+        "annotate",
+        "cnp",
+        "allow-pod1",
+        "-n",
+        "shop",
+        "namegate.io/mode-",
+        "namegate.io/grace-",
+    ]);
+    cluster.wait_condition("allow-pod1", "Valid", "True", "Accepted");
+    cluster.learn(1, "b.example");
+}
+
+#[test]
+fn parts_that_are_not_enforced_are_named() {
+    let Some(cluster) = Cluster::start(plan()) else { return };
+    let rules = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}], rules: {http: [{method: GET}]}}]\n";
+    cluster.control.apply(&policy("l7", 0, rules));
+    cluster.wait_condition("l7", "Valid", "True", "PartlyEnforced");
+    let [_, _, message] = cluster.condition("l7", "Valid").unwrap();
+    assert!(message.contains("http"), "{message}");
+}
+
+#[test]
+fn the_agent_asks_for_nothing_that_its_role_does_not_grant() {
+    let Some(cluster) = Cluster::start(plan()) else { return };
+    cluster.allow_names(0, &[ALLOWED]);
+    cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
+    let rights = cluster.control.rights();
+    assert!(rights.refused.is_empty(), "{rights:?}");
+}
+
+fn events(cluster: &Cluster) -> Vec<Value> {
+    let events = cluster
+        .control
+        .kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
+    let events: Value = serde_json::from_str(&events).unwrap();
+    events["items"].as_array().unwrap().clone()
+}
+
+/// How often the agent has written a status.
+fn writes(cluster: &Cluster) -> usize {
+    cluster
+        .control
+        .audit_log()
+        .lines()
+        .filter(|line| line.contains("\"verb\":\"patch\"") && line.contains("\"subresource\":\"status\""))
+        .count()
+}
