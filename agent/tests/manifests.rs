@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agent::inspect::Figures;
+use agent::inspect::{Figures, SourceFigures};
 use agent::metrics::Metrics;
 use serde_json::Value;
 
@@ -50,7 +50,11 @@ fn the_definitions_are_those_that_namegate_crds_makes() {
 
 #[test]
 fn alerts_and_the_dashboard_speak_of_metrics_that_there_are() {
-    let text = Metrics::new().render(&Figures::default());
+    let figures = Figures {
+        source: Some(SourceFigures::default()),
+        ..Figures::default()
+    };
+    let text = Metrics::new().render(&figures);
     let exposed: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))

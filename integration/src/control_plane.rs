@@ -101,6 +101,11 @@ impl ControlPlane {
         child.wait().unwrap_or_else(fail("the API server's end"));
     }
 
+    /// More flags for kube-apiserver, from its next start on.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(ToString::to_string).collect();
+    }
+
     /// Whether the API server is running.
     pub fn is_serving(&self) -> bool {
         self.api.is_some()

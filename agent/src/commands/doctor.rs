@@ -1,5 +1,6 @@
 //! `namegate doctor`: what this node needs, and how to mend what it lacks.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use std::path::PathBuf;
 use crate::api::{Client, ClientError};
 use crate::cli::{self, Outcome};
 use crate::config::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
-use crate::doctor::{self, Finding, Level};
+use crate::doctor::{self, ANYBODY, DNS_OVER_TLS, Finding, Level, Running};
+use crate::inspect::Status;
 
 use super::table::printable;
 use super::{Output, ask, to_json};
@@ -41,16 +43,23 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> cli::Result {
-    let status = match ask(Client::new(&args.run_dir).status())? {
+    let client = Client::new(&args.run_dir);
+    let status = match ask(client.status())? {
         Ok(status) => Some(status),
         // A node is looked at before an agent is there.
         Err(ClientError::NoAgent { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let running = status.as_ref().and_then(|status| mode(&status.interception));
-    let interception = args.intercept.or(running).unwrap_or(InterceptionMode::Dnat);
-    let resolvers = status.map(|status| status.resolvers.iter().filter_map(|text| resolver(text)).collect());
-    let findings = doctor::examine(&doctor::read(interception, &args.table, resolvers));
+    let its_mode = status.as_ref().and_then(|status| mode(&status.interception));
+    let interception = args.intercept.or(its_mode).unwrap_or(InterceptionMode::Dnat);
+    let running = match status {
+        Some(status) => Some(Running {
+            resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
+            open_to_encrypted_dns: ask(open_to_encrypted_dns(&client, &status))??,
+        }),
+        None => None,
+    };
+    let findings = doctor::examine(&doctor::read(interception, &args.table, running));
     cli::print(&match args.output {
         Output::Table => render(&findings),
         Output::Json => to_json(&findings)?,
@@ -59,6 +68,41 @@ pub fn run(args: &Args) -> cli::Result {
         true => Outcome::Negative,
         false => Outcome::Positive,
     })
+}
+
+/// Asks for one endpoint of each program; the others of a program are told the same.
+async fn open_to_encrypted_dns(client: &Client, status: &Status) -> Result<Vec<String>, ClientError> {
+    let mut told = BTreeMap::new();
+    let mut open = Vec::new();
+    for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
+        let is_open = match told.get(&row.program) {
+            Some(known) => *known,
+            None => {
+                let is_open = may_reach_anybody(client, &row.endpoint).await?;
+                told.insert(row.program.clone(), is_open);
+                is_open
+            }
+        };
+        if is_open {
+            open.push(row.endpoint.clone());
+        }
+    }
+    Ok(open)
+}
+
+async fn may_reach_anybody(client: &Client, endpoint: &str) -> Result<bool, ClientError> {
+    for address in ANYBODY {
+        let answer = client
+            .explain(endpoint, &address.to_string(), Some(DNS_OVER_TLS), None)
+            .await;
+        match answer {
+            Ok(answer) if answer.verdict == "allowed" => return Ok(true),
+            // A Pod that has gone meanwhile.
+            Ok(_) | Err(ClientError::CannotTell(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
 }
 
 fn mode(text: &str) -> Option<InterceptionMode> {

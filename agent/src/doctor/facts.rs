@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{Facts, Feature};
+use super::{Facts, Feature, Running};
 use crate::config::InterceptionMode;
 
 const SYSCTLS: [&str; 6] = [
@@ -24,7 +24,7 @@ const SYSCTLS: [&str; 6] = [
 const DNS_PORT: u16 = 53;
 
 /// Reads the node that this process runs on. Changes nothing: what nft is asked for its features is checked and not applied.
-pub fn read(interception: InterceptionMode, table: &str, known_resolvers: Option<Vec<SocketAddr>>) -> Facts {
+pub fn read(interception: InterceptionMode, table: &str, running: Option<Running>) -> Facts {
     Facts {
         kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         capabilities: capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
@@ -39,7 +39,7 @@ pub fn read(interception: InterceptionMode, table: &str, known_resolvers: Option
         legacy_tables: legacy_tables(),
         bridges: bridges(),
         dns_sockets: dns_sockets(),
-        known_resolvers,
+        running,
         interception,
         table: table.to_owned(),
     }

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::config::InterceptionMode;
 
+pub use bypass::{ANYBODY, DNS_OVER_TLS};
 pub use features::Feature;
 
 /// What was read of a node. Where something could not be read, the reason stands in its place.
@@ -43,12 +44,21 @@ pub struct Facts {
     pub bridges: BTreeMap<String, usize>,
     /// Sockets on port 53 of this node.
     pub dns_sockets: Vec<SocketAddr>,
-    /// The resolvers that the running agent knows; `None` when none is running.
-    pub known_resolvers: Option<Vec<SocketAddr>>,
+    /// What the running agent says; `None` when none is running.
+    pub running: Option<Running>,
     /// How lookups are, or are going to be, intercepted.
     pub interception: InterceptionMode,
     /// Our own table's name.
     pub table: String,
+}
+
+/// What the running agent says.
+#[derive(Debug, Clone, Default)]
+pub struct Running {
+    /// The resolvers that it knows.
+    pub resolvers: Vec<SocketAddr>,
+    /// Endpoints that are closed for egress and may reach [`ANYBODY`] at [`DNS_OVER_TLS`].
+    pub open_to_encrypted_dns: Vec<String>,
 }
 
 /// How bad a finding is.

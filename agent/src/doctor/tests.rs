@@ -23,7 +23,10 @@ fn sound() -> Facts {
         legacy_tables: Vec::new(),
         bridges: BTreeMap::new(),
         dns_sockets: Vec::new(),
-        known_resolvers: Some(vec!["10.53.0.53:53".parse().unwrap()]),
+        running: Some(Running {
+            resolvers: vec!["10.53.0.53:53".parse().unwrap()],
+            open_to_encrypted_dns: Vec::new(),
+        }),
         interception: InterceptionMode::Dnat,
         table: "namegate".into(),
     }
@@ -191,7 +194,7 @@ fn a_server_that_workloads_can_ask_and_nobody_knows_is_named() {
     assert_eq!(wrong(&facts), []);
     facts.dns_sockets.push("169.254.20.10:53".parse().unwrap());
     assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
-    facts.known_resolvers = None;
+    facts.running = None;
     assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
 }
 
@@ -202,4 +205,13 @@ fn our_own_table_is_not_somebody_elses() {
         {"chain": {"family": "inet", "table": "namegate", "name": "forward", "hook": "forward", "policy": "drop"}},
     ]);
     assert_eq!(wrong(&with_objects(own)), []);
+}
+
+#[test]
+fn workloads_that_may_speak_dns_over_tls_to_anybody_are_named() {
+    let mut facts = sound();
+    if let Some(running) = &mut facts.running {
+        running.open_to_encrypted_dns.push("shop/web".into());
+    }
+    assert_eq!(wrong(&facts), [("encrypted-dns", Level::Note)]);
 }

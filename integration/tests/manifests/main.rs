@@ -6,6 +6,7 @@
 mod chart;
 mod control_plane;
 mod definitions;
+mod deployed;
 mod overlays;
 mod rights;
 

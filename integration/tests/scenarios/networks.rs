@@ -201,6 +201,23 @@ fn untrack_lookups(scenario: &Scenario) {
     }
 }
 
+#[test]
+fn a_pod_that_may_speak_dns_over_tls_to_anybody_is_named_by_doctor() {
+    let wide = |ports: &str| {
+        policy(
+            "wide",
+            0,
+            &format!("  egress:\n  - toEntities: [world]\n    toPorts: [{{ports: [{ports}]}}]\n"),
+        )
+    };
+    let scenario = plan().object("policy.yaml", wide("{port: '443'}")).start();
+    assert_eq!(level(&doctor(&scenario), "encrypted-dns"), "ok");
+    scenario.write("policy.yaml", &wide("{port: '800', endPort: 900}"));
+    scenario.wait_until("doctor names it", || {
+        level(&doctor(&scenario), "encrypted-dns") == "note"
+    });
+}
+
 /// The agent on a node with a forwarder on 169.254.20.10, which pods are told to ask.
 fn beside_node_local_cache() -> Scenario {
     let mut scenario = plan()
