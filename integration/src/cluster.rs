@@ -150,10 +150,12 @@ impl Cluster {
                     client.is_finished() || connected.load(Ordering::Relaxed) > before + 5
                 });
             };
+            // Also when the work panics: the scope waits for the client.
+            let end = End(&over);
             some(0);
             let result = work(self);
             some(connected.load(Ordering::Relaxed));
-            over.store(true, Ordering::Relaxed);
+            drop(end);
             (result, client.join().expect("the client does not panic"))
         });
         let (connected, refused) = (connected.into_inner(), refused.into_inner());
@@ -173,5 +175,14 @@ impl Cluster {
             thread::sleep(Duration::from_millis(50));
         }
         started.elapsed()
+    }
+}
+
+/// Ends the traffic when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }

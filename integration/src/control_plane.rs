@@ -152,13 +152,16 @@ impl ControlPlane {
 
     /// `kubectl apply` of `manifest`.
     pub fn apply(&self, manifest: &str) {
-        self.feed(&["apply", "--server-side"], manifest);
+        self.feed(&["apply", "--server-side", "--force-conflicts"], manifest);
     }
 
     /// Makes a Pod as the scheduler leaves it, or changes one, and sets its status as a kubelet would. The manifest carries the `status`.
     pub fn run_pod(&self, manifest: &str) {
         self.apply(manifest);
-        self.feed(&["apply", "--server-side", "--subresource=status"], manifest);
+        self.feed(
+            &["apply", "--server-side", "--force-conflicts", "--subresource=status"],
+            manifest,
+        );
     }
 
     /// `kubectl apply -k` of what the project ships, `overlays/default` for example.
