@@ -38,19 +38,20 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// Packets that are not tracked are not translated: neither dnat nor the original destination of a flow is there for them.
+/// In mode dnat lookups are kept in connection tracking. In mode tproxy the answers leave from the resolver's address, which such
+/// rules take out of it too.
 fn untracked(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMode) -> Finding {
     const CODE: &str = "untracked-lookups";
     let culprits = named(chains, |chain| chain.untracks_lookups);
-    match culprits.is_empty() || interception == InterceptionMode::Off {
+    match culprits.is_empty() || interception != InterceptionMode::Tproxy {
         true => Finding::ok(CODE, "lookups are tracked on their way"),
         false => Finding::problem(
             CODE,
             format!(
                 "{culprits} takes lookups out of connection tracking, as NodeLocal DNSCache does: they cannot be \
-                 intercepted on their way to that resolver, and workloads that are closed for egress are refused there"
+                 answered in its place"
             ),
-            "start node-cache with -setupiptables=false",
+            "use --intercept dnat, or start node-cache with -setupiptables=false",
         ),
     }
 }

@@ -166,7 +166,9 @@ fn lookups_that_are_not_tracked_are_found_as_node_local_caches_write_them() {
         ),
     ] {
         let raw = chain("raw", "PREROUTING", "prerouting", "accept");
-        let facts = with_objects(json!([raw, rule("raw", "PREROUTING", statements)]));
+        let mut facts = with_objects(json!([raw, rule("raw", "PREROUTING", statements)]));
+        assert_eq!(wrong(&facts), [], "dnat keeps them tracked");
+        facts.interception = InterceptionMode::Tproxy;
         let expected: &[_] = if found {
             &[("untracked-lookups", Level::Problem)]
         } else {

@@ -7,6 +7,9 @@
 //! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps with equal keys give the listener's
 //! address and port: the port tells the proxy which resolver was asked. A nat chain sees the first packet of a flow only.
 //!
+//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch tracking off for lookups to themselves. So lookups get
+//! a zone for their flow, the usual one, before that: a packet that has one is left alone by `notrack` and by the target CT.
+//!
 //! # tproxy
 //! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it. There the packet may carry
 //! the address of a backend, so the conntrack tuple is asked what the pod asked for. Every packet of the flow passes here. Replies are told
@@ -32,9 +35,12 @@ use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 
+const TRACK_CHAIN: &str = "track-lookups";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
 
+/// `raw - 1`: just before those who switch connection tracking off.
+const BEFORE_RAW: i32 = -301;
 /// `dstnat - 5`: just before kube-proxy.
 const BEFORE_DNAT: i32 = -105;
 /// `dstnat + 1`: just after it.
@@ -45,6 +51,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
     match desired.interception {
         Interception::Off => {}
         Interception::Dnat => {
+            keep_tracked(document, desired);
             document.base_chain(
                 DNAT_CHAIN,
                 Hook {
@@ -95,6 +102,27 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                 }
             }
         }
+    }
+}
+
+/// Keeps lookups that are going to be translated in connection tracking.
+fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
+    document.base_chain(
+        TRACK_CHAIN,
+        Hook {
+            chain_type: NfChainType::Filter,
+            hook: NfHook::Prerouting,
+            priority: BEFORE_RAW,
+        },
+    );
+    for family in Family::BOTH {
+        let mut statements = candidates(desired, family);
+        statements.push(is(asked_now(family), named_set(&resolvers_set(family))));
+        statements.push(Statement::Mangle(Mangle {
+            key: conntrack("zone", None),
+            value: number(0),
+        }));
+        document.rule(TRACK_CHAIN, statements);
     }
 }
 
@@ -156,16 +184,19 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
             FailMode::Open => accept(),
             FailMode::Closed => goto(refusal::CHAIN),
         };
-        document.rule(
-            chain,
-            [
-                is(source(family), named_set(&pods_set(family))),
-                is_tcp_or_udp(),
-                is(conntrack("direction", None), word("original")),
-                is(asked_first(family), named_set(&resolvers_set(family))),
-                verdict,
-            ],
-        );
+        let tracked = [
+            is(conntrack("direction", None), word("original")),
+            is(asked_first(family), named_set(&resolvers_set(family))),
+        ];
+        // By whom the node has its cache: nobody has translated it, and nobody will.
+        let untracked = [
+            has_any(conntrack("state", None), word("untracked")),
+            is(asked_now(family), named_set(&resolvers_set(family))),
+        ];
+        for lookup in [tracked, untracked] {
+            let from_pod = [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];
+            document.rule(chain, from_pod.into_iter().chain(lookup).chain([verdict.clone()]));
+        }
     }
 }
 
