@@ -38,12 +38,30 @@ pub struct Cluster {
     policies: BTreeMap<PolicyId, Arc<Policy>>,
 }
 
-/// A Pod, and what rules may know of it.
+/// What is kept of a Pod: of ten thousand, objects would take a hundred megabytes.
 #[derive(Debug)]
 struct KnownPod {
-    object: Pod,
-    /// The same one as long as nothing of it changes, so that a change of it is seen by its pointer. `None` without an address of its own.
+    /// `spec.nodeName`.
+    node: Option<Box<str>>,
+    being_deleted: bool,
+    /// It has ended: its addresses may already belong to another.
+    ended: bool,
+    /// What rules may know of it: the same one as long as nothing of it changes, so that a change is seen by its pointer. `None` on the host's
+    /// network, whose addresses are the node's.
     inventory: Option<Arc<InventoryPod>>,
+}
+
+impl KnownPod {
+    /// What rules may know of it, as long as it has addresses of its own.
+    fn addressed(&self) -> Option<&Arc<InventoryPod>> {
+        let inventory = self.inventory.as_ref().filter(|_| !self.ended);
+        inventory.filter(|pod| !pod.addresses.is_empty())
+    }
+
+    /// A Pod without a node is local.
+    fn is_on(&self, node: &str) -> bool {
+        self.node.as_deref().is_none_or(|name| name == node)
+    }
 }
 
 impl Cluster {
@@ -53,14 +71,8 @@ impl Cluster {
             Change::Apply(Object::Pod(pod)) => {
                 let key = (namespace_of(&pod.metadata.namespace), name_of(&pod.metadata.name));
                 let before = self.pods.remove(&key).and_then(|known| known.inventory);
-                let inventory = self.inventory_pod(&key.0, &pod, before);
-                self.pods.insert(
-                    key,
-                    KnownPod {
-                        object: *pod,
-                        inventory,
-                    },
-                );
+                let known = self.known(&key.0, &pod, before);
+                self.pods.insert(key, known);
             }
             Change::Apply(Object::Namespace(namespace)) => {
                 let name = name_of(&namespace.metadata.name);
@@ -109,15 +121,15 @@ impl Cluster {
         let local = || {
             self.pods
                 .iter()
-                .filter(|(_, pod)| is_on(&pod.object, node))
-                .filter_map(|(key, pod)| Some((key, &pod.object, pod.inventory.as_deref()?)))
+                .filter(|(_, pod)| pod.is_on(node))
+                .filter_map(|(key, pod)| Some((key, pod, pod.addressed()?)))
         };
-        let to_stay = local().filter(|(_, pod, _)| !is_being_deleted(pod));
+        let to_stay = local().filter(|(_, pod, _)| !pod.being_deleted);
         let taken: BTreeSet<IpAddr> = to_stay.flat_map(|(.., known)| &known.addresses).copied().collect();
         local()
             .map(|((namespace, name), pod, known)| {
                 let mut addresses = known.addresses.clone();
-                if is_being_deleted(pod) {
+                if pod.being_deleted {
                     addresses.retain(|address| !taken.contains(address));
                 }
                 Endpoint {
@@ -136,14 +148,25 @@ impl Cluster {
     /// A workload of any node, with the node that it names.
     pub fn endpoint(&self, id: &EndpointId) -> Option<(Endpoint, Option<String>)> {
         let pod = self.pods.get(&(id.namespace.clone(), id.name.clone()))?;
-        let known = pod.inventory.as_ref()?;
+        let known = pod.addressed()?;
         let endpoint = Endpoint {
             id: id.clone(),
             labels: known.labels.clone(),
             addresses: known.addresses.clone(),
         };
-        let node = pod.object.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        Some((endpoint, node))
+        Some((endpoint, pod.node.as_deref().map(str::to_owned)))
+    }
+
+    /// Every address of a Pod of `node`.
+    pub fn addresses(&self, node: &str) -> impl Iterator<Item = IpAddr> {
+        let local = self.pods.values().filter(move |pod| pod.is_on(node));
+        let known = local.filter_map(KnownPod::addressed);
+        known.flat_map(|pod| &pod.addresses).copied()
+    }
+
+    /// Where the Pods of a node get their addresses from.
+    pub fn pod_ranges(&self, node: &str) -> BTreeSet<IpNet> {
+        self.nodes.get(node).map_or_else(BTreeSet::new, pod_ranges)
     }
 
     /// The name of a Pod that is nearly `id`, as `namespace/name`.
@@ -157,7 +180,7 @@ impl Cluster {
     /// Everything that rules may speak of, with addresses, as seen from `node`.
     pub fn inventory(&self, node: &str) -> Inventory {
         Inventory {
-            pods: self.pods.values().filter_map(|pod| pod.inventory.clone()).collect(),
+            pods: self.pods.values().filter_map(|pod| pod.addressed().cloned()).collect(),
             services: self.inventory_services(),
             nodes: self
                 .nodes
@@ -209,7 +232,7 @@ impl Cluster {
         let ranges = IpNet::aggregate(&ranges.into_iter().collect());
         // Of thousands of pods most lie in their node's range.
         let known = Places::new([], ranges.iter().copied());
-        let pods = self.pods.values().filter_map(|pod| pod.inventory.as_ref());
+        let pods = self.pods.values().filter_map(KnownPod::addressed);
         let addresses = pods.flat_map(|pod| &pod.addresses).copied();
         let strays = addresses.filter(|address| known.of(*address) == Place::World);
         let all: Vec<IpNet> = strays.map(IpNet::from).chain(ranges.iter().copied()).collect();
@@ -233,43 +256,45 @@ impl Cluster {
             .collect()
     }
 
-    /// What rules may know of a pod: `before` again if that is the same.
-    fn inventory_pod(
-        &self,
-        namespace: &str,
-        pod: &Pod,
-        before: Option<Arc<InventoryPod>>,
-    ) -> Option<Arc<InventoryPod>> {
-        if !has_own_network(pod) {
-            return None;
-        }
-        let now = InventoryPod {
+    /// What is kept of a pod, with `before` again where that is the same.
+    fn known(&self, namespace: &str, pod: &Pod, before: Option<Arc<InventoryPod>>) -> KnownPod {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let now = || InventoryPod {
             labels: self.labels(namespace, pod),
             addresses: addresses(pod),
             ports: named_ports(pod),
         };
-        if now.addresses.is_empty() {
-            return None;
+        KnownPod {
+            node: node.filter(|node| !node.is_empty()).map(Box::from),
+            being_deleted: pod.metadata.deletion_timestamp.is_some(),
+            ended: has_ended(pod),
+            inventory: (!is_on_host(pod)).then(|| same_or_new(before, now())),
         }
-        before.filter(|before| **before == now).or_else(|| Some(Arc::new(now)))
     }
 
     /// The labels of a namespace are part of its pods'.
     fn look_again_at_pods_of(&mut self, namespace: &str) {
+        let none = Labels::new();
+        let of_namespace = self.namespaces.get(namespace);
+        let of_namespace = of_namespace
+            .and_then(|object| object.metadata.labels.as_ref())
+            .unwrap_or(&none);
         let first = (namespace.to_owned(), String::new());
-        let of_namespace = self.pods.range(first..).take_while(|((of, _), _)| of == namespace);
-        let seen: Vec<_> = of_namespace
-            .map(|(key, pod)| {
-                (
-                    key.clone(),
-                    self.inventory_pod(namespace, &pod.object, pod.inventory.clone()),
-                )
-            })
-            .collect();
-        for (key, inventory) in seen {
-            if let Some(pod) = self.pods.get_mut(&key) {
-                pod.inventory = inventory;
-            }
+        let pods = self.pods.range_mut(first..).take_while(|((of, _), _)| of == namespace);
+        for (_, pod) in pods {
+            let Some(before) = pod.inventory.take() else {
+                continue;
+            };
+            let account = before
+                .labels
+                .get(endpoint::keys::SERVICE_ACCOUNT)
+                .map_or(DEFAULT_SERVICE_ACCOUNT, String::as_str);
+            // The special labels among its own are made anew.
+            let now = InventoryPod {
+                labels: endpoint::labels(&before.labels, namespace, of_namespace, account, CLUSTER_NAME),
+                ..(*before).clone()
+            };
+            pod.inventory = Some(same_or_new(Some(before), now));
         }
     }
 
@@ -298,26 +323,18 @@ fn name_of(name: &Option<String>) -> String {
     name.clone().unwrap_or_default()
 }
 
-fn is_on(pod: &Pod, node: &str) -> bool {
-    match pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
-        None | Some("") => true,
-        Some(name) => name == node,
-    }
+/// As an allocation of its own only if it is another one.
+fn same_or_new(before: Option<Arc<InventoryPod>>, now: InventoryPod) -> Arc<InventoryPod> {
+    before.filter(|before| **before == now).unwrap_or_else(|| Arc::new(now))
 }
 
-/// Whether the pod has addresses that are its own now: not on the host's network, and not ended (the addresses of an
-/// ended pod may already belong to another).
-fn has_own_network(pod: &Pod) -> bool {
+fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    !is_on_host(pod) && !matches!(phase, Some("Succeeded" | "Failed"))
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn is_on_host(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
-}
-
-fn is_being_deleted(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_some()
 }
 
 fn addresses(pod: &Pod) -> BTreeSet<IpAddr> {

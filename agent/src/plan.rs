@@ -21,14 +21,14 @@ use enforcer::desired::FoldedProgram;
 use enforcer::{Desired, Element, Interception};
 use fqdn_cache::{LeaseTerms, Ledger, Time};
 use ipnet::IpNet;
-use policy::address::{Places, Teachable};
+use policy::address::{Places, Teachable, without};
 use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
 use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
 
 use crate::cluster::Cluster;
-use crate::config::{NameMatching, Settings};
+use crate::config::{NameMatching, Settings, UnknownPods};
 use crate::inspect::EndpointRow;
 
 use claims::Claims;
@@ -140,6 +140,7 @@ impl Planner {
                 fail_mode: settings.fail_mode,
                 cluster: networks,
                 host: own.clone(),
+                unknown: unknown(cluster, settings, own),
                 refusal: settings.refusal,
                 records: settings.records_group,
                 capacity: settings.capacity,
@@ -343,6 +344,17 @@ fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
         let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
         into.origins = all.into_iter().collect();
     }
+}
+
+/// Where Pods of this node may come to be whose objects are not known yet, if these are to be refused.
+fn unknown(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Vec<IpNet> {
+    if settings.unknown_pods == UnknownPods::Allow {
+        return Vec::new();
+    }
+    let known = cluster.addresses(&settings.node);
+    let known: Vec<IpNet> = known.chain(own.iter().copied()).map(IpNet::from).collect();
+    let ranges = cluster.pod_ranges(&settings.node);
+    ranges.into_iter().flat_map(|range| without(range, &known)).collect()
 }
 
 fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, contests: &[Contest]) -> EndpointRow {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dns_proxy::Listener;
+use enforcer::writer::Generation;
 use enforcer::{InstallError, conntrack, routing};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -174,6 +175,14 @@ impl Reconciler {
         let before = self.parts.gate.in_force();
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
         routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
+        if !self.progress.borrow().in_force {
+            // Another agent may serve on the same ports already, in an upgrade: from the moment ours are bound, some of its lookups come here. Known
+            // resolvers are asked, and answers wait for the ruleset, under a generation that never comes.
+            self.parts.gate.publish(InForce {
+                plan: Arc::clone(&plan),
+                generation: Generation(u64::MAX),
+            });
+        }
         // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
         self.listen(before.plan.listeners.iter().chain(&plan.listeners)).await?;
 

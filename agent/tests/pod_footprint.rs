@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn a_pod_takes_less_than_twelve_kilobytes() {
+fn a_pod_takes_less_than_four_kilobytes() {
     const PODS: usize = 10_000;
     let before = IN_USE.load(Ordering::Relaxed);
     let now = Instant::now();
@@ -62,7 +62,7 @@ fn a_pod_takes_less_than_twelve_kilobytes() {
     drop(update.reports);
     let bytes = IN_USE.load(Ordering::Relaxed) - before;
     println!("{} bytes a pod, {} MiB", bytes / PODS, bytes >> 20);
-    assert!(bytes / PODS < 12 << 10, "{} bytes", bytes / PODS);
+    assert!(bytes / PODS < 4 << 10, "{} bytes", bytes / PODS);
 }
 
 /// A Pod as the API server tells it, with what a Deployment and the kubelet put there.

@@ -106,6 +106,7 @@ fn desired(id: ProgramId, program: &Arc<FoldedProgram>) -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),

@@ -154,6 +154,7 @@ fn desired() -> Desired {
         fail_mode: FailMode::Open,
         cluster: vec!["10.0.0.0/8".parse().unwrap()],
         host: BTreeSet::new(),
+        unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: Some(78),
         capacity: NonZeroU32::new(65_536).unwrap(),

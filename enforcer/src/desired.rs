@@ -39,6 +39,8 @@ pub struct Desired {
     pub cluster: Vec<IpNet>,
     /// This node's own addresses.
     pub host: BTreeSet<IpAddr>,
+    /// Sources that are refused although no program governs them: where pods of this node may come to be that no object names yet.
+    pub unknown: Vec<IpNet>,
     /// What a refused packet gets.
     pub refusal: Refusal,
     /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited packets go to; without one they are only counted.

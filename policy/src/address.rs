@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::fold::Place;
 
+pub use crate::prefix::without;
+
 /// Why an address that a name resolved to is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Unteachable {

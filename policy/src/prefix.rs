@@ -88,7 +88,7 @@ pub(crate) fn exceptions(entry: &Node<'_>, whole: Option<IpNet>, report: &mut Re
 }
 
 /// The prefixes that make up `whole` without `holes`, from low to high.
-pub(crate) fn without(whole: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+pub fn without(whole: IpNet, holes: &[IpNet]) -> Vec<IpNet> {
     let mut left = Vec::new();
     halve(whole, holes, &mut left);
     left

@@ -1,28 +1,20 @@
 //! The objects as policies are held against them before they are applied.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use policy::Protocol;
-use policy::inventory::InventoryPod;
 use policy::lint::{Around, ServicePort, TargetPort};
 
-use super::{Cluster, addresses, is_on_host, named_ports, pod_ranges};
+use super::{Cluster, pod_ranges};
 
 impl Cluster {
     /// What [`lint::across`](policy::lint::across) is told. Other than in [`inventory`](Self::inventory), Pods count that have no address, yet or any
     /// more: what is written is looked at, and not what runs.
     pub fn around(&self) -> Around<'static> {
-        let pods = self.pods.iter().filter(|(_, pod)| !is_on_host(&pod.object));
-        let pods = pods.map(|((namespace, _), pod)| InventoryPod {
-            labels: self.labels(namespace, &pod.object),
-            addresses: addresses(&pod.object),
-            ports: named_ports(&pod.object),
-        });
         let mut inventory = self.inventory("");
-        inventory.pods = pods.map(Arc::new).collect();
+        inventory.pods = self.pods.values().filter_map(|pod| pod.inventory.clone()).collect();
         Around {
             inventory: Cow::Owned(inventory),
             pod_ranges: self.nodes.values().flat_map(pod_ranges).collect(),

@@ -3,11 +3,12 @@
 use nftables::stmt::{Statement, VerdictMap};
 
 use super::document::Document;
-use super::expression::{named_set, source};
-use super::sets;
+use super::expression::{goto, is, named_set, source};
+use super::{refusal, sets};
 use crate::layout::Family;
 
-/// The chain that both `forward` and `input` jump to. A source that no program governs comes back from it.
+/// The chain that both `forward` and `input` jump to. A source that no program governs comes back from it, unless it is
+/// none that may be.
 pub(super) const CHAIN: &str = "dispatch";
 
 pub(super) fn chain(document: &mut Document<'_>) {
@@ -18,5 +19,7 @@ pub(super) fn chain(document: &mut Document<'_>) {
             data: named_set(&sets::dispatch(family)),
         };
         document.rule(CHAIN, [Statement::VerdictMap(by_source)]);
+        let unknown = named_set(&sets::unknown(family));
+        document.rule(CHAIN, [is(source(family), unknown), goto(refusal::CHAIN)]);
     }
 }

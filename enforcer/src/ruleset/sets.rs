@@ -18,6 +18,11 @@ pub(super) fn dispatch(family: Family) -> String {
     format!("dispatch{family}")
 }
 
+/// The sources that are refused although no program governs them.
+pub(super) fn unknown(family: Family) -> String {
+    format!("unknown{family}")
+}
+
 /// What a set holds.
 #[derive(Debug, PartialEq, Eq)]
 enum Content {
@@ -38,13 +43,14 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
         let address = Datum::Address(family);
         let socket = [address, Datum::Port];
         let maps_to = |datum| Some(MapsTo::Datum(datum));
-        let cluster = SetForm {
+        let ranges = || SetForm {
             ranges: true,
             ..form([address], None)
         };
         forms.extend([
             (dispatch(family).into(), form([address], Some(MapsTo::Verdict))),
-            (zones::cluster(family).into(), cluster),
+            (unknown(family).into(), ranges()),
+            (zones::cluster(family).into(), ranges()),
             (zones::host(family).into(), form([address], None)),
             (interception::pods_set(family).into(), form([address], None)),
             (interception::resolvers_set(family).into(), form(socket, None)),
@@ -98,6 +104,10 @@ fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
         (dispatch(family), Content::Elements(verdicts(desired, family))),
+        (
+            unknown(family),
+            Content::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
+        ),
         (
             zones::cluster(family),
             Content::Ranges(zones::cluster_ranges(desired, family)),

@@ -22,9 +22,13 @@ pub(super) fn host(family: Family) -> String {
 /// The ranges of [`cluster`]: sorted, and joined where they meet, because an interval set refuses what overlaps.
 pub(super) fn cluster_ranges(desired: &Desired, family: Family) -> Vec<KeyRange> {
     let own = desired.host.iter().copied().map(IpNet::from);
-    let inside = desired.cluster.iter().copied().chain(own);
+    ranges(desired.cluster.iter().copied().chain(own), family)
+}
+
+/// Prefixes as an interval set takes them.
+pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: Family) -> Vec<KeyRange> {
     let mut ranges = Vec::new();
-    for prefix in merged(inside, family) {
+    for prefix in merged(prefixes, family) {
         let range = KeyRange {
             first: address_key(prefix.network()),
             last: address_key(prefix.broadcast()),

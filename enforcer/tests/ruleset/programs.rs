@@ -100,6 +100,7 @@ pub(crate) fn desired() -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,
         capacity: NonZeroU32::new(1000).unwrap(),

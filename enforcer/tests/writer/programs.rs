@@ -54,6 +54,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,
         capacity: NonZeroU32::new(capacity).unwrap(),

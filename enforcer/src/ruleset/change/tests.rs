@@ -44,6 +44,7 @@ fn desired(programs: &[(ProgramId, Arc<FoldedProgram>)]) -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
