@@ -1,5 +1,7 @@
 //! Reading a client's query.
 
+use smallvec::SmallVec;
+
 use crate::gate::{Question, Rcode, Transport};
 use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 
@@ -12,12 +14,29 @@ const UDP_MAXIMUM: usize = 65_507;
 /// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
 #[derive(Debug)]
 pub(crate) struct Query<'p> {
-    bytes: &'p [u8],
+    bytes: Packet<'p>,
     header: Header,
     question: Question,
     /// Where the question section ends.
     question_end: usize,
     edns: Option<Edns>,
+}
+
+/// The packet of a query: in the buffer that it was received in, or kept for as long as its answer takes.
+#[derive(Debug)]
+enum Packet<'p> {
+    Received(&'p [u8]),
+    /// Most queries are shorter, and are kept in place.
+    Kept(SmallVec<[u8; 96]>),
+}
+
+impl Packet<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Received(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
 }
 
 /// What the client's OPT record says (RFC 6891 §6.1.2–3).
@@ -55,12 +74,29 @@ impl<'p> Query<'p> {
                 name: question.name.to_name(),
                 qtype: question.qtype,
                 qclass: question.qclass,
+                takes_reasons: edns.is_some(),
             },
-            bytes: packet,
+            bytes: Packet::Received(packet),
             header,
             question_end,
             edns,
         })
+    }
+
+    /// The same query, independent of the buffer that it was received in.
+    pub(crate) fn keep(self) -> Query<'static> {
+        Query {
+            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            header: self.header,
+            question: self.question,
+            question_end: self.question_end,
+            edns: self.edns,
+        }
+    }
+
+    /// The client's bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.bytes()
     }
 
     pub(crate) fn question(&self) -> &Question {
@@ -77,12 +113,12 @@ impl<'p> Query<'p> {
 
     /// The question section, byte for byte. Nothing in it is compressed: there is no name before it to point at.
     pub(crate) fn question_section(&self) -> &[u8] {
-        &self.bytes[HEADER..self.question_end]
+        &self.as_bytes()[HEADER..self.question_end]
     }
 
     /// The client's bytes under another id, for an upstream.
     pub(crate) fn with_id(&self, id: u16) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
+        let mut bytes = self.as_bytes().to_vec();
         bytes[..2].copy_from_slice(&id.to_be_bytes());
         bytes
     }
@@ -111,7 +147,7 @@ impl<'p> Query<'p> {
             && header.opcode() == 0
             && match (
                 read_question(answer, &header),
-                Reader::after_header(self.bytes).question(),
+                Reader::after_header(self.as_bytes()).question(),
             ) {
                 (Ok((theirs, _)), Ok(ours)) => {
                     theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)

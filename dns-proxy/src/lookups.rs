@@ -1,0 +1,469 @@
+//! The lookups of one worker, as they come by datagram: receive → screen → forward → validate → admit → release.
+//!
+//! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes through [`Outlet`].
+//! Between two steps a lookup rests in `in_flight`, in one of the [`Stage`]s, and exactly one of these wakes it: its answer, its
+//! commit, or its time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
+use crate::message::Query;
+use crate::reply::{Held, Reply};
+use crate::server::ServerConfig;
+use crate::server::limits::{Permit, Quota};
+use crate::stages::{self, Client};
+use crate::upstream::tcp::Exchanged;
+use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
+use crate::wheel::Wheel;
+use crate::worker::mailbox::Mailbox;
+
+/// A lookup in flight. Its place is used again, under another turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    place: u32,
+    turn: u32,
+}
+
+/// Under what a query was sent to an upstream: which socket, which id on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) socket: u32,
+    pub(crate) id: u16,
+}
+
+#[cfg(test)]
+impl Key {
+    pub(crate) fn of_test(place: u32) -> Self {
+        Self { place, turn: 0 }
+    }
+}
+
+/// What sends. `W` is how an answer gets back to its client, of which nothing is known here.
+pub(crate) trait Outlet<W> {
+    /// Sends a query under a random id from a random port, and remembers whose answer comes there.
+    fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent>;
+    /// Forgets whose answer comes there.
+    fn forget(&mut self, sent: Sent);
+    /// Asks over TCP; [`Lookups::exchanged`] is told what came of it, `until` at the latest.
+    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, query: &[u8], until: Instant);
+    /// Notes that a lookup in flight is to be answered on this way.
+    fn owe(&mut self, way_back: &W);
+    /// Notes that such a lookup has ended; its reply follows within the batch.
+    fn owe_no_more(&mut self, way_back: &W);
+    /// Sends a reply.
+    fn reply(&mut self, way_back: &W, client: SocketAddr, reply: &Reply<'_>);
+}
+
+/// The lookups in flight, and what they need.
+pub(crate) struct Lookups<G: Gate, W> {
+    gate: Arc<G>,
+    desk: G::Desk,
+    config: ServerConfig,
+    quota: Arc<Quota>,
+    mailbox: Arc<Mailbox<G::Proof>>,
+    in_flight: Vec<Place<G, W>>,
+    free: Vec<u32>,
+    deadlines: Wheel,
+    /// Where replies are written.
+    room: Vec<u8>,
+}
+
+struct Place<G: Gate, W> {
+    turn: u32,
+    lookup: Option<Box<Lookup<G, W>>>,
+}
+
+struct Lookup<G: Gate, W> {
+    client: Client,
+    way_back: W,
+    query: Query<'static>,
+    identity: G::Identity,
+    attempts: Attempts,
+    stage: Stage,
+    /// When it is given up.
+    deadline: Instant,
+    /// When its present stage is.
+    until: Instant,
+    _permit: Permit,
+}
+
+/// What a lookup waits for.
+enum Stage {
+    /// An answer by UDP.
+    Forwarded {
+        server: SocketAddr,
+        sent: Sent,
+        began: Instant,
+    },
+    /// An answer by TCP, which a task waits for.
+    ForwardedByTcp,
+    /// The kernel.
+    Admitting { held: Held<'static>, began: Instant },
+}
+
+impl<G: Gate, W> Lookups<G, W> {
+    pub(crate) fn new(
+        gate: Arc<G>,
+        config: ServerConfig,
+        quota: Arc<Quota>,
+        mailbox: Arc<Mailbox<G::Proof>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            desk: gate.desk(),
+            gate,
+            config,
+            quota,
+            mailbox,
+            in_flight: Vec::new(),
+            free: Vec::new(),
+            deadlines: Wheel::new(now),
+            room: Vec::new(),
+        }
+    }
+
+    /// A query has come.
+    pub(crate) fn receive(&mut self, now: Instant, client: Client, way_back: W, packet: &[u8], out: &mut impl Outlet<W>) {
+        let (gate, desk, room) = (&*self.gate, &mut self.desk, &mut self.room);
+        let query = match stages::read(gate, desk, packet, room) {
+            Ok(query) => query,
+            Err(Some(reply)) => return send(gate, desk, now, &client, &way_back, &reply, out),
+            Err(None) => return,
+        };
+        let (identity, upstreams) = match stages::screen(gate, desk, &client, &query, room) {
+            Ok(forward) => forward,
+            Err(refusal) => return send(gate, desk, now, &client, &way_back, &refusal, out),
+        };
+        let permit = match self.quota.take(client.source.ip()) {
+            Ok(permit) => permit,
+            Err(full) => {
+                let limit = Discard::from(full);
+                gate.observe(desk, Event::Discarded(limit));
+                let refusal = stages::overloaded(&query, limit, room);
+                return send(gate, desk, now, &client, &way_back, &refusal, out);
+            }
+        };
+        out.owe(&way_back);
+        let deadline = now + self.config.lookup_timeout;
+        let lookup = Lookup {
+            client,
+            way_back,
+            query: query.keep(),
+            identity,
+            attempts: Attempts::new(upstreams),
+            stage: Stage::ForwardedByTcp,
+            deadline,
+            until: deadline,
+            _permit: permit,
+        };
+        let key = self.insert(Box::new(lookup));
+        self.forward(now, key, out);
+    }
+
+    /// A query longer than what is taken over UDP has come, of which this is the beginning.
+    pub(crate) fn receive_overlong(
+        &mut self,
+        now: Instant,
+        client: Client,
+        way_back: &W,
+        beginning: &[u8],
+        out: &mut impl Outlet<W>,
+    ) {
+        let Ok(header) = crate::wire::Header::read(beginning) else { return };
+        if header.has(crate::wire::Header::QR) {
+            return self.gate.observe(&mut self.desk, Event::Discarded(Discard::NotAQuery));
+        }
+        let reply = Reply::to_overlong(header, &mut self.room);
+        send(&*self.gate, &mut self.desk, now, &client, way_back, &reply, out);
+    }
+
+    /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
+    pub(crate) fn answered(&mut self, now: Instant, key: Key, id: u16, answer: &[u8], out: &mut impl Outlet<W>) -> bool {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return false;
+        };
+        let Stage::Forwarded { server, sent, began } = lookup.stage else {
+            return false;
+        };
+        if !lookup.query.is_answered_by(id, answer) {
+            return false;
+        }
+        out.forget(sent);
+        let truncated = is_truncated(answer);
+        let event = Event::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: match truncated {
+                true => UpstreamOutcome::Truncated,
+                false => UpstreamOutcome::Answered,
+            },
+            took: now.saturating_duration_since(began),
+        };
+        self.gate.observe(&mut self.desk, event);
+        if truncated {
+            // There is more than fits. We must learn all of it, whatever the client will take.
+            let until = lookup.deadline.min(now + self.config.upstream_timeout);
+            lookup.stage = Stage::ForwardedByTcp;
+            self.deadlines.clear(key.place);
+            out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
+        } else {
+            self.validate(now, key, server, Held::new(answer), out);
+        }
+        true
+    }
+
+    /// What came of asking over TCP.
+    pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
+        exchanged.observe(&*self.gate, &mut self.desk);
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        match exchanged.answer {
+            Ok(answer) => self.validate(now, key, exchanged.server, Held::new(answer), out),
+            Err(failure) => {
+                lookup.attempts.failed(failure);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    /// The socket that a query was sent from says that the upstream cannot be reached.
+    pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Stage::Forwarded { server, began, .. } = lookup.stage else { return };
+        let failure = Failure::Unreachable { server, error };
+        observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
+        lookup.attempts.failed(failure);
+        self.forward(now, key, out);
+    }
+
+    /// A datagram of `server` answers no question of ours.
+    pub(crate) fn mismatched(&mut self, server: SocketAddr) {
+        let event = Event::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: UpstreamOutcome::Mismatched,
+            took: std::time::Duration::ZERO,
+        };
+        self.gate.observe(&mut self.desk, event);
+    }
+
+    /// What came of an admission.
+    pub(crate) fn settled(
+        &mut self,
+        now: Instant,
+        key: Key,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let admitting = |lookup: &Lookup<G, W>| matches!(lookup.stage, Stage::Admitting { .. });
+        if lookup_mut(&mut self.in_flight, key).is_some_and(|lookup| admitting(lookup))
+            && let Some(lookup) = self.remove(key, out)
+        {
+            self.finish_admission(now, lookup, outcome, out);
+        }
+    }
+
+    /// Gives up what has waited too long, each for its next chance or for good.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut impl Outlet<W>) {
+        while let Some(place) = self.deadlines.pop(now) {
+            let turn = self.in_flight[place as usize].turn;
+            let key = Key { place, turn };
+            let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { continue };
+            if lookup.until > now {
+                // Farther away than the wheel reaches.
+                self.deadlines.set(place, lookup.until);
+                continue;
+            }
+            match lookup.stage {
+                Stage::Forwarded { server, sent, began } => {
+                    out.forget(sent);
+                    let failure = Failure::TimedOut { server };
+                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
+                    lookup.attempts.failed(failure);
+                    self.forward(now, key, out);
+                }
+                Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
+                // Its task ends in time by itself.
+                Stage::ForwardedByTcp => {}
+            }
+        }
+    }
+
+    /// When [`expire`](Self::expire) is next to be called.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// The end of a batch.
+    pub(crate) fn flush(&mut self) {
+        self.gate.flush(&mut self.desk);
+    }
+
+    /// Asks the next upstream, or ends the lookup when there is none.
+    fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        while now < lookup.deadline
+            && let Some(server) = lookup.attempts.next()
+        {
+            match out.ask(now, server, key, lookup.query.as_bytes()) {
+                Ok(sent) => {
+                    let began = now;
+                    lookup.stage = Stage::Forwarded { server, sent, began };
+                    lookup.until = lookup.deadline.min(now + self.config.upstream_timeout);
+                    return self.deadlines.set(key.place, lookup.until);
+                }
+                Err(error) => {
+                    let failure = Failure::Unreachable { server, error };
+                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, now);
+                    lookup.attempts.failed(failure);
+                }
+            }
+        }
+        match lookup.attempts.end() {
+            End::Apology(held, lesson) => self.admit(now, key, held, lesson, out),
+            End::Failure(failure) => {
+                let Some(lookup) = self.remove(key, out) else { return };
+                let reply = stages::no_answer(&lookup.query, &failure, &mut self.room);
+                let (gate, desk) = (&*self.gate, &mut self.desk);
+                send(gate, desk, now, &lookup.client, &lookup.way_back, &reply, out);
+            }
+        }
+    }
+
+    fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        match lookup.attempts.judge(&lookup.query, server, held) {
+            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            Judged::AskOn => self.forward(now, key, out),
+        }
+    }
+
+    fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let opens_nothing = lesson.addresses.is_empty();
+        let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
+        match self.gate.admit(&mut self.desk, &lookup.identity, lesson, ticket) {
+            Admission::Waiting(patience) => {
+                lookup.stage = Stage::Admitting {
+                    held: held.keep(),
+                    began: now,
+                };
+                lookup.until = lookup.deadline.min(now + patience);
+                self.deadlines.set(key.place, lookup.until);
+            }
+            Admission::Settled(outcome) => {
+                if !opens_nothing {
+                    let took = std::time::Duration::ZERO;
+                    stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
+                }
+                if let Some(lookup) = self.remove(key, out) {
+                    self.release(now, &lookup, held, outcome, out);
+                }
+            }
+        }
+    }
+
+    fn finish_admission(
+        &mut self,
+        now: Instant,
+        mut lookup: Box<Lookup<G, W>>,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let stage = std::mem::replace(&mut lookup.stage, Stage::ForwardedByTcp);
+        if let Stage::Admitting { held, began } = stage {
+            let took = now.saturating_duration_since(began);
+            stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
+            self.release(now, &lookup, held, outcome, out);
+        }
+    }
+
+    /// The one place where an answer leaves, and it takes a proof.
+    fn release(
+        &mut self,
+        now: Instant,
+        lookup: &Lookup<G, W>,
+        held: Held<'_>,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let (query, client) = (&lookup.query, &lookup.client);
+        let reply = match outcome {
+            Ok(proof) => held.release::<G>(query, client.transport, proof, &mut self.room),
+            Err(reason) => stages::not_committed(query, &reason, &mut self.room),
+        };
+        send(&*self.gate, &mut self.desk, now, client, &lookup.way_back, &reply, out);
+    }
+
+    fn insert(&mut self, lookup: Box<Lookup<G, W>>) -> Key {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.in_flight.push(Place { turn: 0, lookup: None });
+            // The quota admits far fewer.
+            (self.in_flight.len() - 1) as u32
+        });
+        let entry = &mut self.in_flight[place as usize];
+        entry.lookup = Some(lookup);
+        Key {
+            place,
+            turn: entry.turn,
+        }
+    }
+
+    fn remove(&mut self, key: Key, out: &mut impl Outlet<W>) -> Option<Box<Lookup<G, W>>> {
+        let entry = self.in_flight.get_mut(key.place as usize)?;
+        if entry.turn != key.turn {
+            return None;
+        }
+        let lookup = entry.lookup.take()?;
+        entry.turn = entry.turn.wrapping_add(1);
+        self.free.push(key.place);
+        self.deadlines.clear(key.place);
+        out.owe_no_more(&lookup.way_back);
+        Some(lookup)
+    }
+}
+
+fn lookup_mut<G: Gate, W>(in_flight: &mut [Place<G, W>], key: Key) -> Option<&mut Lookup<G, W>> {
+    let place = in_flight.get_mut(key.place as usize)?;
+    if place.turn != key.turn {
+        return None;
+    }
+    place.lookup.as_deref_mut()
+}
+
+fn send<G: Gate, W>(
+    gate: &G,
+    desk: &mut G::Desk,
+    now: Instant,
+    client: &Client,
+    way_back: &W,
+    reply: &Reply<'_>,
+    out: &mut impl Outlet<W>,
+) {
+    out.reply(way_back, client.source, reply);
+    let event = Event::Reply {
+        transport: client.transport,
+        rcode: reply.rcode(),
+        took: now.saturating_duration_since(client.received),
+    };
+    gate.observe(desk, event);
+}
+
+fn observe_failure<G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    server: SocketAddr,
+    failure: &Failure,
+    now: Instant,
+    began: Instant,
+) {
+    let event = Event::Upstream {
+        server,
+        transport: Transport::Udp,
+        outcome: failure.outcome(),
+        took: now.saturating_duration_since(began),
+    };
+    gate.observe(desk, event);
+}
