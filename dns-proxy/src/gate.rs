@@ -159,8 +159,23 @@ pub enum Event<'a> {
         /// Whether the kernel acknowledged.
         committed: bool,
     },
+    /// The answer cache was asked.
+    Cache(CacheOutcome),
     /// A packet or a connection was discarded without a reply, or a limit was met.
     Discarded(Discard),
+}
+
+/// What the answer cache had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheOutcome {
+    /// The answer.
+    Hit,
+    /// Nothing: an upstream is asked.
+    Miss,
+    /// An answer past its time, given because no upstream has one.
+    Stale,
+    /// A hot answer near its end, which is asked again before anybody waits for it.
+    Refresh,
 }
 
 /// What came of asking an upstream.

@@ -6,6 +6,7 @@
 //! - [`gate`]: the border to the rest of the agent; `ticket`: how it says later what came of an admission.
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
 //! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its deadlines.
+//! - `cache`: answers kept, if that is wanted.
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
 //! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
@@ -14,6 +15,7 @@
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
 //! - [`server`]: listeners, limits, and connections.
 
+mod cache;
 mod frame;
 pub mod gate;
 mod lookups;
@@ -34,7 +36,7 @@ mod worker;
 mod packets;
 
 pub use gate::{
-    Admission, Asked, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode, Screening, Ticket, Transport,
+    Admission, Asked, CacheOutcome, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode, Screening, Ticket, Transport,
     UpstreamOutcome,
 };
-pub use server::{Listener, ListenerKind, Server, ServerConfig, ServerError};
+pub use server::{CacheConfig, Listener, ListenerKind, Server, ServerConfig, ServerError};

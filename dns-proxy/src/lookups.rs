@@ -7,18 +7,25 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
+use crate::cache::{self, Cache, Found};
+use crate::gate::{Admission, CacheOutcome, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
-use crate::server::ServerConfig;
+use crate::server::{CacheConfig, ServerConfig};
 use crate::server::limits::{Permit, Quota};
 use crate::stages::{self, Client};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
+
+/// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
+
+/// Refreshes of the cache at a time: they are nobody's lookups, and must not take what lookups need.
+const REFRESHES: usize = 1_000;
 
 /// A lookup in flight. Its place is used again, under another turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +74,13 @@ pub(crate) struct Lookups<G: Gate, W> {
     in_flight: Vec<Place<G, W>>,
     free: Vec<u32>,
     deadlines: Wheel,
+    cache: Option<Cache>,
+    /// Lookups in flight for the cache alone.
+    refreshes: usize,
     /// Where replies are written.
     room: Vec<u8>,
+    /// Where answers out of the cache are written.
+    cached: Vec<u8>,
 }
 
 struct Place<G: Gate, W> {
@@ -77,16 +89,28 @@ struct Place<G: Gate, W> {
 }
 
 struct Lookup<G: Gate, W> {
-    client: Client,
-    way_back: W,
+    /// `None`: the cache alone wants to know.
+    asker: Option<Asker<G, W>>,
     query: Query<'static>,
-    identity: G::Identity,
     attempts: Attempts,
     stage: Stage,
     /// When it is given up.
     deadline: Instant,
-    /// When its present stage is.
+    /// Until when upstreams are asked.
+    ask_until: Instant,
+    /// When its present stage is given up.
     until: Instant,
+    /// Where its answer belongs in the cache.
+    key: Option<cache::Key>,
+    /// There is an answer past its time.
+    stale: bool,
+}
+
+/// Who is to be answered.
+struct Asker<G: Gate, W> {
+    client: Client,
+    way_back: W,
+    identity: G::Identity,
     _permit: Permit,
 }
 
@@ -114,6 +138,12 @@ impl<G: Gate, W> Lookups<G, W> {
     ) -> Self {
         Self {
             desk: gate.desk(),
+            cache: config.cache.map(|CacheConfig { entries, stale_for }| {
+                let share = entries.get().div_ceil(config.workers.max(1));
+                Cache::new(share.try_into().unwrap_or(entries), stale_for)
+            }),
+            refreshes: 0,
+            cached: Vec::new(),
             gate,
             config,
             quota,
@@ -147,20 +177,37 @@ impl<G: Gate, W> Lookups<G, W> {
             }
         };
         out.owe(&way_back);
-        let deadline = now + self.config.lookup_timeout;
-        let lookup = Lookup {
+        let asker = Asker {
             client,
             way_back,
-            query: query.keep(),
             identity,
+            _permit: permit,
+        };
+        let upstream = upstreams.first().copied();
+        let deadline = now + self.config.lookup_timeout;
+        let mut lookup = Box::new(Lookup {
+            asker: Some(asker),
+            key: self.cache.as_ref().and(upstream).and_then(|upstream| cache::Key::of(&query, upstream)),
+            query: query.keep(),
             attempts: Attempts::new(upstreams),
             stage: Stage::ForwardedByTcp,
             deadline,
+            ask_until: deadline,
             until: deadline,
-            _permit: permit,
-        };
-        let key = self.insert(Box::new(lookup));
-        self.forward(now, key, out);
+            stale: false,
+        });
+        match self.look_up(now, &mut lookup) {
+            Some(refresh) => {
+                let again = refresh.then(|| lookup.again());
+                let key = self.insert(lookup);
+                self.answer_from_cache(now, key, upstream, out);
+                again.into_iter().for_each(|again| self.refresh(now, again, out));
+            }
+            None => {
+                let key = self.insert(lookup);
+                self.forward(now, key, out);
+            }
+        }
     }
 
     /// A query longer than what is taken over UDP has come, of which this is the beginning.
@@ -304,14 +351,14 @@ impl<G: Gate, W> Lookups<G, W> {
     /// Asks the next upstream, or ends the lookup when there is none.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
         let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
-        while now < lookup.deadline
+        while now < lookup.ask_until
             && let Some(server) = lookup.attempts.next()
         {
             match out.ask(now, server, key, lookup.query.as_bytes()) {
                 Ok(sent) => {
                     let began = now;
                     lookup.stage = Stage::Forwarded { server, sent, began };
-                    lookup.until = lookup.deadline.min(now + self.config.upstream_timeout);
+                    lookup.until = lookup.ask_until.min(now + self.config.upstream_timeout);
                     return self.deadlines.set(key.place, lookup.until);
                 }
                 Err(error) => {
@@ -321,13 +368,19 @@ impl<G: Gate, W> Lookups<G, W> {
                 }
             }
         }
-        match lookup.attempts.end() {
+        let end = lookup.attempts.end();
+        if self.answer_stale(now, key, out) {
+            return;
+        }
+        match end {
             End::Apology(held, lesson) => self.admit(now, key, held, lesson, out),
             End::Failure(failure) => {
                 let Some(lookup) = self.remove(key, out) else { return };
+                let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+                    return;
+                };
                 let reply = stages::no_answer(&lookup.query, &failure, &mut self.room);
-                let (gate, desk) = (&*self.gate, &mut self.desk);
-                send(gate, desk, now, &lookup.client, &lookup.way_back, &reply, out);
+                send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
             }
         }
     }
@@ -335,16 +388,26 @@ impl<G: Gate, W> Lookups<G, W> {
     fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
         let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
         match lookup.attempts.judge(&lookup.query, server, held) {
-            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            Judged::Usable(held, lesson) => {
+                if let (Some(cache), Some(key)) = (&mut self.cache, lookup.key.take()) {
+                    cache.keep(now, key, held.as_bytes());
+                }
+                self.admit(now, key, held, lesson, out);
+            }
             Judged::AskOn => self.forward(now, key, out),
         }
     }
 
     fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
         let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Some(asker) = &lookup.asker else {
+            // The cache has it, and nobody waits: what it opens is admitted with the first who asks.
+            drop(self.remove(key, out));
+            return;
+        };
         let opens_nothing = lesson.addresses.is_empty();
         let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
-        match self.gate.admit(&mut self.desk, &lookup.identity, lesson, ticket) {
+        match self.gate.admit(&mut self.desk, &asker.identity, lesson, ticket) {
             Admission::Waiting(patience) => {
                 lookup.stage = Stage::Admitting {
                     held: held.keep(),
@@ -355,8 +418,7 @@ impl<G: Gate, W> Lookups<G, W> {
             }
             Admission::Settled(outcome) => {
                 if !opens_nothing {
-                    let took = std::time::Duration::ZERO;
-                    stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
+                    stages::observe_commit(&*self.gate, &mut self.desk, Duration::ZERO, outcome.is_ok());
                 }
                 if let Some(lookup) = self.remove(key, out) {
                     self.release(now, &lookup, held, outcome, out);
@@ -389,12 +451,84 @@ impl<G: Gate, W> Lookups<G, W> {
         outcome: Result<G::Proof, NotAdmitted>,
         out: &mut impl Outlet<W>,
     ) {
-        let (query, client) = (&lookup.query, &lookup.client);
-        let reply = match outcome {
-            Ok(proof) => held.release::<G>(query, client.transport, proof, &mut self.room),
-            Err(reason) => stages::not_committed(query, &reason, &mut self.room),
+        let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+            return;
         };
-        send(&*self.gate, &mut self.desk, now, client, &lookup.way_back, &reply, out);
+        let reply = match outcome {
+            Ok(proof) => held.release::<G>(&lookup.query, client.transport, proof, &mut self.room),
+            Err(reason) => stages::not_committed(&lookup.query, &reason, &mut self.room),
+        };
+        send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
+    }
+
+    /// Asks the cache. When it has the answer, that is written, and it is said whether it is to be refreshed.
+    fn look_up(&mut self, now: Instant, lookup: &mut Lookup<G, W>) -> Option<bool> {
+        let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
+            return None;
+        };
+        let found = cache.find(now, key, &lookup.query, &mut self.cached);
+        let outcome = match found {
+            Found::Answer { .. } => CacheOutcome::Hit,
+            Found::Stale | Found::Nothing => CacheOutcome::Miss,
+        };
+        self.gate.observe(&mut self.desk, Event::Cache(outcome));
+        match found {
+            Found::Answer { refresh } => Some(refresh),
+            Found::Stale => {
+                lookup.stale = true;
+                lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
+                None
+            }
+            Found::Nothing => None,
+        }
+    }
+
+    /// *Validate* and what follows, for an answer that the cache has written.
+    fn answer_from_cache(&mut self, now: Instant, key: Key, upstream: Option<SocketAddr>, out: &mut impl Outlet<W>) {
+        let (Some(lookup), Some(server)) = (lookup_mut(&mut self.in_flight, key), upstream) else {
+            return;
+        };
+        let cached = std::mem::take(&mut self.cached);
+        match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
+            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            // It was usable when it was kept, so it is.
+            Judged::AskOn => self.forward(now, key, out),
+        }
+        self.cached = cached;
+    }
+
+    /// No upstream has an answer: gives the one that is past its time, if there is one.
+    fn answer_stale(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) -> bool {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return false;
+        };
+        let (Some(cache), Some(place)) = (&mut self.cache, &lookup.key) else {
+            return false;
+        };
+        if lookup.asker.is_none() {
+            cache.not_refreshed(now, place);
+            return false;
+        }
+        if !std::mem::take(&mut lookup.stale) || !cache.find_stale(now, place, &lookup.query, &mut self.cached) {
+            return false;
+        }
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Stale));
+        let upstream = lookup.attempts.first();
+        // It is kept already, and must not be taken for a fresh one.
+        lookup.key = None;
+        self.answer_from_cache(now, key, upstream, out);
+        true
+    }
+
+    /// Asks again for what the cache has, on nobody's behalf.
+    fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
+        if self.refreshes >= REFRESHES {
+            return;
+        }
+        self.refreshes += 1;
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
+        let key = self.insert(again);
+        self.forward(now, key, out);
     }
 
     fn insert(&mut self, lookup: Box<Lookup<G, W>>) -> Key {
@@ -420,8 +554,28 @@ impl<G: Gate, W> Lookups<G, W> {
         entry.turn = entry.turn.wrapping_add(1);
         self.free.push(key.place);
         self.deadlines.clear(key.place);
-        out.owe_no_more(&lookup.way_back);
+        match &lookup.asker {
+            Some(asker) => out.owe_no_more(&asker.way_back),
+            None => self.refreshes -= 1,
+        }
         Some(lookup)
+    }
+}
+
+impl<G: Gate, W> Lookup<G, W> {
+    /// The same question, for the cache alone.
+    fn again(&self) -> Box<Self> {
+        Box::new(Self {
+            asker: None,
+            query: self.query.again(),
+            attempts: self.attempts.again(),
+            stage: Stage::ForwardedByTcp,
+            key: self.key.clone(),
+            stale: false,
+            deadline: self.deadline,
+            ask_until: self.ask_until,
+            until: self.until,
+        })
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Query<'p> {
     /// Where the question section ends.
     question_end: usize,
     edns: Option<Edns>,
+    /// It carries more than a question and a plain OPT.
+    has_options: bool,
 }
 
 /// The packet of a query: in the buffer that it was received in, or kept for as long as its answer takes.
@@ -68,7 +70,7 @@ impl<'p> Query<'p> {
         }
         let format_error = |Malformed| Unreadable::Answer(Rcode::FormErr, header);
         let (question, question_end) = read_question(packet, &header).map_err(format_error)?;
-        let edns = read_edns(packet, question_end, &header).map_err(format_error)?;
+        let (edns, has_options) = read_edns(packet, question_end, &header).map_err(format_error)?;
         Ok(Self {
             question: Question {
                 name: question.name.to_name(),
@@ -80,6 +82,7 @@ impl<'p> Query<'p> {
             header,
             question_end,
             edns,
+            has_options,
         })
     }
 
@@ -87,10 +90,23 @@ impl<'p> Query<'p> {
     pub(crate) fn keep(self) -> Query<'static> {
         Query {
             bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
-            header: self.header,
             question: self.question,
+            header: self.header,
             question_end: self.question_end,
             edns: self.edns,
+            has_options: self.has_options,
+        }
+    }
+
+    /// A copy that is kept on its own.
+    pub(crate) fn again(&self) -> Query<'static> {
+        Query {
+            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            question: self.question.clone(),
+            header: self.header,
+            question_end: self.question_end,
+            edns: self.edns,
+            has_options: self.has_options,
         }
     }
 
@@ -105,6 +121,11 @@ impl<'p> Query<'p> {
 
     pub(crate) fn header(&self) -> Header {
         self.header
+    }
+
+    /// Whether it carries anything that an answer may depend on besides the question, flags, and whether OPT and DO are there.
+    pub(crate) fn has_options(&self) -> bool {
+        self.has_options
     }
 
     pub(crate) fn edns(&self) -> Option<Edns> {
@@ -167,29 +188,34 @@ pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(W
     Ok((question, reader.position()))
 }
 
-/// Walks the rest of the query, which must end with its last record, and finds OPT.
-fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<Option<Edns>, Malformed> {
+/// Walks the rest of the query, which must end with its last record, and finds OPT. Also whether there is anything beside a plain one.
+fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Option<Edns>, bool), Malformed> {
     let mut reader = Reader::at(packet, question_end);
-    for _ in 0..u32::from(header.answers) + u32::from(header.authorities) {
+    let records = u32::from(header.answers) + u32::from(header.authorities);
+    let mut has_options = records > 0;
+    for _ in 0..records {
         reader.record()?;
     }
     let mut edns = None;
     for _ in 0..header.additionals {
         let record = reader.record()?;
         if record.rtype != rtype::OPT {
+            has_options = true;
             continue;
         }
         // One, and owned by the root (RFC 6891 §6.1.1 and §6.1.2).
         if edns.is_some() || !record.owner.is_root() {
             return Err(Malformed);
         }
+        // An option, another version, or a flag other than DO.
+        has_options |= !record.data.is_empty() || record.ttl & !0x8000 != 0;
         edns = Some(Edns {
             udp_size: record.class,
             dnssec_ok: record.ttl & 0x8000 != 0,
         });
     }
     match reader.is_at_the_end() {
-        true => Ok(edns),
+        true => Ok((edns, has_options)),
         false => Err(Malformed),
     }
 }

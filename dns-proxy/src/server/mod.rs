@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -67,6 +68,17 @@ pub struct ServerConfig {
     /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four at most. One serves some
     /// hundred thousand lookups a second, and the rest of the node belongs to its workloads.
     pub workers: usize,
+    /// The answer cache; `None`, the default: every lookup is forwarded.
+    pub cache: Option<CacheConfig>,
+}
+
+/// The answer cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Answers kept, of all workers together; the least recently asked goes first. An answer with two addresses takes some 500 octets.
+    pub entries: NonZeroUsize,
+    /// How long after its time an answer is given when no upstream has one (RFC 8767); zero: not at all.
+    pub stale_for: Duration,
 }
 
 /// Why a listener could not be opened.
@@ -109,6 +121,7 @@ impl Default for ServerConfig {
             in_flight_per_client: 32_768,
             in_flight_total: 65_536,
             workers: thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4)),
+            cache: None,
         }
     }
 }

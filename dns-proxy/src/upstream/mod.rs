@@ -78,6 +78,16 @@ impl Attempts {
         }
     }
 
+    /// The same upstreams, from the beginning.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(Arc::clone(&self.upstreams))
+    }
+
+    /// The upstream that is preferred.
+    pub(crate) fn first(&self) -> Option<SocketAddr> {
+        self.upstreams.first().copied()
+    }
+
     /// Whom to ask now; nobody when all were asked often enough, or an apology has to do.
     pub(crate) fn next(&mut self) -> Option<SocketAddr> {
         let count = self.upstreams.len();

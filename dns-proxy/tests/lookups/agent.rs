@@ -86,6 +86,7 @@ impl Gate for Agent {
             Event::Reply { rcode, .. } => format!("reply {rcode}"),
             Event::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
             Event::CommitWait { committed, .. } => format!("commit {committed}"),
+            Event::Cache(outcome) => format!("cache {outcome:?}"),
             Event::Discarded(why) => format!("discarded {why:?}"),
         };
         self.events.lock().unwrap().push(event);

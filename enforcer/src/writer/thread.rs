@@ -31,9 +31,8 @@ const ALIVE: Duration = Duration::from_secs(4);
 const GROUP: usize = 4096;
 
 /// What is asked of the writer.
-#[derive(Debug)]
 pub(super) enum Request {
-    Admit(Admission),
+    Admit(Vec<Admission>),
     Install(Box<Installation>),
     StopHeartbeat(oneshot::Sender<()>),
     ShutDown(oneshot::Sender<()>),
@@ -56,6 +55,7 @@ impl Writer<NfTables> {
     pub(super) fn run(mut self, inbox: &Receiver<Request>) {
         while let ControlFlow::Continue(()) = self.turn(inbox) {}
         self.shared.book().phase = Phase::Stopped;
+        self.shared.begin_epoch();
     }
 
     /// Waits for something to do, and does all that waits.
@@ -92,14 +92,14 @@ impl Writer<NfTables> {
 }
 
 /// Takes further admissions out of the queue, as far as they wait; also returns what was met that is none.
-fn gather(first: Admission, inbox: &Receiver<Request>) -> (Vec<Admission>, Option<Request>) {
-    let mut elements = first.elements.len();
-    let mut group = vec![first];
+fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admission>, Option<Request>) {
+    let count = |admissions: &[Admission]| admissions.iter().map(|it| it.elements.len()).sum::<usize>();
+    let mut elements = count(&group);
     while elements < GROUP {
         match inbox.try_recv() {
-            Ok(Request::Admit(admission)) => {
-                elements += admission.elements.len();
-                group.push(admission);
+            Ok(Request::Admit(admissions)) => {
+                elements += count(&admissions);
+                group.extend(admissions);
             }
             Ok(other) => return (group, Some(other)),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
@@ -146,6 +146,7 @@ impl<K: Kernel> Writer<K> {
     pub(super) fn table_is_lost(&mut self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
         self.shared.book().forget();
+        self.shared.begin_epoch();
         self.installed = None;
         self.next_beat = None;
         self.shared.table_lost.notify_one();

@@ -16,11 +16,13 @@ pub(crate) enum Kind {
     Tproxy,
     Dnat,
     Cached,
+    /// No agent, and so no policy in the way to the peers.
+    Bare,
 }
 
 pub(crate) struct Node {
     pub(crate) lab: Lab,
-    agent: AgentProcess,
+    agent: Option<AgentProcess>,
     _installation: Installation,
     nsd: Option<Server>,
     server: SocketAddr,
@@ -42,7 +44,9 @@ impl Node {
         let lab = Lab::builder().pods(1).build().unwrap();
         lab.node().add_address("lo", format!("{UPSTREAM}/32").parse().unwrap()).unwrap();
         let nsd = Server::start(&lab, "nsd", &["-d", "-c", zone.file("nsd.conf").to_str().unwrap()]).expect("NSD is installed");
-        let installation = Installation::new(env!("CARGO_BIN_EXE_namegate-under-test"), lab.node()).unwrap();
+        // Another build to compare with, or the one of this tree.
+        let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
+        let installation = Installation::new(binary, lab.node()).unwrap();
         let pod = lab.pod(0);
         let manifest = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod0, namespace: shop, labels: {{app: pod0}}}}\nspec: {{containers: [{{name: main, image: none}}]}}\n\
@@ -62,7 +66,7 @@ impl Node {
                 flags.extend(["--intercept".into(), "tproxy".into()]);
                 dns(UPSTREAM.parse::<IpAddr>().unwrap())
             }
-            Kind::Listening | Kind::Cached => {
+            Kind::Listening | Kind::Cached | Kind::Bare => {
                 flags.extend(["--intercept".into(), "off".into(), "--listen".into(), listen.to_string()]);
                 if kind == Kind::Cached {
                     flags.extend(["--dns-cache".into(), "100000".into()]);
@@ -70,8 +74,11 @@ impl Node {
                 listen
             }
         };
-        let mut agent = installation.start(&flags).unwrap();
-        agent.wait_ready().unwrap();
+        let agent = (kind != Kind::Bare).then(|| {
+            let mut agent = installation.start(&flags).unwrap();
+            agent.wait_ready().unwrap();
+            agent
+        });
         let node = Self {
             lab,
             agent,
@@ -79,7 +86,9 @@ impl Node {
             nsd: Some(nsd),
             server,
         };
-        node.wait_answers(server, "n1.known.bench.test");
+        if kind != Kind::Bare {
+            node.wait_answers(server, "n1.known.bench.test");
+        }
         node
     }
 
@@ -88,7 +97,7 @@ impl Node {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.agent.pid()
+        self.agent.as_ref().expect("it has an agent").pid()
     }
 
     /// Ends NSD, and puts something else in its place.

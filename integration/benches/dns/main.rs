@@ -71,7 +71,8 @@ fn main() {
     .filter(|(work, _)| arguments.wants(work))
     .map(|(work, kind)| (work, Node::start(kind, &zone)))
     .collect();
-    let peers = peers::start(&listening, &zone);
+    let bare = Node::start(Kind::Bare, &zone);
+    let peers = peers::start(&bare, &zone);
 
     for round in 0..arguments.rounds {
         for work in WORKS.iter().filter(|work| arguments.wants(work)) {
@@ -85,7 +86,7 @@ fn main() {
                 }
                 other => match (others.get(other), peers.get(other)) {
                     (Some(node), _) => Some(load(node, node.server(), zone.known()).run(node.pid())),
-                    (_, Some(peer)) => Some(load(&listening, peer.server, zone.known()).run(peer.pid())),
+                    (_, Some(peer)) => Some(load(&bare, peer.server, zone.known()).run(peer.pid())),
                     _ => None,
                 },
             };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use policy::ProgramId;
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::layout::{ElementKey, Family, SetId, SetKind, Side};
@@ -162,7 +163,7 @@ fn commit(writer: &mut Writer<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
                 generation: Generation::default(),
                 elements: lasts.iter().map(|last| (element(*last), end)).collect(),
                 deadline: Duration::from_secs(1),
-                answer,
+                answer: Box::new(answer),
             };
             (admission, outcome)
         })
@@ -238,7 +239,7 @@ fn nobody_waits_any_more_so_nothing_is_written() {
         generation: Generation::default(),
         elements: vec![(element(1), clock::now() + Duration::from_secs(60))],
         deadline: Duration::from_secs(1),
-        answer,
+        answer: Box::new(answer),
     }]);
     assert_eq!(writer.kernel.transactions, 0);
 }
