@@ -181,7 +181,9 @@ impl Gate for NodeGate {
         };
         let Some(questions) = &endpoint.questions else {
             return refuse(core.terms.denied, &|| {
-                format!("namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through")
+                format!(
+                    "namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through"
+                )
             });
         };
         let denial = match questions.judge(to, &question.name) {

@@ -290,7 +290,12 @@ mod tests {
 
     fn ttls(answer: &[u8]) -> Vec<u32> {
         let message = Message::from_vec(answer).unwrap();
-        message.answers.iter().chain(&message.authorities).map(|it| it.ttl).collect()
+        message
+            .answers
+            .iter()
+            .chain(&message.authorities)
+            .map(|it| it.ttl)
+            .collect()
     }
 
     fn negative(query: &[u8], rcode: u8, ttl: u32, minimum: u32) -> Vec<u8> {
@@ -413,10 +418,18 @@ mod tests {
         let mut bench = Bench::new();
         let query = |name| packets::query(name, "A");
         for name in ["a.example.", "b.example."] {
-            bench.keep(0, &query(name), &packets::answer(&query(name), &[&format!("{name} 60 A 192.0.2.1")]));
+            bench.keep(
+                0,
+                &query(name),
+                &packets::answer(&query(name), &[&format!("{name} 60 A 192.0.2.1")]),
+            );
         }
         bench.find(1, &query("a.example."));
-        bench.keep(1, &query("c.example."), &packets::answer(&query("c.example."), &["c.example. 60 A 192.0.2.1"]));
+        bench.keep(
+            1,
+            &query("c.example."),
+            &packets::answer(&query("c.example."), &["c.example. 60 A 192.0.2.1"]),
+        );
         assert_eq!(bench.find(1, &query("a.example.")).0, FRESH);
         assert_eq!(bench.find(1, &query("b.example.")).0, Found::Nothing);
     }

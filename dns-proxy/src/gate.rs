@@ -96,7 +96,7 @@ pub trait Identity: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Identity for T {}
 
 /// Addresses and TTLs; most answers have a few, which are kept in place.
-pub type Addresses = SmallVec<[(IpAddr, Duration); 4]>;
+pub type Addresses = SmallVec<[(IpAddr, Duration); 2]>;
 
 /// What an answer teaches, already validated: id, source and question matched, every address hangs on an unbroken
 /// chain of CNAMEs from the question's name.

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::{self, Cache, Found};
-use crate::gate::{Admission, CacheOutcome, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
+use crate::gate::{
+    Admission, CacheOutcome, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome,
+};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
-use crate::server::{CacheConfig, ServerConfig};
 use crate::server::limits::{Permit, Quota};
+use crate::server::{CacheConfig, ServerConfig};
 use crate::stages::{self, Client};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
@@ -156,7 +158,14 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// A query has come.
-    pub(crate) fn receive(&mut self, now: Instant, client: Client, way_back: W, packet: &[u8], out: &mut impl Outlet<W>) {
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        client: Client,
+        way_back: W,
+        packet: &[u8],
+        out: &mut impl Outlet<W>,
+    ) {
         let (gate, desk, room) = (&*self.gate, &mut self.desk, &mut self.room);
         let query = match stages::read(gate, desk, packet, room) {
             Ok(query) => query,
@@ -187,7 +196,11 @@ impl<G: Gate, W> Lookups<G, W> {
         let deadline = now + self.config.lookup_timeout;
         let mut lookup = Box::new(Lookup {
             asker: Some(asker),
-            key: self.cache.as_ref().and(upstream).and_then(|upstream| cache::Key::of(&query, upstream)),
+            key: self
+                .cache
+                .as_ref()
+                .and(upstream)
+                .and_then(|upstream| cache::Key::of(&query, upstream)),
             query: query.keep(),
             attempts: Attempts::new(upstreams),
             stage: Stage::ForwardedByTcp,
@@ -219,7 +232,9 @@ impl<G: Gate, W> Lookups<G, W> {
         beginning: &[u8],
         out: &mut impl Outlet<W>,
     ) {
-        let Ok(header) = crate::wire::Header::read(beginning) else { return };
+        let Ok(header) = crate::wire::Header::read(beginning) else {
+            return;
+        };
         if header.has(crate::wire::Header::QR) {
             return self.gate.observe(&mut self.desk, Event::Discarded(Discard::NotAQuery));
         }
@@ -228,7 +243,14 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
-    pub(crate) fn answered(&mut self, now: Instant, key: Key, id: u16, answer: &[u8], out: &mut impl Outlet<W>) -> bool {
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        key: Key,
+        id: u16,
+        answer: &[u8],
+        out: &mut impl Outlet<W>,
+    ) -> bool {
         let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
             return false;
         };
@@ -265,7 +287,9 @@ impl<G: Gate, W> Lookups<G, W> {
     /// What came of asking over TCP.
     pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
         exchanged.observe(&*self.gate, &mut self.desk);
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
         match exchanged.answer {
             Ok(answer) => self.validate(now, key, exchanged.server, Held::new(answer), out),
             Err(failure) => {
@@ -277,8 +301,12 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// The socket that a query was sent from says that the upstream cannot be reached.
     pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
-        let Stage::Forwarded { server, began, .. } = lookup.stage else { return };
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        let Stage::Forwarded { server, began, .. } = lookup.stage else {
+            return;
+        };
         let failure = Failure::Unreachable { server, error };
         observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
         lookup.attempts.failed(failure);
@@ -317,7 +345,9 @@ impl<G: Gate, W> Lookups<G, W> {
         while let Some(place) = self.deadlines.pop(now) {
             let turn = self.in_flight[place as usize].turn;
             let key = Key { place, turn };
-            let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { continue };
+            let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+                continue;
+            };
             if lookup.until > now {
                 // Farther away than the wheel reaches.
                 self.deadlines.set(place, lookup.until);
@@ -350,7 +380,9 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Asks the next upstream, or ends the lookup when there is none.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
         while now < lookup.ask_until
             && let Some(server) = lookup.attempts.next()
         {
@@ -386,7 +418,9 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
         match lookup.attempts.judge(&lookup.query, server, held) {
             Judged::Usable(held, lesson) => {
                 if let (Some(cache), Some(key)) = (&mut self.cache, lookup.key.take()) {
@@ -399,7 +433,9 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else { return };
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
         let Some(asker) = &lookup.asker else {
             // The cache has it, and nobody waits: what it opens is admitted with the first who asks.
             drop(self.remove(key, out));
@@ -621,3 +657,6 @@ fn observe_failure<G: Gate>(
     };
     gate.observe(desk, event);
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,7 +205,12 @@ mod tests {
         let packet = packets::query("WwW.eXample.", "A");
         let query = Query::read(&packet).unwrap();
         let mut room = Vec::new();
-        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked("no policy allows it")), &mut room);
+        let reply = Reply::without_answer(
+            &query,
+            Rcode::NxDomain,
+            Some(&blocked("no policy allows it")),
+            &mut room,
+        );
         assert_eq!(
             reply.as_bytes()[HEADER..],
             packet[HEADER..],

@@ -16,8 +16,8 @@ use policy::question::QuestionMode;
 use thiserror::Error;
 
 use super::bounds::{
-    COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span, TPROXY_PORT, TPROXY_TABLE,
-    within,
+    COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span,
+    TPROXY_PORT, TPROXY_TABLE, within,
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark};
 use super::{NameMatching, Options, Settings};

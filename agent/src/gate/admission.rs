@@ -38,7 +38,10 @@ impl Core {
         if elements.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
-        match self.enforcer.already_admitted(generation, &elements, self.terms.lease.grace) {
+        match self
+            .enforcer
+            .already_admitted(generation, &elements, self.terms.lease.grace)
+        {
             Some(proof) => {
                 let standing = self.enforcer.standing(generation, &elements);
                 // The ledger's leases and the kernel's elements end at about the same time; neither may be relied on for longer than the other.

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 
 use crate::gate::Gate;
 use crate::pipeline::Pipeline;
+use crate::worker;
 use crate::worker::listening::Listening as UdpListening;
 use crate::worker::mailbox::{Letter, Mailbox};
-use crate::worker;
 
 pub(crate) mod limits;
 mod tcp;
@@ -168,7 +168,9 @@ impl<G: Gate> Server<G> {
             .partition(|(listener, _)| wanted.contains(listener));
         self.listening = stay;
         for (listener, listening) in ended {
-            self.workers.iter().for_each(|worker| worker.post(Letter::End(listener)));
+            self.workers
+                .iter()
+                .for_each(|worker| worker.post(Letter::End(listener)));
             self.ending.push(listening.tasks);
         }
         self.ending.retain_mut(|tasks| {
@@ -183,7 +185,8 @@ impl<G: Gate> Server<G> {
         while self.workers.len() < pipeline.config.workers.max(1) {
             let (gate, config) = (Arc::clone(&pipeline.gate), pipeline.config.clone());
             let quota = Arc::clone(&self.service.lookups);
-            self.workers.push(worker::start(gate, config, quota, Handle::current())?);
+            self.workers
+                .push(worker::start(gate, config, quota, Handle::current())?);
         }
         Ok(())
     }

@@ -144,7 +144,11 @@ mod tests {
     use crate::packets;
 
     fn attempts(count: usize) -> Attempts {
-        Attempts::new((0..count).map(|i| SocketAddr::from(([192, 0, 2, i as u8], 53))).collect())
+        Attempts::new(
+            (0..count)
+                .map(|i| SocketAddr::from(([192, 0, 2, i as u8], 53)))
+                .collect(),
+        )
     }
 
     fn asked(attempts: &mut Attempts) -> Vec<u8> {

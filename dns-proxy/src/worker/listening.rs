@@ -99,6 +99,7 @@ impl std::fmt::Debug for Listening {
 
 /// Sends answers. One that cannot be sent is lost, as any datagram may be: its client asks again.
 pub(super) fn send_all(outbox: &mut Outbox, socket: BorrowedFd<'_>, space: &mut SendSpace) {
+    outbox.sort();
     let mut sent = 0;
     while sent < outbox.len() {
         match outbox.send(sent, socket, space) {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
 use rustix::event::Timespec;
+use rustix::event::epoll;
 use tokio::runtime::Handle;
 
 use self::listening::{Listening, WayBack};
@@ -130,7 +130,11 @@ impl<G: Gate> Worker<G> {
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
         events.clear();
         let pause = self.pause(Instant::now());
-        match epoll::wait(&self.sockets.poll, rustix::buffer::spare_capacity(events), pause.as_ref()) {
+        match epoll::wait(
+            &self.sockets.poll,
+            rustix::buffer::spare_capacity(events),
+            pause.as_ref(),
+        ) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "epoll_wait failed; going on");
@@ -185,7 +189,9 @@ impl<G: Gate> Worker<G> {
     /// Takes the lookups that have come to a listener, at most so many batches.
     fn take_queries(&mut self, now: Instant, number: u32, turns: usize) {
         for _ in 0..turns {
-            let Some(listening) = self.sockets.listening_at(number) else { return };
+            let Some(listening) = self.sockets.listening_at(number) else {
+                return;
+            };
             match self.queries.receive(listening.as_fd()) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -197,7 +203,9 @@ impl<G: Gate> Worker<G> {
             let mut count = 0;
             for datagram in self.queries.datagrams() {
                 count += 1;
-                let Some(listening) = self.sockets.listening_at(number) else { return };
+                let Some(listening) = self.sockets.listening_at(number) else {
+                    return;
+                };
                 let (Some((asked, way_back)), Some(source)) = (listening.way(number, &datagram), datagram.source)
                 else {
                     tracing::debug!(source = ?datagram.source, "a datagram without its original destination was discarded");
@@ -224,7 +232,9 @@ impl<G: Gate> Worker<G> {
     /// Takes the answers that have come from an upstream.
     fn take_answers(&mut self, now: Instant, number: u32) {
         for _ in 0..TURNS {
-            let Some(socket) = self.sockets.upstreams.get(number) else { return };
+            let Some(socket) = self.sockets.upstreams.get(number) else {
+                return;
+            };
             let server = socket.server;
             match self.answers.receive(socket.as_fd()) {
                 Ok(_) => {}
@@ -262,7 +272,9 @@ impl<G: Gate> Worker<G> {
         let mut failed = Vec::new();
         loop {
             let sockets = &mut self.sockets;
-            sockets.upstreams.flush(&mut sockets.space, |lookup, error| failed.push((lookup, error)));
+            sockets
+                .upstreams
+                .flush(&mut sockets.space, |lookup, error| failed.push((lookup, error)));
             if failed.is_empty() {
                 break;
             }

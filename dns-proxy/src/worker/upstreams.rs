@@ -156,6 +156,7 @@ impl Upstreams {
         let Some(socket) = self.sockets.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
+        socket.outbox.sort();
         let mut sent = 0;
         while sent < socket.outbox.len() {
             match socket.outbox.send(sent, socket.socket.as_fd(), space) {
@@ -164,8 +165,12 @@ impl Upstreams {
                     // An ICMP error that an earlier query brought: it is told once, and does not concern this one.
                     let unsent = (sent..socket.outbox.len()).filter_map(|index| id_of(socket.outbox.payload(index)));
                     let unsent: Vec<u16> = unsent.collect();
-                    let refused: Vec<u16> =
-                        socket.in_flight.keys().copied().filter(|id| !unsent.contains(id)).collect();
+                    let refused: Vec<u16> = socket
+                        .in_flight
+                        .keys()
+                        .copied()
+                        .filter(|id| !unsent.contains(id))
+                        .collect();
                     for id in refused {
                         if let Some(key) = socket.in_flight.remove(&id) {
                             failed(key, io::ErrorKind::ConnectionRefused.into());
@@ -200,7 +205,10 @@ impl Upstreams {
             !idle
         });
         for (index, place) in (0..).zip(&mut self.sockets) {
-            if place.as_ref().is_some_and(|it| it.retired && it.in_flight.is_empty() && it.outbox.is_empty()) {
+            if place
+                .as_ref()
+                .is_some_and(|it| it.retired && it.in_flight.is_empty() && it.outbox.is_empty())
+            {
                 *place = None;
                 self.free.push(index);
             }
@@ -374,7 +382,11 @@ mod tests {
         // The same batch, so the same place in the pool.
         let second = ask(&mut upstreams, now, server);
         assert_ne!(first.socket, second.socket);
-        assert_eq!(upstreams.lookup(first.socket, first.id), Some(Key::of_test(0)), "it still waits there");
+        assert_eq!(
+            upstreams.lookup(first.socket, first.id),
+            Some(Key::of_test(0)),
+            "it still waits there"
+        );
     }
 
     #[test]
@@ -382,11 +394,16 @@ mod tests {
         let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut upstreams = Upstreams::new();
         let now = Instant::now();
-        let sent: Vec<Sent> = (0..3_000).map(|_| ask(&mut upstreams, now, resolver.local_addr().unwrap())).collect();
+        let sent: Vec<Sent> = (0..3_000)
+            .map(|_| ask(&mut upstreams, now, resolver.local_addr().unwrap()))
+            .collect();
         let mut ids: Vec<u16> = sent.iter().map(|sent| sent.id).collect();
         ids.sort_unstable();
         ids.dedup();
         assert_eq!(ids.len(), 3_000);
-        assert!(sent.iter().all(|it| it.socket == sent[0].socket), "one batch, one socket");
+        assert!(
+            sent.iter().all(|it| it.socket == sent[0].socket),
+            "one batch, one socket"
+        );
     }
 }

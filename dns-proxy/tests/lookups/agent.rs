@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_proxy::{
-    Admission, Asked, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode, Screening, Server,
-    ServerConfig, Ticket,
+    Admission, Asked, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode, Screening,
+    Server, ServerConfig, Ticket,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};

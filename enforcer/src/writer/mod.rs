@@ -33,8 +33,8 @@ mod submission;
 mod thread;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -194,7 +194,9 @@ impl Enforcer {
         if book.phase != Phase::Serving || book.generation != generation {
             return None;
         }
-        let ends = elements.iter().map(|(element, _)| book.life(element).map(|life| life.end));
+        let ends = elements
+            .iter()
+            .map(|(element, _)| book.life(element).map(|life| life.end));
         let until = ends.min()??;
         // Read under the book's lock, so that no loss comes between.
         let epoch = self.shared.epoch.load(Ordering::Acquire);

@@ -42,8 +42,11 @@ spec:
 impl Node {
     pub(crate) fn start(kind: Kind, zone: &Zone) -> Self {
         let lab = Lab::builder().pods(1).build().unwrap();
-        lab.node().add_address("lo", format!("{UPSTREAM}/32").parse().unwrap()).unwrap();
-        let nsd = Server::start(&lab, "nsd", &["-d", "-c", zone.file("nsd.conf").to_str().unwrap()]).expect("NSD is installed");
+        lab.node()
+            .add_address("lo", format!("{UPSTREAM}/32").parse().unwrap())
+            .unwrap();
+        let nsd = Server::start(&lab, "nsd", &["-d", "-c", zone.file("nsd.conf").to_str().unwrap()])
+            .expect("NSD is installed");
         // Another build to compare with, or the one of this tree.
         let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
         let installation = Installation::new(binary, lab.node()).unwrap();
@@ -56,7 +59,12 @@ impl Node {
         installation.write_object("pod.yaml", &manifest).unwrap();
         installation.write_object("policy.yaml", POLICY).unwrap();
         let listen = SocketAddr::new(IpAddr::V4(NODE4), 5300);
-        let mut flags = vec!["--upstream".to_owned(), UPSTREAM.into(), "--set-capacity".into(), "2097152".into()];
+        let mut flags = vec![
+            "--upstream".to_owned(),
+            UPSTREAM.into(),
+            "--set-capacity".into(),
+            "2097152".into(),
+        ];
         let server = match kind {
             Kind::Dnat => {
                 flags.extend(["--intercept".into(), "dnat".into()]);
@@ -67,7 +75,12 @@ impl Node {
                 dns(UPSTREAM.parse::<IpAddr>().unwrap())
             }
             Kind::Listening | Kind::Cached | Kind::Bare => {
-                flags.extend(["--intercept".into(), "off".into(), "--listen".into(), listen.to_string()]);
+                flags.extend([
+                    "--intercept".into(),
+                    "off".into(),
+                    "--listen".into(),
+                    listen.to_string(),
+                ]);
                 if kind == Kind::Cached {
                     flags.extend(["--dns-cache".into(), "100000".into()]);
                 }
@@ -123,7 +136,11 @@ impl Server {
     /// `None` when the program is not installed.
     pub(crate) fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Option<Self> {
         let mut command = lab.node().command(find_program(program)?);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Some(Self(command.spawn().unwrap()))
     }
 

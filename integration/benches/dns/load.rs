@@ -57,7 +57,12 @@ impl<'a> Load<'a> {
         let before = cpu(pid);
         let mut command = self.node.lab.pod(0).namespace().command("dnsperf");
         command
-            .args(["-s", &self.server.ip().to_string(), "-p", &self.server.port().to_string()])
+            .args([
+                "-s",
+                &self.server.ip().to_string(),
+                "-p",
+                &self.server.port().to_string(),
+            ])
             .args(["-c", "20", "-q", &self.outstanding.to_string(), "-t", "3", "-d"])
             .arg(&self.queries);
         match self.once {
@@ -91,7 +96,13 @@ impl Run {
 
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} µs, {:.0} q/s, {} lost", self.cost(), self.per_second, self.lost)
+        write!(
+            f,
+            "{:.2} µs, {:.0} q/s, {} lost",
+            self.cost(),
+            self.per_second,
+            self.lost
+        )
     }
 }
 
@@ -99,7 +110,12 @@ impl fmt::Display for Run {
 fn cpu(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
-    let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
     Duration::from_millis(ticks * 10)
 }
 

@@ -45,10 +45,20 @@ pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
         )
     };
     let forwarding = write("dnsdist.conf", dnsdist(5301, ""));
-    start("dnsdist forwarding", 5301, "dnsdist", &["--supervised", "--disable-syslog", "-C", &forwarding]);
+    start(
+        "dnsdist forwarding",
+        5301,
+        "dnsdist",
+        &["--supervised", "--disable-syslog", "-C", &forwarding],
+    );
     let cache = "pc = newPacketCache(100000)\ngetPool(''):setCache(pc)\n";
     let caching = write("dnsdist-cache.conf", dnsdist(5302, cache));
-    start("dnsdist cache", 5302, "dnsdist", &["--supervised", "--disable-syslog", "-C", &caching]);
+    start(
+        "dnsdist cache",
+        5302,
+        "dnsdist",
+        &["--supervised", "--disable-syslog", "-C", &caching],
+    );
 
     let unbound = write(
         "unbound.conf",

@@ -62,18 +62,27 @@ impl Report {
     }
 
     pub(crate) fn print(&self, goals: &[Goal]) {
-        println!("\n{:<22} {:>9} {:>16} {:>9} {:>6}", "work", "µs/query", "spread", "q/s", "lost");
+        println!(
+            "\n{:<22} {:>9} {:>16} {:>9} {:>6}",
+            "work", "µs/query", "spread", "q/s", "lost"
+        );
         for (work, runs) in &self.runs {
             let (cost, rate) = (spread(runs, Run::cost), spread(runs, |run| run.per_second));
             let lost: u64 = runs.iter().map(|run| run.lost).sum();
             let range = format!("{:.2}–{:.2}", cost.least, cost.greatest);
-            println!("{work:<22} {:>9.2} {range:>16} {:>9.0} {lost:>6}", cost.median, rate.median);
+            println!(
+                "{work:<22} {:>9.2} {range:>16} {:>9.0} {lost:>6}",
+                cost.median, rate.median
+            );
         }
         println!("\n{:<22} {:<22} {:>7} {:>7}", "work", "against", "ratio", "goal");
         for goal in goals {
             if let Some(ratio) = self.ratio(goal) {
                 let verdict = if ratio <= goal.most { "reached" } else { "NOT reached" };
-                println!("{:<22} {:<22} {ratio:>7.2} {:>7.2} {verdict}", goal.work, goal.against, goal.most);
+                println!(
+                    "{:<22} {:<22} {ratio:>7.2} {:>7.2} {verdict}",
+                    goal.work, goal.against, goal.most
+                );
             }
         }
         for (what, Latency { direct, through }) in &self.latencies {
@@ -142,7 +151,11 @@ impl Report {
     /// The median of the ratios of the rounds: both sides of each were measured within seconds.
     fn ratio(&self, goal: &Goal) -> Option<f64> {
         let (ours, theirs) = (self.runs.get(goal.work)?, self.runs.get(goal.against)?);
-        let mut ratios: Vec<f64> = ours.iter().zip(theirs).map(|(our, their)| our.cost() / their.cost()).collect();
+        let mut ratios: Vec<f64> = ours
+            .iter()
+            .zip(theirs)
+            .map(|(our, their)| our.cost() / their.cost())
+            .collect();
         ratios.sort_by(f64::total_cmp);
         Some(ratios[ratios.len() / 2])
     }

@@ -27,7 +27,9 @@ pub(crate) fn run() -> Slow {
     let _ = set_socket_recv_buffer_size_force(&socket, 64 << 20);
     thread::spawn(move || answer_late(&socket));
     let before = resident(node.pid());
-    let run = Load::of(&node, node.server(), zone.known(), 3).outstanding(20_000).run(node.pid());
+    let run = Load::of(&node, node.server(), zone.known(), 3)
+        .outstanding(20_000)
+        .run(node.pid());
     Slow {
         run,
         resident: [before, resident(node.pid())],

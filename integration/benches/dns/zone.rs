@@ -24,7 +24,9 @@ impl Zone {
         let zone = Self {
             directory: TempDir::new().unwrap(),
         };
-        let mut text = String::from("$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n");
+        let mut text = String::from(
+            "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n",
+        );
         let mut address = u32::from_be_bytes([20, 0, 0, 0]);
         let mut next = || {
             address += 1;
