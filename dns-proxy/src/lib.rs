@@ -13,6 +13,7 @@
 //! - `upstream`: whom to ask, how often, and what an answer is good for.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
+//! - `rehearsal`: a worker without sockets, to be measured.
 //! - [`server`]: listeners, limits, and connections.
 
 mod cache;
@@ -21,6 +22,8 @@ pub mod gate;
 mod lookups;
 mod message;
 mod pipeline;
+#[doc(hidden)]
+pub mod rehearsal;
 mod reply;
 pub mod server;
 mod stages;

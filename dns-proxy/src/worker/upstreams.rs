@@ -245,9 +245,9 @@ impl Upstreams {
             }
         }
         let socket = UpstreamSocket::open(now, server)?;
-        let index = self.free.pop().unwrap_or(self.sockets.len() as u32);
+        let index = self.free.last().copied().unwrap_or(self.sockets.len() as u32);
         opened(index, socket.socket.as_fd())?;
-        if index as usize == self.sockets.len() {
+        if self.free.pop().is_none() {
             self.sockets.push(None);
         }
         self.sockets[index as usize] = Some(socket);
