@@ -174,7 +174,7 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
     };
     let terms = Terms {
         denied: settings.denied,
-        grace: settings.lease.grace,
+        lease: settings.lease,
         commit_deadline: settings.commit_deadline,
         upstreams: settings.upstreams.clone().into(),
     };
@@ -187,7 +187,11 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
         metrics,
         settings.records_group.map(|_| recorder.sightings()),
     ));
-    let server = Server::new(Arc::clone(&gate), ServerConfig::default());
+    let config = ServerConfig {
+        cache: settings.cache,
+        ..ServerConfig::default()
+    };
+    let server = Server::new(Arc::clone(&gate), config);
     let server = Arc::new(tokio::sync::Mutex::new(server));
     Ok(Parts {
         settings: Arc::new(settings),

@@ -2,28 +2,35 @@
 //!
 //! The ledger is written before elements are submitted, and a stale admission is computed again under the plan
 //! that replaced it (`enforcer::writer` explains why no answer is lost).
+//!
+//! - `admission`: from a lesson to the proof.
+//! - `recall`: what a worker need not ask twice.
+
+mod admission;
+mod recall;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dns_proxy::gate::Rcode;
-use dns_proxy::{Asked, Denial, Event, Gate, Lesson, NotAdmitted, Question, Screening};
-use enforcer::writer::Generation;
-use enforcer::{AdmitError, Committed, Element, Enforcer};
-use fqdn_cache::{Answer, Ledger, Time};
+use dns_proxy::gate::{Admission, Rcode, Ticket};
+use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
+use enforcer::writer::{Generation, Submission};
+use enforcer::{Committed, Enforcer};
+use fqdn_cache::{LeaseTerms, Ledger};
 use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
-use tokio::sync::watch;
-use tracing::{debug, error, warn};
 
 use crate::clock;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
 use crate::records::Sightings;
 use crate::throttle::Throttle;
+
+use admission::{Step, Waiting};
+use recall::{Circumstances, Recall};
 
 /// A plan and the generation of the ruleset that carries it out.
 #[derive(Debug)]
@@ -36,10 +43,16 @@ pub struct InForce {
 
 /// The agent's side of the proxy's border.
 #[derive(Debug)]
-pub struct NodeGate {
+pub struct NodeGate(Arc<Core>);
+
+/// What lookups share with the rest of the agent; admissions that wait hold on to it.
+#[derive(Debug)]
+struct Core {
     in_force: ArcSwap<InForce>,
-    /// Ticks when `in_force` was replaced, for admissions that found themselves stale.
-    replaced: watch::Sender<()>,
+    /// Counts how often `in_force` was replaced, after the fact.
+    publications: AtomicU64,
+    /// Admissions that found themselves stale, until the next plan is published.
+    parked: Mutex<Vec<Waiting>>,
     ledger: Arc<Mutex<Ledger>>,
     enforcer: Enforcer,
     terms: Terms,
@@ -51,13 +64,21 @@ pub struct NodeGate {
     complaints: Throttle,
 }
 
+/// What a worker keeps to itself.
+#[derive(Debug)]
+pub struct Desk {
+    recall: Recall,
+    /// Collected, to be put on their way together.
+    submissions: Vec<Submission>,
+}
+
 /// The settings that the gate needs at every lookup.
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// How a denied question is answered.
     pub denied: Rcode,
-    /// The part of a lease that is beyond the TTL: an element that lives at least the rest need not be renewed.
-    pub grace: Duration,
+    /// How long a lease is. The grace is its part beyond the TTL: an element that lives at least the rest need not be renewed.
+    pub lease: LeaseTerms,
     /// How long an answer waits for the kernel.
     pub commit_deadline: Duration,
     /// Whom to ask when the agent itself was asked.
@@ -83,9 +104,10 @@ impl NodeGate {
         metrics: Arc<Metrics>,
         sightings: Option<Arc<Sightings>>,
     ) -> Self {
-        Self {
+        Self(Arc::new(Core {
             in_force: ArcSwap::from_pointee(first),
-            replaced: watch::Sender::new(()),
+            publications: AtomicU64::new(0),
+            parked: Mutex::default(),
             ledger,
             enforcer,
             terms,
@@ -94,72 +116,57 @@ impl NodeGate {
             lessons: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
             complaints: Throttle::default(),
-        }
+        }))
     }
 
     /// Publishes a plan that the kernel holds.
     pub fn publish(&self, in_force: InForce) {
-        self.in_force.store(Arc::new(in_force));
-        self.replaced.send_replace(());
+        self.0.in_force.store(Arc::new(in_force));
+        self.0.publications.fetch_add(1, Ordering::Release);
+        self.0.resume();
     }
 
     /// The plan in force.
     pub fn in_force(&self) -> Arc<InForce> {
-        self.in_force.load_full()
+        self.0.in_force.load_full()
     }
 
     /// Answers written to the ledger, since the start: when it has not grown, neither has the ledger.
     pub fn lessons(&self) -> u64 {
-        self.lessons.load(Ordering::Relaxed)
+        self.0.lessons.load(Ordering::Relaxed)
     }
 
     /// Names forgotten to make room, since the start.
     pub fn evicted_names(&self) -> u64 {
-        self.evicted_names.load(Ordering::Relaxed)
-    }
-
-    /// Writes the lesson down and says what it opens or closes under `plan`.
-    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[&Name]) -> Vec<(Element, Time)> {
-        let source = lesson.source.ip();
-        let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
-            Ok(()) => true,
-            Err(why) => {
-                debug!(name = %lesson.name, address = %address.0, ?why, "a name may not open this address");
-                false
-            }
-        };
-        let addresses: Vec<(IpAddr, Duration)> = lesson.addresses.iter().filter(teachable).copied().collect();
-        self.lessons.fetch_add(1, Ordering::Relaxed);
-        let now = clock::now();
-        let mut elements = Vec::new();
-        let mut ledger = lock(&self.ledger);
-        for name in credited {
-            let answer = Answer {
-                name: (*name).clone(),
-                addresses: addresses.clone(),
-                source,
-                terms: plan.lease_terms(name),
-            };
-            let outcome = ledger.learn(now, &answer);
-            for (address, end) in outcome.leases {
-                plan.elements(name, address, source, |element| elements.push((element, end)));
-            }
-            let evicted = u64::try_from(outcome.evicted.len()).unwrap_or(u64::MAX);
-            self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
-        }
-        elements
+        self.0.evicted_names.load(Ordering::Relaxed)
     }
 }
 
 impl Gate for NodeGate {
     type Identity = Asker;
     type Proof = Committed;
+    type Desk = Desk;
 
-    fn screen(&self, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
-        let in_force = self.in_force.load();
+    fn desk(&self) -> Desk {
+        Desk {
+            recall: Recall::new(),
+            submissions: Vec::new(),
+        }
+    }
+
+    fn screen(&self, _desk: &mut Desk, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
+        let core = &*self.0;
+        let in_force = core.in_force.load();
         let plan = &in_force.plan;
-        let Some(upstreams) = self.upstreams(plan, asked) else {
-            return refuse(Rcode::Refused, "namegate: this resolver is not known here".into());
+        let refuse = |rcode, reason: &dyn Fn() -> String| {
+            let reason = match question.takes_reasons {
+                true => reason(),
+                false => String::new(),
+            };
+            Screening::Refuse(Denial { rcode, reason })
+        };
+        let Some(upstreams) = core.upstreams(plan, asked) else {
+            return refuse(Rcode::Refused, &|| "namegate: this resolver is not known here".into());
         };
         let Some(endpoint) = plan.governed.get(&source) else {
             return match asked {
@@ -168,10 +175,9 @@ impl Gate for NodeGate {
                     upstreams,
                 },
                 // The kernel intercepts only endpoints: this one has just ceased to be one, or was faster than its object.
-                Asked::Resolver(_) => refuse(
-                    Rcode::Refused,
-                    format!("namegate: {source} is not an endpoint of this node"),
-                ),
+                Asked::Resolver(_) => refuse(Rcode::Refused, &|| {
+                    format!("namegate: {source} is not an endpoint of this node")
+                }),
             };
         };
         let to = match asked {
@@ -179,17 +185,16 @@ impl Gate for NodeGate {
             Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
         };
         let Some(questions) = &endpoint.questions else {
-            return refuse(
-                self.terms.denied,
+            return refuse(core.terms.denied, &|| {
                 format!(
                     "namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through"
-                ),
-            );
+                )
+            });
         };
         let denial = match questions.judge(to, &question.name) {
             QuestionVerdict::Allowed => None,
             QuestionVerdict::AllowedIfLearned(address) => {
-                let learned = lock(&self.ledger).is_learned(clock::now(), address);
+                let learned = lock(&core.ledger).is_learned(clock::now(), address);
                 (!learned).then_some(QuestionDenial::NoSelector)
             }
             QuestionVerdict::Denied(denial) => Some(denial),
@@ -199,82 +204,72 @@ impl Gate for NodeGate {
                 identity: Asker::Endpoint(Arc::clone(endpoint)),
                 upstreams,
             },
-            Some(denial) => refuse(self.terms.denied, denial_reason(denial, &question.name, endpoint)),
+            Some(denial) => refuse(core.terms.denied, &|| denial_reason(denial, &question.name, endpoint)),
         }
     }
 
-    async fn admit(&self, asker: &Asker, lesson: Lesson) -> Result<Committed, NotAdmitted> {
-        if let (Some(sightings), Asker::Endpoint(endpoint)) = (&self.sightings, asker) {
-            sightings.saw(
-                &endpoint.id,
-                &lesson.name,
-                lesson.addresses.iter().map(|(address, _)| *address),
-            );
+    fn admit(
+        &self,
+        desk: &mut Desk,
+        asker: &Asker,
+        lesson: Lesson,
+        ticket: impl FnOnce() -> Ticket<Committed>,
+    ) -> Admission<Committed> {
+        let core = &self.0;
+        if let (Some(sightings), Asker::Endpoint(endpoint)) = (&core.sightings, asker) {
+            let addresses = lesson.addresses.iter().map(|(address, _)| *address);
+            sightings.saw(&endpoint.id, &lesson.name, addresses);
         }
-        let began = Instant::now();
-        let mut replaced = self.replaced.subscribe();
-        loop {
-            replaced.mark_unchanged();
-            let in_force = self.in_force.load_full();
-            let credited = in_force.plan.credited(&lesson.name, &lesson.chain);
-            if lesson.addresses.is_empty() || credited.is_empty() {
-                return Ok(self.enforcer.admit_nothing());
+        if lesson.addresses.is_empty() {
+            return Admission::Settled(Ok(core.enforcer.admit_nothing()));
+        }
+        // Read before the plan: what is noted under an old count is never found under a new one.
+        let circumstances = Circumstances {
+            publications: core.publications.load(Ordering::Acquire),
+            evictions: core.evicted_names.load(Ordering::Relaxed),
+        };
+        let fingerprint = desk.recall.fingerprint(&lesson, circumstances);
+        if let Some(standing) = desk.recall.find(fingerprint) {
+            let (now, longest) = (clock::now(), lesson.addresses.iter().map(|(_, ttl)| *ttl).max());
+            let until = now + core.terms.lease.lease(longest.unwrap_or_default());
+            let stands = core.enforcer.still_stands(standing, now, until, core.terms.lease.grace);
+            if let Some(proof) = stands {
+                return Admission::Settled(Ok(proof));
             }
-            let elements = self.learn(&in_force.plan, &lesson, &credited);
-            if elements.is_empty() {
-                return Ok(self.enforcer.admit_nothing());
-            }
-            let generation = in_force.generation;
-            if let Some(proof) = self.enforcer.already_admitted(generation, &elements, self.terms.grace) {
-                return Ok(proof);
-            }
-            let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
-            match self.enforcer.admit(generation, elements, left).await {
-                Ok(proof) => return Ok(proof),
-                // The plan that made the generation is published as soon as its ruleset is in the kernel.
-                Err(AdmitError::Stale) => {
-                    let left = self.terms.commit_deadline.saturating_sub(began.elapsed());
-                    if tokio::time::timeout(left, replaced.changed()).await.is_err() {
-                        return Err(self.not_admitted(&lesson, &AdmitError::Stale));
-                    }
+        }
+        match core.step(&lesson) {
+            Step::Admitted(proof, standing) => {
+                if let Some(standing) = standing {
+                    desk.recall.note(fingerprint, standing);
                 }
-                Err(error) => return Err(self.not_admitted(&lesson, &error)),
+                Admission::Settled(Ok(proof))
+            }
+            Step::Tell(generation, elements) => {
+                let submission = Waiting::submission(core, lesson, ticket(), generation, elements);
+                desk.submissions.push(submission);
+                Admission::Waiting(core.terms.commit_deadline)
             }
         }
     }
 
-    fn observe(&self, event: Event<'_>) {
-        self.metrics.observe(&event);
+    fn flush(&self, desk: &mut Desk) {
+        if !desk.submissions.is_empty() {
+            self.0.enforcer.submit(std::mem::take(&mut desk.submissions));
+        }
+    }
+
+    fn observe(&self, _desk: &mut Desk, event: Event<'_>) {
+        self.0.metrics.observe(&event);
     }
 }
 
-impl NodeGate {
-    /// Says that an answer was not released, to the log and for the client. Whoever may ask for many names can bring it
-    /// about at will, so the log hears of it once a second.
-    fn not_admitted(&self, lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
-        if let Some(others) = self.complaints.pass(clock::now()) {
-            match why {
-                AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
-                    error!(name = %lesson.name, %why, others, "an answer was not released");
-                }
-                AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
-                    warn!(name = %lesson.name, %why, others, "an answer was not released");
-                }
-            }
-        }
-        withheld(why)
-    }
-
+impl Core {
     fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
         match asked {
             Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
             Asked::Resolver(resolver) => plan.upstreams(resolver),
         }
     }
-}
-
-fn refuse(rcode: Rcode, reason: String) -> Screening<Asker> {
-    Screening::Refuse(Denial { rcode, reason })
 }
 
 /// One line for a person who sees it in `dig` or a log, naming who decided.
@@ -287,13 +282,6 @@ pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Gove
         QuestionDenial::SearchExpansion => {
             format!("namegate: {name} is a search-list expansion that {who} may not ask")
         }
-    }
-}
-
-/// What the client is told.
-fn withheld(why: &AdmitError) -> NotAdmitted {
-    NotAdmitted {
-        reason: format!("namegate: {why}"),
     }
 }
 
@@ -334,13 +322,6 @@ mod tests {
             for part in [part, "shop/web", "mail.example"] {
                 assert!(reason.contains(part), "{reason}");
             }
-        }
-    }
-
-    #[test]
-    fn what_the_kernel_refused_is_said_to_the_client() {
-        for why in [AdmitError::Stale, AdmitError::Stopped] {
-            assert_eq!(withheld(&why).reason, format!("namegate: {why}"));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The border between the proxy and the rest of the agent.
 
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Name;
+use smallvec::SmallVec;
+
+pub use crate::ticket::Ticket;
 
 /// How a lookup arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +36,8 @@ pub struct Question {
     pub qtype: u16,
     /// The class; 1 is IN.
     pub qclass: u16,
+    /// Whether the client sent OPT, and so is told the reason of a refusal (RFC 8914).
+    pub takes_reasons: bool,
 }
 
 /// What the gate says of a question.
@@ -55,7 +59,7 @@ pub enum Screening<I> {
 pub struct Denial {
     /// NXDOMAIN or REFUSED.
     pub rcode: Rcode,
-    /// The extra text of EDE 15 (RFC 8914), sent when the client sent OPT. One line.
+    /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`] is false.
     pub reason: String,
 }
 
@@ -91,6 +95,9 @@ impl Rcode {
 pub trait Identity: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> Identity for T {}
 
+/// Addresses and TTLs; most answers have a few, which are kept in place.
+pub type Addresses = SmallVec<[(IpAddr, Duration); 2]>;
+
 /// What an answer teaches, already validated: id, source and question matched, every address hangs on an unbroken
 /// chain of CNAMEs from the question's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +108,7 @@ pub struct Lesson {
     pub chain: Vec<Name>,
     /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each with the smallest
     /// TTL along the chain; ascending, each address once.
-    pub addresses: Vec<(IpAddr, Duration)>,
+    pub addresses: Addresses,
     /// The upstream that answered.
     pub source: SocketAddr,
 }
@@ -152,8 +159,23 @@ pub enum Event<'a> {
         /// Whether the kernel acknowledged.
         committed: bool,
     },
+    /// The answer cache was asked.
+    Cache(CacheOutcome),
     /// A packet or a connection was discarded without a reply, or a limit was met.
     Discarded(Discard),
+}
+
+/// What the answer cache had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheOutcome {
+    /// The answer.
+    Hit,
+    /// Nothing: an upstream is asked.
+    Miss,
+    /// An answer past its time, given because no upstream has one.
+    Stale,
+    /// A hot answer near its end, which is asked again before anybody waits for it.
+    Refresh,
 }
 
 /// What came of asking an upstream.
@@ -184,25 +206,54 @@ pub enum Discard {
     ConnectionLimit,
 }
 
+/// What came of asking for an admission.
+#[derive(Debug)]
+pub enum Admission<P> {
+    /// It is decided.
+    Settled(Result<P, NotAdmitted>),
+    /// The kernel has to be told first. The [`Ticket`] that was given says what came of it, within this time: after it, the
+    /// answer is withheld.
+    Waiting(Duration),
+}
+
 /// What the proxy asks the rest of the agent. Implementations must be cheap to call from many threads.
+///
+/// Each worker thread works at a desk of its own: what it keeps there it shares with nobody.
 pub trait Gate: Send + Sync + 'static {
     /// Who asks, carried from [`screen`](Self::screen) to [`admit`](Self::admit).
     type Identity: Identity;
     /// Evidence that the kernel holds what an answer needs. Only the enforcer can make one, so no
     /// code path of the proxy can release an answer that was not committed.
-    type Proof: Send;
+    type Proof: Send + 'static;
+    /// What a worker keeps between calls: snapshots, counters, admissions that are collected.
+    type Desk: Send + 'static;
+
+    /// A desk for a new worker.
+    fn desk(&self) -> Self::Desk;
 
     /// Identify and decide: may `source` ask this, and whom do we ask? Does no I/O and does not block.
-    fn screen(&self, source: IpAddr, asked: Asked, question: &Question) -> Screening<Self::Identity>;
+    fn screen(
+        &self,
+        desk: &mut Self::Desk,
+        source: IpAddr,
+        asked: Asked,
+        question: &Question,
+    ) -> Screening<Self::Identity>;
 
-    /// Learn and commit: returns when the kernel holds every element that the lesson opens for anybody. A lesson
-    /// without addresses is admitted at once.
+    /// Learn and commit: settled when the kernel holds every element that the lesson opens for anybody. A lesson
+    /// without addresses is admitted at once. Does not wait: for what takes time it takes a ticket and settles that
+    /// later, from any thread, but not before [`flush`](Self::flush).
     fn admit(
         &self,
+        desk: &mut Self::Desk,
         identity: &Self::Identity,
         lesson: Lesson,
-    ) -> impl Future<Output = Result<Self::Proof, NotAdmitted>> + Send;
+        ticket: impl FnOnce() -> Ticket<Self::Proof>,
+    ) -> Admission<Self::Proof>;
+
+    /// The worker has come to the end of a batch: admissions that were collected are to be put on their way.
+    fn flush(&self, desk: &mut Self::Desk);
 
     /// Count what happened.
-    fn observe(&self, event: Event<'_>);
+    fn observe(&self, desk: &mut Self::Desk, event: Event<'_>);
 }

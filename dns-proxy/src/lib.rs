@@ -1,33 +1,45 @@
 //! The DNS side: sockets, the lookup pipeline, upstreams.
 //!
-//! The way of one lookup, stage by stage: parse → identify → decide → forward → validate → learn →
-//! commit → release. Only *forward* and *commit* wait. What decides and what commits is not known here: it is
-//! asked through [`Gate`], which the agent implements.
+//! The way of one lookup, stage by stage: receive → screen → forward → validate → admit → release. Only *forward* and
+//! *admit* wait. What decides and what commits is not known here: it is asked through [`Gate`], which the agent implements.
 //!
-//! - [`gate`]: the border to the rest of the agent.
-//! - `pipeline`: one lookup from bytes to bytes.
+//! - [`gate`]: the border to the rest of the agent; `ticket`: how it says later what came of an admission.
+//! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
+//! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its deadlines.
+//! - `cache`: answers kept, if that is wanted.
+//! - `worker`: the threads that feed it; everything between a packet and `lookups`.
+//! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
-//! - `upstream`: asking resolvers over UDP and TCP.
+//! - `upstream`: whom to ask, how often, and what an answer is good for.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
-//! - [`server`]: the sockets that pods' lookups arrive on.
+//! - `rehearsal`: a worker without sockets, to be measured.
+//! - [`server`]: listeners, limits, and connections.
 
+mod cache;
 mod frame;
 pub mod gate;
+mod lookups;
 mod message;
 mod pipeline;
+#[doc(hidden)]
+pub mod rehearsal;
 mod reply;
 pub mod server;
+mod stages;
+mod ticket;
 mod upstream;
 mod validate;
+mod wheel;
 mod wire;
+mod worker;
 
 #[cfg(test)]
 #[path = "../tests/packets/mod.rs"]
 mod packets;
 
 pub use gate::{
-    Asked, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode, Screening, Transport,
-    UpstreamOutcome,
+    Admission, Asked, CacheOutcome, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode,
+    Screening, Ticket, Transport, UpstreamOutcome,
 };
-pub use server::{Listener, ListenerKind, Server, ServerConfig, ServerError};
+pub use server::{CacheConfig, Listener, ListenerKind, Server, ServerConfig, ServerError};

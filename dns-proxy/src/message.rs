@@ -1,5 +1,7 @@
 //! Reading a client's query.
 
+use smallvec::SmallVec;
+
 use crate::gate::{Question, Rcode, Transport};
 use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 
@@ -12,12 +14,31 @@ const UDP_MAXIMUM: usize = 65_507;
 /// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
 #[derive(Debug)]
 pub(crate) struct Query<'p> {
-    bytes: &'p [u8],
+    bytes: Packet<'p>,
     header: Header,
     question: Question,
     /// Where the question section ends.
     question_end: usize,
     edns: Option<Edns>,
+    /// It carries more than a question and a plain OPT.
+    has_options: bool,
+}
+
+/// The packet of a query: in the buffer that it was received in, or kept for as long as its answer takes.
+#[derive(Debug)]
+enum Packet<'p> {
+    Received(&'p [u8]),
+    /// Most queries are shorter, and are kept in place.
+    Kept(SmallVec<[u8; 96]>),
+}
+
+impl Packet<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Received(bytes) => bytes,
+            Self::Kept(bytes) => bytes,
+        }
+    }
 }
 
 /// What the client's OPT record says (RFC 6891 §6.1.2–3).
@@ -49,18 +70,49 @@ impl<'p> Query<'p> {
         }
         let format_error = |Malformed| Unreadable::Answer(Rcode::FormErr, header);
         let (question, question_end) = read_question(packet, &header).map_err(format_error)?;
-        let edns = read_edns(packet, question_end, &header).map_err(format_error)?;
+        let (edns, has_options) = read_edns(packet, question_end, &header).map_err(format_error)?;
         Ok(Self {
             question: Question {
                 name: question.name.to_name(),
                 qtype: question.qtype,
                 qclass: question.qclass,
+                takes_reasons: edns.is_some(),
             },
-            bytes: packet,
+            bytes: Packet::Received(packet),
             header,
             question_end,
             edns,
+            has_options,
         })
+    }
+
+    /// The same query, independent of the buffer that it was received in.
+    pub(crate) fn keep(self) -> Query<'static> {
+        Query {
+            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            question: self.question,
+            header: self.header,
+            question_end: self.question_end,
+            edns: self.edns,
+            has_options: self.has_options,
+        }
+    }
+
+    /// A copy that is kept on its own.
+    pub(crate) fn again(&self) -> Query<'static> {
+        Query {
+            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            question: self.question.clone(),
+            header: self.header,
+            question_end: self.question_end,
+            edns: self.edns,
+            has_options: self.has_options,
+        }
+    }
+
+    /// The client's bytes.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.bytes()
     }
 
     pub(crate) fn question(&self) -> &Question {
@@ -71,18 +123,23 @@ impl<'p> Query<'p> {
         self.header
     }
 
+    /// Whether it carries anything that an answer may depend on besides the question, flags, and whether OPT and DO are there.
+    pub(crate) fn has_options(&self) -> bool {
+        self.has_options
+    }
+
     pub(crate) fn edns(&self) -> Option<Edns> {
         self.edns
     }
 
     /// The question section, byte for byte. Nothing in it is compressed: there is no name before it to point at.
     pub(crate) fn question_section(&self) -> &[u8] {
-        &self.bytes[HEADER..self.question_end]
+        &self.as_bytes()[HEADER..self.question_end]
     }
 
     /// The client's bytes under another id, for an upstream.
     pub(crate) fn with_id(&self, id: u16) -> Vec<u8> {
-        let mut bytes = self.bytes.to_vec();
+        let mut bytes = self.as_bytes().to_vec();
         bytes[..2].copy_from_slice(&id.to_be_bytes());
         bytes
     }
@@ -111,7 +168,7 @@ impl<'p> Query<'p> {
             && header.opcode() == 0
             && match (
                 read_question(answer, &header),
-                Reader::after_header(self.bytes).question(),
+                Reader::after_header(self.as_bytes()).question(),
             ) {
                 (Ok((theirs, _)), Ok(ours)) => {
                     theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
@@ -131,29 +188,34 @@ pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(W
     Ok((question, reader.position()))
 }
 
-/// Walks the rest of the query, which must end with its last record, and finds OPT.
-fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<Option<Edns>, Malformed> {
+/// Walks the rest of the query, which must end with its last record, and finds OPT. Also whether there is anything beside a plain one.
+fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Option<Edns>, bool), Malformed> {
     let mut reader = Reader::at(packet, question_end);
-    for _ in 0..u32::from(header.answers) + u32::from(header.authorities) {
+    let records = u32::from(header.answers) + u32::from(header.authorities);
+    let mut has_options = records > 0;
+    for _ in 0..records {
         reader.record()?;
     }
     let mut edns = None;
     for _ in 0..header.additionals {
         let record = reader.record()?;
         if record.rtype != rtype::OPT {
+            has_options = true;
             continue;
         }
         // One, and owned by the root (RFC 6891 §6.1.1 and §6.1.2).
         if edns.is_some() || !record.owner.is_root() {
             return Err(Malformed);
         }
+        // An option, another version, or a flag other than DO.
+        has_options |= !record.data.is_empty() || record.ttl & !0x8000 != 0;
         edns = Some(Edns {
             udp_size: record.class,
             dnssec_ok: record.ttl & 0x8000 != 0,
         });
     }
     match reader.is_at_the_end() {
-        true => Ok(edns),
+        true => Ok((edns, has_options)),
         false => Err(Malformed),
     }
 }

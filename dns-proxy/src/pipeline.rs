@@ -1,152 +1,146 @@
-//! One lookup, from bytes to bytes.
+//! One lookup that came by TCP, from bytes to bytes: rare, so it may be a task that waits.
+//!
+//! The steps are those of [`stages`]; [`lookups`](crate::lookups) is the same story for datagrams.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::gate::{Asked, Denial, Discard, Event, Gate, Lesson, NotAdmitted, Rcode, Screening, Transport};
-use crate::message::{Query, Unreadable};
-use crate::reply::{ErrorCode, ExtendedError, Reply};
+use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket};
+use crate::message::Query;
+use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
-use crate::upstream::{self, Failure};
+use crate::stages::{self, Client};
+use crate::upstream::{Attempts, End, Failure, Judged, tcp};
 
-/// What every lookup needs.
-pub(crate) struct Pipeline<G> {
+/// What every lookup over TCP needs.
+pub(crate) struct Pipeline<G: Gate> {
     pub(crate) gate: Arc<G>,
     pub(crate) config: ServerConfig,
-}
-
-/// Who sent a query, and how it came here.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Client {
-    pub(crate) source: SocketAddr,
-    pub(crate) asked: Asked,
-    pub(crate) transport: Transport,
-    /// When the query was received.
-    pub(crate) received: Instant,
+    /// One for all connections: they are few, and it is never held while anything is waited for.
+    desk: Mutex<G::Desk>,
 }
 
 impl<G: Gate> Pipeline<G> {
+    pub(crate) fn new(gate: Arc<G>, config: ServerConfig) -> Self {
+        Self {
+            desk: Mutex::new(gate.desk()),
+            gate,
+            config,
+        }
+    }
+
     /// The whole way of one lookup. Nothing is returned for what must not be answered.
     ///
     /// Only the upstream and the commit are waited for, and both together no longer than
     /// [`ServerConfig::lookup_timeout`].
-    pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<Reply> {
-        let query = match self.parse(packet) {
+    pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<Reply<'static>> {
+        let room = &mut Vec::new();
+        let query = match stages::read(&*self.gate, &mut self.desk(), packet, room) {
             Ok(query) => query,
-            Err(reply) => return reply,
+            Err(reply) => return reply.map(Reply::into_owned),
         };
-        let (identity, upstreams) = match self.screen(&client, &query) {
+        let screened = stages::screen(&*self.gate, &mut self.desk(), &client, &query, room);
+        let (identity, upstreams) = match screened {
             Ok(forward) => forward,
-            Err(reply) => return Some(reply),
+            Err(reply) => return Some(reply.into_owned()),
         };
         let deadline = client.received + self.config.lookup_timeout;
-        let asking = upstream::Asking {
-            gate: &*self.gate,
-            query: &query,
-            transport: client.transport,
-            patience: self.config.upstream_timeout,
-            deadline,
-        };
-        let (held, lesson) = match asking.resolve(&upstreams).await {
+        let (held, lesson) = match self.forward(&query, upstreams, deadline).await {
             Ok(answer) => answer,
-            Err(failure) => return Some(no_answer(&query, &failure)),
+            Err(failure) => return Some(stages::no_answer(&query, &failure, room).into_owned()),
         };
-        match self.commit(&identity, lesson, deadline).await {
-            Ok(proof) => Some(held.release::<G>(&query, client.transport, proof)),
-            Err(reason) => Some(not_committed(&query, reason)),
+        let reply = match self.admit(&identity, lesson, deadline).await {
+            Ok(proof) => held.release::<G>(&query, client.transport, proof, room),
+            Err(reason) => stages::not_committed(&query, &reason, room),
+        };
+        Some(reply.into_owned())
+    }
+
+    /// What is said to a query that met a limit.
+    pub(crate) fn overloaded(&self, packet: &[u8], limit: Discard) -> Option<Reply<'static>> {
+        self.observe(Event::Discarded(limit));
+        let room = &mut Vec::new();
+        match stages::read(&*self.gate, &mut self.desk(), packet, room) {
+            Ok(query) => Some(stages::overloaded(&query, limit, &mut Vec::new()).into_owned()),
+            Err(reply) => reply.map(Reply::into_owned),
         }
     }
 
-    /// What is said to a query that met a limit. It costs no more than reading it.
-    pub(crate) fn overloaded(&self, packet: &[u8], limit: Discard) -> Option<Reply> {
-        self.gate.observe(Event::Discarded(limit));
-        let query = match self.parse(packet) {
-            Ok(query) => query,
-            Err(reply) => return reply,
-        };
-        let text = match limit {
-            Discard::ClientLimit => "too many lookups of this client in flight",
-            _ => "too many lookups in flight",
-        };
-        Some(refuse(&query, Rcode::Refused, ErrorCode::Other, text))
-    }
-
     /// Counts a reply that was sent.
-    pub(crate) fn sent(&self, client: &Client, reply: &Reply) {
-        self.gate.observe(Event::Reply {
+    pub(crate) fn sent(&self, client: &Client, reply: &Reply<'_>) {
+        self.observe(Event::Reply {
             transport: client.transport,
             rcode: reply.rcode(),
             took: client.received.elapsed(),
         });
     }
 
-    fn parse<'p>(&self, packet: &'p [u8]) -> Result<Query<'p>, Option<Reply>> {
-        Query::read(packet).map_err(|unreadable| match unreadable {
-            Unreadable::NotAQuery => {
-                self.gate.observe(Event::Discarded(Discard::NotAQuery));
-                None
-            }
-            Unreadable::Answer(rcode, header) => Some(Reply::to_unreadable(header, rcode)),
-        })
+    /// Counts what happened.
+    pub(crate) fn observe(&self, event: Event<'_>) {
+        let mut desk = self.desk();
+        self.gate.observe(&mut desk, event);
+        self.gate.flush(&mut desk);
     }
 
-    fn screen(&self, client: &Client, query: &Query<'_>) -> Result<(G::Identity, Arc<[SocketAddr]>), Reply> {
-        let screened = if query.is_zone_transfer() {
-            let text = "zone transfers are not forwarded";
-            Err(refuse(query, Rcode::Refused, ErrorCode::NotSupported, text))
-        } else {
-            match self.gate.screen(client.source.ip(), client.asked, query.question()) {
-                Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
-                Screening::Refuse(Denial { rcode, reason }) => Err(refuse(query, rcode, ErrorCode::Blocked, reason)),
+    /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more than UDP holds.
+    async fn forward(
+        &self,
+        query: &Query<'_>,
+        upstreams: Arc<[SocketAddr]>,
+        deadline: Instant,
+    ) -> Result<(Held<'static>, Lesson), Failure> {
+        let mut attempts = Attempts::new(upstreams);
+        while Instant::now() < deadline
+            && let Some(server) = attempts.next()
+        {
+            let until = deadline.min(Instant::now() + self.config.upstream_timeout);
+            let exchanged = tcp::exchange(server, query, until).await;
+            exchanged.observe(&*self.gate, &mut self.desk());
+            match exchanged.answer {
+                Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {
+                    Judged::Usable(held, lesson) => return Ok((held, lesson)),
+                    Judged::AskOn => {}
+                },
+                Err(failure) => attempts.failed(failure),
             }
-        };
-        self.gate.observe(Event::Query {
-            transport: client.transport,
-            question: query.question(),
-            forwarded: screened.is_ok(),
-        });
-        screened
+        }
+        match attempts.end() {
+            End::Apology(held, lesson) => Ok((held, lesson)),
+            End::Failure(failure) => Err(failure),
+        }
     }
 
-    async fn commit(&self, identity: &G::Identity, lesson: Lesson, deadline: Instant) -> Result<G::Proof, NotAdmitted> {
+    async fn admit(&self, identity: &G::Identity, lesson: Lesson, deadline: Instant) -> Result<G::Proof, NotAdmitted> {
         let began = Instant::now();
         let opens_something = !lesson.addresses.is_empty();
-        let outcome = match timeout_at(deadline, self.gate.admit(identity, lesson)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(NotAdmitted {
-                reason: "the kernel did not take the addresses in time".into(),
-            }),
+        let (ticket, settled) = Ticket::to_wait_for();
+        let admission = {
+            let mut desk = self.desk();
+            let admission = self.gate.admit(&mut desk, identity, lesson, || ticket);
+            self.gate.flush(&mut desk);
+            admission
+        };
+        let outcome = match admission {
+            Admission::Settled(outcome) => outcome,
+            Admission::Waiting(patience) => {
+                let until = deadline.min(began + patience);
+                match timeout_at(until.into(), settled).await {
+                    Ok(Ok(outcome)) => outcome,
+                    Ok(Err(_)) | Err(_) => Err(stages::commit_timed_out()),
+                }
+            }
         };
         if opens_something {
-            self.gate.observe(Event::CommitWait {
-                took: began.elapsed(),
-                committed: outcome.is_ok(),
-            });
+            stages::observe_commit(&*self.gate, &mut self.desk(), began.elapsed(), outcome.is_ok());
         }
         outcome
     }
-}
 
-/// The upstreams failed: the one place where failures become codes.
-fn no_answer(query: &Query<'_>, failure: &Failure) -> Reply {
-    let code = match failure {
-        Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
-        Failure::Unreachable { .. } => ErrorCode::NetworkError,
-        Failure::Bogus { .. } => ErrorCode::Other,
-    };
-    refuse(query, Rcode::ServFail, code, failure.to_string())
-}
-
-fn not_committed(query: &Query<'_>, NotAdmitted { reason }: NotAdmitted) -> Reply {
-    refuse(query, Rcode::ServFail, ErrorCode::Other, reason)
-}
-
-fn refuse(query: &Query<'_>, rcode: Rcode, code: ErrorCode, text: impl Into<String>) -> Reply {
-    let error = ExtendedError {
-        code,
-        text: text.into(),
-    };
-    Reply::without_answer(query, rcode, Some(&error))
+    /// Whatever panicked while it was held left counters and collected work, each of them whole.
+    fn desk(&self) -> MutexGuard<'_, G::Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -4,9 +4,11 @@
 //! answer, [`Held`] until somebody hands over the gate's proof that the kernel has what the answer needs. There is no
 //! third way, so no code path can release an answer that was not committed.
 
+use std::borrow::Cow;
+
 use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
-use crate::wire::{HEADER, Header, rtype};
+use crate::wire::{Header, rtype};
 
 /// The UDP payload that our own OPT records offer (the DNS flag day's 1,232: fits any path unfragmented).
 const OUR_UDP_SIZE: u16 = 1_232;
@@ -17,23 +19,23 @@ const MAX_TEXT: usize = 200;
 /// The EDNS option of an extended error (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
 
-/// Bytes for a client.
+/// Bytes for a client, in a buffer that is used again or on their own.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reply {
-    bytes: Vec<u8>,
+pub(crate) struct Reply<'b> {
+    bytes: Cow<'b, [u8]>,
 }
 
 /// An upstream's answer that the kernel does not vouch for yet.
 #[derive(Debug)]
-pub(crate) struct Held {
-    bytes: Vec<u8>,
+pub(crate) struct Held<'a> {
+    bytes: Cow<'a, [u8]>,
 }
 
 /// An extended error (RFC 8914): why there is no answer, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ExtendedError {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExtendedError<'t> {
     pub(crate) code: ErrorCode,
-    pub(crate) text: String,
+    pub(crate) text: &'t str,
 }
 
 /// The codes that we use, of RFC 8914 §5.2.
@@ -46,10 +48,10 @@ pub(crate) enum ErrorCode {
     NetworkError = 23,
 }
 
-impl Held {
+impl<'a> Held<'a> {
     /// Takes an upstream's answer that belongs to the question.
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes }
+    pub(crate) fn new(bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { bytes: bytes.into() }
     }
 
     /// For a look at it; the way out is [`release`](Self::release).
@@ -57,36 +59,76 @@ impl Held {
         &self.bytes
     }
 
-    /// Gives the answer away, as the upstream made it but for the client's id, and truncated when it is longer than
-    /// the client takes. The proof is used up: one commit, one answer.
-    pub(crate) fn release<G: Gate>(self, query: &Query<'_>, transport: Transport, proof: G::Proof) -> Reply {
-        drop(proof);
-        let mut bytes = match self.bytes.len() > query.answer_limit(transport) {
-            true => truncated(&self.bytes, query),
-            false => self.bytes,
-        };
-        bytes[..2].copy_from_slice(&query.header().id.to_be_bytes());
-        Reply { bytes }
-    }
-}
-
-impl Reply {
-    /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308 §5).
-    pub(crate) fn without_answer(query: &Query<'_>, rcode: Rcode, error: Option<&ExtendedError>) -> Self {
-        let header = query.header();
-        let flags = Header::QR | header.flags & (Header::RD | Header::CD) | Header::RA | u16::from(rcode.code());
-        Self {
-            bytes: without_records(query, flags, error),
+    /// The same answer, independent of the buffer that it was received in.
+    pub(crate) fn keep(self) -> Held<'static> {
+        Held {
+            bytes: Cow::Owned(self.bytes.into_owned()),
         }
     }
 
+    /// Gives the answer away, as the upstream made it but for the client's id, and truncated when it is longer than
+    /// the client takes. The proof is used up: one commit, one answer.
+    pub(crate) fn release<'b, G: Gate>(
+        self,
+        query: &Query<'_>,
+        transport: Transport,
+        proof: G::Proof,
+        room: &'b mut Vec<u8>,
+    ) -> Reply<'b> {
+        drop(proof);
+        room.clear();
+        match self.bytes.len() > query.answer_limit(transport) {
+            true => truncated(&self.bytes, query, room),
+            false => room.extend_from_slice(&self.bytes),
+        }
+        room[..2].copy_from_slice(&query.header().id.to_be_bytes());
+        Reply::of(room)
+    }
+}
+
+impl<'b> Reply<'b> {
+    /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308 §5).
+    pub(crate) fn without_answer(
+        query: &Query<'_>,
+        rcode: Rcode,
+        error: Option<&ExtendedError<'_>>,
+        room: &'b mut Vec<u8>,
+    ) -> Self {
+        let header = query.header();
+        let flags = Header::QR | header.flags & (Header::RD | Header::CD) | Header::RA | u16::from(rcode.code());
+        without_records(query, flags, error, room);
+        Self::of(room)
+    }
+
     /// For a packet of which nothing but the header can be read.
-    pub(crate) fn to_unreadable(header: Header, rcode: Rcode) -> Self {
+    pub(crate) fn to_unreadable(header: Header, rcode: Rcode, room: &'b mut Vec<u8>) -> Self {
+        Self::header_alone(header, u16::from(rcode.code()), room)
+    }
+
+    /// For a query that is longer than is taken over UDP: the client comes back over TCP (RFC 2181 §9).
+    pub(crate) fn to_overlong(header: Header, room: &'b mut Vec<u8>) -> Self {
+        Self::header_alone(header, Header::TC, room)
+    }
+
+    fn header_alone(header: Header, flags: u16, room: &'b mut Vec<u8>) -> Self {
         let opcode = header.opcode() << 11;
-        let flags = Header::QR | opcode | header.flags & Header::RD | Header::RA | u16::from(rcode.code());
-        let mut bytes = Vec::with_capacity(HEADER);
-        push_all(&mut bytes, [header.id, flags, 0, 0, 0, 0]);
-        Self { bytes }
+        let flags = Header::QR | opcode | header.flags & Header::RD | Header::RA | flags;
+        room.clear();
+        push_all(room, [header.id, flags, 0, 0, 0, 0]);
+        Self::of(room)
+    }
+
+    fn of(room: &'b [u8]) -> Self {
+        Self {
+            bytes: Cow::Borrowed(room),
+        }
+    }
+
+    /// The same reply, independent of the buffer.
+    pub(crate) fn into_owned(self) -> Reply<'static> {
+        Reply {
+            bytes: Cow::Owned(self.bytes.into_owned()),
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -100,36 +142,32 @@ impl Reply {
 }
 
 /// Says that there is more, and nothing of it: the client comes back over TCP (RFC 2181 §9).
-fn truncated(answer: &[u8], query: &Query<'_>) -> Vec<u8> {
+fn truncated(answer: &[u8], query: &Query<'_>, room: &mut Vec<u8>) {
     let flags = Header::read(answer).map_or(Header::QR, |header| header.flags);
-    without_records(query, flags | Header::TC, None)
+    without_records(query, flags | Header::TC, None, room);
 }
 
 /// A message with the client's id and question, and OPT if the client sent one (RFC 6891 §6.1.1).
-fn without_records(query: &Query<'_>, flags: u16, error: Option<&ExtendedError>) -> Vec<u8> {
+fn without_records(query: &Query<'_>, flags: u16, error: Option<&ExtendedError<'_>>, bytes: &mut Vec<u8>) {
     let edns = query.edns();
-    let mut bytes = Vec::with_capacity(512);
-    push_all(
-        &mut bytes,
-        [query.header().id, flags, 1, 0, 0, u16::from(edns.is_some())],
-    );
+    bytes.clear();
+    push_all(bytes, [query.header().id, flags, 1, 0, 0, u16::from(edns.is_some())]);
     bytes.extend_from_slice(query.question_section());
     if let Some(edns) = edns {
         bytes.push(0);
         let dnssec_ok = u16::from(edns.dnssec_ok) << 15;
-        push_all(&mut bytes, [rtype::OPT, OUR_UDP_SIZE, 0, dnssec_ok]);
+        push_all(bytes, [rtype::OPT, OUR_UDP_SIZE, 0, dnssec_ok]);
         match error {
-            None => push_all(&mut bytes, [0]),
+            None => push_all(bytes, [0]),
             Some(error) => {
-                let text = clip(&error.text);
+                let text = clip(error.text);
                 // At most MAX_TEXT, so it cannot overflow.
                 let length = text.len() as u16;
-                push_all(&mut bytes, [length + 6, EDE_OPTION, length + 2, error.code as u16]);
+                push_all(bytes, [length + 6, EDE_OPTION, length + 2, error.code as u16]);
                 bytes.extend_from_slice(text.as_bytes());
             }
         }
     }
-    bytes
 }
 
 /// As many whole characters as fit into [`MAX_TEXT`] octets.
@@ -153,11 +191,12 @@ mod tests {
 
     use super::*;
     use crate::packets;
+    use crate::wire::HEADER;
 
-    fn blocked(text: &str) -> ExtendedError {
+    fn blocked(text: &str) -> ExtendedError<'_> {
         ExtendedError {
             code: ErrorCode::Blocked,
-            text: text.into(),
+            text,
         }
     }
 
@@ -165,7 +204,13 @@ mod tests {
     fn a_refusal_echoes_the_question_as_the_client_spelled_it() {
         let packet = packets::query("WwW.eXample.", "A");
         let query = Query::read(&packet).unwrap();
-        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked("no policy allows it")));
+        let mut room = Vec::new();
+        let reply = Reply::without_answer(
+            &query,
+            Rcode::NxDomain,
+            Some(&blocked("no policy allows it")),
+            &mut room,
+        );
         assert_eq!(
             reply.as_bytes()[HEADER..],
             packet[HEADER..],
@@ -182,7 +227,8 @@ mod tests {
     fn a_client_that_speaks_edns_is_told_why() {
         let packet = packets::query_with_edns("a.example.", "A", 1_232);
         let query = Query::read(&packet).unwrap();
-        let reply = Reply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")));
+        let mut room = Vec::new();
+        let reply = Reply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")), &mut room);
         let told = packets::extended_error(reply.as_bytes());
         assert_eq!(told, Some((15, "no policy allows it".into())));
     }
@@ -192,7 +238,8 @@ mod tests {
         let name = format!("{}{}.", format!("{}.", "x".repeat(63)).repeat(3), "x".repeat(61));
         let packet = packets::query_with_edns(&name, "A", 512);
         let query = Query::read(&packet).unwrap();
-        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&"ö".repeat(500))));
+        let (text, mut room) = ("ö".repeat(500), Vec::new());
+        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&text)), &mut room);
         assert!(reply.as_bytes().len() <= 512);
         let (_, text) = packets::extended_error(reply.as_bytes()).unwrap();
         assert_eq!(text, "ö".repeat(MAX_TEXT / 2), "cut between characters");
@@ -203,7 +250,8 @@ mod tests {
         let mut packet = packets::query("a.example.", "A");
         packet[2] |= 0x28;
         let header = Header::read(&packet).unwrap();
-        let reply = Reply::to_unreadable(header, Rcode::NotImp);
+        let mut room = Vec::new();
+        let reply = Reply::to_unreadable(header, Rcode::NotImp, &mut room);
         assert_eq!(reply.as_bytes(), [0x12, 0x34, 0xa9, 0x84, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(reply.rcode(), 4);
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::gate::Lesson;
+use crate::gate::{Addresses, Lesson};
 use crate::message::{Query, read_question};
 use crate::wire::{Header, IN, Malformed, Reader, Record, WireName, rtype};
 
@@ -53,7 +53,7 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
     let mut lesson = Lesson {
         name: query.question().name.clone(),
         chain: Vec::new(),
-        addresses: Vec::new(),
+        addresses: Addresses::new(),
         source,
     };
     // Other classes (CHAOS, for a server's version) hold no Internet addresses.

@@ -22,12 +22,14 @@ const MAX_POINTERS: usize = 127;
 pub(crate) mod rtype {
     pub(crate) const A: u16 = 1;
     pub(crate) const CNAME: u16 = 5;
+    pub(crate) const SOA: u16 = 6;
     pub(crate) const AAAA: u16 = 28;
     pub(crate) const OPT: u16 = 41;
     pub(crate) const SVCB: u16 = 64;
     pub(crate) const HTTPS: u16 = 65;
     pub(crate) const IXFR: u16 = 251;
     pub(crate) const AXFR: u16 = 252;
+    pub(crate) const ANY: u16 = 255;
 }
 
 /// Class IN.
@@ -88,6 +90,7 @@ impl Header {
     pub(crate) const TC: u16 = 0x0200;
     pub(crate) const RD: u16 = 0x0100;
     pub(crate) const RA: u16 = 0x0080;
+    pub(crate) const AD: u16 = 0x0020;
     pub(crate) const CD: u16 = 0x0010;
 
     pub(crate) fn read(message: &[u8]) -> Result<Self, Malformed> {
@@ -198,6 +201,12 @@ impl<'m> Reader<'m> {
 }
 
 impl<'m> Record<'m> {
+    /// Where its TTL begins in the message: before the length of the data and the data.
+    pub(crate) fn ttl_at(&self) -> u16 {
+        // A message has at most 65,535 octets.
+        (self.data_at - 6) as u16
+    }
+
     /// The name that the record's data consists of (CNAME).
     pub(crate) fn target(&self) -> Result<WireName<'m>, Malformed> {
         let target = WireName {

@@ -38,7 +38,7 @@ pub const EXPANDED_RANGE: u16 = 16;
 /// the address family, because that is what the typed documents can express; both keys come and go together.
 pub const ALIVE_SET: &str = "alive";
 
-/// The keys of the heartbeat set, one octet each: TCP and UDP.
+/// The keys of the heartbeat set that are looked up, one octet each: TCP and UDP. Others in it stand for the agents that beat.
 pub const ALIVE_PROTOCOLS: [u8; 2] = [6, 17];
 
 /// The address family of a set.

@@ -121,8 +121,8 @@ fn prepare(args: Args, host: &Host) -> Result<(Settings, From), AgentError> {
     Ok((settings, from))
 }
 
-/// Each lookup in flight has a socket of its own to its upstream, and the usual soft limit of 1,024 descriptors is far below
-/// what `ServerConfig` lets in. It is that low for programs that use select(2), which this one does not.
+/// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual soft limit of 1,024 descriptors is
+/// below what `ServerConfig` lets in. It is that low for programs that use select(2), which this one does not.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -53,6 +53,18 @@ pub(super) const COMMIT_DEADLINE: Bound<Span> = Bound {
     bounds: Span(Duration::from_millis(10))..=Span(Duration::from_secs(5)),
     why: "another agent's transaction can hold the kernel up for 80ms, and clients ask again after 5s",
 };
+pub(super) const DNS_CACHE: Bound<usize> = Bound {
+    option: "dns-cache",
+    default: 0,
+    bounds: 0..=10_000_000,
+    why: "each answer takes some 500 bytes of memory",
+};
+pub(super) const DNS_CACHE_STALE: Bound<Span> = Bound {
+    option: "dns-cache-stale",
+    default: Span(Duration::from_secs(86_400)),
+    bounds: Span(Duration::ZERO)..=Span(Duration::from_secs(259_200)),
+    why: "RFC 8767 section 5 suggests one to three days at most",
+};
 pub(super) const MIN_TTL: Bound<Span> = Bound {
     option: "min-ttl",
     default: Span(Duration::ZERO),

@@ -15,6 +15,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns_proxy::CacheConfig;
 use dns_proxy::gate::Rcode;
 use enforcer::{FailMode, Interception, Refusal};
 use fqdn_cache::{LeaseTerms, Limits};
@@ -84,6 +85,8 @@ pub struct Settings {
     pub records_group: Option<u16>,
     /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
     pub commit_deadline: Duration,
+    /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually address a server that caches.
+    pub cache: Option<CacheConfig>,
 }
 
 /// Why there are no settings.

@@ -74,6 +74,12 @@ pub struct Options {
     /// How long an answer waits for the kernel before SERVFAIL [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "DNS")]
     pub commit_deadline: Option<Duration>,
+    /// Keep answers for their TTL, so many at once; 0: ask for each lookup [default: 0]
+    #[arg(long, value_name = "N", help_heading = "DNS")]
+    pub dns_cache: Option<usize>,
+    /// With --dns-cache: how long past its TTL an answer is given when no upstream answers; 0s: not at all [default: 24h]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "DNS")]
+    pub dns_cache_stale: Option<Duration>,
 
     /// TTLs below this count as this [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Leases")]
@@ -147,6 +153,8 @@ impl Options {
             dns_denied,
             fail_mode,
             commit_deadline,
+            dns_cache,
+            dns_cache_stale,
             min_ttl,
             max_ttl,
             grace,
@@ -181,6 +189,8 @@ impl Options {
             dns_denied: dns_denied.or(below.dns_denied),
             fail_mode: fail_mode.or(below.fail_mode),
             commit_deadline: commit_deadline.or(below.commit_deadline),
+            dns_cache: dns_cache.or(below.dns_cache),
+            dns_cache_stale: dns_cache_stale.or(below.dns_cache_stale),
             min_ttl: min_ttl.or(below.min_ttl),
             max_ttl: max_ttl.or(below.max_ttl),
             grace: grace.or(below.grace),

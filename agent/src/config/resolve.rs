@@ -7,6 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns_proxy::CacheConfig;
 use dns_proxy::gate::Rcode;
 use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};
@@ -15,8 +16,8 @@ use policy::question::QuestionMode;
 use thiserror::Error;
 
 use super::bounds::{
-    COMMIT_DEADLINE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span, TPROXY_PORT, TPROXY_TABLE,
-    within,
+    COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span,
+    TPROXY_PORT, TPROXY_TABLE, within,
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
 use super::{NameMatching, Options, Settings, UnknownPods};
@@ -95,6 +96,8 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         dns_denied,
         fail_mode,
         commit_deadline,
+        dns_cache,
+        dns_cache_stale,
         min_ttl,
         max_ttl,
         grace,
@@ -151,6 +154,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
             None => Some(records::DEFAULT_GROUP),
         },
         commit_deadline: within(COMMIT_DEADLINE, commit_deadline.map(Span))?.0,
+        cache: cache(dns_cache, dns_cache_stale)?,
     })
 }
 
@@ -310,6 +314,13 @@ fn lease_terms(
     })
 }
 
+fn cache(entries: Option<usize>, stale: Option<Duration>) -> Result<Option<CacheConfig>, Rejected> {
+    // Checked even when there is no cache: a wrong value should not wait for the day that it is switched on.
+    let stale_for = within(DNS_CACHE_STALE, stale.map(Span))?.0;
+    let entries = NonZeroUsize::new(within(DNS_CACHE, entries)?);
+    Ok(entries.map(|entries| CacheConfig { entries, stale_for }))
+}
+
 fn domain(given: Option<String>) -> Result<Name, Rejected> {
     let text = given.as_deref().unwrap_or(DEFAULT_CLUSTER_DOMAIN);
     let name = Name::parse(text).map_err(|error| rejected("cluster-domain", format_args!("{text:?}"), error))?;
@@ -380,6 +391,7 @@ mod tests {
         assert_eq!(settings.cluster_dns, [("kube-system".into(), "kube-dns".into())]);
         assert_eq!(settings.commit_deadline, Duration::from_secs(1));
         assert_eq!(settings.records_group, Some(5371));
+        assert_eq!(settings.cache, None);
     }
 
     #[test]
@@ -511,6 +523,10 @@ mod tests {
             Options {
                 min_ttl: Some(Duration::from_secs(60)),
                 max_ttl: Some(Duration::from_secs(30)),
+                ..Options::default()
+            },
+            Options {
+                dns_cache_stale: Some(Duration::from_secs(864_000)),
                 ..Options::default()
             },
             Options {

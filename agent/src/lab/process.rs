@@ -230,6 +230,11 @@ impl AgentProcess {
         Ok(text.lines().find_map(value).unwrap_or(0.0))
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -9,7 +9,7 @@ mod namespaces;
 use std::time::{Duration, UNIX_EPOCH};
 
 use dns_proxy::Event;
-use dns_proxy::gate::{Discard, Transport, UpstreamOutcome};
+use dns_proxy::gate::{CacheOutcome, Discard, Transport, UpstreamOutcome};
 use enforcer::records::Verdict;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
@@ -25,6 +25,7 @@ const RCODES: [&str; 7] = [
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other",
 ];
 const OUTCOMES: [&str; 5] = ["answered", "truncated", "timed-out", "unreachable", "mismatched"];
+const CACHE_OUTCOMES: [&str; 4] = ["hit", "miss", "stale", "refresh"];
 const DISCARDS: [&str; 4] = ["not-a-query", "client-limit", "total-limit", "connection-limit"];
 
 /// A denial takes some 50 µs, an answer from the next rack less than a millisecond, patience ends at 5 s.
@@ -50,6 +51,7 @@ pub struct Metrics {
     discarded: [IntCounter; DISCARDS.len()],
     audited: Namespaces,
     refused: Namespaces,
+    cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
     started: f64,
 }
@@ -90,6 +92,11 @@ impl Metrics {
             "Packets and connections discarded without a reply, by reason",
             &["reason"],
         );
+        let cache = register.counters(
+            "namegate_dns_cache_total",
+            "What the answer cache had, and answers that it asked for again",
+            &["outcome"],
+        );
         Self {
             queries: TRANSPORTS.map(|transport| {
                 TYPES.map(|qtype| VERDICTS.map(|verdict| queries.with_label_values(&[transport, qtype, verdict])))
@@ -122,6 +129,7 @@ impl Metrics {
                 &["namespace"],
             )),
             discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
+            cache: CACHE_OUTCOMES.map(|outcome| cache.with_label_values(&[outcome])),
             registry: register.0,
             started: unix_now().as_secs_f64(),
         }
@@ -159,6 +167,7 @@ impl Metrics {
                     self.commit_failures.inc();
                 }
             }
+            Event::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
             Event::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
         }
     }
@@ -213,6 +222,15 @@ fn outcome_index(outcome: UpstreamOutcome) -> usize {
         UpstreamOutcome::TimedOut => 2,
         UpstreamOutcome::Unreachable => 3,
         UpstreamOutcome::Mismatched => 4,
+    }
+}
+
+fn cache_index(outcome: CacheOutcome) -> usize {
+    match outcome {
+        CacheOutcome::Hit => 0,
+        CacheOutcome::Miss => 1,
+        CacheOutcome::Stale => 2,
+        CacheOutcome::Refresh => 3,
     }
 }
 
@@ -286,6 +304,7 @@ mod tests {
             name: Name::root(),
             qtype,
             qclass: 1,
+            takes_reasons: false,
         };
         let took = Duration::from_micros(300);
         let server = "192.0.2.53:53".parse().unwrap();
@@ -324,6 +343,7 @@ mod tests {
             },
             Event::CommitWait { took, committed: true },
             Event::CommitWait { took, committed: false },
+            Event::Cache(CacheOutcome::Hit),
             Event::Discarded(Discard::ClientLimit),
         ] {
             metrics.observe(&event);
@@ -340,6 +360,7 @@ mod tests {
             "namegate_dns_upstream_outcomes_total{outcome=\"timed-out\"} 1",
             "namegate_dns_commit_wait_seconds_count 2",
             "namegate_dns_commit_failures_total 1",
+            "namegate_dns_cache_total{outcome=\"hit\"} 1",
             "namegate_dns_discarded_total{reason=\"client-limit\"} 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");

@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A number of places, of which one client gets a part only, so that no client can take them all.
+use crate::gate::Discard;
+
+/// A number of places, of which one client gets a part only: as many as are still free at most. So one alone can have half of them,
+/// two a third each, and whoever comes new always finds as many free as the greediest has.
 #[derive(Debug)]
-pub(super) struct Quota {
+pub(crate) struct Quota {
     per_client: usize,
     total: usize,
     taken: Mutex<Taken>,
@@ -21,20 +24,20 @@ struct Taken {
 
 /// One place, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     quota: Arc<Quota>,
     client: IpAddr,
 }
 
 /// Whose places are all taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Full {
+pub(crate) enum Full {
     Client,
     Total,
 }
 
 impl Quota {
-    pub(super) fn new(per_client: usize, total: usize) -> Arc<Self> {
+    pub(crate) fn new(per_client: usize, total: usize) -> Arc<Self> {
         Arc::new(Self {
             per_client,
             total,
@@ -42,13 +45,14 @@ impl Quota {
         })
     }
 
-    pub(super) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
+    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
         let mut taken = self.lock();
-        if taken.total >= self.total {
+        let free = self.total.saturating_sub(taken.total);
+        if free == 0 {
             return Err(Full::Total);
         }
         let of_client = taken.by_client.entry(client).or_default();
-        if *of_client >= self.per_client {
+        if *of_client >= self.per_client.min(free) {
             // With a limit of 0 the entry is new: leave none behind.
             if *of_client == 0 {
                 taken.by_client.remove(&client);
@@ -63,7 +67,7 @@ impl Quota {
         })
     }
 
-    pub(super) fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.lock().total
     }
 
@@ -82,6 +86,15 @@ impl Drop for Permit {
             if *of_client == 0 {
                 taken.by_client.remove(&self.client);
             }
+        }
+    }
+}
+
+impl From<Full> for Discard {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Client => Self::ClientLimit,
+            Full::Total => Self::TotalLimit,
         }
     }
 }
@@ -106,6 +119,19 @@ mod tests {
             quota.lock().by_client.is_empty(),
             "clients without places are forgotten"
         );
+    }
+
+    #[test]
+    fn the_greediest_leave_as_much_free_as_they_have() {
+        let quota = Quota::new(usize::MAX, 12);
+        let takes = |client| std::iter::from_fn(|| quota.take(client).ok()).collect::<Vec<_>>();
+        let one = takes(ONE);
+        assert_eq!(one.len(), 6);
+        let another = takes(ANOTHER);
+        assert_eq!(another.len(), 3);
+        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        drop(one);
+        assert_eq!(takes(ONE).len(), 5);
     }
 
     #[test]

@@ -17,11 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::limits::Permit;
-use super::{Listener, ListenerKind, Service, socket};
+use super::{Listener, ListenerKind, Service};
 use crate::frame;
 use crate::gate::{Asked, Discard, Event, Gate, Transport};
-use crate::pipeline::Client;
 use crate::reply::Reply;
+use crate::stages::Client;
+use crate::worker::socket;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
@@ -89,7 +90,7 @@ fn start<G: Gate>(
 ) {
     let Ok(permit) = service.connections.take(source.ip()) else {
         let limit = Event::Discarded(Discard::ConnectionLimit);
-        return service.pipeline.gate.observe(limit);
+        return service.pipeline.observe(limit);
     };
     let (service, stopped) = (service.clone(), stopped.clone());
     connections.spawn(async move {
@@ -120,7 +121,7 @@ struct Connection<G: Gate> {
     /// What was read and is not a whole message yet.
     unread: BytesMut,
     /// An answer keeps its lookup's place until it is written.
-    lookups: JoinSet<(Client, Option<Reply>, Permit)>,
+    lookups: JoinSet<(Client, Option<Reply<'static>>, Permit)>,
     /// Pushed on by whole queries and by answers only: a byte now and then keeps nobody connected.
     idle_until: Instant,
 }
@@ -196,7 +197,7 @@ impl<G: Gate> Connection<G> {
             source: self.source,
             asked: self.asked,
             transport: Transport::Tcp,
-            received: Instant::now(),
+            received: Instant::now().into_std(),
         };
         self.stay();
         match self.service.lookups.take(self.source.ip()) {
@@ -217,7 +218,7 @@ impl<G: Gate> Connection<G> {
     }
 
     /// Writes an answer. A client that does not read its answers for as long as it may be idle is let go.
-    async fn answer(&mut self, client: Client, reply: Reply) -> ControlFlow<()> {
+    async fn answer(&mut self, client: Client, reply: Reply<'_>) -> ControlFlow<()> {
         let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
         frame::push(&mut framed, reply.as_bytes());
         let patience = self.service.pipeline.config.tcp_idle;

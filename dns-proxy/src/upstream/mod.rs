@@ -1,35 +1,21 @@
-//! Asking resolvers: which, in what order, and for how long.
+//! Asking resolvers: which, in what order, how often, and what to make of their answers. No sockets but for TCP.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::time::{Instant, timeout_at};
 
-use crate::gate::{Event, Gate, Lesson, Transport, UpstreamOutcome};
+use crate::gate::{Lesson, UpstreamOutcome};
 use crate::message::Query;
 use crate::reply::Held;
 use crate::validate::{Bogus, validate};
 use crate::wire::Header;
 
-mod tcp;
-mod udp;
+pub(crate) mod tcp;
 
 /// The upstreams are asked in turn, at most this often each: a lost packet is nobody's fault.
 const ROUNDS: usize = 2;
-
-/// One query on its way to upstreams.
-pub(crate) struct Asking<'a, G> {
-    pub(crate) gate: &'a G,
-    pub(crate) query: &'a Query<'a>,
-    /// How the client asked, and so how we ask: a client comes by TCP because it expects more than UDP holds.
-    pub(crate) transport: Transport,
-    /// For one try.
-    pub(crate) patience: Duration,
-    /// For all tries.
-    pub(crate) deadline: Instant,
-}
 
 /// Why no upstream gave an answer that can be used; of several failures the last.
 #[derive(Debug, Error)]
@@ -44,99 +30,171 @@ pub(crate) enum Failure {
     Bogus { server: SocketAddr, why: Bogus },
 }
 
-impl<G: Gate> Asking<'_, G> {
-    /// The first usable answer, with what it teaches. An upstream that itself failed (SERVFAIL, REFUSED) is believed
-    /// only when no other has anything better to say.
-    pub(crate) async fn resolve(&self, upstreams: &[SocketAddr]) -> Result<(Held, Lesson), Failure> {
-        let mut failure = Failure::NoUpstream;
-        let mut apology = None;
-        for _ in 0..ROUNDS {
-            for &server in upstreams {
-                if Instant::now() >= self.deadline {
-                    break;
-                }
-                let held = match self.ask(server).await {
-                    Ok(held) => held,
-                    Err(failed) => {
-                        failure = failed;
-                        continue;
-                    }
-                };
-                match validate(self.query, held.as_bytes(), server) {
-                    Ok(lesson) if is_apology(&held) => apology = Some((held, lesson)),
-                    Ok(lesson) => return Ok((held, lesson)),
-                    Err(why) => failure = Failure::Bogus { server, why },
-                }
-            }
-            if let Some(answer) = apology {
-                return Ok(answer);
-            }
-        }
-        Err(failure)
-    }
-
-    /// One try at one server.
-    async fn ask(&self, server: SocketAddr) -> Result<Held, Failure> {
-        if self.transport == Transport::Udp {
-            let answer = self.exchange(server, Transport::Udp).await?;
-            if !is_truncated(&answer) {
-                return Ok(Held::new(answer));
-            }
-            // There is more than fits. We must learn all of it, whatever the client will take.
-        }
-        self.exchange(server, Transport::Tcp).await.map(Held::new)
-    }
-
-    /// Asks once, under a fresh random id, and waits for the answer that belongs to the question.
-    async fn exchange(&self, server: SocketAddr, transport: Transport) -> Result<Vec<u8>, Failure> {
-        let began = Instant::now();
-        let until = self.deadline.min(began + self.patience);
-        let observe = |outcome| {
-            self.gate.observe(Event::Upstream {
-                server,
-                transport,
-                outcome,
-                took: began.elapsed(),
-            });
-        };
-        let id = rand::random();
-        let message = self.query.with_id(id);
-        let belongs = |answer: &[u8]| {
-            let belongs = self.query.is_answered_by(id, answer);
-            if !belongs {
-                observe(UpstreamOutcome::Mismatched);
-            }
-            belongs
-        };
-        let outcome = match transport {
-            Transport::Udp => timeout_at(until, udp::exchange(server, &message, belongs)).await,
-            Transport::Tcp => timeout_at(until, tcp::exchange(server, &message, belongs)).await,
-        };
-        match outcome {
-            Ok(Ok(answer)) => {
-                observe(match transport == Transport::Udp && is_truncated(&answer) {
-                    true => UpstreamOutcome::Truncated,
-                    false => UpstreamOutcome::Answered,
-                });
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                observe(UpstreamOutcome::Unreachable);
-                Err(Failure::Unreachable { server, error })
-            }
-            Err(_) => {
-                observe(UpstreamOutcome::TimedOut);
-                Err(Failure::TimedOut { server })
-            }
+impl Failure {
+    /// How the failure of one exchange is counted.
+    pub(crate) fn outcome(&self) -> UpstreamOutcome {
+        match self {
+            Self::TimedOut { .. } => UpstreamOutcome::TimedOut,
+            _ => UpstreamOutcome::Unreachable,
         }
     }
 }
 
-fn is_truncated(answer: &[u8]) -> bool {
+/// Whom to ask next. An upstream that itself failed (SERVFAIL, REFUSED) is believed only when no other has anything
+/// better to say.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    upstreams: Arc<[SocketAddr]>,
+    made: usize,
+    failure: Failure,
+    apology: Option<Box<(Held<'static>, Lesson)>>,
+}
+
+/// What an answer is good for.
+#[derive(Debug)]
+pub(crate) enum Judged<'a> {
+    /// It is the answer, and teaches this.
+    Usable(Held<'a>, Lesson),
+    /// There may be a better one; it was noted.
+    AskOn,
+}
+
+/// How it ends when nobody is left to ask.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// With an upstream's own error.
+    Apology(Held<'static>, Lesson),
+    /// Without any answer.
+    Failure(Failure),
+}
+
+impl Attempts {
+    pub(crate) fn new(upstreams: Arc<[SocketAddr]>) -> Self {
+        Self {
+            upstreams,
+            made: 0,
+            failure: Failure::NoUpstream,
+            apology: None,
+        }
+    }
+
+    /// The same upstreams, from the beginning.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(Arc::clone(&self.upstreams))
+    }
+
+    /// The upstream that is preferred.
+    pub(crate) fn first(&self) -> Option<SocketAddr> {
+        self.upstreams.first().copied()
+    }
+
+    /// Whom to ask now; nobody when all were asked often enough, or an apology has to do.
+    pub(crate) fn next(&mut self) -> Option<SocketAddr> {
+        let count = self.upstreams.len();
+        let round_is_over = self.made > 0 && self.made.is_multiple_of(count);
+        if self.made >= ROUNDS * count || round_is_over && self.apology.is_some() {
+            return None;
+        }
+        let server = self.upstreams[self.made % count];
+        self.made += 1;
+        Some(server)
+    }
+
+    /// Notes that an exchange brought nothing.
+    pub(crate) fn failed(&mut self, failure: Failure) {
+        self.failure = failure;
+    }
+
+    /// Judges an answer of `server` that belongs to the question.
+    pub(crate) fn judge<'a>(&mut self, query: &Query<'_>, server: SocketAddr, held: Held<'a>) -> Judged<'a> {
+        match validate(query, held.as_bytes(), server) {
+            Ok(lesson) if is_apology(&held) => {
+                self.apology = Some(Box::new((held.keep(), lesson)));
+                Judged::AskOn
+            }
+            Ok(lesson) => Judged::Usable(held, lesson),
+            Err(why) => {
+                self.failure = Failure::Bogus { server, why };
+                Judged::AskOn
+            }
+        }
+    }
+
+    /// What is left when nobody is.
+    pub(crate) fn end(&mut self) -> End {
+        match self.apology.take() {
+            Some(apology) => End::Apology(apology.0, apology.1),
+            None => End::Failure(std::mem::replace(&mut self.failure, Failure::NoUpstream)),
+        }
+    }
+}
+
+pub(crate) fn is_truncated(answer: &[u8]) -> bool {
     Header::read(answer).is_ok_and(|header| header.has(Header::TC))
 }
 
 /// SERVFAIL (2) or REFUSED (5): says something of the server and nothing of the name.
-fn is_apology(held: &Held) -> bool {
+fn is_apology(held: &Held<'_>) -> bool {
     Header::read(held.as_bytes()).is_ok_and(|header| matches!(header.rcode(), 2 | 5))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packets;
+
+    fn attempts(count: usize) -> Attempts {
+        Attempts::new(
+            (0..count)
+                .map(|i| SocketAddr::from(([192, 0, 2, i as u8], 53)))
+                .collect(),
+        )
+    }
+
+    fn asked(attempts: &mut Attempts) -> Vec<u8> {
+        std::iter::from_fn(|| attempts.next())
+            .map(|server| match server.ip() {
+                std::net::IpAddr::V4(ip) => ip.octets()[3],
+                std::net::IpAddr::V6(_) => unreachable!(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn upstreams_are_asked_in_turn_twice() {
+        assert_eq!(asked(&mut attempts(3)), [0, 1, 2, 0, 1, 2]);
+        assert!(asked(&mut attempts(0)).is_empty());
+        assert!(matches!(attempts(0).end(), End::Failure(Failure::NoUpstream)));
+    }
+
+    #[test]
+    fn an_apology_is_held_until_the_others_of_the_round_were_asked() {
+        let packet = packets::query("a.example.", "A");
+        let query = Query::read(&packet).unwrap();
+        let sorry = packets::answer_with_rcode(&packet, 2);
+        let mut attempts = attempts(2);
+        let server = attempts.next().unwrap();
+        assert!(matches!(
+            attempts.judge(&query, server, Held::new(&sorry[..])),
+            Judged::AskOn
+        ));
+        assert_eq!(asked(&mut attempts), [1]);
+        let End::Apology(held, lesson) = attempts.end() else {
+            panic!("there is one");
+        };
+        assert_eq!(held.as_bytes(), sorry);
+        assert!(lesson.addresses.is_empty());
+    }
+
+    #[test]
+    fn of_several_failures_the_last_is_told() {
+        let packet = packets::query("a.example.", "A");
+        let query = Query::read(&packet).unwrap();
+        let bogus = packets::answer(&packet, &["b.example. 60 A 192.0.2.66"]);
+        let mut attempts = attempts(1);
+        let server = attempts.next().unwrap();
+        attempts.failed(Failure::TimedOut { server });
+        attempts.judge(&query, server, Held::new(&bogus[..]));
+        assert!(matches!(attempts.end(), End::Failure(Failure::Bogus { .. })));
+    }
 }

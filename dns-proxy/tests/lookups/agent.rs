@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_proxy::{
-    Asked, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode, Screening, Server,
-    ServerConfig,
+    Admission, Asked, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode, Screening,
+    Server, ServerConfig, Ticket,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-/// What [`Agent::admit`] waits for: the kernel's word on one lesson.
+/// What an admission waits for: the kernel's word on one lesson.
 pub(crate) struct Pending {
     pub(crate) lesson: Lesson,
     pub(crate) commit: oneshot::Sender<Result<(), NotAdmitted>>,
@@ -26,6 +27,7 @@ pub(crate) struct Agent {
     events: Mutex<Vec<String>>,
     questions: Mutex<Vec<(IpAddr, Asked, String)>>,
     changed: Notify,
+    tasks: Handle,
 }
 
 /// Only [`Agent::admit`] makes one.
@@ -34,8 +36,11 @@ pub(crate) struct Committed(());
 impl Gate for Agent {
     type Identity = IpAddr;
     type Proof = Committed;
+    type Desk = ();
 
-    fn screen(&self, source: IpAddr, asked: Asked, question: &Question) -> Screening<IpAddr> {
+    fn desk(&self) {}
+
+    fn screen(&self, _: &mut (), source: IpAddr, asked: Asked, question: &Question) -> Screening<IpAddr> {
         let name = question.name.as_str().to_owned();
         let denied = name.ends_with("denied.");
         self.questions.lock().unwrap().push((source, asked, name));
@@ -51,22 +56,37 @@ impl Gate for Agent {
         }
     }
 
-    async fn admit(&self, _: &IpAddr, lesson: Lesson) -> Result<Committed, NotAdmitted> {
-        if self.holds && !lesson.addresses.is_empty() {
-            let (commit, committed) = oneshot::channel();
-            self.pending.lock().unwrap().push(Pending { lesson, commit });
-            self.changed.notify_waiters();
-            committed.await.unwrap()?;
+    fn admit(
+        &self,
+        _: &mut (),
+        _: &IpAddr,
+        lesson: Lesson,
+        ticket: impl FnOnce() -> Ticket<Committed>,
+    ) -> Admission<Committed> {
+        if !self.holds || lesson.addresses.is_empty() {
+            return Admission::Settled(Ok(Committed(())));
         }
-        Ok(Committed(()))
+        let (commit, committed) = oneshot::channel::<Result<(), NotAdmitted>>();
+        let ticket = ticket();
+        self.tasks.spawn(async move {
+            if let Ok(outcome) = committed.await {
+                ticket.settle(outcome.map(Committed));
+            }
+        });
+        self.pending.lock().unwrap().push(Pending { lesson, commit });
+        self.changed.notify_waiters();
+        Admission::Waiting(Duration::from_secs(60))
     }
 
-    fn observe(&self, event: Event<'_>) {
+    fn flush(&self, _: &mut ()) {}
+
+    fn observe(&self, _: &mut (), event: Event<'_>) {
         let event = match event {
             Event::Query { forwarded, .. } => format!("query forwarded={forwarded}"),
             Event::Reply { rcode, .. } => format!("reply {rcode}"),
             Event::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
             Event::CommitWait { committed, .. } => format!("commit {committed}"),
+            Event::Cache(outcome) => format!("cache {outcome:?}"),
             Event::Discarded(why) => format!("discarded {why:?}"),
         };
         self.events.lock().unwrap().push(event);
@@ -84,6 +104,7 @@ impl Agent {
             events: Mutex::default(),
             questions: Mutex::default(),
             changed: Notify::new(),
+            tasks: Handle::current(),
         }
     }
 

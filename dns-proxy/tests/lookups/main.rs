@@ -5,6 +5,7 @@
 )]
 
 mod agent;
+mod cache;
 mod client;
 mod limits;
 #[path = "../packets/mod.rs"]

@@ -4,32 +4,29 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use fqdn_cache::Time;
-use tokio::sync::oneshot;
 
 use super::book::{Book, Life};
 use super::kernel::Kernel;
 use super::plan::{Plan, Planner, TICKS};
 use super::thread::Writer;
-use super::{AdmitError, Committed, Generation, clock};
+use super::{AdmitError, Committed, Generation, Settle, clock};
 use crate::layout::Element;
 use crate::netlink::batch::Refusal;
 use crate::netlink::socket::CommitError;
 
 /// An admission that waits.
-#[derive(Debug)]
 pub(super) struct Admission {
     pub(super) generation: Generation,
     /// Each element once.
     pub(super) elements: Vec<(Element, Time)>,
     /// How long its caller waits, for the error's text.
     pub(super) deadline: Duration,
-    pub(super) answer: oneshot::Sender<Result<Committed, AdmitError>>,
+    pub(super) answer: Box<dyn Settle>,
 }
 
 impl Admission {
-    fn settle(self, result: Result<Committed, AdmitError>) {
-        // A caller whose deadline has passed does not listen any more; the book knows the outcome.
-        let _ = self.answer.send(result);
+    pub(super) fn settle(self, result: Result<Committed, AdmitError>) {
+        self.answer.settle(result);
     }
 }
 
@@ -82,7 +79,7 @@ impl<K: Kernel> Writer<K> {
         book.purge(now);
         let mut planner = Planner::new(&book, now);
         for admission in admissions {
-            if admission.answer.is_closed() {
+            if admission.answer.is_abandoned() {
                 // Nobody waits any more: under overload, work that is of no use is not done. The next lookup asks again.
                 continue;
             }
@@ -181,11 +178,13 @@ impl<K: Kernel> Writer<K> {
                 let mut book = self.shared.book();
                 book.forget();
                 found.note(&mut book);
+                self.shared.begin_epoch();
                 true
             }
             Err(error) => {
                 tracing::error!(%error, "the sets cannot be read back from the kernel");
                 self.shared.book().forget();
+                self.shared.begin_epoch();
                 false
             }
         }

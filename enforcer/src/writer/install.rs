@@ -58,6 +58,7 @@ impl Writer<NfTables> {
             // From here on no answer is released by the fast path, and admissions wait in the queue; so what `learned` does not
             // see is computed again for the new rules.
             self.shared.book().phase = Phase::Installing;
+            self.shared.begin_epoch();
             let result = self.replace(desired, learned);
             self.shared.book().phase = Phase::Serving;
             self.beat();
@@ -235,7 +236,7 @@ impl Writer<NfTables> {
                 generation,
                 elements: some.to_vec(),
                 deadline: Duration::ZERO,
-                answer,
+                answer: Box::new(answer),
             }]);
             if let Ok(Err(error)) = outcome.try_recv() {
                 tracing::warn!(%error, elements = some.len(), "learned addresses could not be put back");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use policy::Protocol;
 
-use crate::layout::{ElementKey, Family, SetId, SetKind};
+use crate::layout::{ALIVE_SET, ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::Operation;
 use crate::netlink::message::field;
 use crate::netlink::objects::Command;
@@ -26,6 +26,9 @@ pub(super) trait Kernel {
 
     /// The live elements of a learned set, with the time they have left; `None` without an end.
     fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>>;
+
+    /// The live keys of the heartbeat's set.
+    fn heartbeats(&mut self) -> io::Result<Vec<u8>>;
 
     /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
     fn reconnect(&mut self) -> io::Result<()>;
@@ -121,6 +124,16 @@ impl Kernel for NfTables {
                     tables::read_elements(message)
                         .filter_map(|element| Some((decode_key(set, &element.key)?, element.remaining))),
                 );
+            },
+        )
+    }
+
+    fn heartbeats(&mut self) -> io::Result<Vec<u8>> {
+        self.socket.dump(
+            |sequence| tables::ask_elements(&self.table, ALIVE_SET, sequence),
+            |message, found| {
+                let keys = tables::read_elements(message).filter_map(|element| element.key.first().copied());
+                found.extend(keys);
             },
         )
     }

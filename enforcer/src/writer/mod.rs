@@ -29,11 +29,13 @@ mod nft;
 mod plan;
 mod probe;
 mod proof;
+mod standing;
+mod submission;
 mod thread;
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -46,14 +48,13 @@ pub use self::error::{AdmitError, InstallError};
 use self::install::Installation;
 use self::kernel::NfTables;
 pub use self::proof::Committed;
+pub use self::standing::Standing;
+pub use self::submission::{Settle, Submission};
 use self::thread::{Request, Writer};
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
 use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
-
-/// An admission with more elements is carried out in pieces of this size.
-const PIECE: usize = 4096;
 
 /// Counts installations; an admission names the one whose sets it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -99,6 +100,8 @@ pub struct Enforcer {
 #[derive(Debug, Default)]
 struct Shared {
     book: Mutex<Book>,
+    /// Changes whenever elements may cease to be in the kernel otherwise than by the end of their time, or may not be relied on.
+    epoch: AtomicU64,
     counters: Counters,
     table_lost: Notify,
 }
@@ -131,6 +134,7 @@ impl Enforcer {
             installed: None,
             interception: None,
             next_beat: None,
+            mark: thread::mark(),
         };
         let (queue, inbox) = mpsc::channel();
         std::thread::Builder::new()
@@ -187,6 +191,30 @@ impl Enforcer {
         (current && elements.iter().all(held)).then(Committed::acknowledged)
     }
 
+    /// That every element is in the kernel, to be [asked again](Self::still_stands) without a look at each. `None` where
+    /// [`already_admitted`](Self::already_admitted) would have no proof without slack.
+    pub fn standing(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<Standing> {
+        let now = clock::now();
+        let book = self.shared.book();
+        if book.phase != Phase::Serving || book.generation != generation {
+            return None;
+        }
+        let ends = elements
+            .iter()
+            .map(|(element, _)| book.life(element).map(|life| life.end));
+        let until = ends.min()??;
+        // Read under the book's lock, so that no loss comes between.
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        (until > now).then_some(Standing { epoch, until })
+    }
+
+    /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`, less `slack`. Takes no lock.
+    pub fn still_stands(&self, standing: Standing, now: Time, until: Time, slack: Duration) -> Option<Committed> {
+        let stands = standing.until > now && standing.until + slack >= until;
+        let current = self.shared.epoch.load(Ordering::Acquire) == standing.epoch;
+        (stands && current).then(Committed::acknowledged)
+    }
+
     /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and no rules can make it stale.
     pub fn admit_nothing(&self) -> Committed {
         Committed::acknowledged()
@@ -200,40 +228,30 @@ impl Enforcer {
     pub async fn admit(
         &self,
         generation: Generation,
-        mut elements: Vec<(Element, Time)>,
+        elements: Vec<(Element, Time)>,
         deadline: Duration,
     ) -> Result<Committed, AdmitError> {
-        // Each element once, with its latest end.
-        elements.sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
-        elements.dedup_by_key(|(element, _)| *element);
-        let mut outcomes = Vec::new();
-        loop {
-            let rest = elements.split_off(elements.len().min(PIECE));
-            let (answer, outcome) = oneshot::channel();
-            let admission = Admission {
-                generation,
-                elements,
-                deadline,
-                answer,
-            };
-            self.ask(Request::Admit(admission))
-                .map_err(|Stopped| AdmitError::Stopped)?;
-            outcomes.push(outcome);
-            if rest.is_empty() {
-                break;
-            }
-            elements = rest;
+        let (answer, outcome) = oneshot::channel();
+        self.submit(vec![Submission {
+            generation,
+            elements,
+            deadline,
+            answer: Box::new(answer),
+        }]);
+        match tokio::time::timeout(deadline, outcome).await {
+            Ok(outcome) => outcome.unwrap_or(Err(AdmitError::Stopped)),
+            Err(_) => Err(AdmitError::Unknown(deadline)),
         }
-        let all = async {
-            let mut proof = Err(AdmitError::Stopped);
-            for outcome in outcomes {
-                proof = Ok(outcome.await.unwrap_or(Err(AdmitError::Stopped))?);
+    }
+
+    /// As [`admit`](Self::admit) for many answers at once, without waiting: each is told what came of it, on the writer's thread.
+    pub fn submit(&self, submissions: Vec<Submission>) {
+        let admissions: Vec<Admission> = submissions.into_iter().flat_map(Submission::into_admissions).collect();
+        if let Err(Request::Admit(refused)) = self.send(Request::Admit(admissions)) {
+            for admission in refused {
+                admission.settle(Err(AdmitError::Stopped));
             }
-            proof
-        };
-        tokio::time::timeout(deadline, all)
-            .await
-            .unwrap_or(Err(AdmitError::Unknown(deadline)))
+        }
     }
 
     /// Resolves when somebody else removed the table or a set of it, once for each loss: [`install`](Self::install) again. Noticed with the
@@ -294,7 +312,12 @@ impl Enforcer {
     }
 
     fn ask(&self, request: Request) -> Result<(), Stopped> {
-        self.queue.send(request).map_err(|_| Stopped)
+        self.send(request).map_err(|_| Stopped)
+    }
+
+    /// Gives the request back when the writer has ended.
+    fn send(&self, request: Request) -> Result<(), Request> {
+        self.queue.send(request).map_err(|refused| refused.0)
     }
 }
 
@@ -312,6 +335,12 @@ impl Shared {
     fn book(&self) -> MutexGuard<'_, Book> {
         // A panic while it was held cannot leave it half-written in a way that opens anything.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was in the kernel before may not be relied on any more without a look into the book. To be called when the book
+    /// says so already: who looks between the two finds nothing.
+    fn begin_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The thread: drains the queue, keeps the heartbeat.
 
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -31,9 +32,8 @@ const ALIVE: Duration = Duration::from_secs(4);
 const GROUP: usize = 4096;
 
 /// What is asked of the writer.
-#[derive(Debug)]
 pub(super) enum Request {
-    Admit(Admission),
+    Admit(Vec<Admission>),
     Install(Box<Installation>),
     StopHeartbeat(oneshot::Sender<()>),
     ShutDown(oneshot::Sender<()>),
@@ -51,6 +51,19 @@ pub(super) struct Writer<K> {
     pub(super) interception: Option<Interception>,
     /// When the heart beats next; not before the first installation, and not while the table is lost.
     pub(super) next_beat: Option<Time>,
+    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
+    pub(super) mark: u8,
+}
+
+/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that they let nothing be intercepted.
+const MARKS: std::ops::RangeInclusive<u8> = 150..=252;
+
+/// One of [`MARKS`] by chance. Two agents have the same one once in a hundred upgrades; then lookups go past both for a second.
+pub(super) fn mark() -> u8 {
+    let chance = std::collections::hash_map::RandomState::new().hash_one(());
+    let span = u64::from(MARKS.end() - MARKS.start()) + 1;
+    // Below the span, which came from a u8.
+    MARKS.start() + u8::try_from(chance % span).unwrap_or(0)
 }
 
 impl Writer<NfTables> {
@@ -58,6 +71,7 @@ impl Writer<NfTables> {
     pub(super) fn run(mut self, inbox: &Receiver<Request>) {
         while let ControlFlow::Continue(()) = self.turn(inbox) {}
         self.shared.book().phase = Phase::Stopped;
+        self.shared.begin_epoch();
     }
 
     /// Waits for something to do, and does all that waits.
@@ -94,14 +108,14 @@ impl Writer<NfTables> {
 }
 
 /// Takes further admissions out of the queue, as far as they wait; also returns what was met that is none.
-fn gather(first: Admission, inbox: &Receiver<Request>) -> (Vec<Admission>, Option<Request>) {
-    let mut elements = first.elements.len();
-    let mut group = vec![first];
+fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admission>, Option<Request>) {
+    let count = |admissions: &[Admission]| admissions.iter().map(|it| it.elements.len()).sum::<usize>();
+    let mut elements = count(&group);
     while elements < GROUP {
         match inbox.try_recv() {
-            Ok(Request::Admit(admission)) => {
-                elements += admission.elements.len();
-                group.push(admission);
+            Ok(Request::Admit(admissions)) => {
+                elements += count(&admissions);
+                group.extend(admissions);
             }
             Ok(other) => return (group, Some(other)),
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
@@ -124,7 +138,9 @@ impl<K: Kernel> Writer<K> {
             return;
         }
         self.next_beat = Some(clock::now() + BEAT);
-        match self.kernel.commit(&heartbeat(self.renewal.passes())) {
+        let [tcp, udp] = ALIVE_PROTOCOLS;
+        let keys = [tcp, udp, self.mark];
+        match self.kernel.commit(&heartbeat(&keys, self.renewal.passes())) {
             Ok(()) => {}
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 self.table_is_lost();
@@ -133,13 +149,27 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
-    /// Ends interception at once in fail-mode open.
+    /// Ends interception at once in fail-mode open, unless another agent has taken over and goes on beating.
     fn stop_beating(&mut self) {
         if self.next_beat.take().is_none() {
             return;
         }
+        if let Err(error) = self.kernel.commit(&heartbeat(&[self.mark], &[Pass::Add, Pass::Delete])) {
+            tracing::warn!(?error, "this agent's own mark was not removed");
+        }
+        match self.kernel.heartbeats() {
+            Ok(keys) if keys.iter().any(|key| MARKS.contains(key) && *key != self.mark) => {
+                tracing::info!("another agent serves on; lookups stay intercepted");
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "it cannot be told whether another agent serves on"),
+        }
         // Added first, because deleting what is not there would be an error.
-        if let Err(error) = self.kernel.commit(&heartbeat(&[Pass::Add, Pass::Delete])) {
+        if let Err(error) = self
+            .kernel
+            .commit(&heartbeat(&ALIVE_PROTOCOLS, &[Pass::Add, Pass::Delete]))
+        {
             tracing::warn!(?error, "the heartbeat was not removed; it ends within {ALIVE:?}");
         }
     }
@@ -148,20 +178,21 @@ impl<K: Kernel> Writer<K> {
     pub(super) fn table_is_lost(&mut self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
         self.shared.book().forget();
+        self.shared.begin_epoch();
         self.installed = None;
         self.next_beat = None;
         self.shared.table_lost.notify_one();
     }
 }
 
-/// These steps for all elements of the heartbeat.
-fn heartbeat(passes: &[Pass]) -> Vec<Operation> {
+/// These steps for elements of the heartbeat.
+fn heartbeat(keys: &[u8], passes: &[Pass]) -> Vec<Operation> {
     let set: Arc<str> = ALIVE_SET.into();
     let mut operations = Vec::new();
     for pass in passes {
-        operations.extend(ALIVE_PROTOCOLS.map(|protocol| Operation {
+        operations.extend(keys.iter().map(|key| Operation {
             set: Arc::clone(&set),
-            key: Key::from_slice(&[protocol]),
+            key: Key::from_slice(&[*key]),
             verb: match pass {
                 Pass::Add => Verb::Add(ALIVE),
                 Pass::Delete => Verb::Delete,

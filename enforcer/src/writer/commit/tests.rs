@@ -7,6 +7,7 @@ use std::sync::Arc;
 use policy::ProgramId;
 use policy::fold::Class;
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::layout::{ElementKey, Family, SetId, SetKind};
@@ -102,6 +103,10 @@ impl Kernel for Memory {
         Ok(elements.map(|((_, key), left)| (read_key(key), Some(*left))).collect())
     }
 
+    fn heartbeats(&mut self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     fn reconnect(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -147,6 +152,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         installed: None,
         interception: None,
         next_beat: None,
+        mark: 200,
     };
     assert!(writer.read_back());
     writer
@@ -165,7 +171,7 @@ fn commit(writer: &mut Writer<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
                 generation: Generation::default(),
                 elements: lasts.iter().map(|last| (element(*last), end)).collect(),
                 deadline: Duration::from_secs(1),
-                answer,
+                answer: Box::new(answer),
             };
             (admission, outcome)
         })
@@ -241,7 +247,7 @@ fn nobody_waits_any_more_so_nothing_is_written() {
         generation: Generation::default(),
         elements: vec![(element(1), clock::now() + Duration::from_secs(60))],
         deadline: Duration::from_secs(1),
-        answer,
+        answer: Box::new(answer),
     }]);
     assert_eq!(writer.kernel.transactions, 0);
 }

@@ -12,7 +12,7 @@ const ALIGN: usize = size_of::<usize>();
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
 
 /// A local address of this host that a datagram came to or is to leave from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LocalAddress {
     pub(super) address: IpAddr,
     /// The interface; matters for link-local IPv6 addresses only.
@@ -48,19 +48,18 @@ pub(super) fn read(mut control: &[u8]) -> Received {
     received
 }
 
-/// The control message that makes a datagram leave from `local`.
-pub(super) fn leave_from(local: LocalAddress) -> Vec<u8> {
-    let mut control = Vec::with_capacity(ROOM);
+/// Adds the control message that makes a datagram leave from `local`.
+pub(super) fn leave_from(local: LocalAddress, control: &mut Vec<u8>) {
     match local.address {
         IpAddr::V4(address) => {
-            push_header(&mut control, 12, libc::IPPROTO_IP, libc::IP_PKTINFO);
+            push_header(control, 12, libc::IPPROTO_IP, libc::IP_PKTINFO);
             // struct in_pktinfo: interface 0 leaves the choice to routing; ipi_spec_dst is the source; ipi_addr unused.
             control.extend_from_slice(&0u32.to_ne_bytes());
             control.extend_from_slice(&address.octets());
             control.extend_from_slice(&[0; 4]);
         }
         IpAddr::V6(address) => {
-            push_header(&mut control, 20, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
+            push_header(control, 20, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
             // struct in6_pktinfo. A link-local address means nothing without its interface.
             let interface = if address.is_unicast_link_local() {
                 local.interface
@@ -72,7 +71,14 @@ pub(super) fn leave_from(local: LocalAddress) -> Vec<u8> {
         }
     }
     control.resize(control.len().next_multiple_of(ALIGN), 0);
-    control
+}
+
+/// Adds the control message that has the payload cut into datagrams of `length` octets (`UDP_SEGMENT`).
+pub(super) fn segments_of(length: usize, control: &mut Vec<u8>) {
+    push_header(control, size_of::<u16>(), libc::SOL_UDP, libc::UDP_SEGMENT);
+    // No datagram is longer.
+    control.extend_from_slice(&(length as u16).to_ne_bytes());
+    control.resize(control.len().next_multiple_of(ALIGN), 0);
 }
 
 fn push_header(control: &mut Vec<u8>, data: usize, level: i32, kind: i32) {
@@ -127,7 +133,8 @@ mod tests {
     fn what_is_written_for_the_kernel_is_what_is_read_from_it() {
         for (address, interface, back) in [("10.1.2.3", 7, 0), ("2001:db8::1", 7, 0), ("fe80::1", 7, 7)] {
             let address = address.parse().unwrap();
-            let control = leave_from(LocalAddress { address, interface });
+            let mut control = Vec::new();
+            leave_from(LocalAddress { address, interface }, &mut control);
             let local = Some(LocalAddress {
                 address,
                 interface: back,

@@ -1,0 +1,241 @@
+//! From a lesson to the proof that its answer may be released.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use dns_proxy::{Lesson, NotAdmitted, Ticket};
+use enforcer::writer::{Generation, Settle, Standing, Submission};
+use enforcer::{AdmitError, Committed, Element};
+use fqdn_cache::{Answer, Time};
+use policy::Name;
+use tracing::{debug, error, warn};
+
+use super::{Core, lock};
+use crate::clock;
+use crate::plan::Plan;
+
+/// What a lesson comes to under the plan in force.
+pub(super) enum Step {
+    /// The kernel holds everything, and may be relied on to for this long.
+    Admitted(Committed, Option<Standing>),
+    /// It has to be told of these first.
+    Tell(Generation, Vec<(Element, Time)>),
+}
+
+impl Core {
+    /// Learns the lesson, and finds out what the kernel has to be told.
+    pub(super) fn step(&self, lesson: &Lesson) -> Step {
+        let in_force = self.in_force.load();
+        let (plan, generation) = (&in_force.plan, in_force.generation);
+        let credited = plan.credited(&lesson.name, &lesson.chain);
+        if lesson.addresses.is_empty() || credited.is_empty() {
+            return Step::Admitted(self.enforcer.admit_nothing(), None);
+        }
+        let (elements, ends) = self.learn(plan, lesson, &credited);
+        if elements.is_empty() {
+            return Step::Admitted(self.enforcer.admit_nothing(), None);
+        }
+        match self
+            .enforcer
+            .already_admitted(generation, &elements, self.terms.lease.grace)
+        {
+            Some(proof) => {
+                let standing = self.enforcer.standing(generation, &elements);
+                // The ledger's leases and the kernel's elements end at about the same time; neither may be relied on for longer than the other.
+                Step::Admitted(proof, standing.zip(ends).map(|(standing, ends)| standing.at_most(ends)))
+            }
+            None => Step::Tell(generation, elements),
+        }
+    }
+
+    /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of its leases ends.
+    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[&Name]) -> (Vec<(Element, Time)>, Option<Time>) {
+        let source = lesson.source.ip();
+        let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
+            Ok(()) => true,
+            Err(why) => {
+                debug!(name = %lesson.name, address = %address.0, ?why, "a name may not open this address");
+                false
+            }
+        };
+        let addresses: Vec<(IpAddr, Duration)> = lesson.addresses.iter().filter(teachable).copied().collect();
+        self.lessons.fetch_add(1, Ordering::Relaxed);
+        let now = clock::now();
+        let mut elements = Vec::new();
+        let mut first_end: Option<Time> = None;
+        let mut ledger = lock(&self.ledger);
+        for name in credited {
+            let answer = Answer {
+                name: (*name).clone(),
+                addresses: addresses.clone(),
+                source,
+                terms: plan.lease_terms(name),
+            };
+            let outcome = ledger.learn(now, &answer);
+            for (address, end) in outcome.leases {
+                first_end = Some(first_end.map_or(end, |first| first.min(end)));
+                plan.elements(name, address, source, |element| elements.push((element, end)));
+            }
+            let evicted = u64::try_from(outcome.evicted.len()).unwrap_or(u64::MAX);
+            self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
+        }
+        (elements, first_end)
+    }
+
+    /// Puts admissions that found themselves stale on their way again, under the plan that has been published.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+        parked.into_iter().for_each(|waiting| waiting.again());
+    }
+
+    /// Says that an answer was not released, to the log and for the client. Whoever may ask for many names can bring it
+    /// about at will, so the log hears of it once a second.
+    fn not_admitted(&self, lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
+        if let Some(others) = self.complaints.pass(clock::now()) {
+            match why {
+                AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
+                    error!(name = %lesson.name, %why, others, "an answer was not released");
+                }
+                AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
+                    warn!(name = %lesson.name, %why, others, "an answer was not released");
+                }
+            }
+        }
+        withheld(why)
+    }
+}
+
+/// What the client is told.
+fn withheld(why: &AdmitError) -> NotAdmitted {
+    NotAdmitted {
+        reason: format!("namegate: {why}"),
+    }
+}
+
+/// An answer that waits for the kernel.
+pub(super) struct Waiting {
+    core: Arc<Core>,
+    lesson: Lesson,
+    generation: Generation,
+    /// `None` once it was used.
+    ticket: Option<Ticket<Committed>>,
+    /// Nobody waits after this.
+    until: Instant,
+}
+
+impl Waiting {
+    /// What the enforcer is to be told.
+    pub(super) fn submission(
+        core: &Arc<Core>,
+        lesson: Lesson,
+        ticket: Ticket<Committed>,
+        generation: Generation,
+        elements: Vec<(Element, Time)>,
+    ) -> Submission {
+        let waiting = Self {
+            core: Arc::clone(core),
+            lesson,
+            generation,
+            ticket: Some(ticket),
+            until: Instant::now() + core.terms.commit_deadline,
+        };
+        waiting.submit(elements)
+    }
+
+    fn submit(self, elements: Vec<(Element, Time)>) -> Submission {
+        Submission {
+            generation: self.generation,
+            elements,
+            deadline: self.core.terms.commit_deadline,
+            answer: Box::new(self),
+        }
+    }
+
+    /// Computes it again under the plan in force.
+    fn again(mut self) {
+        if self.is_abandoned() {
+            return;
+        }
+        match self.core.step(&self.lesson) {
+            Step::Admitted(proof, _) => self.tell(Ok(proof)),
+            Step::Tell(generation, elements) => {
+                self.generation = generation;
+                let core = Arc::clone(&self.core);
+                core.enforcer.submit(vec![self.submit(elements)]);
+            }
+        }
+    }
+
+    /// Waits for the plan that made its generation stale, unless that is in force already.
+    fn park(self) {
+        let core = Arc::clone(&self.core);
+        let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at with `parked` locked: a plan that is published after this finds it there.
+        if core.in_force.load().generation > self.generation {
+            drop(parked);
+            return self.again();
+        }
+        let now = Instant::now();
+        parked.retain(|waiting| waiting.until > now);
+        parked.push(self);
+    }
+
+    fn tell(&mut self, outcome: Result<Committed, NotAdmitted>) {
+        if let Some(ticket) = self.ticket.take() {
+            ticket.settle(outcome);
+        }
+    }
+}
+
+impl Settle for Waiting {
+    fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
+        match outcome {
+            Ok(proof) => self.tell(Ok(proof)),
+            Err(AdmitError::Stale) => self.park(),
+            Err(error) => {
+                let reason = self.core.not_admitted(&self.lesson, &error);
+                self.tell(Err(reason));
+            }
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
+impl fmt::Debug for Waiting {
+    /// Without the core, which holds those that are parked.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting")
+            .field("lesson", &self.lesson)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Waiting {
+    /// Whoever drops it has found that nobody waits any more.
+    fn drop(&mut self) {
+        if self.ticket.is_some() {
+            let late = AdmitError::Unknown(self.core.terms.commit_deadline);
+            let reason = self.core.not_admitted(&self.lesson, &late);
+            self.tell(Err(reason));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refused_is_said_to_the_client() {
+        for why in [AdmitError::Stale, AdmitError::Stopped] {
+            assert_eq!(withheld(&why).reason, format!("namegate: {why}"));
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! The lookups of one worker, as they come by datagram: receive → screen → forward → validate → admit → release.
+//!
+//! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes through [`Outlet`].
+//! Between two steps a lookup rests in `in_flight`, in one of the [`Stage`]s, and exactly one of these wakes it: its answer, its
+//! commit, or its time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::{self, Cache, Found};
+use crate::gate::{
+    Admission, CacheOutcome, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome,
+};
+use crate::message::Query;
+use crate::reply::{Held, Reply};
+use crate::server::limits::{Permit, Quota};
+use crate::server::{CacheConfig, ServerConfig};
+use crate::stages::{self, Client};
+use crate::upstream::tcp::Exchanged;
+use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
+use crate::wheel::Wheel;
+use crate::worker::mailbox::Mailbox;
+
+/// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
+
+/// Refreshes of the cache at a time: they are nobody's lookups, and must not take what lookups need.
+const REFRESHES: usize = 1_000;
+
+/// A lookup in flight. Its place is used again, under another turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    place: u32,
+    turn: u32,
+}
+
+/// Under what a query was sent to an upstream: which socket, which id on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) socket: u32,
+    pub(crate) id: u16,
+}
+
+#[cfg(test)]
+impl Key {
+    pub(crate) fn of_test(place: u32) -> Self {
+        Self { place, turn: 0 }
+    }
+}
+
+/// What sends. `W` is how an answer gets back to its client, of which nothing is known here.
+pub(crate) trait Outlet<W> {
+    /// Sends a query under a random id from a random port, and remembers whose answer comes there.
+    fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent>;
+    /// Forgets whose answer comes there.
+    fn forget(&mut self, sent: Sent);
+    /// Asks over TCP; [`Lookups::exchanged`] is told what came of it, `until` at the latest.
+    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, query: &[u8], until: Instant);
+    /// Notes that a lookup in flight is to be answered on this way.
+    fn owe(&mut self, way_back: &W);
+    /// Notes that such a lookup has ended; its reply follows within the batch.
+    fn owe_no_more(&mut self, way_back: &W);
+    /// Sends a reply.
+    fn reply(&mut self, way_back: &W, client: SocketAddr, reply: &Reply<'_>);
+}
+
+/// The lookups in flight, and what they need.
+pub(crate) struct Lookups<G: Gate, W> {
+    gate: Arc<G>,
+    desk: G::Desk,
+    config: ServerConfig,
+    quota: Arc<Quota>,
+    mailbox: Arc<Mailbox<G::Proof>>,
+    in_flight: Vec<Place<G, W>>,
+    free: Vec<u32>,
+    deadlines: Wheel,
+    cache: Option<Cache>,
+    /// Lookups in flight for the cache alone.
+    refreshes: usize,
+    /// Where replies are written.
+    room: Vec<u8>,
+    /// Where answers out of the cache are written.
+    cached: Vec<u8>,
+}
+
+struct Place<G: Gate, W> {
+    turn: u32,
+    lookup: Option<Box<Lookup<G, W>>>,
+}
+
+struct Lookup<G: Gate, W> {
+    /// `None`: the cache alone wants to know.
+    asker: Option<Asker<G, W>>,
+    query: Query<'static>,
+    attempts: Attempts,
+    stage: Stage,
+    /// When it is given up.
+    deadline: Instant,
+    /// Until when upstreams are asked.
+    ask_until: Instant,
+    /// When its present stage is given up.
+    until: Instant,
+    /// Where its answer belongs in the cache.
+    key: Option<cache::Key>,
+    /// There is an answer past its time.
+    stale: bool,
+}
+
+/// Who is to be answered.
+struct Asker<G: Gate, W> {
+    client: Client,
+    way_back: W,
+    identity: G::Identity,
+    _permit: Permit,
+}
+
+/// What a lookup waits for.
+enum Stage {
+    /// An answer by UDP.
+    Forwarded {
+        server: SocketAddr,
+        sent: Sent,
+        began: Instant,
+    },
+    /// An answer by TCP, which a task waits for.
+    ForwardedByTcp,
+    /// The kernel.
+    Admitting { held: Held<'static>, began: Instant },
+}
+
+impl<G: Gate, W> Lookups<G, W> {
+    pub(crate) fn new(
+        gate: Arc<G>,
+        config: ServerConfig,
+        quota: Arc<Quota>,
+        mailbox: Arc<Mailbox<G::Proof>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            desk: gate.desk(),
+            cache: config.cache.map(|CacheConfig { entries, stale_for }| {
+                let share = entries.get().div_ceil(config.workers.max(1));
+                Cache::new(share.try_into().unwrap_or(entries), stale_for)
+            }),
+            refreshes: 0,
+            cached: Vec::new(),
+            gate,
+            config,
+            quota,
+            mailbox,
+            in_flight: Vec::new(),
+            free: Vec::new(),
+            deadlines: Wheel::new(now),
+            room: Vec::new(),
+        }
+    }
+
+    /// A query has come.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        client: Client,
+        way_back: W,
+        packet: &[u8],
+        out: &mut impl Outlet<W>,
+    ) {
+        let (gate, desk, room) = (&*self.gate, &mut self.desk, &mut self.room);
+        let query = match stages::read(gate, desk, packet, room) {
+            Ok(query) => query,
+            Err(Some(reply)) => return send(gate, desk, now, &client, &way_back, &reply, out),
+            Err(None) => return,
+        };
+        let (identity, upstreams) = match stages::screen(gate, desk, &client, &query, room) {
+            Ok(forward) => forward,
+            Err(refusal) => return send(gate, desk, now, &client, &way_back, &refusal, out),
+        };
+        let permit = match self.quota.take(client.source.ip()) {
+            Ok(permit) => permit,
+            Err(full) => {
+                let limit = Discard::from(full);
+                gate.observe(desk, Event::Discarded(limit));
+                let refusal = stages::overloaded(&query, limit, room);
+                return send(gate, desk, now, &client, &way_back, &refusal, out);
+            }
+        };
+        out.owe(&way_back);
+        let asker = Asker {
+            client,
+            way_back,
+            identity,
+            _permit: permit,
+        };
+        let upstream = upstreams.first().copied();
+        let deadline = now + self.config.lookup_timeout;
+        let mut lookup = Box::new(Lookup {
+            asker: Some(asker),
+            key: self
+                .cache
+                .as_ref()
+                .and(upstream)
+                .and_then(|upstream| cache::Key::of(&query, upstream)),
+            query: query.keep(),
+            attempts: Attempts::new(upstreams),
+            stage: Stage::ForwardedByTcp,
+            deadline,
+            ask_until: deadline,
+            until: deadline,
+            stale: false,
+        });
+        match self.look_up(now, &mut lookup) {
+            Some(refresh) => {
+                let again = refresh.then(|| lookup.again());
+                let key = self.insert(lookup);
+                self.answer_from_cache(now, key, upstream, out);
+                again.into_iter().for_each(|again| self.refresh(now, again, out));
+            }
+            None => {
+                let key = self.insert(lookup);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    /// A query longer than what is taken over UDP has come, of which this is the beginning.
+    pub(crate) fn receive_overlong(
+        &mut self,
+        now: Instant,
+        client: Client,
+        way_back: &W,
+        beginning: &[u8],
+        out: &mut impl Outlet<W>,
+    ) {
+        let Ok(header) = crate::wire::Header::read(beginning) else {
+            return;
+        };
+        if header.has(crate::wire::Header::QR) {
+            return self.gate.observe(&mut self.desk, Event::Discarded(Discard::NotAQuery));
+        }
+        let reply = Reply::to_overlong(header, &mut self.room);
+        send(&*self.gate, &mut self.desk, now, &client, way_back, &reply, out);
+    }
+
+    /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
+    pub(crate) fn answered(
+        &mut self,
+        now: Instant,
+        key: Key,
+        id: u16,
+        answer: &[u8],
+        out: &mut impl Outlet<W>,
+    ) -> bool {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return false;
+        };
+        let Stage::Forwarded { server, sent, began } = lookup.stage else {
+            return false;
+        };
+        if !lookup.query.is_answered_by(id, answer) {
+            return false;
+        }
+        out.forget(sent);
+        let truncated = is_truncated(answer);
+        let event = Event::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: match truncated {
+                true => UpstreamOutcome::Truncated,
+                false => UpstreamOutcome::Answered,
+            },
+            took: now.saturating_duration_since(began),
+        };
+        self.gate.observe(&mut self.desk, event);
+        if truncated {
+            // There is more than fits. We must learn all of it, whatever the client will take.
+            let until = lookup.deadline.min(now + self.config.upstream_timeout);
+            lookup.stage = Stage::ForwardedByTcp;
+            self.deadlines.clear(key.place);
+            out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
+        } else {
+            self.validate(now, key, server, Held::new(answer), out);
+        }
+        true
+    }
+
+    /// What came of asking over TCP.
+    pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
+        exchanged.observe(&*self.gate, &mut self.desk);
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        match exchanged.answer {
+            Ok(answer) => self.validate(now, key, exchanged.server, Held::new(answer), out),
+            Err(failure) => {
+                lookup.attempts.failed(failure);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    /// The socket that a query was sent from says that the upstream cannot be reached.
+    pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        let Stage::Forwarded { server, began, .. } = lookup.stage else {
+            return;
+        };
+        let failure = Failure::Unreachable { server, error };
+        observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
+        lookup.attempts.failed(failure);
+        self.forward(now, key, out);
+    }
+
+    /// A datagram of `server` answers no question of ours.
+    pub(crate) fn mismatched(&mut self, server: SocketAddr) {
+        let event = Event::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: UpstreamOutcome::Mismatched,
+            took: std::time::Duration::ZERO,
+        };
+        self.gate.observe(&mut self.desk, event);
+    }
+
+    /// What came of an admission.
+    pub(crate) fn settled(
+        &mut self,
+        now: Instant,
+        key: Key,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let admitting = |lookup: &Lookup<G, W>| matches!(lookup.stage, Stage::Admitting { .. });
+        if lookup_mut(&mut self.in_flight, key).is_some_and(|lookup| admitting(lookup))
+            && let Some(lookup) = self.remove(key, out)
+        {
+            self.finish_admission(now, lookup, outcome, out);
+        }
+    }
+
+    /// Gives up what has waited too long, each for its next chance or for good.
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut impl Outlet<W>) {
+        while let Some(place) = self.deadlines.pop(now) {
+            let turn = self.in_flight[place as usize].turn;
+            let key = Key { place, turn };
+            let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+                continue;
+            };
+            if lookup.until > now {
+                // Farther away than the wheel reaches.
+                self.deadlines.set(place, lookup.until);
+                continue;
+            }
+            match lookup.stage {
+                Stage::Forwarded { server, sent, began } => {
+                    out.forget(sent);
+                    let failure = Failure::TimedOut { server };
+                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
+                    lookup.attempts.failed(failure);
+                    self.forward(now, key, out);
+                }
+                Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
+                // Its task ends in time by itself.
+                Stage::ForwardedByTcp => {}
+            }
+        }
+    }
+
+    /// When [`expire`](Self::expire) is next to be called.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// The end of a batch.
+    pub(crate) fn flush(&mut self) {
+        self.gate.flush(&mut self.desk);
+    }
+
+    /// Asks the next upstream, or ends the lookup when there is none.
+    fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        while now < lookup.ask_until
+            && let Some(server) = lookup.attempts.next()
+        {
+            match out.ask(now, server, key, lookup.query.as_bytes()) {
+                Ok(sent) => {
+                    let began = now;
+                    lookup.stage = Stage::Forwarded { server, sent, began };
+                    lookup.until = lookup.ask_until.min(now + self.config.upstream_timeout);
+                    return self.deadlines.set(key.place, lookup.until);
+                }
+                Err(error) => {
+                    let failure = Failure::Unreachable { server, error };
+                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, now);
+                    lookup.attempts.failed(failure);
+                }
+            }
+        }
+        let end = lookup.attempts.end();
+        if self.answer_stale(now, key, out) {
+            return;
+        }
+        match end {
+            End::Apology(held, lesson) => self.admit(now, key, held, lesson, out),
+            End::Failure(failure) => {
+                let Some(lookup) = self.remove(key, out) else { return };
+                let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+                    return;
+                };
+                let reply = stages::no_answer(&lookup.query, &failure, &mut self.room);
+                send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
+            }
+        }
+    }
+
+    fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        match lookup.attempts.judge(&lookup.query, server, held) {
+            Judged::Usable(held, lesson) => {
+                if let (Some(cache), Some(key)) = (&mut self.cache, lookup.key.take()) {
+                    cache.keep(now, key, held.as_bytes());
+                }
+                self.admit(now, key, held, lesson, out);
+            }
+            Judged::AskOn => self.forward(now, key, out),
+        }
+    }
+
+    fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return;
+        };
+        let Some(asker) = &lookup.asker else {
+            // The cache has it, and nobody waits: what it opens is admitted with the first who asks.
+            drop(self.remove(key, out));
+            return;
+        };
+        let opens_nothing = lesson.addresses.is_empty();
+        let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
+        match self.gate.admit(&mut self.desk, &asker.identity, lesson, ticket) {
+            Admission::Waiting(patience) => {
+                lookup.stage = Stage::Admitting {
+                    held: held.keep(),
+                    began: now,
+                };
+                lookup.until = lookup.deadline.min(now + patience);
+                self.deadlines.set(key.place, lookup.until);
+            }
+            Admission::Settled(outcome) => {
+                if !opens_nothing {
+                    stages::observe_commit(&*self.gate, &mut self.desk, Duration::ZERO, outcome.is_ok());
+                }
+                if let Some(lookup) = self.remove(key, out) {
+                    self.release(now, &lookup, held, outcome, out);
+                }
+            }
+        }
+    }
+
+    fn finish_admission(
+        &mut self,
+        now: Instant,
+        mut lookup: Box<Lookup<G, W>>,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let stage = std::mem::replace(&mut lookup.stage, Stage::ForwardedByTcp);
+        if let Stage::Admitting { held, began } = stage {
+            let took = now.saturating_duration_since(began);
+            stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
+            self.release(now, &lookup, held, outcome, out);
+        }
+    }
+
+    /// The one place where an answer leaves, and it takes a proof.
+    fn release(
+        &mut self,
+        now: Instant,
+        lookup: &Lookup<G, W>,
+        held: Held<'_>,
+        outcome: Result<G::Proof, NotAdmitted>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+            return;
+        };
+        let reply = match outcome {
+            Ok(proof) => held.release::<G>(&lookup.query, client.transport, proof, &mut self.room),
+            Err(reason) => stages::not_committed(&lookup.query, &reason, &mut self.room),
+        };
+        send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
+    }
+
+    /// Asks the cache. When it has the answer, that is written, and it is said whether it is to be refreshed.
+    fn look_up(&mut self, now: Instant, lookup: &mut Lookup<G, W>) -> Option<bool> {
+        let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
+            return None;
+        };
+        let found = cache.find(now, key, &lookup.query, &mut self.cached);
+        let outcome = match found {
+            Found::Answer { .. } => CacheOutcome::Hit,
+            Found::Stale | Found::Nothing => CacheOutcome::Miss,
+        };
+        self.gate.observe(&mut self.desk, Event::Cache(outcome));
+        match found {
+            Found::Answer { refresh } => Some(refresh),
+            Found::Stale => {
+                lookup.stale = true;
+                lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
+                None
+            }
+            Found::Nothing => None,
+        }
+    }
+
+    /// *Validate* and what follows, for an answer that the cache has written.
+    fn answer_from_cache(&mut self, now: Instant, key: Key, upstream: Option<SocketAddr>, out: &mut impl Outlet<W>) {
+        let (Some(lookup), Some(server)) = (lookup_mut(&mut self.in_flight, key), upstream) else {
+            return;
+        };
+        let cached = std::mem::take(&mut self.cached);
+        match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
+            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            // It was usable when it was kept, so it is.
+            Judged::AskOn => self.forward(now, key, out),
+        }
+        self.cached = cached;
+    }
+
+    /// No upstream has an answer: gives the one that is past its time, if there is one.
+    fn answer_stale(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) -> bool {
+        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            return false;
+        };
+        let (Some(cache), Some(place)) = (&mut self.cache, &lookup.key) else {
+            return false;
+        };
+        if lookup.asker.is_none() {
+            cache.not_refreshed(now, place);
+            return false;
+        }
+        if !std::mem::take(&mut lookup.stale) || !cache.find_stale(now, place, &lookup.query, &mut self.cached) {
+            return false;
+        }
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Stale));
+        let upstream = lookup.attempts.first();
+        // It is kept already, and must not be taken for a fresh one.
+        lookup.key = None;
+        self.answer_from_cache(now, key, upstream, out);
+        true
+    }
+
+    /// Asks again for what the cache has, on nobody's behalf.
+    fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
+        if self.refreshes >= REFRESHES {
+            return;
+        }
+        self.refreshes += 1;
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
+        let key = self.insert(again);
+        self.forward(now, key, out);
+    }
+
+    fn insert(&mut self, lookup: Box<Lookup<G, W>>) -> Key {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.in_flight.push(Place { turn: 0, lookup: None });
+            // The quota admits far fewer.
+            (self.in_flight.len() - 1) as u32
+        });
+        let entry = &mut self.in_flight[place as usize];
+        entry.lookup = Some(lookup);
+        Key {
+            place,
+            turn: entry.turn,
+        }
+    }
+
+    fn remove(&mut self, key: Key, out: &mut impl Outlet<W>) -> Option<Box<Lookup<G, W>>> {
+        let entry = self.in_flight.get_mut(key.place as usize)?;
+        if entry.turn != key.turn {
+            return None;
+        }
+        let lookup = entry.lookup.take()?;
+        entry.turn = entry.turn.wrapping_add(1);
+        self.free.push(key.place);
+        self.deadlines.clear(key.place);
+        match &lookup.asker {
+            Some(asker) => out.owe_no_more(&asker.way_back),
+            None => self.refreshes -= 1,
+        }
+        Some(lookup)
+    }
+}
+
+impl<G: Gate, W> Lookup<G, W> {
+    /// The same question, for the cache alone.
+    fn again(&self) -> Box<Self> {
+        Box::new(Self {
+            asker: None,
+            query: self.query.again(),
+            attempts: self.attempts.again(),
+            stage: Stage::ForwardedByTcp,
+            key: self.key.clone(),
+            stale: false,
+            deadline: self.deadline,
+            ask_until: self.ask_until,
+            until: self.until,
+        })
+    }
+}
+
+fn lookup_mut<G: Gate, W>(in_flight: &mut [Place<G, W>], key: Key) -> Option<&mut Lookup<G, W>> {
+    let place = in_flight.get_mut(key.place as usize)?;
+    if place.turn != key.turn {
+        return None;
+    }
+    place.lookup.as_deref_mut()
+}
+
+fn send<G: Gate, W>(
+    gate: &G,
+    desk: &mut G::Desk,
+    now: Instant,
+    client: &Client,
+    way_back: &W,
+    reply: &Reply<'_>,
+    out: &mut impl Outlet<W>,
+) {
+    out.reply(way_back, client.source, reply);
+    let event = Event::Reply {
+        transport: client.transport,
+        rcode: reply.rcode(),
+        took: now.saturating_duration_since(client.received),
+    };
+    gate.observe(desk, event);
+}
+
+fn observe_failure<G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    server: SocketAddr,
+    failure: &Failure,
+    now: Instant,
+    began: Instant,
+) {
+    let event = Event::Upstream {
+        server,
+        transport: Transport::Udp,
+        outcome: failure.outcome(),
+        took: now.saturating_duration_since(began),
+    };
+    gate.observe(desk, event);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! The story of a lookup, told without a socket: packets and time go in, packets come out.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use super::*;
+use crate::gate::{Asked, Denial, Question, Rcode, Screening};
+use crate::packets;
+
+const ONE: &str = "192.0.2.1:53";
+const ANOTHER: &str = "192.0.2.2:53";
+
+/// Lets everything pass but names under `denied.`; holds admissions when told to.
+#[derive(Default)]
+struct Gatekeeper {
+    holds: bool,
+    tickets: Mutex<Vec<Ticket<Proof>>>,
+    events: Mutex<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Proof;
+
+impl Gate for Gatekeeper {
+    type Identity = ();
+    type Proof = Proof;
+    type Desk = ();
+
+    fn desk(&self) {}
+
+    fn screen(&self, _: &mut (), _: IpAddr, _: Asked, question: &Question) -> Screening<()> {
+        match question.name.as_str().ends_with("denied.") {
+            true => Screening::Refuse(Denial {
+                rcode: Rcode::NxDomain,
+                reason: "denied".into(),
+            }),
+            false => Screening::Forward {
+                identity: (),
+                upstreams: [ONE, ANOTHER].map(|it| it.parse().unwrap()).into(),
+            },
+        }
+    }
+
+    fn admit(&self, _: &mut (), _: &(), _: Lesson, ticket: impl FnOnce() -> Ticket<Proof>) -> Admission<Proof> {
+        if !self.holds {
+            return Admission::Settled(Ok(Proof));
+        }
+        self.tickets.lock().unwrap().push(ticket());
+        Admission::Waiting(Duration::from_millis(500))
+    }
+
+    fn flush(&self, _: &mut ()) {}
+
+    fn observe(&self, _: &mut (), event: Event<'_>) {
+        self.events.lock().unwrap().push(format!("{event:?}"));
+    }
+}
+
+/// What was sent.
+#[derive(Default)]
+struct Sheet {
+    asked: Vec<(SocketAddr, Key, Sent, Vec<u8>)>,
+    forgotten: usize,
+    by_tcp: Vec<(SocketAddr, Key)>,
+    replies: Vec<Vec<u8>>,
+    owed: isize,
+    unreachable: bool,
+}
+
+impl Outlet<()> for Sheet {
+    fn ask(&mut self, _: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent> {
+        if self.unreachable {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
+        let id = 0x5000 + self.asked.len() as u16;
+        let sent = Sent { socket: 0, id };
+        self.asked.push((server, lookup, sent, query.to_vec()));
+        Ok(sent)
+    }
+
+    fn forget(&mut self, _: Sent) {
+        self.forgotten += 1;
+    }
+
+    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, _: &[u8], _: Instant) {
+        self.by_tcp.push((server, lookup));
+    }
+
+    fn owe(&mut self, (): &()) {
+        self.owed += 1;
+    }
+
+    fn owe_no_more(&mut self, (): &()) {
+        self.owed -= 1;
+    }
+
+    fn reply(&mut self, (): &(), _: SocketAddr, reply: &Reply<'_>) {
+        self.replies.push(reply.as_bytes().to_vec());
+    }
+}
+
+struct Stage {
+    lookups: Lookups<Gatekeeper, ()>,
+    gate: Arc<Gatekeeper>,
+    mailbox: Arc<Mailbox<Proof>>,
+    out: Sheet,
+    now: Instant,
+}
+
+impl Stage {
+    fn new(gate: Gatekeeper) -> Self {
+        let (gate, now) = (Arc::new(gate), Instant::now());
+        let mailbox = Arc::new(Mailbox::new().unwrap());
+        let quota = Quota::new(10, 100);
+        let config = ServerConfig::default();
+        Self {
+            lookups: Lookups::new(Arc::clone(&gate), config, quota, Arc::clone(&mailbox), now),
+            gate,
+            mailbox,
+            out: Sheet::default(),
+            now,
+        }
+    }
+
+    fn receive(&mut self, packet: &[u8]) {
+        let client = Client {
+            source: "10.0.0.1:4000".parse().unwrap(),
+            asked: Asked::Us,
+            transport: Transport::Udp,
+            received: self.now,
+        };
+        self.lookups.receive(self.now, client, (), packet, &mut self.out);
+    }
+
+    /// The upstream's answer to the last query.
+    fn answer(&mut self, answer: &[u8]) -> bool {
+        let (_, key, sent, _) = *self.out.asked.last().unwrap();
+        let mut answer = answer.to_vec();
+        answer[..2].copy_from_slice(&sent.id.to_be_bytes());
+        self.lookups.answered(self.now, key, sent.id, &answer, &mut self.out)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.lookups.expire(self.now, &mut self.out);
+    }
+
+    fn rcodes(&self) -> Vec<u8> {
+        self.out.replies.iter().map(|reply| reply[3] & 0xf).collect()
+    }
+}
+
+fn query() -> Vec<u8> {
+    packets::query("a.example.", "A")
+}
+
+fn answer() -> Vec<u8> {
+    packets::answer(&query(), &["a.example. 60 A 192.0.2.7"])
+}
+
+#[test]
+fn an_answer_is_released_under_the_clients_id_and_its_place_is_free_again() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    assert_eq!((stage.out.asked.len(), stage.out.owed), (1, 1));
+    assert!(stage.answer(&answer()));
+    assert_eq!(stage.out.replies, [answer()]);
+    assert_eq!((stage.out.forgotten, stage.out.owed), (1, 0));
+    assert!(!stage.answer(&answer()), "once");
+    stage.receive(&query());
+    let keys: Vec<Key> = stage.out.asked.iter().map(|it| it.1).collect();
+    assert_eq!(keys[0].place, keys[1].place);
+    assert_ne!(keys[0].turn, keys[1].turn);
+}
+
+#[test]
+fn a_denial_asks_nobody_and_takes_no_place() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&packets::query("x.denied.", "A"));
+    assert_eq!(stage.rcodes(), [3]);
+    assert!(stage.out.asked.is_empty() && stage.out.owed == 0);
+    assert_eq!(stage.lookups.next_deadline(), None);
+}
+
+#[test]
+fn an_answer_is_held_until_its_ticket_is_settled() {
+    let mut stage = Stage::new(Gatekeeper {
+        holds: true,
+        ..Gatekeeper::default()
+    });
+    stage.receive(&query());
+    stage.answer(&answer());
+    assert!(stage.out.replies.is_empty());
+    stage.gate.tickets.lock().unwrap().remove(0).settle(Ok(Proof));
+    let mut letters = Vec::new();
+    stage.mailbox.collect(&mut letters);
+    for letter in letters {
+        let crate::worker::mailbox::Letter::Settled(key, outcome) = letter else {
+            panic!("{letter:?}");
+        };
+        stage.lookups.settled(stage.now, key, outcome, &mut stage.out);
+    }
+    assert_eq!(stage.out.replies, [answer()]);
+}
+
+#[test]
+fn an_answer_whose_commit_takes_too_long_is_withheld_and_a_late_commit_changes_nothing() {
+    let mut stage = Stage::new(Gatekeeper {
+        holds: true,
+        ..Gatekeeper::default()
+    });
+    stage.receive(&query());
+    stage.answer(&answer());
+    let key = stage.out.asked[0].1;
+    stage.pass(Duration::from_millis(490));
+    assert!(stage.out.replies.is_empty());
+    stage.pass(Duration::from_millis(30));
+    assert_eq!(stage.rcodes(), [2]);
+    stage.lookups.settled(stage.now, key, Ok(Proof), &mut stage.out);
+    assert_eq!(stage.out.replies.len(), 1);
+}
+
+#[test]
+fn silence_moves_on_to_the_next_upstream_and_ends_with_servfail() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    for _ in 0..3 {
+        stage.pass(Duration::from_millis(2_020));
+    }
+    let asked: Vec<String> = stage.out.asked.iter().map(|it| it.0.to_string()).collect();
+    assert_eq!(asked, [ONE, ANOTHER, ONE], "five seconds in all");
+    assert_eq!(stage.rcodes(), [2]);
+    assert_eq!(stage.out.owed, 0);
+}
+
+#[test]
+fn an_upstream_that_cannot_be_reached_is_passed_over_at_once() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    let key = stage.out.asked[0].1;
+    let refused = io::ErrorKind::ConnectionRefused;
+    stage
+        .lookups
+        .unreachable(stage.now, key, refused.into(), &mut stage.out);
+    assert_eq!(stage.out.asked[1].0.to_string(), ANOTHER);
+    stage.out.unreachable = true;
+    stage
+        .lookups
+        .unreachable(stage.now, key, refused.into(), &mut stage.out);
+    assert_eq!(stage.rcodes(), [2]);
+}
+
+#[test]
+fn a_truncated_answer_is_asked_for_by_tcp_and_is_not_timed_out_meanwhile() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    let mut truncated = answer();
+    truncated[2] |= 2;
+    assert!(stage.answer(&truncated));
+    assert_eq!(stage.out.by_tcp.len(), 1);
+    stage.pass(Duration::from_secs(3));
+    assert!(stage.out.replies.is_empty());
+}
+
+#[test]
+fn what_does_not_belong_to_the_question_is_waited_out() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    let other = packets::answer(&packets::query("b.example.", "A"), &["b.example. 60 A 192.0.2.66"]);
+    assert!(!stage.answer(&other));
+    assert!(stage.answer(&answer()));
+    assert_eq!(stage.out.replies, [answer()]);
+}
+
+#[test]
+fn a_client_has_so_many_places_and_is_told() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    for _ in 0..11 {
+        stage.receive(&query());
+    }
+    assert_eq!(stage.out.asked.len(), 10);
+    assert_eq!(stage.rcodes(), [5]);
+}

@@ -1,0 +1,83 @@
+//! The lookups of one worker without its sockets, for benchmarks and for counting instructions. Nothing of the agent uses it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::gate::{Asked, Gate, Transport};
+use crate::lookups::{Key, Lookups, Outlet, Sent};
+use crate::reply::Reply;
+use crate::server::ServerConfig;
+use crate::server::limits::Quota;
+use crate::stages::Client;
+use crate::worker::mailbox::Mailbox;
+
+/// A worker that is handed packets and keeps what it would send.
+pub struct Rehearsal<G: Gate> {
+    lookups: Lookups<G, ()>,
+    sent: Kept,
+    now: Instant,
+}
+
+/// What was sent last.
+#[derive(Default)]
+struct Kept {
+    asked: Option<(Key, Sent)>,
+    reply: Vec<u8>,
+}
+
+impl<G: Gate> Rehearsal<G> {
+    /// A worker with nothing in flight.
+    pub fn new(gate: Arc<G>, config: ServerConfig) -> io::Result<Self> {
+        let now = Instant::now();
+        let quota = Quota::new(config.in_flight_per_client, config.in_flight_total);
+        Ok(Self {
+            lookups: Lookups::new(gate, config, quota, Arc::new(Mailbox::new()?), now),
+            sent: Kept::default(),
+            now,
+        })
+    }
+
+    /// The whole way of one lookup. `answer` is what the upstream says if it is asked; its id is replaced. What the client gets
+    /// is returned: nothing if the gate keeps it waiting.
+    pub fn lookup(&mut self, client: SocketAddr, query: &[u8], answer: &mut [u8]) -> &[u8] {
+        self.sent.asked = None;
+        self.sent.reply.clear();
+        let client = Client {
+            source: client,
+            asked: Asked::Us,
+            transport: Transport::Udp,
+            received: self.now,
+        };
+        self.lookups.receive(self.now, client, (), query, &mut self.sent);
+        if let Some((key, sent)) = self.sent.asked.take()
+            && let Some(id) = answer.first_chunk_mut()
+        {
+            *id = sent.id.to_be_bytes();
+            self.lookups.answered(self.now, key, sent.id, answer, &mut self.sent);
+        }
+        self.lookups.flush();
+        &self.sent.reply
+    }
+}
+
+impl Outlet<()> for Kept {
+    fn ask(&mut self, _: Instant, _: SocketAddr, lookup: Key, _: &[u8]) -> io::Result<Sent> {
+        let sent = Sent { socket: 0, id: 4_711 };
+        self.asked = Some((lookup, sent));
+        Ok(sent)
+    }
+
+    fn forget(&mut self, _: Sent) {}
+
+    fn ask_by_tcp(&mut self, _: SocketAddr, _: Key, _: &[u8], _: Instant) {}
+
+    fn owe(&mut self, (): &()) {}
+
+    fn owe_no_more(&mut self, (): &()) {}
+
+    fn reply(&mut self, (): &(), _: SocketAddr, reply: &Reply<'_>) {
+        self.reply.extend_from_slice(reply.as_bytes());
+    }
+}

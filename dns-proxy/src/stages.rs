@@ -1,0 +1,105 @@
+//! The steps of a lookup that look at bytes and ask the gate. None of them waits, none of them knows a socket.
+//!
+//! What waits (for upstreams, for the kernel) is put between these steps by who drives them: [`lookups`](crate::lookups)
+//! for datagrams, [`pipeline`](crate::pipeline) for connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::gate::{Asked, Denial, Discard, Event, Gate, NotAdmitted, Rcode, Screening, Transport};
+use crate::message::{Query, Unreadable};
+use crate::reply::{ErrorCode, ExtendedError, Reply};
+use crate::upstream::Failure;
+
+/// Who sent a query, and how it came here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    pub(crate) source: SocketAddr,
+    pub(crate) asked: Asked,
+    pub(crate) transport: Transport,
+    /// When the query was received.
+    pub(crate) received: Instant,
+}
+
+/// *Receive*: reads a query. What cannot be read is answered as far as it deserves it.
+pub(crate) fn read<'p, 'r, G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    packet: &'p [u8],
+    room: &'r mut Vec<u8>,
+) -> Result<Query<'p>, Option<Reply<'r>>> {
+    Query::read(packet).map_err(|unreadable| match unreadable {
+        Unreadable::NotAQuery => {
+            gate.observe(desk, Event::Discarded(Discard::NotAQuery));
+            None
+        }
+        Unreadable::Answer(rcode, header) => Some(Reply::to_unreadable(header, rcode, room)),
+    })
+}
+
+/// *Screen*: who asks, may it, and whom do we ask.
+pub(crate) fn screen<'r, G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    client: &Client,
+    query: &Query<'_>,
+    room: &'r mut Vec<u8>,
+) -> Result<(G::Identity, Arc<[SocketAddr]>), Reply<'r>> {
+    let screened = if query.is_zone_transfer() {
+        let text = "zone transfers are not forwarded";
+        Err(refuse(query, Rcode::Refused, ErrorCode::NotSupported, text, room))
+    } else {
+        match gate.screen(desk, client.source.ip(), client.asked, query.question()) {
+            Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
+            Screening::Refuse(Denial { rcode, reason }) => Err(refuse(query, rcode, ErrorCode::Blocked, &reason, room)),
+        }
+    };
+    let event = Event::Query {
+        transport: client.transport,
+        question: query.question(),
+        forwarded: screened.is_ok(),
+    };
+    gate.observe(desk, event);
+    screened
+}
+
+/// What is said to a query that met a limit.
+pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: Discard, room: &'r mut Vec<u8>) -> Reply<'r> {
+    let text = match limit {
+        Discard::ClientLimit => "too many lookups of this client in flight",
+        _ => "too many lookups in flight",
+    };
+    refuse(query, Rcode::Refused, ErrorCode::Other, text, room)
+}
+
+/// The upstreams failed: the one place where failures become codes.
+pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &Failure, room: &'r mut Vec<u8>) -> Reply<'r> {
+    let code = match failure {
+        Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
+        Failure::Unreachable { .. } => ErrorCode::NetworkError,
+        Failure::Bogus { .. } => ErrorCode::Other,
+    };
+    refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
+}
+
+/// The kernel does not vouch for the answer.
+pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &NotAdmitted, room: &'r mut Vec<u8>) -> Reply<'r> {
+    refuse(query, Rcode::ServFail, ErrorCode::Other, &reason.reason, room)
+}
+
+/// Counts what came of an admission that the kernel was needed for.
+pub(crate) fn observe_commit<G: Gate>(gate: &G, desk: &mut G::Desk, took: Duration, committed: bool) {
+    gate.observe(desk, Event::CommitWait { took, committed });
+}
+
+/// Why a commit that takes too long is given up.
+pub(crate) fn commit_timed_out() -> NotAdmitted {
+    NotAdmitted {
+        reason: "the kernel did not take the addresses in time".into(),
+    }
+}
+
+fn refuse<'r>(query: &Query<'_>, rcode: Rcode, code: ErrorCode, text: &str, room: &'r mut Vec<u8>) -> Reply<'r> {
+    Reply::without_answer(query, rcode, Some(&ExtendedError { code, text }), room)
+}

@@ -1,0 +1,60 @@
+//! How a gate says, later and from any thread, what came of an admission.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::gate::NotAdmitted;
+use crate::lookups::Key;
+use crate::worker::mailbox::{Letter, Mailbox};
+
+/// The right, and the duty, to say once what came of an admission. One that is dropped says that nothing came of it.
+pub struct Ticket<P: Send + 'static>(Option<Destination<P>>);
+
+enum Destination<P> {
+    /// A lookup of a worker.
+    Lookup(Arc<Mailbox<P>>, Key),
+    /// A task that waits.
+    Task(oneshot::Sender<Result<P, NotAdmitted>>),
+}
+
+impl<P: Send + 'static> Ticket<P> {
+    /// A ticket, and where to wait for what comes of it.
+    pub fn to_wait_for() -> (Self, oneshot::Receiver<Result<P, NotAdmitted>>) {
+        let (send, receive) = oneshot::channel();
+        (Self(Some(Destination::Task(send))), receive)
+    }
+
+    pub(crate) fn of_lookup(mailbox: Arc<Mailbox<P>>, lookup: Key) -> Self {
+        Self(Some(Destination::Lookup(mailbox, lookup)))
+    }
+
+    /// Says what came of it.
+    pub fn settle(mut self, outcome: Result<P, NotAdmitted>) {
+        self.deliver(outcome);
+    }
+
+    fn deliver(&mut self, outcome: Result<P, NotAdmitted>) {
+        match self.0.take() {
+            Some(Destination::Lookup(mailbox, lookup)) => mailbox.post(Letter::Settled(lookup, outcome)),
+            // Who does not wait any more needs no answer.
+            Some(Destination::Task(send)) => drop(send.send(outcome)),
+            None => {}
+        }
+    }
+}
+
+impl<P: Send + 'static> Drop for Ticket<P> {
+    fn drop(&mut self) {
+        self.deliver(Err(NotAdmitted {
+            reason: "the addresses were not admitted".into(),
+        }));
+    }
+}
+
+impl<P: Send + 'static> fmt::Debug for Ticket<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket")
+    }
+}

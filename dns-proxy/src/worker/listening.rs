@@ -1,0 +1,115 @@
+//! A worker's share of a listener: a UDP socket of its own on an address that all workers listen on (`SO_REUSEPORT`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::Socket;
+
+use super::control::LocalAddress;
+use super::mmsg::{Datagram, Outbox, SendSpace};
+use super::socket;
+use crate::gate::Asked;
+use crate::server::{Listener, ListenerKind};
+
+/// A bound socket, what its datagrams mean, and the answers that leave from it.
+pub(crate) struct Listening {
+    pub(super) listener: Listener,
+    socket: Socket,
+    outbox: Outbox,
+    /// It takes nothing any more.
+    pub(super) ends: bool,
+    /// Lookups that it is to answer.
+    pub(super) owed: usize,
+}
+
+/// How an answer leaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WayBack {
+    /// From the listening socket of this number; under a wildcard, from the address that was asked. Under dnat, conntrack
+    /// puts the resolver's address back.
+    Listening(u32, Option<LocalAddress>),
+    /// As the resolver that was asked (tproxy); the listener's number is for counting.
+    As(u32, SocketAddr),
+}
+
+impl WayBack {
+    /// The listener's number.
+    pub(super) fn number(self) -> u32 {
+        match self {
+            Self::Listening(number, _) | Self::As(number, _) => number,
+        }
+    }
+}
+
+impl Listening {
+    pub(crate) fn bind(listener: Listener) -> io::Result<Self> {
+        let transparent = listener.kind == ListenerKind::Tproxy;
+        Ok(Self {
+            listener,
+            socket: socket::bind(listener.address, transparent)?,
+            outbox: Outbox::default(),
+            ends: false,
+            owed: 0,
+        })
+    }
+
+    /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original destination.
+    pub(super) fn way(&self, number: u32, datagram: &Datagram<'_>) -> Option<(Asked, WayBack)> {
+        let back = WayBack::Listening(number, datagram.received.local);
+        Some(match self.listener.kind {
+            ListenerKind::Dnat(resolver) => (Asked::Resolver(resolver), back),
+            ListenerKind::Plain => (Asked::Us, back),
+            ListenerKind::Tproxy => {
+                let resolver = datagram.received.original_destination?;
+                (Asked::Resolver(resolver), WayBack::As(number, resolver))
+            }
+        })
+    }
+
+    pub(super) fn answer(&mut self, payload: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
+        self.outbox.push(payload, Some(to), from);
+    }
+
+    pub(super) fn flush(&mut self, space: &mut SendSpace) {
+        send_all(&mut self.outbox, self.socket.as_fd(), space);
+    }
+
+    /// Another process, or another socket of ours, may listen on the same address: new lookups go there from here on,
+    /// and what is queued here already is still ours.
+    pub(super) fn take_no_more(&mut self) {
+        self.ends = true;
+        if let Err(error) = socket::take_no_more(&self.socket, self.listener.address) {
+            tracing::warn!(listener = %self.listener.address, %error, "ends without emptying its queue");
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Listening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Listening").field(&self.listener).finish()
+    }
+}
+
+/// Sends answers. One that cannot be sent is lost, as any datagram may be: its client asks again.
+pub(super) fn send_all(outbox: &mut Outbox, socket: BorrowedFd<'_>, space: &mut SendSpace) {
+    outbox.sort();
+    let mut sent = 0;
+    while sent < outbox.len() {
+        match outbox.send(sent, socket, space) {
+            Ok(count) => sent += count,
+            Err(error) => {
+                // A client can bring this about (port 0, an address without a way back), so it may not fill the log.
+                tracing::debug!(%error, "an answer could not be sent");
+                sent += 1;
+            }
+        }
+    }
+    outbox.clear();
+}

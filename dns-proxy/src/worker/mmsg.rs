@@ -1,0 +1,469 @@
+//! Many datagrams in one system call: recvmmsg(2) and sendmmsg(2), for which the safe crates have no wrapper.
+//!
+//! What goes to the same place with the same length goes as one: `UDP_SEGMENT` (udp(7), Linux 4.18) takes it through the
+//! kernel's output path once, and cuts it into datagrams at the end. Sending is two thirds of what a lookup costs.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use super::control::{self, LocalAddress, Received};
+
+/// The address of a datagram, in the layout of the kernel.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Address {
+    family: libc::sa_family_t,
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+/// Room for a batch of received datagrams.
+pub(super) struct Inbox {
+    /// The largest payload that is received whole.
+    size: usize,
+    payloads: Vec<u8>,
+    controls: Vec<[u8; control::ROOM]>,
+    addresses: Vec<Address>,
+    buffers: Vec<libc::iovec>,
+    headers: Vec<libc::mmsghdr>,
+    /// How many hold a datagram.
+    filled: usize,
+}
+
+/// One received datagram.
+#[derive(Debug)]
+pub(super) struct Datagram<'a> {
+    pub(super) payload: &'a [u8],
+    /// The payload was longer, and this is its beginning.
+    pub(super) is_cut: bool,
+    /// `None` on a connected socket that was not asked, or for a family that is not ours.
+    pub(super) source: Option<SocketAddr>,
+    pub(super) received: Received,
+}
+
+// SAFETY: the pointers in `buffers` and `headers` point into the other vectors, whose memory does not move with the struct and is
+// used through `&mut self` only.
+unsafe impl Send for Inbox {}
+
+impl Inbox {
+    /// Room for `count` datagrams of `size` octets. Memory that is never written to costs nothing.
+    pub(super) fn new(count: usize, size: usize) -> Self {
+        // SAFETY: all-zero is a valid value of these C structs.
+        let (address, buffer, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        Self {
+            size,
+            payloads: vec![0; count * size],
+            controls: vec![[0; control::ROOM]; count],
+            addresses: vec![address; count],
+            buffers: vec![buffer; count],
+            headers: vec![header; count],
+            filled: 0,
+        }
+    }
+
+    /// Receives what is there, as far as there is room; says how many. `WouldBlock` when nothing is there.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.filled = 0;
+        for index in 0..self.headers.len() {
+            self.buffers[index] = libc::iovec {
+                iov_base: self.payloads[index * self.size..].as_mut_ptr().cast(),
+                iov_len: self.size,
+            };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = (&raw mut self.addresses[index]).cast();
+            header.msg_namelen = size_of::<Address>() as libc::socklen_t;
+            header.msg_iov = &raw mut self.buffers[index];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[index].as_mut_ptr().cast();
+            header.msg_controllen = control::ROOM as _;
+            header.msg_flags = 0;
+        }
+        // SAFETY: each header points to an address, a buffer and control room of the lengths it gives, which live until the call
+        // has returned and which nobody else uses meanwhile.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                self.headers.len() as libc::c_uint,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        Ok(self.filled)
+    }
+
+    /// What the last [`receive`](Self::receive) brought.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+        (0..self.filled).map(|index| {
+            let header = &self.headers[index];
+            let length = (header.msg_len as usize).min(self.size);
+            let control_length = header.msg_hdr.msg_controllen.min(control::ROOM);
+            Datagram {
+                payload: &self.payloads[index * self.size..][..length],
+                is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                source: match header.msg_hdr.msg_namelen {
+                    0 => None,
+                    _ => self.addresses[index].read(),
+                },
+                received: control::read(&self.controls[index][..control_length]),
+            }
+        })
+    }
+}
+
+/// Datagrams that wait to be sent together. Their order is of no importance.
+#[derive(Default)]
+pub(super) struct Outbox {
+    payloads: Vec<u8>,
+    envelopes: Vec<Envelope>,
+    /// The way out takes no segments, or has refused some.
+    one_by_one: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Envelope {
+    start: usize,
+    length: usize,
+    /// `None` on a connected socket.
+    to: Option<SocketAddr>,
+    from: Option<LocalAddress>,
+}
+
+impl Envelope {
+    /// What datagrams that go as one have in common.
+    fn destination(&self) -> (Option<SocketAddr>, Option<LocalAddress>, usize) {
+        (self.to, self.from, self.length)
+    }
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, payload: &[u8], to: Option<SocketAddr>, from: Option<LocalAddress>) {
+        let start = self.payloads.len();
+        self.payloads.extend_from_slice(payload);
+        self.envelopes.push(Envelope {
+            start,
+            length: payload.len(),
+            to,
+            from,
+        });
+    }
+
+    /// As [`push`](Self::push) on a connected socket, with the first two octets replaced.
+    pub(super) fn push_under_id(&mut self, id: u16, payload: &[u8]) {
+        let start = self.payloads.len();
+        self.payloads.extend_from_slice(&id.to_be_bytes());
+        self.payloads.extend_from_slice(payload.get(2..).unwrap_or_default());
+        self.envelopes.push(Envelope {
+            start,
+            length: self.payloads.len() - start,
+            to: None,
+            from: None,
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.envelopes.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.envelopes.is_empty()
+    }
+
+    /// A payload that waits.
+    pub(super) fn payload(&self, index: usize) -> &[u8] {
+        let Envelope { start, length, .. } = self.envelopes[index];
+        &self.payloads[start..start + length]
+    }
+
+    /// To be called before the first [`send`](Self::send): brings together what goes as one.
+    pub(super) fn sort(&mut self) {
+        if !self.one_by_one && self.len() > 1 {
+            self.envelopes.sort_unstable_by_key(Envelope::destination);
+        }
+    }
+
+    /// Sends those from `first` on; says how many were sent. An error speaks of the first of them, or of what was sent before.
+    pub(super) fn send(&mut self, first: usize, socket: BorrowedFd<'_>, space: &mut SendSpace) -> io::Result<usize> {
+        loop {
+            space.lay_out(self, first);
+            // SAFETY: each header points to an address, buffers and control messages of the lengths it gives, which live until
+            // the call has returned; the kernel only reads them.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    space.headers.as_mut_ptr(),
+                    space.runs.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            match usize::try_from(sent) {
+                Ok(sent) => return Ok(space.runs[..sent].iter().sum()),
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    let segmented = space.runs.first().is_some_and(|run| *run > 1);
+                    // A refusal by the peer has nothing to do with how it was sent.
+                    if !segmented || error.kind() == io::ErrorKind::ConnectionRefused {
+                        return Err(error);
+                    }
+                    // An old kernel, a link without checksums, or one of the datagrams cannot be sent: each by itself.
+                    self.one_by_one = true;
+                }
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.payloads.clear();
+        self.envelopes.clear();
+    }
+}
+
+/// What sendmmsg(2) reads its batch from; one for all outboxes of a thread.
+pub(super) struct SendSpace {
+    addresses: Vec<Address>,
+    buffers: Vec<libc::iovec>,
+    controls: Vec<Vec<u8>>,
+    headers: Vec<libc::mmsghdr>,
+    /// How many datagrams each header stands for.
+    runs: Vec<usize>,
+}
+
+// SAFETY: the pointers are written anew before each use, and used within one call only.
+unsafe impl Send for SendSpace {}
+
+impl SendSpace {
+    /// Sent with one call.
+    const COUNT: usize = 128;
+
+    /// Datagrams that go as one: UDP_MAX_SEGMENTS of all kernels, and together not longer than the longest datagram.
+    const SEGMENTS: usize = 64;
+    const LONGEST: usize = 60_000;
+
+    pub(super) fn new() -> Self {
+        // SAFETY: all-zero is a valid value of these C structs.
+        let (address, buffer, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        Self {
+            addresses: vec![address; Self::COUNT],
+            buffers: vec![buffer; Self::COUNT],
+            controls: vec![Vec::new(); Self::COUNT],
+            headers: vec![header; Self::COUNT],
+            runs: Vec::with_capacity(Self::COUNT),
+        }
+    }
+
+    /// Lays out as many of the outbox as there is space for.
+    fn lay_out(&mut self, outbox: &Outbox, first: usize) {
+        self.runs.clear();
+        let envelopes = &outbox.envelopes[first..];
+        let envelopes = &envelopes[..envelopes.len().min(Self::COUNT)];
+        for (index, envelope) in envelopes.iter().enumerate() {
+            self.buffers[index] = libc::iovec {
+                // The kernel only reads it.
+                iov_base: outbox.payloads[envelope.start..].as_ptr().cast_mut().cast(),
+                iov_len: envelope.length,
+            };
+        }
+        let mut at = 0;
+        while let Some(envelope) = envelopes.get(at) {
+            let run = match outbox.one_by_one {
+                true => 1,
+                false => run_length(&envelopes[at..]),
+            };
+            self.lay_out_run(at, run, envelope);
+            at += run;
+        }
+    }
+
+    fn lay_out_run(&mut self, at: usize, run: usize, envelope: &Envelope) {
+        let index = self.runs.len();
+        self.runs.push(run);
+        let header = &mut self.headers[index].msg_hdr;
+        header.msg_iov = &raw mut self.buffers[at];
+        header.msg_iovlen = run as _;
+        (header.msg_name, header.msg_namelen) = match envelope.to {
+            None => (ptr::null_mut(), 0),
+            Some(to) => {
+                let length = self.addresses[index].write(to);
+                ((&raw mut self.addresses[index]).cast(), length)
+            }
+        };
+        let control = &mut self.controls[index];
+        control.clear();
+        if let Some(from) = envelope.from {
+            control::leave_from(from, control);
+        }
+        if run > 1 {
+            control::segments_of(envelope.length, control);
+        }
+        (header.msg_control, header.msg_controllen) = match control.is_empty() {
+            true => (ptr::null_mut(), 0),
+            false => (control.as_mut_ptr().cast(), control.len() as _),
+        };
+    }
+}
+
+/// How many of the first of these go as one.
+fn run_length(envelopes: &[Envelope]) -> usize {
+    let first = envelopes[0];
+    if first.length == 0 {
+        return 1;
+    }
+    let most = (SendSpace::LONGEST / first.length).clamp(1, SendSpace::SEGMENTS);
+    let same = envelopes.iter().take(most);
+    same.take_while(|it| it.destination() == first.destination()).count()
+}
+
+impl Address {
+    fn read(&self) -> Option<SocketAddr> {
+        // SAFETY: the union was zeroed or filled by the kernel, so every field is initialised, and all begin with the family.
+        unsafe {
+            match i32::from(self.family) {
+                libc::AF_INET => Some(SocketAddr::from((
+                    Ipv4Addr::from(self.v4.sin_addr.s_addr.to_ne_bytes()),
+                    u16::from_be(self.v4.sin_port),
+                ))),
+                libc::AF_INET6 => Some(SocketAddr::V6(SocketAddrV6::new(
+                    Ipv6Addr::from(self.v6.sin6_addr.s6_addr),
+                    u16::from_be(self.v6.sin6_port),
+                    self.v6.sin6_flowinfo,
+                    self.v6.sin6_scope_id,
+                ))),
+                _ => None,
+            }
+        }
+    }
+
+    /// Says how long it is.
+    fn write(&mut self, address: SocketAddr) -> libc::socklen_t {
+        match address {
+            SocketAddr::V4(address) => {
+                self.v4 = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: address.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(address.ip().octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+                size_of::<libc::sockaddr_in>() as libc::socklen_t
+            }
+            SocketAddr::V6(address) => {
+                self.v6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: address.port().to_be(),
+                    sin6_flowinfo: address.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: address.ip().octets(),
+                    },
+                    sin6_scope_id: address.scope_id(),
+                };
+                size_of::<libc::sockaddr_in6>() as libc::socklen_t
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_arrives_whole_with_its_senders() {
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let (one, another) = (UdpSocket::bind(local).unwrap(), UdpSocket::bind(local).unwrap());
+            let mut outbox = Outbox::default();
+            outbox.push(b"first", Some(another.local_addr().unwrap()), None);
+            outbox.push(b"", Some(another.local_addr().unwrap()), None);
+            outbox.push(&[7; 100], Some(another.local_addr().unwrap()), None);
+            outbox.sort();
+            assert_eq!(outbox.send(0, one.as_fd(), &mut SendSpace::new()).unwrap(), 3);
+
+            let mut inbox = Inbox::new(8, 64);
+            assert_eq!(inbox.receive(another.as_fd()).unwrap(), 3);
+            let mut seen: Vec<_> = inbox
+                .datagrams()
+                .map(|it| (it.payload.to_vec(), it.is_cut, it.source))
+                .collect();
+            seen.sort();
+            let source = one.local_addr().ok();
+            assert_eq!(
+                seen,
+                [
+                    (vec![], false, source),
+                    (vec![7; 64], true, source),
+                    (b"first".to_vec(), false, source),
+                ]
+            );
+            let error = inbox.receive(another.as_fd()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(inbox.datagrams().count(), 0);
+        }
+    }
+
+    /// Sends these payloads between two sockets, and says what arrived, sorted.
+    fn sent(payloads: &[Vec<u8>], one_by_one: bool) -> Vec<Vec<u8>> {
+        let (one, another) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        let mut outbox = Outbox {
+            one_by_one,
+            ..Outbox::default()
+        };
+        for payload in payloads {
+            outbox.push(payload, another.local_addr().ok(), None);
+        }
+        outbox.sort();
+        let mut space = SendSpace::new();
+        let mut sent = 0;
+        while sent < outbox.len() {
+            sent += outbox.send(sent, one.as_fd(), &mut space).unwrap();
+        }
+        let mut inbox = Inbox::new(512, 2_048);
+        assert_eq!(inbox.receive(another.as_fd()).unwrap(), payloads.len());
+        let mut arrived: Vec<_> = inbox.datagrams().map(|it| it.payload.to_vec()).collect();
+        arrived.sort();
+        arrived
+    }
+
+    #[test]
+    fn datagrams_of_one_length_and_of_many_arrive_as_they_are() {
+        let mut payloads: Vec<Vec<u8>> = (0u16..80).map(|i| i.to_be_bytes().repeat(20)).collect();
+        payloads.extend((0..20).map(|length| vec![7; length * 13]));
+        payloads.sort();
+        for one_by_one in [false, true] {
+            assert_eq!(sent(&payloads, one_by_one), payloads);
+        }
+    }
+
+    #[test]
+    fn an_id_takes_the_place_of_another() {
+        let mut outbox = Outbox::default();
+        outbox.push_under_id(0x0102, b"??payload");
+        assert_eq!(outbox.payload(0), b"\x01\x02payload");
+    }
+
+    #[test]
+    fn a_run_has_one_destination_and_one_length() {
+        let to = |port: u16| Some(SocketAddr::from(([192, 0, 2, 1], port)));
+        let mut outbox = Outbox::default();
+        for (length, port) in [(40, 1), (40, 2), (41, 1), (40, 1), (0, 3), (0, 3), (40, 1)] {
+            outbox.push(&vec![0; length], to(port), None);
+        }
+        outbox.sort();
+        let mut space = SendSpace::new();
+        space.lay_out(&outbox, 0);
+        assert_eq!(space.runs, [3, 1, 1, 1, 1]);
+        outbox.one_by_one = true;
+        space.lay_out(&outbox, 2);
+        assert_eq!(space.runs, [1; 5]);
+    }
+}

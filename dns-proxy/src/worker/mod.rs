@@ -1,0 +1,416 @@
+//! A thread that serves lookups over UDP, and shares nothing on its way with the others.
+//!
+//! It has a socket of its own on every address that is listened on, sockets of its own to every upstream, and everything that
+//! [`Lookups`] holds. It sleeps in one place, `epoll_wait`; then it takes what is there in batches, works it off, and sends what came
+//! of it in batches. What takes a runtime (TCP) is done by tokio's tasks, which write a [`Letter`] when they are done.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::Timespec;
+use rustix::event::epoll;
+use tokio::runtime::Handle;
+
+use self::listening::{Listening, WayBack};
+use self::mailbox::{Letter, Mailbox};
+use self::mmsg::{Inbox, SendSpace};
+use self::tproxy::AnswerSockets;
+use self::upstreams::{Upstreams, id_of};
+use crate::gate::{Gate, Transport};
+use crate::lookups::{Key, Lookups, Outlet, Sent};
+use crate::message::Query;
+use crate::reply::Reply;
+use crate::server::limits::Quota;
+use crate::server::{Listener, ServerConfig};
+use crate::stages::Client;
+use crate::upstream::tcp;
+
+mod control;
+pub(crate) mod listening;
+pub(crate) mod mailbox;
+mod mmsg;
+pub(crate) mod socket;
+mod sys;
+mod tproxy;
+mod upstreams;
+
+/// Datagrams taken with one system call.
+const BATCH: usize = 64;
+
+/// Batches taken from one socket before the others have their turn.
+const TURNS: usize = 4;
+
+/// The longest query over UDP. DNS messages of more are fragments on most links; a client with such a query is told to come by TCP.
+const MAX_QUERY: usize = 1_232;
+
+/// The longest datagram.
+const MAX_ANSWER: usize = 65_535;
+
+/// How often sockets that are of no use any more are looked for.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// Pause after an error of a listening socket itself, which may last (no memory).
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Starts a worker in the network namespace of the calling thread. It ends with the letter [`Letter::Stop`].
+pub(crate) fn start<G: Gate>(
+    gate: Arc<G>,
+    config: ServerConfig,
+    quota: Arc<Quota>,
+    tasks: Handle,
+) -> io::Result<Arc<Mailbox<G::Proof>>> {
+    let mailbox = Arc::new(Mailbox::new()?);
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let token = epoll::EventData::new_u64(Token::Mailbox.into());
+    epoll::add(&poll, mailbox.bell(), token, epoll::EventFlags::IN)?;
+    let now = Instant::now();
+    let worker = Worker {
+        lookups: Lookups::new(gate, config, quota, Arc::clone(&mailbox), now),
+        sockets: Sockets {
+            poll,
+            listening: Vec::new(),
+            answering: AnswerSockets::new(),
+            upstreams: Upstreams::new(),
+            space: SendSpace::new(),
+            tasks,
+            mailbox: Arc::clone(&mailbox),
+        },
+        queries: Inbox::new(BATCH, MAX_QUERY),
+        answers: Inbox::new(BATCH, MAX_ANSWER),
+        letters: Vec::new(),
+        tidied: now,
+    };
+    thread::Builder::new()
+        .name("dns-worker".to_owned())
+        .spawn(move || worker.run())?;
+    Ok(mailbox)
+}
+
+struct Worker<G: Gate> {
+    lookups: Lookups<G, WayBack>,
+    sockets: Sockets<G::Proof>,
+    queries: Inbox,
+    answers: Inbox,
+    letters: Vec<Letter<G::Proof>>,
+    tidied: Instant,
+}
+
+/// Everything that sends.
+struct Sockets<P> {
+    poll: OwnedFd,
+    /// By number; `None`: the number is free.
+    listening: Vec<Option<Listening>>,
+    answering: AnswerSockets,
+    upstreams: Upstreams,
+    space: SendSpace,
+    tasks: Handle,
+    mailbox: Arc<Mailbox<P>>,
+}
+
+/// What epoll speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Mailbox,
+    Listening(u32),
+    Upstream(u32),
+}
+
+impl<G: Gate> Worker<G> {
+    fn run(mut self) {
+        let mut events = Vec::with_capacity(256);
+        while let ControlFlow::Continue(()) = self.turn(&mut events) {}
+    }
+
+    /// Sleeps until there is something to do, and does it.
+    fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
+        events.clear();
+        let pause = self.pause(Instant::now());
+        match epoll::wait(
+            &self.sockets.poll,
+            rustix::buffer::spare_capacity(events),
+            pause.as_ref(),
+        ) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "epoll_wait failed; going on");
+                thread::sleep(PAUSE);
+            }
+        }
+        let now = Instant::now();
+        for event in events.iter() {
+            match Token::from(event.data.u64()) {
+                Token::Mailbox => self.read_letters(now)?,
+                Token::Listening(number) => self.take_queries(now, number, TURNS),
+                Token::Upstream(number) => self.take_answers(now, number),
+            }
+        }
+        self.lookups.expire(now, &mut self.sockets);
+        self.lookups.flush();
+        self.send(now);
+        if now.saturating_duration_since(self.tidied) > TIDY {
+            self.tidied = now;
+            self.sockets.upstreams.tidy(now);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// How long there is nothing to do by itself.
+    fn pause(&self, now: Instant) -> Option<Timespec> {
+        let idle = self.sockets.upstreams.is_empty();
+        let tidy = (!idle).then_some(self.tidied + TIDY);
+        let next = self.lookups.next_deadline().into_iter().chain(tidy).min()?;
+        // A nanosecond later than asked is not noticed; earlier would be a turn for nothing.
+        Timespec::try_from(next.saturating_duration_since(now)).ok()
+    }
+
+    fn read_letters(&mut self, now: Instant) -> ControlFlow<()> {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.sockets.mailbox.collect(&mut letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Settled(lookup, outcome) => self.lookups.settled(now, lookup, outcome, &mut self.sockets),
+                Letter::Exchanged(lookup, exchanged) => {
+                    self.lookups.exchanged(now, lookup, exchanged, &mut self.sockets);
+                }
+                Letter::Listen(listening) => self.sockets.listen(*listening),
+                Letter::End(listener) => self.end(now, listener),
+                Letter::Stop => return ControlFlow::Break(()),
+            }
+        }
+        self.letters = letters;
+        ControlFlow::Continue(())
+    }
+
+    /// Takes the lookups that have come to a listener, at most so many batches.
+    fn take_queries(&mut self, now: Instant, number: u32, turns: usize) {
+        for _ in 0..turns {
+            let Some(listening) = self.sockets.listening_at(number) else {
+                return;
+            };
+            match self.queries.receive(listening.as_fd()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::warn!(listener = %listening.listener.address, %error, "receiving lookups failed; going on");
+                    return thread::sleep(PAUSE);
+                }
+            }
+            let mut count = 0;
+            for datagram in self.queries.datagrams() {
+                count += 1;
+                let Some(listening) = self.sockets.listening_at(number) else {
+                    return;
+                };
+                let (Some((asked, way_back)), Some(source)) = (listening.way(number, &datagram), datagram.source)
+                else {
+                    tracing::debug!(source = ?datagram.source, "a datagram without its original destination was discarded");
+                    continue;
+                };
+                let client = Client {
+                    source,
+                    asked,
+                    transport: Transport::Udp,
+                    received: now,
+                };
+                let (payload, out) = (datagram.payload, &mut self.sockets);
+                match datagram.is_cut {
+                    false => self.lookups.receive(now, client, way_back, payload, out),
+                    true => self.lookups.receive_overlong(now, client, &way_back, payload, out),
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Takes the answers that have come from an upstream.
+    fn take_answers(&mut self, now: Instant, number: u32) {
+        for _ in 0..TURNS {
+            let Some(socket) = self.sockets.upstreams.get(number) else {
+                return;
+            };
+            let server = socket.server;
+            match self.answers.receive(socket.as_fd()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // What ICMP says of a query; the socket itself is as good as before.
+                    for lookup in self.sockets.upstreams.give_up(number) {
+                        let error = io::Error::from(error.kind());
+                        self.lookups.unreachable(now, lookup, error, &mut self.sockets);
+                    }
+                    continue;
+                }
+            }
+            let mut count = 0;
+            for datagram in self.answers.datagrams() {
+                count += 1;
+                let answer = datagram.payload;
+                let belongs = id_of(answer).is_some_and(|id| {
+                    let lookup = self.sockets.upstreams.lookup(number, id);
+                    lookup.is_some_and(|lookup| self.lookups.answered(now, lookup, id, answer, &mut self.sockets))
+                });
+                if !belongs {
+                    self.sockets.upstreams.stray(number);
+                    self.lookups.mismatched(server);
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Sends everything. What cannot be sent is asked elsewhere, which is to be sent too.
+    fn send(&mut self, now: Instant) {
+        let mut failed = Vec::new();
+        loop {
+            let sockets = &mut self.sockets;
+            sockets
+                .upstreams
+                .flush(&mut sockets.space, |lookup, error| failed.push((lookup, error)));
+            if failed.is_empty() {
+                break;
+            }
+            for (lookup, error) in failed.drain(..) {
+                self.lookups.unreachable(now, lookup, error, &mut self.sockets);
+            }
+        }
+        self.lookups.flush();
+        self.sockets.send_answers();
+    }
+
+    /// Comes to an end with a listener.
+    fn end(&mut self, now: Instant, listener: Listener) {
+        let wanted = |it: &Option<Listening>| it.as_ref().is_some_and(|it| it.listener == listener && !it.ends);
+        let Some(number) = self.sockets.listening.iter().position(wanted) else {
+            return;
+        };
+        let number = number as u32;
+        if let Some(listening) = self.sockets.listening_at(number) {
+            listening.take_no_more();
+        }
+        self.take_queries(now, number, usize::MAX);
+        self.sockets.close_if_done(number);
+    }
+}
+
+impl<P: Send + 'static> Sockets<P> {
+    fn listening_at(&mut self, number: u32) -> Option<&mut Listening> {
+        self.listening.get_mut(number as usize)?.as_mut()
+    }
+
+    fn listen(&mut self, listening: Listening) {
+        let free = self.listening.iter().position(Option::is_none);
+        let number = free.unwrap_or_else(|| {
+            self.listening.push(None);
+            self.listening.len() - 1
+        });
+        let address = listening.listener.address;
+        if let Err(error) = watch(&self.poll, listening.as_fd(), Token::Listening(number as u32)) {
+            // Out of memory or of watches: the other workers, if any, serve the address alone.
+            return tracing::error!(listener = %address, %error, "a worker cannot listen");
+        }
+        self.listening[number] = Some(listening);
+    }
+
+    /// Closes the socket of a listener that ends, when it owes no answer any more.
+    fn close_if_done(&mut self, number: u32) {
+        let is_over = self.listening_at(number).is_some_and(|it| it.ends && it.owed == 0);
+        if is_over && let Some(mut listening) = self.listening[number as usize].take() {
+            listening.flush(&mut self.space);
+        }
+    }
+
+    fn send_answers(&mut self) {
+        for number in 0..self.listening.len() {
+            if let Some(listening) = &mut self.listening[number] {
+                listening.flush(&mut self.space);
+            }
+            self.close_if_done(number as u32);
+        }
+        self.answering.flush(&mut self.space);
+    }
+}
+
+impl<P: Send + 'static> Outlet<WayBack> for Sockets<P> {
+    fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent> {
+        let opened = |number, socket: BorrowedFd<'_>| watch(&self.poll, socket, Token::Upstream(number));
+        self.upstreams.ask(now, server, lookup, query, opened)
+    }
+
+    fn forget(&mut self, sent: Sent) {
+        self.upstreams.forget(sent);
+    }
+
+    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, query: &[u8], until: Instant) {
+        let (mailbox, query) = (Arc::clone(&self.mailbox), query.to_vec());
+        self.tasks.spawn(async move {
+            // It was read before.
+            if let Ok(query) = Query::read(&query) {
+                let exchanged = tcp::exchange(server, &query, until).await;
+                mailbox.post(Letter::Exchanged(lookup, exchanged));
+            }
+        });
+    }
+
+    fn reply(&mut self, way_back: &WayBack, client: SocketAddr, reply: &Reply<'_>) {
+        match *way_back {
+            WayBack::Listening(number, from) => {
+                if let Some(listening) = self.listening_at(number) {
+                    listening.answer(reply.as_bytes(), client, from);
+                }
+            }
+            WayBack::As(_, resolver) => {
+                let bytes = reply.as_bytes();
+                if let Err(error) = self.answering.answer_as(resolver, bytes, client, &mut self.space) {
+                    tracing::debug!(%client, %resolver, %error, "an answer could not be sent");
+                }
+            }
+        }
+    }
+
+    fn owe(&mut self, way_back: &WayBack) {
+        if let Some(listening) = self.listening_at(way_back.number()) {
+            listening.owed += 1;
+        }
+    }
+
+    fn owe_no_more(&mut self, way_back: &WayBack) {
+        if let Some(listening) = self.listening_at(way_back.number()) {
+            listening.owed = listening.owed.saturating_sub(1);
+        }
+    }
+}
+
+fn watch(poll: &OwnedFd, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+    let data = epoll::EventData::new_u64(token.into());
+    Ok(epoll::add(poll, socket, data, epoll::EventFlags::IN)?)
+}
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> u64 {
+        match token {
+            Token::Mailbox => 0,
+            Token::Listening(number) => 1 << 32 | u64::from(number),
+            Token::Upstream(number) => 2 << 32 | u64::from(number),
+        }
+    }
+}
+
+impl From<u64> for Token {
+    fn from(data: u64) -> Self {
+        let number = data as u32;
+        match data >> 32 {
+            0 => Token::Mailbox,
+            1 => Token::Listening(number),
+            _ => Token::Upstream(number),
+        }
+    }
+}

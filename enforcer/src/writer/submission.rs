@@ -1,0 +1,113 @@
+//! Admissions as they are handed in.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fqdn_cache::Time;
+use tokio::sync::oneshot;
+
+use super::commit::Admission;
+use super::{AdmitError, Committed, Generation};
+use crate::layout::Element;
+
+/// An admission with more elements is carried out in pieces of this size.
+const PIECE: usize = 4096;
+
+/// Who is told what came of an admission. It is told once, on the writer's thread; what it does must be short.
+pub trait Settle: Send {
+    /// What came of it.
+    fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>);
+
+    /// Whether nobody waits for it any more: then the work is not done.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// One admission.
+pub struct Submission {
+    /// Under which rules the elements were computed.
+    pub generation: Generation,
+    /// What is to be in the kernel, and until when.
+    pub elements: Vec<(Element, Time)>,
+    /// How long the caller waits, for an error's text.
+    pub deadline: Duration,
+    /// Who is told.
+    pub answer: Box<dyn Settle>,
+}
+
+impl Submission {
+    pub(super) fn into_admissions(mut self) -> Vec<Admission> {
+        // Each element once, with its latest end.
+        self.elements
+            .sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
+        self.elements.dedup_by_key(|(element, _)| *element);
+        let admission = |elements, answer| Admission {
+            generation: self.generation,
+            elements,
+            deadline: self.deadline,
+            answer,
+        };
+        if self.elements.len() <= PIECE {
+            return vec![admission(self.elements, self.answer)];
+        }
+        let pieces: Vec<_> = self.elements.chunks(PIECE).map(<[_]>::to_vec).collect();
+        let whole = Arc::new(Mutex::new(Whole {
+            left: pieces.len(),
+            error: None,
+            answer: Some(self.answer),
+        }));
+        let piece = |elements| admission(elements, Box::new(Piece(Arc::clone(&whole))) as Box<dyn Settle>);
+        pieces.into_iter().map(piece).collect()
+    }
+}
+
+impl fmt::Debug for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Submission")
+            .field("generation", &self.generation)
+            .field("elements", &self.elements)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settle for oneshot::Sender<Result<Committed, AdmitError>> {
+    fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
+        // A caller whose deadline has passed does not listen any more; the book knows the outcome.
+        let _ = self.send(outcome);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.is_closed()
+    }
+}
+
+/// An admission in pieces.
+struct Whole {
+    left: usize,
+    /// Of the first piece that failed.
+    error: Option<AdmitError>,
+    answer: Option<Box<dyn Settle>>,
+}
+
+struct Piece(Arc<Mutex<Whole>>);
+
+impl Settle for Piece {
+    fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
+        let mut whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.left -= 1;
+        let outcome = match outcome {
+            Ok(proof) => whole.error.take().map_or(Ok(proof), Err),
+            Err(error) => Err(whole.error.take().unwrap_or(error)),
+        };
+        if whole.left > 0 {
+            whole.error = outcome.err();
+        } else if let Some(answer) = whole.answer.take() {
+            answer.settle(outcome);
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        let whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.answer.as_ref().is_none_or(|answer| answer.is_abandoned())
+    }
+}

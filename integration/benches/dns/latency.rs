@@ -1,0 +1,77 @@
+//! One query at a time: what Namegate adds to asking the upstream directly.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use agent::lab::dns;
+
+use crate::agents::Node;
+use crate::zone::{UPSTREAM, Zone};
+
+/// Enough for a p99.
+const QUERIES: usize = 5_000;
+
+/// Median and p99 of both ways.
+#[derive(Clone, Copy)]
+pub(crate) struct Latency {
+    pub(crate) direct: [Duration; 2],
+    pub(crate) through: [Duration; 2],
+}
+
+pub(crate) fn known(node: &Node, zone: &Zone) -> Latency {
+    measure(node, &zone.known(), 1)
+}
+
+/// The last slice of fresh names is nobody else's.
+pub(crate) fn new(node: &Node, zone: &Zone) -> Latency {
+    let slice = (0..).take_while(|slice| zone.next_new(*slice).exists()).last().unwrap();
+    measure(node, &zone.next_new(slice), 0)
+}
+
+fn measure(node: &Node, names: &Path, warm_up: usize) -> Latency {
+    let text = fs::read_to_string(names).unwrap();
+    let queries: Vec<Vec<u8>> = text.lines().take(QUERIES).map(query).collect();
+    let upstream = dns(UPSTREAM.parse::<std::net::IpAddr>().unwrap());
+    let pod = node.lab.pod(0).namespace();
+    pod.run(|| {
+        for _ in 0..warm_up {
+            ask_all(node.server(), &queries);
+        }
+        let direct = ask_all(upstream, &queries);
+        let through = ask_all(node.server(), &queries);
+        Latency { direct, through }
+    })
+    .unwrap()
+}
+
+fn ask_all(server: SocketAddr, queries: &[Vec<u8>]) -> [Duration; 2] {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut answer = [0; 2048];
+    let mut times: Vec<Duration> = queries
+        .iter()
+        .map(|query| {
+            let began = Instant::now();
+            socket.send(query).unwrap();
+            socket.recv(&mut answer).expect("an answer");
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    [times[times.len() / 2], times[times.len() * 99 / 100]]
+}
+
+/// `name A`, as dnsperf reads it, as a packet.
+fn query(line: &str) -> Vec<u8> {
+    let name = line.split_whitespace().next().unwrap();
+    let mut packet = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        packet.push(label.len() as u8);
+        packet.extend_from_slice(label.as_bytes());
+    }
+    packet.extend([0, 0, 1, 0, 1]);
+    packet
+}

@@ -1,0 +1,156 @@
+//! What a lookup costs, beside the fastest in the field, in one interleaved run. `./bench` at the top runs it.
+//!
+//! Cost is CPU time (user and system, `/proc/PID/stat`) of the server for each answered query: on a machine that others use too, queries
+//! per second mean little, and only ratios within one run mean anything. docs/performance.md tells the method and what came of it.
+
+// A program that measures, not a library: it ends with a message when something is not as it must be.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
+mod agents;
+mod latency;
+mod load;
+mod peers;
+mod report;
+mod slow;
+mod zone;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use agent::lab::process::is_root;
+
+use agents::{Kind, Node};
+use load::{Load, Run};
+use report::{Goal, Report};
+use zone::Zone;
+
+/// The works that are measured, interleaved; every ratio of the table is between two of them.
+const WORKS: [&str; 10] = [
+    "dnsdist forwarding",
+    "known, listening",
+    "known, tproxy",
+    "known, dnat",
+    "unbound cache",
+    "cached",
+    "dnsmasq --nftset",
+    "new addresses",
+    "dnsdist cache",
+    "denied",
+];
+
+/// Each row of the table: what, against what, and the most that it may cost.
+const GOALS: [Goal; 8] = [
+    Goal::new("known, listening", "dnsdist forwarding", 1.0),
+    Goal::new("known, tproxy", "dnsdist forwarding", 1.3),
+    Goal::new("known, dnat", "dnsdist forwarding", 1.3),
+    Goal::new("cached", "unbound cache", 1.0),
+    Goal::new("new addresses", "dnsdist forwarding", 1.5),
+    Goal::new("new addresses", "dnsmasq --nftset", 0.25),
+    Goal::new("denied", "unbound cache", 0.7),
+    Goal::new("cached", "dnsdist cache", 1.0),
+];
+
+fn main() {
+    // `cargo test --benches` starts every benchmark; this one is for `./bench`.
+    let arguments = Arguments::read();
+    if !arguments.wanted {
+        return;
+    }
+    assert!(is_root(), "the benchmark needs root: run ./bench");
+    let zone = Zone::new(arguments.new_names());
+    let mut report = Report::default();
+
+    let listening = Node::start(Kind::Listening, &zone);
+    report.idle(&listening);
+    let others: BTreeMap<&str, Node> = [
+        ("known, tproxy", Kind::Tproxy),
+        ("known, dnat", Kind::Dnat),
+        ("cached", Kind::Cached),
+    ]
+    .into_iter()
+    .filter(|(work, _)| arguments.wants(work))
+    .map(|(work, kind)| (work, Node::start(kind, &zone)))
+    .collect();
+    let bare = Node::start(Kind::Bare, &zone);
+    let peers = peers::start(&bare, &zone);
+
+    for round in 0..arguments.rounds {
+        for work in WORKS.iter().filter(|work| arguments.wants(work)) {
+            let load = |node, server, queries| Load::of(node, server, queries, arguments.seconds);
+            let run: Option<Run> = match *work {
+                "known, listening" => Some(load(&listening, listening.server(), zone.known()).run(listening.pid())),
+                "denied" => Some(load(&listening, listening.server(), zone.denied()).run(listening.pid())),
+                "new addresses" => {
+                    let names = zone.next_new(round);
+                    Some(load(&listening, listening.server(), names).once().run(listening.pid()))
+                }
+                other => match (others.get(other), peers.get(other)) {
+                    (Some(node), _) => Some(load(node, node.server(), zone.known()).run(node.pid())),
+                    (_, Some(peer)) => Some(load(&bare, peer.server, zone.known()).run(peer.pid())),
+                    _ => None,
+                },
+            };
+            if let Some(run) = run {
+                eprintln!("round {}: {work}: {run}", round + 1);
+                report.add(work, run);
+            }
+        }
+    }
+    if arguments.wants("latency") {
+        report.latency("known", latency::known(&listening, &zone));
+        report.latency("new", latency::new(&listening, &zone));
+    }
+    report.full(&listening);
+    if arguments.wants("slow upstream") {
+        report.slow(slow::run());
+    }
+    report.print(&GOALS);
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, report.json(&GOALS)).unwrap();
+    }
+}
+
+/// `--rounds N --seconds N --only TEXT --json FILE`
+struct Arguments {
+    wanted: bool,
+    rounds: usize,
+    seconds: u32,
+    only: Vec<String>,
+    json: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn read() -> Self {
+        let mut read = Self {
+            wanted: false,
+            rounds: 5,
+            seconds: 2,
+            only: Vec::new(),
+            json: None,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap_or_else(|| panic!("{word} needs a value"));
+            match word.as_str() {
+                "--run" => read.wanted = true,
+                "--rounds" => read.rounds = value().parse().unwrap(),
+                "--seconds" => read.seconds = value().parse().unwrap(),
+                "--only" => read.only.push(value()),
+                "--json" => read.json = Some(value().into()),
+                // What cargo says to every benchmark.
+                "--bench" | "--test" => {}
+                other => panic!("there is no option {other}"),
+            }
+        }
+        read
+    }
+
+    fn wants(&self, work: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| work.contains(only.as_str()))
+    }
+
+    /// How many slices of fresh names the zone needs: one a round, and one for the latency of a new address.
+    fn new_names(&self) -> usize {
+        self.rounds + 1
+    }
+}

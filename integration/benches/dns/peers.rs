@@ -1,0 +1,101 @@
+//! The peers, on the same node, asking the same NSD.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+use agent::lab::NODE4;
+
+use crate::agents::{Node, Server};
+use crate::zone::{UPSTREAM, Zone};
+
+pub(crate) struct Peer {
+    pub(crate) server: SocketAddr,
+    process: Server,
+}
+
+impl Peer {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+}
+
+/// Those that are installed, by the work that they do.
+pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
+    let mut peers = BTreeMap::new();
+    let mut start = |work, port: u16, program, arguments: &[&str]| {
+        let Some(process) = Server::start(&node.lab, program, arguments) else {
+            eprintln!("{program} is not installed; without it the row {work:?} is left out");
+            return;
+        };
+        let server = SocketAddr::new(IpAddr::V4(NODE4), port);
+        node.wait_answers(server, "n1.known.bench.test");
+        peers.insert(work, Peer { server, process });
+    };
+    let write = |name: &str, text: String| {
+        let file = zone.file(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+
+    let dnsdist = |port, more: &str| {
+        format!(
+            "setLocal('{NODE4}:{port}')\naddACL('0.0.0.0/0')\nsetSecurityPollSuffix('')\nsetMaxUDPOutstanding(65535)\n\
+             newServer({{address='{UPSTREAM}', checkName='n1.known.bench.test.', sockets=1}})\n{more}"
+        )
+    };
+    let forwarding = write("dnsdist.conf", dnsdist(5301, ""));
+    start(
+        "dnsdist forwarding",
+        5301,
+        "dnsdist",
+        &["--supervised", "--disable-syslog", "-C", &forwarding],
+    );
+    let cache = "pc = newPacketCache(100000)\ngetPool(''):setCache(pc)\n";
+    let caching = write("dnsdist-cache.conf", dnsdist(5302, cache));
+    start(
+        "dnsdist cache",
+        5302,
+        "dnsdist",
+        &["--supervised", "--disable-syslog", "-C", &caching],
+    );
+
+    let unbound = write(
+        "unbound.conf",
+        format!(
+            "server:\n  interface: {NODE4}@5303\n  access-control: 0.0.0.0/0 allow\n  do-daemonize: no\n  use-syslog: no\n  verbosity: 0\n  username: \"\"\n  chroot: \"\"\n  \
+             directory: \"{}\"\n  pidfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  msg-cache-size: 64m\n  rrset-cache-size: 128m\n  \
+             do-not-query-localhost: no\n  so-rcvbuf: 4m\nremote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n",
+            zone.path().display()
+        ),
+    );
+    start("unbound cache", 5303, "unbound", &["-d", "-c", &unbound]);
+
+    if agent::lab::process::find_program("dnsmasq").is_some() {
+        let mut nft = node.lab.node().command("nft");
+        nft.arg("add table inet peer; add set inet peer learned { type ipv4_addr; timeout 1h; size 2097152; }");
+        agent::lab::process::succeed(&mut nft).unwrap();
+    }
+    start(
+        "dnsmasq --nftset",
+        5304,
+        "dnsmasq",
+        &[
+            "-k",
+            "-C",
+            "/dev/null",
+            "--user=root",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--cache-size=0",
+            "--dns-forward-max=10000",
+            "--pid-file",
+            &format!("--listen-address={NODE4}"),
+            "--port=5304",
+            &format!("--server={UPSTREAM}"),
+            "--nftset=/bench.test/4#inet#peer#learned",
+        ],
+    );
+    peers
+}

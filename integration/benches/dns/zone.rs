@@ -1,0 +1,88 @@
+//! The names that are asked, and NSD that serves them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+/// Where NSD serves, on an address of the node itself.
+pub(crate) const UPSTREAM: &str = "10.99.0.53";
+
+/// Names whose addresses are known after the first pass.
+const KNOWN: u32 = 10_000;
+/// Fresh names of one round: each opens two addresses that no other name has.
+pub(crate) const NEW: u32 = 40_000;
+
+/// Files in a directory that goes with it.
+pub(crate) struct Zone {
+    directory: TempDir,
+}
+
+impl Zone {
+    pub(crate) fn new(slices: usize) -> Self {
+        let zone = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        let mut text = String::from(
+            "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n",
+        );
+        let mut address = u32::from_be_bytes([20, 0, 0, 0]);
+        let mut next = || {
+            address += 1;
+            let [a, b, c, d] = address.to_be_bytes();
+            format!("{a}.{b}.{c}.{d}")
+        };
+        let mut name = |text: &mut String, name: &str| {
+            writeln!(text, "{name} A {}\n{name} A {}", next(), next()).unwrap();
+        };
+        let mut queries = |file: &str, names: &mut dyn Iterator<Item = String>, text: Option<&mut String>| {
+            let names: Vec<String> = names.collect();
+            let lines: String = names.iter().map(|name| format!("{name}.bench.test A\n")).collect();
+            fs::write(zone.file(file), lines).unwrap();
+            if let Some(text) = text {
+                names.iter().for_each(|it| name(text, it));
+            }
+        };
+        queries("known", &mut (0..KNOWN).map(|i| format!("n{i}.known")), Some(&mut text));
+        queries("denied", &mut (0..KNOWN).map(|i| format!("n{i}.denied")), None);
+        for slice in 0..slices {
+            let names = &mut (0..NEW).map(|i| format!("n{i}.s{slice}.new"));
+            queries(&format!("new{slice}"), names, Some(&mut text));
+        }
+        fs::write(zone.file("zone"), text).unwrap();
+        fs::write(
+            zone.file("nsd.conf"),
+            format!(
+                "server:\n  ip-address: {UPSTREAM}\n  port: 53\n  username: \"\"\n  chroot: \"\"\n  rrl-ratelimit: 0\n  server-count: 1\n  \
+                 zonesdir: \"\"\n  pidfile: \"\"\n  database: \"\"\n  xfrdfile: \"\"\n  logfile: \"{}\"\n\
+                 remote-control:\n  control-enable: no\nzone:\n  name: bench.test\n  zonefile: \"{}\"\n",
+                zone.file("nsd.log").display(),
+                zone.file("zone").display()
+            ),
+        )
+        .unwrap();
+        zone
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn known(&self) -> PathBuf {
+        self.file("known")
+    }
+
+    pub(crate) fn denied(&self) -> PathBuf {
+        self.file("denied")
+    }
+
+    /// Names that nobody has asked before.
+    pub(crate) fn next_new(&self, slice: usize) -> PathBuf {
+        self.file(&format!("new{slice}"))
+    }
+}

@@ -1,0 +1,130 @@
+//! The hot path without sockets and kernel, as the micro-benchmarks and the instruction counts see it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dns_proxy::gate::{Admission, Asked, Denial, Event, Gate, Lesson, Question, Rcode, Screening, Ticket};
+use dns_proxy::rehearsal::Rehearsal;
+use dns_proxy::{CacheConfig, ServerConfig};
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use policy::{NameIndex, Pattern};
+
+/// Lets pass what some pattern matches, and finds everything in the kernel.
+pub(crate) struct Gatekeeper {
+    allowed: NameIndex<()>,
+    upstreams: Arc<[SocketAddr]>,
+}
+
+/// The whole way of a lookup, again and again.
+pub(crate) struct Lookup {
+    rehearsal: Rehearsal<Gatekeeper>,
+    query: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+pub(crate) fn forwarded() -> Lookup {
+    Lookup::new("www.example.com.", None)
+}
+
+pub(crate) fn cached() -> Lookup {
+    let entries = NonZeroUsize::MIN;
+    let stale_for = Duration::ZERO;
+    let mut lookup = Lookup::new("www.example.com.", Some(CacheConfig { entries, stale_for }));
+    lookup.run();
+    lookup
+}
+
+pub(crate) fn denied() -> Lookup {
+    Lookup::new("www.denied.example.", None)
+}
+
+/// `count` patterns of all kinds, and a name that some match.
+pub(crate) fn selectors(count: usize) -> (NameIndex<usize>, policy::Name) {
+    let mut index = NameIndex::default();
+    for i in 0..count {
+        let text = match i % 3 {
+            0 => format!("host{i}.example.com"),
+            1 => format!("*.zone{i}.example.com"),
+            _ => format!("api{i}-*.example.com"),
+        };
+        index.insert(&Pattern::pattern(&text).unwrap(), i);
+    }
+    (index, policy::Name::parse("host3.example.com").unwrap())
+}
+
+impl Lookup {
+    fn new(name: &str, cache: Option<CacheConfig>) -> Self {
+        let mut allowed = NameIndex::default();
+        for pattern in ["*.example.com", "api.example.org", "**.internal.example"] {
+            allowed.insert(&Pattern::pattern(pattern).unwrap(), ());
+        }
+        let gate = Gatekeeper {
+            allowed,
+            upstreams: Arc::new([SocketAddr::from(([192, 0, 2, 53], 53))]),
+        };
+        let config = ServerConfig {
+            cache,
+            workers: 1,
+            ..ServerConfig::default()
+        };
+        let (query, answer) = packets(name);
+        Self {
+            rehearsal: Rehearsal::new(Arc::new(gate), config).unwrap(),
+            query,
+            answer,
+        }
+    }
+
+    /// One lookup; the length of what the client gets.
+    pub(crate) fn run(&mut self) -> usize {
+        let client = SocketAddr::from(([10, 0, 0, 1], 40_000));
+        self.rehearsal.lookup(client, &self.query, &mut self.answer).len()
+    }
+}
+
+/// A question and its answer with two addresses.
+pub(crate) fn packets(name: &str) -> (Vec<u8>, Vec<u8>) {
+    let name = Name::from_ascii(name).unwrap();
+    let mut query = Message::new(0x1234, MessageType::Query, OpCode::Query);
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(name.clone(), RecordType::A));
+    let mut answer = query.clone().into_response();
+    for last in [7, 8] {
+        let address = RData::A(A(Ipv4Addr::new(198, 51, 100, last)));
+        answer.add_answer(Record::from_rdata(name.clone(), 300, address));
+    }
+    (query.to_vec().unwrap(), answer.to_vec().unwrap())
+}
+
+impl Gate for Gatekeeper {
+    type Identity = IpAddr;
+    type Proof = ();
+    type Desk = ();
+
+    fn desk(&self) {}
+
+    fn screen(&self, (): &mut (), source: IpAddr, _: Asked, question: &Question) -> Screening<IpAddr> {
+        match self.allowed.any_match(&question.name) {
+            true => Screening::Forward {
+                identity: source,
+                upstreams: Arc::clone(&self.upstreams),
+            },
+            false => Screening::Refuse(Denial {
+                rcode: Rcode::NxDomain,
+                reason: String::new(),
+            }),
+        }
+    }
+
+    fn admit(&self, (): &mut (), _: &IpAddr, _: Lesson, _: impl FnOnce() -> Ticket<()>) -> Admission<()> {
+        Admission::Settled(Ok(()))
+    }
+
+    fn flush(&self, (): &mut ()) {}
+
+    fn observe(&self, (): &mut (), _: Event<'_>) {}
+}
