@@ -395,3 +395,30 @@ fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
     );
     assert!(scenario.connect(0, a).is_connected());
 }
+
+#[test]
+fn a_pod_that_no_object_names_yet_is_closed_if_that_is_asked_for() {
+    let mut scenario = plan().flags("--unknown-pods deny --node here").build();
+    let pods: Vec<_> = [0, 1].map(|pod| scenario.pod(pod).address4()).into();
+    let node = format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: here}}\nspec: {{podCIDRs: [{}/32, {}/32]}}\n",
+        pods[0], pods[1]
+    );
+    let pod = |index: usize| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod{index}, namespace: shop}}\nspec: {{containers: []}}\nstatus: {{podIPs: [{{ip: {}}}]}}\n",
+            pods[index]
+        )
+    };
+    scenario.write("node.yaml", &node);
+    scenario.write("pods.yaml", &pod(0));
+    scenario.start();
+    let outside = ip("198.51.100.9");
+    assert!(
+        scenario.connect(0, outside).is_connected(),
+        "it is known, and no policy selects it"
+    );
+    assert!(scenario.connect(1, outside).is_refused(), "nobody knows it");
+    scenario.write("pods.yaml", &format!("{}---\n{}", pod(0), pod(1)));
+    scenario.wait_until("its object is known", || scenario.connect(1, outside).is_connected());
+}
