@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use fqdn_cache::{Ledger, Time};
 use policy::address::Places;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
+use policy::labels::LabelSelector;
+use policy::policy::{ObjectSelector, ServiceSelector};
 use policy::program::Origin;
 use policy::{Name, Protocol};
 use serde::{Deserialize, Serialize};
@@ -105,8 +107,20 @@ pub struct Known<'a> {
 
 /// Answers a question.
 pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
+    let mut remarks = Vec::new();
     let towards = match &asked.to {
-        Target::Address(address) => vec![known.address(*address, asked.traffic)],
+        Target::Address(address) => match service_at(*address, scene) {
+            Some((service, backends)) => {
+                remarks.push(format!(
+                    "{address} is the Service {service}; connections to it end at its backends, whose ports count"
+                ));
+                backends
+                    .into_iter()
+                    .map(|backend| known.address(backend, asked.traffic))
+                    .collect()
+            }
+            None => vec![known.address(*address, asked.traffic)],
+        },
         Target::Name(name) => known.name(name, asked.traffic, scene),
     };
     let parts: Vec<Part> = towards
@@ -123,8 +137,19 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
         port: shown_port(asked.traffic),
         lookup: None,
         parts,
-        remarks: Vec::new(),
+        remarks,
     }
+}
+
+/// The Service with this address, and where connections to it end. Rules are asked after the translation; without backends there is none.
+fn service_at(address: IpAddr, scene: Scene<'_>) -> Option<(String, Vec<IpAddr>)> {
+    let service = scene
+        .inventory
+        .services
+        .iter()
+        .find(|service| service.addresses.contains(&address))?;
+    let backends = backends(&service.namespace, &service.name, scene);
+    (!backends.is_empty()).then(|| (format!("{}/{}", service.namespace, service.name), backends))
 }
 
 impl Known<'_> {
@@ -187,14 +212,16 @@ fn service_backends(name: &Name, cluster_domain: &Name, scene: Scene<'_>) -> Vec
     let Some((service, namespace)) = front.split_once('.') else {
         return Vec::new();
     };
-    let selector = policy::policy::ServiceSelector {
+    backends(namespace, service, scene)
+}
+
+fn backends(namespace: &str, service: &str, scene: Scene<'_>) -> Vec<IpAddr> {
+    let selector = ServiceSelector {
         namespace: Some(namespace.to_owned()),
         name: Some(service.to_owned()),
-        labels: policy::labels::LabelSelector::default(),
+        labels: LabelSelector::default(),
     };
-    let backends = scene
-        .inventory
-        .addresses(&policy::policy::ObjectSelector::Services(selector));
+    let backends = scene.inventory.addresses(&ObjectSelector::Services(selector));
     backends.into_iter().collect()
 }
 

@@ -209,7 +209,8 @@ impl Inspect for View {
             .reports
             .iter()
             .filter(|it| it.is_policy() && it.state == ReportState::Rejected);
-        told.remarks = refused.map(|report| explain::refused_remark(&report.object)).collect();
+        told.remarks
+            .extend(refused.map(|report| explain::refused_remark(&report.object)));
         Ok(told)
     }
 

@@ -135,7 +135,7 @@ fn answer_from(
         .reports
         .iter()
         .filter(|report| report.is_policy() && report.state == ReportState::Rejected);
-    let remarks = refused.map(|report| refused_remark(&report.object)).collect();
+    let refused: Vec<String> = refused.map(|report| refused_remark(&report.object)).collect();
     let mut cluster = Cluster::default();
     update.changes.into_iter().for_each(|change| cluster.apply(change));
     let Some((endpoint, own_node)) = cluster.endpoint(pod) else {
@@ -165,10 +165,9 @@ fn answer_from(
         places: &places,
         cluster_domain: &cluster_domain,
     };
-    Ok(Answer {
-        remarks,
-        ..answer(asked, scene, known)
-    })
+    let mut told = answer(asked, scene, known);
+    told.remarks.extend(refused);
+    Ok(told)
 }
 
 fn render(told: &Answer) -> String {
@@ -211,4 +210,65 @@ fn render(told: &Answer) -> String {
         let _ = writeln!(text, "  note: {remark}");
     }
     text.lines().map(|line| printable(line.to_owned()) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECTS: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web}}
+status: {podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+status: {podIPs: [{ip: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: 10.96.0.5, selector: {app: db}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{podSelector: {matchLabels: {app: db}}}]
+    ports: [{port: 5432}]
+";
+
+    fn explained(from: &str, to: &str, port: u16) -> Result<Answer, ExplainError> {
+        let contents = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
+        let asked = Asked {
+            to: Target::parse(to).unwrap(),
+            traffic: traffic(Some(port), None).unwrap(),
+        };
+        answer_from(contents, None, &pod(from), &asked)
+    }
+
+    #[test]
+    fn a_service_is_explained_by_its_backends_whichever_way_it_is_named() {
+        for to in ["10.0.0.2", "10.96.0.5", "db.shop.svc.cluster.local"] {
+            assert_eq!(explained("shop/web", to, 5432).unwrap().verdict, "allowed", "{to}");
+            assert_eq!(explained("shop/web", to, 80).unwrap().verdict, "denied", "{to}");
+        }
+        let told = explained("shop/web", "10.96.0.5", 5432).unwrap();
+        assert!(
+            render(&told).contains("note: 10.96.0.5 is the Service shop/db"),
+            "{}",
+            render(&told)
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_not_there_cannot_be_explained() {
+        let error = explained("shop/wed", "192.0.2.1", 80).unwrap_err().to_string();
+        assert!(error.contains("did you mean shop/web?"), "{error}");
+    }
 }
