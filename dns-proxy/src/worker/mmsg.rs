@@ -102,7 +102,7 @@ impl Inbox {
         (0..self.filled).map(|index| {
             let header = &self.headers[index];
             let length = (header.msg_len as usize).min(self.size);
-            let control_length = (header.msg_hdr.msg_controllen as usize).min(control::ROOM);
+            let control_length = header.msg_hdr.msg_controllen.min(control::ROOM);
             Datagram {
                 payload: &self.payloads[index * self.size..][..length],
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,

@@ -322,10 +322,10 @@ impl<P: Send + 'static> Sockets<P> {
 
     /// Closes the socket of a listener that ends, when it owes no answer any more.
     fn close_if_done(&mut self, number: u32) {
-        if self.listening_at(number).is_some_and(|it| it.ends && it.owed == 0) {
-            if let Some(mut listening) = self.listening[number as usize].take() {
-                listening.flush(&mut self.space);
-            }
+        if self.listening_at(number).is_some_and(|it| it.ends && it.owed == 0)
+            && let Some(mut listening) = self.listening[number as usize].take()
+        {
+            listening.flush(&mut self.space);
         }
     }
 

@@ -99,12 +99,12 @@ fn main() {
                 report.add(work, run);
             }
         }
+        report.resident(round, &listening);
     }
     if arguments.wants("latency") {
         report.latency("known", latency::known(&listening, &bare, &zone));
         report.latency("new", latency::new(&listening, &bare, &zone));
     }
-    report.full(&listening);
     if arguments.wants("slow upstream") {
         report.slow(slow::run());
     }
