@@ -5,9 +5,10 @@ use std::process::{Child, Stdio};
 
 use agent::lab::process::{AgentProcess, Installation, PATIENCE, find_program};
 use agent::lab::{Lab, NODE4, dns};
+use agent::netns::Namespace;
 use namegate_integration::wait_until;
 
-use crate::zone::{UPSTREAM, Zone};
+use crate::zone::{FAR_UPSTREAM, UPSTREAM, Zone};
 
 /// How lookups reach the agent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,8 +46,12 @@ impl Node {
         lab.node()
             .add_address("lo", format!("{UPSTREAM}/32").parse().unwrap())
             .unwrap();
-        let nsd = Server::start(&lab, "nsd", &["-d", "-c", zone.file("nsd.conf").to_str().unwrap()])
-            .expect("NSD is installed");
+        let far = matches!(kind, Kind::Tproxy | Kind::Dnat);
+        let (namespace, conf, upstream) = match far {
+            true => (lab.resolver_namespace(), "nsd-far.conf", FAR_UPSTREAM),
+            false => (lab.node(), "nsd.conf", UPSTREAM),
+        };
+        let nsd = Server::start(namespace, "nsd", &["-d", "-c", zone.file(conf).to_str().unwrap()]);
         // Another build to compare with, or the one of this tree.
         let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
         let installation = Installation::new(binary, lab.node()).unwrap();
@@ -61,18 +66,18 @@ impl Node {
         let listen = SocketAddr::new(IpAddr::V4(NODE4), 5300);
         let mut flags = vec![
             "--upstream".to_owned(),
-            UPSTREAM.into(),
+            upstream.to_string(),
             "--set-capacity".into(),
             "2097152".into(),
         ];
         let server = match kind {
             Kind::Dnat => {
                 flags.extend(["--intercept".into(), "dnat".into()]);
-                dns(UPSTREAM.parse::<IpAddr>().unwrap())
+                dns(upstream)
             }
             Kind::Tproxy => {
                 flags.extend(["--intercept".into(), "tproxy".into()]);
-                dns(UPSTREAM.parse::<IpAddr>().unwrap())
+                dns(upstream)
             }
             Kind::Listening | Kind::Cached | Kind::Bare => {
                 flags.extend([
@@ -96,7 +101,7 @@ impl Node {
             lab,
             agent,
             _installation: installation,
-            nsd: Some(nsd),
+            nsd,
             server,
         };
         if kind != Kind::Bare {
@@ -134,8 +139,8 @@ pub(crate) struct Server(Child);
 
 impl Server {
     /// `None` when the program is not installed.
-    pub(crate) fn start(lab: &Lab, program: &str, arguments: &[&str]) -> Option<Self> {
-        let mut command = lab.node().command(find_program(program)?);
+    pub(crate) fn start(namespace: &Namespace, program: &str, arguments: &[&str]) -> Option<Self> {
+        let mut command = namespace.command(find_program(program)?);
         command
             .args(arguments)
             .stdin(Stdio::null())

@@ -20,30 +20,28 @@ pub(crate) struct Latency {
     pub(crate) through: [Duration; 2],
 }
 
-pub(crate) fn known(node: &Node, zone: &Zone) -> Latency {
-    measure(node, &zone.known(), 1)
+/// `bare` is a node without an agent, where a pod may ask the upstream itself.
+pub(crate) fn known(node: &Node, bare: &Node, zone: &Zone) -> Latency {
+    measure(node, bare, &zone.known(), 1)
 }
 
 /// The last slice of fresh names is nobody else's.
-pub(crate) fn new(node: &Node, zone: &Zone) -> Latency {
+pub(crate) fn new(node: &Node, bare: &Node, zone: &Zone) -> Latency {
     let slice = (0..).take_while(|slice| zone.next_new(*slice).exists()).last().unwrap();
-    measure(node, &zone.next_new(slice), 0)
+    measure(node, bare, &zone.next_new(slice), 0)
 }
 
-fn measure(node: &Node, names: &Path, warm_up: usize) -> Latency {
+fn measure(node: &Node, bare: &Node, names: &Path, warm_up: usize) -> Latency {
     let text = fs::read_to_string(names).unwrap();
     let queries: Vec<Vec<u8>> = text.lines().take(QUERIES).map(query).collect();
-    let upstream = dns(UPSTREAM.parse::<std::net::IpAddr>().unwrap());
-    let pod = node.lab.pod(0).namespace();
-    pod.run(|| {
-        for _ in 0..warm_up {
-            ask_all(node.server(), &queries);
-        }
-        let direct = ask_all(upstream, &queries);
-        let through = ask_all(node.server(), &queries);
-        Latency { direct, through }
-    })
-    .unwrap()
+    let ask = |node: &Node, server| node.lab.pod(0).namespace().run(|| ask_all(server, &queries)).unwrap();
+    for _ in 0..warm_up {
+        ask(node, node.server());
+    }
+    Latency {
+        direct: ask(bare, dns(UPSTREAM)),
+        through: ask(node, node.server()),
+    }
 }
 
 fn ask_all(server: SocketAddr, queries: &[Vec<u8>]) -> [Duration; 2] {

@@ -17,6 +17,7 @@ pub(crate) struct Load<'a> {
     seconds: u32,
     once: bool,
     outstanding: u32,
+    rcode: &'static str,
 }
 
 /// What came of it.
@@ -37,12 +38,19 @@ impl<'a> Load<'a> {
             seconds,
             once: false,
             outstanding: 200,
+            rcode: "NOERROR",
         }
     }
 
     /// Each query of the file once, in place of a time.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
+        self
+    }
+
+    /// The queries are denied.
+    pub(crate) fn denied(mut self) -> Self {
+        self.rcode = "NXDOMAIN";
         self
     }
 
@@ -78,6 +86,15 @@ impl<'a> Load<'a> {
             word.and_then(|word| word.parse().ok())
                 .unwrap_or_else(|| panic!("dnsperf said nothing of {label}\n{said}"))
         };
+        // A server that answers something else is fast, and measures nothing.
+        let codes = said
+            .lines()
+            .find(|line| line.trim_start().starts_with("Response codes"));
+        assert!(
+            codes.is_some_and(|codes| codes.contains(self.rcode) && !codes.contains(',')),
+            "not every answer is {}: {codes:?}",
+            self.rcode
+        );
         Run {
             answered: figure("Queries completed") as u64,
             lost: figure("Queries lost") as u64,

@@ -79,7 +79,11 @@ fn main() {
             let load = |node, server, queries| Load::of(node, server, queries, arguments.seconds);
             let run: Option<Run> = match *work {
                 "known, listening" => Some(load(&listening, listening.server(), zone.known()).run(listening.pid())),
-                "denied" => Some(load(&listening, listening.server(), zone.denied()).run(listening.pid())),
+                "denied" => Some(
+                    load(&listening, listening.server(), zone.denied())
+                        .denied()
+                        .run(listening.pid()),
+                ),
                 "new addresses" => {
                     let names = zone.next_new(round);
                     Some(load(&listening, listening.server(), names).once().run(listening.pid()))
@@ -95,12 +99,12 @@ fn main() {
                 report.add(work, run);
             }
         }
+        report.resident(round, &listening);
     }
     if arguments.wants("latency") {
-        report.latency("known", latency::known(&listening, &zone));
-        report.latency("new", latency::new(&listening, &zone));
+        report.latency("known", latency::known(&listening, &bare, &zone));
+        report.latency("new", latency::new(&listening, &bare, &zone));
     }
-    report.full(&listening);
     if arguments.wants("slow upstream") {
         report.slow(slow::run());
     }

@@ -24,7 +24,7 @@ impl Peer {
 pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
     let mut peers = BTreeMap::new();
     let mut start = |work, port: u16, program, arguments: &[&str]| {
-        let Some(process) = Server::start(&node.lab, program, arguments) else {
+        let Some(process) = Server::start(node.lab.node(), program, arguments) else {
             eprintln!("{program} is not installed; without it the row {work:?} is left out");
             return;
         };
@@ -65,7 +65,8 @@ pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
         format!(
             "server:\n  interface: {NODE4}@5303\n  access-control: 0.0.0.0/0 allow\n  do-daemonize: no\n  use-syslog: no\n  verbosity: 0\n  username: \"\"\n  chroot: \"\"\n  \
              directory: \"{}\"\n  pidfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  msg-cache-size: 64m\n  rrset-cache-size: 128m\n  \
-             do-not-query-localhost: no\n  so-rcvbuf: 4m\nremote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n",
+             local-zone: \"test.\" nodefault\n\
+             remote-control:\n  control-enable: no\nforward-zone:\n  name: \".\"\n  forward-addr: {UPSTREAM}\n",
             zone.path().display()
         ),
     );

@@ -2,12 +2,17 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use agent::lab::BAD_RESOLVER;
 use tempfile::TempDir;
 
-/// Where NSD serves, on an address of the node itself.
-pub(crate) const UPSTREAM: &str = "10.99.0.53";
+/// Where NSD serves: an address of the node itself.
+pub(crate) const UPSTREAM: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 53));
+/// Where it serves for the agents that intercept: what a pod asks must not be an address of the node, and so every query and every
+/// answer takes a link more.
+pub(crate) const FAR_UPSTREAM: IpAddr = IpAddr::V4(BAD_RESOLVER);
 
 /// Names whose addresses are known after the first pass.
 const KNOWN: u32 = 10_000;
@@ -51,18 +56,21 @@ impl Zone {
             queries(&format!("new{slice}"), names, Some(&mut text));
         }
         fs::write(zone.file("zone"), text).unwrap();
-        fs::write(
-            zone.file("nsd.conf"),
-            format!(
-                "server:\n  ip-address: {UPSTREAM}\n  port: 53\n  username: \"\"\n  chroot: \"\"\n  rrl-ratelimit: 0\n  server-count: 1\n  \
-                 zonesdir: \"\"\n  pidfile: \"\"\n  database: \"\"\n  xfrdfile: \"\"\n  logfile: \"{}\"\n\
-                 remote-control:\n  control-enable: no\nzone:\n  name: bench.test\n  zonefile: \"{}\"\n",
-                zone.file("nsd.log").display(),
-                zone.file("zone").display()
-            ),
-        )
-        .unwrap();
+        for (file, address) in [("nsd.conf", UPSTREAM), ("nsd-far.conf", FAR_UPSTREAM)] {
+            fs::write(zone.file(file), zone.nsd(address)).unwrap();
+        }
         zone
+    }
+
+    fn nsd(&self, address: IpAddr) -> String {
+        // It limits equal answers to 200 a second unless told otherwise.
+        format!(
+            "server:\n  ip-address: {address}\n  port: 53\n  username: \"\"\n  chroot: \"\"\n  rrl-ratelimit: 0\n  server-count: 1\n  \
+             zonesdir: \"\"\n  pidfile: \"\"\n  database: \"\"\n  xfrdfile: \"\"\n  logfile: \"{}\"\n\
+             remote-control:\n  control-enable: no\nzone:\n  name: bench.test\n  zonefile: \"{}\"\n",
+            self.file("nsd.log").display(),
+            self.file("zone").display()
+        )
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
