@@ -46,7 +46,7 @@ use self::book::{Book, Phase};
 use self::commit::Admission;
 pub use self::error::{AdmitError, InstallError};
 use self::install::Installation;
-use self::kernel::NfTables;
+use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
 pub use self::standing::Standing;
 pub use self::submission::{Settle, Submission};
@@ -127,6 +127,8 @@ impl Enforcer {
         let mut kernel = NfTables::open(table)?;
         let shared = Arc::new(Shared::default());
         commit::read(&mut kernel)?.note(&mut shared.book());
+        // Without a table nobody beats.
+        let mark = thread::mark(&kernel.heartbeats().unwrap_or_default());
         let writer = Writer {
             kernel,
             shared: Arc::clone(&shared),
@@ -134,7 +136,7 @@ impl Enforcer {
             installed: None,
             interception: None,
             next_beat: None,
-            mark: thread::mark(),
+            mark,
         };
         let (queue, inbox) = mpsc::channel();
         std::thread::Builder::new()

@@ -58,12 +58,16 @@ pub(super) struct Writer<K> {
 /// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that they let nothing be intercepted.
 const MARKS: std::ops::RangeInclusive<u8> = 150..=252;
 
-/// One of [`MARKS`] by chance. Two agents have the same one once in a hundred upgrades; then lookups go past both for a second.
-pub(super) fn mark() -> u8 {
+/// One of [`MARKS`] by chance, but none that another agent has.
+pub(super) fn mark(taken: &[u8]) -> u8 {
     let chance = std::collections::hash_map::RandomState::new().hash_one(());
     let span = u64::from(MARKS.end() - MARKS.start()) + 1;
     // Below the span, which came from a u8.
-    MARKS.start() + u8::try_from(chance % span).unwrap_or(0)
+    let nth = |step: u64| MARKS.start() + u8::try_from((chance % span + step) % span).unwrap_or(0);
+    (0..span)
+        .map(nth)
+        .find(|mark| !taken.contains(mark))
+        .unwrap_or(*MARKS.start())
 }
 
 impl Writer<NfTables> {

@@ -23,13 +23,17 @@ fn heart_beats(renewal: Renewal) {
         let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
         enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let names: Vec<String> = listed("alive").into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["tcp", "udp"], "as soon as the rules stand");
+        let [mark, tcp, udp] = &names[..] else {
+            panic!("{names:?} as soon as the rules stand");
+        };
+        assert_eq!([tcp, udp], ["tcp", "udp"], "what is intercepted");
+        assert!(mark.parse::<u8>().is_ok_and(|mark| mark >= 150), "{mark}: who beats");
         // For as long as one beat lasts; without a renewal its last second would be seen.
         let begun = now();
         until("as long as a beat lasts", || {
             let beats = listed("alive");
             let passed = now().since(begun);
-            assert_eq!(beats.len(), 2, "{beats:?} after {passed:?}");
+            assert_eq!(beats.len(), 3, "{beats:?} after {passed:?}");
             assert!(beats.iter().all(|(_, left)| *left >= 1), "{beats:?} after {passed:?}");
             passed > seconds(4)
         })
@@ -42,6 +46,21 @@ fn heart_beats(renewal: Renewal) {
         );
         let ended = enforcer.admit(enforcer.generation(), vec![], PATIENCE).await;
         assert_eq!(ended.unwrap_err(), AdmitError::Stopped);
+    });
+}
+
+#[test]
+fn the_heart_goes_on_beating_where_another_agent_has_taken_over() {
+    inside(|| async {
+        let old = Enforcer::start("namegate").unwrap();
+        old.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let new = Enforcer::start("namegate").unwrap();
+        new.install(desired([ONE], 10), Vec::new).await.unwrap();
+        old.shut_down().await;
+        let names: Vec<String> = listed("alive").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names[1..], ["tcp", "udp"], "the other one's");
+        new.shut_down().await;
+        assert_eq!(listed("alive"), [], "nobody is left");
     });
 }
 
