@@ -22,6 +22,7 @@ use crate::shape::{self, Node};
 
 pub(crate) use stand_in::read as stand_in;
 
+pub(crate) use peers::ENTITIES;
 pub(crate) use schema::POLICY as POLICY_SHAPE;
 
 /// The specs of a policy object.

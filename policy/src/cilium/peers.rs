@@ -130,7 +130,8 @@ fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
     selectors.into()
 }
 
-const ENTITIES: [&str; 13] = [
+/// Every entity that may be written, whether it means anything here or not.
+pub(crate) const ENTITIES: [&str; 13] = [
     "all",
     "cluster",
     "health",

@@ -3,6 +3,7 @@
 //! Expressions (CEL) stand where the reason is worth a sentence. They are few and shallow: the API server bounds what they may cost, and
 //! multiplies by the length that every list around them may have.
 
+use crate::cilium::ENTITIES;
 use serde_json::{Map, Value, json};
 
 /// What holds at one place of a kind.
@@ -141,22 +142,6 @@ const RULE: What = What::Rules(&[
         "`toGroups` needs the API of a cloud provider and is not supported: list the group's addresses with `toCIDR`",
     ),
 ]);
-
-const ENTITIES: [&str; 13] = [
-    "all",
-    "cluster",
-    "health",
-    "host",
-    "ingress",
-    "init",
-    "kube-apiserver",
-    "none",
-    "remote-node",
-    "unmanaged",
-    "world",
-    "world-ipv4",
-    "world-ipv6",
-];
 
 /// As the API has it, for rules, peers, protocols, networks and names.
 const CNP_ITEMS: u32 = 25;
