@@ -8,8 +8,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 )
 
 // serveEtcd runs a store of one member until SIGTERM.
@@ -18,8 +20,17 @@ func serveEtcd(arguments []string) {
 	data := flags.String("data", "", "directory that keeps everything")
 	port := flags.Int("port", 0, "port for clients, on loopback")
 	peerPort := flags.Int("peer-port", 0, "port for peers, of which there are none")
+	forget := flags.Bool("forget", false, "remove the directory when the input ends")
 	flags.Parse(arguments)
+	go endWithInput(func() {
+		// The API server ends at the same moment and may still write a line: a second look finds what it made.
+		for tries := 0; *forget && tries < 10 && os.RemoveAll(*data) != nil; tries++ {
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
 
+	// Space is taken in advance, two segments for each of many stores: a few megabytes will do.
+	wal.SegmentSizeBytes = 4 << 20
 	config := embed.NewConfig()
 	config.Dir = filepath.Join(*data, "etcd")
 	config.LogLevel = "error"

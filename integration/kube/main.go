@@ -1,7 +1,7 @@
 // A Kubernetes control plane for the tests, in one binary: etcd, the API server and kubectl, each as its project ships it; what
 // renders Helm charts; and what reads the objects of the Prometheus operator.
 //
-//	control-plane serve-etcd --data DIR --port N --peer-port N
+//	control-plane serve-etcd --data DIR --port N --peer-port N [--forget]
 //	control-plane serve-api --data DIR --port N --etcd-port N [-- FLAGS OF KUBE-APISERVER]
 //	control-plane kubectl ARGUMENTS OF KUBECTL
 //	control-plane helm-template NAMESPACE CHART VALUE=…
@@ -9,7 +9,7 @@
 //
 // The servers listen on loopback alone and stop on SIGTERM, or when their standard input ends, so that none outlives a test
 // that was killed. Everything that they keep is below --data: a server which is started again finds its objects, its keys
-// and the tokens that it issued.
+// and the tokens that it issued. With --forget the store removes all that when its input ends, since a test that was killed cannot.
 package main
 
 import (
@@ -26,10 +26,9 @@ func main() {
 	os.Args = append(os.Args[:1], os.Args[2:]...)
 	switch mode {
 	case "serve-etcd":
-		go endWithInput()
 		serveEtcd(os.Args[1:])
 	case "serve-api":
-		go endWithInput()
+		go endWithInput(func() {})
 		serveAPI(os.Args[1:])
 	case "kubectl":
 		kubectl()
@@ -42,8 +41,9 @@ func main() {
 	}
 }
 
-func endWithInput() {
+func endWithInput(last func()) {
 	io.Copy(io.Discard, os.Stdin)
+	last()
 	os.Exit(0)
 }
 

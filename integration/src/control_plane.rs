@@ -235,7 +235,11 @@ impl ControlPlane {
     }
 
     fn start_etcd(&mut self) {
-        let arguments = [format!("--port={ETCD_PORT}"), format!("--peer-port={ETCD_PEER_PORT}")];
+        let arguments = [
+            format!("--port={ETCD_PORT}"),
+            format!("--peer-port={ETCD_PEER_PORT}"),
+            "--forget".to_owned(),
+        ];
         self.etcd = Some(self.serve("serve-etcd", &arguments));
     }
 
