@@ -15,7 +15,7 @@ use tracing::error;
 use crate::api::{ApiServer, ServeError};
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::gate::{InForce, NodeGate, Terms, lock};
+use crate::gate::{InForce, NodeGate, Terms};
 use crate::http::{HttpError, HttpServer};
 use crate::metrics::Metrics;
 use crate::objects::Source;
@@ -23,8 +23,8 @@ use crate::parts::Parts;
 use crate::plan::Planner;
 use crate::reconcile::{Progress, Reconciler};
 use crate::records::{self, Recorder};
+use crate::state;
 use crate::view::View;
-use crate::{clock, state};
 
 /// How long a clean end waits for lookups in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -149,11 +149,10 @@ impl Agent {
         // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
         self.parts.enforcer.shut_down().await;
-        if let Some(directory) = &self.parts.settings.state_dir {
-            let snapshot = lock(&self.parts.ledger).to_bytes(clock::now(), &clock::boot_id());
-            if let Err(error) = state::save(directory, &snapshot) {
-                error!(%error, "the ledger's snapshot cannot be written");
-            }
+        if let Some(directory) = &self.parts.settings.state_dir
+            && let Err(error) = state::save(directory, &self.parts.ledger)
+        {
+            error!(%error, "the ledger's snapshot cannot be written");
         }
     }
 }

@@ -8,10 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fqdn_cache::Ledger;
+use fqdn_cache::snapshot::Snapshot;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -52,8 +53,7 @@ pub async fn keep(parts: Parts) {
         let ledger = Arc::clone(&parts.ledger);
         let writing = tokio::task::spawn_blocking(move || {
             let began = clock::now();
-            let snapshot = lock(&ledger).to_bytes(clock::now(), &clock::boot_id());
-            save(&directory, &snapshot).map(|()| clock::now().since(began))
+            save(&directory, &ledger).map(|()| clock::now().since(began))
         });
         match writing.await {
             Ok(Ok(took)) => {
@@ -69,10 +69,21 @@ pub async fn keep(parts: Parts) {
     }
 }
 
-/// Writes a snapshot of the ledger.
-pub fn save(directory: &Path, snapshot: &[u8]) -> io::Result<()> {
+/// Writes a snapshot of the ledger, which lookups go on using meanwhile.
+pub fn save(directory: &Path, ledger: &Mutex<Ledger>) -> io::Result<()> {
+    let mut snapshot = Snapshot::new(&clock::boot_id());
     // Boot ends the leases, so a snapshot need not survive a power cut.
-    replace(directory, LEDGER_FILE, snapshot, Until::Boot)
+    replace_with(directory, LEDGER_FILE, Until::Boot, |file| {
+        loop {
+            let ledger = lock(ledger);
+            let part = snapshot.next_part(&ledger, clock::now());
+            drop(ledger);
+            match part {
+                Some(part) => file.write_all(part)?,
+                None => return Ok(()),
+            }
+        }
+    })
 }
 
 /// What a file must survive.
@@ -86,6 +97,15 @@ pub enum Until {
 
 /// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the other. Only the owner may read it.
 pub fn replace(directory: &Path, name: &str, content: &[u8], until: Until) -> io::Result<()> {
+    replace_with(directory, name, until, |file| file.write_all(content))
+}
+
+fn replace_with(
+    directory: &Path,
+    name: &str,
+    until: Until,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let fresh = directory.join(format!("{name}.new"));
     // What a crash left there may have other permissions, which an open file would keep.
@@ -94,7 +114,7 @@ pub fn replace(directory: &Path, name: &str, content: &[u8], until: Until) -> io
         _ => {}
     }
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(content)?;
+    write(&mut file)?;
     if until == Until::Replaced {
         file.sync_all()?;
     }

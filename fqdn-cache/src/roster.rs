@@ -75,6 +75,11 @@ impl Roster {
         self.records[id.0 as usize].as_mut().expect("the id of a held name")
     }
 
+    /// What stands at each place from `first` on; `None` where nothing does. A record stays in its place.
+    pub(crate) fn places_from(&self, first: usize) -> impl Iterator<Item = Option<&Record>> {
+        self.records.iter().skip(first).map(Option::as_ref)
+    }
+
     /// From the least recently learned to the most.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         let mut next = self.oldest();

@@ -1,6 +1,7 @@
 //! The ledger as bytes, so that it can leave the process and come back.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use policy::Name;
@@ -9,6 +10,7 @@ use thiserror::Error;
 
 use crate::leases::Lease;
 use crate::ledger::Ledger;
+use crate::roster::Record;
 use crate::time::Time;
 
 /// Why bytes are not a snapshot.
@@ -26,41 +28,62 @@ pub enum SnapshotError {
 }
 
 /// The version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
-impl Ledger {
-    /// The live part as bytes. `boot_id` is `/proc/sys/kernel/random/boot_id`.
-    pub fn to_bytes(&self, now: Time, boot_id: &str) -> Vec<u8> {
-        let mut names: Vec<SavedName<'_>> = self
-            .roster
-            .iter()
-            .map(|record| SavedName {
-                name: Cow::Borrowed(record.name.as_str()),
-                leases: record
-                    .leases
-                    .iter()
-                    .filter(|lease| lease.is_live(now))
-                    .map(|lease| SavedLease {
-                        address: lease.address,
-                        learned: lease.learned.as_millis(),
-                        expires: lease.expires.as_millis(),
-                        source: self.sources.address(lease.source),
-                    })
-                    .collect(),
-            })
-            .filter(|saved| !saved.leases.is_empty())
-            .collect();
-        names.reverse();
-        let snapshot = Snapshot {
-            version: VERSION,
-            boot_id: Cow::Borrowed(boot_id),
-            names,
-        };
-        // JSON fails on maps whose keys are not strings and on failing writers; there are neither here.
-        serde_json::to_vec(&snapshot).expect("a snapshot is plain data")
+/// A part ends when it has so many octets: so long the ledger is held, a fraction of a millisecond.
+const PART: usize = 64 * 1024;
+
+/// A snapshot that is being taken: lines of JSON, the first of which says what follows, and then one for each name.
+///
+/// It is taken in parts, so that the ledger can be used between them. What is learned or ends meanwhile may or may not be in it.
+#[derive(Debug)]
+pub struct Snapshot {
+    part: Vec<u8>,
+    next: usize,
+    heading: Option<Heading>,
+}
+
+impl Snapshot {
+    /// Begins one. `boot_id` is `/proc/sys/kernel/random/boot_id`.
+    pub fn new(boot_id: &str) -> Self {
+        Self {
+            part: Vec::new(),
+            next: 0,
+            heading: Some(Heading {
+                version: VERSION,
+                boot_id: boot_id.to_owned(),
+            }),
+        }
     }
 
-    /// Adds what `bytes` hold and is still live; returns how many addresses of names it added. Hostile bytes give an
+    /// The next part of what is live; `None` when there is no more.
+    pub fn next_part(&mut self, ledger: &Ledger, now: Time) -> Option<&[u8]> {
+        self.part.clear();
+        if let Some(heading) = self.heading.take() {
+            write_line(&mut self.part, &heading);
+        }
+        let mut records = ledger.roster.places_from(self.next);
+        while self.part.len() < PART
+            && let Some(record) = records.next()
+        {
+            self.next += 1;
+            let saved = record.and_then(|record| SavedName::new(ledger, record, now));
+            if let Some(saved) = saved {
+                write_line(&mut self.part, &saved);
+            }
+        }
+        (!self.part.is_empty()).then_some(&self.part)
+    }
+}
+
+fn write_line(into: &mut Vec<u8>, line: &impl Serialize) {
+    // JSON fails on maps whose keys are not strings and on failing writers; there are neither here.
+    serde_json::to_writer(&mut *into, line).expect("a snapshot is plain data");
+    into.push(b'\n');
+}
+
+impl Ledger {
+    /// Adds what the parts of a [`Snapshot`], one after the other, hold and is still live; returns how many addresses of names it added. Hostile bytes give an
     /// error and change nothing, never a panic; limits hold.
     ///
     /// What the ledger holds already was learned since: it stays, counts as the more recent, and its leases are not
@@ -68,22 +91,31 @@ impl Ledger {
     /// the present terms allow.
     pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
         let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
-        let Header { version } = serde_json::from_slice(bytes).map_err(malformed)?;
+        // Every line ends, the last too.
+        let cut_off = || SnapshotError::Malformed("it ends within a line".to_owned());
+        let mut lines = bytes
+            .strip_suffix(b"\n")
+            .ok_or_else(cut_off)?
+            .split(|octet| *octet == b'\n');
+        let heading = lines.next().unwrap_or_default();
+        let Version { version } = serde_json::from_slice(heading).map_err(malformed)?;
         if version != VERSION {
             return Err(SnapshotError::Version(version));
         }
-        let snapshot: Snapshot<'_> = serde_json::from_slice(bytes).map_err(malformed)?;
-        if snapshot.boot_id != boot_id {
+        let heading: Heading = serde_json::from_slice(heading).map_err(malformed)?;
+        if heading.boot_id != boot_id {
             return Err(SnapshotError::OtherBoot);
         }
-        let names = snapshot
-            .names
-            .into_iter()
-            .map(|saved| match Name::from_presentation(&saved.name) {
-                Ok(name) => Ok((name, saved.leases)),
-                Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
+        let mut names = lines
+            .map(|line| {
+                let saved: SavedName<'_> = serde_json::from_slice(line).map_err(malformed)?;
+                match Name::from_presentation(&saved.name) {
+                    Ok(name) => Ok((name, saved.leases)),
+                    Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
+                }
             })
             .collect::<Result<Vec<_>, _>>()?;
+        names.sort_by_cached_key(|(_, leases)| Reverse(leases.iter().map(|lease| lease.learned).max()));
 
         let (_, before) = self.size();
         for (name, leases) in names {
@@ -119,18 +151,14 @@ impl Ledger {
 
 /// Read first, because the rest has the shape of its version.
 #[derive(Deserialize)]
-struct Header {
+struct Version {
     version: u32,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Snapshot<'a> {
+#[derive(Debug, Serialize, Deserialize)]
+struct Heading {
     version: u32,
-    #[serde(borrow)]
-    boot_id: Cow<'a, str>,
-    /// The most recently learned first.
-    #[serde(borrow)]
-    names: Vec<SavedName<'a>>,
+    boot_id: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -139,6 +167,25 @@ struct SavedName<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
     leases: Vec<SavedLease>,
+}
+
+impl<'a> SavedName<'a> {
+    /// `None` when nothing of it is live.
+    fn new(ledger: &Ledger, record: &'a Record, now: Time) -> Option<Self> {
+        let live = record.leases.iter().filter(|lease| lease.is_live(now));
+        let leases: Vec<SavedLease> = live
+            .map(|lease| SavedLease {
+                address: lease.address,
+                learned: lease.learned.as_millis(),
+                expires: lease.expires.as_millis(),
+                source: ledger.sources.address(lease.source),
+            })
+            .collect();
+        (!leases.is_empty()).then(|| Self {
+            name: Cow::Borrowed(record.name.as_str()),
+            leases,
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -152,6 +199,7 @@ struct SavedLease {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
@@ -200,6 +248,19 @@ mod tests {
         ledger
     }
 
+    fn bytes(ledger: &Ledger, now: Time) -> Vec<u8> {
+        let (mut snapshot, mut bytes) = (Snapshot::new(BOOT), Vec::new());
+        while let Some(part) = snapshot.next_part(ledger, now) {
+            bytes.extend_from_slice(part);
+        }
+        bytes
+    }
+
+    /// Without their order.
+    fn lines(bytes: &[u8]) -> BTreeSet<&[u8]> {
+        bytes.split(|octet| *octet == b'\n').collect()
+    }
+
     fn entries(ledger: &Ledger, now: Time) -> Vec<Entry<'_>> {
         ledger.entries(now).collect()
     }
@@ -207,7 +268,7 @@ mod tests {
     #[test]
     fn a_snapshot_carries_what_is_live() {
         let ledger = sample();
-        let bytes = ledger.to_bytes(at(40), BOOT);
+        let bytes = bytes(&ledger, at(40));
         let mut restored = empty();
         assert_eq!(restored.restore(at(50), BOOT, &bytes).unwrap(), 3);
         assert_eq!(entries(&restored, at(50)), entries(&ledger, at(50)));
@@ -215,8 +276,30 @@ mod tests {
     }
 
     #[test]
+    fn a_large_ledger_is_free_between_the_parts_of_its_snapshot() {
+        let mut ledger = empty();
+        for name in 0..2_000 {
+            teach(&mut ledger, at(1), &format!("n{name}.example"), &["192.0.2.1"], 60);
+        }
+        let (mut snapshot, mut bytes, mut parts) = (Snapshot::new(BOOT), Vec::new(), 0);
+        while let Some(part) = snapshot.next_part(&ledger, at(2)) {
+            assert!(part.len() < 2 * PART);
+            bytes.extend_from_slice(part);
+            parts += 1;
+            teach(&mut ledger, at(2), &format!("later{parts}.example"), &["192.0.2.2"], 60);
+        }
+        assert!(parts > 2, "{parts}");
+        let mut restored = empty();
+        restored.restore(at(3), BOOT, &bytes).unwrap();
+        for name in 0..2_000 {
+            let name = Name::parse(&format!("n{name}.example")).unwrap();
+            assert_eq!(restored.addresses(at(3), &name).count(), 1);
+        }
+    }
+
+    #[test]
     fn leases_that_ended_in_between_do_not_come_back() {
-        let bytes = sample().to_bytes(at(4), BOOT);
+        let bytes = bytes(&sample(), at(4));
         let mut restored = empty();
         assert_eq!(restored.restore(at(91), BOOT, &bytes).unwrap(), 1);
         assert_eq!(restored.size(), (1, 1));
@@ -237,13 +320,13 @@ mod tests {
             },
         );
         let mut restored = empty();
-        restored.restore(at(1), BOOT, &ledger.to_bytes(at(1), BOOT)).unwrap();
+        restored.restore(at(1), BOOT, &bytes(&ledger, at(1))).unwrap();
         assert_eq!(restored.addresses(at(1), &name).count(), 1);
     }
 
     #[test]
     fn other_boots_and_other_versions_are_refused() {
-        let bytes = sample().to_bytes(at(4), BOOT);
+        let bytes = bytes(&sample(), at(4));
         let mut ledger = empty();
         assert!(matches!(
             ledger.restore(at(4), "another", &bytes),
@@ -251,13 +334,13 @@ mod tests {
         ));
         let later = String::from_utf8(bytes)
             .unwrap()
-            .replace("\"version\":1", "\"version\":2");
+            .replace("\"version\":2", "\"version\":3");
         assert!(matches!(
             ledger.restore(at(4), BOOT, later.as_bytes()),
-            Err(SnapshotError::Version(2))
+            Err(SnapshotError::Version(3))
         ));
         assert!(matches!(
-            ledger.restore(at(4), BOOT, b"{\"version\":7,\"names\":{}}"),
+            ledger.restore(at(4), BOOT, b"{\"version\":7,\"names\":{}}\n"),
             Err(SnapshotError::Version(7))
         ));
         assert_eq!(ledger.size(), (0, 0));
@@ -265,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_malformed_snapshot_changes_nothing() {
-        let good = String::from_utf8(sample().to_bytes(at(4), BOOT)).unwrap();
+        let good = String::from_utf8(bytes(&sample(), at(4))).unwrap();
         let mut ledger = empty();
         for bad in [
             String::new(),
@@ -274,7 +357,7 @@ mod tests {
             good.replace("b.example.", "b..example."),
             good.replace("b.example.", "\\\\999.example."),
             good.replace("192.0.2.2", "192.0.2.256"),
-            good.replace("\"names\"", "\"nomes\""),
+            good.replace("\"leases\"", "\"laeses\""),
             good[..good.len() - 1].to_owned(),
             good.clone() + "x",
         ] {
@@ -305,7 +388,7 @@ mod tests {
             );
         }
         let mut small = Ledger::new(limits(2, 2), LeaseTerms::default());
-        assert_eq!(small.restore(at(4), BOOT, &ledger.to_bytes(at(4), BOOT)).unwrap(), 4);
+        assert_eq!(small.restore(at(4), BOOT, &bytes(&ledger, at(4))).unwrap(), 4);
         let names: Vec<String> = small.entries(at(4)).map(|entry| entry.name.to_string()).collect();
         assert_eq!(names, ["a.example", "a.example", "c.example", "c.example"]);
         // And their order came back: the next name takes the place of c.
@@ -315,7 +398,7 @@ mod tests {
 
     #[test]
     fn what_is_held_already_stays_and_is_not_shortened() {
-        let bytes = sample().to_bytes(at(4), BOOT);
+        let bytes = bytes(&sample(), at(4));
         let mut ledger = Ledger::new(limits(2, 10), LeaseTerms::default());
         teach(&mut ledger, at(10), "z.example", &["192.0.2.99"], 60);
         teach(&mut ledger, at(11), "b.example", &["192.0.2.2"], 3_600);
@@ -328,8 +411,8 @@ mod tests {
     #[test]
     fn no_lease_comes_back_longer_than_the_terms_allow() {
         let forged = format!(
-            "{{\"version\":1,\"boot_id\":\"{BOOT}\",\"names\":[{{\"name\":\"a.example.\",\"leases\":[\
-             {{\"address\":\"192.0.2.1\",\"learned\":{max},\"expires\":{max},\"source\":\"::1\"}}]}}]}}",
+            "{{\"version\":2,\"boot_id\":\"{BOOT}\"}}\n{{\"name\":\"a.example.\",\"leases\":[\
+             {{\"address\":\"192.0.2.1\",\"learned\":{max},\"expires\":{max},\"source\":\"::1\"}}]}}\n",
             max = u64::MAX
         );
         let mut ledger = empty();
@@ -348,7 +431,7 @@ mod tests {
         fn a_damaged_snapshot_gives_a_result_within_the_limits(
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         ) {
-            let mut bytes = sample().to_bytes(at(4), BOOT);
+            let mut bytes = bytes(&sample(), at(4));
             for (place, octet) in damage {
                 let place = place.index(bytes.len());
                 bytes[place] = octet;
@@ -371,11 +454,12 @@ mod tests {
             let saved = at(40);
             let now = saved + Duration::from_secs(pause);
             let mut restored = empty();
-            restored.restore(now, BOOT, &ledger.to_bytes(saved, BOOT)).unwrap();
+            restored.restore(now, BOOT, &bytes(&ledger, saved)).unwrap();
             prop_assert_eq!(entries(&restored, now), entries(&ledger, now));
             ledger.expire(now);
             prop_assert_eq!(restored.next_deadline(), ledger.next_deadline());
-            prop_assert_eq!(restored.to_bytes(now, BOOT), ledger.to_bytes(now, BOOT));
+            let (again, once) = (bytes(&restored, now), bytes(&ledger, now));
+            prop_assert_eq!(lines(&again), lines(&once));
         }
     }
 }
