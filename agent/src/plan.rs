@@ -26,6 +26,7 @@ use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
 use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
+use smallvec::SmallVec;
 
 use crate::cluster::Cluster;
 use crate::config::{NameMatching, Settings, UnknownPods};
@@ -37,6 +38,7 @@ use compiling::{Compiled, Compiler};
 pub use evaluation::Evaluation;
 use evaluation::Followed;
 pub use resolvers::{Resolver, Teaches};
+pub use selectors::Credited;
 use selectors::{SelectingRule, Selectors};
 
 /// Everything that is in force at a time.
@@ -208,59 +210,58 @@ impl Planner {
 impl Plan {
     /// The names that an answer is credited to: those of the question and, with `dns.match: chain`, of its
     /// validated chain that some selector matches.
-    pub fn credited<'a>(&self, question: &'a Name, chain: &'a [Name]) -> Vec<&'a Name> {
+    pub fn credited<'a>(&'a self, question: &'a Name, chain: &'a [Name]) -> SmallVec<[Credited<'a>; 1]> {
         let chain = match self.matching {
             NameMatching::Question => &[],
             NameMatching::Chain => chain,
         };
         std::iter::once(question)
             .chain(chain)
-            .filter(|name| self.selectors.any_match(name))
+            .filter_map(|name| self.selectors.credit(name))
             .collect()
     }
 
-    /// What `address`, learned for `name` from `source`, opens or closes.
-    pub fn elements(&self, name: &Name, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
-        self.selectors.each_match(name, |selector| {
-            let taught = |rule: &&SelectingRule| self.may_teach(source, rule.evaluation.id);
-            selector
-                .rules
-                .iter()
-                .filter(taught)
-                .for_each(|rule| rule.elements(address, &self.places, &mut element));
-        });
+    /// What `address`, learned for a name from `source`, opens or closes.
+    pub fn elements(&self, credited: &Credited<'_>, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
+        for rule in credited.rules() {
+            if self.may_teach(source, rule.evaluation.id) {
+                rule.elements(address, &self.places, &mut element);
+            }
+        }
     }
 
     /// The terms of a name's leases, where a policy that selects it says something of them: the longest of those that count, be it a
     /// policy's or the configuration's.
-    pub fn lease_terms(&self, name: &Name) -> Option<LeaseTerms> {
+    pub fn lease_terms(&self, credited: &Credited<'_>) -> Option<LeaseTerms> {
         if !self.selectors.have_terms() {
             return None;
         }
-        let mut terms: Option<LeaseTerms> = None;
-        self.selectors.each_match(name, |selector| {
-            for rule in &selector.rules {
-                let own = LeaseTerms {
-                    min_ttl: rule.lease.min_ttl.unwrap_or(self.lease.min_ttl),
-                    grace: rule.lease.grace.unwrap_or(self.lease.grace),
-                    ..self.lease
-                };
-                let longest = terms.get_or_insert(own);
-                longest.min_ttl = longest.min_ttl.max(own.min_ttl);
-                longest.grace = longest.grace.max(own.grace);
-            }
-        });
-        terms
+        let own = |rule: &SelectingRule| LeaseTerms {
+            min_ttl: rule.lease.min_ttl.unwrap_or(self.lease.min_ttl),
+            grace: rule.lease.grace.unwrap_or(self.lease.grace),
+            ..self.lease
+        };
+        credited.rules().map(own).reduce(|longest, own| LeaseTerms {
+            min_ttl: longest.min_ttl.max(own.min_ttl),
+            grace: longest.grace.max(own.grace),
+            ..longest
+        })
     }
 
     /// Everything that the ledger opens or closes under this plan.
     pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time)> {
         let mut ends: BTreeMap<Element, Time> = BTreeMap::new();
+        // The entries of a name stand together.
+        let mut last: Option<Credited<'_>> = None;
         for entry in ledger.entries(now) {
             if self.teachable.judge(entry.address).is_err() {
                 continue;
             }
-            self.elements(entry.name, entry.address, entry.source, |element| {
+            if last.as_ref().is_none_or(|last| last.name != entry.name) {
+                last = self.selectors.credit(entry.name);
+            }
+            let Some(credited) = &last else { continue };
+            self.elements(credited, entry.address, entry.source, |element| {
                 let end = ends.entry(element).or_insert(entry.expires);
                 *end = (*end).max(entry.expires);
             });

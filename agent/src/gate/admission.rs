@@ -10,12 +10,11 @@ use dns_proxy::{Lesson, NotAdmitted, Ticket};
 use enforcer::writer::{Generation, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Time};
-use policy::Name;
 use tracing::{debug, error, warn};
 
 use super::{Core, lock};
 use crate::clock;
-use crate::plan::Plan;
+use crate::plan::{Credited, Plan};
 
 /// What a lesson comes to under the plan in force.
 pub(super) enum Step {
@@ -52,7 +51,7 @@ impl Core {
     }
 
     /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of its leases ends.
-    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[&Name]) -> (Vec<(Element, Time)>, Option<Time>) {
+    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[Credited<'_>]) -> (Vec<(Element, Time)>, Option<Time>) {
         let source = lesson.source.ip();
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
@@ -61,19 +60,20 @@ impl Core {
                 false
             }
         };
-        let addresses: Vec<(IpAddr, Duration)> = lesson.addresses.iter().filter(teachable).copied().collect();
+        let mut answer = Answer {
+            name: lesson.name.clone(),
+            addresses: lesson.addresses.iter().filter(teachable).copied().collect(),
+            source,
+            terms: None,
+        };
         self.lessons.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         let mut elements = Vec::new();
         let mut first_end: Option<Time> = None;
         let mut ledger = lock(&self.ledger);
         for name in credited {
-            let answer = Answer {
-                name: (*name).clone(),
-                addresses: addresses.clone(),
-                source,
-                terms: plan.lease_terms(name),
-            };
+            answer.name = name.name.clone();
+            answer.terms = plan.lease_terms(name);
             let outcome = ledger.learn(now, &answer);
             for (address, end) in outcome.leases {
                 first_end = Some(first_end.map_or(end, |first| first.min(end)));

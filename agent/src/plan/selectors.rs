@@ -10,6 +10,7 @@ use policy::address::Places;
 use policy::fold::RuleIndex;
 use policy::policy::LeaseTerms;
 use policy::{Name, NameIndex, Pattern, PolicyId};
+use smallvec::SmallVec;
 
 use super::Evaluation;
 
@@ -19,6 +20,21 @@ pub(super) struct Selectors {
     index: NameIndex<usize>,
     selectors: Vec<Selector>,
     have_terms: bool,
+}
+
+/// A name that an answer teaches, with the selectors that match it.
+#[derive(Debug)]
+pub struct Credited<'a> {
+    /// The name.
+    pub name: &'a Name,
+    selectors: SmallVec<[&'a Selector; 4]>,
+}
+
+impl<'a> Credited<'a> {
+    /// Every rule that selects it.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &'a SelectingRule> {
+        self.selectors.iter().flat_map(|selector| &selector.rules)
+    }
 }
 
 /// One pattern, and every rule that has it.
@@ -95,8 +111,11 @@ impl Selectors {
         self.have_terms
     }
 
-    pub(super) fn any_match(&self, name: &Name) -> bool {
-        self.index.any_match(name)
+    /// The selectors that match a name, if any do.
+    pub(super) fn credit<'a>(&'a self, name: &'a Name) -> Option<Credited<'a>> {
+        let mut selectors = SmallVec::new();
+        self.each_match(name, |selector| selectors.push(selector));
+        (!selectors.is_empty()).then_some(Credited { name, selectors })
     }
 
     pub(super) fn each_match<'a>(&'a self, name: &Name, mut selector: impl FnMut(&'a Selector)) {
