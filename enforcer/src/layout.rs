@@ -21,6 +21,7 @@
 //! `ipv4_addr . inet_proto . inet_service` for exact sets, `ipv4_addr` for the others (or `ipv6_addr`), all with the flag `timeout`.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -62,7 +63,7 @@ pub enum SetKind {
 }
 
 /// A learned set. Its name in the kernel is its `Display`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId {
     /// Whose: the identity of the [`Tiers`](policy::Tiers) that are evaluated, which programs may share.
     pub program: ProgramId,
@@ -80,7 +81,7 @@ pub struct SetId {
 pub struct NotALearnedSet(pub String);
 
 /// The key of an element of a learned set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ElementKey {
     /// The address.
     pub address: IpAddr,
@@ -285,6 +286,35 @@ impl Family {
         match address {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,
+        }
+    }
+}
+
+// An element is hashed several times for each address that is learned. What is derived feeds a hasher a dozen times, this three times.
+
+impl Hash for SetId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (kind, number) = match self.kind {
+            SetKind::Exact => (0, 0),
+            SetKind::Cell(number) => (1, number),
+            SetKind::All => (2, 0),
+        };
+        state.write_u64(self.program.0);
+        let [low, high] = number.to_le_bytes();
+        state.write_u32(u32::from_le_bytes([self.class as u8, self.family as u8, low, high]) ^ kind << 4);
+    }
+}
+
+impl Hash for ElementKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (protocol, port) = self.port.map_or((0, 0), |(protocol, port)| (protocol.number(), port));
+        let door = u64::from(protocol) << 16 | u64::from(port);
+        match self.address {
+            IpAddr::V4(v4) => state.write_u64(u64::from(v4.to_bits()) << 32 | door),
+            IpAddr::V6(v6) => {
+                state.write_u128(v6.to_bits());
+                state.write_u64(door);
+            }
         }
     }
 }

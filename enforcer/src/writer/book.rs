@@ -3,12 +3,15 @@
 //! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout that was written is a
 //! little longer than what was asked, and runs from a later moment. After `gone` it does not hold it any more: between the two nobody knows.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod leased;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fqdn_cache::Time;
 
+use self::leased::Leased;
 use super::Generation;
 use crate::layout::{Element, SetId};
 
@@ -21,11 +24,9 @@ pub(super) struct Book {
     pub(super) phase: Phase,
     /// The learned sets that exist in the kernel.
     sets: HashMap<SetId, SetEntry>,
-    elements: HashMap<Element, Life>,
+    elements: Leased,
     /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel holds one or the other.
     kept: HashSet<Element>,
-    /// `elements` in the order in which they go.
-    going: BTreeSet<(Time, Element)>,
 }
 
 /// What the writer is doing.
@@ -69,7 +70,7 @@ impl Book {
 
     /// How long the kernel holds an element; `None` when it certainly does not.
     pub(super) fn life(&self, element: &Element) -> Option<Life> {
-        self.elements.get(element).copied()
+        self.elements.get(element)
     }
 
     /// Whether the kernel holds an element now, and will until `until` or at most `slack` less.
@@ -94,8 +95,7 @@ impl Book {
             return;
         };
         match self.elements.remove(&element) {
-            Some(before) => {
-                self.going.remove(&(before.gone, element));
+            Some(_) => {
                 self.kept.insert(element);
             }
             None if self.kept.insert(element) => set.held = set.held.saturating_add(1),
@@ -120,23 +120,14 @@ impl Book {
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
         };
-        match self.elements.insert(element, life) {
-            Some(before) => {
-                self.going.remove(&(before.gone, element));
-            }
-            None => set.held = set.held.saturating_add(1),
+        if self.elements.insert(element, life).is_none() {
+            set.held = set.held.saturating_add(1);
         }
-        self.going.insert((life.gone, element));
     }
 
     /// Forgets the elements that are gone.
     pub(super) fn purge(&mut self, now: Time) {
-        while let Some((gone, element)) = self.going.first().copied() {
-            if gone > now {
-                break;
-            }
-            self.going.pop_first();
-            self.elements.remove(&element);
+        while let Some(element) = self.elements.pop_gone(now) {
             if let Some(set) = self.sets.get_mut(&element.set) {
                 set.held = set.held.saturating_sub(1);
             }
@@ -159,8 +150,7 @@ impl Book {
         }
         // What is left in `before` has gone.
         if !before.is_empty() {
-            self.elements.retain(|element, _| self.sets.contains_key(&element.set));
-            self.going.retain(|(_, element)| self.sets.contains_key(&element.set));
+            self.elements.retain(|element| self.sets.contains_key(&element.set));
             self.kept.retain(|element| self.sets.contains_key(&element.set));
         }
     }
@@ -168,9 +158,8 @@ impl Book {
     /// Forgets what sets hold, and all sets: the table is gone, or will be read anew.
     pub(super) fn forget(&mut self) {
         self.sets.clear();
-        self.elements.clear();
+        self.elements = Leased::default();
         self.kept.clear();
-        self.going.clear();
     }
 
     /// Elements that the kernel holds now until an end, ordered.
@@ -281,7 +270,7 @@ mod tests {
                 }
                 let live: Vec<_> = plain.iter().filter(|(_, l)| l.end > at(now)).map(|(e, l)| (*e, l.end)).collect();
                 prop_assert_eq!(book.live(at(now)), live);
-                prop_assert_eq!(book.going.len(), plain.len());
+                prop_assert_eq!(book.elements.len(), plain.len());
             }
         }
     }
