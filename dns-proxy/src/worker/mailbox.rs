@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -28,48 +28,97 @@ pub(crate) enum Letter<P> {
     Stop,
 }
 
-/// Letters, and a bell that wakes who waits for them in epoll.
+/// Letters, and a bell that wakes who waits for them in epoll. It is rung for one who sleeps, and for nobody else: a ring costs both sides a system call.
 #[derive(Debug)]
 pub(crate) struct Mailbox<P> {
-    letters: Mutex<Vec<Letter<P>>>,
+    inside: Mutex<Inside<P>>,
     bell: OwnedFd,
 }
 
+#[derive(Debug)]
+struct Inside<P> {
+    letters: Vec<Letter<P>>,
+    is_owner_asleep: bool,
+}
+
 impl<P> Mailbox<P> {
+    /// Its owner is awake.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            letters: Mutex::default(),
+            inside: Mutex::new(Inside {
+                letters: Vec::new(),
+                is_owner_asleep: false,
+            }),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
-    /// Readable when there is something to read.
+    /// Readable once it was rung, until it is [silenced](Self::silence).
     pub(crate) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
-    /// Rings only for the first letter since the last [`collect`](Self::collect): a transaction settles a hundred lookups at once.
+    pub(crate) fn silence(&self) {
+        // It has nothing to say when it was not rung.
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    }
+
     pub(crate) fn post(&self, letter: Letter<P>) {
-        let first = {
-            let mut letters = self.lock();
-            letters.push(letter);
-            letters.len() == 1
+        let wakes = {
+            let mut inside = self.lock();
+            inside.letters.push(letter);
+            mem::take(&mut inside.is_owner_asleep)
         };
-        if first {
+        if wakes {
             // Fails only when the counter would overflow, and then it is readable.
             let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
         }
     }
 
-    /// Takes all letters; `into` is empty.
+    /// Takes all letters; `into` is empty. The owner is awake.
     pub(crate) fn collect(&self, into: &mut Vec<Letter<P>>) {
-        // Before the letters are taken: a ring after this belongs to a letter that comes after them.
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-        mem::swap(&mut *self.lock(), into);
+        let mut inside = self.lock();
+        inside.is_owner_asleep = false;
+        mem::swap(&mut inside.letters, into);
+    }
+
+    /// Whether the owner may sleep, and will be woken: there are no letters.
+    pub(crate) fn may_sleep(&self) -> bool {
+        let mut inside = self.lock();
+        inside.is_owner_asleep = inside.letters.is_empty();
+        inside.is_owner_asleep
     }
 
     /// A push cannot leave it half-written.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Letter<P>>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside<P>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_rung(mailbox: &Mailbox<()>) -> bool {
+        rustix::io::read(mailbox.bell(), &mut [0; 8]).is_ok()
+    }
+
+    #[test]
+    fn only_who_sleeps_is_woken_and_once() {
+        let mailbox = Mailbox::<()>::new().unwrap();
+        mailbox.post(Letter::Stop);
+        assert!(!is_rung(&mailbox), "awake");
+        assert!(!mailbox.may_sleep(), "a letter is there");
+        let mut letters = Vec::new();
+        mailbox.collect(&mut letters);
+        assert_eq!(letters.len(), 1);
+        assert!(mailbox.may_sleep());
+        mailbox.post(Letter::Stop);
+        assert!(is_rung(&mailbox));
+        mailbox.post(Letter::Stop);
+        assert!(!is_rung(&mailbox), "woken already");
+        letters.clear();
+        mailbox.collect(&mut letters);
+        assert_eq!(letters.len(), 2);
     }
 }

@@ -129,7 +129,10 @@ impl<G: Gate> Worker<G> {
     /// Sleeps until there is something to do, and does it.
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
         events.clear();
-        let pause = self.pause(Instant::now());
+        let pause = match self.sockets.mailbox.may_sleep() {
+            true => self.pause(Instant::now()),
+            false => Some(Timespec::default()),
+        };
         match epoll::wait(
             &self.sockets.poll,
             rustix::buffer::spare_capacity(events),
@@ -142,15 +145,18 @@ impl<G: Gate> Worker<G> {
             }
         }
         let now = Instant::now();
+        self.read_letters(now)?;
         for event in events.iter() {
             match Token::from(event.data.u64()) {
-                Token::Mailbox => self.read_letters(now)?,
+                Token::Mailbox => self.sockets.mailbox.silence(),
                 Token::Listening(number) => self.take_queries(now, number, TURNS),
                 Token::Upstream(number) => self.take_answers(now, number),
             }
         }
         self.lookups.expire(now, &mut self.sockets);
         self.lookups.flush();
+        // What was admitted at once.
+        self.read_letters(now)?;
         self.send(now);
         if now.saturating_duration_since(self.tidied) > TIDY {
             self.tidied = now;

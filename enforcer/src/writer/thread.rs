@@ -9,6 +9,7 @@ use std::time::Duration;
 use fqdn_cache::Time;
 use tokio::sync::oneshot;
 
+use super::baton::Baton;
 use super::book::Phase;
 use super::commit::Admission;
 use super::install::Installation;
@@ -70,22 +71,29 @@ pub(super) fn mark(taken: &[u8]) -> u8 {
         .unwrap_or(*MARKS.start())
 }
 
-impl Writer<NfTables> {
-    /// Serves the queue until it is told to stop, or no handle is left.
-    pub(super) fn run(mut self, inbox: &Receiver<Request>) {
-        while let ControlFlow::Continue(()) = self.turn(inbox) {}
-        self.shared.book().phase = Phase::Stopped;
-        self.shared.begin_epoch();
-    }
-
-    /// Waits for something to do, and does all that waits.
-    fn turn(&mut self, inbox: &Receiver<Request>) -> ControlFlow<()> {
-        let pause = self.next_beat.map_or(BEAT, |beat| beat.since(clock::now()));
-        let mut next = match inbox.recv_timeout(pause) {
+/// Serves the queue until it is told to stop, or no handle is left.
+pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>) {
+    let mut pause = BEAT;
+    loop {
+        let request = match inbox.recv_timeout(pause) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+            Err(RecvTimeoutError::Disconnected) => break,
         };
+        let mut writer = baton.take();
+        if writer.turn(request, inbox).is_break() {
+            writer.end();
+            return writer.give_up();
+        }
+        pause = writer.next_beat.map_or(BEAT, |beat| beat.since(clock::now()));
+    }
+    baton.take().end();
+}
+
+impl Writer<NfTables> {
+    /// Does all that waits.
+    fn turn(&mut self, request: Option<Request>, inbox: &Receiver<Request>) -> ControlFlow<()> {
+        let mut next = request;
         while let Some(request) = next.take() {
             match request {
                 Request::Admit(first) => {
@@ -108,6 +116,12 @@ impl Writer<NfTables> {
         self.shared.book().purge(clock::now());
         self.beat_if_due();
         ControlFlow::Continue(())
+    }
+
+    /// Nobody writes any more.
+    fn end(&self) {
+        self.shared.book().phase = Phase::Stopped;
+        self.shared.begin_epoch();
     }
 }
 

@@ -1,0 +1,205 @@
+//! Who writes at this moment.
+//!
+//! Waking a thread takes several times as long as a small transaction, so a caller with little to write does not ask the writer's thread when nobody
+//! writes: it takes the writer itself, commits, and puts it back. The writer is handed over and never shared. So
+//! nobody holds a lock while the kernel works, and there is still one who writes at a time.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fqdn_cache::Time;
+
+/// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while somebody else changes many rules in the same network namespace.
+const LONG: Duration = Duration::from_millis(2);
+
+/// When it took one longer, callers leave the writing to the thread for so many times as long: they wait for a tenth of their time at most.
+const PAUSES: u32 = 10;
+
+/// The writer, while nobody has it.
+#[derive(Debug)]
+pub(super) struct Baton<W> {
+    place: Mutex<Place<W>>,
+    back: Condvar,
+}
+
+#[derive(Debug)]
+struct Place<W> {
+    writer: Option<Box<W>>,
+    /// The thread waits for it, and comes before all callers.
+    is_awaited: bool,
+    /// Callers leave it to the thread until then.
+    reserved: Time,
+}
+
+/// The writer, in the hands of one. It goes back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Held<'a, W> {
+    /// `None` once it was given up for good.
+    writer: Option<Box<W>>,
+    baton: &'a Baton<W>,
+}
+
+impl<W> Baton<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self {
+            place: Mutex::new(Place {
+                writer: Some(Box::new(writer)),
+                is_awaited: false,
+                reserved: Time::default(),
+            }),
+            back: Condvar::new(),
+        }
+    }
+
+    /// For callers: takes it if nobody has it, nor waits for it.
+    pub(super) fn try_take(&self, now: Time) -> Option<Held<'_, W>> {
+        let mut place = self.place();
+        if place.is_awaited || now < place.reserved {
+            return None;
+        }
+        let writer = place.writer.take()?;
+        Some(self.hand_out(writer))
+    }
+
+    /// For the thread: waits until it is there. Never to be called after it was [given up](Held::give_up).
+    pub(super) fn take(&self) -> Held<'_, W> {
+        let mut place = self.place();
+        place.is_awaited = true;
+        loop {
+            if let Some(writer) = place.writer.take() {
+                place.is_awaited = false;
+                return self.hand_out(writer);
+            }
+            place = self.back.wait(place).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells how long a caller had it.
+    pub(super) fn took(&self, from: Time, to: Time) {
+        let took = to.since(from);
+        if took > LONG {
+            self.place().reserved = to + took * PAUSES;
+        }
+    }
+
+    fn hand_out(&self, writer: Box<W>) -> Held<'_, W> {
+        Held {
+            writer: Some(writer),
+            baton: self,
+        }
+    }
+
+    /// Nothing that is done with it locked can fail halfway.
+    fn place(&self) -> MutexGuard<'_, Place<W>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W> Held<'_, W> {
+    /// Nobody writes any more.
+    pub(super) fn give_up(mut self) {
+        self.writer = None;
+    }
+}
+
+impl<W> Deref for Held<'_, W> {
+    type Target = W;
+
+    fn deref(&self) -> &W {
+        // Taken only by `give_up` and `drop`, which end this value.
+        self.writer.as_deref().expect("held until it is given back")
+    }
+}
+
+impl<W> DerefMut for Held<'_, W> {
+    fn deref_mut(&mut self) -> &mut W {
+        // As above.
+        self.writer.as_deref_mut().expect("held until it is given back")
+    }
+}
+
+impl<W> Drop for Held<'_, W> {
+    /// Also when the holder panics: lookups go on.
+    fn drop(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            self.baton.place().writer = Some(writer);
+            self.baton.back.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const NOW: Time = Time::from_millis(1_000);
+
+    #[test]
+    fn one_has_it_at_a_time() {
+        let baton = Baton::new(());
+        let held = baton.try_take(NOW).unwrap();
+        assert!(baton.try_take(NOW).is_none());
+        drop(held);
+        assert!(baton.try_take(NOW).is_some());
+    }
+
+    #[test]
+    fn the_thread_gets_it_when_a_caller_is_done_or_has_failed() {
+        let baton = Baton::new(0);
+        thread::scope(|scope| {
+            let mut held = baton.try_take(NOW).unwrap();
+            let thread = scope.spawn(|| *baton.take());
+            let failure = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                *held = 1;
+                std::panic::resume_unwind(Box::new("a failure"));
+            }));
+            assert!(failure.is_err());
+            assert_eq!(thread.join().unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn callers_do_not_take_what_the_thread_waits_for() {
+        let baton = Baton::new(());
+        thread::scope(|scope| {
+            let held = baton.try_take(NOW).unwrap();
+            let (done, wait) = std::sync::mpsc::channel();
+            let baton = &baton;
+            scope.spawn(move || {
+                let held = baton.take();
+                wait.recv().unwrap();
+                drop(held);
+            });
+            while !baton.place().is_awaited {
+                thread::yield_now();
+            }
+            drop(held);
+            assert!(baton.try_take(NOW).is_none());
+            done.send(()).unwrap();
+        });
+        assert!(baton.try_take(NOW).is_some());
+    }
+
+    #[test]
+    fn after_a_long_wait_callers_leave_it_to_the_thread_for_a_while() {
+        let baton = Baton::new(());
+        baton.took(NOW, NOW + LONG);
+        assert!(baton.try_take(NOW + LONG).is_some());
+        let took = LONG + Duration::from_millis(1);
+        let end = NOW + took;
+        baton.took(NOW, end);
+        assert!(baton.try_take(end).is_none());
+        drop(baton.take());
+        assert!(baton.try_take(end + took * PAUSES).is_some());
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_there_any_more() {
+        let baton = Baton::new(());
+        baton.take().give_up();
+        assert!(baton.try_take(NOW).is_none());
+    }
+}
