@@ -8,6 +8,7 @@
 
 mod agents;
 mod connections;
+mod flame;
 mod latency;
 mod load;
 mod peers;
@@ -58,6 +59,9 @@ fn main() {
         return;
     }
     assert!(is_root(), "the benchmark needs root: run ./bench");
+    if let Some(directory) = &arguments.flame {
+        return flame::record(directory, arguments.seconds);
+    }
     let mut report = Report::default();
     if arguments.wants("connections") {
         report.connections(connections::run());
@@ -123,13 +127,15 @@ fn lookups(arguments: &Arguments, report: &mut Report) {
     }
 }
 
-/// `--rounds N --seconds N --only TEXT --json FILE`
+/// `--rounds N --seconds N --only TEXT --json FILE --flame DIRECTORY`
 struct Arguments {
     wanted: bool,
     rounds: usize,
     seconds: u32,
     only: Vec<String>,
     json: Option<PathBuf>,
+    /// Nothing is measured; samples go there.
+    flame: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -140,6 +146,7 @@ impl Arguments {
             seconds: 2,
             only: Vec::new(),
             json: None,
+            flame: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -150,6 +157,7 @@ impl Arguments {
                 "--seconds" => read.seconds = value().parse().unwrap(),
                 "--only" => read.only.push(value()),
                 "--json" => read.json = Some(value().into()),
+                "--flame" => read.flame = Some(value().into()),
                 // What cargo says to every benchmark.
                 "--bench" | "--test" => {}
                 other => panic!("there is no option {other}"),
