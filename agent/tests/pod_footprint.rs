@@ -1,48 +1,17 @@
 //! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the allocator.
-#![allow(unsafe_code)] // an allocator cannot be written without
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agent::cluster::Cluster;
 use agent::objects::kubernetes::kinds::{Feed, KINDS, Kind};
 use agent::objects::kubernetes::picture::{Picture, Said};
 use agent::objects::kubernetes::wire::{Core, Visible};
+use allocations::in_use;
 use serde_json::json;
 use tokio::time::Instant;
-
-/// The system's allocator, with a count of the bytes in use.
-struct Counting;
-
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-
-/// What an allocation really takes in a common allocator: a header, and a multiple of 16.
-fn taken(layout: Layout) -> usize {
-    (layout.size() + 8).next_multiple_of(16).max(32)
-}
-
-// SAFETY: every call is passed to `System` unchanged; counting touches no memory of the allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        IN_USE.fetch_add(taken(layout), Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(taken(layout), Ordering::Relaxed);
-        // SAFETY: `pointer` came from `alloc` above, and so from `System`, with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_pod_takes_less_than_four_kilobytes() {
     const PODS: usize = 10_000;
-    let before = IN_USE.load(Ordering::Relaxed);
+    let before = in_use();
     let now = Instant::now();
     let mut picture = Picture::new(Vec::new(), true);
     for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
@@ -60,7 +29,7 @@ fn a_pod_takes_less_than_four_kilobytes() {
         cluster.apply(change);
     }
     drop(update.reports);
-    let bytes = IN_USE.load(Ordering::Relaxed) - before;
+    let bytes = in_use() - before;
     println!("{} bytes a pod, {} MiB", bytes / PODS, bytes >> 20);
     assert!(bytes / PODS < 4 << 10, "{} bytes", bytes / PODS);
 }

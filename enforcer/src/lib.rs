@@ -11,12 +11,16 @@
 //! 6. [`conntrack`]: the few conntrack operations that are needed.
 //! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
 //! 8. [`records`]: packets that the ruleset refused or noted, as it logs them.
+//!
+//! `rehearsal`: what is sent to the kernel, without one, to be measured.
 
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
 mod netlink;
 pub mod records;
+#[doc(hidden)]
+pub mod rehearsal;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;

@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod container;
 pub mod control_plane;
+pub mod kube_proxy;
 pub mod rights;
 
 use std::fmt::Display;

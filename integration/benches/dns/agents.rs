@@ -40,6 +40,11 @@ spec:
     toPorts: [{ports: [{port: '443', protocol: TCP}]}]
 ";
 
+/// Another build to compare with, or the one of this tree.
+pub(crate) fn binary() -> String {
+    std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into())
+}
+
 impl Node {
     pub(crate) fn start(kind: Kind, zone: &Zone) -> Self {
         let lab = Lab::builder().pods(1).build().unwrap();
@@ -52,9 +57,7 @@ impl Node {
             false => (lab.node(), "nsd.conf", UPSTREAM),
         };
         let nsd = Server::start(namespace, "nsd", &["-d", "-c", zone.file(conf).to_str().unwrap()]);
-        // Another build to compare with, or the one of this tree.
-        let binary = std::env::var("NAMEGATE_BINARY").unwrap_or(env!("CARGO_BIN_EXE_namegate-under-test").into());
-        let installation = Installation::new(binary, lab.node()).unwrap();
+        let installation = Installation::new(binary(), lab.node()).unwrap();
         let pod = lab.pod(0);
         let manifest = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: pod0, namespace: shop, labels: {{app: pod0}}}}\nspec: {{containers: [{{name: main, image: none}}]}}\n\

@@ -1,4 +1,4 @@
-//! What a lookup costs, beside the fastest in the field, in one interleaved run. `./bench` at the top runs it.
+//! What a lookup costs, beside the fastest in the field, in one interleaved run, and what a new connection does. `./bench` at the top runs it.
 //!
 //! Cost is CPU time (user and system, `/proc/PID/stat`) of the server for each answered query: on a machine that others use too, queries
 //! per second mean little, and only ratios within one run mean anything. docs/performance.md tells the method and what came of it.
@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod agents;
+mod connections;
+mod flame;
 mod latency;
 mod load;
 mod peers;
@@ -57,9 +59,27 @@ fn main() {
         return;
     }
     assert!(is_root(), "the benchmark needs root: run ./bench");
-    let zone = Zone::new(arguments.new_names());
+    if let Some(directory) = &arguments.flame {
+        return flame::record(directory, arguments.seconds);
+    }
     let mut report = Report::default();
+    if arguments.wants("connections") {
+        report.connections(connections::run());
+    }
+    if WORKS.iter().chain(&["latency"]).any(|work| arguments.wants(work)) {
+        lookups(&arguments, &mut report);
+    }
+    if arguments.wants("slow upstream") {
+        report.slow(slow::run());
+    }
+    report.print(&GOALS);
+    if let Some(file) = &arguments.json {
+        std::fs::write(file, report.json(&GOALS)).unwrap();
+    }
+}
 
+fn lookups(arguments: &Arguments, report: &mut Report) {
+    let zone = Zone::new(arguments.new_names());
     let listening = Node::start(Kind::Listening, &zone);
     report.idle(&listening);
     let others: BTreeMap<&str, Node> = [
@@ -105,22 +125,17 @@ fn main() {
         report.latency("known", latency::known(&listening, &bare, &zone));
         report.latency("new", latency::new(&listening, &bare, &zone));
     }
-    if arguments.wants("slow upstream") {
-        report.slow(slow::run());
-    }
-    report.print(&GOALS);
-    if let Some(file) = &arguments.json {
-        std::fs::write(file, report.json(&GOALS)).unwrap();
-    }
 }
 
-/// `--rounds N --seconds N --only TEXT --json FILE`
+/// `--rounds N --seconds N --only TEXT --json FILE --flame DIRECTORY`
 struct Arguments {
     wanted: bool,
     rounds: usize,
     seconds: u32,
     only: Vec<String>,
     json: Option<PathBuf>,
+    /// Nothing is measured; samples go there.
+    flame: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -131,6 +146,7 @@ impl Arguments {
             seconds: 2,
             only: Vec::new(),
             json: None,
+            flame: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -141,6 +157,7 @@ impl Arguments {
                 "--seconds" => read.seconds = value().parse().unwrap(),
                 "--only" => read.only.push(value()),
                 "--json" => read.json = Some(value().into()),
+                "--flame" => read.flame = Some(value().into()),
                 // What cargo says to every benchmark.
                 "--bench" | "--test" => {}
                 other => panic!("there is no option {other}"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::agents::Node;
+use crate::connections::Row;
 use crate::latency::Latency;
 use crate::load::{Run, resident};
 use crate::slow::Slow;
@@ -30,14 +31,15 @@ pub(crate) struct Report {
     /// Resident memory in KiB, by when.
     memory: BTreeMap<&'static str, u64>,
     slow: Option<Slow>,
+    connections: Vec<Row>,
 }
 
 /// Median, least and greatest.
 #[derive(Clone, Copy)]
-struct Spread {
-    median: f64,
-    least: f64,
-    greatest: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
 }
 
 impl Report {
@@ -64,6 +66,10 @@ impl Report {
         self.slow = Some(slow);
     }
 
+    pub(crate) fn connections(&mut self, rows: Vec<Row>) {
+        self.connections = rows;
+    }
+
     pub(crate) fn print(&self, goals: &[Goal]) {
         println!(
             "\n{:<22} {:>9} {:>16} {:>9} {:>6}",
@@ -88,6 +94,7 @@ impl Report {
                 );
             }
         }
+        self.print_connections();
         for (what, Latency { direct, through }) in &self.latencies {
             println!(
                 "\nlatency, {what} address: direct {:?} median, {:?} p99; through {:?} median, {:?} p99; added {:?} median, {:?} p99",
@@ -113,14 +120,42 @@ impl Report {
         }
     }
 
+    fn print_connections(&self) {
+        if self.connections.is_empty() {
+            return;
+        }
+        println!(
+            "\n{:<18} {:<11} {:>9} {:>14} {:>7} {:>7}",
+            "the node has", "new", "µs each", "spread", "ratio", "goal"
+        );
+        for Row {
+            node,
+            new,
+            cost,
+            ratio,
+            goal,
+        } in &self.connections
+        {
+            let range = format!("{:.2}–{:.2}", cost.least, cost.greatest);
+            let verdict = goal.map(|goal| match *ratio <= goal {
+                true => format!("{goal:>7.2} reached"),
+                false => format!("{goal:>7.2} NOT reached"),
+            });
+            println!(
+                "{node:<18} {new:<11} {:>9.2} {range:>14} {ratio:>7.2} {}",
+                cost.median,
+                verdict.unwrap_or_default()
+            );
+        }
+    }
+
     pub(crate) fn json(&self, goals: &[Goal]) -> String {
         let works: BTreeMap<_, Value> = self
             .runs
             .iter()
             .map(|(work, runs)| {
-                let cost = spread(runs, Run::cost);
                 let value = json!({
-                    "cpu_us_per_query": {"median": cost.median, "least": cost.least, "greatest": cost.greatest},
+                    "cpu_us_per_query": spread(runs, Run::cost).json(),
                     "queries_per_second": spread(runs, |run| run.per_second).median,
                     "lost": runs.iter().map(|run| run.lost).sum::<u64>(),
                     "rounds": runs.len(),
@@ -147,31 +182,44 @@ impl Report {
             .slow
             .as_ref()
             .map(|slow| json!({"answered": slow.run.answered, "lost": slow.run.lost, "memory_kib": slow.resident}));
-        let document = json!({"works": works, "ratios": ratios, "latency": latencies, "memory_kib": self.memory, "slow_upstream": slow});
+        let connections: Vec<Value> = self
+            .connections
+            .iter()
+            .map(|Row { node, new, cost, ratio, goal }| {
+                let reached = goal.map(|goal| *ratio <= goal);
+                json!({"node": node, "new": new, "us": cost.json(), "over_kube_proxy": ratio, "goal": goal, "reached": reached})
+            })
+            .collect();
+        let document = json!({"works": works, "connections": connections, "ratios": ratios, "latency": latencies, "memory_kib": self.memory, "slow_upstream": slow});
         serde_json::to_string_pretty(&document).unwrap() + "\n"
     }
 
     /// The median of the ratios of the rounds: both sides of each were measured within seconds.
     fn ratio(&self, goal: &Goal) -> Option<f64> {
         let (ours, theirs) = (self.runs.get(goal.work)?, self.runs.get(goal.against)?);
-        let mut ratios: Vec<f64> = ours
-            .iter()
-            .zip(theirs)
-            .map(|(our, their)| our.cost() / their.cost())
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        Some(ratios[ratios.len() / 2])
+        let ratios = ours.iter().zip(theirs).map(|(our, their)| our.cost() / their.cost());
+        Some(Spread::of(ratios).median)
+    }
+}
+
+impl Spread {
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Self {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        Self {
+            median: figures[figures.len() / 2],
+            least: figures[0],
+            greatest: figures[figures.len() - 1],
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({"median": self.median, "least": self.least, "greatest": self.greatest})
     }
 }
 
 fn spread(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Spread {
-    let mut figures: Vec<f64> = runs.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    Spread {
-        median: figures[figures.len() / 2],
-        least: figures[0],
-        greatest: figures[figures.len() - 1],
-    }
+    Spread::of(runs.iter().map(figure))
 }
 
 fn added(direct: Duration, through: Duration) -> Duration {

@@ -19,6 +19,8 @@ const KNOWN: u32 = 10_000;
 /// Fresh names of one round: each opens two addresses that no other name has.
 pub(crate) const NEW: u32 = 40_000;
 
+const HEAD: &str = "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n";
+
 /// Files in a directory that goes with it.
 pub(crate) struct Zone {
     directory: TempDir,
@@ -29,9 +31,7 @@ impl Zone {
         let zone = Self {
             directory: TempDir::new().unwrap(),
         };
-        let mut text = String::from(
-            "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n",
-        );
+        let mut text = String::from(HEAD);
         let mut address = u32::from_be_bytes([20, 0, 0, 0]);
         let mut next = || {
             address += 1;
@@ -55,11 +55,32 @@ impl Zone {
             let names = &mut (0..NEW).map(|i| format!("n{i}.s{slice}.new"));
             queries(&format!("new{slice}"), names, Some(&mut text));
         }
-        fs::write(zone.file("zone"), text).unwrap();
-        for (file, address) in [("nsd.conf", UPSTREAM), ("nsd-far.conf", FAR_UPSTREAM)] {
-            fs::write(zone.file(file), zone.nsd(address)).unwrap();
-        }
+        zone.write(&text);
         zone
+    }
+
+    /// These names alone, all of them among the known.
+    pub(crate) fn of<'a>(names: impl Iterator<Item = (String, &'a [Ipv4Addr])>) -> Self {
+        let zone = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        let (mut text, mut queries) = (String::from(HEAD), String::new());
+        for (name, addresses) in names {
+            writeln!(queries, "{name}.bench.test A").unwrap();
+            for address in addresses {
+                writeln!(text, "{name} A {address}").unwrap();
+            }
+        }
+        fs::write(zone.known(), queries).unwrap();
+        zone.write(&text);
+        zone
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.file("zone"), text).unwrap();
+        for (file, address) in [("nsd.conf", UPSTREAM), ("nsd-far.conf", FAR_UPSTREAM)] {
+            fs::write(self.file(file), self.nsd(address)).unwrap();
+        }
     }
 
     fn nsd(&self, address: IpAddr) -> String {

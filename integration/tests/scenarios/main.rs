@@ -9,7 +9,6 @@ mod failures;
 mod families;
 mod foreign;
 mod kernel;
-mod kube_proxy;
 mod lifecycle;
 mod lookups;
 mod networks;

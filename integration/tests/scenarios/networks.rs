@@ -10,10 +10,10 @@ use agent::lab::{NODE4, RESOLVER, RESOLVER6, Topology, dns};
 use agent::netns::Namespace;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use namegate_integration::kube_proxy::{self, Mode, Translation};
 use namegate_integration::{Scenario, ip, policy};
 use serde_json::Value;
 
-use super::kube_proxy::{self, Mode, Translation};
 use super::plan;
 
 const DNS4: &str = "10.96.0.10";

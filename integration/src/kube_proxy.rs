@@ -1,4 +1,6 @@
 //! Rules as kube-proxy writes them, in its modes iptables and nftables: chains, marks and maps as in a real node's ruleset.
+// What cannot be written ends the test; formatting into a String never fails.
+#![allow(clippy::unwrap_used)]
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,7 +11,7 @@ use agent::netns::Namespace;
 
 /// `--proxy-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Through iptables-nft, as every distribution of today has it.
     Iptables,
     /// kube-proxy's own nftables mode.
@@ -18,15 +20,22 @@ pub(crate) enum Mode {
 
 /// One port of a Service with one backend.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Translation {
-    pub(crate) name: &'static str,
-    pub(crate) protocol: &'static str,
-    pub(crate) service: SocketAddr,
-    pub(crate) backend: SocketAddr,
+pub struct Translation {
+    /// Namespace, Service and port: `shop/web/http`.
+    pub name: &'static str,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// What clients address.
+    pub service: SocketAddr,
+    /// Where they get to.
+    pub backend: SocketAddr,
 }
 
 /// Puts the rules for these Services into the kernel of `node`.
-pub(crate) fn install(node: &Namespace, mode: Mode, translations: &[Translation]) {
+///
+/// # Panics
+/// When the kernel or the program that writes the rules refuses them.
+pub fn install(node: &Namespace, mode: Mode, translations: &[Translation]) {
     for is_v4 in [true, false] {
         let translations: Vec<Translation> = translations
             .iter()

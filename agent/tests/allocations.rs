@@ -1,0 +1,168 @@
+//! What a lookup allocates on its worker, with the agent's own gate in front of a kernel. Needs root.
+
+// Clippy's exception for tests does not reach the functions that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agent::cluster::Cluster;
+use agent::config::resolve::resolve;
+use agent::config::{Host, Options};
+use agent::gate::{InForce, NodeGate, Terms};
+use agent::metrics::Metrics;
+use agent::netns::Namespace;
+use agent::objects::catalogue::Catalogue;
+use agent::plan::Planner;
+use agent::records::Sightings;
+use allocations::count;
+use dns_proxy::rehearsal::Rehearsal;
+use dns_proxy::{CacheConfig, ServerConfig};
+use enforcer::Enforcer;
+use fqdn_cache::Ledger;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use policy::question::QuestionMode;
+
+const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 10);
+const OBJECTS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec: {containers: [{name: main, image: none}]}
+status: {podIP: 10.244.0.10, podIPs: [{ip: 10.244.0.10}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector: {}
+  egress:
+  - toFQDNs: [{matchPattern: '*.example'}]
+    toPorts: [{ports: [{port: '443', protocol: TCP}]}]
+";
+
+/// Lookups of each kind. Before them as many again: buffers and tables grow to their size.
+const TIMES: u32 = 500;
+
+// The figures stand in docs/performance.md too.
+/// The name, and the lookup's place in flight.
+const KNOWN: f64 = 2.0;
+const CACHED: f64 = 2.0;
+/// The name.
+const DENIED: f64 = 1.0;
+/// Not a whole number: tables grow now and then.
+const NEW: f64 = 13.0;
+
+#[test]
+fn a_lookup_allocates_no_more_than_is_noted() {
+    let node = Namespace::new().unwrap();
+    node.run(|| {
+        let gate = Arc::new(gate());
+        let plain = || Rehearsal::new(Arc::clone(&gate), ServerConfig::default()).unwrap();
+        let cache = CacheConfig {
+            entries: NonZeroUsize::new(1_000).unwrap(),
+            stale_for: Duration::ZERO,
+        };
+        let config = ServerConfig {
+            cache: Some(cache),
+            ..ServerConfig::default()
+        };
+        let caching = Rehearsal::new(Arc::clone(&gate), config).unwrap();
+        let known = |_| "api.example.".to_owned();
+        let new = |number| format!("n{number}.example.");
+        let denied = |_| "api.denied.".to_owned();
+        let allocated = [
+            ("known", allocated(plain(), known, ResponseCode::NoError), KNOWN),
+            ("cached", allocated(caching, known, ResponseCode::NoError), CACHED),
+            ("denied", allocated(plain(), denied, ResponseCode::NXDomain), DENIED),
+            ("new", allocated(plain(), new, ResponseCode::NoError), NEW),
+        ];
+        for (kind, allocated, _) in allocated {
+            println!("{kind}: {allocated:.2} allocations a lookup");
+        }
+        for (kind, allocated, noted) in allocated {
+            assert!(allocated <= noted, "{kind}: {allocated:.2} allocations a lookup");
+        }
+    })
+    .unwrap();
+}
+
+/// Allocations of the calling thread for each lookup.
+fn allocated(mut worker: Rehearsal<NodeGate>, name: impl Fn(u32) -> String, code: ResponseCode) -> f64 {
+    let mut packets: Vec<_> = (0..2 * TIMES).map(|number| packets(&name(number), number)).collect();
+    let client = SocketAddr::from((POD, 40_000));
+    let mut look_up = |(query, answer): &mut (Vec<u8>, Vec<u8>)| {
+        let reply = worker.lookup(client, query, answer);
+        assert_eq!(
+            reply.get(3).map(|octet| octet & 0xf),
+            Some(u16::from(code) as u8),
+            "an answer"
+        );
+    };
+    let (warm_up, measured) = packets.split_at_mut(TIMES as usize);
+    warm_up.iter_mut().for_each(&mut look_up);
+    let ((), allocations) = count(|| measured.iter_mut().for_each(look_up));
+    allocations as f64 / f64::from(TIMES)
+}
+
+/// A question and its answer with two addresses, which are the name's own.
+fn packets(name: &str, number: u32) -> (Vec<u8>, Vec<u8>) {
+    let number = if name == "api.example." { 0 } else { number + 1 };
+    let name = Name::from_ascii(name).unwrap();
+    let mut query = Message::new(0x1234, MessageType::Query, OpCode::Query);
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(name.clone(), RecordType::A));
+    let mut answer = query.clone().into_response();
+    for of_two in [0, 1] {
+        let address = Ipv4Addr::from_bits(0x1400_0000 + 2 * number + of_two);
+        answer.add_answer(Record::from_rdata(name.clone(), 300, RData::A(A(address))));
+    }
+    (query.to_vec().unwrap(), answer.to_vec().unwrap())
+}
+
+/// The agent's gate with one pod and one policy in force, in the namespace of the calling thread.
+fn gate() -> NodeGate {
+    let host = Host {
+        name: "here".into(),
+        resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
+    };
+    let options = Options {
+        dns_questions: Some(QuestionMode::AllowedOnly),
+        ..Options::default()
+    };
+    let settings = resolve(options, &host).unwrap();
+    let files = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
+    let update = Catalogue::default().scan(files).unwrap();
+    let mut cluster = Cluster::default();
+    update.changes.into_iter().for_each(|change| cluster.apply(change));
+    let plan = Arc::new(Planner::default().plan(&cluster, &settings, &BTreeSet::new()));
+    assert!(plan.governed.contains_key(&IpAddr::V4(POD)), "the pod is governed");
+
+    let enforcer = Enforcer::start(&settings.table).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let generation = runtime
+        .block_on(enforcer.install(plan.desired.clone(), Vec::new))
+        .unwrap();
+    let terms = Terms {
+        denied: settings.denied,
+        lease: settings.lease,
+        commit_deadline: settings.commit_deadline,
+        upstreams: settings.upstreams.clone().into(),
+    };
+    NodeGate::new(
+        InForce { plan, generation },
+        Arc::new(Mutex::new(Ledger::new(settings.limits, settings.lease))),
+        enforcer,
+        terms,
+        Arc::new(Metrics::new()),
+        Some(Arc::new(Sightings::default())),
+    )
+}

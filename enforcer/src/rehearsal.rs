@@ -1,0 +1,25 @@
+//! Elements as bytes for the kernel, without a kernel, for benchmarks and for counting instructions. Nothing of the agent uses it.
+
+use std::time::Duration;
+
+use crate::netlink::batch::{Batch, Key, Operation, Verb};
+
+/// Additions to one set, to be encoded again and again.
+pub struct Additions(Vec<Operation>);
+
+impl Additions {
+    /// Each key is address . protocol . port of IPv4, as the kernel keeps them: four octets each.
+    pub fn new(set: &str, keys: impl IntoIterator<Item = [u8; 12]>, life: Duration) -> Self {
+        let operations = keys.into_iter().map(|key| Operation {
+            set: set.into(),
+            key: Key::from_slice(&key),
+            verb: Verb::Add(life),
+        });
+        Self(operations.collect())
+    }
+
+    /// The transaction.
+    pub fn encode(&self, table: &str) -> Vec<u8> {
+        Batch::encode(table, &self.0, 1).bytes
+    }
+}

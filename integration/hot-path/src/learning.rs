@@ -1,0 +1,64 @@
+//! Answers into the ledger.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Time};
+use policy::Name;
+
+use crate::Pass;
+
+const NAMES: u32 = 10_000;
+
+/// Each answer was learned before.
+pub(crate) fn again() -> Pass {
+    let (mut ledger, mut now) = (ledger(), 0);
+    let answers: Vec<Answer> = (0..NAMES).map(answer).collect();
+    for answer in &answers {
+        ledger.learn(Time::from_millis(now), answer);
+    }
+    Box::new(move || {
+        now += 1;
+        let outcome = ledger.learn(Time::from_millis(now), &answers[now as usize % answers.len()]);
+        outcome.leases.len()
+    })
+}
+
+/// No answer was learned before, and the oldest go to make room.
+pub(crate) fn new() -> Pass {
+    let mut ledger = ledger();
+    let mut next = 0;
+    let mut learn = move || {
+        next += 1;
+        let outcome = ledger.learn(Time::from_millis(next.into()), &answer(next));
+        outcome.leases.len()
+    };
+    for _ in 0..NAMES {
+        learn();
+    }
+    Box::new(learn)
+}
+
+fn ledger() -> Ledger {
+    let limits = Limits {
+        names: NonZeroUsize::new(NAMES as usize).unwrap(),
+        ..Limits::default()
+    };
+    Ledger::new(limits, LeaseTerms::default())
+}
+
+fn answer(number: u32) -> Answer {
+    let address = |bits| {
+        (
+            IpAddr::V4(Ipv4Addr::from_bits(0x1400_0000 + bits)),
+            Duration::from_secs(300),
+        )
+    };
+    Answer {
+        name: Name::parse(&format!("n{number}.example.com")).unwrap(),
+        addresses: [2 * number, 2 * number + 1].map(address).into(),
+        source: Ipv4Addr::LOCALHOST.into(),
+        terms: None,
+    }
+}
