@@ -4,6 +4,7 @@
 // Clippy's exceptions for tests do not reach the functions that they share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod burst;
 mod changes;
 mod outages;
 mod statuses;
