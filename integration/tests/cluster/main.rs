@@ -6,6 +6,7 @@
 
 mod burst;
 mod changes;
+mod forgotten;
 mod outages;
 mod statuses;
 
