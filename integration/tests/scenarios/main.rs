@@ -16,6 +16,7 @@ mod networks;
 mod peers;
 mod policies;
 mod records;
+mod retries;
 mod services;
 
 use namegate_integration::Plan;
