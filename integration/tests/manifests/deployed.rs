@@ -71,19 +71,19 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
             cluster.kubectl(["get", kind, "--no-headers"]).contains("True")
         });
     }
-    for (port, told) in [(70_000, "is above 65535"), (80_000, "\"series\"")] {
+    let refused = |port: &str, name: &str| {
         cluster.apply(&format!(
             "{}    toPorts: [{{ports: [{{port: '{port}'}}]}}]\n",
-            named("broken", "api.example")
+            named("broken", name)
         ));
-        wait_until(
-            "an Event says why it is refused, and then that it happened again",
-            || {
-                let events = cluster.kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
-                events.contains(told)
-            },
-        );
-    }
+    };
+    let events = || cluster.kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
+    refused("70000", "api.example");
+    wait_until("an Event says why it is refused", || events().contains("70000"));
+    refused("80000", "api.example");
+    wait_until("another one says why it is refused now", || events().contains("80000"));
+    refused("80000", "other.example");
+    wait_until("that says that it happened again", || events().contains("\"series\""));
 
     agent.terminate();
 
