@@ -1,11 +1,13 @@
 //! The agent as the DaemonSet runs it: its arguments, its probes, its capabilities, and the rights of its ServiceAccount.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
 use agent::lab::client::Transport;
 use agent::lab::{Lab, Pod, RESOLVER, dns};
 use agent::netns::Namespace;
+use agent::objects::kubernetes::kinds::KINDS;
 use hickory_proto::rr::RecordType;
 use namegate_integration::container::{Container, capabilities};
 use namegate_integration::control_plane::{ControlPlane, manifests};
@@ -86,6 +88,16 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     wait_until("that says that it happened again", || events().contains("\"series\""));
 
     agent.terminate();
+    let rights = cluster.rights();
+    assert_eq!(rights.refused, [].into(), "the agent asks for no more than it is given");
+    let other: Vec<&String> = rights.unused.iter().filter(|it| !it.starts_with("list ")).collect();
+    assert_eq!(other, [""; 0], "the agent is given no more than it asks for");
+    let kinds: BTreeSet<_> = KINDS.iter().map(|kind| kind.plural).collect();
+    assert_eq!(
+        rights.unused.len(),
+        kinds.len(),
+        "where lists are streamed, none is asked for: {rights:?}"
+    );
 
     // An API server that does not stream lists is asked for them in the old way.
     cluster.stop_api();
@@ -93,14 +105,13 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     cluster.start_api();
     let agent = Deployed::start(&cluster, lab.node());
     wait_until("the readiness probe succeeds", || agent.probe("readinessProbe"));
-    wait_until("every kind is listed", || {
-        !cluster.rights().unused.iter().any(|right| right.starts_with("list"))
-    });
+    wait_until("every kind is listed", || cluster.rights().unused.is_empty());
     agent.terminate();
-
-    let rights = cluster.rights();
-    assert_eq!(rights.refused, [].into(), "the agent asks for no more than it is given");
-    assert_eq!(rights.unused, [].into(), "the agent is given no more than it asks for");
+    assert_eq!(
+        cluster.rights().refused,
+        [].into(),
+        "the agent asks for no more than it is given"
+    );
 }
 
 /// The agent's container, without a kubelet.
