@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agent::lab::client::{Attempt, Transport};
-use agent::lab::{RESOLVER, dns};
+use agent::lab::{Pod, RESOLVER, dns};
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
@@ -42,8 +42,13 @@ impl DerefMut for Cluster {
 impl Cluster {
     /// Builds the lab, starts an API server with what `manifests/` ships, and makes the pods, without an agent. `None` where Go is missing.
     pub fn build(plan: Plan) -> Option<Self> {
+        Self::build_with(plan, &[])
+    }
+
+    /// The same, with more flags for kube-apiserver.
+    pub fn build_with(plan: Plan, flags: &[&str]) -> Option<Self> {
         let mut scenario = plan.build();
-        let control = ControlPlane::start(scenario.lab().node())?;
+        let control = ControlPlane::start_with(scenario.lab().node(), flags)?;
         control.install("overlays/default");
         control.apply(
             "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}\n---\n\
@@ -120,6 +125,38 @@ impl Cluster {
         denied: IpAddr,
         work: impl FnOnce(&mut Self) -> R,
     ) -> R {
+        let pod = self.pod(0).clone();
+        let resolve = || pod.resolve(dns(RESOLVER), allowed, RecordType::A, Transport::Udp);
+        let attempt = || match resolve().map(|reply| reply.address()) {
+            Ok(Some(address)) => connects(&pod, address),
+            other => {
+                // The code tells a lookup that failed from one that was denied.
+                let code = resolve().map(|reply| reply.code());
+                Err(format!("{allowed}: {other:?}, and then {code:?}"))
+            }
+        };
+        self.under(what, &attempt, denied, work)
+    }
+
+    /// The same without lookups, while nobody may be there to answer them: `allowed` is an address that is open.
+    pub fn under_connections<R>(
+        &mut self,
+        what: &str,
+        allowed: IpAddr,
+        denied: IpAddr,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let pod = self.pod(0).clone();
+        self.under(what, &|| connects(&pod, allowed), denied, work)
+    }
+
+    fn under<R>(
+        &mut self,
+        what: &str,
+        attempt: &(dyn Fn() -> Result<(), String> + Sync),
+        denied: IpAddr,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
         let over = AtomicBool::new(false);
         let (connected, refused) = (AtomicU32::new(0), AtomicU32::new(0));
         let pod = self.pod(0).clone();
@@ -127,20 +164,9 @@ impl Cluster {
             let client = scope.spawn(|| {
                 let mut wrong = Vec::new();
                 while !over.load(Ordering::Relaxed) {
-                    match pod
-                        .resolve(dns(RESOLVER), allowed, RecordType::A, Transport::Udp)
-                        .map(|reply| reply.address())
-                    {
-                        Ok(Some(address)) => match pod.connect(address, 443) {
-                            Ok(Attempt::Connected(_)) => drop(connected.fetch_add(1, Ordering::Relaxed)),
-                            other => wrong.push(format!("allowed {address}: {other:?}")),
-                        },
-                        other => {
-                            // The code tells a lookup that failed from one that was denied.
-                            let again = pod.resolve(dns(RESOLVER), allowed, RecordType::A, Transport::Udp);
-                            let code = again.map(|reply| reply.code());
-                            wrong.push(format!("{allowed}: {other:?}, and then {code:?}"));
-                        }
+                    match attempt() {
+                        Ok(()) => drop(connected.fetch_add(1, Ordering::Relaxed)),
+                        Err(reason) => wrong.push(reason),
                     }
                     match pod.connect(denied, 443) {
                         Ok(Attempt::Refused(_)) => drop(refused.fetch_add(1, Ordering::Relaxed)),
@@ -184,6 +210,13 @@ impl Cluster {
             thread::sleep(Duration::from_millis(50));
         }
         started.elapsed()
+    }
+}
+
+fn connects(pod: &Pod, address: IpAddr) -> Result<(), String> {
+    match pod.connect(address, 443) {
+        Ok(Attempt::Connected(_)) => Ok(()),
+        other => Err(format!("allowed {address}: {other:?}")),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top installs what is missing.
 
+pub mod api;
 pub mod cluster;
 pub mod container;
 pub mod control_plane;

@@ -8,11 +8,13 @@
 //! - [`turns`]: who writes, and when. Pure.
 //! - [`book`]: every policy, with what is due. Pure.
 //! - `writer`: the API server.
+//! - `events`: which Events are the same.
 
 pub mod book;
 pub mod conditions;
 pub mod turns;
 
+mod events;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -47,7 +49,7 @@ pub async fn run(
     mut progress: watch::Receiver<Progress>,
     mut news: mpsc::UnboundedReceiver<News>,
 ) {
-    let writer = Writer::new(client, &node);
+    let mut writer = Writer::new(client, &node);
     let mut book = Book::new(node);
     let mut not_before = Instant::now();
     loop {

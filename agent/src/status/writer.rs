@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Reporter};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -14,6 +14,7 @@ use crate::objects::kubernetes::kinds::Kind;
 
 use super::book::{Notice, Outcome, Task};
 use super::conditions::cut;
+use super::events::Events;
 
 /// Who writes, as managed fields and Events name it.
 const NAME: &str = "namegate";
@@ -24,7 +25,7 @@ const LONGEST: usize = 1_000;
 
 pub(super) struct Writer {
     client: Client,
-    recorder: Recorder,
+    events: Events,
 }
 
 impl Writer {
@@ -34,12 +35,12 @@ impl Writer {
             instance: Some(node.to_owned()),
         };
         Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            events: Events::new(client.clone(), reporter),
             client,
         }
     }
 
-    pub(super) async fn write(&self, task: &Task) -> Outcome {
+    pub(super) async fn write(&mut self, task: &Task) -> Outcome {
         let outcome = match &task.conditions {
             Some(conditions) => timeout(DEADLINE, self.patch(task, conditions))
                 .await
@@ -98,7 +99,7 @@ impl Writer {
         }
     }
 
-    async fn publish(&self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
+    async fn publish(&mut self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
         let kind = Kind::of(task.policy.feed);
         let namespace = Some(task.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());
         let regarding = ObjectReference {
@@ -117,7 +118,7 @@ impl Writer {
             action: "Enforce".into(),
             secondary: None,
         };
-        self.recorder.publish(&event, &regarding).await
+        self.events.publish(&event, &regarding).await
     }
 }
 

@@ -25,6 +25,7 @@ const CHAIN_NAME: u16 = 3;
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
+const SET_KEY_LENGTH: u16 = 5;
 const SET_DESCRIPTION: u16 = 9;
 /// `NFTA_SET_DESC_SIZE`.
 const DESCRIPTION_SIZE: u16 = 1;
@@ -39,6 +40,8 @@ const COUNTER: u32 = 1;
 const COUNTER_PACKETS: u16 = 2;
 /// `NFT_SET_ANONYMOUS`: part of a rule, no set of its own.
 const ANONYMOUS: u32 = 1;
+/// `NFT_SET_TIMEOUT`.
+const TIMEOUTS: u32 = 0x10;
 
 /// A named set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub(crate) struct Set {
     pub(crate) name: String,
     /// How many elements it may hold, expired ones included; `None` without a limit.
     pub(crate) size: Option<u32>,
+    /// The bytes of a key.
+    pub(crate) key_length: u32,
+    /// Whether its elements may have timeouts.
+    pub(crate) timeouts: bool,
 }
 
 /// An element that the kernel holds.
@@ -92,6 +99,8 @@ pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Set> {
             .and_then(|description| Attributes(description).find(DESCRIPTION_SIZE))
             .and_then(number)
             .filter(|size| *size != 0),
+        key_length: message.attributes().find(SET_KEY_LENGTH).and_then(number).unwrap_or(0),
+        timeouts: flags & TIMEOUTS != 0,
     })
 }
 

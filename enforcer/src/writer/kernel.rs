@@ -27,8 +27,8 @@ pub(super) trait Kernel {
     /// The live elements of a learned set, with the time they have left; `None` without an end.
     fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>>;
 
-    /// The live keys of the heartbeat's set.
-    fn heartbeats(&mut self) -> io::Result<Vec<u8>>;
+    /// The live keys of the heartbeat's set, with the time they have left.
+    fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>>;
 
     /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
     fn reconnect(&mut self) -> io::Result<()>;
@@ -86,12 +86,13 @@ impl NfTables {
         Ok(counters.into_iter().collect())
     }
 
-    /// `None` without a table.
+    /// `None` without a table. Without those that stand in the place of a learned set and are none: a program that is given one of these would open
+    /// nothing, so that making ours must fail, and be told.
     fn sets(&mut self) -> io::Result<Option<Vec<tables::Set>>> {
         let table = self.table.as_str();
         let sets = self.socket.dump(
             |sequence| tables::ask_sets(table, sequence),
-            |message, found| found.extend(tables::read_set(message, table)),
+            |message, found| found.extend(tables::read_set(message, table).filter(is_as_named)),
         );
         match sets {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -128,12 +129,15 @@ impl Kernel for NfTables {
         )
     }
 
-    fn heartbeats(&mut self) -> io::Result<Vec<u8>> {
+    fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>> {
         self.socket.dump(
             |sequence| tables::ask_elements(&self.table, ALIVE_SET, sequence),
             |message, found| {
-                let keys = tables::read_elements(message).filter_map(|element| element.key.first().copied());
-                found.extend(keys);
+                let beat = |element: tables::StandingElement| {
+                    // Without an end only where somebody else has put it in.
+                    Some((*element.key.first()?, element.remaining.unwrap_or(Duration::MAX)))
+                };
+                found.extend(tables::read_elements(message).filter_map(beat));
             },
         )
     }
@@ -142,6 +146,23 @@ impl Kernel for NfTables {
         self.socket = NetfilterSocket::open()?;
         Ok(())
     }
+}
+
+/// Whether a set that is named as a learned one is one.
+fn is_as_named(set: &tables::Set) -> bool {
+    let Ok(id) = set.name.parse::<SetId>() else {
+        return true;
+    };
+    let address = match id.family {
+        Family::V4 => 4,
+        Family::V6 => 16,
+    };
+    // Each part of a key takes four bytes or a multiple.
+    let rest = match id.kind {
+        SetKind::Exact => 8,
+        SetKind::Cell(_) | SetKind::All => 0,
+    };
+    set.timeouts && set.key_length == address + rest
 }
 
 /// Reads the key of an element of `set`; the inverse of [`encode_key`](super::plan::encode_key).

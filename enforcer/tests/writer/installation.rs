@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use enforcer::{AdmitError, Enforcer, InstallError};
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, now, run, seconds};
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds};
 use crate::programs::{ONE, TWO, desired, door, exact, whole};
 
 #[test]
@@ -19,6 +19,25 @@ fn installing_the_same_again_touches_nothing() {
             .unwrap();
         assert_eq!((first, enforcer.generation()), (again, first));
         assert_eq!(enforcer.stats().installs, 1);
+    });
+}
+
+#[test]
+fn a_set_of_another_type_in_the_place_of_ours_is_refused_until_it_is_gone() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let foreign = format!("inet namegate {}", door(TWO, 1).set);
+        nft(&format!("add set {foreign} {{ type inet_service; }}"));
+        for _ in 0..3 {
+            let refused = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap_err();
+            assert!(matches!(refused, InstallError::Refused(_)), "{refused:?}");
+        }
+        nft(&format!("delete set {foreign}"));
+        let generation = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
+        let elements = vec![(door(TWO, 1), now() + seconds(60))];
+        let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+        assert!(kernel_holds(&door(TWO, 1)));
     });
 }
 

@@ -4,7 +4,10 @@
 // Clippy's exceptions for tests do not reach the functions that they share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod burst;
 mod changes;
+mod forgotten;
+mod new_pods;
 mod outages;
 mod statuses;
 

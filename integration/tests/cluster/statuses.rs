@@ -1,6 +1,9 @@
 //! What became of a policy is written into it.
 
-use namegate_integration::cluster::Cluster;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use namegate_integration::cluster::{Cluster, NODE};
 use namegate_integration::{allow, policy};
 use serde_json::Value;
 
@@ -86,12 +89,77 @@ fn parts_that_are_not_enforced_are_named() {
 }
 
 #[test]
+fn a_node_whose_kernel_refuses_a_policy_says_so_and_takes_it_back() {
+    let Some(mut cluster) = Cluster::start(plan()) else {
+        return;
+    };
+    cluster.expect_errors("agent::reconcile");
+    cluster.allow_names(0, &[ALLOWED]);
+    cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
+    // Which sets the other policy will need.
+    let before = sets(&cluster);
+    let rules =
+        "  egress:\n  - toFQDNs: [{matchName: b.example}]\n    toPorts: [{ports: [{port: '8443', protocol: TCP}]}]\n";
+    let refused = policy("refused", 1, rules);
+    cluster.control.apply(&refused);
+    cluster.wait_condition("refused", "Programmed", "True", "Programmed");
+    let needed: Vec<String> = sets(&cluster).difference(&before).cloned().collect();
+    cluster.delete("cnp", "refused");
+    cluster.wait_until("they are removed", || sets(&cluster) == before);
+
+    cluster.under_traffic("a policy that the kernel refuses", ALLOWED, denied(), |cluster| {
+        // Somebody has put a set of another type in the place of one.
+        cluster.nft(&format!("add set inet namegate {} {{ type inet_service; }}", needed[0]));
+        cluster.control.apply(&refused);
+        let own = format!("{NODE}.namegate.io/Programmed");
+        // A failure is news when it lasts.
+        let took = cluster.wait_long("the node says why", Duration::from_secs(30), || {
+            cluster.condition("refused", &own).is_some_and(|[is, reason, message]| {
+                (is.as_str(), reason.as_str()) == ("False", "InstallFailed") && !message.is_empty()
+            })
+        });
+        println!("a failed installation was told after {took:?}");
+        cluster.wait_condition("refused", "Programmed", "False", "FailedOnNodes");
+        assert!(cluster.condition("refused", "Programmed").unwrap()[2].contains(NODE));
+        assert_eq!(cluster.condition("refused", "Valid").unwrap()[0], "True");
+        let row = cluster
+            .control
+            .kubectl(["get", "cnp", "refused", "-n", "shop", "--no-headers"]);
+        let row: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(row[..3], ["refused", "True", "False"]);
+        cluster.wait_until("there is an Event", || {
+            let is_ours =
+                |event: &Value| event["reason"] == "PolicyNotProgrammed" && event["regarding"]["name"] == "refused";
+            events(cluster).iter().any(is_ours)
+        });
+        assert!(cluster.connect(1, denied()).is_connected(), "what stood before stands");
+
+        cluster.nft(&format!("delete set inet namegate {}", needed[0]));
+        let took = cluster.wait_until("the policy is in force", || cluster.connect(1, denied()).is_refused());
+        println!("in force {took:?} after the kernel could");
+        cluster.wait_long("it is taken back", Duration::from_secs(30), || {
+            cluster.condition("refused", &own).is_none()
+        });
+        cluster.wait_condition("refused", "Programmed", "True", "Programmed");
+    });
+}
+
+#[test]
 fn the_agent_asks_for_nothing_that_its_role_does_not_grant() {
     let Some(cluster) = Cluster::start(plan()) else { return };
     cluster.allow_names(0, &[ALLOWED]);
     cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
     let rights = cluster.control.rights();
     assert!(rights.refused.is_empty(), "{rights:?}");
+}
+
+/// The names of the sets in the agent's table.
+fn sets(cluster: &Cluster) -> BTreeSet<String> {
+    let table = cluster.nft("list table inet namegate");
+    let names = table
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("set ")?.strip_suffix(" {"));
+    names.map(str::to_owned).collect()
 }
 
 fn events(cluster: &Cluster) -> Vec<Value> {

@@ -1,11 +1,13 @@
 //! The agent as the DaemonSet runs it: its arguments, its probes, its capabilities, and the rights of its ServiceAccount.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
 use agent::lab::client::Transport;
 use agent::lab::{Lab, Pod, RESOLVER, dns};
 use agent::netns::Namespace;
+use agent::objects::kubernetes::kinds::KINDS;
 use hickory_proto::rr::RecordType;
 use namegate_integration::container::{Container, capabilities};
 use namegate_integration::control_plane::{ControlPlane, manifests};
@@ -71,21 +73,31 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
             cluster.kubectl(["get", kind, "--no-headers"]).contains("True")
         });
     }
-    for (port, told) in [(70_000, "is above 65535"), (80_000, "\"series\"")] {
+    let refused = |port: &str, name: &str| {
         cluster.apply(&format!(
             "{}    toPorts: [{{ports: [{{port: '{port}'}}]}}]\n",
-            named("broken", "api.example")
+            named("broken", name)
         ));
-        wait_until(
-            "an Event says why it is refused, and then that it happened again",
-            || {
-                let events = cluster.kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
-                events.contains(told)
-            },
-        );
-    }
+    };
+    let events = || cluster.kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
+    refused("70000", "api.example");
+    wait_until("an Event says why it is refused", || events().contains("70000"));
+    refused("80000", "api.example");
+    wait_until("another one says why it is refused now", || events().contains("80000"));
+    refused("80000", "other.example");
+    wait_until("that says that it happened again", || events().contains("\"series\""));
 
     agent.terminate();
+    let rights = cluster.rights();
+    assert_eq!(rights.refused, [].into(), "the agent asks for no more than it is given");
+    let other: Vec<&String> = rights.unused.iter().filter(|it| !it.starts_with("list ")).collect();
+    assert_eq!(other, [""; 0], "the agent is given no more than it asks for");
+    let kinds: BTreeSet<_> = KINDS.iter().map(|kind| kind.plural).collect();
+    assert_eq!(
+        rights.unused.len(),
+        kinds.len(),
+        "where lists are streamed, none is asked for: {rights:?}"
+    );
 
     // An API server that does not stream lists is asked for them in the old way.
     cluster.stop_api();
@@ -93,14 +105,13 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     cluster.start_api();
     let agent = Deployed::start(&cluster, lab.node());
     wait_until("the readiness probe succeeds", || agent.probe("readinessProbe"));
-    wait_until("every kind is listed", || {
-        !cluster.rights().unused.iter().any(|right| right.starts_with("list"))
-    });
+    wait_until("every kind is listed", || cluster.rights().unused.is_empty());
     agent.terminate();
-
-    let rights = cluster.rights();
-    assert_eq!(rights.refused, [].into(), "the agent asks for no more than it is given");
-    assert_eq!(rights.unused, [].into(), "the agent is given no more than it asks for");
+    assert_eq!(
+        cluster.rights().refused,
+        [].into(),
+        "the agent asks for no more than it is given"
+    );
 }
 
 /// The agent's container, without a kubelet.

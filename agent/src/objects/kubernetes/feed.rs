@@ -27,6 +27,9 @@ const ABSENCE: Pauses = Pauses {
     longest: Duration::from_secs(60),
 };
 
+/// The status code with which the API server says that a version is too old.
+const GONE: u16 = 410;
+
 /// Follows one kind until nobody listens.
 pub(super) async fn follow(
     client: Client,
@@ -75,6 +78,14 @@ pub(super) async fn follow(
                 }
                 sleep(absence.next()).await;
             }
+            Err(Failure::Gone) => {
+                info!(
+                    kind = kind.kind,
+                    "the API server no longer knows what came after what this watch had seen (410 Gone): reading the list again"
+                );
+                // Not at once: all agents are told so in the same moment.
+                sleep(trouble.next()).await;
+            }
             Err(Failure::Trouble(reason)) => {
                 if trouble.is_first() {
                     warn!(kind = kind.kind, "the watch broke, and is tried again: {reason}");
@@ -122,6 +133,8 @@ enum Failure {
     Absent,
     /// It does not know how to stream a list.
     NoStreamingLists,
+    /// What came after the version that was seen last is no longer known; the watcher begins anew.
+    Gone,
     /// Anything else: it is tried again.
     Trouble(String),
 }
@@ -131,11 +144,14 @@ impl Failure {
         let refused = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+            // Told in the stream, after it began.
+            watcher::Error::WatchError(status) => Some(status.code).filter(|code| *code == GONE),
             _ => None,
         };
         let streams = config.initial_list_strategy == watcher::InitialListStrategy::StreamingList;
         match refused {
             Some(404) => Failure::Absent,
+            Some(GONE) => Failure::Gone,
             Some(400 | 422) if streams => Failure::NoStreamingLists,
             Some(403) => Failure::Trouble(format!(
                 "{error}; the agent's ClusterRole must let it list and watch this kind"
@@ -231,5 +247,7 @@ mod tests {
         assert!(matches!(failure(422, false), Failure::Trouble(_)));
         assert!(matches!(failure(403, true), Failure::Trouble(reason) if reason.contains("ClusterRole")));
         assert!(matches!(failure(503, true), Failure::Trouble(_)));
+        assert_eq!(failure(410, true), Failure::Gone);
+        assert_eq!(failure(410, false), Failure::Gone);
     }
 }
