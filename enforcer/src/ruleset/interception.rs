@@ -70,7 +70,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                     port: Some(mapped(asked_now(family), &port_map(family))),
                     flags: None,
                 };
-                let mut statements = candidates(desired, family);
+                let mut statements = lookups(desired, family, asked_now(family));
                 statements.push(Statement::DNAT(Some(to_listener)));
                 document.rule(DNAT_CHAIN, statements);
             }
@@ -86,10 +86,9 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
             );
             for family in Family::BOTH {
                 for asked in [asked_first(family), asked_now(family)] {
-                    let mut statements = candidates(desired, family);
+                    let mut statements = vec![is(conntrack("direction", None), word("original"))];
+                    statements.extend(lookups(desired, family, asked));
                     statements.extend([
-                        is(conntrack("direction", None), word("original")),
-                        is(asked, named_set(&resolvers_set(family))),
                         Statement::TProxy(TProxy {
                             family: Some(ip(family).into()),
                             port,
@@ -116,8 +115,7 @@ fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
         },
     );
     for family in Family::BOTH {
-        let mut statements = candidates(desired, family);
-        statements.push(is(asked_now(family), named_set(&resolvers_set(family))));
+        let mut statements = lookups(desired, family, asked_now(family));
         statements.push(Statement::Mangle(Mangle {
             key: conntrack("zone", None),
             value: number(0),
@@ -184,34 +182,35 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
             FailMode::Open => accept(),
             FailMode::Closed => goto(refusal::CHAIN),
         };
-        let tracked = [
-            is(conntrack("direction", None), word("original")),
-            is(asked_first(family), named_set(&resolvers_set(family))),
-        ];
+        let tracked = is(conntrack("direction", None), word("original"));
         // By whom the node has its cache: nobody has translated it, and nobody will.
-        let untracked = [
-            has_any(conntrack("state", None), word("untracked")),
-            is(asked_now(family), named_set(&resolvers_set(family))),
-        ];
-        for lookup in [tracked, untracked] {
-            let from_pod = [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];
-            document.rule(chain, from_pod.into_iter().chain(lookup).chain([verdict.clone()]));
+        let untracked = has_any(conntrack("state", None), word("untracked"));
+        for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
+            let lookup = to_resolver(family, asked);
+            document.rule(chain, [which].into_iter().chain(lookup).chain([verdict.clone()]));
         }
     }
 }
 
-/// Packets that may be lookups: TCP or UDP from an intercepted source, while the heartbeat goes where that is asked for.
-fn candidates(desired: &Desired, family: Family) -> Vec<Statement<'static>> {
-    let mut statements = vec![
-        is(source(family), named_set(&pods_set(family))),
-        // nft wants the protocols spelt out before it lets a rule translate or read ports.
-        is_tcp_or_udp(),
-    ];
+/// Lookups that are intercepted, while the heartbeat goes where that is asked for.
+fn lookups(desired: &Desired, family: Family, asked: Expr) -> Vec<Statement<'static>> {
+    let mut statements = Vec::from(to_resolver(family, asked));
     match desired.fail_mode {
         FailMode::Open => statements.push(is(protocol(), named_set(ALIVE_SET))),
         FailMode::Closed => {}
     }
     statements
+}
+
+/// Packets of an intercepted source to a known resolver. The resolver is asked for first: nearly every packet comes from a pod or goes
+/// to one, and nearly none goes to a resolver, so that all others pay one lookup of a set.
+fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 3] {
+    [
+        // nft wants the protocols spelt out before it lets a rule translate or read ports.
+        is_tcp_or_udp(),
+        is(asked, named_set(&resolvers_set(family))),
+        is(source(family), named_set(&pods_set(family))),
+    ]
 }
 
 /// Address and port that the packet carries now.
