@@ -36,10 +36,10 @@ pub(crate) struct Report {
 
 /// Median, least and greatest.
 #[derive(Clone, Copy)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) greatest: f64,
+struct Spread {
+    median: f64,
+    least: f64,
+    greatest: f64,
 }
 
 impl Report {
@@ -125,25 +125,24 @@ impl Report {
             return;
         }
         println!(
-            "\n{:<18} {:<11} {:>9} {:>14} {:>7} {:>7}",
-            "the node has", "new", "µs each", "spread", "ratio", "goal"
+            "\n{:<18} {:<11} {:>9} {:>9} {:>7} {:>7}",
+            "the node has", "new", "µs each", "median", "ratio", "goal"
         );
         for Row {
             node,
             new,
             cost,
+            median,
             ratio,
             goal,
         } in &self.connections
         {
-            let range = format!("{:.2}–{:.2}", cost.least, cost.greatest);
             let verdict = goal.map(|goal| match *ratio <= goal {
                 true => format!("{goal:>7.2} reached"),
                 false => format!("{goal:>7.2} NOT reached"),
             });
             println!(
-                "{node:<18} {new:<11} {:>9.2} {range:>14} {ratio:>7.2} {}",
-                cost.median,
+                "{node:<18} {new:<11} {cost:>9.2} {median:>9.2} {ratio:>7.2} {}",
                 verdict.unwrap_or_default()
             );
         }
@@ -185,9 +184,9 @@ impl Report {
         let connections: Vec<Value> = self
             .connections
             .iter()
-            .map(|Row { node, new, cost, ratio, goal }| {
+            .map(|Row { node, new, cost, median, ratio, goal }| {
                 let reached = goal.map(|goal| *ratio <= goal);
-                json!({"node": node, "new": new, "us": cost.json(), "over_kube_proxy": ratio, "goal": goal, "reached": reached})
+                json!({"node": node, "new": new, "us": cost, "median_us": median, "over_kube_proxy": ratio, "goal": goal, "reached": reached})
             })
             .collect();
         let document = json!({"works": works, "connections": connections, "ratios": ratios, "latency": latencies, "memory_kib": self.memory, "slow_upstream": slow});
@@ -203,7 +202,7 @@ impl Report {
 }
 
 impl Spread {
-    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Self {
+    fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut figures: Vec<f64> = figures.collect();
         figures.sort_by(f64::total_cmp);
         Self {
