@@ -1,8 +1,10 @@
-//! The compiled program against the plain interpreter of `oracle`, on generated cases.
+//! The compiled program and the explanation against the plain interpreter of `oracle`, on generated cases.
 //!
 //! `NAMEGATE_CASES` says how many (500 if it does not; `./test` asks for 10,000), `NAMEGATE_SEED` which ones.
 
 mod compiled;
+mod explained;
+mod node;
 mod objects;
 
 use std::cell::RefCell;
@@ -15,12 +17,14 @@ use oracle::{Oracle, Policies, Probe, Traffic, Verdict};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use compiled::Compiled;
+use explained::Explained;
+use node::Node;
 
 /// Each with seeds of its own; the cases do not depend on how many of them run at once.
 const STREAMS: u64 = 4;
 
 #[test]
-fn the_compiled_program_says_what_the_interpreter_says() {
+fn the_compiled_program_and_the_explanation_say_what_the_interpreter_says() {
     let cases = number("NAMEGATE_CASES").unwrap_or(500);
     let seed = number("NAMEGATE_SEED").unwrap_or(0);
     let streams: Vec<Counts> = thread::scope(|scope| {
@@ -36,8 +40,9 @@ fn the_compiled_program_says_what_the_interpreter_says() {
     });
     let sum = |count: fn(&Counts) -> u64| streams.iter().map(count).sum::<u64>();
     let (probes, allowed, refused) = (sum(|it| it.probes), sum(|it| it.allowed), sum(|it| it.refused));
+    let explained = sum(|it| it.explained);
     println!(
-        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports)"
+        "agreement: {cases} cases, {probes} probes, 0 differences ({allowed} allowed, {refused} refused for want of ports), {explained} explained"
     );
     let one_sided = allowed * 5 < probes || allowed * 5 > probes * 4;
     assert!(cases < 1000 || !one_sided, "the cases are too alike");
@@ -49,6 +54,8 @@ struct Counts {
     allowed: u64,
     /// See [`may_be_refused`].
     refused: u64,
+    /// Probes whose explanation was compared.
+    explained: u64,
 }
 
 fn run(cases: u64, seed: u64) -> Counts {
@@ -82,8 +89,14 @@ fn rng(seed: u64) -> TestRng {
 }
 
 fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
-    let compiled =
-        Compiled::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
+    let node =
+        Node::new(&case.world).map_err(|reason| TestCaseError::fail(format!("{reason}\n{}", case.world.yaml())))?;
+    compare_compiled(case, &node, counts)?;
+    compare_explained(case, &node, counts)
+}
+
+fn compare_compiled(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
+    let compiled = Compiled::new(node);
     for policies in [Policies::Enforced, Policies::All] {
         let oracle = Oracle::new(&case.world, policies);
         for probe in &case.probes {
@@ -101,6 +114,34 @@ fn compare(case: &Case, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
             }
             let who = format!("the program ({policies:?})");
             return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
+        }
+    }
+    Ok(())
+}
+
+fn compare_explained(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> Result<(), TestCaseError> {
+    let explained = Explained::new(node, &case.world);
+    let enforced = Oracle::new(&case.world, Policies::Enforced);
+    let all = Oracle::new(&case.world, Policies::All);
+    for probe in &case.probes {
+        let Some(explanation) = explained.explanation(probe) else {
+            continue;
+        };
+        counts.borrow_mut().explained += 1;
+        let who = format!("the explanation ({:?}: {})", explanation.outcome, explanation.decision);
+        for (oracle, policies) in [(&enforced, Policies::Enforced), (&all, Policies::All)] {
+            let plainly = oracle.decide(probe);
+            if let Some(verdict) = explained::verdict(&explanation, policies)
+                && verdict != plainly
+            {
+                return Err(TestCaseError::fail(case.disagreement(probe, plainly, (&who, verdict))));
+            }
+        }
+        if !explained.can_decide(&explanation, probe) {
+            let world = case.world.yaml();
+            return Err(TestCaseError::fail(format!(
+                "{probe}: {who} names a policy that alone does not decide so, with\n{world}"
+            )));
         }
     }
     Ok(())

@@ -1,0 +1,109 @@
+//! A packet's verdict by the explanation, and whether the policy that it names can be the one that decides.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use oracle::{Oracle, Policies, Probe, Verdict, World};
+use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
+use policy::program::Origin;
+use policy::{Policy, endpoint::EndpointId};
+use serde_json::json;
+
+use crate::node::{Node, traffic};
+use crate::objects;
+
+/// Explains the packets of a node's pods.
+pub(crate) struct Explained<'a> {
+    node: &'a Node<'a>,
+    policies: Vec<&'a Policy>,
+    /// By the policy's name, as if it were the only one.
+    alone: BTreeMap<String, Alone>,
+}
+
+struct Alone {
+    plain: Oracle,
+    /// What nothing allows is denied, at the very end.
+    backed: Oracle,
+}
+
+impl<'a> Explained<'a> {
+    pub(crate) fn new(node: &'a Node<'a>, world: &World) -> Self {
+        let policies = world.objects.iter().filter(|object| objects::is_policy(object));
+        let names = policies.filter_map(|policy| policy["metadata"]["name"].as_str());
+        Self {
+            node,
+            policies: node.policies.iter().collect(),
+            alone: names.map(|name| (name.to_owned(), Alone::new(world, name))).collect(),
+        }
+    }
+
+    /// `None` for a packet of a protocol that nobody can ask about.
+    pub(crate) fn explanation(&self, probe: &Probe) -> Option<Explanation> {
+        let traffic = traffic(probe)?;
+        let id = EndpointId {
+            namespace: probe.namespace.clone(),
+            name: probe.pod.clone(),
+        };
+        let endpoint = self.node.endpoints.iter().find(|endpoint| endpoint.id == id)?;
+        let scene = Scene {
+            endpoint,
+            policies: &self.policies,
+            inventory: &self.node.inventory,
+        };
+        let known = |name| KnownName {
+            name,
+            lease: Hold::Left(Duration::from_secs(60)),
+        };
+        let towards = Towards {
+            address: Some((probe.to, self.node.place(probe.to))),
+            names: self.node.names_of(probe.to).into_iter().map(known).collect(),
+            traffic: Some(traffic),
+        };
+        Some(explain(scene, &towards))
+    }
+
+    /// Whether each policy that the explanation names says the same of the packet when it is the only one.
+    pub(crate) fn can_decide(&self, explanation: &Explanation, probe: &Probe) -> bool {
+        let of = |origin: &Origin| &self.alone[&origin.policy.name];
+        match &explanation.decision {
+            Decision::Rule { verdict, origin, .. } => match verdict {
+                policy::Verdict::Allow => of(origin).backed.decide(probe) == Verdict::Allow,
+                policy::Verdict::Deny => of(origin).plain.decide(probe) == Verdict::Deny,
+            },
+            Decision::Closed(by) => !by.is_empty() && by.iter().all(|it| of(it).plain.decide(probe) == Verdict::Deny),
+            Decision::Open | Decision::Unselected => true,
+        }
+    }
+}
+
+/// What the explanation says where these policies count; `None` where it does not say, since an enforced denial is told first.
+pub(crate) fn verdict(explanation: &Explanation, policies: Policies) -> Option<Verdict> {
+    match (explanation.outcome, policies) {
+        (Outcome::Allowed, _) | (Outcome::Audited, Policies::Enforced) => Some(Verdict::Allow),
+        (Outcome::Denied, Policies::Enforced) | (Outcome::Audited, Policies::All) => Some(Verdict::Deny),
+        (Outcome::Denied, Policies::All) => None,
+    }
+}
+
+impl Alone {
+    fn new(world: &World, name: &str) -> Self {
+        let mut world = world.clone();
+        world
+            .objects
+            .retain(|object| !objects::is_policy(object) || object["metadata"]["name"] == name);
+        let plain = Oracle::new(&world, Policies::All);
+        // Of the lowest priority, and after every generated name.
+        world.objects.push(json!({
+            "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "zz-backstop"},
+            "spec": {
+                "tier": "Baseline",
+                "priority": 1000,
+                "subject": {"namespaces": {}},
+                "egress": [{"action": "Deny", "to": [{"networks": ["0.0.0.0/0", "::/0"]}]}],
+            },
+        }));
+        let backed = Oracle::new(&world, Policies::All);
+        Self { plain, backed }
+    }
+}

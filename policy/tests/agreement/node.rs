@@ -1,0 +1,81 @@
+//! What a node knows of a world.
+
+use std::net::IpAddr;
+
+use oracle::world::{World, yaml};
+use oracle::{Probe, Traffic};
+use policy::address::Teachable;
+use policy::fold::Place;
+use policy::{Endpoint, Inventory, Name, Policy, Protocol, document};
+
+use crate::objects;
+
+/// All that verdicts are made of.
+pub(crate) struct Node<'a> {
+    world: &'a World,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) inventory: Inventory,
+    teachable: Teachable,
+}
+
+impl<'a> Node<'a> {
+    /// The policies go through their YAML, as they come in files.
+    pub(crate) fn new(world: &'a World) -> Result<Self, String> {
+        let policies = world.objects.iter().filter(|object| objects::is_policy(object));
+        Ok(Self {
+            world,
+            endpoints: objects::endpoints(world),
+            policies: policies
+                .map(|object| validated(&yaml(object)))
+                .collect::<Result<_, _>>()?,
+            inventory: objects::inventory(world)?,
+            teachable: objects::teachable(world),
+        })
+    }
+
+    pub(crate) fn place(&self, address: IpAddr) -> Place {
+        if self.world.is_host(address) {
+            Place::Host
+        } else if self.world.is_inside(address) {
+            Place::Cluster
+        } else {
+            Place::World
+        }
+    }
+
+    /// The names that the address was learned for.
+    pub(crate) fn names_of(&self, address: IpAddr) -> Vec<Name> {
+        if self.teachable.judge(address).is_err() {
+            return Vec::new();
+        }
+        let names = self.world.names.iter();
+        let names = names.filter(|(_, addresses)| addresses.contains(&address));
+        names
+            .map(|(name, _)| Name::parse(name).expect("names are generated"))
+            .collect()
+    }
+}
+
+fn validated(text: &str) -> Result<Policy, String> {
+    let (documents, errors) = document::parse(text);
+    let [document] = documents.as_slice() else {
+        return Err(format!("it is not one document: {errors:?}"));
+    };
+    let (verdict, diagnostics) = policy::validate::validate(document);
+    verdict
+        .accepted()
+        .ok_or_else(|| format!("it is refused: {diagnostics:#?}"))
+}
+
+/// `None` for a protocol that no policy can name.
+pub(crate) fn traffic(probe: &Probe) -> Option<(Protocol, u16)> {
+    match probe.traffic {
+        Traffic::Port(oracle::Protocol::Tcp, port) => Some((Protocol::Tcp, port)),
+        Traffic::Port(oracle::Protocol::Udp, port) => Some((Protocol::Udp, port)),
+        Traffic::Port(oracle::Protocol::Sctp, port) => Some((Protocol::Sctp, port)),
+        Traffic::Icmp(kind) if probe.to.is_ipv4() => Some((Protocol::Icmp, kind.into())),
+        Traffic::Icmp(kind) => Some((Protocol::Icmpv6, kind.into())),
+        Traffic::Other => None,
+    }
+}
