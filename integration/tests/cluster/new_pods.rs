@@ -153,13 +153,17 @@ impl Probing {
         let (pod, until) = (pod.clone(), Arc::clone(&over));
         let thread = thread::spawn(move || {
             let mut tried = Vec::new();
-            while !until.load(Ordering::Relaxed) {
+            loop {
+                // Once more after the end was asked for, so that something comes after whatever was waited for.
+                let is_last = until.load(Ordering::Relaxed);
                 tried.push(Tried::now(&pod));
                 if tried.len() == SOME {
                     begun.send(()).unwrap();
                 }
+                if is_last {
+                    return tried;
+                }
             }
-            tried
         });
         wait.recv().unwrap();
         Self { over, thread }
