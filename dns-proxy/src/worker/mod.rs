@@ -155,14 +155,14 @@ impl<G: Gate> Worker<G> {
         }
         self.lookups.expire(now, &mut self.sockets);
         self.lookups.flush();
-        // What was admitted at once.
-        self.read_letters(now)?;
+        // What was admitted at once. Whoever asks to stop has seen that no lookup is in flight, and their replies still lie here.
+        let flow = self.read_letters(now);
         self.send(now);
         if now.saturating_duration_since(self.tidied) > TIDY {
             self.tidied = now;
             self.sockets.upstreams.tidy(now);
         }
-        ControlFlow::Continue(())
+        flow
     }
 
     /// How long there is nothing to do by itself.
