@@ -15,7 +15,6 @@ mod networks;
 mod peers;
 mod policies;
 mod records;
-mod retries;
 mod services;
 
 use namegate_integration::Plan;
