@@ -1,9 +1,12 @@
 //! Replacing rules while addresses are learned.
 
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use enforcer::{AdmitError, Enforcer, InstallError};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds};
 use crate::programs::{ONE, TWO, desired, door, exact, whole};
@@ -69,16 +72,22 @@ fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
         let elements = vec![(door(ONE, 1), now() + seconds(60))];
         let _proof = enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap();
         let during = enforcer.clone();
-        let known = elements.clone();
+        let (begun, admission) = oneshot::channel();
+        let runtime = Handle::current();
         let install = enforcer.install(desired([ONE, TWO], 10), move || {
             // The ledger is being read: from now on the fast path is shut, though the generation is the same.
             assert_eq!(during.generation(), old);
-            assert!(during.already_admitted(old, &known, Duration::ZERO).is_none());
+            assert!(during.already_admitted(old, &elements, Duration::ZERO).is_none());
+            // Asked for here, and not beside the installation: a caller may commit it before the writer's thread begins.
+            let _clock = runtime.enter();
+            let mut admitted = Box::pin(async move { during.admit(old, elements, PATIENCE).await });
+            let polled = admitted.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending(), "it waits for the installation");
+            begun.send(admitted).map_err(drop).unwrap();
             Vec::new()
         });
-        let (installed, admitted) = tokio::join!(install, enforcer.admit(old, elements, PATIENCE));
-        installed.unwrap();
-        assert_eq!(admitted.unwrap_err(), AdmitError::Stale);
+        install.await.unwrap();
+        assert_eq!(admission.await.unwrap().await.unwrap_err(), AdmitError::Stale);
     });
 }
 
