@@ -31,8 +31,8 @@ fn to_json(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-/// A runtime for a verb that asks the agent one thing.
-fn ask<T>(question: impl Future<Output = T>) -> io::Result<T> {
+/// A runtime for whoever asks the agent one thing.
+pub(crate) fn ask<T>(question: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(question))
 }

@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::client;
+use crate::api::Client;
+use crate::commands::ask;
 use crate::config::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use crate::inspect::{NameRow, RecordRow, Status};
 use crate::netns::Namespace;
@@ -40,6 +42,7 @@ pub struct AgentProcess {
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
     node: Namespace,
+    api: Client,
 }
 
 impl Installation {
@@ -114,6 +117,7 @@ impl Installation {
             log,
             reader,
             node: self.node.clone(),
+            api: Client::new(&self.path("run")),
         })
     }
 
@@ -205,10 +209,12 @@ impl AgentProcess {
                     self.log_text()
                 )));
             }
-            match self.http("/readyz") {
-                Ok((200, _)) => return Ok(()),
-                Ok((_, body)) => last = body,
-                Err(_) => {}
+            // Not by HTTP: of two agents that overlap in an upgrade, either answers there.
+            match ask(self.api.status())? {
+                Ok(status) if status.pid != self.pid() => {}
+                Ok(status) if status.ready => return Ok(()),
+                Ok(status) => last = status.not_ready_because.unwrap_or_default(),
+                Err(error) => last = error.to_string(),
             }
             thread::sleep(Duration::from_millis(20));
         }
