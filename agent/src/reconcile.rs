@@ -1,13 +1,13 @@
 //! The loop that keeps the kernel and the listeners in step with the objects.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dns_proxy::Listener;
 use enforcer::writer::Generation;
-use enforcer::{InstallError, conntrack, routing};
+use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -24,6 +24,9 @@ use crate::plan::{self, Contest, Plan, Planner};
 const RETRY: Duration = Duration::from_secs(1);
 /// How often this node's own addresses are read again.
 const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+
+/// The addresses that we listen on in mode dnat.
+const OWN_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(routing::LISTEN_V4), IpAddr::V6(routing::LISTEN_V6)];
 
 /// What the loop shows of itself.
 #[derive(Debug, Clone, Default)]
@@ -224,7 +227,20 @@ impl Reconciler {
             return;
         }
         let ports: Vec<u16> = ports.into_iter().collect();
-        if let Err(error) = conntrack::forget_lookups(&sources, &ports) {
+        let listeners: BTreeMap<SocketAddr, SocketAddr> = now
+            .desired
+            .resolvers
+            .iter()
+            .map(|binding| (binding.asked, binding.listener))
+            .collect();
+        let stays = |asked: SocketAddr, answers: SocketAddr| match now.desired.interception {
+            // Translated by an agent before this one, which may be about to answer.
+            Interception::Dnat => listeners.get(&asked) == Some(&answers),
+            // Every packet is intercepted, whatever became of those before, except where mode dnat has translated them.
+            Interception::Tproxy { .. } => !OWN_ADDRESSES.contains(&answers.ip()),
+            Interception::Off => true,
+        };
+        if let Err(error) = conntrack::forget_lookups(&sources, &ports, stays) {
             warn!(%error, "old flows to resolvers could not be forgotten; lookups on them pass unobserved until they end");
         }
     }
@@ -233,10 +249,9 @@ impl Reconciler {
     fn read_own_addresses(&mut self) -> bool {
         match routing::own_addresses() {
             Ok(addresses) => {
-                let ours = [IpAddr::from(routing::LISTEN_V4), IpAddr::from(routing::LISTEN_V6)];
-                let foreign = |address: &IpAddr| !address.is_loopback() && !ours.contains(address);
+                let foreign = |address: &IpAddr| !address.is_loopback() && !OWN_ADDRESSES.contains(address);
                 // Always among them, so that they do not come as news once they are set up.
-                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(foreign).chain(ours).collect();
+                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(foreign).chain(OWN_ADDRESSES).collect();
                 let changed = own != self.own;
                 self.own = own;
                 changed

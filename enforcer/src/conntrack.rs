@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use policy::Protocol;
 
@@ -14,15 +14,23 @@ const DELETIONS: usize = 256;
 
 /// Deletes the conntrack entries of lookups (destination port `port`, UDP and TCP) that `sources` made, so that the next packet of such a flow meets
 /// the interception rules: NAT is decided once per flow. Returns how many were deleted.
-pub fn forget_lookups(sources: &[IpAddr], ports: &[u16]) -> io::Result<usize> {
+///
+/// Flows that `stays` holds of, by who was asked and who, after any NAT, answers, are left alone. An answer that is on its way when its flow is
+/// deleted is lost: nobody puts the address back that was asked.
+pub fn forget_lookups(
+    sources: &[IpAddr],
+    ports: &[u16],
+    stays: impl Fn(SocketAddr, SocketAddr) -> bool,
+) -> io::Result<usize> {
     if sources.is_empty() || ports.is_empty() {
         return Ok(0);
     }
     let sources: HashSet<IpAddr> = sources.iter().copied().collect();
     let is_lookup = |flow: &Flow| {
         [Protocol::Udp.number(), Protocol::Tcp.number()].contains(&flow.protocol)
-            && ports.contains(&flow.port)
+            && ports.contains(&flow.asked.port())
             && sources.contains(&flow.source)
+            && !stays(flow.asked, flow.answers)
     };
     let mut socket = NetfilterSocket::open()?;
     let mut lookups = Vec::new();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, unsafe_code)]
 
 use std::io::Write;
-use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 
 use enforcer::conntrack::forget_lookups;
@@ -26,7 +26,7 @@ fn only_lookups_of_the_given_sources_are_forgotten() {
         );
         let pod: IpAddr = "127.0.0.2".parse().unwrap();
         let pod6: IpAddr = "::1".parse().unwrap();
-        assert_eq!(forget_lookups(&[pod], &[53]).unwrap(), 0);
+        assert_eq!(forget_lookups(&[pod], &[53], none_stays).unwrap(), 0);
 
         for (source, resolver, port) in [
             ("127.0.0.2", "127.0.0.1", 53),
@@ -41,12 +41,27 @@ fn only_lookups_of_the_given_sources_are_forgotten() {
         let _connection = TcpStream::connect("127.0.0.2:53").unwrap();
         let (_accepted, client) = tcp.accept().unwrap();
 
-        assert_eq!(forget_lookups(&[pod], &[]).unwrap(), 0);
-        assert_eq!(forget_lookups(&[pod], &[53, 5353]).unwrap(), 2);
-        assert_eq!(forget_lookups(&[pod], &[53, 5353]).unwrap(), 0, "they are gone");
-        assert_eq!(forget_lookups(&[client.ip(), pod6], &[53]).unwrap(), 2, "TCP, and IPv6");
-        assert_eq!(forget_lookups(&[pod], &[80]).unwrap(), 1, "it was left alone");
-        assert_eq!(forget_lookups(&["127.0.0.3".parse().unwrap()], &[53]).unwrap(), 1);
+        assert_eq!(forget_lookups(&[pod], &[], none_stays).unwrap(), 0);
+        assert_eq!(forget_lookups(&[pod], &[53, 5353], none_stays).unwrap(), 2);
+        assert_eq!(
+            forget_lookups(&[pod], &[53, 5353], none_stays).unwrap(),
+            0,
+            "they are gone"
+        );
+        assert_eq!(
+            forget_lookups(&[client.ip(), pod6], &[53], none_stays).unwrap(),
+            2,
+            "TCP, and IPv6"
+        );
+        assert_eq!(
+            forget_lookups(&[pod], &[80], none_stays).unwrap(),
+            1,
+            "it was left alone"
+        );
+        assert_eq!(
+            forget_lookups(&["127.0.0.3".parse().unwrap()], &[53], none_stays).unwrap(),
+            1
+        );
     });
     inside.join().unwrap();
 }
@@ -74,11 +89,47 @@ fn many_lookups_are_forgotten_at_once() {
                 .send_to(b"?", resolver.local_addr().unwrap())
                 .unwrap();
         }
-        let forgotten = forget_lookups(&["127.0.0.2".parse().unwrap()], &[53]).unwrap();
+        let forgotten = forget_lookups(&["127.0.0.2".parse().unwrap()], &[53], none_stays).unwrap();
         // Some ports may have served twice.
         assert!((1500..=2000).contains(&forgotten), "{forgotten}");
     });
     inside.join().unwrap();
+}
+
+#[test]
+fn lookups_that_are_translated_as_they_should_be_stay() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: kernel tests need root");
+        return;
+    }
+    let inside = std::thread::spawn(|| {
+        // SAFETY: as above.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+        run("ip", &["link", "set", "lo", "up"], "");
+        run(
+            "nft",
+            &["-f", "-"],
+            "table inet t { chain c { type nat hook output priority -100; ip daddr 127.0.0.53 udp dport 53 dnat ip to 127.0.0.9:15000; }; }",
+        );
+        let listener = UdpSocket::bind("127.0.0.9:15000").unwrap();
+        let pod = UdpSocket::bind("127.0.0.2:0").unwrap();
+        pod.send_to(b"?", "127.0.0.53:53").unwrap();
+        look_up("127.0.0.2", "127.0.0.1", 53);
+        let translated: (SocketAddr, SocketAddr) = ("127.0.0.53:53".parse().unwrap(), listener.local_addr().unwrap());
+        let sources = ["127.0.0.2".parse().unwrap()];
+        let stays = |asked, answers| (asked, answers) == translated;
+        assert_eq!(forget_lookups(&sources, &[53], stays).unwrap(), 1, "the other one");
+        // The answer finds its way back.
+        let (_, client) = listener.recv_from(&mut [0; 8]).unwrap();
+        listener.send_to(b"!", client).unwrap();
+        assert_eq!(pod.recv_from(&mut [0; 8]).unwrap().1, translated.0);
+        assert_eq!(forget_lookups(&sources, &[53], none_stays).unwrap(), 1);
+    });
+    inside.join().unwrap();
+}
+
+fn none_stays(_: SocketAddr, _: SocketAddr) -> bool {
+    false
 }
 
 /// One lookup that somebody listens to.

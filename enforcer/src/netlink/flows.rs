@@ -1,6 +1,6 @@
 //! Conntrack entries (`linux/netfilter/nfnetlink_conntrack.h`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::message::{Attributes, Encoder, Head, Message, field, flags};
 
@@ -13,16 +13,18 @@ const DELETE: u16 = SUBSYSTEM << 8 | 2;
 
 /// `CTA_*`.
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
 /// `CTA_TUPLE_*`.
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
-/// `CTA_IP_*`.
-const SOURCE_V4: u16 = 1;
-const SOURCE_V6: u16 = 3;
+/// `CTA_IP_*`: the address of IPv4, and of IPv6.
+const SOURCE: [u16; 2] = [1, 3];
+const DESTINATION: [u16; 2] = [2, 4];
 /// `CTA_PROTO_*`.
 const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 
 /// `NLA_F_NESTED`.
@@ -35,8 +37,10 @@ pub(crate) struct Flow {
     pub(crate) source: IpAddr,
     /// The IANA protocol number.
     pub(crate) protocol: u8,
-    /// The port that was asked, before any NAT.
-    pub(crate) port: u16,
+    /// Who was asked, before any NAT.
+    pub(crate) asked: SocketAddr,
+    /// Where answers come from: whom NAT made the one that is asked.
+    pub(crate) answers: SocketAddr,
     name: FlowName,
 }
 
@@ -64,17 +68,13 @@ pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
         return None;
     }
     let original = message.attributes().find(TUPLE_ORIGINAL)?;
-    let ip = Attributes(original).find(TUPLE_IP)?;
-    let protocol = Attributes(original).find(TUPLE_PROTOCOL)?;
-    let source = match Attributes(ip).find(SOURCE_V4) {
-        Some(v4) => IpAddr::V4(Ipv4Addr::from(field::<4>(v4, 0)?)),
-        None => IpAddr::V6(Ipv6Addr::from(field::<16>(Attributes(ip).find(SOURCE_V6)?, 0)?)),
-    };
+    let reply = message.attributes().find(TUPLE_REPLY)?;
     let owned = |kind| message.attributes().find(kind).map(<[u8]>::to_vec);
     Some(Flow {
-        source,
-        protocol: *Attributes(protocol).find(PROTOCOL_NUMBER)?.first()?,
-        port: u16::from_be_bytes(field(Attributes(protocol).find(DESTINATION_PORT)?, 0)?),
+        source: address(original, SOURCE)?,
+        protocol: *protocol(original)?.find(PROTOCOL_NUMBER)?.first()?,
+        asked: SocketAddr::new(address(original, DESTINATION)?, port(original, DESTINATION_PORT)?),
+        answers: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT)?),
         name: FlowName {
             family: *message.payload.first()?,
             original: original.to_vec(),
@@ -82,6 +82,23 @@ pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
             id: owned(ID),
         },
     })
+}
+
+/// An address of a tuple, by its attributes in IPv4 and IPv6.
+fn address(tuple: &[u8], [v4, v6]: [u16; 2]) -> Option<IpAddr> {
+    let ip = Attributes(tuple).find(TUPLE_IP)?;
+    Some(match Attributes(ip).find(v4) {
+        Some(v4) => IpAddr::V4(Ipv4Addr::from(field::<4>(v4, 0)?)),
+        None => IpAddr::V6(Ipv6Addr::from(field::<16>(Attributes(ip).find(v6)?, 0)?)),
+    })
+}
+
+fn port(tuple: &[u8], which: u16) -> Option<u16> {
+    Some(u16::from_be_bytes(field(protocol(tuple)?.find(which)?, 0)?))
+}
+
+fn protocol(tuple: &[u8]) -> Option<Attributes<'_>> {
+    Some(Attributes(Attributes(tuple).find(TUPLE_PROTOCOL)?))
 }
 
 /// Asks for the deletion of entries, each with an acknowledgement, numbered from `first` on.
@@ -123,15 +140,24 @@ mod tests {
     fn entry() -> Vec<u8> {
         let mut encoder = Encoder::default();
         let message = encoder.open_message(head(NEW, 0, 2, 1));
-        let original = encoder.open_nest(TUPLE_ORIGINAL);
-        let ip = encoder.open_nest(TUPLE_IP);
-        encoder.attribute(SOURCE_V4, &[10, 0, 0, 7]);
-        encoder.close_nest(ip);
-        let protocol = encoder.open_nest(TUPLE_PROTOCOL);
-        encoder.attribute(PROTOCOL_NUMBER, &[17]);
-        encoder.attribute(DESTINATION_PORT, &53u16.to_be_bytes());
-        encoder.close_nest(protocol);
-        encoder.close_nest(original);
+        let pod: (_, [u8; 4], _, u16) = (SOURCE[0], [10, 0, 0, 7], SOURCE_PORT, 4_242);
+        let asked = (DESTINATION[0], [10, 96, 0, 10], DESTINATION_PORT, 53);
+        let answers = (SOURCE[0], [169, 254, 53, 53], SOURCE_PORT, 15_000);
+        for (tuple, ends) in [(TUPLE_ORIGINAL, &[pod, asked][..]), (TUPLE_REPLY, &[answers])] {
+            let tuple = encoder.open_nest(tuple);
+            let ip = encoder.open_nest(TUPLE_IP);
+            for (kind, address, ..) in ends {
+                encoder.attribute(*kind, address);
+            }
+            encoder.close_nest(ip);
+            let protocol = encoder.open_nest(TUPLE_PROTOCOL);
+            encoder.attribute(PROTOCOL_NUMBER, &[17]);
+            for (.., kind, port) in ends {
+                encoder.attribute(*kind, &port.to_be_bytes());
+            }
+            encoder.close_nest(protocol);
+            encoder.close_nest(tuple);
+        }
         encoder.attribute(ID, &[1, 2, 3, 4]);
         encoder.close_message(message);
         encoder.finish()
@@ -142,10 +168,9 @@ mod tests {
         let bytes = entry();
         let message = Messages(&bytes).next().unwrap();
         let flow = read(&message).unwrap();
-        assert_eq!(
-            (flow.source, flow.protocol, flow.port),
-            (IpAddr::from([10, 0, 0, 7]), 17, 53)
-        );
+        assert_eq!((flow.source, flow.protocol), (IpAddr::from([10, 0, 0, 7]), 17));
+        assert_eq!(flow.asked, SocketAddr::from(([10, 96, 0, 10], 53)));
+        assert_eq!(flow.answers, SocketAddr::from(([169, 254, 53, 53], 15_000)));
         let bytes = delete([&flow, &flow], 5);
         let deletions: Vec<_> = Messages(&bytes).collect();
         assert_eq!(
@@ -166,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_entries_never_panic(at in 0usize..80, value in any::<u8>()) {
+        fn damaged_entries_never_panic(at in 0usize..140, value in any::<u8>()) {
             let mut bytes = entry();
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
