@@ -173,8 +173,9 @@ impl Waiting {
     fn park(self) {
         let core = Arc::clone(&self.core);
         let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at with `parked` locked: a plan that is published after this finds it there.
-        if core.in_force.load().generation > self.generation {
+        // Looked at with `parked` locked: a plan that is published after this finds it there. Not "later": before the first installation the
+        // generation is one that never comes.
+        if core.in_force.load().generation != self.generation {
             drop(parked);
             return self.again();
         }
