@@ -26,9 +26,6 @@ use crate::records::{self, Recorder};
 use crate::state;
 use crate::view::View;
 
-/// How long workers may take to notice that listeners end.
-const SETTLE: Duration = Duration::from_millis(300);
-
 /// How long a clean end waits for lookups in flight.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -144,10 +141,8 @@ impl Agent {
         if let Err(error) = server.listen(&[]).await {
             error!(%error, "the DNS listeners could not be ended in order");
         }
-        // The workers are told of it by a letter, and lookups that wait on their sockets are not counted before they have read it.
-        tokio::time::sleep(SETTLE).await;
         let drained = async {
-            while server.in_flight() > 0 {
+            while !server.is_drained() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

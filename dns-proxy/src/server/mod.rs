@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::gate::Gate;
@@ -100,7 +100,7 @@ pub enum ServerError {
 }
 
 /// The running proxy. Dropping it ends all its listeners, connections and lookups at once; a graceful end is
-/// [`listen`](Self::listen) with nothing, then waiting until [`in_flight`](Self::in_flight) is 0.
+/// [`listen`](Self::listen) with nothing, then waiting until it [is drained](Self::is_drained).
 pub struct Server<G: Gate> {
     service: Arc<Service<G>>,
     /// They serve UDP; started with the first listener.
@@ -144,7 +144,7 @@ impl<G: Gate> Server<G> {
     /// Makes the listeners exactly these: opens what is new (both UDP and TCP bound when this returns), ends what is
     /// not listed. Listeners that stay are not disturbed. On an error nothing that stood before is ended.
     ///
-    /// A listener that ends takes nothing new, and answers what it was asked before.
+    /// A listener that ends takes nothing new, and answers what it was asked before. When this returns, all of that is [in flight](Self::in_flight).
     pub async fn listen(&mut self, listeners: &[Listener]) -> Result<(), ServerError> {
         let wanted: BTreeSet<Listener> = listeners.iter().copied().collect();
         if !wanted.is_empty() {
@@ -167,17 +167,34 @@ impl<G: Gate> Server<G> {
             .into_iter()
             .partition(|(listener, _)| wanted.contains(listener));
         self.listening = stay;
+        let mut endings = Vec::new();
         for (listener, listening) in ended {
-            self.workers
-                .iter()
-                .for_each(|worker| worker.post(Letter::End(listener)));
+            for worker in &self.workers {
+                let (done, ending) = oneshot::channel();
+                worker.post(Letter::End(listener, done));
+                endings.push(ending);
+            }
             self.ending.push(listening.tasks);
         }
+        for ending in endings {
+            // An error means that the worker has ended, and its listeners with it.
+            let _ = ending.await;
+        }
+        self.forget_ended();
+        Ok(())
+    }
+
+    /// Whether the listeners that were ended owe nobody an answer. Clients that have just connected are given a moment to ask.
+    pub fn is_drained(&mut self) -> bool {
+        self.forget_ended();
+        self.ending.is_empty() && self.in_flight() == 0
+    }
+
+    fn forget_ended(&mut self) {
         self.ending.retain_mut(|tasks| {
             while tasks.try_join_next().is_some() {}
             !tasks.is_empty()
         });
-        Ok(())
     }
 
     fn start_workers(&mut self) -> std::io::Result<()> {
@@ -196,7 +213,7 @@ impl<G: Gate> Server<G> {
         self.listening.keys().copied().collect()
     }
 
-    /// Lookups in flight now, for metrics and for a graceful end.
+    /// Lookups in flight now, for metrics.
     pub fn in_flight(&self) -> usize {
         self.service.lookups.taken()
     }

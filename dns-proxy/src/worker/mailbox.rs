@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
 
 use super::listening::Listening;
 use crate::gate::NotAdmitted;
@@ -22,8 +23,8 @@ pub(crate) enum Letter<P> {
     Exchanged(Key, Exchanged),
     /// Listen there too.
     Listen(Box<Listening>),
-    /// Take no more there, and answer what was taken.
-    End(Listener),
+    /// Take no more there, and answer what was taken; say when all that was queued there is taken, and counts as in flight.
+    End(Listener, oneshot::Sender<()>),
     /// Stop at once.
     Stop,
 }

@@ -184,7 +184,10 @@ impl<G: Gate> Worker<G> {
                     self.lookups.exchanged(now, lookup, exchanged, &mut self.sockets);
                 }
                 Letter::Listen(listening) => self.sockets.listen(*listening),
-                Letter::End(listener) => self.end(now, listener),
+                Letter::End(listener, done) => {
+                    self.end(now, listener);
+                    let _ = done.send(());
+                }
                 Letter::Stop => return ControlFlow::Break(()),
             }
         }
