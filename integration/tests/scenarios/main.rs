@@ -16,6 +16,7 @@ mod peers;
 mod policies;
 mod records;
 mod services;
+mod upgrades;
 
 use namegate_integration::Plan;
 
