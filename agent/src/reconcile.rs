@@ -63,6 +63,8 @@ pub struct Reconciler {
     updates: u64,
     contests: Vec<Contest>,
     own: BTreeSet<IpAddr>,
+    /// What was put in force last; empty before the first installation that succeeds. The gate may hold a plan that is not in force yet.
+    in_force: Arc<Plan>,
     progress: watch::Sender<Progress>,
 }
 
@@ -70,6 +72,7 @@ impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(parts: Parts) -> Self {
         Self {
+            in_force: Arc::clone(&parts.gate.in_force().plan),
             parts,
             cluster: Cluster::default(),
             planner: Planner::default(),
@@ -174,8 +177,8 @@ impl Reconciler {
         self.progress.send_modify(|progress| progress.reports = reports);
     }
 
-    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), NotInForce> {
-        let before = self.parts.gate.in_force();
+    async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
+        let before = Arc::clone(&self.in_force);
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
         routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
         if !self.progress.borrow().in_force {
@@ -187,7 +190,7 @@ impl Reconciler {
             });
         }
         // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
-        self.listen(before.plan.listeners.iter().chain(&plan.listeners)).await?;
+        self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
         let (ledger, filling) = (Arc::clone(&self.parts.ledger), Arc::clone(&plan));
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
@@ -197,8 +200,9 @@ impl Reconciler {
             plan: Arc::clone(&plan),
             generation,
         });
+        self.in_force = Arc::clone(&plan);
 
-        self.forget_old_lookups(&before.plan, &plan);
+        self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())
     }

@@ -15,6 +15,7 @@ mod networks;
 mod peers;
 mod policies;
 mod records;
+mod retries;
 mod services;
 mod upgrades;
 

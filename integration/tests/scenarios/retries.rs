@@ -1,0 +1,66 @@
+//! A first installation that the kernel refuses, and the next one that it does not.
+
+use std::io;
+use std::time::Duration;
+
+use agent::app::Agent;
+use agent::config::{Host, Options, resolve::resolve};
+use agent::lab::client::Stub;
+use agent::lab::{RESOLVER, dns};
+use agent::objects::directory::DirectorySource;
+use hickory_proto::rr::RecordType;
+
+use super::plan;
+
+#[test]
+fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_tried_twice() {
+    let scenario = plan()
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
+        .build();
+    // Flows are tracked, and a set of ours is of another type.
+    scenario.nft(
+        "add table inet tracks; add chain inet tracks forward { type filter hook forward priority 0; }; \
+         add rule inet tracks forward ct state established accept; \
+         add table inet namegate; add set inet namegate pods4 { type inet_service; }",
+    );
+    let pod = scenario.pod(0).namespace();
+    let stub = pod.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap();
+    let ask = |name| stub.ask(name, RecordType::A, true).unwrap();
+    assert!(ask("b.example").address().is_some(), "the flow goes to the resolver");
+
+    let options = Options {
+        objects: Some(scenario.installation().objects()),
+        upstream: vec![RESOLVER.to_string().parse().unwrap()],
+        state_dir: Some(scenario.installation().scratch("state")),
+        run_dir: Some(scenario.installation().scratch("run")),
+        ..Options::default()
+    };
+    let host = Host {
+        name: "here".into(),
+        resolv_conf: Err(io::ErrorKind::NotFound.into()),
+    };
+    let settings = resolve(options, &host).unwrap();
+    let source = DirectorySource {
+        directory: scenario.installation().objects(),
+        state_dir: None,
+    };
+    // The process would end after the first failure; what is tested is the loop.
+    let life = async {
+        let agent = Agent::start(settings, source).await.unwrap();
+        assert!(agent.ready().await.is_err(), "the kernel refuses");
+        scenario.nft("delete table inet namegate");
+        while agent.ready().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // The flow is the same, and yet it comes to the agent.
+        let denied = tokio::task::block_in_place(|| ask("b.example"));
+        assert!(denied.address().is_none(), "{denied:?}");
+        agent.stop().await;
+    };
+    scenario
+        .lab()
+        .node()
+        .run(|| tokio::runtime::Runtime::new().unwrap().block_on(life))
+        .unwrap();
+}
