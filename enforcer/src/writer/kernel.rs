@@ -27,8 +27,8 @@ pub(super) trait Kernel {
     /// The live elements of a learned set, with the time they have left; `None` without an end.
     fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>>;
 
-    /// The live keys of the heartbeat's set.
-    fn heartbeats(&mut self) -> io::Result<Vec<u8>>;
+    /// The live keys of the heartbeat's set, with the time they have left.
+    fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>>;
 
     /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
     fn reconnect(&mut self) -> io::Result<()>;
@@ -129,12 +129,15 @@ impl Kernel for NfTables {
         )
     }
 
-    fn heartbeats(&mut self) -> io::Result<Vec<u8>> {
+    fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>> {
         self.socket.dump(
             |sequence| tables::ask_elements(&self.table, ALIVE_SET, sequence),
             |message, found| {
-                let keys = tables::read_elements(message).filter_map(|element| element.key.first().copied());
-                found.extend(keys);
+                let beat = |element: tables::StandingElement| {
+                    // Without an end only where somebody else has put it in.
+                    Some((*element.key.first()?, element.remaining.unwrap_or(Duration::MAX)))
+                };
+                found.extend(tables::read_elements(message).filter_map(beat));
             },
         )
     }

@@ -24,6 +24,7 @@ mod book;
 mod clock;
 mod commit;
 mod error;
+mod heartbeat;
 mod install;
 mod kernel;
 mod members;
@@ -135,7 +136,7 @@ impl Enforcer {
         let shared = Arc::new(Shared::default());
         commit::read(&mut kernel)?.note(&mut shared.book());
         // Without a table nobody beats.
-        let mark = thread::mark(&kernel.heartbeats().unwrap_or_default());
+        let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
         let writer = Writer {
             kernel,
             shared: Arc::clone(&shared),
@@ -144,6 +145,7 @@ impl Enforcer {
             interception: None,
             next_beat: None,
             mark,
+            leaving: None,
         };
         let baton = Arc::new(Baton::new(writer));
         let (queue, inbox) = mpsc::channel();
@@ -314,18 +316,23 @@ impl Enforcer {
         Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
     }
 
-    /// Ends interception at once in fail-mode open (the heartbeat is removed), while admissions of lookups that are
-    /// already on their way go on.
+    /// Ends interception in fail-mode open (the heartbeat is removed), while admissions of lookups that are already on their way go on. That
+    /// is at once where no agent was seen beside this one; otherwise within a beat of the other, or, where that one has crashed, when
+    /// it has missed two.
     pub async fn stop_heartbeat(&self) {
-        let (done, stopped) = oneshot::channel();
-        if self.ask(Request::StopHeartbeat(done)).is_ok() {
+        loop {
+            let (done, stopped) = oneshot::channel();
             // An error means that the writer has ended, and its heartbeat with it.
-            let _ = stopped.await;
+            if self.ask(Request::StopHeartbeat(done)).is_err() || stopped.await.unwrap_or(true) {
+                return;
+            }
+            tokio::time::sleep(heartbeat::LOOK).await;
         }
     }
 
     /// As [`stop_heartbeat`](Self::stop_heartbeat), and stops the writer; enforcement stays.
     pub async fn shut_down(&self) {
+        self.stop_heartbeat().await;
         let (done, ended) = oneshot::channel();
         if self.ask(Request::ShutDown(done)).is_ok() {
             // An error means that the writer has ended already.

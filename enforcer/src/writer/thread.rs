@@ -1,10 +1,8 @@
 //! The thread: drains the queue, keeps the heartbeat.
 
-use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::Duration;
 
 use fqdn_cache::Time;
 use tokio::sync::oneshot;
@@ -12,21 +10,11 @@ use tokio::sync::oneshot;
 use super::baton::Baton;
 use super::book::Phase;
 use super::commit::Admission;
+use super::heartbeat::{BEAT, Others};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
-use super::plan::Pass;
 use super::{Renewal, Shared, clock};
 use crate::desired::{Desired, Interception};
-use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
-use crate::netlink::batch::{Key, Operation, Verb};
-use crate::netlink::socket::CommitError;
-
-/// How often the heartbeat is renewed.
-const BEAT: Duration = Duration::from_secs(1);
-
-/// How long the kernel believes us alive without a beat. In fail-mode open this is how long lookups go unanswered after the
-/// agent died; shorter, and a busy moment would open the way past us.
-const ALIVE: Duration = Duration::from_secs(4);
 
 /// A transaction takes in no more admissions once it has this many elements: a hundred elements take 0.1 ms, and the first
 /// in line should not wait for the thousandth.
@@ -36,7 +24,8 @@ const GROUP: usize = 4096;
 pub(super) enum Request {
     Admit(Vec<Admission>),
     Install(Box<Installation>),
-    StopHeartbeat(oneshot::Sender<()>),
+    /// Answered with whether it is done; if not, it is to be asked again.
+    StopHeartbeat(oneshot::Sender<bool>),
     ShutDown(oneshot::Sender<()>),
 }
 
@@ -54,21 +43,8 @@ pub(super) struct Writer<K> {
     pub(super) next_beat: Option<Time>,
     /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
     pub(super) mark: u8,
-}
-
-/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that they let nothing be intercepted.
-const MARKS: std::ops::RangeInclusive<u8> = 150..=252;
-
-/// One of [`MARKS`] by chance, but none that another agent has.
-pub(super) fn mark(taken: &[u8]) -> u8 {
-    let chance = std::collections::hash_map::RandomState::new().hash_one(());
-    let span = u64::from(MARKS.end() - MARKS.start()) + 1;
-    // Below the span, which came from a u8.
-    let nth = |step: u64| MARKS.start() + u8::try_from((chance % span + step) % span).unwrap_or(0);
-    (0..span)
-        .map(nth)
-        .find(|mark| !taken.contains(mark))
-        .unwrap_or(*MARKS.start())
+    /// While the heartbeat ends and it is not known yet whether another agent beats.
+    pub(super) leaving: Option<Others>,
 }
 
 /// Serves the queue until it is told to stop, or no handle is left.
@@ -103,11 +79,9 @@ impl Writer<NfTables> {
                 }
                 Request::Install(installation) => self.install(*installation),
                 Request::StopHeartbeat(done) => {
-                    self.stop_beating();
-                    let _ = done.send(());
+                    let _ = done.send(self.stop_beating());
                 }
                 Request::ShutDown(done) => {
-                    self.stop_beating();
                     let _ = done.send(());
                     return ControlFlow::Break(());
                 }
@@ -143,55 +117,6 @@ fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admissio
 }
 
 impl<K: Kernel> Writer<K> {
-    /// Renews the heartbeat when it is time.
-    fn beat_if_due(&mut self) {
-        if self.next_beat.is_some_and(|due| due <= clock::now()) {
-            self.beat();
-        }
-    }
-
-    /// Renews the heartbeat, if it has begun.
-    pub(super) fn beat(&mut self) {
-        if self.next_beat.is_none() {
-            return;
-        }
-        self.next_beat = Some(clock::now() + BEAT);
-        let [tcp, udp] = ALIVE_PROTOCOLS;
-        let keys = [tcp, udp, self.mark];
-        match self.kernel.commit(&heartbeat(&keys, self.renewal.passes())) {
-            Ok(()) => {}
-            Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
-                self.table_is_lost();
-            }
-            Err(error) => tracing::warn!(?error, "the heartbeat was not renewed"),
-        }
-    }
-
-    /// Ends interception at once in fail-mode open, unless another agent has taken over and goes on beating.
-    fn stop_beating(&mut self) {
-        if self.next_beat.take().is_none() {
-            return;
-        }
-        if let Err(error) = self.kernel.commit(&heartbeat(&[self.mark], &[Pass::Add, Pass::Delete])) {
-            tracing::warn!(?error, "this agent's own mark was not removed");
-        }
-        match self.kernel.heartbeats() {
-            Ok(keys) if keys.iter().any(|key| MARKS.contains(key) && *key != self.mark) => {
-                tracing::info!("another agent serves on; lookups stay intercepted");
-                return;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "it cannot be told whether another agent serves on"),
-        }
-        // Added first, because deleting what is not there would be an error.
-        if let Err(error) = self
-            .kernel
-            .commit(&heartbeat(&ALIVE_PROTOCOLS, &[Pass::Add, Pass::Delete]))
-        {
-            tracing::warn!(?error, "the heartbeat was not removed; it ends within {ALIVE:?}");
-        }
-    }
-
     /// Somebody removed the table, or sets from it: nothing that we believe of it holds.
     pub(super) fn table_is_lost(&mut self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
@@ -201,21 +126,4 @@ impl<K: Kernel> Writer<K> {
         self.next_beat = None;
         self.shared.table_lost.notify_one();
     }
-}
-
-/// These steps for elements of the heartbeat.
-fn heartbeat(keys: &[u8], passes: &[Pass]) -> Vec<Operation> {
-    let set: Arc<str> = ALIVE_SET.into();
-    let mut operations = Vec::new();
-    for pass in passes {
-        operations.extend(keys.iter().map(|key| Operation {
-            set: Arc::clone(&set),
-            key: Key::from_slice(&[*key]),
-            verb: match pass {
-                Pass::Add => Verb::Add(ALIVE),
-                Pass::Delete => Verb::Delete,
-            },
-        }));
-    }
-    operations
 }

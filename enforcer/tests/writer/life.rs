@@ -65,6 +65,22 @@ fn the_heart_goes_on_beating_where_another_agent_has_taken_over() {
 }
 
 #[test]
+fn a_mark_that_a_crashed_agent_left_does_not_keep_interception_on() {
+    inside(|| async {
+        let crashed = Enforcer::start("namegate").unwrap();
+        crashed.install(desired([ONE], 10), Vec::new).await.unwrap();
+        // Without a word to the kernel.
+        drop(crashed);
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        enforcer.stop_heartbeat().await;
+        let names: Vec<String> = listed("alive").into_iter().map(|(name, _)| name).collect();
+        assert!(!names.iter().any(|name| name == "udp"), "{names:?}: nobody is there");
+        enforcer.shut_down().await;
+    });
+}
+
+#[test]
 fn a_new_enforcer_adopts_what_the_one_before_left() {
     inside(|| async {
         let elements = vec![

@@ -63,6 +63,16 @@ fn after_sigterm_lookups_fall_through_at_once() {
 }
 
 #[test]
+fn after_a_crash_and_a_restart_sigterm_lets_lookups_fall_through_at_once() {
+    let mut scenario = governed().start();
+    scenario.kill();
+    scenario.start();
+    scenario.terminate();
+    assert!(scenario.ask(0, "b.example", RecordType::A).address().is_some());
+    assert!(scenario.connect(0, ip("198.51.100.2")).is_refused());
+}
+
+#[test]
 fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
     let mut scenario = governed().flags("--fail-mode closed").start();
     scenario.learn(0, "a.example");

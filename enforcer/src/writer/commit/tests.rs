@@ -103,7 +103,7 @@ impl Kernel for Memory {
         Ok(elements.map(|((_, key), left)| (read_key(key), Some(*left))).collect())
     }
 
-    fn heartbeats(&mut self) -> io::Result<Vec<u8>> {
+    fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>> {
         Ok(Vec::new())
     }
 
@@ -153,6 +153,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         interception: None,
         next_beat: None,
         mark: 200,
+        leaving: None,
     };
     assert!(writer.read_back());
     writer

@@ -1,0 +1,218 @@
+//! The heartbeat: what tells the kernel, and other agents of this node, that an agent lives.
+//!
+//! The set [`ALIVE_SET`] holds the protocols whose lookups are intercepted, and for each agent a *mark* of its own. Each agent renews all of these every
+//! [`BEAT`]. An agent that ends removes its mark at once, and the protocols too, unless another agent beats. That another one has a mark
+//! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it knows ([`Others`]).
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+
+use super::clock;
+use super::kernel::Kernel;
+use super::plan::Pass;
+use super::thread::Writer;
+use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
+use crate::netlink::batch::{Key, Operation, Verb};
+use crate::netlink::socket::CommitError;
+
+/// How often the heartbeat is renewed.
+pub(super) const BEAT: Duration = Duration::from_secs(1);
+
+/// How long the kernel believes us alive without a beat. In fail-mode open this is how long lookups go unanswered after the
+/// agent died; shorter, and a busy moment would open the way past us.
+const ALIVE: Duration = Duration::from_secs(4);
+
+/// A mark that has no more than this left was not renewed twice in a row: its agent is dead. That is known after at most `ALIVE - DYING`; our own last
+/// beat, a [`BEAT`] ago at most, lets lookups come to us for as long.
+const DYING: Duration = BEAT;
+
+/// How often an agent that ends looks whether another one beats.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+
+/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that they let nothing be intercepted.
+const MARKS: RangeInclusive<u8> = 150..=252;
+
+/// One of [`MARKS`] by chance, but none that another agent has.
+pub(super) fn mark(taken: &[(u8, Duration)]) -> u8 {
+    let chance = std::collections::hash_map::RandomState::new().hash_one(());
+    let span = u64::from(MARKS.end() - MARKS.start()) + 1;
+    // Below the span, which came from a u8.
+    let nth = |step: u64| MARKS.start() + u8::try_from((chance % span + step) % span).unwrap_or(0);
+    (0..span)
+        .map(nth)
+        .find(|mark| !taken.iter().any(|(other, _)| other == mark))
+        .unwrap_or(*MARKS.start())
+}
+
+/// What an agent that ends has seen of the marks of others.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// When each would lapse, as seen first; `None` before the first look.
+    ends: Option<BTreeMap<u8, Time>>,
+}
+
+/// Whether another agent beats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beating {
+    /// One was seen to.
+    Yes,
+    /// None does.
+    No,
+    /// There are marks that are too young to tell.
+    NotKnown,
+}
+
+impl Others {
+    /// Takes in the marks that are there at `now`, each with the time it has left.
+    fn look(&mut self, marks: &[(u8, Duration)], now: Time) -> Beating {
+        let ends: BTreeMap<u8, Time> = marks.iter().map(|(mark, left)| (*mark, now + *left)).collect();
+        if let Some(first) = &self.ends {
+            // A renewal moves the end by a beat or so; the rest is the clock's imprecision. A mark that is new was made by a beat.
+            let is_renewed = |(mark, end): (&u8, &Time)| first.get(mark).is_none_or(|before| *end > *before + BEAT / 2);
+            if ends.iter().any(is_renewed) {
+                return Beating::Yes;
+            }
+        } else {
+            self.ends = Some(ends);
+        }
+        match marks.iter().all(|(_, left)| *left <= DYING) {
+            true => Beating::No,
+            false => Beating::NotKnown,
+        }
+    }
+}
+
+impl<K: Kernel> Writer<K> {
+    /// Renews the heartbeat when it is time.
+    pub(super) fn beat_if_due(&mut self) {
+        if self.next_beat.is_some_and(|due| due <= clock::now()) {
+            self.beat();
+        }
+    }
+
+    /// Renews the heartbeat, if it has begun.
+    pub(super) fn beat(&mut self) {
+        if self.next_beat.is_none() {
+            return;
+        }
+        self.next_beat = Some(clock::now() + BEAT);
+        let [tcp, udp] = ALIVE_PROTOCOLS;
+        let keys = [tcp, udp, self.mark];
+        match self.kernel.commit(&heartbeat(&keys, self.renewal.passes())) {
+            Ok(()) => {}
+            Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
+                self.table_is_lost();
+            }
+            Err(error) => tracing::warn!(?error, "the heartbeat was not renewed"),
+        }
+    }
+
+    /// Ends interception in fail-mode open, unless another agent has taken over and goes on beating. `false`: that is not known yet; what
+    /// stands still holds for [`LOOK`] and longer, and it is to be asked again.
+    pub(super) fn stop_beating(&mut self) -> bool {
+        if self.next_beat.take().is_some() {
+            if let Err(error) = self.kernel.commit(&heartbeat(&[self.mark], &[Pass::Add, Pass::Delete])) {
+                tracing::warn!(?error, "this agent's own mark was not removed");
+            }
+            self.leaving = Some(Others::default());
+        }
+        let Some(others) = &mut self.leaving else { return true };
+        // Before the look: rather too early an end than a renewal that was none.
+        let now = clock::now();
+        let beating = match self.kernel.heartbeats() {
+            Ok(mut marks) => {
+                marks.retain(|(key, _)| MARKS.contains(key) && *key != self.mark);
+                others.look(&marks, now)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be told whether another agent serves on");
+                Beating::No
+            }
+        };
+        match beating {
+            Beating::NotKnown => return false,
+            Beating::Yes => tracing::info!("another agent serves on; lookups stay intercepted"),
+            Beating::No => {
+                // Added first, because deleting what is not there would be an error.
+                let removal = heartbeat(&ALIVE_PROTOCOLS, &[Pass::Add, Pass::Delete]);
+                if let Err(error) = self.kernel.commit(&removal) {
+                    tracing::warn!(?error, "the heartbeat was not removed; it ends within {ALIVE:?}");
+                }
+            }
+        }
+        self.leaving = None;
+        true
+    }
+}
+
+/// These steps for elements of the heartbeat.
+fn heartbeat(keys: &[u8], passes: &[Pass]) -> Vec<Operation> {
+    let set: Arc<str> = ALIVE_SET.into();
+    let mut operations = Vec::new();
+    for pass in passes {
+        operations.extend(keys.iter().map(|key| Operation {
+            set: Arc::clone(&set),
+            key: Key::from_slice(&[*key]),
+            verb: match pass {
+                Pass::Add => Verb::Add(ALIVE),
+                Pass::Delete => Verb::Delete,
+            },
+        }));
+    }
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_millis(100_000);
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn nobody_else_is_known_at_the_first_look() {
+        assert_eq!(Others::default().look(&[], START), Beating::No);
+        assert_eq!(Others::default().look(&[(200, millis(900))], START), Beating::No);
+    }
+
+    #[test]
+    fn an_agent_that_beats_is_known_by_its_next_beat() {
+        let mut others = Others::default();
+        assert_eq!(others.look(&[(200, millis(3_100))], START), Beating::NotKnown);
+        assert_eq!(
+            others.look(&[(200, millis(3_000))], START + millis(100)),
+            Beating::NotKnown
+        );
+        assert_eq!(others.look(&[(200, millis(3_990))], START + millis(150)), Beating::Yes);
+    }
+
+    #[test]
+    fn an_agent_that_has_begun_meanwhile_beats() {
+        let mut others = Others::default();
+        assert_eq!(others.look(&[(200, millis(2_000))], START), Beating::NotKnown);
+        let marks = [(200, millis(1_900)), (201, millis(4_000))];
+        assert_eq!(others.look(&marks, START + millis(100)), Beating::Yes);
+    }
+
+    #[test]
+    fn an_agent_that_crashed_is_known_by_two_beats_that_are_missing() {
+        let mut others = Others::default();
+        let mut looks = 0;
+        let mut passed = Duration::ZERO;
+        while others.look(&[(200, millis(3_900) - passed)], START + passed) == Beating::NotKnown {
+            passed += LOOK;
+            looks += 1;
+            assert!(looks < 1_000);
+        }
+        assert_eq!(passed, millis(2_900));
+        assert_eq!(others.look(&[], START + passed), Beating::No, "it lapsed");
+    }
+}
