@@ -14,8 +14,9 @@ const CONFIGURE_MODE: u16 = 2;
 const CONFIGURE_BUFFER: u16 = 3;
 const CONFIGURE_TIMEOUT: u16 = 4;
 const CONFIGURE_THRESHOLD: u16 = 5;
-/// `NFULNL_CFG_CMD_BIND`.
+/// `NFULNL_CFG_CMD_*`.
 const BIND: u8 = 1;
+const UNBIND: u8 = 2;
 /// `NFULNL_COPY_PACKET`.
 const COPY_PACKET: u8 = 2;
 
@@ -43,13 +44,7 @@ pub(crate) struct Logged<'a> {
 /// Binds `group` to the asking socket and says how its packets are to come. Answered with EPERM or EBUSY when another socket has it.
 pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
-    let message = encoder.open_message(Head {
-        kind: CONFIGURE,
-        flags: flags::REQUEST | flags::ACK,
-        sequence,
-        family: 0,
-        resource: group,
-    });
+    let message = encoder.open_message(configuration_of(group, sequence));
     encoder.attribute(CONFIGURE_COMMAND, &[BIND]);
     // struct nfulnl_msg_config_mode, packed: the range, the mode, a byte of padding.
     let mut mode = COPY_RANGE.to_be_bytes().to_vec();
@@ -64,6 +59,25 @@ pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
     }
     encoder.close_message(message);
     encoder.finish()
+}
+
+/// Takes `group` from the asking socket.
+pub(crate) fn unbind(group: u16, sequence: u32) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    let message = encoder.open_message(configuration_of(group, sequence));
+    encoder.attribute(CONFIGURE_COMMAND, &[UNBIND]);
+    encoder.close_message(message);
+    encoder.finish()
+}
+
+fn configuration_of(group: u16, sequence: u32) -> Head {
+    Head {
+        kind: CONFIGURE,
+        flags: flags::REQUEST | flags::ACK,
+        sequence,
+        family: 0,
+        resource: group,
+    }
 }
 
 /// Reads a logged packet; `None` when the message is none, or has no prefix or no packet.

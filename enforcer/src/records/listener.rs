@@ -89,6 +89,9 @@ impl Listener {
                     if let Err(error) = listen(&mut socket, &stop, hear) {
                         error!(group, %error, "packets are not recorded any more");
                     }
+                    // Closing alone frees the group only once the last copy of the socket is closed, and a program that this process just starts
+                    // has one for a moment. When it fails, closing has to do.
+                    let _ = socket.request_all(1, |sequence| log::unbind(group, sequence));
                 }
             })
             .map_err(refused)?;
