@@ -1,18 +1,22 @@
 //! The lookups of one worker, as they come by datagram: receive → screen → forward → validate → admit → release.
 //!
 //! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes through [`Outlet`].
-//! Between two steps a lookup rests in `in_flight`, in one of the [`Stage`]s, and exactly one of these wakes it: its answer, its
+//! Between two steps a lookup rests [in flight](in_flight), in one of the [`Stage`]s, and exactly one of these wakes it: its answer, its
 //! commit, or its time.
+
+mod cached;
+mod in_flight;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::{self, Cache, Found};
-use crate::gate::{
-    Admission, CacheOutcome, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome,
-};
+use self::cached::InCache;
+use self::in_flight::InFlight;
+pub(crate) use self::in_flight::Key;
+use crate::cache::{self, Cache};
+use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::limits::{Permit, Quota};
@@ -23,31 +27,11 @@ use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
-/// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
-const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
-
-/// Refreshes of the cache at a time: they are nobody's lookups, and must not take what lookups need.
-const REFRESHES: usize = 1_000;
-
-/// A lookup in flight. Its place is used again, under another turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
-    place: u32,
-    turn: u32,
-}
-
 /// Under what a query was sent to an upstream: which socket, which id on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sent {
     pub(crate) socket: u32,
     pub(crate) id: u16,
-}
-
-#[cfg(test)]
-impl Key {
-    pub(crate) fn of_test(place: u32) -> Self {
-        Self { place, turn: 0 }
-    }
 }
 
 /// What sends. `W` is how an answer gets back to its client, of which nothing is known here.
@@ -73,8 +57,7 @@ pub(crate) struct Lookups<G: Gate, W> {
     config: ServerConfig,
     quota: Arc<Quota>,
     mailbox: Arc<Mailbox<G::Proof>>,
-    in_flight: Vec<Place<G, W>>,
-    free: Vec<u32>,
+    in_flight: InFlight<Lookup<G, W>>,
     deadlines: Wheel,
     cache: Option<Cache>,
     /// Lookups in flight for the cache alone.
@@ -83,11 +66,6 @@ pub(crate) struct Lookups<G: Gate, W> {
     room: Vec<u8>,
     /// Where answers out of the cache are written.
     cached: Vec<u8>,
-}
-
-struct Place<G: Gate, W> {
-    turn: u32,
-    lookup: Option<Box<Lookup<G, W>>>,
 }
 
 struct Lookup<G: Gate, W> {
@@ -150,8 +128,7 @@ impl<G: Gate, W> Lookups<G, W> {
             config,
             quota,
             mailbox,
-            in_flight: Vec::new(),
-            free: Vec::new(),
+            in_flight: InFlight::new(),
             deadlines: Wheel::new(now),
             room: Vec::new(),
         }
@@ -209,17 +186,16 @@ impl<G: Gate, W> Lookups<G, W> {
             until: deadline,
             stale: false,
         });
-        match self.look_up(now, &mut lookup) {
-            Some(refresh) => {
-                let again = refresh.then(|| lookup.again());
-                let key = self.insert(lookup);
-                self.answer_from_cache(now, key, upstream, out);
-                again.into_iter().for_each(|again| self.refresh(now, again, out));
-            }
-            None => {
-                let key = self.insert(lookup);
-                self.forward(now, key, out);
-            }
+        let found = self.look_up(now, &mut lookup);
+        // Taken before its answer ends the lookup.
+        let again = matches!(found, InCache::Answer { refresh: true }).then(|| lookup.again());
+        let key = self.in_flight.insert(lookup);
+        match found {
+            InCache::Answer { .. } => self.answer_from_cache(now, key, upstream, out),
+            InCache::Nothing => self.forward(now, key, out),
+        }
+        if let Some(again) = again {
+            self.refresh(now, again, out);
         }
     }
 
@@ -251,7 +227,7 @@ impl<G: Gate, W> Lookups<G, W> {
         answer: &[u8],
         out: &mut impl Outlet<W>,
     ) -> bool {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
         };
         let Stage::Forwarded { server, sent, began } = lookup.stage else {
@@ -276,7 +252,7 @@ impl<G: Gate, W> Lookups<G, W> {
             // There is more than fits. We must learn all of it, whatever the client will take.
             let until = lookup.deadline.min(now + self.config.upstream_timeout);
             lookup.stage = Stage::ForwardedByTcp;
-            self.deadlines.clear(key.place);
+            self.deadlines.clear(key.place());
             out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
         } else {
             self.validate(now, key, server, Held::new(answer), out);
@@ -287,7 +263,7 @@ impl<G: Gate, W> Lookups<G, W> {
     /// What came of asking over TCP.
     pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
         exchanged.observe(&*self.gate, &mut self.desk);
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         match exchanged.answer {
@@ -301,7 +277,7 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// The socket that a query was sent from says that the upstream cannot be reached.
     pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         let Stage::Forwarded { server, began, .. } = lookup.stage else {
@@ -333,7 +309,7 @@ impl<G: Gate, W> Lookups<G, W> {
         out: &mut impl Outlet<W>,
     ) {
         let admitting = |lookup: &Lookup<G, W>| matches!(lookup.stage, Stage::Admitting { .. });
-        if lookup_mut(&mut self.in_flight, key).is_some_and(|lookup| admitting(lookup))
+        if self.in_flight.get_mut(key).is_some_and(|lookup| admitting(lookup))
             && let Some(lookup) = self.remove(key, out)
         {
             self.finish_admission(now, lookup, outcome, out);
@@ -343,9 +319,7 @@ impl<G: Gate, W> Lookups<G, W> {
     /// Gives up what has waited too long, each for its next chance or for good.
     pub(crate) fn expire(&mut self, now: Instant, out: &mut impl Outlet<W>) {
         while let Some(place) = self.deadlines.pop(now) {
-            let turn = self.in_flight[place as usize].turn;
-            let key = Key { place, turn };
-            let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+            let Some((key, lookup)) = self.in_flight.at(place) else {
                 continue;
             };
             if lookup.until > now {
@@ -380,7 +354,7 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Asks the next upstream, or ends the lookup when there is none.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         while now < lookup.ask_until
@@ -391,7 +365,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     let began = now;
                     lookup.stage = Stage::Forwarded { server, sent, began };
                     lookup.until = lookup.ask_until.min(now + self.config.upstream_timeout);
-                    return self.deadlines.set(key.place, lookup.until);
+                    return self.deadlines.set(key.place(), lookup.until);
                 }
                 Err(error) => {
                     let failure = Failure::Unreachable { server, error };
@@ -418,7 +392,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         match lookup.attempts.judge(&lookup.query, server, held) {
@@ -433,7 +407,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         let Some(asker) = &lookup.asker else {
@@ -450,7 +424,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     began: now,
                 };
                 lookup.until = lookup.deadline.min(now + patience);
-                self.deadlines.set(key.place, lookup.until);
+                self.deadlines.set(key.place(), lookup.until);
             }
             Admission::Settled(outcome) => {
                 if !opens_nothing {
@@ -497,130 +471,15 @@ impl<G: Gate, W> Lookups<G, W> {
         send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
     }
 
-    /// Asks the cache. When it has the answer, that is written, and it is said whether it is to be refreshed.
-    fn look_up(&mut self, now: Instant, lookup: &mut Lookup<G, W>) -> Option<bool> {
-        let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
-            return None;
-        };
-        let found = cache.find(now, key, &lookup.query, &mut self.cached);
-        let outcome = match found {
-            Found::Answer { .. } => CacheOutcome::Hit,
-            Found::Stale | Found::Nothing => CacheOutcome::Miss,
-        };
-        self.gate.observe(&mut self.desk, Event::Cache(outcome));
-        match found {
-            Found::Answer { refresh } => Some(refresh),
-            Found::Stale => {
-                lookup.stale = true;
-                lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
-                None
-            }
-            Found::Nothing => None,
-        }
-    }
-
-    /// *Validate* and what follows, for an answer that the cache has written.
-    fn answer_from_cache(&mut self, now: Instant, key: Key, upstream: Option<SocketAddr>, out: &mut impl Outlet<W>) {
-        let (Some(lookup), Some(server)) = (lookup_mut(&mut self.in_flight, key), upstream) else {
-            return;
-        };
-        let cached = std::mem::take(&mut self.cached);
-        match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
-            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
-            // It was usable when it was kept, so it is.
-            Judged::AskOn => self.forward(now, key, out),
-        }
-        self.cached = cached;
-    }
-
-    /// No upstream has an answer: gives the one that is past its time, if there is one.
-    fn answer_stale(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) -> bool {
-        let Some(lookup) = lookup_mut(&mut self.in_flight, key) else {
-            return false;
-        };
-        let (Some(cache), Some(place)) = (&mut self.cache, &lookup.key) else {
-            return false;
-        };
-        if lookup.asker.is_none() {
-            cache.not_refreshed(now, place);
-            return false;
-        }
-        if !std::mem::take(&mut lookup.stale) || !cache.find_stale(now, place, &lookup.query, &mut self.cached) {
-            return false;
-        }
-        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Stale));
-        let upstream = lookup.attempts.first();
-        // It is kept already, and must not be taken for a fresh one.
-        lookup.key = None;
-        self.answer_from_cache(now, key, upstream, out);
-        true
-    }
-
-    /// Asks again for what the cache has, on nobody's behalf.
-    fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
-        if self.refreshes >= REFRESHES {
-            return;
-        }
-        self.refreshes += 1;
-        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
-        let key = self.insert(again);
-        self.forward(now, key, out);
-    }
-
-    fn insert(&mut self, lookup: Box<Lookup<G, W>>) -> Key {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.in_flight.push(Place { turn: 0, lookup: None });
-            // The quota admits far fewer.
-            (self.in_flight.len() - 1) as u32
-        });
-        let entry = &mut self.in_flight[place as usize];
-        entry.lookup = Some(lookup);
-        Key {
-            place,
-            turn: entry.turn,
-        }
-    }
-
     fn remove(&mut self, key: Key, out: &mut impl Outlet<W>) -> Option<Box<Lookup<G, W>>> {
-        let entry = self.in_flight.get_mut(key.place as usize)?;
-        if entry.turn != key.turn {
-            return None;
-        }
-        let lookup = entry.lookup.take()?;
-        entry.turn = entry.turn.wrapping_add(1);
-        self.free.push(key.place);
-        self.deadlines.clear(key.place);
+        let lookup = self.in_flight.take(key)?;
+        self.deadlines.clear(key.place());
         match &lookup.asker {
             Some(asker) => out.owe_no_more(&asker.way_back),
             None => self.refreshes -= 1,
         }
         Some(lookup)
     }
-}
-
-impl<G: Gate, W> Lookup<G, W> {
-    /// The same question, for the cache alone.
-    fn again(&self) -> Box<Self> {
-        Box::new(Self {
-            asker: None,
-            query: self.query.again(),
-            attempts: self.attempts.again(),
-            stage: Stage::ForwardedByTcp,
-            key: self.key.clone(),
-            stale: false,
-            deadline: self.deadline,
-            ask_until: self.ask_until,
-            until: self.until,
-        })
-    }
-}
-
-fn lookup_mut<G: Gate, W>(in_flight: &mut [Place<G, W>], key: Key) -> Option<&mut Lookup<G, W>> {
-    let place = in_flight.get_mut(key.place as usize)?;
-    if place.turn != key.turn {
-        return None;
-    }
-    place.lookup.as_deref_mut()
 }
 
 fn send<G: Gate, W>(

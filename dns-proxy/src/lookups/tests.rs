@@ -169,8 +169,8 @@ fn an_answer_is_released_under_the_clients_id_and_its_place_is_free_again() {
     assert!(!stage.answer(&answer()), "once");
     stage.receive(&query());
     let keys: Vec<Key> = stage.out.asked.iter().map(|it| it.1).collect();
-    assert_eq!(keys[0].place, keys[1].place);
-    assert_ne!(keys[0].turn, keys[1].turn);
+    assert_eq!(keys[0].place(), keys[1].place());
+    assert_ne!(keys[0], keys[1], "another turn");
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Lookups and the answer cache: what it has is validated and admitted as what an upstream says, and what is asked much is asked again in time.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::in_flight::Key;
+use super::{Lookup, Lookups, Outlet, Stage};
+use crate::cache::Found;
+use crate::gate::{CacheOutcome, Event, Gate};
+use crate::reply::Held;
+use crate::upstream::Judged;
+
+/// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
+const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
+
+/// Refreshes of the cache at a time: they are nobody's lookups, and must not take what lookups need.
+const REFRESHES: usize = 1_000;
+
+/// What the cache has for a lookup that begins.
+pub(super) enum InCache {
+    /// Its answer, which is asked for again meanwhile if `refresh`.
+    Answer { refresh: bool },
+    /// Nothing that could be given before upstreams were asked.
+    Nothing,
+}
+
+impl<G: Gate, W> Lookups<G, W> {
+    /// Asks the cache. When it has the answer, that is written.
+    pub(super) fn look_up(&mut self, now: Instant, lookup: &mut Lookup<G, W>) -> InCache {
+        let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
+            return InCache::Nothing;
+        };
+        let found = cache.find(now, key, &lookup.query, &mut self.cached);
+        let outcome = match found {
+            Found::Answer { .. } => CacheOutcome::Hit,
+            Found::Stale | Found::Nothing => CacheOutcome::Miss,
+        };
+        self.gate.observe(&mut self.desk, Event::Cache(outcome));
+        match found {
+            Found::Answer { refresh } => InCache::Answer { refresh },
+            Found::Stale => {
+                lookup.stale = true;
+                lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
+                InCache::Nothing
+            }
+            Found::Nothing => InCache::Nothing,
+        }
+    }
+
+    /// *Validate* and what follows, for an answer that the cache has written.
+    pub(super) fn answer_from_cache(
+        &mut self,
+        now: Instant,
+        key: Key,
+        upstream: Option<SocketAddr>,
+        out: &mut impl Outlet<W>,
+    ) {
+        let (Some(lookup), Some(server)) = (self.in_flight.get_mut(key), upstream) else {
+            return;
+        };
+        let cached = std::mem::take(&mut self.cached);
+        match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
+            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            // It was usable when it was kept, so it is.
+            Judged::AskOn => self.forward(now, key, out),
+        }
+        self.cached = cached;
+    }
+
+    /// No upstream has an answer: gives the one that is past its time, if there is one.
+    pub(super) fn answer_stale(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) -> bool {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return false;
+        };
+        let (Some(cache), Some(place)) = (&mut self.cache, &lookup.key) else {
+            return false;
+        };
+        if lookup.asker.is_none() {
+            cache.not_refreshed(now, place);
+            return false;
+        }
+        if !std::mem::take(&mut lookup.stale) || !cache.find_stale(now, place, &lookup.query, &mut self.cached) {
+            return false;
+        }
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Stale));
+        let upstream = lookup.attempts.first();
+        // It is kept already, and must not be taken for a fresh one.
+        lookup.key = None;
+        self.answer_from_cache(now, key, upstream, out);
+        true
+    }
+
+    /// Asks again for what the cache has, on nobody's behalf.
+    pub(super) fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
+        if self.refreshes >= REFRESHES {
+            return;
+        }
+        self.refreshes += 1;
+        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
+        let key = self.in_flight.insert(again);
+        self.forward(now, key, out);
+    }
+}
+
+impl<G: Gate, W> Lookup<G, W> {
+    /// The same question, for the cache alone.
+    pub(super) fn again(&self) -> Box<Self> {
+        Box::new(Self {
+            asker: None,
+            query: self.query.again(),
+            attempts: self.attempts.again(),
+            stage: Stage::ForwardedByTcp,
+            key: self.key.clone(),
+            stale: false,
+            deadline: self.deadline,
+            ask_until: self.ask_until,
+            until: self.until,
+        })
+    }
+}
