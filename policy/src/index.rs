@@ -109,13 +109,16 @@ impl<V> NameIndex<V> {
 
     /// Visits the places of all matches until `enough` says so; whether it did.
     fn walk(&self, name: &Name, enough: &mut impl FnMut(&[u32]) -> bool) -> bool {
-        // `**` stands for plain labels only: it can match once all labels that are not plain have been read.
-        let plain_after = name
-            .labels_from_the_right()
-            .enumerate()
-            .filter(|(_, label)| !is_plain_label(label))
-            .last()
-            .map_or(0, |(position, _)| position + 1);
+        // `**` stands for plain labels only: it can match once all labels that are not plain have been read. Nearly every name has none.
+        let plain_after = match name.is_plain() {
+            true => 0,
+            false => name
+                .labels_from_the_right()
+                .enumerate()
+                .filter(|(_, label)| !is_plain_label(label))
+                .last()
+                .map_or(0, |(position, _)| position + 1),
+        };
         enough(&self.every_name) || self.descend(ROOT, name.labels_from_the_right(), 0, plain_after, enough)
     }
 

@@ -93,10 +93,13 @@ impl Name {
         // The buffer lives on the stack, so that only the final `Arc` allocates.
         let mut text: SmallVec<[u8; 1024]> = SmallVec::new();
         for label in labels.into_iter().filter(|label| !label.is_empty()) {
-            if label.iter().all(|&octet| needs_no_escape(octet)) {
-                text.extend_from_slice(label);
-            } else {
-                escape(label, |octets| text.extend_from_slice(octets));
+            // Without an early end, so that it is done for many octets at once.
+            let is_plain = label
+                .iter()
+                .fold(true, |is_plain, &octet| is_plain & needs_no_escape(octet));
+            match is_plain {
+                true => text.extend_from_slice(label),
+                false => escape(label, |octets| text.extend_from_slice(octets)),
             }
             text.push(b'.');
         }
@@ -119,11 +122,16 @@ impl Name {
     }
 
     /// The labels, rightmost (the top-level domain) first; none for the root.
-    pub fn labels_from_the_right(&self) -> impl Iterator<Item = &str> + Clone {
-        self.0
-            .trim_end_matches('.')
-            .rsplit('.')
-            .filter(|label| !label.is_empty())
+    pub fn labels_from_the_right(&self) -> LabelsFromTheRight<'_> {
+        // The text ends with a dot.
+        LabelsFromTheRight(self.0.split_at(self.0.len() - 1).0)
+    }
+
+    /// Whether a star may stand for each of its labels.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.bytes().fold(true, |is_plain, octet| {
+            is_plain & (is_label_octet(octet) || octet == b'.')
+        })
     }
 
     /// Whether this name is `zone` or lies below it.
@@ -135,6 +143,28 @@ impl Name {
             Some(rest) => rest.is_empty() || rest.ends_with('.'),
             None => false,
         }
+    }
+}
+
+/// What is left of a name to its left, without the dot.
+///
+/// Labels are short: looking at each octet is cheaper than what `rsplit` does to find the next dot.
+#[derive(Debug, Clone)]
+pub struct LabelsFromTheRight<'a>(&'a str);
+
+impl<'a> Iterator for LabelsFromTheRight<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (rest, label) = match self.0.bytes().rposition(|octet| octet == b'.') {
+            Some(dot) => (&self.0[..dot], &self.0[dot + 1..]),
+            None => ("", self.0),
+        };
+        self.0 = rest;
+        Some(label)
     }
 }
 
