@@ -59,6 +59,32 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
         }
     }
 
+    /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Does not allocate for those that have it.
+    pub(super) fn put_all(&mut self, owner: &O, keys: impl IntoIterator<Item = K>, value: &V)
+    where
+        V: Clone + PartialEq,
+    {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return;
+        }
+        let entries = self
+            .owners
+            .get_or_insert_mut_ref(owner, || LruCache::sparse(self.limits.per_owner));
+        let before = entries.len();
+        for key in keys {
+            match entries.get_mut(&key) {
+                Some(known) if known == value => {}
+                Some(other) => *other = value.clone(),
+                None => drop(entries.put(key, value.clone())),
+            }
+        }
+        self.len += entries.len() - before;
+        while self.len > self.limits.total.get() {
+            self.forget_one();
+        }
+    }
+
     /// Every entry, in no order that means anything.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&O, &K, &V)> {
         self.owners
@@ -132,7 +158,10 @@ mod tests {
         ) {
             let mut lru = lru(total, per_owner);
             for (owner, key) in writes {
-                lru.put(&owner, key, 0);
+                match key % 2 {
+                    0 => lru.put(&owner, key, 0),
+                    _ => lru.put_all(&owner, [key / 2, key], &0),
+                }
                 prop_assert!(lru.peek(&owner, &key).is_some());
                 prop_assert_eq!(lru.iter().count(), lru.len);
                 prop_assert!(lru.len <= total);

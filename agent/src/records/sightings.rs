@@ -35,14 +35,7 @@ impl Default for Sightings {
 impl Sightings {
     /// Notes an answer. Called for every answer to a governed endpoint: does not allocate for what is known.
     pub fn saw(&self, endpoint: &EndpointId, name: &Name, addresses: impl Iterator<Item = IpAddr>) {
-        let mut seen = self.lock();
-        for address in addresses {
-            match seen.get_mut(endpoint, &address) {
-                Some(known) if known == name => {}
-                Some(other) => *other = name.clone(),
-                None => seen.put(endpoint, address, name.clone()),
-            }
-        }
+        self.lock().put_all(endpoint, addresses, name);
     }
 
     /// The name that last led `endpoint` to `address`.
