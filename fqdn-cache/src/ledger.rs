@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use policy::Name;
+use smallvec::SmallVec;
 
 use crate::holders::Holders;
 use crate::lease::LeaseTerms;
@@ -28,8 +29,8 @@ pub struct Limits {
 pub struct Answer {
     /// The name to credit, usually the question's.
     pub name: Name,
-    /// The addresses, each with the smallest TTL along its chain.
-    pub addresses: Vec<(IpAddr, Duration)>,
+    /// The addresses, each with the smallest TTL along its chain. Most answers have a few.
+    pub addresses: SmallVec<[(IpAddr, Duration); 4]>,
     /// Who taught it: the upstream's address, for people.
     pub source: IpAddr,
     /// The terms of this name's leases, where they are not the ledger's.
@@ -41,7 +42,7 @@ pub struct Answer {
 pub struct Outcome {
     /// The lease of each address of the answer, in its order: the moment it ends. Never earlier than a
     /// lease that the same name held for the address before.
-    pub leases: Vec<(IpAddr, Time)>,
+    pub leases: SmallVec<[(IpAddr, Time); 4]>,
     /// Names with live leases that were forgotten to make room (least recently learned first). Their addresses live out their
     /// leases in the kernel, but a recompiled program will not know them. Counted by the caller.
     pub evicted: Vec<Name>,
@@ -134,7 +135,7 @@ impl Ledger {
     pub fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
         if answer.addresses.is_empty() {
             return Outcome {
-                leases: Vec::new(),
+                leases: SmallVec::new(),
                 evicted: Vec::new(),
                 evicted_addresses: 0,
             };

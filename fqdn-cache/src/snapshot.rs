@@ -314,7 +314,7 @@ mod tests {
             at(0),
             &Answer {
                 name: name.clone(),
-                addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)],
+                addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)].into(),
                 source: "10.0.0.53".parse().unwrap(),
                 terms: None,
             },

@@ -25,7 +25,8 @@ fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
                         IpAddr::from(Ipv6Addr::from(u128::from(spread) << 64 | 1)),
                         Duration::from_secs(300),
                     ),
-                ],
+                ]
+                .into(),
                 source: Ipv4Addr::new(10, 96, 0, 10).into(),
                 terms: None,
             },

@@ -275,7 +275,7 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
     let mut learn = |learned: &str, address: &str, seconds: u64, source: &str| {
         let answer = Answer {
             name: name(learned),
-            addresses: vec![(ip(address), Duration::from_secs(seconds))],
+            addresses: vec![(ip(address), Duration::from_secs(seconds))].into(),
             source: ip(source),
             terms: None,
         };

@@ -57,7 +57,7 @@ fn answer(number: u32) -> Answer {
     };
     Answer {
         name: Name::parse(&format!("n{number}.example.com")).unwrap(),
-        addresses: [2 * number, 2 * number + 1].map(address).into(),
+        addresses: [2 * number, 2 * number + 1].map(address).into_iter().collect(),
         source: Ipv4Addr::LOCALHOST.into(),
         terms: None,
     }
