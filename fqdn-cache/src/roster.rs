@@ -1,8 +1,8 @@
 //! The names of the ledger, in the order in which they were last learned.
 
-use std::collections::HashMap;
 use std::mem;
 
+use ahash::{HashMap, HashMapExt};
 use policy::Name;
 
 use crate::leases::Leases;

@@ -1,7 +1,8 @@
 //! Who taught an address, as a small number.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+
+use ahash::HashMap;
 
 /// A place in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

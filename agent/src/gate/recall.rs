@@ -6,8 +6,9 @@
 //!
 //! A table of fixed size, in which a newer entry takes the place of an older one: forgetting costs a look at the book, no more.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
+use ahash::RandomState;
 use dns_proxy::Lesson;
 use enforcer::writer::Standing;
 

@@ -1,8 +1,9 @@
 //! How much one client, and all of them, may have at once.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::HashMap;
 
 use crate::gate::Discard;
 

@@ -5,10 +5,10 @@
 
 mod leased;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::{HashMap, HashSet};
 use fqdn_cache::Time;
 
 use self::leased::Leased;

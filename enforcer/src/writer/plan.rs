@@ -1,12 +1,12 @@
 //! Waiting admissions × the book → one transaction. Pure.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::{HashMap, HashMapExt};
 use fqdn_cache::Time;
 use smallvec::SmallVec;
 

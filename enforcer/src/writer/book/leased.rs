@@ -5,9 +5,9 @@
 //! which happens all the time, costs a look into the index.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::mem;
 
+use ahash::RandomState;
 use fqdn_cache::Time;
 use hashbrown::HashTable;
 
