@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -135,9 +135,28 @@ struct Envelope {
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
     from: Option<LocalAddress>,
+    /// Brings together what goes as one: equal where [`destination`](Self::destination) is, and rarely elsewhere.
+    order: u64,
 }
 
 impl Envelope {
+    fn new(start: usize, length: usize, to: Option<SocketAddr>, from: Option<LocalAddress>) -> Self {
+        // Of an IPv6 address the end, where the hosts of a network differ.
+        let address = match to.map(|to| to.ip()) {
+            Some(IpAddr::V4(v4)) => v4.to_bits(),
+            Some(IpAddr::V6(v6)) => v6.to_bits() as u32,
+            None => 0,
+        };
+        let port = to.map_or(0, |to| to.port());
+        Self {
+            start,
+            length,
+            to,
+            from,
+            order: u64::from(address) << 32 | u64::from(port) << 16 | length as u64 & 0xffff,
+        }
+    }
+
     /// What datagrams that go as one have in common.
     fn destination(&self) -> (Option<SocketAddr>, Option<LocalAddress>, usize) {
         (self.to, self.from, self.length)
@@ -148,12 +167,7 @@ impl Outbox {
     pub(super) fn push(&mut self, payload: &[u8], to: Option<SocketAddr>, from: Option<LocalAddress>) {
         let start = self.payloads.len();
         self.payloads.extend_from_slice(payload);
-        self.envelopes.push(Envelope {
-            start,
-            length: payload.len(),
-            to,
-            from,
-        });
+        self.envelopes.push(Envelope::new(start, payload.len(), to, from));
     }
 
     /// As [`push`](Self::push) on a connected socket, with the first two octets replaced.
@@ -161,12 +175,8 @@ impl Outbox {
         let start = self.payloads.len();
         self.payloads.extend_from_slice(&id.to_be_bytes());
         self.payloads.extend_from_slice(payload.get(2..).unwrap_or_default());
-        self.envelopes.push(Envelope {
-            start,
-            length: self.payloads.len() - start,
-            to: None,
-            from: None,
-        });
+        let length = self.payloads.len() - start;
+        self.envelopes.push(Envelope::new(start, length, None, None));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -186,7 +196,7 @@ impl Outbox {
     /// To be called before the first [`send`](Self::send): brings together what goes as one.
     pub(super) fn sort(&mut self) {
         if !self.one_by_one && self.len() > 1 {
-            self.envelopes.sort_unstable_by_key(Envelope::destination);
+            self.envelopes.sort_unstable_by_key(|envelope| envelope.order);
         }
     }
 
