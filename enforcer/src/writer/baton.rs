@@ -123,8 +123,14 @@ impl<W> Drop for Held<'_, W> {
     /// Also when the holder panics: lookups go on.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
-            self.baton.place().writer = Some(writer);
-            self.baton.back.notify_one();
+            let mut place = self.baton.place();
+            place.writer = Some(writer);
+            let is_awaited = place.is_awaited;
+            drop(place);
+            // A system call, even when nobody waits.
+            if is_awaited {
+                self.baton.back.notify_one();
+            }
         }
     }
 }
