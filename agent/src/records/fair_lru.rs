@@ -59,13 +59,17 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
         }
     }
 
-    /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Does not allocate for those that have it.
-    pub(super) fn put_all(&mut self, owner: &O, keys: impl IntoIterator<Item = K>, value: &V)
+    /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Where all have it already nothing is done, and nothing counts as
+    /// used: moving to the front costs more than to look.
+    pub(super) fn put_all(&mut self, owner: &O, keys: impl IntoIterator<Item = K, IntoIter: Clone>, value: &V)
     where
         V: Clone + PartialEq,
     {
-        let mut keys = keys.into_iter().peekable();
-        if keys.peek().is_none() {
+        let keys = keys.into_iter();
+        let known = self.owners.peek(owner);
+        let has = |key: K| known.is_some_and(|entries| entries.peek(&key) == Some(value));
+        // Also where there are no keys: no owner is without entries.
+        if keys.clone().all(has) {
             return;
         }
         let entries = self

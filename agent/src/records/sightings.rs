@@ -34,7 +34,7 @@ impl Default for Sightings {
 
 impl Sightings {
     /// Notes an answer. Called for every answer to a governed endpoint: does not allocate for what is known.
-    pub fn saw(&self, endpoint: &EndpointId, name: &Name, addresses: impl Iterator<Item = IpAddr>) {
+    pub fn saw(&self, endpoint: &EndpointId, name: &Name, addresses: impl Iterator<Item = IpAddr> + Clone) {
         self.lock().put_all(endpoint, addresses, name);
     }
 
