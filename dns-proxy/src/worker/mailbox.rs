@@ -3,7 +3,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
@@ -40,7 +40,13 @@ pub(crate) struct Mailbox<P> {
 struct Inside<P> {
     letters: Vec<Letter<P>>,
     is_owner_asleep: bool,
+    has_owner: bool,
 }
+
+/// Held by the owner for as long as it reads its letters. When it is dropped, those unread and all that come later are dropped too: whoever waits
+/// for a sign that one was read learns so that there will be none.
+#[derive(Debug)]
+pub(crate) struct Owner<P>(pub(crate) Arc<Mailbox<P>>);
 
 impl<P> Mailbox<P> {
     /// Its owner is awake.
@@ -49,6 +55,7 @@ impl<P> Mailbox<P> {
             inside: Mutex::new(Inside {
                 letters: Vec::new(),
                 is_owner_asleep: false,
+                has_owner: true,
             }),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
@@ -67,6 +74,9 @@ impl<P> Mailbox<P> {
     pub(crate) fn post(&self, letter: Letter<P>) {
         let wakes = {
             let mut inside = self.lock();
+            if !inside.has_owner {
+                return;
+            }
             inside.letters.push(letter);
             mem::take(&mut inside.is_owner_asleep)
         };
@@ -96,6 +106,18 @@ impl<P> Mailbox<P> {
     }
 }
 
+impl<P> Drop for Owner<P> {
+    fn drop(&mut self) {
+        let unread = {
+            let mut inside = self.0.lock();
+            inside.has_owner = false;
+            mem::take(&mut inside.letters)
+        };
+        // Not while it is locked: a letter may have somebody write another when it is dropped.
+        drop(unread);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,5 +143,26 @@ mod tests {
         letters.clear();
         mailbox.collect(&mut letters);
         assert_eq!(letters.len(), 2);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_owner_that_has_ended() {
+        let mailbox = Arc::new(Mailbox::<()>::new().unwrap());
+        let owner = Owner(Arc::clone(&mailbox));
+        let listener = Listener {
+            address: "127.0.0.1:53".parse().unwrap(),
+            kind: crate::ListenerKind::Plain,
+        };
+        let mut unread = {
+            let (done, ending) = oneshot::channel();
+            mailbox.post(Letter::End(listener, done));
+            ending
+        };
+        assert_eq!(unread.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        drop(owner);
+        assert_eq!(unread.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        let (done, mut late) = oneshot::channel();
+        mailbox.post(Letter::End(listener, done));
+        assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }

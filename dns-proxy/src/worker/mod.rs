@@ -19,7 +19,7 @@ use rustix::event::epoll;
 use tokio::runtime::Handle;
 
 use self::listening::{Listening, WayBack};
-use self::mailbox::{Letter, Mailbox};
+use self::mailbox::{Letter, Mailbox, Owner};
 use self::mmsg::{Inbox, SendSpace};
 use self::tproxy::AnswerSockets;
 use self::upstreams::{Upstreams, id_of};
@@ -97,7 +97,11 @@ pub(crate) fn start<G: Gate>(
     };
     thread::Builder::new()
         .name("dns-worker".to_owned())
-        .spawn(move || worker.run())?;
+        .spawn(move || {
+            // Also when it panics.
+            let _owner = Owner(Arc::clone(&worker.sockets.mailbox));
+            worker.run();
+        })?;
     Ok(mailbox)
 }
 
