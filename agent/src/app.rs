@@ -170,6 +170,7 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
     let first = InForce {
         plan: Arc::new(nothing),
         generation: enforcer.generation(),
+        coming: None,
     };
     let terms = Terms {
         denied: settings.denied,

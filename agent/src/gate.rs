@@ -39,6 +39,25 @@ pub struct InForce {
     pub plan: Arc<Plan>,
     /// The generation under which its sets may be written.
     pub generation: Generation,
+    /// The plan that is being put in its place, if any is: the kernel may carry it out already.
+    pub coming: Option<Arc<Plan>>,
+}
+
+impl InForce {
+    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who asks whom. True for the coming one.
+    fn plan_for(&self, source: IpAddr, asked: Asked) -> (&Plan, bool) {
+        let knows = |plan: &Plan| {
+            let resolver = match asked {
+                Asked::Resolver(resolver) => plan.upstreams(resolver).is_some(),
+                Asked::Us => true,
+            };
+            resolver && plan.governed.contains_key(&source)
+        };
+        match &self.coming {
+            Some(coming) if !knows(&self.plan) && knows(coming) => (coming, true),
+            _ => (&self.plan, false),
+        }
+    }
 }
 
 /// The agent's side of the proxy's border.
@@ -90,7 +109,9 @@ pub struct Terms {
 pub enum Asker {
     /// An endpoint with a program.
     Endpoint(Arc<Governed>),
-    /// A client of the plain listener that no policy speaks of.
+    /// One that gets its program, or its resolver, with the plan after this generation.
+    Coming(Arc<Governed>, Generation),
+    /// A client that no policy speaks of.
     Other(IpAddr),
 }
 
@@ -117,6 +138,16 @@ impl NodeGate {
             evicted_names: AtomicU64::new(0),
             complaints: Throttle::default(),
         }))
+    }
+
+    /// Says which plan is going to be published. From here on lookups of endpoints that only it knows are forwarded, and their answers wait for it.
+    pub fn announce(&self, coming: Arc<Plan>) {
+        let in_force = self.0.in_force.load();
+        self.0.in_force.store(Arc::new(InForce {
+            plan: Arc::clone(&in_force.plan),
+            generation: in_force.generation,
+            coming: Some(coming),
+        }));
     }
 
     /// Publishes a plan that the kernel holds.
@@ -157,7 +188,7 @@ impl Gate for NodeGate {
     fn screen(&self, _desk: &mut Desk, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
         let core = &*self.0;
         let in_force = core.in_force.load();
-        let plan = &in_force.plan;
+        let (plan, is_coming) = in_force.plan_for(source, asked);
         let refuse = |rcode, reason: &dyn Fn() -> String| {
             let reason = match question.takes_reasons {
                 true => reason(),
@@ -169,13 +200,17 @@ impl Gate for NodeGate {
             return refuse(Rcode::Refused, &|| "namegate: this resolver is not known here".into());
         };
         let Some(endpoint) = plan.governed.get(&source) else {
-            return match asked {
-                Asked::Us => Screening::Forward {
+            let may_ask_anything = match asked {
+                Asked::Us => true,
+                // The kernel intercepts governed endpoints alone. This one was one a moment ago, or asks on a flow from then.
+                Asked::Resolver(_) => plan.leaves_alone(source),
+            };
+            return match may_ask_anything {
+                true => Screening::Forward {
                     identity: Asker::Other(source),
                     upstreams,
                 },
-                // The kernel intercepts only endpoints: this one has just ceased to be one, or was faster than its object.
-                Asked::Resolver(_) => refuse(Rcode::Refused, &|| {
+                false => refuse(Rcode::Refused, &|| {
                     format!("namegate: {source} is not an endpoint of this node")
                 }),
             };
@@ -201,7 +236,10 @@ impl Gate for NodeGate {
         };
         match denial {
             None => Screening::Forward {
-                identity: Asker::Endpoint(Arc::clone(endpoint)),
+                identity: match is_coming {
+                    true => Asker::Coming(Arc::clone(endpoint), in_force.generation),
+                    false => Asker::Endpoint(Arc::clone(endpoint)),
+                },
                 upstreams,
             },
             Some(denial) => refuse(core.terms.denied, &|| denial_reason(denial, &question.name, endpoint)),
@@ -216,12 +254,19 @@ impl Gate for NodeGate {
         ticket: impl FnOnce() -> Ticket<Committed>,
     ) -> Admission<Committed> {
         let core = &self.0;
-        if let (Some(sightings), Asker::Endpoint(endpoint)) = (&core.sightings, asker) {
+        if let (Some(sightings), Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _)) = (&core.sightings, asker) {
             let addresses = lesson.addresses.iter().map(|(address, _)| *address);
             sightings.saw(&endpoint.id, &lesson.name, addresses);
         }
         if lesson.addresses.is_empty() {
             return Admission::Settled(Ok(core.enforcer.admit_nothing()));
+        }
+        if let Asker::Coming(_, generation) = asker
+            && core.in_force.load().generation == *generation
+        {
+            // Its selectors come with the plan.
+            Waiting::new(core, lesson, ticket(), *generation).park();
+            return Admission::Waiting(core.terms.commit_deadline);
         }
         // Read before the plan: what is noted under an old count is never found under a new one.
         let circumstances = Circumstances {
@@ -245,8 +290,8 @@ impl Gate for NodeGate {
                 Admission::Settled(Ok(proof))
             }
             Step::Tell(generation, elements) => {
-                let submission = Waiting::submission(core, lesson, ticket(), generation, elements);
-                desk.submissions.push(submission);
+                let waiting = Waiting::new(core, lesson, ticket(), generation);
+                desk.submissions.push(waiting.submit(elements));
                 Admission::Waiting(core.terms.commit_deadline)
             }
         }

@@ -279,6 +279,16 @@ impl Plan {
         (patterns, policies)
     }
 
+    /// Whether `address` is that of a local endpoint that no policy selects. Takes a look at each endpoint: not for every lookup.
+    pub fn leaves_alone(&self, address: IpAddr) -> bool {
+        let is_local = || {
+            self.endpoints
+                .iter()
+                .any(|endpoint| endpoint.addresses.contains(&address))
+        };
+        !self.governed.contains_key(&address) && is_local()
+    }
+
     /// Whether lookups keep the destination that they were sent to.
     fn is_transparent(&self) -> bool {
         matches!(self.desired.interception, Interception::Tproxy { .. })

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dns_proxy::Listener;
-use enforcer::writer::Generation;
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -63,8 +62,6 @@ pub struct Reconciler {
     updates: u64,
     contests: Vec<Contest>,
     own: BTreeSet<IpAddr>,
-    /// What was put in force last; empty before the first installation that succeeds. The gate may hold a plan that is not in force yet.
-    in_force: Arc<Plan>,
     progress: watch::Sender<Progress>,
 }
 
@@ -72,7 +69,6 @@ impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(parts: Parts) -> Self {
         Self {
-            in_force: Arc::clone(&parts.gate.in_force().plan),
             parts,
             cluster: Cluster::default(),
             planner: Planner::default(),
@@ -177,18 +173,13 @@ impl Reconciler {
         self.progress.send_modify(|progress| progress.reports = reports);
     }
 
-    async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
-        let before = Arc::clone(&self.in_force);
+    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), NotInForce> {
+        let before = Arc::clone(&self.parts.gate.in_force().plan);
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
         routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
-        if !self.progress.borrow().in_force {
-            // Another agent may serve on the same ports already, in an upgrade: from the moment ours are bound, some of its lookups come here. Known
-            // resolvers are asked, and answers wait for the ruleset, under a generation that never comes.
-            self.parts.gate.publish(InForce {
-                plan: Arc::clone(&plan),
-                generation: Generation(u64::MAX),
-            });
-        }
+        // From the moment the rules are in the kernel lookups of endpoints come that were not governed before. In an upgrade they come from the moment our
+        // listeners are bound: another agent serves on the same ports already.
+        self.parts.gate.announce(Arc::clone(&plan));
         // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
         self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
@@ -199,8 +190,8 @@ impl Reconciler {
         self.parts.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,
+            coming: None,
         });
-        self.in_force = Arc::clone(&plan);
 
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
@@ -213,37 +204,27 @@ impl Reconciler {
         Ok(self.parts.server.lock().await.listen(&listeners).await?)
     }
 
-    /// NAT is decided once per flow: flows to a resolver that was not intercepted before must start over.
+    /// NAT is decided once per flow: flows to a resolver that were not intercepted before must start over. Those that are not any more go on as they are: the
+    /// gate forwards what comes on them.
     fn forget_old_lookups(&self, before: &Plan, now: &Plan) {
-        if now.desired.resolvers.is_empty() {
-            return;
-        }
-        let same_resolvers = before.desired.resolvers == now.desired.resolvers;
-        let known = |source: &&IpAddr| !(same_resolvers && before.desired.intercepted.contains(*source));
-        let sources: Vec<IpAddr> = now.desired.intercepted.iter().filter(known).copied().collect();
-        let ports: BTreeSet<u16> = now
-            .desired
-            .resolvers
-            .iter()
-            .map(|binding| binding.asked.port())
-            .collect();
-        if sources.is_empty() {
-            return;
-        }
-        let ports: Vec<u16> = ports.into_iter().collect();
-        let listeners: BTreeMap<SocketAddr, SocketAddr> = now
-            .desired
+        let (old, new) = (&before.desired, &now.desired);
+        let listeners: BTreeMap<SocketAddr, SocketAddr> = new
             .resolvers
             .iter()
             .map(|binding| (binding.asked, binding.listener))
             .collect();
-        let stays = |asked: SocketAddr, answers: SocketAddr| match now.desired.interception {
+        let stays = |asked: SocketAddr, answers: SocketAddr| match new.interception {
             // Translated by an agent before this one, which may be about to answer.
             Interception::Dnat => listeners.get(&asked) == Some(&answers),
             // Every packet is intercepted, whatever became of those before, except where mode dnat has translated them.
             Interception::Tproxy { .. } => !OWN_ADDRESSES.contains(&answers.ip()),
             Interception::Off => true,
         };
+        let same_resolvers = old.resolvers == new.resolvers;
+        let known = |source: &&IpAddr| !(same_resolvers && old.intercepted.contains(*source));
+        let sources: Vec<IpAddr> = new.intercepted.iter().filter(known).copied().collect();
+        let ports: BTreeSet<u16> = listeners.keys().map(SocketAddr::port).collect();
+        let ports: Vec<u16> = ports.into_iter().collect();
         if let Err(error) = conntrack::forget_lookups(&sources, &ports, stays) {
             warn!(%error, "old flows to resolvers could not be forgotten; lookups on them pass unobserved until they end");
         }

@@ -158,7 +158,11 @@ fn gate() -> NodeGate {
         upstreams: settings.upstreams.clone().into(),
     };
     NodeGate::new(
-        InForce { plan, generation },
+        InForce {
+            plan,
+            generation,
+            coming: None,
+        },
         Arc::new(Mutex::new(Ledger::new(settings.limits, settings.lease))),
         enforcer,
         terms,

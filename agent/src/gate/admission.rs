@@ -127,25 +127,18 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// What the enforcer is to be told.
-    pub(super) fn submission(
-        core: &Arc<Core>,
-        lesson: Lesson,
-        ticket: Ticket<Committed>,
-        generation: Generation,
-        elements: Vec<(Element, Time)>,
-    ) -> Submission {
-        let waiting = Self {
+    pub(super) fn new(core: &Arc<Core>, lesson: Lesson, ticket: Ticket<Committed>, generation: Generation) -> Self {
+        Self {
             core: Arc::clone(core),
             lesson,
             generation,
             ticket: Some(ticket),
             until: Instant::now() + core.terms.commit_deadline,
-        };
-        waiting.submit(elements)
+        }
     }
 
-    fn submit(self, elements: Vec<(Element, Time)>) -> Submission {
+    /// What the enforcer is to be told.
+    pub(super) fn submit(self, elements: Vec<(Element, Time)>) -> Submission {
         Submission {
             generation: self.generation,
             elements,
@@ -170,11 +163,10 @@ impl Waiting {
     }
 
     /// Waits for the plan that made its generation stale, unless that is in force already.
-    fn park(self) {
+    pub(super) fn park(self) {
         let core = Arc::clone(&self.core);
         let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at with `parked` locked: a plan that is published after this finds it there. Not "later": before the first installation the
-        // generation is one that never comes.
+        // Looked at with `parked` locked: a plan that is published after this finds it there.
         if core.in_force.load().generation != self.generation {
             drop(parked);
             return self.again();

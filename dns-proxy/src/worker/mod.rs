@@ -95,13 +95,11 @@ pub(crate) fn start<G: Gate>(
         taken: 0,
         tidied: now,
     };
-    thread::Builder::new()
-        .name("dns-worker".to_owned())
-        .spawn(move || {
-            // Also when it panics.
-            let _owner = Owner(Arc::clone(&worker.sockets.mailbox));
-            worker.run();
-        })?;
+    thread::Builder::new().name("dns-worker".to_owned()).spawn(move || {
+        // Also when it panics.
+        let _owner = Owner(Arc::clone(&worker.sockets.mailbox));
+        worker.run();
+    })?;
     Ok(mailbox)
 }
 

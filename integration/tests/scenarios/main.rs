@@ -17,6 +17,7 @@ mod policies;
 mod records;
 mod retries;
 mod services;
+mod transitions;
 mod upgrades;
 
 use namegate_integration::Plan;
