@@ -46,6 +46,8 @@ pub mod validate;
 mod cilium;
 mod cluster_network_policy;
 mod extensions;
+#[cfg(test)]
+mod hostile;
 mod network_policy;
 mod prefix;
 mod selector;

@@ -418,56 +418,45 @@ fn annotations_are_read() {
     assert!(validate(&parse(text).0[0]).0.accepted().unwrap().extensions.audit);
 }
 
-/// Any JSON under field names that mean something here, so that every reader meets every type.
+/// Any JSON that a reader of this kind may meet.
 fn json() -> impl Strategy<Value = serde_json::Value> {
-    let names = [
-        "podSelector",
-        "namespaceSelector",
-        "matchLabels",
-        "matchExpressions",
-        "key",
-        "operator",
-        "values",
-        "policyTypes",
-        "egress",
-        "ingress",
-        "to",
-        "from",
-        "ipBlock",
-        "cidr",
-        "except",
-        "ports",
-        "port",
-        "endPort",
-        "protocol",
-        "x",
-    ];
-    let texts = [
-        "",
-        "*",
-        "10.0.0.0/8",
-        "::/0",
-        "53",
-        "web",
-        "TCP",
-        "In",
-        "Egress",
-        "\u{0}",
-        "ä",
-    ];
-    let leaf = prop_oneof![
-        Just(serde_json::Value::Null),
-        any::<bool>().prop_map(Into::into),
-        any::<i64>().prop_map(Into::into),
-        prop::sample::select(texts.to_vec()).prop_map(Into::into),
-    ];
-    leaf.prop_recursive(8, 64, 4, move |inner| {
-        let fields = prop::collection::btree_map(prop::sample::select(names.to_vec()), inner.clone(), 0..5);
-        prop_oneof![
-            prop::collection::vec(inner, 0..4).prop_map(Into::into),
-            fields.prop_map(|fields| serde_json::to_value(fields).unwrap()),
-        ]
-    })
+    crate::hostile::json(
+        &[
+            "podSelector",
+            "namespaceSelector",
+            "matchLabels",
+            "matchExpressions",
+            "key",
+            "operator",
+            "values",
+            "policyTypes",
+            "egress",
+            "ingress",
+            "to",
+            "from",
+            "ipBlock",
+            "cidr",
+            "except",
+            "ports",
+            "port",
+            "endPort",
+            "protocol",
+            "x",
+        ],
+        &[
+            "",
+            "*",
+            "10.0.0.0/8",
+            "::/0",
+            "53",
+            "web",
+            "TCP",
+            "In",
+            "Egress",
+            "\u{0}",
+            "ä",
+        ],
+    )
 }
 
 proptest! {
