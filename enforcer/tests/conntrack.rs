@@ -1,29 +1,18 @@
 //! Conntrack entries in a real kernel, in a network namespace that the test makes for itself.
-#![allow(clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::unwrap_used)]
 
-use std::io::Write;
+mod namespace;
+
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
 
 use enforcer::conntrack::forget_lookups;
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use namespace::{inside, nft};
 
 #[test]
 fn only_lookups_of_the_given_sources_are_forgotten() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: kernel tests need root");
-        return;
-    }
-    let inside = std::thread::spawn(|| {
-        // SAFETY: only this thread's network namespace changes, which no memory or open descriptor depends on.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-        run("ip", &["link", "set", "lo", "up"], "");
+    inside(|| {
         // Flows are tracked once a rule asks for their state.
-        run(
-            "nft",
-            &["-f", "-"],
-            "table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }",
-        );
+        nft("table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }");
         let pod: IpAddr = "127.0.0.2".parse().unwrap();
         let pod6: IpAddr = "::1".parse().unwrap();
         assert_eq!(forget_lookups(&[pod], &[53], none_stays).unwrap(), 0);
@@ -63,24 +52,12 @@ fn only_lookups_of_the_given_sources_are_forgotten() {
             1
         );
     });
-    inside.join().unwrap();
 }
 
 #[test]
 fn many_lookups_are_forgotten_at_once() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: kernel tests need root");
-        return;
-    }
-    let inside = std::thread::spawn(|| {
-        // SAFETY: as above.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-        run("ip", &["link", "set", "lo", "up"], "");
-        run(
-            "nft",
-            &["-f", "-"],
-            "table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }",
-        );
+    inside(|| {
+        nft("table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }");
         let resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
         for _ in 0..2000 {
             // Each from a port of its own.
@@ -93,22 +70,12 @@ fn many_lookups_are_forgotten_at_once() {
         // Some ports may have served twice.
         assert!((1500..=2000).contains(&forgotten), "{forgotten}");
     });
-    inside.join().unwrap();
 }
 
 #[test]
 fn lookups_that_are_translated_as_they_should_be_stay() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: kernel tests need root");
-        return;
-    }
-    let inside = std::thread::spawn(|| {
-        // SAFETY: as above.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-        run("ip", &["link", "set", "lo", "up"], "");
-        run(
-            "nft",
-            &["-f", "-"],
+    inside(|| {
+        nft(
             "table inet t { chain c { type nat hook output priority -100; ip daddr 127.0.0.53 udp dport 53 dnat ip to 127.0.0.9:15000; }; }",
         );
         let listener = UdpSocket::bind("127.0.0.9:15000").unwrap();
@@ -125,7 +92,6 @@ fn lookups_that_are_translated_as_they_should_be_stay() {
         assert_eq!(pod.recv_from(&mut [0; 8]).unwrap().1, translated.0);
         assert_eq!(forget_lookups(&sources, &[53], none_stays).unwrap(), 1);
     });
-    inside.join().unwrap();
 }
 
 fn none_stays(_: SocketAddr, _: SocketAddr) -> bool {
@@ -139,14 +105,4 @@ fn look_up(source: &str, resolver: &str, port: u16) {
     pod.send_to(b"?", resolver.local_addr().unwrap()).unwrap();
     let (_, from) = resolver.recv_from(&mut [0; 8]).unwrap();
     assert_eq!(from, pod.local_addr().unwrap());
-}
-
-fn run(program: &str, arguments: &[&str], input: &str) {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{program} {arguments:?} {input}");
 }

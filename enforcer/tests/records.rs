@@ -1,16 +1,17 @@
 //! Logged packets of a real kernel, in network namespaces that the tests make for themselves.
-#![allow(clippy::unwrap_used, unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod namespace;
 
 use std::io::Write;
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use enforcer::records::{BindError, DEFAULT_GROUP, Detail, Heard, Listener, Record, Verdict, prefix};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use namespace::{inside, nft};
 
 /// Only a failing test waits that long.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,21 +168,6 @@ fn established_flows_are_not_recorded() {
     });
 }
 
-/// Runs a test on a thread in a network namespace of its own.
-fn inside(test: impl FnOnce() + Send + 'static) {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: kernel tests need root");
-        return;
-    }
-    let thread = std::thread::spawn(|| {
-        // SAFETY: only this thread's network namespace changes, which no memory or open descriptor depends on.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-        run("ip", &["link", "set", "lo", "up"], "");
-        test();
-    });
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-}
-
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
@@ -196,18 +182,4 @@ fn ip(text: &str) -> IpAddr {
 
 fn socket_address(text: &str) -> socket2::SockAddr {
     text.parse::<std::net::SocketAddr>().unwrap().into()
-}
-
-fn nft(script: &str) {
-    run("nft", &["-f", "-"], script);
-}
-
-fn run(program: &str, arguments: &[&str], input: &str) {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success(), "{program} {arguments:?} {input}");
 }
