@@ -53,11 +53,7 @@ impl<T> InFlight<T> {
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let entry = self.places.get_mut(key.place as usize)?;
-        if entry.turn != key.turn {
-            return None;
-        }
-        entry.lookup.as_deref_mut()
+        self.held(key)?.lookup.as_deref_mut()
     }
 
     /// Who has this place now.
@@ -71,14 +67,17 @@ impl<T> InFlight<T> {
     }
 
     pub(super) fn take(&mut self, key: Key) -> Option<Box<T>> {
-        let entry = self.places.get_mut(key.place as usize)?;
-        if entry.turn != key.turn {
-            return None;
-        }
+        let entry = self.held(key)?;
         let lookup = entry.lookup.take()?;
         entry.turn = entry.turn.wrapping_add(1);
         self.free.push(key.place);
         Some(lookup)
+    }
+
+    /// The place of a key, while it is its turn.
+    fn held(&mut self, key: Key) -> Option<&mut Place<T>> {
+        let entry = self.places.get_mut(key.place as usize)?;
+        (entry.turn == key.turn).then_some(entry)
     }
 }
 
