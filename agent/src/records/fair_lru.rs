@@ -47,16 +47,7 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
 
     /// Writes an entry, and forgets another if there are too many.
     pub(super) fn put(&mut self, owner: &O, key: K, value: V) {
-        // Sparse: most owners have few entries.
-        let entries = self
-            .owners
-            .get_or_insert_mut_ref(owner, || LruCache::sparse(self.limits.per_owner));
-        let before = entries.len();
-        entries.put(key, value);
-        self.len += entries.len() - before;
-        if self.len > self.limits.total.get() {
-            self.forget_one();
-        }
+        self.change(owner, |entries| drop(entries.put(key, value)));
     }
 
     /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Where all have it already nothing is done, and nothing counts as
@@ -72,21 +63,15 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
         if keys.clone().all(has) {
             return;
         }
-        let entries = self
-            .owners
-            .get_or_insert_mut_ref(owner, || LruCache::sparse(self.limits.per_owner));
-        let before = entries.len();
-        for key in keys {
-            match entries.get_mut(&key) {
-                Some(known) if known == value => {}
-                Some(other) => *other = value.clone(),
-                None => drop(entries.put(key, value.clone())),
+        self.change(owner, |entries| {
+            for key in keys {
+                match entries.get_mut(&key) {
+                    Some(known) if known == value => {}
+                    Some(other) => *other = value.clone(),
+                    None => drop(entries.put(key, value.clone())),
+                }
             }
-        }
-        self.len += entries.len() - before;
-        while self.len > self.limits.total.get() {
-            self.forget_one();
-        }
+        });
     }
 
     /// Every entry, in no order that means anything.
@@ -94,6 +79,20 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
         self.owners
             .iter()
             .flat_map(|(owner, entries)| entries.iter().map(move |(key, value)| (owner, key, value)))
+    }
+
+    /// Writes entries of one owner, one at least.
+    fn change(&mut self, owner: &O, write: impl FnOnce(&mut LruCache<K, V>)) {
+        // Sparse: most owners have few entries.
+        let entries = self
+            .owners
+            .get_or_insert_mut_ref(owner, || LruCache::sparse(self.limits.per_owner));
+        let before = entries.len();
+        write(entries);
+        self.len += entries.len() - before;
+        while self.len > self.limits.total.get() {
+            self.forget_one();
+        }
     }
 
     fn forget_one(&mut self) {
