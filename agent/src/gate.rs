@@ -203,7 +203,7 @@ impl Gate for NodeGate {
             let may_ask_anything = match asked {
                 Asked::Us => true,
                 // The kernel intercepts governed endpoints alone. This one was one a moment ago, or asks on a flow from then.
-                Asked::Resolver(_) => plan.leaves_alone(source),
+                Asked::Resolver(_) => plan.is_local(source),
             };
             return match may_ask_anything {
                 true => Screening::Forward {

@@ -279,14 +279,10 @@ impl Plan {
         (patterns, policies)
     }
 
-    /// Whether `address` is that of a local endpoint that no policy selects. Takes a look at each endpoint: not for every lookup.
-    pub fn leaves_alone(&self, address: IpAddr) -> bool {
-        let is_local = || {
-            self.endpoints
-                .iter()
-                .any(|endpoint| endpoint.addresses.contains(&address))
-        };
-        !self.governed.contains_key(&address) && is_local()
+    /// Whether a local endpoint, governed or not, has this address. Takes a look at each: not for every lookup.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| endpoint.addresses.contains(&address))
     }
 
     /// Whether lookups keep the destination that they were sent to.
