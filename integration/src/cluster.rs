@@ -12,7 +12,7 @@ use hickory_proto::rr::RecordType;
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
-use crate::{Plan, Scenario, wait_until};
+use crate::{End, Plan, Scenario, wait_until};
 
 /// The name of the lab's node in the cluster.
 pub const NODE: &str = "node-1";
@@ -217,14 +217,5 @@ fn connects(pod: &Pod, address: IpAddr) -> Result<(), String> {
     match pod.connect(address, 443) {
         Ok(Attempt::Connected(_)) => Ok(()),
         other => Err(format!("allowed {address}: {other:?}")),
-    }
-}
-
-/// Ends the traffic when it is dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -14,6 +14,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -374,6 +375,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
         thread::sleep(Duration::from_millis(10));
     }
     panic!("waited in vain until {what}");
+}
+
+/// Ends what clients do until this is set, when it is dropped: also when the test fails, since a scope waits for its threads.
+#[derive(Debug)]
+pub struct End<'a>(pub &'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A CiliumNetworkPolicy with which pod `index` may reach these names. A name with a star is a pattern.

@@ -7,7 +7,7 @@ use std::thread;
 use agent::lab::client::{Stub, Transport};
 use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
-use namegate_integration::ip;
+use namegate_integration::{End, ip};
 
 use super::plan;
 
@@ -62,13 +62,4 @@ fn a_stub_that_keeps_its_socket_is_answered_by_the_resolver_again_when_no_policy
     assert_eq!(ask(), None, "denied");
     scenario.remove("allow-pod0.yaml");
     scenario.wait_until("the resolver answers", || ask().is_some());
-}
-
-/// Ends the lookups when it is dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }

@@ -7,6 +7,7 @@ use std::thread;
 use agent::lab::client::Transport;
 use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
+use namegate_integration::End;
 
 use super::plan;
 
@@ -64,13 +65,4 @@ fn upgrade_under_lookups(interception: &str) {
     }
     let lost = lost.into_inner().unwrap();
     assert!(lost.is_empty(), "{} of {answered:?}: {lost:?}", lost.len());
-}
-
-/// Ends the lookups when it is dropped.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
