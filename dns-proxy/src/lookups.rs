@@ -347,6 +347,11 @@ impl<G: Gate, W> Lookups<G, W> {
         self.deadlines.next()
     }
 
+    /// How many lookups wait for something.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// The end of a batch.
     pub(crate) fn flush(&mut self) {
         self.gate.flush(&mut self.desk);

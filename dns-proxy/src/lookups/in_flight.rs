@@ -38,6 +38,10 @@ impl<T> InFlight<T> {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     pub(super) fn insert(&mut self, lookup: Box<T>) -> Key {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, lookup: None });

@@ -18,6 +18,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll;
 use tokio::runtime::Handle;
 
+use self::busy_poll::BusyPoll;
 use self::listening::{Listening, WayBack};
 use self::mailbox::{Letter, Mailbox, Owner};
 use self::mmsg::{Inbox, SendSpace};
@@ -32,6 +33,7 @@ use crate::server::{Listener, ServerConfig};
 use crate::stages::Client;
 use crate::upstream::tcp;
 
+mod busy_poll;
 mod control;
 pub(crate) mod listening;
 pub(crate) mod mailbox;
@@ -93,6 +95,7 @@ pub(crate) fn start<G: Gate>(
         answers: Inbox::new(BATCH, MAX_ANSWER),
         letters: Vec::new(),
         taken: 0,
+        busy_poll: BusyPoll::default(),
         tidied: now,
     };
     thread::Builder::new().name("dns-worker".to_owned()).spawn(move || {
@@ -111,6 +114,7 @@ struct Worker<G: Gate> {
     letters: Vec<Letter<G::Proof>>,
     /// Datagrams taken in this turn.
     taken: usize,
+    busy_poll: BusyPoll,
     tidied: Instant,
 }
 
@@ -145,19 +149,12 @@ impl<G: Gate> Worker<G> {
     /// Sleeps until there is something to do, and does it.
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
         events.clear();
-        if CROWD.contains(&mem::take(&mut self.taken)) {
+        let taken = mem::take(&mut self.taken);
+        if CROWD.contains(&taken) {
             thread::sleep(GATHER);
         }
-        let pause = match self.sockets.mailbox.may_sleep() {
-            true => self.pause(Instant::now()),
-            false => Some(Timespec::default()),
-        };
-        match epoll::wait(
-            &self.sockets.poll,
-            rustix::buffer::spare_capacity(events),
-            pause.as_ref(),
-        ) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        match self.wait(taken, events) {
+            Ok(()) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "epoll_wait failed; going on");
                 thread::sleep(PAUSE);
@@ -182,6 +179,35 @@ impl<G: Gate> Worker<G> {
             self.sockets.upstreams.tidy(now);
         }
         flow
+    }
+
+    /// Sleeps until there is something to do, unless it may come in a moment.
+    fn wait(&mut self, taken: usize, events: &mut Vec<epoll::Event>) -> rustix::io::Result<()> {
+        let mut look = |pause: Option<Timespec>| {
+            epoll::wait(
+                &self.sockets.poll,
+                rustix::buffer::spare_capacity(events),
+                pause.as_ref(),
+            )
+        };
+        let at_once = Some(Timespec::default());
+        if !self.sockets.mailbox.may_sleep() {
+            return look(at_once).map(drop);
+        }
+        let mut now = Instant::now();
+        if let Some(hope) = self.busy_poll.hope(taken, self.lookups.in_flight()) {
+            let until = now + busy_poll::MOMENT;
+            while now < until {
+                if look(at_once)? > 0 {
+                    self.busy_poll.note(hope, true);
+                    return Ok(());
+                }
+                thread::yield_now();
+                now = Instant::now();
+            }
+            self.busy_poll.note(hope, false);
+        }
+        look(self.pause(now)).map(drop)
     }
 
     /// How long there is nothing to do by itself.
