@@ -10,7 +10,7 @@
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
-//! - [`state`], [`clock`]: the ledger on disk, and the one clock.
+//! - [`state`], [`clock`], [`working_set`]: the ledger on disk, the one clock, and memory that only the start needed.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`doctor`]: what a node needs for all this, and whether it is so.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -42,3 +42,4 @@ pub mod state;
 pub mod status;
 pub mod throttle;
 pub mod view;
+pub mod working_set;

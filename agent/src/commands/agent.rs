@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::app::{Agent, StartError};
 use crate::cli::{self, Outcome};
@@ -15,6 +15,7 @@ use crate::objects::Source;
 use crate::objects::directory::DirectorySource;
 use crate::objects::kubernetes::KubernetesSource;
 use crate::objects::kubernetes::client::{Access, AccessError};
+use crate::working_set;
 
 /// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
 ///
@@ -143,6 +144,9 @@ async fn serve(settings: Settings, source: impl Source) -> Result<(), AgentError
         ready = agent.ready() => {
             ready?;
             info!("ready");
+            if let Err(error) = working_set::trim() {
+                debug!(%error, "what the start needed stays in memory");
+            }
             tokio::select! {
                 told = stop.told() => told,
                 error = agent.source_ended() => return Err(error.into()),
