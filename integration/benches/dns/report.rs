@@ -55,10 +55,10 @@ impl Report {
         self.memory.insert("idle", resident(node.pid()));
     }
 
-    /// After the second round the agent holds 90,000 names with two addresses each, all of them in the kernel.
+    /// After the second round the agent holds 100,000 names with two addresses each, all of them in the kernel.
     pub(crate) fn resident(&mut self, round: usize, node: &Node) {
         if round == 1 {
-            self.memory.insert("90,000 names", resident(node.pid()));
+            self.memory.insert("100,000 names", resident(node.pid()));
         }
     }
 

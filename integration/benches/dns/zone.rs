@@ -17,7 +17,7 @@ pub(crate) const FAR_UPSTREAM: IpAddr = IpAddr::V4(BAD_RESOLVER);
 /// Names whose addresses are known after the first pass.
 const KNOWN: u32 = 10_000;
 /// Fresh names of one round: each opens two addresses that no other name has.
-pub(crate) const NEW: u32 = 40_000;
+pub(crate) const NEW: u32 = 45_000;
 
 const HEAD: &str = "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n";
 
