@@ -13,7 +13,8 @@
 //! # tproxy
 //! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it. There the packet may carry
 //! the address of a backend, so the conntrack tuple is asked what the pod asked for. Every packet of the flow passes here. Replies are told
-//! apart by their direction: those of a resolver that is itself a governed pod carry a tuple that matches too.
+//! apart by their direction: those of a resolver that is itself a governed pod carry a tuple that matches too. Both that and the family are
+//! asked once, and what is of the right ones goes to a chain of its own: each packet of each flow pays for what is asked here.
 //!
 //! # The heartbeat
 //! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they then let by is accepted before any program
@@ -28,8 +29,8 @@ use nftables::types::{NfChainType, NfHook};
 
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_tcp_or_udp, meta, named,
-    named_set, number, original, port, port_value, protocol, source, word,
+    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_of, is_tcp_or_udp, meta,
+    named, named_set, number, original, port, port_value, protocol, source, word,
 };
 use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
@@ -85,8 +86,14 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                 },
             );
             for family in Family::BOTH {
-                for asked in [asked_first(family), asked_now(family)] {
-                    let mut statements = vec![is(conntrack("direction", None), word("original"))];
+                let chain = tproxy_chain(family);
+                document.chain(&chain);
+                let forwards = is(conntrack("direction", None), word("original"));
+                document.rule(TPROXY_CHAIN, [is_of(family), forwards, goto(&chain)]);
+                // What is not translated carries now what it carried first.
+                let translated = has_any(conntrack("status", None), word("dnat"));
+                for (which, asked) in [(None, asked_first(family)), (Some(translated), asked_now(family))] {
+                    let mut statements = Vec::from_iter(which);
                     statements.extend(lookups(desired, family, asked));
                     statements.extend([
                         Statement::TProxy(TProxy {
@@ -97,7 +104,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                         set_mark(mark.get()),
                         accept(),
                     ]);
-                    document.rule(TPROXY_CHAIN, statements);
+                    document.rule(&chain, statements);
                 }
             }
         }
@@ -204,8 +211,9 @@ fn lookups(desired: &Desired, family: Family, asked: Expr) -> Vec<Statement<'sta
 
 /// Packets of an intercepted source to a known resolver. The resolver is asked for first: nearly every packet comes from a pod or goes
 /// to one, and nearly none goes to a resolver, so that all others pay one lookup of a set.
-fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 3] {
+fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 4] {
     [
+        is_of(family),
         // nft wants the protocols spelt out before it lets a rule translate or read ports.
         is_tcp_or_udp(),
         is(asked, named_set(&resolvers_set(family))),
@@ -258,6 +266,10 @@ fn set_mark(mark: u32) -> Statement<'static> {
         key: meta(MetaKey::Mark),
         value: Expression::BinaryOperation(Box::new(marked)),
     })
+}
+
+fn tproxy_chain(family: Family) -> String {
+    format!("{TPROXY_CHAIN}{family}")
 }
 
 pub(super) fn pods_set(family: Family) -> String {

@@ -2,13 +2,13 @@
 //!
 //! Samples go to whoever listens at the NFLOG group, at a limited rate; the counters count everything.
 
-use nftables::expr::MetaKey;
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
 
 use super::document::Document;
-use super::expression::{accept, is, is_not, meta, protocol, word};
+use super::expression::{accept, is, is_not, is_of, protocol, word};
 use crate::desired::{Desired, Refusal};
+use crate::layout::Family;
 use crate::records;
 
 /// The named counter of refused IPv4 packets.
@@ -40,8 +40,8 @@ const REJECTS: (u32, u32) = (1000, 500);
 const RECORDS: (u32, u32) = (100, 50);
 
 pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
-    let refused = [("ipv4", REFUSED_V4), ("ipv6", REFUSED_V6)];
-    let audited = [("ipv4", AUDITED_V4), ("ipv6", AUDITED_V6)];
+    let refused = [(Family::V4, REFUSED_V4), (Family::V6, REFUSED_V6)];
+    let audited = [(Family::V4, AUDITED_V4), (Family::V6, AUDITED_V6)];
     for counter in [REFUSED_V4, REFUSED_V6, AUDITED_V4, AUDITED_V6] {
         document.counter(counter);
     }
@@ -77,10 +77,10 @@ fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict:
     document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
 }
 
-fn count(document: &mut Document<'_>, chain: &str, counters: [(&'static str, &'static str); 2]) {
+fn count(document: &mut Document<'_>, chain: &str, counters: [(Family, &'static str); 2]) {
     for (family, counter) in counters {
         let count = Statement::Counter(Counter::Named(counter.into()));
-        document.rule(chain, [is(meta(MetaKey::Nfproto), word(family)), count]);
+        document.rule(chain, [is_of(family), count]);
     }
 }
 

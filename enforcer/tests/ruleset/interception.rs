@@ -196,6 +196,22 @@ fn both_modes_take_what_a_service_translation_would_send_elsewhere() {
 }
 
 #[test]
+fn tproxy_takes_what_a_service_translation_sends_to_a_resolver() {
+    let Some(lab) = lab_with(TPROXY, FailMode::Closed) else {
+        return;
+    };
+    // The service is no resolver that is known, and its backend is one.
+    lab.nft(
+        "add table ip services
+         add chain ip services prerouting { type nat hook prerouting priority dstnat; policy accept; }
+         add rule ip services prerouting ip daddr 10.96.0.10 dnat to 10.88.0.1",
+    );
+    assert_eq!(lab.pod.ask_tcp("10.96.0.10", 53, "a?").unwrap(), "proxy: a?");
+    assert_eq!(lab.pod.ask_udp("10.96.0.10", 53, "a?").unwrap(), "proxy: a?");
+    assert_eq!(lab.other.ask_udp("10.96.0.10", 53, "a?").unwrap(), "outside: a?");
+}
+
+#[test]
 fn pods_may_ask_the_listeners_themselves_by_any_own_address_where_none_is_given() {
     for listening in [NODE_V4, "0.0.0.0"] {
         let Some(lab) = Lab::new() else { return };
