@@ -56,7 +56,7 @@ impl Inbox {
     pub(super) fn new(count: usize, size: usize) -> Self {
         // SAFETY: all-zero is a valid value of these C structs.
         let (address, buffer, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
-        let mut inbox = Self {
+        Self {
             size,
             payloads: vec![0; count * size],
             controls: vec![[0; control::ROOM]; count],
@@ -64,34 +64,25 @@ impl Inbox {
             buffers: vec![buffer; count],
             headers: vec![header; count],
             filled: 0,
-        };
-        for index in 0..count {
-            inbox.buffers[index] = libc::iovec {
-                iov_base: inbox.payloads[index * size..].as_mut_ptr().cast(),
-                iov_len: size,
-            };
-            let header = &mut inbox.headers[index].msg_hdr;
-            header.msg_name = (&raw mut inbox.addresses[index]).cast();
-            header.msg_iov = &raw mut inbox.buffers[index];
-            header.msg_iovlen = 1;
-            header.msg_control = inbox.controls[index].as_mut_ptr().cast();
-            inbox.empty(index);
         }
-        inbox
-    }
-
-    /// Offers the room of a datagram again: the kernel has written into its header how much of it was used.
-    fn empty(&mut self, index: usize) {
-        let header = &mut self.headers[index].msg_hdr;
-        header.msg_namelen = size_of::<Address>() as libc::socklen_t;
-        header.msg_controllen = control::ROOM as _;
-        header.msg_flags = 0;
     }
 
     /// Receives what is there, as far as there is room; says how many. `WouldBlock` when nothing is there.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        for index in 0..mem::take(&mut self.filled) {
-            self.empty(index);
+        self.filled = 0;
+        for index in 0..self.headers.len() {
+            self.buffers[index] = libc::iovec {
+                iov_base: self.payloads[index * self.size..].as_mut_ptr().cast(),
+                iov_len: self.size,
+            };
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = (&raw mut self.addresses[index]).cast();
+            header.msg_namelen = size_of::<Address>() as libc::socklen_t;
+            header.msg_iov = &raw mut self.buffers[index];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[index].as_mut_ptr().cast();
+            header.msg_controllen = control::ROOM as _;
+            header.msg_flags = 0;
         }
         // SAFETY: each header points to an address, a buffer and control room of the lengths it gives, which live until the call
         // has returned and which nobody else uses meanwhile.
