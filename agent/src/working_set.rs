@@ -16,8 +16,8 @@ use rustix::mm::{Advice, madvise};
 pub fn trim() -> io::Result<()> {
     let maps = fs::read_to_string("/proc/self/maps")?;
     for Range { start, end } in code(&maps) {
-        // SAFETY: a private mapping of a file without the right to write reads as the file does, before and after, since nobody can have
-        // changed a page of it; whoever runs there now waits for its page.
+        // SAFETY: a private mapping of a file reads as the file does, before and after, where no page of it was changed: it may not be written to, and
+        // the loader has no need to, since position-independent code is not relocated. Whoever runs there now waits for its page.
         unsafe { madvise(start as *mut _, end - start, Advice::LinuxDontNeed) }?;
     }
     Ok(())

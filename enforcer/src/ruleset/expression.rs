@@ -146,7 +146,8 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
     })
 }
 
-/// The packet is of this family. To ask for it first costs a packet of the other less than what nft would ask before.
+/// The packet is of this family. nft asks for it by itself, but only where it needs to know: a packet of the other family has paid for what
+/// stands before that.
 pub(super) fn is_of(family: Family) -> Statement<'static> {
     let family = match family {
         Family::V4 => "ipv4",
