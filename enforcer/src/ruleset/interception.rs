@@ -71,7 +71,8 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                     port: Some(mapped(asked_now(family), &port_map(family))),
                     flags: None,
                 };
-                let mut statements = lookups(desired, family, asked_now(family));
+                let mut statements = vec![is_of(family)];
+                statements.extend(lookups(desired, family, asked_now(family)));
                 statements.push(Statement::DNAT(Some(to_listener)));
                 document.rule(DNAT_CHAIN, statements);
             }
@@ -122,7 +123,8 @@ fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
         },
     );
     for family in Family::BOTH {
-        let mut statements = lookups(desired, family, asked_now(family));
+        let mut statements = vec![is_of(family)];
+        statements.extend(lookups(desired, family, asked_now(family)));
         statements.push(Statement::Mangle(Mangle {
             key: conntrack("zone", None),
             value: number(0),
@@ -194,7 +196,13 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
         let untracked = has_any(conntrack("state", None), word("untracked"));
         for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
             let lookup = to_resolver(family, asked);
-            document.rule(chain, [which].into_iter().chain(lookup).chain([verdict.clone()]));
+            document.rule(
+                chain,
+                [which, is_of(family)]
+                    .into_iter()
+                    .chain(lookup)
+                    .chain([verdict.clone()]),
+            );
         }
     }
 }
@@ -211,9 +219,8 @@ fn lookups(desired: &Desired, family: Family, asked: Expr) -> Vec<Statement<'sta
 
 /// Packets of an intercepted source to a known resolver. The resolver is asked for first: nearly every packet comes from a pod or goes
 /// to one, and nearly none goes to a resolver, so that all others pay one lookup of a set.
-fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 4] {
+fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 3] {
     [
-        is_of(family),
         // nft wants the protocols spelt out before it lets a rule translate or read ports.
         is_tcp_or_udp(),
         is(asked, named_set(&resolvers_set(family))),
