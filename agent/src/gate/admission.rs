@@ -157,7 +157,7 @@ impl Waiting {
             Step::Tell(generation, elements) => {
                 self.generation = generation;
                 let core = Arc::clone(&self.core);
-                core.enforcer.submit(vec![self.submit(elements)]);
+                core.enforcer.submit([self.submit(elements)]);
             }
         }
     }

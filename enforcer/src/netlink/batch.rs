@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::message::{ATTRIBUTE, Encoder, Head, align, flags};
+use super::message::{ATTRIBUTE, Encoder, HEADER, Head, NFGENMSG, align, flags};
 use super::reply::Reply;
 
 /// `NFPROTO_INET`: the family of our table.
@@ -75,10 +75,14 @@ pub(crate) struct Batch {
     /// The sequence number of `BEGIN`; the messages follow without a gap.
     begin: u32,
     /// The operations of each message.
-    messages: Vec<Range<usize>>,
+    messages: Messages,
     /// Where each operation's element stands in its message.
-    offsets: Vec<u32>,
+    offsets: Offsets,
 }
+
+/// Most transactions are those of one answer: a few elements, kept in place.
+type Messages = SmallVec<[Range<usize>; 2]>;
+type Offsets = SmallVec<[u32; 4]>;
 
 /// Why a transaction was aborted: one message's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,9 +114,9 @@ impl Batch {
             bytes: Vec::new(),
             begin,
             messages: messages(operations),
-            offsets: Vec::with_capacity(operations.len()),
+            offsets: Offsets::with_capacity(operations.len()),
         };
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::with_capacity(batch.size(table, operations));
         boundary(&mut encoder, BEGIN, begin);
         for (position, span) in batch.messages.iter().enumerate() {
             let acknowledge = if position + 1 == batch.messages.len() {
@@ -134,6 +138,15 @@ impl Batch {
         boundary(&mut encoder, END, batch.end());
         batch.bytes = encoder.finish();
         batch
+    }
+
+    /// How many bytes [`encode`](Self::encode) writes.
+    fn size(&self, table: &str, operations: &[Operation]) -> usize {
+        let string = |text: &str| ATTRIBUTE + align(text.len() + 1);
+        let frames = (2 + self.messages.len()) * (HEADER + NFGENMSG);
+        let heads = self.messages.iter().filter_map(|span| operations.get(span.start));
+        let lists: usize = heads.map(|head| string(table) + string(&head.set) + ATTRIBUTE).sum();
+        frames + lists + operations.iter().map(element_size).sum::<usize>()
     }
 
     /// The sequence number of `END`.
@@ -185,8 +198,8 @@ impl Batch {
 }
 
 /// Which operations share a message: neighbours with the same set and verb, as many as fit.
-fn messages(operations: &[Operation]) -> Vec<Range<usize>> {
-    let mut spans: Vec<Range<usize>> = Vec::new();
+fn messages(operations: &[Operation]) -> Messages {
+    let mut spans = Messages::new();
     let mut room = 0;
     for (at, operation) in operations.iter().enumerate() {
         let size = element_size(operation);
@@ -227,7 +240,7 @@ fn encode_message(
     operations: &[Operation],
     sequence: u32,
     acknowledge: u16,
-    offsets: &mut Vec<u32>,
+    offsets: &mut Offsets,
 ) {
     let Some(head) = operations.first() else { return };
     let (kind, create) = match head.verb {
@@ -333,6 +346,18 @@ mod tests {
     }
 
     #[test]
+    fn room_is_made_for_what_is_written_and_no_more() {
+        let delete = Operation {
+            verb: Verb::Delete,
+            ..add("second", &[7; 12])
+        };
+        for operations in [vec![add("s", &[1; 4]), delete], vec![add("a", &[0; 24]); 3000]] {
+            let batch = Batch::encode("table", &operations, 1);
+            assert_eq!(batch.size("table", &operations), batch.bytes.len());
+        }
+    }
+
+    #[test]
     fn a_key_of_one_byte_is_padded_but_not_counted() {
         let batch = Batch::encode("t", &[add("alive", &[2])], 1);
         let value: &[u8] = &[5, 0, 1, 0, 2, 0, 0, 0];
@@ -350,7 +375,7 @@ mod tests {
         let batch = Batch::encode("t", &operations, 1);
         // 65,531 / 60 = 1,092 elements fit.
         assert_eq!(
-            batch.messages,
+            batch.messages.as_slice(),
             [0..1092, 1092..2184, 2184..3000, 3000..3001, 3001..3002]
         );
         let read: Vec<usize> = crate::netlink::message::Messages(&batch.bytes)

@@ -64,6 +64,13 @@ pub(crate) struct Head {
 }
 
 impl Encoder {
+    /// With room for so many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
     /// Writes both headers.
     pub(crate) fn open_message(&mut self, head: Head) -> OpenMessage {
         let start = self.bytes.len();
@@ -112,19 +119,28 @@ impl Encoder {
 
     /// Writes an attribute and its padding.
     pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(ATTRIBUTE + value.len()).unwrap_or(u16::MAX);
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.header(kind, value.len());
         self.bytes.extend_from_slice(value);
-        self.bytes.resize(align(self.bytes.len()), 0);
+        self.pad();
     }
 
     /// Writes a name with the zero byte that the kernel expects.
     pub(crate) fn string(&mut self, kind: u16, value: &str) {
-        let mut terminated = Vec::with_capacity(value.len() + 1);
-        terminated.extend_from_slice(value.as_bytes());
-        terminated.push(0);
-        self.attribute(kind, &terminated);
+        self.header(kind, value.len() + 1);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
+        self.pad();
+    }
+
+    /// An attribute's header, before a content of this length.
+    fn header(&mut self, kind: u16, length: usize) {
+        let length = u16::try_from(ATTRIBUTE + length).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(align(self.bytes.len()), 0);
     }
 
     /// How many bytes were written.

@@ -62,6 +62,13 @@ pub(super) struct Life {
     pub(super) gone: Time,
 }
 
+impl Life {
+    /// Whether it is certain now, and until `until` or at most `slack` less.
+    pub(super) fn lasts(&self, now: Time, until: Time, slack: Duration) -> bool {
+        self.end > now && self.end + slack >= until
+    }
+}
+
 impl Book {
     /// A learned set, if it exists in the kernel.
     pub(super) fn set(&self, set: &SetId) -> Option<&SetEntry> {
@@ -75,8 +82,10 @@ impl Book {
 
     /// Whether the kernel holds an element now, and will until `until` or at most `slack` less.
     pub(super) fn holds(&self, element: &Element, now: Time, until: Time, slack: Duration) -> bool {
-        let lives = |life: Life| life.end > now && life.end + slack >= until;
-        self.life(element).is_some_and(lives) || self.keeps(element)
+        match self.life(element) {
+            Some(life) => life.lasts(now, until, slack),
+            None => self.keeps(element),
+        }
     }
 
     /// Whether the kernel holds an element without an end.

@@ -17,7 +17,7 @@ use crate::netlink::socket::CommitError;
 /// An admission that waits.
 pub(super) struct Admission {
     pub(super) generation: Generation,
-    /// Each element once.
+    /// Each element once, in order.
     pub(super) elements: Vec<(Element, Time)>,
     /// How long its caller waits, for the error's text.
     pub(super) deadline: Duration,

@@ -247,7 +247,7 @@ impl Enforcer {
         deadline: Duration,
     ) -> Result<Committed, AdmitError> {
         let (answer, outcome) = oneshot::channel();
-        self.submit(vec![Submission {
+        self.submit([Submission {
             generation,
             elements,
             deadline,
@@ -261,8 +261,9 @@ impl Enforcer {
 
     /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told what came of it, by the writer's thread or, if they are few and
     /// nobody writes, before this returns.
-    pub fn submit(&self, submissions: Vec<Submission>) {
-        let admissions: Vec<Admission> = submissions.into_iter().flat_map(Submission::into_admissions).collect();
+    pub fn submit(&self, submissions: impl IntoIterator<Item = Submission>) {
+        let admissions = submissions.into_iter().flat_map(Submission::into_admissions);
+        let admissions: Vec<Admission> = admissions.collect();
         let elements: usize = admissions.iter().map(|admission| admission.elements.len()).sum();
         if elements <= BY_CALLER {
             let began = clock::now();

@@ -27,12 +27,15 @@ pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// What the kernel is told.
-    pub(super) operations: Vec<Operation>,
+    pub(super) operations: SmallVec<[Operation; FEW]>,
     /// Which of `writes` each operation belongs to.
-    owners: Vec<usize>,
+    owners: SmallVec<[usize; FEW]>,
     /// The elements, each once.
-    pub(super) writes: Vec<Write>,
+    pub(super) writes: SmallVec<[Write; FEW]>,
 }
+
+/// Most transactions are those of one answer: so many elements are kept in place.
+const FEW: usize = 4;
 
 /// One element to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,39 +69,23 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Takes an admission in whole or, on an error, not at all. Says whether it must wait for the transaction; otherwise the
-    /// kernel holds everything already.
+    /// Takes an admission, its elements in order, in whole or, on an error, not at all. Says whether it must wait for the transaction; otherwise
+    /// the kernel holds everything already.
     pub(super) fn add(&mut self, elements: &[(Element, Time)]) -> Result<bool, AdmitError> {
-        let mut new: SmallVec<[(SetId, u32); 4]> = SmallVec::new();
-        for (element, _) in elements {
-            if self.book.set(&element.set).is_none() {
-                return Err(AdmitError::Rejected {
-                    set: element.set.to_string(),
-                    errno: libc::ENOENT,
-                    error: "no such set is installed".to_owned(),
-                });
-            }
-            let is_held = self.book.life(element).is_some() || self.book.keeps(element);
-            if !is_held && !self.writes.contains_key(element) {
-                match new.iter_mut().find(|(set, _)| *set == element.set) {
-                    Some((_, count)) => *count += 1,
-                    None => new.push((element.set, 1)),
-                }
-            }
+        let needed = |&(element, until): &(Element, Time)| self.needed(element, until);
+        let needed: SmallVec<[Write; FEW]> = elements.iter().filter_map(needed).collect();
+        for of_set in needed.chunk_by(|a, b| a.element.set == b.element.set) {
+            self.check_room(of_set)?;
         }
-        for (set, count) in &new {
-            self.check_room(set, *count)?;
+        for write in &needed {
+            self.enter(*write);
         }
-        let mut waits = false;
-        for (element, until) in elements {
-            waits |= self.write(*element, *until);
-        }
-        Ok(waits)
+        Ok(!needed.is_empty())
     }
 
     /// The transaction.
     pub(super) fn finish(self, renewal: Renewal) -> Plan {
-        let mut writes: Vec<Write> = self.writes.into_values().collect();
+        let mut writes: SmallVec<[Write; FEW]> = self.writes.into_values().collect();
         // Neighbours share a message; and equal input makes equal bytes.
         writes.sort_unstable_by_key(|write| write.element);
         let mut plan = Plan {
@@ -120,11 +107,42 @@ impl<'a> Planner<'a> {
         plan
     }
 
-    fn check_room(&self, set: &SetId, count: u32) -> Result<(), AdmitError> {
-        let Some(entry) = self.book.set(set) else { return Ok(()) };
+    /// What has to be written for an element, if anything.
+    fn needed(&self, element: Element, until: Time) -> Option<Write> {
+        let life = self.book.life(&element);
+        let is_held = match life {
+            Some(life) => life.lasts(self.now, until, Duration::ZERO),
+            None => self.book.keeps(&element),
+        };
+        (!is_held).then(|| Write {
+            element,
+            end: until.max(self.now + SHORTEST_LIFE),
+            new: life.is_none(),
+        })
+    }
+
+    /// Whether there is room for these, all of one set.
+    fn check_room(&self, writes: &[Write]) -> Result<(), AdmitError> {
+        let Some(Write {
+            element: Element { set, .. },
+            ..
+        }) = writes.first()
+        else {
+            return Ok(());
+        };
+        let Some(entry) = self.book.set(set) else {
+            return Err(AdmitError::Rejected {
+                set: set.to_string(),
+                errno: libc::ENOENT,
+                error: "no such set is installed".to_owned(),
+            });
+        };
+        let is_added = |write: &&Write| write.new && !self.writes.contains_key(&write.element);
+        let count = u32::try_from(writes.iter().filter(is_added).count()).unwrap_or(u32::MAX);
         let added = self.added.get(set).copied().unwrap_or(0);
         let after = entry.held.saturating_add(added).saturating_add(count);
-        if after > entry.capacity {
+        // What is held already is renewed, even where there is less room than there was.
+        if count > 0 && after > entry.capacity {
             return Err(AdmitError::Full {
                 set: entry.name.to_string(),
                 capacity: entry.capacity,
@@ -133,23 +151,17 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Whether the element has to be written.
-    fn write(&mut self, element: Element, until: Time) -> bool {
-        if self.book.holds(&element, self.now, until, Duration::ZERO) {
-            return false;
-        }
-        let end = until.max(self.now + SHORTEST_LIFE);
-        match self.writes.entry(element) {
-            Entry::Occupied(mut planned) => planned.get_mut().end = planned.get().end.max(end),
+    /// Takes a write into the transaction, where another may ask for the same element.
+    fn enter(&mut self, write: Write) {
+        match self.writes.entry(write.element) {
+            Entry::Occupied(mut planned) => planned.get_mut().end = planned.get().end.max(write.end),
             Entry::Vacant(vacant) => {
-                let new = self.book.life(&element).is_none();
-                vacant.insert(Write { element, end, new });
-                if new {
-                    *self.added.entry(element.set).or_default() += 1;
+                vacant.insert(write);
+                if write.new {
+                    *self.added.entry(write.element.set).or_default() += 1;
                 }
             }
         }
-        true
     }
 }
 
@@ -303,6 +315,15 @@ mod tests {
         assert_eq!(planner.add(&two), Err(full));
         assert_eq!(planner.add(&two[..2]), Ok(true));
         assert_eq!(planner.finish(Renewal::Refresh).writes.len(), 4);
+    }
+
+    #[test]
+    fn what_is_held_is_renewed_even_where_there_is_less_room_than_there_was() {
+        let mut book = book();
+        book.replace_sets([(element(1, 1).set, 0)]);
+        let mut planner = Planner::new(&book, NOW);
+        assert_eq!(planner.add(&[(element(1, 1), until(20))]), Ok(true));
+        assert!(planner.add(&[(element(1, 2), until(20))]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fqdn_cache::Time;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::commit::Admission;
@@ -36,7 +37,7 @@ pub struct Submission {
 }
 
 impl Submission {
-    pub(super) fn into_admissions(mut self) -> Vec<Admission> {
+    pub(super) fn into_admissions(mut self) -> SmallVec<[Admission; 1]> {
         // Each element once, with its latest end.
         self.elements
             .sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
@@ -48,7 +49,7 @@ impl Submission {
             answer,
         };
         if self.elements.len() <= PIECE {
-            return vec![admission(self.elements, self.answer)];
+            return smallvec![admission(self.elements, self.answer)];
         }
         let pieces: Vec<_> = self.elements.chunks(PIECE).map(<[_]>::to_vec).collect();
         let whole = Arc::new(Mutex::new(Whole {
