@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long to look: what a resolver needs that has the answer, and not many times what a wake-up costs.
 pub(super) const MOMENT: Duration = Duration::from_micros(50);
 
+/// After so many looks, a few microseconds, whoever else is ready to run on the processor goes first.
+pub(super) const LOOKS: usize = 8;
+
 /// The A and AAAA that a stub resolver asks for at once.
 const FEW: usize = 2;
 

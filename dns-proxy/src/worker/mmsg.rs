@@ -34,6 +34,10 @@ pub(super) struct Inbox {
     headers: Vec<libc::mmsghdr>,
     /// How many hold a datagram.
     filled: usize,
+    /// The last call had room for so many.
+    offered: usize,
+    /// How many came lately: with the last call, and half of what it was before.
+    lately: usize,
 }
 
 /// One received datagram.
@@ -52,6 +56,9 @@ pub(super) struct Datagram<'a> {
 unsafe impl Send for Inbox {}
 
 impl Inbox {
+    /// Where fewer came lately, so many are asked for: to lay out a whole batch takes as long as to receive one datagram.
+    const FEW: usize = 8;
+
     /// Room for `count` datagrams of `size` octets. Memory that is never written to costs nothing.
     pub(super) fn new(count: usize, size: usize) -> Self {
         // SAFETY: all-zero is a valid value of these C structs.
@@ -64,13 +71,19 @@ impl Inbox {
             buffers: vec![buffer; count],
             headers: vec![header; count],
             filled: 0,
+            offered: 0,
+            lately: 0,
         }
     }
 
-    /// Receives what is there, as far as there is room; says how many. `WouldBlock` when nothing is there.
+    /// Receives what is there, as far as there is room: [`is_full`](Self::is_full) says whether there may be more. `WouldBlock` when nothing is there.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.offered = match self.lately < Self::FEW {
+            true => Self::FEW.min(self.headers.len()),
+            false => self.headers.len(),
+        };
         self.filled = 0;
-        for index in 0..self.headers.len() {
+        for index in 0..self.offered {
             self.buffers[index] = libc::iovec {
                 iov_base: self.payloads[index * self.size..].as_mut_ptr().cast(),
                 iov_len: self.size,
@@ -90,13 +103,19 @@ impl Inbox {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                self.headers.len() as libc::c_uint,
+                self.offered as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 ptr::null_mut(),
             )
         };
         self.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        self.lately = self.filled + self.lately / 2;
         Ok(self.filled)
+    }
+
+    /// Whether the last [`receive`](Self::receive) took all that it had room for, so that more may be there.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled == self.offered
     }
 
     /// What the last [`receive`](Self::receive) brought.
@@ -441,8 +460,13 @@ mod tests {
             sent += outbox.send(sent, one.as_fd(), &mut space).unwrap();
         }
         let mut inbox = Inbox::new(512, 2_048);
-        assert_eq!(inbox.receive(another.as_fd()).unwrap(), payloads.len());
-        let mut arrived: Vec<_> = inbox.datagrams().map(|it| it.payload.to_vec()).collect();
+        let mut arrived = Vec::new();
+        while inbox.receive(another.as_fd()).is_ok() {
+            arrived.extend(inbox.datagrams().map(|it| it.payload.to_vec()));
+            if !inbox.is_full() {
+                break;
+            }
+        }
         arrived.sort();
         arrived
     }
@@ -455,6 +479,35 @@ mod tests {
         for one_by_one in [false, true] {
             assert_eq!(sent(&payloads, one_by_one), payloads);
         }
+    }
+
+    #[test]
+    fn where_few_came_lately_few_are_asked_for() {
+        let (one, another) = (
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+            UdpSocket::bind("127.0.0.1:0").unwrap(),
+        );
+        one.connect(another.local_addr().unwrap()).unwrap();
+        let send = |count: usize| {
+            for _ in 0..count {
+                one.send(b"payload").unwrap();
+            }
+        };
+        let mut inbox = Inbox::new(64, 64);
+        let mut receive = || (inbox.receive(another.as_fd()).ok(), inbox.is_full());
+        send(80);
+        assert_eq!(receive(), (Some(8), true));
+        assert_eq!(receive(), (Some(64), true));
+        assert_eq!(receive(), (Some(8), false));
+        send(20);
+        assert_eq!(receive(), (Some(20), false));
+        for _ in 0..4 {
+            send(1);
+            assert_eq!(receive(), (Some(1), false));
+        }
+        send(9);
+        assert_eq!(receive(), (Some(8), true));
+        assert_eq!(receive(), (Some(1), false));
     }
 
     #[test]

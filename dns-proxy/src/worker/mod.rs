@@ -198,9 +198,11 @@ impl<G: Gate> Worker<G> {
         if let Some(hope) = self.busy_poll.hope(taken, self.lookups.in_flight()) {
             let until = now + busy_poll::MOMENT;
             while now < until {
-                if look(at_once)? > 0 {
-                    self.busy_poll.note(hope, true);
-                    return Ok(());
+                for _ in 0..busy_poll::LOOKS {
+                    if look(at_once)? > 0 {
+                        self.busy_poll.note(hope, true);
+                        return Ok(());
+                    }
                 }
                 thread::yield_now();
                 now = Instant::now();
@@ -278,7 +280,7 @@ impl<G: Gate> Worker<G> {
                 }
             }
             self.taken += count;
-            if count < BATCH {
+            if !self.queries.is_full() {
                 return;
             }
         }
@@ -317,7 +319,7 @@ impl<G: Gate> Worker<G> {
                 }
             }
             self.taken += count;
-            if count < BATCH {
+            if !self.answers.is_full() {
                 return;
             }
         }
