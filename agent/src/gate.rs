@@ -255,8 +255,7 @@ impl Gate for NodeGate {
     ) -> Admission<Committed> {
         let core = &self.0;
         if let (Some(sightings), Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _)) = (&core.sightings, asker) {
-            let addresses = lesson.addresses.iter().map(|(address, _)| *address);
-            sightings.saw(&endpoint.id, &lesson.name, addresses);
+            sightings.saw(endpoint, &lesson.name, &lesson.addresses);
         }
         if lesson.addresses.is_empty() {
             return Admission::Settled(Ok(core.enforcer.admit_nothing()));
@@ -299,7 +298,13 @@ impl Gate for NodeGate {
 
     fn flush(&self, desk: &mut Desk) {
         if !desk.submissions.is_empty() {
-            self.0.enforcer.submit(std::mem::take(&mut desk.submissions));
+            self.0.enforcer.submit(desk.submissions.drain(..));
+        }
+    }
+
+    fn replied(&self, _desk: &mut Desk) {
+        if let Some(sightings) = &self.0.sightings {
+            sightings.file();
         }
     }
 

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used)] // Clippy's exception for tests does not reach the functions that they share.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
 
+use agent::plan::Governed;
 use agent::records::Sightings;
 use allocations::{count, in_use};
-use policy::Name;
 use policy::endpoint::EndpointId;
+use policy::{Name, ProgramId};
 
 /// One test, since what other threads have in use would count too.
 #[test]
@@ -16,23 +19,36 @@ fn a_full_memory_of_names_fits_in_11_mib_and_what_is_known_is_noted_without_allo
     for pod in 0..100 {
         let endpoint = endpoint(pod);
         for number in 0..2_000u32 {
-            sightings.saw(&endpoint, &name(number), [address(number)].into_iter());
+            saw(&sightings, &endpoint, &name(number), &[address(number)]);
         }
     }
+    sightings.file();
     let used = in_use() - before;
     println!("{used} bytes");
     assert!(used < 11 << 20, "{used} bytes");
 
     let (endpoint, name) = (endpoint(99), name(1_999));
-    let ((), allocated) = count(|| sightings.saw(&endpoint, &name, [address(1_999), address(1_998)].into_iter()));
+    let ((), allocated) = count(|| {
+        saw(&sightings, &endpoint, &name, &[address(1_999), address(1_998)]);
+        sightings.file();
+    });
     assert_eq!(allocated, 0);
 }
 
-fn endpoint(pod: u32) -> EndpointId {
-    EndpointId {
-        namespace: "shop".into(),
-        name: format!("checkout-7d9c6b5f4-{pod:05}"),
-    }
+fn saw(sightings: &Sightings, endpoint: &Arc<Governed>, name: &Name, addresses: &[IpAddr]) {
+    let addresses = addresses.iter().map(|address| (*address, Duration::ZERO));
+    sightings.saw(endpoint, name, &addresses.collect());
+}
+
+fn endpoint(pod: u32) -> Arc<Governed> {
+    Arc::new(Governed {
+        id: EndpointId {
+            namespace: "shop".into(),
+            name: format!("checkout-7d9c6b5f4-{pod:05}"),
+        },
+        program: ProgramId(1),
+        questions: None,
+    })
 }
 
 fn name(number: u32) -> Name {

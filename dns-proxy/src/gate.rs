@@ -254,6 +254,9 @@ pub trait Gate: Send + Sync + 'static {
     /// The worker has come to the end of a batch: admissions that were collected are to be put on their way.
     fn flush(&self, desk: &mut Self::Desk);
 
+    /// The replies of a batch are on their way: what nobody waits for has its time now.
+    fn replied(&self, _desk: &mut Self::Desk) {}
+
     /// Count what happened.
     fn observe(&self, desk: &mut Self::Desk, event: Event<'_>);
 }

@@ -357,6 +357,11 @@ impl<G: Gate, W> Lookups<G, W> {
         self.gate.flush(&mut self.desk);
     }
 
+    /// The replies of a batch were sent.
+    pub(crate) fn replied(&mut self) {
+        self.gate.replied(&mut self.desk);
+    }
+
     /// Asks the next upstream, or ends the lookup when there is none.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {

@@ -121,6 +121,8 @@ impl<G: Gate> Pipeline<G> {
             let mut desk = self.desk();
             let admission = self.gate.admit(&mut desk, identity, lesson, || ticket);
             self.gate.flush(&mut desk);
+            // Whoever comes by TCP does not count microseconds.
+            self.gate.replied(&mut desk);
             admission
         };
         let outcome = match admission {

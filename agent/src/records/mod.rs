@@ -189,6 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
+    use std::time::Duration;
 
     use policy::endpoint::EndpointId;
 
@@ -209,13 +210,16 @@ mod tests {
         };
         let settings = resolve(Options::default(), &host).unwrap();
         let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
-        let governed = Governed {
+        plan.governed.insert(POD.into(), governed());
+        plan
+    }
+
+    fn governed() -> Arc<Governed> {
+        Arc::new(Governed {
             id: pod(),
             program: policy::ProgramId(1),
             questions: None,
-        };
-        plan.governed.insert(POD.into(), Arc::new(governed));
-        plan
+        })
     }
 
     fn pod() -> EndpointId {
@@ -247,7 +251,11 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let destination = IpAddr::from([192, 0, 2, 1]);
         let name = Name::parse("api.example").unwrap();
-        recorder.sightings().saw(&pod(), &name, [destination].into_iter());
+        recorder.sightings().saw(
+            &governed(),
+            &name,
+            &[(destination, Duration::ZERO)].into_iter().collect(),
+        );
         let records = [record(Verdict::Audited, POD, 6, Detail::Port(443)); 2];
         recorder.hear(Time::from_millis(1_000), Heard::Records(&records), &plan(), named);
         assert_eq!(

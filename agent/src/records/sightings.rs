@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dns_proxy::gate::Addresses;
 use policy::Name;
 use policy::endpoint::EndpointId;
 
 use super::fair_lru::{FairLru, Limits};
+use crate::plan::Governed;
 
 /// A full memory takes about 10 MiB: 160 bytes an address, its name included.
 const LIMITS: Limits = Limits {
@@ -15,49 +17,116 @@ const LIMITS: Limits = Limits {
     per_owner: NonZeroUsize::new(1_024).unwrap(),
 };
 
+/// So many wait at most to be filed: a batch of lookups.
+const WAITING: usize = 64;
+
 /// For each endpoint, the name that last resolved to an address in an answer to it, whether or not any selector matches the name.
 ///
 /// By endpoint and not by its address, since a pod may ask over IPv4 and connect over IPv6. A view for people: leases play no part in it,
 /// and nothing is decided by it.
 #[derive(Debug)]
 pub struct Sightings {
-    seen: Mutex<FairLru<EndpointId, IpAddr, Name>>,
+    memory: Mutex<Memory>,
+}
+
+/// An answer is put down before it is released, and filed once it is: filing takes as long as the rest of an admission apart from the kernel, and
+/// nobody should wait for it. Who looks for a name files what waits first, so nobody sees a difference.
+#[derive(Debug)]
+struct Memory {
+    filed: FairLru<EndpointId, IpAddr, Name>,
+    waiting: Vec<Sighting>,
+}
+
+/// An answer to an endpoint.
+#[derive(Debug)]
+struct Sighting {
+    endpoint: Arc<Governed>,
+    name: Name,
+    addresses: Addresses,
 }
 
 impl Default for Sightings {
     fn default() -> Self {
         Self {
-            seen: Mutex::new(FairLru::new(LIMITS)),
+            memory: Mutex::new(Memory {
+                filed: FairLru::new(LIMITS),
+                waiting: Vec::with_capacity(WAITING),
+            }),
         }
     }
 }
 
 impl Sightings {
-    /// Notes an answer. Called for every answer to a governed endpoint: does not allocate for what is known.
-    pub fn saw(&self, endpoint: &EndpointId, name: &Name, addresses: impl Iterator<Item = IpAddr> + Clone) {
-        self.lock().put_all(endpoint, addresses, name);
+    /// Notes an answer. Called for every answer to a governed endpoint; [`file`](Self::file) is to follow.
+    pub fn saw(&self, endpoint: &Arc<Governed>, name: &Name, addresses: &Addresses) {
+        if addresses.is_empty() {
+            return;
+        }
+        let mut memory = self.lock();
+        if memory.waiting.len() == WAITING {
+            memory.file();
+        }
+        memory.waiting.push(Sighting {
+            endpoint: Arc::clone(endpoint),
+            name: name.clone(),
+            addresses: addresses.clone(),
+        });
+    }
+
+    /// Files what waits. Does not allocate for what is known.
+    pub fn file(&self) {
+        self.lock().file();
     }
 
     /// The name that last led `endpoint` to `address`.
     pub fn name(&self, endpoint: &EndpointId, address: IpAddr) -> Option<Name> {
-        self.lock().peek(endpoint, &address).cloned()
+        let mut memory = self.lock();
+        memory.file();
+        memory.filed.peek(endpoint, &address).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, FairLru<EndpointId, IpAddr, Name>> {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         // It is whole between calls.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn file(&mut self) {
+        for Sighting {
+            endpoint,
+            name,
+            addresses,
+        } in self.waiting.drain(..)
+        {
+            let addresses = addresses.iter().map(|(address, _)| *address);
+            self.filed.put_all(&endpoint.id, addresses, &name);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use policy::ProgramId;
+
     use super::*;
 
-    fn endpoint(name: &str) -> EndpointId {
-        EndpointId {
-            namespace: "shop".into(),
-            name: name.into(),
-        }
+    fn endpoint(name: &str) -> Arc<Governed> {
+        Arc::new(Governed {
+            id: EndpointId {
+                namespace: "shop".into(),
+                name: name.into(),
+            },
+            program: ProgramId(1),
+            questions: None,
+        })
+    }
+
+    fn saw(sightings: &Sightings, endpoint: &Arc<Governed>, name: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
+        let addresses = addresses.into_iter().map(|address| (address, Duration::ZERO));
+        sightings.saw(endpoint, name, &addresses.collect());
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -67,26 +136,41 @@ mod tests {
     #[test]
     fn the_last_name_is_told_to_whom_it_was_answered() {
         let sightings = Sightings::default();
+        let (web, api) = (endpoint("web"), endpoint("api"));
         let (a, b) = (Name::parse("a.example").unwrap(), Name::parse("b.example").unwrap());
         let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
-        sightings.saw(&endpoint("web"), &a, [v4, v6].into_iter());
-        sightings.saw(&endpoint("api"), &b, [v4].into_iter());
-        assert_eq!(sightings.name(&endpoint("web"), v4), Some(a.clone()));
-        sightings.saw(&endpoint("web"), &b, [v4].into_iter());
-        assert_eq!(sightings.name(&endpoint("web"), v4), Some(b.clone()));
-        assert_eq!(sightings.name(&endpoint("web"), v6), Some(a));
-        assert_eq!(sightings.name(&endpoint("api"), v6), None);
+        saw(&sightings, &web, &a, [v4, v6]);
+        saw(&sightings, &api, &b, [v4]);
+        assert_eq!(sightings.name(&web.id, v4), Some(a.clone()));
+        saw(&sightings, &web, &b, [v4]);
+        sightings.file();
+        assert_eq!(sightings.name(&web.id, v4), Some(b.clone()));
+        assert_eq!(sightings.name(&web.id, v6), Some(a));
+        assert_eq!(sightings.name(&api.id, v4), Some(b));
+        assert_eq!(sightings.name(&api.id, v6), None);
     }
 
     #[test]
     fn an_endpoint_that_looks_up_without_end_forgets_only_its_own() {
         let sightings = Sightings::default();
+        let (web, noisy) = (endpoint("web"), endpoint("noisy"));
         let name = Name::parse("a.example").unwrap();
-        sightings.saw(&endpoint("web"), &name, [ip("192.0.2.1")].into_iter());
-        let many = (0..5_000u32).map(|n| IpAddr::from(n.to_be_bytes()));
-        sightings.saw(&endpoint("noisy"), &name, many);
-        assert!(sightings.name(&endpoint("web"), ip("192.0.2.1")).is_some());
-        assert!(sightings.name(&endpoint("noisy"), ip("0.0.19.135")).is_some());
-        assert!(sightings.name(&endpoint("noisy"), ip("0.0.0.1")).is_none());
+        saw(&sightings, &web, &name, [ip("192.0.2.1")]);
+        for n in 0..5_000u32 {
+            saw(&sightings, &noisy, &name, [IpAddr::from(n.to_be_bytes())]);
+        }
+        assert!(sightings.name(&web.id, ip("192.0.2.1")).is_some());
+        assert!(sightings.name(&noisy.id, ip("0.0.19.135")).is_some());
+        assert!(sightings.name(&noisy.id, ip("0.0.0.1")).is_none());
+    }
+
+    #[test]
+    fn what_nobody_files_does_not_pile_up() {
+        let sightings = Sightings::default();
+        let (web, name) = (endpoint("web"), Name::parse("a.example").unwrap());
+        for n in 0..1_000u32 {
+            saw(&sightings, &web, &name, [IpAddr::from(n.to_be_bytes())]);
+            assert!(sightings.lock().waiting.len() <= WAITING);
+        }
     }
 }

@@ -342,6 +342,7 @@ impl<G: Gate> Worker<G> {
         }
         self.lookups.flush();
         self.sockets.send_answers();
+        self.lookups.replied();
     }
 
     /// Comes to an end with a listener.
