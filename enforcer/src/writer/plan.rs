@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::{HashMap, HashMapExt};
+use ahash::HashMap;
 use fqdn_cache::Time;
 use smallvec::SmallVec;
 
@@ -53,7 +53,16 @@ pub(super) struct Write {
 pub(super) struct Planner<'a> {
     book: &'a Book,
     now: Time,
-    writes: HashMap<Element, Write>,
+    /// Each element once.
+    writes: SmallVec<[Write; FEW]>,
+    /// `None` up to the second admission: in the first nothing occurs twice, and most transactions have no other.
+    index: Option<Index>,
+}
+
+/// What the writes planned so far are, to put those of others with them.
+#[derive(Debug, Default)]
+struct Index {
+    places: HashMap<Element, usize>,
     /// New elements by set.
     added: HashMap<SetId, u32>,
 }
@@ -64,8 +73,8 @@ impl<'a> Planner<'a> {
         Self {
             book,
             now,
-            writes: HashMap::new(),
-            added: HashMap::new(),
+            writes: SmallVec::new(),
+            index: None,
         }
     }
 
@@ -74,18 +83,25 @@ impl<'a> Planner<'a> {
     pub(super) fn add(&mut self, elements: &[(Element, Time)]) -> Result<bool, AdmitError> {
         let needed = |&(element, until): &(Element, Time)| self.needed(element, until);
         let needed: SmallVec<[Write; FEW]> = elements.iter().filter_map(needed).collect();
+        if !self.writes.is_empty() && self.index.is_none() {
+            self.index = Some(Index::of(&self.writes));
+        }
         for of_set in needed.chunk_by(|a, b| a.element.set == b.element.set) {
             self.check_room(of_set)?;
         }
-        for write in &needed {
-            self.enter(*write);
+        let waits = !needed.is_empty();
+        match &mut self.index {
+            Some(index) => needed
+                .into_iter()
+                .for_each(|write| index.enter(write, &mut self.writes)),
+            None => self.writes = needed,
         }
-        Ok(!needed.is_empty())
+        Ok(waits)
     }
 
     /// The transaction.
     pub(super) fn finish(self, renewal: Renewal) -> Plan {
-        let mut writes: SmallVec<[Write; FEW]> = self.writes.into_values().collect();
+        let mut writes = self.writes;
         // Neighbours share a message; and equal input makes equal bytes.
         writes.sort_unstable_by_key(|write| write.element);
         let mut plan = Plan {
@@ -137,9 +153,11 @@ impl<'a> Planner<'a> {
                 error: "no such set is installed".to_owned(),
             });
         };
-        let is_added = |write: &&Write| write.new && !self.writes.contains_key(&write.element);
-        let count = u32::try_from(writes.iter().filter(is_added).count()).unwrap_or(u32::MAX);
-        let added = self.added.get(set).copied().unwrap_or(0);
+        let index = self.index.as_ref();
+        let is_planned = |write: &Write| index.is_some_and(|index| index.places.contains_key(&write.element));
+        let count = writes.iter().filter(|write| write.new && !is_planned(write)).count();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let added = index.and_then(|index| index.added.get(set)).copied().unwrap_or(0);
         let after = entry.held.saturating_add(added).saturating_add(count);
         // What is held already is renewed, even where there is less room than there was.
         if count > 0 && after > entry.capacity {
@@ -150,17 +168,36 @@ impl<'a> Planner<'a> {
         }
         Ok(())
     }
+}
 
-    /// Takes a write into the transaction, where another may ask for the same element.
-    fn enter(&mut self, write: Write) {
-        match self.writes.entry(write.element) {
-            Entry::Occupied(mut planned) => planned.get_mut().end = planned.get().end.max(write.end),
-            Entry::Vacant(vacant) => {
-                vacant.insert(write);
-                if write.new {
-                    *self.added.entry(write.element.set).or_default() += 1;
-                }
+impl Index {
+    fn of(writes: &[Write]) -> Self {
+        let mut index = Self::default();
+        for (place, write) in writes.iter().enumerate() {
+            index.places.insert(write.element, place);
+            index.count(write);
+        }
+        index
+    }
+
+    /// Puts a write with the others, where one may ask for the same element.
+    fn enter(&mut self, write: Write, writes: &mut SmallVec<[Write; FEW]>) {
+        match self.places.entry(write.element) {
+            Entry::Occupied(place) => {
+                let planned = &mut writes[*place.get()];
+                planned.end = planned.end.max(write.end);
             }
+            Entry::Vacant(place) => {
+                place.insert(writes.len());
+                writes.push(write);
+                self.count(&write);
+            }
+        }
+    }
+
+    fn count(&mut self, write: &Write) {
+        if write.new {
+            *self.added.entry(write.element.set).or_default() += 1;
         }
     }
 }
