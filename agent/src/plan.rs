@@ -12,10 +12,11 @@ mod selectors;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ahash::HashMap;
 use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
 use enforcer::{Desired, Element, Interception};

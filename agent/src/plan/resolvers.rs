@@ -1,10 +1,11 @@
 //! Which resolvers are known, whom their answers teach, and where lookups to them arrive.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use ahash::HashMap;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
@@ -45,7 +46,7 @@ pub(super) fn known(
     settings: &Settings,
     compiled: &[Option<Compiled>],
 ) -> HashMap<SocketAddr, Resolver> {
-    let mut known = HashMap::new();
+    let mut known = HashMap::default();
     for compiled in compiled.iter().flatten() {
         for grant in &compiled.program.dns {
             let DnsServers::Listed(servers) = &grant.servers else {
@@ -90,7 +91,7 @@ pub(super) fn known(
 
 /// Whom each server's answers teach, by its address alone: the widest of its ports.
 pub(super) fn teachers(resolvers: &HashMap<SocketAddr, Resolver>) -> HashMap<IpAddr, Teaches> {
-    let mut teachers: HashMap<IpAddr, Teaches> = HashMap::new();
+    let mut teachers: HashMap<IpAddr, Teaches> = HashMap::default();
     for resolver in resolvers.values() {
         // A configured upstream is asked in place of another, also one that is no known resolver itself (on loopback).
         for server in resolver.upstreams.iter() {
