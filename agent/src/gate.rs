@@ -89,6 +89,8 @@ pub struct Desk {
     recall: Recall,
     /// Collected, to be put on their way together.
     submissions: Vec<Submission>,
+    /// Something was written to the ledger since it last evicted.
+    has_learned: bool,
 }
 
 /// The settings that the gate needs at every lookup.
@@ -182,6 +184,7 @@ impl Gate for NodeGate {
         Desk {
             recall: Recall::new(),
             submissions: Vec::new(),
+            has_learned: false,
         }
     }
 
@@ -281,6 +284,7 @@ impl Gate for NodeGate {
                 return Admission::Settled(Ok(proof));
             }
         }
+        desk.has_learned = true;
         match core.step(&lesson) {
             Step::Admitted(proof, standing) => {
                 if let Some(standing) = standing {
@@ -302,9 +306,12 @@ impl Gate for NodeGate {
         }
     }
 
-    fn replied(&self, _desk: &mut Desk) {
+    fn replied(&self, desk: &mut Desk) {
         if let Some(sightings) = &self.0.sightings {
             sightings.file();
+        }
+        if std::mem::take(&mut desk.has_learned) {
+            self.0.evict();
         }
     }
 
@@ -314,6 +321,13 @@ impl Gate for NodeGate {
 }
 
 impl Core {
+    /// Forgets names that are too many, as is to be done soon after each [`step`](Self::step).
+    fn evict(&self) {
+        let evicted = lock(&self.ledger).evict(clock::now());
+        let evicted = u64::try_from(evicted.len()).unwrap_or(u64::MAX);
+        self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
+    }
+
     fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
         match asked {
             Asked::Us => Some(Arc::clone(&self.terms.upstreams)),

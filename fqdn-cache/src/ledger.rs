@@ -15,7 +15,7 @@ use crate::roster::{NameId, Record, Roster};
 use crate::source::Sources;
 use crate::time::Time;
 
-/// How much a ledger holds.
+/// How much a ledger holds, apart from what was learned since it last [evicted](Ledger::evict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Names. Default 100,000. It bounds leases too: four for each name on average ([`Limits::leases`]).
@@ -43,9 +43,6 @@ pub struct Outcome {
     /// The lease of each address of the answer, in its order: the moment it ends. Never earlier than a
     /// lease that the same name held for the address before.
     pub leases: SmallVec<[(IpAddr, Time); 4]>,
-    /// Names with live leases that were forgotten to make room (least recently learned first). Their addresses live out their
-    /// leases in the kernel, but a recompiled program will not know them. Counted by the caller.
-    pub evicted: Vec<Name>,
     /// Live addresses of this very name that were forgotten because it has too many.
     pub evicted_addresses: usize,
 }
@@ -130,18 +127,18 @@ impl Ledger {
         }
     }
 
-    /// Records an answer. Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does
-    /// not report those again. An answer without addresses changes nothing.
+    /// Records an answer. An answer without addresses changes nothing.
+    ///
+    /// What is too much by it stays until [`evict`](Self::evict) is called, which is to follow soon: when the answer is out, since nobody needs to
+    /// wait for that.
     pub fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
         if answer.addresses.is_empty() {
             return Outcome {
                 leases: SmallVec::new(),
-                evicted: Vec::new(),
                 evicted_addresses: 0,
             };
         }
-        let (id, evicted) = self.admit(now, &answer.name);
-        let mut evicted = Vec::from_iter(evicted);
+        let id = self.admit(&answer.name);
         let (terms, source) = (answer.terms.unwrap_or(self.terms), self.sources.id(answer.source));
         self.credit(
             id,
@@ -159,19 +156,26 @@ impl Ledger {
             .iter()
             .filter_map(|&(address, _)| Some((address, held.get(address)?.expires)))
             .collect();
-        let evicted_addresses = self.trim(now, id);
-        if !self.is_within_leases() {
-            self.expire(now);
-        }
-        // It ends with this name at the latest, because one name's addresses are never too many (`Limits::leases`).
-        while let Some(oldest) = self.roster.oldest().filter(|_| !self.is_within_leases()) {
-            evicted.push(self.forget(oldest));
-        }
         Outcome {
             leases,
-            evicted,
-            evicted_addresses,
+            evicted_addresses: self.trim(now, id),
         }
+    }
+
+    /// Forgets what is beyond the limits; returns the names with live leases that were forgotten for that, the least recently learned first. Their
+    /// addresses live out their leases in the kernel, but a recompiled program will not know them. Counted by the caller.
+    ///
+    /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does not report those again.
+    pub fn evict(&mut self, now: Time) -> Vec<Name> {
+        let mut evicted = Vec::new();
+        if !self.is_within_limits() {
+            self.expire(now);
+        }
+        // It ends with the newest name at the latest, because one name's addresses are never too many (`Limits::leases`).
+        while let Some(oldest) = self.roster.oldest().filter(|_| !self.is_within_limits()) {
+            evicted.push(self.forget(oldest));
+        }
+        evicted
     }
 
     /// Live entries, ordered by name, then address.
@@ -248,29 +252,28 @@ impl Ledger {
         (self.roster.len(), self.holders.len())
     }
 
-    /// The name's id, and the live name that was evicted to make room for it, if any. It becomes the most recently learned.
-    fn admit(&mut self, now: Time, name: &Name) -> (NameId, Option<Name>) {
-        if let Some(id) = self.roster.find(name) {
-            self.roster.touch(id);
-            return (id, None);
+    /// The name's id. It becomes the most recently learned.
+    fn admit(&mut self, name: &Name) -> NameId {
+        match self.roster.find(name) {
+            Some(id) => {
+                self.roster.touch(id);
+                id
+            }
+            None => self.roster.add_newest(name),
         }
-        if !self.has_room() {
-            self.expire(now);
-        }
-        let evicted = match self.roster.oldest() {
-            Some(oldest) if !self.has_room() => Some(self.forget(oldest)),
-            _ => None,
-        };
-        (self.roster.add_newest(name), evicted)
     }
 
     /// Whether there is room for one more name.
     pub(crate) fn has_room(&self) -> bool {
-        self.roster.len() < self.limits.names.get().min(NameId::COUNT) && self.holders.len() < self.limits.leases()
+        self.roster.len() < self.most_names() && self.holders.len() < self.limits.leases()
     }
 
-    fn is_within_leases(&self) -> bool {
-        self.holders.len() <= self.limits.leases()
+    fn is_within_limits(&self) -> bool {
+        self.roster.len() <= self.most_names() && self.holders.len() <= self.limits.leases()
+    }
+
+    fn most_names(&self) -> usize {
+        self.limits.names.get().min(NameId::COUNT)
     }
 
     /// Gives a name leases (one at least), new or again. It may have too many then: [`trim`](Self::trim) is to follow.

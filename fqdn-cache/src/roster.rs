@@ -15,8 +15,8 @@ pub(crate) struct NameId(u32);
 impl NameId {
     pub(crate) const MIN: NameId = NameId(0);
     pub(crate) const MAX: NameId = NameId(u32::MAX - 1);
-    /// How many ids there are.
-    pub(crate) const COUNT: usize = u32::MAX as usize;
+    /// How many names may be given one: half of the ids, since a ledger holds more than its limit for a moment.
+    pub(crate) const COUNT: usize = (u32::MAX / 2) as usize;
     /// The end of a list.
     const NONE: NameId = NameId(u32::MAX);
 }
@@ -144,7 +144,7 @@ impl Roster {
                     self.records.reserve_exact((self.records.len() / 8).max(64));
                 }
                 self.records.push(record);
-                // The ledger holds at most `NameId::COUNT` names.
+                // The ledger holds hardly more than `NameId::COUNT` names.
                 NameId((self.records.len() - 1) as u32)
             }
         };

@@ -239,6 +239,7 @@ mod tests {
                 terms: None,
             },
         );
+        ledger.evict(now);
     }
 
     fn sample() -> Ledger {
@@ -287,9 +288,12 @@ mod tests {
             assert!(part.len() < 2 * PART);
             bytes.extend_from_slice(part);
             parts += 1;
-            teach(&mut ledger, at(2), &format!("later{parts}.example"), &["192.0.2.2"], 60);
+            // Not each time: a part may hold no more than what the last one left, and then there would always be another.
+            if parts <= 10 {
+                teach(&mut ledger, at(2), &format!("later{parts}.example"), &["192.0.2.2"], 60);
+            }
         }
-        assert!(parts > 2, "{parts}");
+        assert!(parts > 10, "{parts}");
         let mut restored = empty();
         restored.restore(at(3), BOOT, &bytes).unwrap();
         for name in 0..2_000 {

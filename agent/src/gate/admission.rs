@@ -25,7 +25,7 @@ pub(super) enum Step {
 }
 
 impl Core {
-    /// Learns the lesson, and finds out what the kernel has to be told.
+    /// Learns the lesson, and finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
     pub(super) fn step(&self, lesson: &Lesson) -> Step {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -79,8 +79,6 @@ impl Core {
                 first_end = Some(first_end.map_or(end, |first| first.min(end)));
                 plan.elements(name, address, source, |element| elements.push((element, end)));
             }
-            let evicted = u64::try_from(outcome.evicted.len()).unwrap_or(u64::MAX);
-            self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
         }
         (elements, first_end)
     }
@@ -152,7 +150,9 @@ impl Waiting {
         if self.is_abandoned() {
             return;
         }
-        match self.core.step(&self.lesson) {
+        let step = self.core.step(&self.lesson);
+        self.core.evict();
+        match step {
             Step::Admitted(proof, _) => self.tell(Ok(proof)),
             Step::Tell(generation, elements) => {
                 self.generation = generation;

@@ -75,7 +75,6 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
                 (ip("192.0.2.1"), at(160))
             ]
             .into(),
-            evicted: Vec::new(),
             evicted_addresses: 0
         }
     );
@@ -182,20 +181,21 @@ fn leases_in_all_are_bounded_and_the_names_learned_longest_ago_give_way() {
     let learn = |ledger: &mut Ledger, who: &str, first: u8| {
         let addresses = many(first);
         let addresses: Vec<(&str, u64)> = addresses.iter().map(|(ip, ttl)| (ip.as_str(), *ttl)).collect();
-        ledger.learn(at(0), &answer(who, &addresses))
+        let outcome = ledger.learn(at(0), &answer(who, &addresses));
+        (outcome.leases.len(), ledger.evict(at(0)))
     };
     assert_eq!(ledger.limits.leases(), 8);
-    assert!(learn(&mut ledger, "a.example", 0).evicted.is_empty());
-    let outcome = learn(&mut ledger, "b.example", 100);
-    assert_eq!(outcome.evicted, [name("a.example")]);
-    assert_eq!((outcome.leases.len(), ledger.size()), (5, (1, 5)));
+    assert_eq!(learn(&mut ledger, "a.example", 0), (5, vec![]));
+    assert_eq!(learn(&mut ledger, "b.example", 100), (5, vec![name("a.example")]));
+    assert_eq!(ledger.size(), (1, 5));
 }
 
 #[test]
 fn an_answer_without_addresses_changes_nothing() {
     let mut ledger = ledger(1, 1);
     ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 10)]));
-    assert!(ledger.learn(at(1), &answer("b.example", &[])).evicted.is_empty());
+    ledger.learn(at(1), &answer("b.example", &[]));
+    assert_eq!(ledger.evict(at(1)), []);
     assert_eq!(held(&ledger, at(1)), ["a.example 192.0.2.1"]);
 }
 
@@ -205,8 +205,8 @@ fn the_name_learned_longest_ago_makes_room() {
     ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 100)]));
     ledger.learn(at(1), &answer("b.example", &[("192.0.2.1", 200), ("192.0.2.2", 200)]));
     ledger.learn(at(2), &answer("a.example", &[("192.0.2.1", 100)]));
-    let outcome = ledger.learn(at(3), &answer("c.example", &[("192.0.2.3", 100)]));
-    assert_eq!(outcome.evicted, [name("b.example")]);
+    ledger.learn(at(3), &answer("c.example", &[("192.0.2.3", 100)]));
+    assert_eq!(ledger.evict(at(3)), [name("b.example")]);
     assert_eq!(held(&ledger, at(3)), ["a.example 192.0.2.1", "c.example 192.0.2.3"]);
     assert!(!ledger.is_learned(at(3), ip("192.0.2.2")));
     assert_eq!(ledger.size(), (2, 2));
@@ -218,8 +218,8 @@ fn what_has_ended_makes_room_before_what_is_live() {
     let mut ledger = ledger(2, 2);
     ledger.learn(at(0), &answer("old.example", &[("192.0.2.1", 100)]));
     ledger.learn(at(1), &answer("ended.example", &[("192.0.2.2", 5)]));
-    let outcome = ledger.learn(at(6), &answer("new.example", &[("192.0.2.3", 4), ("192.0.2.4", 50)]));
-    assert!(outcome.evicted.is_empty());
+    ledger.learn(at(6), &answer("new.example", &[("192.0.2.3", 4), ("192.0.2.4", 50)]));
+    assert_eq!(ledger.evict(at(6)), []);
     assert_eq!(ledger.size(), (2, 3));
 
     let outcome = ledger.learn(at(10), &answer("new.example", &[("192.0.2.5", 60)]));
@@ -264,6 +264,7 @@ fn thousands_of_names_may_share_an_address() {
     let mut ledger = ledger(5_000, 10);
     for i in 0..10_000 {
         ledger.learn(at(i), &answer(&format!("n{i}.example"), &[("192.0.2.1", 86_400)]));
+        ledger.evict(at(i));
     }
     assert_eq!(ledger.size(), (5_000, 5_000));
     assert_eq!(ledger.names_of(at(10_000), ip("192.0.2.1")).len(), 5_000);
@@ -282,17 +283,6 @@ struct Model {
 
 impl Model {
     fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
-        let mut evicted = Vec::new();
-        if !answer.addresses.is_empty() && !self.order.contains(&answer.name) {
-            if self.order.len() == self.limits.0 {
-                self.expire(now);
-            }
-            if self.order.len() == self.limits.0 {
-                let oldest = self.order.remove(0);
-                self.leases.retain(|(name, ..)| *name != oldest);
-                evicted.push(oldest);
-            }
-        }
         for &(address, ttl) in &answer.addresses {
             self.order.retain(|name| *name != answer.name);
             self.order.push(answer.name.clone());
@@ -329,9 +319,18 @@ impl Model {
         }
         Outcome {
             leases,
-            evicted,
             evicted_addresses,
         }
+    }
+
+    fn evict(&mut self, now: Time) -> Vec<Name> {
+        if self.order.len() > self.limits.0 {
+            self.expire(now);
+        }
+        let beyond = self.order.len().saturating_sub(self.limits.0);
+        let evicted: Vec<Name> = self.order.drain(..beyond).collect();
+        self.leases.retain(|(name, ..)| !evicted.contains(name));
+        evicted
     }
 
     fn expire(&mut self, now: Time) -> BTreeSet<(Name, IpAddr)> {
@@ -368,6 +367,7 @@ enum Step {
         source: u8,
     },
     Wait(u64),
+    Evict,
     Expire,
 }
 
@@ -381,7 +381,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 source,
             }
         });
-    let step = prop_oneof![6 => learn, 2 => (0..20_u64).prop_map(Step::Wait), 1 => Just(Step::Expire)];
+    let step = prop_oneof![
+        6 => learn,
+        2 => (0..20_u64).prop_map(Step::Wait),
+        4 => Just(Step::Evict),
+        1 => Just(Step::Expire),
+    ];
     prop::collection::vec(step, 0..60)
 }
 
@@ -413,6 +418,7 @@ proptest! {
                     prop_assert_eq!(ledger.learn(now, &answer), model.learn(now, &answer));
                 }
                 Step::Wait(pause) => now = now + secs(pause),
+                Step::Evict => prop_assert_eq!(ledger.evict(now), model.evict(now)),
                 Step::Expire => {
                     let dropped = ledger.expire(now);
                     let count = dropped.len();

@@ -31,8 +31,9 @@ pub(crate) fn new() -> Pass {
     let mut next = 0;
     let mut learn = move || {
         next += 1;
-        let outcome = ledger.learn(Time::from_millis(next.into()), &answer(next));
-        outcome.leases.len()
+        let now = Time::from_millis(next.into());
+        let outcome = ledger.learn(now, &answer(next));
+        outcome.leases.len() + ledger.evict(now).len()
     };
     for _ in 0..NAMES {
         learn();
