@@ -13,9 +13,6 @@ use crate::zone::{UPSTREAM, Zone};
 /// Enough for a p99.
 const QUERIES: usize = 5_000;
 
-/// So many go one way, and then the other, before the next: what the machine does meanwhile concerns both.
-const BLOCK: usize = 250;
-
 /// Median and p99 of both ways.
 #[derive(Clone, Copy)]
 pub(crate) struct Latency {
@@ -37,41 +34,30 @@ pub(crate) fn new(node: &Node, bare: &Node, zone: &Zone) -> Latency {
 fn measure(node: &Node, bare: &Node, names: &Path, warm_up: usize) -> Latency {
     let text = fs::read_to_string(names).unwrap();
     let queries: Vec<Vec<u8>> = text.lines().take(QUERIES).map(query).collect();
-    let socket = |node: &Node, server| node.lab.pod(0).namespace().run(|| connected(server)).unwrap();
-    let (direct, through) = (socket(bare, dns(UPSTREAM)), socket(node, node.server()));
+    let ask = |node: &Node, server| node.lab.pod(0).namespace().run(|| ask_all(server, &queries)).unwrap();
     for _ in 0..warm_up {
-        ask(&through, &queries);
+        ask(node, node.server());
     }
-    let mut times = [Vec::new(), Vec::new()];
-    for block in queries.chunks(BLOCK) {
-        for (socket, times) in [&direct, &through].into_iter().zip(&mut times) {
-            times.extend(ask(socket, block));
-        }
+    Latency {
+        direct: ask(bare, dns(UPSTREAM)),
+        through: ask(node, node.server()),
     }
-    let [direct, through] = times.map(median_and_p99);
-    Latency { direct, through }
 }
 
-fn connected(server: SocketAddr) -> UdpSocket {
+fn ask_all(server: SocketAddr, queries: &[Vec<u8>]) -> [Duration; 2] {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    socket
-}
-
-/// How long each answer took, one query at a time.
-fn ask(socket: &UdpSocket, queries: &[Vec<u8>]) -> Vec<Duration> {
     let mut answer = [0; 2048];
-    let took = |query: &Vec<u8>| {
-        let began = Instant::now();
-        socket.send(query).unwrap();
-        socket.recv(&mut answer).expect("an answer");
-        began.elapsed()
-    };
-    queries.iter().map(took).collect()
-}
-
-fn median_and_p99(mut times: Vec<Duration>) -> [Duration; 2] {
+    let mut times: Vec<Duration> = queries
+        .iter()
+        .map(|query| {
+            let began = Instant::now();
+            socket.send(query).unwrap();
+            socket.recv(&mut answer).expect("an answer");
+            began.elapsed()
+        })
+        .collect();
     times.sort_unstable();
     [times[times.len() / 2], times[times.len() * 99 / 100]]
 }
