@@ -9,37 +9,51 @@ use std::{fs, io};
 
 use rustix::mm::{Advice, madvise};
 
-/// Unmaps all code. What is needed again is mapped again when it is next run, out of the page cache as a rule; until then the kernel is free to use its memory otherwise.
+/// Unmaps all code, and all constants. What is needed again is mapped again when it is next used, out of the page cache as a rule; until then the kernel is free to use its
+/// memory otherwise.
 ///
 /// # Errors
 /// When the mappings cannot be read: then everything stays.
 pub fn trim() -> io::Result<()> {
-    let maps = fs::read_to_string("/proc/self/maps")?;
-    for Range { start, end } in code(&maps) {
-        // SAFETY: a private mapping of a file reads as the file does, before and after, where no page of it was changed: it may not be written to, and
-        // the loader has no need to, since position-independent code is not relocated. Whoever runs there now waits for its page.
+    let smaps = fs::read_to_string("/proc/self/smaps")?;
+    for Range { start, end } in as_the_file(&smaps) {
+        // SAFETY: a private mapping of a file reads as the file does, before and after, where no page of it was changed. None was, and since it may not
+        // be written to, none is meanwhile: the loader is done with what it relocates. Whoever runs or reads there now waits for its page.
         unsafe { madvise(start as *mut _, end - start, Advice::LinuxDontNeed) }?;
     }
     Ok(())
 }
 
-/// The private mappings of files that may be run and not written to, from proc_pid_maps(5).
-fn code(maps: &str) -> impl Iterator<Item = Range<usize>> {
-    maps.lines().filter_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let (range, rights, _offset, _device, inode) = (
-            words.next()?,
-            words.next()?,
-            words.next()?,
-            words.next()?,
-            words.next()?,
-        );
-        if rights != "r-xp" || inode == "0" {
-            return None;
+/// The private mappings of files that may not be written to and of which no page was changed, from proc_pid_smaps(5).
+fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut mapping = None;
+    smaps.lines().filter_map(move |line| {
+        match line.strip_prefix("Anonymous:") {
+            Some(size) if size.trim() == "0 kB" => return mapping.take(),
+            Some(_) => mapping = None,
+            // Any other figure leaves it as it is.
+            None if line.split_once(':').is_some_and(|(word, _)| !word.contains(' ')) => {}
+            None => mapping = read_only(line),
         }
-        let (start, end) = range.split_once('-')?;
-        Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
+        None
     })
+}
+
+/// The range of a mapping of a file that is private and may not be written to, from the line that begins it.
+fn read_only(line: &str) -> Option<Range<usize>> {
+    let mut words = line.split_ascii_whitespace();
+    let (range, rights, _offset, _device, inode) = (
+        words.next()?,
+        words.next()?,
+        words.next()?,
+        words.next()?,
+        words.next()?,
+    );
+    if !matches!(rights, "r-xp" | "r--p") || inode == "0" {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
 }
 
 #[cfg(test)]
@@ -47,23 +61,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_that_comes_from_a_file_is_unmapped() {
-        let maps = "\
-55d0a1200000-55d0a1800000 r--p 00000000 fe:00 1311 /usr/bin/namegate
-55d0a1800000-55d0a2600000 r-xp 00600000 fe:00 1311 /usr/bin/namegate (deleted)
-55d0a2600000-55d0a2700000 rw-p 01400000 fe:00 1311 /usr/bin/namegate
-55d0a3000000-55d0a3100000 rw-p 00000000 00:00 0 [heap]
-7effff000000-7effff100000 r-xp 00026000 fe:00 1310 /usr/lib/x86_64-linux-gnu/libc.so.6
-7f0000000000-7f0000100000 rwxp 00000000 fe:00 1312 /usr/lib/strange.so
-7f0000100000-7f0000200000 r-xs 00000000 fe:00 1313 /usr/lib/shared
-7f0000200000-7f0000300000 r-xp 00000000 00:00 0
-7ffc5f5f0000-7ffc5f5f2000 r-xp 00000000 00:00 0 [vdso]
-what this is nobody knows
-";
-        let found: Vec<Range<usize>> = code(maps).collect();
+    fn only_what_reads_as_its_file_does_is_unmapped() {
+        let smaps = [
+            (
+                "55d0a1200000-55d0a1800000 r--p 00000000 fe:00 1311 /usr/bin/namegate",
+                "0 kB",
+            ),
+            (
+                "55d0a1800000-55d0a2600000 r-xp 00600000 fe:00 1311 /usr/bin/namegate (deleted)",
+                "0 kB",
+            ),
+            // What the loader has relocated, and then protected.
+            (
+                "55d0a2600000-55d0a26b0000 r--p 01400000 fe:00 1311 /usr/bin/namegate",
+                "744 kB",
+            ),
+            (
+                "55d0a26b0000-55d0a2700000 rw-p 014b0000 fe:00 1311 /usr/bin/namegate",
+                "0 kB",
+            ),
+            ("55d0a3000000-55d0a3100000 rw-p 00000000 00:00 0 [heap]", "340 kB"),
+            ("7eff00000000-7eff00100000 ---p 00000000 00:00 0", "0 kB"),
+            (
+                "7effff000000-7effff100000 r-xp 00026000 fe:00 1310 /usr/lib/a: strange place/libc.so.6",
+                "0 kB",
+            ),
+            (
+                "7f0000000000-7f0000100000 rwxp 00000000 fe:00 1312 /usr/lib/strange.so",
+                "0 kB",
+            ),
+            (
+                "7f0000100000-7f0000200000 r-xs 00000000 fe:00 1313 /usr/lib/shared",
+                "0 kB",
+            ),
+            ("7f0000200000-7f0000300000 r-xp 00000000 00:00 0", "0 kB"),
+            ("7ffc5f5f0000-7ffc5f5f2000 r-xp 00000000 00:00 0 [vdso]", "0 kB"),
+            ("what this is nobody knows", "0 kB"),
+        ];
+        let smaps = smaps.map(|(mapping, anonymous)| {
+            format!("{mapping}\nSize:   1024 kB\nRss:     80 kB\nAnonymous:   {anonymous}\nVmFlags: rd ex mr mw me\n")
+        });
+        let found: Vec<Range<usize>> = as_the_file(&smaps.concat()).collect();
         assert_eq!(
             found,
-            [0x55d0_a180_0000..0x55d0_a260_0000, 0x7eff_ff00_0000..0x7eff_ff10_0000]
+            [
+                0x55d0_a120_0000..0x55d0_a180_0000,
+                0x55d0_a180_0000..0x55d0_a260_0000,
+                0x7eff_ff00_0000..0x7eff_ff10_0000
+            ]
         );
     }
 
