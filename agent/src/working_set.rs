@@ -24,16 +24,18 @@ pub fn trim() -> io::Result<()> {
     Ok(())
 }
 
-/// The private mappings of files that may not be written to and of which no page was changed, from proc_pid_smaps(5).
+/// The private mappings of files that may not be written to and of which no page was changed, from proc_pid_smaps(5). A changed page counts as anonymous, in memory or in swap.
 fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
     let mut mapping = None;
     smaps.lines().filter_map(move |line| {
-        match line.strip_prefix("Anonymous:") {
-            Some(size) if size.trim() == "0 kB" => return mapping.take(),
-            Some(_) => mapping = None,
-            // Any other figure leaves it as it is.
-            None if line.split_once(':').is_some_and(|(word, _)| !word.contains(' ')) => {}
-            None => mapping = read_only(line),
+        let (word, value) = line.split_once(':')?;
+        match word {
+            // Swap comes last of the two.
+            "Anonymous" | "Swap" if value.trim() != "0 kB" => mapping = None,
+            "Swap" => return mapping.take(),
+            // The line that begins a mapping has a device among its words; all others have one word here.
+            beginning if beginning.contains(' ') => mapping = read_only(line),
+            _ => {}
         }
         None
     })
@@ -96,10 +98,10 @@ mod tests {
             ),
             ("7f0000200000-7f0000300000 r-xp 00000000 00:00 0", "0 kB"),
             ("7ffc5f5f0000-7ffc5f5f2000 r-xp 00000000 00:00 0 [vdso]", "0 kB"),
-            ("what this is nobody knows", "0 kB"),
+            ("what this is nobody knows: 1", "0 kB"),
         ];
         let smaps = smaps.map(|(mapping, anonymous)| {
-            format!("{mapping}\nSize:   1024 kB\nRss:     80 kB\nAnonymous:   {anonymous}\nVmFlags: rd ex mr mw me\n")
+            format!("{mapping}\nSize:   1024 kB\nRss:     80 kB\nAnonymous:   {anonymous}\nSwap:   0 kB\nVmFlags: rd ex mr mw me\n")
         });
         let found: Vec<Range<usize>> = as_the_file(&smaps.concat()).collect();
         assert_eq!(
@@ -110,6 +112,13 @@ mod tests {
                 0x7eff_ff00_0000..0x7eff_ff10_0000
             ]
         );
+    }
+
+    #[test]
+    fn what_was_changed_and_swapped_out_stays() {
+        let mapping = "55d0a2600000-55d0a26b0000 r--p 01400000 fe:00 1311 /usr/bin/namegate";
+        let found = |swap: &str| as_the_file(&format!("{mapping}\nAnonymous: 0 kB\nSwap: {swap}\n")).count();
+        assert_eq!((found("0 kB"), found("744 kB")), (1, 0));
     }
 
     #[test]
