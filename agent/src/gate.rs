@@ -258,7 +258,8 @@ impl Gate for NodeGate {
     ) -> Admission<Committed> {
         let core = &self.0;
         if let (Some(sightings), Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _)) = (&core.sightings, asker) {
-            sightings.saw(endpoint, &lesson.name, &lesson.addresses);
+            let addresses = lesson.addresses.iter().map(|(address, _)| *address);
+            sightings.saw(endpoint, &lesson.name, addresses);
         }
         if lesson.addresses.is_empty() {
             return Admission::Settled(Ok(core.enforcer.admit_nothing()));

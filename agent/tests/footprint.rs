@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::plan::Governed;
 use agent::records::Sightings;
@@ -19,7 +18,7 @@ fn a_full_memory_of_names_fits_in_11_mib_and_what_is_known_is_noted_without_allo
     for pod in 0..100 {
         let endpoint = endpoint(pod);
         for number in 0..2_000u32 {
-            saw(&sightings, &endpoint, &name(number), &[address(number)]);
+            sightings.saw(&endpoint, &name(number), [address(number)]);
         }
     }
     sightings.file();
@@ -29,15 +28,10 @@ fn a_full_memory_of_names_fits_in_11_mib_and_what_is_known_is_noted_without_allo
 
     let (endpoint, name) = (endpoint(99), name(1_999));
     let ((), allocated) = count(|| {
-        saw(&sightings, &endpoint, &name, &[address(1_999), address(1_998)]);
+        sightings.saw(&endpoint, &name, [address(1_999), address(1_998)]);
         sightings.file();
     });
     assert_eq!(allocated, 0);
-}
-
-fn saw(sightings: &Sightings, endpoint: &Arc<Governed>, name: &Name, addresses: &[IpAddr]) {
-    let addresses = addresses.iter().map(|address| (*address, Duration::ZERO));
-    sightings.saw(endpoint, name, &addresses.collect());
 }
 
 fn endpoint(pod: u32) -> Arc<Governed> {

@@ -189,7 +189,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
-    use std::time::Duration;
 
     use policy::endpoint::EndpointId;
 
@@ -251,11 +250,7 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let destination = IpAddr::from([192, 0, 2, 1]);
         let name = Name::parse("api.example").unwrap();
-        recorder.sightings().saw(
-            &governed(),
-            &name,
-            &[(destination, Duration::ZERO)].into_iter().collect(),
-        );
+        recorder.sightings().saw(&governed(), &name, [destination]);
         let records = [record(Verdict::Audited, POD, 6, Detail::Port(443)); 2];
         recorder.hear(Time::from_millis(1_000), Heard::Records(&records), &plan(), named);
         assert_eq!(

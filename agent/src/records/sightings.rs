@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dns_proxy::gate::Addresses;
 use policy::Name;
 use policy::endpoint::EndpointId;
+use smallvec::SmallVec;
 
 use super::fair_lru::{FairLru, Limits};
 use crate::plan::Governed;
@@ -29,8 +29,8 @@ pub struct Sightings {
     memory: Mutex<Memory>,
 }
 
-/// An answer is put down before it is released, and filed once it is: filing takes as long as the rest of an admission apart from the kernel, and
-/// nobody should wait for it. Who looks for a name files what waits first, so nobody sees a difference.
+/// An answer is put down before it is released, and filed once it is: in a full memory filing takes a microsecond or two, and nobody should wait
+/// for it. Who looks for a name files what waits first, so nobody sees a difference.
 #[derive(Debug)]
 struct Memory {
     filed: FairLru<EndpointId, IpAddr, Name>,
@@ -42,7 +42,7 @@ struct Memory {
 struct Sighting {
     endpoint: Arc<Governed>,
     name: Name,
-    addresses: Addresses,
+    addresses: SmallVec<[IpAddr; 2]>,
 }
 
 impl Default for Sightings {
@@ -58,7 +58,8 @@ impl Default for Sightings {
 
 impl Sightings {
     /// Notes an answer. Called for every answer to a governed endpoint; [`file`](Self::file) is to follow.
-    pub fn saw(&self, endpoint: &Arc<Governed>, name: &Name, addresses: &Addresses) {
+    pub fn saw(&self, endpoint: &Arc<Governed>, name: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
+        let addresses: SmallVec<_> = addresses.into_iter().collect();
         if addresses.is_empty() {
             return;
         }
@@ -69,7 +70,7 @@ impl Sightings {
         memory.waiting.push(Sighting {
             endpoint: Arc::clone(endpoint),
             name: name.clone(),
-            addresses: addresses.clone(),
+            addresses,
         });
     }
 
@@ -99,16 +100,13 @@ impl Memory {
             addresses,
         } in self.waiting.drain(..)
         {
-            let addresses = addresses.iter().map(|(address, _)| *address);
-            self.filed.put_all(&endpoint.id, addresses, &name);
+            self.filed.put_all(&endpoint.id, addresses.iter().copied(), &name);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use policy::ProgramId;
 
     use super::*;
@@ -124,11 +122,6 @@ mod tests {
         })
     }
 
-    fn saw(sightings: &Sightings, endpoint: &Arc<Governed>, name: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
-        let addresses = addresses.into_iter().map(|address| (address, Duration::ZERO));
-        sightings.saw(endpoint, name, &addresses.collect());
-    }
-
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -139,10 +132,10 @@ mod tests {
         let (web, api) = (endpoint("web"), endpoint("api"));
         let (a, b) = (Name::parse("a.example").unwrap(), Name::parse("b.example").unwrap());
         let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
-        saw(&sightings, &web, &a, [v4, v6]);
-        saw(&sightings, &api, &b, [v4]);
+        sightings.saw(&web, &a, [v4, v6]);
+        sightings.saw(&api, &b, [v4]);
         assert_eq!(sightings.name(&web.id, v4), Some(a.clone()));
-        saw(&sightings, &web, &b, [v4]);
+        sightings.saw(&web, &b, [v4]);
         sightings.file();
         assert_eq!(sightings.name(&web.id, v4), Some(b.clone()));
         assert_eq!(sightings.name(&web.id, v6), Some(a));
@@ -155,9 +148,9 @@ mod tests {
         let sightings = Sightings::default();
         let (web, noisy) = (endpoint("web"), endpoint("noisy"));
         let name = Name::parse("a.example").unwrap();
-        saw(&sightings, &web, &name, [ip("192.0.2.1")]);
+        sightings.saw(&web, &name, [ip("192.0.2.1")]);
         for n in 0..5_000u32 {
-            saw(&sightings, &noisy, &name, [IpAddr::from(n.to_be_bytes())]);
+            sightings.saw(&noisy, &name, [IpAddr::from(n.to_be_bytes())]);
         }
         assert!(sightings.name(&web.id, ip("192.0.2.1")).is_some());
         assert!(sightings.name(&noisy.id, ip("0.0.19.135")).is_some());
@@ -169,7 +162,7 @@ mod tests {
         let sightings = Sightings::default();
         let (web, name) = (endpoint("web"), Name::parse("a.example").unwrap());
         for n in 0..1_000u32 {
-            saw(&sightings, &web, &name, [IpAddr::from(n.to_be_bytes())]);
+            sightings.saw(&web, &name, [IpAddr::from(n.to_be_bytes())]);
             assert!(sightings.lock().waiting.len() <= WAITING);
         }
     }

@@ -56,7 +56,7 @@ pub(super) struct Datagram<'a> {
 unsafe impl Send for Inbox {}
 
 impl Inbox {
-    /// Where fewer came lately, so many are asked for: to lay out a whole batch takes as long as to receive one datagram.
+    /// Where fewer came lately, so many are asked for: a whole batch is laid out for nothing then.
     const FEW: usize = 8;
 
     /// Room for `count` datagrams of `size` octets. Memory that is never written to costs nothing.

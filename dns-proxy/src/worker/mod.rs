@@ -249,16 +249,14 @@ impl<G: Gate> Worker<G> {
                 return;
             };
             match self.queries.receive(listening.as_fd()) {
-                Ok(_) => {}
+                Ok(count) => self.taken += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(listener = %listening.listener.address, %error, "receiving lookups failed; going on");
                     return thread::sleep(PAUSE);
                 }
             }
-            let mut count = 0;
             for datagram in self.queries.datagrams() {
-                count += 1;
                 let Some(listening) = self.sockets.listening_at(number) else {
                     return;
                 };
@@ -279,7 +277,6 @@ impl<G: Gate> Worker<G> {
                     true => self.lookups.receive_overlong(now, client, &way_back, payload, out),
                 }
             }
-            self.taken += count;
             if !self.queries.is_full() {
                 return;
             }
@@ -294,7 +291,7 @@ impl<G: Gate> Worker<G> {
             };
             let server = socket.server;
             match self.answers.receive(socket.as_fd()) {
-                Ok(_) => {}
+                Ok(count) => self.taken += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     // What ICMP says of a query; the socket itself is as good as before.
@@ -305,9 +302,7 @@ impl<G: Gate> Worker<G> {
                     continue;
                 }
             }
-            let mut count = 0;
             for datagram in self.answers.datagrams() {
-                count += 1;
                 let answer = datagram.payload;
                 let belongs = id_of(answer).is_some_and(|id| {
                     let lookup = self.sockets.upstreams.lookup(number, id);
@@ -318,7 +313,6 @@ impl<G: Gate> Worker<G> {
                     self.lookups.mismatched(server);
                 }
             }
-            self.taken += count;
             if !self.answers.is_full() {
                 return;
             }
