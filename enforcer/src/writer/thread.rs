@@ -127,3 +127,41 @@ impl<K: Kernel> Writer<K> {
         self.shared.table_lost.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::writer::Generation;
+
+    /// An admission of nothing, for which nobody waits.
+    fn empty() -> Admission {
+        let (answer, _) = oneshot::channel();
+        Admission {
+            generation: Generation::default(),
+            elements: Vec::new(),
+            deadline: Duration::from_secs(1),
+            answer: Box::new(answer),
+        }
+    }
+
+    #[test]
+    fn admissions_that_wait_go_in_together_up_to_what_is_no_admission() {
+        let (queue, inbox) = mpsc::channel();
+        let wait = || queue.send(Request::Admit(vec![empty()])).unwrap();
+        wait();
+        wait();
+        let (done, _) = oneshot::channel();
+        queue.send(Request::ShutDown(done)).unwrap();
+        wait();
+
+        let (group, next) = gather(vec![empty()], &inbox);
+        assert_eq!(group.len(), 3);
+        assert!(matches!(next, Some(Request::ShutDown(_))));
+        let (group, next) = gather(vec![empty()], &inbox);
+        assert_eq!(group.len(), 2);
+        assert!(next.is_none());
+    }
+}
