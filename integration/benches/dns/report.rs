@@ -1,15 +1,25 @@
 //! The table, for people and as JSON.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::agents::Node;
 use crate::connections::Row;
-use crate::latency::Latency;
+use crate::latency::{Latency, Times};
 use crate::load::{Run, resident};
 use crate::slow::Slow;
+
+/// What must be reached.
+pub(crate) struct Goals {
+    pub(crate) ratios: &'static [Goal],
+    /// What one query at a time takes longer than without Namegate, at most.
+    pub(crate) latency: &'static [(&'static str, Times)],
+    /// The work that tells how fast this machine is beside the one that the goals of latency were set on, and what a query of it took there.
+    pub(crate) yardstick: (&'static str, f64),
+    /// In MiB, by when.
+    pub(crate) memory: &'static [(&'static str, f64)],
+}
 
 /// One row: `work` costs at most `most` times what `against` costs.
 pub(crate) struct Goal {
@@ -27,11 +37,24 @@ impl Goal {
 #[derive(Default)]
 pub(crate) struct Report {
     runs: BTreeMap<&'static str, Vec<Run>>,
-    latencies: BTreeMap<&'static str, Latency>,
+    /// Of each round.
+    latencies: BTreeMap<&'static str, Vec<Latency>>,
     /// Resident memory in KiB, by when.
     memory: BTreeMap<&'static str, u64>,
     slow: Option<Slow>,
     connections: Vec<Row>,
+}
+
+/// What one query at a time takes: a figure of each round, in microseconds.
+struct LatencyRow {
+    address: &'static str,
+    figure: &'static str,
+    direct: Spread,
+    through: Spread,
+    added: Spread,
+    goal: f64,
+    /// What is added as a multiple of the yardstick in the same round, where that was measured, and the goal as one.
+    ratio: Option<(f64, f64)>,
 }
 
 /// Median, least and greatest.
@@ -48,7 +71,7 @@ impl Report {
     }
 
     pub(crate) fn latency(&mut self, what: &'static str, latency: Latency) {
-        self.latencies.insert(what, latency);
+        self.latencies.entry(what).or_default().push(latency);
     }
 
     pub(crate) fn idle(&mut self, node: &Node) {
@@ -70,7 +93,7 @@ impl Report {
         self.connections = rows;
     }
 
-    pub(crate) fn print(&self, goals: &[Goal]) {
+    pub(crate) fn print(&self, goals: &Goals) {
         println!(
             "\n{:<22} {:>9} {:>16} {:>9} {:>6}",
             "work", "µs/query", "spread", "q/s", "lost"
@@ -85,29 +108,24 @@ impl Report {
             );
         }
         println!("\n{:<22} {:<22} {:>7} {:>7}", "work", "against", "ratio", "goal");
-        for goal in goals {
+        for goal in goals.ratios {
             if let Some(ratio) = self.ratio(goal) {
-                let verdict = if ratio <= goal.most { "reached" } else { "NOT reached" };
                 println!(
-                    "{:<22} {:<22} {ratio:>7.2} {:>7.2} {verdict}",
-                    goal.work, goal.against, goal.most
+                    "{:<22} {:<22} {ratio:>7.2} {:>7.2} {}",
+                    goal.work,
+                    goal.against,
+                    goal.most,
+                    verdict(ratio, goal.most)
                 );
             }
         }
         self.print_connections();
-        for (what, Latency { direct, through }) in &self.latencies {
-            println!(
-                "\nlatency, {what} address: direct {:?} median, {:?} p99; through {:?} median, {:?} p99; added {:?} median, {:?} p99",
-                direct[0],
-                direct[1],
-                through[0],
-                through[1],
-                added(direct[0], through[0]),
-                added(direct[1], through[1]),
-            );
-        }
-        for (when, kib) in &self.memory {
-            println!("memory, {when}: {:.1} MiB", *kib as f64 / 1024.0);
+        self.print_latencies(goals);
+        for (when, most) in goals.memory {
+            if let Some(kib) = self.memory.get(when) {
+                let mib = *kib as f64 / 1024.0;
+                println!("memory, {when}: {mib:.1} MiB, goal {most} MiB: {}", verdict(mib, *most));
+            }
         }
         if let Some(Slow { run, resident }) = &self.slow {
             println!(
@@ -137,18 +155,71 @@ impl Report {
             goal,
         } in &self.connections
         {
-            let verdict = goal.map(|goal| match *ratio <= goal {
-                true => format!("{goal:>7.2} reached"),
-                false => format!("{goal:>7.2} NOT reached"),
-            });
+            let goal = goal.map(|goal| format!("{goal:>7.2} {}", verdict(*ratio, goal)));
             println!(
                 "{node:<18} {new:<11} {cost:>9.2} {median:>9.2} {ratio:>7.2} {}",
-                verdict.unwrap_or_default()
+                goal.unwrap_or_default()
             );
         }
     }
 
-    pub(crate) fn json(&self, goals: &[Goal]) -> String {
+    fn print_latencies(&self, goals: &Goals) {
+        let rows = self.latency_rows(goals);
+        if rows.is_empty() {
+            return;
+        }
+        println!(
+            "\n{:<23} {:>7} {:>8} {:>7} {:>14} {:>5} {:>24} {:>7}",
+            "one query at a time, µs", "direct", "through", "added", "spread", "goal", "× dnsdist", "goal"
+        );
+        for row in rows {
+            let range = format!("{:.1}–{:.1}", row.added.least, row.added.greatest);
+            let ratio = row
+                .ratio
+                .map(|(ratio, goal)| format!("{ratio:>11.2} {goal:>7.2} {}", verdict(ratio, goal)));
+            println!(
+                "{:<23} {:>7.1} {:>8.1} {:>7.1} {range:>14} {:>5} {:<12}{}",
+                format!("{} address, {}", row.address, row.figure),
+                row.direct.median,
+                row.through.median,
+                row.added.median,
+                row.goal,
+                verdict(row.added.median, row.goal),
+                ratio.unwrap_or_default()
+            );
+        }
+        println!();
+    }
+
+    /// What is added is compared within each round, as a ratio is.
+    fn latency_rows(&self, goals: &Goals) -> Vec<LatencyRow> {
+        type Figure = fn(&Times) -> f64;
+        let figures: [(&str, Figure); 2] = [("median", |it| it.median), ("p99", |it| it.p99)];
+        let (yardstick, there) = goals.yardstick;
+        let here = self.runs.get(yardstick);
+        let mut rows = Vec::new();
+        for (address, goal) in goals.latency {
+            let Some(rounds) = self.latencies.get(address) else {
+                continue;
+            };
+            for (figure, of) in figures {
+                let added = || rounds.iter().map(|it| of(&it.through) - of(&it.direct));
+                let ratios = here.map(|here| Spread::of(added().zip(here).map(|(added, here)| added / here.cost())));
+                rows.push(LatencyRow {
+                    address,
+                    figure,
+                    direct: Spread::of(rounds.iter().map(|it| of(&it.direct))),
+                    through: Spread::of(rounds.iter().map(|it| of(&it.through))),
+                    added: Spread::of(added()),
+                    goal: of(goal),
+                    ratio: ratios.map(|ratios| (ratios.median, of(goal) / there)),
+                });
+            }
+        }
+        rows
+    }
+
+    pub(crate) fn json(&self, goals: &Goals) -> String {
         let works: BTreeMap<_, Value> = self
             .runs
             .iter()
@@ -163,18 +234,19 @@ impl Report {
             })
             .collect();
         let ratios: Vec<Value> = goals
+            .ratios
             .iter()
             .filter_map(|goal| {
                 let ratio = self.ratio(goal)?;
                 Some(json!({"work": goal.work, "against": goal.against, "ratio": ratio, "goal": goal.most, "reached": ratio <= goal.most}))
             })
             .collect();
-        let latencies: BTreeMap<_, Value> = self
-            .latencies
+        let latencies: Vec<Value> = self
+            .latency_rows(goals)
             .iter()
-            .map(|(what, it)| {
-                let micros = |times: [Duration; 2]| json!({"median_us": times[0].as_secs_f64() * 1e6, "p99_us": times[1].as_secs_f64() * 1e6});
-                (*what, json!({"direct": micros(it.direct), "through": micros(it.through)}))
+            .map(|row| {
+                let (direct, through, added) = (row.direct.json(), row.through.json(), row.added.json());
+                json!({"address": row.address, "figure": row.figure, "direct_us": direct, "through_us": through, "added_us": added, "goal_us": row.goal, "reached": row.added.median <= row.goal, "over_yardstick": row.ratio.map(|it| it.0), "goal_over_yardstick": row.ratio.map(|it| it.1)})
             })
             .collect();
         let slow = self
@@ -221,6 +293,6 @@ fn spread(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Spread {
     Spread::of(runs.iter().map(figure))
 }
 
-fn added(direct: Duration, through: Duration) -> Duration {
-    through.saturating_sub(direct)
+fn verdict(figure: f64, most: f64) -> &'static str {
+    if figure <= most { "reached" } else { "NOT reached" }
 }

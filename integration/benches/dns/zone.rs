@@ -16,8 +16,10 @@ pub(crate) const FAR_UPSTREAM: IpAddr = IpAddr::V4(BAD_RESOLVER);
 
 /// Names whose addresses are known after the first pass.
 const KNOWN: u32 = 10_000;
-/// Fresh names of one round: each opens two addresses that no other name has.
-pub(crate) const NEW: u32 = 45_000;
+/// Fresh names of one round: each opens two addresses that no other name has. Together with those of the second round and the known ones they are 100,000.
+const NEW: u32 = 42_500;
+/// And so many that are asked one at a time.
+const LONE: u32 = 2_500;
 
 const HEAD: &str = "$TTL 300\n@ SOA ns.bench.test. admin.bench.test. 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\n";
 
@@ -52,8 +54,10 @@ impl Zone {
         queries("known", &mut (0..KNOWN).map(|i| format!("n{i}.known")), Some(&mut text));
         queries("denied", &mut (0..KNOWN).map(|i| format!("n{i}.denied")), None);
         for slice in 0..slices {
-            let names = &mut (0..NEW).map(|i| format!("n{i}.s{slice}.new"));
-            queries(&format!("new{slice}"), names, Some(&mut text));
+            for (what, count) in [("new", NEW), ("lone", LONE)] {
+                let names = &mut (0..count).map(|i| format!("n{i}.{what}{slice}.new"));
+                queries(&format!("{what}{slice}"), names, Some(&mut text));
+            }
         }
         zone.write(&text);
         zone
@@ -113,5 +117,10 @@ impl Zone {
     /// Names that nobody has asked before.
     pub(crate) fn next_new(&self, slice: usize) -> PathBuf {
         self.file(&format!("new{slice}"))
+    }
+
+    /// As [`next_new`](Self::next_new), to be asked one at a time.
+    pub(crate) fn next_lone(&self, slice: usize) -> PathBuf {
+        self.file(&format!("lone{slice}"))
     }
 }
