@@ -9,9 +9,9 @@ use std::time::Duration;
 use ends::Ends;
 use site::Site;
 
-/// Slices follow one another on every node in turn, so that whatever else the machine does falls upon all. Each is some milliseconds long. What disturbs
-/// one can only make it longer, so the cost is what the fastest tenth of them took at most: on a machine that does nothing else it is the median less
-/// a few per cent, and on a busy one the median says more of the others.
+/// Slices follow one another on every node in turn, each some milliseconds long. A host that slows a processor down does so for tenths of a second, and so
+/// for all nodes in a slice: the ratio is the median of the slices' own. What disturbs one slice can only make it longer, so the cost
+/// is what the fastest tenth of them took at most.
 const SLICES: usize = 200;
 
 /// What all are compared with: a node of a cluster tracks connections and has such rules anyway.
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) cost: f64,
     /// The same in half of the slices, at most.
     pub(crate) median: f64,
-    /// The cost beside that with kube-proxy alone.
+    /// Beside kube-proxy alone, in the same slice: in half of the slices at most.
     pub(crate) ratio: f64,
     /// The most that the ratio may be.
     pub(crate) goal: Option<f64>,
@@ -77,23 +77,23 @@ fn rows(
     goal: impl Fn(&str) -> Option<f64>,
 ) -> impl Iterator<Item = Row> {
     let (_, base) = measured.iter().find(|(node, _)| *node == KUBE_PROXY).unwrap();
-    let base = quantile(base, 0.1);
     measured.iter().map(move |(node, times)| {
-        let cost = quantile(times, 0.1);
+        let micros = || times.iter().map(|time| time.as_secs_f64() * 1e6);
+        let ratios = times.iter().zip(base).map(|(time, base)| time.div_duration_f64(*base));
         Row {
             node,
             new,
-            cost,
-            median: quantile(times, 0.5),
-            ratio: cost / base,
+            cost: quantile(micros(), 0.1),
+            median: quantile(micros(), 0.5),
+            ratio: quantile(ratios, 0.5),
             goal: goal(node),
         }
     })
 }
 
-/// Microseconds that this part of the slices took at most.
-fn quantile(times: &Slices, part: f64) -> f64 {
-    let mut times = times.clone();
-    times.sort_unstable();
-    times[(times.len() as f64 * part) as usize].as_secs_f64() * 1e6
+/// This part of the figures is smaller.
+fn quantile(figures: impl Iterator<Item = f64>, part: f64) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures[(figures.len() as f64 * part) as usize]
 }
