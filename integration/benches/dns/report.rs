@@ -119,14 +119,15 @@ impl Report {
                 line(goal.work, goal.against, ratio, goal.most);
             }
         }
-        for row in self.latency_rows(goals) {
+        let latencies = self.latency_rows(goals);
+        for row in &latencies {
             if let Some((ratio, most)) = row.ratio {
                 let work = format!("added, {}, {}", row.address, row.figure);
                 line(&work, goals.yardstick.0, ratio, most);
             }
         }
         self.print_connections();
-        self.print_latencies(goals);
+        print_latencies(&latencies);
         for (when, most) in goals.memory {
             if let Some(kib) = self.memory.get(when) {
                 let mib = *kib as f64 / 1024.0;
@@ -167,30 +168,6 @@ impl Report {
                 goal.unwrap_or_default()
             );
         }
-    }
-
-    fn print_latencies(&self, goals: &Goals) {
-        let rows = self.latency_rows(goals);
-        if rows.is_empty() {
-            return;
-        }
-        println!(
-            "\n{:<23} {:>7} {:>8} {:>7} {:>14} {:>5}",
-            "one query at a time, µs", "direct", "through", "added", "spread", "goal"
-        );
-        for row in rows {
-            let range = format!("{:.1}–{:.1}", row.added.least, row.added.greatest);
-            println!(
-                "{:<23} {:>7.1} {:>8.1} {:>7.1} {range:>14} {:>5} {}",
-                format!("{} address, {}", row.address, row.figure),
-                row.direct.median,
-                row.through.median,
-                row.added.median,
-                row.goal,
-                verdict(row.added.median, row.goal)
-            );
-        }
-        println!();
     }
 
     /// What is added is compared within each round, as a ratio is.
@@ -297,4 +274,27 @@ fn spread(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Spread {
 
 fn verdict(figure: f64, most: f64) -> &'static str {
     if figure <= most { "reached" } else { "NOT reached" }
+}
+
+fn print_latencies(rows: &[LatencyRow]) {
+    if rows.is_empty() {
+        return;
+    }
+    println!(
+        "\n{:<23} {:>7} {:>8} {:>7} {:>14} {:>5}",
+        "one query at a time, µs", "direct", "through", "added", "spread", "goal"
+    );
+    for row in rows {
+        let range = format!("{:.1}–{:.1}", row.added.least, row.added.greatest);
+        println!(
+            "{:<23} {:>7.1} {:>8.1} {:>7.1} {range:>14} {:>5} {}",
+            format!("{} address, {}", row.address, row.figure),
+            row.direct.median,
+            row.through.median,
+            row.added.median,
+            row.goal,
+            verdict(row.added.median, row.goal)
+        );
+    }
+    println!();
 }
