@@ -46,6 +46,8 @@ pub(crate) struct SetForm {
     pub(crate) ranges: bool,
     /// Whether its elements have timeouts.
     pub(crate) timeouts: bool,
+    /// How often the kernel frees elements that have timed out; once a second if nothing is said.
+    pub(crate) swept: Option<Duration>,
     /// How many it may hold.
     pub(crate) size: Option<u32>,
 }

@@ -71,6 +71,7 @@ fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
         maps_to,
         ranges: false,
         timeouts: false,
+        swept: None,
         size: None,
     }
 }

@@ -25,6 +25,18 @@ fn installing_the_same_again_touches_nothing() {
     });
 }
 
+/// To look for elements that have timed out the kernel goes through a whole set, once a second if it is not told otherwise.
+#[test]
+fn the_kernel_sweeps_a_learned_set_every_ten_seconds() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let set = exact(ONE).to_string();
+        let declared = run("nft", &["list", "set", "inet", "namegate", &set], "").unwrap();
+        assert!(declared.contains("gc-interval 10s"), "{declared}");
+    });
+}
+
 #[test]
 fn a_set_of_another_type_in_the_place_of_ours_is_refused_until_it_is_gone() {
     inside(|| async {

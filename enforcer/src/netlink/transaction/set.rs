@@ -1,5 +1,7 @@
 //! Sets and their elements as attributes.
 
+use std::time::Duration;
+
 use super::expression::{Resolved, ResolvedTest};
 use super::{NEW_SET, SET_NAME, SET_TABLE, Writer};
 use crate::layout::Family;
@@ -17,6 +19,7 @@ const DATA_TYPE: u16 = 6;
 const DATA_LENGTH: u16 = 7;
 const DESCRIPTION: u16 = 9;
 const ID: u16 = 10;
+const GC_INTERVAL: u16 = 12;
 /// `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_LEN`, `NFTA_LIST_ELEM`.
 const DESCRIPTION_SIZE: u16 = 1;
 const DESCRIPTION_CONCAT: u16 = 2;
@@ -66,6 +69,7 @@ impl Writer<'_> {
             key: &form.key,
             maps_to: form.maps_to,
             size: form.size,
+            swept: form.swept,
             concatenated_ranges: false,
         };
         let id = self.next_id();
@@ -121,6 +125,7 @@ impl Writer<'_> {
             key: &key,
             maps_to: is_map.then_some(MapsTo::Verdict),
             size: Some(u32::try_from(elements.len()).unwrap_or(u32::MAX)),
+            swept: None,
             concatenated_ranges: concatenated,
         };
         self.set(name, id, &shape);
@@ -151,6 +156,10 @@ impl Writer<'_> {
                 encoder.attribute(DATA_TYPE, &type_of(&[datum]).to_be_bytes());
                 encoder.attribute(DATA_LENGTH, &length_of(&[datum]).to_be_bytes());
             }
+        }
+        if let Some(interval) = shape.swept {
+            let millis = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+            encoder.attribute(GC_INTERVAL, &millis.to_be_bytes());
         }
         if shape.size.is_some() || shape.concatenated_ranges {
             let description = encoder.open_nest(DESCRIPTION);
@@ -184,6 +193,7 @@ struct Shape<'a> {
     key: &'a [Datum],
     maps_to: Option<MapsTo>,
     size: Option<u32>,
+    swept: Option<Duration>,
     concatenated_ranges: bool,
 }
 

@@ -136,6 +136,7 @@ fn a_set_of_ranges_says_so() {
         maps_to: None,
         ranges: true,
         timeouts: false,
+        swept: None,
         size: None,
     };
     let encoded = Encoded::new("t", &[Command::AddSet(name("s"), form)], 1);
