@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use dns_proxy::gate::{Admission, Rcode, Ticket};
+use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
 use enforcer::writer::{Generation, Submission};
 use enforcer::{Committed, Enforcer};
@@ -254,6 +254,7 @@ impl Gate for NodeGate {
         desk: &mut Desk,
         asker: &Asker,
         lesson: Lesson,
+        company: Company,
         ticket: impl FnOnce() -> Ticket<Committed>,
     ) -> Admission<Committed> {
         let core = &self.0;
@@ -293,7 +294,12 @@ impl Gate for NodeGate {
                 }
                 Admission::Settled(Ok(proof))
             }
-            Step::Tell(generation, elements) => {
+            Step::Tell(generation, mut elements) => {
+                if company == Company::Alone
+                    && let Some(proof) = core.enforcer.admit_now(generation, &mut elements)
+                {
+                    return Admission::Settled(Ok(proof));
+                }
                 let waiting = Waiting::new(core, lesson, ticket(), generation);
                 desk.submissions.push(waiting.submit(elements));
                 Admission::Waiting(core.terms.commit_deadline)

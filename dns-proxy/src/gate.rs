@@ -206,6 +206,15 @@ pub enum Discard {
     ConnectionLimit,
 }
 
+/// Who else may be admitted in the same batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Nobody: no other lookup of the worker is in flight. There is nothing to be gained by collecting.
+    Alone,
+    /// Others, whose elements go to the kernel in the same transaction.
+    Others,
+}
+
 /// What came of asking for an admission.
 #[derive(Debug)]
 pub enum Admission<P> {
@@ -241,13 +250,14 @@ pub trait Gate: Send + Sync + 'static {
     ) -> Screening<Self::Identity>;
 
     /// Learn and commit: settled when the kernel holds every element that the lesson opens for anybody. A lesson
-    /// without addresses is admitted at once. Does not wait: for what takes time it takes a ticket and settles that
-    /// later, from any thread, but not before [`flush`](Self::flush).
+    /// without addresses is admitted at once, and so may be one [alone](Company::Alone), by the caller's hand. Waits for nobody: for what takes
+    /// time it takes a ticket and settles that later, from any thread, but not before [`flush`](Self::flush).
     fn admit(
         &self,
         desk: &mut Self::Desk,
         identity: &Self::Identity,
         lesson: Lesson,
+        company: Company,
         ticket: impl FnOnce() -> Ticket<Self::Proof>,
     ) -> Admission<Self::Proof>;
 

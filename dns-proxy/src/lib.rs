@@ -39,7 +39,7 @@ mod worker;
 mod packets;
 
 pub use gate::{
-    Admission, Asked, CacheOutcome, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question, Rcode,
-    Screening, Ticket, Transport, UpstreamOutcome,
+    Admission, Asked, CacheOutcome, Company, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question,
+    Rcode, Screening, Ticket, Transport, UpstreamOutcome,
 };
 pub use server::{CacheConfig, Listener, ListenerKind, Server, ServerConfig, ServerError};

@@ -16,7 +16,7 @@ use self::cached::InCache;
 use self::in_flight::InFlight;
 pub(crate) use self::in_flight::Key;
 use crate::cache::{self, Cache};
-use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
+use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::limits::{Permit, Quota};
@@ -417,6 +417,10 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
+        let company = match self.in_flight.len() {
+            1 => Company::Alone,
+            _ => Company::Others,
+        };
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
@@ -427,7 +431,10 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let opens_nothing = lesson.addresses.is_empty();
         let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
-        match self.gate.admit(&mut self.desk, &asker.identity, lesson, ticket) {
+        match self
+            .gate
+            .admit(&mut self.desk, &asker.identity, lesson, company, ticket)
+        {
             Admission::Waiting(patience) => {
                 lookup.stage = Stage::Admitting {
                     held: held.keep(),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::time::timeout_at;
 
-use crate::gate::{Admission, Discard, Event, Gate, Lesson, NotAdmitted, Ticket};
+use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
@@ -119,7 +119,7 @@ impl<G: Gate> Pipeline<G> {
         let (ticket, settled) = Ticket::to_wait_for();
         let admission = {
             let mut desk = self.desk();
-            let admission = self.gate.admit(&mut desk, identity, lesson, || ticket);
+            let admission = self.gate.admit(&mut desk, identity, lesson, Company::Alone, || ticket);
             self.gate.flush(&mut desk);
             // Whoever comes by TCP does not count microseconds.
             self.gate.replied(&mut desk);

@@ -15,6 +15,7 @@ const ANOTHER: &str = "192.0.2.2:53";
 struct Gatekeeper {
     holds: bool,
     tickets: Mutex<Vec<Ticket<Proof>>>,
+    companies: Mutex<Vec<Company>>,
     events: Mutex<Vec<String>>,
 }
 
@@ -41,7 +42,15 @@ impl Gate for Gatekeeper {
         }
     }
 
-    fn admit(&self, _: &mut (), _: &(), _: Lesson, ticket: impl FnOnce() -> Ticket<Proof>) -> Admission<Proof> {
+    fn admit(
+        &self,
+        _: &mut (),
+        _: &(),
+        _: Lesson,
+        company: Company,
+        ticket: impl FnOnce() -> Ticket<Proof>,
+    ) -> Admission<Proof> {
+        self.companies.lock().unwrap().push(company);
         if !self.holds {
             return Admission::Settled(Ok(Proof));
         }
@@ -180,6 +189,17 @@ fn a_denial_asks_nobody_and_takes_no_place() {
     assert_eq!(stage.rcodes(), [3]);
     assert!(stage.out.asked.is_empty() && stage.out.owed == 0);
     assert_eq!(stage.lookups.next_deadline(), None);
+}
+
+#[test]
+fn a_lookup_is_alone_while_no_other_is_in_flight() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    stage.receive(&query());
+    stage.receive(&query());
+    stage.answer(&answer());
+    stage.out.asked.pop();
+    stage.answer(&answer());
+    assert_eq!(*stage.gate.companies.lock().unwrap(), [Company::Others, Company::Alone]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_proxy::{
-    Admission, Asked, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode, Screening,
-    Server, ServerConfig, Ticket,
+    Admission, Asked, Company, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode,
+    Screening, Server, ServerConfig, Ticket,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -61,6 +61,7 @@ impl Gate for Agent {
         _: &mut (),
         _: &IpAddr,
         lesson: Lesson,
+        _: Company,
         ticket: impl FnOnce() -> Ticket<Committed>,
     ) -> Admission<Committed> {
         if !self.holds || lesson.addresses.is_empty() {

@@ -71,6 +71,40 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
+    /// Commits what one admission asks for, its elements each once and in order. `None` when it takes more than that, be it a full set, rules that have changed
+    /// or an acknowledgement that was lost: then it is to go through [`commit_group`](Self::commit_group), which finds out again and sees to it.
+    pub(super) fn commit_one(
+        &mut self,
+        generation: Generation,
+        elements: &[(Element, Time)],
+        now: Time,
+    ) -> Option<Committed> {
+        let plan = {
+            let mut book = self.shared.book();
+            if generation != book.generation {
+                return None;
+            }
+            book.purge(now);
+            let mut planner = Planner::new(&book, now);
+            match planner.add(elements) {
+                Ok(true) => planner.finish(self.renewal),
+                Ok(false) => return Some(Committed::acknowledged()),
+                Err(_) => return None,
+            }
+        };
+        match self.kernel.commit(&plan.operations) {
+            Ok(()) => {
+                self.note_commit(&plan, now);
+                Some(Committed::acknowledged())
+            }
+            Err(error) => {
+                self.shared.counters.failures.fetch_add(1, Relaxed);
+                tracing::debug!(?error, "a transaction by a caller's hand failed");
+                None
+            }
+        }
+    }
+
     /// Makes one transaction for all, and answers those that need none or cannot be part of it.
     fn plan(&self, admissions: Vec<Admission>, now: Time) -> (Vec<Admission>, Plan) {
         let mut waiting = Vec::with_capacity(admissions.len());

@@ -259,6 +259,22 @@ impl Enforcer {
         }
     }
 
+    /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is committed with: proof before it returns, if nobody writes at
+    /// this moment and the kernel has nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit) waits, and finds out. Puts
+    /// the elements in order.
+    pub fn admit_now(&self, generation: Generation, elements: &mut Vec<(Element, Time)>) -> Option<Committed> {
+        submission::put_in_order(elements);
+        if elements.len() > BY_CALLER {
+            return None;
+        }
+        let began = clock::now();
+        let mut writer = self.baton.try_take(began)?;
+        let committed = writer.commit_one(generation, elements, began);
+        drop(writer);
+        self.baton.took(began, clock::now());
+        committed
+    }
+
     /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told what came of it, by the writer's thread or, if they are few and
     /// nobody writes, before this returns.
     pub fn submit(&self, submissions: impl IntoIterator<Item = Submission>) {

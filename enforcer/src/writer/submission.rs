@@ -39,10 +39,7 @@ pub struct Submission {
 
 impl Submission {
     pub(super) fn into_admissions(mut self) -> SmallVec<[Admission; 1]> {
-        // Each element once, with its latest end.
-        self.elements
-            .sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
-        self.elements.dedup_by_key(|(element, _)| *element);
+        put_in_order(&mut self.elements);
         let admission = |elements, answer| Admission {
             generation: self.generation,
             elements,
@@ -61,6 +58,12 @@ impl Submission {
         let piece = |elements| admission(elements, Box::new(Piece(Arc::clone(&whole))) as Box<dyn Settle>);
         pieces.into_iter().map(piece).collect()
     }
+}
+
+/// Each element once, with its latest end.
+pub(super) fn put_in_order(elements: &mut Vec<(Element, Time)>) {
+    elements.sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
+    elements.dedup_by_key(|(element, _)| *element);
 }
 
 impl fmt::Debug for Submission {

@@ -94,6 +94,31 @@ fn the_packet_that_follows_an_admission_passes_ten_thousand_times() {
 }
 
 #[test]
+fn an_answer_by_itself_is_committed_before_the_call_returns() {
+    inside(|| async {
+        let (enforcer, generation) = installed(1_000).await;
+        guard(&exact(ONE));
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for answer in 0..500 {
+            let door = door(ONE, answer);
+            let mut elements = lease([door], seconds(60));
+            // Not while the heart beats.
+            until("nobody writes", || {
+                enforcer.admit_now(generation, &mut elements).is_some()
+            })
+            .await;
+            assert!(passes(&socket, door.key.address, 443), "{answer}");
+        }
+        assert_eq!(enforcer.stats().transactions, 500);
+
+        let other = enforcer.install(desired([ONE, TWO], 1_000), Vec::new).await.unwrap();
+        let mut elements = lease([door(ONE, 1)], seconds(60));
+        assert!(enforcer.admit_now(generation, &mut elements).is_none(), "stale");
+        until("nobody writes", || enforcer.admit_now(other, &mut elements).is_some()).await;
+    });
+}
+
+#[test]
 fn answers_that_are_submitted_together_share_a_transaction() {
     inside(|| async {
         let (enforcer, generation) = installed(20_000).await;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns_proxy::gate::{Admission, Asked, Denial, Event, Gate, Lesson, Question, Rcode, Screening, Ticket};
+use dns_proxy::gate::{Admission, Asked, Company, Denial, Event, Gate, Lesson, Question, Rcode, Screening, Ticket};
 use dns_proxy::rehearsal::Rehearsal;
 use dns_proxy::{CacheConfig, ServerConfig};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
@@ -112,7 +112,7 @@ impl Gate for Gatekeeper {
         }
     }
 
-    fn admit(&self, (): &mut (), _: &IpAddr, _: Lesson, _: impl FnOnce() -> Ticket<()>) -> Admission<()> {
+    fn admit(&self, (): &mut (), _: &IpAddr, _: Lesson, _: Company, _: impl FnOnce() -> Ticket<()>) -> Admission<()> {
         Admission::Settled(Ok(()))
     }
 

@@ -203,6 +203,29 @@ fn admissions_that_wait_share_one_transaction() {
 }
 
 #[test]
+fn one_by_itself_is_committed_if_all_goes_well_and_left_to_the_group_otherwise() {
+    let mut writer = writer(Memory::default());
+    let now = clock::now();
+    let commit_one = |writer: &mut Writer<Memory>, generation, last| {
+        let elements = [(element(last), now + Duration::from_secs(60))];
+        writer.commit_one(Generation(generation), &elements, now).is_some()
+    };
+    assert!(commit_one(&mut writer, 0, 1) && holds(&writer, 1));
+    assert!(commit_one(&mut writer, 0, 1), "it is held already");
+    assert!(!commit_one(&mut writer, 7, 2), "the rules have changed");
+    assert_eq!(writer.kernel.transactions, 1);
+
+    writer.kernel.bad = vec![encode_key(&element(3).key)];
+    assert!(!commit_one(&mut writer, 0, 3));
+    writer.kernel.faults = [Some(Fault::AcknowledgementLost)].into();
+    assert!(!commit_one(&mut writer, 0, 4));
+    assert_eq!(writer.shared.book().live(now).len(), 1);
+    let outcomes = commit(&mut writer, &[&[3], &[4]]);
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
+    assert!(!holds(&writer, 3) && holds(&writer, 4));
+}
+
+#[test]
 fn a_lost_acknowledgement_is_made_up_for_by_reading_back() {
     for fault in [Fault::AcknowledgementLost, Fault::RequestLost] {
         let mut writer = writer(Memory {
