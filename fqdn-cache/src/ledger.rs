@@ -129,8 +129,8 @@ impl Ledger {
 
     /// Records an answer. An answer without addresses changes nothing.
     ///
-    /// What is too much by it stays until [`evict`](Self::evict) is called, which is to follow soon: when the answer is out, since nobody needs to
-    /// wait for that.
+    /// What is too much by it stays until [`evict`](Self::evict) is called, and what can wait is left for it: it is to follow soon, when the answer is
+    /// out.
     pub fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
         if answer.addresses.is_empty() {
             return Outcome {
@@ -162,11 +162,12 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is beyond the limits; returns the names with live leases that were forgotten for that, the least recently learned first. Their
+    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that, the least recently learned first. Their
     /// addresses live out their leases in the kernel, but a recompiled program will not know them. Counted by the caller.
     ///
     /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does not report those again.
     pub fn evict(&mut self, now: Time) -> Vec<Name> {
+        self.holders.file();
         let mut evicted = Vec::new();
         if !self.is_within_limits() {
             self.expire(now);
