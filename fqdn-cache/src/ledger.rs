@@ -162,8 +162,9 @@ impl Ledger {
         }
     }
 
-    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that, the least recently learned first. Their
-    /// addresses live out their leases in the kernel, but a recompiled program will not know them. Counted by the caller.
+    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that,
+    /// the least recently learned first. Their addresses live out their leases in the kernel, but a recompiled program will not know them. Counted
+    /// by the caller.
     ///
     /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does not report those again.
     pub fn evict(&mut self, now: Time) -> Vec<Name> {
