@@ -264,15 +264,9 @@ impl Enforcer {
     /// the elements in order.
     pub fn admit_now(&self, generation: Generation, elements: &mut Vec<(Element, Time)>) -> Option<Committed> {
         submission::put_in_order(elements);
-        if elements.len() > BY_CALLER {
-            return None;
-        }
-        let began = clock::now();
-        let mut writer = self.baton.try_take(began)?;
-        let committed = writer.commit_one(generation, elements, began);
-        drop(writer);
-        self.baton.took(began, clock::now());
-        committed
+        let commit =
+            |writer: &mut Writer<NfTables>, elements: &[_]| writer.commit_one(generation, elements, clock::now());
+        self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
     }
 
     /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told what came of it, by the writer's thread or, if they are few and
@@ -281,14 +275,9 @@ impl Enforcer {
         let admissions = submissions.into_iter().flat_map(Submission::into_admissions);
         let admissions: Vec<Admission> = admissions.collect();
         let elements: usize = admissions.iter().map(|admission| admission.elements.len()).sum();
-        if elements <= BY_CALLER {
-            let began = clock::now();
-            if let Some(mut writer) = self.baton.try_take(began) {
-                writer.commit_group(admissions);
-                drop(writer);
-                return self.baton.took(began, clock::now());
-            }
-        }
+        let Err(admissions) = self.by_caller(elements, admissions, Writer::commit_group) else {
+            return;
+        };
         if let Err(Request::Admit(refused)) = self.send(Request::Admit(admissions)) {
             for admission in refused {
                 admission.settle(Err(AdmitError::Stopped));
@@ -356,6 +345,26 @@ impl Enforcer {
             // An error means that the writer has ended already.
             let _ = ended.await;
         }
+    }
+
+    /// Has work with so many elements done by the caller's own hand, and gives it back if it is too much for that, or somebody writes.
+    fn by_caller<W, T>(
+        &self,
+        elements: usize,
+        work: W,
+        carry_out: impl FnOnce(&mut Writer<NfTables>, W) -> T,
+    ) -> Result<T, W> {
+        if elements > BY_CALLER {
+            return Err(work);
+        }
+        let began = clock::now();
+        let Some(mut writer) = self.baton.try_take(began) else {
+            return Err(work);
+        };
+        let outcome = carry_out(&mut writer, work);
+        drop(writer);
+        self.baton.took(began, clock::now());
+        Ok(outcome)
     }
 
     fn ask(&self, request: Request) -> Result<(), Stopped> {
