@@ -36,6 +36,8 @@ pub struct Scenario {
     expected_errors: Vec<String>,
     /// What ended agents logged at ERROR.
     past_errors: Vec<String>,
+    /// All that ended agents logged.
+    past_log: Vec<String>,
 }
 
 /// What a scenario begins with.
@@ -131,6 +133,7 @@ impl Plan {
             flags,
             expected_errors: Vec::new(),
             past_errors: Vec::new(),
+            past_log: Vec::new(),
         };
         let pods: Vec<String> = (0..)
             .zip(scenario.lab.pods())
@@ -185,6 +188,7 @@ impl Scenario {
         let mut agent = self.agent.take().expect("an agent is running");
         agent.kill().unwrap_or_else(fail("kill -9"));
         self.past_errors.extend(agent.errors());
+        self.past_log.extend(agent.log());
     }
 
     /// SIGTERM, and the agent's end with exit code 0.
@@ -197,11 +201,38 @@ impl Scenario {
             agent.log().join("\n")
         );
         self.past_errors.extend(agent.errors());
+        self.past_log.extend(agent.log());
     }
 
     /// The running agent.
     pub fn agent(&self) -> &AgentProcess {
         self.agent.as_ref().expect("an agent is running")
+    }
+
+    /// Starts an agent beside the one that runs, on the same directories. It may not get ready.
+    pub fn start_second(&self) -> AgentProcess {
+        let agent = self.installation.start(&self.flags);
+        agent.unwrap_or_else(fail("starting a second agent"))
+    }
+
+    /// Starts an agent in a time namespace of its own (`unshare --time`), and waits until it is ready.
+    /// `offsets` says how its clocks differ from the kernel's, for example `--boottime 86400`.
+    pub fn start_in_time(&mut self, offsets: &str) {
+        assert!(self.agent.is_none(), "an agent is running already");
+        let agent = self.installation.start_in_time(offsets, &self.flags);
+        let agent = self.agent.insert(agent.unwrap_or_else(fail("starting the agent")));
+        agent.wait_ready().unwrap_or_else(fail("waiting for the agent"));
+    }
+
+    /// What the agents have logged so far: those that ended, then the one that runs.
+    pub fn log(&self) -> Vec<String> {
+        let running = self.agent.as_ref().map(AgentProcess::log).unwrap_or_default();
+        self.past_log.iter().cloned().chain(running).collect()
+    }
+
+    /// The text of `/metrics`.
+    pub fn metrics(&self) -> io::Result<String> {
+        Ok(self.agent().http("/metrics")?.1)
     }
 
     /// The lab.

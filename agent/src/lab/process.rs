@@ -89,13 +89,34 @@ impl Installation {
 
     /// Starts an agent. It is not ready yet.
     pub fn start<A: AsRef<OsStr>>(&self, flags: impl IntoIterator<Item = A>) -> io::Result<AgentProcess> {
+        self.spawn(self.node.command(&self.binary), flags)
+    }
+
+    /// As [`start`](Self::start), in a time namespace of its own. `offsets` are flags of `unshare --time`.
+    pub fn start_in_time<A: AsRef<OsStr>>(
+        &self,
+        offsets: &str,
+        flags: impl IntoIterator<Item = A>,
+    ) -> io::Result<AgentProcess> {
+        let mut command = self.node.command("unshare");
+        command
+            .arg("--time")
+            .args(offsets.split_whitespace())
+            .arg("--")
+            .arg(&self.binary);
+        self.spawn(command, flags)
+    }
+
+    fn spawn<A: AsRef<OsStr>>(
+        &self,
+        mut command: Command,
+        flags: impl IntoIterator<Item = A>,
+    ) -> io::Result<AgentProcess> {
         for name in ["state", "run"] {
             // `namegate cleanup` removes them.
             fs::create_dir_all(self.path(name))?;
         }
-        let mut child = self
-            .node
-            .command(&self.binary)
+        let mut child = command
             .arg("agent")
             .args(&self.source)
             .args([OsStr::new("--state-dir"), self.path("state").as_os_str()])
