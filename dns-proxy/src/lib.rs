@@ -7,6 +7,7 @@
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
 //! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its deadlines.
 //! - `cache`: answers kept, if that is wanted.
+//! - `flights`: one copy of a question in flight, of all workers.
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
 //! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
@@ -17,6 +18,7 @@
 //! - [`server`]: listeners, limits, and connections.
 
 mod cache;
+mod flights;
 mod frame;
 pub mod gate;
 mod lookups;

@@ -1,8 +1,8 @@
 //! The lookups of one worker, as they come by datagram: receive → screen → forward → validate → admit → release.
 //!
 //! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes through [`Outlet`].
-//! Between two steps a lookup rests [in flight](in_flight), in one of the [`Stage`]s, and exactly one of these wakes it: its answer, its
-//! commit, or its time.
+//! Between two steps a lookup rests [in flight](in_flight), in one of the [`Stage`]s, and exactly one of these wakes it: its answer, the
+//! answer that another lookup was given to the same question ([`flights`](crate::flights)), its commit, or its time.
 
 mod cached;
 mod in_flight;
@@ -16,6 +16,7 @@ use self::cached::InCache;
 use self::in_flight::InFlight;
 pub(crate) use self::in_flight::Key;
 use crate::cache::{self, Cache};
+use crate::flights::{Flight, Flights, Joined, Landed};
 use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
@@ -24,6 +25,7 @@ use crate::server::{CacheConfig, ServerConfig};
 use crate::stages::{self, Client};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
+use crate::validate::validate;
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
@@ -56,6 +58,7 @@ pub(crate) struct Lookups<G: Gate, W> {
     desk: G::Desk,
     config: ServerConfig,
     quota: Arc<Quota>,
+    flights: Arc<Flights<G::Proof>>,
     mailbox: Arc<Mailbox<G::Proof>>,
     in_flight: InFlight<Lookup<G, W>>,
     deadlines: Wheel,
@@ -74,6 +77,8 @@ struct Lookup<G: Gate, W> {
     query: Query<'static>,
     attempts: Attempts,
     stage: Stage,
+    /// Held while it asks on behalf of all that ask the same.
+    flight: Option<Flight<G::Proof>>,
     /// When it is given up.
     deadline: Instant,
     /// Until when upstreams are asked.
@@ -104,6 +109,8 @@ enum Stage {
     },
     /// An answer by TCP, which a task waits for.
     ForwardedByTcp,
+    /// The answer to the same question of another lookup.
+    Waiting,
     /// The kernel.
     Admitting { held: Held<'static>, began: Instant },
 }
@@ -113,6 +120,7 @@ impl<G: Gate, W> Lookups<G, W> {
         gate: Arc<G>,
         config: ServerConfig,
         quota: Arc<Quota>,
+        flights: Arc<Flights<G::Proof>>,
         mailbox: Arc<Mailbox<G::Proof>>,
         now: Instant,
     ) -> Self {
@@ -127,6 +135,7 @@ impl<G: Gate, W> Lookups<G, W> {
             gate,
             config,
             quota,
+            flights,
             mailbox,
             in_flight: InFlight::new(),
             deadlines: Wheel::new(now),
@@ -181,6 +190,7 @@ impl<G: Gate, W> Lookups<G, W> {
             query: query.keep(),
             attempts: Attempts::new(upstreams),
             stage: Stage::ForwardedByTcp,
+            flight: None,
             deadline,
             ask_until: deadline,
             until: deadline,
@@ -275,6 +285,28 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
+    /// What came of the question that another lookup asked. Shared is the answer alone: what it teaches is read and admitted for
+    /// this client as for the other.
+    pub(crate) fn landed(&mut self, now: Instant, key: Key, landed: Landed, out: &mut impl Outlet<W>) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        if !matches!(lookup.stage, Stage::Waiting) {
+            return;
+        }
+        match landed {
+            Landed::Answer { server, answer } => match validate(&lookup.query, &answer, server) {
+                Ok(lesson) => {
+                    self.keep(now, key, &answer);
+                    self.admit(now, key, Held::new(&answer[..]), lesson, out);
+                }
+                Err(why) => self.fail(now, key, &Failure::Bogus { server, why }, out),
+            },
+            Landed::Failure(failure) => self.fail(now, key, &failure, out),
+            Landed::Abandoned => self.forward(now, key, out),
+        }
+    }
+
     /// The socket that a query was sent from says that the upstream cannot be reached.
     pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
@@ -336,6 +368,14 @@ impl<G: Gate, W> Lookups<G, W> {
                     self.forward(now, key, out);
                 }
                 Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
+                // Who leads the flight began before, and so is given up before; only a worker that has ended says nothing.
+                Stage::Waiting => {
+                    let failure = match lookup.attempts.first() {
+                        Some(server) => Failure::TimedOut { server },
+                        None => Failure::NoUpstream,
+                    };
+                    self.fail(now, key, &failure, out);
+                }
                 // Its task ends in time by itself.
                 Stage::ForwardedByTcp => {}
             }
@@ -362,19 +402,38 @@ impl<G: Gate, W> Lookups<G, W> {
         self.gate.replied(&mut self.desk);
     }
 
-    /// Asks the next upstream, or ends the lookup when there is none.
+    /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is waited for.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
+        let mut by_tcp = false;
+        if lookup.flight.is_none() && now < lookup.ask_until && !lookup.attempts.is_over() {
+            let upstreams = lookup.attempts.upstreams();
+            match self.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
+                Joined::Leads(flight) => lookup.flight = Some(flight),
+                Joined::Waits => {
+                    lookup.stage = Stage::Waiting;
+                    lookup.until = lookup.deadline;
+                    return self.deadlines.set(key.place(), lookup.until);
+                }
+                Joined::Differs => by_tcp = true,
+            }
+        }
         while now < lookup.ask_until
             && let Some(server) = lookup.attempts.next()
         {
+            let until = lookup.ask_until.min(now + self.config.upstream_timeout);
+            if by_tcp {
+                lookup.stage = Stage::ForwardedByTcp;
+                self.deadlines.clear(key.place());
+                return out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
+            }
             match out.ask(now, server, key, lookup.query.as_bytes()) {
                 Ok(sent) => {
                     let began = now;
                     lookup.stage = Stage::Forwarded { server, sent, began };
-                    lookup.until = lookup.ask_until.min(now + self.config.upstream_timeout);
+                    lookup.until = until;
                     return self.deadlines.set(key.place(), lookup.until);
                 }
                 Err(error) => {
@@ -385,20 +444,42 @@ impl<G: Gate, W> Lookups<G, W> {
             }
         }
         let end = lookup.attempts.end();
+        let flight = lookup.flight.take();
+        // Given up early, since there is something to give instead: nobody else has to do with that.
+        let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
+        match end {
+            End::Apology(held, lesson) => {
+                if let Some(flight) = flight {
+                    let (server, answer) = (lesson.source, held.as_bytes());
+                    flight.land(|| answer_landed(server, answer));
+                }
+                if !self.answer_stale(now, key, out) {
+                    self.admit(now, key, held, lesson, out);
+                }
+            }
+            End::Failure(failure) => {
+                let failure = Arc::new(failure);
+                if let Some(flight) = flight
+                    && !hurried
+                {
+                    flight.land(|| Landed::Failure(Arc::clone(&failure)));
+                }
+                self.fail(now, key, &failure, out);
+            }
+        }
+    }
+
+    /// Ends a lookup that no upstream has an answer to.
+    fn fail(&mut self, now: Instant, key: Key, failure: &Failure, out: &mut impl Outlet<W>) {
         if self.answer_stale(now, key, out) {
             return;
         }
-        match end {
-            End::Apology(held, lesson) => self.admit(now, key, held, lesson, out),
-            End::Failure(failure) => {
-                let Some(lookup) = self.remove(key, out) else { return };
-                let Some(Asker { client, way_back, .. }) = &lookup.asker else {
-                    return;
-                };
-                let reply = stages::no_answer(&lookup.query, &failure, &mut self.room);
-                send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
-            }
-        }
+        let Some(lookup) = self.remove(key, out) else { return };
+        let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+            return;
+        };
+        let reply = stages::no_answer(&lookup.query, failure, &mut self.room);
+        send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
     }
 
     fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
@@ -407,12 +488,22 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         match lookup.attempts.judge(&lookup.query, server, held) {
             Judged::Usable(held, lesson) => {
-                if let (Some(cache), Some(key)) = (&mut self.cache, lookup.key.take()) {
-                    cache.keep(now, key, held.as_bytes());
+                if let Some(flight) = lookup.flight.take() {
+                    flight.land(|| answer_landed(server, held.as_bytes()));
                 }
+                self.keep(now, key, held.as_bytes());
                 self.admit(now, key, held, lesson, out);
             }
             Judged::AskOn => self.forward(now, key, out),
+        }
+    }
+
+    /// Keeps a validated answer in the cache, if there is one.
+    fn keep(&mut self, now: Instant, key: Key, answer: &[u8]) {
+        if let Some(cache) = &mut self.cache
+            && let Some(place) = self.in_flight.get_mut(key).and_then(|lookup| lookup.key.take())
+        {
+            cache.keep(now, place, answer);
         }
     }
 
@@ -496,6 +587,13 @@ impl<G: Gate, W> Lookups<G, W> {
             None => self.refreshes -= 1,
         }
         Some(lookup)
+    }
+}
+
+fn answer_landed(server: SocketAddr, answer: &[u8]) -> Landed {
+    Landed::Answer {
+        server,
+        answer: answer.into(),
     }
 }
 

@@ -50,6 +50,14 @@ pub(crate) struct Edns {
     pub(crate) dnssec_ok: bool,
 }
 
+/// All that an upstream may heed in a query besides its question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    flags: u16,
+    /// Everything behind the question.
+    rest: SmallVec<[u8; 24]>,
+}
+
 /// Why a packet is not a query that we can work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
@@ -135,6 +143,14 @@ impl<'p> Query<'p> {
     /// The question section, byte for byte. Nothing in it is compressed: there is no name before it to point at.
     pub(crate) fn question_section(&self) -> &[u8] {
         &self.as_bytes()[HEADER..self.question_end]
+    }
+
+    /// What tells it from other queries with this question.
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            flags: self.header.flags,
+            rest: SmallVec::from_slice(&self.as_bytes()[self.question_end..]),
+        }
     }
 
     /// The client's bytes under another id, for an upstream.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::flights::Flights;
 use crate::gate::{Asked, Gate, Transport};
 use crate::lookups::{Key, Lookups, Outlet, Sent};
 use crate::reply::Reply;
@@ -38,7 +39,7 @@ impl<G: Gate> Rehearsal<G> {
         let quota = Quota::new(config.in_flight_per_client, config.in_flight_total);
         let mailbox = Arc::new(Mailbox::new()?);
         Ok(Self {
-            lookups: Lookups::new(gate, config, quota, Arc::clone(&mailbox), now),
+            lookups: Lookups::new(gate, config, quota, Flights::new(), Arc::clone(&mailbox), now),
             mailbox,
             letters: Vec::new(),
             sent: Kept::default(),

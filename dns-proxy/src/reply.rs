@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
-use crate::wire::{Header, rtype};
+use crate::wire::{HEADER, Header, rtype};
 
 /// The UDP payload that our own OPT records offer (the DNS flag day's 1,232: fits any path unfragmented).
 const OUR_UDP_SIZE: u16 = 1_232;
@@ -66,8 +66,8 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Gives the answer away, as the upstream made it but for the client's id, and truncated when it is longer than
-    /// the client takes. The proof is used up: one commit, one answer.
+    /// Gives the answer away, as the upstream made it but for the client's id and its spelling of the question,
+    /// and truncated when it is longer than the client takes. The proof is used up: one commit, one answer.
     pub(crate) fn release<'b, G: Gate>(
         self,
         query: &Query<'_>,
@@ -79,7 +79,14 @@ impl<'a> Held<'a> {
         room.clear();
         match self.bytes.len() > query.answer_limit(transport) {
             true => truncated(&self.bytes, query, room),
-            false => room.extend_from_slice(&self.bytes),
+            false => {
+                room.extend_from_slice(&self.bytes);
+                // Another lookup may have asked, and spelled it otherwise. Equal names have equal lengths.
+                let question = query.question_section();
+                if let Some(place) = room.get_mut(HEADER..HEADER + question.len()) {
+                    place.copy_from_slice(question);
+                }
+            }
         }
         room[..2].copy_from_slice(&query.header().id.to_be_bytes());
         Reply::of(room)
@@ -191,7 +198,6 @@ mod tests {
 
     use super::*;
     use crate::packets;
-    use crate::wire::HEADER;
 
     fn blocked(text: &str) -> ExtendedError<'_> {
         ExtendedError {

@@ -110,6 +110,7 @@ impl<G: Gate, W> Lookup<G, W> {
             query: self.query.again(),
             attempts: self.attempts.again(),
             stage: Stage::ForwardedByTcp,
+            flight: None,
             key: self.key.clone(),
             stale: false,
             deadline: self.deadline,

@@ -1,11 +1,15 @@
 //! The story of a lookup, told without a socket: packets and time go in, packets come out.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
 use super::*;
 use crate::gate::{Asked, Denial, Question, Rcode, Screening};
 use crate::packets;
+use crate::worker::mailbox::Letter;
+
+mod single_flight;
 
 const ONE: &str = "192.0.2.1:53";
 const ANOTHER: &str = "192.0.2.2:53";
@@ -14,6 +18,9 @@ const ANOTHER: &str = "192.0.2.2:53";
 #[derive(Default)]
 struct Gatekeeper {
     holds: bool,
+    /// Whom it admits nothing for.
+    strict_with: Option<IpAddr>,
+    admitted: Mutex<Vec<(IpAddr, String)>>,
     tickets: Mutex<Vec<Ticket<Proof>>>,
     companies: Mutex<Vec<Company>>,
     events: Mutex<Vec<String>>,
@@ -23,20 +30,20 @@ struct Gatekeeper {
 struct Proof;
 
 impl Gate for Gatekeeper {
-    type Identity = ();
+    type Identity = IpAddr;
     type Proof = Proof;
     type Desk = ();
 
     fn desk(&self) {}
 
-    fn screen(&self, _: &mut (), _: IpAddr, _: Asked, question: &Question) -> Screening<()> {
+    fn screen(&self, _: &mut (), source: IpAddr, _: Asked, question: &Question) -> Screening<IpAddr> {
         match question.name.as_str().ends_with("denied.") {
             true => Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
                 reason: "denied".into(),
             }),
             false => Screening::Forward {
-                identity: (),
+                identity: source,
                 upstreams: [ONE, ANOTHER].map(|it| it.parse().unwrap()).into(),
             },
         }
@@ -45,12 +52,17 @@ impl Gate for Gatekeeper {
     fn admit(
         &self,
         _: &mut (),
-        _: &(),
-        _: Lesson,
+        asker: &IpAddr,
+        lesson: Lesson,
         company: Company,
         ticket: impl FnOnce() -> Ticket<Proof>,
     ) -> Admission<Proof> {
         self.companies.lock().unwrap().push(company);
+        self.admitted.lock().unwrap().push((*asker, lesson.name.to_string()));
+        if self.strict_with == Some(*asker) {
+            let reason = "not for this one".into();
+            return Admission::Settled(Err(NotAdmitted { reason }));
+        }
         if !self.holds {
             return Admission::Settled(Ok(Proof));
         }
@@ -70,6 +82,8 @@ impl Gate for Gatekeeper {
 struct Sheet {
     asked: Vec<(SocketAddr, Key, Sent, Vec<u8>)>,
     forgotten: usize,
+    /// Asked and not forgotten, by id.
+    pending: BTreeMap<u16, Vec<u8>>,
     by_tcp: Vec<(SocketAddr, Key)>,
     replies: Vec<Vec<u8>>,
     owed: isize,
@@ -84,11 +98,13 @@ impl Outlet<()> for Sheet {
         let id = 0x5000 + self.asked.len() as u16;
         let sent = Sent { socket: 0, id };
         self.asked.push((server, lookup, sent, query.to_vec()));
+        self.pending.insert(id, query.to_vec());
         Ok(sent)
     }
 
-    fn forget(&mut self, _: Sent) {
+    fn forget(&mut self, sent: Sent) {
         self.forgotten += 1;
+        self.pending.remove(&sent.id);
     }
 
     fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, _: &[u8], _: Instant) {
@@ -118,12 +134,18 @@ struct Stage {
 
 impl Stage {
     fn new(gate: Gatekeeper) -> Self {
+        Self::beside(gate, &Flights::new())
+    }
+
+    /// A worker that shares its questions in flight with others.
+    fn beside(gate: Gatekeeper, flights: &Arc<Flights<Proof>>) -> Self {
         let (gate, now) = (Arc::new(gate), Instant::now());
         let mailbox = Arc::new(Mailbox::new().unwrap());
         let quota = Quota::new(10, 100);
         let config = ServerConfig::default();
+        let (flights, letters) = (Arc::clone(flights), Arc::clone(&mailbox));
         Self {
-            lookups: Lookups::new(Arc::clone(&gate), config, quota, Arc::clone(&mailbox), now),
+            lookups: Lookups::new(Arc::clone(&gate), config, quota, flights, letters, now),
             gate,
             mailbox,
             out: Sheet::default(),
@@ -132,8 +154,12 @@ impl Stage {
     }
 
     fn receive(&mut self, packet: &[u8]) {
+        self.receive_from("10.0.0.1:4000", packet);
+    }
+
+    fn receive_from(&mut self, client: &str, packet: &[u8]) {
         let client = Client {
-            source: "10.0.0.1:4000".parse().unwrap(),
+            source: client.parse().unwrap(),
             asked: Asked::Us,
             transport: Transport::Udp,
             received: self.now,
@@ -152,6 +178,18 @@ impl Stage {
     fn pass(&mut self, time: Duration) {
         self.now += time;
         self.lookups.expire(self.now, &mut self.out);
+    }
+
+    fn read_letters(&mut self) {
+        let mut letters = Vec::new();
+        self.mailbox.collect(&mut letters);
+        for letter in letters {
+            match letter {
+                Letter::Settled(key, outcome) => self.lookups.settled(self.now, key, outcome, &mut self.out),
+                Letter::Landed(key, landed) => self.lookups.landed(self.now, key, landed, &mut self.out),
+                _ => panic!("{letter:?}"),
+            }
+        }
     }
 
     fn rcodes(&self) -> Vec<u8> {
@@ -194,11 +232,14 @@ fn a_denial_asks_nobody_and_takes_no_place() {
 #[test]
 fn a_lookup_is_alone_while_no_other_is_in_flight() {
     let mut stage = Stage::new(Gatekeeper::default());
-    stage.receive(&query());
+    stage.receive(&packets::query("b.example.", "A"));
     stage.receive(&query());
     stage.answer(&answer());
     stage.out.asked.pop();
-    stage.answer(&answer());
+    stage.answer(&packets::answer(
+        &packets::query("b.example.", "A"),
+        &["b.example. 60 A 192.0.2.7"],
+    ));
     assert_eq!(*stage.gate.companies.lock().unwrap(), [Company::Others, Company::Alone]);
 }
 
@@ -212,14 +253,7 @@ fn an_answer_is_held_until_its_ticket_is_settled() {
     stage.answer(&answer());
     assert!(stage.out.replies.is_empty());
     stage.gate.tickets.lock().unwrap().remove(0).settle(Ok(Proof));
-    let mut letters = Vec::new();
-    stage.mailbox.collect(&mut letters);
-    for letter in letters {
-        let crate::worker::mailbox::Letter::Settled(key, outcome) = letter else {
-            panic!("{letter:?}");
-        };
-        stage.lookups.settled(stage.now, key, outcome, &mut stage.out);
-    }
+    stage.read_letters();
     assert_eq!(stage.out.replies, [answer()]);
 }
 
@@ -295,8 +329,8 @@ fn what_does_not_belong_to_the_question_is_waited_out() {
 #[test]
 fn a_client_has_so_many_places_and_is_told() {
     let mut stage = Stage::new(Gatekeeper::default());
-    for _ in 0..11 {
-        stage.receive(&query());
+    for number in 0..11 {
+        stage.receive(&packets::query(&format!("{number}.example."), "A"));
     }
     assert_eq!(stage.out.asked.len(), 10);
     assert_eq!(stage.rcodes(), [5]);

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::flights::Flights;
 use crate::gate::Gate;
 use crate::pipeline::Pipeline;
 use crate::worker;
@@ -131,6 +132,7 @@ impl<G: Gate> Server<G> {
     pub fn new(gate: Arc<G>, config: ServerConfig) -> Self {
         Self {
             service: Arc::new(Service {
+                flights: Flights::new(),
                 lookups: Quota::new(config.in_flight_per_client, config.in_flight_total),
                 connections: Quota::new(config.tcp_per_client, config.tcp_total),
                 pipeline: Pipeline::new(gate, config),
@@ -202,8 +204,9 @@ impl<G: Gate> Server<G> {
         while self.workers.len() < pipeline.config.workers.max(1) {
             let (gate, config) = (Arc::clone(&pipeline.gate), pipeline.config.clone());
             let quota = Arc::clone(&self.service.lookups);
+            let flights = Arc::clone(&self.service.flights);
             self.workers
-                .push(worker::start(gate, config, quota, Handle::current())?);
+                .push(worker::start(gate, config, quota, flights, Handle::current())?);
         }
         Ok(())
     }
@@ -237,6 +240,7 @@ impl<G: Gate> fmt::Debug for Server<G> {
 /// What all listeners share.
 struct Service<G: Gate> {
     pipeline: Pipeline<G>,
+    flights: Arc<Flights<G::Proof>>,
     lookups: Arc<Quota>,
     connections: Arc<Quota>,
 }

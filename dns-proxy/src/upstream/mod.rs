@@ -83,6 +83,11 @@ impl Attempts {
         Self::new(Arc::clone(&self.upstreams))
     }
 
+    /// All of them.
+    pub(crate) fn upstreams(&self) -> &Arc<[SocketAddr]> {
+        &self.upstreams
+    }
+
     /// The upstream that is preferred.
     pub(crate) fn first(&self) -> Option<SocketAddr> {
         self.upstreams.first().copied()
@@ -90,14 +95,19 @@ impl Attempts {
 
     /// Whom to ask now; nobody when all were asked often enough, or an apology has to do.
     pub(crate) fn next(&mut self) -> Option<SocketAddr> {
-        let count = self.upstreams.len();
-        let round_is_over = self.made > 0 && self.made.is_multiple_of(count);
-        if self.made >= ROUNDS * count || round_is_over && self.apology.is_some() {
+        if self.is_over() {
             return None;
         }
-        let server = self.upstreams[self.made % count];
+        let server = self.upstreams[self.made % self.upstreams.len()];
         self.made += 1;
         Some(server)
+    }
+
+    /// Whether nobody is left to ask.
+    pub(crate) fn is_over(&self) -> bool {
+        let count = self.upstreams.len();
+        let round_is_over = self.made > 0 && self.made.is_multiple_of(count);
+        self.made >= ROUNDS * count || round_is_over && self.apology.is_some()
     }
 
     /// Notes that an exchange brought nothing.

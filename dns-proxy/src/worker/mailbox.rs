@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::listening::Listening;
+use crate::flights::Landed;
 use crate::gate::NotAdmitted;
 use crate::lookups::Key;
 use crate::server::Listener;
@@ -21,6 +22,8 @@ pub(crate) enum Letter<P> {
     Settled(Key, Result<P, NotAdmitted>),
     /// What came of asking over TCP.
     Exchanged(Key, Exchanged),
+    /// What came of a flight that the lookup waited for.
+    Landed(Key, Landed),
     /// Listen there too.
     Listen(Box<Listening>),
     /// Take no more there, and answer what was taken; say when all that was queued there is taken, and counts as in flight.

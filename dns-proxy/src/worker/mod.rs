@@ -24,6 +24,7 @@ use self::mailbox::{Letter, Mailbox, Owner};
 use self::mmsg::{Inbox, SendSpace};
 use self::tproxy::AnswerSockets;
 use self::upstreams::{Upstreams, id_of};
+use crate::flights::Flights;
 use crate::gate::{Gate, Transport};
 use crate::lookups::{Key, Lookups, Outlet, Sent};
 use crate::message::Query;
@@ -73,6 +74,7 @@ pub(crate) fn start<G: Gate>(
     gate: Arc<G>,
     config: ServerConfig,
     quota: Arc<Quota>,
+    flights: Arc<Flights<G::Proof>>,
     tasks: Handle,
 ) -> io::Result<Arc<Mailbox<G::Proof>>> {
     let mailbox = Arc::new(Mailbox::new()?);
@@ -81,7 +83,7 @@ pub(crate) fn start<G: Gate>(
     epoll::add(&poll, mailbox.bell(), token, epoll::EventFlags::IN)?;
     let now = Instant::now();
     let worker = Worker {
-        lookups: Lookups::new(gate, config, quota, Arc::clone(&mailbox), now),
+        lookups: Lookups::new(gate, config, quota, flights, Arc::clone(&mailbox), now),
         sockets: Sockets {
             poll,
             listening: Vec::new(),
@@ -230,6 +232,7 @@ impl<G: Gate> Worker<G> {
                 Letter::Exchanged(lookup, exchanged) => {
                     self.lookups.exchanged(now, lookup, exchanged, &mut self.sockets);
                 }
+                Letter::Landed(lookup, landed) => self.lookups.landed(now, lookup, landed, &mut self.sockets),
                 Letter::Listen(listening) => self.sockets.listen(*listening),
                 Letter::End(listener, done) => {
                     self.end(now, listener);

@@ -12,6 +12,7 @@ mod limits;
 mod packets;
 mod promise;
 mod resolver;
+mod single_flight;
 mod tcp;
 mod tproxy;
 mod udp;
