@@ -182,15 +182,24 @@ impl<'p> Query<'p> {
         header.id == id
             && header.has(Header::QR)
             && header.opcode() == 0
-            && match (
-                read_question(answer, &header),
-                Reader::after_header(self.as_bytes()).question(),
-            ) {
-                (Ok((theirs, _)), Ok(ours)) => {
-                    theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
-                }
-                _ => false,
+            && (self.is_echoed_by(answer, &header) || self.asks_the_same_as(answer, &header))
+    }
+
+    /// Whether an answer has the one question, byte for byte: so most have.
+    fn is_echoed_by(&self, answer: &[u8], header: &Header) -> bool {
+        header.questions == 1 && answer.get(HEADER..self.question_end) == Some(self.question_section())
+    }
+
+    fn asks_the_same_as(&self, answer: &[u8], header: &Header) -> bool {
+        match (
+            read_question(answer, header),
+            Reader::after_header(self.as_bytes()).question(),
+        ) {
+            (Ok((theirs, _)), Ok(ours)) => {
+                theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
             }
+            _ => false,
+        }
     }
 }
 
