@@ -283,3 +283,33 @@ fn explain(error: NftablesError) -> io::Error {
         other => io::Error::other(other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::super::network::Host;
+    use super::*;
+
+    /// nft looks some names up in files of the host, which it need not have.
+    #[test]
+    fn the_rules_are_taken_where_etc_is_empty() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut both = Plan::choose(0, &Host::default()).unwrap();
+        both.v6 = Some(both.v4);
+        for plan in [Plan::choose(0, &Host::default()).unwrap(), both] {
+            let script = "mount -t tmpfs none /etc; exec nft -j -f -";
+            let mut nft = Command::new("unshare")
+                .args(["--net", "--mount", "--propagation", "private", "sh", "-ec", script])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let text = serde_json::to_vec(&document(&plan)).unwrap();
+            nft.stdin.take().unwrap().write_all(&text).unwrap();
+            assert!(nft.wait().unwrap().success());
+        }
+    }
+}

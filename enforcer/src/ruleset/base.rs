@@ -4,10 +4,11 @@ use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainType, NfHook};
+use policy::Protocol;
 
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, word,
+    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, protocol_value, word,
 };
 use super::{dispatch, interception};
 use crate::desired::Desired;
@@ -72,7 +73,7 @@ fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
         "mld-listener-done",
         "mld2-listener-report",
     ];
-    let icmpv6 = || is(protocol(), word("ipv6-icmp"));
+    let icmpv6 = || is(protocol(), protocol_value(Protocol::Icmpv6));
     document.rule(
         chain,
         [

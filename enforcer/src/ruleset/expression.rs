@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payload, PayloadField, Prefix, SetItem};
 use nftables::stmt::{JumpTarget, Match, Operator, Statement};
+use policy::Protocol;
 
 use crate::layout::Family;
 
@@ -86,7 +87,10 @@ pub(super) fn named_set(name: &str) -> Expr {
     Expression::String(format!("@{name}").into())
 }
 
-/// A word that nft knows.
+/// A word that nft knows by itself.
+///
+/// Names that it looks up in files of the host (protocols, services, marks, groups) are written as numbers: an image may lack
+/// those files, and nft would refuse the ruleset.
 pub(super) fn word(word: &'static str) -> Expr {
     Expression::String(word.into())
 }
@@ -105,6 +109,11 @@ pub(super) fn prefix(prefix: IpNet) -> Expr {
         addr: Box::new(address(prefix.network())),
         len: prefix.prefix_len().into(),
     }))
+}
+
+/// A protocol, by its number.
+pub(super) fn protocol_value(protocol: Protocol) -> Expr {
+    number(protocol.number().into())
 }
 
 /// A port.
@@ -158,7 +167,7 @@ pub(super) fn is_of(family: Family) -> Statement<'static> {
 
 /// The packet is TCP or UDP, which both carry lookups.
 pub(super) fn is_tcp_or_udp() -> Statement<'static> {
-    is(protocol(), any_of([word("tcp"), word("udp")]))
+    is(protocol(), any_of([Protocol::Tcp, Protocol::Udp].map(protocol_value)))
 }
 
 /// Ends the evaluation of this table: the packet passes.

@@ -4,9 +4,10 @@
 
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
+use policy::Protocol;
 
 use super::document::Document;
-use super::expression::{accept, is, is_not, is_of, protocol, word};
+use super::expression::{accept, is, is_not, is_of, protocol, protocol_value};
 use crate::desired::{Desired, Refusal};
 use crate::layout::Family;
 use crate::records;
@@ -87,11 +88,11 @@ fn count(document: &mut Document<'_>, chain: &str, counters: [(Family, &'static 
 fn reject(document: &mut Document<'_>, chain: &str) {
     let reset = Reject::new(Some(RejectType::TCPReset), None);
     let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
-    let is_tcp = is(protocol(), word("tcp"));
+    let is_tcp = is(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_tcp, limit(REJECTS), Statement::Reject(Some(reset))]);
     // Each kind has its own limit: TCP over its limit must not use up what other protocols have. The kernel itself
     // never answers an ICMP error with an ICMP error.
-    let is_other = is_not(protocol(), word("tcp"));
+    let is_other = is_not(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_other, limit(REJECTS), Statement::Reject(Some(prohibited))]);
 }
 

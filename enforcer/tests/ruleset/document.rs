@@ -1,13 +1,14 @@
 //! The frame as text: pure, without a kernel.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use enforcer::ruleset::{Standing, frame};
 use enforcer::{Desired, FailMode, Interception, Refusal, ResolverBinding};
 use nftables::schema::Nftables;
 use serde_json::Value;
 
-use crate::lab::ip;
+use crate::lab::{Lab, ip};
 use crate::programs::desired;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ruleset/document.golden.jsonl");
@@ -90,6 +91,38 @@ fn what_stands_is_nothing_where_the_table_is_gone() {
         ..standing_after(&new)
     };
     assert_eq!(frame(&example(), &gone), new);
+}
+
+/// nft looks some names up in files of the host, which an image need not have.
+#[test]
+fn the_frame_is_taken_where_etc_is_empty() {
+    let Some(lab) = Lab::new() else { return };
+    for interception in [
+        Interception::Dnat,
+        Interception::Off,
+        Interception::Tproxy {
+            mark: NonZeroU32::new(0x20_0000).unwrap(),
+            routing_table: 2053,
+            port: 10053,
+        },
+    ] {
+        let desired = Desired {
+            interception,
+            ..example()
+        };
+        lab.install(&desired, &[]);
+        // Without the sets, which the frame does not write.
+        let standing = Standing {
+            sets: BTreeSet::new(),
+            ..lab.standing()
+        };
+        let text = serde_json::to_string(&frame(&desired, &standing)).unwrap();
+        let script = "mount -t tmpfs none /etc; exec nft -j -f -";
+        let unshared = ["--mount", "--propagation", "private", "sh", "-ec", script];
+        if let Err(error) = lab.node.run("unshare", &unshared, &text) {
+            panic!("{interception:?}: {error}");
+        }
+    }
 }
 
 /// Settings that use everything once.
