@@ -3,19 +3,20 @@
 //! The set [`ALIVE_SET`] holds the protocols whose lookups are intercepted, and for each agent a *mark* of its own. Each agent renews all of these every
 //! [`BEAT`]. An agent that ends removes its mark at once, and the protocols too, unless another agent beats. That another one has a mark
 //! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it knows ([`Others`]).
+//!
+//! The [`Heart`] has a thread and a socket of its own: whatever a plan or an installation takes, the kernel hears of us in time.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fqdn_cache::Time;
 
-use super::clock;
 use super::kernel::Kernel;
 use super::plan::Pass;
-use super::thread::Writer;
+use super::{Renewal, clock};
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::netlink::socket::CommitError;
@@ -87,34 +88,121 @@ impl Others {
     }
 }
 
-impl<K: Kernel> Writer<K> {
-    /// Renews the heartbeat when it is time.
-    pub(super) fn beat_if_due(&mut self) {
-        if self.next_beat.is_some_and(|due| due <= clock::now()) {
-            self.beat();
+/// What beats, from the first installation on.
+#[derive(Debug)]
+pub(super) struct Heart<K> {
+    pulse: Mutex<Pulse<K>>,
+    /// Wakes its thread: it begins, or is over.
+    turned: Condvar,
+}
+
+#[derive(Debug)]
+struct Pulse<K> {
+    kernel: K,
+    renewal: Renewal,
+    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
+    mark: u8,
+    /// When it beats next; not before the first installation, and not while the table is lost.
+    next_beat: Option<Time>,
+    /// While it ends and it is not known yet whether another agent beats.
+    leaving: Option<Others>,
+    /// Nobody writes any more.
+    is_over: bool,
+}
+
+/// The table, or the heartbeat's set, is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TableIsGone;
+
+/// Ends a heart when it is dropped, also while a thread panics: without a writer there is no agent.
+pub(super) struct Ends<'a, K>(pub(super) &'a Heart<K>);
+
+impl<K> Drop for Ends<'_, K> {
+    fn drop(&mut self) {
+        self.0.pulse().is_over = true;
+        self.0.turned.notify_all();
+    }
+}
+
+impl<K> Heart<K> {
+    /// A heart that does not beat yet.
+    pub(super) fn new(kernel: K, renewal: Renewal, mark: u8) -> Self {
+        Self {
+            pulse: Mutex::new(Pulse {
+                kernel,
+                renewal,
+                mark,
+                next_beat: None,
+                leaving: None,
+                is_over: false,
+            }),
+            turned: Condvar::new(),
         }
     }
 
-    /// Renews the heartbeat, if it has begun.
-    pub(super) fn beat(&mut self) {
-        if self.next_beat.is_none() {
-            return;
+    /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin) again.
+    pub(super) fn pause(&self) {
+        self.pulse().next_beat = None;
+    }
+
+    /// Held for as long as one small transaction takes.
+    fn pulse(&self) -> MutexGuard<'_, Pulse<K>> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Kernel> Heart<K> {
+    /// Beats at once, and goes on.
+    pub(super) fn begin(&self) -> Result<(), TableIsGone> {
+        let outcome = self.pulse().beat();
+        self.turned.notify_all();
+        outcome
+    }
+
+    /// Ends interception in fail-mode open, unless another agent has taken over and goes on beating. `false`: that is not known yet; what
+    /// stands still holds for [`LOOK`] and longer, and it is to be asked again.
+    pub(super) fn stop(&self) -> bool {
+        self.pulse().stop()
+    }
+
+    /// Beats when it is time, until it is over. Tells when the table is gone.
+    pub(super) fn run(&self, table_is_gone: impl Fn()) {
+        let mut pulse = self.pulse();
+        while !pulse.is_over {
+            let Some(due) = pulse.next_beat else {
+                pulse = self.turned.wait(pulse).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let pause = due.since(clock::now());
+            if pause > Duration::ZERO {
+                let waited = self.turned.wait_timeout(pulse, pause);
+                pulse = waited.unwrap_or_else(PoisonError::into_inner).0;
+            } else if pulse.beat() == Err(TableIsGone) {
+                drop(pulse);
+                table_is_gone();
+                pulse = self.pulse();
+            }
         }
+    }
+}
+
+impl<K: Kernel> Pulse<K> {
+    fn beat(&mut self) -> Result<(), TableIsGone> {
         self.next_beat = Some(clock::now() + BEAT);
         let [tcp, udp] = ALIVE_PROTOCOLS;
         let keys = [tcp, udp, self.mark];
         match self.kernel.commit(&heartbeat(&keys, self.renewal.passes())) {
             Ok(()) => {}
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
-                self.table_is_lost();
+                self.next_beat = None;
+                return Err(TableIsGone);
             }
             Err(error) => tracing::warn!(?error, "the heartbeat was not renewed"),
         }
+        Ok(())
     }
 
-    /// Ends interception in fail-mode open, unless another agent has taken over and goes on beating. `false`: that is not known yet; what
-    /// stands still holds for [`LOOK`] and longer, and it is to be asked again.
-    pub(super) fn stop_beating(&mut self) -> bool {
+    fn stop(&mut self) -> bool {
         if self.next_beat.take().is_some() {
             if let Err(error) = self.kernel.commit(&heartbeat(&[self.mark], &[Pass::Add, Pass::Delete])) {
                 tracing::warn!(?error, "this agent's own mark was not removed");

@@ -50,18 +50,18 @@ impl Writer<NfTables> {
             learned,
             answer,
         } = installation;
+        if self.shared.is_table_gone.swap(false, Relaxed) {
+            self.installed = None;
+        }
         let result = if self.installed.as_ref() == Some(&desired) {
             Ok(self.shared.book().generation)
         } else {
-            // A heartbeat now, because the transaction may take longer than the pause until the next.
-            self.beat();
             // From here on no answer is released by the fast path, and admissions wait in the queue; so what `learned` does not
             // see is computed again for the new rules.
             self.shared.book().phase = Phase::Installing;
             self.shared.begin_epoch();
             let result = self.replace(desired, learned);
             self.shared.book().phase = Phase::Serving;
-            self.beat();
             result
         };
         // The caller may have gone; the rules stand all the same.
@@ -91,7 +91,9 @@ impl Writer<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
-                self.next_beat = Some(clock::now());
+                if self.heart.begin().is_err() {
+                    self.table_is_lost();
+                }
                 Ok(generation)
             }
             Err(failure) => {

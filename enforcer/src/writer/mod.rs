@@ -16,7 +16,7 @@
 //! - `plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
 //! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
-//! - `thread`: the queue and the heartbeat.
+//! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
 //! - `kernel`, `nft`, `probe`, `clock`: the rim.
 
 mod baton;
@@ -38,7 +38,7 @@ mod thread;
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -49,6 +49,7 @@ use self::baton::Baton;
 use self::book::{Book, Phase};
 use self::commit::Admission;
 pub use self::error::{AdmitError, InstallError};
+use self::heartbeat::Heart;
 use self::install::Installation;
 use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
@@ -113,6 +114,8 @@ struct Shared {
     epoch: AtomicU64,
     counters: Counters,
     table_lost: Notify,
+    /// The heart found no table: what the writer believes to be installed is not.
+    is_table_gone: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -138,22 +141,32 @@ impl Enforcer {
         commit::read(&mut kernel)?.note(&mut shared.book());
         // Without a table nobody beats.
         let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
+        let heart = Arc::new(Heart::new(NfTables::open(table)?, renewal, mark));
         let writer = Writer {
             kernel,
             shared: Arc::clone(&shared),
             renewal,
             installed: None,
             interception: None,
-            next_beat: None,
-            mark,
-            leaving: None,
+            heart: Arc::clone(&heart),
         };
         let baton = Arc::new(Baton::new(writer));
         let (queue, inbox) = mpsc::channel();
+        let (beating, to_heart) = (Arc::clone(&heart), Arc::clone(&shared));
         let to_thread = Arc::clone(&baton);
         std::thread::Builder::new()
             .name("nft-writer".to_owned())
-            .spawn(move || thread::run(&to_thread, &inbox))
+            .spawn(move || thread::run(&to_thread, &inbox, &heart))
+            .map_err(InstallError::Netlink)?;
+        // Second: where there is no writer, nothing ends it.
+        std::thread::Builder::new()
+            .name("nft-heartbeat".to_owned())
+            .spawn(move || {
+                beating.run(|| {
+                    to_heart.is_table_gone.store(true, Relaxed);
+                    to_heart.table_is_lost();
+                });
+            })
             .map_err(InstallError::Netlink)?;
         Ok(Self {
             table: table.into(),
@@ -397,6 +410,14 @@ impl Shared {
     /// says so already: who looks between the two finds nothing.
     fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Nothing that we believe of the table holds.
+    fn table_is_lost(&self) {
+        tracing::error!("the table was removed from outside; egress is open until it is installed again");
+        self.book().forget();
+        self.begin_epoch();
+        self.table_lost.notify_one();
     }
 }
 

@@ -1,16 +1,16 @@
-//! The thread: drains the queue, keeps the heartbeat.
+//! The thread: drains the queue.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
 
-use fqdn_cache::Time;
 use tokio::sync::oneshot;
 
 use super::baton::Baton;
 use super::book::Phase;
 use super::commit::Admission;
-use super::heartbeat::{BEAT, Others};
+use super::heartbeat::{Ends, Heart};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
 use super::{Renewal, Shared, clock};
@@ -39,19 +39,17 @@ pub(super) struct Writer<K> {
     pub(super) installed: Option<Desired>,
     /// The way of interception that routing was last set up for.
     pub(super) interception: Option<Interception>,
-    /// When the heart beats next; not before the first installation, and not while the table is lost.
-    pub(super) next_beat: Option<Time>,
-    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
-    pub(super) mark: u8,
-    /// While the heartbeat ends and it is not known yet whether another agent beats.
-    pub(super) leaving: Option<Others>,
+    pub(super) heart: Arc<Heart<K>>,
 }
 
-/// Serves the queue until it is told to stop, or no handle is left.
-pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>) {
-    let mut pause = BEAT;
+/// How often the thread tidies up when nothing is asked of it.
+const TIDY: Duration = Duration::from_secs(1);
+
+/// Serves the queue until it is told to stop, or no handle is left. Then the heart stops too.
+pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>, heart: &Heart<NfTables>) {
+    let _ends = Ends(heart);
     loop {
-        let request = match inbox.recv_timeout(pause) {
+        let request = match inbox.recv_timeout(TIDY) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
@@ -61,7 +59,6 @@ pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>) {
             writer.end();
             return writer.give_up();
         }
-        pause = writer.next_beat.map_or(BEAT, |beat| beat.since(clock::now()));
     }
     baton.take().end();
 }
@@ -79,7 +76,7 @@ impl Writer<NfTables> {
                 }
                 Request::Install(installation) => self.install(*installation),
                 Request::StopHeartbeat(done) => {
-                    let _ = done.send(self.stop_beating());
+                    let _ = done.send(self.heart.stop());
                 }
                 Request::ShutDown(done) => {
                     let _ = done.send(());
@@ -88,7 +85,6 @@ impl Writer<NfTables> {
             }
         }
         self.shared.book().purge(clock::now());
-        self.beat_if_due();
         ControlFlow::Continue(())
     }
 
@@ -119,12 +115,9 @@ fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admissio
 impl<K: Kernel> Writer<K> {
     /// Somebody removed the table, or sets from it: nothing that we believe of it holds.
     pub(super) fn table_is_lost(&mut self) {
-        tracing::error!("the table was removed from outside; egress is open until it is installed again");
-        self.shared.book().forget();
-        self.shared.begin_epoch();
         self.installed = None;
-        self.next_beat = None;
-        self.shared.table_lost.notify_one();
+        self.heart.pause();
+        self.shared.table_is_lost();
     }
 }
 

@@ -6,7 +6,7 @@ use enforcer::writer::{Generation, clean_up};
 use enforcer::{AdmitError, Enforcer, Renewal};
 
 use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds, until};
-use crate::programs::{ONE, desired, door, whole};
+use crate::programs::{ONE, TWO, desired, door, whole};
 
 #[test]
 fn the_heart_beats_from_the_first_installation_until_the_end() {
@@ -46,6 +46,27 @@ fn heart_beats(renewal: Renewal) {
         );
         let ended = enforcer.admit(enforcer.generation(), vec![], PATIENCE).await;
         assert_eq!(ended.unwrap_err(), AdmitError::Stopped);
+    });
+}
+
+#[test]
+fn the_heart_beats_while_an_installation_takes_long() {
+    inside(|| async {
+        let enforcer = Enforcer::start("namegate").unwrap();
+        enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
+        let slow = || {
+            std::thread::sleep(seconds(7));
+            Vec::new()
+        };
+        let begun = now();
+        let beating = until("longer than a beat lasts", || {
+            let beats = listed("alive");
+            let passed = now().since(begun);
+            assert_eq!(beats.len(), 3, "{beats:?} after {passed:?}");
+            passed > seconds(6)
+        });
+        let (installed, ()) = tokio::join!(enforcer.install(desired([ONE, TWO], 10), slow), beating);
+        installed.unwrap();
     });
 }
 

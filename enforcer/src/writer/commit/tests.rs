@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::layout::{ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::{Key, Operation, Verb};
+use crate::writer::heartbeat::Heart;
 use crate::writer::plan::encode_key;
 use crate::writer::{Renewal, Shared};
 
@@ -151,9 +152,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         renewal: Renewal::Refresh,
         installed: None,
         interception: None,
-        next_beat: None,
-        mark: 200,
-        leaving: None,
+        heart: Arc::new(Heart::new(Memory::default(), Renewal::Refresh, 200)),
     };
     assert!(writer.read_back());
     writer
