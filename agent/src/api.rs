@@ -4,6 +4,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use dns_proxy::KeptSockets;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -60,9 +62,13 @@ pub struct ServeError {
 impl ApiServer {
     /// Serves in `run_dir`, which is made if it is missing. A socket that stands there is replaced in one step, whether it is
     /// stale or another agent's that is about to leave. Must be called inside a tokio runtime.
-    pub fn start(run_dir: &Path, inspect: Arc<dyn Inspect>) -> Result<Self, ServeError> {
+    pub fn start(
+        run_dir: &Path,
+        inspect: Arc<dyn Inspect>,
+        kept: Option<&dyn KeptSockets>,
+    ) -> Result<Self, ServeError> {
         let socket = run_dir.join(SOCKET);
-        let (listener, identity) = bind(run_dir, &socket).map_err(|error| ServeError {
+        let (listener, identity) = open(run_dir, &socket, kept).map_err(|error| ServeError {
             socket: socket.clone(),
             error,
         })?;
@@ -89,6 +95,20 @@ impl Drop for ApiServer {
             let _ = fs::remove_file(&self.socket);
         }
     }
+}
+
+/// What an earlier process has left, if it is still what clients find there; or a new one.
+fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn KeptSockets>) -> io::Result<(UnixListener, (u64, u64))> {
+    let Some(kept) = kept else { return bind(run_dir, socket) };
+    let name = |(device, inode): (u64, u64)| format!("api {device}:{inode}");
+    if let Ok(identity) = identity(socket)
+        && let Some(left) = kept.take(&name(identity))
+    {
+        return Ok((UnixListener::from_std(left.into())?, identity));
+    }
+    let (listener, identity) = bind(run_dir, socket)?;
+    kept.keep(&name(identity), listener.as_fd());
+    Ok((listener, identity))
 }
 
 /// Made under a name of our own, closed to others before it listens, then moved into place: at no time is there no socket,
@@ -332,7 +352,7 @@ mod tests {
     async fn the_client_gets_what_the_agent_shows() {
         let dir = TempDir::new().unwrap();
         let run_dir = dir.path().join("made");
-        let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready())).unwrap();
+        let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready()), None).unwrap();
         let client = Client::new(&run_dir);
         assert_eq!(client.names().await.unwrap(), Fake::ready().names);
         assert_eq!(client.records().await.unwrap(), Fake::ready().records);
@@ -345,14 +365,14 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut fake = Fake::ready();
         fake.names = vec![fake.names[0].clone(); 20_000];
-        let _server = ApiServer::start(dir.path(), Arc::new(fake)).unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(fake), None).unwrap();
         assert_eq!(Client::new(dir.path()).names().await.unwrap().len(), 20_000);
     }
 
     #[tokio::test]
     async fn only_the_owner_may_open_the_socket() {
         let dir = TempDir::new().unwrap();
-        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready())).unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
         let mode = fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
@@ -360,8 +380,8 @@ mod tests {
     #[tokio::test]
     async fn a_successor_takes_over_and_its_socket_survives_the_predecessor() {
         let dir = TempDir::new().unwrap();
-        let first = ApiServer::start(dir.path(), Arc::new(Fake::ready())).unwrap();
-        let second = ApiServer::start(dir.path(), Arc::new(Fake::not_ready("new"))).unwrap();
+        let first = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
+        let second = ApiServer::start(dir.path(), Arc::new(Fake::not_ready("new")), None).unwrap();
         drop(first);
         let client = Client::new(dir.path());
         assert_eq!(client.status().await.unwrap().not_ready_because.as_deref(), Some("new"));
@@ -381,14 +401,14 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
         let error = Client::new(dir.path()).status().await.unwrap_err().to_string();
         assert!(error.contains("nobody listens"), "{error}");
-        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready())).unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
         Client::new(dir.path()).status().await.unwrap();
     }
 
     #[tokio::test]
     async fn an_answer_of_another_kind_is_told_from_a_missing_agent() {
         let dir = TempDir::new().unwrap();
-        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready())).unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
         let error = Client::new(dir.path()).get::<u32>("/v1/status").await.unwrap_err();
         assert!(matches!(error, ClientError::Unexpected { .. }), "{error}");
         let error = Client::new(dir.path()).get::<u32>("/v2/status").await.unwrap_err();

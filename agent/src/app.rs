@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dns_proxy::{Server, ServerConfig};
+use dns_proxy::{KeptSockets, Server, ServerConfig};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
 use thiserror::Error;
@@ -24,6 +24,7 @@ use crate::plan::Planner;
 use crate::reconcile::{Progress, Reconciler};
 use crate::records::{self, Recorder};
 use crate::state;
+use crate::supervisor::Supervision;
 use crate::view::View;
 
 /// How long a clean end waits for lookups in flight.
@@ -57,10 +58,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts in the network namespace of the calling thread, which all threads of the runtime must share.
-    pub async fn start(settings: Settings, mut source: impl Source) -> Result<Self, StartError> {
+    /// Starts in the network namespace of the calling thread, which all threads of the runtime must share. Under supervision its sockets outlive it.
+    pub async fn start(
+        settings: Settings,
+        mut source: impl Source,
+        supervision: Option<Arc<Supervision>>,
+    ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let parts = assemble(settings, Arc::clone(&metrics))?;
+        let parts = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
+        let kept = supervision.as_deref().map(|it| it as &dyn KeptSockets);
         let mut tasks = JoinSet::new();
 
         let reconciler = Reconciler::new(parts.clone());
@@ -68,11 +74,11 @@ impl Agent {
         let health = source.attend(progress.clone());
         let view = Arc::new(View::new(parts.clone(), progress.clone(), health));
         let http = match parts.settings.http {
-            Some(address) => Some(HttpServer::start(address, view.clone(), metrics)?),
+            Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),
             None => None,
         };
         let api = match &parts.settings.run_dir {
-            Some(directory) => Some(ApiServer::start(directory, view)?),
+            Some(directory) => Some(ApiServer::start(directory, view, kept)?),
             None => None,
         };
 
@@ -158,7 +164,11 @@ impl Agent {
 }
 
 /// Makes the parts, with nothing in force yet.
-fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartError> {
+fn assemble(
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    supervision: Option<Arc<Supervision>>,
+) -> Result<Parts, StartError> {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
         state::restore(directory, &mut ledger);
@@ -191,7 +201,10 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
         cache: settings.cache,
         ..ServerConfig::default()
     };
-    let server = Server::new(Arc::clone(&gate), config);
+    let mut server = Server::new(Arc::clone(&gate), config);
+    if let Some(supervision) = &supervision {
+        server.keep_sockets(supervision.clone());
+    }
     let server = Arc::new(tokio::sync::Mutex::new(server));
     Ok(Parts {
         settings: Arc::new(settings),
@@ -200,5 +213,6 @@ fn assemble(settings: Settings, metrics: Arc<Metrics>) -> Result<Parts, StartErr
         gate,
         recorder,
         server,
+        supervision,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use dns_proxy::KeptSockets;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -38,10 +40,15 @@ pub struct HttpError {
 }
 
 impl HttpServer {
-    /// Binds and serves. Must be called inside a tokio runtime.
-    pub fn start(address: SocketAddr, inspect: Arc<dyn Inspect>, metrics: Arc<Metrics>) -> Result<Self, HttpError> {
+    /// Binds, or takes up what an earlier process has left, and serves. Must be called inside a tokio runtime.
+    pub fn start(
+        address: SocketAddr,
+        inspect: Arc<dyn Inspect>,
+        metrics: Arc<Metrics>,
+        kept: Option<&dyn KeptSockets>,
+    ) -> Result<Self, HttpError> {
         let failed = |error| HttpError { address, error };
-        let listener = bind(address).map_err(failed)?;
+        let listener = open(address, kept).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let router = router(Served { inspect, metrics });
         let task = tokio::spawn(async move {
@@ -62,6 +69,15 @@ impl HttpServer {
 impl Drop for HttpServer {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+fn open(address: SocketAddr, kept: Option<&dyn KeptSockets>) -> io::Result<TcpListener> {
+    let Some(kept) = kept else { return bind(address) };
+    let name = format!("http {address}");
+    match kept.take(&name) {
+        Some(left) => TcpListener::from_std(left.into()),
+        None => bind(address).inspect(|listener| kept.keep(&name, listener.as_fd())),
     }
 }
 
@@ -139,7 +155,13 @@ mod tests {
     }
 
     fn start(fake: Fake) -> HttpServer {
-        HttpServer::start("127.0.0.1:0".parse().unwrap(), Arc::new(fake), Arc::new(Metrics::new())).unwrap()
+        HttpServer::start(
+            "127.0.0.1:0".parse().unwrap(),
+            Arc::new(fake),
+            Arc::new(Metrics::new()),
+            None,
+        )
+        .unwrap()
     }
 
     #[tokio::test]
@@ -166,7 +188,8 @@ mod tests {
     #[tokio::test]
     async fn two_agents_can_serve_the_same_address() {
         let first = start(Fake::ready());
-        let second = HttpServer::start(first.address(), Arc::new(Fake::ready()), Arc::new(Metrics::new())).unwrap();
+        let second =
+            HttpServer::start(first.address(), Arc::new(Fake::ready()), Arc::new(Metrics::new()), None).unwrap();
         // Whichever of them the kernel picks.
         for _ in 0..16 {
             assert!(fetch(second.address(), "/healthz").await.starts_with("HTTP/1.1 200"));
@@ -176,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_not_ours_is_an_error_that_says_what_to_do() {
         let address = "192.0.2.1:9464".parse().unwrap();
-        let error = HttpServer::start(address, Arc::new(Fake::ready()), Arc::new(Metrics::new())).unwrap_err();
+        let error = HttpServer::start(address, Arc::new(Fake::ready()), Arc::new(Metrics::new()), None).unwrap_err();
         assert!(error.to_string().contains("--http"));
     }
 }

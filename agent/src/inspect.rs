@@ -54,6 +54,8 @@ pub struct Figures {
     pub record_overruns: u64,
     /// Of a source that can be away.
     pub source: Option<SourceFigures>,
+    /// How many agents of the supervisor have died.
+    pub deaths: u32,
 }
 
 /// Figures of an API server as a source of objects.
@@ -87,6 +89,9 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime_seconds: u64,
+    /// Who starts it again when it dies (`--supervise`).
+    #[serde(default)]
+    pub supervisor: Option<SupervisorStatus>,
     /// Whether it is ready, and what is missing otherwise.
     pub ready: bool,
     /// What is missing for readiness.
@@ -116,6 +121,15 @@ pub struct Status {
     /// The API server that objects come from, if they do.
     #[serde(default)]
     pub source: Option<SourceStatus>,
+}
+
+/// Who starts the agent again when it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    /// Its process id; 0 where that cannot be seen.
+    pub pid: u32,
+    /// How many agents of this supervisor have died.
+    pub deaths: u32,
 }
 
 /// The state of an API server as a source of objects.
@@ -339,6 +353,7 @@ pub(crate) mod fake {
                 node: "node-1".into(),
                 pid: 7,
                 uptime_seconds: 3_725,
+                supervisor: None,
                 ready: self.missing.is_none(),
                 not_ready_because: self.missing.clone(),
                 interception: "dnat".into(),

@@ -11,6 +11,7 @@
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`], [`working_set`]: the ledger on disk, the one clock, and memory that only the start needed.
+//! - [`supervisor`]: sockets that outlive a crash, and the agent started again.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`doctor`]: what a node needs for all this, and whether it is so.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -40,6 +41,7 @@ pub mod reconcile;
 pub mod records;
 pub mod state;
 pub mod status;
+pub mod supervisor;
 pub mod throttle;
 pub mod view;
 pub mod working_set;

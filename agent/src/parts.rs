@@ -9,6 +9,7 @@ use fqdn_cache::Ledger;
 use crate::config::Settings;
 use crate::gate::NodeGate;
 use crate::records::Recorder;
+use crate::supervisor::Supervision;
 
 /// Handles to the parts of a running agent; cheap to clone.
 #[derive(Clone)]
@@ -25,4 +26,6 @@ pub struct Parts {
     pub recorder: Arc<Recorder>,
     /// The DNS listeners. Locked only while they change.
     pub server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    /// Who starts it again when it dies, if anybody.
+    pub supervision: Option<Arc<Supervision>>,
 }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::explain::{self, Answer, Asked, Known, Lookup, Target};
 use crate::gate::{self, lock};
-use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status};
+use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status, SupervisorStatus};
 use crate::objects::ReportState;
 use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
@@ -106,6 +106,10 @@ impl Inspect for View {
             node: self.parts.settings.node.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
+            supervisor: self.parts.supervision.as_ref().map(|supervision| SupervisorStatus {
+                pid: supervision.supervisor().unwrap_or_default(),
+                deaths: supervision.deaths(),
+            }),
             ready: readiness.is_ok(),
             not_ready_because: readiness.err(),
             interception: match self.parts.settings.interception {
@@ -259,6 +263,7 @@ impl Inspect for View {
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
             record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
+            deaths: self.parts.supervision.as_ref().map_or(0, |it| it.deaths()),
         }
     }
 }

@@ -44,4 +44,4 @@ pub use gate::{
     Admission, Asked, CacheOutcome, Company, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question,
     Rcode, Screening, Ticket, Transport, UpstreamOutcome,
 };
-pub use server::{CacheConfig, Listener, ListenerKind, Server, ServerConfig, ServerError};
+pub use server::{CacheConfig, KeptSockets, Listener, ListenerKind, Server, ServerConfig, ServerError};

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
 use crate::app::{Agent, StartError};
@@ -15,6 +17,7 @@ use crate::objects::Source;
 use crate::objects::directory::DirectorySource;
 use crate::objects::kubernetes::KubernetesSource;
 use crate::objects::kubernetes::client::{Access, AccessError};
+use crate::supervisor::{self, Supervision};
 use crate::working_set;
 
 /// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
@@ -30,7 +33,7 @@ Durations are written as in 30s, 5m, 1h30m.
 Examples:
   namegate agent
   namegate agent --kubeconfig /etc/kubernetes/namegate.conf --node node-1
-  namegate agent --objects /etc/namegate/objects
+  namegate agent --objects /etc/namegate/objects --supervise
   namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
   namegate agent --config /etc/namegate/agent.yaml --fail-mode closed")]
 pub struct Args {
@@ -61,6 +64,9 @@ pub enum AgentError {
     /// The start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The line to the supervisor.
+    #[error("cannot take over from the supervisor: {0}")]
+    Supervision(io::Error),
     /// The process itself.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
@@ -68,8 +74,16 @@ pub enum AgentError {
 
 /// Runs the verb.
 pub fn run(args: Args) -> cli::Result {
-    let (settings, from) = prepare(args, &Host::read())?;
+    let supervision = Supervision::attach().map_err(AgentError::Supervision)?;
+    let prepared = prepare(args, &Host::read())?;
     raise_open_files();
+    if prepared.supervise && supervision.is_none() {
+        // What was prepared was for finding mistakes; each worker prepares for itself.
+        drop(prepared);
+        return supervisor::supervise();
+    }
+    let Prepared { settings, from, .. } = prepared;
+    let supervision = supervision.map(Arc::new);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
@@ -79,7 +93,7 @@ pub fn run(args: Args) -> cli::Result {
         match from {
             From::Directory(directory) => {
                 let state_dir = settings.state_dir.clone();
-                serve(settings, DirectorySource { directory, state_dir }).await
+                serve(settings, DirectorySource { directory, state_dir }, supervision).await
             }
             From::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
@@ -89,7 +103,7 @@ pub fn run(args: Args) -> cli::Result {
                     settings.state_dir.clone(),
                     !settings.cluster_cidrs.is_empty(),
                 );
-                serve(settings, source).await
+                serve(settings, source, supervision).await
             }
         }
     })?;
@@ -105,13 +119,22 @@ enum From {
     Cluster(Option<PathBuf>),
 }
 
-fn prepare(args: Args, host: &Host) -> Result<(Settings, From), AgentError> {
+/// What the command line and the config file come to.
+#[derive(Debug)]
+struct Prepared {
+    settings: Settings,
+    from: From,
+    supervise: bool,
+}
+
+fn prepare(args: Args, host: &Host) -> Result<Prepared, AgentError> {
     let Args { config, options } = args;
     let options = config::merge(options, config.as_deref()).map_err(ConfigError::from)?;
     let from = match options.objects.clone() {
         Some(directory) => From::Directory(directory),
         None => From::Cluster(options.kubeconfig.clone()),
     };
+    let supervise = options.supervise.unwrap_or(false);
     let settings = config::resolve::resolve(options, host).map_err(ConfigError::from)?;
     if let From::Directory(directory) = &from {
         std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
@@ -119,7 +142,11 @@ fn prepare(args: Args, host: &Host) -> Result<(Settings, From), AgentError> {
             error,
         })?;
     }
-    Ok((settings, from))
+    Ok(Prepared {
+        settings,
+        from,
+        supervise,
+    })
 }
 
 /// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual soft limit of 1,024 descriptors is
@@ -135,15 +162,22 @@ fn raise_open_files() {
     }
 }
 
-async fn serve(settings: Settings, source: impl Source) -> Result<(), AgentError> {
+async fn serve(
+    settings: Settings,
+    source: impl Source,
+    supervision: Option<Arc<Supervision>>,
+) -> Result<(), AgentError> {
     // Caught before anything is touched, so that no signal finds a half-made state.
-    let mut stop = Stop::new().map_err(AgentError::Runtime)?;
+    let mut stop = Stop::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
-    let agent = Agent::start(settings, source).await?;
+    let agent = Agent::start(settings, source, supervision.clone()).await?;
     let told = tokio::select! {
         ready = agent.ready() => {
             ready?;
             info!("ready");
+            if let Some(supervision) = &supervision {
+                supervision.ready();
+            }
             if let Err(error) = working_set::trim() {
                 debug!(%error, "what the start needed stays in memory");
             }
@@ -162,15 +196,17 @@ async fn serve(settings: Settings, source: impl Source) -> Result<(), AgentError
     Ok(())
 }
 
-/// The signals that end the agent.
+/// What ends the agent.
 struct Stop {
+    supervisor: Option<oneshot::Receiver<()>>,
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stop {
-    fn new() -> io::Result<Self> {
+    fn new(supervision: Option<&Supervision>) -> io::Result<Self> {
         Ok(Self {
+            supervisor: supervision.map(Supervision::watch).transpose()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -178,7 +214,18 @@ impl Stop {
 
     /// The next one, by name.
     async fn told(&mut self) -> &'static str {
+        let gone = async {
+            match &mut self.supervisor {
+                // An error is the end of the thread that waits for the supervisor's.
+                Some(end) => drop(end.await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = gone => {
+                self.supervisor = None;
+                "the supervisor is gone"
+            }
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
@@ -209,7 +256,8 @@ mod tests {
         let args = Line::try_parse_from([&["agent"], line].concat())
             .map_err(|error| error.to_string())?
             .args;
-        prepare(args, &host).map_err(|error| error.to_string())
+        let prepared = prepare(args, &host).map_err(|error| error.to_string())?;
+        Ok((prepared.settings, prepared.from))
     }
 
     #[test]

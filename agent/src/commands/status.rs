@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
-use crate::inspect::{ReportRow, SourceStatus, Status};
+use crate::inspect::{ReportRow, SourceStatus, Status, SupervisorStatus};
 
 use super::table::{list, printable, table};
 use super::{Output, ask, to_json};
@@ -82,6 +82,9 @@ fn overview(status: &Status) -> String {
         ("Listening", list(&status.listening)),
         ("Learned", learned),
     ];
+    if let Some(supervisor) = status.supervisor {
+        lines.insert(1, ("Supervisor", supervision(supervisor)));
+    }
     if let Some(source) = &status.source {
         lines.push(("API server", api_server(source)));
         lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
@@ -104,6 +107,14 @@ fn overview(status: &Status) -> String {
         let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
         text
     })
+}
+
+fn supervision(supervisor: SupervisorStatus) -> String {
+    let SupervisorStatus { pid, deaths } = supervisor;
+    match deaths {
+        0 => format!("process {pid}; no agent died under it"),
+        _ => format!("process {pid}; AGENTS DIED under it: {deaths}; its log says how"),
+    }
 }
 
 fn api_server(source: &SourceStatus) -> String {
@@ -212,9 +223,11 @@ mod tests {
         status.install_error = Some("set full".into());
         status.records.failure = Some("the group is taken".into());
         status.records.audited = 12;
+        status.supervisor = Some(SupervisorStatus { pid: 6, deaths: 2 });
         let text = render(&status);
         for part in [
             "NO: no listener",
+            "Supervisor:   process 6; AGENTS DIED under it: 2",
             "NOT INSTALLED: set full",
             "NONE: the group is taken",
             "Audited:      12 packets passed that would have been refused",

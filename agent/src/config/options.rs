@@ -125,6 +125,9 @@ pub struct Options {
     /// Where the socket lies that `namegate status` and `namegate names` ask [default: /run/namegate]
     #[arg(long, value_name = "DIR", help_heading = "Process")]
     pub run_dir: Option<PathBuf>,
+    /// Start the agent again at once when it dies, with the sockets that lookups wait in [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
+    pub supervise: Option<bool>,
 }
 
 impl Options {
@@ -169,6 +172,7 @@ impl Options {
             http,
             state_dir,
             run_dir,
+            supervise,
         } = self;
         Options {
             // They exclude each other: one of the command line stands for the choice.
@@ -205,6 +209,7 @@ impl Options {
             http: http.or(below.http),
             state_dir: state_dir.or(below.state_dir),
             run_dir: run_dir.or(below.run_dir),
+            supervise: supervise.or(below.supervise),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Host {
     }
 }
 
-/// Fills in defaults and checks every value. Where objects come from is not a setting: the caller has taken it.
+/// Fills in defaults and checks every value. Where objects come from, and whether the agent is supervised, are no settings: the caller has taken them.
 pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
     let Options {
         objects,
@@ -112,6 +112,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         http,
         state_dir,
         run_dir,
+        supervise: _,
     } = options;
 
     let listen = listeners(listen)?;

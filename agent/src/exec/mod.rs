@@ -174,7 +174,7 @@ async fn confined(
     signals: &mut Signals,
 ) -> Result<u8, ExecError> {
     let start = async {
-        let agent = Agent::start(settings, source).await?;
+        let agent = Agent::start(settings, source, None).await?;
         agent.ready().await?;
         Ok::<_, StartError>(agent)
     };

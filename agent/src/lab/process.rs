@@ -232,7 +232,7 @@ impl AgentProcess {
             }
             // Not by HTTP: of two agents that overlap in an upgrade, either answers there.
             match ask(self.api.status())? {
-                Ok(status) if status.pid != self.pid() => {}
+                Ok(status) if !self.is(&status) => {}
                 Ok(status) if status.ready => return Ok(()),
                 Ok(status) => last = status.not_ready_because.unwrap_or_default(),
                 Err(error) => last = error.to_string(),
@@ -257,9 +257,15 @@ impl AgentProcess {
         Ok(text.lines().find_map(value).unwrap_or(0.0))
     }
 
-    /// Its process.
+    /// Its process: under supervision, the supervisor.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether a status is this agent's.
+    fn is(&self, status: &Status) -> bool {
+        let supervisor = status.supervisor.map(|supervisor| supervisor.pid);
+        status.pid == self.pid() || supervisor == Some(self.pid())
     }
 
     /// What it has logged.

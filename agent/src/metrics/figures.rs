@@ -24,6 +24,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         refused_packets: [refused_v4, refused_v6],
         record_overruns,
         source,
+        deaths,
     } = *figures;
     let WriterStats {
         transactions,
@@ -103,6 +104,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "record_overruns_total",
             "How often records of packets were lost because too many came at once",
             record_overruns,
+        ),
+        counter(
+            "agent_deaths_total",
+            "Agents that died under the supervisor that runs this one",
+            u64::from(deaths),
         ),
         family(
             GAUGE,
@@ -253,6 +259,7 @@ mod tests {
                     bytes: 100,
                 }),
             }),
+            deaths: 51,
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -276,6 +283,7 @@ mod tests {
             "namegate_refused_packets_total{family=\"ipv4\"} 31",
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
             "namegate_record_overruns_total 33",
+            "namegate_agent_deaths_total 51",
             "namegate_objects_age_seconds 41",
             "namegate_broken_watches 42",
             "namegate_objects{kind=\"Pod\"} 3",

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use socket2::Socket;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -21,9 +24,13 @@ use crate::worker;
 use crate::worker::listening::Listening as UdpListening;
 use crate::worker::mailbox::{Letter, Mailbox};
 
+pub(crate) mod kept;
 pub(crate) mod limits;
 mod tcp;
 
+pub use kept::KeptSockets;
+
+use kept::Half;
 use limits::Quota;
 
 /// One place to listen: UDP and TCP on the same address and port.
@@ -109,6 +116,8 @@ pub struct Server<G: Gate> {
     listening: BTreeMap<Listener, Listening>,
     /// Listeners that no longer listen but still answer what they were asked.
     ending: Vec<JoinSet<()>>,
+    /// Where the sockets outlive this process, if anywhere.
+    kept: Option<Arc<dyn KeptSockets>>,
 }
 
 impl Default for ServerConfig {
@@ -140,7 +149,13 @@ impl<G: Gate> Server<G> {
             workers: Vec::new(),
             listening: BTreeMap::new(),
             ending: Vec::new(),
+            kept: None,
         }
+    }
+
+    /// Has the sockets of listeners kept there as long as they listen, and takes those from there that an earlier process left.
+    pub fn keep_sockets(&mut self, kept: Arc<dyn KeptSockets>) {
+        self.kept = Some(kept);
     }
 
     /// Makes the listeners exactly these: opens what is new (both UDP and TCP bound when this returns), ends what is
@@ -155,7 +170,7 @@ impl<G: Gate> Server<G> {
         let mut bound = Vec::new();
         for listener in &wanted {
             if !self.listening.contains_key(listener) {
-                bound.push(Bound::bind(*listener, self.workers.len())?);
+                bound.push(Bound::bind(*listener, self.workers.len(), self.kept.as_deref())?);
             }
         }
         for Bound { listener, udp, tcp } in bound {
@@ -171,6 +186,8 @@ impl<G: Gate> Server<G> {
         self.listening = stay;
         let mut endings = Vec::new();
         for (listener, listening) in ended {
+            // First: after a crash meanwhile nobody shall take up sockets that take nothing any more.
+            self.forget(listener);
             for worker in &self.workers {
                 let (done, ending) = oneshot::channel();
                 worker.post(Letter::End(listener, done));
@@ -190,6 +207,14 @@ impl<G: Gate> Server<G> {
     pub fn is_drained(&mut self) -> bool {
         self.forget_ended();
         self.ending.is_empty() && self.in_flight() == 0
+    }
+
+    fn forget(&self, listener: Listener) {
+        if let Some(kept) = &self.kept {
+            let udp = (0..self.workers.len()).map(Half::Udp);
+            udp.chain([Half::Tcp])
+                .for_each(|half| kept.forget(&kept::name(listener, half)));
+        }
     }
 
     fn forget_ended(&mut self) {
@@ -254,7 +279,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn bind(listener: Listener, workers: usize) -> Result<Self, ServerError> {
+    fn bind(listener: Listener, workers: usize, kept: Option<&dyn KeptSockets>) -> Result<Self, ServerError> {
         let failed = |transport| {
             move |error| ServerError::Bind {
                 address: listener.address,
@@ -262,13 +287,37 @@ impl Bound {
                 error,
             }
         };
-        let udp = (0..workers).map(|_| UdpListening::bind(listener));
+        let udp = (0..workers).map(|worker| {
+            let socket = open(listener, Half::Udp(worker), kept, UdpListening::open)?;
+            Ok(UdpListening::new(listener, socket))
+        });
         Ok(Self {
             listener,
             udp: udp.collect::<Result<_, _>>().map_err(failed("UDP"))?,
-            tcp: tcp::bind(listener).map_err(failed("TCP"))?,
+            tcp: open(listener, Half::Tcp, kept, tcp::bind)
+                .and_then(|socket| TcpListener::from_std(socket.into()))
+                .map_err(failed("TCP"))?,
         })
     }
+}
+
+/// The socket that an earlier process has left, or a new one.
+fn open(
+    listener: Listener,
+    half: Half,
+    kept: Option<&dyn KeptSockets>,
+    bind: impl FnOnce(Listener) -> io::Result<Socket>,
+) -> io::Result<Socket> {
+    let Some(kept) = kept else { return bind(listener) };
+    let name = kept::name(listener, half);
+    if let Some(left) = kept.take(&name)
+        && let Ok(Some(socket)) = kept::checked(left, listener.address)
+    {
+        return Ok(socket);
+    }
+    let socket = bind(listener)?;
+    kept.keep(&name, socket.as_fd());
+    Ok(socket)
 }
 
 /// A listener's TCP half at work; the workers serve the other.

@@ -2,14 +2,14 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use socket2::{Protocol, Type};
+use socket2::{Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds the TCP half of a listener.
-pub(super) fn bind(listener: Listener) -> io::Result<TcpListener> {
+pub(super) fn bind(listener: Listener) -> io::Result<Socket> {
     let socket = socket::new(listener.address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -46,7 +46,7 @@ pub(super) fn bind(listener: Listener) -> io::Result<TcpListener> {
     }
     socket.bind(&listener.address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Accepts connections until asked to stop, then lets those that are open answer what they were asked.
@@ -74,6 +74,10 @@ pub(super) async fn serve<G: Gate>(
     // Who is connected but not yet accepted would be reset.
     while let Some((stream, source)) = accepted_already(&listener).await {
         start(stream, source, kind, &service, &stopped, &mut connections);
+    }
+    // Closing alone would not end it where a duplicate is kept: connections would go on to come to where nobody accepts them.
+    if let Err(error) = SockRef::from(&listener).shutdown(Shutdown::Read) {
+        tracing::debug!(%error, "a listener ends with its last descriptor");
     }
     drop(listener);
     while connections.join_next().await.is_some() {}

@@ -43,15 +43,20 @@ impl WayBack {
 }
 
 impl Listening {
-    pub(crate) fn bind(listener: Listener) -> io::Result<Self> {
-        let transparent = listener.kind == ListenerKind::Tproxy;
-        Ok(Self {
+    /// A socket of its own for a worker.
+    pub(crate) fn open(listener: Listener) -> io::Result<Socket> {
+        socket::bind(listener.address, listener.kind == ListenerKind::Tproxy)
+    }
+
+    /// A share with the socket that was opened for it.
+    pub(crate) fn new(listener: Listener, socket: Socket) -> Self {
+        Self {
             listener,
-            socket: socket::bind(listener.address, transparent)?,
+            socket,
             outbox: Outbox::default(),
             ends: false,
             owed: 0,
-        })
+        }
     }
 
     /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original destination.

@@ -5,6 +5,7 @@
 
 mod cache;
 mod confined;
+mod crashes;
 mod failures;
 mod families;
 mod foreign;

@@ -47,7 +47,7 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     };
     // The process would end after the first failure; what is tested is the loop.
     let life = async {
-        let agent = Agent::start(settings, source).await.unwrap();
+        let agent = Agent::start(settings, source, None).await.unwrap();
         assert!(agent.ready().await.is_err(), "the kernel refuses");
         scenario.nft("delete table inet namegate");
         while agent.ready().await.is_err() {

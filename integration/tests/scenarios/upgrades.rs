@@ -24,6 +24,16 @@ fn no_lookup_is_lost_while_agents_follow_each_other_under_tproxy() {
     upgrade_under_lookups("tproxy");
 }
 
+#[test]
+fn no_lookup_is_lost_while_supervised_agents_follow_each_other_under_dnat() {
+    upgrade_under_lookups("dnat --supervise");
+}
+
+#[test]
+fn no_lookup_is_lost_while_supervised_agents_follow_each_other_under_tproxy() {
+    upgrade_under_lookups("tproxy --supervise");
+}
+
 fn upgrade_under_lookups(interception: &str) {
     let mut scenario = plan()
         .flags(&format!("--intercept {interception}"))
