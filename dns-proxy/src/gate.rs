@@ -191,6 +191,8 @@ pub enum UpstreamOutcome {
     Unreachable,
     /// An answer that does not belong to the question was discarded (the wait goes on).
     Mismatched,
+    /// An answer without our cookie (RFC 7873) from an upstream that sends cookies; asked again over TCP.
+    Unproven,
 }
 
 /// Why something was discarded.

@@ -11,13 +11,14 @@
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
 //! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
-//! - `upstream`: whom to ask, how often, and what an answer is good for.
+//! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for; `edns`: what is agreed with it alone.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
 //! - `rehearsal`: a worker without sockets, to be measured.
 //! - [`server`]: listeners, limits, and connections.
 
 mod cache;
+mod edns;
 mod flights;
 mod frame;
 pub mod gate;

@@ -23,6 +23,7 @@ use crate::reply::{Held, Reply};
 use crate::server::limits::{Permit, Quota};
 use crate::server::{CacheConfig, ServerConfig};
 use crate::stages::{self, Client};
+use crate::upstream::dialect::{Dialects, Heard, Level};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
 use crate::validate::validate;
@@ -62,9 +63,12 @@ pub(crate) struct Lookups<G: Gate, W> {
     mailbox: Arc<Mailbox<G::Proof>>,
     in_flight: InFlight<Lookup<G, W>>,
     deadlines: Wheel,
+    dialects: Dialects,
     cache: Option<Cache>,
     /// Lookups in flight for the cache alone.
     refreshes: usize,
+    /// Where queries to upstreams are written.
+    asked: Vec<u8>,
     /// Where replies are written.
     room: Vec<u8>,
     /// Where answers out of the cache are written.
@@ -79,6 +83,10 @@ struct Lookup<G: Gate, W> {
     stage: Stage,
     /// Held while it asks on behalf of all that ask the same.
     flight: Option<Flight<G::Proof>>,
+    /// What the upstream has shown to understand of this question.
+    at_most: Level,
+    /// The upstream was shown the cookie that it wanted, once.
+    has_shown_cookie: bool,
     /// When it is given up.
     deadline: Instant,
     /// Until when upstreams are asked.
@@ -106,6 +114,8 @@ enum Stage {
         server: SocketAddr,
         sent: Sent,
         began: Instant,
+        /// How it was asked.
+        level: Level,
     },
     /// An answer by TCP, which a task waits for.
     ForwardedByTcp,
@@ -139,6 +149,8 @@ impl<G: Gate, W> Lookups<G, W> {
             mailbox,
             in_flight: InFlight::new(),
             deadlines: Wheel::new(now),
+            dialects: Dialects::new(),
+            asked: Vec::new(),
             room: Vec::new(),
         }
     }
@@ -191,6 +203,8 @@ impl<G: Gate, W> Lookups<G, W> {
             attempts: Attempts::new(upstreams),
             stage: Stage::ForwardedByTcp,
             flight: None,
+            at_most: Level::Cookies,
+            has_shown_cookie: false,
             deadline,
             ask_until: deadline,
             until: deadline,
@@ -240,10 +254,21 @@ impl<G: Gate, W> Lookups<G, W> {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
         };
-        let Stage::Forwarded { server, sent, began } = lookup.stage else {
+        let Stage::Forwarded {
+            server,
+            sent,
+            began,
+            level,
+        } = lookup.stage
+        else {
             return false;
         };
         if !lookup.query.is_answered_by(id, answer) {
+            return false;
+        }
+        let may_lower = level == Level::Cookies || lookup.query.edns().is_none();
+        let heard = self.dialects.of(server).heard(now, level, may_lower, answer);
+        if heard == Heard::Forged {
             return false;
         }
         out.forget(sent);
@@ -252,20 +277,27 @@ impl<G: Gate, W> Lookups<G, W> {
             server,
             transport: Transport::Udp,
             outcome: match truncated {
+                _ if heard == Heard::Unproven => UpstreamOutcome::Unproven,
                 true => UpstreamOutcome::Truncated,
                 false => UpstreamOutcome::Answered,
             },
             took: now.saturating_duration_since(began),
         };
         self.gate.observe(&mut self.desk, event);
-        if truncated {
-            // There is more than fits. We must learn all of it, whatever the client will take.
-            let until = lookup.deadline.min(now + self.config.upstream_timeout);
-            lookup.stage = Stage::ForwardedByTcp;
-            self.deadlines.clear(key.place());
-            out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
-        } else {
-            self.validate(now, key, server, Held::new(answer), out);
+        match heard {
+            Heard::TooMuch(level) => {
+                lookup.at_most = level;
+                self.ask(now, key, server, out);
+            }
+            Heard::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
+                self.ask(now, key, server, out);
+            }
+            // There is more than fits. We must learn all of it, whatever the client will take. Or it may be a forgery.
+            _ if truncated || heard != Heard::Answer => {
+                let until = lookup.deadline.min(now + self.config.upstream_timeout);
+                self.ask_by_tcp(now, key, server, until, out);
+            }
+            _ => self.validate(now, key, server, Held::new(answer), out),
         }
         true
     }
@@ -277,7 +309,12 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         match exchanged.answer {
-            Ok(answer) => self.validate(now, key, exchanged.server, Held::new(answer), out),
+            Ok(answer) => {
+                if !lookup.query.has_options() {
+                    self.dialects.of(exchanged.server).heard_by_tcp(&answer);
+                }
+                self.validate(now, key, exchanged.server, Held::new(answer), out);
+            }
             Err(failure) => {
                 lookup.attempts.failed(failure);
                 self.forward(now, key, out);
@@ -360,8 +397,14 @@ impl<G: Gate, W> Lookups<G, W> {
                 continue;
             }
             match lookup.stage {
-                Stage::Forwarded { server, sent, began } => {
+                Stage::Forwarded {
+                    server,
+                    sent,
+                    began,
+                    level,
+                } => {
                     out.forget(sent);
+                    self.dialects.of(server).silent(now, level);
                     let failure = Failure::TimedOut { server };
                     observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
                     lookup.attempts.failed(failure);
@@ -407,8 +450,9 @@ impl<G: Gate, W> Lookups<G, W> {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        let mut by_tcp = false;
-        if lookup.flight.is_none() && now < lookup.ask_until && !lookup.attempts.is_over() {
+        // An answer may depend on its options, and a forger's fits whatever they are.
+        let mut by_tcp = lookup.query.has_options();
+        if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
             match self.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
                 Joined::Leads(flight) => lookup.flight = Some(flight),
@@ -420,28 +464,16 @@ impl<G: Gate, W> Lookups<G, W> {
                 Joined::Differs => by_tcp = true,
             }
         }
-        while now < lookup.ask_until
+        if now < lookup.ask_until
             && let Some(server) = lookup.attempts.next()
         {
             let until = lookup.ask_until.min(now + self.config.upstream_timeout);
-            if by_tcp {
-                lookup.stage = Stage::ForwardedByTcp;
-                self.deadlines.clear(key.place());
-                return out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
-            }
-            match out.ask(now, server, key, lookup.query.as_bytes()) {
-                Ok(sent) => {
-                    let began = now;
-                    lookup.stage = Stage::Forwarded { server, sent, began };
-                    lookup.until = until;
-                    return self.deadlines.set(key.place(), lookup.until);
-                }
-                Err(error) => {
-                    let failure = Failure::Unreachable { server, error };
-                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, now);
-                    lookup.attempts.failed(failure);
-                }
-            }
+            lookup.until = until;
+            lookup.at_most = Level::Cookies;
+            return match by_tcp {
+                true => self.ask_by_tcp(now, key, server, until, out),
+                false => self.ask(now, key, server, out),
+            };
         }
         let end = lookup.attempts.end();
         let flight = lookup.flight.take();
@@ -467,6 +499,50 @@ impl<G: Gate, W> Lookups<G, W> {
                 self.fail(now, key, &failure, out);
             }
         }
+    }
+
+    /// Asks an upstream over UDP, until what is left of this try.
+    fn ask(&mut self, now: Instant, key: Key, server: SocketAddr, out: &mut impl Outlet<W>) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        let dialect = self.dialects.of(server);
+        let level = dialect.level(now).min(lookup.at_most);
+        lookup.query.write_for(level, dialect.cookie(), &mut self.asked);
+        match out.ask(now, server, key, &self.asked) {
+            Ok(sent) => {
+                lookup.stage = Stage::Forwarded {
+                    server,
+                    sent,
+                    began: now,
+                    level,
+                };
+                self.deadlines.set(key.place(), lookup.until);
+            }
+            Err(error) => {
+                let failure = Failure::Unreachable { server, error };
+                observe_failure(&*self.gate, &mut self.desk, server, &failure, now, now);
+                lookup.attempts.failed(failure);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    /// Asks an upstream over TCP: the client's bytes where it has options, as over UDP otherwise.
+    fn ask_by_tcp(&mut self, now: Instant, key: Key, server: SocketAddr, until: Instant, out: &mut impl Outlet<W>) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        lookup.stage = Stage::ForwardedByTcp;
+        self.deadlines.clear(key.place());
+        if lookup.query.has_options() {
+            return out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
+        }
+        let dialect = self.dialects.of(server);
+        lookup
+            .query
+            .write_for(dialect.level(now), dialect.cookie(), &mut self.asked);
+        out.ask_by_tcp(server, key, &self.asked, until);
     }
 
     /// Ends a lookup that no upstream has an answer to.

@@ -2,11 +2,16 @@
 
 use smallvec::SmallVec;
 
+use crate::edns;
 use crate::gate::{Question, Rcode, Transport};
+use crate::upstream::dialect::Level;
 use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
+
+/// What upstreams are told that we take (the DNS flag day's 1,232).
+const UPSTREAM_UDP_SIZE: u16 = 1_232;
 
 /// The largest UDP payload that IPv4 can carry.
 const UDP_MAXIMUM: usize = 65_507;
@@ -50,13 +55,15 @@ pub(crate) struct Edns {
     pub(crate) dnssec_ok: bool,
 }
 
-/// All that an upstream may heed in a query besides its question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Form {
-    flags: u16,
-    /// Everything behind the question.
-    rest: SmallVec<[u8; 24]>,
-}
+/// All that an upstream may heed in a plain query besides its question: RD, AD, CD, and DO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Form(u16);
+
+/// The flags of a header that say what a client wants.
+const WISHES: u16 = Header::RD | Header::AD | Header::CD;
+
+/// DO, where it stands in an OPT record.
+const DNSSEC_OK: u16 = 0x8000;
 
 /// Why a packet is not a query that we can work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,11 +152,37 @@ impl<'p> Query<'p> {
         &self.as_bytes()[HEADER..self.question_end]
     }
 
-    /// What tells it from other queries with this question.
+    /// What tells it from other queries with this question, none of which [has options](Self::has_options).
     pub(crate) fn form(&self) -> Form {
-        Form {
-            flags: self.header.flags,
-            rest: SmallVec::from_slice(&self.as_bytes()[self.question_end..]),
+        Form(self.header.flags & WISHES | self.dnssec_ok())
+    }
+
+    /// The query as it is put to an upstream over UDP, under id 0: with an OPT of ours, which is between neighbours (RFC 6891 §6.1.1).
+    /// Its size is what passes any path unfragmented, whatever the client takes: a fragment is easier to forge than an answer.
+    pub(crate) fn write_for(&self, level: Level, cookie: &[u8], room: &mut Vec<u8>) {
+        let has_opt = self.edns.is_some() || level > Level::Plain;
+        let header = [0, self.header.flags & WISHES, 1, 0, 0, u16::from(has_opt)];
+        room.clear();
+        room.extend(header.into_iter().flat_map(u16::to_be_bytes));
+        room.extend_from_slice(self.question_section());
+        if has_opt {
+            let options = match level {
+                Level::Cookies => 4 + cookie.len() as u16,
+                Level::Edns | Level::Plain => 0,
+            };
+            room.push(0);
+            let fixed = [rtype::OPT, UPSTREAM_UDP_SIZE, 0, self.dnssec_ok(), options];
+            room.extend(fixed.into_iter().flat_map(u16::to_be_bytes));
+            if options > 0 {
+                edns::push_option(room, edns::COOKIE, cookie);
+            }
+        }
+    }
+
+    fn dnssec_ok(&self) -> u16 {
+        match self.edns {
+            Some(edns) if edns.dnssec_ok => DNSSEC_OK,
+            _ => 0,
         }
     }
 
@@ -221,7 +254,7 @@ fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Opt
     for _ in 0..records {
         reader.record()?;
     }
-    let mut edns = None;
+    let mut found = None;
     for _ in 0..header.additionals {
         let record = reader.record()?;
         if record.rtype != rtype::OPT {
@@ -229,18 +262,18 @@ fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Opt
             continue;
         }
         // One, and owned by the root (RFC 6891 §6.1.1 and §6.1.2).
-        if edns.is_some() || !record.owner.is_root() {
+        if found.is_some() || !record.owner.is_root() {
             return Err(Malformed);
         }
-        // An option, another version, or a flag other than DO.
-        has_options |= !record.data.is_empty() || record.ttl & !0x8000 != 0;
-        edns = Some(Edns {
+        // An option that an answer may depend on, another version, or a flag other than DO.
+        has_options |= edns::matter(record.data)? || record.ttl & !0x8000 != 0;
+        found = Some(Edns {
             udp_size: record.class,
             dnssec_ok: record.ttl & 0x8000 != 0,
         });
     }
     match reader.is_at_the_end() {
-        true => Ok((edns, has_options)),
+        true => Ok((found, has_options)),
         false => Err(Malformed),
     }
 }

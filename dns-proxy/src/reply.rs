@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use crate::edns;
 use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
 use crate::wire::{HEADER, Header, rtype};
@@ -77,16 +78,16 @@ impl<'a> Held<'a> {
     ) -> Reply<'b> {
         drop(proof);
         room.clear();
-        match self.bytes.len() > query.answer_limit(transport) {
-            true => truncated(&self.bytes, query, room),
-            false => {
-                room.extend_from_slice(&self.bytes);
-                // Another lookup may have asked, and spelled it otherwise. Equal names have equal lengths.
-                let question = query.question_section();
-                if let Some(place) = room.get_mut(HEADER..HEADER + question.len()) {
-                    place.copy_from_slice(question);
-                }
-            }
+        room.extend_from_slice(&self.bytes);
+        // Another lookup may have asked, and spelled it otherwise. Equal names have equal lengths.
+        let question = query.question_section();
+        if let Some(place) = room.get_mut(HEADER..HEADER + question.len()) {
+            place.copy_from_slice(question);
+        }
+        // What cannot be read was not validated, and is not here.
+        let _ = edns::strip(room, query.edns().is_some());
+        if room.len() > query.answer_limit(transport) {
+            truncated(&self.bytes, query, room);
         }
         room[..2].copy_from_slice(&query.header().id.to_be_bytes());
         Reply::of(room)

@@ -24,7 +24,14 @@ const VERDICTS: [&str; 2] = ["allowed", "denied"];
 const RCODES: [&str; 7] = [
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other",
 ];
-const OUTCOMES: [&str; 5] = ["answered", "truncated", "timed-out", "unreachable", "mismatched"];
+const OUTCOMES: [&str; 6] = [
+    "answered",
+    "truncated",
+    "timed-out",
+    "unreachable",
+    "mismatched",
+    "unproven",
+];
 const CACHE_OUTCOMES: [&str; 4] = ["hit", "miss", "stale", "refresh"];
 const DISCARDS: [&str; 4] = ["not-a-query", "client-limit", "total-limit", "connection-limit"];
 
@@ -222,6 +229,7 @@ fn outcome_index(outcome: UpstreamOutcome) -> usize {
         UpstreamOutcome::TimedOut => 2,
         UpstreamOutcome::Unreachable => 3,
         UpstreamOutcome::Mismatched => 4,
+        UpstreamOutcome::Unproven => 5,
     }
 }
 

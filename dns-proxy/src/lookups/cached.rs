@@ -9,6 +9,7 @@ use crate::cache::Found;
 use crate::gate::{CacheOutcome, Event, Gate};
 use crate::reply::Held;
 use crate::upstream::Judged;
+use crate::upstream::dialect::Level;
 
 /// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
@@ -111,6 +112,8 @@ impl<G: Gate, W> Lookup<G, W> {
             attempts: self.attempts.again(),
             stage: Stage::ForwardedByTcp,
             flight: None,
+            at_most: Level::Cookies,
+            has_shown_cookie: false,
             key: self.key.clone(),
             stale: false,
             deadline: self.deadline,

@@ -12,6 +12,7 @@ use crate::reply::Held;
 use crate::validate::{Bogus, validate};
 use crate::wire::Header;
 
+pub(crate) mod dialect;
 pub(crate) mod tcp;
 
 /// The upstreams are asked in turn, at most this often each: a lost packet is nobody's fault.

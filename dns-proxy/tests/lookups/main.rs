@@ -16,4 +16,5 @@ mod single_flight;
 mod tcp;
 mod tproxy;
 mod udp;
+mod upstream_cookies;
 mod upstreams;

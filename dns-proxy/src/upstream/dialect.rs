@@ -1,0 +1,358 @@
+//! What an upstream understands besides plain DNS, and what it has shown of itself: EDNS and DNS cookies (RFC 7873).
+//!
+//! A cookie is a secret that a forger off the path would have to guess besides port and id. An upstream
+//! that has sent one is believed over UDP only with ours; so nothing may be forgotten about it that a
+//! forger could make us forget. What it says over TCP cannot be forged, and is believed as it is.
+//!
+//! Pure: time is an argument.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use siphasher::sip::SipHasher24;
+use smallvec::SmallVec;
+
+use crate::edns::{self, COOKIE};
+use crate::wire::{Header, Malformed};
+
+/// How long an upstream that did not understand something is spared it.
+const SPARED: Duration = Duration::from_secs(600);
+
+/// Upstreams that are remembered; more than anybody configures.
+const REMEMBERED: usize = 256;
+
+/// FORMERR and NOTIMP: what servers say to an OPT or an option that they do not know (RFC 6891 §7).
+const NOT_UNDERSTOOD: [u8; 2] = [1, 4];
+
+/// BADCOOKIE (RFC 7873 §8) is 23: its lower four bits stand in the header, the others in OPT.
+const BADCOOKIE: (u8, u8) = (7, 1);
+
+/// A client cookie.
+const CLIENT: usize = 8;
+
+/// How much of EDNS is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Nothing that the client did not say itself.
+    Plain,
+    /// A larger UDP size.
+    Edns,
+    /// And a cookie.
+    Cookies,
+}
+
+impl Level {
+    fn lower(self) -> Self {
+        match self {
+            Self::Cookies => Self::Edns,
+            Self::Edns | Self::Plain => Self::Plain,
+        }
+    }
+}
+
+/// The upstreams that a worker knows.
+pub(crate) struct Dialects {
+    /// Drawn at each start.
+    secret: [u8; 16],
+    /// Few, so that looking through them is as fast as anything.
+    known: Vec<Dialect>,
+    /// Which gives way to the next when there are too many.
+    oldest: usize,
+}
+
+/// One upstream.
+pub(crate) struct Dialect {
+    server: SocketAddr,
+    /// Our cookie for this server alone, so that none can play another's (RFC 7873 §4.1), and behind it the server's as it was last sent.
+    cookie: SmallVec<[u8; 40]>,
+    level: Level,
+    /// When more is tried again.
+    lowered_until: Option<Instant>,
+    /// The most that it has answered to.
+    proven: Option<Level>,
+    /// It sends cookies.
+    speaks_cookies: bool,
+}
+
+/// What to make of a message that belongs to the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It is from the upstream, as far as that can be told.
+    Answer,
+    /// Somebody else's cookie: it is a forgery, and the wait goes on.
+    Forged,
+    /// The upstream speaks cookies, and there is none: TCP tells whether it is true.
+    Unproven,
+    /// The upstream wants to see the cookie that it has sent along.
+    BadCookie,
+    /// The upstream did not understand it, perhaps because of what we added: it is to be asked again at this level.
+    TooMuch(Level),
+}
+
+impl Dialects {
+    pub(crate) fn new() -> Self {
+        Self {
+            secret: rand::random(),
+            known: Vec::new(),
+            oldest: 0,
+        }
+    }
+
+    pub(crate) fn of(&mut self, server: SocketAddr) -> &mut Dialect {
+        let index = match self.known.iter().position(|it| it.server == server) {
+            Some(index) => index,
+            None if self.known.len() < REMEMBERED => {
+                self.known.push(Dialect::new(server, &self.secret));
+                self.known.len() - 1
+            }
+            None => {
+                self.oldest = (self.oldest + 1) % REMEMBERED;
+                self.known[self.oldest] = Dialect::new(server, &self.secret);
+                self.oldest
+            }
+        };
+        &mut self.known[index]
+    }
+}
+
+impl Dialect {
+    fn new(server: SocketAddr, secret: &[u8; 16]) -> Self {
+        let mut hasher = SipHasher24::new_with_key(secret);
+        match server.ip() {
+            IpAddr::V4(v4) => hasher.write(&v4.octets()),
+            IpAddr::V6(v6) => hasher.write(&v6.octets()),
+        }
+        hasher.write_u16(server.port());
+        Self {
+            server,
+            cookie: SmallVec::from_slice(&hasher.finish().to_le_bytes()),
+            level: Level::Cookies,
+            lowered_until: None,
+            proven: None,
+            speaks_cookies: false,
+        }
+    }
+
+    /// What to say to it now.
+    pub(crate) fn level(&mut self, now: Instant) -> Level {
+        if self.lowered_until.is_some_and(|until| now >= until) {
+            self.lowered_until = None;
+            self.level = Level::Cookies;
+        }
+        self.level
+    }
+
+    /// The data of the option to send.
+    pub(crate) fn cookie(&self) -> &[u8] {
+        &self.cookie
+    }
+
+    /// A message has come by UDP that belongs to a question asked at this level. `may_lower`: what we added can be left out.
+    pub(crate) fn heard(&mut self, now: Instant, level: Level, may_lower: bool, answer: &[u8]) -> Heard {
+        let told = self.read(answer);
+        match told.cookie {
+            Told::Ours => {}
+            Told::Foreign => return Heard::Forged,
+            Told::Nothing if level == Level::Cookies && self.speaks_cookies => return Heard::Unproven,
+            Told::Nothing => {}
+        }
+        if told.is_bad_cookie && level == Level::Cookies {
+            return Heard::BadCookie;
+        }
+        if told.is_not_understood {
+            return match may_lower && level > Level::Plain {
+                true => Heard::TooMuch(level.lower()),
+                false => Heard::Answer,
+            };
+        }
+        // Said with less, it was understood. Some questions are not however they are put, and those show nothing.
+        if level < self.level && !self.speaks_cookies {
+            self.lower(now, level);
+        }
+        self.proven = self.proven.max(Some(level));
+        Heard::Answer
+    }
+
+    /// An answer has come by TCP to a question that carried our cookie.
+    pub(crate) fn heard_by_tcp(&mut self, answer: &[u8]) {
+        // It may have been exchanged for one that knows no cookies, or some servers behind one address know them and others do not.
+        if self.read(answer).cookie == Told::Nothing {
+            self.speaks_cookies = false;
+            self.cookie.truncate(CLIENT);
+        }
+    }
+
+    /// There was no answer to a question at this level. Some networks drop what they do not know; an upstream that has answered
+    /// to as much before is only slow.
+    pub(crate) fn silent(&mut self, now: Instant, level: Level) {
+        if level > Level::Plain && self.proven < Some(level) {
+            self.lower(now, level.lower());
+        }
+    }
+
+    fn lower(&mut self, now: Instant, level: Level) {
+        self.level = self.level.min(level);
+        self.lowered_until = Some(now + SPARED);
+    }
+
+    /// Reads what concerns us, and keeps the server's cookie.
+    fn read(&mut self, answer: &[u8]) -> Message {
+        let rcode = Header::read(answer).map_or(0, |header| header.rcode());
+        let is_not_understood = NOT_UNDERSTOOD.contains(&rcode);
+        let mut cookie = Told::Nothing;
+        let mut is_bad_cookie = false;
+        // What cannot be read is for `validate` to say.
+        if let Ok(Some(opt)) = edns::find(answer) {
+            is_bad_cookie = (rcode, opt.rcode) == BADCOOKIE;
+            cookie = match opt.option(COOKIE) {
+                Ok(Some(data)) if self.is_ours(data) => {
+                    if data.len() > CLIENT {
+                        self.speaks_cookies = true;
+                        self.cookie = SmallVec::from_slice(data);
+                    }
+                    Told::Ours
+                }
+                Ok(None) => Told::Nothing,
+                Ok(Some(_)) | Err(Malformed) => Told::Foreign,
+            };
+        }
+        Message {
+            cookie,
+            is_bad_cookie,
+            is_not_understood,
+        }
+    }
+
+    /// Our client cookie, alone or with a server cookie of a length that there is (RFC 7873 §4).
+    fn is_ours(&self, data: &[u8]) -> bool {
+        data.starts_with(&self.cookie[..CLIENT]) && matches!(data.len(), CLIENT | 16..=40)
+    }
+}
+
+struct Message {
+    cookie: Told,
+    is_bad_cookie: bool,
+    is_not_understood: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Ours,
+    Foreign,
+    Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packets;
+
+    const SERVER: &str = "192.0.2.53:53";
+
+    fn dialect() -> Dialect {
+        Dialect::new(SERVER.parse().unwrap(), &[7; 16])
+    }
+
+    fn answer(cookie: Option<&[u8]>) -> Vec<u8> {
+        let mut answer = packets::answer(&packets::query("a.example.", "A"), &["a.example. 60 A 192.0.2.1"]);
+        if let Some(cookie) = cookie {
+            answer[11] += 1;
+            answer.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, cookie.len() as u8 + 4]);
+            edns::push_option(&mut answer, COOKIE, cookie);
+        }
+        answer
+    }
+
+    fn from_server(dialect: &Dialect) -> Vec<u8> {
+        [&dialect.cookie()[..CLIENT], b"+servers"].concat()
+    }
+
+    #[test]
+    fn who_has_sent_a_cookie_is_not_believed_without_ours() {
+        let (mut dialect, now) = (dialect(), Instant::now());
+        let heard =
+            |dialect: &mut Dialect, cookie: Option<&[u8]>| dialect.heard(now, Level::Cookies, true, &answer(cookie));
+        assert_eq!(heard(&mut dialect, None), Heard::Answer, "it may not know cookies");
+        let cookie = from_server(&dialect);
+        assert_eq!(heard(&mut dialect, Some(&cookie)), Heard::Answer);
+        assert_eq!(dialect.cookie(), cookie, "sent back from now on");
+        assert_eq!(heard(&mut dialect, None), Heard::Unproven);
+        assert_eq!(heard(&mut dialect, Some(b"anothers+servers")), Heard::Forged);
+        assert_eq!(heard(&mut dialect, Some(&cookie[..8])), Heard::Answer);
+        assert_eq!(dialect.cookie(), cookie);
+        // Only TCP can tell that it has changed.
+        dialect.heard_by_tcp(&answer(None));
+        assert_eq!(heard(&mut dialect, None), Heard::Answer);
+    }
+
+    #[test]
+    fn each_server_sees_a_cookie_of_its_own() {
+        let another = Dialect::new("192.0.2.54:53".parse().unwrap(), &[7; 16]);
+        assert_ne!(dialect().cookie(), another.cookie());
+        assert_eq!(dialect().cookie(), dialect().cookie());
+        assert_ne!(
+            dialect().cookie(),
+            Dialect::new(SERVER.parse().unwrap(), &[8; 16]).cookie()
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_left_out_for_a_while_step_by_step() {
+        let (mut dialect, now) = (dialect(), Instant::now());
+        let mut sorry = answer(None);
+        sorry[3] |= 1;
+        assert_eq!(
+            dialect.heard(now, Level::Cookies, true, &sorry),
+            Heard::TooMuch(Level::Edns)
+        );
+        assert_eq!(
+            dialect.heard(now, Level::Edns, true, &sorry),
+            Heard::TooMuch(Level::Plain)
+        );
+        assert_eq!(
+            dialect.heard(now, Level::Plain, true, &sorry),
+            Heard::Answer,
+            "it is the question"
+        );
+        assert_eq!(
+            dialect.level(now),
+            Level::Cookies,
+            "which shows nothing of the upstream"
+        );
+        assert_eq!(dialect.heard(now, Level::Edns, true, &answer(None)), Heard::Answer);
+        assert_eq!(dialect.level(now), Level::Edns);
+        assert_eq!(dialect.level(now + SPARED), Level::Cookies);
+    }
+
+    #[test]
+    fn a_forger_cannot_have_what_is_proven_left_out() {
+        let (mut dialect, now) = (dialect(), Instant::now());
+        let cookie = from_server(&dialect);
+        dialect.heard(now, Level::Cookies, true, &answer(Some(&cookie)));
+        let mut sorry = answer(None);
+        sorry[3] |= 1;
+        assert_eq!(dialect.heard(now, Level::Cookies, true, &sorry), Heard::Unproven);
+        dialect.silent(now, Level::Cookies);
+        assert_eq!(dialect.level(now), Level::Cookies);
+    }
+
+    #[test]
+    fn silence_at_the_first_word_lowers_the_voice() {
+        let (mut dialect, now) = (dialect(), Instant::now());
+        dialect.silent(now, Level::Cookies);
+        assert_eq!(dialect.level(now), Level::Edns);
+    }
+
+    #[test]
+    fn a_bad_cookie_is_exchanged_for_the_one_that_comes_with_it() {
+        let (mut dialect, now) = (dialect(), Instant::now());
+        let cookie = from_server(&dialect);
+        let mut bad = answer(Some(&cookie));
+        bad[3] |= 7;
+        let ttl = bad.len() - 4 - cookie.len() - 6;
+        bad[ttl] = 1;
+        assert_eq!(dialect.heard(now, Level::Cookies, true, &bad), Heard::BadCookie);
+        assert_eq!(dialect.cookie(), cookie);
+    }
+}
