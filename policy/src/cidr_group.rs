@@ -6,7 +6,7 @@ use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
 use crate::labels::Labels;
 use crate::prefix;
-use crate::shape::Shape::{Any, List, Object, Text};
+use crate::shape::Shape::{Any, Inert, List, Object, Text};
 use crate::shape::{self, Node, Shape};
 
 /// A CiliumCIDRGroup.
@@ -24,7 +24,7 @@ pub(crate) static CIDR_GROUP: Shape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
-    ("spec", Object(&[("externalCIDRs", List(&Text))])),
+    ("spec", Object(&[("externalCIDRs", Inert(&List(&Text)))])),
     ("status", Any),
 ]);
 

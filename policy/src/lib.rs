@@ -18,7 +18,7 @@
 //! 7. [`question`]: may this endpoint ask this name?
 //! 8. [`explain`]: which rule decides, and what nearly would have.
 //! 9. [`lint`]: what is valid but probably not meant.
-//! 10. [`crd`]: the kinds as the API server is told of them.
+//! 10. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the way there.
 
 pub mod address;
 pub mod cidr_group;
@@ -32,6 +32,7 @@ pub mod fold;
 pub mod index;
 pub mod inventory;
 pub mod labels;
+pub mod last_applied;
 pub mod lint;
 pub mod membership;
 pub mod name;

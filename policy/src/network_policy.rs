@@ -18,6 +18,7 @@ use crate::policy::{PolicyId, Spec, Tier};
 use crate::selector;
 use crate::shape::{self, Node};
 
+pub(crate) use schema::POLICY as POLICY_SHAPE;
 pub(crate) use stand_in::read as stand_in;
 
 /// The only spec of a policy object.
@@ -29,6 +30,11 @@ pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> V
     };
     let subject = subject(&spec, id, report);
     let governs = Governs::read(&spec, report);
+    if spec.is_null("egress") && !governs.egress {
+        spec.nulls()
+            .filter(|(name, _)| *name == "egress")
+            .for_each(|(name, node)| shape::no_value(name, &node, report));
+    }
     for rule in spec.list("ingress") {
         // Read for what is wrong with it only.
         rule::read(&rule, "from", id, report);

@@ -23,6 +23,8 @@ pub(crate) enum Shape {
     Map(&'static Shape),
     /// A mapping with these fields and no others.
     Object(&'static [(&'static str, Shape)]),
+    /// As this, of a field that may stand without a value: what that means to the API is what its author sees, or nothing here.
+    Inert(&'static Shape),
 }
 
 /// A value and the path it stands at.
@@ -40,7 +42,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The field `name`; `None` where it is absent or null, which mean the same in Kubernetes.
+    /// The field `name`; `None` where it is absent or null. [`check`] has reported a null that matters.
     pub(crate) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         Some(Node {
@@ -83,6 +85,26 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Whether the field `name` is written, and nothing stands behind it.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.value.get(name).is_some_and(Value::is_null)
+    }
+
+    /// The fields that have no value, if it is a mapping.
+    pub(crate) fn nulls(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> + '_ {
+        let fields = self.value.as_object().into_iter().flatten();
+        let nulls = fields.filter(|(_, value)| value.is_null());
+        nulls.map(|(name, value)| {
+            (
+                name.as_str(),
+                Node {
+                    value,
+                    path: self.path_of(name),
+                },
+            )
+        })
+    }
+
     /// The text under the field `name`.
     pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
         self.value.get(name).and_then(Value::as_str)
@@ -102,7 +124,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Reports every field that `shape` does not know and every value that it does not allow.
+/// Reports every field that `shape` does not know, that stands without a value, or whose value it does not allow.
 pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
     let expected = match (shape, node.value) {
         (Shape::Any, _) | (Shape::Text | Shape::IntegerOrText, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => {
@@ -110,10 +132,21 @@ pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
         }
         (Shape::Integer | Shape::IntegerOrText, Value::Number(number)) if number.is_i64() || number.is_u64() => return,
         (Shape::List(shape), Value::Array(_)) => return node.items().for_each(|item| check(&item, shape, report)),
+        (Shape::Inert(shape), _) => return check(node, shape, report),
         (Shape::Map(shape), Value::Object(_)) => {
+            if !matches!(shape, Shape::Any) {
+                node.nulls().for_each(|(name, item)| no_value(name, &item, report));
+            }
             return node.fields().for_each(|(_, item)| check(&item, shape, report));
         }
         (Shape::Object(known), Value::Object(_)) => {
+            for (name, field) in node.nulls() {
+                match known.iter().find(|(known, _)| *known == name) {
+                    Some((_, Shape::Any | Shape::Inert(_))) => {}
+                    Some(_) => no_value(name, &field, report),
+                    None => unknown_field(name, &field, known, report),
+                }
+            }
             for (name, field) in node.fields() {
                 match known.iter().find(|(known, _)| *known == name) {
                     Some((_, shape)) => check(&field, shape, report),
@@ -137,6 +170,47 @@ pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
         (Shape::List(_), Value::String(_) | Value::Object(_)) => finding.suggest("write `- ` before it"),
         _ => {}
     }
+}
+
+/// Reports a field that stands without a value, such as a list whose entries are all commented out. Its author sees nothing in it; the
+/// APIs read it as left out, which often means everything.
+pub(crate) fn no_value(name: &str, field: &Node<'_>, report: &mut Report<'_>) {
+    let mut reason =
+        "nothing stands behind it, which Kubernetes and Cilium read as if the field were left out".to_owned();
+    if let Some(effect) = when_left_out(name) {
+        reason = format!("{reason}: {effect}");
+    }
+    let suggestion = match name {
+        "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" => {
+            format!("write what is meant, `{name}: []` for nothing, or take the line out")
+        }
+        "egress" | "egressDeny" => format!("write what is meant, `{name}: [{{}}]` for nothing, or take the line out"),
+        _ => "write what is meant, or take the line out".to_owned(),
+    };
+    report.wrong_key("no-value", &field.path, reason).suggest(suggestion);
+}
+
+/// What the APIs (Cilium's, and those of Kubernetes) do where a field is left out, where that is more than is written.
+fn when_left_out(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" | "toGroups"
+        | "to" => "the rule then speaks of its ports at every destination",
+        "toPorts" | "icmps" | "protocols" => "the rule then speaks of every port and protocol",
+        "ports" | "port" => "every port is meant then",
+        "protocol" => "another protocol is meant then",
+        "rules" | "dns" | "http" | "kafka" | "l7" | "l7proto" | "serverNames" | "listener" | "terminatingTLS"
+        | "originatingTLS" => "the ports are then opened, and nobody looks at what is sent to them",
+        "toRequires" | "authentication" => "the rule then has no such condition",
+        "except" => "nothing is then left out of the prefix",
+        "matchLabels" | "matchExpressions" | "endpointSelector" | "podSelector" | "namespaceSelector" => {
+            "more is then selected, or everything"
+        }
+        "namespace" => "every namespace is meant then",
+        "egress" => "egress is then not closed",
+        "egressDeny" => "nothing is then denied",
+        "policyTypes" => "what is governed then follows from the rules",
+        _ => return None,
+    })
 }
 
 fn unknown_field(name: &str, field: &Node<'_>, known: &[(&'static str, Shape)], report: &mut Report<'_>) {

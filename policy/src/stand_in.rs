@@ -26,6 +26,7 @@ pub(crate) fn misspelt<'n>(
     };
     let names = move || known.iter().map(|(name, _)| *name);
     node.fields()
+        .chain(node.nulls())
         .filter(move |(name, _)| !names().any(|known| known == *name))
         .map(move |(name, _)| closest(name, names()))
 }

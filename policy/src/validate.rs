@@ -6,7 +6,7 @@
 use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
 use crate::policy::{Policy, PolicyId, PolicyKind};
-use crate::shape::Node;
+use crate::shape::{Node, Shape};
 use crate::{cilium, cluster_network_policy, extensions, network_policy};
 
 pub use crate::stand_in::StandIn;
@@ -93,6 +93,15 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
         findings: findings.finish(),
     };
     (Verdict::Refused(stand_in), report.finish())
+}
+
+/// The fields that a kind has.
+pub(crate) fn shape_of(kind: PolicyKind) -> &'static Shape {
+    match kind {
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => &cilium::POLICY_SHAPE,
+        PolicyKind::NetworkPolicy => &network_policy::POLICY_SHAPE,
+        PolicyKind::ClusterNetworkPolicy => &cluster_network_policy::schema::POLICY,
+    }
 }
 
 /// What to say of an object that calls itself a network policy and is none that is understood: to pass over it in silence would leave

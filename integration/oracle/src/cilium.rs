@@ -9,6 +9,7 @@ use crate::decide::Said;
 use crate::json::{list, text};
 use crate::labels::{Condition, conditions};
 use crate::probe::Probe;
+use crate::refused::{is_meant, is_refused};
 use crate::world::{Pod, World, namespace_of};
 
 /// What those that select a pod say of a packet.
@@ -23,6 +24,13 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
         let one = policy["spec"].is_object().then_some(&policy["spec"]);
         let selecting = one.into_iter().chain(list(policy, "specs"));
         for spec in selecting.filter(|spec| selects(&spec["endpointSelector"], namespace, from)) {
+            if is_refused(policy) {
+                // Nothing that it may have been meant to close or to deny stays open.
+                let denies = !list(spec, "egressDeny").is_empty();
+                said.denies |= denies;
+                said.closes |= denies || closes(spec);
+                continue;
+            }
             said.closes |= closes(spec);
             let allowing = |rule: &Value| matches(world, namespace, rule, Side::Allow, probe);
             let denying = |rule: &Value| matches(world, namespace, rule, Side::Deny, probe);
@@ -40,7 +48,7 @@ enum Side {
 }
 
 fn closes(spec: &Value) -> bool {
-    let has_rules = !list(spec, "egress").is_empty() || !list(spec, "egressDeny").is_empty();
+    let has_rules = is_meant(spec, "egress") || is_meant(spec, "egressDeny");
     spec["enableDefaultDeny"]["egress"].as_bool().unwrap_or(has_rules)
 }
 

@@ -7,6 +7,7 @@ use crate::json::{list, text, texts};
 use crate::labels::select;
 use crate::names;
 use crate::probe::{Probe, Protocol, Traffic};
+use crate::refused::is_refused;
 use crate::world::{Pod, World, name_of, prefix};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,16 +26,26 @@ pub(crate) fn verdict(world: &World, from: Pod<'_>, probe: &Probe, tier: Tier) -
     let mut policies: Vec<&Value> = world.of_kind("ClusterNetworkPolicy").filter(of_tier).collect();
     // Lower priorities first. What the API leaves open is settled by name.
     policies.sort_by_key(|policy| (policy["spec"]["priority"].as_i64(), name_of(policy).to_owned()));
-    let subjects = policies
+    let mut subjects = policies
         .into_iter()
         .filter(|policy| is_subject(&policy["spec"]["subject"], from));
-    let mut rules = subjects.flat_map(|policy| list(&policy["spec"], "egress"));
-    let rule = rules.find(|rule| matches(world, rule, probe))?;
-    match text(rule, "action") {
-        Some("Accept") => Some(Verdict::Allow),
-        Some("Deny") => Some(Verdict::Deny),
+    match subjects.find_map(|policy| action(world, policy, probe))? {
+        "Accept" => Some(Verdict::Allow),
+        "Deny" => Some(Verdict::Deny),
         _ => None,
     }
+}
+
+/// What the first rule that matches says. One that is refused denies everything, unless it would only have accepted.
+fn action<'a>(world: &World, policy: &'a Value, probe: &Probe) -> Option<&'a str> {
+    let mut rules = list(&policy["spec"], "egress").iter();
+    if is_refused(policy) {
+        return rules
+            .any(|rule| text(rule, "action") != Some("Accept"))
+            .then_some("Deny");
+    }
+    let rule = rules.find(|rule| matches(world, rule, probe))?;
+    text(rule, "action")
 }
 
 fn is_subject(subject: &Value, pod: Pod<'_>) -> bool {

@@ -136,12 +136,60 @@ fn policy() -> impl Strategy<Value = Value> {
         3 => network_policy::policy(),
         3 => cluster_network_policy::policy(),
     ];
-    (of_any_kind, prop::bool::weighted(0.1)).prop_map(|(mut policy, audited)| {
+    let emptied = prop::option::weighted(0.05, any::<Index>());
+    (of_any_kind, prop::bool::weighted(0.1), emptied).prop_map(|(mut policy, audited, emptied)| {
+        if let Some(which) = emptied {
+            empty(&mut policy, which);
+        }
         if audited {
             policy["metadata"]["annotations"] = json!({"namegate.io/mode": "audit"});
         }
         policy
     })
+}
+
+/// Takes what stands behind one of the lists or mappings of a policy's rules, and leaves their field: the policy is refused then.
+fn empty(policy: &mut Value, which: Index) {
+    let mut paths = Vec::new();
+    let specs = [("/spec".to_owned(), &policy["spec"])];
+    let more = policy["specs"].as_array().into_iter().flatten().enumerate();
+    let more = more.map(|(index, spec)| (format!("/specs/{index}"), spec));
+    for (path, spec) in specs.into_iter().chain(more) {
+        for field in ["egress", "egressDeny"] {
+            if policy["kind"].as_str().is_some_and(|kind| kind.starts_with("Cilium")) && !spec[field].is_null() {
+                paths.push(format!("{path}/{field}"));
+            }
+            composites(&spec[field], &format!("{path}/{field}"), &mut paths);
+        }
+    }
+    if paths.is_empty() {
+        return;
+    }
+    let path: &String = which.get(&paths);
+    if let Some(value) = policy.pointer_mut(path) {
+        *value = Value::Null;
+    }
+}
+
+/// The fields below `value` that hold a list or a mapping.
+fn composites(value: &Value, path: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let path = format!("{path}/{}", field.replace('~', "~0").replace('/', "~1"));
+                if value.is_object() || value.is_array() {
+                    into.push(path.clone());
+                }
+                composites(value, &path, into);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                composites(item, &format!("{path}/{index}"), into);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// What names resolve to; sometimes to what they must not open.

@@ -20,7 +20,9 @@ mod json;
 mod labels;
 mod names;
 mod network_policy;
+mod refused;
 
 pub use decide::{Oracle, Policies, Verdict};
 pub use probe::{Probe, Protocol, Traffic};
+pub use refused::is_refused;
 pub use world::World;

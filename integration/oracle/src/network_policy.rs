@@ -6,6 +6,7 @@ use crate::decide::Said;
 use crate::json::{list, text, texts};
 use crate::labels::select;
 use crate::probe::{Probe, Traffic};
+use crate::refused::{is_meant, is_refused};
 use crate::world::{Pod, World, namespace_of, prefix};
 
 /// What those that select a pod say of a packet. They only allow.
@@ -16,9 +17,9 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
         let selects = namespace == from.namespace() && select(&spec["podSelector"], &from.labels());
         if selects && speaks_of_egress(spec) {
             said.closes = true;
-            said.allows |= list(spec, "egress")
-                .iter()
-                .any(|rule| allows(world, namespace, rule, probe));
+            // A refused one closes all the same.
+            let mut rules = list(spec, "egress").iter();
+            said.allows |= !is_refused(policy) && rules.any(|rule| allows(world, namespace, rule, probe));
         }
     }
     said
@@ -27,7 +28,7 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
 /// Without `policyTypes` a policy speaks of egress if it has rules for it.
 fn speaks_of_egress(spec: &Value) -> bool {
     match list(spec, "policyTypes") {
-        [] => !list(spec, "egress").is_empty(),
+        [] => is_meant(spec, "egress"),
         types => types.iter().any(|written| written == "Egress"),
     }
 }

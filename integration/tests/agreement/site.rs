@@ -12,8 +12,8 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use namegate_integration::{Plan, Scenario};
 use oracle::generate::{Case, Site};
-use oracle::{Probe, Traffic};
-use serde_json::json;
+use oracle::{Probe, Traffic, is_refused};
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::packet::{self, Token};
@@ -107,7 +107,20 @@ impl Node {
     /// Gives the agent the objects of a case, waits until they are in force, and lets it learn what names resolve to.
     pub(crate) fn enter(&mut self, case: Case) -> Case {
         self.case += 1;
-        let case = case.in_zone(&format!("case{}.test", self.case));
+        let mut case = case.in_zone(&format!("case{}.test", self.case));
+        // Policies have names of their own in each case: one that is refused must not find an earlier version of itself.
+        for policy in case.world.objects.iter_mut().filter(|object| is_policy(object)) {
+            let name = policy["metadata"]["name"].as_str().unwrap_or_default();
+            policy["metadata"]["name"] = format!("case{}-{name}", self.case).into();
+        }
+        let refused = case
+            .world
+            .objects
+            .iter()
+            .filter(|object| is_policy(object) && is_refused(object));
+        let refused: BTreeSet<&str> = refused
+            .filter_map(|object| object["metadata"]["name"].as_str())
+            .collect();
         let records: Vec<String> = case
             .world
             .names
@@ -131,8 +144,16 @@ impl Node {
         let wanted = format!("marker/{marker}");
         self.scenario.wait_until("the objects are in force", || {
             let status = self.scenario.installation().status().unwrap();
+            let is_known = |object: &str| {
+                refused
+                    .iter()
+                    .any(|name| object.ends_with(&format!("/{name}")) || object.ends_with(&format!(" {name}")))
+            };
             assert!(
-                status.reports.iter().all(|row| row.state != "rejected"),
+                status
+                    .reports
+                    .iter()
+                    .all(|row| row.state != "rejected" || is_known(&row.object)),
                 "{:#?}\n{}",
                 status.reports,
                 case.world.yaml()
@@ -216,6 +237,10 @@ impl Node {
             self.arrived.extend(received.map(|seen| seen.token));
         }
     }
+}
+
+fn is_policy(object: &Value) -> bool {
+    object["kind"].as_str().is_some_and(|kind| kind.ends_with("Policy"))
 }
 
 fn record(name: &str, address: IpAddr) -> String {

@@ -3,10 +3,15 @@
 use crate::shared;
 
 /// The part of a policy below `spec`, and what the refusal speaks of.
-const REFUSED: [(&str, &str); 18] = [
+const REFUSED: [(&str, &str); 20] = [
+    ("endpointSelector: {}", "no rule in any direction"),
+    (
+        "endpointSelector: {}, egress: [], ingress: []",
+        "no rule in any direction",
+    ),
+    ("endpointSelector: {}, egress: null", "no rule in any direction"),
     ("egress: [{}]", "endpointSelector"),
     ("nodeSelector: {}", "only Pods are governed"),
-    ("endpointSelector: {}, egress: [{toFQDN: []}]", "toFQDN"),
     ("endpointSelector: {}, egress: {}", "egress"),
     (
         "endpointSelector: {}, egress: [{toFQDNs: [{matchName: a, matchPattern: b}]}]",
@@ -61,9 +66,9 @@ const REFUSED: [(&str, &str); 18] = [
 ];
 
 const ACCEPTED: [&str; 12] = [
-    "endpointSelector: {}",
+    "endpointSelector: {}, enableDefaultDeny: {egress: true}",
     "endpointSelector: {matchLabels: {'k8s:app': web}}, egress: [{}]",
-    "endpointSelector: {}, egress: [], ingress: []",
+    "endpointSelector: {}, egress: [], ingress: [{}]",
     "endpointSelector: {}, egress: [{toFQDNs: [{matchName: a.example.}, {matchPattern: '**.a'}, {}]}]",
     "endpointSelector: {}, egress: [{toFQDNs: []}], egressDeny: [{toFQDNs: [{matchName: a}]}]",
     "endpointSelector: {}, egress: [{toCIDR: [192.0.2.1, '2001:db8::/32'], toPorts: [{ports: [{port: '1', endPort: 9, protocol: udp}]}]}]",
@@ -72,7 +77,7 @@ const ACCEPTED: [&str; 12] = [
     "endpointSelector: {}, egress: [{toServices: [{k8sService: {serviceName: s, namespace: shop}}]}, {toNodes: [{}]}]",
     "endpointSelector: {}, egress: [{icmps: [{fields: [{family: IPv4, type: EchoRequest}, {type: 8}]}]}]",
     "endpointSelector: {}, egress: [{toPorts: [{ports: [{port: http}]}, {ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchName: a, matchPattern: '*'}]}}]}]",
-    "endpointSelector: {}, enableDefaultDeny: {egress: false}, description: text, labels: [{key: a, value: b}]",
+    "endpointSelector: {}, egressDeny: [{}], enableDefaultDeny: {egress: false}, description: text, labels: [{key: a, value: b}]",
 ];
 
 #[test]
@@ -101,20 +106,80 @@ fn what_the_agent_takes_is_taken() {
     }
 }
 
+/// The part of a policy below `spec` that would say more without what is wrong in it, and a part of what must reach the agent.
+const KEPT: [(&str, &str); 12] = [
+    (
+        "endpointSelector: {}, egress: [{toFQDN: [{matchName: a.example}], toPorts: [{ports: [{port: '443'}]}]}]",
+        "\"toFQDN\":",
+    ),
+    (
+        "endpointSelector: {matchLabel: {app: web}}, egress: [{}]",
+        "\"matchLabel\":",
+    ),
+    (
+        "endpointSelector: {}, egress: [{}], egresDeny: [{toEntities: [world]}]",
+        "\"egresDeny\":",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toEndpoints: [{matchLabel: {app: web}}]}]",
+        "\"matchLabel\":",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toEntities: [world], toPorts: [{ports: [{port: '443', protocoll: TCP}]}]}]",
+        "\"protocoll\":",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toCIDRSet: [{cidr: 10.0.0.0/8, excpt: [10.1.0.0/16]}]}]",
+        "\"excpt\":",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toPorts: [{ports: [{port: '53'}], rules: {dnss: [{matchName: a}]}}]}]",
+        "\"dnss\":",
+    ),
+    ("endpointSelector: {}, egress: [{}], planets: null", "\"planets\": null"),
+    (
+        "endpointSelector: {}, egress: [{toFQDNs: null, toPorts: [{ports: [{port: '443'}]}]}]",
+        "\"toFQDNs\": null",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toEndpoints: [{matchLabels: null}]}]",
+        "\"matchLabels\": null",
+    ),
+    (
+        "endpointSelector: {}, egress: [{toEntities: [world], toPorts: null}]",
+        "\"toPorts\": null",
+    ),
+    ("endpointSelector: {}, ingress: [{}], egress: null", "\"egress\": null"),
+];
+
+#[test]
+fn what_would_widen_a_policy_if_it_were_dropped_reaches_the_agent_from_every_client() {
+    let Some(cluster) = shared() else { return };
+    for (spec, part) in KEPT {
+        for validation in ["--validate=strict", "--validate=ignore"] {
+            let stored = cluster.feed(&["create", "--dry-run=server", "-o", "json", validation], &policy(spec));
+            assert!(stored.contains(part), "{validation} {spec}: {stored}");
+            assert!(!accepts(&stored), "the agent takes what is left: {stored}");
+        }
+    }
+}
+
 #[test]
 fn a_policy_needs_a_spec_or_specs() {
     let Some(cluster) = shared() else { return };
     let head = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\n";
     let neither = cluster.try_feed(&["create", "--dry-run=server"], head);
     assert!(String::from_utf8_lossy(&neither.stderr).contains("write `spec` or `specs`"));
-    let both = format!("{head}spec: {{endpointSelector: {{}}}}\nspecs: [{{endpointSelector: {{}}}}]\n");
+    let both = format!(
+        "{head}spec: {{endpointSelector: {{}}, egress: [{{}}]}}\nspecs: [{{endpointSelector: {{}}, egress: [{{}}]}}]\n"
+    );
     cluster.feed(&["create", "--dry-run=server"], &both);
 }
 
 #[test]
 fn kubectl_get_shows_the_conditions() {
     let Some(cluster) = shared() else { return };
-    cluster.apply(&policy("endpointSelector: {}"));
+    cluster.apply(&policy("endpointSelector: {}, egress: [{}]"));
     let status = r#"{"status": {"conditions": [
         {"type": "Valid", "status": "True", "reason": "Valid", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
         {"type": "Programmed", "status": "Unknown"}]}}"#;

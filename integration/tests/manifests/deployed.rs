@@ -114,6 +114,65 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     );
 }
 
+/// Fields that the definitions do not know, and a list without a value, from a client that does not ask the API server to be strict.
+#[test]
+fn what_no_client_refuses_the_agent_sees_and_refuses() {
+    let lab = Lab::builder().build().unwrap();
+    let Some(cluster) = ControlPlane::start(lab.node()) else {
+        return;
+    };
+    cluster.install("overlays/default");
+    cluster.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"));
+    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+    for (index, pod) in lab.pods().iter().enumerate() {
+        cluster.run_pod(&running(index, pod));
+    }
+    let agent = Deployed::start(&cluster, lab.node());
+    wait_until("the readiness probe succeeds", || agent.probe("readinessProbe"));
+    let connect = || lab.pod(0).connect(ip("198.51.100.8"), 443).unwrap();
+    assert!(connect().is_connected(), "no policy yet");
+
+    let ports = "toPorts: [{ports: [{port: '443'}]}]";
+    let selector = "endpointSelector: {matchLabels: {app: pod0}}";
+    for (spec, said) in [
+        (
+            format!("{selector}, egress: [{{toFqdns: [{{matchName: api.example}}], {ports}}}]"),
+            "toFqdns",
+        ),
+        (format!("{selector}, egress: [{{toFQDNs: null, {ports}}}]"), "toFQDNs"),
+    ] {
+        let policy = format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: broken, namespace: shop}}\nspec: {{{spec}}}\n"
+        );
+        cluster.feed(&["apply", "--validate=ignore"], &policy);
+        wait_until("the column VALID says False", || {
+            let shown = cluster.kubectl(["get", "cnp", "broken", "-n", "shop", "--no-headers"]);
+            shown.split_whitespace().nth(1) == Some("False")
+        });
+        let message = r#"jsonpath={.status.conditions[?(@.type=="Valid")].message}"#;
+        let message = cluster.kubectl(["get", "cnp", "broken", "-n", "shop", "-o", message]);
+        assert!(message.contains(said), "{message}");
+        assert!(
+            connect().is_refused(),
+            "whom it selects is closed until it is mended: {spec}"
+        );
+        cluster.kubectl(["delete", "cnp", "broken", "-n", "shop"]);
+        wait_until("it is gone", || connect().is_connected());
+    }
+    let policy = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: broken, namespace: shop}\n\
+                  spec: {endpointSelector: {matchLabel: {app: pod0}}, egress: [{}]}\n";
+    cluster.feed(&["apply", "--validate=ignore"], policy);
+    wait_until("the column VALID says False", || {
+        let shown = cluster.kubectl(["get", "cnp", "broken", "-n", "shop", "--no-headers"]);
+        shown.split_whitespace().nth(1) == Some("False")
+    });
+    assert!(
+        connect().is_connected(),
+        "not every Pod is closed by it, as `endpointSelector: {{}}` would"
+    );
+    agent.terminate();
+}
+
 /// The agent's container, without a kubelet.
 struct Deployed {
     child: Child,

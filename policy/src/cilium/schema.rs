@@ -2,7 +2,7 @@
 //! so that a field of theirs and a typing error can be told apart.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Boolean, Integer, IntegerOrText, List, Map, Object, Text};
+use crate::shape::Shape::{self, Any, Boolean, Inert, Integer, IntegerOrText, List, Map, Object, Text};
 
 /// CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy.
 pub(crate) static POLICY: Shape = Object(&[
@@ -20,18 +20,18 @@ pub(super) const RULE: Shape = Object(&[
     ("nodeSelector", SELECTOR),
     ("egress", List(&EGRESS)),
     ("egressDeny", List(&EGRESS_DENY)),
-    ("ingress", List(&INGRESS)),
-    ("ingressDeny", List(&INGRESS_DENY)),
+    ("ingress", Inert(&List(&INGRESS))),
+    ("ingressDeny", Inert(&List(&INGRESS_DENY))),
     ("enableDefaultDeny", DEFAULT_DENY),
     (
         "labels",
-        List(&Object(&[("key", Text), ("value", Text), ("source", Text)])),
+        Inert(&List(&Object(&[("key", Text), ("value", Text), ("source", Text)]))),
     ),
-    ("log", Object(&[("value", Text)])),
-    ("description", Text),
+    ("log", Inert(&Object(&[("value", Inert(&Text))]))),
+    ("description", Inert(&Text)),
 ]);
 
-pub(super) const DEFAULT_DENY: Shape = Object(&[("egress", Boolean), ("ingress", Boolean)]);
+pub(super) const DEFAULT_DENY: Shape = Object(&[("egress", Boolean), ("ingress", Inert(&Boolean))]);
 
 const EGRESS: Shape = Object(&[
     ("toFQDNs", List(&FQDN)),

@@ -21,6 +21,13 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
             );
         }
     }
+    for (field, node) in spec.nulls().filter(|(field, _)| field.starts_with("ingress")) {
+        report.doubtful_key(
+            "no-value",
+            &node.path,
+            format!("nothing stands behind it: Cilium reads it as if `{field}` were left out, and does not close ingress"),
+        );
+    }
     let mut rules = |field, side| -> Vec<_> {
         spec.list(field)
             .iter()

@@ -66,6 +66,7 @@ fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelS
 /// Whether a spec may have been meant to close egress, and whether to deny.
 fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
     let has_rules = |field| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
+    let is_null = ["egress", "egressDeny"].iter().any(|field| spec.is_null(field));
     let guessed = guess(spec, &schema::RULE);
     let denies = has_rules("egressDeny") || guessed == Some(Guess::Deny);
     let default_deny = spec.get("enableDefaultDeny");
@@ -77,7 +78,7 @@ fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
     let said = default_deny
         .and_then(|node| node.get("egress"))
         .and_then(|node| node.value.as_bool());
-    let closes = denies || doubtful || guessed.is_some() || said.unwrap_or_else(|| has_rules("egress"));
+    let closes = denies || doubtful || guessed.is_some() || said.unwrap_or_else(|| is_null || has_rules("egress"));
     (closes, denies)
 }
 

@@ -1,4 +1,5 @@
 mod destinations;
+mod nulls;
 mod ports;
 mod stand_in;
 mod subjects;

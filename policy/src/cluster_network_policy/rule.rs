@@ -104,6 +104,11 @@ impl<'a> OneOf<'a> {
             return OneOf::Refused;
         }
         let names = || known.iter().map(|(name, _)| *name);
+        let mut nulls = entry.nulls().filter(|(name, _)| names().any(|known| known == *name));
+        if let Some((name, node)) = nulls.next() {
+            crate::shape::no_value(name, &node, report);
+            return OneOf::Refused;
+        }
         let stranger = entry.fields().find(|(name, _)| !names().any(|known| known == *name));
         if let Some((name, node)) = stranger {
             return OneOf::Unknown(Unknown {

@@ -1,7 +1,7 @@
 //! The shape of `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy, as its experimental CRD has it.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Integer, List, Map, Object, Text};
+use crate::shape::Shape::{self, Any, Inert, Integer, List, Map, Object, Text};
 
 pub(crate) static POLICY: Shape = Object(&[
     ("apiVersion", Text),
@@ -17,21 +17,21 @@ pub(super) const SPEC: Shape = Object(&[
     ("subject", SUBJECT),
     (
         "ingress",
-        List(&Object(&[
-            ("name", Text),
+        Inert(&List(&Object(&[
+            ("name", Inert(&Text)),
             ("action", Text),
             ("from", EXTENSIBLE),
             ("protocols", EXTENSIBLE),
-        ])),
+        ]))),
     ),
     (
         "egress",
-        List(&Object(&[
-            ("name", Text),
+        Inert(&List(&Object(&[
+            ("name", Inert(&Text)),
             ("action", Text),
             ("to", EXTENSIBLE),
             ("protocols", EXTENSIBLE),
-        ])),
+        ]))),
     ),
 ]);
 

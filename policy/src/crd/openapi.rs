@@ -20,8 +20,12 @@ pub(super) fn root(shape: &Shape, extensible: &[Extensible], constraints: &[Cons
         extensible,
         constraints,
     };
-    let mut schema = writer.schema(shape, "");
+    let mut schema = writer.schema(shape, "", Part::Effective);
     if let Some(properties) = schema["properties"].as_object_mut() {
+        // What every object has is never null.
+        for field in ["apiVersion", "kind"] {
+            properties.insert(field.into(), json!({"type": "string"}));
+        }
         properties.insert("metadata".into(), json!({"type": "object"}));
     }
     schema
@@ -41,28 +45,49 @@ struct Writer<'a> {
     constraints: &'a [Constraint],
 }
 
+/// Whether what a part of an object says has an effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// What is not known there, or stands without a value, must reach the agent: a policy without it could say more than its author wrote. By
+    /// itself the API server would drop it, and tell strict clients alone.
+    Effective,
+    /// As [`Shape::Inert`]: nothing is lost with what is dropped.
+    Inert,
+}
+
 impl Writer<'_> {
     /// `path` names the place: fields joined with dots, `[]` for the items of a list.
-    fn schema(&self, shape: &Shape, path: &str) -> Value {
+    fn schema(&self, shape: &Shape, path: &str, part: Part) -> Value {
         let extensible = self.extensible.iter().find(|extensible| is_at(extensible.at, path));
         let mut schema = match (extensible, shape) {
             (Some(extensible), _) => json!({
                 "type": "object",
                 "x-kubernetes-preserve-unknown-fields": true,
-                "properties": self.fields(extensible.known, path),
+                "properties": self.fields(extensible.known, path, part),
             }),
+            (None, Shape::Inert(shape)) => return self.schema(shape, path, Part::Inert),
             (None, Shape::Any) => json!({"x-kubernetes-preserve-unknown-fields": true}),
             (None, Shape::Text) => json!({"type": "string"}),
             (None, Shape::Integer) => json!({"type": "integer"}),
             (None, Shape::Boolean) => json!({"type": "boolean"}),
             (None, Shape::IntegerOrText) => json!({"x-kubernetes-int-or-string": true}),
             (None, Shape::List(items)) => {
-                json!({"type": "array", "items": self.schema(items, &format!("{path}[]"))})
+                json!({"type": "array", "items": self.schema(items, &format!("{path}[]"), part)})
             }
             (None, Shape::Map(values)) => {
-                json!({"type": "object", "additionalProperties": self.schema(values, &format!("{path}{{}}"))})
+                let mut values = self.schema(values, &format!("{path}{{}}"), part);
+                if part == Part::Effective {
+                    values["nullable"] = true.into();
+                }
+                json!({"type": "object", "additionalProperties": values})
             }
-            (None, Shape::Object(fields)) => json!({"type": "object", "properties": self.fields(fields, path)}),
+            (None, Shape::Object(fields)) => {
+                let mut schema = json!({"type": "object", "properties": self.fields(fields, path, part)});
+                if part == Part::Effective {
+                    schema["x-kubernetes-preserve-unknown-fields"] = true.into();
+                }
+                schema
+            }
         };
         for constraint in self.constraints.iter().filter(|constraint| is_at(constraint.at, path)) {
             for (keyword, value) in constraint.keywords() {
@@ -72,8 +97,14 @@ impl Writer<'_> {
         schema
     }
 
-    fn fields(&self, fields: &[(&str, Shape)], path: &str) -> Map<String, Value> {
-        let field = |(name, shape): &(&str, Shape)| ((*name).to_owned(), self.schema(shape, &format!("{path}.{name}")));
+    fn fields(&self, fields: &[(&str, Shape)], path: &str, part: Part) -> Map<String, Value> {
+        let field = |(name, shape): &(&str, Shape)| {
+            let mut schema = self.schema(shape, &format!("{path}.{name}"), part);
+            if part == Part::Effective && !matches!(shape, Shape::Any | Shape::Inert(_)) {
+                schema["nullable"] = true.into();
+            }
+            ((*name).to_owned(), schema)
+        };
         fields.iter().map(field).collect()
     }
 }

@@ -1,9 +1,9 @@
 //! The shape of `networking.k8s.io/v1` NetworkPolicy: all fields, whether enforced here or not.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Integer, IntegerOrText, List, Object, Text};
+use crate::shape::Shape::{self, Any, Inert, Integer, IntegerOrText, List, Object, Text};
 
-pub(super) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: Shape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -16,9 +16,13 @@ pub(super) const SPEC: Shape = Object(&[
     ("policyTypes", List(&Text)),
     (
         "ingress",
-        List(&Object(&[("from", List(&PEER)), ("ports", List(&PORT))])),
+        Inert(&List(&Object(&[("from", List(&PEER)), ("ports", List(&PORT))]))),
     ),
-    ("egress", List(&Object(&[("to", List(&PEER)), ("ports", List(&PORT))]))),
+    // Where `policyTypes` lists Egress, no rules are none.
+    (
+        "egress",
+        Inert(&List(&Object(&[("to", List(&PEER)), ("ports", List(&PORT))]))),
+    ),
 ]);
 
 const PEER: Shape = Object(&[

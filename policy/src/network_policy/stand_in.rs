@@ -64,7 +64,7 @@ fn meant(document: &Document, spec: &Node<'_>) -> bool {
         let all_are_texts = types.value.is_array() && types.items().all(|item| item.value.is_string());
         return governs.egress || report.is_refused() || !all_are_texts;
     }
-    let has_rules = spec.get("egress").is_some_and(|rules| !rules.is_empty_list());
+    let has_rules = spec.is_null("egress") || spec.get("egress").is_some_and(|rules| !rules.is_empty_list());
     let is_egress = |meant: Option<&str>| meant.is_none_or(|meant| matches!(meant, "egress" | "policyTypes"));
     has_rules || misspelt(spec, &schema::SPEC).any(is_egress)
 }

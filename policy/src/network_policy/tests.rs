@@ -147,7 +147,7 @@ fn what_it_says_of_ingress_is_reported() {
 
 #[test]
 fn a_rule_without_peers_speaks_of_everything_and_without_ports_of_every_port() {
-    for text in ["  - {}\n", "  - {to: [], ports: []}\n", "  - {to: null}\n"] {
+    for text in ["  - {}\n", "  - {to: [], ports: []}\n"] {
         let rule = rule(text);
         assert_eq!(
             (rule.peers, rule.ports),
@@ -471,4 +471,35 @@ proptest! {
             prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
         }
     }
+}
+
+#[test]
+fn a_field_without_a_value_is_refused_where_it_would_open_more() {
+    for (rule, path) in [
+        ("  - to:\n", "to"),
+        ("  - to:\n    ports: [{port: 443}]\n", "to"),
+        ("  - ports:\n    to: [{podSelector: {}}]\n", "ports"),
+        (
+            "  - to: [{namespaceSelector: {}, podSelector: }]\n",
+            "to[0].podSelector",
+        ),
+        (
+            "  - to: [{ipBlock: {cidr: 10.0.0.0/8, except: }}]\n",
+            "to[0].ipBlock.except",
+        ),
+        ("  - ports: [{protocol: TCP, port: }]\n", "ports[0].port"),
+    ] {
+        assert_eq!(
+            findings_in_rule(rule),
+            [format!("no-value spec.egress[0].{path} 9")],
+            "{rule}"
+        );
+    }
+    // Without `policyTypes` no rules mean that egress is open; where it is listed, that nothing is let through, as `[]`.
+    assert_eq!(
+        findings("  podSelector: {}\n  egress:\n"),
+        ["not-enforced spec 5", "no-value spec.egress 7"]
+    );
+    let closed = spec(&format!("{EGRESS}  egress:\n"));
+    assert!(closed.closes_egress && closed.rules.is_empty());
 }

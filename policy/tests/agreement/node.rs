@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use oracle::world::{World, yaml};
-use oracle::{Probe, Traffic};
+use oracle::{Probe, Traffic, is_refused};
 use policy::address::Teachable;
 use policy::fold::Place;
+use policy::validate::Verdict;
 use policy::{Endpoint, Inventory, Name, Policy, Protocol, document};
+use serde_json::Value;
 
 use crate::objects;
 
@@ -27,7 +29,7 @@ impl<'a> Node<'a> {
             world,
             endpoints: objects::endpoints(world),
             policies: policies
-                .map(|object| validated(&yaml(object)))
+                .filter_map(|object| validated(object).transpose())
                 .collect::<Result<_, _>>()?,
             inventory: objects::inventory(world)?,
             teachable: objects::teachable(world),
@@ -57,15 +59,19 @@ impl<'a> Node<'a> {
     }
 }
 
-fn validated(text: &str) -> Result<Policy, String> {
-    let (documents, errors) = document::parse(text);
+/// The policy, or what stands in for it where it is refused, as the interpreter says of the same policies.
+fn validated(object: &Value) -> Result<Option<Policy>, String> {
+    let (documents, errors) = document::parse(&yaml(object));
     let [document] = documents.as_slice() else {
         return Err(format!("it is not one document: {errors:?}"));
     };
     let (verdict, diagnostics) = policy::validate::validate(document);
-    verdict
-        .accepted()
-        .ok_or_else(|| format!("it is refused: {diagnostics:#?}"))
+    match (verdict, is_refused(object)) {
+        (Verdict::Accepted(policy), false) => Ok(Some(policy)),
+        (Verdict::Refused(stand_in), true) => Ok(stand_in.policy),
+        (Verdict::Accepted(_), true) => Err("it is not refused".into()),
+        (Verdict::Refused(_), false) => Err(format!("it is refused: {diagnostics:#?}")),
+    }
 }
 
 /// `None` for a protocol that no policy can name.

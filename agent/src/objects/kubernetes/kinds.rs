@@ -1,6 +1,7 @@
 //! The kinds that are watched: one row each.
 
 use kube::core::ApiResource;
+use policy::policy::PolicyKind;
 
 /// One watch. Where several hold the same object, the first in this order tells what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,6 +184,14 @@ impl Kind {
     /// Whether its objects are policies.
     pub fn is_policy(&self) -> bool {
         matches!(self.reading, Reading::Policy { .. })
+    }
+
+    /// Which kind of policy its objects are.
+    pub fn policy(&self) -> Option<PolicyKind> {
+        let kinds = PolicyKind::ALL.into_iter();
+        kinds
+            .filter(|_| self.is_policy())
+            .find(|kind| kind.as_str() == self.kind)
     }
 
     /// Whether what became of its objects is written into them.

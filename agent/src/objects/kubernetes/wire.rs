@@ -10,6 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::dynamic::DynamicObject;
 use kube::core::{ApiResource, DynamicResourceScope};
+use policy::last_applied;
 use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -236,6 +237,13 @@ impl Visible for DynamicObject {
         } = self;
         let (namespace, name) = names(&meta);
         let status = data.as_object_mut().and_then(|fields| fields.remove("status"));
+        let applied = meta
+            .annotations
+            .as_ref()
+            .and_then(|it| it.get(last_applied::ANNOTATION));
+        if let Some((policy, applied)) = kind.policy().zip(applied) {
+            last_applied::restore(policy, &mut data, applied);
+        }
         let standing = kind.is_policy().then(|| {
             let conditions = status.and_then(|mut status| status.get_mut("conditions").map(Value::take));
             let conditions = conditions.and_then(|it| it.as_array().cloned()).unwrap_or_default();
@@ -396,6 +404,23 @@ mod tests {
         let kept = core(Feed::Services, service);
         assert_eq!(kept["spec"]["selector"], json!({"a": "b"}));
         assert_eq!(kept["spec"]["ports"], json!([{"port": 80, "targetPort": "http"}]));
+    }
+
+    #[test]
+    fn a_field_that_kubectl_apply_dropped_is_seen() {
+        let stored = json!({"endpointSelector": {}, "egress": [{"toPorts": [{"ports": [{"port": "443"}]}]}]});
+        let mut applied = stored.clone();
+        applied["egress"][0]["toFQDNs"] = Value::Null;
+        let annotation = json!({"spec": applied}).to_string();
+        let object = json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "p", "namespace": "shop", "annotations": {last_applied::ANNOTATION: annotation}},
+            "spec": stored,
+        });
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let seen: Value = serde_json::from_str(&object.sight(Kind::of(Feed::CiliumNetworkPolicies)).document).unwrap();
+        assert_eq!(seen["spec"], applied);
+        assert_eq!(seen["metadata"].get("annotations"), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ fn stand_in(text: &str) -> StandIn {
 }
 
 /// `code path` of what is said, with `!` after the path of a spec that denies everything.
-fn said(text: &str) -> Vec<String> {
+pub(super) fn said(text: &str) -> Vec<String> {
     let stand_in = stand_in(text);
     let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
     let (closed, others): (Vec<_>, Vec<_>) = stand_in

@@ -31,7 +31,6 @@ fn egress_is_closed_by_rules_and_by_nothing_else() {
         ("", false),
         ("  ingress: [{}]\n", false),
         ("  egress: []\n", false),
-        ("  egress:\n", false),
         ("  egress: [{}]\n", true),
         ("  egressDeny: [{}]\n", true),
         ("  egress: [{}]\n  enableDefaultDeny: {egress: false}\n", false),
