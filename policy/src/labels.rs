@@ -26,6 +26,9 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
+/// The source of labels that only endpoints of Cilium's own have (`reserved:health`).
+pub(crate) const RESERVED: &str = "reserved";
+
 /// The operators of `metav1.LabelSelectorRequirement`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
@@ -51,7 +54,7 @@ pub enum SelectorError {
     /// `Exists` and `DoesNotExist` take none.
     #[error("the operator {0} takes no values")]
     Values(&'static str),
-    /// A label source other than `k8s` and `any`.
+    /// A label source other than `k8s`, `any` and `reserved`.
     #[error("the label source {0:?} is not known here; use `k8s:`, `any:` or none")]
     Source(String),
 }
@@ -89,6 +92,11 @@ impl Requirement {
         }
     }
 
+    /// Whether it speaks of a label that only endpoints of Cilium's own have. No Pod has it.
+    pub fn is_of_reserved(&self) -> bool {
+        self.key.split_once(':').is_some_and(|(source, _)| source == RESERVED)
+    }
+
     /// Whether it is true of these labels.
     pub fn holds(&self, labels: &Labels) -> bool {
         self.operator.holds(labels.get(&self.key))
@@ -108,6 +116,8 @@ impl Requirement {
         let key = match key.split_once(':') {
             None => key,
             Some(("k8s" | "any", key)) => key.to_owned(),
+            // Of endpoints of Cilium's own. It keeps its source, so that no label of a Pod is it.
+            Some((RESERVED, _)) => key,
             Some((source, _)) => return Err(SelectorError::Source(source.to_owned())),
         };
         Ok(Self { key, operator })
@@ -225,7 +235,9 @@ mod tests {
     #[test]
     fn other_sources_are_refused() {
         let refused = |source: &str| Err(SelectorError::Source(source.to_owned()));
-        assert_eq!(by_labels(&[("reserved:host", "")]), refused("reserved"));
+        // Only endpoints of Cilium's own have them, so that no label of a Pod is one.
+        let reserved = by_labels(&[("reserved:host", "")]).unwrap();
+        assert!(reserved.requirements[0].is_of_reserved() && !reserved.matches(&labels(&[("host", "")])));
         assert_eq!(by_expression("container:id", "Exists", &[]), refused("container"));
         assert_eq!(by_labels(&[("K8S:app", "web")]), refused("K8S"));
     }

@@ -1,7 +1,8 @@
 //! Label selectors as objects write them.
 
 use crate::diagnostic::{Report, quoted};
-use crate::labels::LabelSelector;
+use crate::endpoint::keys;
+use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::shape::Shape::{self, List, Map, Object, Text};
 use crate::shape::{self, Node};
 
@@ -16,6 +17,17 @@ pub(crate) const SHAPE: Shape = Object(&[
 
 /// `None` when it is refused; an error says where and why.
 pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+    let selector = read_of_endpoints(node, report)?;
+    if selector.requirements.iter().any(Requirement::is_of_reserved) {
+        let reason = "the label source \"reserved\" is not known here; use `k8s:`, `any:` or none";
+        report.error("bad-selector", &node.path, reason);
+        return None;
+    }
+    Some(selector)
+}
+
+/// As [`read`], of endpoints, some of which are Cilium's own and have labels of the source `reserved`.
+pub(crate) fn read_of_endpoints(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
     let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let labels: Vec<_> = node.get("matchLabels").map_or_else(Vec::new, |labels| {
         labels
@@ -54,7 +66,18 @@ pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSele
         .map(|(n, expression)| (format!("matchExpressions[{n}]"), LabelSelector::new([], [expression])));
     for (below, part) in labels.chain(expressions) {
         match part {
-            Ok(part) => selector.requirements.extend(part.requirements),
+            Ok(part) => {
+                for requirement in part.requirements {
+                    if let Some((reason, meant)) = impossible(&requirement) {
+                        let finding = report.error("bad-selector", &format!("{}.{below}", node.path), reason);
+                        if let Some(meant) = meant {
+                            finding.suggest(format!("did you mean {}?", quoted(&meant)));
+                        }
+                        refused = true;
+                    }
+                    selector.requirements.push(requirement);
+                }
+            }
             Err(error) => {
                 report.error("bad-selector", &format!("{}.{below}", node.path), error.to_string());
                 refused = true;
@@ -62,6 +85,24 @@ pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSele
         }
     }
     (!refused).then_some(selector)
+}
+
+/// Why no object can have, or lack, what a requirement asks for, and what may be meant: labels are held to rules.
+fn impossible(requirement: &Requirement) -> Option<(String, Option<String>)> {
+    let key = requirement.key.as_str();
+    let bare = key.strip_prefix(keys::NAMESPACE_LABELS).unwrap_or(key);
+    if !requirement.is_of_reserved() && !is_key(bare) {
+        return Some((format!("{} is not the key of a label", quoted(key)), None));
+    }
+    let (Operator::In(values) | Operator::NotIn(values)) = &requirement.operator else {
+        return None;
+    };
+    let value = values.iter().find(|value| !is_value(value))?;
+    let trimmed = Some(value.trim()).filter(|trimmed| is_value(trimmed) && !trimmed.is_empty());
+    Some((
+        format!("{} is not the value of a label, so nothing can have it", quoted(value)),
+        trimmed.map(str::to_owned),
+    ))
 }
 
 /// A selector of Kubernetes' own kinds, whose keys carry no source: over the labels of Pods or Nodes or, with `before` put

@@ -9,7 +9,7 @@ use crate::decide::Said;
 use crate::json::{list, text};
 use crate::labels::{Condition, conditions};
 use crate::probe::Probe;
-use crate::refused::{is_meant, is_refused};
+use crate::refused::is_refused;
 use crate::world::{Pod, World, namespace_of};
 
 /// What those that select a pod say of a packet.
@@ -28,7 +28,8 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
                 // Nothing that it may have been meant to close or to deny stays open.
                 let denies = !list(spec, "egressDeny").is_empty();
                 said.denies |= denies;
-                said.closes |= denies || closes(spec);
+                // Without any rule it is not known what was meant.
+                said.closes |= denies || spec["enableDefaultDeny"]["egress"] != false;
                 continue;
             }
             said.closes |= closes(spec);
@@ -48,7 +49,7 @@ enum Side {
 }
 
 fn closes(spec: &Value) -> bool {
-    let has_rules = is_meant(spec, "egress") || is_meant(spec, "egressDeny");
+    let has_rules = !list(spec, "egress").is_empty() || !list(spec, "egressDeny").is_empty();
     spec["enableDefaultDeny"]["egress"].as_bool().unwrap_or(has_rules)
 }
 

@@ -3,11 +3,21 @@
 
 use serde_json::Value;
 
-use crate::json::list;
+use crate::json::{list, text};
 
-/// Whether a policy is refused: something in it is written, and nothing stands behind it.
+/// Whether a policy is refused: something in it is written, and nothing stands behind it; or a spec of one of Cilium's kinds has no
+/// rule and does not say that it closes.
 pub fn is_refused(policy: &Value) -> bool {
-    has_null(&policy["spec"]) || list(policy, "specs").iter().any(has_null)
+    let is_cilium = text(policy, "kind").is_some_and(|kind| kind.starts_with("Cilium"));
+    let one = Some(&policy["spec"]).filter(|spec| !spec.is_null());
+    one.into_iter()
+        .chain(list(policy, "specs"))
+        .any(|spec| has_null(spec) || is_cilium && has_no_rule(spec))
+}
+
+fn has_no_rule(spec: &Value) -> bool {
+    let lists = ["egress", "egressDeny", "ingress", "ingressDeny"];
+    lists.iter().all(|field| list(spec, field).is_empty()) && spec["enableDefaultDeny"]["egress"] != true
 }
 
 fn has_null(value: &Value) -> bool {
@@ -20,5 +30,6 @@ fn has_null(value: &Value) -> bool {
 
 /// Whether a field is written, with something behind it or nothing; an empty list says nothing.
 pub(crate) fn is_meant(spec: &Value, field: &str) -> bool {
-    spec.get(field).is_some_and(|rules| rules.is_null() || !list(spec, field).is_empty())
+    spec.get(field)
+        .is_some_and(|rules| rules.is_null() || !list(spec, field).is_empty())
 }

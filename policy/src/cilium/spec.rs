@@ -2,16 +2,31 @@
 
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
-use crate::labels::{LabelSelector, Requirement};
+use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::policy::{PolicyId, PolicyKind, Spec, Tier};
 use crate::selector;
 use crate::shape::Node;
+use crate::stand_in::misspelt;
 
 use super::egress::{self, Side};
+use super::schema;
 
 /// `None` when its subject cannot be told; an error says why.
 pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<Spec> {
     let subject = subject(spec, id, report);
+    if subject.is_some()
+        && has_no_rule(spec)
+        && said(spec) != Some(true)
+        && !["egress", "egressDeny"].iter().any(|field| spec.is_null(field))
+    {
+        report
+            .error(
+                "no-rules",
+                &spec.path,
+                "it has no rule in any direction: it would close nobody, and Cilium refuses it",
+            )
+            .suggest("write `egress: [{}]` to close egress, list what is to be let through, or take the policy out");
+    }
     for field in ["ingress", "ingressDeny"] {
         if spec.get(field).is_some_and(|rules| !rules.is_empty_list()) {
             let path = format!("{}.{field}", spec.path);
@@ -25,7 +40,9 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
         report.doubtful_key(
             "no-value",
             &node.path,
-            format!("nothing stands behind it: Cilium reads it as if `{field}` were left out, and does not close ingress"),
+            format!(
+                "nothing stands behind it: Cilium reads it as if `{field}` were left out, and does not close ingress"
+            ),
         );
     }
     let mut rules = |field, side| -> Vec<_> {
@@ -47,15 +64,24 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
 /// Default deny follows Cilium: a spec with rules for egress closes it unless it says otherwise; an empty list counts as
 /// absent ("if omitted or empty, this rule does not apply at egress"); `enableDefaultDeny.egress: true` closes without any.
 fn closes_egress(spec: &Node<'_>) -> bool {
-    let said = spec
-        .get("enableDefaultDeny")
-        .and_then(|node| node.get("egress"))
-        .and_then(|node| node.value.as_bool());
-    said.unwrap_or_else(|| {
+    said(spec).unwrap_or_else(|| {
         ["egress", "egressDeny"]
             .iter()
             .any(|field| !spec.list(field).is_empty())
     })
+}
+
+/// `enableDefaultDeny.egress`.
+pub(super) fn said(spec: &Node<'_>) -> Option<bool> {
+    spec.get("enableDefaultDeny")?.get("egress")?.value.as_bool()
+}
+
+/// Whether it holds rules in no direction, nor a field that may be a misspelt list of them.
+pub(super) fn has_no_rule(spec: &Node<'_>) -> bool {
+    let has_rules = |field: &&str| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
+    spec.value.is_object()
+        && !["egress", "egressDeny", "ingress", "ingressDeny"].iter().any(has_rules)
+        && misspelt(spec, &schema::RULE).next().is_none()
 }
 
 fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
@@ -80,7 +106,16 @@ fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<La
 
 /// The endpoints that an `endpointSelector` selects; `None` when it is wrong.
 pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
-    let mut selector = selector::read(node, report)?;
+    let mut selector = selector::read_of_endpoints(node, report)?;
+    let asks_for_reserved = |requirement: &Requirement| {
+        requirement.is_of_reserved() && matches!(requirement.operator, Operator::In(_) | Operator::Exists)
+    };
+    if selector.requirements.iter().any(asks_for_reserved) {
+        report.unenforced(
+            &node.path,
+            "labels of the source `reserved` are those of endpoints of Cilium's own, so this selects no Pod",
+        );
+    }
     if id.kind == PolicyKind::CiliumNetworkPolicy {
         confine(&mut selector, &id.namespace, &node.path, report);
     }

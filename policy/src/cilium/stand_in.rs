@@ -9,7 +9,7 @@ use crate::shape::{self, Node, Shape};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
 use super::schema;
-use super::spec::endpoints;
+use super::spec::{endpoints, has_no_rule, said};
 
 const SELECTOR: &str = "endpointSelector";
 
@@ -67,6 +67,10 @@ fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelS
 fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
     let has_rules = |field| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     let is_null = ["egress", "egressDeny"].iter().any(|field| spec.is_null(field));
+    // It is not known what an author means who writes no rule, unless all that is written speaks of ingress.
+    let speaks_of = |fields: [&str; 2]| fields.iter().any(|field| spec.value.get(field).is_some());
+    let is_silent =
+        has_no_rule(spec) && (speaks_of(["egress", "egressDeny"]) || !speaks_of(["ingress", "ingressDeny"]));
     let guessed = guess(spec, &schema::RULE);
     let denies = has_rules("egressDeny") || guessed == Some(Guess::Deny);
     let default_deny = spec.get("enableDefaultDeny");
@@ -75,10 +79,10 @@ fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
         shape::check(node, &schema::DEFAULT_DENY, &mut report);
         report.is_refused()
     });
-    let said = default_deny
-        .and_then(|node| node.get("egress"))
-        .and_then(|node| node.value.as_bool());
-    let closes = denies || doubtful || guessed.is_some() || said.unwrap_or_else(|| is_null || has_rules("egress"));
+    let closes = denies
+        || doubtful
+        || guessed.is_some()
+        || said(spec).unwrap_or_else(|| is_null || is_silent || has_rules("egress"));
     (closes, denies)
 }
 

@@ -169,7 +169,7 @@ fn unknown_fields_and_wrong_types_are_all_named_with_what_was_probably_meant() {
 fn annotations_are_read_and_misspelt_ones_named() {
     let annotated = |annotations: &str| {
         format!(
-            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n{annotations}    other.io/x: y\nspec: {{endpointSelector: {{}}}}\n"
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n{annotations}    other.io/x: y\nspec: {{endpointSelector: {{}}, egress: [{{}}]}}\n"
         )
     };
     let text = annotated("    namegate.io/mode: audit\n    namegate.io/gracee: 5s\n");

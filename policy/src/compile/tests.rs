@@ -50,7 +50,7 @@ fn an_endpoint_that_no_policy_selects_has_no_program() {
 
 #[test]
 fn a_policy_without_egress_leaves_the_endpoint_untouched() {
-    for spec in ["  ingress: [{}]\n", "  egress: []\n"] {
+    for spec in ["  ingress: [{}]\n", "  ingress: [{}]\n  egress: []\n"] {
         assert!(!selected(&endpoint("n", &[("app", "a")]), &[policy("p", spec)]));
     }
 }

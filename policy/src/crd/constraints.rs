@@ -123,6 +123,13 @@ const SPEC: What = What::Rules(&[
         "has(self.nodeSelector) || has(self.endpointSelector)",
         "`endpointSelector` is required; write `endpointSelector: {}` to select every Pod",
     ),
+    // A field that is null is none to `has`.
+    (
+        "[has(self.egress) && size(self.egress) > 0, has(self.egressDeny) && size(self.egressDeny) > 0, \
+         has(self.ingress) && size(self.ingress) > 0, has(self.ingressDeny) && size(self.ingressDeny) > 0, \
+         has(self.enableDefaultDeny) && has(self.enableDefaultDeny.egress) && self.enableDefaultDeny.egress == true].exists(stands, stands)",
+        "it has no rule in any direction: write `egress: [{}]` to close egress",
+    ),
 ]);
 
 const RULE: What = What::Rules(&[

@@ -133,7 +133,7 @@ fn a_name_that_is_allowed_and_denied_is_found_and_an_exception_is_not() {
 #[test]
 fn rules_without_effect_are_found() {
     assert_eq!(
-        in_spec("  egress: []\n  ingress: []\n"),
+        in_spec("  egress: []\n  ingress: [{}]\n"),
         ["empty-rule-list spec.egress"]
     );
     assert_eq!(in_spec("  egressDeny: [{}]\n"), ["empty-deny-rule spec.egressDeny[0]"]);

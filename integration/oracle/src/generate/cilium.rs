@@ -40,7 +40,8 @@ fn put_specs(policy: &mut Value, one: Option<Value>, more: Vec<Value>) {
 fn spec(clusterwide: bool) -> impl Strategy<Value = Value> {
     let default_deny = prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
     let subject = prop_oneof![2 => Just(json!({})), 3 => pods(clusterwide)];
-    let egress = option::weighted(0.8, vec(allowing(), 0..4));
+    // Few are without rules: those are refused.
+    let egress = prop_oneof![9 => vec(allowing(), 1..4).prop_map(Some), 1 => Just(Some(Vec::new())), 1 => Just(None)];
     let deny = option::weighted(0.4, vec(denying(), 0..3));
     (subject, default_deny, egress, deny).prop_map(|(subject, default_deny, egress, deny)| {
         let mut spec = json!({"endpointSelector": subject});
