@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use agent::inspect::{Figures, SourceFigures};
 use agent::metrics::Metrics;
@@ -47,6 +48,28 @@ fn the_definitions_are_those_that_namegate_crds_makes() {
             );
         }
     }
+}
+
+#[test]
+fn the_systemd_unit_starts_what_this_binary_knows_and_lets_the_supervisor_do_its_work() {
+    let unit = fs::read_to_string(manifests().join("systemd/namegate.service")).unwrap();
+    let value = |key: &str| {
+        unit.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .unwrap()
+    };
+    let mut words = value("ExecStart").split(' ');
+    assert_eq!(words.next(), Some("/usr/bin/namegate"));
+    // Help comes only when the words before it are known.
+    let output = Command::new(env!("CARGO_BIN_EXE_namegate"))
+        .args(words.clone())
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(words.any(|word| word == "--supervise"));
+    // Otherwise the agent is told to end twice, or not started again when the kernel kills it.
+    assert_eq!((value("KillMode"), value("OOMPolicy")), ("mixed", "continue"));
 }
 
 #[test]

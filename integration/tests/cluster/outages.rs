@@ -1,9 +1,13 @@
 //! An API server that goes away and comes back, and agents that do.
 
-use std::time::Duration;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use hickory_proto::rr::RecordType;
 use namegate_integration::cluster::Cluster;
 use namegate_integration::ip;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{ALLOWED, denied, plan};
 
@@ -112,6 +116,34 @@ fn an_agent_restarts_while_the_api_server_is_down() {
         cluster.connect(1, denied()).is_refused()
     });
     assert!(!cluster.installation().status().unwrap().source.unwrap().recalled);
+}
+
+#[test]
+fn lookups_wait_for_the_next_agent_when_one_dies_under_its_supervisor() {
+    let Some(mut cluster) = Cluster::start(plan().flags("--supervise --fail-mode closed")) else {
+        return;
+    };
+    cluster.expect_errors("the worker died");
+    cluster.allow_names(0, &[ALLOWED]);
+    cluster.wait_until("the policy is in force", || cluster.connect(0, denied()).is_refused());
+    let allowed = cluster.learn(0, ALLOWED);
+    cluster.under_connections("agents killed", allowed, denied(), |cluster| {
+        for _ in 0..3 {
+            // Ready for longer than the supervisor asks for before it starts one without a pause.
+            thread::sleep(Duration::from_millis(1_300));
+            let worker = cluster.installation().status().unwrap().pid;
+            let pid = Pid::from_raw(i32::try_from(worker).unwrap()).unwrap();
+            kill_process(pid, Signal::KILL).unwrap();
+            cluster.wait_until("it is gone", || {
+                !fs::read_to_string(format!("/proc/{worker}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+            });
+            let began = Instant::now();
+            let reply = cluster.try_ask(0, ALLOWED, RecordType::A).unwrap();
+            assert_eq!(reply.address(), Some(allowed));
+            println!("a lookup was answered {:?} after an agent's death", began.elapsed());
+        }
+    });
+    cluster.terminate();
 }
 
 #[test]
