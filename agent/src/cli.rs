@@ -1,15 +1,14 @@
 //! The verbs of `namegate`, their help, and how their results become exit codes.
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
-use crate::{demo, exec};
+use crate::{demo, exec, log};
 
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,25 +119,12 @@ fn chain(error: &dyn Error) -> String {
 }
 
 fn log_to_stderr(verb: &Verb, verbose: u8) {
-    let level = match (verb, verbose) {
+    log::start(match (verb, verbose) {
         (Verb::Agent(_), 0) => LevelFilter::INFO,
         (_, 0) => LevelFilter::WARN,
         (_, 1) => LevelFilter::DEBUG,
         (_, _) => LevelFilter::TRACE,
-    };
-    let filter = EnvFilter::builder()
-        .with_default_directive(level.into())
-        .from_env_lossy();
-    // It logs as an error of its own what is returned to us, and tried again and reported there.
-    let filter = match "kube_client::client::builder=off".parse() {
-        Ok(quiet) => filter.add_directive(quiet),
-        Err(_) => filter,
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    });
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`state`], [`clock`], [`working_set`]: the ledger on disk, the one clock, and memory that only the start needed.
 //! - [`supervisor`]: sockets that outlive a crash, and the agent started again.
+//! - [`log`]: the log on stderr, which says nothing again and again.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and [`api`] serve it.
 //! - [`doctor`]: what a node needs for all this, and whether it is so.
 //! - [`netns`], [`exec`]: network namespaces; any command in one that reaches only allowed names.
@@ -32,6 +33,7 @@ pub mod gate;
 pub mod http;
 pub mod inspect;
 pub mod lab;
+pub mod log;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
