@@ -23,6 +23,7 @@ use crate::parts::Parts;
 use crate::plan::Planner;
 use crate::reconcile::{Progress, Reconciler};
 use crate::records::{self, Recorder};
+use crate::run_dir::{Claim, ClaimError};
 use crate::state;
 use crate::supervisor::Supervision;
 use crate::view::View;
@@ -42,6 +43,9 @@ pub enum StartError {
     /// `/metrics`.
     #[error(transparent)]
     Http(#[from] HttpError),
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] ClaimError),
     /// The local API.
     #[error(transparent)]
     Api(#[from] ServeError),
@@ -55,6 +59,7 @@ pub struct Agent {
     tasks: JoinSet<()>,
     _http: Option<HttpServer>,
     _api: Option<ApiServer>,
+    _claim: Option<Claim>,
 }
 
 impl Agent {
@@ -64,9 +69,18 @@ impl Agent {
         mut source: impl Source,
         supervision: Option<Arc<Supervision>>,
     ) -> Result<Self, StartError> {
+        let kept = supervision.as_deref().map(|it| it as &dyn KeptSockets);
+        // Before anything is touched that another agent may be using.
+        let claim = match &settings.run_dir {
+            Some(directory) => {
+                let process = supervision.as_deref().and_then(Supervision::supervisor);
+                let process = process.unwrap_or_else(std::process::id);
+                Some(Claim::make(directory, process, settings.take_over, kept)?)
+            }
+            None => None,
+        };
         let metrics = Arc::new(Metrics::new());
         let parts = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
-        let kept = supervision.as_deref().map(|it| it as &dyn KeptSockets);
         let mut tasks = JoinSet::new();
 
         let reconciler = Reconciler::new(parts.clone());
@@ -107,6 +121,7 @@ impl Agent {
             tasks,
             _http: http,
             _api: api,
+            _claim: claim,
         })
     }
 
@@ -171,6 +186,7 @@ fn assemble(
 ) -> Result<Parts, StartError> {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
+        state::sweep(directory, state::ABANDONED);
         state::restore(directory, &mut ledger);
     }
     let ledger = Arc::new(Mutex::new(ledger));

@@ -56,6 +56,8 @@ pub struct Figures {
     pub source: Option<SourceFigures>,
     /// How many agents of the supervisor have died.
     pub deaths: u32,
+    /// Files of the state directory that cannot be written.
+    pub unwritten_files: usize,
 }
 
 /// Figures of an API server as a source of objects.
@@ -116,6 +118,9 @@ pub struct Status {
     pub elements: u64,
     /// Recorded packets.
     pub records: RecordsSummary,
+    /// What must outlive the process and cannot be written.
+    #[serde(default)]
+    pub state_troubles: Vec<String>,
     /// Rules could not be installed: why, and since when in seconds.
     pub install_error: Option<String>,
     /// The API server that objects come from, if they do.
@@ -385,6 +390,7 @@ pub(crate) mod fake {
                 addresses: self.names.len(),
                 elements: 3,
                 records: self.records.summary.clone(),
+                state_troubles: Vec::new(),
                 install_error: None,
                 source: None,
             }

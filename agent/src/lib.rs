@@ -10,6 +10,7 @@
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
+//! - [`run_dir`]: that one agent at a time serves a run directory.
 //! - [`state`], [`clock`], [`working_set`]: the ledger on disk, the one clock, and memory that only the start needed.
 //! - [`supervisor`]: sockets that outlive a crash, and the agent started again.
 //! - [`log`]: the log on stderr, which says nothing again and again.
@@ -41,6 +42,7 @@ pub mod parts;
 pub mod plan;
 pub mod reconcile;
 pub mod records;
+pub mod run_dir;
 pub mod state;
 pub mod status;
 pub mod supervisor;

@@ -21,6 +21,7 @@ use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
 use crate::plan::{Governed, Plan};
 use crate::reconcile::Progress;
+use crate::state::StateDir;
 
 /// The running agent, seen from outside.
 pub struct View {
@@ -40,6 +41,11 @@ impl View {
             health,
             started: Instant::now(),
         }
+    }
+
+    fn state_troubles(&self) -> Vec<String> {
+        let directory = self.parts.settings.state_dir.as_ref();
+        directory.map(StateDir::troubles).unwrap_or_default()
     }
 
     /// Names and name–address pairs with live leases.
@@ -136,6 +142,7 @@ impl Inspect for View {
             addresses,
             elements: self.parts.enforcer.stats().elements,
             records: self.parts.recorder.summary(),
+            state_troubles: self.state_troubles(),
             install_error: progress.failure,
             source: self.health.as_ref().map(Health::status),
         }
@@ -263,6 +270,7 @@ impl Inspect for View {
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
             record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
+            unwritten_files: self.state_troubles().len(),
             deaths: self.parts.supervision.as_ref().map_or(0, |it| it.deaths()),
         }
     }

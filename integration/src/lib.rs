@@ -166,7 +166,9 @@ impl Scenario {
     /// Starts an agent beside the one that runs, waits until it is ready, and ends the old one by SIGTERM: an upgrade.
     pub fn upgrade(&mut self) {
         let old = self.agent.take();
+        self.flags.push("--take-over".to_owned());
         self.start();
+        self.flags.pop();
         let new = std::mem::replace(&mut self.agent, old);
         self.terminate();
         self.agent = new;

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
+use super::reload::Reload;
 use crate::app::{Agent, StartError};
 use crate::cli::{self, Outcome};
 use crate::config::{self, ConfigError, Host, Options, Settings};
@@ -24,7 +25,7 @@ use crate::working_set;
 ///
 /// Policies and workloads come from the API server of the cluster that it runs in, or of --kubeconfig, or from a directory.
 /// Needs root (CAP_NET_ADMIN and the ports it listens on) and the program `nft`. On SIGTERM or SIGINT it ends; the
-/// ruleset stays in force (see `namegate cleanup`). Every option may stand in the file of --config under the same name without
+/// ruleset stays in force (see `namegate cleanup`); on SIGHUP it reads the objects again. Every option may stand in the file of --config under the same name without
 /// the dashes, as in `fail-mode: closed`; lists as YAML lists. What the command line says wins.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -75,6 +76,7 @@ pub enum AgentError {
 /// Runs the verb.
 pub fn run(args: Args) -> cli::Result {
     let supervision = Supervision::attach().map_err(AgentError::Supervision)?;
+    let config = args.config.clone();
     let prepared = prepare(args, &Host::read())?;
     raise_open_files();
     if prepared.supervise && supervision.is_none() {
@@ -84,6 +86,14 @@ pub fn run(args: Args) -> cli::Result {
     }
     let Prepared { settings, from, .. } = prepared;
     let supervision = supervision.map(Arc::new);
+    let at_start = config.map(|path| config::file::read(&path).map(|options| (path, options)));
+    let reload = Reload {
+        config: at_start
+            .transpose()
+            .map_err(ConfigError::from)
+            .map_err(AgentError::from)?,
+        objects: Arc::default(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("namegate")
@@ -92,8 +102,12 @@ pub fn run(args: Args) -> cli::Result {
     runtime.block_on(async {
         match from {
             From::Directory(directory) => {
-                let state_dir = settings.state_dir.clone();
-                serve(settings, DirectorySource { directory, state_dir }, supervision).await
+                let source = DirectorySource {
+                    directory,
+                    state_dir: settings.state_dir.clone(),
+                    reread: Arc::clone(&reload.objects),
+                };
+                serve(settings, source, reload, supervision).await
             }
             From::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
@@ -103,7 +117,7 @@ pub fn run(args: Args) -> cli::Result {
                     settings.state_dir.clone(),
                     !settings.cluster_cidrs.is_empty(),
                 );
-                serve(settings, source, supervision).await
+                serve(settings, source, reload, supervision).await
             }
         }
     })?;
@@ -165,10 +179,12 @@ fn raise_open_files() {
 async fn serve(
     settings: Settings,
     source: impl Source,
+    reload: Reload,
     supervision: Option<Arc<Supervision>>,
 ) -> Result<(), AgentError> {
     // Caught before anything is touched, so that no signal finds a half-made state.
     let mut stop = Stop::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
+    reload.listen().map_err(AgentError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
     let agent = Agent::start(settings, source, supervision.clone()).await?;
     let told = tokio::select! {

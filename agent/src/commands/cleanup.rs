@@ -1,14 +1,17 @@
 //! `namegate cleanup`: takes away what an agent leaves behind on purpose.
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::api::{self, Client, ClientError};
 use crate::cli::{self, Outcome};
-use crate::config::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, LEDGER_FILE, OBJECTS_FILE};
+use crate::config::{CLUSTER_FILE, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, LEDGER_FILE, OBJECTS_FILE};
+use crate::{run_dir, state};
 
 use super::ask;
 
@@ -30,14 +33,25 @@ pub struct Args {
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
+    /// Also when an agent lives, which will put everything back when it notices
+    #[arg(long)]
+    force: bool,
 }
 
 /// Why it did not clean up.
 #[derive(Debug, Error)]
 pub enum CleanupError {
     /// An agent would put everything back.
-    #[error("an agent is running (process {0}); stop it first")]
-    Running(u32),
+    #[error("an agent is running ({}); stop it first", .0.map_or_else(|| "of an unknown process".into(), |process| format!("process {process}")))]
+    Running(Option<u32>),
+    /// It lives elsewhere: in a container, or with another run directory.
+    #[error(
+        "an agent renews its heartbeat in the table {0}, with a run directory of its own; stop it first (or, if you know better, use --force)"
+    )]
+    Beating(String),
+    /// Whether one lives is not known.
+    #[error("cannot tell whether an agent lives: {0}")]
+    Unknown(io::Error),
     /// The kernel's part.
     #[error("cannot remove the table {table}: {error}")]
     Table {
@@ -58,11 +72,8 @@ pub enum CleanupError {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> cli::Result {
-    match ask(Client::new(&args.run_dir).status())? {
-        Ok(status) => return Err(CleanupError::Running(status.pid).into()),
-        Err(ClientError::NoAgent { .. }) => {}
-        // Somebody listens there, or we may not know: not a state to clean up in.
-        Err(error) => return Err(error.into()),
+    if !args.force {
+        refuse_while_an_agent_lives(args)?;
     }
     enforcer::writer::clean_up(&args.table).map_err(|error| CleanupError::Table {
         table: args.table.clone(),
@@ -76,19 +87,40 @@ pub fn run(args: &Args) -> cli::Result {
     Ok(Outcome::Positive)
 }
 
+/// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does not depend on where it runs.
+fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
+    match ask(Client::new(&args.run_dir).status())? {
+        Ok(status) => return Err(CleanupError::Running(Some(status.pid)).into()),
+        Err(ClientError::NoAgent { .. }) => {}
+        // Somebody listens there, or we may not know: not a state to clean up in.
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(process) = run_dir::owner(&args.run_dir).map_err(CleanupError::Unknown)? {
+        return Err(CleanupError::Running(process).into());
+    }
+    match enforcer::writer::somebody_beats(&args.table) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(CleanupError::Beating(args.table.clone()).into()),
+        Err(error) => Err(CleanupError::Unknown(error).into()),
+    }
+}
+
 /// Removes our own files, and the directories if nothing else is in them. Returns what was there.
-fn remove_files(run_dir: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
+fn remove_files(run: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let mut removed = Vec::new();
+    state::sweep(state_dir, Duration::ZERO);
     for file in [
-        run_dir.join(api::SOCKET),
+        run.join(api::SOCKET),
+        run.join(run_dir::LOCK),
         state_dir.join(LEDGER_FILE),
         state_dir.join(OBJECTS_FILE),
+        state_dir.join(CLUSTER_FILE),
     ] {
         if done(&file, fs::remove_file(&file))? {
             removed.push(file);
         }
     }
-    for directory in [run_dir, state_dir] {
+    for directory in [run, state_dir] {
         if done(directory, fs::remove_dir(directory))? {
             removed.push(directory.to_owned());
         }
@@ -122,7 +154,10 @@ mod tests {
         fs::create_dir(&run_dir).unwrap();
         fs::create_dir(&state_dir).unwrap();
         fs::write(run_dir.join(api::SOCKET), "").unwrap();
+        fs::write(run_dir.join(run_dir::LOCK), "").unwrap();
         fs::write(state_dir.join(LEDGER_FILE), "").unwrap();
+        fs::write(state_dir.join(CLUSTER_FILE), "").unwrap();
+        fs::write(state_dir.join("ledger.json.x.new"), "").unwrap();
         fs::write(state_dir.join(OBJECTS_FILE), "").unwrap();
         fs::write(state_dir.join("other"), "").unwrap();
         let removed = remove_files(&run_dir, &state_dir).unwrap();
@@ -130,12 +165,15 @@ mod tests {
             removed,
             [
                 run_dir.join(api::SOCKET),
+                run_dir.join(run_dir::LOCK),
                 state_dir.join(LEDGER_FILE),
                 state_dir.join(OBJECTS_FILE),
+                state_dir.join(CLUSTER_FILE),
                 run_dir.clone()
             ]
         );
-        assert!(state_dir.join("other").exists());
+        let left = fs::read_dir(&state_dir).unwrap().count();
+        assert!(state_dir.join("other").exists() && left == 1);
         assert_eq!(remove_files(&run_dir, &state_dir).unwrap(), [] as [PathBuf; 0]);
     }
 }

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod names;
 pub mod status;
 
+mod reload;
 mod table;
 
 use std::io;

@@ -99,6 +99,13 @@ fn overview(status: &Status) -> String {
     if let Some(failure) = &status.records.failure {
         lines.push(("Records", format!("NONE: {failure}")));
     }
+    let troubles = status.state_troubles.iter();
+    lines.extend(troubles.map(|trouble| {
+        (
+            "STATE",
+            format!("{trouble}; a restart will not know what it should hold"),
+        )
+    }));
     if let Some(error) = &status.install_error {
         lines.push(("RULES", format!("NOT INSTALLED: {error}")));
     }
@@ -223,10 +230,12 @@ mod tests {
         status.install_error = Some("set full".into());
         status.records.failure = Some("the group is taken".into());
         status.records.audited = 12;
+        status.state_troubles = vec!["/s/ledger.json cannot be written: no room".into()];
         status.supervisor = Some(SupervisorStatus { pid: 6, deaths: 2 });
         let text = render(&status);
         for part in [
             "NO: no listener",
+            "STATE:        /s/ledger.json cannot be written: no room",
             "Supervisor:   process 6; AGENTS DIED under it: 2",
             "NOT INSTALLED: set full",
             "NONE: the group is taken",

@@ -24,6 +24,8 @@ use policy::Name;
 use policy::question::QuestionMode;
 use thiserror::Error;
 
+use crate::state::StateDir;
+
 pub use file::FileError;
 pub(crate) use options::choice;
 pub use options::{DnsAddress, InterceptionMode, Options};
@@ -48,9 +50,11 @@ pub struct Settings {
     /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
     pub http: Option<SocketAddr>,
     /// `--state-dir`: what must outlive the process (the ledger's snapshot, last good versions of objects); none in `exec`.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<StateDir>,
     /// `--run-dir`: the local API's socket; none in `exec`.
     pub run_dir: Option<PathBuf>,
+    /// `--take-over`: the run directory may be another agent's, which is about to be ended.
+    pub take_over: bool,
     /// `--table`: the nftables table, family inet.
     pub table: String,
     /// `--fail-mode`.

@@ -125,6 +125,9 @@ pub struct Options {
     /// Where the socket lies that `namegate status` and `namegate names` ask [default: /run/namegate]
     #[arg(long, value_name = "DIR", help_heading = "Process")]
     pub run_dir: Option<PathBuf>,
+    /// Replace the agent that serves --run-dir, if there is one; whoever started that one ends it [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
+    pub take_over: Option<bool>,
     /// Start the agent again at once when it dies, with the sockets that lookups wait in [default: false]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
     pub supervise: Option<bool>,
@@ -172,6 +175,7 @@ impl Options {
             http,
             state_dir,
             run_dir,
+            take_over,
             supervise,
         } = self;
         Options {
@@ -209,6 +213,7 @@ impl Options {
             http: http.or(below.http),
             state_dir: state_dir.or(below.state_dir),
             run_dir: run_dir.or(below.run_dir),
+            take_over: take_over.or(below.take_over),
             supervise: supervise.or(below.supervise),
         }
     }

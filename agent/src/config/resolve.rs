@@ -21,6 +21,7 @@ use super::bounds::{
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
 use super::{NameMatching, Options, Settings, UnknownPods};
+use crate::state::StateDir;
 
 /// `--table`.
 pub const DEFAULT_TABLE: &str = "namegate";
@@ -112,6 +113,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         http,
         state_dir,
         run_dir,
+        take_over,
         supervise: _,
     } = options;
 
@@ -121,8 +123,9 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         upstreams: upstreams(upstream, &listen, host)?,
         listen,
         http: http_address(http)?,
-        state_dir: Some(absolute("state-dir", state_dir, DEFAULT_STATE_DIR)?),
+        state_dir: Some(StateDir::new(absolute("state-dir", state_dir, DEFAULT_STATE_DIR)?)),
         run_dir: Some(absolute("run-dir", run_dir, DEFAULT_RUN_DIR)?),
+        take_over: take_over.unwrap_or(false),
         table: table_name(table)?,
         fail_mode: fail_mode.unwrap_or(FailMode::Open),
         interception: interception(intercept, tproxy_mark, tproxy_table, tproxy_port)?,

@@ -115,6 +115,7 @@ impl Args {
         };
         Ok(Settings {
             state_dir: None,
+            take_over: false,
             run_dir: None,
             cluster_dns: Vec::new(),
             ..resolve::resolve(options, &Host::read())?

@@ -25,6 +25,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         record_overruns,
         source,
         deaths,
+        unwritten_files,
     } = *figures;
     let WriterStats {
         transactions,
@@ -90,6 +91,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
                 ("true", endpoints_selected as u64),
                 ("false", endpoints.saturating_sub(endpoints_selected) as u64),
             ],
+        ),
+        gauge(
+            "unwritten_state_files",
+            "Files of the state directory that cannot be written",
+            unwritten_files as u64,
         ),
         gauge("programs", "Distinct compiled programs", programs as u64),
         gauge("lookups_in_flight", "Lookups in flight", lookups_in_flight as u64),
@@ -260,6 +266,7 @@ mod tests {
                 }),
             }),
             deaths: 51,
+            unwritten_files: 52,
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -284,6 +291,7 @@ mod tests {
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
             "namegate_record_overruns_total 33",
             "namegate_agent_deaths_total 51",
+            "namegate_unwritten_state_files 52",
             "namegate_objects_age_seconds 41",
             "namegate_broken_watches 42",
             "namegate_objects{kind=\"Pod\"} 3",

@@ -6,13 +6,16 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Severity;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Level, error, info, warn};
+
+use crate::state::StateDir;
 
 use super::catalogue::{Catalogue, LastGood};
 use super::last_good::Memory;
@@ -34,7 +37,9 @@ pub struct DirectorySource {
     /// Which.
     pub directory: PathBuf,
     /// `--state-dir`, where last good versions are kept for the next process; without one they end with this one.
-    pub state_dir: Option<PathBuf>,
+    pub state_dir: Option<StateDir>,
+    /// Has it read again at once.
+    pub reread: Arc<Notify>,
 }
 
 /// Why a directory is no source.
@@ -77,6 +82,7 @@ impl Source for DirectorySource {
             let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
             tokio::select! {
                 () = watched.changed() => settle(&watched).await,
+                () = self.reread.notified() => {}
                 () = sleep(pause) => {}
                 () = updates.closed() => return Ok(()),
             }
@@ -198,6 +204,7 @@ mod tests {
             let source = DirectorySource {
                 directory: directory.to_owned(),
                 state_dir: None,
+                reread: Arc::default(),
             };
             Self {
                 updates,
@@ -326,6 +333,7 @@ mod tests {
         let source = DirectorySource {
             directory: parent.path().join("absent"),
             state_dir: None,
+            reread: Arc::default(),
         };
         let error = source.run(sender).await.unwrap_err().to_string();
         assert!(error.contains("absent") && error.contains("--objects"), "{error}");
@@ -339,6 +347,7 @@ mod tests {
             DirectorySource {
                 directory: dir.path().to_owned(),
                 state_dir: None,
+                reread: Arc::default(),
             }
             .run(sender),
         );

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::config::OBJECTS_FILE;
-use crate::state::{self, Until};
+use crate::state::{self, StateDir, Until};
 
 use super::catalogue::LastGood;
 
@@ -27,7 +27,7 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The file for one directory of objects.
 #[derive(Debug)]
 pub struct Memory {
-    state_dir: PathBuf,
+    state_dir: StateDir,
     objects: PathBuf,
     written: Option<Vec<LastGood>>,
     trouble: Option<String>,
@@ -72,9 +72,9 @@ struct SavedObject<'a> {
 
 impl Memory {
     /// `objects` is the directory as it stands before the paths of files.
-    pub fn new(state_dir: &Path, objects: &Path) -> Self {
+    pub fn new(state_dir: &StateDir, objects: &Path) -> Self {
         Self {
-            state_dir: state_dir.to_owned(),
+            state_dir: state_dir.clone(),
             objects: objects.to_owned(),
             written: None,
             trouble: None,
@@ -190,7 +190,7 @@ mod tests {
             version("objects/a.yaml", r#"{"kind":"x","n":1.50}"#),
             version("objects/b/c.yaml", "{}"),
         ];
-        let memory = |of: &str| Memory::new(dir.path(), Path::new(of));
+        let memory = |of: &str| Memory::new(&StateDir::new(dir.path().to_owned()), Path::new(of));
         assert_eq!(memory("objects").recall(), []);
         memory("objects").keep(objects.clone());
         assert_eq!(memory("objects").recall(), objects);
@@ -204,7 +204,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let state = dir.path().join("state");
         fs::write(&state, "in the way").unwrap();
-        let mut memory = Memory::new(&state, Path::new("objects"));
+        let mut memory = Memory::new(&StateDir::new(state.clone()), Path::new("objects"));
         let objects = vec![version("objects/a.yaml", "{}")];
         memory.keep(objects.clone());
         assert!(memory.trouble.is_some());
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_ours_is_no_memory() {
         let dir = TempDir::new().unwrap();
-        let memory = Memory::new(dir.path(), Path::new("/objects"));
+        let memory = Memory::new(&StateDir::new(dir.path().to_owned()), Path::new("/objects"));
         for text in [
             "",
             "{",

@@ -50,6 +50,7 @@ use self::book::{Book, Phase};
 use self::commit::Admission;
 pub use self::error::{AdmitError, InstallError};
 use self::heartbeat::Heart;
+pub use self::heartbeat::somebody_beats;
 use self::install::Installation;
 use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;

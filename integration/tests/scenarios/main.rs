@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod companions;
 mod confined;
 mod crashes;
 mod failures;

@@ -44,6 +44,7 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     let source = DirectorySource {
         directory: scenario.installation().objects(),
         state_dir: None,
+        reread: Default::default(),
     };
     // The process would end after the first failure; what is tested is the loop.
     let life = async {

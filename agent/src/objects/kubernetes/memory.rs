@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::config::CLUSTER_FILE;
-use crate::state::{self, Until};
+use crate::state::{self, StateDir, Until};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -25,7 +25,7 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The file of one node of one cluster.
 #[derive(Debug, Clone)]
 pub struct Memory {
-    state_dir: PathBuf,
+    state_dir: StateDir,
     server: String,
     node: String,
 }
@@ -66,9 +66,9 @@ struct Saved<'a> {
 
 impl Memory {
     /// The memory of `node` in the cluster of `server`.
-    pub fn new(state_dir: &Path, server: String, node: String) -> Self {
+    pub fn new(state_dir: &StateDir, server: String, node: String) -> Self {
         Self {
-            state_dir: state_dir.to_owned(),
+            state_dir: state_dir.clone(),
             server,
             node,
         }
@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_recalled_by_the_same_node_of_the_same_cluster_only() {
         let dir = TempDir::new().unwrap();
-        let memory = |server: &str, node: &str| Memory::new(dir.path(), server.into(), node.into());
+        let memory =
+            |server: &str, node: &str| Memory::new(&StateDir::new(dir.path().to_owned()), server.into(), node.into());
         let documents: Vec<Arc<str>> = vec![r#"{"kind":"x","n":1.50}"#.into(), "{}".into()];
         assert_eq!(memory("s", "n").recall(), None);
         memory("s", "n").keep(&documents).unwrap();
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_ours_is_no_memory() {
         let dir = TempDir::new().unwrap();
-        let memory = Memory::new(dir.path(), "s".into(), "n".into());
+        let memory = Memory::new(&StateDir::new(dir.path().to_owned()), "s".into(), "n".into());
         for text in [
             "",
             "{",

@@ -19,7 +19,6 @@ mod feed;
 mod peers;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use policy::Severity;
@@ -30,6 +29,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::reconcile::Progress;
+use crate::state::StateDir;
 use crate::status;
 
 use super::{Report, ReportState, Source, Update};
@@ -53,7 +53,7 @@ const QUEUE: usize = 256;
 pub struct KubernetesSource {
     access: Access,
     node: String,
-    state_dir: Option<PathBuf>,
+    state_dir: Option<StateDir>,
     ranges_configured: bool,
     health: Health,
     progress: watch::Receiver<Progress>,
@@ -69,7 +69,7 @@ pub enum KubernetesError {
 
 impl KubernetesSource {
     /// The objects that matter to `node`. `ranges_configured`: the configuration says which addresses are pods'.
-    pub fn new(access: Access, node: String, state_dir: Option<PathBuf>, ranges_configured: bool) -> Self {
+    pub fn new(access: Access, node: String, state_dir: Option<StateDir>, ranges_configured: bool) -> Self {
         Self {
             health: Health::new(access.server()),
             access,
