@@ -8,6 +8,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[path = "exec/confinement.rs"]
+mod confinement;
+#[path = "exec/terminal.rs"]
+mod terminal;
+
 use agent::lab::{Lab, RESOLVER};
 use agent::netns::LinkAddress;
 use rustix::process::{Pid, Signal, kill_process};

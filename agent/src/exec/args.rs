@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use dns_proxy::gate::Rcode;
@@ -59,6 +60,10 @@ pub struct Args {
     #[arg(long, value_name = "CIDR")]
     allow_rebind: Vec<IpNet>,
 
+    /// Open file that the command inherits, by its descriptor's number; others are closed but 0, 1 and 2 (repeatable)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    keep_fd: Vec<RawFd>,
+
     /// Say nothing but errors
     #[arg(long, short)]
     quiet: bool,
@@ -83,6 +88,10 @@ impl Args {
 
     pub(super) fn command(&self) -> &[OsString] {
         &self.command
+    }
+
+    pub(super) fn kept_descriptors(&self) -> &[RawFd] {
+        &self.keep_fd
     }
 
     pub(super) fn quiet(&self) -> bool {

@@ -4,19 +4,24 @@ use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
 use tempfile::NamedTempFile;
 use thiserror::Error;
-use tokio::process::Child;
 
 use super::before_exec::{Confinement, Step, confine};
+use super::mounts::Mounts;
+use super::pid_namespace::{self, Init};
 use super::signals::Signals;
+use super::terminal;
+use super::{filter, scope};
 use crate::netns::Namespace;
 
 /// Where the C library asks a resolver.
@@ -74,9 +79,38 @@ impl SpawnError {
     }
 }
 
-/// Starts `command` (program and arguments) in the sandbox. Must be called on a thread that lives until the child is gone:
-/// the kernel kills the child when the *thread* that started it ends.
-pub(super) fn start(command: &[OsString], network: &Namespace, resolvers: &[IpAddr]) -> Result<Child, SpawnError> {
+/// The command, alone with its processes in a PID namespace. Dropping it ends them all.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: tokio::process::Child,
+    _init: Init,
+}
+
+impl Child {
+    /// Its id outside; none once it was waited for.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Waits for its end.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.process.wait().await
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        // `id` is none once it was waited for, so its number cannot be another process's by now.
+        self.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+}
+
+/// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the standard ones. Must be
+/// called on a thread that lives until the child is gone: the kernel kills the child when the *thread* that started it ends.
+pub(super) fn start(
+    command: &[OsString],
+    network: &Namespace,
+    resolvers: &[IpAddr],
+    kept: &[RawFd],
+) -> Result<Child, SpawnError> {
     let [program, arguments @ ..] = command else {
         return Err(SpawnError::NotFound(OsString::new()));
     };
@@ -90,27 +124,30 @@ pub(super) fn start(command: &[OsString], network: &Namespace, resolvers: &[IpAd
     }
     let mut prepared = std::process::Command::new(program);
     prepared.args(arguments);
-    let confinement = Confinement {
+    let confinement = Arc::new(Confinement {
         network: network.clone(),
+        mounts: Mounts::read()?,
         covers,
-        parent: getpid(),
-    };
-    confine(&mut prepared, confinement);
-    // When this returns, the child has its mount, and the file may go.
-    tokio::process::Command::from(prepared)
-        .spawn()
-        .map_err(|error| match Step::of(&error) {
-            Some((step, error)) => SpawnError::Confine { step, error },
-            None if error.kind() == io::ErrorKind::NotFound => SpawnError::NotFound(program.clone()),
-            None => SpawnError::NotExecutable {
-                command: program.clone(),
-                error,
-            },
-        })
+        scope: scope::rules()?,
+        filters: filter::filters()?,
+        parent: pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from)?,
+    });
+    confine(&mut prepared, Arc::clone(&confinement), kept.to_vec());
+    pid_namespace::in_new(|| {
+        let init = Init::start(confinement).map_err(|error| confinement_error(error).unwrap_or_else(SpawnError::Io))?;
+        // When this returns, the child has its mount, and the file may go.
+        let process = tokio::process::Command::from(prepared).spawn();
+        process
+            .map(|process| Child { process, _init: init })
+            .map_err(|error| confinement_error(error).unwrap_or_else(|error| exec_error(program, error)))
+    })
 }
 
 /// Waits for the command, and hands on the signals that it has not got by itself.
 pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+    if let Some(pid) = child.pid() {
+        terminal::follow_stops(pid)?;
+    }
     loop {
         tokio::select! {
             status = child.wait() => return status,
@@ -120,6 +157,21 @@ pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<
                 }
             }
         }
+    }
+}
+
+fn confinement_error(error: io::Error) -> Result<SpawnError, io::Error> {
+    match Step::of(&error) {
+        Some((step, error)) => Ok(SpawnError::Confine { step, error }),
+        None => Err(error),
+    }
+}
+
+fn exec_error(program: &OsString, error: io::Error) -> SpawnError {
+    let command = program.clone();
+    match error.kind() {
+        io::ErrorKind::NotFound => SpawnError::NotFound(command),
+        _ => SpawnError::NotExecutable { command, error },
     }
 }
 
@@ -137,9 +189,7 @@ pub(super) fn killed_by(signal: Signal) -> u8 {
 }
 
 fn send(child: &Child, signal: Signal) {
-    // `id` is none once it was waited for, so its number cannot be another process's by now.
-    let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    if let Some(pid) = child.pid() {
         // It may have ended on its own meanwhile.
         let _ = kill_process(pid, signal);
     }

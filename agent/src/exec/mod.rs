@@ -10,41 +10,47 @@
 //! 6. [`child`], `before_exec`: the command runs inside; `signals` for it are handed on.
 //! 7. All is undone; the exit code is the command's.
 //!
-//! What is *not* contained: the command keeps its user, files and terminal. It lost the capabilities to leave its network
-//! namespace or change the host's, but root inside can still ask daemons of the host to act for it, through their Unix
-//! sockets, and write files that the host will run. Processes that outlive the command lose their network with it.
+//! What is *not* contained: the command keeps its user, files and terminal. Processes outside are hidden from it and the
+//! capabilities that matter to them are gone, but root inside can still ask daemons of the host to act for it, through their
+//! Unix sockets, and write files that the host will run. Processes that outlive the command are ended with it.
 
 mod args;
 mod before_exec;
 mod child;
 mod claim;
+mod descriptors;
+mod filter;
 mod firewall;
 mod guard;
+mod mounts;
 mod network;
+mod pid_namespace;
+mod scope;
 mod signals;
 mod source;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod undo;
 
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::process::{Command, ExitCode};
-
-use rustix::process::Signal;
-use rustix::thread::{CapabilitySet, capabilities};
-use thiserror::Error;
-use tokio::process::Child;
 
 use crate::app::{Agent, StartError};
 use crate::config::{Rejected, Settings};
 use crate::netns::Namespace;
 pub use args::Args;
-use child::SpawnError;
+use child::{Child, SpawnError};
 use claim::Claim;
 use guard::Guard;
 use network::{Host, Plan};
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, capabilities};
 use signals::Signals;
 use source::{Policies, SandboxSource};
+use terminal::Foreground;
+use thiserror::Error;
 use undo::Undo;
 
 /// The exit code when the command could not be run for a reason that is not the command's.
@@ -64,6 +70,10 @@ enum ExecError {
     Privileges,
     #[error(transparent)]
     Settings(#[from] Rejected),
+    #[error("--keep-fd: descriptor {0} is not open here")]
+    NotOpen(RawFd),
+    #[error("cannot keep open files from the command: {0}")]
+    Descriptors(io::Error),
     #[error("cannot make the sandbox's network: {0}")]
     Network(io::Error),
     #[error("cannot start the guard that cleans up after a crash: {0}")]
@@ -117,6 +127,11 @@ pub fn guard() -> ExitCode {
 }
 
 fn try_run(args: &Args) -> Result<u8, ExecError> {
+    if let Some(closed) = args.kept_descriptors().iter().find(|it| !descriptors::is_open(**it)) {
+        return Err(ExecError::NotOpen(*closed));
+    }
+    descriptors::mark_all().map_err(ExecError::Descriptors)?;
+    let terminal = Foreground::of_this_process();
     let policies = Policies::read(args.policy_files()).map_err(ExecError::Policies)?;
     check_privileges()?;
     if !args.quiet() {
@@ -154,10 +169,11 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
 
     let ended = plan.build(&host).map_err(ExecError::Network).and_then(|network| {
         let resolvers: Vec<_> = plan.gateways().collect();
-        let command = |network: &Namespace| child::start(args.command(), network, &resolvers);
+        let command = |network: &Namespace| child::start(args.command(), network, &resolvers, args.kept_descriptors());
         runtime.block_on(confined(settings, source, || command(&network), &mut signals))
     });
 
+    terminal.restore();
     let problems = undo.perform();
     problems
         .iter()

@@ -145,6 +145,8 @@ impl Plan {
             // For links to come; `lo` keeps `::1`.
             ignore_missing(sandbox.set_sysctl("ipv6/conf/default/disable_ipv6", "1"))?;
         }
+        // Echo requests by datagram sockets, of every group: `ping` has no capability there.
+        sandbox.set_sysctl("ipv4/ping_group_range", "0 2147483647")?;
         host.connect(&self.link, &sandbox, INSIDE)?;
         if self.v6.is_none() {
             ignore_missing(host.set_sysctl(&format!("ipv6/conf/{}/disable_ipv6", self.link), "1"))?;

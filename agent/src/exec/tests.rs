@@ -238,7 +238,7 @@ fn the_command_cannot_leave_the_sandbox_or_change_the_hosts_network() {
 #[test]
 fn a_command_that_cannot_run_gives_the_codes_of_a_shell() {
     let network = Namespace::new().unwrap();
-    let start = |command: &str| runtime().block_on(async { child::start(&[command.into()], &network, &[]) });
+    let start = |command: &str| runtime().block_on(async { child::start(&[command.into()], &network, &[], &[]) });
     let error = start("no-such-command-anywhere").unwrap_err();
     assert!(matches!(error, SpawnError::NotFound(_)));
     assert_eq!(
@@ -264,7 +264,7 @@ fn a_signal_goes_on_to_the_command_and_the_command_decides() {
     runtime().block_on(async {
         let mut signals = Signals::take().unwrap();
         let script = format!("trap 'exit 9' TERM; : > {}; while :; do :; done", ready.display());
-        let child = child::start(&shell(&script), &network, &[]).unwrap();
+        let child = child::start(&shell(&script), &network, &[], &[]).unwrap();
         wait_for_file(&ready).await;
         kill_process(getpid(), Signal::TERM).unwrap();
         let status = child::wait(child, &mut signals).await.unwrap();
@@ -277,7 +277,7 @@ fn the_command_dies_with_the_thread_that_started_it() {
     let network = Namespace::new().unwrap();
     let pid = std::thread::spawn(move || {
         let child =
-            runtime().block_on(async { child::start(&["sleep".into(), "1000".into()], &network, &[]).unwrap() });
+            runtime().block_on(async { child::start(&["sleep".into(), "1000".into()], &network, &[], &[]).unwrap() });
         let pid = child.id().unwrap();
         // Dropped, it would be waited for in the background.
         std::mem::forget(child);
@@ -332,7 +332,7 @@ fn run(network: &Namespace, script: &str) -> u8 {
     runtime().block_on(async {
         let resolver = "192.0.2.53".parse().unwrap();
         // Not `child::wait`, which would hand on the signal that another test of this process sends.
-        let mut child = child::start(&shell(script), network, &[resolver]).unwrap();
+        let mut child = child::start(&shell(script), network, &[resolver], &[]).unwrap();
         child::exit_code(child.wait().await.unwrap())
     })
 }

@@ -1,0 +1,42 @@
+//! Which open files of its starter the command inherits: standard input, output and error, and those that are named.
+//!
+//! A descriptor may be a way out that no namespace closes: a socket of the host's network, a directory, a pidfd.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
+
+/// Marks every descriptor of this process but the standard ones to be closed by exec. What namegate opens later is marked by
+/// itself.
+pub(super) fn mark_all() -> io::Result<()> {
+    let open = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor > libc::STDERR_FILENO);
+    for descriptor in open.collect::<Vec<RawFd>>() {
+        match set_flags(descriptor, FdFlags::CLOEXEC) {
+            // The directory's own.
+            Err(Errno::BADF) | Ok(()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the mark off again. Safe between fork and exec.
+pub(super) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
+    set_flags(descriptor, FdFlags::empty())
+}
+
+/// Whether it is open.
+pub(super) fn is_open(descriptor: RawFd) -> bool {
+    // SAFETY: asking for the flags of a descriptor does nothing to what it refers to, and a closed one is an error.
+    descriptor >= 0 && fcntl_getfd(unsafe { BorrowedFd::borrow_raw(descriptor) }).is_ok()
+}
+
+fn set_flags(descriptor: RawFd, flags: FdFlags) -> rustix::io::Result<()> {
+    // SAFETY: it is not −1. The flags concern exec alone, and a closed one is an error.
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, flags)
+}
