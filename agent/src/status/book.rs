@@ -93,6 +93,8 @@ struct Entry {
     /// The version of which an Event was sent, for kinds whose objects do not show it.
     noticed: Option<(String, i64)>,
     not_before: Option<Instant>,
+    /// A write is under way, and its outcome is waited for.
+    is_written: bool,
 }
 
 impl Book {
@@ -128,6 +130,7 @@ impl Book {
                 own_due: None,
                 noticed: None,
                 not_before: None,
+                is_written: false,
             });
             entry.policy = policy;
             self.schedule(&key, now);
@@ -152,7 +155,7 @@ impl Book {
         self.policies.values().filter_map(Entry::due).min()
     }
 
-    /// A write that is due.
+    /// A write that is due. Of a policy whose last one is not [done](Self::done) there is none.
     pub fn next(&mut self, now: Instant) -> Option<Task> {
         let due = |entry: &Entry| entry.due().is_some_and(|due| due <= now);
         let key = self
@@ -194,6 +197,7 @@ impl Book {
             }
         }
         entry.noticed = Some(version);
+        entry.is_written = true;
         let task = Task {
             uid: policy.standing.uid.clone(),
             resource_version: policy.standing.resource_version.clone(),
@@ -210,6 +214,7 @@ impl Book {
             return;
         };
         (entry.summary_due, entry.own_due) = (None, None);
+        entry.is_written = false;
         match outcome {
             Outcome::Written { status } => {
                 entry.not_before = None;
@@ -279,7 +284,8 @@ impl Book {
 
 impl Entry {
     fn due(&self) -> Option<Instant> {
-        [self.summary_due, self.own_due].into_iter().flatten().min()
+        let due = [self.summary_due, self.own_due].into_iter().flatten().min();
+        due.filter(|_| !self.is_written)
     }
 }
 

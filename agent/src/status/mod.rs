@@ -7,6 +7,7 @@
 //! - [`conditions`]: what is to stand in a policy's status. Pure.
 //! - [`turns`]: who writes, and when. Pure.
 //! - [`book`]: every policy, with what is due. Pure.
+//! - `pace`: how fast one agent writes. Pure.
 //! - `writer`: the API server.
 //! - `events`: which Events are the same.
 
@@ -15,11 +16,13 @@ pub mod conditions;
 pub mod turns;
 
 mod events;
+mod pace;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -28,10 +31,11 @@ use crate::objects::kubernetes::picture::PolicyNews;
 use crate::reconcile::Progress;
 
 use book::Book;
+use pace::Pace;
 use writer::Writer;
 
-/// Between two writes of one agent.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Writes of one agent that wait for the API server at the same time. One takes tens of milliseconds, most of them the disk's.
+const IN_FLIGHT: usize = 4;
 
 /// What is new for whoever writes statuses.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -49,11 +53,15 @@ pub async fn run(
     mut progress: watch::Receiver<Progress>,
     mut news: mpsc::UnboundedReceiver<News>,
 ) {
-    let mut writer = Writer::new(client, &node);
+    let writer = Writer::new(client, &node);
     let mut book = Book::new(node);
-    let mut not_before = Instant::now();
+    let mut pace = Pace::new(Instant::now());
+    let mut writing = FuturesUnordered::new();
     loop {
-        let due = book.due().map(|due| due.max(not_before));
+        let due = book
+            .due()
+            .filter(|_| writing.len() < IN_FLIGHT)
+            .map(|due| due.max(pace.next()));
         tokio::select! {
             heard = news.recv() => match heard {
                 Some(heard) => book.hear(heard, Instant::now()),
@@ -63,11 +71,14 @@ pub async fn run(
                 let progress = progress.borrow_and_update();
                 book.progress(progress.updates_in_force, progress.failure.clone(), Instant::now());
             }
+            Some((policy, outcome)) = writing.next() => book.done(&policy, outcome, Instant::now()),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 if let Some(task) = book.next(Instant::now()) {
-                    let outcome = writer.write(&task).await;
-                    book.done(&task.policy, outcome, Instant::now());
-                    not_before = Instant::now() + PAUSE;
+                    pace.write(Instant::now());
+                    writing.push(async {
+                        let outcome = writer.write(&task).await;
+                        (task.policy, outcome)
+                    });
                 }
             }
         }

@@ -7,6 +7,7 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Reporter};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -25,7 +26,7 @@ const LONGEST: usize = 1_000;
 
 pub(super) struct Writer {
     client: Client,
-    events: Events,
+    events: Mutex<Events>,
 }
 
 impl Writer {
@@ -35,12 +36,12 @@ impl Writer {
             instance: Some(node.to_owned()),
         };
         Self {
-            events: Events::new(client.clone(), reporter),
+            events: Mutex::new(Events::new(client.clone(), reporter)),
             client,
         }
     }
 
-    pub(super) async fn write(&mut self, task: &Task) -> Outcome {
+    pub(super) async fn write(&self, task: &Task) -> Outcome {
         let outcome = match &task.conditions {
             Some(conditions) => timeout(DEADLINE, self.patch(task, conditions))
                 .await
@@ -99,7 +100,7 @@ impl Writer {
         }
     }
 
-    async fn publish(&mut self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
+    async fn publish(&self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
         let kind = Kind::of(task.policy.feed);
         let namespace = Some(task.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());
         let regarding = ObjectReference {
@@ -118,7 +119,7 @@ impl Writer {
             action: "Enforce".into(),
             secondary: None,
         };
-        self.events.publish(&event, &regarding).await
+        self.events.lock().await.publish(&event, &regarding).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use namegate_integration::cluster::{Cluster, NODE};
 use namegate_integration::{allow, policy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ALLOWED, denied, plan};
 
@@ -28,6 +28,38 @@ fn a_policy_in_force_says_so_and_kubectl_shows_it() {
     cluster.allow_names(0, &[ALLOWED, "b.example"]);
     cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
     assert_eq!(self::writes(&cluster), writes + 1);
+}
+
+#[test]
+fn the_statuses_of_many_policies_come_soon() {
+    const MANY: usize = 300;
+    let Some(cluster) = Cluster::start(plan()) else { return };
+    let policies: Vec<Value> = (0..MANY)
+        .map(|number| {
+            json!({
+                "apiVersion": "cilium.io/v2",
+                "kind": "CiliumNetworkPolicy",
+                "metadata": {"name": format!("p{number}"), "namespace": "shop"},
+                "spec": {"endpointSelector": {"matchLabels": {"app": format!("app{number}")}}, "egress": [{"toFQDNs": [{"matchName": ALLOWED}]}]},
+            })
+        })
+        .collect();
+    cluster
+        .control
+        .administer(async |administrator| administrator.burst(&policies).await);
+    let programmed = || {
+        let shown = cluster.control.kubectl(["get", "cnp", "-n", "shop", "--no-headers"]);
+        shown
+            .lines()
+            .filter(|line| line.split_whitespace().nth(2) == Some("True"))
+            .count()
+    };
+    let took = cluster.wait_long("every policy says that it is in force", Duration::from_secs(60), || {
+        programmed() == MANY
+    });
+    println!("{MANY} statuses were written {took:?} after the policies were");
+    // By ten a second it would take half a minute.
+    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]

@@ -242,3 +242,21 @@ fn conditions_of_other_writers_stay() {
         "what a node that is gone said has gone"
     );
 }
+
+#[test]
+fn a_policy_is_not_written_twice_at_once_and_what_came_meanwhile_is_written_after() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut seen = policy(ReportState::Accepted);
+    agent.see(&seen);
+    agent.in_force(1);
+    agent.now = agent.book.due().unwrap();
+    let task = agent.book.next(agent.now).unwrap();
+    // Edited while its status is on the way.
+    seen.standing.generation += 1;
+    seen.standing.resource_version = "later".into();
+    agent.see(&seen);
+    assert_eq!((agent.book.due(), agent.book.next(agent.now)), (None, None));
+    agent.book.done(&task.policy, Outcome::Later, agent.now);
+    agent.now = agent.book.due().unwrap();
+    assert_eq!(agent.book.next(agent.now).unwrap().resource_version, "later");
+}
