@@ -53,6 +53,26 @@ fn the_api_server_is_killed_and_restarted_under_load() {
 }
 
 #[test]
+fn a_policy_is_in_force_soon_after_the_api_server_was_away_for_long() {
+    let Some(mut cluster) = Cluster::start(plan()) else {
+        return;
+    };
+    cluster.control.kill_api();
+    // Time has to pass: pauses double while the API server is away.
+    thread::sleep(Duration::from_secs(25));
+    cluster.control.start_api();
+    cluster.allow_names(0, &[ALLOWED]);
+    let took = cluster.wait_long("the policy is in force", RECOVERY, || {
+        cluster.connect(0, denied()).is_refused()
+    });
+    println!("in force {took:?} after the API server was back");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    cluster.wait_long("every watch works", Duration::from_secs(10), || {
+        cluster.agent().metric("namegate_broken_watches").unwrap() == 0.0
+    });
+}
+
+#[test]
 fn a_watch_that_is_cut_goes_on() {
     let Some(mut cluster) = Cluster::start(plan()) else {
         return;

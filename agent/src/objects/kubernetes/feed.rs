@@ -1,5 +1,6 @@
 //! One watch: what the API server says of one kind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -7,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use kube::core::dynamic::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
@@ -21,6 +22,16 @@ const TROUBLE: Pauses = Pauses {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
 };
+/// Pauses of the one watch of an agent that looks whether an API server which does not even answer is back. Such an attempt costs the API server
+/// nothing while it is away, and one connection for each agent when it is back.
+const AWAY: Pauses = Pauses {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(3),
+};
+/// The watch that looks.
+const SCOUT: Feed = Feed::LocalPods;
+/// The other watches of all agents come back within so long of their scouts.
+const RETURN: Duration = Duration::from_secs(1);
 /// Pauses until it is asked again for a kind that it does not have.
 const ABSENCE: Pauses = Pauses {
     first: Duration::from_secs(1),
@@ -30,12 +41,23 @@ const ABSENCE: Pauses = Pauses {
 /// The status code with which the API server says that a version is too old.
 const GONE: u16 = 410;
 
+/// That the API server answers again, told by whichever watch finds out to all others, which may be waiting for long.
+#[derive(Debug, Clone)]
+pub(super) struct Recovery(Arc<watch::Sender<u64>>);
+
+impl Default for Recovery {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
 /// Follows one kind until nobody listens.
 pub(super) async fn follow(
     client: Client,
     kind: &'static Kind,
     node: String,
     health: Health,
+    recovery: Recovery,
     said: mpsc::Sender<(Feed, Said)>,
 ) {
     let mut config = watcher::Config {
@@ -45,13 +67,20 @@ pub(super) async fn follow(
         ..watcher::Config::default()
     };
     let (mut trouble, mut absence) = (TROUBLE.begin(), ABSENCE.begin());
-    let mut stream = watch(client.clone(), kind, config.clone());
+    // The server answers, is in trouble of this watch's own, or does not answer at all.
+    let away = if kind.feed == SCOUT { AWAY } else { TROUBLE };
+    let mut silence = away.begin();
+    let mut recovered = recovery.0.subscribe();
+    let mut stream = watch_kind(client.clone(), kind, config.clone());
     while let Some(outcome) = stream.next().await {
         match outcome.map_err(|error| Failure::of(&error, &config)) {
             Ok(heard) => {
                 // The beginning of a list says nothing of the API server yet.
                 if heard != Said::Begin {
-                    (trouble, absence) = (TROUBLE.begin(), ABSENCE.begin());
+                    if !silence.is_first() {
+                        recovery.0.send_modify(|times| *times += 1);
+                    }
+                    (trouble, absence, silence) = (TROUBLE.begin(), ABSENCE.begin(), away.begin());
                     health.is_well(kind.feed);
                 }
                 if said.send((kind.feed, heard)).await.is_err() {
@@ -61,7 +90,7 @@ pub(super) async fn follow(
             Err(Failure::NoStreamingLists) => {
                 debug!(kind = kind.kind, "the API server does not stream lists; reading pages");
                 config.initial_list_strategy = watcher::InitialListStrategy::ListWatch;
-                stream = watch(client.clone(), kind, config.clone());
+                stream = watch_kind(client.clone(), kind, config.clone());
             }
             Err(Failure::Absent) => {
                 if absence.is_first() {
@@ -87,19 +116,43 @@ pub(super) async fn follow(
                 sleep(trouble.next()).await;
             }
             Err(Failure::Trouble(reason)) => {
-                if trouble.is_first() {
-                    warn!(kind = kind.kind, "the watch broke, and is tried again: {reason}");
-                } else {
-                    debug!(kind = kind.kind, "the watch is still broken: {reason}");
-                }
+                note(kind, &reason, trouble.is_first());
                 health.has_trouble(kind.feed, reason);
                 sleep(trouble.next()).await;
+            }
+            Err(Failure::Silence(reason)) => {
+                note(kind, &reason, silence.is_first());
+                health.has_trouble(kind.feed, reason);
+                // Also when another watch found it back during the attempt that just failed.
+                let another_is_answered = async {
+                    if recovered.changed().await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                tokio::select! {
+                    () = sleep(silence.next()) => {}
+                    () = another_is_answered => {
+                        (trouble, silence) = (TROUBLE.begin(), away.begin());
+                        sleep(RETURN.mul_f64(rand::random_range(0.0..=1.0))).await;
+                    }
+                }
             }
         }
     }
 }
 
-fn watch(client: Client, kind: &'static Kind, config: watcher::Config) -> BoxStream<'static, watcher::Result<Said>> {
+fn note(kind: &Kind, reason: &str, is_first: bool) {
+    match is_first {
+        true => warn!(kind = kind.kind, "the watch broke, and is tried again: {reason}"),
+        false => debug!(kind = kind.kind, "the watch is still broken: {reason}"),
+    }
+}
+
+fn watch_kind(
+    client: Client,
+    kind: &'static Kind,
+    config: watcher::Config,
+) -> BoxStream<'static, watcher::Result<Said>> {
     match kind.reading {
         Reading::Core => watch_as::<Core>(client, kind, config),
         Reading::Whole | Reading::Policy { .. } => watch_as::<DynamicObject>(client, kind, config),
@@ -135,12 +188,19 @@ enum Failure {
     NoStreamingLists,
     /// What came after the version that was seen last is no longer known; the watcher begins anew.
     Gone,
-    /// Anything else: it is tried again.
+    /// Anything else that it says: it is tried again.
     Trouble(String),
+    /// It does not answer.
+    Silence(String),
 }
 
 impl Failure {
     fn of(error: &watcher::Error, config: &watcher::Config) -> Self {
+        let is_silent = matches!(
+            error,
+            watcher::Error::InitialListFailed(why) | watcher::Error::WatchStartFailed(why) | watcher::Error::WatchFailed(why)
+                if !matches!(why, kube::Error::Api(_))
+        );
         let refused = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status))
             | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
@@ -156,6 +216,7 @@ impl Failure {
             Some(403) => Failure::Trouble(format!(
                 "{error}; the agent's ClusterRole must let it list and watch this kind"
             )),
+            _ if is_silent => Failure::Silence(chain(error)),
             _ => Failure::Trouble(chain(error)),
         }
     }

@@ -34,6 +34,7 @@ use crate::status;
 
 use super::{Report, ReportState, Source, Update};
 use client::{Access, AccessError};
+use feed::Recovery;
 use health::Health;
 use kinds::{Feed, KINDS, Kind};
 use memory::Memory;
@@ -113,6 +114,7 @@ impl Source for KubernetesSource {
             access: self.access,
             node: self.node,
             health: self.health.clone(),
+            recovery: Recovery::default(),
             sender,
             tasks: JoinSet::new(),
             other_pods: None,
@@ -173,6 +175,7 @@ struct Watches {
     access: Access,
     node: String,
     health: Health,
+    recovery: Recovery,
     sender: mpsc::Sender<(Feed, Said)>,
     tasks: JoinSet<()>,
     other_pods: Option<AbortHandle>,
@@ -188,6 +191,7 @@ impl Watches {
             kind,
             self.node.clone(),
             self.health.clone(),
+            self.recovery.clone(),
             self.sender.clone(),
         );
         Ok(self.tasks.spawn(watch))
