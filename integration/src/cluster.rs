@@ -49,6 +49,7 @@ impl Cluster {
     pub fn build_with(plan: Plan, flags: &[&str]) -> Option<Self> {
         let mut scenario = plan.build();
         let control = ControlPlane::start_with(scenario.lab().node(), flags)?;
+        control.install("crds");
         control.install("overlays/default");
         control.apply(
             "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: shop}}}\n---\n\

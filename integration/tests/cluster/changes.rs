@@ -159,6 +159,7 @@ fn kinds_that_appear_later_are_picked_up() {
     cluster.control.kubectl(["delete", "crd", "--all"]);
     cluster.start();
     assert!(cluster.connect(0, denied()).is_connected());
+    cluster.control.install("crds");
     cluster.control.install("overlays/default");
     cluster.wait_long("the definitions are served", Duration::from_secs(30), || {
         cluster

@@ -25,6 +25,7 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     let Some(mut cluster) = ControlPlane::start(lab.node()) else {
         return;
     };
+    cluster.install("crds");
     cluster.install("overlays/default");
     cluster.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"));
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
@@ -121,6 +122,7 @@ fn what_no_client_refuses_the_agent_sees_and_refuses() {
     let Some(cluster) = ControlPlane::start(lab.node()) else {
         return;
     };
+    cluster.install("crds");
     cluster.install("overlays/default");
     cluster.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"));
     cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");

@@ -21,6 +21,7 @@ fn shared() -> Option<MutexGuard<'static, ControlPlane>> {
     // Its servers end with this process: nothing drops a static.
     static SHARED: LazyLock<Option<Mutex<ControlPlane>>> = LazyLock::new(|| {
         let cluster = ControlPlane::start(&Namespace::new().unwrap())?;
+        cluster.install("crds");
         cluster.install("overlays/default");
         cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
         Some(Mutex::new(cluster))

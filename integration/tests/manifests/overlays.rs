@@ -1,6 +1,7 @@
 //! The kustomizations.
 
-use namegate_integration::control_plane::{self, manifests};
+use agent::netns::Namespace;
+use namegate_integration::control_plane::{self, ControlPlane, manifests};
 
 use crate::{name, objects, shared};
 
@@ -23,18 +24,35 @@ fn the_default_overlay_is_accepted_and_can_be_applied_again() {
 }
 
 #[test]
-fn the_overlay_for_clusters_with_the_kinds_leaves_these_alone() {
+fn no_overlay_has_definitions_which_would_go_with_it() {
     let Some(cluster) = shared() else { return };
-    let path = manifests().join("overlays/existing-crds");
-    let text = cluster.kubectl(["kustomize", path.to_str().unwrap()]);
-    let names: Vec<String> = objects(&text).iter().map(name).collect();
-    assert!(names.contains(&"DaemonSet namegate".to_owned()), "{names:?}");
-    assert!(
-        !names.iter().any(|name| name.starts_with("CustomResourceDefinition")),
-        "{names:?}"
-    );
-    let output = cluster.try_feed(&["apply", "--dry-run=server"], &text);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for overlay in std::fs::read_dir(manifests().join("overlays")).unwrap() {
+        let path = overlay.unwrap().path();
+        let text = cluster.kubectl(["kustomize", path.to_str().unwrap()]);
+        let names: Vec<String> = objects(&text).iter().map(name).collect();
+        assert!(names.contains(&"DaemonSet namegate".to_owned()), "{names:?}");
+        assert!(
+            !names.iter().any(|name| name.starts_with("CustomResourceDefinition")),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn deleting_the_agent_leaves_the_policies_of_the_cluster() {
+    let Some(cluster) = ControlPlane::start(&Namespace::new().unwrap()) else {
+        return;
+    };
+    cluster.install("crds");
+    cluster.install("overlays/default");
+    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+    cluster.apply(&namegate_integration::allow(0, &["a.example"]));
+    let path = manifests().join("overlays/default");
+    // Nobody empties namespaces here: there is no controller.
+    cluster.kubectl(["delete", "--wait=false", "-k", path.to_str().unwrap()]);
+    let left = cluster.kubectl(["get", "cnp", "-n", "shop", "-o", "name"]);
+    assert_eq!(left.trim(), "ciliumnetworkpolicy.cilium.io/allow-pod0");
+    assert!(!cluster.kubectl(["get", "clusterroles", "-o", "name"]).contains("/namegate"));
 }
 
 #[test]
