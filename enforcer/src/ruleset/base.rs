@@ -8,7 +8,8 @@ use policy::Protocol;
 
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, protocol_value, word,
+    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, protocol_value,
+    word,
 };
 use super::{dispatch, interception};
 use crate::desired::Desired;

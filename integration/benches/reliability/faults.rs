@@ -300,7 +300,7 @@ fn kill_workers(scenario: &mut Scenario) {
         scenario.wait_until("another worker is there", || {
             only_child(supervisor).is_some_and(|child| Some(child) != before)
         });
-        thread::sleep(Duration::from_millis(700));
+        thread::sleep(Duration::from_millis(1_500));
     }
 }
 

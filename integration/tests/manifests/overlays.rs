@@ -52,7 +52,11 @@ fn deleting_the_agent_leaves_the_policies_of_the_cluster() {
     cluster.kubectl(["delete", "--wait=false", "-k", path.to_str().unwrap()]);
     let left = cluster.kubectl(["get", "cnp", "-n", "shop", "-o", "name"]);
     assert_eq!(left.trim(), "ciliumnetworkpolicy.cilium.io/allow-pod0");
-    assert!(!cluster.kubectl(["get", "clusterroles", "-o", "name"]).contains("/namegate"));
+    assert!(
+        !cluster
+            .kubectl(["get", "clusterroles", "-o", "name"])
+            .contains("/namegate")
+    );
 }
 
 #[test]
