@@ -84,7 +84,7 @@ static KINDS: [Kind; 4] = [
     },
     Kind {
         group: "policy.networking.k8s.io",
-        versions: &["v1alpha2"],
+        versions: &["v1alpha2", "v1beta1"],
         kind: "ClusterNetworkPolicy",
         plural: "clusternetworkpolicies",
         singular: "clusternetworkpolicy",

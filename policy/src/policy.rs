@@ -21,7 +21,7 @@ pub enum PolicyKind {
     CiliumClusterwideNetworkPolicy,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
-    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    /// `policy.networking.k8s.io/v1beta1` (and `v1alpha2`) ClusterNetworkPolicy.
     ClusterNetworkPolicy,
 }
 
@@ -44,13 +44,19 @@ impl PolicyKind {
         }
     }
 
-    /// The `apiVersion` under which it is understood.
+    /// The `apiVersion` to write.
     pub fn api_version(self) -> &'static str {
         match self {
             PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
             PolicyKind::NetworkPolicy => "networking.k8s.io/v1",
-            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            PolicyKind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1beta1",
         }
+    }
+
+    /// Whether an object of this `apiVersion` is understood, which may be an older one with the same fields.
+    pub fn is_understood(self, api_version: &str) -> bool {
+        let is_older = self == PolicyKind::ClusterNetworkPolicy && api_version == "policy.networking.k8s.io/v1alpha2";
+        is_older || api_version == self.api_version()
     }
 
     /// Whether its objects live in a namespace.

@@ -157,7 +157,7 @@ fn cluster_policy(tier: &str) -> String {
 }
 
 fn kind(document: &Document) -> Option<PolicyKind> {
-    let is = |kind: &PolicyKind| kind.as_str() == document.kind && kind.api_version() == document.api_version;
+    let is = |kind: &PolicyKind| kind.as_str() == document.kind && kind.is_understood(&document.api_version);
     PolicyKind::ALL.into_iter().find(is)
 }
 
@@ -186,9 +186,9 @@ mod tests {
             ("networking.k8s.io/v2", "NetworkPolicy", "networking.k8s.io/v1"),
             ("cilium.io/v1", "CiliumNetworkPolicy", "cilium.io/v2"),
             (
-                "policy.networking.k8s.io/v1beta1",
+                "policy.networking.k8s.io/v1alpha1",
                 "ClusterNetworkPolicy",
-                "policy.networking.k8s.io/v1alpha2",
+                "policy.networking.k8s.io/v1beta1",
             ),
             (
                 "policy.networking.k8s.io/v1alpha1",
@@ -205,6 +205,18 @@ mod tests {
             assert_eq!(code, "unknown-version", "{api_version} {kind}");
             assert!(suggestion.contains(expected), "{suggestion}");
         }
+    }
+
+    #[test]
+    fn both_versions_of_a_cluster_network_policy_mean_the_same() {
+        let read = |version: &str| {
+            let text = format!(
+                "apiVersion: policy.networking.k8s.io/{version}\nkind: ClusterNetworkPolicy\nmetadata: {{name: x}}\nspec: {{tier: Admin, priority: 1, \
+                 subject: {{namespaces: {{}}}}, egress: [{{action: Deny, to: [{{networks: [192.0.2.0/24]}}]}}]}}\n"
+            );
+            validate(&parse(&text).0.remove(0)).0.accepted().unwrap()
+        };
+        assert_eq!(read("v1beta1"), read("v1alpha2"));
     }
 
     #[test]

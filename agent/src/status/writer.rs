@@ -43,7 +43,7 @@ impl Writer {
 
     pub(super) async fn write(&self, task: &Task) -> Outcome {
         let outcome = match &task.conditions {
-            Some(conditions) => timeout(DEADLINE, self.patch(task, conditions))
+            Some(conditions) => timeout(DEADLINE, self.patch_in_some_version(task, conditions))
                 .await
                 .unwrap_or(Outcome::Later),
             None => Outcome::Written { status: None },
@@ -59,9 +59,24 @@ impl Writer {
         outcome
     }
 
+    /// Of a kind of several versions the API server may have another than the newest.
+    async fn patch_in_some_version(&self, task: &Task, conditions: &[Value]) -> Outcome {
+        let mut outcome = Outcome::Never;
+        for version in Kind::of(task.policy.feed).versions() {
+            match self.patch(task, version, conditions).await {
+                Ok(outcome) => return outcome,
+                Err(absent) => outcome = absent,
+            }
+        }
+        outcome
+    }
+
     /// Replaces the conditions, if the object is still as it was seen: a list has no smaller part that could be merged.
-    async fn patch(&self, task: &Task, conditions: &[Value]) -> Outcome {
-        let resource = Kind::of(task.policy.feed).resource();
+    ///
+    /// # Errors
+    /// What became of it where the API server has no such object in this version.
+    async fn patch(&self, task: &Task, version: &str, conditions: &[Value]) -> Result<Outcome, Outcome> {
+        let resource = Kind::of(task.policy.feed).resource(version);
         let api: Api<DynamicObject> = match task.policy.namespace.as_str() {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -76,10 +91,17 @@ impl Writer {
             field_manager: Some(NAME.into()),
             ..PatchParams::default()
         };
-        match api.patch_status(&task.policy.name, &parameters, &patch).await {
+        Ok(match api.patch_status(&task.policy.name, &parameters, &patch).await {
             Ok(object) => Outcome::Written {
                 status: Some(kept(object)),
             },
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                debug!(
+                    policy = task.policy.name,
+                    version, "there is no such object, or no such version"
+                );
+                return Err(Outcome::Never);
+            }
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 debug!(policy = task.policy.name, "its status was changed meanwhile");
                 Outcome::Later
@@ -97,7 +119,7 @@ impl Writer {
                 debug!(policy = task.policy.name, %error, "its status is not written yet");
                 Outcome::Later
             }
-        }
+        })
     }
 
     async fn publish(&self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {

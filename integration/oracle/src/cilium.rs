@@ -89,7 +89,7 @@ fn holds(condition: &Condition<'_>, pod: Pod<'_>) -> bool {
 
 /// A rule that says nothing of destinations and of ports is none.
 fn matches(world: &World, namespace: Option<&str>, rule: &Value, side: Side, probe: &Probe) -> bool {
-    let is_destination = peers::matches(world, namespace, rule, probe);
+    let is_destination = peers::matches(world, namespace, rule, side, probe);
     let is_traffic = ports::matches(world, rule, side, probe);
     match (is_destination, is_traffic) {
         (None, None) => false,

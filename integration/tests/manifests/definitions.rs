@@ -65,7 +65,8 @@ const REFUSED: [(&str, &str); 20] = [
     ),
 ];
 
-const ACCEPTED: [&str; 12] = [
+const ACCEPTED: [&str; 13] = [
+    "endpointSelector: {}, egress: [{toEntities: [cluster-mesh], toPorts: [{ports: [{protocol: GRE}, {port: '0', protocol: esp}, {protocol: IPIP}]}]}]",
     "endpointSelector: {}, enableDefaultDeny: {egress: true}",
     "endpointSelector: {matchLabels: {'k8s:app': web}}, egress: [{}]",
     "endpointSelector: {}, egress: [], ingress: [{}]",
@@ -286,7 +287,7 @@ fn policy(spec: &str) -> String {
 
 fn cluster_policy(spec: &str) -> String {
     format!(
-        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
+        "apiVersion: policy.networking.k8s.io/v1beta1\nkind: ClusterNetworkPolicy\nmetadata: {{name: p}}\nspec: {{{spec}}}\n"
     )
 }
 

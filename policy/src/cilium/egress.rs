@@ -19,12 +19,21 @@ pub(super) enum Side {
 pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<EgressRule> {
     let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
+    let condition = unenforced_condition(rule, side, report);
     // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all; `egress: [{}]` closes by standing there.
     if destinations.is_none() && !has_ports {
+        if let Some(path) = condition {
+            report
+                .unenforced(
+                    &path,
+                    "this condition on what other rules let through is not checked yet, and this rule says nothing else",
+                )
+                .suggest("say in each rule which destinations are meant");
+        }
         return None;
     }
     let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(prefix::everything(Zone::Anywhere)));
-    if let Some(path) = unenforced_condition(rule, side, report) {
+    if let Some(path) = condition {
         report.unenforced(
             &path,
             match side {

@@ -74,7 +74,7 @@ fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &
             .flat_map(|entry| cidr_rule(&entry, report))
             .collect::<Vec<_>>()
             .into(),
-        "toEntities" => entities(node, report),
+        "toEntities" => entities(node, side, report),
         "toGroups" => {
             report
                 .error(
@@ -91,7 +91,7 @@ fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &
     }
 }
 
-fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> Peers {
     let mut selectors = Vec::new();
     for entry in node.items() {
         let Some(entity) = entry.value.as_str() else { continue };
@@ -102,6 +102,20 @@ fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
             "all" => prefix::everything(Zone::Anywhere),
             // A node of the cluster may be this one, whose addresses may lie in either zone.
             "cluster" => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
+            "cluster-mesh" => {
+                let effect = match side {
+                    Side::Allow => "this cluster alone is meant",
+                    Side::Deny => "the rule denies every destination",
+                };
+                report.unenforced(
+                    &entry.path,
+                    format!("the Pods of other clusters of a mesh are not known here: {effect}"),
+                );
+                match side {
+                    Side::Allow => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
+                    Side::Deny => prefix::everything(Zone::Anywhere),
+                }
+            }
             "host" => prefix::everything(Zone::Host),
             // Cilium's own inner workings; there is nothing of the kind here.
             "none" | "health" | "init" | "ingress" | "unmanaged" => Vec::new(),
@@ -131,9 +145,10 @@ fn entities(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
 }
 
 /// Every entity that may be written, whether it means anything here or not.
-pub(crate) const ENTITIES: [&str; 13] = [
+pub(crate) const ENTITIES: [&str; 14] = [
     "all",
     "cluster",
+    "cluster-mesh",
     "health",
     "host",
     "ingress",

@@ -210,10 +210,16 @@ fn read_dns(
 
 fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<'_>) -> Opened {
     let nothing = Opened::These(Vec::new());
-    let Some(text) = port.text("port") else {
-        missing_port(port, report);
-        protocols(port, report);
-        return nothing;
+    // As in Cilium: a protocol without ports needs none.
+    let has_none = port.text("protocol").is_some_and(is_without_ports);
+    let text = match port.text("port") {
+        Some(text) => text,
+        None if has_none && port.value.get("port").is_none() => "0",
+        None => {
+            missing_port(port, report);
+            protocols(port, report);
+            return nothing;
+        }
     };
     let path = format!("{}.port", port.path);
     let end = end_port(port, report);
@@ -319,7 +325,7 @@ fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> 
         "TCP" => Some(vec![Protocol::Tcp]),
         "UDP" => Some(vec![Protocol::Udp]),
         "SCTP" => Some(vec![Protocol::Sctp]),
-        "VRRP" | "IGMP" => Some(Vec::new()),
+        _ if is_without_ports(text) => Some(Vec::new()),
         other => {
             let finding = report.error(
                 "bad-protocol",
@@ -334,6 +340,12 @@ fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> 
             None
         }
     }
+}
+
+/// Whether a protocol is known, has no ports, and is not enforced: Cilium's since 1.18, and those since 1.20.
+fn is_without_ports(protocol: &str) -> bool {
+    let known = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
+    known.iter().any(|known| known.eq_ignore_ascii_case(protocol))
 }
 
 /// `endPort`; 0 is the same as absent, as in the CRD.

@@ -33,6 +33,8 @@ enum What {
     Required(&'static [&'static str]),
     /// Exactly one of these two fields stands.
     Either([&'static str; 2]),
+    /// `port` stands, unless `protocol` matches this (RE2).
+    PortUnless(&'static str),
     /// These two fields do not both stand.
     NotBoth([&'static str; 2]),
     /// An address or a prefix.
@@ -59,6 +61,10 @@ impl Constraint {
             What::Between(low, high) => json!({"minimum": low, "maximum": high}),
             What::Required(fields) => json!({"required": fields}),
             What::Either([one, other]) => json!({"oneOf": [{"required": [one]}, {"required": [other]}]}),
+            What::PortUnless(pattern) => json!({"anyOf": [
+                {"required": ["port"]},
+                {"required": ["protocol"], "properties": {"protocol": {"pattern": pattern}}},
+            ]}),
             What::NotBoth(fields) => json!({"not": {"required": fields}}),
             What::AddressOrCidr => json!({"anyOf": [{"format": "cidr"}, {"format": "ipv4"}, {"format": "ipv6"}]}),
             What::Cidr => json!({"format": "cidr"}),
@@ -84,6 +90,9 @@ pub(super) const CIDR_GROUP: &[Constraint] = &[
     Constraint::new("externalCIDRs", What::MaxItems(50_000)),
 ];
 
+/// Protocols of Cilium's that have no ports.
+const WITHOUT_PORTS: &str = "^(?i)(VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)$";
+
 pub(super) const CILIUM_POLICY: &[Constraint] = &[
     Constraint::new(
         "",
@@ -107,9 +116,12 @@ pub(super) const CILIUM_POLICY: &[Constraint] = &[
     Constraint::new("toCIDRSet[].except[]", What::Cidr),
     Constraint::new("toEntities[]", What::OneOf(&ENTITIES)),
     Constraint::new("ports", What::MaxItems(40)),
-    Constraint::new("ports[]", What::Required(&["port"])),
+    Constraint::new("ports[]", What::PortUnless(WITHOUT_PORTS)),
     Constraint::new("endPort", What::Between(0, 65_535)),
-    Constraint::new("protocol", What::Pattern("^((?i)TCP|UDP|SCTP|ANY|VRRP|IGMP)?$")),
+    Constraint::new(
+        "protocol",
+        What::Pattern("^((?i)TCP|UDP|SCTP|ANY|VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)?$"),
+    ),
     Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
     Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
 ];

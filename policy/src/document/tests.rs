@@ -124,6 +124,30 @@ fn duplicate_keys_refuse_their_document() {
 }
 
 #[test]
+fn merge_keys_bring_in_what_is_not_written_itself() {
+    let text = format!(
+        "{POD}a: &a {{k: 1, l: 2}}\nb: &b {{l: 3, m: 4}}\nc:\n  <<: *a\n  k: 5\nd: {{<<: [*a, *b], n: 6}}\ne: {{<<: *a}}\n"
+    );
+    let (documents, diagnostics) = parse(&text);
+    assert_eq!(codes(&diagnostics), []);
+    let value = &documents[0].value;
+    assert_eq!(value["c"], serde_json::json!({"k": 5, "l": 2}));
+    assert_eq!(value["d"], serde_json::json!({"k": 1, "l": 2, "m": 4, "n": 6}));
+    assert_eq!(value["e"], value["a"]);
+    // What is merged stands where it was written.
+    assert_eq!(documents[0].position("c.l"), documents[0].position("a.l"));
+    for (wrong, code) in [
+        ("<<: 5", "not-yaml"),
+        ("<<: [{a: 1}, 5]", "not-yaml"),
+        ("<<: {a: 1}\n  <<: {b: 2}", "duplicate-key"),
+    ] {
+        let (documents, diagnostics) = parse(&format!("{POD}a:\n  {wrong}\n"));
+        assert!(documents.is_empty(), "{wrong}");
+        assert_eq!(diagnostics[0].code, code, "{wrong}");
+    }
+}
+
+#[test]
 fn scalars_follow_the_core_schema_of_yaml_1_2() {
     let (documents, _) = parse(&format!(
         "{POD}x: [yes, on, true, ~, 0o10, 0x1F, 1.5, '1', 12e3, 1.2.3.4, .inf, !!str 5]\n"

@@ -89,6 +89,22 @@ impl Spots {
         below.unwrap_or(self.at)
     }
 
+    /// The fields of a mapping.
+    pub(super) fn into_fields(self) -> BTreeMap<String, (Position, Spots)> {
+        match self.below {
+            Below::Fields(fields) => fields,
+            Below::Nothing | Below::Items(_) => BTreeMap::new(),
+        }
+    }
+
+    /// The items of a list.
+    pub(super) fn into_items(self) -> Vec<Spots> {
+        match self.below {
+            Below::Items(items) => items,
+            Below::Nothing | Below::Fields(_) => Vec::new(),
+        }
+    }
+
     /// Takes the items of the list under `key` out.
     pub(super) fn take_items(&mut self, key: &str) -> Vec<Spots> {
         match &mut self.below {

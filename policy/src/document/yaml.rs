@@ -66,8 +66,13 @@ enum Content {
         values: Map<String, Value>,
         spots: BTreeMap<String, (Position, Spots)>,
         key: Option<(String, Position)>,
+        /// What stands under `<<`, nearest first.
+        merged: Option<Vec<Node>>,
     },
 }
+
+/// The key whose mappings are merged into the one it stands in. YAML 1.2 has it no more, and every tool of Kubernetes still does.
+const MERGE: &str = "<<";
 
 /// The document under construction.
 #[derive(Default)]
@@ -169,6 +174,7 @@ impl Reader {
                     values: Map::new(),
                     spots: BTreeMap::new(),
                     key: None,
+                    merged: None,
                 };
                 self.open(build, anchor, at, content)
             }
@@ -234,9 +240,15 @@ impl Reader {
                 values.push(node.value);
                 spots.push(node.spots);
             }
-            Content::Mapping { values, spots, key } => match key.take() {
+            Content::Mapping {
+                values,
+                spots,
+                key,
+                merged,
+            } => match key.take() {
                 None => *key = Some((key_text(node.value, at)?, at)),
-                Some((key, at)) if values.contains_key(&key) => {
+                Some((key, at)) if key == MERGE && merged.is_none() => *merged = Some(mappings(node, at)?),
+                Some((key, at)) if key == MERGE || values.contains_key(&key) => {
                     if build.repeated.len() < MAX_REPEATED {
                         let reason = format!("the key {} stands twice in one mapping", quoted(&key));
                         build.repeated.push(refusal("duplicate-key", at, reason));
@@ -272,7 +284,27 @@ impl Frame {
     fn close(self) -> Node {
         let (value, spots) = match self.content {
             Content::List { values, spots } => (Value::Array(values), Spots::items(self.at, spots)),
-            Content::Mapping { values, spots, .. } => (Value::Object(values), Spots::fields(self.at, spots)),
+            Content::Mapping {
+                mut values,
+                mut spots,
+                merged,
+                ..
+            } => {
+                for node in merged.into_iter().flatten() {
+                    let (Value::Object(fields), mut places) = (node.value, node.spots.into_fields()) else {
+                        continue;
+                    };
+                    for (key, value) in fields {
+                        if !values.contains_key(&key)
+                            && let Some(place) = places.remove(&key)
+                        {
+                            spots.insert(key.clone(), place);
+                            values.insert(key, value);
+                        }
+                    }
+                }
+                (Value::Object(values), Spots::fields(self.at, spots))
+            }
         };
         Node {
             value,
@@ -338,6 +370,28 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Re
         Scalar::FloatingPoint(value) => Number::from_f64(*value).map_or_else(|| text.into(), Value::Number),
         Scalar::String(value) => value.into_owned().into(),
     })
+}
+
+/// The mappings under a merge key: one, or a list of them, of which the first wins.
+fn mappings(node: Node, at: Position) -> Result<Vec<Node>, Diagnostic> {
+    let nodes = match node.value {
+        Value::Object(_) => vec![node],
+        Value::Array(values) => {
+            let spots = node.spots.into_items();
+            let weight = node.weight;
+            let nodes = values.into_iter().zip(spots);
+            nodes.map(|(value, spots)| Node { value, spots, weight }).collect()
+        }
+        _ => Vec::new(),
+    };
+    match nodes.iter().all(|node| node.value.is_object()) && !nodes.is_empty() {
+        true => Ok(nodes),
+        false => Err(refusal(
+            "not-yaml",
+            at,
+            format!("{MERGE} merges mappings, and what stands behind it is none"),
+        )),
+    }
 }
 
 /// A key as JSON has them: text. Other scalars become their text, as `kubectl` does.

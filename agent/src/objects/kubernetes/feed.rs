@@ -71,7 +71,11 @@ pub(super) async fn follow(
     let away = if kind.feed == SCOUT { AWAY } else { TROUBLE };
     let mut silence = away.begin();
     let mut recovered = recovery.0.subscribe();
-    let mut stream = watch_kind(client.clone(), kind, config.clone());
+    // The one that the API server has, or the first that it is asked for.
+    let mut versions = kind.versions();
+    let mut version = kind.version;
+    versions.next();
+    let mut stream = watch_kind(client.clone(), kind, version, config.clone());
     while let Some(outcome) = stream.next().await {
         match outcome.map_err(|error| Failure::of(&error, &config)) {
             Ok(heard) => {
@@ -90,9 +94,18 @@ pub(super) async fn follow(
             Err(Failure::NoStreamingLists) => {
                 debug!(kind = kind.kind, "the API server does not stream lists; reading pages");
                 config.initial_list_strategy = watcher::InitialListStrategy::ListWatch;
-                stream = watch_kind(client.clone(), kind, config.clone());
+                stream = watch_kind(client.clone(), kind, version, config.clone());
             }
             Err(Failure::Absent) => {
+                if let Some(older) = versions.next() {
+                    debug!(
+                        kind = kind.kind,
+                        version, "the API server does not have this version; trying {older}"
+                    );
+                    version = older;
+                    stream = watch_kind(client.clone(), kind, version, config.clone());
+                    continue;
+                }
                 if absence.is_first() {
                     info!(
                         kind = kind.kind,
@@ -106,6 +119,13 @@ pub(super) async fn follow(
                     return;
                 }
                 sleep(absence.next()).await;
+                // Any of the versions may come.
+                if kind.older.is_some() {
+                    versions = kind.versions();
+                    version = kind.version;
+                    versions.next();
+                    stream = watch_kind(client.clone(), kind, version, config.clone());
+                }
             }
             Err(Failure::Gone) => {
                 info!(
@@ -151,23 +171,25 @@ fn note(kind: &Kind, reason: &str, is_first: bool) {
 fn watch_kind(
     client: Client,
     kind: &'static Kind,
+    version: &str,
     config: watcher::Config,
 ) -> BoxStream<'static, watcher::Result<Said>> {
     match kind.reading {
-        Reading::Core => watch_as::<Core>(client, kind, config),
-        Reading::Whole | Reading::Policy { .. } => watch_as::<DynamicObject>(client, kind, config),
+        Reading::Core => watch_as::<Core>(client, kind, version, config),
+        Reading::Whole | Reading::Policy { .. } => watch_as::<DynamicObject>(client, kind, version, config),
     }
 }
 
 fn watch_as<K>(
     client: Client,
     kind: &'static Kind,
+    version: &str,
     config: watcher::Config,
 ) -> BoxStream<'static, watcher::Result<Said>>
 where
     K: Visible + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::all_with(client, &kind.resource());
+    let api: Api<K> = Api::all_with(client, &kind.resource(version));
     watcher::watcher(api, config)
         .map_ok(move |event| match event {
             Event::Init => Said::Begin,

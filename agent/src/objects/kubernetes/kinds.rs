@@ -39,6 +39,8 @@ pub struct Kind {
     pub group: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// An older one with the same fields, for API servers that lack the newer.
+    pub older: Option<&'static str>,
     /// As objects write it.
     pub kind: &'static str,
     /// As paths write it.
@@ -111,11 +113,12 @@ pub const KINDS: [Kind; 11] = [
     row(
         Feed::ClusterNetworkPolicies,
         "policy.networking.k8s.io",
-        "v1alpha2",
+        "v1beta1",
         "ClusterNetworkPolicy",
         "clusternetworkpolicies",
         Reading::Policy { status: true },
-    ),
+    )
+    .or_older("v1alpha2"),
 ];
 
 const fn row(
@@ -130,6 +133,7 @@ const fn row(
         feed,
         group,
         version,
+        older: None,
         kind,
         plural,
         reading,
@@ -137,6 +141,13 @@ const fn row(
 }
 
 impl Kind {
+    const fn or_older(self, version: &'static str) -> Self {
+        Self {
+            older: Some(version),
+            ..self
+        }
+    }
+
     /// The row of a feed.
     pub fn of(feed: Feed) -> &'static Kind {
         // Every feed has a row (a test says so), in the order of the enum.
@@ -147,25 +158,34 @@ impl Kind {
     pub fn named(api_version: &str, kind: &str) -> Option<&'static Kind> {
         KINDS
             .iter()
-            .find(|it| it.kind == kind && it.api_version() == api_version)
+            .find(|it| it.kind == kind && it.versions().any(|version| it.api_version_of(version) == api_version))
     }
 
     /// As objects write it.
     pub fn api_version(&self) -> String {
-        match self.group {
-            "" => self.version.into(),
-            group => format!("{group}/{}", self.version),
+        self.api_version_of(self.version)
+    }
+
+    /// The versions that an API server may have, in the order in which it is asked for them.
+    pub fn versions(&self) -> impl Iterator<Item = &'static str> {
+        [self.version].into_iter().chain(self.older)
+    }
+
+    /// For a client, in one of the [`versions`](Self::versions).
+    pub fn resource(&self, version: &str) -> ApiResource {
+        ApiResource {
+            group: self.group.into(),
+            version: version.into(),
+            api_version: self.api_version_of(version),
+            kind: self.kind.into(),
+            plural: self.plural.into(),
         }
     }
 
-    /// For a client.
-    pub fn resource(&self) -> ApiResource {
-        ApiResource {
-            group: self.group.into(),
-            version: self.version.into(),
-            api_version: self.api_version(),
-            kind: self.kind.into(),
-            plural: self.plural.into(),
+    fn api_version_of(&self, version: &str) -> String {
+        match self.group {
+            "" => version.into(),
+            group => format!("{group}/{version}"),
         }
     }
 

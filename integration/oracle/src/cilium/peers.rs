@@ -8,7 +8,7 @@ use crate::names;
 use crate::probe::Probe;
 use crate::world::{Pod, World, cluster_ips, name_of, namespace_of, prefix};
 
-use super::{NAMESPACE, NAMESPACE_LABELS, holds, key};
+use super::{NAMESPACE, NAMESPACE_LABELS, Side, holds, key};
 
 const FIELDS: [&str; 7] = [
     "toFQDNs",
@@ -21,7 +21,7 @@ const FIELDS: [&str; 7] = [
 ];
 
 /// `None` where the rule has no selector of destinations. An empty list selects nothing.
-pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, probe: &Probe) -> Option<bool> {
+pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, side: Side, probe: &Probe) -> Option<bool> {
     let present: Vec<&str> = FIELDS.into_iter().filter(|field| rule[field].is_array()).collect();
     if present.is_empty() {
         return None;
@@ -33,7 +33,7 @@ pub(super) fn matches(world: &World, namespace: Option<&str>, rule: &Value, prob
         "toEndpoints" => world
             .pod_at(probe.to)
             .is_some_and(|pod| is_endpoint(entry, namespace, pod)),
-        "toEntities" => is_entity(world, entry.as_str().unwrap_or_default(), probe),
+        "toEntities" => is_entity(world, entry.as_str().unwrap_or_default(), side, probe),
         "toServices" => is_service(world, entry, probe),
         _ => is_node(world, entry, probe),
     };
@@ -99,12 +99,14 @@ fn is_endpoint(selector: &Value, namespace: Option<&str>, pod: Pod<'_>) -> bool 
     (asks || in_own) && conditions.iter().all(|condition| holds(condition, pod))
 }
 
-fn is_entity(world: &World, entity: &str, probe: &Probe) -> bool {
+fn is_entity(world: &World, entity: &str, side: Side, probe: &Probe) -> bool {
     match entity {
         "world" => is_outside(world, probe),
         "world-ipv4" => is_outside(world, probe) && probe.to.is_ipv4(),
         "world-ipv6" => is_outside(world, probe) && probe.to.is_ipv6(),
         "cluster" => !is_outside(world, probe),
+        // Other clusters of the mesh may be anywhere.
+        "cluster-mesh" => side == Side::Deny || !is_outside(world, probe),
         "host" => world.is_host(probe.to),
         "remote-node" => world
             .nodes()

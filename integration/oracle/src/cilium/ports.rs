@@ -67,6 +67,10 @@ fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Prob
 }
 
 fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Probe) -> bool {
+    // Protocols without ports are not enforced: nothing is opened for them, and their denial denies everything.
+    if text(written, "protocol").is_some_and(|name| WITHOUT_PORTS.contains(&name)) {
+        return side == Side::Deny;
+    }
     let Traffic::Port(protocol, port) = probe.traffic else {
         return false;
     };
@@ -93,6 +97,8 @@ fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Pro
             .is_some_and(|pod| pod.names_port(text, protocol, port)),
     }
 }
+
+const WITHOUT_PORTS: [&str; 7] = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
 
 fn is_protocol(written: &str, protocol: Protocol) -> bool {
     written.eq_ignore_ascii_case("ANY") || written.eq_ignore_ascii_case(protocol.as_str())

@@ -151,6 +151,7 @@ fn entity() -> impl Strategy<Value = &'static str> {
         "world-ipv4",
         "world-ipv6",
         "cluster",
+        "cluster-mesh",
         "host",
         "remote-node",
         "kube-apiserver",
@@ -211,7 +212,8 @@ fn one_port() -> impl Strategy<Value = Value> {
         put(&mut port, "protocol", protocol);
         port
     });
-    prop_oneof![3 => number, 1 => other]
+    let without_ports = select(vec!["GRE", "ESP", "IGMP"]).prop_map(|protocol| json!({"protocol": protocol}));
+    prop_oneof![12 => number, 4 => other, 1 => without_ports]
 }
 
 fn icmp() -> impl Strategy<Value = Value> {

@@ -23,7 +23,7 @@ pub(super) fn policy() -> impl Strategy<Value = Value> {
         let tier = if admin { "Admin" } else { "Baseline" };
         let mut spec = json!({"tier": tier, "priority": priority, "subject": subject});
         put(&mut spec, "egress", egress);
-        json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {}, "spec": spec})
+        json!({"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {}, "spec": spec})
     })
 }
 

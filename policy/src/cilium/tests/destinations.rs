@@ -78,6 +78,30 @@ fn cidrs_speak_of_the_world_and_exceptions_are_taken_out() {
 }
 
 #[test]
+fn what_says_nothing_but_a_condition_is_reported() {
+    for (rules, field) in [
+        ("  - toRequires: [{matchLabels: {app: web}}]\n", "toRequires"),
+        ("  - authentication: {mode: required}\n", "authentication"),
+    ] {
+        assert_eq!(
+            findings_in_egress(rules),
+            [format!("not-enforced spec.egress[0].{field} 9")]
+        );
+    }
+}
+
+#[test]
+fn other_clusters_are_reported_and_a_denial_of_them_denies_everything() {
+    let mesh = "  - toEntities: [cluster-mesh]\n";
+    assert_eq!(
+        findings_in_egress(mesh),
+        ["not-enforced spec.egress[0].toEntities[0] 9"]
+    );
+    assert_eq!(rule(mesh).peers, rule("  - toEntities: [cluster]\n").peers);
+    assert_eq!(denial(mesh).peers, everything(Zone::Anywhere));
+}
+
+#[test]
 fn entities_are_zones() {
     for (entity, peers) in [
         ("world", everything(Zone::World)),

@@ -36,7 +36,7 @@ fn ports_are_numbers_ranges_and_names_known_to_iana() {
 fn bad_ports_are_refused() {
     let many = vec!["{port: '1'}"; 41].join(", ");
     let found = findings_in_egress(&format!(
-        "  - toPorts:\n    - ports:\n      - port: '65536'\n      - port: ''\n      - port: '443-445'\n      - protocol: TCP\n      - port: '9'\n        endPort: 8\n      - port: '9'\n        endPort: 70000\n      - port: http\n        endPort: 90\n      - port: '1'\n        protocol: GRE\n    - ports: [{many}]\n  - icmps: [{{fields: [{{type: 8}}]}}]\n    toPorts: [{{ports: [{{port: '1'}}]}}]\n"
+        "  - toPorts:\n    - ports:\n      - port: '65536'\n      - port: ''\n      - port: '443-445'\n      - protocol: TCP\n      - port: '9'\n        endPort: 8\n      - port: '9'\n        endPort: 70000\n      - port: http\n        endPort: 90\n      - port: '1'\n        protocol: OSPF\n    - ports: [{many}]\n  - icmps: [{{fields: [{{type: 8}}]}}]\n    toPorts: [{{ports: [{{port: '1'}}]}}]\n"
     ));
     let ports = "spec.egress[0].toPorts[0].ports";
     assert_eq!(
@@ -53,6 +53,29 @@ fn bad_ports_are_refused() {
             "too-many spec.egress[0].toPorts[1].ports 23".to_owned(),
             "icmps-with-ports spec.egress[1].icmps 24".to_owned(),
         ]
+    );
+}
+
+#[test]
+fn protocols_without_ports_are_reported_and_may_leave_the_port_out() {
+    for port in [
+        "{protocol: GRE}",
+        "{protocol: esp, port: '0'}",
+        "{protocol: VRRP}",
+        "{protocol: IPv6}",
+    ] {
+        let rules = format!("  - toPorts:\n    - ports: [{port}]\n");
+        assert_eq!(
+            findings_in_egress(&rules),
+            ["not-enforced spec.egress[0].toPorts[0].ports[0].protocol 10"],
+            "{port}"
+        );
+        assert!(rule(&rules).ports.is_empty());
+        assert_eq!(denial(&rules).ports, PortSet::All);
+    }
+    assert_eq!(
+        findings_in_egress("  - toPorts:\n    - ports: [{protocol: TCP}]\n"),
+        ["missing-field spec.egress[0].toPorts[0].ports[0] 10"]
     );
 }
 
