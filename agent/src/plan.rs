@@ -6,6 +6,7 @@
 mod claims;
 mod compiling;
 mod evaluation;
+pub mod opened;
 mod resolvers;
 mod selectors;
 

@@ -193,6 +193,9 @@ impl Reconciler {
             coming: None,
         });
 
+        for opened in plan::opened::opened(&before, &plan) {
+            warn!("{opened}");
+        }
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())

@@ -4,17 +4,24 @@
 //! - An object stays in force until it is *known* to be gone. A file that cannot be read, or in which some document cannot be told,
 //!   keeps every object that it held; an object that is refused keeps its last good version.
 //! - A policy that is refused and has no good version leaves nothing open: what stands in for it closes whom it selects.
+//! - What looks as if policies were lost by accident is looked at twice ([`Catalogue::look`]).
 //! - One object, one definition: the first path that defines it wins, whether its version is good or not, so that what is
 //!   in force does not depend on mistakes elsewhere.
+
+mod doubt;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use policy::{Diagnostic, Severity};
 
 use super::reading::{FileReading, Reading, read_file, reread};
 use super::{Change, Object, ObjectKey, Report, ReportState, Update};
+
+pub use doubt::{CONFIRMATION, Look};
+use doubt::{Doubt, Judged, judge};
 
 /// The content of one file, or why there is none.
 pub type Content = Result<String, String>;
@@ -30,6 +37,10 @@ pub struct Catalogue {
     begun: bool,
     /// Whether the files as a whole could not be read the last time.
     unreadable: bool,
+    /// The files that are kept as they were until they are looked at again, and what is said of them.
+    doubts: BTreeMap<PathBuf, Doubt>,
+    doubtful: Vec<Report>,
+    again: Option<Instant>,
 }
 
 /// An object in force, and the file that it came from.
@@ -85,12 +96,52 @@ impl Catalogue {
         self.in_force.values().filter_map(good).collect()
     }
 
+    /// As [`scan`](Self::scan), where contents may be those of files that are being written: what looks as if policies were lost by accident is kept
+    /// as it was, said, and believed when it is still so at [`look_again`](Self::look_again).
+    pub fn look(&mut self, mut contents: BTreeMap<PathBuf, Content>, look: Look) -> Option<Update> {
+        if !self.begun && contents.is_empty() && self.in_force.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
+            return Some(self.begin_without_files());
+        }
+        let Judged { doubts, reports, again } = judge(self, &mut contents, look);
+        (self.doubts, self.again) = (doubts, again);
+        self.scan_with(contents, reports)
+    }
+
+    /// When what is doubtful is to be looked at again.
+    pub fn look_again(&self) -> Option<Instant> {
+        self.again
+    }
+
     /// Takes the contents of all files and says what changed; `None` when nothing did.
     pub fn scan(&mut self, contents: BTreeMap<PathBuf, Content>) -> Option<Update> {
+        self.scan_with(contents, Vec::new())
+    }
+
+    /// What an earlier process had in force stays, although there is no file: there is no telling whether it was deleted meanwhile, or the directory
+    /// is not what it should be.
+    fn begin_without_files(&mut self) -> Update {
+        let reason = "there are no files, and what was in force before this start stays in force";
+        let mut finding = fault("vanished", reason.into());
+        finding.suggestion = Some(
+            "mount or fill the directory; to remove every object, put a file there that holds nothing but a comment"
+                .into(),
+        );
+        let report = Report::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
+        let changes = self.in_force.values().map(|held| Change::Apply(held.object.clone()));
+        self.begun = true;
+        self.reports = vec![report];
+        Update {
+            changes: changes.collect(),
+            reports: self.reports.clone(),
+        }
+    }
+
+    fn scan_with(&mut self, contents: BTreeMap<PathBuf, Content>, doubtful: Vec<Report>) -> Option<Update> {
         let before = self.files.iter().map(|(path, (content, _))| (path, content));
-        if self.begun && !self.unreadable && before.eq(&contents) {
+        if self.begun && !self.unreadable && doubtful == self.doubtful && before.eq(&contents) {
             return None;
         }
+        self.doubtful = doubtful;
         self.unreadable = false;
         self.files = contents
             .into_iter()
@@ -112,7 +163,8 @@ impl Catalogue {
                 settled.settle(path, index, reading);
             }
         }
-        let Settlement { next, reports, .. } = settled;
+        let Settlement { next, mut reports, .. } = settled;
+        reports.splice(0..0, self.doubtful.iter().cloned());
         self.replace(next, reports)
     }
 

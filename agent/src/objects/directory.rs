@@ -3,21 +3,23 @@
 //! Watching only says *when* to look; what changed is found by reading the files again
 //! ([`Catalogue`] makes that cheap). So a missed or a spurious event does no harm, and a slow rescan bounds what a missed one costs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use policy::Severity;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Level, error, info, warn};
 
 use crate::state::StateDir;
 
-use super::catalogue::{Catalogue, LastGood};
+use super::catalogue::{Catalogue, Content, LastGood, Look};
 use super::last_good::Memory;
 use super::watch::Watched;
 use super::{ReportState, Source, Update};
@@ -68,7 +70,10 @@ impl Source for DirectorySource {
         let mut memory = self.state_dir.map(|state_dir| Memory::new(&state_dir, &directory));
         let mut catalogue = Catalogue::remembering(memory.as_ref().map(Memory::recall).unwrap_or_default());
         let mut journal = Journal::default();
-        let mut update = catalogue.scan(watched.read().await.map_err(unreadable)?);
+        let mut place = Place::default();
+        let contents = watched.read().await.map_err(unreadable)?;
+        let look = place.look(&directory, &contents);
+        let mut update = catalogue.look(contents, look);
         loop {
             journal.note_trouble(watched.trouble());
             if let Some(update) = update.take() {
@@ -80,19 +85,44 @@ impl Source for DirectorySource {
             // After the update is on its way: what is to be enforced does not wait for the disk.
             memory = keep(memory, catalogue.last_good()).await;
             let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
+            let again = Instant::now() + pause;
+            let again = catalogue
+                .look_again()
+                .map_or(again, |doubtful| again.min(doubtful.into()));
             tokio::select! {
                 () = watched.changed() => settle(&watched).await,
                 () = self.reread.notified() => {}
-                () = sleep(pause) => {}
+                () = sleep_until(again) => {}
                 () = updates.closed() => return Ok(()),
             }
             update = match watched.read().await {
-                Ok(files) => catalogue.scan(files),
+                Ok(files) => {
+                    let look = place.look(&directory, &files);
+                    catalogue.look(files, look)
+                }
                 Err(error) => {
                     let reason = format!("the directory cannot be read ({error}); what it held stays in force");
                     catalogue.unreadable(&directory, reason)
                 }
             };
+        }
+    }
+}
+
+/// The directory in which files were seen last: its device and inode. Its path may lead to another one at any time.
+#[derive(Debug, Default)]
+struct Place(Option<(u64, u64)>);
+
+impl Place {
+    fn look(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, Content>) -> Look {
+        let now = fs::metadata(directory).ok().map(|it| (it.dev(), it.ino()));
+        let is_same = now.is_some() && now == self.0;
+        if !contents.is_empty() {
+            self.0 = now;
+        }
+        Look {
+            at: Instant::now().into_std(),
+            is_same,
         }
     }
 }
@@ -308,6 +338,44 @@ mod tests {
         // The new directory is watched as the old one was.
         fs::write(dir.join("c.yaml"), pod("c")).unwrap();
         source.until(&["b", "c"]).await;
+    }
+
+    fn policy(name: &str) -> String {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\n\
+             spec: {{podSelector: {{}}, policyTypes: [Egress]}}\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn an_empty_directory_in_the_place_of_the_objects_takes_nothing_away() {
+        let parent = TempDir::new().unwrap();
+        let dir = parent.path().join("objects");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("a.yaml"), pod("a")).unwrap();
+        fs::write(dir.join("p.yaml"), policy("p")).unwrap();
+        let (sender, mut updates) = mpsc::channel(16);
+        let source = DirectorySource {
+            directory: dir.clone(),
+            state_dir: None,
+            reread: Arc::default(),
+        };
+        let _task = tokio::spawn(source.run(sender));
+        assert_eq!(updates.recv().await.unwrap().changes.len(), 2);
+        fs::rename(&dir, parent.path().join("aside")).unwrap();
+        fs::create_dir(&dir).unwrap();
+        let end = Instant::now() + super::super::catalogue::CONFIRMATION * 2;
+        let mut said = false;
+        while let Ok(Some(update)) = timeout_at(end, updates.recv()).await {
+            assert_eq!(update.changes, [], "it is kept, however often it is looked at");
+            let codes = update.reports.iter().flat_map(|it| &it.diagnostics).map(|it| it.code);
+            said |= codes.into_iter().any(|code| code == "vanished");
+        }
+        assert!(said);
+        // A file says that this is the directory.
+        fs::write(dir.join("none.yaml"), "# no objects\n").unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while timeout_at(end, updates.recv()).await.unwrap().unwrap().changes.len() != 2 {}
     }
 
     #[tokio::test]

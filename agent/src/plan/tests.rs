@@ -440,3 +440,27 @@ fn a_contest_is_reported_at_each_pod() {
     report(&contests, &mut reports);
     assert_eq!(reports.len(), 2);
 }
+
+#[test]
+fn a_deleted_policy_that_leaves_a_pod_open_is_told_with_the_pods_name() {
+    let pods = pod("a", "10.0.0.1") + "---\n" + &pod("b", "10.0.0.2");
+    let (of_a, of_b) = (allow("a", "x.example"), allow("b", "x.example"));
+    let also_of_b = policy_of("b", "{}").replace("name: b, namespace", "name: other, namespace");
+    let told = |before: &[String], now: &[String]| -> Vec<String> {
+        let opened = super::opened::opened(&plan(before), &plan(now));
+        opened.iter().map(ToString::to_string).collect()
+    };
+    let all = [pods.clone(), of_a.clone(), of_b.clone(), also_of_b.clone()];
+    assert_eq!(
+        told(&all, &[pods.clone(), of_b.clone()]),
+        ["CiliumNetworkPolicy n/a is deleted, and no policy restricts n/a any more: egress is OPEN"]
+    );
+    assert_eq!(
+        told(&all, &[pods.clone(), of_a.clone(), also_of_b]),
+        [""; 0],
+        "another one closes it"
+    );
+    assert_eq!(told(&[pods.clone(), of_a.clone()], &all), [""; 0]);
+    // With its pod.
+    assert_eq!(told(&[pod("a", "10.0.0.1"), of_a], &[pod("b", "10.0.0.2")]), [""; 0]);
+}

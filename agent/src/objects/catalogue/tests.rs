@@ -1,3 +1,6 @@
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use super::*;
 
 /// A pod that is told apart by one label.
@@ -285,4 +288,113 @@ fn a_stand_in_and_what_is_no_object_are_not_remembered() {
         };
         assert!(Catalogue::remembering([kept]).is_empty(), "{document}");
     }
+}
+
+/// As [`scan`], of files that may be being written, so long after the first look.
+fn look(catalogue: &mut Catalogue, after: Duration, files: &[(&str, &str)]) -> Option<(String, String)> {
+    static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let contents = files
+        .iter()
+        .map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned())));
+    let look = Look {
+        at: *BEGIN + after,
+        is_same: true,
+    };
+    catalogue.look(contents.collect(), look).map(words)
+}
+
+#[test]
+fn a_file_that_ends_early_is_looked_at_twice() {
+    let (one, two) = (policy("p", EVERY_POD, "a.example"), policy("q", EVERY_POD, "b.example"));
+    let both = one.clone() + &two;
+    let changed = policy("p", EVERY_POD, "other.example");
+    let cut = &both[..both.len() - 20];
+    // Cut between two documents, within one, and after a document that was changed.
+    for now in [one.as_str(), cut, &changed] {
+        let mut catalogue = Catalogue::default();
+        look(&mut catalogue, Duration::ZERO, &[("x", &both)]);
+        assert_eq!(
+            look(&mut catalogue, Duration::ZERO, &[("x", now)]),
+            said("", ":kept-last-good p:accepted q:accepted"),
+            "{now}"
+        );
+        assert_eq!(codes(&catalogue), ["ends-early"]);
+        // Written to its end.
+        assert_eq!(
+            look(&mut catalogue, CONFIRMATION / 2, &[("x", &both)]),
+            said("", "p:accepted q:accepted")
+        );
+        assert_eq!(catalogue.look_again(), None);
+    }
+    let mut catalogue = Catalogue::default();
+    look(&mut catalogue, Duration::ZERO, &[("x", &both)]);
+    look(&mut catalogue, Duration::ZERO, &[("x", &one)]);
+    assert_eq!(look(&mut catalogue, CONFIRMATION / 2, &[("x", &one)]), None);
+    assert_eq!(
+        look(&mut catalogue, CONFIRMATION, &[("x", &one)]),
+        said("-q", "p:accepted")
+    );
+    // Any other edit is in force at once.
+    assert_eq!(
+        look(&mut catalogue, CONFIRMATION, &[("x", &changed)]),
+        said("+p=written", "p:accepted")
+    );
+}
+
+#[test]
+fn policies_that_go_by_the_heap_are_looked_at_twice_and_a_single_one_is_not() {
+    let files: Vec<(String, String)> = (0..5)
+        .map(|n| (format!("{n}"), policy(&format!("p{n}"), EVERY_POD, "a.example")))
+        .collect();
+    let some = |count: usize| -> Vec<(&str, &str)> {
+        files[..count]
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect()
+    };
+    let mut catalogue = Catalogue::default();
+    look(&mut catalogue, Duration::ZERO, &some(5));
+    let gone = |update: Option<(String, String)>| update.map(|(changes, _)| changes);
+    assert_eq!(gone(look(&mut catalogue, Duration::ZERO, &some(4))), Some("-p4".into()));
+    assert_eq!(
+        gone(look(&mut catalogue, Duration::ZERO, &some(1))),
+        Some(String::new())
+    );
+    assert_eq!(codes(&catalogue), ["vanished"; 3]);
+    assert_eq!(
+        gone(look(&mut catalogue, CONFIRMATION / 2, &some(4))),
+        Some(String::new()),
+        "they are back"
+    );
+    look(&mut catalogue, CONFIRMATION, &some(1));
+    assert_eq!(
+        gone(look(&mut catalogue, CONFIRMATION * 2, &some(1))),
+        Some("-p1 -p2 -p3".into()),
+        "it was meant"
+    );
+    // The last file of all.
+    assert_eq!(gone(look(&mut catalogue, CONFIRMATION * 2, &[])), Some(String::new()));
+    assert_eq!(gone(look(&mut catalogue, CONFIRMATION * 3, &[])), Some("-p0".into()));
+    // What moves to another file is not lost.
+    let mut catalogue = Catalogue::default();
+    look(&mut catalogue, Duration::ZERO, &some(4));
+    let together: String = some(4).iter().map(|(_, text)| *text).collect();
+    assert_eq!(
+        gone(look(&mut catalogue, Duration::ZERO, &[("all", &together)])),
+        Some(String::new())
+    );
+    assert_eq!(catalogue.look_again(), None);
+}
+
+#[test]
+fn a_start_without_files_keeps_what_was_in_force_until_there_is_one() {
+    let mut before = Catalogue::default();
+    scan(&mut before, &[("x", &policy("p", EVERY_POD, "a.example"))]);
+    let mut after = restarted(&before);
+    assert_eq!(
+        look(&mut after, Duration::ZERO, &[]),
+        said("+p=written", ":kept-last-good")
+    );
+    assert_eq!(look(&mut after, CONFIRMATION * 2, &[]), None);
+    assert_eq!(look(&mut after, CONFIRMATION * 2, &[("x", "# none\n")]), said("-p", ""));
 }
