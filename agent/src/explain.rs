@@ -3,16 +3,18 @@
 //! [`policy::explain`] tells which rule decides for one address. Here a person's question becomes such questions: a name has addresses, which the
 //! ledger knows, and a Service's name has those of its backends.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use fqdn_cache::{Ledger, Time};
-use policy::address::Places;
+use policy::address::{Places, Teachable};
+use policy::endpoint::EndpointId;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
 use policy::labels::LabelSelector;
 use policy::policy::{ObjectSelector, ServiceSelector};
 use policy::program::Origin;
-use policy::{Name, Protocol};
+use policy::{Endpoint, Name, Protocol};
 use serde::{Deserialize, Serialize};
 
 /// What is asked.
@@ -31,6 +33,8 @@ pub enum Target {
     Name(Name),
     /// An address.
     Address(IpAddr),
+    /// A pod.
+    Pod(EndpointId),
 }
 
 /// The answer (`-o json`).
@@ -67,6 +71,9 @@ pub struct Lookup {
 /// What is decided for one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
+    /// Whether the rules were asked at all.
+    #[serde(skip)]
+    pub by_rules: bool,
     /// The address; absent where only the name is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
@@ -103,12 +110,28 @@ pub struct Known<'a> {
     pub places: &'a Places,
     /// The domain of Services.
     pub cluster_domain: &'a Name,
+    /// Where lookups of governed pods are intercepted and answered, whatever rules say.
+    pub resolvers: &'a BTreeSet<SocketAddr>,
+    /// The pods that can be named as a destination.
+    pub pods: &'a [Endpoint],
+    /// What the name that is asked about was answered to this pod with of late, and what names may open.
+    pub seen: Option<(&'a [IpAddr], &'a Teachable)>,
 }
 
 /// Answers a question.
 pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
     let mut remarks = Vec::new();
     let towards = match &asked.to {
+        Target::Address(address) if known.answers(*address, asked.traffic) => {
+            vec![known.address(*address, asked.traffic)]
+        }
+        Target::Pod(pod) => known
+            .pods
+            .iter()
+            .filter(|known| known.id == *pod)
+            .flat_map(|known| &known.addresses)
+            .map(|address| known.address(*address, asked.traffic))
+            .collect(),
         Target::Address(address) => match service_at(*address, scene) {
             Some((service, backends)) => {
                 remarks.push(format!(
@@ -121,11 +144,17 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
             }
             None => vec![known.address(*address, asked.traffic)],
         },
-        Target::Name(name) => known.name(name, asked.traffic, scene),
+        Target::Name(name) => {
+            remarks.extend(known.remarks_on(name));
+            known.name(name, asked.traffic, scene)
+        }
     };
     let parts: Vec<Part> = towards
         .iter()
-        .map(|towards| part(towards, &explain(scene, towards)))
+        .map(|towards| match known.without_rules(towards, scene) {
+            Some(reason) => Part::without_rules(towards, reason),
+            None => part(towards, &explain(scene, towards)),
+        })
         .collect();
     let verdict = ["allowed", "audited"]
         .into_iter()
@@ -152,7 +181,52 @@ fn service_at(address: IpAddr, scene: Scene<'_>) -> Option<(String, Vec<IpAddr>)
     (!backends.is_empty()).then(|| (format!("{}/{}", service.namespace, service.name), backends))
 }
 
+/// Whether a packet to this address stays in the pod that sends it.
+fn is_own(address: IpAddr, endpoint: &Endpoint) -> bool {
+    address.is_loopback() || endpoint.addresses.contains(&address)
+}
+
 impl Known<'_> {
+    /// Why a packet passes that no rule is asked about.
+    fn without_rules(self, towards: &Towards, scene: Scene<'_>) -> Option<String> {
+        let (address, _) = towards.address?;
+        if is_own(address, scene.endpoint) {
+            return Some("it is the pod's own address, and what it sends there does not leave it".into());
+        }
+        self.answers(address, towards.traffic).then(|| {
+            "it is a trusted resolver, and lookups to it are answered whatever rules say; which names may be asked, `--to NAME` tells".into()
+        })
+    }
+
+    /// Whether lookups are answered there.
+    fn answers(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> bool {
+        matches!(traffic, Some((Protocol::Tcp | Protocol::Udp, port)) if self.resolvers.contains(&SocketAddr::new(address, port)))
+    }
+
+    /// What was answered for a name, and opened nothing.
+    fn remarks_on(self, name: &Name) -> Vec<String> {
+        let Some((ledger, now)) = self.ledger else {
+            return Vec::new();
+        };
+        let holds = |address: &IpAddr| ledger.addresses(now, name).any(|entry| entry.address == *address);
+        let (seen, teachable) = self.seen.unzip();
+        let seen = seen.unwrap_or_default();
+        if seen.is_empty() && ledger.addresses(now, name).next().is_none() {
+            return vec![format!(
+                "{name} has not been learned; it is assumed that it resolves to addresses that names may open"
+            )];
+        }
+        let opened_nothing = seen.iter().filter(|address| !holds(address));
+        opened_nothing
+            .map(|address| match teachable.map(|teachable| teachable.judge(*address)) {
+                Some(Err(why)) => format!(
+                    "{name} was answered with {address}, which no name opens: {why} (`--allow-rebind` exempts a range)"
+                ),
+                _ => format!("{name} was answered with {address}, and holds no lease on it"),
+            })
+            .collect()
+    }
+
     /// An address, with every name that holds it or lately did.
     fn address(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> Towards {
         let mut names = Vec::new();
@@ -184,6 +258,9 @@ impl Known<'_> {
             addresses.extend(ledger.addresses(now, name).map(|entry| entry.address));
             let ended = ledger.ended(now).filter(|ended| ended.name == *name);
             addresses.extend(ended.map(|ended| ended.address));
+        }
+        if let Some((seen, _)) = self.seen {
+            addresses.extend(seen);
         }
         addresses.sort_unstable();
         addresses.dedup();
@@ -225,6 +302,23 @@ fn backends(namespace: &str, service: &str, scene: Scene<'_>) -> Vec<IpAddr> {
     backends.into_iter().collect()
 }
 
+impl Part {
+    fn without_rules(towards: &Towards, reason: String) -> Self {
+        Self {
+            by_rules: false,
+            address: towards.address.map(|(address, _)| address),
+            verdict: shown_outcome(Outcome::Allowed).into(),
+            reason,
+            policy: None,
+            kind: None,
+            rule: None,
+            lease_left_seconds: None,
+            kernel: None,
+            nearest: Vec::new(),
+        }
+    }
+}
+
 fn part(towards: &Towards, explanation: &Explanation) -> Part {
     let Explanation {
         outcome,
@@ -254,6 +348,7 @@ fn part(towards: &Towards, explanation: &Explanation) -> Part {
         .map(|Origin { rule, .. }| rule.clone())
         .filter(|rule| !rule.is_empty());
     Part {
+        by_rules: true,
         address: towards.address.map(|(address, _)| address),
         verdict: shown_outcome(*outcome).into(),
         reason: decision.to_string(),
@@ -283,8 +378,17 @@ fn shown_port(traffic: Option<(Protocol, u16)>) -> String {
 }
 
 impl Target {
-    /// Reads an address, or a name.
+    /// Reads an address, `NAMESPACE/NAME` of a pod, or a name.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some((namespace, name)) = text.split_once('/') {
+            return match namespace.contains(['.', ':']) {
+                true => Err(format!("{text:?} is a prefix; write one address of it")),
+                false => Ok(Self::Pod(EndpointId {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                })),
+            };
+        }
         match text.parse() {
             Ok(address) => Ok(Self::Address(address)),
             Err(_) => Name::parse(text)
@@ -299,6 +403,7 @@ impl fmt::Display for Target {
         match self {
             Target::Name(name) => name.fmt(f),
             Target::Address(address) => address.fmt(f),
+            Target::Pod(pod) => pod.fmt(f),
         }
     }
 }

@@ -182,11 +182,27 @@ impl Inspect for View {
                 self.parts.settings.node
             ));
         };
+        if let Target::Pod(to) = &asked.to
+            && !plan.local.iter().any(|known| known.id == *to)
+        {
+            return Err(format!(
+                "there is no pod {to} with an address of its own on this node ({}); write the address of one elsewhere",
+                self.parts.settings.node
+            ));
+        }
         let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
         let scene = Scene {
             endpoint,
             policies: &policies,
             inventory: &plan.inventory,
+        };
+        let governed = endpoint.addresses.iter().find_map(|address| plan.governed.get(address));
+        let may_ask = governed.is_some_and(|governed| governed.questions.is_some());
+        let bindings = plan.desired.resolvers.iter().filter(|_| may_ask);
+        let resolvers = bindings.map(|binding| binding.asked).collect();
+        let seen = match &asked.to {
+            Target::Name(name) => self.parts.recorder.sightings().addresses(pod, name),
+            Target::Address(_) | Target::Pod(_) => Vec::new(),
         };
         let mut told = {
             let ledger = lock(&self.parts.ledger);
@@ -194,10 +210,12 @@ impl Inspect for View {
                 ledger: Some((&ledger, clock::now())),
                 places: &plan.places,
                 cluster_domain: &self.parts.settings.cluster_domain,
+                resolvers: &resolvers,
+                pods: &plan.local,
+                seen: Some((&seen, &plan.teachable)),
             };
             explain::answer(asked, scene, known)
         };
-        let governed = endpoint.addresses.iter().find_map(|address| plan.governed.get(address));
         if let Target::Name(name) = &asked.to {
             told.lookup = governed.map(|governed| self.lookup(&plan, governed, name));
         }
@@ -208,7 +226,7 @@ impl Inspect for View {
                 .get(&governed.program)
                 .map(|program| program.enforced.id);
             let live = self.parts.enforcer.elements();
-            for part in &mut told.parts {
+            for part in told.parts.iter_mut().filter(|part| part.by_rules) {
                 let elements = live.iter().filter(|(element, _)| {
                     Some(element.set.program) == tiers && Some(element.key.address) == part.address
                 });

@@ -1,8 +1,9 @@
 //! `namegate explain`: why a pod may reach a destination, or why not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use policy::address::Places;
@@ -14,7 +15,7 @@ use thiserror::Error;
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::cluster::Cluster;
-use crate::config::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
+use crate::config::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
 use crate::explain::{Answer, Asked, Known, Target, answer, refused_remark, traffic};
 use crate::objects::catalogue::Catalogue;
 use crate::objects::{ReportState, tree};
@@ -33,13 +34,14 @@ Exits with 0 when it is allowed (audited included), with 1 when it is denied, wi
 Examples:
   namegate explain --from shop/web-0 --to api.stripe.com --port 443
   namegate explain --from shop/web-0 --to 192.0.2.7 --port 53 --protocol udp
+  namegate explain --from shop/web-0 --to shop/db-0 --port 5432
   namegate explain --objects ./objects --from shop/web-0 --to api.stripe.com -o json")]
 pub struct Args {
     /// The pod, as NAMESPACE/NAME, or NAME in the namespace default
     #[arg(long, value_name = "POD")]
     from: String,
-    /// A name or an address
-    #[arg(long, value_name = "NAME|IP")]
+    /// A name, an address, or a pod as NAMESPACE/NAME
+    #[arg(long, value_name = "NAME|IP|POD")]
     to: String,
     /// The port, or the type of an ICMP message; without it, any
     #[arg(long)]
@@ -138,12 +140,16 @@ fn answer_from(
     let refused: Vec<String> = refused.map(|report| refused_remark(&report.object)).collect();
     let mut cluster = Cluster::default();
     update.changes.into_iter().for_each(|change| cluster.apply(change));
-    let Some((endpoint, own_node)) = cluster.endpoint(pod) else {
-        let nearly = cluster.nearly(pod);
-        return Err(ExplainError::NoPod {
+    let endpoint = |pod: &EndpointId| {
+        cluster.endpoint(pod).ok_or_else(|| ExplainError::NoPod {
             pod: pod.clone(),
-            nearly,
-        });
+            nearly: cluster.nearly(pod),
+        })
+    };
+    let (from, own_node) = endpoint(pod)?;
+    let pods = match &asked.to {
+        Target::Pod(to) => vec![endpoint(to)?.0],
+        Target::Name(_) | Target::Address(_) => Vec::new(),
     };
     let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
     let inventory = cluster.inventory(&node);
@@ -155,17 +161,32 @@ fn answer_from(
     let places = Places::new(own, cluster.networks());
     let policies: Vec<&Policy> = cluster.policies().map(|policy| &**policy).collect();
     let scene = Scene {
-        endpoint: &endpoint,
+        endpoint: &from,
         policies: &policies,
         inventory: &inventory,
     };
+    // Those that a configuration names are not known here.
+    let (namespace, name) = DEFAULT_CLUSTER_DNS;
+    let resolvers = cluster.dns_services(&[(namespace.to_owned(), name.to_owned())]);
+    let resolvers: BTreeSet<SocketAddr> = resolvers.into_iter().collect();
     let cluster_domain = Name::parse(DEFAULT_CLUSTER_DOMAIN).unwrap_or_else(|_| Name::root());
     let known = Known {
         ledger: None,
         places: &places,
         cluster_domain: &cluster_domain,
+        resolvers: &resolvers,
+        pods: &pods,
+        seen: None,
     };
     let mut told = answer(asked, scene, known);
+    if let Target::Address(address) = &asked.to
+        && told.verdict == "denied"
+        && asked.traffic.is_some_and(|(_, port)| port == 53)
+    {
+        told.remarks.push(format!(
+            "if {address} is an upstream of the agent, or a policy's DNS rule names it, lookups to it are answered whatever rules say"
+        ));
+    }
     told.remarks.extend(refused);
     Ok(told)
 }
@@ -232,6 +253,11 @@ kind: Service
 metadata: {name: db, namespace: shop}
 spec: {clusterIP: 10.96.0.5, selector: {app: db}}
 ---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec: {clusterIP: 10.96.0.10, ports: [{name: dns, port: 53, protocol: UDP}]}
+---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata: {name: web, namespace: shop}
@@ -264,6 +290,24 @@ spec:
             "{}",
             render(&told)
         );
+    }
+
+    #[test]
+    fn a_pod_reaches_itself_and_the_resolver_whatever_rules_say_and_other_pods_by_their_names() {
+        for own in ["10.0.0.1", "127.0.0.1", "shop/web"] {
+            assert_eq!(explained("shop/web", own, 80).unwrap().verdict, "allowed", "{own}");
+        }
+        assert_eq!(explained("shop/web", "10.96.0.10", 53).unwrap().verdict, "allowed");
+        assert_eq!(explained("shop/web", "10.96.0.10", 54).unwrap().verdict, "denied");
+        let other = explained("shop/web", "192.0.2.53", 53).unwrap();
+        assert_eq!(other.verdict, "denied");
+        assert!(other.remarks[0].contains("upstream"), "{other:?}");
+        assert_eq!(explained("shop/web", "shop/db", 5432).unwrap().verdict, "allowed");
+        let told = explained("shop/web", "shop/db", 80).unwrap();
+        assert_eq!((told.verdict.as_str(), told.to.as_str()), ("denied", "shop/db"));
+        let error = explained("shop/web", "shop/bd", 80).unwrap_err().to_string();
+        assert!(error.contains("did you mean shop/db?"), "{error}");
+        assert!(Target::parse("10.0.0.0/8").unwrap_err().contains("one address"));
     }
 
     #[test]

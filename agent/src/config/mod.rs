@@ -29,7 +29,9 @@ use crate::state::StateDir;
 pub use file::FileError;
 pub(crate) use options::choice;
 pub use options::{DnsAddress, InterceptionMode, Options};
-pub use resolve::{DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected};
+pub use resolve::{
+    DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected,
+};
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";

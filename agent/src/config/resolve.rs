@@ -33,7 +33,8 @@ pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
 const DEFAULT_HTTP: &str = "127.0.0.1:9464";
 /// `--cluster-domain`.
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
-const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
+/// `--cluster-dns`: namespace and name of a Service.
+pub const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
 /// In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico (0xffff0000), Cilium (0xf00) or AWS (0x80).
 const DEFAULT_TPROXY_MARK: u32 = 0x1000;
 

@@ -86,6 +86,15 @@ impl Sightings {
         memory.filed.peek(endpoint, &address).cloned()
     }
 
+    /// The addresses that `name` was answered to `endpoint` with of late, whatever they opened.
+    pub fn addresses(&self, endpoint: &EndpointId, name: &Name) -> Vec<IpAddr> {
+        let mut memory = self.lock();
+        memory.file();
+        let seen = memory.filed.iter();
+        let of_name = seen.filter(|(owner, _, seen)| *owner == endpoint && *seen == name);
+        of_name.map(|(_, address, _)| *address).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Memory> {
         // It is whole between calls.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)

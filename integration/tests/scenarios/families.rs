@@ -186,6 +186,34 @@ fn annotations_say_how_long_leases_are_and_what_a_refused_packet_gets() {
 }
 
 #[test]
+fn explain_tells_of_resolvers_of_a_pods_own_address_and_of_names_that_open_nothing() {
+    let scenario = plan()
+        .allow(0, &["a.example", "inner.example"])
+        .flags("--dns-questions any")
+        .records(&["a.example 60 A 198.51.100.1", "inner.example 60 A 169.254.169.254"])
+        .start();
+    let verdict = |to: &str, port: &str| {
+        let (told, code) = explained(&scenario, "shop/pod0", to, port);
+        assert_eq!(code, Some(i32::from(told.verdict == "denied")), "{told:?}");
+        told.verdict
+    };
+    let lab = scenario.lab();
+    let resolver = agent::lab::RESOLVER.to_string();
+    assert_eq!(verdict(&resolver, "53"), "allowed", "lookups work");
+    assert_eq!(verdict(&resolver, "54"), "denied");
+    assert_eq!(verdict(&lab.pods()[0].address4().to_string(), "80"), "allowed");
+    assert_eq!(verdict("shop/pod0", "80"), "allowed");
+    assert_eq!(verdict("shop/pod1", "80"), "denied");
+
+    assert_eq!(verdict("inner.example", "443"), "allowed", "nobody has asked yet");
+    scenario.learn(0, "inner.example");
+    let (told, _) = explained(&scenario, "shop/pod0", "inner.example", "443");
+    assert_eq!(told.verdict, "denied");
+    assert_eq!(told.parts[0].address, Some(ip("169.254.169.254")));
+    assert!(told.remarks[0].contains("link-local"), "{told:?}");
+}
+
+#[test]
 fn explain_tells_of_leases_of_lookups_and_of_what_is_missing() {
     let scenario = plan()
         .allow(0, &["a.example", "*.wide.example"])
