@@ -31,7 +31,7 @@ use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, Prog
 use smallvec::SmallVec;
 
 use crate::cluster::Cluster;
-use crate::config::{NameMatching, Settings, UnknownPods};
+use crate::config::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use crate::inspect::EndpointRow;
 
 use claims::Claims;
@@ -153,7 +153,7 @@ impl Planner {
             governed,
             teachers: resolvers::teachers(&resolvers),
             resolvers,
-            teachable: Teachable::new(settings.rebind.clone(), inside),
+            teachable: teachable(settings, inside),
             selectors: Selectors::new(evaluations),
             matching: settings.matching,
             lease: settings.lease,
@@ -356,6 +356,14 @@ fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
 }
 
 /// Where Pods of this node may come to be whose objects are not known yet, if these are to be refused.
+fn teachable(settings: &Settings, inside: impl IntoIterator<Item = IpNet>) -> Teachable {
+    let teachable = Teachable::new(settings.rebind.clone(), inside);
+    match settings.private_addresses {
+        PrivateAddresses::Allow => teachable,
+        PrivateAddresses::Deny => teachable.without_private(),
+    }
+}
+
 fn unknown(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Vec<IpNet> {
     if settings.unknown_pods == UnknownPods::Allow {
         return Vec::new();

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -14,7 +14,7 @@ mod confinement;
 mod terminal;
 
 use agent::lab::{Lab, RESOLVER};
-use agent::netns::LinkAddress;
+use agent::netns::{LinkAddress, Namespace};
 use rustix::process::{Pid, Signal, kill_process};
 
 #[test]
@@ -134,6 +134,41 @@ fn ipv6_works_where_the_host_has_it() {
         "curl -sS --max-time 5 http://six.example/; curl -sS --max-time 5 'http://[2001:db8:7::8]/' || echo other: $?",
     );
     assert_eq!(stdout(&output), "hello from 2001:db8:7::7\nother: 7\n", "{output:?}");
+}
+
+#[test]
+fn a_name_opens_nothing_in_the_hosts_own_network_unless_it_is_told_to() {
+    let host = Host::new();
+    let lan = Namespace::new().unwrap();
+    host.lab.node().connect("lan", &lan, "eth0").unwrap();
+    host.lab
+        .node()
+        .add_address("lan", "192.168.77.1/24".parse().unwrap())
+        .unwrap();
+    lan.add_address("eth0", "192.168.77.2/24".parse().unwrap()).unwrap();
+    lan.add_route("0.0.0.0/0".parse().unwrap(), "192.168.77.1".parse().ok(), "eth0")
+        .unwrap();
+    let listener = lan
+        .run(|| std::net::TcpListener::bind("192.168.77.2:80").unwrap())
+        .unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let answer = b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nprinter"[..].to_vec();
+            connection.unwrap().write_all(&answer).unwrap();
+        }
+    });
+    host.lab.resolver().set(&["printer.example 60 A 192.168.77.2"]).unwrap();
+    let fetch = |flags: &[&str]| {
+        let flags = [&["--allow", "printer.example"], flags].concat();
+        host.exec(&flags, "curl -sS --max-time 5 http://printer.example/")
+    };
+    let closed = fetch(&[]);
+    assert_eq!(closed.status.code(), Some(7), "it resolves, and is refused: {closed:?}");
+    assert!(stderr(&closed).contains("private address"), "{closed:?}");
+    assert!(stderr(&closed).contains("--allow-rebind"), "{closed:?}");
+    for flags in [["--allow-rebind", "192.168.77.0/24"], ["--private-addresses", "allow"]] {
+        assert_eq!(stdout(&fetch(&flags)), "print", "{flags:?}");
+    }
 }
 
 #[test]

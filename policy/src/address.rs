@@ -27,6 +27,9 @@ pub enum Unteachable {
     /// 0.0.0.0/8 and ::.
     #[error("it is the unspecified address, or of its network")]
     Unspecified,
+    /// RFC 1918, the shared space of RFC 6598 and unique local addresses (RFC 4193), where these are closed to names.
+    #[error("it is a private address (--allow-rebind lets names open its range)")]
+    Private,
     /// An address of this node, or of a pod or service of the cluster.
     #[error("it belongs to this node or to the cluster")]
     Cluster,
@@ -37,6 +40,7 @@ pub enum Unteachable {
 pub struct Teachable {
     exempt: Ranges,
     cluster: Ranges,
+    private_closed: bool,
 }
 
 impl Teachable {
@@ -46,6 +50,16 @@ impl Teachable {
         Self {
             exempt: Ranges::new(exempt),
             cluster: Ranges::new(cluster),
+            private_closed: false,
+        }
+    }
+
+    /// The same without private addresses, so that a name from outside opens nothing in the network that this machine is
+    /// in (`--private-addresses deny`).
+    pub fn without_private(self) -> Self {
+        Self {
+            private_closed: true,
+            ..self
         }
     }
 
@@ -73,6 +87,7 @@ impl Teachable {
         match by_nature {
             Some(reason) => Err(reason),
             None if self.cluster.contain(address) => Err(Unteachable::Cluster),
+            None if self.private_closed && is_private(address) => Err(Unteachable::Private),
             None => Ok(()),
         }
     }
@@ -136,6 +151,14 @@ fn nature_v6(address: Ipv6Addr) -> Option<Unteachable> {
         Some(Unteachable::Multicast)
     } else {
         METADATA_V6.contains(&address).then_some(Unteachable::Metadata)
+    }
+}
+
+/// RFC 1918 §3, RFC 6598 §7, RFC 4193 §3.1.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || matches!(v4.octets(), [100, 64..=127, ..]),
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 
@@ -299,6 +322,39 @@ mod tests {
         for address in ["10.96.0.11", "10.245.0.0", "fd00:11::5"] {
             assert_eq!(judge(&teachable, address), Ok(()), "{address}");
         }
+    }
+
+    #[test]
+    fn private_addresses_are_closed_in_every_spelling_where_that_is_wanted() {
+        let teachable = Teachable::new(nets(&["10.1.0.0/16", "fd00:1::/32"]), []).without_private();
+        for address in [
+            "10.0.0.1",
+            "10.2.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "fc00::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:a00:1::1",
+        ] {
+            assert_eq!(judge(&teachable, address), Err(Unteachable::Private), "{address}");
+        }
+        for address in [
+            "10.1.2.3",
+            "fd00:1::1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "192.169.0.1",
+            "198.18.0.1",
+            "fe00::1",
+        ] {
+            assert_eq!(judge(&teachable, address), Ok(()), "{address}");
+        }
+        assert_eq!(judge(&teachable, "100.100.100.200"), Err(Unteachable::Metadata));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `--allow-rebind CIDR` (repeatable): ranges that names may open although they are special.
     pub rebind: Vec<IpNet>,
+    /// `--private-addresses`.
+    pub private_addresses: PrivateAddresses,
     /// `--cluster-cidr CIDR` (repeatable): pod and service ranges, besides what the objects tell.
     pub cluster_cidrs: Vec<IpNet>,
     /// `--cluster-domain`, default `cluster.local`.
@@ -120,6 +122,16 @@ pub enum UnknownPods {
     /// They pass, as from any pod that no policy selects.
     Allow,
     /// They are refused: a pod is closed until it is known what it may reach.
+    Deny,
+}
+
+/// Whether names may open private addresses: what resolves to them is a company's own, or a stranger's who points into the
+/// network that this machine is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrivateAddresses {
+    /// They may.
+    Allow,
+    /// Only those of `--allow-rebind`.
     Deny,
 }
 

@@ -14,7 +14,7 @@ use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use policy::question::QuestionMode;
 
-use super::{NameMatching, UnknownPods};
+use super::{NameMatching, PrivateAddresses, UnknownPods};
 
 /// What may be said on the command line and, under the same names, in the config file.
 ///
@@ -99,6 +99,9 @@ pub struct Options {
     /// Range that names may open although it is loopback, link-local or inside the cluster (repeatable)
     #[arg(long, value_name = "CIDR", help_heading = "Leases")]
     pub allow_rebind: Vec<IpNet>,
+    /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside --allow-rebind [default: allow]
+    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]), help_heading = "Leases")]
+    pub private_addresses: Option<PrivateAddresses>,
 
     /// The nftables table, in family inet [default: namegate]
     #[arg(long, value_name = "NAME", help_heading = "Kernel")]
@@ -167,6 +170,7 @@ impl Options {
             max_names,
             max_addresses_per_name,
             allow_rebind,
+            private_addresses,
             table,
             deny_response,
             unknown_pods,
@@ -205,6 +209,7 @@ impl Options {
             max_names: max_names.or(below.max_names),
             max_addresses_per_name: max_addresses_per_name.or(below.max_addresses_per_name),
             allow_rebind: list(allow_rebind, below.allow_rebind),
+            private_addresses: private_addresses.or(below.private_addresses),
             table: table.or(below.table),
             deny_response: deny_response.or(below.deny_response),
             unknown_pods: unknown_pods.or(below.unknown_pods),

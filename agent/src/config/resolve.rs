@@ -20,7 +20,7 @@ use super::bounds::{
     TPROXY_PORT, TPROXY_TABLE, within,
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
-use super::{NameMatching, Options, Settings, UnknownPods};
+use super::{NameMatching, Options, PrivateAddresses, Settings, UnknownPods};
 use crate::state::StateDir;
 
 /// `--table`.
@@ -106,6 +106,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         max_names,
         max_addresses_per_name,
         allow_rebind,
+        private_addresses,
         table,
         deny_response,
         unknown_pods,
@@ -147,6 +148,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
                 .unwrap_or(NonZeroUsize::MIN),
         },
         rebind: allow_rebind,
+        private_addresses: private_addresses.unwrap_or(PrivateAddresses::Allow),
         cluster_cidrs: cluster_cidr,
         cluster_domain: domain(cluster_domain)?,
         cluster_dns: match cluster_dns.is_empty() {
@@ -388,6 +390,7 @@ mod tests {
             QuestionMode::AllowedOnly
         );
         assert_eq!(settings.unknown_pods, UnknownPods::Allow);
+        assert_eq!(settings.private_addresses, PrivateAddresses::Allow);
         assert_eq!(settings.matching, NameMatching::Question);
         assert_eq!(settings.denied, Rcode::NxDomain);
         assert_eq!(settings.lease, LeaseTerms::default());

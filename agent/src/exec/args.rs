@@ -16,7 +16,7 @@ use super::child::DNS_PORT;
 use super::network::Plan;
 use super::{firewall, source};
 use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
-use crate::config::{Host, NameMatching, Options, Rejected, Settings, resolve};
+use crate::config::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, resolve};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
 ///
@@ -56,9 +56,13 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "reject", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]))]
     deny_response: Refusal,
 
-    /// Range that names may open although it is loopback, link-local or the like (repeatable)
+    /// Range that names may open although it is private, loopback, link-local or the like (repeatable)
     #[arg(long, value_name = "CIDR")]
     allow_rebind: Vec<IpNet>,
+
+    /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside --allow-rebind
+    #[arg(long, value_name = "WHAT", default_value = "deny", value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]))]
+    private_addresses: PrivateAddresses,
 
     /// Open file that the command inherits, by its descriptor's number; others are closed but 0, 1 and 2 (repeatable)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
@@ -116,6 +120,7 @@ impl Args {
             // Names in the cluster's domain may be asked by everyone. There is no cluster here, so there is no such name.
             cluster_domain: Some("exec.namegate.invalid".to_owned()),
             allow_rebind: self.allow_rebind.clone(),
+            private_addresses: Some(self.private_addresses),
             deny_response: Some(self.deny_response),
             table: Some(firewall::agent_table(plan.id)),
             http: Some(HttpAddress::Off),

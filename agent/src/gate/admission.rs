@@ -10,6 +10,7 @@ use dns_proxy::{Lesson, NotAdmitted, Ticket};
 use enforcer::writer::{Generation, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Time};
+use policy::address::Unteachable;
 use tracing::{debug, error, warn};
 
 use super::{Core, lock};
@@ -55,6 +56,11 @@ impl Core {
         let source = lesson.source.ip();
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
+            // A user meets it who meant that address, and can say so.
+            Err(why @ Unteachable::Private) => {
+                warn!(name = %lesson.name, address = %address.0, "a name may not open this address: {why}");
+                false
+            }
             Err(why) => {
                 debug!(name = %lesson.name, address = %address.0, ?why, "a name may not open this address");
                 false
