@@ -132,7 +132,10 @@ async fn metrics(State(Served { inspect, metrics }): State<Served>) -> impl Into
 
 async fn ready(State(Served { inspect, .. }): State<Served>) -> (StatusCode, String) {
     match inspect.readiness() {
-        Ok(()) => (StatusCode::OK, "ready\n".into()),
+        Ok(()) => match inspect.remark() {
+            Some(remark) => (StatusCode::OK, format!("ready, but {remark}\n")),
+            None => (StatusCode::OK, "ready\n".into()),
+        },
         Err(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
     }
 }

@@ -21,6 +21,10 @@ pub trait Inspect: Send + Sync + 'static {
     fn records(&self) -> Records;
     /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what is missing.
     fn readiness(&self) -> Result<(), String>;
+    /// What somebody may miss although it is ready.
+    fn remark(&self) -> Option<String> {
+        None
+    }
     /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be told.
     fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String>;
     /// Figures for the gauges of `/metrics`.
@@ -67,6 +71,8 @@ pub struct SourceFigures {
     pub age_seconds: u64,
     /// Watches that do not work now.
     pub broken_watches: usize,
+    /// Kinds that the API server does not have.
+    pub absent_kinds: usize,
     /// What each watch holds, in the order of [`KINDS`].
     pub counts: [ObjectCount; KINDS.len()],
 }
@@ -148,6 +154,9 @@ pub struct SourceStatus {
     pub recalled: bool,
     /// The kinds that it has not told yet.
     pub awaited: Vec<String>,
+    /// The kinds that the API server does not have.
+    #[serde(default)]
+    pub absent: Vec<String>,
     /// The watches that do not work now, and why.
     pub troubles: Vec<String>,
 }

@@ -255,6 +255,10 @@ impl Inspect for View {
         }
     }
 
+    fn remark(&self) -> Option<String> {
+        self.health.as_ref().and_then(Health::remark)
+    }
+
     fn figures(&self) -> Figures {
         let plan = Arc::clone(&self.parts.gate.in_force().plan);
         let (names, addresses) = self.leases();

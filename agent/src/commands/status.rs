@@ -61,6 +61,9 @@ fn render(status: &Status) -> String {
 fn overview(status: &Status) -> String {
     let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
     let ready = match (status.ready, &status.not_ready_because) {
+        (true, _) if status.source.as_ref().is_some_and(|source| !source.absent.is_empty()) => {
+            "yes, but policies of kinds that the API server does not have are not in force".into()
+        }
         (true, _) => "yes".into(),
         (false, Some(missing)) => format!("NO: {missing}"),
         (false, None) => "NO".into(),
@@ -87,6 +90,10 @@ fn overview(status: &Status) -> String {
     }
     if let Some(source) = &status.source {
         lines.push(("API server", api_server(source)));
+        if !source.absent.is_empty() {
+            let absent = format!("{}; `namegate crds` prints the definitions", source.absent.join(", "));
+            lines.push(("ABSENT", absent));
+        }
         lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
     }
     if status.records.audited > 0 {

@@ -134,6 +134,7 @@ fn of_source(source: &SourceFigures) -> Vec<MetricFamily> {
     let SourceFigures {
         age_seconds,
         broken_watches,
+        absent_kinds,
         counts,
     } = source;
     // Pods have two watches.
@@ -155,6 +156,11 @@ fn of_source(source: &SourceFigures) -> Vec<MetricFamily> {
             "broken_watches",
             "Watches of the API server that do not work",
             *broken_watches as u64,
+        ),
+        gauge(
+            "absent_kinds",
+            "Kinds of objects that the API server does not have",
+            *absent_kinds as u64,
         ),
         family(GAUGE, "objects", "Objects held, by kind", "kind", &objects),
         family(
@@ -260,6 +266,7 @@ mod tests {
             source: Some(SourceFigures {
                 age_seconds: 41,
                 broken_watches: 42,
+                absent_kinds: 43,
                 counts: std::array::from_fn(|index| ObjectCount {
                     objects: index + 1,
                     bytes: 100,
@@ -294,6 +301,7 @@ mod tests {
             "namegate_unwritten_state_files 52",
             "namegate_objects_age_seconds 41",
             "namegate_broken_watches 42",
+            "namegate_absent_kinds 43",
             "namegate_objects{kind=\"Pod\"} 3",
             "namegate_object_bytes{kind=\"Pod\"} 200",
             "namegate_objects{kind=\"Namespace\"} 3",

@@ -159,6 +159,27 @@ fn kinds_that_appear_later_are_picked_up() {
     cluster.control.kubectl(["delete", "crd", "--all"]);
     cluster.start();
     assert!(cluster.connect(0, denied()).is_connected());
+    // Ready, but nobody shall believe that a policy could be in force.
+    let absent = || cluster.installation().status().unwrap().source.unwrap().absent;
+    cluster.wait_until("what is missing is known", || absent().len() == 4);
+    assert!(
+        absent().contains(&"CiliumNetworkPolicy (cilium.io/v2)".to_owned()),
+        "{:?}",
+        absent()
+    );
+    let shown = cluster.installation().inspect("status", &[]).unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("yes, but") && shown.contains("ABSENT:"), "{shown}");
+    let (code, page) = cluster.agent().http("/readyz").unwrap();
+    assert!(code == 200 && page.contains("ClusterNetworkPolicy"), "{page}");
+    assert_eq!(cluster.agent().metric("namegate_absent_kinds").unwrap(), 4.0);
+    assert!(
+        cluster
+            .agent()
+            .log()
+            .iter()
+            .any(|line| line.contains("WARN") && line.contains("does not have this kind"))
+    );
     cluster.control.install("crds");
     cluster.control.install("overlays/default");
     cluster.wait_long("the definitions are served", Duration::from_secs(30), || {
@@ -172,6 +193,7 @@ fn kinds_that_appear_later_are_picked_up() {
         cluster.connect(0, denied()).is_refused()
     });
     println!("a kind that appeared was in force after {took:?}");
+    cluster.wait_long("nothing is missing", Duration::from_secs(60), || absent().is_empty());
     cluster.learn(0, ALLOWED);
     assert!(cluster.connect(0, ip("198.51.100.1")).is_connected());
 }

@@ -107,14 +107,14 @@ pub(super) async fn follow(
                     continue;
                 }
                 if absence.is_first() {
-                    info!(
+                    warn!(
                         kind = kind.kind,
                         api = kind.api_version(),
-                        "the API server does not have this kind; looking again from time to time"
+                        "the API server does not have this kind, so that nothing of it is in force; looking again from time to time"
                     );
                 }
                 trouble = TROUBLE.begin();
-                health.is_well(kind.feed);
+                health.is_absent(kind.feed);
                 if said.send((kind.feed, Said::Absent)).await.is_err() {
                     return;
                 }

@@ -1,6 +1,6 @@
 //! What the source shows of itself: how old the objects are, what is missing, and what it all takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -25,6 +25,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     troubles: BTreeMap<Feed, Trouble>,
+    /// Kinds that the API server does not have.
+    absent: BTreeSet<Feed>,
     awaited: Vec<Feed>,
     /// Since when the objects in force are as they are, while those of an earlier process are.
     recalled: Option<SystemTime>,
@@ -55,7 +57,16 @@ impl Health {
     }
 
     pub(super) fn is_well(&self, feed: Feed) {
-        self.state().troubles.remove(&feed);
+        let mut state = self.state();
+        state.troubles.remove(&feed);
+        state.absent.remove(&feed);
+    }
+
+    /// The API server does not have the kind.
+    pub(super) fn is_absent(&self, feed: Feed) {
+        let mut state = self.state();
+        state.troubles.remove(&feed);
+        state.absent.insert(feed);
     }
 
     pub(super) fn has_trouble(&self, feed: Feed, reason: String) {
@@ -103,6 +114,7 @@ impl Health {
         SourceFigures {
             age_seconds,
             broken_watches: state.broken(heard).count(),
+            absent_kinds: state.absent.len(),
             counts: state.counts,
         }
     }
@@ -122,10 +134,23 @@ impl Health {
                 .iter()
                 .map(|feed| Kind::of(*feed).kind.to_owned())
                 .collect(),
+            absent: state.absent().collect(),
             troubles: troubles
                 .map(|(feed, trouble)| format!("{}: {}", Kind::of(feed).kind, trouble.reason))
                 .collect(),
         }
+    }
+
+    /// What somebody may miss who reads that the agent is ready.
+    pub fn remark(&self) -> Option<String> {
+        let state = self.state();
+        let absent: Vec<String> = state.absent().collect();
+        (!absent.is_empty()).then(|| {
+            format!(
+                "the API server does not have {}, so that no policy of that kind is in force (`namegate crds` prints the definitions)",
+                absent.join(", ")
+            )
+        })
     }
 
     /// What is missing before anything is in force.
@@ -155,6 +180,11 @@ impl Health {
 }
 
 impl State {
+    fn absent(&self) -> impl Iterator<Item = String> {
+        let kinds = self.absent.iter().map(|feed| Kind::of(*feed));
+        kinds.map(|kind| format!("{} ({})", kind.kind, kind.api_version()))
+    }
+
     /// A watch that goes on silently where it broke shows that only by what comes from the API server afterwards.
     fn broken(&self, heard: u64) -> impl Iterator<Item = (Feed, &Trouble)> {
         let lasting = move |trouble: &Trouble| trouble.since >= heard;
