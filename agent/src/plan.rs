@@ -20,6 +20,7 @@ use std::sync::Arc;
 use ahash::HashMap;
 use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
+use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Interception};
 use fqdn_cache::{LeaseTerms, Ledger, Time};
 use ipnet::IpNet;
@@ -144,6 +145,13 @@ impl Planner {
                 fail_mode: settings.fail_mode,
                 cluster: networks,
                 host: own.clone(),
+                // Follows from the node's network, which changes without the objects.
+                pod_links: PodLinks::default(),
+                servers: resolvers
+                    .keys()
+                    .filter(|asked| !asked.ip().is_loopback())
+                    .copied()
+                    .collect(),
                 unknown: unknown(cluster, settings, own),
                 refusal: settings.refusal,
                 records: settings.records_group,

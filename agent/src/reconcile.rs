@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dns_proxy::Listener;
+use enforcer::pod_links::{Network, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
@@ -15,14 +18,17 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
+use crate::objects::readiness;
 use crate::objects::{Report, Update};
 use crate::parts::Parts;
 use crate::plan::{self, Contest, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often this node's own addresses are read again.
-const OWN_ADDRESSES_EVERY: Duration = Duration::from_secs(10);
+/// How often this node's links, routes and addresses are read again if nothing is heard of a change.
+const NETWORK_EVERY: Duration = Duration::from_secs(10);
+/// After a change of these: for how long more of them are collected. A pod that comes makes a dozen.
+const NETWORK_SETTLES: Duration = Duration::from_millis(50);
 
 /// The addresses that we listen on in mode dnat.
 const OWN_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(routing::LISTEN_V4), IpAddr::V6(routing::LISTEN_V6)];
@@ -61,7 +67,10 @@ pub struct Reconciler {
     /// How many updates were applied.
     updates: u64,
     contests: Vec<Contest>,
-    own: BTreeSet<IpAddr>,
+    /// This node's links, routes and addresses.
+    network: Network,
+    /// The newest plan, in force or not.
+    newest: Option<Arc<Plan>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -75,7 +84,8 @@ impl Reconciler {
             reports: Vec::new(),
             updates: 0,
             contests: Vec::new(),
-            own: BTreeSet::new(),
+            network: Network::default(),
+            newest: None,
             progress: watch::Sender::default(),
         }
     }
@@ -87,13 +97,15 @@ impl Reconciler {
 
     /// Runs until the source ends. Nothing is enforced before the first update, which is the complete list.
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
-        self.read_own_addresses();
+        // Heard of from before the first look on.
+        let changes = hear_of_network();
+        self.read_network();
         let Some(first) = updates.recv().await else { return };
         self.apply(first);
         let mut settled = self.put_in_force().await;
 
-        let mut own_addresses = interval(OWN_ADDRESSES_EVERY);
-        own_addresses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut network = interval(NETWORK_EVERY);
+        network.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enforcer = self.parts.enforcer.clone();
         loop {
             let mut stale = tokio::select! {
@@ -105,7 +117,8 @@ impl Reconciler {
                     None => return,
                 },
                 () = enforcer.table_lost() => true,
-                _ = own_addresses.tick() => self.read_own_addresses(),
+                _ = network.tick() => self.read_network(),
+                () = network_changed(changes.as_ref()) => self.read_network(),
                 () = sleep(RETRY), if !settled => true,
             };
             while let Ok(update) = updates.try_recv() {
@@ -113,6 +126,8 @@ impl Reconciler {
                 stale = true;
             }
             if stale {
+                // A pod that has come may have done so with a link.
+                self.read_network();
                 settled = self.put_in_force().await;
             }
         }
@@ -128,7 +143,12 @@ impl Reconciler {
 
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
     async fn put_in_force(&mut self) -> bool {
-        let plan = Arc::new(self.planner.plan(&self.cluster, &self.parts.settings, &self.own));
+        let mut plan = self
+            .planner
+            .plan(&self.cluster, &self.parts.settings, &self.network.own);
+        plan.desired.pod_links = pod_links(&self.network, &plan);
+        let plan = Arc::new(plan);
+        self.newest = Some(Arc::clone(&plan));
         self.report(&plan);
         match self.carry_out(Arc::clone(&plan)).await {
             Ok(()) => {
@@ -233,21 +253,51 @@ impl Reconciler {
         }
     }
 
-    /// Whether they changed.
-    fn read_own_addresses(&mut self) -> bool {
-        match routing::own_addresses() {
-            Ok(addresses) => {
-                let foreign = |address: &IpAddr| !address.is_loopback() && !OWN_ADDRESSES.contains(address);
-                // Always among them, so that they do not come as news once they are set up.
-                let own: BTreeSet<IpAddr> = addresses.into_iter().filter(foreign).chain(OWN_ADDRESSES).collect();
-                let changed = own != self.own;
-                self.own = own;
-                changed
-            }
+    /// Whether what plans are made of changed.
+    fn read_network(&mut self) -> bool {
+        let mut network = match routing::network() {
+            Ok(network) => network,
             Err(error) => {
-                warn!(%error, "this node's own addresses cannot be read");
-                false
+                warn!(%error, "this node's links, routes and addresses cannot be read");
+                return false;
             }
-        }
+        };
+        network
+            .own
+            .retain(|address| !address.is_loopback() && !OWN_ADDRESSES.contains(address));
+        // Always among them, so that they do not come as news once they are set up.
+        network.own.extend(OWN_ADDRESSES);
+        let same_own = network.own == self.network.own;
+        self.network = network;
+        let newest = self.newest.as_ref();
+        !same_own || newest.is_some_and(|plan| plan.desired.pod_links != pod_links(&self.network, plan))
     }
+}
+
+/// Where this plan's pods are.
+fn pod_links(network: &Network, plan: &Plan) -> PodLinks {
+    let addresses = plan.local.iter().flat_map(|endpoint| &endpoint.addresses);
+    let local = addresses.map(|address| (*address, plan.governed.contains_key(address)));
+    let resolvers = plan.desired.servers.iter().map(SocketAddr::ip);
+    PodLinks::find(network, local, resolvers)
+}
+
+fn hear_of_network() -> Option<AsyncFd<OwnedFd>> {
+    let changes = routing::changes().and_then(readiness::register);
+    changes
+        .inspect_err(|error| warn!(%error, "changes of links and routes are only seen every {NETWORK_EVERY:?}"))
+        .ok()
+}
+
+/// Resolves when links, routes or addresses have changed, and what changed with them is over too.
+async fn network_changed(changes: Option<&AsyncFd<OwnedFd>>) {
+    let Some(changes) = changes else {
+        return std::future::pending().await;
+    };
+    let Ok(mut ready) = changes.readable().await else {
+        return std::future::pending().await;
+    };
+    sleep(NETWORK_SETTLES).await;
+    routing::take_changes(changes.get_ref());
+    ready.clear_ready();
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enforcer::layout::prepared;
+use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
 use fqdn_cache::Time;
 use policy::policy::{Action, LeaseTerms};
@@ -106,6 +107,8 @@ fn desired(id: ProgramId, program: &Arc<FoldedProgram>) -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        pod_links: PodLinks::default(),
+        servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,

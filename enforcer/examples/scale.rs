@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enforcer::layout::elements;
+use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
 use policy::fold::{At, Place};
@@ -154,6 +155,8 @@ fn desired() -> Desired {
         fail_mode: FailMode::Open,
         cluster: vec!["10.0.0.0/8".parse().unwrap()],
         host: BTreeSet::new(),
+        pod_links: PodLinks::default(),
+        servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: Some(78),

@@ -11,6 +11,7 @@ use policy::policy::DenyResponse;
 use policy::{Program, ProgramId, Tiers};
 
 use crate::layout::Element;
+use crate::pod_links::PodLinks;
 
 /// Everything that decides the ruleset. Two equal values give the same ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub struct Desired {
     pub cluster: Vec<IpNet>,
     /// This node's own addresses.
     pub host: BTreeSet<IpAddr>,
+    /// The links that lead to local pods, and what may come from them. It follows from the node's routes ([`routing::network`](crate::routing::network)).
+    pub pod_links: PodLinks,
+    /// The servers whose answers are believed, by address and port: what claims to come from them must not come from a pod's link.
+    pub servers: BTreeSet<SocketAddr>,
     /// Sources that are refused although no program governs them: where pods of this node may come to be that no object names yet.
     pub unknown: Vec<IpNet>,
     /// What a refused packet gets.

@@ -10,7 +10,8 @@
 //! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
 //! 6. [`conntrack`]: the few conntrack operations that are needed.
 //! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
-//! 8. [`records`]: packets that the ruleset refused or noted, as it logs them.
+//! 8. [`pod_links`]: which links lead to pods, and what may come from them.
+//! 9. [`records`]: packets that the ruleset refused or noted, as it logs them.
 //!
 //! `rehearsal`: what is sent to the kernel, without one, to be measured.
 
@@ -18,6 +19,7 @@ pub mod conntrack;
 pub mod desired;
 pub mod layout;
 mod netlink;
+pub mod pod_links;
 pub mod records;
 #[doc(hidden)]
 pub mod rehearsal;

@@ -10,6 +10,7 @@
 //!
 //! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them whatever mark and table they were made with.
 
+mod network;
 mod rtnetlink;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ use tracing::warn;
 
 use crate::desired::Interception;
 use crate::layout::Family;
+pub use network::{changes, network, take_changes};
 use rtnetlink::{Outcome, Rtnetlink};
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
@@ -80,7 +82,11 @@ pub fn take_down_all() {
 
 /// The addresses of this network namespace's interfaces, sorted.
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
-    let mut kernel = Rtnetlink::open()?;
+    let addresses = own_addresses_of(&mut Rtnetlink::open()?)?;
+    Ok(addresses.into_iter().collect())
+}
+
+fn own_addresses_of(kernel: &mut Rtnetlink) -> io::Result<BTreeSet<IpAddr>> {
     let mut addresses = BTreeSet::new();
     for message in kernel.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
         if let RouteNetlinkMessage::NewAddress(message) = message {
@@ -96,7 +102,7 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
             addresses.extend(local.or(address));
         }
     }
-    Ok(addresses.into_iter().collect())
+    Ok(addresses)
 }
 
 /// One thing that a mode puts beside the ruleset.

@@ -2,16 +2,19 @@
 //!
 //! # What a packet meets
 //! ```text
+//! prerouting   before-tracking                      answers of resolvers do not come from pods (answers), lookups keep their flows (interception)
 //! prerouting   intercept-dnat or intercept-tproxy   lookups of pods go to the proxy            (interception)
 //! input        established → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
 //! forward      established → neighbour discovery → lookups that were not intercepted → dispatch
-//! dispatch     source address → chain of its program; any other source passes                  (dispatch)
+//! dispatch     source address → chain of its program; any other source passes                  (dispatch),
+//!              unless it comes from a link that leads to governed pods and belongs to none     (strangers)
 //! ep4-…, ep6-… classes in order → prefixes → the rest                                          (program)
 //! refuse       counted, then rejected at a limited rate, or dropped                            (refusal)
 //! ```
 //!
-//! A packet of an established flow pays the first rule only. The first packet of a flow pays one lookup for its source, and in its program
-//! a number that does not depend on how many pods, policies, names, prefixes or addresses there are ([`longest_path`]).
+//! A packet of an established flow pays the first rule only, and before that one comparison of its source port. The first packet of a flow pays one lookup for its source, and in its program
+//! a number that does not depend on how many pods, policies, names, prefixes or addresses there are ([`longest_path`]). One whose source no program governs
+//! pays one more, for its link, and on a pod's link up to three.
 //!
 //! # Two kinds of rules
 //! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the typed `nftables` crate, applied by `nft`: its chains are
@@ -29,6 +32,7 @@
 //!
 //! Programs that stand, their learned sets and counters are never touched. A frame that is refused is answered by switching back.
 
+mod answers;
 mod base;
 pub(crate) mod change;
 mod dispatch;
@@ -37,6 +41,7 @@ mod expression;
 mod interception;
 pub(crate) mod program;
 pub(crate) mod refusal;
+mod strangers;
 mod zones;
 
 pub(crate) mod sets;
@@ -73,8 +78,10 @@ pub fn frame(desired: &Desired, replaced: &Standing) -> Nftables<'static> {
 
 fn write_frame(document: &mut Document<'_>, desired: &Desired) {
     refusal::chains(document, desired);
+    strangers::chain(document);
     dispatch::chain(document);
     base::chains(document, desired);
+    answers::chains(document, desired);
     interception::chain(document, desired);
 }
 
@@ -98,5 +105,8 @@ pub(crate) fn have_the_same_frame(a: &Desired, b: &Desired) -> bool {
         } = desired;
         (*interception, *fail_mode, *refusal, *records)
     };
-    settings(a) == settings(b) && a.table == b.table && a.listening == b.listening
+    settings(a) == settings(b)
+        && a.table == b.table
+        && a.listening == b.listening
+        && answers::ports(a) == answers::ports(b)
 }

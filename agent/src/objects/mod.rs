@@ -16,7 +16,7 @@ pub mod last_good;
 pub mod reading;
 pub mod tree;
 
-mod readiness;
+pub(crate) mod readiness;
 mod watch;
 
 use std::fmt;

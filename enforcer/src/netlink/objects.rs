@@ -70,6 +70,8 @@ pub(crate) enum Datum {
     Protocol,
     /// A port.
     Port,
+    /// The index of a link, in the order of octets of this machine.
+    Link,
     /// The type of an ICMP message.
     MessageType(Family),
 }
@@ -166,7 +168,7 @@ impl Datum {
     /// Octets, without padding.
     pub(crate) fn length(self) -> usize {
         match self {
-            Datum::Address(Family::V4) => 4,
+            Datum::Address(Family::V4) | Datum::Link => 4,
             Datum::Address(Family::V6) => 16,
             Datum::Port => 2,
             Datum::Protocol | Datum::MessageType(_) => 1,

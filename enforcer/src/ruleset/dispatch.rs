@@ -4,11 +4,11 @@ use nftables::stmt::{Statement, VerdictMap};
 
 use super::document::Document;
 use super::expression::{goto, is, named_set, source};
-use super::{refusal, sets};
+use super::{refusal, sets, strangers};
 use crate::layout::Family;
 
 /// The chain that both `forward` and `input` jump to. A source that no program governs comes back from it, unless it is
-/// none that may be.
+/// none that may be, or comes from where only pods are.
 pub(super) const CHAIN: &str = "dispatch";
 
 pub(super) fn chain(document: &mut Document<'_>) {
@@ -22,4 +22,8 @@ pub(super) fn chain(document: &mut Document<'_>) {
         let unknown = named_set(&sets::unknown(family));
         document.rule(CHAIN, [is(source(family), unknown), goto(refusal::CHAIN)]);
     }
+    document.rule(
+        CHAIN,
+        [strangers::comes_from(sets::GOVERNED_LINKS), goto(strangers::CHAIN)],
+    );
 }

@@ -27,6 +27,7 @@ use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpr
 use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
 
+use super::answers::BEFORE_TRACKING;
 use super::document::{Document, Hook};
 use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_of, is_tcp_or_udp, meta,
@@ -36,12 +37,9 @@ use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 
-const TRACK_CHAIN: &str = "track-lookups";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
 
-/// `raw - 1`: just before those who switch connection tracking off.
-const BEFORE_RAW: i32 = -301;
 /// `dstnat - 5`: just before kube-proxy.
 const BEFORE_DNAT: i32 = -105;
 /// `dstnat + 1`: just after it.
@@ -114,14 +112,6 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
 
 /// Keeps lookups that are going to be translated in connection tracking.
 fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
-    document.base_chain(
-        TRACK_CHAIN,
-        Hook {
-            chain_type: NfChainType::Filter,
-            hook: NfHook::Prerouting,
-            priority: BEFORE_RAW,
-        },
-    );
     for family in Family::BOTH {
         let mut statements = vec![is_of(family)];
         statements.extend(lookups(desired, family, asked_now(family)));
@@ -129,7 +119,7 @@ fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
             key: conntrack("zone", None),
             value: number(0),
         }));
-        document.rule(TRACK_CHAIN, statements);
+        document.rule(BEFORE_TRACKING, statements);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::desired::{Desired, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 use crate::netlink::batch::Key;
 use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
+use crate::pod_links::PodLinks;
 
 /// The map from source addresses to the chains of their programs.
 pub(super) fn dispatch(family: Family) -> String {
@@ -21,6 +22,28 @@ pub(super) fn dispatch(family: Family) -> String {
 /// The sources that are refused although no program governs them.
 pub(super) fn unknown(family: Family) -> String {
     format!("unknown{family}")
+}
+
+/// The links that lead to local pods.
+pub(super) const POD_LINKS: &str = "pod-links";
+/// Those among them that lead to governed ones.
+pub(super) const GOVERNED_LINKS: &str = "governed-links";
+/// Those among them on which [`link_networks`] may be.
+pub(super) const SHARED_LINKS: &str = "shared-links";
+
+/// Links and the known addresses behind each.
+pub(super) fn link_sources(family: Family) -> String {
+    format!("link-sources{family}")
+}
+
+/// Where unknown pods of shared links may be.
+pub(super) fn link_networks(family: Family) -> String {
+    format!("link-networks{family}")
+}
+
+/// The servers whose answers are believed.
+pub(super) fn servers(family: Family) -> String {
+    format!("servers{family}")
 }
 
 /// What a set holds.
@@ -39,6 +62,9 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
             ..form([Datum::Protocol], None)
         },
     )];
+    for links in [POD_LINKS, GOVERNED_LINKS, SHARED_LINKS] {
+        forms.push((links.into(), form([Datum::Link], None)));
+    }
     for family in Family::BOTH {
         let address = Datum::Address(family);
         let socket = [address, Datum::Port];
@@ -50,6 +76,9 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
         forms.extend([
             (dispatch(family).into(), form([address], Some(MapsTo::Verdict))),
             (unknown(family).into(), ranges()),
+            (link_sources(family).into(), form([Datum::Link, address], None)),
+            (link_networks(family).into(), ranges()),
+            (servers(family).into(), form(socket, None)),
             (zones::cluster(family).into(), ranges()),
             (zones::host(family).into(), form([address], None)),
             (interception::pods_set(family).into(), form([address], None)),
@@ -79,18 +108,31 @@ fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
 /// The commands that make these sets hold what `desired` says. `before` is what they hold; without it they are written anew.
 pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Command> {
     let mut commands = Vec::new();
-    for family in Family::BOTH {
-        let mut before = before.map(|before| contents(before, family).into_iter());
-        for (name, after) in contents(desired, family) {
-            let before = before.as_mut().and_then(Iterator::next).map(|(_, content)| content);
-            change(&name.into(), before, after, &mut commands);
-        }
+    let mut before = before.map(|before| contents(before).into_iter());
+    for (name, after) in contents(desired) {
+        let before = before.as_mut().and_then(Iterator::next).map(|(_, content)| content);
+        change(&name.into(), before, after, &mut commands);
     }
     commands
 }
 
 /// Always in the same order.
-fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
+fn contents(desired: &Desired) -> Vec<(String, Content)> {
+    let PodLinks {
+        links,
+        governed,
+        shared,
+        ..
+    } = &desired.pod_links;
+    let of_both = [(POD_LINKS, links), (GOVERNED_LINKS, governed), (SHARED_LINKS, shared)].map(|(name, links)| {
+        let keys = links.iter().map(|link| (link_key(*link), None));
+        (name.to_owned(), Content::Elements(keys.collect()))
+    });
+    let of_families = Family::BOTH.into_iter().flat_map(|family| contents_of(desired, family));
+    of_both.into_iter().chain(of_families).collect()
+}
+
+fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     let of_family = move |address: &&IpAddr| Family::of(**address) == family;
     let plain = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
         Content::Elements(addresses.map(|address| (address_key(*address), None)).collect())
@@ -102,12 +144,28 @@ fn contents(desired: &Desired, family: Family) -> Vec<(String, Content)> {
             .map(|binding| (socket_key(binding.asked), value(binding)));
         Content::Elements(pairs.collect())
     };
+    let behind_links = desired.pod_links.sources.iter();
+    let behind_links = behind_links.filter(|(_, address)| Family::of(*address) == family);
+    let behind_links = behind_links.map(|(link, address)| {
+        let mut key = link_key(*link);
+        key.extend_from_slice(&address_key(*address));
+        (key, None)
+    });
+    let networks = desired.pod_links.networks.iter().copied();
+    let servers_known = desired.servers.iter();
+    let servers_known = servers_known.filter(|server| Family::of(server.ip()) == family);
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
         (dispatch(family), Content::Elements(verdicts(desired, family))),
         (
             unknown(family),
             Content::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
+        ),
+        (link_sources(family), Content::Elements(behind_links.collect())),
+        (link_networks(family), Content::Ranges(zones::ranges(networks, family))),
+        (
+            servers(family),
+            Content::Elements(servers_known.map(|server| (socket_key(*server), None)).collect()),
         ),
         (
             zones::cluster(family),
@@ -149,6 +207,10 @@ fn verdicts(desired: &Desired, family: Family) -> BTreeMap<Key, Option<Value>> {
         (address_key(*source), Some(verdict))
     });
     verdicts.collect()
+}
+
+fn link_key(link: u32) -> Key {
+    Key::from_slice(&link.to_ne_bytes())
 }
 
 fn socket_key(socket: SocketAddr) -> Key {

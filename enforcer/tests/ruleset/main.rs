@@ -13,3 +13,4 @@ mod lab;
 mod model;
 mod programs;
 mod routing;
+mod strangers;

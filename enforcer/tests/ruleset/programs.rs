@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::layout::elements;
+use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Evaluation, FailMode, FoldedProgram, Interception, Refusal};
 use ipnet::IpNet;
 use policy::fold::{At, Fold, Place};
@@ -100,6 +101,8 @@ pub(crate) fn desired() -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        pod_links: PodLinks::default(),
+        servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use enforcer::layout::{Family, SetKind};
+use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, ElementKey, Evaluation, FailMode, FoldedProgram, Interception, Refusal, SetId};
 use policy::fold::{Class, Fold};
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
@@ -54,6 +55,8 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        pod_links: PodLinks::default(),
+        servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,

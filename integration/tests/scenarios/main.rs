@@ -19,6 +19,7 @@ mod policies;
 mod records;
 mod retries;
 mod services;
+mod strangers;
 mod transitions;
 mod upgrades;
 

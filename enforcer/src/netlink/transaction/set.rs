@@ -206,6 +206,7 @@ fn type_of(key: &[Datum]) -> u32 {
             Datum::Protocol => 12,
             Datum::Port => 13,
             Datum::MessageType(Family::V4) => 14,
+            Datum::Link => 20,
             Datum::MessageType(Family::V6) => 29,
         };
         number << 6 | of_part

@@ -7,6 +7,7 @@ use policy::{Pattern, PortRange, PortSet, Program, Protocol, Tiers};
 
 use super::*;
 use crate::desired::{FailMode, FoldedProgram, Interception, Refusal};
+use crate::pod_links::PodLinks;
 
 /// Allows a name on a port.
 fn program(port: u16, audited: bool) -> (ProgramId, Arc<FoldedProgram>) {
@@ -44,6 +45,8 @@ fn desired(programs: &[(ProgramId, Arc<FoldedProgram>)]) -> Desired {
         fail_mode: FailMode::Closed,
         cluster: Vec::new(),
         host: BTreeSet::new(),
+        pod_links: PodLinks::default(),
+        servers: BTreeSet::new(),
         unknown: Vec::new(),
         refusal: Refusal::Reject,
         records: None,

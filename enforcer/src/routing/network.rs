@@ -1,0 +1,134 @@
+//! Reading what [`PodLinks`](crate::pod_links::PodLinks) are found in, and hearing of changes.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+
+use super::rtnetlink::Rtnetlink;
+use super::{address_family, means_no_ipv6, own_addresses_of};
+use crate::layout::Family;
+use crate::pod_links::{Network, Route};
+
+/// RT_TABLE_LOCAL: the node's own addresses and multicast.
+const LOCAL_TABLE: u32 = 255;
+
+/// `RTNLGRP_*`: links, addresses and routes of both families.
+const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+
+/// Reads links, addresses and routes of the calling thread's network namespace.
+pub fn network() -> io::Result<Network> {
+    let mut kernel = Rtnetlink::open()?;
+    let own = own_addresses_of(&mut kernel)?;
+    let links = kernel.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let dedicated = links.iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(link) => is_dedicated(link).then_some(link.header.index),
+        _ => None,
+    });
+    let mut routes = Vec::new();
+    for family in Family::BOTH {
+        let mut request = RouteMessage::default();
+        request.header.address_family = address_family(family);
+        match kernel.dump(RouteNetlinkMessage::GetRoute(request)) {
+            Ok(found) => routes.extend(found.iter().flat_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => routes_of(route),
+                _ => Vec::new(),
+            })),
+            Err(error) if family == Family::V6 && means_no_ipv6(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Network {
+        own,
+        dedicated: dedicated.collect(),
+        routes,
+    })
+}
+
+/// Whether a link has one other end.
+fn is_dedicated(link: &LinkMessage) -> bool {
+    let infos = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let mut infos = infos.flatten();
+    infos.any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit | InfoKind::Tun)))
+}
+
+/// One route for each next hop.
+fn routes_of(message: &RouteMessage) -> Vec<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return Vec::new();
+    }
+    let mut table = u32::from(message.header.table);
+    let (mut address, mut single, mut hops) = (None, None, Vec::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Destination(RouteAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Destination(RouteAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            RouteAttribute::Oif(link) => single = Some((*link, has_gateway(&message.attributes))),
+            RouteAttribute::MultiPath(several) => {
+                hops.extend(
+                    several
+                        .iter()
+                        .map(|hop| (hop.interface_index, has_gateway(&hop.attributes))),
+                );
+            }
+            _ => {}
+        }
+    }
+    let everything = match message.header.address_family {
+        netlink_packet_route::AddressFamily::Inet6 => IpAddr::from([0u8; 16]),
+        _ => IpAddr::from([0u8; 4]),
+    };
+    let length = message.header.destination_prefix_length;
+    let Ok(destination) = IpNet::new(address.unwrap_or(everything), length) else {
+        return Vec::new();
+    };
+    if table == LOCAL_TABLE {
+        return Vec::new();
+    }
+    let route = |(link, through_gateway)| Route {
+        destination: destination.trunc(),
+        link,
+        through_gateway,
+    };
+    single.into_iter().chain(hops).map(route).collect()
+}
+
+fn has_gateway(attributes: &[RouteAttribute]) -> bool {
+    let names_one =
+        |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Gateway(_) | RouteAttribute::Via(_));
+    attributes.iter().any(names_one)
+}
+
+/// A socket that becomes readable when links, addresses or routes of the calling thread's network namespace change. What has changed is to be
+/// [read](network); what was told of it is to be [taken](take_changes).
+pub fn changes() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    // NETLINK_ROUTE is protocol 0.
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+    let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (group - 1));
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
+}
+
+/// Takes what a socket of [`changes`] was told so far.
+pub fn take_changes(socket: impl AsFd) {
+    let mut buffer = [0; 64];
+    loop {
+        match recv(&socket, &mut buffer, RecvFlags::TRUNC) {
+            // Something was lost. That there was something is all that matters.
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}

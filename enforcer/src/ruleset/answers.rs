@@ -1,0 +1,74 @@
+//! Answers that claim to come from a resolver, on links that lead to pods.
+//!
+//! A pod that could send with a resolver's address would race the resolver's answers to the proxy, and to its neighbours. They are
+//! dropped before connection tracking, for which they would be replies of a flow that is established. Behind a Service's address
+//! the one that answers is a pod of the cluster: no address of the cluster comes from a link but its own.
+//!
+//! Every packet passes here, so the first thing asked is a comparison of its source port.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use nftables::stmt::Statement;
+use nftables::types::{NfChainType, NfHook};
+
+use super::document::{Document, Hook};
+use super::expression::{any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, source};
+use super::{refusal, sets, strangers, zones};
+use crate::desired::Desired;
+use crate::layout::Family;
+
+/// Packets that come in, before connection tracking looks at them.
+pub(super) const BEFORE_TRACKING: &str = "before-tracking";
+const CHAIN: &str = "answers";
+
+/// `raw - 1`: just before those who switch connection tracking off.
+const BEFORE_RAW: i32 = -301;
+
+pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
+    document.base_chain(
+        BEFORE_TRACKING,
+        Hook {
+            chain_type: NfChainType::Filter,
+            hook: NfHook::Prerouting,
+            priority: BEFORE_RAW,
+        },
+    );
+    document.chain(CHAIN);
+    let from_server = match &Vec::from_iter(ports(desired))[..] {
+        [only] => port_value(*only),
+        several => any_of(several.iter().copied().map(port_value)),
+    };
+    document.rule(
+        BEFORE_TRACKING,
+        [
+            is(header("th", "sport"), from_server),
+            is_tcp_or_udp(),
+            strangers::comes_from(sets::POD_LINKS),
+            jump(CHAIN),
+        ],
+    );
+    for family in Family::BOTH {
+        for known in strangers::belongs(family) {
+            document.rule(CHAIN, known.into_iter().chain([Statement::Return(None)]));
+        }
+        let answering = concat([source(family), header("th", "sport")]);
+        for forged in [
+            is(answering, named_set(&sets::servers(family))),
+            is(source(family), named_set(&zones::cluster(family))),
+        ] {
+            document.rule(
+                CHAIN,
+                [is_of(family), is_tcp_or_udp(), forged, goto(refusal::DROP_CHAIN)],
+            );
+        }
+    }
+    let governed = strangers::comes_from(sets::GOVERNED_LINKS);
+    document.rule(CHAIN, [governed, goto(refusal::DROP_CHAIN)]);
+}
+
+/// The ports that resolvers answer from. They belong to the frame, so that nobody pays a lookup for them.
+pub(super) fn ports(desired: &Desired) -> BTreeSet<u16> {
+    let known = desired.servers.iter().map(SocketAddr::port);
+    known.chain([53]).collect()
+}

@@ -1,0 +1,85 @@
+//! Sources that no program governs, on links that lead to governed pods.
+//!
+//! They pass when they belong on the link ([`PodLinks`](crate::pod_links::PodLinks)), and when a host asks this node for an address, which it does
+//! before it has one. All else is refused: a pod that could choose an address which is nobody's would be governed by nobody.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv6Net};
+use nftables::expr::MetaKey;
+use nftables::stmt::Statement;
+use policy::Protocol;
+
+use super::document::Document;
+use super::expression::{
+    Expr, accept, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value,
+    prefix, protocol, protocol_value, source,
+};
+use super::{refusal, sets};
+use crate::layout::Family;
+
+pub(super) const CHAIN: &str = "strangers";
+
+/// RFC 4291 §2.5.6.
+const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+/// All_DHCP_Relay_Agents_and_Servers (RFC 9915 §7.1).
+const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+pub(super) fn chain(document: &mut Document<'_>) {
+    document.chain(CHAIN);
+    for family in Family::BOTH {
+        for known in belongs(family) {
+            document.rule(CHAIN, known.into_iter().chain([accept()]));
+        }
+        document.rule(CHAIN, asks_for_address(family).into_iter().chain([accept()]));
+    }
+    document.rule(CHAIN, [goto(refusal::CHAIN)]);
+}
+
+/// The packet came in on a link of this set.
+pub(super) fn comes_from(links: &str) -> Statement<'static> {
+    is(link(), named_set(links))
+}
+
+/// What holds of a source that belongs on the link of its packet; one of these is enough.
+pub(super) fn belongs(family: Family) -> [Vec<Statement<'static>>; 2] {
+    let on_link = concat([link(), source(family)]);
+    [
+        vec![is_of(family), is(on_link, named_set(&sets::link_sources(family)))],
+        vec![
+            is_of(family),
+            comes_from(sets::SHARED_LINKS),
+            is(source(family), named_set(&sets::link_networks(family))),
+        ],
+    ]
+}
+
+/// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Nothing leaves the node by it: there is no link that it would leave by.
+fn asks_for_address(family: Family) -> Vec<Statement<'static>> {
+    let (server, rest) = match family {
+        Family::V4 => {
+            let nobody = is(source(family), address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+            (67, [nobody, is(header("th", "sport"), port_value(68))])
+        }
+        Family::V6 => {
+            let from_link = is(source(family), prefix(IpNet::V6(LINK_LOCAL)));
+            (
+                547,
+                [from_link, is(destination(family), address(IpAddr::V6(DHCP_SERVERS)))],
+            )
+        }
+    };
+    let mut statements = vec![
+        is_of(family),
+        is(meta(MetaKey::Oif), number(0)),
+        is(protocol(), protocol_value(Protocol::Udp)),
+        is(port(), port_value(server)),
+    ];
+    statements.extend(rest);
+    statements
+}
+
+/// The link that the packet came in on.
+fn link() -> Expr {
+    meta(MetaKey::Iif)
+}
