@@ -8,7 +8,7 @@ mod cached;
 mod in_flight;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,8 @@ pub(crate) trait Outlet<W> {
     fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent>;
     /// Forgets whose answer comes there.
     fn forget(&mut self, sent: Sent);
-    /// Asks over TCP; [`Lookups::exchanged`] is told what came of it, `until` at the latest.
-    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, query: &[u8], until: Instant);
+    /// Asks over TCP, out of the client's share; [`Lookups::exchanged`] is told what came of it, `until` at the latest.
+    fn ask_by_tcp(&mut self, server: SocketAddr, client: IpAddr, lookup: Key, query: &[u8], until: Instant);
     /// Notes that a lookup in flight is to be answered on this way.
     fn owe(&mut self, way_back: &W);
     /// Notes that such a lookup has ended; its reply follows within the batch.
@@ -535,14 +535,19 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         lookup.stage = Stage::ForwardedByTcp;
         self.deadlines.clear(key.place());
+        let client = match &lookup.asker {
+            Some(asker) => asker.client.source.ip(),
+            // The cache has a share of its own.
+            None => Ipv4Addr::UNSPECIFIED.into(),
+        };
         if lookup.query.has_options() {
-            return out.ask_by_tcp(server, key, lookup.query.as_bytes(), until);
+            return out.ask_by_tcp(server, client, key, lookup.query.as_bytes(), until);
         }
         let dialect = self.dialects.of(server);
         lookup
             .query
             .write_for(dialect.level(now), dialect.cookie(), &mut self.asked);
-        out.ask_by_tcp(server, key, &self.asked, until);
+        out.ask_by_tcp(server, client, key, &self.asked, until);
     }
 
     /// Ends a lookup that no upstream has an answer to.

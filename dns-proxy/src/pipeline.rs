@@ -2,7 +2,7 @@
 //!
 //! The steps are those of [`stages`]; [`lookups`](crate::lookups) is the same story for datagrams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -13,12 +13,15 @@ use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
 use crate::stages::{self, Client};
-use crate::upstream::{Attempts, End, Failure, Judged, tcp};
+use crate::upstream::pool::Pool;
+use crate::upstream::{Attempts, End, Failure, Judged};
 
 /// What every lookup over TCP needs.
 pub(crate) struct Pipeline<G: Gate> {
     pub(crate) gate: Arc<G>,
     pub(crate) config: ServerConfig,
+    /// Shared with the workers.
+    pub(crate) pool: Arc<Pool>,
     /// One for all connections: they are few, and it is never held while anything is waited for.
     desk: Mutex<G::Desk>,
 }
@@ -29,6 +32,7 @@ impl<G: Gate> Pipeline<G> {
             desk: Mutex::new(gate.desk()),
             gate,
             config,
+            pool: Arc::default(),
         }
     }
 
@@ -48,7 +52,7 @@ impl<G: Gate> Pipeline<G> {
             Err(reply) => return Some(reply.into_owned()),
         };
         let deadline = client.received + self.config.lookup_timeout;
-        let (held, lesson) = match self.forward(&query, upstreams, deadline).await {
+        let (held, lesson) = match self.forward(client.source.ip(), &query, upstreams, deadline).await {
             Ok(answer) => answer,
             Err(failure) => return Some(stages::no_answer(&query, &failure, room).into_owned()),
         };
@@ -88,6 +92,7 @@ impl<G: Gate> Pipeline<G> {
     /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more than UDP holds.
     async fn forward(
         &self,
+        client: IpAddr,
         query: &Query<'_>,
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
@@ -97,7 +102,7 @@ impl<G: Gate> Pipeline<G> {
             && let Some(server) = attempts.next()
         {
             let until = deadline.min(Instant::now() + self.config.upstream_timeout);
-            let exchanged = tcp::exchange(server, query, until).await;
+            let exchanged = self.pool.exchange(server, client, query, until).await;
             exchanged.observe(&*self.gate, &mut self.desk());
             match exchanged.answer {
                 Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {

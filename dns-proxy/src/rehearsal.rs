@@ -1,7 +1,7 @@
 //! The lookups of one worker without its sockets, for benchmarks and for counting instructions. Nothing of the agent uses it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -98,7 +98,7 @@ impl Outlet<()> for Kept {
 
     fn forget(&mut self, _: Sent) {}
 
-    fn ask_by_tcp(&mut self, _: SocketAddr, _: Key, _: &[u8], _: Instant) {}
+    fn ask_by_tcp(&mut self, _: SocketAddr, _: IpAddr, _: Key, _: &[u8], _: Instant) {}
 
     fn owe(&mut self, (): &()) {}
 

@@ -78,7 +78,7 @@ pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &Failure, room: &'r mut 
     let code = match failure {
         Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
         Failure::Unreachable { .. } => ErrorCode::NetworkError,
-        Failure::Bogus { .. } => ErrorCode::Other,
+        Failure::Bogus { .. } | Failure::Busy { .. } => ErrorCode::Other,
     };
     refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
 }

@@ -1,7 +1,6 @@
 //! The story of a lookup, told without a socket: packets and time go in, packets come out.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Mutex;
 
 use super::*;
@@ -107,7 +106,7 @@ impl Outlet<()> for Sheet {
         self.pending.remove(&sent.id);
     }
 
-    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, _: &[u8], _: Instant) {
+    fn ask_by_tcp(&mut self, server: SocketAddr, _: IpAddr, lookup: Key, _: &[u8], _: Instant) {
         self.by_tcp.push((server, lookup));
     }
 

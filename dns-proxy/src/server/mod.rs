@@ -230,8 +230,9 @@ impl<G: Gate> Server<G> {
             let (gate, config) = (Arc::clone(&pipeline.gate), pipeline.config.clone());
             let quota = Arc::clone(&self.service.lookups);
             let flights = Arc::clone(&self.service.flights);
+            let pool = Arc::clone(&pipeline.pool);
             self.workers
-                .push(worker::start(gate, config, quota, flights, Handle::current())?);
+                .push(worker::start(gate, config, quota, flights, pool, Handle::current())?);
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use crate::reply::Held;
 use crate::validate::{Bogus, validate};
 use crate::wire::Header;
 
+mod connection;
 pub(crate) mod dialect;
+pub(crate) mod pool;
 pub(crate) mod tcp;
 
 /// The upstreams are asked in turn, at most this often each: a lost packet is nobody's fault.
@@ -27,6 +29,8 @@ pub(crate) enum Failure {
     TimedOut { server: SocketAddr },
     #[error("upstream {server} cannot be reached: {error}")]
     Unreachable { server: SocketAddr, error: io::Error },
+    #[error("too many lookups of this client wait for upstream {server} over TCP")]
+    Busy { server: SocketAddr },
     #[error("upstream {server}: {why}")]
     Bogus { server: SocketAddr, why: Bogus },
 }
@@ -35,7 +39,7 @@ impl Failure {
     /// How the failure of one exchange is counted.
     pub(crate) fn outcome(&self) -> UpstreamOutcome {
         match self {
-            Self::TimedOut { .. } => UpstreamOutcome::TimedOut,
+            Self::TimedOut { .. } | Self::Busy { .. } => UpstreamOutcome::TimedOut,
             _ => UpstreamOutcome::Unreachable,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,7 +32,7 @@ use crate::reply::Reply;
 use crate::server::limits::Quota;
 use crate::server::{Listener, ServerConfig};
 use crate::stages::Client;
-use crate::upstream::tcp;
+use crate::upstream::pool::Pool;
 
 mod busy_poll;
 mod control;
@@ -75,6 +75,7 @@ pub(crate) fn start<G: Gate>(
     config: ServerConfig,
     quota: Arc<Quota>,
     flights: Arc<Flights<G::Proof>>,
+    pool: Arc<Pool>,
     tasks: Handle,
 ) -> io::Result<Arc<Mailbox<G::Proof>>> {
     let mailbox = Arc::new(Mailbox::new()?);
@@ -90,6 +91,7 @@ pub(crate) fn start<G: Gate>(
             answering: AnswerSockets::new(),
             upstreams: Upstreams::new(),
             space: SendSpace::new(),
+            pool,
             tasks,
             mailbox: Arc::clone(&mailbox),
         },
@@ -128,6 +130,7 @@ struct Sockets<P> {
     answering: AnswerSockets,
     upstreams: Upstreams,
     space: SendSpace,
+    pool: Arc<Pool>,
     tasks: Handle,
     mailbox: Arc<Mailbox<P>>,
 }
@@ -405,12 +408,12 @@ impl<P: Send + 'static> Outlet<WayBack> for Sockets<P> {
         self.upstreams.forget(sent);
     }
 
-    fn ask_by_tcp(&mut self, server: SocketAddr, lookup: Key, query: &[u8], until: Instant) {
-        let (mailbox, query) = (Arc::clone(&self.mailbox), query.to_vec());
+    fn ask_by_tcp(&mut self, server: SocketAddr, client: IpAddr, lookup: Key, query: &[u8], until: Instant) {
+        let (mailbox, pool, query) = (Arc::clone(&self.mailbox), Arc::clone(&self.pool), query.to_vec());
         self.tasks.spawn(async move {
             // It was read before.
             if let Ok(query) = Query::read(&query) {
-                let exchanged = tcp::exchange(server, &query, until).await;
+                let exchanged = pool.exchange(server, client, &query, until).await;
                 mailbox.post(Letter::Exchanged(lookup, exchanged));
             }
         });

@@ -15,6 +15,7 @@ mod resolver;
 mod single_flight;
 mod tcp;
 mod tproxy;
+mod truncated;
 mod udp;
 mod upstream_cookies;
 mod upstreams;

@@ -1,0 +1,233 @@
+//! Kept TCP connections to upstreams, on which lookups are pipelined (RFC 7766 §6.2).
+//!
+//! A connection for each lookup would leave each port in TIME_WAIT for a minute, until there are none
+//! left for anybody. So there are a few for each upstream, opened when they are needed and closed when
+//! they are idle, and each client has a share: of the places, and of the connections, since an upstream
+//! that answers in order holds up whatever stands behind a slow question.
+//!
+//! The seam for other transports is [`Pool::exchange`]: the bytes of a query go in, those of its answer
+//! come out, until a deadline.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use ahash::RandomState;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+use tokio::time::timeout_at;
+
+use super::Failure;
+use super::connection::{Connection, Lost};
+use super::tcp::Exchanged;
+use crate::message::Query;
+
+/// Connections to one upstream.
+const CONNECTIONS: usize = 8;
+
+/// Of these, those that one client's lookups go on.
+const CONNECTIONS_PER_CLIENT: usize = 2;
+
+/// Lookups in flight to one upstream, all clients together.
+const PLACES: usize = 256;
+
+/// Lookups of one client in flight to one upstream; more wait for these.
+const PLACES_PER_CLIENT: usize = 32;
+
+/// Lookups of one client that wait or are in flight to one upstream; more fail at once.
+const QUEUE_PER_CLIENT: usize = 1_024;
+
+/// Upstreams beyond which those that nobody uses are forgotten.
+const REMEMBERED: usize = 64;
+
+/// How often a lookup goes on another connection, because the one that it was on was closed before it was answered.
+const RETRIES: usize = 2;
+
+/// The connections to all upstreams, of all workers. Dropped, it closes them.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    upstreams: Mutex<HashMap<SocketAddr, Arc<Upstream>, RandomState>>,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    server: SocketAddr,
+    open: Mutex<Vec<Open>>,
+    places: Semaphore,
+    /// Holds only clients with lookups here.
+    shares: Mutex<HashMap<IpAddr, Share, RandomState>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Arc<Connection>,
+    task: AbortHandle,
+}
+
+#[derive(Debug)]
+struct Share {
+    places: Arc<Semaphore>,
+    lookups: usize,
+}
+
+/// A lookup's part in the share of its client.
+struct Queued<'a> {
+    upstream: &'a Upstream,
+    client: IpAddr,
+    places: Arc<Semaphore>,
+}
+
+impl Pool {
+    /// Asks `server` on behalf of `client`, under an id of its own, until `until`.
+    pub(crate) async fn exchange(
+        &self,
+        server: SocketAddr,
+        client: IpAddr,
+        query: &Query<'_>,
+        until: Instant,
+    ) -> Exchanged {
+        let began = Instant::now();
+        let upstream = self.upstream(server);
+        let mut mismatched = 0;
+        let answer = match timeout_at(until.into(), upstream.ask(client, query, until, &mut mismatched)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::TimedOut { server }),
+        };
+        Exchanged {
+            server,
+            answer,
+            took: began.elapsed(),
+            mismatched,
+        }
+    }
+
+    fn upstream(&self, server: SocketAddr) -> Arc<Upstream> {
+        let mut upstreams = lock(&self.upstreams);
+        if !upstreams.contains_key(&server) && upstreams.len() >= REMEMBERED {
+            upstreams
+                .retain(|_, it| Arc::strong_count(it) > 1 || lock(&it.open).iter().any(|it| it.connection.is_open()));
+        }
+        let upstream = upstreams
+            .entry(server)
+            .or_insert_with(|| Arc::new(Upstream::new(server)));
+        Arc::clone(upstream)
+    }
+}
+
+impl Upstream {
+    fn new(server: SocketAddr) -> Self {
+        Self {
+            server,
+            open: Mutex::default(),
+            places: Semaphore::new(PLACES),
+            shares: Mutex::default(),
+        }
+    }
+
+    async fn ask(
+        &self,
+        client: IpAddr,
+        query: &Query<'_>,
+        until: Instant,
+        mismatched: &mut usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let server = self.server;
+        let queued = self.queue(client).ok_or(Failure::Busy { server })?;
+        // Neither is ever closed. First the client's own, so that none waits in the common queue with more than its share.
+        let _own = queued.places.acquire().await;
+        let _place = self.places.acquire().await;
+        let mut retries = 0..RETRIES;
+        loop {
+            let connection = self.connection(client);
+            match connection.ask(client, query, until, mismatched).await {
+                Ok(answer) => return Ok(answer),
+                // Upstreams close what was idle for a while, perhaps while this was on its way (RFC 7766 §6.2.4).
+                Err(Lost { error, was_in_use }) if !was_in_use || retries.next().is_none() => {
+                    return Err(Failure::Unreachable { server, error });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// `None`: too many lookups of this client wait already.
+    fn queue(&self, client: IpAddr) -> Option<Queued<'_>> {
+        let mut shares = lock(&self.shares);
+        let share = shares.entry(client).or_insert_with(|| Share {
+            places: Arc::new(Semaphore::new(PLACES_PER_CLIENT)),
+            lookups: 0,
+        });
+        if share.lookups >= QUEUE_PER_CLIENT {
+            return None;
+        }
+        share.lookups += 1;
+        Some(Queued {
+            upstream: self,
+            client,
+            places: Arc::clone(&share.places),
+        })
+    }
+
+    /// The connection for a client's next lookup: an idle one, a new one, or the one with the least to do; and no more than a few
+    /// for one client.
+    fn connection(&self, client: IpAddr) -> Arc<Connection> {
+        let mut open = lock(&self.open);
+        open.retain(|it| it.connection.is_open());
+        let loads = open.iter().map(|it| it.connection.load(client));
+        let loads: Vec<(usize, usize)> = loads.collect();
+        let its_own = loads.iter().filter(|(_, of_client)| *of_client > 0).count();
+        let may_spread = its_own < CONNECTIONS_PER_CLIENT;
+        let candidates = loads
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, of_client))| may_spread || *of_client > 0);
+        let best = candidates.min_by_key(|(_, (load, _))| *load);
+        match best {
+            Some((index, (load, _))) if *load == 0 || !may_spread || open.len() >= CONNECTIONS => {
+                Arc::clone(&open[index].connection)
+            }
+            _ => {
+                let connection = Arc::new(Connection::new());
+                let task = tokio::spawn(Arc::clone(&connection).run(self.server)).abort_handle();
+                open.push(Open {
+                    connection: Arc::clone(&connection),
+                    task,
+                });
+                connection
+            }
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        lock(&self.open).iter().for_each(|it| it.task.abort());
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut shares = lock(&self.upstream.shares);
+        if let Some(share) = shares.get_mut(&self.client) {
+            share.lookups -= 1;
+            if share.lookups == 0 {
+                shares.remove(&self.client);
+            }
+        }
+    }
+}
+
+/// Nothing in here panics while it is locked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error of a connection, for each that waited on it.
+pub(super) fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
