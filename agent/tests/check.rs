@@ -88,6 +88,41 @@ fn a_good_policy_passes_with_a_summary() {
 }
 
 #[test]
+fn what_is_no_object_in_a_repository_is_passed_over() {
+    let files = [
+        ("repo/policy.yaml", GOOD),
+        (
+            "repo/kustomization.yaml",
+            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [policy.yaml]\n",
+        ),
+        ("repo/chart/Chart.yaml", "apiVersion: v2\nname: chart\nversion: 0.1.0\n"),
+        ("repo/chart/values.yaml", "image: {tag: x}\n---\n- a\n- list\n"),
+        (
+            "repo/chart/templates/p.yaml",
+            "{{- if .Values.policy }}\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}\n{{- end }}\n",
+        ),
+    ];
+    let (code, text) = check(&files, &["--strict", "repo"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(
+        text.ends_with("0 not enforced; 5 passed over that are no objects\n"),
+        "{text}"
+    );
+    // What is named is meant, and what is no YAML and no template is wrong.
+    assert_eq!(check(&files, &["repo/chart/values.yaml"]).0, 1);
+    assert_eq!(check(&[("repo/a.yaml", "a: [\n")], &["repo"]).0, 1);
+    // Half of an object is one.
+    assert_eq!(
+        check(
+            &[("repo/a.yaml", "kind: NetworkPolicy\nmetadata: {name: x}\n")],
+            &["repo"]
+        )
+        .0,
+        1
+    );
+}
+
+#[test]
 fn an_error_names_file_line_field_and_shows_the_line() {
     let (code, text) = check(&[("policies/a.yaml", BAD)], &["policies"]);
     assert_eq!(code, 1);

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::document::Document;
+use crate::extensions;
 
 /// How much a diagnostic matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -162,9 +163,11 @@ impl<'d> Report<'d> {
         self.refused
     }
 
-    /// The findings in the order of the file.
+    /// The findings in the order of the file, without the warnings that the author ignores.
     pub(crate) fn finish(self) -> Vec<Diagnostic> {
         let mut found = self.found;
+        let ignored = extensions::ignores(self.document);
+        found.retain(|it| it.severity != Severity::Warning || !ignored.contains(it.code));
         // Stable, so that findings about one field stay in the order they were made in.
         found.sort_by_key(|diagnostic| diagnostic.position);
         found.extend(left_out(self.left_out));

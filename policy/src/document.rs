@@ -84,6 +84,14 @@ impl Document {
                 "it is not a Kubernetes object (a mapping)".into(),
             ));
         }
+        let is_there = |field: &&str| value.get(field).is_some_and(|value| !value.is_null());
+        if !["apiVersion", "kind"].iter().any(is_there) {
+            return Err(refusal(
+                "not-an-object",
+                "",
+                "it is not a Kubernetes object: it has neither `apiVersion` nor `kind`".into(),
+            ));
+        }
         let text = |pointer: &str, path: &str, required: bool| match value.pointer(pointer) {
             Some(Value::String(text)) if !(required && text.is_empty()) => Ok(text.clone()),
             None | Some(Value::Null) if !required => Ok(String::new()),

@@ -1,8 +1,10 @@
 //! The `namegate.io/` annotations, which any policy object may carry.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::diagnostic::{Report, closest, quoted};
+use crate::document::Document;
 use crate::policy::{DenyResponse, Extensions};
 use crate::question::QuestionMode;
 use crate::shape::Node;
@@ -12,8 +14,9 @@ const MIN_TTL: &str = "namegate.io/min-ttl";
 const GRACE: &str = "namegate.io/grace";
 const DNS_QUESTIONS: &str = "namegate.io/dns-questions";
 const DENY_RESPONSE: &str = "namegate.io/deny-response";
+const IGNORE: &str = "namegate.io/ignore";
 
-const KNOWN: [&str; 5] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE];
+const KNOWN: [&str; 6] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE, IGNORE];
 
 /// A lease that outlives a day is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +44,19 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
                 let responses = [("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)];
                 extensions.response = one_of(&node, responses, report);
             }
+            IGNORE => {
+                let entries = node.value.as_str().unwrap_or_default().split([';', '\n']);
+                let without_reason = |entry: &&str| !entry.trim().is_empty() && ignored(entry).is_none();
+                for entry in entries.filter(without_reason) {
+                    report
+                        .warning(
+                            "bad-ignore",
+                            &node.path,
+                            format!("{} names no reason, and nothing is ignored by it", quoted(entry.trim())),
+                        )
+                        .suggest("write `code: reason`, several with `;` between them");
+                }
+            }
             unknown => {
                 let finding = report.doubtful_key(
                     "unknown-annotation",
@@ -54,6 +70,23 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
         }
     }
     extensions
+}
+
+/// The codes of warnings that the author of an object does not want to be told, each with a reason: `namegate.io/ignore: "code: reason; …"`.
+pub(crate) fn ignores(document: &Document) -> BTreeSet<&str> {
+    let annotations = document.value.pointer("/metadata/annotations");
+    let written = annotations.and_then(|annotations| annotations.get(IGNORE)?.as_str());
+    written
+        .unwrap_or_default()
+        .split([';', '\n'])
+        .filter_map(ignored)
+        .collect()
+}
+
+/// The code of one entry, if it has a reason.
+fn ignored(entry: &str) -> Option<&str> {
+    let (code, reason) = entry.split_once(':')?;
+    (!reason.trim().is_empty()).then_some(code.trim())
 }
 
 fn one_of<T, const N: usize>(node: &Node<'_>, values: [(&str, T); N], report: &mut Report<'_>) -> Option<T> {

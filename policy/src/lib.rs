@@ -54,6 +54,7 @@ mod prefix;
 mod selector;
 mod service_names;
 mod shape;
+mod spelling;
 mod stand_in;
 
 pub use cidr_group::CidrGroup;

@@ -7,7 +7,7 @@ mod excerpt;
 mod graphical;
 mod plain;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,7 @@ use checked::Checked;
 /// Checks files of policies and other objects, and says what the agent would not enforce
 ///
 /// Reads the files as `namegate agent --objects` does, and prints what is wrong with them and what is probably not meant, field by field.
+/// In a directory what is no object is passed over: the values and templates of charts, and what kustomize reads.
 /// Everything is taken as one cluster: policies are compared with each other and with the Pods, Services and Nodes beside them.
 /// What each finding means: docs/policies.md and docs/lints.md.
 #[derive(Debug, clap::Args)]
@@ -57,13 +58,18 @@ pub struct CheckError {
 /// Runs the verb.
 pub fn run(args: &Args) -> cli::Result {
     let mut contents = BTreeMap::new();
+    let mut found = BTreeSet::new();
     for path in &args.paths {
-        contents.extend(read(path).map_err(|error| CheckError {
+        let read = read(path).map_err(|error| CheckError {
             path: path.clone(),
             error,
-        })?);
+        })?;
+        if path.is_dir() {
+            found.extend(read.keys().cloned());
+        }
+        contents.extend(read);
     }
-    let checked = Checked::new(contents);
+    let checked = Checked::of_repository(contents, &found);
     cli::print(&match args.output {
         Output::Table if is_for_a_terminal() => graphical::render(&checked, graphical::Look::of_environment()),
         Output::Table => plain::render(&checked),

@@ -127,6 +127,27 @@ impl Place {
     }
 }
 
+/// How many objects say nothing about egress, by kind, with the name of one.
+fn ignored(foreign: &BTreeSet<&str>) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for object in foreign {
+        *kinds.entry(object.split(' ').next().unwrap_or_default()).or_default() += 1;
+    }
+    match foreign.len() {
+        0 => None,
+        1 => foreign
+            .first()
+            .map(|object| format!("{object} is ignored: it says nothing about egress")),
+        all => {
+            let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            Some(format!(
+                "{all} objects are ignored that say nothing about egress: {}",
+                kinds.join(", ")
+            ))
+        }
+    }
+}
+
 /// Writes down what is in force, away from the threads that serve lookups.
 async fn keep(memory: Option<Memory>, objects: Vec<LastGood>) -> Option<Memory> {
     let mut memory = memory?;
@@ -183,14 +204,9 @@ impl Journal {
                 lines.insert((Level::ERROR, line));
             }
         }
-        for object in catalogue.foreign() {
-            lines.insert((
-                Level::INFO,
-                format!("{object} is ignored: it says nothing about egress"),
-            ));
-        }
-        for (level, line) in lines.difference(&self.lines) {
-            match *level {
+        lines.extend(ignored(&catalogue.foreign()).map(|line| (Level::INFO, line)));
+        for (level, line) in few_of_a_kind(lines.difference(&self.lines)) {
+            match level {
                 Level::ERROR => error!("{line}"),
                 Level::WARN => warn!("{line}"),
                 _ => info!("{line}"),
@@ -203,6 +219,35 @@ impl Journal {
             "objects were read"
         );
     }
+}
+
+/// Of warnings with one code, the first few and how many there are: hundreds of policies say the same at a start. All of them stand in `namegate status`.
+pub(super) fn few_of_a_kind<'l>(lines: impl Iterator<Item = &'l (Level, String)>) -> Vec<(Level, String)> {
+    const FEW: usize = 3;
+    let mut said = Vec::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (level, line) in lines {
+        // `file:line:column: warning[code] path: reason`.
+        let code = line.split_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0));
+        let kind = code.filter(|_| *level == Level::WARN);
+        let count = kind.map(|kind| counts.entry(kind.to_owned()).or_default());
+        let is_one_of_few = count.is_none_or(|count| {
+            *count += 1;
+            *count <= FEW
+        });
+        if is_one_of_few {
+            said.push((*level, line.clone()));
+        }
+    }
+    let more = counts.into_iter().filter(|(_, count)| *count > FEW);
+    said.extend(more.map(|(kind, count)| {
+        let more = count - FEW;
+        (
+            Level::WARN,
+            format!("{more} more findings [{kind}], {count} in all; `namegate status` shows them"),
+        )
+    }));
+    said
 }
 
 #[cfg(test)]
@@ -376,6 +421,41 @@ mod tests {
         fs::write(dir.join("none.yaml"), "# no objects\n").unwrap();
         let end = Instant::now() + Duration::from_secs(30);
         while timeout_at(end, updates.recv()).await.unwrap().unwrap().changes.len() != 2 {}
+    }
+
+    #[test]
+    fn what_many_policies_say_is_said_a_few_times_with_a_count() {
+        let line = |level, text: String| (level, text);
+        let lines: Vec<(Level, String)> = (0..450)
+            .map(|n| {
+                line(
+                    Level::WARN,
+                    format!("p{n}.yaml:5:3: not enforced[not-enforced] spec.ingress: it is not"),
+                )
+            })
+            .chain([
+                line(Level::WARN, "a.yaml:1:1: warning[no-ports] spec: x".into()),
+                line(Level::ERROR, "b.yaml:1:1: error[bad-port] spec: x".into()),
+            ])
+            .collect();
+        let said = few_of_a_kind(lines.iter());
+        assert_eq!(said.len(), 3 + 2 + 1);
+        assert!(
+            said.last()
+                .unwrap()
+                .1
+                .starts_with("447 more findings [not-enforced], 450 in all"),
+            "{said:?}"
+        );
+        let foreign: Vec<String> = (0..8_040)
+            .map(|n| format!("ConfigMap n/c{n}"))
+            .chain(["Secret n/s".into()])
+            .collect();
+        let foreign: BTreeSet<&str> = foreign.iter().map(String::as_str).collect();
+        assert_eq!(
+            ignored(&foreign).unwrap(),
+            "8041 objects are ignored that say nothing about egress: ConfigMap 8040, Secret 1"
+        );
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use crate::diagnostic::{Report, quoted};
 use crate::pattern::Pattern;
 use crate::shape::Node;
+use crate::spelling;
 
 /// Whether one entry may carry both fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) ->
                 );
                 if text.contains('*') {
                     finding.suggest("write `matchPattern` for a name with stars");
+                } else if let Some(meant) = spelling::meant(text) {
+                    finding.suggest(meant);
                 }
             }
         }
@@ -46,11 +49,14 @@ pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) ->
         match Pattern::pattern(text) {
             Ok(pattern) => patterns.push(pattern),
             Err(error) => {
-                report.error(
+                let finding = report.error(
                     "bad-pattern",
                     &node.path,
                     format!("{} is not a pattern: {error}", quoted(text)),
                 );
+                if let Some(meant) = spelling::meant(text) {
+                    finding.suggest(meant);
+                }
             }
         }
     }

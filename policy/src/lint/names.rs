@@ -115,12 +115,13 @@ pub(super) fn of_one(spec: &Node<'_>, report: &mut Report<'_>) {
     let questions = index(&names.questions);
     let denied = index(&names.denied);
     for written in &names.allowed {
-        without_apex(written, &allowed, report);
+        not_reached(written, &names.questions, &allowed, report);
         if names.has_dns_rules {
             hidden(written, &questions, "the DNS rules of this policy do", report);
         }
         denied_too(written, &denied, "", report);
         too_wide(written, report);
+        no_name(written, report);
     }
 }
 
@@ -207,25 +208,81 @@ pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
     }
 }
 
-/// `*.example.com` does not match `example.com`, which people expect.
-fn without_apex(written: &Written<'_>, allowed: &NameIndex<&str>, report: &mut Report<'_>) {
+/// `*.example.com` does not match `example.com`, nor names of more labels. Most who write it mean that; not those whose DNS rules let
+/// such a name be asked.
+fn not_reached(written: &Written<'_>, questions: &[Written<'_>], allowed: &NameIndex<&str>, report: &mut Report<'_>) {
     let text = written.pattern.as_str();
+    let is_deep = text.starts_with("**.");
     let Some(apex) = text.strip_prefix("**.").or_else(|| text.strip_prefix("*.")) else {
         return;
     };
-    let Ok(name) = Name::parse(apex) else { return };
-    // `*.com`: nobody means `com`.
-    if name.labels_from_the_right().count() < 2 || allowed.any_match(&name) {
+    let Ok(apex) = Name::parse(apex) else { return };
+    let depth = apex.labels_from_the_right().count();
+    if depth < 2 {
         return;
     }
-    let before = written.before.replace("Pattern", "Name");
-    report
-        .warning(
-            "pattern-without-apex",
-            &written.path,
-            format!("it does not match {name} itself"),
-        )
-        .suggest(format!("add `- {before}{name}` if that is meant too"));
+    for asked in questions {
+        let asked = match asked.pattern.as_str().strip_prefix("**.") {
+            // All names below: one label is reached.
+            Some(below) if below == apex.as_str() => Name::parse(&format!("any.label.{below}")).ok(),
+            _ if asked.text.contains('*') => None,
+            _ => Name::parse(asked.text).ok(),
+        };
+        let Some(name) = asked.filter(|name| name.is_within(&apex) && !allowed.any_match(name)) else {
+            continue;
+        };
+        let before = written.before.replace("Pattern", "Name");
+        if name == apex {
+            report
+                .warning(
+                    "pattern-without-apex",
+                    &written.path,
+                    format!("it does not match {name} itself, which the DNS rules of this policy let be asked"),
+                )
+                .suggest(format!("add `- {before}{name}` if that is meant too"));
+        } else if !is_deep {
+            report
+                .warning(
+                    "pattern-too-shallow",
+                    &written.path,
+                    format!("it stands for one label more than {apex}, and the DNS rules of this policy let names of more be asked"),
+                )
+                .suggest(format!("write `**.{apex}` for any number of labels"));
+        }
+        return;
+    }
+}
+
+/// Names that nobody registers, or that mean a network's own: everything below one of them is no more than that.
+const OWN: [&str; 12] = [
+    "arpa",
+    "corp",
+    "example",
+    "home",
+    "internal",
+    "intranet",
+    "invalid",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "test",
+];
+
+/// What is written where names stand, and is an address.
+fn no_name(written: &Written<'_>, report: &mut Report<'_>) {
+    if written.text.trim_end_matches('.').parse::<std::net::IpAddr>().is_ok() {
+        report
+            .warning(
+                "address-as-name",
+                &written.path,
+                "it is an address, and nobody looks an address up: it opens nothing",
+            )
+            .suggest(match written.before.is_empty() {
+                true => "write `networks`",
+                false => "write `toCIDR`",
+            });
+    }
 }
 
 /// A name that is allowed and cannot be looked up.
@@ -270,6 +327,29 @@ fn denied_too(written: &Written<'_>, denied: &NameIndex<&str>, whose: &str, repo
 /// Selectors that open less, or more, than they seem to.
 fn too_wide(written: &Written<'_>, report: &mut Report<'_>) {
     let text = written.pattern.as_str();
+    let first = text.split('.').next().unwrap_or_default();
+    let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+    if let ["*" | "**", last] = labels.as_slice()
+        && !last.contains('*')
+        && !OWN.contains(last)
+    {
+        report
+            .warning(
+                "pattern-of-everybody",
+                &written.path,
+                format!("it opens every name below {last}, which anybody may register"),
+            )
+            .suggest("name the domains that are meant");
+    } else if labels.len() == 2 && first.starts_with('*') && !first.trim_start_matches('*').is_empty() {
+        let rest = text.trim_start_matches('*').trim_end_matches('.');
+        report
+            .warning(
+                "pattern-without-dot",
+                &written.path,
+                format!("it matches evil{rest} too, which anybody may register"),
+            )
+            .suggest(format!("write `*.{rest}`, and `{rest}` if that is meant too"));
+    }
     if written.pattern.is_every_name() {
         report
             .warning(

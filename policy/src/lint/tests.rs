@@ -84,23 +84,83 @@ fn entries_that_match_nothing_are_found_in_selectors_and_dns_rules() {
 }
 
 #[test]
-fn a_star_without_its_apex_is_found_unless_another_entry_matches_the_apex() {
-    let found = in_spec(
-        "  egress:\n  - toFQDNs:\n    - matchPattern: '*.example.com'\n    - matchPattern: '**.example.org'\n    - matchPattern: '*.net'\n  - toFQDNs:\n    - matchName: example.org\n",
+fn a_pattern_that_does_not_reach_what_may_be_asked_is_found_unless_another_entry_does() {
+    let asking = |questions: &str| {
+        in_spec(&format!(
+            "  egress:\n  - toEndpoints: [{{}}]\n    toPorts:\n    - ports: [{{port: '53', protocol: ANY}}]\n      rules: {{dns: [{questions}]}}\n\
+             \x20 - toFQDNs:\n    - matchPattern: '*.example.com'\n    - matchPattern: '*.example.org'\n  - toFQDNs:\n    - matchName: example.org\n"
+        ))
+    };
+    let every = "{matchPattern: '*'}";
+    assert_eq!(asking(every), [""; 0], "nothing says that the apex is meant");
+    assert_eq!(
+        asking(&format!(
+            "{every}, {{matchName: example.com}}, {{matchName: example.org}}"
+        )),
+        ["pattern-without-apex spec.egress[1].toFQDNs[0].matchPattern"]
     );
-    assert_eq!(found, ["pattern-without-apex spec.egress[0].toFQDNs[0].matchPattern"]);
+    assert_eq!(
+        asking(&format!(
+            "{every}, {{matchName: a.b.example.com}}, {{matchPattern: '**.example.org'}}"
+        )),
+        [
+            "pattern-too-shallow spec.egress[1].toFQDNs[0].matchPattern",
+            "pattern-too-shallow spec.egress[1].toFQDNs[1].matchPattern"
+        ]
+    );
+}
+
+#[test]
+fn names_that_open_what_anybody_may_register_and_addresses_are_found() {
+    let found = in_spec(
+        "  egress:\n  - toFQDNs:\n    - matchPattern: '*.com'\n    - matchPattern: '**.net'\n    - matchPattern: '*.internal'\n    - matchPattern: '*example.com'\n    - matchPattern: '*-api.example.com'\n    - matchName: 192.0.2.1\n",
+    );
+    assert_eq!(
+        found,
+        [
+            "pattern-of-everybody spec.egress[0].toFQDNs[0].matchPattern",
+            "pattern-of-everybody spec.egress[0].toFQDNs[1].matchPattern",
+            "pattern-without-dot spec.egress[0].toFQDNs[3].matchPattern",
+            "address-as-name spec.egress[0].toFQDNs[5].matchName",
+        ]
+    );
+}
+
+#[test]
+fn findings_are_suppressed_by_an_annotation_with_a_reason() {
+    let policy = |annotation: &str| {
+        findings(&format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations: {{namegate.io/ignore: {annotation:?}}}\n\
+             spec:\n  endpointSelector: {{}}\n  egress:\n  - toFQDNs: [{{matchPattern: '*.com'}}, {{}}]\n"
+        ))
+    };
+    let (wide, empty) = (
+        "pattern-of-everybody spec.egress[0].toFQDNs[0].matchPattern",
+        "empty-fqdn-selector spec.egress[0].toFQDNs[1]",
+    );
+    assert_eq!(policy("pattern-of-everybody: a crawler"), [empty]);
+    assert_eq!(
+        policy("pattern-of-everybody: a crawler; empty-fqdn-selector: see above"),
+        [""; 0]
+    );
+    assert_eq!(
+        policy("pattern-of-everybody"),
+        [wide, empty],
+        "without a reason it counts for nothing"
+    );
 }
 
 #[test]
 fn double_stars_that_mean_a_single_star_are_found() {
     let found = in_spec(
-        "  egress:\n  - toFQDNs:\n    - matchPattern: 'a.**.example.com'\n    - matchPattern: '**example.com'\n    - matchPattern: '***.com'\n    - matchPattern: 'a*b*.example.com'\n",
+        "  egress:\n  - toFQDNs:\n    - matchPattern: 'a.**.example.com'\n    - matchPattern: '**example.com'\n    - matchPattern: '***.internal'\n    - matchPattern: 'a*b*.example.com'\n",
     );
     assert_eq!(
         found,
         [
             "mid-double-star spec.egress[0].toFQDNs[0].matchPattern",
             "mid-double-star spec.egress[0].toFQDNs[1].matchPattern",
+            "pattern-without-dot spec.egress[0].toFQDNs[1].matchPattern",
         ]
     );
     assert!(!has_single_star_in_disguise("**"));
@@ -289,13 +349,7 @@ fn a_cluster_policy_that_closes_every_pod_is_found() {
 fn domain_names_are_linted_too() {
     let rules = "  egress: [{action: Accept, to: [{domainNames: ['*.example.com', web.default.svc.cluster.local]}]}]\n";
     let found = findings(&admin("p", 1, "{namespaces: {matchLabels: {a: b}}}", rules));
-    assert_eq!(
-        found,
-        [
-            "pattern-without-apex spec.egress[0].to[0].domainNames[0]",
-            "cluster-name spec.egress[0].to[0].domainNames[1]"
-        ]
-    );
+    assert_eq!(found, ["cluster-name spec.egress[0].to[0].domainNames[1]"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(super) struct Checked {
     pub(super) reports: Vec<Report>,
     /// Objects that Namegate has no use for.
     foreign: usize,
+    /// Files and documents of a repository that are no objects.
+    passed_over: usize,
 }
 
 /// A finding, and what it is about.
@@ -29,6 +31,32 @@ pub(super) struct Finding<'c> {
 }
 
 impl Checked {
+    /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in a repository beside objects is passed over. The values
+    /// and templates of a chart and what kustomize reads are no objects, and nobody takes them for policies that are in force.
+    pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, Content>, found: &BTreeSet<PathBuf>) -> Self {
+        let all = contents.len();
+        contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
+        let mut passed_over = all - contents.len();
+        let mut checked = Self::new(contents);
+        for report in &mut checked.reports {
+            let Some(file) = report.file.as_ref().filter(|file| found.contains(*file)) else {
+                continue;
+            };
+            let is_template = matches!(checked.contents.get(file), Some(Ok(text)) if text.contains("{{"));
+            let before = report.diagnostics.len();
+            report.diagnostics.retain(|finding| match finding.code {
+                "not-an-object" => false,
+                "not-yaml" => !is_template,
+                _ => true,
+            });
+            passed_over += before - report.diagnostics.len();
+        }
+        checked
+            .reports
+            .retain(|report| !(report.object.is_empty() && report.diagnostics.is_empty()));
+        Self { passed_over, ..checked }
+    }
+
     pub(super) fn new(contents: BTreeMap<PathBuf, Content>) -> Self {
         let mut catalogue = Catalogue::default();
         // The first scan always gives an update.
@@ -41,6 +69,7 @@ impl Checked {
             contents,
             reports,
             foreign: catalogue.foreign().len(),
+            passed_over: 0,
         }
     }
 
@@ -99,8 +128,20 @@ impl Checked {
         if self.foreign > 0 {
             let _ = write!(text, "; {} of other kinds ignored", self.foreign);
         }
+        if self.passed_over > 0 {
+            let _ = write!(text, "; {} passed over that are no objects", self.passed_over);
+        }
         text + "\n"
     }
+}
+
+/// Whether a file is read by kustomize or Helm, and holds no object.
+fn is_for_a_tool(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    matches!(
+        name,
+        Some("kustomization.yaml" | "kustomization.yml" | "Chart.yaml" | "Chart.yml")
+    )
 }
 
 fn counted(count: usize, noun: &str) -> String {

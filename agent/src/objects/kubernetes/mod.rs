@@ -26,12 +26,13 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, error, info, warn};
 
 use crate::reconcile::Progress;
 use crate::state::StateDir;
 use crate::status;
 
+use super::directory::few_of_a_kind;
 use super::{Report, ReportState, Source, Update};
 use client::{Access, AccessError};
 use feed::Recovery;
@@ -290,15 +291,15 @@ fn warn_of_age(saved: Option<SystemTime>, health: &Health) {
 
 /// What was logged, so that each thing is logged once as long as it stands.
 #[derive(Debug, Default)]
-struct Journal(BTreeSet<(bool, String)>);
+struct Journal(BTreeSet<(Level, String)>);
 
 impl Journal {
     fn write(&mut self, update: &Update) {
         let lines: BTreeSet<_> = update.reports.iter().flat_map(lines).collect();
-        for (is_error, line) in lines.difference(&self.0) {
-            match is_error {
-                true => error!("{line}"),
-                false => warn!("{line}"),
+        for (level, line) in few_of_a_kind(lines.difference(&self.0)) {
+            match level {
+                Level::ERROR => error!("{line}"),
+                _ => warn!("{line}"),
             }
         }
         self.0 = lines;
@@ -306,12 +307,15 @@ impl Journal {
     }
 }
 
-fn lines(report: &Report) -> Vec<(bool, String)> {
+fn lines(report: &Report) -> Vec<(Level, String)> {
     let findings = report.diagnostics.iter();
-    let findings = findings.map(|it| (it.severity == Severity::Error, report.headline(it)));
+    let findings = findings.map(|it| match it.severity {
+        Severity::Error => (Level::ERROR, report.headline(it)),
+        Severity::Unenforced | Severity::Warning => (Level::WARN, report.headline(it)),
+    });
     let kept = (report.state == ReportState::KeptLastGood).then(|| {
         (
-            true,
+            Level::ERROR,
             format!("{} is refused now; its last good version stays in force", report.object),
         )
     });
