@@ -31,8 +31,12 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
     for (key, node) in annotations.fields().filter(|(key, _)| key.starts_with("namegate.io/")) {
         match key {
             MODE => {
-                let audit = one_of(&node, [("enforce", false), ("audit", true)], report);
-                extensions.audit = audit.unwrap_or_default();
+                let modes = [
+                    ("enforce", (false, false)),
+                    ("audit", (true, false)),
+                    ("ignore", (false, true)),
+                ];
+                (extensions.audit, extensions.ignored) = one_of(&node, modes, report).unwrap_or_default();
             }
             MIN_TTL => extensions.lease.min_ttl = duration(&node, report),
             GRACE => extensions.lease.grace = duration(&node, report),

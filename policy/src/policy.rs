@@ -172,6 +172,8 @@ pub struct EgressRule {
 pub struct Extensions {
     /// `namegate.io/mode: audit`: nothing is dropped, what would have been is recorded.
     pub audit: bool,
+    /// `namegate.io/mode: ignore`: it is somebody else's to enforce, and has no effect here.
+    pub ignored: bool,
     /// How long addresses of its names stay.
     pub lease: LeaseTerms,
     /// `namegate.io/dns-questions`.

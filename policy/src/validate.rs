@@ -69,6 +69,16 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
     };
     let root = Node::root(&document.value);
     let extensions = extensions::read(&root, &mut report);
+    if extensions.ignored {
+        return ignored(
+            document,
+            Policy {
+                id,
+                extensions,
+                specs: Vec::new(),
+            },
+        );
+    }
     let specs = match id.kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
             cilium::read(&root, &id, &mut report)
@@ -93,6 +103,17 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
         findings: findings.finish(),
     };
     (Verdict::Refused(stand_in), report.finish())
+}
+
+/// The code of the finding about a policy that is passed over because it says so.
+pub const IGNORED: &str = "ignored";
+
+/// Somebody else's policy: its mistakes are not ours to find, and it closes nobody while it has some.
+fn ignored(document: &Document, policy: Policy) -> (Verdict, Vec<Diagnostic>) {
+    let mut report = Report::new(document);
+    let reason = "the policy says that it is not for this agent: it opens and closes nothing here";
+    report.warning(IGNORED, "metadata.annotations.namegate.io/mode", reason);
+    (Verdict::Accepted(policy), report.finish())
 }
 
 /// The fields that a kind has.

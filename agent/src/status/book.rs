@@ -292,7 +292,8 @@ impl Entry {
 /// The conditions that all agents would write.
 fn summaries(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> impl Iterator<Item = Condition> {
     [
-        Some(conditions::valid(policy)),
+        // Of somebody else's policy that is not ours to say.
+        Some(conditions::valid(policy)).filter(|_| !conditions::is_ignored(policy)),
         conditions::programmed(policy, nodes, here),
     ]
     .into_iter()

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::jiff::Timestamp;
-use policy::{Diagnostic, Severity};
+use policy::{Diagnostic, Severity, validate};
 use serde_json::{Value, json};
 
 use crate::objects::ReportState;
@@ -103,6 +103,14 @@ pub fn valid(policy: &PolicyStanding) -> Condition {
     }
 }
 
+/// Whether the policy is somebody else's to enforce.
+pub fn is_ignored(policy: &PolicyStanding) -> bool {
+    policy
+        .diagnostics
+        .iter()
+        .any(|finding| finding.code == validate::IGNORED)
+}
+
 /// Whether the policy is in force, as far as this agent can tell; `None`: it cannot.
 ///
 /// What stands in the status decides, and not what this node knows besides: agents that disagreed would write against each other for ever.
@@ -116,6 +124,10 @@ pub fn programmed(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here
             generation: policy.standing.generation,
         })
     };
+    if is_ignored(policy) {
+        let said = "it says itself that it is not for this agent (`namegate.io/mode: ignore`)";
+        return condition(false, "Ignored", said.into());
+    }
     match policy.state {
         ReportState::KeptLastGood => {
             return condition(

@@ -172,6 +172,14 @@ fn annotations_are_read_and_misspelt_ones_named() {
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  annotations:\n{annotations}    other.io/x: y\nspec: {{endpointSelector: {{}}, egress: [{{}}]}}\n"
         )
     };
+    let ignored = annotated("    namegate.io/mode: ignore\n").replace("endpointSelector", "endpointSelektor");
+    let (policy, diagnostics) = read(&ignored);
+    let codes: Vec<&str> = diagnostics.iter().map(|it| it.code).collect();
+    assert!(
+        policy.unwrap().specs.is_empty(),
+        "it selects nobody, whatever else it says"
+    );
+    assert_eq!(codes, [crate::validate::IGNORED]);
     let text = annotated("    namegate.io/mode: audit\n    namegate.io/gracee: 5s\n");
     assert_eq!(
         findings(&text),

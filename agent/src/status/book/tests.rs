@@ -260,3 +260,23 @@ fn a_policy_is_not_written_twice_at_once_and_what_came_meanwhile_is_written_afte
     agent.now = agent.book.due().unwrap();
     assert_eq!(agent.book.next(agent.now).unwrap().resource_version, "later");
 }
+
+#[test]
+fn of_a_policy_that_is_somebody_elses_it_is_said_that_it_is_not_in_force_and_no_more() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut seen = policy(ReportState::Accepted);
+    seen.diagnostics.push(policy::Diagnostic {
+        severity: policy::Severity::Warning,
+        code: policy::validate::IGNORED,
+        path: String::new(),
+        position: None,
+        reason: "not for this agent".into(),
+        suggestion: None,
+    });
+    agent.see(&seen);
+    agent.in_force(1);
+    agent.write(&mut seen).unwrap();
+    assert_eq!(summary(&seen), [pair("Programmed", "False")]);
+    agent.see(&seen);
+    assert_eq!(agent.book.due(), None);
+}
