@@ -8,6 +8,7 @@
 //!   (pure), and the loop that puts it there.
 //! - [`status`]: what became of policies, written into them.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
+//! - [`owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
@@ -38,6 +39,7 @@ pub mod log;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod owners;
 pub mod parts;
 pub mod plan;
 pub mod reconcile;

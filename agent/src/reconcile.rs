@@ -20,6 +20,7 @@ use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
 use crate::objects::readiness;
 use crate::objects::{Report, Update};
+use crate::owners::Owners;
 use crate::parts::Parts;
 use crate::plan::{self, Contest, Plan, Planner};
 
@@ -71,6 +72,7 @@ pub struct Reconciler {
     network: Network,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
+    owners: Owners,
     progress: watch::Sender<Progress>,
 }
 
@@ -86,6 +88,7 @@ impl Reconciler {
             contests: Vec::new(),
             network: Network::default(),
             newest: None,
+            owners: Owners::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -193,7 +196,7 @@ impl Reconciler {
         self.progress.send_modify(|progress| progress.reports = reports);
     }
 
-    async fn carry_out(&self, plan: Arc<Plan>) -> Result<(), NotInForce> {
+    async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
         let before = Arc::clone(&self.parts.gate.in_force().plan);
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
         routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
@@ -216,6 +219,7 @@ impl Reconciler {
         for opened in plan::opened::opened(&before, &plan) {
             warn!("{opened}");
         }
+        self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())
@@ -225,6 +229,19 @@ impl Reconciler {
         let listeners: BTreeSet<Listener> = listeners.copied().collect();
         let listeners: Vec<Listener> = listeners.into_iter().collect();
         Ok(self.parts.server.lock().await.listen(&listeners).await?)
+    }
+
+    /// What was established with a pod is not with another that has its address now. Not before the rules speak of the new one: what the
+    /// former program lets through would make an entry again.
+    fn forget_former_owners(&mut self, plan: &Plan) {
+        let changed = self.owners.update(&plan.local);
+        match conntrack::forget_flows(&changed) {
+            Ok(0) => {}
+            Ok(flows) => info!(flows, addresses = ?changed, "forgot flows of the pods that had these addresses before"),
+            Err(error) => {
+                error!(%error, addresses = ?changed, "others have these addresses now, and the flows of those before could not be forgotten");
+            }
+        }
     }
 
     /// NAT is decided once per flow: flows to a resolver that were not intercepted before must start over. Those that are not any more go on as they are: the

@@ -32,16 +32,35 @@ pub fn forget_lookups(
             && sources.contains(&flow.source)
             && !stays(flow.asked, flow.answers)
     };
+    forget(&sources, is_lookup)
+}
+
+/// Deletes the conntrack entries of these addresses, whoever opened them: another pod has an address now, and what was established with the one
+/// before is not with it. Returns how many were deleted.
+pub fn forget_flows(addresses: &[IpAddr]) -> io::Result<usize> {
+    let addresses: HashSet<IpAddr> = addresses.iter().copied().collect();
+    let is_of_one = |flow: &Flow| {
+        let ends = [flow.source, flow.asked.ip(), flow.answers.ip()];
+        ends.iter().any(|end| addresses.contains(end))
+    };
+    forget(&addresses, is_of_one)
+}
+
+/// Deletes the entries that `which` holds of, in the families of these addresses.
+fn forget(addresses: &HashSet<IpAddr>, which: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+    if addresses.is_empty() {
+        return Ok(0);
+    }
     let mut socket = NetfilterSocket::open()?;
-    let mut lookups = Vec::new();
-    for family in families(&sources) {
-        lookups.extend(socket.dump(
+    let mut found = Vec::new();
+    for family in families(addresses) {
+        found.extend(socket.dump(
             |sequence| flows::ask(family, sequence),
-            |message, found| found.extend(flows::read(message).filter(is_lookup)),
+            |message, found| found.extend(flows::read(message).filter(&which)),
         )?);
     }
     let mut deleted = 0;
-    for some in lookups.chunks(DELETIONS) {
+    for some in found.chunks(DELETIONS) {
         let answers = socket.request_all(some.len(), |first| flows::delete(some, first))?;
         for errno in answers {
             match errno {

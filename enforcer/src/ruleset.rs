@@ -4,8 +4,8 @@
 //! ```text
 //! prerouting   before-tracking                      answers of resolvers do not come from pods (answers), lookups keep their flows (interception)
 //! prerouting   intercept-dnat or intercept-tproxy   lookups of pods go to the proxy            (interception)
-//! input        established → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
-//! forward      established → neighbour discovery → lookups that were not intercepted → dispatch
+//! input        established → errors of flows (related) → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
+//! forward      established → errors of flows (related) → neighbour discovery → lookups that were not intercepted → dispatch
 //! dispatch     source address → chain of its program; any other source passes                  (dispatch),
 //!              unless it comes from a link that leads to governed pods and belongs to none     (strangers)
 //! ep4-…, ep6-… classes in order → prefixes → the rest                                          (program)
@@ -41,6 +41,7 @@ mod expression;
 mod interception;
 pub(crate) mod program;
 pub(crate) mod refusal;
+mod related;
 mod strangers;
 mod zones;
 
@@ -79,6 +80,7 @@ pub fn frame(desired: &Desired, replaced: &Standing) -> Nftables<'static> {
 fn write_frame(document: &mut Document<'_>, desired: &Desired) {
     refusal::chains(document, desired);
     strangers::chain(document);
+    related::chain(document);
     dispatch::chain(document);
     base::chains(document, desired);
     answers::chains(document, desired);

@@ -5,7 +5,7 @@ mod namespace;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use enforcer::conntrack::forget_lookups;
+use enforcer::conntrack::{forget_flows, forget_lookups};
 use namespace::{inside, nft};
 
 #[test]
@@ -91,6 +91,31 @@ fn lookups_that_are_translated_as_they_should_be_stay() {
         listener.send_to(b"!", client).unwrap();
         assert_eq!(pod.recv_from(&mut [0; 8]).unwrap().1, translated.0);
         assert_eq!(forget_lookups(&sources, &[53], none_stays).unwrap(), 1);
+    });
+}
+
+#[test]
+fn all_flows_of_an_address_are_forgotten_whoever_opened_them() {
+    inside(|| {
+        nft("table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }");
+        for (source, asked, port) in [
+            ("127.0.0.2", "127.0.0.1", 53),
+            ("127.0.0.2", "127.0.0.1", 80),
+            ("127.0.0.3", "127.0.0.2", 80),
+            ("127.0.0.3", "127.0.0.1", 80),
+            ("::1", "::1", 80),
+        ] {
+            look_up(source, asked, port);
+        }
+        assert_eq!(forget_flows(&[]).unwrap(), 0);
+        let address: IpAddr = "127.0.0.2".parse().unwrap();
+        assert_eq!(forget_flows(&[address]).unwrap(), 3);
+        assert_eq!(forget_flows(&[address]).unwrap(), 0, "they are gone");
+        assert_eq!(
+            forget_flows(&["::1".parse().unwrap()]).unwrap(),
+            1,
+            "others were left alone"
+        );
     });
 }
 

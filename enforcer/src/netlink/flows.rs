@@ -37,7 +37,7 @@ pub(crate) struct Flow {
     pub(crate) source: IpAddr,
     /// The IANA protocol number.
     pub(crate) protocol: u8,
-    /// Who was asked, before any NAT.
+    /// Who was asked, before any NAT; port 0 where the protocol has none.
     pub(crate) asked: SocketAddr,
     /// Where answers come from: whom NAT made the one that is asked.
     pub(crate) answers: SocketAddr,
@@ -62,7 +62,7 @@ pub(crate) fn ask(family: u8, sequence: u32) -> Vec<u8> {
     encoder.finish()
 }
 
-/// Reads an entry out of a reply to [`ask`]; `None` for protocols without ports, and for malformed ones.
+/// Reads an entry out of a reply to [`ask`]; `None` for malformed ones.
 pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
     if message.kind != NEW {
         return None;
@@ -73,8 +73,11 @@ pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
     Some(Flow {
         source: address(original, SOURCE)?,
         protocol: *protocol(original)?.find(PROTOCOL_NUMBER)?.first()?,
-        asked: SocketAddr::new(address(original, DESTINATION)?, port(original, DESTINATION_PORT)?),
-        answers: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT)?),
+        asked: SocketAddr::new(
+            address(original, DESTINATION)?,
+            port(original, DESTINATION_PORT).unwrap_or(0),
+        ),
+        answers: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
         name: FlowName {
             family: *message.payload.first()?,
             original: original.to_vec(),

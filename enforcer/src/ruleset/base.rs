@@ -8,10 +8,10 @@ use policy::Protocol;
 
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, any_of, conntrack, destination, has_any, header, is, jump, number, prefix, protocol, protocol_value,
+    accept, any_of, conntrack, destination, goto, has_any, header, is, jump, number, prefix, protocol, protocol_value,
     word,
 };
-use super::{dispatch, interception};
+use super::{dispatch, interception, refusal, related, sets, strangers};
 use crate::desired::Desired;
 use crate::layout::Family;
 
@@ -45,14 +45,9 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
 /// Flows that were allowed once go on: expiry of a lease stops new connections only. Revocation that cuts flows (a generation in
 /// the flow's mark) would take the place of this rule.
 fn pass_established(document: &mut Document<'_>, chain: &str) {
-    let established = [word("established"), word("related")];
-    document.rule(
-        chain,
-        [
-            has_any(conntrack("state", None), Expr::List(established.into())),
-            accept(),
-        ],
-    );
+    for (state, then) in [("established", accept()), ("related", jump(related::CHAIN))] {
+        document.rule(chain, [has_any(conntrack("state", None), word(state)), then]);
+    }
 }
 
 /// Without neighbour discovery there is no IPv6, and no policy speaks of it. It is needed in `forward` too, where
@@ -60,36 +55,35 @@ fn pass_established(document: &mut Document<'_>, chain: &str) {
 ///
 /// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so nothing routed can pass for one. Multicast
 /// listener reports go to multicast addresses (RFC 3810 §5.2.14), which are not routed here.
+///
+/// What routers say does not come from pods: a pod that said it would become the router of its neighbours.
 fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
-    let discovery = [
-        "nd-router-solicit",
-        "nd-router-advert",
-        "nd-neighbor-solicit",
-        "nd-neighbor-advert",
-        "nd-redirect",
-    ];
-    let listening = [
-        "mld-listener-query",
-        "mld-listener-report",
-        "mld-listener-done",
-        "mld2-listener-report",
-    ];
+    let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];
+    let routers = ["nd-router-advert", "nd-redirect", "mld-listener-query"];
+    let listening = ["mld-listener-report", "mld-listener-done", "mld2-listener-report"];
     let icmpv6 = || is(protocol(), protocol_value(Protocol::Icmpv6));
+    let on_link = || is(header("ip6", "hoplimit"), number(255));
+    let is_one_of = |types: &[&'static str]| {
+        let types = types.iter().copied().map(word);
+        is(header("icmpv6", "type"), any_of(types))
+    };
+    document.rule(chain, [icmpv6(), on_link(), is_one_of(&discovery), accept()]);
     document.rule(
         chain,
         [
             icmpv6(),
-            is(header("ip6", "hoplimit"), number(255)),
-            is(header("icmpv6", "type"), any_of(discovery.map(word))),
-            accept(),
+            is_one_of(&routers),
+            strangers::comes_from(sets::GOVERNED_LINKS),
+            goto(refusal::DROP_CHAIN),
         ],
     );
+    document.rule(chain, [icmpv6(), on_link(), is_one_of(&routers[..2]), accept()]);
     document.rule(
         chain,
         [
             icmpv6(),
             is(destination(Family::V6), prefix(IpNet::V6(MULTICAST))),
-            is(header("icmpv6", "type"), any_of(listening.map(word))),
+            is_one_of(&[&listening[..], &routers[2..]].concat()),
             accept(),
         ],
     );

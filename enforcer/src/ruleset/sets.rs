@@ -46,6 +46,11 @@ pub(super) fn servers(family: Family) -> String {
     format!("servers{family}")
 }
 
+/// Each governed address twice, so that one lookup tells whether two addresses are the same and governed.
+pub(super) fn ends(family: Family) -> String {
+    format!("ends{family}")
+}
+
 /// What a set holds.
 #[derive(Debug, PartialEq, Eq)]
 enum Content {
@@ -79,6 +84,7 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
             (link_sources(family).into(), form([Datum::Link, address], None)),
             (link_networks(family).into(), ranges()),
             (servers(family).into(), form(socket, None)),
+            (ends(family).into(), form([address, address], None)),
             (zones::cluster(family).into(), ranges()),
             (zones::host(family).into(), form([address], None)),
             (interception::pods_set(family).into(), form([address], None)),
@@ -154,6 +160,12 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     let networks = desired.pod_links.networks.iter().copied();
     let servers_known = desired.servers.iter();
     let servers_known = servers_known.filter(|server| Family::of(server.ip()) == family);
+    let governed = desired.intercepted.iter().filter(of_family);
+    let ends_of_flows = governed.map(|address| {
+        let mut key = address_key(*address);
+        key.extend_from_slice(&address_key(*address));
+        (key, None)
+    });
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
         (dispatch(family), Content::Elements(verdicts(desired, family))),
@@ -167,6 +179,7 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
             servers(family),
             Content::Elements(servers_known.map(|server| (socket_key(*server), None)).collect()),
         ),
+        (ends(family), Content::Elements(ends_of_flows.collect())),
         (
             zones::cluster(family),
             Content::Ranges(zones::cluster_ranges(desired, family)),

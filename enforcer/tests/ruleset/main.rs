@@ -12,5 +12,6 @@ mod interception;
 mod lab;
 mod model;
 mod programs;
+mod related;
 mod routing;
 mod strangers;

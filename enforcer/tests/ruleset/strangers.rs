@@ -15,7 +15,7 @@ use crate::programs::{Program, desired, governs};
 const ID: ProgramId = ProgramId(7);
 const SERVERS: [&str; 2] = ["10.88.0.1", "fd88::1"];
 /// For what must arrive; what must not is asked for after something that did.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn from_its_link_local_address_a_closed_pod_reaches_nothing_and_others_go_on() {
@@ -123,7 +123,7 @@ fn answers_that_claim_a_resolver_are_dropped_before_anybody_believes_them() {
 }
 
 /// The pod is closed, the other one is known and not governed. What routes the node has says which links lead to them.
-fn lab() -> Option<Lab> {
+pub(crate) fn lab() -> Option<Lab> {
     let lab = Lab::new()?;
     for setting in ["all", "default", "pod", "other"] {
         lab.node.sysctl(&format!("net.ipv4.conf.{setting}.rp_filter=0"));
@@ -156,7 +156,7 @@ fn lab() -> Option<Lab> {
 }
 
 /// The first packet waits for a neighbour to be found.
-fn wait_refused(lab: &Lab, packets: u64, what: &str) {
+pub(crate) fn wait_refused(lab: &Lab, packets: u64, what: &str) {
     let began = Instant::now();
     while lab.refused() < packets {
         assert!(began.elapsed() < PATIENCE, "{what} was not refused");
@@ -169,7 +169,7 @@ fn listen(at: &Namespace, address: &str) -> TcpListener {
 }
 
 /// One datagram; whether anybody takes it is seen elsewhere.
-fn send_from(namespace: &Namespace, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
+pub(crate) fn send_from(namespace: &Namespace, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
     namespace.enter(|| {
         let socket = UdpSocket::bind(from).unwrap();
         socket.send_to(payload, to).unwrap();
@@ -192,7 +192,7 @@ fn outcome(attempt: std::io::Result<TcpStream>) -> Outcome {
 }
 
 /// The address that a link gave itself, with the link's index.
-fn link_local(namespace: &Namespace, device: &str) -> SocketAddrV6 {
+pub(crate) fn link_local(namespace: &Namespace, device: &str) -> SocketAddrV6 {
     let show = || namespace.ip(&["-6", "-o", "addr", "show", "dev", device, "scope", "link"]);
     let mut text = show();
     // Until nobody else on the link has it.

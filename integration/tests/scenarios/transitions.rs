@@ -1,13 +1,14 @@
 //! Pods that become governed, and cease to be, while they look up.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use agent::lab::client::{Stub, Transport};
+use agent::lab::client::{CONNECT_TIMEOUT, Stub, Transport};
 use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
-use namegate_integration::{End, ip};
+use namegate_integration::{End, ip, policy};
 
 use super::plan;
 
@@ -47,6 +48,36 @@ fn every_lookup_is_answered_while_a_policy_comes_and_goes() {
     });
     let (answered, wrong) = (answered.into_inner(), wrong.into_inner().unwrap());
     assert!(wrong.is_empty(), "{} of {answered}: {wrong:?}", wrong.len());
+}
+
+#[test]
+fn a_pod_that_is_given_anothers_former_address_inherits_none_of_its_flows() {
+    let scenario = plan().allow(0, &["a.example"]).records(&RECORDS).start();
+    let to = SocketAddr::new(scenario.learn(0, "a.example"), 4000);
+    let _echo = scenario.lab().internet().echo_udp(to).unwrap();
+    let flow = scenario
+        .pod(0)
+        .namespace()
+        .run(|| UdpSocket::bind("0.0.0.0:0"))
+        .unwrap()
+        .unwrap();
+    flow.connect(to).unwrap();
+    flow.set_read_timeout(Some(CONNECT_TIMEOUT)).unwrap();
+    let exchange = || flow.send(b"?").and_then(|_| flow.recv(&mut [0; 8]));
+    exchange().unwrap();
+    scenario.write("closed.yaml", &policy("closed", 7, "  egress: [{}]\n"));
+    // The lab's pod plays another one now.
+    let pods = std::fs::read_to_string(scenario.installation().scratch("objects/pods.yaml")).unwrap();
+    scenario.write("pods.yaml", &pods.replace("pod0", "pod7"));
+    scenario.wait_until("the new pod is known", || {
+        let status = scenario.installation().status().unwrap();
+        status
+            .endpoints
+            .iter()
+            .any(|row| row.endpoint == "shop/pod7" && row.program.is_some())
+    });
+    scenario.wait_until("the flow is not its", || exchange().is_err());
+    assert!(exchange().is_err());
 }
 
 #[test]

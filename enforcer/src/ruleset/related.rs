@@ -1,0 +1,56 @@
+//! Packets that speak of a flow and are not of it: errors that ICMP reports, and what protocol helpers expect.
+//!
+//! An error may quote any flow that is tracked, and carry any payload. From a governed pod it passes only when the pod is an end of that flow,
+//! as opened or as translated: whoever it goes to then speaks with the pod already. Everything else goes on to be judged like any other packet.
+//!
+//! Established packets do not come here.
+
+use nftables::expr::CTDir;
+use nftables::stmt::Statement;
+use policy::Protocol;
+
+use super::document::Document;
+use super::expression::{
+    accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, source,
+};
+use super::{interception, refusal, sets, strangers};
+use crate::layout::Family;
+
+pub(super) const CHAIN: &str = "related";
+
+/// RFC 792. It would make the pod its neighbour's router.
+const REDIRECT: u32 = 5;
+
+pub(super) fn chain(document: &mut Document<'_>) {
+    document.chain(CHAIN);
+    document.rule(
+        CHAIN,
+        [
+            strangers::comes_from(sets::GOVERNED_LINKS),
+            is_of(Family::V4),
+            is(protocol(), protocol_value(Protocol::Icmp)),
+            is(header("icmp", "type"), number(REDIRECT)),
+            goto(refusal::DROP_CHAIN),
+        ],
+    );
+    for family in Family::BOTH {
+        let ends = || named_set(&sets::ends(family));
+        for dir in [CTDir::Original, CTDir::Reply] {
+            let end = conntrack(format!("{} saddr", super::expression::ip(family)), Some(dir));
+            document.rule(
+                CHAIN,
+                [is_of(family), is(concat([source(family), end]), ends()), accept()],
+            );
+        }
+        let pods = named_set(&interception::pods_set(family));
+        document.rule(
+            CHAIN,
+            [is_of(family), is(source(family), pods), Statement::Return(None)],
+        );
+    }
+    document.rule(
+        CHAIN,
+        [strangers::comes_from(sets::GOVERNED_LINKS), Statement::Return(None)],
+    );
+    document.rule(CHAIN, [accept()]);
+}
