@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use fqdn_cache::{Ledger, Time};
+use fqdn_cache::{Ledger, Teacher, Time};
 use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
@@ -102,10 +102,12 @@ pub struct Part {
 }
 
 /// What the node knows; without an agent, nothing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Known<'a> {
     /// What names resolved to, and the time.
     pub ledger: Option<(&'a Ledger, Time)>,
+    /// Whose answers count for the endpoint.
+    pub counts: &'a dyn Fn(Teacher) -> bool,
     /// Where addresses lie.
     pub places: &'a Places,
     /// The domain of Services.
@@ -231,10 +233,12 @@ impl Known<'_> {
     fn address(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> Towards {
         let mut names = Vec::new();
         if let Some((ledger, now)) = self.ledger {
-            for name in ledger.names_of(now, address) {
-                let entry = ledger.addresses(now, name).find(|entry| entry.address == address);
-                names.extend(entry.map(|entry| KnownName {
-                    name: name.clone(),
+            let mut holders = ledger.holders(now, address);
+            holders.retain(|entry| (self.counts)(entry.teacher));
+            for of_name in holders.chunk_by(|a, b| a.name == b.name) {
+                let longest = of_name.iter().max_by_key(|entry| entry.expires);
+                names.extend(longest.map(|entry| KnownName {
+                    name: entry.name.clone(),
                     lease: Hold::Left(entry.expires.since(now)),
                 }));
             }
@@ -255,7 +259,8 @@ impl Known<'_> {
     fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: Scene<'_>) -> Vec<Towards> {
         let mut addresses = service_backends(name, self.cluster_domain, scene);
         if let Some((ledger, now)) = self.ledger {
-            addresses.extend(ledger.addresses(now, name).map(|entry| entry.address));
+            let counted = ledger.addresses(now, name).filter(|entry| (self.counts)(entry.teacher));
+            addresses.extend(counted.map(|entry| entry.address));
             let ended = ledger.ended(now).filter(|ended| ended.name == *name);
             addresses.extend(ended.map(|ended| ended.address));
         }

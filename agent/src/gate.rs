@@ -80,7 +80,9 @@ struct Core {
     sightings: Option<Arc<Sightings>>,
     lessons: AtomicU64,
     evicted_names: AtomicU64,
+    left_out_addresses: AtomicU64,
     complaints: Throttle,
+    remarks: Throttle,
 }
 
 /// What a worker keeps to itself.
@@ -138,7 +140,9 @@ impl NodeGate {
             sightings,
             lessons: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
+            left_out_addresses: AtomicU64::new(0),
             complaints: Throttle::default(),
+            remarks: Throttle::default(),
         }))
     }
 
@@ -167,6 +171,11 @@ impl NodeGate {
     /// Answers written to the ledger, since the start: when it has not grown, neither has the ledger.
     pub fn lessons(&self) -> u64 {
         self.0.lessons.load(Ordering::Relaxed)
+    }
+
+    /// Addresses of answers that were not opened, because their name may not hold so many; since the start.
+    pub fn left_out_addresses(&self) -> u64 {
+        self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
     /// Names forgotten to make room, since the start.
@@ -232,7 +241,8 @@ impl Gate for NodeGate {
         let denial = match questions.judge(to, &question.name) {
             QuestionVerdict::Allowed => None,
             QuestionVerdict::AllowedIfLearned(address) => {
-                let learned = lock(&core.ledger).is_learned(clock::now(), address);
+                let counts = |teacher| plan.teaches(teacher, endpoint);
+                let learned = lock(&core.ledger).is_learned(clock::now(), address, counts);
                 (!learned).then_some(QuestionDenial::NoSelector)
             }
             QuestionVerdict::Denied(denial) => Some(denial),

@@ -42,6 +42,8 @@ pub struct Figures {
     pub addresses: usize,
     /// Names forgotten to make room, since the start.
     pub evicted_names: u64,
+    /// Addresses of answers that were not opened, because a name may not hold so many; since the start.
+    pub left_out_addresses: u64,
     /// Local endpoints with a program.
     pub endpoints_selected: usize,
     /// Local endpoints in all.
@@ -188,6 +190,9 @@ pub struct NameRow {
     pub lease_left_ms: u64,
     /// Who taught it.
     pub source: IpAddr,
+    /// Whether that is a server which only some policies' DNS rules name: it teaches only the pods that these select.
+    #[serde(default)]
+    pub private: bool,
     /// The selectors (patterns) that match the name.
     pub selectors: Vec<String>,
     /// The policies that these selectors come from.
@@ -298,6 +303,7 @@ pub(crate) mod fake {
                 address: address.parse().unwrap(),
                 lease_left_ms: 61_500,
                 source: "192.0.2.53".parse().unwrap(),
+                private: false,
                 selectors: vec!["*.example".into()],
                 policies: vec!["shop/api".into()],
             };

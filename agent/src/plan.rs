@@ -22,7 +22,7 @@ use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Interception};
-use fqdn_cache::{LeaseTerms, Ledger, Time};
+use fqdn_cache::{LeaseTerms, Ledger, Teacher, Time};
 use ipnet::IpNet;
 use policy::address::{Places, Teachable, without};
 use policy::endpoint::EndpointId;
@@ -231,10 +231,25 @@ impl Plan {
             .collect()
     }
 
-    /// What `address`, learned for a name from `source`, opens or closes.
-    pub fn elements(&self, credited: &Credited<'_>, address: IpAddr, source: IpAddr, mut element: impl FnMut(Element)) {
+    /// Who it is that answers from `source`.
+    pub fn teacher(&self, source: IpAddr) -> Teacher {
+        match self.teachers.get(&source) {
+            Some(Teaches::Everyone) => Teacher::Trusted(source),
+            None if self.is_transparent() => Teacher::Trusted(source),
+            Some(Teaches::Programs(_)) | None => Teacher::Private(source),
+        }
+    }
+
+    /// What `address`, learned for a name from `teacher`, opens or closes.
+    pub fn elements(
+        &self,
+        credited: &Credited<'_>,
+        address: IpAddr,
+        teacher: Teacher,
+        mut element: impl FnMut(Element),
+    ) {
         for rule in credited.rules() {
-            if self.may_teach(source, rule.evaluation.id) {
+            if self.may_teach(teacher, rule.evaluation.id) {
                 rule.elements(address, &self.places, &mut element);
             }
         }
@@ -271,7 +286,7 @@ impl Plan {
                 last = self.selectors.credit(entry.name);
             }
             let Some(credited) = &last else { continue };
-            self.elements(credited, entry.address, entry.source, |element| {
+            self.elements(credited, entry.address, entry.teacher, |element| {
                 let end = ends.entry(element).or_insert(entry.expires);
                 *end = (*end).max(entry.expires);
             });
@@ -318,17 +333,24 @@ impl Plan {
             && self.desired.host.contains(&address.ip())
     }
 
-    /// Whether what `source` answered opens anything in `program`.
+    /// Whether what `teacher` answered opens anything in tiers of this identity.
     ///
     /// A server that is not known (any more) teaches nobody: what a withdrawn policy's own resolver said must not
     /// outlive the policy. Under tproxy the kernel has let only lookups to known resolvers in, and a Service's backend, which answers
     /// for it there, is not known by its own address.
-    fn may_teach(&self, source: IpAddr, program: ProgramId) -> bool {
-        match self.teachers.get(&source) {
-            Some(Teaches::Everyone) => true,
-            Some(Teaches::Programs(programs)) => programs.contains(&program),
-            None => self.is_transparent(),
+    pub fn may_teach(&self, teacher: Teacher, tiers: ProgramId) -> bool {
+        match (self.teachers.get(&teacher.address()), teacher) {
+            (Some(Teaches::Everyone), _) => true,
+            (Some(Teaches::Programs(programs)), _) => programs.contains(&tiers),
+            (None, Teacher::Trusted(_)) => self.is_transparent(),
+            (None, Teacher::Private(_)) => false,
         }
+    }
+
+    /// Whether what `teacher` answered counts for an endpoint.
+    pub fn teaches(&self, teacher: Teacher, endpoint: &Governed) -> bool {
+        let program = self.desired.programs.get(&endpoint.program);
+        program.is_some_and(|program| program.evaluations().any(|it| self.may_teach(teacher, it.id)))
     }
 }
 

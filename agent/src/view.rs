@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use enforcer::{Element, FailMode, Interception};
-use fqdn_cache::Time;
+use fqdn_cache::{Teacher, Time};
 use policy::endpoint::EndpointId;
 use policy::explain::Scene;
 use policy::question::QuestionVerdict;
@@ -72,7 +72,8 @@ impl View {
                 reason: None,
             },
             QuestionVerdict::AllowedIfLearned(address) => Lookup {
-                allowed: lock(&self.parts.ledger).is_learned(clock::now(), address),
+                allowed: lock(&self.parts.ledger)
+                    .is_learned(clock::now(), address, |teacher| plan.teaches(teacher, governed)),
                 reason: Some(format!("only while {address} is learned")),
             },
             QuestionVerdict::Denied(denial) => Lookup {
@@ -159,7 +160,8 @@ impl Inspect for View {
                     name: entry.name.to_string(),
                     address: entry.address,
                     lease_left_ms: u64::try_from(entry.expires.since(now).as_millis()).unwrap_or(u64::MAX),
-                    source: entry.source,
+                    source: entry.teacher.address(),
+                    private: matches!(entry.teacher, Teacher::Private(_)),
                     selectors: selectors.into_iter().map(ToString::to_string).collect(),
                     policies: policies.into_iter().map(ToString::to_string).collect(),
                 }
@@ -208,6 +210,7 @@ impl Inspect for View {
             let ledger = lock(&self.parts.ledger);
             let known = Known {
                 ledger: Some((&ledger, clock::now())),
+                counts: &|teacher| governed.is_none_or(|governed| plan.teaches(teacher, governed)),
                 places: &plan.places,
                 cluster_domain: &self.parts.settings.cluster_domain,
                 resolvers: &resolvers,
@@ -283,6 +286,7 @@ impl Inspect for View {
             names,
             addresses,
             evicted_names: self.parts.gate.evicted_names(),
+            left_out_addresses: self.parts.gate.left_out_addresses(),
             endpoints_selected: plan.endpoints.iter().filter(|row| row.program.is_some()).count(),
             endpoints: plan.endpoints.len(),
             programs: plan.desired.programs.len(),

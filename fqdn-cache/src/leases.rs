@@ -1,17 +1,17 @@
-//! The leases of one name.
+//! The leases of one name, by one teacher.
 
 use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use crate::source::SourceId;
+use crate::teacher::TeacherId;
 use crate::time::Time;
 
 /// One address of one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lease {
     pub(crate) address: IpAddr,
-    pub(crate) source: SourceId,
+    pub(crate) teacher: TeacherId,
     /// When it was last learned.
     pub(crate) learned: Time,
     /// The first moment at which it is no longer live.
@@ -27,13 +27,13 @@ impl Lease {
     pub(crate) fn renew(&mut self, again: &Lease) {
         if again.learned >= self.learned {
             self.learned = again.learned;
-            self.source = again.source;
+            self.teacher = again.teacher;
         }
         self.expires = self.expires.max(again.expires);
     }
 }
 
-/// The leases of one name, ordered by address, one for each.
+/// The leases of one [record](crate::roster::Record), ordered by address, one for each.
 ///
 /// Most names have one address or two, which are kept in place.
 #[derive(Debug, Default)]

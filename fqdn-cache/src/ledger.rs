@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use ahash::HashSet;
 use policy::Name;
 use smallvec::SmallVec;
 
@@ -12,13 +13,13 @@ use crate::holders::Holders;
 use crate::lease::LeaseTerms;
 use crate::leases::Lease;
 use crate::roster::{NameId, Record, Roster};
-use crate::source::Sources;
+use crate::teacher::{Teacher, TeacherId, Teachers};
 use crate::time::Time;
 
 /// How much a ledger holds, apart from what was learned since it last [evicted](Ledger::evict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Names. Default 100,000. It bounds leases too: four for each name on average ([`Limits::leases`]).
+    /// Names, counted once for each [`Teacher`] that has leases of its own. Default 100,000. It bounds leases too: four for each name on average ([`Limits::leases`]).
     pub names: NonZeroUsize,
     /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is capped.
     pub addresses_per_name: NonZeroUsize,
@@ -31,8 +32,8 @@ pub struct Answer {
     pub name: Name,
     /// The addresses, each with the smallest TTL along its chain. Most answers have a few.
     pub addresses: SmallVec<[(IpAddr, Duration); 4]>,
-    /// Who taught it: the upstream's address, for people.
-    pub source: IpAddr,
+    /// Who taught it.
+    pub teacher: Teacher,
     /// The terms of this name's leases, where they are not the ledger's.
     pub terms: Option<LeaseTerms>,
 }
@@ -40,10 +41,12 @@ pub struct Answer {
 /// What learning an answer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The lease of each address of the answer, in its order: the moment it ends. Never earlier than a
-    /// lease that the same name held for the address before.
+    /// The lease of each address of the answer that is kept, in its order: the moment it ends. Never earlier than a
+    /// lease that the same name held for the address before, by the same teacher. Only these are to be opened: the next rules know no others.
     pub leases: SmallVec<[(IpAddr, Time); 4]>,
-    /// Live addresses of this very name that were forgotten because it has too many.
+    /// Addresses of the answer that are not kept, because it has more than a name may hold.
+    pub left_out: usize,
+    /// Live addresses that this very name held before and that were forgotten because it has too many.
     pub evicted_addresses: usize,
 }
 
@@ -59,10 +62,12 @@ pub struct Entry<'a> {
     /// When its lease ends.
     pub expires: Time,
     /// Who taught it.
-    pub source: IpAddr,
+    pub teacher: Teacher,
 }
 
-/// Which name resolved to which addresses until when.
+/// Which name resolved to which addresses until when, and who said so.
+///
+/// A lease belongs to a name, an address and a [`Teacher`]: all trusted resolvers count as one, each private one by itself.
 ///
 /// About 300 bytes for a name with two addresses (`tests/footprint.rs` measures).
 #[derive(Debug)]
@@ -70,10 +75,10 @@ pub struct Ledger {
     limits: Limits,
     pub(crate) terms: LeaseTerms,
     pub(crate) roster: Roster,
-    pub(crate) sources: Sources,
+    pub(crate) teachers: Teachers,
     /// Every lease of the roster once, and nothing else.
     holders: Holders,
-    /// The soonest end of a lease of each name in the roster: each name once.
+    /// The soonest end of a lease of each record in the roster: each record once.
     deadlines: BTreeSet<(Time, NameId)>,
     /// What has ended lately, the latest at the back; to tell people why something is not open any more.
     ended: VecDeque<Ended>,
@@ -120,7 +125,7 @@ impl Ledger {
             limits,
             terms,
             roster: Roster::default(),
-            sources: Sources::default(),
+            teachers: Teachers::default(),
             holders: Holders::default(),
             deadlines: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -135,30 +140,38 @@ impl Ledger {
         if answer.addresses.is_empty() {
             return Outcome {
                 leases: SmallVec::new(),
+                left_out: 0,
                 evicted_addresses: 0,
             };
         }
-        let id = self.admit(&answer.name);
-        let (terms, source) = (answer.terms.unwrap_or(self.terms), self.sources.id(answer.source));
+        let (terms, teacher) = (answer.terms.unwrap_or(self.terms), self.teachers.id(answer.teacher));
+        let id = self.admit(&answer.name, self.private(teacher));
         self.credit(
             id,
             answer.addresses.iter().map(|&(address, ttl)| Lease {
                 address,
-                source,
+                teacher,
                 learned: now,
                 expires: now + terms.lease(ttl),
             }),
         );
-        // Before the name is trimmed: what an answer carries is granted, even if it is too much to be remembered.
-        let held = &self.roster.record(id).leases;
-        let leases = answer
-            .addresses
-            .iter()
-            .filter_map(|&(address, _)| Some((address, held.get(address)?.expires)))
-            .collect();
+        let record = self.roster.record(id);
+        if record.leases.len() <= self.limits.addresses_per_name.get() {
+            return Outcome {
+                leases: kept(record, answer),
+                left_out: 0,
+                evicted_addresses: 0,
+            };
+        }
+        let answered: HashSet<IpAddr> = answer.addresses.iter().map(|(address, _)| *address).collect();
+        let lost = self.trim(now, id);
+        // Where all its leases were of no length, nothing of the name is left.
+        let record = self.find(&answer.name, answer.teacher);
+        let is_kept = |address: &&IpAddr| record.is_some_and(|record| record.leases.get(**address).is_some());
         Outcome {
-            leases,
-            evicted_addresses: self.trim(now, id),
+            leases: record.map(|record| kept(record, answer)).unwrap_or_default(),
+            left_out: answered.len() - answered.iter().filter(is_kept).count(),
+            evicted_addresses: lost.iter().filter(|address| !answered.contains(*address)).count(),
         }
     }
 
@@ -180,32 +193,31 @@ impl Ledger {
         evicted
     }
 
-    /// Live entries, ordered by name, then address.
+    /// Live entries, ordered by name; what trusted resolvers taught of it comes first. Those of one teacher are ordered by address.
     pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry<'_>> {
         let mut records: Vec<&Record> = self.roster.iter().collect();
-        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        records.sort_unstable_by_key(|record| (&record.name, record.private.map(|id| self.teachers.get(id))));
         records.into_iter().flat_map(move |record| self.live(now, record))
     }
 
-    /// Live addresses of one name.
+    /// Live addresses of one name, those that trusted resolvers taught first.
     pub fn addresses(&self, now: Time, name: &Name) -> impl Iterator<Item = Entry<'_>> {
         self.roster
-            .find(name)
-            .into_iter()
+            .all_of(name)
             .flat_map(move |id| self.live(now, self.roster.record(id)))
     }
 
-    /// Whether any name holds a live lease on `address`. Cost: the logarithm of what is held, and the names
-    /// whose lease on the address has ended and was not yet dropped.
-    pub fn is_learned(&self, now: Time, address: IpAddr) -> bool {
-        self.live_holders(now, address).next().is_some()
+    /// Whether any name holds a live lease on `address` by a teacher that counts. Cost: the logarithm of what is held, and the names
+    /// whose lease on the address has ended and was not yet dropped, or does not count.
+    pub fn is_learned(&self, now: Time, address: IpAddr, counts: impl Fn(Teacher) -> bool) -> bool {
+        self.live_holders(now, address).any(|entry| counts(entry.teacher))
     }
 
-    /// The names that hold a live lease on `address`, ordered.
-    pub fn names_of(&self, now: Time, address: IpAddr) -> Vec<&Name> {
-        let mut names: Vec<&Name> = self.live_holders(now, address).collect();
-        names.sort_unstable();
-        names
+    /// The live leases on `address`, ordered by name, then teacher.
+    pub fn holders(&self, now: Time, address: IpAddr) -> Vec<Entry<'_>> {
+        let mut entries: Vec<Entry<'_>> = self.live_holders(now, address).collect();
+        entries.sort_unstable_by_key(|entry| (entry.name, entry.teacher));
+        entries
     }
 
     /// Drops what has ended; returns what was dropped, the names whose leases ended first in front.
@@ -254,14 +266,25 @@ impl Ledger {
         (self.roster.len(), self.holders.len())
     }
 
-    /// The name's id. It becomes the most recently learned.
-    fn admit(&mut self, name: &Name) -> NameId {
-        match self.roster.find(name) {
+    /// The teacher, if it has leases of its own.
+    pub(crate) fn private(&self, teacher: TeacherId) -> Option<TeacherId> {
+        matches!(self.teachers.get(teacher), Teacher::Private(_)).then_some(teacher)
+    }
+
+    fn find(&mut self, name: &Name, teacher: Teacher) -> Option<&Record> {
+        let teacher = self.teachers.id(teacher);
+        let id = self.roster.find(name, self.private(teacher))?;
+        Some(self.roster.record(id))
+    }
+
+    /// The record's id. It becomes the most recently learned.
+    fn admit(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
+        match self.roster.find(name, private) {
             Some(id) => {
                 self.roster.touch(id);
                 id
             }
-            None => self.roster.add_newest(name),
+            None => self.roster.add_newest(name, private),
         }
     }
 
@@ -289,12 +312,12 @@ impl Ledger {
         self.settle(id, before);
     }
 
-    /// Takes addresses from a name that has too many, ended leases first; returns how many live ones that cost.
-    pub(crate) fn trim(&mut self, now: Time, id: NameId) -> usize {
+    /// Takes addresses from a name that has too many, ended leases first; returns the live ones that it has cost.
+    pub(crate) fn trim(&mut self, now: Time, id: NameId) -> SmallVec<[IpAddr; 4]> {
         let limit = self.limits.addresses_per_name.get();
         let record = self.roster.record_mut(id);
         if record.leases.len() <= limit {
-            return 0;
+            return SmallVec::new();
         }
         let before = record.leases.soonest();
         let ended = record.leases.take_ended(now);
@@ -303,7 +326,7 @@ impl Ledger {
             self.holders.remove(address, id);
         }
         self.settle(id, before);
-        live.len()
+        live
     }
 
     /// Forgets a name with all that it holds.
@@ -343,22 +366,34 @@ impl Ledger {
             .leases
             .iter()
             .filter(move |lease| lease.is_live(now))
-            .map(|lease| Entry {
-                name: &record.name,
-                address: lease.address,
-                learned: lease.learned,
-                expires: lease.expires,
-                source: self.sources.address(lease.source),
-            })
+            .map(|lease| self.entry(record, lease))
     }
 
-    fn live_holders(&self, now: Time, address: IpAddr) -> impl Iterator<Item = &Name> {
-        self.holders
-            .of(address)
-            .map(|id| self.roster.record(id))
-            .filter(move |record| record.leases.get(address).is_some_and(|lease| lease.is_live(now)))
-            .map(|record| &record.name)
+    fn live_holders(&self, now: Time, address: IpAddr) -> impl Iterator<Item = Entry<'_>> {
+        self.holders.of(address).filter_map(move |id| {
+            let record = self.roster.record(id);
+            let lease = record.leases.get(address).filter(|lease| lease.is_live(now))?;
+            Some(self.entry(record, lease))
+        })
     }
+
+    fn entry<'a>(&self, record: &'a Record, lease: &Lease) -> Entry<'a> {
+        Entry {
+            name: &record.name,
+            address: lease.address,
+            learned: lease.learned,
+            expires: lease.expires,
+            teacher: self.teachers.get(lease.teacher),
+        }
+    }
+}
+
+/// The leases of an answer's addresses, as far as the name holds them.
+fn kept(record: &Record, answer: &Answer) -> SmallVec<[(IpAddr, Time); 4]> {
+    let addresses = answer.addresses.iter();
+    addresses
+        .filter_map(|&(address, _)| Some((address, record.leases.get(address)?.expires)))
+        .collect()
 }
 
 #[cfg(test)]

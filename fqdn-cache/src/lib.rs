@@ -12,9 +12,10 @@ mod leases;
 pub mod ledger;
 mod roster;
 pub mod snapshot;
-mod source;
+pub mod teacher;
 pub mod time;
 
 pub use lease::LeaseTerms;
 pub use ledger::{Answer, Ended, Entry, Ledger, Limits, Outcome};
+pub use teacher::Teacher;
 pub use time::Time;

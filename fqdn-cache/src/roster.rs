@@ -1,13 +1,17 @@
 //! The names of the ledger, in the order in which they were last learned.
+//!
+//! What trusted resolvers taught of a name is one record, and what each private one taught is another: these share nothing but the name.
 
 use std::mem;
 
 use ahash::{HashMap, HashMapExt};
 use policy::Name;
+use smallvec::SmallVec;
 
 use crate::leases::Leases;
+use crate::teacher::TeacherId;
 
-/// A name in the roster; small, because the indexes of the ledger hold one for each lease. Given to another name once
+/// A record in the roster; small, because the indexes of the ledger hold one for each lease. Given to another record once
 /// this one is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameId(u32);
@@ -15,29 +19,33 @@ pub(crate) struct NameId(u32);
 impl NameId {
     pub(crate) const MIN: NameId = NameId(0);
     pub(crate) const MAX: NameId = NameId(u32::MAX - 1);
-    /// How many names may be given one: half of the ids, since a ledger holds more than its limit for a moment.
+    /// How many records may be given one: half of the ids, since a ledger holds more than its limit for a moment.
     pub(crate) const COUNT: usize = (u32::MAX / 2) as usize;
     /// The end of a list.
     const NONE: NameId = NameId(u32::MAX);
 }
 
-/// One name and what it holds.
+/// One name and what it holds by one teacher.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) name: Name,
+    /// `None`: the trusted resolvers.
+    pub(crate) private: Option<TeacherId>,
     pub(crate) leases: Leases,
     newer: NameId,
     older: NameId,
 }
 
-/// Names by id, by text, and as a doubly linked list from the most to the least recently learned.
+/// Records by id, by name, and as a doubly linked list from the most to the least recently learned.
 ///
-/// Invariant: every id in `ids`, in the list, and given out and not yet removed, is that of a `Some`.
+/// Invariant: every id in `trusted` or `private`, in the list, and given out and not yet removed, is that of a `Some`.
 #[derive(Debug)]
 pub(crate) struct Roster {
     records: Vec<Option<Record>>,
     free: Vec<NameId>,
-    ids: HashMap<Name, NameId>,
+    trusted: HashMap<Name, NameId>,
+    /// Those of private teachers. Most ledgers have none.
+    private: HashMap<Name, SmallVec<[NameId; 1]>>,
     newest: NameId,
     oldest: NameId,
 }
@@ -47,7 +55,8 @@ impl Default for Roster {
         Self {
             records: Vec::new(),
             free: Vec::new(),
-            ids: HashMap::new(),
+            trusted: HashMap::new(),
+            private: HashMap::new(),
             newest: NameId::NONE,
             oldest: NameId::NONE,
         }
@@ -56,11 +65,24 @@ impl Default for Roster {
 
 impl Roster {
     pub(crate) fn len(&self) -> usize {
-        self.ids.len()
+        self.records.len() - self.free.len()
     }
 
-    pub(crate) fn find(&self, name: &Name) -> Option<NameId> {
-        self.ids.get(name).copied()
+    pub(crate) fn find(&self, name: &Name, private: Option<TeacherId>) -> Option<NameId> {
+        match private {
+            None => self.trusted.get(name).copied(),
+            Some(_) => self.private_of(name).find(|id| self.record(*id).private == private),
+        }
+    }
+
+    /// Every record of a name, that of the trusted resolvers first.
+    pub(crate) fn all_of(&self, name: &Name) -> impl Iterator<Item = NameId> {
+        self.trusted.get(name).copied().into_iter().chain(self.private_of(name))
+    }
+
+    fn private_of(&self, name: &Name) -> impl Iterator<Item = NameId> {
+        let private = (!self.private.is_empty()).then(|| self.private.get(name)).flatten();
+        private.into_iter().flatten().copied()
     }
 
     pub(crate) fn oldest(&self) -> Option<NameId> {
@@ -90,16 +112,16 @@ impl Roster {
         })
     }
 
-    /// Adds a name that is not here, as the most recently learned.
-    pub(crate) fn add_newest(&mut self, name: &Name) -> NameId {
-        let id = self.add(name);
+    /// Adds a record that is not here, as the most recently learned.
+    pub(crate) fn add_newest(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
+        let id = self.add(name, private);
         self.link_newest(id);
         id
     }
 
-    /// Adds a name that is not here, as the least recently learned.
-    pub(crate) fn add_oldest(&mut self, name: &Name) -> NameId {
-        let id = self.add(name);
+    /// Adds a record that is not here, as the least recently learned.
+    pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
+        let id = self.add(name, private);
         let second = mem::replace(&mut self.oldest, id);
         self.record_mut(id).newer = second;
         match second {
@@ -120,15 +142,26 @@ impl Roster {
     pub(crate) fn remove(&mut self, id: NameId) -> Record {
         self.unlink(id);
         let record = self.records[id.0 as usize].take().expect("the id of a held name");
-        self.ids.remove(&record.name);
+        match record.private {
+            None => drop(self.trusted.remove(&record.name)),
+            Some(_) => {
+                if let Some(of_name) = self.private.get_mut(&record.name) {
+                    of_name.retain(|held| *held != id);
+                    if of_name.is_empty() {
+                        self.private.remove(&record.name);
+                    }
+                }
+            }
+        }
         self.free.push(id);
         record
     }
 
     /// Adds a record that is not in the list yet.
-    fn add(&mut self, name: &Name) -> NameId {
+    fn add(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
         let record = Some(Record {
             name: name.clone(),
+            private,
             leases: Leases::default(),
             newer: NameId::NONE,
             older: NameId::NONE,
@@ -148,7 +181,10 @@ impl Roster {
                 NameId((self.records.len() - 1) as u32)
             }
         };
-        self.ids.insert(name.clone(), id);
+        match private {
+            None => drop(self.trusted.insert(name.clone(), id)),
+            Some(_) => self.private.entry(name.clone()).or_default().push(id),
+        }
         id
     }
 

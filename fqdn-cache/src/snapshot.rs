@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::leases::Lease;
 use crate::ledger::Ledger;
 use crate::roster::Record;
+use crate::teacher::Teacher;
 use crate::time::Time;
 
 /// Why bytes are not a snapshot.
@@ -20,7 +21,7 @@ pub enum SnapshotError {
     #[error("the snapshot cannot be read: {0}")]
     Malformed(String),
     /// Written by another version.
-    #[error("the snapshot has version {0}, and this version reads {VERSION}")]
+    #[error("the snapshot has version {0}, and this version reads {VERSION} and {BEFORE}")]
     Version(u32),
     /// Written before the machine was last booted: its moments mean nothing now.
     #[error("the snapshot is from before this boot")]
@@ -28,7 +29,10 @@ pub enum SnapshotError {
 }
 
 /// The version of the format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+
+/// A version that is read too. It does not tell private teachers from trusted ones, nor their leases apart.
+const BEFORE: u32 = 2;
 
 /// A part ends when it has so many octets, some fifty names. Whoever makes one holds the ledger meanwhile, and a lookup that learns something waits: below a
 /// tenth of a millisecond.
@@ -100,7 +104,7 @@ impl Ledger {
             .split(|octet| *octet == b'\n');
         let heading = lines.next().unwrap_or_default();
         let Version { version } = serde_json::from_slice(heading).map_err(malformed)?;
-        if version != VERSION {
+        if version != VERSION && version != BEFORE {
             return Err(SnapshotError::Version(version));
         }
         let heading: Heading = serde_json::from_slice(heading).map_err(malformed)?;
@@ -111,42 +115,51 @@ impl Ledger {
             .map(|line| {
                 let saved: SavedName<'_> = serde_json::from_slice(line).map_err(malformed)?;
                 match Name::from_presentation(&saved.name) {
-                    Ok(name) => Ok((name, saved.leases)),
+                    Ok(name) => Ok((name, saved.private || version == BEFORE, saved.leases)),
                     Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
                 }
             })
             .collect::<Result<Vec<_>, _>>()?;
-        names.sort_by_cached_key(|(_, leases)| Reverse(leases.iter().map(|lease| lease.learned).max()));
+        names.sort_by_cached_key(|(_, _, leases)| Reverse(leases.iter().map(|lease| lease.learned).max()));
 
         let (_, before) = self.size();
-        for (name, leases) in names {
-            self.restore_name(now, &name, &leases);
+        for (name, private, leases) in names {
+            self.restore_name(now, &name, private, &leases);
         }
         Ok(self.size().1.saturating_sub(before))
     }
 
-    fn restore_name(&mut self, now: Time, name: &Name, leases: &[SavedLease]) {
+    fn restore_name(&mut self, now: Time, name: &Name, private: bool, leases: &[SavedLease]) {
         let latest_end = now + self.terms.longest();
-        let leases: Vec<Lease> = leases
+        let mut leases: Vec<Lease> = leases
             .iter()
             .map(|saved| Lease {
                 address: saved.address,
-                source: self.sources.id(saved.source),
+                teacher: self.teachers.id(match private {
+                    true => Teacher::Private(saved.source),
+                    false => Teacher::Trusted(saved.source),
+                }),
                 learned: Time::from_millis(saved.learned).min(now),
                 expires: Time::from_millis(saved.expires).min(latest_end),
             })
             .filter(|lease| lease.is_live(now))
             .collect();
-        if leases.is_empty() {
-            return;
+        // A private teacher has its leases to itself; before, those of all stood together.
+        leases.sort_by_key(|lease| self.teachers.get(lease.teacher));
+        for of_record in leases
+            .chunk_by(|a, b| self.private(a.teacher) == self.private(b.teacher))
+            .map(<[_]>::to_vec)
+            .collect::<Vec<_>>()
+        {
+            let private = of_record.first().and_then(|lease| self.private(lease.teacher));
+            let id = match self.roster.find(name, private) {
+                Some(id) => id,
+                None if self.has_room() => self.roster.add_oldest(name, private),
+                None => return,
+            };
+            self.credit(id, of_record);
+            self.trim(now, id);
         }
-        let id = match self.roster.find(name) {
-            Some(id) => id,
-            None if self.has_room() => self.roster.add_oldest(name),
-            None => return,
-        };
-        self.credit(id, leases);
-        self.trim(now, id);
     }
 }
 
@@ -167,6 +180,9 @@ struct SavedName<'a> {
     /// As [`Name::as_str`] gives it.
     #[serde(borrow)]
     name: Cow<'a, str>,
+    /// Whether the leases are a private teacher's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    private: bool,
     leases: Vec<SavedLease>,
 }
 
@@ -179,14 +195,19 @@ impl<'a> SavedName<'a> {
                 address: lease.address,
                 learned: lease.learned.as_millis(),
                 expires: lease.expires.as_millis(),
-                source: ledger.sources.address(lease.source),
+                source: ledger.teachers.get(lease.teacher).address(),
             })
             .collect();
         (!leases.is_empty()).then(|| Self {
             name: Cow::Borrowed(record.name.as_str()),
+            private: record.private.is_some(),
             leases,
         })
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize, Deserialize)]
@@ -235,7 +256,7 @@ mod tests {
                     .iter()
                     .map(|address| (address.parse().unwrap(), Duration::from_secs(ttl)))
                     .collect(),
-                source: "10.0.0.53".parse().unwrap(),
+                teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
                 terms: None,
             },
         );
@@ -320,7 +341,7 @@ mod tests {
             &Answer {
                 name: name.clone(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)].into(),
-                source: "10.0.0.53".parse().unwrap(),
+                teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
                 terms: None,
             },
         );
@@ -339,16 +360,53 @@ mod tests {
         ));
         let later = String::from_utf8(bytes)
             .unwrap()
-            .replace("\"version\":2", "\"version\":3");
+            .replace("\"version\":3", "\"version\":4");
         assert!(matches!(
             ledger.restore(at(4), BOOT, later.as_bytes()),
-            Err(SnapshotError::Version(3))
+            Err(SnapshotError::Version(4))
         ));
         assert!(matches!(
             ledger.restore(at(4), BOOT, b"{\"version\":7,\"names\":{}}\n"),
             Err(SnapshotError::Version(7))
         ));
         assert_eq!(ledger.size(), (0, 0));
+    }
+
+    #[test]
+    fn what_private_servers_taught_comes_back_as_theirs() {
+        let mut ledger = sample();
+        let private = Teacher::Private("203.0.113.53".parse().unwrap());
+        ledger.learn(
+            at(3),
+            &Answer {
+                name: Name::parse("a.example").unwrap(),
+                addresses: vec![("192.0.2.1".parse().unwrap(), Duration::from_secs(3_600))].into(),
+                teacher: private,
+                terms: None,
+            },
+        );
+        let mut restored = empty();
+        restored.restore(at(4), BOOT, &bytes(&ledger, at(4))).unwrap();
+        assert_eq!(entries(&restored, at(4)), entries(&ledger, at(4)));
+        assert_eq!(entries(&restored, at(4))[2].teacher, private);
+    }
+
+    #[test]
+    fn the_version_before_is_read_and_what_it_holds_is_nobodys_but_each_teachers() {
+        let before = format!(
+            "{{\"version\":2,\"boot_id\":\"{BOOT}\"}}\n{{\"name\":\"a.example.\",\"leases\":[\
+             {{\"address\":\"192.0.2.1\",\"learned\":1000,\"expires\":90000,\"source\":\"10.0.0.53\"}},\
+             {{\"address\":\"192.0.2.2\",\"learned\":1000,\"expires\":90000,\"source\":\"10.0.0.54\"}},\
+             {{\"address\":\"192.0.2.3\",\"learned\":1000,\"expires\":90000,\"source\":\"10.0.0.53\"}}]}}\n"
+        );
+        let mut ledger = empty();
+        assert_eq!(ledger.restore(at(5), BOOT, before.as_bytes()).unwrap(), 3);
+        let held = entries(&ledger, at(5));
+        let of = |last: u8| {
+            held.iter()
+                .filter(move |entry| entry.teacher == Teacher::Private([10, 0, 0, last].into()))
+        };
+        assert_eq!((of(53).count(), of(54).count()), (2, 1));
     }
 
     #[test]

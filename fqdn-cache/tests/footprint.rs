@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use allocations::in_use;
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Time};
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Teacher, Time};
 use policy::Name;
 
 #[test]
@@ -27,7 +27,7 @@ fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
                     ),
                 ]
                 .into(),
-                source: Ipv4Addr::new(10, 96, 0, 10).into(),
+                teacher: Teacher::Trusted(Ipv4Addr::new(10, 96, 0, 10).into()),
                 terms: None,
             },
         );

@@ -1,6 +1,7 @@
 //! All policies that select an endpoint → one program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::endpoint::Endpoint;
 use crate::inventory::Inventory;
@@ -70,10 +71,12 @@ pub fn gather_selected<'a>(
         program.response = quieter(program.response, policy.extensions.response);
     }
     let audited = selecting.iter().any(|(policy, _)| policy.extensions.audit);
+    let dns = grants(questions);
+    let teachers: BTreeSet<IpAddr> = dns.iter().flat_map(|grant| grant.servers.listed()).copied().collect();
     Some(Program {
-        enforced,
-        audited: audited.then_some(all),
-        dns: grants(questions),
+        enforced: enforced.taught_by(&teachers),
+        audited: audited.then(|| all.taught_by(&teachers)),
+        dns,
         ..program
     })
 }

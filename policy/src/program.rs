@@ -1,5 +1,6 @@
 //! The compiled egress policy of an endpoint.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
@@ -42,6 +43,9 @@ pub struct Tiers {
     pub closed_by: Vec<Origin>,
     /// Of ClusterNetworkPolicies in tier Baseline. What these leave undecided is let through.
     pub baseline: Vec<Rule>,
+    /// Servers that DNS rules of the same endpoints list, where rules speak of names: what such a server answers may open addresses here and not for
+    /// endpoints that have the same rules and not this server (docs/security.md, 3). So these must not share sets.
+    pub teachers: BTreeSet<IpAddr>,
 }
 
 /// One destination, crossed with ports. (Not to be confused with the rules that people write, which have many destinations.)
@@ -110,7 +114,17 @@ pub enum DnsServers {
     Listed(Vec<IpAddr>),
 }
 
-/// The identity of what a program makes the kernel do: equal for programs that differ only in origins or DNS rules.
+impl DnsServers {
+    /// The addresses that are listed.
+    pub fn listed(&self) -> &[IpAddr] {
+        match self {
+            DnsServers::Trusted => &[],
+            DnsServers::Listed(servers) => servers,
+        }
+    }
+}
+
+/// The identity of what a program makes the kernel do: equal for programs that differ only in origins, or in DNS rules that list the same servers.
 ///
 /// Stable between processes of one build and, as long as [`ProgramId::SCHEME`] stays, meant to be so between versions: kernel chains and
 /// sets are named after it and outlive the agent. (If it is not, an upgrade installs every program anew, and nothing worse.)
@@ -181,7 +195,18 @@ impl Tiers {
                 rule.effect().hash(&mut hasher);
             }
         }
+        if !self.teachers.is_empty() {
+            self.teachers.hash(&mut hasher);
+        }
         ProgramId(hasher.finish())
+    }
+
+    /// Lets these servers teach, if there is a name whose addresses they could tell.
+    pub(crate) fn taught_by(mut self, servers: &BTreeSet<IpAddr>) -> Self {
+        if self.rules().any(|rule| matches!(rule.to, Destination::Name(_))) {
+            self.teachers.clone_from(servers);
+        }
+        self
     }
 
     /// In `network` the order in which rules were written means nothing, so there they are sorted, and of those that differ in
@@ -313,6 +338,16 @@ mod tests {
         others.push(program());
         let ids: std::collections::BTreeSet<_> = others.iter().map(Program::id).collect();
         assert_eq!(ids.len(), others.len());
+    }
+
+    #[test]
+    fn who_may_teach_names_is_part_of_the_id_and_means_nothing_without_names() {
+        let servers = BTreeSet::from(["203.0.113.53".parse().unwrap()]);
+        let taught = |tiers: Tiers| tiers.taught_by(&servers).id();
+        assert_ne!(taught(program().enforced), program().enforced.id());
+        let mut without_names = program().enforced;
+        without_names.network.truncate(1);
+        assert_eq!(taught(without_names.clone()), without_names.id());
     }
 
     #[test]

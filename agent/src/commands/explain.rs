@@ -172,6 +172,7 @@ fn answer_from(
     let cluster_domain = Name::parse(DEFAULT_CLUSTER_DOMAIN).unwrap_or_else(|_| Name::root());
     let known = Known {
         ledger: None,
+        counts: &|_| true,
         places: &places,
         cluster_domain: &cluster_domain,
         resolvers: &resolvers,

@@ -49,7 +49,10 @@ fn render(names: &[NameRow]) -> String {
                 whole_seconds(row.lease_left_ms),
                 list(&row.selectors),
                 list(&row.policies),
-                row.source.to_string(),
+                match row.private {
+                    true => format!("{} (private)", row.source),
+                    false => row.source.to_string(),
+                },
             ]
         }),
     )

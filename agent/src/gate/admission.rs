@@ -53,7 +53,7 @@ impl Core {
 
     /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of its leases ends.
     fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[Credited<'_>]) -> (Vec<(Element, Time)>, Option<Time>) {
-        let source = lesson.source.ip();
+        let teacher = plan.teacher(lesson.source.ip());
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
             // A user meets it who meant that address, and can say so.
@@ -69,24 +69,40 @@ impl Core {
         let mut answer = Answer {
             name: lesson.name.clone(),
             addresses: lesson.addresses.iter().filter(teachable).copied().collect(),
-            source,
+            teacher,
             terms: None,
         };
         self.lessons.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         let mut elements = Vec::new();
         let mut first_end: Option<Time> = None;
+        let mut left_out = 0;
         let mut ledger = lock(&self.ledger);
         for name in credited {
             answer.name = name.name.clone();
             answer.terms = plan.lease_terms(name);
             let outcome = ledger.learn(now, &answer);
+            left_out = left_out.max(outcome.left_out);
             for (address, end) in outcome.leases {
                 first_end = Some(first_end.map_or(end, |first| first.min(end)));
-                plan.elements(name, address, source, |element| elements.push((element, end)));
+                plan.elements(name, address, teacher, |element| elements.push((element, end)));
             }
         }
+        drop(ledger);
+        if left_out > 0 {
+            self.left_out(lesson, left_out, now);
+        }
         (elements, first_end)
+    }
+
+    /// Says that an answer has more addresses than a name may hold, so that not all of them are opened.
+    fn left_out(&self, lesson: &Lesson, count: usize, now: Time) {
+        let counted = u64::try_from(count).unwrap_or(u64::MAX);
+        self.left_out_addresses.fetch_add(counted, Ordering::Relaxed);
+        if let Some(others) = self.remarks.pass(now) {
+            let answered = lesson.addresses.len();
+            warn!(name = %lesson.name, answered, not_opened = count, others, "an answer has more addresses than --max-addresses-per-name");
+        }
     }
 
     /// Puts admissions that found themselves stale on their way again, under the plan that has been published.

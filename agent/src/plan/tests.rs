@@ -93,11 +93,11 @@ fn allow(pod: &str, allowed: &str) -> String {
     policy_of(pod, &names(&format!("{{matchName: {allowed}}}")))
 }
 
-/// What `address`, learned for `name` from `source`, opens or closes.
+/// What `address`, learned for `name` from `source` under this plan, opens or closes.
 fn opened(plan: &Plan, learned: &str, address: &str, source: &str) -> Vec<ProgramId> {
     let mut programs = Vec::new();
     for credited in plan.credited(&name(learned), &[]) {
-        plan.elements(&credited, ip(address), ip(source), |element| {
+        plan.elements(&credited, ip(address), plan.teacher(ip(source)), |element| {
             assert_eq!(element.key.address, ip(address));
             programs.push(element.set.program);
         });
@@ -249,6 +249,100 @@ fn a_policys_own_resolver_teaches_only_the_programs_of_its_endpoints() {
 }
 
 #[test]
+fn equal_rules_with_another_resolver_beside_them_do_not_share_what_it_teaches() {
+    let rules = names("{matchName: a.example}");
+    let copied = policy_of("evil", &format!("{{toCIDR: [203.0.113.53]}}, {OWN_RESOLVER}, {rules}"));
+    let shop = policy_of(
+        "shop",
+        &format!(
+            "{{toCIDR: [203.0.113.53]}}, {{toCIDR: [203.0.113.53], toPorts: [{{ports: [{{port: '53'}}]}}]}}, {rules}"
+        ),
+    );
+    let objects = [
+        pod("evil", "10.0.0.1"),
+        pod("shop", "10.0.0.2"),
+        pod("other", "10.0.0.3"),
+    ];
+    let other = shop.replace("shop", "other");
+    let all = plan(&[objects.as_slice(), &[copied, shop, other]].concat());
+    let [evil, shop, other] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|address| program(&all, address));
+    assert_ne!(evil, shop);
+    assert_eq!(shop, other, "equal programs with equal teachers are one");
+    assert_eq!(opened(&all, "a.example", "198.51.100.1", "203.0.113.53"), [evil]);
+    let by_trusted: BTreeSet<_> = opened(&all, "a.example", "198.51.100.1", "192.0.2.53")
+        .into_iter()
+        .collect();
+    assert_eq!(by_trusted, BTreeSet::from([evil, shop]));
+}
+
+#[test]
+fn what_a_private_resolver_says_changes_no_lease_that_others_have() {
+    let settings = settings();
+    let objects = |with_own: bool| {
+        let own = if with_own {
+            format!("{OWN_RESOLVER}, ")
+        } else {
+            String::new()
+        };
+        [
+            pod("a", "10.0.0.1"),
+            pod("b", "10.0.0.2"),
+            policy_of(
+                "a",
+                &format!("{own}{}", names("{matchName: x.example}, {matchName: a.example}")),
+            ),
+            allow("b", "x.example"),
+        ]
+    };
+    let with_own = plan_with(&objects(true), &settings);
+    let mut ledger = Ledger::new(settings.limits, settings.lease);
+    let (now, seconds) = (Time::from_millis(0), Duration::from_secs);
+    for (source, address, ttl) in [
+        ("192.0.2.53", "198.51.100.1", 60),
+        ("203.0.113.53", "198.51.100.1", 86_400),
+        ("203.0.113.53", "198.51.100.2", 86_400),
+    ] {
+        let answer = Answer {
+            name: name("x.example"),
+            addresses: vec![(ip(address), seconds(ttl))].into(),
+            teacher: with_own.teacher(ip(source)),
+            terms: None,
+        };
+        ledger.learn(now, &answer);
+    }
+    let ends = |plan: &Plan, pod: &str| -> Vec<(IpAddr, Time)> {
+        let elements = plan.all_elements(&ledger, now);
+        let own = elements
+            .into_iter()
+            .filter(|(element, _)| element.set.program == program(plan, pod));
+        own.map(|(element, end)| (element.key.address, end)).collect()
+    };
+    let (short, long) = (
+        now + settings.lease.lease(seconds(60)),
+        now + settings.lease.lease(seconds(86_400)),
+    );
+    assert_eq!(
+        ends(&with_own, "10.0.0.2"),
+        [(ip("198.51.100.1"), short)],
+        "not lengthened"
+    );
+    assert_eq!(
+        ends(&with_own, "10.0.0.1"),
+        [(ip("198.51.100.1"), long), (ip("198.51.100.2"), long)]
+    );
+    for settings in [settings.clone(), tproxy()] {
+        let without = plan_with(&objects(false), &settings);
+        for pod in ["10.0.0.1", "10.0.0.2"] {
+            assert_eq!(
+                ends(&without, pod),
+                [(ip("198.51.100.1"), short)],
+                "what it alone taught is closed, no more"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_source_that_is_not_known_teaches_nobody_except_under_tproxy() {
     let objects = [pod("a", "10.0.0.1"), allow("a", "a.example")];
     assert!(opened(&plan(&objects), "a.example", "198.51.100.1", "203.0.113.99").is_empty());
@@ -276,7 +370,7 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
         let answer = Answer {
             name: name(learned),
             addresses: vec![(ip(address), Duration::from_secs(seconds))].into(),
-            source: ip(source),
+            teacher: plan.teacher(ip(source)),
             terms: None,
         };
         ledger.learn(now, &answer);

@@ -86,7 +86,7 @@ fn a_class_decides_before_those_after_it_and_before_prefixes() {
             rule(Action::Allow, prefix(Zone::World, "10.77.0.0/16"), PortSet::All),
         ],
         closed_by: vec![origin()],
-        baseline: vec![],
+        ..Tiers::default()
     };
     let (desired, evaluation) = governed(&tiers);
     let teaching = [

@@ -20,8 +20,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn resolver() -> IpAddr {
-    ip("10.96.0.10")
+fn resolver() -> Teacher {
+    Teacher::Trusted(ip("10.96.0.10"))
 }
 
 fn answer(text: &str, addresses: &[(&str, u64)]) -> Answer {
@@ -31,7 +31,7 @@ fn answer(text: &str, addresses: &[(&str, u64)]) -> Answer {
             .iter()
             .map(|&(address, ttl)| (ip(address), secs(ttl)))
             .collect(),
-        source: resolver(),
+        teacher: resolver(),
         terms: None,
     }
 }
@@ -56,6 +56,55 @@ fn held(ledger: &Ledger, now: Time) -> Vec<String> {
         .collect()
 }
 
+fn names_of(ledger: &Ledger, now: Time, address: &str) -> Vec<String> {
+    let holders = ledger.holders(now, ip(address));
+    holders.iter().map(|entry| entry.name.to_string()).collect()
+}
+
+fn is_learned(ledger: &Ledger, now: Time, address: &str) -> bool {
+    ledger.is_learned(now, ip(address), |_| true)
+}
+
+#[test]
+fn what_a_private_server_says_of_a_name_has_leases_of_its_own() {
+    let mut ledger = ledger(10, 10);
+    let private = |number: u8, addresses: &[(&str, u64)]| Answer {
+        teacher: Teacher::Private([203, 0, 113, number].into()),
+        ..answer("a.example", addresses)
+    };
+    ledger.learn(at(0), &answer("a.example", &[("192.0.2.1", 90)]));
+    let of_one = ledger.learn(at(1), &private(1, &[("192.0.2.1", 86_400), ("192.0.2.2", 60)]));
+    let of_other = ledger.learn(at(2), &private(2, &[("192.0.2.1", 10)]));
+    assert_eq!(of_one.leases[0], (ip("192.0.2.1"), at(86_401)));
+    assert_eq!(
+        of_other.leases[0],
+        (ip("192.0.2.1"), at(12)),
+        "nor is it lengthened by another's"
+    );
+    let mut other_resolver = answer("a.example", &[("192.0.2.1", 20)]);
+    other_resolver.teacher = Teacher::Trusted(ip("10.96.0.11"));
+    assert_eq!(
+        ledger.learn(at(3), &other_resolver).leases[..],
+        [(ip("192.0.2.1"), at(90))]
+    );
+
+    let held: Vec<_> = ledger.addresses(at(3), &name("a.example")).collect();
+    let shown: Vec<_> = held.iter().map(|it| (it.address, it.expires, it.teacher)).collect();
+    let [one, other] = [1, 2].map(|number| Teacher::Private([203, 0, 113, number].into()));
+    assert_eq!(
+        shown,
+        [
+            (ip("192.0.2.1"), at(90), other_resolver.teacher),
+            (ip("192.0.2.1"), at(86_401), one),
+            (ip("192.0.2.2"), at(61), one),
+            (ip("192.0.2.1"), at(12), other),
+        ]
+    );
+    assert!(ledger.is_learned(at(90), ip("192.0.2.1"), |teacher| teacher == one));
+    assert!(!ledger.is_learned(at(90), ip("192.0.2.1"), |teacher| teacher != one));
+    assert_eq!(ledger.size(), (3, 4));
+}
+
 #[test]
 fn an_answer_is_held_until_its_leases_end_each_by_itself() {
     let mut ledger = ledger(10, 10);
@@ -75,6 +124,7 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
                 (ip("192.0.2.1"), at(160))
             ]
             .into(),
+            left_out: 0,
             evicted_addresses: 0
         }
     );
@@ -88,13 +138,10 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
             "b.example 2001:db8::1"
         ]
     );
-    assert_eq!(
-        ledger.names_of(at(101), ip("192.0.2.1")),
-        [&name("a.example"), &name("b.example")]
-    );
+    assert_eq!(names_of(&ledger, at(101), "192.0.2.1"), ["a.example", "b.example"]);
 
     assert_eq!(ledger.next_deadline(), Some(at(111)));
-    assert_eq!(ledger.names_of(at(111), ip("192.0.2.1")), [&name("b.example")]);
+    assert_eq!(names_of(&ledger, at(111), "192.0.2.1"), ["b.example"]);
     assert_eq!(
         ledger.size(),
         (2, 4),
@@ -103,8 +150,8 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
     assert_eq!(ledger.expire(at(111)), [(name("a.example"), ip("192.0.2.1"))]);
     assert_eq!(ledger.size(), (1, 3));
     assert_eq!(ledger.expire(at(159)), [(name("b.example"), ip("2001:db8::1"))]);
-    assert!(ledger.is_learned(at(159), ip("192.0.2.1")));
-    assert!(!ledger.is_learned(at(160), ip("192.0.2.1")));
+    assert!(is_learned(&ledger, at(159), "192.0.2.1"));
+    assert!(!is_learned(&ledger, at(160), "192.0.2.1"));
     assert_eq!(ledger.expire(at(160)).len(), 2);
     assert_eq!((ledger.size(), ledger.next_deadline()), ((0, 0), None));
 }
@@ -154,7 +201,7 @@ fn learning_again_extends_a_lease_and_never_shortens_it() {
     assert_eq!(shorter.leases[..], [(ip("192.0.2.1"), at(100))]);
     let entry = ledger.addresses(at(50), &name("a.example")).next().unwrap();
     assert_eq!(
-        (entry.learned, entry.expires, entry.source),
+        (entry.learned, entry.expires, entry.teacher),
         (at(50), at(100), resolver())
     );
     let longer = ledger.learn(at(60), &answer("a.example", &[("192.0.2.1", 100)]));
@@ -208,7 +255,7 @@ fn the_name_learned_longest_ago_makes_room() {
     ledger.learn(at(3), &answer("c.example", &[("192.0.2.3", 100)]));
     assert_eq!(ledger.evict(at(3)), [name("b.example")]);
     assert_eq!(held(&ledger, at(3)), ["a.example 192.0.2.1", "c.example 192.0.2.3"]);
-    assert!(!ledger.is_learned(at(3), ip("192.0.2.2")));
+    assert!(!is_learned(&ledger, at(3), "192.0.2.2"));
     assert_eq!(ledger.size(), (2, 2));
     assert_eq!(ledger.next_deadline(), Some(at(102)));
 }
@@ -234,13 +281,17 @@ fn a_name_with_too_many_addresses_loses_those_that_end_first() {
     let outcome = ledger.learn(at(1), &answer("a.example", &[("192.0.2.3", 60)]));
     assert_eq!(outcome.evicted_addresses, 1);
     assert_eq!(held(&ledger, at(1)), ["a.example 192.0.2.1", "a.example 192.0.2.3"]);
-    assert!(!ledger.is_learned(at(1), ip("192.0.2.2")));
+    assert!(!is_learned(&ledger, at(1), "192.0.2.2"));
 
     let many: Vec<(String, u64)> = (1..=20).map(|host| (format!("198.51.100.{host}"), host)).collect();
     let many: Vec<(&str, u64)> = many.iter().map(|(address, ttl)| (address.as_str(), *ttl)).collect();
     let outcome = ledger.learn(at(2), &answer("many.example", &many));
-    assert_eq!(outcome.leases.len(), 20, "every address of the answer has a lease");
-    assert_eq!(outcome.evicted_addresses, 18);
+    assert_eq!(
+        outcome.leases[..],
+        [(ip("198.51.100.19"), at(21)), (ip("198.51.100.20"), at(22))],
+        "what is not kept is not to be opened"
+    );
+    assert_eq!((outcome.left_out, outcome.evicted_addresses), (18, 0));
     assert_eq!(
         ledger
             .addresses(at(2), &name("many.example"))
@@ -254,7 +305,11 @@ fn a_name_with_too_many_addresses_loses_those_that_end_first() {
 fn a_lease_of_no_length_is_never_live() {
     let mut ledger = ledger(2, 1);
     let outcome = ledger.learn(at(5), &answer("a.example", &[("192.0.2.1", 0), ("192.0.2.2", 0)]));
-    assert_eq!(outcome.leases.len(), 2);
+    assert_eq!(
+        (outcome.leases.len(), outcome.left_out),
+        (0, 2),
+        "more than fit, and none of them lives"
+    );
     assert_eq!(held(&ledger, at(5)), [] as [&str; 0]);
     assert_eq!(ledger.size(), (0, 0));
 }
@@ -267,58 +322,72 @@ fn thousands_of_names_may_share_an_address() {
         ledger.evict(at(i));
     }
     assert_eq!(ledger.size(), (5_000, 5_000));
-    assert_eq!(ledger.names_of(at(10_000), ip("192.0.2.1")).len(), 5_000);
+    assert_eq!(ledger.holders(at(10_000), ip("192.0.2.1")).len(), 5_000);
     assert_eq!(ledger.expire(at(200_000)).len(), 5_000);
-    assert!(!ledger.is_learned(at(200_000), ip("192.0.2.1")));
+    assert!(!is_learned(&ledger, at(200_000), "192.0.2.1"));
 }
 
 /// The ledger as a list: what it must do, at any cost.
 struct Model {
     limits: (usize, usize),
-    /// Name, address, learned, expires, source.
-    leases: Vec<(Name, IpAddr, Time, Time, IpAddr)>,
+    /// Record, address, learned, expires, teacher.
+    leases: Vec<(Key, IpAddr, Time, Time, Teacher)>,
     /// The most recently learned last.
-    order: Vec<Name>,
+    order: Vec<Key>,
+}
+
+/// A name, and who has leases of his own for it.
+type Key = (Name, Option<Teacher>);
+
+fn key(name: &Name, teacher: Teacher) -> Key {
+    (
+        name.clone(),
+        Some(teacher).filter(|teacher| matches!(teacher, Teacher::Private(_))),
+    )
 }
 
 impl Model {
     fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
+        let key = key(&answer.name, answer.teacher);
         for &(address, ttl) in &answer.addresses {
-            self.order.retain(|name| *name != answer.name);
-            self.order.push(answer.name.clone());
+            self.order.retain(|held| *held != key);
+            self.order.push(key.clone());
             let mut expires = now + ttl;
-            if let Some(at) = self.position(&answer.name, address) {
+            if let Some(at) = self.position(&key, address) {
                 expires = expires.max(self.leases.remove(at).3);
             }
-            self.leases
-                .push((answer.name.clone(), address, now, expires, answer.source));
+            self.leases.push((key.clone(), address, now, expires, answer.teacher));
         }
-        let leases = answer
-            .addresses
-            .iter()
-            .map(|&(address, _)| (address, self.leases[self.position(&answer.name, address).unwrap()].3))
-            .collect();
-
         let mut evicted_addresses = 0;
-        let of_name = |model: &Self| model.leases.iter().filter(|(name, ..)| *name == answer.name).count();
+        let of_name = |model: &Self| model.leases.iter().filter(|(of, ..)| *of == key).count();
         if of_name(self) > self.limits.1 {
             self.leases
-                .retain(|(name, _, _, expires, _)| *name != answer.name || *expires > now);
+                .retain(|(of, _, _, expires, _)| *of != key || *expires > now);
             while of_name(self) > self.limits.1 {
                 let (_, _, first) = self
                     .leases
                     .iter()
-                    .filter(|(name, ..)| *name == answer.name)
+                    .filter(|(of, ..)| *of == key)
                     .map(|(_, address, learned, expires, _)| (*expires, *learned, *address))
                     .min()
                     .unwrap();
-                self.leases.remove(self.position(&answer.name, first).unwrap());
-                evicted_addresses += 1;
+                self.leases.remove(self.position(&key, first).unwrap());
+                if !answer.addresses.iter().any(|(address, _)| *address == first) {
+                    evicted_addresses += 1;
+                }
             }
             self.forget_empty();
         }
+        let expires = |address| Some((address, self.leases[self.position(&key, address)?].3));
+        let answered: BTreeSet<IpAddr> = answer.addresses.iter().map(|(address, _)| *address).collect();
+        let left_out = answered.iter().filter(|address| expires(**address).is_none()).count();
         Outcome {
-            leases,
+            leases: answer
+                .addresses
+                .iter()
+                .filter_map(|(address, _)| expires(*address))
+                .collect(),
+            left_out,
             evicted_addresses,
         }
     }
@@ -328,31 +397,31 @@ impl Model {
             self.expire(now);
         }
         let beyond = self.order.len().saturating_sub(self.limits.0);
-        let evicted: Vec<Name> = self.order.drain(..beyond).collect();
-        self.leases.retain(|(name, ..)| !evicted.contains(name));
-        evicted
+        let evicted: Vec<Key> = self.order.drain(..beyond).collect();
+        self.leases.retain(|(key, ..)| !evicted.contains(key));
+        evicted.into_iter().map(|(name, _)| name).collect()
     }
 
-    fn expire(&mut self, now: Time) -> BTreeSet<(Name, IpAddr)> {
-        let ended = |lease: &&(Name, IpAddr, Time, Time, IpAddr)| lease.3 <= now;
-        let dropped = self.leases.iter().filter(ended).map(|l| (l.0.clone(), l.1)).collect();
+    fn expire(&mut self, now: Time) -> Vec<(Name, IpAddr)> {
+        let ended = |lease: &&(Key, IpAddr, Time, Time, Teacher)| lease.3 <= now;
+        let mut dropped: Vec<_> = self.leases.iter().filter(ended).map(|l| (l.0.0.clone(), l.1)).collect();
+        dropped.sort_unstable();
         self.leases.retain(|lease| !ended(&lease));
         self.forget_empty();
         dropped
     }
 
     fn forget_empty(&mut self) {
-        self.order
-            .retain(|name| self.leases.iter().any(|lease| lease.0 == *name));
+        self.order.retain(|key| self.leases.iter().any(|lease| lease.0 == *key));
     }
 
-    fn position(&self, name: &Name, address: IpAddr) -> Option<usize> {
+    fn position(&self, key: &Key, address: IpAddr) -> Option<usize> {
         self.leases
             .iter()
-            .position(|lease| lease.0 == *name && lease.1 == address)
+            .position(|lease| lease.0 == *key && lease.1 == address)
     }
 
-    fn live(&self, now: Time) -> Vec<(Name, IpAddr, Time, Time, IpAddr)> {
+    fn live(&self, now: Time) -> Vec<(Key, IpAddr, Time, Time, Teacher)> {
         let mut live: Vec<_> = self.leases.iter().filter(|lease| lease.3 > now).cloned().collect();
         live.sort();
         live
@@ -374,7 +443,7 @@ enum Step {
 /// Few names, few addresses of both families, and limits small enough to be met all the time.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let learn =
-        (0..8_u8, prop::collection::vec((0..8_u8, 0..40_u64), 0..6), 0..3_u8).prop_map(|(name, addresses, source)| {
+        (0..8_u8, prop::collection::vec((0..8_u8, 0..40_u64), 0..6), 0..4_u8).prop_map(|(name, addresses, source)| {
             Step::Learn {
                 name,
                 addresses,
@@ -398,6 +467,14 @@ fn host(number: u8) -> IpAddr {
     }
 }
 
+/// Two that are trusted, two that are not.
+fn teacher(number: u8) -> Teacher {
+    match number {
+        0 | 1 => Teacher::Trusted(host(number)),
+        _ => Teacher::Private(host(number)),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -412,7 +489,7 @@ proptest! {
                     let answer = Answer {
                         name: name(&format!("n{number}.example")),
                         addresses: addresses.iter().map(|&(number, ttl)| (host(number), secs(ttl))).collect(),
-                        source: host(source),
+                        teacher: teacher(source),
                         terms: None,
                     };
                     prop_assert_eq!(ledger.learn(now, &answer), model.learn(now, &answer));
@@ -420,26 +497,34 @@ proptest! {
                 Step::Wait(pause) => now = now + secs(pause),
                 Step::Evict => prop_assert_eq!(ledger.evict(now), model.evict(now)),
                 Step::Expire => {
-                    let dropped = ledger.expire(now);
-                    let count = dropped.len();
-                    let dropped: BTreeSet<(Name, IpAddr)> = dropped.into_iter().collect();
-                    prop_assert_eq!(dropped.len(), count, "each once");
+                    let mut dropped = ledger.expire(now);
+                    dropped.sort_unstable();
                     prop_assert_eq!(dropped, model.expire(now));
                 }
             }
             let live = model.live(now);
             let entries: Vec<_> =
-                ledger.entries(now).map(|e| (e.name.clone(), e.address, e.learned, e.expires, e.source)).collect();
+                ledger.entries(now).map(|e| (key(e.name, e.teacher), e.address, e.learned, e.expires, e.teacher)).collect();
             prop_assert_eq!(&entries, &live);
             prop_assert_eq!(ledger.size(), (model.order.len(), model.leases.len()));
             prop_assert_eq!(ledger.next_deadline(), model.leases.iter().map(|lease| lease.3).min());
             for number in 0..8 {
-                let holders: Vec<&Name> = live.iter().filter(|lease| lease.1 == host(number)).map(|lease| &lease.0).collect();
-                prop_assert_eq!(ledger.is_learned(now, host(number)), !holders.is_empty());
-                prop_assert_eq!(ledger.names_of(now, host(number)), holders);
+                let mut holders: Vec<(&Name, Teacher)> =
+                    live.iter().filter(|lease| lease.1 == host(number)).map(|lease| (&lease.0.0, lease.4)).collect();
+                holders.sort_unstable();
+                for who in 0..4 {
+                    let by_one = holders.iter().any(|(_, held)| *held == teacher(who));
+                    prop_assert_eq!(ledger.is_learned(now, host(number), |it| it == teacher(who)), by_one);
+                }
+                let found: Vec<(&Name, Teacher)> =
+                    ledger.holders(now, host(number)).iter().map(|entry| (entry.name, entry.teacher)).collect();
+                prop_assert_eq!(found, holders);
                 let of_name = name(&format!("n{number}.example"));
-                let addresses: Vec<IpAddr> = ledger.addresses(now, &of_name).map(|entry| entry.address).collect();
-                let expected: Vec<IpAddr> = live.iter().filter(|lease| lease.0 == of_name).map(|lease| lease.1).collect();
+                let mut addresses: Vec<(IpAddr, Teacher)> =
+                    ledger.addresses(now, &of_name).map(|entry| (entry.address, entry.teacher)).collect();
+                let mut expected: Vec<(IpAddr, Teacher)> =
+                    live.iter().filter(|lease| lease.0.0 == of_name).map(|lease| (lease.1, lease.4)).collect();
+                (addresses.sort_unstable(), expected.sort_unstable());
                 prop_assert_eq!(addresses, expected);
             }
         }

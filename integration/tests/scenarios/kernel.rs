@@ -46,6 +46,38 @@ fn a_full_set_is_servfail_and_harms_nobody_else() {
 }
 
 #[test]
+fn what_an_answer_has_beyond_what_a_name_may_hold_is_never_open() {
+    let many: Vec<String> = (1..=20)
+        .map(|last| format!("many.example 60 A 203.0.113.{last}"))
+        .collect();
+    let records: Vec<&str> = many.iter().map(String::as_str).collect();
+    let scenario = plan()
+        .flags("--max-addresses-per-name 8")
+        .allow(0, &["many.example"])
+        .records(&records)
+        .start();
+    scenario.ask(0, "many.example", RecordType::A);
+    let open = || -> Vec<bool> {
+        let address = |last| ip(&format!("203.0.113.{last}"));
+        (1..=20)
+            .map(|last| scenario.connect(0, address(last)).is_connected())
+            .collect()
+    };
+    let before = open();
+    assert_eq!(before.iter().filter(|is_open| **is_open).count(), 8);
+    assert_eq!(
+        scenario
+            .agent()
+            .metric("namegate_ledger_addresses_left_out_total")
+            .unwrap(),
+        12.0
+    );
+    // An edit that has nothing to do with it.
+    scenario.allow(0, &["many.example", "other.example"]);
+    assert_eq!(open(), before);
+}
+
+#[test]
 fn a_flushed_ruleset_is_put_back_with_what_was_learned() {
     let mut scenario = plan()
         .allow(0, &["a.example"])

@@ -246,6 +246,50 @@ fn a_resolver_that_nobody_configured_is_ordinary_egress_and_teaches_nothing() {
 }
 
 #[test]
+fn a_policys_own_resolver_opens_nothing_for_pods_that_have_the_same_rules_without_it() {
+    let egress = |rules: &str| {
+        format!(
+            "  egress:\n  - toCIDR: ['{UNTRUSTED_RESOLVER}/32']\n    toPorts:\n    - ports: [{{port: '53'}}]\n{rules}"
+        )
+    };
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .allow(1, &["api.example"])
+        .object(
+            "own.yaml",
+            policy("own", 0, &egress("      rules: {dns: [{matchPattern: '*'}]}\n")),
+        )
+        .object("same.yaml", policy("same", 1, &egress("")))
+        .records(&["api.example 600 A 198.51.100.7"])
+        .start();
+    let ask_own = || {
+        let own = scenario
+            .pod(0)
+            .resolve(dns(UNTRUSTED_RESOLVER), "api.example", RecordType::A, Transport::Udp);
+        assert_eq!(own.unwrap().addresses(), [ip("198.51.100.7")]);
+    };
+    ask_own();
+    assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
+    assert!(scenario.connect(1, ip("198.51.100.7")).is_refused());
+
+    // What a trusted resolver teaches counts by itself, whatever the private one says before and after.
+    scenario.set(&["api.example 60 A 198.51.100.7"]);
+    scenario.learn(1, "api.example");
+    scenario.set(&["api.example 600 A 198.51.100.7"]);
+    ask_own();
+    let leases = scenario.leases("api.example");
+    let mut lengths: Vec<_> = leases
+        .iter()
+        .map(|row| (row.private, row.lease_left_ms / 100_000))
+        .collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [(false, 0), (true, 6)]);
+    // The policy goes, and with it what only its resolver said.
+    scenario.remove("own.yaml");
+    assert!(scenario.connect(1, ip("198.51.100.7")).is_connected());
+}
+
+#[test]
 fn a_plain_listener_serves_as_a_resolver() {
     let node = agent::lab::NODE4;
     let scenario = plan()

@@ -101,6 +101,7 @@ fn tiers() -> impl Strategy<Value = Tiers> {
         network,
         closed_by: closed.then(origin).into_iter().collect(),
         baseline,
+        ..Tiers::default()
     })
 }
 

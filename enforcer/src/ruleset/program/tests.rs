@@ -71,6 +71,7 @@ fn everything(policies: usize) -> Tiers {
         baseline: (0..policies)
             .map(|n| rule(Action::Deny, prefix(n, Zone::World), PortSet::All))
             .collect(),
+        ..Tiers::default()
     }
 }
 
