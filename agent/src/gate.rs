@@ -17,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
-use enforcer::writer::{Generation, Submission};
+use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger};
 use policy::Name;
@@ -306,7 +306,7 @@ impl Gate for NodeGate {
             }
             Step::Tell(generation, mut elements) => {
                 if company == Company::Alone
-                    && let Some(proof) = core.enforcer.admit_now(generation, &mut elements)
+                    && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder::default())
                 {
                     return Admission::Settled(Ok(proof));
                 }

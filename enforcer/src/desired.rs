@@ -51,7 +51,7 @@ pub struct Desired {
     /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited packets go to; without one they are only counted.
     pub records: Option<u16>,
     /// The capacity of each learned set, in live elements; the kernel set is declared twice as large
-    /// because expired elements count until its garbage collection.
+    /// because elements that expire by themselves count until its garbage collection.
     pub capacity: NonZeroU32,
 }
 

@@ -67,7 +67,7 @@ pub struct Settings {
     pub refusal: Refusal,
     /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no Pod object names.
     pub unknown_pods: UnknownPods,
-    /// `--set-capacity`: live elements of each learned set.
+    /// `--set-capacity`: live elements of each learned set; an address with a port is one.
     pub capacity: NonZeroU32,
     /// `--dns-questions any|allowed-only`; `allowed-only` by default standalone.
     pub questions: QuestionMode,

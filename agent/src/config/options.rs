@@ -112,7 +112,7 @@ pub struct Options {
     /// What becomes of packets from addresses of this node's pod ranges that no Pod object names (yet) [default: allow]
     #[arg(long, value_name = "WHAT", value_parser = choice([("allow", UnknownPods::Allow), ("deny", UnknownPods::Deny)]), help_heading = "Kernel")]
     pub unknown_pods: Option<UnknownPods>,
-    /// Addresses that each learned set can hold [default: 65536]
+    /// Elements that each learned set can hold: an address with a port is one [default: 65536]
     #[arg(long, value_name = "N", help_heading = "Kernel")]
     pub set_capacity: Option<u32>,
     /// NFLOG group over which refused and audited packets are recorded, for `namegate drops`, or `off` [default: 5371]

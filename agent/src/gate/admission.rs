@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use dns_proxy::{Lesson, NotAdmitted, Ticket};
-use enforcer::writer::{Generation, Settle, Standing, Submission};
+use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Time};
 use policy::address::Unteachable;
@@ -162,6 +162,7 @@ impl Waiting {
         Submission {
             generation: self.generation,
             elements,
+            holder: Holder::default(),
             deadline: self.core.terms.commit_deadline,
             answer: Box::new(self),
         }

@@ -34,6 +34,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         elements_written,
         elements,
         capacity,
+        evictions,
         installs,
     } = writer;
     // The order of `Figures::policies`.
@@ -65,6 +66,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             elements_written,
         ),
         counter("ruleset_installs_total", "Rulesets installed", installs),
+        counter(
+            "set_evictions_total",
+            "Set elements that gave way to others in a full set, before their time",
+            evictions,
+        ),
         gauge("set_elements", "Set elements believed live in the kernel", elements),
         gauge(
             "set_capacity",
@@ -257,6 +263,7 @@ mod tests {
                 elements_written: 13,
                 elements: 14,
                 capacity: 15,
+                evictions: 17,
                 installs: 16,
             },
             names: 1,
@@ -289,6 +296,7 @@ mod tests {
             "namegate_elements_written_total 13",
             "namegate_set_elements 14",
             "namegate_set_capacity 15",
+            "namegate_set_evictions_total 17",
             "namegate_ruleset_installs_total 16",
             "namegate_ledger_names 1",
             "namegate_ledger_addresses 2",

@@ -5,13 +5,14 @@
 
 mod leased;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{HashMap, HashSet};
 use fqdn_cache::Time;
 
-use self::leased::Leased;
+use self::leased::{Due, Leased};
 use super::Generation;
 use crate::layout::{Element, SetId};
 
@@ -27,7 +28,16 @@ pub(super) struct Book {
     elements: Leased,
     /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel holds one or the other.
     kept: HashSet<Element>,
+    /// Leases that are over, whose elements the kernel may hold still: to be [deleted](super::sweep).
+    ended: Vec<Element>,
 }
+
+/// For whom elements are admitted. Where a set is full, who holds most of it gives way. What is held for several counts for the one that holds least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Holder(pub u32);
+
+/// A full set makes room for a part of its capacity at once: one in so many.
+const SHARE: u32 = 64;
 
 /// What the writer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +61,32 @@ pub(super) struct SetEntry {
     pub(super) capacity: u32,
     /// How many the kernel may be holding.
     pub(super) held: u32,
+    /// How many of them have an end, by whom they are held for.
+    holders: HashMap<Holder, u32>,
+}
+
+impl SetEntry {
+    fn count_out(&mut self, holder: Holder) {
+        self.held = self.held.saturating_sub(1);
+        self.take_from(holder);
+    }
+
+    fn give_to(&mut self, holder: Holder) {
+        *self.holders.entry(holder).or_default() += 1;
+    }
+
+    fn take_from(&mut self, holder: Holder) {
+        if let Some(count) = self.holders.get_mut(&holder) {
+            *count -= 1;
+            if *count == 0 {
+                self.holders.remove(&holder);
+            }
+        }
+    }
+
+    fn count_of(&self, holder: Holder) -> u32 {
+        self.holders.get(&holder).copied().unwrap_or(0)
+    }
 }
 
 /// How long the kernel holds an element.
@@ -88,6 +124,11 @@ impl Book {
         }
     }
 
+    /// Whether the kernel may hold an element.
+    pub(super) fn knows(&self, element: &Element) -> bool {
+        self.life(element).is_some() || self.keeps(element)
+    }
+
     /// Whether the kernel holds an element without an end.
     pub(super) fn keeps(&self, element: &Element) -> bool {
         self.kept.contains(element)
@@ -104,7 +145,8 @@ impl Book {
             return;
         };
         match self.elements.remove(&element) {
-            Some(_) => {
+            Some(holder) => {
+                set.take_from(holder);
                 self.kept.insert(element);
             }
             None if self.kept.insert(element) => set.held = set.held.saturating_add(1),
@@ -122,25 +164,107 @@ impl Book {
     }
 
     /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for an element without an end.
-    pub(super) fn record(&mut self, element: Element, life: Life) {
+    pub(super) fn record(&mut self, element: Element, life: Life, holder: Holder, written: Time) {
         if self.keeps(&element) {
             return;
         }
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
         };
-        if self.elements.insert(element, life).is_none() {
-            set.held = set.held.saturating_add(1);
+        let mut holder = holder;
+        match self.elements.origin(&element) {
+            None => {
+                set.held = set.held.saturating_add(1);
+                set.give_to(holder);
+            }
+            Some((before, _)) if before != holder && set.count_of(holder) < set.count_of(before) => {
+                set.take_from(before);
+                set.give_to(holder);
+            }
+            Some((before, _)) => holder = before,
+        }
+        self.elements.insert(element, life, holder, written);
+    }
+
+    /// Forgets the elements that are gone, and puts down those whose lease is over.
+    pub(super) fn purge(&mut self, now: Time) {
+        while let Some(due) = self.elements.pop_due(now) {
+            match due {
+                Due::Ended(element) => self.ended.push(element),
+                Due::Gone(element, holder) => {
+                    if let Some(set) = self.sets.get_mut(&element.set) {
+                        set.count_out(holder);
+                    }
+                }
+            }
         }
     }
 
-    /// Forgets the elements that are gone.
-    pub(super) fn purge(&mut self, now: Time) {
-        while let Some(element) = self.elements.pop_gone(now) {
-            if let Some(set) = self.sets.get_mut(&element.set) {
-                set.held = set.held.saturating_sub(1);
+    /// Notes that an element with an end was deleted.
+    pub(super) fn remove(&mut self, element: &Element) {
+        if let Some(holder) = self.elements.remove(element)
+            && let Some(set) = self.sets.get_mut(&element.set)
+        {
+            set.count_out(holder);
+        }
+    }
+
+    /// For whom an element is held, and when it was last written.
+    pub(super) fn origin(&self, element: &Element) -> Option<(Holder, Time)> {
+        self.elements.origin(element)
+    }
+
+    /// Takes at most so many of the elements whose lease is over.
+    pub(super) fn take_ended(&mut self, most: usize) -> Vec<Element> {
+        let rest = self.ended.len().saturating_sub(most);
+        self.ended.split_off(rest)
+    }
+
+    /// When a lease ends next, or an element goes. What is over already counts as due.
+    pub(super) fn next_due(&self, now: Time) -> Option<Time> {
+        match self.ended.is_empty() {
+            true => self.elements.next_due(),
+            false => Some(now),
+        }
+    }
+
+    /// At least so many elements of a full set that give way, if there are: who holds most of it gives up what was learned longest ago, and the one who asks comes
+    /// first among equals. Some more than are needed, because finding them takes a look at each element. None that is `spared`.
+    pub(super) fn victims(
+        &self,
+        set: &SetId,
+        lacking: u32,
+        asks: Holder,
+        now: Time,
+        spared: impl Fn(&Element) -> bool,
+    ) -> Vec<Element> {
+        let Some(entry) = self.sets.get(set) else {
+            return Vec::new();
+        };
+        let mut holders: Vec<(Holder, u32)> = entry.holders.iter().map(|(holder, count)| (*holder, *count)).collect();
+        holders.sort_unstable_by_key(|(holder, count)| (Reverse(*count), *holder != asks, *holder));
+        let wanted = lacking.max(entry.capacity / SHARE) as usize;
+        let mut victims = Vec::new();
+        for (holder, _) in holders {
+            let mut held: Vec<_> = self
+                .elements
+                .held_by(*set, holder)
+                // Of others nobody knows whether the kernel holds them: they cannot be deleted.
+                .filter(|(_, life, element)| life.end > now && !spared(element))
+                .map(|(written, life, element)| (written, life.end, element))
+                .collect();
+            held.sort_unstable();
+            // Where it takes several holders, what is lacking is enough.
+            let enough = if victims.is_empty() { wanted } else { lacking as usize };
+            // The one who holds most gives up half of it at most, before others come.
+            let most = (held.len() / 2).max(1).max(lacking as usize);
+            let count = enough.saturating_sub(victims.len()).min(most);
+            victims.extend(held.into_iter().take(count).map(|(_, _, element)| element));
+            if victims.len() >= lacking as usize {
+                break;
             }
         }
+        victims
     }
 
     /// Takes over which learned sets exist, by name and capacity. Elements of sets that stay, stay.
@@ -153,6 +277,7 @@ impl Book {
                     name: set.to_string().into(),
                     capacity,
                     held: 0,
+                    holders: HashMap::default(),
                 },
             };
             self.sets.insert(set, entry);
@@ -164,11 +289,14 @@ impl Book {
         }
     }
 
-    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew.
-    pub(super) fn forget(&mut self) {
-        self.sets.clear();
-        self.elements = Leased::default();
-        self.kept.clear();
+    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew. Returns what was forgotten.
+    pub(super) fn forget(&mut self) -> Self {
+        let fresh = Self {
+            generation: self.generation,
+            phase: self.phase,
+            ..Self::default()
+        };
+        std::mem::replace(self, fresh)
     }
 
     /// Elements that the kernel holds now until an end, ordered.
@@ -233,7 +361,7 @@ mod tests {
     fn between_end_and_gone_an_element_is_counted_but_not_relied_on() {
         let mut book = Book::default();
         book.replace_sets([(set(1), 10)]);
-        book.record(element(1, 1), life(100, 150));
+        book.record(element(1, 1), life(100, 150), Holder(1), at(0));
         assert!(book.holds(&element(1, 1), at(99), at(100), Duration::ZERO));
         assert!(!book.holds(&element(1, 1), at(99), at(101), Duration::ZERO));
         assert!(book.holds(&element(1, 1), at(99), at(110), Duration::from_millis(10)));
@@ -249,26 +377,58 @@ mod tests {
     fn elements_leave_with_their_set_and_stay_with_it() {
         let mut book = Book::default();
         book.replace_sets([(set(1), 10), (set(2), 10)]);
-        book.record(element(1, 1), life(100, 150));
-        book.record(element(2, 1), life(100, 150));
+        book.record(element(1, 1), life(100, 150), Holder(1), at(0));
+        book.record(element(2, 1), life(100, 150), Holder(1), at(0));
         book.replace_sets([(set(2), 20), (set(3), 20)]);
         assert_eq!(book.live(at(0)), [(element(2, 1), at(100))]);
         assert_eq!(book.size(), (1, 40));
+    }
+
+    #[test]
+    fn who_holds_most_of_a_full_set_gives_up_what_it_learned_longest_ago() {
+        let mut book = Book::default();
+        book.replace_sets([(set(1), 10)]);
+        let (flood, quiet, other) = (Holder(1), Holder(2), Holder(3));
+        for last in 0..8 {
+            book.record(
+                element(1, last),
+                life(100_000, 105_000),
+                flood,
+                at(1_000 * (10 - u64::from(last))),
+            );
+        }
+        for last in 8..10 {
+            book.record(element(1, last), life(100_000, 105_000), quiet, at(0));
+        }
+        let victims = |asks, lacking| book.victims(&set(1), lacking, asks, at(20_000), |it| *it == element(1, 7));
+        assert_eq!(
+            victims(other, 2),
+            [element(1, 6), element(1, 5)],
+            "the oldest, but for what is spared"
+        );
+        assert_eq!(victims(quiet, 1), [element(1, 6)]);
+        assert_eq!(victims(flood, 20).len(), 9, "there are no more");
+        // What is held for several counts for the one that holds least.
+        book.record(element(1, 0), life(100_000, 105_000), quiet, at(30_000));
+        book.record(element(1, 9), life(100_000, 105_000), flood, at(30_000));
+        assert_eq!(book.origin(&element(1, 0)), Some((quiet, at(30_000))));
+        assert_eq!(book.origin(&element(1, 9)), Some((quiet, at(30_000))));
     }
 
     proptest! {
         /// Against a plain map that is scanned.
         #[test]
         fn the_book_agrees_with_a_plain_map(
-            steps in proptest::collection::vec((0u64..3, 0u8..8, 1u64..50, 0u64..20, 0u64..10), 0..200),
+            steps in proptest::collection::vec((0u64..3, 0u8..8, 1u64..50, 0u64..20, 0u64..10, 0u8..3), 0..200),
         ) {
             let mut book = Book::default();
             book.replace_sets((0..3).map(|program| (set(program), 100)));
             let mut plain = std::collections::BTreeMap::new();
             let mut now = 0;
-            for (program, last, lease, linger, passes) in steps {
+            let mut ended: Vec<Element> = Vec::new();
+            for (program, last, lease, linger, passes, holder) in steps {
                 let life = life(now + lease, now + lease + linger);
-                book.record(element(program, last), life);
+                book.record(element(program, last), life, Holder(u32::from(holder)), at(now));
                 plain.insert(element(program, last), life);
                 now += passes;
                 book.purge(at(now));
@@ -276,10 +436,19 @@ mod tests {
                 for program in 0..3 {
                     let held = plain.keys().filter(|element| element.set == set(program)).count();
                     prop_assert_eq!(book.set(&set(program)).map(|set| set.held as usize), Some(held));
+                    let of_holders = book.set(&set(program)).map(|set| set.holders.values().sum::<u32>() as usize);
+                    prop_assert_eq!(of_holders, Some(held));
                 }
                 let live: Vec<_> = plain.iter().filter(|(_, l)| l.end > at(now)).map(|(e, l)| (*e, l.end)).collect();
                 prop_assert_eq!(book.live(at(now)), live);
                 prop_assert_eq!(book.elements.len(), plain.len());
+                // Each lease that is over was put down, once for each time that it ended.
+                ended.extend(book.take_ended(usize::MAX));
+                for (element, life) in &plain {
+                    let is_over = life.end <= at(now);
+                    prop_assert!(!is_over || ended.contains(element));
+                }
+                ended.retain(|element| plain.get(element).is_some_and(|life| life.end <= at(now)));
             }
         }
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use fqdn_cache::Time;
 
-use super::book::{Book, Life};
+use super::book::{Book, Holder, Life};
 use super::kernel::Kernel;
-use super::plan::{Plan, Planner, TICKS};
+use super::plan::{LINGER, Plan, Planner, TICKS};
 use super::thread::Writer;
 use super::{AdmitError, Committed, Generation, Settle, clock};
 use crate::layout::Element;
@@ -19,6 +19,8 @@ pub(super) struct Admission {
     pub(super) generation: Generation,
     /// Each element once, in order.
     pub(super) elements: Vec<(Element, Time)>,
+    /// For whom.
+    pub(super) holder: Holder,
     /// How long its caller waits, for the error's text.
     pub(super) deadline: Duration,
     pub(super) answer: Box<dyn Settle>,
@@ -32,12 +34,57 @@ impl Admission {
 
 impl<K: Kernel> Writer<K> {
     /// Commits what the admissions ask for, and answers each.
-    pub(super) fn commit_group(&mut self, mut waiting: Vec<Admission>) {
+    pub(super) fn commit_group(&mut self, waiting: Vec<Admission>) {
+        let mut crowded = Vec::new();
+        self.commit_all(waiting, &mut |admission| crowded.push(admission));
+        // Each by itself: what makes room for one must not be what another one of its group relies on.
+        for admission in crowded {
+            self.commit_evicting(admission);
+        }
+    }
+
+    /// Commits an admission for which others have to give way.
+    fn commit_evicting(&mut self, admission: Admission) {
+        let now = clock::now();
+        let planned = {
+            let book = self.shared.book();
+            let mut planner = Planner::new(&book, now);
+            let added = planner.add_evicting(&admission.elements, admission.holder);
+            added.map(|_| planner.finish(self.renewal))
+        };
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => return admission.settle(Err(error)),
+        };
+        match self.kernel.commit(&plan.operations) {
+            Ok(()) => {
+                self.note_commit(&plan, now);
+                admission.settle(Ok(Committed::acknowledged()));
+            }
+            Err(error) => {
+                self.shared.counters.failures.fetch_add(1, Relaxed);
+                tracing::debug!(?error, "room could not be made; reading the kernel back");
+                self.read_back();
+                // Whatever it was, the common way finds out. What is still too much is refused.
+                self.commit_all(vec![admission], &mut |admission| {
+                    let full = plan.evicted.first().map(|element| AdmitError::Full {
+                        set: element.set.to_string(),
+                        capacity: 0,
+                    });
+                    let deadline = admission.deadline;
+                    admission.settle(Err(full.unwrap_or(AdmitError::Unknown(deadline))));
+                });
+            }
+        }
+    }
+
+    /// Commits what the admissions ask for, and answers each, but for those that a set has no room for.
+    fn commit_all(&mut self, mut waiting: Vec<Admission>, crowded: &mut dyn FnMut(Admission)) {
         let mut unacknowledged = 0;
         loop {
             let now = clock::now();
             let plan;
-            (waiting, plan) = self.plan(waiting, now);
+            (waiting, plan) = self.plan(waiting, now, crowded);
             if waiting.is_empty() {
                 return;
             }
@@ -52,7 +99,7 @@ impl<K: Kernel> Writer<K> {
                 Err(CommitError::Refused(refusals)) => {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
                     tracing::debug!(?refusals, "the kernel aborted a transaction");
-                    waiting = self.settle_refused(waiting, &plan, &refusals);
+                    waiting = self.settle_refused(waiting, &plan, &refusals, crowded);
                 }
                 Err(CommitError::Unacknowledged(error)) => {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
@@ -77,6 +124,7 @@ impl<K: Kernel> Writer<K> {
         &mut self,
         generation: Generation,
         elements: &[(Element, Time)],
+        holder: Holder,
         now: Time,
     ) -> Option<Committed> {
         let plan = {
@@ -86,7 +134,7 @@ impl<K: Kernel> Writer<K> {
             }
             book.purge(now);
             let mut planner = Planner::new(&book, now);
-            match planner.add(elements) {
+            match planner.add(elements, holder) {
                 Ok(true) => planner.finish(self.renewal),
                 Ok(false) => return Some(Committed::acknowledged()),
                 Err(_) => return None,
@@ -106,7 +154,12 @@ impl<K: Kernel> Writer<K> {
     }
 
     /// Makes one transaction for all, and answers those that need none or cannot be part of it.
-    fn plan(&self, admissions: Vec<Admission>, now: Time) -> (Vec<Admission>, Plan) {
+    fn plan(
+        &self,
+        admissions: Vec<Admission>,
+        now: Time,
+        crowded: &mut dyn FnMut(Admission),
+    ) -> (Vec<Admission>, Plan) {
         let mut waiting = Vec::with_capacity(admissions.len());
         let mut settled = Vec::new();
         let mut book = self.shared.book();
@@ -121,7 +174,8 @@ impl<K: Kernel> Writer<K> {
                 settled.push((admission, Err(AdmitError::Stale)));
                 continue;
             }
-            match planner.add(&admission.elements) {
+            match planner.add(&admission.elements, admission.holder) {
+                Err(AdmitError::Full { .. }) => crowded(admission),
                 Ok(true) => waiting.push(admission),
                 Ok(false) => settled.push((admission, Ok(Committed::acknowledged()))),
                 Err(error) => settled.push((admission, Err(error))),
@@ -143,13 +197,32 @@ impl<K: Kernel> Writer<K> {
             .elements_written
             .fetch_add(u64::try_from(plan.writes.len()).unwrap_or(u64::MAX), Relaxed);
         let mut book = self.shared.book();
-        for (element, life) in plan.lives(planned, clock::now()) {
-            book.record(element, life);
+        for element in &plan.evicted {
+            book.remove(element);
+        }
+        for (write, life) in plan.lives(planned, clock::now()) {
+            book.record(write.element, life, write.holder, planned);
+        }
+        drop(book);
+        if !plan.evicted.is_empty() {
+            let evicted = u64::try_from(plan.evicted.len()).unwrap_or(u64::MAX);
+            counters.evictions.fetch_add(evicted, Relaxed);
+            self.shared.begin_epoch();
+            tracing::warn!(
+                evicted,
+                "a set is full: who holds most of it has given way; raise --set-capacity"
+            );
         }
     }
 
     /// Answers the admissions that an aborted transaction was refused for, and returns the others; always fewer than before.
-    fn settle_refused(&mut self, waiting: Vec<Admission>, plan: &Plan, refusals: &[Refusal]) -> Vec<Admission> {
+    fn settle_refused(
+        &mut self,
+        waiting: Vec<Admission>,
+        plan: &Plan,
+        refusals: &[Refusal],
+        crowded: &mut dyn FnMut(Admission),
+    ) -> Vec<Admission> {
         if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
             // Elements are only ever added, or deleted right after they were added: it is the set or the table that is missing.
             self.table_is_lost();
@@ -162,7 +235,7 @@ impl<K: Kernel> Writer<K> {
         if unclear && waiting_before > 1 {
             // The kernel does not say which element it means: each admission for itself.
             for admission in waiting {
-                self.commit_group(vec![admission]);
+                self.commit_all(vec![admission], crowded);
             }
             return Vec::new();
         }
@@ -210,14 +283,14 @@ impl<K: Kernel> Writer<K> {
         match read(&mut self.kernel) {
             Ok(found) => {
                 let mut book = self.shared.book();
-                book.forget();
-                found.note(&mut book);
+                let holders = book.forget();
+                found.note(&mut book, &holders);
                 self.shared.begin_epoch();
                 true
             }
             Err(error) => {
                 tracing::error!(%error, "the sets cannot be read back from the kernel");
-                self.shared.book().forget();
+                drop(self.shared.book().forget());
                 self.shared.begin_epoch();
                 false
             }
@@ -230,14 +303,17 @@ pub(super) struct Found {
     sets: Vec<(crate::layout::SetId, u32)>,
     elements: Vec<(Element, Life)>,
     kept: Vec<Element>,
+    /// When it was read.
+    read: Time,
 }
 
 impl Found {
     /// Enters everything into the book.
-    pub(super) fn note(self, book: &mut Book) {
+    pub(super) fn note(self, book: &mut Book, before: &Book) {
         book.replace_sets(self.sets);
         for (element, life) in self.elements {
-            book.record(element, life);
+            let holder = before.origin(&element).map(|(holder, _)| holder).unwrap_or_default();
+            book.record(element, life, holder, self.read);
         }
         for element in self.kept {
             book.keep(element);
@@ -251,6 +327,7 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
     let sets = kernel.learned_sets()?;
     let mut elements = Vec::new();
     let mut kept = Vec::new();
+    let read = clock::now();
     for (set, _) in &sets {
         let before = clock::now();
         let found = kernel.elements(set)?;
@@ -261,13 +338,18 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
                 kept.push(element);
                 continue;
             };
-            // What is left is rounded down to a tick, and was read at some moment between the two.
-            let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(TICKS)));
+            // What is left is rounded down to a tick, and was read at some moment between the two. It is longer than the lease.
+            let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(LINGER)));
             let gone = after + remaining + 2 * TICKS;
             elements.push((element, Life { end, gone }));
         }
     }
-    Ok(Found { sets, elements, kept })
+    Ok(Found {
+        sets,
+        elements,
+        kept,
+        read,
+    })
 }
 
 fn millis(duration: Duration) -> u64 {

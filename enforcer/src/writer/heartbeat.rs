@@ -51,6 +51,14 @@ pub(super) fn mark(taken: &[(u8, Duration)]) -> u8 {
         .unwrap_or(*MARKS.start())
 }
 
+/// How many other agents have a mark.
+pub(super) fn others(marks: &[(u8, Duration)], own: u8) -> usize {
+    marks
+        .iter()
+        .filter(|(key, _)| MARKS.contains(key) && *key != own)
+        .count()
+}
+
 /// What an agent that ends has seen of the marks of others.
 #[derive(Debug, Default)]
 pub(super) struct Others {
@@ -113,13 +121,14 @@ pub(super) struct Heart<K> {
     pulse: Mutex<Pulse<K>>,
     /// Wakes its thread: it begins, or is over.
     turned: Condvar,
+    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
+    mark: u8,
 }
 
 #[derive(Debug)]
 struct Pulse<K> {
     kernel: K,
     renewal: Renewal,
-    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
     mark: u8,
     /// When it beats next; not before the first installation, and not while the table is lost.
     next_beat: Option<Time>,
@@ -156,7 +165,13 @@ impl<K> Heart<K> {
                 is_over: false,
             }),
             turned: Condvar::new(),
+            mark,
         }
+    }
+
+    /// Which agent this is.
+    pub(super) fn mark(&self) -> u8 {
+        self.mark
     }
 
     /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin) again.

@@ -1,5 +1,6 @@
 //! Replacing the rules.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use fqdn_cache::Time;
 use tokio::sync::oneshot;
 
-use super::book::{Life, Phase};
+use super::book::{Holder, Life, Phase};
 use super::commit::Admission;
 use super::kernel::NfTables;
 use super::members::MemberChange;
-use super::plan::{SHORTEST_LIFE, TICKS, encode_key};
+use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use super::thread::Writer;
 use super::{Generation, InstallError, clock, nft};
 use crate::desired::Desired;
@@ -27,10 +28,13 @@ use crate::{routing, ruleset};
 /// Elements put back at once, where a set that stays lacks them.
 const PUT_BACK: usize = 1024;
 
+/// An element that should be in force, with the end of its lease, and for whom.
+pub(super) type Lease = (Element, Time, Holder);
+
 /// An installation that waits.
 pub(super) struct Installation {
     pub(super) desired: Desired,
-    pub(super) learned: Box<dyn FnOnce() -> Vec<(Element, Time)> + Send>,
+    pub(super) learned: Box<dyn FnOnce() -> Vec<Lease> + Send>,
     pub(super) answer: oneshot::Sender<Result<Generation, InstallError>>,
 }
 
@@ -68,11 +72,7 @@ impl Writer<NfTables> {
         let _ = answer.send(result);
     }
 
-    fn replace(
-        &mut self,
-        desired: Desired,
-        learned: impl FnOnce() -> Vec<(Element, Time)>,
-    ) -> Result<Generation, InstallError> {
+    fn replace(&mut self, desired: Desired, learned: impl FnOnce() -> Vec<Lease>) -> Result<Generation, InstallError> {
         if desired.table != self.kernel.table() {
             let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
             return Err(InstallError::Refused(text));
@@ -91,9 +91,6 @@ impl Writer<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
-                if self.heart.begin().is_err() {
-                    self.table_is_lost();
-                }
                 Ok(generation)
             }
             Err(failure) => {
@@ -105,7 +102,7 @@ impl Writer<NfTables> {
     }
 
     /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this order).
-    fn attempt<L: FnOnce() -> Vec<(Element, Time)>>(
+    fn attempt<L: FnOnce() -> Vec<Lease>>(
         &mut self,
         desired: &Desired,
         learned: &mut Learned<L>,
@@ -133,15 +130,12 @@ impl Writer<NfTables> {
             Vec::new()
         };
         if members.releases() {
-            members.fall_back_on(&leases.iter().copied().collect(), now);
+            members.fall_back_on(&leases.iter().map(|(element, end, _)| (*element, *end)).collect(), now);
         }
         let (filled, stay): (Vec<_>, Vec<_>) = leases
             .into_iter()
-            .partition(|(element, _)| change.new_sets.contains(&element.set));
-        let mut filled: Vec<Fill> = filled
-            .into_iter()
-            .map(|(element, end)| Fill::new(element, end, now))
-            .collect();
+            .partition(|(element, ..)| change.new_sets.contains(&element.set));
+        let mut filled: Vec<Fill> = filled.into_iter().map(|lease| Fill::new(lease, now)).collect();
         filled.retain(|fill| !members.fills.contains(&fill.element));
 
         for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
@@ -159,6 +153,10 @@ impl Writer<NfTables> {
         if let Err(failure) = self.transact(&change.removal) {
             // Nothing refers to it; the next installation that looks at what stands removes it.
             tracing::warn!(?failure, "what no program needs any more could not be removed");
+        }
+        // Before an element of a set that another agent may know is written: that one sees us by then, and deletes nothing any more.
+        if self.heart.begin().is_err() {
+            self.table_is_lost();
         }
         self.put_back(generation, stay);
         Ok(generation)
@@ -200,7 +198,7 @@ impl Writer<NfTables> {
         book.replace_sets(sets.iter().map(|set| (*set, desired.capacity.get())));
         for fill in filled {
             let gone = now + fill.timeout + 2 * TICKS;
-            book.record(fill.element, Life { end: fill.end, gone });
+            book.record(fill.element, Life { end: fill.end, gone }, fill.holder, now);
         }
         for element in kept {
             book.keep(*element);
@@ -224,19 +222,35 @@ impl Writer<NfTables> {
 
     /// Sets that stay keep their elements; they lack those whose admission failed, and those that ended in the kernel while
     /// the ledger was restored with more.
-    fn put_back(&mut self, generation: Generation, kept: Vec<(Element, Time)>) {
+    fn put_back(&mut self, generation: Generation, kept: Vec<Lease>) {
         let now = clock::now();
-        let missing: Vec<(Element, Time)> = {
+        let mut missing = {
             let book = self.shared.book();
-            kept.into_iter()
-                .filter(|(element, end)| *end > now && !book.holds(element, now, *end, Duration::ZERO))
-                .collect()
+            let is_missing = |(element, end, _): &Lease| *end > now && !book.holds(element, now, *end, Duration::ZERO);
+            let mut room: BTreeMap<SetId, u32> = BTreeMap::new();
+            let mut missing: Vec<Lease> = kept.into_iter().filter(is_missing).collect();
+            // As far as there is room: nobody gives way to what nobody asks for at this moment.
+            missing.sort_unstable_by_key(|(_, end, _)| Reverse(*end));
+            missing.retain(|(element, ..)| {
+                let free = || {
+                    book.set(&element.set)
+                        .map_or(0, |set| set.capacity.saturating_sub(set.held))
+                };
+                let room = room.entry(element.set).or_insert_with(free);
+                let fits = book.knows(element) || *room > 0;
+                *room = room.saturating_sub(u32::from(!book.knows(element)));
+                fits
+            });
+            missing
         };
-        for some in missing.chunks(PUT_BACK) {
+        missing.sort_unstable_by_key(|(element, _, holder)| (*holder, *element));
+        let of_holders = missing.chunk_by(|(.., a), (.., b)| a == b);
+        for some in of_holders.flat_map(|of_holder| of_holder.chunks(PUT_BACK)) {
             let (answer, mut outcome) = oneshot::channel();
             self.commit_group(vec![Admission {
                 generation,
-                elements: some.to_vec(),
+                elements: some.iter().map(|(element, end, _)| (*element, *end)).collect(),
+                holder: some.first().map(|(.., holder)| *holder).unwrap_or_default(),
                 deadline: Duration::ZERO,
                 answer: Box::new(answer),
             }]);
@@ -250,11 +264,11 @@ impl Writer<NfTables> {
 /// What the ledger says; it is asked once, and only when it matters.
 enum Learned<L> {
     Untold(L),
-    Told(Vec<(Element, Time)>),
+    Told(Vec<Lease>),
 }
 
-impl<L: FnOnce() -> Vec<(Element, Time)>> Learned<L> {
-    fn tell(&mut self) -> Vec<(Element, Time)> {
+impl<L: FnOnce() -> Vec<Lease>> Learned<L> {
+    fn tell(&mut self) -> Vec<Lease> {
         match std::mem::replace(self, Learned::Told(Vec::new())) {
             Learned::Untold(ask) => {
                 let told = ask();
@@ -385,44 +399,38 @@ struct Fill {
     element: Element,
     end: Time,
     timeout: Duration,
+    holder: Holder,
 }
 
 impl Fill {
-    fn new(element: Element, end: Time, now: Time) -> Self {
+    fn new((element, end, holder): Lease, now: Time) -> Self {
         Self {
             element,
             end,
-            timeout: end.since(now).max(SHORTEST_LIFE) + TICKS,
+            holder,
+            timeout: end.since(now).max(SHORTEST_LIFE) + LINGER,
         }
     }
 }
 
 /// Each live element of these sets once, with its latest end, ordered; where there are more than a set may hold, those that end last. One element
 /// too many would make the kernel refuse the whole ruleset.
-fn within_capacity(
-    learned: Vec<(Element, Time)>,
-    sets: &BTreeSet<SetId>,
-    desired: &Desired,
-    now: Time,
-) -> Vec<(Element, Time)> {
-    let mut by_set: BTreeMap<SetId, BTreeMap<Element, Time>> = BTreeMap::new();
-    for (element, end) in learned {
-        if end > now && sets.contains(&element.set) {
-            let latest = by_set.entry(element.set).or_default().entry(element).or_default();
-            *latest = end.max(*latest);
-        }
-    }
+fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &Desired, now: Time) -> Vec<Lease> {
+    learned.retain(|(element, end, _)| *end > now && sets.contains(&element.set));
+    learned.sort_unstable_by_key(|(element, end, holder)| (*element, Reverse(*end), *holder));
+    learned.dedup_by_key(|(element, ..)| *element);
     let capacity = usize::try_from(desired.capacity.get()).unwrap_or(usize::MAX);
-    let mut within = Vec::new();
-    for (set, elements) in by_set {
-        let mut elements: Vec<(Element, Time)> = elements.into_iter().collect();
-        if elements.len() > capacity {
-            tracing::warn!(%set, capacity, learned = elements.len(), "a set is full; raise --set-capacity");
-            elements.sort_by_key(|(element, end)| (std::cmp::Reverse(*end), *element));
-            elements.truncate(capacity);
-            elements.sort_unstable();
+    let mut within = Vec::with_capacity(learned.len());
+    for of_set in learned.chunk_by_mut(|(a, ..), (b, ..)| a.set == b.set) {
+        if of_set.len() > capacity
+            && let Some((Element { set, .. }, ..)) = of_set.first()
+        {
+            tracing::warn!(%set, capacity, learned = of_set.len(), "a set is full; raise --set-capacity");
+            of_set.sort_unstable_by_key(|(element, end, _)| (Reverse(*end), *element));
         }
-        within.append(&mut elements);
+        let from = within.len();
+        within.extend(of_set.iter().take(capacity).copied());
+        within[from..].sort_unstable();
     }
     within
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use fqdn_cache::Time;
 use policy::ProgramId;
 
-use super::book::{Book, Life};
+use super::book::{Book, Holder, Life};
 use super::clock;
 use super::install::Failure;
 use super::kernel::{Kernel, NfTables};
-use super::plan::{SHORTEST_LIFE, TICKS, encode_key};
+use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use super::thread::Writer;
 use crate::desired::Desired;
 use crate::layout::{Element, SetId};
@@ -171,7 +171,7 @@ fn operations(element: &Element, turn: Turn, now: Time) -> impl Iterator<Item = 
 }
 
 fn left(end: Time, now: Time) -> Duration {
-    end.since(now).max(SHORTEST_LIFE) + TICKS
+    end.since(now).max(SHORTEST_LIFE) + LINGER
 }
 
 fn note(book: &mut Book, part: &[(Element, Turn)], planned: Time) {
@@ -183,7 +183,7 @@ fn note(book: &mut Book, part: &[(Element, Turn)], planned: Time) {
             Turn::Leased(end) => {
                 book.release(element);
                 let gone = acknowledged + left(*end, planned) + TICKS;
-                book.record(*element, Life { end: *end, gone });
+                book.record(*element, Life { end: *end, gone }, Holder::default(), planned);
             }
         }
     }

@@ -15,6 +15,7 @@
 //! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
 //! - `plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
+//! - `sweep`: deletes what is over.
 //! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
 //! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
 //! - `kernel`, `nft`, `probe`, `clock`: the rim.
@@ -34,6 +35,7 @@ mod probe;
 mod proof;
 mod standing;
 mod submission;
+mod sweep;
 mod thread;
 
 use std::fmt;
@@ -46,6 +48,7 @@ use fqdn_cache::Time;
 use tokio::sync::{Notify, oneshot};
 
 use self::baton::Baton;
+pub use self::book::Holder;
 use self::book::{Book, Phase};
 use self::commit::Admission;
 pub use self::error::{AdmitError, InstallError};
@@ -56,6 +59,7 @@ use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
 pub use self::standing::Standing;
 pub use self::submission::{Settle, Submission};
+use self::sweep::Sweeps;
 use self::thread::{Request, Writer};
 use crate::desired::Desired;
 use crate::layout::Element;
@@ -88,6 +92,8 @@ pub struct WriterStats {
     pub elements: u64,
     /// Elements that the learned sets may hold in all.
     pub capacity: u64,
+    /// Elements that gave way to others in a full set, before their time.
+    pub evictions: u64,
     /// Rulesets installed.
     pub installs: u64,
 }
@@ -124,6 +130,7 @@ struct Counters {
     transactions: AtomicU64,
     failures: AtomicU64,
     elements_written: AtomicU64,
+    evictions: AtomicU64,
     installs: AtomicU64,
 }
 
@@ -139,7 +146,7 @@ impl Enforcer {
     pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
         let mut kernel = NfTables::open(table)?;
         let shared = Arc::new(Shared::default());
-        commit::read(&mut kernel)?.note(&mut shared.book());
+        commit::read(&mut kernel)?.note(&mut shared.book(), &Book::default());
         // Without a table nobody beats.
         let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
         let heart = Arc::new(Heart::new(NfTables::open(table)?, renewal, mark));
@@ -150,6 +157,7 @@ impl Enforcer {
             installed: None,
             interception: None,
             heart: Arc::clone(&heart),
+            sweeps: Sweeps::default(),
         };
         let baton = Arc::new(Baton::new(writer));
         let (queue, inbox) = mpsc::channel();
@@ -188,6 +196,17 @@ impl Enforcer {
         &self,
         desired: Desired,
         learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
+    ) -> Result<Generation, InstallError> {
+        let of_nobody = |(element, end)| (element, end, Holder::default());
+        self.install_held(desired, move || learned().into_iter().map(of_nobody).collect())
+            .await
+    }
+
+    /// As [`install`](Self::install), where it is known for whom elements are held.
+    pub async fn install_held(
+        &self,
+        desired: Desired,
+        learned: impl FnOnce() -> Vec<(Element, Time, Holder)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let (answer, outcome) = oneshot::channel();
         let installation = Installation {
@@ -260,10 +279,22 @@ impl Enforcer {
         elements: Vec<(Element, Time)>,
         deadline: Duration,
     ) -> Result<Committed, AdmitError> {
+        self.admit_for(Holder::default(), generation, elements, deadline).await
+    }
+
+    /// As [`admit`](Self::admit), where it is known for whom.
+    pub async fn admit_for(
+        &self,
+        holder: Holder,
+        generation: Generation,
+        elements: Vec<(Element, Time)>,
+        deadline: Duration,
+    ) -> Result<Committed, AdmitError> {
         let (answer, outcome) = oneshot::channel();
         self.submit([Submission {
             generation,
             elements,
+            holder,
             deadline,
             answer: Box::new(answer),
         }]);
@@ -276,10 +307,16 @@ impl Enforcer {
     /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is committed with: proof before it returns, if nobody writes at
     /// this moment and the kernel has nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit) waits, and finds out. Puts
     /// the elements in order.
-    pub fn admit_now(&self, generation: Generation, elements: &mut Vec<(Element, Time)>) -> Option<Committed> {
+    pub fn admit_now(
+        &self,
+        generation: Generation,
+        elements: &mut Vec<(Element, Time)>,
+        holder: Holder,
+    ) -> Option<Committed> {
         submission::put_in_order(elements);
-        let commit =
-            |writer: &mut Writer<NfTables>, elements: &[_]| writer.commit_one(generation, elements, clock::now());
+        let commit = |writer: &mut Writer<NfTables>, elements: &[_]| {
+            writer.commit_one(generation, elements, holder, clock::now())
+        };
         self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
     }
 
@@ -315,6 +352,7 @@ impl Enforcer {
             elements_written: counters.elements_written.load(Relaxed),
             elements,
             capacity,
+            evictions: counters.evictions.load(Relaxed),
             installs: counters.installs.load(Relaxed),
         }
     }
@@ -416,7 +454,7 @@ impl Shared {
     /// Nothing that we believe of the table holds.
     fn table_is_lost(&self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
-        self.book().forget();
+        drop(self.book().forget());
         self.begin_epoch();
         self.table_lost.notify_one();
     }

@@ -10,14 +10,17 @@ use ahash::HashMap;
 use fqdn_cache::Time;
 use smallvec::SmallVec;
 
-use super::book::{Book, Life};
+use super::book::{Book, Holder, Life, SetEntry};
 use super::{AdmitError, Renewal};
 use crate::layout::{Element, ElementKey, SetId};
 use crate::netlink::batch::{Key, Operation, Verb};
 
-/// Added to every timeout. The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind: an element must not
-/// go before the moment that was asked.
+/// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
 pub(super) const TICKS: Duration = Duration::from_millis(20);
+
+/// How much longer than its lease the kernel lets an element live. Its lease over, the writer deletes it ([`sweep`](super::sweep)); the kernel's own end is for an
+/// agent that is dead or busy. An element whose time is over cannot be deleted any more, so the writer has to be the earlier one.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 
 /// An element lives at least that long from now, whatever was asked: an answer that waited for the kernel
 /// until its lease was over is still released against a door that is open.
@@ -32,10 +35,15 @@ pub(super) struct Plan {
     owners: SmallVec<[usize; FEW]>,
     /// The elements, each once.
     pub(super) writes: SmallVec<[Write; FEW]>,
+    /// The elements that give way; they are deleted before anything is written.
+    pub(super) evicted: Vec<Element>,
 }
 
 /// Most transactions are those of one answer: so many elements are kept in place.
 const FEW: usize = 4;
+
+/// The owner of an operation that writes nothing.
+const NOBODYS: usize = usize::MAX;
 
 /// One element to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +54,8 @@ pub(super) struct Write {
     pub(super) end: Time,
     /// Whether the kernel certainly does not hold it yet.
     pub(super) new: bool,
+    /// For whom.
+    pub(super) holder: Holder,
 }
 
 /// Collects what a transaction must write.
@@ -57,6 +67,8 @@ pub(super) struct Planner<'a> {
     writes: SmallVec<[Write; FEW]>,
     /// `None` up to the second admission: in the first nothing occurs twice, and most transactions have no other.
     index: Option<Index>,
+    /// What gives way.
+    evicted: Vec<Element>,
 }
 
 /// What the writes planned so far are, to put those of others with them.
@@ -75,13 +87,14 @@ impl<'a> Planner<'a> {
             now,
             writes: SmallVec::new(),
             index: None,
+            evicted: Vec::new(),
         }
     }
 
     /// Takes an admission, its elements in order, in whole or, on an error, not at all. Says whether it must wait for the transaction; otherwise
     /// the kernel holds everything already.
-    pub(super) fn add(&mut self, elements: &[(Element, Time)]) -> Result<bool, AdmitError> {
-        let needed = |&(element, until): &(Element, Time)| self.needed(element, until);
+    pub(super) fn add(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
+        let needed = |&(element, until): &(Element, Time)| self.needed(element, until, holder);
         let needed: SmallVec<[Write; FEW]> = elements.iter().filter_map(needed).collect();
         if !self.writes.is_empty() && self.index.is_none() {
             self.index = Some(Index::of(&self.writes));
@@ -99,6 +112,31 @@ impl<'a> Planner<'a> {
         Ok(waits)
     }
 
+    /// As [`add`](Self::add), for the only admission of a transaction: where a set is full, whoever holds most of it gives up what it learned longest ago.
+    /// What the admission itself relies on stays.
+    pub(super) fn add_evicting(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
+        let is_asked = |element: &Element| elements.binary_search_by(|(asked, _)| asked.cmp(element)).is_ok();
+        for of_set in elements.chunk_by(|(a, _), (b, _)| a.set == b.set) {
+            let Some((Element { set, .. }, _)) = of_set.first() else {
+                continue;
+            };
+            let Some(entry) = self.book.set(set) else { continue };
+            let is_new = |(element, _): &&(Element, Time)| !self.book.knows(element);
+            let count = u32::try_from(of_set.iter().filter(is_new).count()).unwrap_or(u32::MAX);
+            let lacking = entry.held.saturating_add(count).saturating_sub(entry.capacity);
+            if count > 0 && lacking > 0 {
+                let victims = self.book.victims(set, lacking, holder, self.now, is_asked);
+                let given_up = u32::try_from(victims.len()).unwrap_or(u32::MAX);
+                if given_up < lacking {
+                    return Err(full(entry));
+                }
+                self.evicted.extend(victims);
+            }
+        }
+        self.evicted.sort_unstable();
+        self.add(elements, holder)
+    }
+
     /// The transaction.
     pub(super) fn finish(self, renewal: Renewal) -> Plan {
         let mut writes = self.writes;
@@ -106,8 +144,17 @@ impl<'a> Planner<'a> {
         writes.sort_unstable_by_key(|write| write.element);
         let mut plan = Plan {
             writes,
+            evicted: self.evicted,
             ..Plan::default()
         };
+        for of_set in plan.evicted.chunk_by(|a, b| a.set == b.set) {
+            let Some(entry) = of_set.first().and_then(|first| self.book.set(&first.set)) else {
+                continue;
+            };
+            let deletions = of_set.iter().map(|element| deletion(&entry.name, element));
+            plan.operations.extend(deletions);
+            plan.owners.extend(of_set.iter().map(|_| NOBODYS));
+        }
         let mut first = 0;
         while let Some(head) = plan.writes.get(first) {
             let set = head.element.set;
@@ -124,7 +171,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What has to be written for an element, if anything.
-    fn needed(&self, element: Element, until: Time) -> Option<Write> {
+    fn needed(&self, element: Element, until: Time, holder: Holder) -> Option<Write> {
         let life = self.book.life(&element);
         let is_held = match life {
             Some(life) => life.lasts(self.now, until, Duration::ZERO),
@@ -134,6 +181,7 @@ impl<'a> Planner<'a> {
             element,
             end: until.max(self.now + SHORTEST_LIFE),
             new: life.is_none(),
+            holder,
         })
     }
 
@@ -158,15 +206,30 @@ impl<'a> Planner<'a> {
         let count = writes.iter().filter(|write| write.new && !is_planned(write)).count();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let added = index.and_then(|index| index.added.get(set)).copied().unwrap_or(0);
-        let after = entry.held.saturating_add(added).saturating_add(count);
+        let gone = self.evicted.iter().filter(|element| element.set == *set).count();
+        let held = entry.held.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
+        let after = held.saturating_add(added).saturating_add(count);
         // What is held already is renewed, even where there is less room than there was.
         if count > 0 && after > entry.capacity {
-            return Err(AdmitError::Full {
-                set: entry.name.to_string(),
-                capacity: entry.capacity,
-            });
+            return Err(full(entry));
         }
         Ok(())
+    }
+}
+
+fn full(entry: &SetEntry) -> AdmitError {
+    AdmitError::Full {
+        set: entry.name.to_string(),
+        capacity: entry.capacity,
+    }
+}
+
+/// The end of an element before its time.
+pub(super) fn deletion(set: &Arc<str>, element: &Element) -> Operation {
+    Operation {
+        set: Arc::clone(set),
+        key: encode_key(&element.key),
+        verb: Verb::Delete,
     }
 }
 
@@ -203,16 +266,16 @@ impl Index {
 }
 
 impl Plan {
-    /// The element that an operation belongs to.
+    /// The element that an operation writes.
     pub(super) fn owner(&self, operation: usize) -> Option<&Write> {
         self.writes.get(*self.owners.get(operation)?)
     }
 
     /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged at `acknowledged`.
-    pub(super) fn lives(&self, now: Time, acknowledged: Time) -> impl Iterator<Item = (Element, Life)> + '_ {
+    pub(super) fn lives(&self, now: Time, acknowledged: Time) -> impl Iterator<Item = (&Write, Life)> + '_ {
         self.writes.iter().map(move |write| {
-            let gone = acknowledged + write.end.since(now) + 2 * TICKS;
-            (write.element, Life { end: write.end, gone })
+            let gone = acknowledged + write.end.since(now) + LINGER + TICKS;
+            (write, Life { end: write.end, gone })
         })
     }
 
@@ -229,7 +292,7 @@ impl Plan {
                     set: Arc::clone(set),
                     key: encode_key(&write.element.key),
                     verb: match pass {
-                        Pass::Add => Verb::Add(write.end.since(now) + TICKS),
+                        Pass::Add => Verb::Add(write.end.since(now) + LINGER),
                         Pass::Delete => Verb::Delete,
                     },
                 });
@@ -299,7 +362,7 @@ mod tests {
         let mut book = Book::default();
         book.replace_sets([(element(1, 0).set, 3), (element(2, 0).set, 3)]);
         let end = NOW + Duration::from_secs(10);
-        book.record(element(1, 1), Life { end, gone: end });
+        book.record(element(1, 1), Life { end, gone: end }, Holder(1), NOW);
         book
     }
 
@@ -316,7 +379,7 @@ mod tests {
         let book = book();
         let mut planner = Planner::new(&book, NOW);
         for end in [20, 30, 25] {
-            assert_eq!(planner.add(&[(element(1, 2), until(end))]), Ok(true));
+            assert_eq!(planner.add(&[(element(1, 2), until(end))], Holder(1)), Ok(true));
         }
         assert_eq!(written(&planner.finish(Renewal::Refresh)), [(element(1, 2), until(30))]);
     }
@@ -325,11 +388,11 @@ mod tests {
     fn only_what_is_held_shorter_than_asked_is_renewed() {
         let book = book();
         let mut planner = Planner::new(&book, NOW);
-        assert_eq!(planner.add(&[(element(1, 1), until(10))]), Ok(false));
-        assert_eq!(planner.add(&[(element(1, 1), until(11))]), Ok(true));
+        assert_eq!(planner.add(&[(element(1, 1), until(10))], Holder(1)), Ok(false));
+        assert_eq!(planner.add(&[(element(1, 1), until(11))], Holder(1)), Ok(true));
         let plan = planner.finish(Renewal::Refresh);
         assert_eq!(written(&plan), [(element(1, 1), until(11))]);
-        assert_eq!(plan.operations[0].verb, Verb::Add(Duration::from_secs(11) + TICKS));
+        assert_eq!(plan.operations[0].verb, Verb::Add(Duration::from_secs(11) + LINGER));
     }
 
     #[test]
@@ -337,7 +400,7 @@ mod tests {
         let book = book();
         let mut planner = Planner::new(&book, NOW);
         assert_eq!(
-            planner.add(&[(element(1, 2), until(20)), (element(1, 1), until(20))]),
+            planner.add(&[(element(1, 2), until(20)), (element(1, 1), until(20))], Holder(1)),
             Ok(true)
         );
         let full = AdmitError::Full {
@@ -349,8 +412,8 @@ mod tests {
             (element(1, 3), until(20)),
             (element(1, 4), until(20)),
         ];
-        assert_eq!(planner.add(&two), Err(full));
-        assert_eq!(planner.add(&two[..2]), Ok(true));
+        assert_eq!(planner.add(&two, Holder(1)), Err(full));
+        assert_eq!(planner.add(&two[..2], Holder(1)), Ok(true));
         assert_eq!(planner.finish(Renewal::Refresh).writes.len(), 4);
     }
 
@@ -359,8 +422,8 @@ mod tests {
         let mut book = book();
         book.replace_sets([(element(1, 1).set, 0)]);
         let mut planner = Planner::new(&book, NOW);
-        assert_eq!(planner.add(&[(element(1, 1), until(20))]), Ok(true));
-        assert!(planner.add(&[(element(1, 2), until(20))]).is_err());
+        assert_eq!(planner.add(&[(element(1, 1), until(20))], Holder(1)), Ok(true));
+        assert!(planner.add(&[(element(1, 2), until(20))], Holder(1)).is_err());
     }
 
     #[test]
@@ -372,7 +435,7 @@ mod tests {
             (element(1, 2), until(20)),
             (element(2, 1), until(20)),
         ];
-        assert_eq!(planner.add(&elements), Ok(true));
+        assert_eq!(planner.add(&elements, Holder(1)), Ok(true));
         let plan = planner.finish(Renewal::Replace);
         let deletions: Vec<bool> = plan
             .operations

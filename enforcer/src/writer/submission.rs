@@ -9,7 +9,7 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
 use super::commit::Admission;
-use super::{AdmitError, Committed, Generation};
+use super::{AdmitError, Committed, Generation, Holder};
 use crate::layout::Element;
 
 /// An admission with more elements is carried out in pieces of this size.
@@ -31,6 +31,8 @@ pub struct Submission {
     pub generation: Generation,
     /// What is to be in the kernel, and until when.
     pub elements: Vec<(Element, Time)>,
+    /// For whom.
+    pub holder: Holder,
     /// How long the caller waits, for an error's text.
     pub deadline: Duration,
     /// Who is told.
@@ -43,6 +45,7 @@ impl Submission {
         let admission = |elements, answer| Admission {
             generation: self.generation,
             elements,
+            holder: self.holder,
             deadline: self.deadline,
             answer,
         };

@@ -13,7 +13,8 @@ use super::commit::Admission;
 use super::heartbeat::{Ends, Heart};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
-use super::{Renewal, Shared, clock};
+use super::sweep::Sweeps;
+use super::{Renewal, Shared};
 use crate::desired::{Desired, Interception};
 
 /// A transaction takes in no more admissions once it has this many elements: a hundred elements take 0.1 ms, and the first
@@ -40,6 +41,7 @@ pub(super) struct Writer<K> {
     /// The way of interception that routing was last set up for.
     pub(super) interception: Option<Interception>,
     pub(super) heart: Arc<Heart<K>>,
+    pub(super) sweeps: Sweeps,
 }
 
 /// How often the thread tidies up when nothing is asked of it.
@@ -48,8 +50,9 @@ const TIDY: Duration = Duration::from_secs(1);
 /// Serves the queue until it is told to stop, or no handle is left. Then the heart stops too.
 pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>, heart: &Heart<NfTables>) {
     let _ends = Ends(heart);
+    let mut pause = TIDY;
     loop {
-        let request = match inbox.recv_timeout(TIDY) {
+        let request = match inbox.recv_timeout(pause) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
@@ -59,6 +62,7 @@ pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>, he
             writer.end();
             return writer.give_up();
         }
+        pause = writer.sweep().min(TIDY);
     }
     baton.take().end();
 }
@@ -84,7 +88,6 @@ impl Writer<NfTables> {
                 }
             }
         }
-        self.shared.book().purge(clock::now());
         ControlFlow::Continue(())
     }
 
@@ -127,7 +130,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::writer::Generation;
+    use crate::writer::{Generation, Holder};
 
     /// An admission of nothing, for which nobody waits.
     fn empty() -> Admission {
@@ -135,6 +138,7 @@ mod tests {
         Admission {
             generation: Generation::default(),
             elements: Vec::new(),
+            holder: Holder::default(),
             deadline: Duration::from_secs(1),
             answer: Box::new(answer),
         }

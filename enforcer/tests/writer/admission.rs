@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use enforcer::layout::Family;
-use enforcer::writer::{Generation, Submission};
+use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{AdmitError, Element, ElementKey, Enforcer, Renewal};
 use fqdn_cache::Time;
 use tokio::sync::oneshot;
@@ -49,7 +49,10 @@ fn an_admitted_element_is_in_the_kernel_until_the_end_of_its_lease() {
             let listed = listed(&set.to_string());
             assert_eq!(listed.len(), 1, "{listed:?}");
             assert_eq!(listed[0].0, value);
-            assert!((58..=60).contains(&listed[0].1), "{listed:?}");
+            assert!(
+                (63..=65).contains(&listed[0].1),
+                "{listed:?}: somewhat longer than its lease"
+            );
         }
         assert!(
             enforcer
@@ -104,7 +107,7 @@ fn an_answer_by_itself_is_committed_before_the_call_returns() {
             let mut elements = lease([door], seconds(60));
             // Not while the heart beats.
             until("nobody writes", || {
-                enforcer.admit_now(generation, &mut elements).is_some()
+                enforcer.admit_now(generation, &mut elements, Holder(1)).is_some()
             })
             .await;
             assert!(passes(&socket, door.key.address, 443), "{answer}");
@@ -113,8 +116,14 @@ fn an_answer_by_itself_is_committed_before_the_call_returns() {
 
         let other = enforcer.install(desired([ONE, TWO], 1_000), Vec::new).await.unwrap();
         let mut elements = lease([door(ONE, 1)], seconds(60));
-        assert!(enforcer.admit_now(generation, &mut elements).is_none(), "stale");
-        until("nobody writes", || enforcer.admit_now(other, &mut elements).is_some()).await;
+        assert!(
+            enforcer.admit_now(generation, &mut elements, Holder(1)).is_none(),
+            "stale"
+        );
+        until("nobody writes", || {
+            enforcer.admit_now(other, &mut elements, Holder(1)).is_some()
+        })
+        .await;
     });
 }
 
@@ -134,6 +143,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
                     let submission = Submission {
                         generation,
                         elements: lease([door(ONE, answer)], seconds(60)),
+                        holder: Holder(1),
                         deadline: PATIENCE,
                         answer: Box::new(answered),
                     };
@@ -172,7 +182,7 @@ fn an_element_is_renewed_in_both_ways_and_never_shortened() {
             let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
             let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
             let set = exact(ONE).to_string();
-            for (life, left) in [(30, 28..=30), (90, 88..=90), (10, 88..=90)] {
+            for (life, left) in [(30, 33..=35), (90, 93..=95), (10, 93..=95)] {
                 // A neighbour that is new each time travels in the same transaction.
                 let elements = lease([door(ONE, 1), door(ONE, 100 + life)], seconds(life.into()));
                 let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
@@ -242,19 +252,20 @@ fn a_lease_that_is_over_already_still_opens_for_a_moment() {
 }
 
 #[test]
-fn a_full_set_refuses_what_is_new_and_leaves_the_others_working() {
+fn a_full_set_refuses_what_can_never_fit_and_leaves_the_others_working() {
     inside(|| async {
         let (enforcer, generation) = installed(10).await;
         let admit = |elements| enforcer.admit(generation, elements, PATIENCE);
         let _proof = admit(lease((0..9).map(|n| door(ONE, n)), seconds(60))).await.unwrap();
+        // More than the set holds.
+        let many = || (20..31).map(|n| door(ONE, n));
         let before = enforcer.stats().transactions;
         let full = AdmitError::Full {
             set: exact(ONE).to_string(),
             capacity: 10,
         };
-        // Two do not fit, so neither goes in.
-        let two = lease([door(ONE, 20), door(ONE, 21), whole(ONE, "10.99.0.9")], seconds(60));
-        assert_eq!(admit(two).await.unwrap_err(), full);
+        let with_another = lease(many().chain([whole(ONE, "10.99.0.9")]), seconds(60));
+        assert_eq!(admit(with_another).await.unwrap_err(), full);
         assert_eq!(enforcer.stats().transactions, before);
         assert!(!kernel_holds(&door(ONE, 20)) && !kernel_holds(&whole(ONE, "10.99.0.9")));
         // One fits; what is in may be renewed; other sets have room.
@@ -263,11 +274,22 @@ fn a_full_set_refuses_what_is_new_and_leaves_the_others_working() {
         let _proof = admit(lease([whole(ONE, "10.99.0.9")], seconds(60))).await.unwrap();
         // The same at once.
         let (refused, admitted) = tokio::join!(
-            admit(lease([door(ONE, 30)], seconds(60))),
+            admit(lease(many(), seconds(60))),
             admit(lease([whole(ONE, "10.99.0.10")], seconds(60)))
         );
         assert_eq!(refused.unwrap_err(), full);
         let _proof = admitted.unwrap();
+        assert!(
+            (0..9).all(|n| kernel_holds(&door(ONE, n))),
+            "nobody gave way to what was refused"
+        );
+        // Now there is no room, and what was learned longest ago gives way.
+        let _proof = admit(lease([door(ONE, 40)], seconds(60))).await.unwrap();
+        assert!(kernel_holds(&door(ONE, 40)) && kernel_holds(&door(ONE, 3)));
+        assert_eq!(
+            (enforcer.stats().evictions, listed(&exact(ONE).to_string()).len()),
+            (1, 10)
+        );
     });
 }
 

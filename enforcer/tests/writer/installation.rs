@@ -122,7 +122,7 @@ fn new_sets_are_filled_and_sets_that_are_gone_are_forgotten() {
         assert_eq!(enforcer.elements(), elements);
         let listed = listed(&exact(TWO).to_string());
         assert_eq!(listed.len(), 1);
-        assert!((58..=61).contains(&listed[0].1), "{listed:?}");
+        assert!((63..=66).contains(&listed[0].1), "{listed:?}");
         assert!(kernel_holds(&whole(TWO, "fd99::1")));
         let gone = run("nft", &["list", "set", "inet", "namegate", &exact(ONE).to_string()], "");
         assert!(gone.is_err());

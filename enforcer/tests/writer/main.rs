@@ -8,3 +8,4 @@ mod life;
 mod members;
 mod namespace;
 mod programs;
+mod sweep;

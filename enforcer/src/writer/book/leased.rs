@@ -1,8 +1,8 @@
 //! The elements with an end, by element and in the order in which they go.
 //!
 //! There may be hundreds of thousands, so each stands in memory once: in a slot. An index finds the slot of an element, and the slots of a
-//! moment form a chain. A slot whose element was given a later end stays in its chain until that comes up, and is filed anew then: to renew a lease,
-//! which happens all the time, costs a look into the index.
+//! moment form a chain: that of its end, and then that of the moment when it is gone. A slot whose element was given a later end stays in its chain until that
+//! comes up, and is filed anew then: to renew a lease, which happens all the time, costs a look into the index.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -11,16 +11,17 @@ use ahash::RandomState;
 use fqdn_cache::Time;
 use hashbrown::HashTable;
 
-use super::Life;
-use crate::layout::Element;
+use super::{Holder, Life};
+use crate::layout::{Element, SetId};
 
-/// About 80 octets an element.
+/// About 90 octets an element.
 #[derive(Debug)]
 pub(super) struct Leased {
     slots: Vec<Slot>,
     /// The slots that are in use.
     index: HashTable<Number>,
-    /// The first slot of the chain of each moment. Every slot is in one of these chains, at its `gone` or before, or in that of the free ones.
+    /// The first slot of the chain of each moment. Every slot is in one of these chains, at its `end` or before, or, when that is over, at its `gone`; or it is in
+    /// that of the free ones.
     due: BTreeMap<Time, Number>,
     free: Number,
     /// Keyed at random: names choose their addresses, and must not choose where these are filed.
@@ -37,6 +38,18 @@ struct Slot {
     element: Element,
     life: Life,
     next: Number,
+    holder: Holder,
+    /// When it was last written, in hundredths of a second.
+    written: u32,
+}
+
+/// What has come up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The lease of this element is over, and the kernel may hold it still.
+    Ended(Element),
+    /// The kernel does not hold this element any more. It is taken out.
+    Gone(Element, Holder),
 }
 
 impl Default for Leased {
@@ -60,49 +73,86 @@ impl Leased {
         Some(self.slots[self.find(element)? as usize].life)
     }
 
-    /// Files an element, or gives one another life; returns the one that it had.
-    pub(super) fn insert(&mut self, element: Element, life: Life) -> Option<Life> {
-        let Some(number) = self.find(&element) else {
-            self.add(element, life);
-            return None;
-        };
-        let before = self.slots[number as usize].life;
-        if life.gone < before.gone {
-            // Its chain would come up too late.
-            self.vacate(number);
-            self.add(element, life);
-        } else {
-            self.slots[number as usize].life = life;
-        }
-        Some(before)
+    /// For whom it is held, and when it was last written.
+    pub(super) fn origin(&self, element: &Element) -> Option<(Holder, Time)> {
+        let slot = &self.slots[self.find(element)? as usize];
+        Some((slot.holder, Time::from_millis(u64::from(slot.written) * 10)))
     }
 
-    pub(super) fn remove(&mut self, element: &Element) -> Option<Life> {
+    /// Files an element, or gives one another life.
+    pub(super) fn insert(&mut self, element: Element, life: Life, holder: Holder, written: Time) {
+        // Fits for more than a year; then all count as equally old.
+        let written = u32::try_from(written.as_millis() / 10).unwrap_or(u32::MAX);
+        let slot = Slot {
+            element,
+            life,
+            next: NONE,
+            holder,
+            written,
+        };
+        match self.find(&element) {
+            // Its chain would come up too late.
+            Some(number) if life.end < self.slots[number as usize].life.gone => {
+                self.vacate(number);
+                self.add(slot);
+            }
+            Some(number) => {
+                let next = self.slots[number as usize].next;
+                self.slots[number as usize] = Slot { next, ..slot };
+            }
+            None => self.add(slot),
+        }
+    }
+
+    pub(super) fn remove(&mut self, element: &Element) -> Option<Holder> {
         let number = self.find(element)?;
         self.vacate(number);
-        Some(self.slots[number as usize].life)
+        Some(self.slots[number as usize].holder)
     }
 
-    /// Takes out an element that is gone.
-    pub(super) fn pop_gone(&mut self, now: Time) -> Option<Element> {
+    /// When something comes up next.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        self.due.first_key_value().map(|(due, _)| *due)
+    }
+
+    /// What holds of a set for one holder, with what decides who gives way first: when it was written, and its life.
+    pub(super) fn held_by(&self, set: SetId, holder: Holder) -> impl Iterator<Item = (u32, Life, Element)> {
+        self.index.iter().filter_map(move |number| {
+            let slot = &self.slots[*number as usize];
+            (slot.holder == holder && slot.element.set == set).then_some((slot.written, slot.life, slot.element))
+        })
+    }
+
+    /// What has come up: each end of a lease once, and each element that is gone.
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<Due> {
         while let Some(mut chain) = self.due.first_entry().filter(|chain| *chain.key() <= now) {
             let number = *chain.get();
-            let Slot { element, life, next } = self.slots[number as usize];
+            let Slot {
+                element,
+                life,
+                next,
+                holder,
+                ..
+            } = self.slots[number as usize];
             match next {
                 NONE => drop(chain.remove()),
                 _ => *chain.get_mut() = next,
             }
             let is_used = self.find(&element) == Some(number);
+            if is_used && life.end > now {
+                self.file(number, life.end);
+                continue;
+            }
             if is_used && life.gone > now {
                 self.file(number, life.gone);
-                continue;
+                return Some(Due::Ended(element));
             }
             if is_used {
                 self.vacate(number);
             }
             self.slots[number as usize].next = mem::replace(&mut self.free, number);
             if is_used {
-                return Some(element);
+                return Some(Due::Gone(element, holder));
             }
         }
         None
@@ -120,13 +170,11 @@ impl Leased {
         self.index.retain(|number| keep(&self.slots[*number as usize].element));
     }
 
-    fn add(&mut self, element: Element, life: Life) {
-        let number = self.take_slot(Slot {
-            element,
-            life,
-            next: NONE,
-        });
-        self.file(number, life.gone);
+    /// Files a slot that is in no chain.
+    fn add(&mut self, slot: Slot) {
+        let Slot { element, life, .. } = slot;
+        let number = self.take_slot(slot);
+        self.file(number, life.end);
         let (slots, hasher) = (&self.slots, &self.hasher);
         let hash_of = |number: &Number| hash(hasher, &slots[*number as usize].element);
         self.index.insert_unique(hash(hasher, &element), number, hash_of);

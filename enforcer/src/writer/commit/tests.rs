@@ -14,6 +14,7 @@ use crate::layout::{ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::writer::heartbeat::Heart;
 use crate::writer::plan::encode_key;
+use crate::writer::sweep::Sweeps;
 use crate::writer::{Renewal, Shared};
 
 /// What goes wrong with a transaction.
@@ -152,6 +153,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         renewal: Renewal::Refresh,
         installed: None,
         interception: None,
+        sweeps: Sweeps::default(),
         heart: Arc::new(Heart::new(Memory::default(), Renewal::Refresh, 200)),
     };
     assert!(writer.read_back());
@@ -170,6 +172,7 @@ fn commit(writer: &mut Writer<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
             let admission = Admission {
                 generation: Generation::default(),
                 elements: lasts.iter().map(|last| (element(*last), end)).collect(),
+                holder: Holder(1),
                 deadline: Duration::from_secs(1),
                 answer: Box::new(answer),
             };
@@ -207,7 +210,9 @@ fn one_by_itself_is_committed_if_all_goes_well_and_left_to_the_group_otherwise()
     let now = clock::now();
     let commit_one = |writer: &mut Writer<Memory>, generation, last| {
         let elements = [(element(last), now + Duration::from_secs(60))];
-        writer.commit_one(Generation(generation), &elements, now).is_some()
+        writer
+            .commit_one(Generation(generation), &elements, Holder(1), now)
+            .is_some()
     };
     assert!(commit_one(&mut writer, 0, 1) && holds(&writer, 1));
     assert!(commit_one(&mut writer, 0, 1), "it is held already");
@@ -269,6 +274,7 @@ fn nobody_waits_any_more_so_nothing_is_written() {
     writer.commit_group(vec![Admission {
         generation: Generation::default(),
         elements: vec![(element(1), clock::now() + Duration::from_secs(60))],
+        holder: Holder(1),
         deadline: Duration::from_secs(1),
         answer: Box::new(answer),
     }]);

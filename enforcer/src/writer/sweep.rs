@@ -1,0 +1,132 @@
+//! Deletes elements whose lease is over.
+//!
+//! They would end by themselves. But what has ended counts against the size of its set until the kernel's garbage collection has been there, and
+//! that (`nft_rhash_gc`) gives up as soon as the generation of the rules changes, which each transaction does. While many new names come, sets
+//! would fill with what has ended. So the kernel is told to let an element live [`LINGER`](super::plan::LINGER) longer than its lease, and the writer deletes it when the lease
+//! ends. An agent that is dead deletes nothing; then the kernel's own end counts.
+//!
+//! Beside another agent, in an upgrade, nothing is deleted: the other may have renewed an element since. What was written before this agent was alone is
+//! left to the kernel for the same reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::HashMap;
+use fqdn_cache::Time;
+
+use super::book::Book;
+use super::kernel::Kernel;
+use super::plan::deletion;
+use super::thread::Writer;
+use super::{clock, heartbeat};
+use crate::layout::{Element, SetId};
+use crate::netlink::batch::Operation;
+use crate::netlink::socket::CommitError;
+
+/// A lease may be over for so long before its element is deleted: leases that end at about the same time share a transaction.
+pub(super) const EVERY: Duration = Duration::from_millis(250);
+
+/// Elements of one transaction: about a millisecond.
+const AT_ONCE: usize = 1024;
+
+/// Transactions of one sweep at most: the queue waits meanwhile.
+const TRANSACTIONS: usize = 8;
+
+/// What has no more than this left in the kernel is left to it: what is gone when it is to be deleted makes the whole transaction fail.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// When what is over was last deleted, and since when no other agent is there.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps {
+    last: Time,
+    alone: Option<Time>,
+}
+
+impl<K: Kernel> Writer<K> {
+    /// Deletes what is over, if it is time to. Returns when it will be again at the soonest.
+    pub(super) fn sweep(&mut self) -> Duration {
+        let now = clock::now();
+        let next = self.sweeps.last + EVERY;
+        if now < next {
+            return next.since(now);
+        }
+        self.sweeps.last = now;
+        // Looked at even where nothing is over: what is written from now on can be deleted one day.
+        let alone = self.alone_since(now);
+        self.shared.book().purge(now);
+        for _ in 0..TRANSACTIONS {
+            let (operations, elements) = {
+                let mut book = self.shared.book();
+                let mut ended = book.take_ended(AT_ONCE);
+                ended.retain(|element| alone.is_some_and(|alone| is_deletable(&book, element, alone, now)));
+                ended.sort_unstable();
+                ended.dedup();
+                (deletions(&book, &ended), ended)
+            };
+            if !operations.is_empty() {
+                self.delete(&operations, &elements);
+            }
+        }
+        match self.shared.book().next_due(now) {
+            Some(due) => due.since(now).max(EVERY),
+            None => Duration::MAX,
+        }
+    }
+
+    fn delete(&mut self, operations: &[Operation], elements: &[Element]) {
+        match self.kernel.commit(operations) {
+            Ok(()) => {
+                let mut book = self.shared.book();
+                elements.iter().for_each(|element| book.remove(element));
+            }
+            Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
+                // Somebody deletes elements, or was it the table? The heart will tell.
+                tracing::debug!("an element that was to be deleted is not there; reading the kernel back");
+                self.read_back();
+            }
+            Err(error) => tracing::warn!(
+                ?error,
+                "elements whose lease is over were not deleted; the kernel will end them"
+            ),
+        }
+    }
+
+    /// Since when no other agent beats, as of now.
+    fn alone_since(&mut self, now: Time) -> Option<Time> {
+        let others = self
+            .kernel
+            .heartbeats()
+            .map(|marks| heartbeat::others(&marks, self.heart.mark()));
+        match others {
+            Ok(0) => Some(*self.sweeps.alone.get_or_insert(now)),
+            Ok(_) | Err(_) => {
+                self.sweeps.alone = None;
+                None
+            }
+        }
+    }
+}
+
+/// Whether the kernel holds an element for certain that nobody but us can have renewed.
+fn is_deletable(book: &Book, element: &Element, alone: Time, now: Time) -> bool {
+    let is_over = |life: super::book::Life| life.end <= now && life.gone > now + MARGIN;
+    // `written` is rounded down.
+    let is_ours = book.origin(element).is_some_and(|(_, written)| written >= alone);
+    is_ours && book.life(element).is_some_and(is_over)
+}
+
+fn deletions(book: &Book, elements: &[Element]) -> Vec<Operation> {
+    let mut names: HashMap<SetId, Arc<str>> = HashMap::default();
+    let deletions = elements.iter().filter_map(|element| {
+        let name = match names.get(&element.set) {
+            Some(name) => Arc::clone(name),
+            None => {
+                let name = Arc::clone(&book.set(&element.set)?.name);
+                names.insert(element.set, Arc::clone(&name));
+                name
+            }
+        };
+        Some(deletion(&name, element))
+    });
+    deletions.collect()
+}
