@@ -524,7 +524,8 @@ proptest! {
                     ledger.addresses(now, &of_name).map(|entry| (entry.address, entry.teacher)).collect();
                 let mut expected: Vec<(IpAddr, Teacher)> =
                     live.iter().filter(|lease| lease.0.0 == of_name).map(|lease| (lease.1, lease.4)).collect();
-                (addresses.sort_unstable(), expected.sort_unstable());
+                addresses.sort_unstable();
+                expected.sort_unstable();
                 prop_assert_eq!(addresses, expected);
             }
         }

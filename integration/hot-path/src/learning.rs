@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Time};
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Teacher, Time};
 use policy::Name;
 
 use crate::Pass;
@@ -59,7 +59,7 @@ fn answer(number: u32) -> Answer {
     Answer {
         name: Name::parse(&format!("n{number}.example.com")).unwrap(),
         addresses: [2 * number, 2 * number + 1].map(address).into_iter().collect(),
-        source: Ipv4Addr::LOCALHOST.into(),
+        teacher: Teacher::Trusted(Ipv4Addr::LOCALHOST.into()),
         terms: None,
     }
 }
