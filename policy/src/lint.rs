@@ -37,8 +37,10 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
         subjects::empty_rules(&node, &mut report);
         peers::empty(&node, policy.id.kind, spec, &mut report);
         names::of_one(&node, &mut report);
+        ports::to_anywhere(&node, policy.id.kind, &mut report);
         shadows::of_one(spec, &mut budget, &mut report);
     }
+    subjects::without_effect(document, policy, &mut report);
     report.finish()
 }
 

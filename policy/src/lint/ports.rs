@@ -4,13 +4,49 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, Zone};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::Node;
 
 use super::around::{Around, ServicePort, TargetPort};
 use super::peers::written;
 use super::together::Placed;
+
+/// Rules that list ports and no destinations. Port 53 alone is how lookups are let through everywhere.
+pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
+    let (ports, suggestion) = match kind {
+        PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => (
+            "toPorts",
+            "name the destinations; `toEntities: [all]` says the same openly",
+        ),
+        PolicyKind::NetworkPolicy => ("ports", "list the destinations under `to`"),
+        PolicyKind::ClusterNetworkPolicy => return,
+    };
+    let is_destination = |field: &str| field.starts_with("to") && !matches!(field, "toPorts" | "toRequires");
+    for rule in spec.list("egress") {
+        let Some(node) = rule.get(ports).filter(|node| !node.is_empty_list()) else {
+            continue;
+        };
+        if rule.fields().any(|(field, _)| is_destination(field)) {
+            continue;
+        }
+        let entries: Vec<Node<'_>> = match kind {
+            PolicyKind::NetworkPolicy => node.items().collect(),
+            _ => node.items().flat_map(|entry| entry.list("ports")).collect(),
+        };
+        let is_dns =
+            |entry: &Node<'_>| matches!(entry.get("port"), Some(port) if port.value == "53" || port.value == 53);
+        if !entries.is_empty() && !entries.iter().all(is_dns) {
+            report
+                .warning(
+                    "port-to-anywhere",
+                    &node.path,
+                    "no destinations are named, so these ports are open everywhere, inside the cluster and outside",
+                )
+                .suggest(suggestion);
+        }
+    }
+}
 
 /// Names of ports that no container among the destinations gives.
 pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {

@@ -3,16 +3,40 @@
 use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
+use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Action, EgressRule, PolicyKind, Spec};
+use crate::policy::{Action, EgressRule, Policy, PolicyKind, Spec};
 use crate::ports::PortSet;
 use crate::shape::Node;
 
 use super::around::Around;
 use super::containment::everywhere;
+use super::specs;
 use super::together::Placed;
+
+/// A policy that is valid, and does nothing at all.
+pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut Report<'_>) {
+    let does_nothing = |spec: &Spec| !spec.closes_egress && spec.rules.is_empty();
+    let speaks_of_ingress = |(node, _): (Node<'_>, _)| {
+        let lists = ["ingress", "ingressDeny"];
+        lists.iter().any(|field| !node.list(field).is_empty())
+    };
+    if policy.specs.is_empty()
+        || !policy.specs.iter().all(does_nothing)
+        || specs(document, policy).any(speaks_of_ingress)
+    {
+        return;
+    }
+    report
+        .warning(
+            "no-effect",
+            "spec",
+            "it closes nothing, and no rule of it opens or denies anything",
+        )
+        .suggest("write the rules that are meant, or take the policy out");
+}
 
 /// A policy of the whole cluster that closes every Pod, those of the cluster's own services included.
 pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {

@@ -191,6 +191,40 @@ fn a_name_that_is_allowed_and_denied_is_found_and_an_exception_is_not() {
 }
 
 #[test]
+fn ports_without_destinations_are_found_except_those_of_lookups() {
+    let rule = |ports: &str| in_spec(&format!("  egress:\n  - toPorts: [{{ports: [{ports}]}}]\n"));
+    assert_eq!(rule("{port: '443'}"), ["port-to-anywhere spec.egress[0].toPorts"]);
+    assert_eq!(
+        rule("{port: '53'}, {port: '443'}"),
+        ["port-to-anywhere spec.egress[0].toPorts"]
+    );
+    assert_eq!(
+        rule("{port: '53', protocol: UDP}, {port: '53', protocol: TCP}"),
+        [""; 0]
+    );
+    let everywhere = "  egress:\n  - toEntities: [all]\n    toPorts: [{ports: [{port: '443'}]}]\n";
+    assert_eq!(in_spec(everywhere), [""; 0], "it says so");
+    let network_policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: n}\n\
+                          spec:\n  podSelector: {}\n  policyTypes: [Egress]\n  egress:\n";
+    assert_eq!(
+        findings(&format!(
+            "{network_policy}  - ports: [{{port: 443}}]\n  - ports: [{{port: 53, protocol: UDP}}]\n"
+        )),
+        ["port-to-anywhere spec.egress[0].ports"]
+    );
+}
+
+#[test]
+fn a_policy_that_does_nothing_is_found() {
+    assert_eq!(
+        in_spec("  enableDefaultDeny: {egress: false}\n  egress: [{}]\n"),
+        ["no-effect spec"]
+    );
+    assert_eq!(in_spec("  ingress: [{}]\n"), [""; 0]);
+    assert_eq!(in_spec("  egress: [{}]\n"), [""; 0], "it closes");
+}
+
+#[test]
 fn rules_without_effect_are_found() {
     assert_eq!(
         in_spec("  egress: []\n  ingress: [{}]\n"),
