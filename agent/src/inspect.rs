@@ -124,6 +124,9 @@ pub struct Status {
     pub addresses: usize,
     /// Elements in the kernel.
     pub elements: u64,
+    /// How often the heartbeat had lapsed, so that lookups went past the agent.
+    #[serde(default)]
+    pub heartbeat_gaps: u64,
     /// Recorded packets.
     pub records: RecordsSummary,
     /// What must outlive the process and cannot be written.
@@ -404,6 +407,7 @@ pub(crate) mod fake {
                 names: self.names.len(),
                 addresses: self.names.len(),
                 elements: 3,
+                heartbeat_gaps: 0,
                 records: self.records.summary.clone(),
                 state_troubles: Vec::new(),
                 install_error: None,

@@ -108,6 +108,7 @@ impl Inspect for View {
         let readiness = self.readiness();
         let progress = self.progress.borrow().clone();
         let (names, addresses) = self.leases();
+        let writer = self.parts.enforcer.stats();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.parts.settings.node.clone(),
@@ -141,7 +142,8 @@ impl Inspect for View {
             reports: progress.reports.iter().map(ReportRow::from).collect(),
             names,
             addresses,
-            elements: self.parts.enforcer.stats().elements,
+            elements: writer.elements,
+            heartbeat_gaps: writer.gaps,
             records: self.parts.recorder.summary(),
             state_troubles: self.state_troubles(),
             install_error: progress.failure,

@@ -96,6 +96,13 @@ fn overview(status: &Status) -> String {
         }
         lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
     }
+    if status.heartbeat_gaps > 0 {
+        let times = status.heartbeat_gaps;
+        lines.push((
+            "Gaps",
+            format!("{times} times lookups went past the agent, since it was stopped or too slow; see its log"),
+        ));
+    }
     if status.records.audited > 0 {
         let audited = status.records.audited;
         lines.push((

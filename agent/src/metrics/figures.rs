@@ -36,6 +36,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         capacity,
         evictions,
         installs,
+        gaps,
     } = writer;
     // The order of `Figures::policies`.
     let states = [
@@ -70,6 +71,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "set_evictions_total",
             "Set elements that gave way to others in a full set, before their time",
             evictions,
+        ),
+        counter(
+            "heartbeat_gaps_total",
+            "Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the agent",
+            gaps,
         ),
         gauge("set_elements", "Set elements believed live in the kernel", elements),
         gauge(
@@ -265,6 +271,7 @@ mod tests {
                 capacity: 15,
                 evictions: 17,
                 installs: 16,
+                gaps: 18,
             },
             names: 1,
             addresses: 2,
@@ -298,6 +305,7 @@ mod tests {
             "namegate_set_capacity 15",
             "namegate_set_evictions_total 17",
             "namegate_ruleset_installs_total 16",
+            "namegate_heartbeat_gaps_total 18",
             "namegate_ledger_names 1",
             "namegate_ledger_addresses 2",
             "namegate_ledger_evictions_total 3",

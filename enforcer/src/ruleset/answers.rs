@@ -23,7 +23,7 @@ pub(super) const BEFORE_TRACKING: &str = "before-tracking";
 const CHAIN: &str = "answers";
 
 /// `raw - 1`: just before those who switch connection tracking off.
-const BEFORE_RAW: i32 = -301;
+pub(super) const BEFORE_RAW: i32 = -301;
 
 pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
     document.base_chain(

@@ -7,8 +7,13 @@
 //! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps with equal keys give the listener's
 //! address and port: the port tells the proxy which resolver was asked. A nat chain sees the first packet of a flow only.
 //!
-//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch tracking off for lookups to themselves. So lookups get
-//! a zone for their flow, the usual one, before that: a packet that has one is left alone by `notrack` and by the target CT.
+//! The flows of intercepted lookups lie in a conntrack [zone](ZONE) of their own, which packets are given before they are tracked, under the same
+//! conditions as they are translated. So the translation of a flow lives and dies with the heartbeat: when it ends, the next packet of a client that
+//! keeps its socket is of the usual zone, where nothing is translated, and falls through; when it begins again, the flows that began
+//! meanwhile are found in no zone of ours, and are intercepted. What the proxy answers leaves from its own addresses, and is given the zone by these.
+//!
+//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch tracking off for lookups to themselves. A
+//! packet that has a zone is left alone by `notrack` and by the target CT.
 //!
 //! # tproxy
 //! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it. There the packet may carry
@@ -26,19 +31,26 @@ use std::net::{IpAddr, SocketAddr};
 use nftables::expr::{BinaryOperation, CTDir, Expression, Map, MetaKey, NamedExpression};
 use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
+use policy::Protocol;
 
-use super::answers::BEFORE_TRACKING;
+use super::answers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::document::{Document, Hook};
 use super::expression::{
-    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, ip, is, is_of, is_tcp_or_udp, meta,
-    named, named_set, number, original, port, port_value, protocol, source, word,
+    Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
+    meta, named, named_set, number, original, port, port_value, protocol, protocol_value, source, word,
 };
 use super::{refusal, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
+use crate::routing::{LISTEN_V4, LISTEN_V6};
 
+const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
+
+/// The conntrack zone of intercepted lookups. Two users of one zone disturb each other only by equal flows; OVN counts from 1, Antrea and
+/// OVN-Kubernetes stay above 64,000.
+const ZONE: u16 = 15_353;
 
 /// `dstnat - 5`: just before kube-proxy.
 const BEFORE_DNAT: i32 = -105;
@@ -50,7 +62,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
     match desired.interception {
         Interception::Off => {}
         Interception::Dnat => {
-            keep_tracked(document, desired);
+            keep_in_zone(document, desired);
             document.base_chain(
                 DNAT_CHAIN,
                 Hook {
@@ -110,17 +122,54 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
     }
 }
 
-/// Keeps lookups that are going to be translated in connection tracking.
-fn keep_tracked(document: &mut Document<'_>, desired: &Desired) {
+/// Gives lookups that are going to be translated their zone, and what belongs to their flows: replies, and errors that either end reports.
+fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
+    document.base_chain(
+        REPLIES_CHAIN,
+        Hook {
+            chain_type: NfChainType::Filter,
+            hook: NfHook::Output,
+            priority: BEFORE_RAW,
+        },
+    );
     for family in Family::BOTH {
         let mut statements = vec![is_of(family)];
         statements.extend(lookups(desired, family, asked_now(family)));
-        statements.push(Statement::Mangle(Mangle {
-            key: conntrack("zone", None),
-            value: number(0),
-        }));
+        statements.push(set_zone());
         document.rule(BEFORE_TRACKING, statements);
+
+        // A client that is gone says so. Its word is about a flow of the zone, while there is one.
+        let (icmp, header_name, unreachable) = match family {
+            Family::V4 => (Protocol::Icmp, "icmp", 3),
+            Family::V6 => (Protocol::Icmpv6, "icmpv6", 1),
+        };
+        document.rule(
+            BEFORE_TRACKING,
+            [
+                is_of(family),
+                is(protocol(), protocol_value(icmp)),
+                is(header(header_name, "type"), number(unreachable)),
+                is(destination(family), named_set(&resolver_hosts_set(family))),
+                is(source(family), named_set(&pods_set(family))),
+                set_zone(),
+            ],
+        );
+        let listener = match family {
+            Family::V4 => IpAddr::V4(LISTEN_V4),
+            Family::V6 => IpAddr::V6(LISTEN_V6),
+        };
+        document.rule(
+            REPLIES_CHAIN,
+            [is_of(family), is(source(family), address(listener)), set_zone()],
+        );
     }
+}
+
+fn set_zone() -> Statement<'static> {
+    Statement::Mangle(Mangle {
+        key: conntrack("zone", None),
+        value: number(ZONE.into()),
+    })
 }
 
 /// Lets intercepted lookups into this node, whatever the program of the pod says about the node.
@@ -275,6 +324,11 @@ pub(super) fn pods_set(family: Family) -> String {
 
 pub(super) fn resolvers_set(family: Family) -> String {
     format!("resolvers{family}")
+}
+
+/// The addresses of known resolvers, whatever their ports.
+pub(super) fn resolver_hosts_set(family: Family) -> String {
+    format!("resolver-hosts{family}")
 }
 
 pub(super) fn listeners_set(family: Family) -> String {

@@ -89,6 +89,7 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
             (zones::host(family).into(), form([address], None)),
             (interception::pods_set(family).into(), form([address], None)),
             (interception::resolvers_set(family).into(), form(socket, None)),
+            (interception::resolver_hosts_set(family).into(), form([address], None)),
             (interception::listeners_set(family).into(), form(socket, None)),
             (interception::address_map(family).into(), form(socket, maps_to(address))),
             (
@@ -166,6 +167,7 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
         key.extend_from_slice(&address_key(*address));
         (key, None)
     });
+    let hosts = bindings.iter().map(|binding| binding.asked.ip());
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
         (dispatch(family), Content::Elements(verdicts(desired, family))),
@@ -190,6 +192,10 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
             plain(&mut desired.intercepted.iter().filter(of_family)),
         ),
         (interception::resolvers_set(family), by_asked(|_| None)),
+        (
+            interception::resolver_hosts_set(family),
+            Content::Elements(hosts.map(|host| (address_key(host), None)).collect()),
+        ),
         (
             interception::listeners_set(family),
             Content::Elements(listeners.collect()),

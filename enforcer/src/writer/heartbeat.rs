@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -119,6 +121,8 @@ pub fn somebody_beats(table: &str) -> io::Result<bool> {
 #[derive(Debug)]
 pub(super) struct Heart<K> {
     pulse: Mutex<Pulse<K>>,
+    /// How often it beat again after it had lapsed, so that lookups had gone past this agent.
+    pub(super) gaps: AtomicU64,
     /// Wakes its thread: it begins, or is over.
     turned: Condvar,
     /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
@@ -132,6 +136,10 @@ struct Pulse<K> {
     mark: u8,
     /// When it beats next; not before the first installation, and not while the table is lost.
     next_beat: Option<Time>,
+    /// When the kernel gives this agent up if it does not beat again; `None` before the first beat, and after a pause.
+    alive_until: Option<Time>,
+    /// Whether lookups go past an agent that was given up (fail-mode open).
+    falls_through: bool,
     /// While it ends and it is not known yet whether another agent beats.
     leaving: Option<Others>,
     /// Nobody writes any more.
@@ -161,9 +169,12 @@ impl<K> Heart<K> {
                 renewal,
                 mark,
                 next_beat: None,
+                alive_until: None,
+                falls_through: false,
                 leaving: None,
                 is_over: false,
             }),
+            gaps: AtomicU64::new(0),
             turned: Condvar::new(),
             mark,
         }
@@ -176,7 +187,9 @@ impl<K> Heart<K> {
 
     /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin) again.
     pub(super) fn pause(&self) {
-        self.pulse().next_beat = None;
+        let mut pulse = self.pulse();
+        pulse.next_beat = None;
+        pulse.alive_until = None;
     }
 
     /// Held for as long as one small transaction takes.
@@ -186,11 +199,24 @@ impl<K> Heart<K> {
 }
 
 impl<K: Kernel> Heart<K> {
-    /// Beats at once, and goes on.
-    pub(super) fn begin(&self) -> Result<(), TableIsGone> {
-        let outcome = self.pulse().beat();
+    /// Beats at once, and goes on. `falls_through`: lookups go past an agent that the kernel has given up.
+    pub(super) fn begin(&self, falls_through: bool) -> Result<(), TableIsGone> {
+        let mut pulse = self.pulse();
+        let outcome = self.beat(&mut pulse);
+        pulse.falls_through = falls_through;
         self.turned.notify_all();
         outcome
+    }
+
+    fn beat(&self, pulse: &mut Pulse<K>) -> Result<(), TableIsGone> {
+        if let Some(unseen) = pulse.beat()? {
+            self.gaps.fetch_add(1, Relaxed);
+            tracing::warn!(
+                seconds = unseen.as_secs_f32(),
+                "the heartbeat had lapsed, and lookups went past this agent unobserved; now they are intercepted again"
+            );
+        }
+        Ok(())
     }
 
     /// Ends interception in fail-mode open, unless another agent has taken over and goes on beating. `false`: that is not known yet; what
@@ -211,7 +237,7 @@ impl<K: Kernel> Heart<K> {
             if pause > Duration::ZERO {
                 let waited = self.turned.wait_timeout(pulse, pause);
                 pulse = waited.unwrap_or_else(PoisonError::into_inner).0;
-            } else if pulse.beat() == Err(TableIsGone) {
+            } else if self.beat(&mut pulse) == Err(TableIsGone) {
                 drop(pulse);
                 table_is_gone();
                 pulse = self.pulse();
@@ -221,19 +247,27 @@ impl<K: Kernel> Heart<K> {
 }
 
 impl<K: Kernel> Pulse<K> {
-    fn beat(&mut self) -> Result<(), TableIsGone> {
-        self.next_beat = Some(clock::now() + BEAT);
+    /// For how long lookups have gone past this agent since the last beat, if they have: it was stopped, or not given time.
+    fn beat(&mut self) -> Result<Option<Duration>, TableIsGone> {
+        let now = clock::now();
+        self.next_beat = Some(now + BEAT);
         let [tcp, udp] = ALIVE_PROTOCOLS;
         let keys = [tcp, udp, self.mark];
         match self.kernel.commit(&heartbeat(&keys, self.renewal.passes())) {
-            Ok(()) => {}
+            Ok(()) => {
+                let lapsed = self.alive_until.replace(now + ALIVE).filter(|end| *end < now);
+                Ok(lapsed.filter(|_| self.falls_through).map(|end| now.since(end)))
+            }
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 self.next_beat = None;
-                return Err(TableIsGone);
+                self.alive_until = None;
+                Err(TableIsGone)
             }
-            Err(error) => tracing::warn!(?error, "the heartbeat was not renewed"),
+            Err(error) => {
+                tracing::warn!(?error, "the heartbeat was not renewed");
+                Ok(None)
+            }
         }
-        Ok(())
     }
 
     fn stop(&mut self) -> bool {

@@ -17,7 +17,7 @@ use super::members::MemberChange;
 use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use super::thread::Writer;
 use super::{Generation, InstallError, clock, nft};
-use crate::desired::Desired;
+use crate::desired::{Desired, FailMode, Interception};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::Refusal;
 use crate::netlink::objects::{Command, NewElement};
@@ -155,7 +155,8 @@ impl Writer<NfTables> {
             tracing::warn!(?failure, "what no program needs any more could not be removed");
         }
         // Before an element of a set that another agent may know is written: that one sees us by then, and deletes nothing any more.
-        if self.heart.begin().is_err() {
+        let falls_through = desired.fail_mode == FailMode::Open && desired.interception != Interception::Off;
+        if self.heart.begin(falls_through).is_err() {
             self.table_is_lost();
         }
         self.put_back(generation, stay);

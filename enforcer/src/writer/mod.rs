@@ -96,6 +96,8 @@ pub struct WriterStats {
     pub evictions: u64,
     /// Rulesets installed.
     pub installs: u64,
+    /// Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the agent.
+    pub gaps: u64,
 }
 
 /// A handle to the writer; cheap to clone, usable from any thread.
@@ -106,6 +108,7 @@ pub struct Enforcer {
     table: Arc<str>,
     shared: Arc<Shared>,
     baton: Arc<Baton<Writer<NfTables>>>,
+    heart: Arc<Heart<NfTables>>,
     queue: mpsc::Sender<Request>,
 }
 
@@ -162,10 +165,11 @@ impl Enforcer {
         let baton = Arc::new(Baton::new(writer));
         let (queue, inbox) = mpsc::channel();
         let (beating, to_heart) = (Arc::clone(&heart), Arc::clone(&shared));
+        let ended_by_writer = Arc::clone(&heart);
         let to_thread = Arc::clone(&baton);
         std::thread::Builder::new()
             .name("nft-writer".to_owned())
-            .spawn(move || thread::run(&to_thread, &inbox, &heart))
+            .spawn(move || thread::run(&to_thread, &inbox, &ended_by_writer))
             .map_err(InstallError::Netlink)?;
         // Second: where there is no writer, nothing ends it.
         std::thread::Builder::new()
@@ -181,6 +185,7 @@ impl Enforcer {
             table: table.into(),
             shared,
             baton,
+            heart,
             queue,
         })
     }
@@ -354,6 +359,7 @@ impl Enforcer {
             capacity,
             evictions: counters.evictions.load(Relaxed),
             installs: counters.installs.load(Relaxed),
+            gaps: self.heart.gaps.load(Relaxed),
         }
     }
 

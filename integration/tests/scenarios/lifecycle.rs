@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use agent::lab::client::Stub;
+use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
 use namegate_integration::{Plan, Scenario, ip};
 
@@ -86,6 +88,55 @@ fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
     assert_eq!(scenario.learn(0, "a.example"), ip("198.51.100.1"));
     scenario.terminate();
     assert!(scenario.try_ask(0, "b.example", RecordType::A).is_err());
+}
+
+/// A stub that keeps its socket, as resolvers inside of programs do: its packets are one flow for ever.
+fn kept_stub(scenario: &Scenario) -> Stub {
+    let node = scenario.pod(0).namespace();
+    node.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap()
+}
+
+fn answers(stub: &Stub, name: &str) -> bool {
+    stub.ask(name, RecordType::A, true)
+        .is_ok_and(|reply| reply.address().is_some())
+}
+
+#[test]
+fn a_stub_that_keeps_its_socket_falls_through_when_the_agent_is_gone_and_comes_back_with_it() {
+    let mut scenario = governed().start();
+    let stub = kept_stub(&scenario);
+    assert!(
+        answers(&stub, "a.example") && !answers(&stub, "b.example"),
+        "intercepted"
+    );
+    scenario.terminate();
+    assert!(answers(&stub, "b.example"), "at once after SIGTERM");
+    scenario.start();
+    assert!(
+        !answers(&stub, "b.example") && answers(&stub, "a.example"),
+        "intercepted again"
+    );
+    scenario.kill();
+    scenario.wait_until("it falls through after a crash", || answers(&stub, "b.example"));
+}
+
+#[test]
+fn lookups_that_began_in_a_gap_are_intercepted_after_it_and_the_gap_is_told() {
+    let scenario = governed().start();
+    let pid = scenario.agent().pid();
+    scenario.shell(&format!("kill -STOP {pid}"));
+    let stub = kept_stub(&scenario);
+    scenario.wait_until("it goes past an agent that is stopped", || answers(&stub, "b.example"));
+    scenario.shell(&format!("kill -CONT {pid}"));
+    scenario.wait_until("it is intercepted again", || !answers(&stub, "b.example"));
+    assert!(answers(&stub, "a.example"));
+    assert_eq!(scenario.agent().metric("namegate_heartbeat_gaps_total").unwrap(), 1.0);
+    assert_eq!(scenario.installation().status().unwrap().heartbeat_gaps, 1);
+    let log = scenario.agent().log();
+    assert!(
+        log.iter().any(|line| line.contains("the heartbeat had lapsed")),
+        "{log:?}"
+    );
 }
 
 #[test]
