@@ -215,6 +215,7 @@ fn assemble(
     ));
     let config = ServerConfig {
         cache: settings.cache,
+        encrypted: settings.encrypted.clone(),
         ..ServerConfig::default()
     };
     let mut server = Server::new(Arc::clone(&gate), config);

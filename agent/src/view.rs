@@ -64,7 +64,10 @@ impl View {
             };
         };
         let resolver = plan.desired.resolvers.first().map(|binding| binding.asked);
-        let resolver = resolver.or(self.parts.settings.upstreams.first().copied());
+        let resolver = resolver.or_else(|| {
+            let settings = &self.parts.settings;
+            settings.upstreams.first().map(|first| settings.asked_by_pods(*first))
+        });
         let resolver = resolver.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 53)));
         match questions.judge(resolver, name) {
             QuestionVerdict::Allowed => Lookup {

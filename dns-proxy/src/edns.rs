@@ -6,9 +6,12 @@ use crate::wire::{Header, Malformed, Reader, rtype};
 /// The option that carries DNS cookies (RFC 7873 §4).
 pub(crate) const COOKIE: u16 = 10;
 
+/// The option that pads a message (RFC 7830 §3).
+pub(crate) const PADDING: u16 = 12;
+
 /// Options that concern a sender and its neighbour alone, so that no answer depends on them: COOKIE, and edns-tcp-keepalive (RFC 7828)
 /// and Padding (RFC 7830).
-const BETWEEN_NEIGHBOURS: [u16; 3] = [COOKIE, 11, 12];
+const BETWEEN_NEIGHBOURS: [u16; 3] = [COOKIE, 11, PADDING];
 
 /// Root, type, class, TTL and length.
 const FIXED: usize = 11;
@@ -75,7 +78,8 @@ pub(crate) fn matter(data: &[u8]) -> Result<bool, Malformed> {
     Ok(any)
 }
 
-/// Takes out of an answer what its client has no part in: OPT itself if the client sent none, or else the cookie.
+/// Takes out of an answer what its client has no part in: OPT itself if the client sent none, or else the cookie and
+/// what pads it.
 ///
 /// What stands behind OPT is left out too: additional records are a courtesy, and names in them may point at what moves.
 pub(crate) fn strip(message: &mut Vec<u8>, keeps_opt: bool) -> Result<(), Malformed> {
@@ -88,13 +92,13 @@ pub(crate) fn strip(message: &mut Vec<u8>, keeps_opt: bool) -> Result<(), Malfor
         message[10..12].copy_from_slice(&before.to_be_bytes());
         return Ok(());
     }
-    if opt.option(COOKIE)?.is_none() {
+    if opt.option(COOKIE)?.is_none() && opt.option(PADDING)?.is_none() {
         return Ok(());
     }
     let mut kept = message[at..at + FIXED].to_vec();
     for option in options(opt.options) {
         let (code, data) = option?;
-        if code != COOKIE {
+        if code != COOKIE && code != PADDING {
             push_option(&mut kept, code, data);
         }
     }

@@ -46,3 +46,4 @@ pub use gate::{
     Rcode, Screening, Ticket, Transport, UpstreamOutcome,
 };
 pub use server::{CacheConfig, KeptSockets, Listener, ListenerKind, Server, ServerConfig, ServerError};
+pub use upstream::encrypted::{EncryptedProtocol, EncryptedUpstream, UnusableUpstream};

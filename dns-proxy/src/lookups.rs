@@ -470,6 +470,8 @@ impl<G: Gate, W> Lookups<G, W> {
             let until = lookup.ask_until.min(now + self.config.upstream_timeout);
             lookup.until = until;
             lookup.at_most = Level::Cookies;
+            // An encrypted one is asked on a connection, whatever the question.
+            by_tcp |= self.config.is_encrypted(server);
             return match by_tcp {
                 true => self.ask_by_tcp(now, key, server, until, out),
                 false => self.ask(now, key, server, out),

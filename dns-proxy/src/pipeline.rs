@@ -31,8 +31,8 @@ impl<G: Gate> Pipeline<G> {
         Self {
             desk: Mutex::new(gate.desk()),
             gate,
+            pool: Arc::new(Pool::new(&config.encrypted)),
             config,
-            pool: Arc::default(),
         }
     }
 

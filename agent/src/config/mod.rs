@@ -2,6 +2,7 @@
 //!
 //! - [`options`]: the flags; what clap reads.
 //! - [`file`]: the config file, which is the same flags in YAML.
+//! - [`UpstreamAddress`]: how a resolver to ask is written.
 //! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its bounds.
 
 pub mod file;
@@ -9,14 +10,15 @@ pub mod options;
 pub mod resolve;
 
 mod bounds;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dns_proxy::CacheConfig;
 use dns_proxy::gate::Rcode;
+use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal};
 use fqdn_cache::{LeaseTerms, Limits};
 use ipnet::IpNet;
@@ -32,6 +34,7 @@ pub use options::{DnsAddress, InterceptionMode, Options};
 pub use resolve::{
     DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected,
 };
+pub use upstream::{NotAnUpstream, UpstreamAddress};
 
 /// The ledger's snapshot in `--state-dir`.
 pub const LEDGER_FILE: &str = "ledger.json";
@@ -45,8 +48,10 @@ pub const OBJECTS_FILE: &str = "objects.json";
 pub struct Settings {
     /// `--node`: this node's name; a Pod without `spec.nodeName` is local too.
     pub node: String,
-    /// `--upstream`, in order; never empty.
+    /// `--upstream`, in order; never empty. An encrypted one by its address, too.
     pub upstreams: Vec<SocketAddr>,
+    /// How the encrypted ones of them are asked, checked against `--upstream-ca` or the system's authorities.
+    pub encrypted: Vec<EncryptedUpstream>,
     /// `--listen`: where the agent serves as a plain resolver.
     pub listen: Vec<SocketAddr>,
     /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
@@ -95,6 +100,16 @@ pub struct Settings {
     pub commit_deadline: Duration,
     /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually address a server that caches.
     pub cache: Option<CacheConfig>,
+}
+
+impl Settings {
+    /// Where pods ask this upstream themselves: an encrypted one speaks plain DNS to them, as far as they know.
+    pub fn asked_by_pods(&self, upstream: SocketAddr) -> SocketAddr {
+        match self.encrypted.iter().any(|it| it.address == upstream) {
+            true => SocketAddr::new(upstream.ip(), 53),
+            false => upstream,
+        }
+    }
 }
 
 /// Why there are no settings.

@@ -14,7 +14,7 @@ use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use policy::question::QuestionMode;
 
-use super::{NameMatching, PrivateAddresses, UnknownPods};
+use super::{NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
 
 /// What may be said on the command line and, under the same names, in the config file.
 ///
@@ -41,9 +41,12 @@ pub struct Options {
     #[arg(long, value_name = "NAMESPACE/NAME", help_heading = "Objects")]
     pub cluster_dns: Vec<ServiceName>,
 
-    /// Resolver to ask, in order of preference (repeatable) [default: the nameservers of /etc/resolv.conf]
-    #[arg(long, value_name = "IP[:PORT]", help_heading = "DNS")]
-    pub upstream: Vec<DnsAddress>,
+    /// Resolver to ask, in order of preference; encrypted: tls://IP#NAME, https://IP/PATH#NAME, quic://IP#NAME (repeatable) [default: the nameservers of /etc/resolv.conf]
+    #[arg(long, value_name = "IP[:PORT]|URL", help_heading = "DNS")]
+    pub upstream: Vec<UpstreamAddress>,
+    /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "DNS")]
+    pub upstream_ca: Option<PathBuf>,
     /// Serve as a plain resolver there (repeatable)
     #[arg(long, value_name = "IP[:PORT]", help_heading = "DNS")]
     pub listen: Vec<DnsAddress>,
@@ -152,6 +155,7 @@ impl Options {
             cluster_domain,
             cluster_dns,
             upstream,
+            upstream_ca,
             listen,
             intercept,
             tproxy_mark,
@@ -191,6 +195,7 @@ impl Options {
             cluster_domain: cluster_domain.or(below.cluster_domain),
             cluster_dns: list(cluster_dns, below.cluster_dns),
             upstream: list(upstream, below.upstream),
+            upstream_ca: upstream_ca.or(below.upstream_ca),
             listen: list(listen, below.listen),
             intercept: intercept.or(below.intercept),
             tproxy_mark: tproxy_mark.or(below.tproxy_mark),

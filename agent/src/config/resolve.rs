@@ -7,8 +7,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dns_proxy::CacheConfig;
 use dns_proxy::gate::Rcode;
+use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};
 use policy::Name;
@@ -20,7 +20,8 @@ use super::bounds::{
     TPROXY_PORT, TPROXY_TABLE, within,
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
-use super::{NameMatching, Options, PrivateAddresses, Settings, UnknownPods};
+use super::upstream;
+use super::{NameMatching, Options, PrivateAddresses, Settings, UnknownPods, UpstreamAddress};
 use crate::state::StateDir;
 
 /// `--table`.
@@ -88,6 +89,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         cluster_domain,
         cluster_dns,
         upstream,
+        upstream_ca,
         listen,
         intercept,
         tproxy_mark,
@@ -122,6 +124,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
     let listen = listeners(listen)?;
     Ok(Settings {
         node: node_name(node, host)?,
+        encrypted: encrypted(&upstream, upstream_ca.as_deref())?,
         upstreams: upstreams(upstream, &listen, host)?,
         listen,
         http: http_address(http)?,
@@ -186,7 +189,7 @@ fn listeners(given: Vec<DnsAddress>) -> Result<Vec<SocketAddr>, Rejected> {
     Ok(listen)
 }
 
-fn upstreams(given: Vec<DnsAddress>, listen: &[SocketAddr], host: &Host) -> Result<Vec<SocketAddr>, Rejected> {
+fn upstreams(given: Vec<UpstreamAddress>, listen: &[SocketAddr], host: &Host) -> Result<Vec<SocketAddr>, Rejected> {
     let candidates: Vec<SocketAddr> = if given.is_empty() {
         let text = host
             .resolv_conf
@@ -202,7 +205,7 @@ fn upstreams(given: Vec<DnsAddress>, listen: &[SocketAddr], host: &Host) -> Resu
         }
         found
     } else {
-        given.into_iter().map(|DnsAddress(address)| address).collect()
+        given.iter().map(UpstreamAddress::address).collect()
     };
     let mut upstreams = Vec::new();
     for address in candidates {
@@ -221,6 +224,48 @@ fn upstreams(given: Vec<DnsAddress>, listen: &[SocketAddr], host: &Host) -> Resu
         }
     }
     Ok(upstreams)
+}
+
+fn encrypted(given: &[UpstreamAddress], authorities_in: Option<&Path>) -> Result<Vec<EncryptedUpstream>, Rejected> {
+    let mut encrypted: Vec<EncryptedUpstream> = Vec::new();
+    let mut authorities = None;
+    for (place, upstream) in given.iter().enumerate() {
+        let UpstreamAddress::Encrypted {
+            address,
+            protocol,
+            name,
+        } = upstream
+        else {
+            continue;
+        };
+        let others = given.iter().take(place).chain(given.iter().skip(place + 1));
+        if others
+            .clone()
+            .any(|other| other.address() == *address && other != upstream)
+        {
+            let reason = "another upstream has the same address and port, and answers are told apart by these";
+            return Err(rejected("upstream", upstream, reason));
+        }
+        if encrypted.iter().any(|it| it.address == *address) {
+            continue;
+        }
+        if authorities.is_none() {
+            let found = upstream::authorities(authorities_in).map_err(|reason| match authorities_in {
+                Some(file) => rejected("upstream-ca", file.display(), reason),
+                None => rejected("upstream", upstream, reason),
+            })?;
+            authorities = Some(found);
+        }
+        let one = EncryptedUpstream {
+            address: *address,
+            protocol: protocol.clone(),
+            name: name.clone(),
+            authorities: authorities.clone().unwrap_or_default(),
+        };
+        one.check().map_err(|why| rejected("upstream", upstream, why))?;
+        encrypted.push(one);
+    }
+    Ok(encrypted)
 }
 
 fn answers_itself(upstream: SocketAddr, listen: &[SocketAddr]) -> bool {
@@ -361,6 +406,29 @@ mod tests {
 
     fn refused(options: Options) -> String {
         resolve(options, &host()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn encrypted_upstreams_are_checked_before_they_are_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        let options = |upstreams: &[&str], authorities: &Path| Options {
+            upstream: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
+            upstream_ca: Some(authorities.to_owned()),
+            ..Options::default()
+        };
+        std::fs::write(&file, "no certificate\n").unwrap();
+        let message = refused(options(&["tls://192.0.2.53"], &file));
+        assert!(
+            message.contains("--upstream-ca") && message.contains("no certificate in PEM"),
+            "{message}"
+        );
+        assert!(
+            resolve(options(&["192.0.2.53"], &file), &host()).is_ok(),
+            "a plain one needs none"
+        );
+        let message = refused(options(&["tls://192.0.2.53", "quic://192.0.2.53"], &file));
+        assert!(message.contains("same address and port"), "{message}");
     }
 
     #[test]

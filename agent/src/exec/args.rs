@@ -16,7 +16,7 @@ use super::child::DNS_PORT;
 use super::network::Plan;
 use super::{firewall, source};
 use crate::config::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
-use crate::config::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, resolve};
+use crate::config::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
 ///
@@ -36,9 +36,13 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 
-    /// Resolver to ask, instead of those in /etc/resolv.conf (repeatable)
-    #[arg(long, value_name = "IP[:PORT]")]
-    upstream: Vec<DnsAddress>,
+    /// Resolver to ask, instead of those in /etc/resolv.conf; encrypted: tls://IP#NAME, https://IP/PATH#NAME, quic://IP#NAME (repeatable)
+    #[arg(long, value_name = "IP[:PORT]|URL")]
+    upstream: Vec<UpstreamAddress>,
+
+    /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<PathBuf>,
 
     /// Names of an answer that policies are matched against: the one that was asked, or all of the CNAME chain
     #[arg(long, value_name = "WHICH", default_value = "question", value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]))]
@@ -111,6 +115,7 @@ impl Args {
         let options = Options {
             node: Some(source::NODE.to_owned()),
             upstream: self.upstream.clone(),
+            upstream_ca: self.upstream_ca.clone(),
             listen: listen.collect(),
             intercept: Some(InterceptionMode::Off),
             fail_mode: Some(FailMode::Closed),

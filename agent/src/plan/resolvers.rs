@@ -75,11 +75,14 @@ pub(super) fn known(
             },
         );
     }
-    for &asked in &settings.upstreams {
-        let others = settings.upstreams.iter().copied().filter(|upstream| *upstream != asked);
-        let upstreams = std::iter::once(asked).chain(others).collect();
+    // A plain one is itself, also where an encrypted one is asked under the same address.
+    let is_encrypted = |upstream: &SocketAddr| settings.asked_by_pods(*upstream) != *upstream;
+    let (encrypted, plain): (Vec<_>, Vec<_>) = settings.upstreams.iter().copied().partition(is_encrypted);
+    for first in encrypted.into_iter().chain(plain) {
+        let others = settings.upstreams.iter().copied().filter(|upstream| *upstream != first);
+        let upstreams = std::iter::once(first).chain(others).collect();
         known.insert(
-            asked,
+            settings.asked_by_pods(first),
             Resolver {
                 upstreams,
                 teaches: Teaches::Everyone,

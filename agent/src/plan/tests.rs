@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use dns_proxy::ListenerKind;
+use dns_proxy::{EncryptedProtocol, EncryptedUpstream, ListenerKind};
 use fqdn_cache::Answer;
 
 use super::*;
@@ -222,6 +222,26 @@ fn an_upstream_on_loopback_teaches_and_is_not_intercepted() {
     let plan = plan_with(&[pod("a", "10.0.0.1"), allow("a", "a.example")], &settings);
     assert_eq!(plan.desired.resolvers, []);
     assert_eq!(opened(&plan, "a.example", "198.51.100.1", "127.0.0.1").len(), 1);
+}
+
+#[test]
+fn pods_ask_an_encrypted_upstream_as_a_plain_one() {
+    let mut settings = settings();
+    let encrypted = |address: &str| EncryptedUpstream {
+        address: at(address),
+        protocol: EncryptedProtocol::Tls,
+        name: "dns.example".into(),
+        authorities: Arc::default(),
+    };
+    settings.upstreams = [UPSTREAM, "198.51.100.53:853", "192.0.2.53:853"].map(at).to_vec();
+    settings.encrypted = vec![encrypted("198.51.100.53:853"), encrypted("192.0.2.53:853")];
+    let plan = plan_with(&[pod("a", "10.0.0.1"), allow("a", "a.example")], &settings);
+    let bound: Vec<SocketAddr> = plan.desired.resolvers.iter().map(|binding| binding.asked).collect();
+    assert_eq!(bound, [UPSTREAM, "198.51.100.53:53"].map(at));
+    let first = |asked: &str| plan.upstreams(at(asked)).unwrap()[0];
+    assert_eq!(first("198.51.100.53:53"), at("198.51.100.53:853"));
+    assert_eq!(first(UPSTREAM), at(UPSTREAM), "it is configured as a plain one too");
+    assert_eq!(opened(&plan, "a.example", "198.51.100.1", "198.51.100.53").len(), 1);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::flights::Flights;
 use crate::gate::Gate;
 use crate::pipeline::Pipeline;
+use crate::upstream::encrypted::EncryptedUpstream;
 use crate::worker;
 use crate::worker::listening::Listening as UdpListening;
 use crate::worker::mailbox::{Letter, Mailbox};
@@ -76,6 +77,8 @@ pub struct ServerConfig {
     /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four at most. One serves some
     /// hundred thousand lookups a second, and the rest of the node belongs to its workloads.
     pub workers: usize,
+    /// Upstreams that are asked over an encrypted connection, wherever the gate names their address.
+    pub encrypted: Vec<EncryptedUpstream>,
     /// The answer cache; `None`, the default: every lookup is forwarded.
     pub cache: Option<CacheConfig>,
 }
@@ -120,6 +123,13 @@ pub struct Server<G: Gate> {
     kept: Option<Arc<dyn KeptSockets>>,
 }
 
+impl ServerConfig {
+    /// Whether an upstream is asked over an encrypted connection.
+    pub(crate) fn is_encrypted(&self, server: SocketAddr) -> bool {
+        self.encrypted.iter().any(|it| it.address == server)
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
@@ -131,6 +141,7 @@ impl Default for ServerConfig {
             in_flight_per_client: 32_768,
             in_flight_total: 65_536,
             workers: thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4)),
+            encrypted: Vec::new(),
             cache: None,
         }
     }

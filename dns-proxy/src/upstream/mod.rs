@@ -14,6 +14,7 @@ use crate::wire::Header;
 
 mod connection;
 pub(crate) mod dialect;
+pub(crate) mod encrypted;
 pub(crate) mod pool;
 pub(crate) mod tcp;
 

@@ -21,6 +21,7 @@ use tokio::time::timeout_at;
 
 use super::Failure;
 use super::connection::{Connection, Lost};
+use super::encrypted::{Encrypted, EncryptedUpstream, EncryptedUpstreams};
 use super::tcp::Exchanged;
 use crate::message::Query;
 
@@ -46,14 +47,17 @@ const REMEMBERED: usize = 64;
 const RETRIES: usize = 2;
 
 /// The connections to all upstreams, of all workers. Dropped, it closes them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
+    /// Those that are asked otherwise than over plain TCP.
+    encrypted: EncryptedUpstreams,
     upstreams: Mutex<HashMap<SocketAddr, Arc<Upstream>, RandomState>>,
 }
 
 #[derive(Debug)]
 struct Upstream {
     server: SocketAddr,
+    encrypted: Option<Arc<Encrypted>>,
     open: Mutex<Vec<Open>>,
     places: Semaphore,
     /// Holds only clients with lookups here.
@@ -80,6 +84,14 @@ struct Queued<'a> {
 }
 
 impl Pool {
+    /// Without any connection yet. At the addresses of `encrypted` upstreams nobody is ever asked in plain.
+    pub(crate) fn new(encrypted: &[EncryptedUpstream]) -> Self {
+        Self {
+            encrypted: EncryptedUpstreams::new(encrypted),
+            upstreams: Mutex::default(),
+        }
+    }
+
     /// Asks `server` on behalf of `client`, under an id of its own, until `until`.
     pub(crate) async fn exchange(
         &self,
@@ -111,15 +123,16 @@ impl Pool {
         }
         let upstream = upstreams
             .entry(server)
-            .or_insert_with(|| Arc::new(Upstream::new(server)));
+            .or_insert_with(|| Arc::new(Upstream::new(server, self.encrypted.of(server))));
         Arc::clone(upstream)
     }
 }
 
 impl Upstream {
-    fn new(server: SocketAddr) -> Self {
+    fn new(server: SocketAddr, encrypted: Option<Arc<Encrypted>>) -> Self {
         Self {
             server,
+            encrypted,
             open: Mutex::default(),
             places: Semaphore::new(PLACES),
             shares: Mutex::default(),
@@ -138,6 +151,9 @@ impl Upstream {
         // Neither is ever closed. First the client's own, so that none waits in the common queue with more than its share.
         let _own = queued.places.acquire().await;
         let _place = self.places.acquire().await;
+        if let Some(encrypted) = &self.encrypted {
+            return encrypted.ask(query, until, mismatched).await;
+        }
         let mut retries = 0..RETRIES;
         loop {
             let connection = self.connection(client);
