@@ -12,7 +12,7 @@ use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::clock;
@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const NETWORK_EVERY: Duration = Duration::from_secs(10);
 /// After a change of these: for how long more of them are collected. A pod that comes makes a dozen.
 const NETWORK_SETTLES: Duration = Duration::from_millis(50);
+/// How long one look at them holds, however many changes are heard of: a router's table may change all the time.
+const NETWORK_HOLDS: Duration = Duration::from_millis(500);
 
 /// The addresses that we listen on in mode dnat.
 const OWN_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(routing::LISTEN_V4), IpAddr::V6(routing::LISTEN_V6)];
@@ -70,6 +72,8 @@ pub struct Reconciler {
     contests: Vec<Contest>,
     /// This node's links, routes and addresses.
     network: Network,
+    /// When they were read last.
+    network_read: Instant,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
     owners: Owners,
@@ -87,6 +91,7 @@ impl Reconciler {
             updates: 0,
             contests: Vec::new(),
             network: Network::default(),
+            network_read: Instant::now(),
             newest: None,
             owners: Owners::default(),
             progress: watch::Sender::default(),
@@ -121,7 +126,7 @@ impl Reconciler {
                 },
                 () = enforcer.table_lost() => true,
                 _ = network.tick() => self.read_network(),
-                () = network_changed(changes.as_ref()) => self.read_network(),
+                () = network_changed(changes.as_ref(), self.network_read) => self.read_network(),
                 () = sleep(RETRY), if !settled => true,
             };
             while let Ok(update) = updates.try_recv() {
@@ -272,6 +277,7 @@ impl Reconciler {
 
     /// Whether what plans are made of changed.
     fn read_network(&mut self) -> bool {
+        self.network_read = Instant::now();
         let mut network = match routing::network() {
             Ok(network) => network,
             Err(error) => {
@@ -307,14 +313,14 @@ fn hear_of_network() -> Option<AsyncFd<OwnedFd>> {
 }
 
 /// Resolves when links, routes or addresses have changed, and what changed with them is over too.
-async fn network_changed(changes: Option<&AsyncFd<OwnedFd>>) {
+async fn network_changed(changes: Option<&AsyncFd<OwnedFd>>, read: Instant) {
     let Some(changes) = changes else {
         return std::future::pending().await;
     };
     let Ok(mut ready) = changes.readable().await else {
         return std::future::pending().await;
     };
-    sleep(NETWORK_SETTLES).await;
+    sleep(NETWORK_SETTLES.max(NETWORK_HOLDS.saturating_sub(read.elapsed()))).await;
     routing::take_changes(changes.get_ref());
     ready.clear_ready();
 }
