@@ -175,6 +175,47 @@ fn what_no_client_refuses_the_agent_sees_and_refuses() {
     agent.terminate();
 }
 
+/// As network-policy-api before 0.3.0 has it.
+#[test]
+fn an_api_server_with_the_older_version_of_a_kind_alone_is_understood() {
+    let lab = Lab::builder().build().unwrap();
+    let Some(cluster) = ControlPlane::start(lab.node()) else {
+        return;
+    };
+    cluster.install("overlays/default");
+    let text =
+        fs::read_to_string(manifests().join("crds/policy.networking.k8s.io/clusternetworkpolicies.yaml")).unwrap();
+    let mut definition = objects(&text).remove(0);
+    let versions = definition["spec"]["versions"].as_array_mut().unwrap();
+    versions.retain(|version| version["name"] == "v1alpha2");
+    versions[0]["storage"] = true.into();
+    let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+    cluster.kubectl(["delete", "crd", &name, "--ignore-not-found"]);
+    cluster.apply(&definition.to_string());
+    cluster.apply(&format!("{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}}}"));
+    cluster.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+    for (index, pod) in lab.pods().iter().enumerate() {
+        cluster.run_pod(&running(index, pod));
+    }
+    let agent = Deployed::start(&cluster, lab.node());
+    wait_until("the readiness probe succeeds", || agent.probe("readinessProbe"));
+    let policy = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: deny}\n\
+                  spec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [198.51.100.8/32]}]}]}\n";
+    wait_until("the kind is served", || {
+        let output = cluster.try_feed(&["apply", "--server-side"], policy);
+        output.status.success()
+    });
+    wait_until("it is in force", || {
+        lab.pod(0).connect(ip("198.51.100.8"), 443).unwrap().is_refused()
+    });
+    wait_until("its state is written", || {
+        cluster
+            .kubectl(["get", "clusternetworkpolicy/deny", "--no-headers"])
+            .contains("True")
+    });
+    agent.terminate();
+}
+
 /// The agent's container, without a kubelet.
 struct Deployed {
     child: Child,
