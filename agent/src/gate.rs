@@ -19,7 +19,7 @@ use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
-use fqdn_cache::{LeaseTerms, Ledger};
+use fqdn_cache::{LeaseTerms, Ledger, Owner};
 use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 
@@ -117,6 +117,16 @@ pub enum Asker {
     Coming(Arc<Governed>, Generation),
     /// A client that no policy speaks of.
     Other(IpAddr),
+}
+
+impl Asker {
+    /// Who owns what is learned: each endpoint by itself, all others together.
+    fn owner(&self) -> Owner {
+        match self {
+            Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _) => endpoint.owner(),
+            Asker::Other(_) => Owner::default(),
+        }
+    }
 }
 
 impl NodeGate {
@@ -279,7 +289,7 @@ impl Gate for NodeGate {
             && core.in_force.load().generation == *generation
         {
             // Its selectors come with the plan.
-            Waiting::new(core, lesson, ticket(), *generation).park();
+            Waiting::new(core, (lesson, asker.owner()), ticket(), *generation).park();
             return Admission::Waiting(core.terms.commit_deadline);
         }
         // Read before the plan: what is noted under an old count is never found under a new one.
@@ -297,7 +307,8 @@ impl Gate for NodeGate {
             }
         }
         desk.has_learned = true;
-        match core.step(&lesson) {
+        let owner = asker.owner();
+        match core.step(&lesson, owner) {
             Step::Admitted(proof, standing) => {
                 if let Some(standing) = standing {
                     desk.recall.note(fingerprint, standing);
@@ -306,11 +317,11 @@ impl Gate for NodeGate {
             }
             Step::Tell(generation, mut elements) => {
                 if company == Company::Alone
-                    && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder::default())
+                    && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder(owner.0))
                 {
                     return Admission::Settled(Ok(proof));
                 }
-                let waiting = Waiting::new(core, lesson, ticket(), generation);
+                let waiting = Waiting::new(core, (lesson, owner), ticket(), generation);
                 desk.submissions.push(waiting.submit(elements));
                 Admission::Waiting(core.terms.commit_deadline)
             }

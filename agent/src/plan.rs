@@ -13,7 +13,9 @@ mod selectors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -21,8 +23,9 @@ use ahash::HashMap;
 use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
 use enforcer::pod_links::PodLinks;
-use enforcer::{Desired, Element, Interception};
-use fqdn_cache::{LeaseTerms, Ledger, Teacher, Time};
+use enforcer::writer::Holder;
+use enforcer::{Desired, Element, Interception, SetId};
+use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher, Time};
 use ipnet::IpNet;
 use policy::address::{Places, Teachable, without};
 use policy::endpoint::EndpointId;
@@ -84,6 +87,17 @@ pub struct Governed {
     pub program: ProgramId,
     /// What it may ask; `None`: nothing, since others who are governed differently claim the same address.
     pub questions: Option<Arc<Questions>>,
+}
+
+impl Governed {
+    /// Who owns what it learns: the same for every process that knows the Pod.
+    pub fn owner(&self) -> Owner {
+        // Keys are zero: what is in the ledger's snapshot outlives the process.
+        let mut hasher = siphasher::sip::SipHasher13::new();
+        (&self.id.namespace, &self.id.name).hash(&mut hasher);
+        // Two that meet share what one would have.
+        Owner(hasher.finish() as u32)
+    }
 }
 
 /// Makes plans, one after the other.
@@ -273,12 +287,14 @@ impl Plan {
         })
     }
 
-    /// Everything that the ledger opens or closes under this plan.
-    pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time)> {
-        let mut ends: BTreeMap<Element, Time> = BTreeMap::new();
+    /// Everything that the ledger opens or closes under this plan, ordered; of each set no more than it may hold, of which each owner of names has
+    /// a share. So what it takes is bounded by the sets and not by the ledger.
+    pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time, Holder)> {
+        let mut room: HashMap<SetId, u32> = HashMap::default();
+        let mut found: HashMap<Element, (Time, Holder)> = HashMap::default();
         // The entries of a name stand together.
         let mut last: Option<Credited<'_>> = None;
-        for entry in ledger.entries(now) {
+        for (owner, entry) in ledger.fairly(now) {
             if self.teachable.judge(entry.address).is_err() {
                 continue;
             }
@@ -287,11 +303,27 @@ impl Plan {
             }
             let Some(credited) = &last else { continue };
             self.elements(credited, entry.address, entry.teacher, |element| {
-                let end = ends.entry(element).or_insert(entry.expires);
-                *end = (*end).max(entry.expires);
+                match found.entry(element) {
+                    Entry::Occupied(mut known) => {
+                        let (end, _) = known.get_mut();
+                        *end = (*end).max(entry.expires);
+                    }
+                    Entry::Vacant(place) => {
+                        let left = room.entry(element.set).or_insert(self.desired.capacity.get());
+                        if *left > 0 {
+                            *left -= 1;
+                            place.insert((entry.expires, Holder(owner.0)));
+                        }
+                    }
+                }
             });
         }
-        ends.into_iter().collect()
+        let mut elements: Vec<_> = found
+            .into_iter()
+            .map(|(element, (end, holder))| (element, end, holder))
+            .collect();
+        elements.sort_unstable();
+        elements
     }
 
     /// The selectors that match a name and the policies that they come from, for people.

@@ -214,7 +214,7 @@ impl Reconciler {
         let (ledger, filling) = (Arc::clone(&self.parts.ledger), Arc::clone(&plan));
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
-        let generation = self.parts.enforcer.install(plan.desired.clone(), learned).await?;
+        let generation = self.parts.enforcer.install_held(plan.desired.clone(), learned).await?;
         self.parts.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,

@@ -100,6 +100,12 @@ impl Leases {
         ended
     }
 
+    /// Takes out the lease of an address, if there is one.
+    pub(crate) fn take(&mut self, address: IpAddr) -> bool {
+        let found = self.0.binary_search_by_key(&address, |lease| lease.address);
+        found.map(|at| self.0.remove(at)).is_ok()
+    }
+
     /// Takes out the leases that end first until at most `limit` are left. Of those that end together, the one learned
     /// longest ago goes first.
     pub(crate) fn take_beyond(&mut self, limit: usize) -> SmallVec<[IpAddr; 4]> {

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::holders::Holders;
 use crate::lease::LeaseTerms;
 use crate::leases::Lease;
-use crate::roster::{NameId, Record, Roster};
+use crate::roster::{NameId, Owner, Record, Roster};
 use crate::teacher::{Teacher, TeacherId, Teachers};
 use crate::time::Time;
 
@@ -34,6 +34,8 @@ pub struct Answer {
     pub addresses: SmallVec<[(IpAddr, Duration); 4]>,
     /// Who taught it.
     pub teacher: Teacher,
+    /// Who asked.
+    pub owner: Owner,
     /// The terms of this name's leases, where they are not the ledger's.
     pub terms: Option<LeaseTerms>,
 }
@@ -145,7 +147,7 @@ impl Ledger {
             };
         }
         let (terms, teacher) = (answer.terms.unwrap_or(self.terms), self.teachers.id(answer.teacher));
-        let id = self.admit(&answer.name, self.private(teacher));
+        let id = self.admit(&answer.name, self.private(teacher), answer.owner);
         self.credit(
             id,
             answer.addresses.iter().map(|&(address, ttl)| Lease {
@@ -175,8 +177,8 @@ impl Ledger {
         }
     }
 
-    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that,
-    /// the least recently learned first. Their addresses live out their leases in the kernel, but a recompiled program will not know them. Counted
+    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that.
+    /// Whoever holds most gives way, with what it learned longest ago. Their addresses live out their leases in the kernel, but a recompiled program will not know them. Counted
     /// by the caller.
     ///
     /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does not report those again.
@@ -186,8 +188,7 @@ impl Ledger {
         if !self.is_within_limits() {
             self.expire(now);
         }
-        // It ends with the newest name at the latest, because one name's addresses are never too many (`Limits::leases`).
-        while let Some(oldest) = self.roster.oldest().filter(|_| !self.is_within_limits()) {
+        while let Some(oldest) = self.roster.next_to_give_way().filter(|_| !self.is_within_limits()) {
             evicted.push(self.forget(oldest));
         }
         evicted
@@ -198,6 +199,26 @@ impl Ledger {
         let mut records: Vec<&Record> = self.roster.iter().collect();
         records.sort_unstable_by_key(|record| (&record.name, record.private.map(|id| self.teachers.get(id))));
         records.into_iter().flat_map(move |record| self.live(now, record))
+    }
+
+    /// Live entries, those of a name and a teacher together: of each owner in turn what it learned last. Who has room for some takes the first.
+    pub fn fairly(&self, now: Time) -> impl Iterator<Item = (Owner, Entry<'_>)> {
+        let records = self.roster.fairly();
+        records.flat_map(move |record| self.live(now, record).map(|entry| (record.owner, entry)))
+    }
+
+    /// Forgets an address that was not opened after all.
+    pub fn retract(&mut self, name: &Name, teacher: Teacher, address: IpAddr) {
+        let teacher = self.teachers.id(teacher);
+        let Some(id) = self.roster.find(name, self.private(teacher)) else {
+            return;
+        };
+        let record = self.roster.record_mut(id);
+        let before = (record.leases.soonest(), record.leases.len());
+        if record.leases.take(address) {
+            self.holders.remove(address, id);
+            self.settle(id, before);
+        }
     }
 
     /// Live addresses of one name, those that trusted resolvers taught first.
@@ -227,12 +248,12 @@ impl Ledger {
             && soonest <= now
         {
             let record = self.roster.record_mut(id);
-            let name = record.name.clone();
+            let (name, held) = (record.name.clone(), record.leases.len());
             for address in record.leases.take_ended(now) {
                 self.holders.remove(address, id);
                 dropped.push((name.clone(), address));
             }
-            self.settle(id, Some(soonest));
+            self.settle(id, (Some(soonest), held));
         }
         for (name, address) in &dropped {
             if self.ended.len() == REMEMBERED {
@@ -278,19 +299,14 @@ impl Ledger {
     }
 
     /// The record's id. It becomes the most recently learned.
-    fn admit(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
+    fn admit(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
         match self.roster.find(name, private) {
             Some(id) => {
-                self.roster.touch(id);
+                self.roster.touch(id, owner);
                 id
             }
-            None => self.roster.add_newest(name, private),
+            None => self.roster.add_newest(name, private, owner),
         }
-    }
-
-    /// Whether there is room for one more name.
-    pub(crate) fn has_room(&self) -> bool {
-        self.roster.len() < self.most_names() && self.holders.len() < self.limits.leases()
     }
 
     fn is_within_limits(&self) -> bool {
@@ -304,7 +320,7 @@ impl Ledger {
     /// Gives a name leases (one at least), new or again. It may have too many then: [`trim`](Self::trim) is to follow.
     pub(crate) fn credit(&mut self, id: NameId, leases: impl IntoIterator<Item = Lease>) {
         let record = self.roster.record_mut(id);
-        let before = record.leases.soonest();
+        let before = (record.leases.soonest(), record.leases.len());
         let added = record.leases.learn(leases);
         for address in added {
             self.holders.insert(address, id);
@@ -319,7 +335,7 @@ impl Ledger {
         if record.leases.len() <= limit {
             return SmallVec::new();
         }
-        let before = record.leases.soonest();
+        let before = (record.leases.soonest(), record.leases.len());
         let ended = record.leases.take_ended(now);
         let live = record.leases.take_beyond(limit);
         for &address in ended.iter().chain(&live) {
@@ -330,7 +346,7 @@ impl Ledger {
     }
 
     /// Forgets a name with all that it holds.
-    fn forget(&mut self, id: NameId) -> Name {
+    pub(crate) fn forget(&mut self, id: NameId) -> Name {
         let Record { name, leases, .. } = self.roster.remove(id);
         if let Some(soonest) = leases.soonest() {
             self.deadlines.remove(&(soonest, id));
@@ -342,8 +358,9 @@ impl Ledger {
     }
 
     /// Restores the invariants of `deadlines` and `roster` after a name's leases have changed. `before` is when the
-    /// first of them ended until then.
-    fn settle(&mut self, id: NameId, before: Option<Time>) {
+    /// first of them ended until then, and how many they were.
+    fn settle(&mut self, id: NameId, (before, held): (Option<Time>, usize)) {
+        self.roster.recount(id, held);
         let after = self.roster.record(id).leases.soonest();
         if before == after {
             return;

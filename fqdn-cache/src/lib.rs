@@ -17,5 +17,6 @@ pub mod time;
 
 pub use lease::LeaseTerms;
 pub use ledger::{Answer, Ended, Entry, Ledger, Limits, Outcome};
+pub use roster::Owner;
 pub use teacher::Teacher;
 pub use time::Time;

@@ -1,10 +1,11 @@
-//! The names of the ledger, in the order in which they were last learned.
+//! The names of the ledger, in the order in which they were last learned, by owner.
 //!
 //! What trusted resolvers taught of a name is one record, and what each private one taught is another: these share nothing but the name.
 
+use std::collections::VecDeque;
 use std::mem;
 
-use ahash::{HashMap, HashMapExt};
+use ahash::HashMap;
 use policy::Name;
 use smallvec::SmallVec;
 
@@ -25,42 +26,48 @@ impl NameId {
     const NONE: NameId = NameId(u32::MAX);
 }
 
+/// Who asked for a name: each pod is one, so that one that asks for a great many drives out its own and not those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Owner(pub u32);
+
 /// One name and what it holds by one teacher.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) name: Name,
     /// `None`: the trusted resolvers.
     pub(crate) private: Option<TeacherId>,
+    pub(crate) owner: Owner,
     pub(crate) leases: Leases,
     newer: NameId,
     older: NameId,
 }
 
-/// Records by id, by name, and as a doubly linked list from the most to the least recently learned.
+/// The records of an owner.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    newest: NameId,
+    oldest: NameId,
+    leases: usize,
+}
+
+const EMPTY: Line = Line {
+    newest: NameId::NONE,
+    oldest: NameId::NONE,
+    leases: 0,
+};
+
+/// Records by id, by name, and for each owner as a doubly linked list from the most to the least recently learned.
 ///
-/// Invariant: every id in `trusted` or `private`, in the list, and given out and not yet removed, is that of a `Some`.
-#[derive(Debug)]
+/// Invariant: every id in `trusted` or `private`, in the lists, and given out and not yet removed, is that of a `Some`.
+#[derive(Debug, Default)]
 pub(crate) struct Roster {
     records: Vec<Option<Record>>,
     free: Vec<NameId>,
     trusted: HashMap<Name, NameId>,
     /// Those of private teachers. Most ledgers have none.
     private: HashMap<Name, SmallVec<[NameId; 1]>>,
-    newest: NameId,
-    oldest: NameId,
-}
-
-impl Default for Roster {
-    fn default() -> Self {
-        Self {
-            records: Vec::new(),
-            free: Vec::new(),
-            trusted: HashMap::new(),
-            private: HashMap::new(),
-            newest: NameId::NONE,
-            oldest: NameId::NONE,
-        }
-    }
+    /// No owner is without records.
+    lines: HashMap<Owner, Line>,
 }
 
 impl Roster {
@@ -85,8 +92,19 @@ impl Roster {
         private.into_iter().flatten().copied()
     }
 
-    pub(crate) fn oldest(&self) -> Option<NameId> {
-        (self.oldest != NameId::NONE).then_some(self.oldest)
+    /// The least recently learned of whoever holds most leases. Takes a look at each owner.
+    pub(crate) fn next_to_give_way(&self) -> Option<NameId> {
+        let most = self.lines.iter().max_by_key(|(owner, line)| (line.leases, **owner));
+        most.map(|(_, line)| line.oldest)
+    }
+
+    /// Notes that a record has other leases than before.
+    pub(crate) fn recount(&mut self, id: NameId, before: usize) {
+        let record = self.record(id);
+        let (owner, after) = (record.owner, record.leases.len());
+        if let Some(line) = self.lines.get_mut(&owner) {
+            line.leases = line.leases + after - before;
+        }
     }
 
     pub(crate) fn record(&self, id: NameId) -> &Record {
@@ -102,41 +120,59 @@ impl Roster {
         self.records.iter().skip(first).map(Option::as_ref)
     }
 
-    /// From the least recently learned to the most.
+    /// All, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
-        let mut next = self.oldest();
+        self.records.iter().flatten()
+    }
+
+    /// Of each owner in turn the most recently learned of those that have not come yet.
+    pub(crate) fn fairly(&self) -> impl Iterator<Item = &Record> {
+        let mut owners: Vec<(Owner, NameId)> = self.lines.iter().map(|(owner, line)| (*owner, line.newest)).collect();
+        owners.sort_unstable();
+        let mut turns: VecDeque<NameId> = owners.into_iter().map(|(_, newest)| newest).collect();
         std::iter::from_fn(move || {
-            let record = self.record(next?);
-            next = (record.newer != NameId::NONE).then_some(record.newer);
+            let record = self.record(turns.pop_front()?);
+            if record.older != NameId::NONE {
+                turns.push_back(record.older);
+            }
             Some(record)
         })
     }
 
     /// Adds a record that is not here, as the most recently learned.
-    pub(crate) fn add_newest(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
-        let id = self.add(name, private);
+    pub(crate) fn add_newest(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
+        let id = self.add(name, private, owner);
         self.link_newest(id);
         id
     }
 
     /// Adds a record that is not here, as the least recently learned.
-    pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
-        let id = self.add(name, private);
-        let second = mem::replace(&mut self.oldest, id);
-        self.record_mut(id).newer = second;
-        match second {
-            NameId::NONE => self.newest = id,
-            _ => self.record_mut(second).older = id,
+    pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
+        let id = self.add(name, private, owner);
+        let line = self.lines.entry(owner).or_insert(EMPTY);
+        let second = mem::replace(&mut line.oldest, id);
+        if second == NameId::NONE {
+            line.newest = id;
+        } else {
+            self.record_mut(second).older = id;
         }
+        self.record_mut(id).newer = second;
         id
     }
 
-    /// Makes a name the most recently learned.
-    pub(crate) fn touch(&mut self, id: NameId) {
-        if id != self.newest {
-            self.unlink(id);
-            self.link_newest(id);
+    /// Makes a name the most recently learned. What several owners ask for is that one's who holds least.
+    pub(crate) fn touch(&mut self, id: NameId, by: Owner) {
+        let owner = self.record(id).owner;
+        let leases_of = |roster: &Self, owner| roster.lines.get(&owner).map_or(0, |line| line.leases);
+        let changes_hands = by != owner && leases_of(self, by) < leases_of(self, owner);
+        if !changes_hands && self.lines.get(&owner).is_some_and(|line| line.newest == id) {
+            return;
         }
+        self.unlink(id);
+        if changes_hands {
+            self.record_mut(id).owner = by;
+        }
+        self.link_newest(id);
     }
 
     pub(crate) fn remove(&mut self, id: NameId) -> Record {
@@ -158,10 +194,11 @@ impl Roster {
     }
 
     /// Adds a record that is not in the list yet.
-    fn add(&mut self, name: &Name, private: Option<TeacherId>) -> NameId {
+    fn add(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
         let record = Some(Record {
             name: name.clone(),
             private,
+            owner,
             leases: Leases::default(),
             newer: NameId::NONE,
             older: NameId::NONE,
@@ -189,25 +226,46 @@ impl Roster {
     }
 
     fn link_newest(&mut self, id: NameId) {
-        let second = mem::replace(&mut self.newest, id);
+        let record = self.record(id);
+        let (owner, leases) = (record.owner, record.leases.len());
+        let line = self.lines.entry(owner).or_insert(EMPTY);
+        line.leases += leases;
+        let second = mem::replace(&mut line.newest, id);
+        if second == NameId::NONE {
+            line.oldest = id;
+        } else {
+            self.record_mut(second).newer = id;
+        }
         let record = self.record_mut(id);
         record.older = second;
         record.newer = NameId::NONE;
-        match second {
-            NameId::NONE => self.oldest = id,
-            _ => self.record_mut(second).newer = id,
-        }
     }
 
     fn unlink(&mut self, id: NameId) {
-        let &Record { newer, older, .. } = self.record(id);
-        match newer {
-            NameId::NONE => self.newest = older,
-            _ => self.record_mut(newer).older = older,
+        let &Record {
+            newer,
+            older,
+            owner,
+            ref leases,
+            ..
+        } = self.record(id);
+        let leases = leases.len();
+        if newer != NameId::NONE {
+            self.record_mut(newer).older = older;
         }
-        match older {
-            NameId::NONE => self.oldest = newer,
-            _ => self.record_mut(older).newer = newer,
+        if older != NameId::NONE {
+            self.record_mut(older).newer = newer;
+        }
+        let Some(line) = self.lines.get_mut(&owner) else { return };
+        line.leases -= leases;
+        if newer == NameId::NONE {
+            line.newest = older;
+        }
+        if older == NameId::NONE {
+            line.oldest = newer;
+        }
+        if line.newest == NameId::NONE {
+            self.lines.remove(&owner);
         }
     }
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::leases::Lease;
 use crate::ledger::Ledger;
-use crate::roster::Record;
+use crate::roster::{Owner, Record};
 use crate::teacher::Teacher;
 use crate::time::Time;
 
@@ -92,7 +92,7 @@ impl Ledger {
     /// error and change nothing, never a panic; limits hold.
     ///
     /// What the ledger holds already was learned since: it stays, counts as the more recent, and its leases are not
-    /// shortened. Where there is no room, the names that were learned last come back. No lease that comes back is longer than
+    /// shortened. Where there is no room, the names that were learned last come back, and each owner has its share. No lease that comes back is longer than
     /// the present terms allow.
     pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
         let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
@@ -111,25 +111,26 @@ impl Ledger {
         if heading.boot_id != boot_id {
             return Err(SnapshotError::OtherBoot);
         }
-        let mut names = lines
-            .map(|line| {
-                let saved: SavedName<'_> = serde_json::from_slice(line).map_err(malformed)?;
-                match Name::from_presentation(&saved.name) {
-                    Ok(name) => Ok((name, saved.private || version == BEFORE, saved.leases)),
-                    Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
-                }
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        names.sort_by_cached_key(|(_, _, leases)| Reverse(leases.iter().map(|lease| lease.learned).max()));
+        // Read twice: all is good before anything changes, and not all of it is built at a time.
+        let mut places: Vec<(Option<u64>, &[u8])> = Vec::new();
+        for line in lines {
+            let (_, saved) = read_line(line)?;
+            places.push((saved.leases.iter().map(|lease| lease.learned).max(), line));
+        }
+        places.sort_by_key(|(learned, _)| Reverse(*learned));
 
         let (_, before) = self.size();
-        for (name, private, leases) in names {
-            self.restore_name(now, &name, private, &leases);
+        for (_, line) in places {
+            let (name, saved) = read_line(line)?;
+            let private = saved.private || version == BEFORE;
+            self.restore_name(now, (&name, Owner(saved.owner)), private, &saved.leases);
+            // What was learned longest ago comes last.
+            self.evict(now);
         }
         Ok(self.size().1.saturating_sub(before))
     }
 
-    fn restore_name(&mut self, now: Time, name: &Name, private: bool, leases: &[SavedLease]) {
+    fn restore_name(&mut self, now: Time, (name, owner): (&Name, Owner), private: bool, leases: &[SavedLease]) {
         let latest_end = now + self.terms.longest();
         let mut leases: Vec<Lease> = leases
             .iter()
@@ -154,12 +155,20 @@ impl Ledger {
             let private = of_record.first().and_then(|lease| self.private(lease.teacher));
             let id = match self.roster.find(name, private) {
                 Some(id) => id,
-                None if self.has_room() => self.roster.add_oldest(name, private),
-                None => return,
+                None => self.roster.add_oldest(name, private, owner),
             };
             self.credit(id, of_record);
             self.trim(now, id);
         }
+    }
+}
+
+fn read_line(line: &[u8]) -> Result<(Name, SavedName<'_>), SnapshotError> {
+    let saved: SavedName<'_> =
+        serde_json::from_slice(line).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+    match Name::from_presentation(&saved.name) {
+        Ok(name) => Ok((name, saved)),
+        Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
     }
 }
 
@@ -180,6 +189,9 @@ struct SavedName<'a> {
     /// As [`Name::as_str`] gives it.
     #[serde(borrow)]
     name: Cow<'a, str>,
+    /// Whose it is, as [`Owner`].
+    #[serde(default)]
+    owner: u32,
     /// Whether the leases are a private teacher's.
     #[serde(default, skip_serializing_if = "is_false")]
     private: bool,
@@ -200,6 +212,7 @@ impl<'a> SavedName<'a> {
             .collect();
         (!leases.is_empty()).then(|| Self {
             name: Cow::Borrowed(record.name.as_str()),
+            owner: record.owner.0,
             private: record.private.is_some(),
             leases,
         })
@@ -257,6 +270,7 @@ mod tests {
                     .map(|address| (address.parse().unwrap(), Duration::from_secs(ttl)))
                     .collect(),
                 teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
+                owner: Owner(1),
                 terms: None,
             },
         );
@@ -342,6 +356,7 @@ mod tests {
                 name: name.clone(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)].into(),
                 teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
+                owner: Owner(1),
                 terms: None,
             },
         );
@@ -382,6 +397,7 @@ mod tests {
                 name: Name::parse("a.example").unwrap(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::from_secs(3_600))].into(),
                 teacher: private,
+                owner: Owner(1),
                 terms: None,
             },
         );

@@ -1,6 +1,7 @@
 //! Who taught an address.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use ahash::HashMap;
 
@@ -22,9 +23,9 @@ impl Teacher {
     }
 }
 
-/// A place in [`Teachers`].
+/// A place in [`Teachers`], and one. (So that none takes no more room.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TeacherId(u32);
+pub(crate) struct TeacherId(NonZeroU32);
 
 /// The teachers that have taught something, as small numbers.
 ///
@@ -40,11 +41,11 @@ impl Teachers {
         *self.ids.entry(teacher).or_insert_with(|| {
             self.known.push(teacher);
             // Fewer than 2³² fit: each takes over 40 bytes here.
-            TeacherId((self.known.len() - 1) as u32)
+            TeacherId(NonZeroU32::MIN.saturating_add((self.known.len() - 1) as u32))
         })
     }
 
     pub(crate) fn get(&self, id: TeacherId) -> Teacher {
-        self.known[id.0 as usize]
+        self.known[id.0.get() as usize - 1]
     }
 }

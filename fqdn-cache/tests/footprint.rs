@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use allocations::in_use;
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Teacher, Time};
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
 use policy::Name;
 
 #[test]
@@ -28,6 +28,7 @@ fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
                 ]
                 .into(),
                 teacher: Teacher::Trusted(Ipv4Addr::new(10, 96, 0, 10).into()),
+                owner: Owner(1),
                 terms: None,
             },
         );

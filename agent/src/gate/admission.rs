@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dns_proxy::{Lesson, NotAdmitted, Ticket};
 use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
-use fqdn_cache::{Answer, Time};
+use fqdn_cache::{Answer, Owner, Time};
 use policy::address::Unteachable;
 use tracing::{debug, error, warn};
 
@@ -27,14 +27,14 @@ pub(super) enum Step {
 
 impl Core {
     /// Learns the lesson, and finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
-    pub(super) fn step(&self, lesson: &Lesson) -> Step {
+    pub(super) fn step(&self, lesson: &Lesson, owner: Owner) -> Step {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
         let credited = plan.credited(&lesson.name, &lesson.chain);
         if lesson.addresses.is_empty() || credited.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
-        let (elements, ends) = self.learn(plan, lesson, &credited);
+        let (elements, ends) = self.learn(plan, lesson, owner, &credited);
         if elements.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
@@ -52,7 +52,13 @@ impl Core {
     }
 
     /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of its leases ends.
-    fn learn(&self, plan: &Plan, lesson: &Lesson, credited: &[Credited<'_>]) -> (Vec<(Element, Time)>, Option<Time>) {
+    fn learn(
+        &self,
+        plan: &Plan,
+        lesson: &Lesson,
+        owner: Owner,
+        credited: &[Credited<'_>],
+    ) -> (Vec<(Element, Time)>, Option<Time>) {
         let teacher = plan.teacher(lesson.source.ip());
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
@@ -70,6 +76,7 @@ impl Core {
             name: lesson.name.clone(),
             addresses: lesson.addresses.iter().filter(teachable).copied().collect(),
             teacher,
+            owner,
             terms: None,
         };
         self.lessons.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +100,28 @@ impl Core {
             self.left_out(lesson, left_out, now);
         }
         (elements, first_end)
+    }
+
+    /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked for.
+    fn unlearn(&self, lesson: &Lesson) {
+        let in_force = self.in_force.load();
+        let (plan, generation) = (&in_force.plan, in_force.generation);
+        let teacher = plan.teacher(lesson.source.ip());
+        let now = clock::now();
+        for name in plan.credited(&lesson.name, &lesson.chain) {
+            for (address, _) in &lesson.addresses {
+                let mut is_open = false;
+                plan.elements(&name, *address, teacher, |element| {
+                    let held = self
+                        .enforcer
+                        .already_admitted(generation, &[(element, now)], Duration::ZERO);
+                    is_open |= held.is_some();
+                });
+                if !is_open {
+                    lock(&self.ledger).retract(name.name, teacher, *address);
+                }
+            }
+        }
     }
 
     /// Says that an answer has more addresses than a name may hold, so that not all of them are opened.
@@ -139,6 +168,7 @@ fn withheld(why: &AdmitError) -> NotAdmitted {
 pub(super) struct Waiting {
     core: Arc<Core>,
     lesson: Lesson,
+    owner: Owner,
     generation: Generation,
     /// `None` once it was used.
     ticket: Option<Ticket<Committed>>,
@@ -147,10 +177,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(core: &Arc<Core>, lesson: Lesson, ticket: Ticket<Committed>, generation: Generation) -> Self {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        (lesson, owner): (Lesson, Owner),
+        ticket: Ticket<Committed>,
+        generation: Generation,
+    ) -> Self {
         Self {
             core: Arc::clone(core),
             lesson,
+            owner,
             generation,
             ticket: Some(ticket),
             until: Instant::now() + core.terms.commit_deadline,
@@ -162,7 +198,7 @@ impl Waiting {
         Submission {
             generation: self.generation,
             elements,
-            holder: Holder::default(),
+            holder: Holder(self.owner.0),
             deadline: self.core.terms.commit_deadline,
             answer: Box::new(self),
         }
@@ -173,7 +209,7 @@ impl Waiting {
         if self.is_abandoned() {
             return;
         }
-        let step = self.core.step(&self.lesson);
+        let step = self.core.step(&self.lesson, self.owner);
         self.core.evict();
         match step {
             Step::Admitted(proof, _) => self.tell(Ok(proof)),
@@ -212,6 +248,9 @@ impl Settle for Waiting {
             Ok(proof) => self.tell(Ok(proof)),
             Err(AdmitError::Stale) => self.park(),
             Err(error) => {
+                if matches!(error, AdmitError::Full { .. } | AdmitError::Rejected { .. }) {
+                    self.core.unlearn(&self.lesson);
+                }
                 let reason = self.core.not_admitted(&self.lesson, &error);
                 self.tell(Err(reason));
             }

@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use dns_proxy::{EncryptedProtocol, EncryptedUpstream, ListenerKind};
-use fqdn_cache::Answer;
+use fqdn_cache::{Answer, Owner};
 
 use super::*;
 use crate::config::resolve::resolve;
@@ -326,6 +326,7 @@ fn what_a_private_resolver_says_changes_no_lease_that_others_have() {
             name: name("x.example"),
             addresses: vec![(ip(address), seconds(ttl))].into(),
             teacher: with_own.teacher(ip(source)),
+            owner: Owner(1),
             terms: None,
         };
         ledger.learn(now, &answer);
@@ -334,8 +335,8 @@ fn what_a_private_resolver_says_changes_no_lease_that_others_have() {
         let elements = plan.all_elements(&ledger, now);
         let own = elements
             .into_iter()
-            .filter(|(element, _)| element.set.program == program(plan, pod));
-        own.map(|(element, end)| (element.key.address, end)).collect()
+            .filter(|(element, ..)| element.set.program == program(plan, pod));
+        own.map(|(element, end, _)| (element.key.address, end)).collect()
     };
     let (short, long) = (
         now + settings.lease.lease(seconds(60)),
@@ -391,6 +392,7 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
             name: name(learned),
             addresses: vec![(ip(address), Duration::from_secs(seconds))].into(),
             teacher: plan.teacher(ip(source)),
+            owner: Owner(1),
             terms: None,
         };
         ledger.learn(now, &answer);
@@ -403,7 +405,7 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
     let elements: Vec<_> = plan
         .all_elements(&ledger, now)
         .into_iter()
-        .map(|(element, end)| (element.key.address, element.key.port.map(|(_, port)| port), end))
+        .map(|(element, end, _)| (element.key.address, element.key.port.map(|(_, port)| port), end))
         .collect();
     let end = now + settings.lease.lease(Duration::from_secs(600));
     assert_eq!(
@@ -411,6 +413,44 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
         [(ip("198.51.100.1"), Some(443), end)],
         "neither from a server that is not known, nor a pod's address, nor a name that nobody selects"
     );
+}
+
+#[test]
+fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole() {
+    let settings = Settings {
+        capacity: NonZeroU32::new(1_000).unwrap(),
+        ..settings()
+    };
+    let allowed = names("{matchPattern: '*.example'}");
+    let plan = plan_with(
+        &[
+            pod("a", "10.0.0.1"),
+            policy_of("a", &allowed),
+            pod("b", "10.0.0.2"),
+            policy_of("b", &allowed),
+        ],
+        &settings,
+    );
+    let mut ledger = Ledger::new(settings.limits, settings.lease);
+    let now = Time::from_millis(0);
+    for number in (0..50_000u32).chain(100_000..100_010) {
+        let own = u32::from(number < 100_000);
+        let answer = Answer {
+            name: name(&format!("n{number}.example")),
+            addresses: vec![(
+                IpAddr::from((number + (203 << 24)).to_be_bytes()),
+                Duration::from_secs(60),
+            )]
+            .into(),
+            teacher: plan.teacher(ip("192.0.2.53")),
+            owner: Owner(own),
+            terms: None,
+        };
+        ledger.learn(now, &answer);
+    }
+    let elements = plan.all_elements(&ledger, now);
+    assert_eq!(elements.len(), 1_000);
+    assert_eq!(elements.iter().filter(|(.., holder)| *holder == Holder(0)).count(), 10);
 }
 
 #[test]

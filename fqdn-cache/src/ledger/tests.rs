@@ -32,6 +32,7 @@ fn answer(text: &str, addresses: &[(&str, u64)]) -> Answer {
             .map(|&(address, ttl)| (ip(address), secs(ttl)))
             .collect(),
         teacher: resolver(),
+        owner: Owner(1),
         terms: None,
     }
 }
@@ -261,6 +262,51 @@ fn the_name_learned_longest_ago_makes_room() {
 }
 
 #[test]
+fn who_learns_a_great_many_names_drives_out_its_own() {
+    let mut ledger = ledger(100, 10);
+    let by = |owner, name: &str| Answer {
+        owner: Owner(owner),
+        ..answer(name, &[("192.0.2.1", 3_600)])
+    };
+    for name in ["a.example", "b.example"] {
+        ledger.learn(at(0), &by(1, name));
+    }
+    for number in 0..1_000 {
+        ledger.learn(at(number), &by(2, &format!("n{number}.example")));
+        if number > 10 {
+            // It asks for a neighbour's name too, and does not come to own it by that.
+            ledger.learn(at(number), &by(2, "b.example"));
+        }
+        ledger.evict(at(number));
+    }
+    for name in ["a.example", "b.example", "n999.example"] {
+        assert_eq!(
+            ledger.addresses(at(1_000), &super::tests::name(name)).count(),
+            1,
+            "{name}"
+        );
+    }
+    assert_eq!(ledger.size(), (100, 100));
+    // What can be taken of each in turn is each one's newest.
+    let first: Vec<_> = ledger
+        .fairly(at(1_000))
+        .take(3)
+        .map(|(_, entry)| entry.name.to_string())
+        .collect();
+    assert_eq!(first, ["b.example", "n999.example", "a.example"]);
+    // A name of the flood that a neighbour needs is the neighbour's from then on.
+    ledger.learn(at(1_000), &by(3, "n950.example"));
+    for number in 1_000..2_000 {
+        ledger.learn(at(number), &by(2, &format!("n{number}.example")));
+        ledger.evict(at(number));
+    }
+    assert_eq!(
+        ledger.addresses(at(2_000), &super::tests::name("n950.example")).count(),
+        1
+    );
+}
+
+#[test]
 fn what_has_ended_makes_room_before_what_is_live() {
     let mut ledger = ledger(2, 2);
     ledger.learn(at(0), &answer("old.example", &[("192.0.2.1", 100)]));
@@ -333,7 +379,7 @@ struct Model {
     /// Record, address, learned, expires, teacher.
     leases: Vec<(Key, IpAddr, Time, Time, Teacher)>,
     /// The most recently learned last.
-    order: Vec<Key>,
+    order: Vec<(Key, Owner)>,
 }
 
 /// A name, and who has leases of his own for it.
@@ -349,9 +395,17 @@ fn key(name: &Name, teacher: Teacher) -> Key {
 impl Model {
     fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
         let key = key(&answer.name, answer.teacher);
+        if !answer.addresses.is_empty() {
+            let owner = self
+                .order
+                .iter()
+                .find(|(held, _)| *held == key)
+                .map(|(_, owner)| *owner);
+            let owner = owner.filter(|owner| self.leases_of(answer.owner) >= self.leases_of(*owner));
+            self.order.retain(|(held, _)| *held != key);
+            self.order.push((key.clone(), owner.unwrap_or(answer.owner)));
+        }
         for &(address, ttl) in &answer.addresses {
-            self.order.retain(|held| *held != key);
-            self.order.push(key.clone());
             let mut expires = now + ttl;
             if let Some(at) = self.position(&key, address) {
                 expires = expires.max(self.leases.remove(at).3);
@@ -396,10 +450,21 @@ impl Model {
         if self.order.len() > self.limits.0 {
             self.expire(now);
         }
-        let beyond = self.order.len().saturating_sub(self.limits.0);
-        let evicted: Vec<Key> = self.order.drain(..beyond).collect();
-        self.leases.retain(|(key, ..)| !evicted.contains(key));
-        evicted.into_iter().map(|(name, _)| name).collect()
+        let mut evicted = Vec::new();
+        while self.order.len() > self.limits.0 {
+            let owners = self.order.iter().map(|(_, owner)| *owner);
+            let most = owners.max_by_key(|owner| (self.leases_of(*owner), *owner)).unwrap();
+            let oldest = self.order.iter().position(|(_, owner)| *owner == most).unwrap();
+            let (key, _) = self.order.remove(oldest);
+            self.leases.retain(|(of, ..)| *of != key);
+            evicted.push(key.0);
+        }
+        evicted
+    }
+
+    fn leases_of(&self, owner: Owner) -> usize {
+        let is_owned = |key: &Key| self.order.iter().any(|(held, by)| held == key && *by == owner);
+        self.leases.iter().filter(|(key, ..)| is_owned(key)).count()
     }
 
     fn expire(&mut self, now: Time) -> Vec<(Name, IpAddr)> {
@@ -412,7 +477,8 @@ impl Model {
     }
 
     fn forget_empty(&mut self) {
-        self.order.retain(|key| self.leases.iter().any(|lease| lease.0 == *key));
+        self.order
+            .retain(|(key, _)| self.leases.iter().any(|lease| lease.0 == *key));
     }
 
     fn position(&self, key: &Key, address: IpAddr) -> Option<usize> {
@@ -434,7 +500,10 @@ enum Step {
         name: u8,
         addresses: Vec<(u8, u64)>,
         source: u8,
+        owner: u8,
     },
+    /// That an address of a name was not opened after all.
+    Retract(u8, u8, u8),
     Wait(u64),
     Evict,
     Expire,
@@ -442,18 +511,18 @@ enum Step {
 
 /// Few names, few addresses of both families, and limits small enough to be met all the time.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let learn =
-        (0..8_u8, prop::collection::vec((0..8_u8, 0..40_u64), 0..6), 0..4_u8).prop_map(|(name, addresses, source)| {
-            Step::Learn {
-                name,
-                addresses,
-                source,
-            }
-        });
+    let addresses = prop::collection::vec((0..8_u8, 0..40_u64), 0..6);
+    let learn = (0..8_u8, addresses, 0..4_u8, 0..3_u8).prop_map(|(name, addresses, source, owner)| Step::Learn {
+        name,
+        addresses,
+        source,
+        owner,
+    });
     let step = prop_oneof![
         6 => learn,
         2 => (0..20_u64).prop_map(Step::Wait),
         4 => Just(Step::Evict),
+        1 => (0..8_u8, 0..8_u8, 0..4_u8).prop_map(|(name, address, source)| Step::Retract(name, address, source)),
         1 => Just(Step::Expire),
     ];
     prop::collection::vec(step, 0..60)
@@ -485,11 +554,18 @@ proptest! {
         let mut now = at(1_000);
         for step in steps {
             match step {
-                Step::Learn { name: number, addresses, source } => {
+                Step::Retract(number, address, source) => {
+                    let name = name(&format!("n{number}.example"));
+                    ledger.retract(&name, teacher(source), host(address));
+                    model.leases.retain(|lease| (&lease.0, lease.1) != (&key(&name, teacher(source)), host(address)));
+                    model.forget_empty();
+                }
+                Step::Learn { name: number, addresses, source, owner } => {
                     let answer = Answer {
                         name: name(&format!("n{number}.example")),
                         addresses: addresses.iter().map(|&(number, ttl)| (host(number), secs(ttl))).collect(),
                         teacher: teacher(source),
+                        owner: Owner(owner.into()),
                         terms: None,
                     };
                     prop_assert_eq!(ledger.learn(now, &answer), model.learn(now, &answer));
@@ -503,6 +579,12 @@ proptest! {
                 }
             }
             let live = model.live(now);
+            let mut fairly: Vec<_> = ledger
+                .fairly(now)
+                .map(|(_, e)| (key(e.name, e.teacher), e.address, e.learned, e.expires, e.teacher))
+                .collect();
+            fairly.sort_unstable();
+            prop_assert_eq!(&fairly, &live);
             let entries: Vec<_> =
                 ledger.entries(now).map(|e| (key(e.name, e.teacher), e.address, e.learned, e.expires, e.teacher)).collect();
             prop_assert_eq!(&entries, &live);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Teacher, Time};
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
 use policy::Name;
 
 use crate::Pass;
@@ -60,6 +60,7 @@ fn answer(number: u32) -> Answer {
         name: Name::parse(&format!("n{number}.example.com")).unwrap(),
         addresses: [2 * number, 2 * number + 1].map(address).into_iter().collect(),
         teacher: Teacher::Trusted(Ipv4Addr::LOCALHOST.into()),
+        owner: Owner(1),
         terms: None,
     }
 }
