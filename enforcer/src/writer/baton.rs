@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use fqdn_cache::Time;
 
+use super::pace::{self, Pace};
+
 /// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while somebody else changes many rules in the same network namespace.
 const LONG: Duration = Duration::from_millis(2);
 
@@ -30,6 +32,8 @@ struct Place<W> {
     is_awaited: bool,
     /// Callers leave it to the thread until then.
     reserved: Time,
+    /// When nobody commits.
+    pace: Pace,
 }
 
 /// The writer, in the hands of one. It goes back when this is dropped.
@@ -47,6 +51,7 @@ impl<W> Baton<W> {
                 writer: Some(Box::new(writer)),
                 is_awaited: false,
                 reserved: Time::default(),
+                pace: Pace::default(),
             }),
             back: Condvar::new(),
         }
@@ -55,7 +60,7 @@ impl<W> Baton<W> {
     /// For callers: takes it if nobody has it, nor waits for it.
     pub(super) fn try_take(&self, now: Time) -> Option<Held<'_, W>> {
         let mut place = self.place();
-        if place.is_awaited || now < place.reserved {
+        if place.is_awaited || now < place.reserved || place.pace.rest(now) > Duration::ZERO {
             return None;
         }
         let writer = place.writer.take()?;
@@ -78,9 +83,26 @@ impl<W> Baton<W> {
     /// Tells how long a caller had it.
     pub(super) fn took(&self, from: Time, to: Time) {
         let took = to.since(from);
+        let mut place = self.place();
         if took > LONG {
-            self.place().reserved = to + took * PAUSES;
+            place.reserved = to + took * PAUSES;
         }
+        place.pace.committed(to, pace::is_read);
+    }
+
+    /// Tells that the thread has committed.
+    pub(super) fn committed(&self, now: Time) {
+        self.place().pace.committed(now, pace::is_read);
+    }
+
+    /// How long nobody commits, as far as is known.
+    pub(super) fn rest(&self, now: Time) -> Duration {
+        self.place().pace.rest(now)
+    }
+
+    /// For the thread, when a rest is over: how long it is to go on.
+    pub(super) fn go_on_resting(&self, now: Time) -> Duration {
+        self.place().pace.go_on(now, pace::is_read)
     }
 
     fn hand_out(&self, writer: Box<W>) -> Held<'_, W> {

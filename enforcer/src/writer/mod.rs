@@ -11,7 +11,7 @@
 //! included: the admissions that waited for it are carried out as if it had not been, against the sets that still stand.
 //!
 //! # The parts
-//! - `baton`: who writes at this moment.
+//! - `baton`: who writes at this moment. `pace`: when nobody does.
 //! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
 //! - `plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
@@ -30,6 +30,7 @@ mod install;
 mod kernel;
 mod members;
 mod nft;
+mod pace;
 mod plan;
 mod probe;
 mod proof;

@@ -14,7 +14,7 @@ use super::heartbeat::{Ends, Heart};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
 use super::sweep::Sweeps;
-use super::{Renewal, Shared};
+use super::{Renewal, Shared, clock};
 use crate::desired::{Desired, Interception};
 
 /// A transaction takes in no more admissions once it has this many elements: a hundred elements take 0.1 ms, and the first
@@ -57,12 +57,26 @@ pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>, he
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
         };
+        let mut rest = baton.rest(clock::now());
+        while rest > Duration::ZERO {
+            // What comes meanwhile goes in together.
+            std::thread::sleep(rest);
+            rest = baton.go_on_resting(clock::now());
+        }
+        let commits = matches!(request, Some(Request::Admit(_)));
         let mut writer = baton.take();
         if writer.turn(request, inbox).is_break() {
             writer.end();
             return writer.give_up();
         }
-        pause = writer.sweep().min(TIDY);
+        if commits {
+            baton.committed(clock::now());
+        }
+        let rest = baton.rest(clock::now());
+        pause = match rest > Duration::ZERO {
+            true => rest,
+            false => writer.sweep().min(TIDY),
+        };
     }
     baton.take().end();
 }

@@ -8,4 +8,5 @@ mod life;
 mod members;
 mod namespace;
 mod programs;
+mod readers;
 mod sweep;

@@ -1,0 +1,160 @@
+//! Rests for those who read the rules.
+//!
+//! Whoever reads large sets from the kernel (`nft list`, kube-proxy, monitoring) begins anew when a transaction came in between. Beside thousands of new names a
+//! second such a reader does not come to an end for minutes. So a writer that commits a great deal looks now and then whether somebody reads, and rests
+//! until that one is done: what comes meanwhile shares one transaction after it. Where nobody reads, nobody waits.
+//!
+//! Measured with nft 1.0.6 on a busy machine: to read 1,000 elements takes 25 ms, 6,000 take 150 ms, 20,000 take 450 ms.
+
+use std::fs;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+
+/// How often a busy writer looks for readers.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Busy is who has committed so many transactions since it looked last: then a reader cannot come to an end by itself.
+const BUSY: u32 = 20;
+
+/// A rest lasts so long after a reader was seen; between two sets it is not.
+const STEP: Duration = Duration::from_millis(30);
+
+/// No admission waits longer for a reader: half of the usual deadline.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// After a rest the writer goes on for so many times as long, whoever reads.
+const WORK: u32 = 20;
+
+/// When to rest.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Transactions since the last look.
+    transactions: u32,
+    next_look: Time,
+    /// When the rest began.
+    began: Time,
+    /// Nobody commits until then.
+    until: Time,
+}
+
+impl Pace {
+    /// Notes a transaction; begins a rest if it is time to look for readers, and there is one.
+    pub(super) fn committed(&mut self, now: Time, is_read: impl FnOnce() -> bool) {
+        self.transactions += 1;
+        if now < self.next_look {
+            return;
+        }
+        let is_busy = self.transactions >= BUSY;
+        self.transactions = 0;
+        self.next_look = now + LOOK;
+        if is_busy && is_read() {
+            self.began = now;
+            self.until = now + STEP;
+        }
+    }
+
+    /// How long nobody commits, as far as is known.
+    pub(super) fn rest(&self, now: Time) -> Duration {
+        self.until.since(now)
+    }
+
+    /// Ends a rest, or prolongs it where there is still a reader. Returns how long it is to go on.
+    pub(super) fn go_on(&mut self, now: Time, is_read: impl FnOnce() -> bool) -> Duration {
+        if now.since(self.began) < LONGEST && is_read() {
+            self.until = now + STEP;
+        } else {
+            self.next_look = now + now.since(self.began) * WORK;
+        }
+        self.rest(now)
+    }
+}
+
+/// Whether somebody is in the middle of reading from nfnetlink, in the network namespace of the calling thread.
+pub(super) fn is_read() -> bool {
+    fs::read_to_string("/proc/thread-self/net/netlink").is_ok_and(|sockets| has_reader(&sockets))
+}
+
+/// `NETLINK_NETFILTER`.
+const NETFILTER: &str = "12";
+
+/// Looks for a dump that is under way (netlink_seq_show in the kernel's af_netlink.c).
+fn has_reader(sockets: &str) -> bool {
+    let mut lines = sockets.lines();
+    let heading = lines.next().unwrap_or_default();
+    let column = |name| heading.split_whitespace().position(|column| column == name);
+    let (Some(protocol), Some(dump)) = (column("Eth"), column("Dump")) else {
+        return false;
+    };
+    lines.any(|line| {
+        let of_column = |place| line.split_whitespace().nth(place);
+        of_column(protocol) == Some(NETFILTER) && of_column(dump).is_some_and(|dump| dump != "0")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::from_millis(100_000);
+
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// How often a writer looks in ten seconds with a transaction each so many milliseconds.
+    fn looks(every: u64) -> usize {
+        let (mut pace, mut looks) = (Pace::default(), 0);
+        for at in (0..10_000).step_by(every as usize) {
+            pace.committed(START + millis(at), || {
+                looks += 1;
+                false
+            });
+            assert_eq!(pace.rest(START + millis(at)), Duration::ZERO);
+        }
+        looks
+    }
+
+    #[test]
+    fn who_commits_little_does_not_even_look() {
+        assert_eq!(looks(10), 0);
+        assert!((90..=100).contains(&looks(1)), "{}", looks(1));
+    }
+
+    #[test]
+    fn a_rest_lasts_until_the_reader_is_done_and_is_followed_by_work() {
+        let mut pace = Pace::default();
+        for at in 0..=100 {
+            pace.committed(START + millis(at), || true);
+        }
+        let begun = START + millis(100);
+        assert_eq!(pace.rest(begun), STEP);
+        assert_eq!(pace.go_on(begun + millis(30), || true), STEP);
+        assert_eq!(pace.go_on(begun + millis(60), || false), Duration::ZERO);
+        for at in 60..60 + 60 * u64::from(WORK) {
+            pace.committed(begun + millis(at), || panic!("too soon"));
+        }
+        // And it does not last for ever.
+        let (mut now, mut rest) = (begun, STEP);
+        pace.began = begun;
+        while rest > Duration::ZERO {
+            now = now + rest;
+            rest = pace.go_on(now, || true);
+        }
+        assert!(now.since(begun) < LONGEST + STEP);
+    }
+
+    #[test]
+    fn a_reader_is_a_netfilter_socket_with_a_dump_under_way() {
+        let sockets = |protocol: u8, dump: u8| {
+            format!(
+                "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
+                 0000000000000000 0   1          00000551 0        0        1     2        0        3\n\
+                 0000000000000000 {protocol}  77         00000000 0        0        {dump}     2        0        12345\n"
+            )
+        };
+        assert!(has_reader(&sockets(12, 1)));
+        assert!(!has_reader(&sockets(12, 0)) && !has_reader(&sockets(16, 1)));
+        assert!(!has_reader("") && !has_reader("sk Eth\n1 12\n"));
+    }
+}
