@@ -9,6 +9,7 @@
 //! - [`status`]: what became of policies, written into them.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`] keeps lookups from filling the log.
 //! - [`owners`]: which addresses have gone from one pod to another.
+//! - [`taint`]: what holds Pods back from a node until its agent is ready.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
@@ -48,6 +49,7 @@ pub mod run_dir;
 pub mod state;
 pub mod status;
 pub mod supervisor;
+pub mod taint;
 pub mod throttle;
 pub mod view;
 pub mod working_set;

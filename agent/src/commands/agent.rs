@@ -19,6 +19,7 @@ use crate::objects::directory::DirectorySource;
 use crate::objects::kubernetes::KubernetesSource;
 use crate::objects::kubernetes::client::{Access, AccessError};
 use crate::supervisor::{self, Supervision};
+use crate::taint::StartupTaint;
 use crate::working_set;
 
 /// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
@@ -107,17 +108,23 @@ pub fn run(args: Args) -> cli::Result {
                     state_dir: settings.state_dir.clone(),
                     reread: Arc::clone(&reload.objects),
                 };
-                serve(settings, source, reload, supervision).await
+                serve(settings, source, reload, supervision, None).await
             }
             From::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
+                let client = access.client()?;
+                let taint = settings.startup_taint.clone().map(|key| StartupTaint {
+                    client,
+                    node: settings.node.clone(),
+                    key,
+                });
                 let source = KubernetesSource::new(
                     access,
                     settings.node.clone(),
                     settings.state_dir.clone(),
                     !settings.cluster_cidrs.is_empty(),
                 );
-                serve(settings, source, reload, supervision).await
+                serve(settings, source, reload, supervision, taint).await
             }
         }
     })?;
@@ -181,6 +188,7 @@ async fn serve(
     source: impl Source,
     reload: Reload,
     supervision: Option<Arc<Supervision>>,
+    taint: Option<StartupTaint>,
 ) -> Result<(), AgentError> {
     // Caught before anything is touched, so that no signal finds a half-made state.
     let mut stop = Stop::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
@@ -193,6 +201,9 @@ async fn serve(
             info!("ready");
             if let Some(supervision) = &supervision {
                 supervision.ready();
+            }
+            if let Some(taint) = taint {
+                tokio::spawn(taint.remove());
             }
             if let Err(error) = working_set::trim() {
                 debug!(%error, "what the start needed stays in memory");

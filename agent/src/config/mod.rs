@@ -90,6 +90,8 @@ pub struct Settings {
     pub private_addresses: PrivateAddresses,
     /// `--cluster-cidr CIDR` (repeatable): pod and service ranges, besides what the objects tell.
     pub cluster_cidrs: Vec<IpNet>,
+    /// `--startup-taint`: the key of the taint that is taken from the node when the agent is ready.
+    pub startup_taint: Option<String>,
     /// `--cluster-domain`, default `cluster.local`.
     pub cluster_domain: Name,
     /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose addresses are trusted resolvers.

@@ -34,6 +34,9 @@ pub struct Options {
     /// Pod or service range, besides what the objects tell; names never open it (repeatable)
     #[arg(long, value_name = "CIDR", help_heading = "Objects")]
     pub cluster_cidr: Vec<IpNet>,
+    /// Take the taint with this key from the node when the agent is ready [default: none]
+    #[arg(long, value_name = "KEY", help_heading = "Objects")]
+    pub startup_taint: Option<String>,
     /// The cluster's DNS domain [default: cluster.local]
     #[arg(long, value_name = "DOMAIN", help_heading = "Objects")]
     pub cluster_domain: Option<String>,
@@ -152,6 +155,7 @@ impl Options {
             kubeconfig,
             node,
             cluster_cidr,
+            startup_taint,
             cluster_domain,
             cluster_dns,
             upstream,
@@ -192,6 +196,7 @@ impl Options {
             kubeconfig: kubeconfig.or(below.kubeconfig),
             node: node.or(below.node),
             cluster_cidr: list(cluster_cidr, below.cluster_cidr),
+            startup_taint: startup_taint.or(below.startup_taint),
             cluster_domain: cluster_domain.or(below.cluster_domain),
             cluster_dns: list(cluster_dns, below.cluster_dns),
             upstream: list(upstream, below.upstream),

@@ -86,6 +86,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         kubeconfig: _,
         node,
         cluster_cidr,
+        startup_taint,
         cluster_domain,
         cluster_dns,
         upstream,
@@ -153,6 +154,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         rebind: allow_rebind,
         private_addresses: private_addresses.unwrap_or(PrivateAddresses::Allow),
         cluster_cidrs: cluster_cidr,
+        startup_taint: taint(startup_taint)?,
         cluster_domain: domain(cluster_domain)?,
         cluster_dns: match cluster_dns.is_empty() {
             true => vec![(DEFAULT_CLUSTER_DNS.0.into(), DEFAULT_CLUSTER_DNS.1.into())],
@@ -166,6 +168,25 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         commit_deadline: within(COMMIT_DEADLINE, commit_deadline.map(Span))?.0,
         cache: cache(dns_cache, dns_cache_stale)?,
     })
+}
+
+/// The key of a taint, which is a qualified name of Kubernetes.
+fn taint(given: Option<String>) -> Result<Option<String>, Rejected> {
+    let is_name = |key: &String| {
+        let (prefix, name) = key.rsplit_once('/').unwrap_or(("", key));
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        (1..=63).contains(&name.len())
+            && prefix.len() <= 253
+            && key.bytes().filter(|byte| *byte != b'/').all(fits)
+            && !prefix.contains('/')
+    };
+    match given {
+        Some(key) if !is_name(&key) => {
+            let reason = "write the key of a taint, as in namegate.io/agent-not-ready, without its value and effect";
+            Err(rejected("startup-taint", format_args!("{key:?}"), reason))
+        }
+        given => Ok(given),
+    }
 }
 
 fn node_name(given: Option<String>, host: &Host) -> Result<String, Rejected> {
@@ -468,6 +489,26 @@ mod tests {
         assert_eq!(settings.commit_deadline, Duration::from_secs(1));
         assert_eq!(settings.records_group, Some(5371));
         assert_eq!(settings.cache, None);
+    }
+
+    #[test]
+    fn a_startup_taint_is_a_key_alone() {
+        let taint = |key: &str| {
+            resolve(
+                Options {
+                    startup_taint: Some(key.into()),
+                    ..Options::default()
+                },
+                &host(),
+            )
+            .map(|it| it.startup_taint)
+        };
+        for key in ["namegate.io/agent-not-ready", "starting"] {
+            assert_eq!(taint(key).unwrap().as_deref(), Some(key));
+        }
+        for key in ["", "a/b/c", "key=value", "key:NoSchedule", "x/"] {
+            assert!(taint(key).is_err(), "{key}");
+        }
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Args {
         Ok(Settings {
             state_dir: None,
             take_over: false,
+            startup_taint: None,
             run_dir: None,
             cluster_dns: Vec::new(),
             ..resolve::resolve(options, &Host::read())?

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use agent::lab::client::Attempt;
-use namegate_integration::cluster::Cluster;
+use namegate_integration::cluster::{Cluster, NODE};
 use namegate_integration::{ip, policy};
 
 use super::{ALLOWED, denied, plan};
@@ -149,6 +149,38 @@ fn pods_of_other_nodes_are_followed_only_while_a_policy_speaks_of_them() {
     cluster.wait_until("all pods are counted", || pods() == 3.0);
     cluster.delete("cnp", "db");
     cluster.wait_until("the local pods are counted", || pods() == 2.0);
+}
+
+#[test]
+fn a_startup_taint_is_taken_from_the_node_when_its_agent_is_ready_and_others_stay() {
+    const TAINT: &str = "namegate.io/agent-not-ready";
+    let Some(mut cluster) = Cluster::build(plan().flags(&format!("--startup-taint {TAINT}"))) else {
+        return;
+    };
+    let taints = |cluster: &Cluster| {
+        cluster
+            .control
+            .kubectl(["get", "node", NODE, "-o", "jsonpath={.spec.taints[*].key}"])
+    };
+    let both = format!("{TAINT}=:NoSchedule");
+    cluster
+        .control
+        .kubectl(["taint", "node", NODE, &both, "other=:NoSchedule"]);
+    // Who has not opted in has not the right; Pods wait, and the log says for what.
+    cluster.start();
+    cluster.wait_until("it is said that the taint stays", || {
+        cluster
+            .agent()
+            .log()
+            .iter()
+            .any(|line| line.contains("cannot be taken from this node"))
+    });
+    assert!(taints(&cluster).contains(TAINT));
+    cluster.control.install("overlays/startup-taint");
+    cluster.wait_long("the taint is gone", Duration::from_secs(60), || {
+        !taints(&cluster).contains(TAINT)
+    });
+    assert!(taints(&cluster).contains("other"));
 }
 
 #[test]

@@ -77,6 +77,22 @@ fn tproxy_brings_its_capability_as_its_component_does() {
 }
 
 #[test]
+fn a_startup_taint_brings_its_rights_as_its_component_does() {
+    let Some(cluster) = shared() else { return };
+    let path = manifests().join("overlays/startup-taint");
+    let overlay = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
+    let chart = by_name(&render_chart("namegate", &["startupTaint=namegate.io/agent-not-ready"]));
+    for name in [
+        "DaemonSet namegate",
+        "ClusterRole namegate-startup-taint",
+        "ClusterRoleBinding namegate-startup-taint",
+    ] {
+        assert_eq!(chart[name], overlay[name], "{name}");
+    }
+    assert!(!by_name(&render_chart("namegate", &[])).contains_key("ClusterRole namegate-startup-taint"));
+}
+
+#[test]
 fn everything_is_in_the_namespace_of_the_release() {
     if shared().is_none() {
         return;
