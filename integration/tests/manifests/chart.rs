@@ -77,6 +77,16 @@ fn tproxy_brings_its_capability_as_its_component_does() {
 }
 
 #[test]
+fn the_namespace_has_its_pod_security_label_where_the_chart_makes_it() {
+    if shared().is_none() {
+        return;
+    }
+    let objects = by_name(&render_chart("egress", &["namespace.create=true"]));
+    let labels = &objects["Namespace egress"]["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "privileged");
+}
+
+#[test]
 fn a_startup_taint_brings_its_rights_as_its_component_does() {
     let Some(cluster) = shared() else { return };
     let path = manifests().join("overlays/startup-taint");
