@@ -5,9 +5,11 @@
 //!
 //! - `admission`: from a lesson to the proof.
 //! - `recall`: what a worker need not ask twice.
+//! - `upstreams`: who does not answer.
 
 mod admission;
 mod recall;
+mod upstreams;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,7 @@ use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
-use fqdn_cache::{LeaseTerms, Ledger, Owner};
+use fqdn_cache::{LeaseTerms, Ledger, Owner, Time};
 use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 
@@ -31,6 +33,7 @@ use crate::throttle::Throttle;
 
 use admission::{Step, Waiting};
 use recall::{Circumstances, Recall};
+use upstreams::SilentUpstreams;
 
 /// A plan and the generation of the ruleset that carries it out.
 #[derive(Debug)]
@@ -83,6 +86,7 @@ struct Core {
     left_out_addresses: AtomicU64,
     complaints: Throttle,
     remarks: Throttle,
+    silent: SilentUpstreams,
 }
 
 /// What a worker keeps to itself.
@@ -153,6 +157,7 @@ impl NodeGate {
             left_out_addresses: AtomicU64::new(0),
             complaints: Throttle::default(),
             remarks: Throttle::default(),
+            silent: SilentUpstreams::default(),
         }))
     }
 
@@ -186,6 +191,11 @@ impl NodeGate {
     /// Addresses of answers that were not opened, because their name may not hold so many; since the start.
     pub fn left_out_addresses(&self) -> u64 {
         self.0.left_out_addresses.load(Ordering::Relaxed)
+    }
+
+    /// Upstreams that do not answer, and since when.
+    pub fn silent_upstreams(&self) -> Vec<(SocketAddr, Time)> {
+        self.0.silent.all()
     }
 
     /// Names forgotten to make room, since the start.
@@ -344,6 +354,9 @@ impl Gate for NodeGate {
     }
 
     fn observe(&self, _desk: &mut Desk, event: Event<'_>) {
+        if let Event::UpstreamState { server, answers } = event {
+            self.0.silent.note(clock::now(), server, answers);
+        }
         self.0.metrics.observe(&event);
     }
 }

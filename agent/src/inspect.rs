@@ -58,6 +58,8 @@ pub struct Figures {
     pub refused_packets: [u64; 2],
     /// How often records were lost because too many came.
     pub record_overruns: u64,
+    /// Upstreams that do not answer.
+    pub silent_upstreams: usize,
     /// Of a source that can be away.
     pub source: Option<SourceFigures>,
     /// How many agents of the supervisor have died.
@@ -127,6 +129,9 @@ pub struct Status {
     /// How often the heartbeat had lapsed, so that lookups went past the agent.
     #[serde(default)]
     pub heartbeat_gaps: u64,
+    /// Upstreams that do not answer, one line each: who, and for how long.
+    #[serde(default)]
+    pub silent_upstreams: Vec<String>,
     /// Recorded packets.
     pub records: RecordsSummary,
     /// What must outlive the process and cannot be written.
@@ -412,6 +417,7 @@ pub(crate) mod fake {
                 state_troubles: Vec::new(),
                 install_error: None,
                 source: None,
+                silent_upstreams: Vec::new(),
             }
         }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::{Teacher, Time};
@@ -46,6 +46,17 @@ impl View {
     fn state_troubles(&self) -> Vec<String> {
         let directory = self.parts.settings.state_dir.as_ref();
         directory.map(StateDir::troubles).unwrap_or_default()
+    }
+
+    fn silent_upstreams(&self) -> Vec<String> {
+        let now = clock::now();
+        let silent = self.parts.gate.silent_upstreams().into_iter();
+        silent
+            .map(|(server, since)| {
+                let age = Duration::from_secs(now.since(since).as_secs());
+                format!("{server}, for {}", humantime::format_duration(age))
+            })
+            .collect()
     }
 
     /// Names and name–address pairs with live leases.
@@ -147,6 +158,7 @@ impl Inspect for View {
             addresses,
             elements: writer.elements,
             heartbeat_gaps: writer.gaps,
+            silent_upstreams: self.silent_upstreams(),
             records: self.parts.recorder.summary(),
             state_troubles: self.state_troubles(),
             install_error: progress.failure,
@@ -299,6 +311,7 @@ impl Inspect for View {
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
+            silent_upstreams: self.parts.gate.silent_upstreams().len(),
             record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
             unwritten_files: self.state_troubles().len(),

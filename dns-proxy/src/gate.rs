@@ -152,6 +152,13 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
+    /// An upstream has fallen silent, and others are asked first from now on; or it answers again. Told once a change.
+    UpstreamState {
+        /// Which.
+        server: SocketAddr,
+        /// It answers again.
+        answers: bool,
+    },
     /// An answer waited for the kernel.
     CommitWait {
         /// How long.

@@ -24,11 +24,15 @@ use crate::server::limits::{Permit, Quota};
 use crate::server::{CacheConfig, ServerConfig};
 use crate::stages::{self, Client};
 use crate::upstream::dialect::{Dialects, Heard, Level};
+use crate::upstream::health::{Change, Health};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
 use crate::validate::validate;
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
+
+/// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3), under id 0.
+const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 /// Under what a query was sent to an upstream: which socket, which id on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,20 +57,26 @@ pub(crate) trait Outlet<W> {
     fn reply(&mut self, way_back: &W, client: SocketAddr, reply: &Reply<'_>);
 }
 
+/// What the workers share.
+pub(crate) struct Shared<P> {
+    pub(crate) quota: Arc<Quota>,
+    pub(crate) flights: Arc<Flights<P>>,
+    pub(crate) health: Arc<Health>,
+}
+
 /// The lookups in flight, and what they need.
 pub(crate) struct Lookups<G: Gate, W> {
     gate: Arc<G>,
     desk: G::Desk,
     config: ServerConfig,
-    quota: Arc<Quota>,
-    flights: Arc<Flights<G::Proof>>,
+    shared: Shared<G::Proof>,
     mailbox: Arc<Mailbox<G::Proof>>,
     in_flight: InFlight<Lookup<G, W>>,
     deadlines: Wheel,
     dialects: Dialects,
     cache: Option<Cache>,
-    /// Lookups in flight for the cache alone.
-    refreshes: usize,
+    /// Lookups in flight on nobody's behalf: for the cache, and to see whether an upstream answers.
+    unasked: usize,
     /// Where queries to upstreams are written.
     asked: Vec<u8>,
     /// Where replies are written.
@@ -76,7 +86,7 @@ pub(crate) struct Lookups<G: Gate, W> {
 }
 
 struct Lookup<G: Gate, W> {
-    /// `None`: the cache alone wants to know.
+    /// `None`: no client wants to know.
     asker: Option<Asker<G, W>>,
     query: Query<'static>,
     attempts: Attempts,
@@ -129,8 +139,7 @@ impl<G: Gate, W> Lookups<G, W> {
     pub(crate) fn new(
         gate: Arc<G>,
         config: ServerConfig,
-        quota: Arc<Quota>,
-        flights: Arc<Flights<G::Proof>>,
+        shared: Shared<G::Proof>,
         mailbox: Arc<Mailbox<G::Proof>>,
         now: Instant,
     ) -> Self {
@@ -140,12 +149,11 @@ impl<G: Gate, W> Lookups<G, W> {
                 let share = entries.get().div_ceil(config.workers.max(1));
                 Cache::new(share.try_into().unwrap_or(entries), stale_for)
             }),
-            refreshes: 0,
+            unasked: 0,
             cached: Vec::new(),
             gate,
             config,
-            quota,
-            flights,
+            shared,
             mailbox,
             in_flight: InFlight::new(),
             deadlines: Wheel::new(now),
@@ -174,7 +182,7 @@ impl<G: Gate, W> Lookups<G, W> {
             Ok(forward) => forward,
             Err(refusal) => return send(gate, desk, now, &client, &way_back, &refusal, out),
         };
-        let permit = match self.quota.take(client.source.ip()) {
+        let permit = match self.shared.quota.take(client.source.ip()) {
             Ok(permit) => permit,
             Err(full) => {
                 let limit = Discard::from(full);
@@ -190,6 +198,10 @@ impl<G: Gate, W> Lookups<G, W> {
             identity,
             _permit: permit,
         };
+        if let Some(silent) = self.shared.health.to_be_tried(now, &upstreams) {
+            self.probe(now, silent, out);
+        }
+        let first = self.shared.health.first(&upstreams);
         let upstream = upstreams.first().copied();
         let deadline = now + self.config.lookup_timeout;
         let mut lookup = Box::new(Lookup {
@@ -200,7 +212,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 .and(upstream)
                 .and_then(|upstream| cache::Key::of(&query, upstream)),
             query: query.keep(),
-            attempts: Attempts::new(upstreams),
+            attempts: Attempts::new(upstreams, first),
             stage: Stage::ForwardedByTcp,
             flight: None,
             at_most: Level::Cookies,
@@ -272,6 +284,8 @@ impl<G: Gate, W> Lookups<G, W> {
             return false;
         }
         out.forget(sent);
+        let change = self.shared.health.answered(server);
+        observe_change(&*self.gate, &mut self.desk, server, change);
         let truncated = is_truncated(answer);
         let event = Event::Upstream {
             server,
@@ -353,8 +367,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         let failure = Failure::Unreachable { server, error };
-        observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
-        lookup.attempts.failed(failure);
+        self.upstream_failed(now, key, server, failure, began);
         self.forward(now, key, out);
     }
 
@@ -406,8 +419,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     out.forget(sent);
                     self.dialects.of(server).silent(now, level);
                     let failure = Failure::TimedOut { server };
-                    observe_failure(&*self.gate, &mut self.desk, server, &failure, now, began);
-                    lookup.attempts.failed(failure);
+                    self.upstream_failed(now, key, server, failure, began);
                     self.forward(now, key, out);
                 }
                 Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
@@ -454,7 +466,7 @@ impl<G: Gate, W> Lookups<G, W> {
         let mut by_tcp = lookup.query.has_options();
         if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
-            match self.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
+            match self.shared.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
                 Joined::Leads(flight) => lookup.flight = Some(flight),
                 Joined::Waits => {
                     lookup.stage = Stage::Waiting;
@@ -523,8 +535,7 @@ impl<G: Gate, W> Lookups<G, W> {
             }
             Err(error) => {
                 let failure = Failure::Unreachable { server, error };
-                observe_failure(&*self.gate, &mut self.desk, server, &failure, now, now);
-                lookup.attempts.failed(failure);
+                self.upstream_failed(now, key, server, failure, now);
                 self.forward(now, key, out);
             }
         }
@@ -550,6 +561,48 @@ impl<G: Gate, W> Lookups<G, W> {
             .query
             .write_for(dialect.level(now), dialect.cookie(), &mut self.asked);
         out.ask_by_tcp(server, client, key, &self.asked, until);
+    }
+
+    /// Notes that an upstream has left a question over UDP unanswered.
+    fn upstream_failed(&mut self, now: Instant, key: Key, server: SocketAddr, failure: Failure, began: Instant) {
+        let event = Event::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: failure.outcome(),
+            took: now.saturating_duration_since(began),
+        };
+        self.gate.observe(&mut self.desk, event);
+        let change = self.shared.health.failed(now, server);
+        observe_change(&*self.gate, &mut self.desk, server, change);
+        if let Some(lookup) = self.in_flight.get_mut(key) {
+            lookup.attempts.failed(failure);
+        }
+    }
+
+    /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in vain.
+    fn probe(&mut self, now: Instant, server: SocketAddr, out: &mut impl Outlet<W>) {
+        let Ok(query) = Query::read(&PROBE) else {
+            return;
+        };
+        let deadline = now + self.config.lookup_timeout;
+        self.start_unasked(
+            now,
+            Box::new(Lookup {
+                asker: None,
+                key: None,
+                query: query.keep(),
+                attempts: Attempts::new(Arc::new([server]), 0),
+                stage: Stage::ForwardedByTcp,
+                flight: None,
+                at_most: Level::Cookies,
+                has_shown_cookie: false,
+                deadline,
+                ask_until: deadline,
+                until: deadline,
+                stale: false,
+            }),
+            out,
+        );
     }
 
     /// Ends a lookup that no upstream has an answer to.
@@ -667,7 +720,7 @@ impl<G: Gate, W> Lookups<G, W> {
         self.deadlines.clear(key.place());
         match &lookup.asker {
             Some(asker) => out.owe_no_more(&asker.way_back),
-            None => self.refreshes -= 1,
+            None => self.unasked -= 1,
         }
         Some(lookup)
     }
@@ -698,21 +751,11 @@ fn send<G: Gate, W>(
     gate.observe(desk, event);
 }
 
-fn observe_failure<G: Gate>(
-    gate: &G,
-    desk: &mut G::Desk,
-    server: SocketAddr,
-    failure: &Failure,
-    now: Instant,
-    began: Instant,
-) {
-    let event = Event::Upstream {
-        server,
-        transport: Transport::Udp,
-        outcome: failure.outcome(),
-        took: now.saturating_duration_since(began),
-    };
-    gate.observe(desk, event);
+fn observe_change<G: Gate>(gate: &G, desk: &mut G::Desk, server: SocketAddr, change: Option<Change>) {
+    if let Some(change) = change {
+        let answers = change == Change::Answers;
+        gate.observe(desk, Event::UpstreamState { server, answers });
+    }
 }
 
 #[cfg(test)]

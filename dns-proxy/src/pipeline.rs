@@ -13,6 +13,7 @@ use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
 use crate::stages::{self, Client};
+use crate::upstream::health::Health;
 use crate::upstream::pool::Pool;
 use crate::upstream::{Attempts, End, Failure, Judged};
 
@@ -22,6 +23,8 @@ pub(crate) struct Pipeline<G: Gate> {
     pub(crate) config: ServerConfig,
     /// Shared with the workers.
     pub(crate) pool: Arc<Pool>,
+    /// Shared with the workers.
+    pub(crate) health: Arc<Health>,
     /// One for all connections: they are few, and it is never held while anything is waited for.
     desk: Mutex<G::Desk>,
 }
@@ -33,6 +36,7 @@ impl<G: Gate> Pipeline<G> {
             gate,
             pool: Arc::new(Pool::new(&config.encrypted)),
             config,
+            health: Arc::default(),
         }
     }
 
@@ -97,7 +101,8 @@ impl<G: Gate> Pipeline<G> {
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
     ) -> Result<(Held<'static>, Lesson), Failure> {
-        let mut attempts = Attempts::new(upstreams);
+        let first = self.health.first(&upstreams);
+        let mut attempts = Attempts::new(upstreams, first);
         while Instant::now() < deadline
             && let Some(server) = attempts.next()
         {

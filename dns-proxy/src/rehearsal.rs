@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::flights::Flights;
 use crate::gate::{Asked, Gate, Transport};
-use crate::lookups::{Key, Lookups, Outlet, Sent};
+use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
 use crate::reply::Reply;
 use crate::server::ServerConfig;
 use crate::server::limits::Quota;
@@ -36,10 +36,14 @@ impl<G: Gate> Rehearsal<G> {
     /// A worker with nothing in flight.
     pub fn new(gate: Arc<G>, config: ServerConfig) -> io::Result<Self> {
         let now = Instant::now();
-        let quota = Quota::new(config.in_flight_per_client, config.in_flight_total);
+        let shared = Shared {
+            quota: Quota::new(config.in_flight_per_client, config.in_flight_total),
+            flights: Flights::new(),
+            health: Arc::default(),
+        };
         let mailbox = Arc::new(Mailbox::new()?);
         Ok(Self {
-            lookups: Lookups::new(gate, config, quota, Flights::new(), Arc::clone(&mailbox), now),
+            lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
             mailbox,
             letters: Vec::new(),
             sent: Kept::default(),

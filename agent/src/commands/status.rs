@@ -85,6 +85,12 @@ fn overview(status: &Status) -> String {
         ("Listening", list(&status.listening)),
         ("Learned", learned),
     ];
+    lines.extend(status.silent_upstreams.iter().map(|silent| {
+        (
+            "UPSTREAM",
+            format!("does not answer, so that others are asked first: {silent}"),
+        )
+    }));
     if let Some(supervisor) = status.supervisor {
         lines.insert(1, ("Supervisor", supervision(supervisor)));
     }
@@ -242,6 +248,7 @@ mod tests {
         status.endpoints.clear();
         status.reports.clear();
         status.install_error = Some("set full".into());
+        status.silent_upstreams = vec!["192.0.2.53:53, for 12s".into()];
         status.records.failure = Some("the group is taken".into());
         status.records.audited = 12;
         status.state_troubles = vec!["/s/ledger.json cannot be written: no room".into()];
@@ -252,6 +259,7 @@ mod tests {
             "STATE:        /s/ledger.json cannot be written: no room",
             "Supervisor:   process 6; AGENTS DIED under it: 2",
             "NOT INSTALLED: set full",
+            "UPSTREAM:     does not answer, so that others are asked first: 192.0.2.53:53, for 12s",
             "NONE: the group is taken",
             "Audited:      12 packets passed that would have been refused",
             "No endpoint is local",

@@ -24,6 +24,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         lookups_in_flight,
         refused_packets: [refused_v4, refused_v6],
         record_overruns,
+        silent_upstreams,
         source,
         deaths,
         unwritten_files,
@@ -123,6 +124,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "Packets of workloads that policy refused, by address family",
             "family",
             &[("ipv4", refused_v4), ("ipv6", refused_v6)],
+        ),
+        gauge(
+            "silent_upstreams",
+            "Upstreams that do not answer, and are asked after others",
+            silent_upstreams as u64,
         ),
         counter(
             "record_overruns_total",
@@ -284,6 +290,7 @@ mod tests {
             lookups_in_flight: 7,
             refused_packets: [31, 32],
             record_overruns: 33,
+            silent_upstreams: 34,
             source: Some(SourceFigures {
                 age_seconds: 41,
                 broken_watches: 42,
@@ -321,6 +328,7 @@ mod tests {
             "namegate_refused_packets_total{family=\"ipv4\"} 31",
             "namegate_refused_packets_total{family=\"ipv6\"} 32",
             "namegate_record_overruns_total 33",
+            "namegate_silent_upstreams 34",
             "namegate_agent_deaths_total 51",
             "namegate_unwritten_state_files 52",
             "namegate_objects_age_seconds 41",

@@ -168,6 +168,8 @@ impl Metrics {
                     self.upstream_duration[transport_index(*transport)].observe(took.as_secs_f64());
                 }
             }
+            // A gauge tells who is silent.
+            Event::UpstreamState { .. } => {}
             Event::CommitWait { took, committed } => {
                 self.commit_wait.observe(took.as_secs_f64());
                 if !committed {

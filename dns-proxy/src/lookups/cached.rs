@@ -14,8 +14,8 @@ use crate::upstream::dialect::Level;
 /// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
 
-/// Refreshes of the cache at a time: they are nobody's lookups, and must not take what lookups need.
-const REFRESHES: usize = 1_000;
+/// Lookups at a time that no client asked for: they must not take what lookups need.
+const UNASKED: usize = 1_000;
 
 /// What the cache has for a lookup that begins.
 pub(super) enum InCache {
@@ -93,13 +93,20 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Asks again for what the cache has, on nobody's behalf.
     pub(super) fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
-        if self.refreshes >= REFRESHES {
-            return;
+        if self.start_unasked(now, again, out) {
+            self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
         }
-        self.refreshes += 1;
-        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
-        let key = self.in_flight.insert(again);
+    }
+
+    /// Starts a lookup that no client asked for, unless there are too many. Whether it has.
+    pub(super) fn start_unasked(&mut self, now: Instant, lookup: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) -> bool {
+        if self.unasked >= UNASKED {
+            return false;
+        }
+        self.unasked += 1;
+        let key = self.in_flight.insert(lookup);
         self.forward(now, key, out);
+        true
     }
 }
 

@@ -140,11 +140,15 @@ impl Stage {
     fn beside(gate: Gatekeeper, flights: &Arc<Flights<Proof>>) -> Self {
         let (gate, now) = (Arc::new(gate), Instant::now());
         let mailbox = Arc::new(Mailbox::new().unwrap());
-        let quota = Quota::new(10, 100);
+        let shared = Shared {
+            quota: Quota::new(10, 100),
+            flights: Arc::clone(flights),
+            health: Arc::default(),
+        };
         let config = ServerConfig::default();
-        let (flights, letters) = (Arc::clone(flights), Arc::clone(&mailbox));
+        let letters = Arc::clone(&mailbox);
         Self {
-            lookups: Lookups::new(Arc::clone(&gate), config, quota, flights, letters, now),
+            lookups: Lookups::new(Arc::clone(&gate), config, shared, letters, now),
             gate,
             mailbox,
             out: Sheet::default(),
@@ -333,4 +337,46 @@ fn a_client_has_so_many_places_and_is_told() {
     }
     assert_eq!(stage.out.asked.len(), 10);
     assert_eq!(stage.rcodes(), [5]);
+}
+
+#[test]
+fn a_silent_upstream_is_waited_for_three_times_and_then_asked_last_until_it_answers() {
+    let mut stage = Stage::new(Gatekeeper::default());
+    let named = |number: usize| packets::query(&format!("{number}.example."), "A");
+    for number in 0..3 {
+        stage.receive(&named(number));
+        assert_eq!(stage.out.asked.last().unwrap().0.to_string(), ONE);
+        stage.pass(Duration::from_millis(2_020));
+        assert!(stage.answer(&packets::answer(&named(number), &[])));
+    }
+    stage.receive(&named(3));
+    assert_eq!(stage.out.asked.last().unwrap().0.to_string(), ANOTHER);
+    assert!(stage.answer(&packets::answer(&named(3), &[])));
+    let told = |stage: &Stage, answers| {
+        let told = format!("UpstreamState {{ server: {ONE}, answers: {answers} }}");
+        stage
+            .gate
+            .events
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|it| **it == told)
+            .count()
+    };
+    assert_eq!((told(&stage, false), told(&stage, true)), (1, 0));
+
+    // Time to try it: with a question of ours, for which no client waits.
+    stage.pass(Duration::from_millis(1_100));
+    let before = stage.out.asked.len();
+    stage.receive(&named(4));
+    let asked: Vec<String> = stage.out.asked[before..].iter().map(|it| it.0.to_string()).collect();
+    assert_eq!(asked, [ONE, ANOTHER]);
+    assert!(stage.answer(&packets::answer(&named(4), &[])));
+    stage.out.asked.truncate(before + 1);
+    let probe = stage.out.asked[before].3.clone();
+    let replies = stage.out.replies.len();
+    assert!(stage.answer(&packets::answer_with_rcode(&probe, 5)));
+    assert_eq!((told(&stage, true), stage.out.replies.len()), (1, replies));
+    stage.receive(&named(5));
+    assert_eq!(stage.out.asked.last().unwrap().0.to_string(), ONE);
 }

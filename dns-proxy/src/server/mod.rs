@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::flights::Flights;
 use crate::gate::Gate;
+use crate::lookups::Shared;
 use crate::pipeline::Pipeline;
 use crate::upstream::encrypted::EncryptedUpstream;
 use crate::worker;
@@ -239,11 +240,14 @@ impl<G: Gate> Server<G> {
         let pipeline = &self.service.pipeline;
         while self.workers.len() < pipeline.config.workers.max(1) {
             let (gate, config) = (Arc::clone(&pipeline.gate), pipeline.config.clone());
-            let quota = Arc::clone(&self.service.lookups);
-            let flights = Arc::clone(&self.service.flights);
+            let shared = Shared {
+                quota: Arc::clone(&self.service.lookups),
+                flights: Arc::clone(&self.service.flights),
+                health: Arc::clone(&pipeline.health),
+            };
             let pool = Arc::clone(&pipeline.pool);
             self.workers
-                .push(worker::start(gate, config, quota, flights, pool, Handle::current())?);
+                .push(worker::start(gate, config, shared, pool, Handle::current())?);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::wire::Header;
 mod connection;
 pub(crate) mod dialect;
 pub(crate) mod encrypted;
+pub(crate) mod health;
 pub(crate) mod pool;
 pub(crate) mod tcp;
 
@@ -51,6 +52,8 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) struct Attempts {
     upstreams: Arc<[SocketAddr]>,
+    /// Which is asked first.
+    first: usize,
     made: usize,
     failure: Failure,
     apology: Option<Box<(Held<'static>, Lesson)>>,
@@ -75,9 +78,11 @@ pub(crate) enum End {
 }
 
 impl Attempts {
-    pub(crate) fn new(upstreams: Arc<[SocketAddr]>) -> Self {
+    /// Begins with the upstream at `first`; the others follow in turn.
+    pub(crate) fn new(upstreams: Arc<[SocketAddr]>, first: usize) -> Self {
         Self {
             upstreams,
+            first,
             made: 0,
             failure: Failure::NoUpstream,
             apology: None,
@@ -86,7 +91,7 @@ impl Attempts {
 
     /// The same upstreams, from the beginning.
     pub(crate) fn again(&self) -> Self {
-        Self::new(Arc::clone(&self.upstreams))
+        Self::new(Arc::clone(&self.upstreams), self.first)
     }
 
     /// All of them.
@@ -104,7 +109,7 @@ impl Attempts {
         if self.is_over() {
             return None;
         }
-        let server = self.upstreams[self.made % self.upstreams.len()];
+        let server = self.upstreams[(self.first + self.made) % self.upstreams.len()];
         self.made += 1;
         Some(server)
     }
@@ -164,6 +169,7 @@ mod tests {
             (0..count)
                 .map(|i| SocketAddr::from(([192, 0, 2, i as u8], 53)))
                 .collect(),
+            0,
         )
     }
 
@@ -179,6 +185,9 @@ mod tests {
     #[test]
     fn upstreams_are_asked_in_turn_twice() {
         assert_eq!(asked(&mut attempts(3)), [0, 1, 2, 0, 1, 2]);
+        let mut from_the_second = attempts(3);
+        from_the_second.first = 1;
+        assert_eq!(asked(&mut from_the_second), [1, 2, 0, 1, 2, 0]);
         assert!(asked(&mut attempts(0)).is_empty());
         assert!(matches!(attempts(0).end(), End::Failure(Failure::NoUpstream)));
     }

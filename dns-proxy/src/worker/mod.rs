@@ -24,12 +24,10 @@ use self::mailbox::{Letter, Mailbox, Owner};
 use self::mmsg::{Inbox, SendSpace};
 use self::tproxy::AnswerSockets;
 use self::upstreams::{Upstreams, id_of};
-use crate::flights::Flights;
 use crate::gate::{Gate, Transport};
-use crate::lookups::{Key, Lookups, Outlet, Sent};
+use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
 use crate::message::Query;
 use crate::reply::Reply;
-use crate::server::limits::Quota;
 use crate::server::{Listener, ServerConfig};
 use crate::stages::Client;
 use crate::upstream::pool::Pool;
@@ -73,8 +71,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) fn start<G: Gate>(
     gate: Arc<G>,
     config: ServerConfig,
-    quota: Arc<Quota>,
-    flights: Arc<Flights<G::Proof>>,
+    shared: Shared<G::Proof>,
     pool: Arc<Pool>,
     tasks: Handle,
 ) -> io::Result<Arc<Mailbox<G::Proof>>> {
@@ -84,7 +81,7 @@ pub(crate) fn start<G: Gate>(
     epoll::add(&poll, mailbox.bell(), token, epoll::EventFlags::IN)?;
     let now = Instant::now();
     let worker = Worker {
-        lookups: Lookups::new(gate, config, quota, flights, Arc::clone(&mailbox), now),
+        lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
         sockets: Sockets {
             poll,
             listening: Vec::new(),

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use dns_proxy::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Barrier, Mutex};
 use tokio::task::JoinSet;
 
 use crate::agent::{Agent, Proxy, free_address, impatient};
@@ -22,7 +23,7 @@ enum Kind {
     Quick,
     /// It closes the connection after each answer.
     Closing,
-    /// It answers the questions of a connection in pairs, the last first.
+    /// It answers when four questions have come, and on each connection the last first.
     Reversing,
     /// It does not answer names under `slow.`, nor whatever is asked behind one on the same connection.
     InOrder,
@@ -53,10 +54,14 @@ impl Resolver {
         });
         tasks.spawn(async move {
             let mut open = JoinSet::new();
+            let all_have_come = Arc::new(Barrier::new(4));
             loop {
                 let (stream, _) = tcp.accept().await.unwrap();
                 counted.fetch_add(1, Ordering::Relaxed);
-                open.spawn(serve(stream, kind));
+                match kind {
+                    Kind::Reversing => open.spawn(serve_in_reverse(stream, Arc::clone(&all_have_come))),
+                    _ => open.spawn(serve(stream, kind)),
+                };
             }
         });
         Self {
@@ -71,19 +76,41 @@ impl Resolver {
     }
 }
 
-async fn serve(mut stream: tokio::net::TcpStream, kind: Kind) {
-    let mut held = Vec::new();
+async fn serve_in_reverse(stream: TcpStream, all_have_come: Arc<Barrier>) {
+    let (mut reader, writer) = stream.into_split();
+    let writer = Arc::new(Mutex::new(writer));
+    let (asked, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut waiting = JoinSet::new();
+    while let Ok(length) = reader.read_u16().await {
+        let mut query = vec![0; usize::from(length)];
+        reader.read_exact(&mut query).await.unwrap();
+        let number = asked.fetch_add(1, Ordering::SeqCst);
+        let (asked, answered) = (Arc::clone(&asked), Arc::clone(&answered));
+        let (writer, all_have_come) = (Arc::clone(&writer), Arc::clone(&all_have_come));
+        waiting.spawn(async move {
+            all_have_come.wait().await;
+            while answered.load(Ordering::SeqCst) + number + 1 < asked.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            writer
+                .lock()
+                .await
+                .write_all(&framed(&address_of(&query)))
+                .await
+                .unwrap();
+            answered.fetch_add(1, Ordering::SeqCst);
+        });
+    }
+}
+
+async fn serve(mut stream: TcpStream, kind: Kind) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; usize::from(length)];
         stream.read_exact(&mut query).await.unwrap();
-        held.push(framed(&address_of(&query)));
-        match kind {
-            Kind::Reversing if held.len() < 2 => continue,
-            Kind::InOrder if query.windows(5).any(|it| it == b"\x04slow") => std::future::pending().await,
-            _ => {}
+        if kind == Kind::InOrder && query.windows(5).any(|it| it == b"\x04slow") {
+            std::future::pending().await
         }
-        held.reverse();
-        if stream.write_all(&std::mem::take(&mut held).concat()).await.is_err() || kind == Kind::Closing {
+        if stream.write_all(&framed(&address_of(&query))).await.is_err() || kind == Kind::Closing {
             return;
         }
     }
@@ -124,7 +151,6 @@ async fn many_truncated_lookups_share_a_few_connections() {
 #[tokio::test]
 async fn answers_come_in_any_order() {
     let (resolver, _proxy, client) = start(Kind::Reversing, patient()).await;
-    // A client has two connections, so four questions make two pairs.
     for number in 0..4 {
         client.send(&packets::query(&format!("{number}.example."), "A")).await;
     }

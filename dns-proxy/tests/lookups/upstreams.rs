@@ -130,3 +130,16 @@ async fn a_bogus_answer_is_passed_over_for_the_next_upstream() {
     let reply = ask(&proxy).await;
     assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
 }
+
+#[tokio::test]
+async fn a_silent_upstream_costs_a_client_its_patience_three_times_and_no_more() {
+    let silent = Resolver::start(|_, _| vec![]).await;
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[silent.address, resolver.address])).await;
+    for _ in 0..10 {
+        assert_eq!(answers(&ask(&proxy).await), 1);
+    }
+    assert_eq!(proxy.agent.count("upstream Udp TimedOut"), 3);
+    let told = format!("upstream {} answers=false", silent.address);
+    assert_eq!(proxy.agent.count(&told), 1);
+}

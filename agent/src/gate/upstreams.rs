@@ -1,0 +1,55 @@
+//! Upstreams that do not answer, for people: whom to ask first is the proxy's business.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fqdn_cache::Time;
+use tracing::{info, warn};
+
+/// The silent ones, and since when.
+#[derive(Debug, Default)]
+pub(super) struct SilentUpstreams(Mutex<BTreeMap<SocketAddr, Time>>);
+
+impl SilentUpstreams {
+    /// Notes a change, and says it.
+    pub(super) fn note(&self, now: Time, server: SocketAddr, answers: bool) {
+        match answers {
+            false => {
+                warn!(upstream = %server, "an upstream does not answer; others are asked before it until it does");
+                self.lock().insert(server, now);
+            }
+            true => {
+                let since = self.lock().remove(&server);
+                let silent_for = since.map_or(Duration::ZERO, |since| now.since(since));
+                info!(upstream = %server, ?silent_for, "an upstream answers again");
+            }
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<(SocketAddr, Time)> {
+        self.lock().iter().map(|(server, since)| (*server, *since)).collect()
+    }
+
+    /// Nothing in here panics half-way.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Time>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_is_told_until_it_answers() {
+        let silent = SilentUpstreams::default();
+        let server = "192.0.2.53:53".parse().unwrap();
+        let then = Time::from_millis(7_000);
+        silent.note(then, server, false);
+        assert_eq!(silent.all(), [(server, then)]);
+        silent.note(Time::from_millis(9_000), server, true);
+        assert!(silent.all().is_empty());
+    }
+}

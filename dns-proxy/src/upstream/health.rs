@@ -1,0 +1,178 @@
+//! Which upstreams answer: who does not is not asked first, and is tried again by a question of our own.
+//!
+//! This decides the order alone. Every lookup still asks all its upstreams before it fails, so a client
+//! that brings about failures (names whose servers are dead) takes nothing from others.
+//!
+//! Pure: time is an argument. While all upstreams answer, a lookup pays one look at a counter.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Questions in a row without an answer after which an upstream counts as silent.
+const FAILURES: u32 = 3;
+
+/// When a silent upstream is tried again: at first, and at most so seldom. Each try that fails doubles the pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Upstreams in trouble that are remembered. Those that answer need no memory.
+const REMEMBERED: usize = 256;
+
+/// The upstreams in trouble, of all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// How many are in `troubled`.
+    count: AtomicUsize,
+    troubled: Mutex<Vec<Troubled>>,
+}
+
+/// An upstream that has left a question unanswered and has answered none since.
+#[derive(Debug)]
+struct Troubled {
+    server: SocketAddr,
+    failures: u32,
+    /// Once it counts as silent: when it is next tried, and the pause after that.
+    silent: Option<(Instant, Duration)>,
+}
+
+/// An upstream has fallen silent, or answers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Silent,
+    Answers,
+}
+
+impl Health {
+    /// It has answered, whatever.
+    pub(crate) fn answered(&self, server: SocketAddr) -> Option<Change> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut troubled = self.lock();
+        let index = troubled.iter().position(|it| it.server == server)?;
+        let was_silent = troubled.swap_remove(index).silent.is_some();
+        self.count.store(troubled.len(), Ordering::Relaxed);
+        was_silent.then_some(Change::Answers)
+    }
+
+    /// It has not answered in time, or cannot be reached.
+    pub(crate) fn failed(&self, now: Instant, server: SocketAddr) -> Option<Change> {
+        let mut troubled = self.lock();
+        let index = troubled.iter().position(|it| it.server == server);
+        let index = match index {
+            Some(index) => index,
+            None if troubled.len() < REMEMBERED => {
+                troubled.push(Troubled {
+                    server,
+                    failures: 0,
+                    silent: None,
+                });
+                self.count.store(troubled.len(), Ordering::Relaxed);
+                troubled.len() - 1
+            }
+            None => return None,
+        };
+        let it = &mut troubled[index];
+        it.failures = it.failures.saturating_add(1);
+        if it.failures < FAILURES || it.silent.is_some() {
+            return None;
+        }
+        it.silent = Some((now + FIRST_PAUSE, FIRST_PAUSE));
+        Some(Change::Silent)
+    }
+
+    /// Which of these to ask first: the first that is not silent, if there is one.
+    pub(crate) fn first(&self, upstreams: &[SocketAddr]) -> usize {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let troubled = self.lock();
+        let is_silent = |server: &SocketAddr| troubled.iter().any(|it| it.server == *server && it.silent.is_some());
+        upstreams.iter().position(|it| !is_silent(it)).unwrap_or(0)
+    }
+
+    /// One of these that it is time to try. It is not told again before the pause is over.
+    pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<SocketAddr> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let mut troubled = self.lock();
+        let due = troubled
+            .iter_mut()
+            .filter(|it| upstreams.contains(&it.server))
+            .find_map(|it| Some((it.server, it.silent.as_mut().filter(|(next, _)| now >= *next)?)));
+        let (server, (next, pause)) = due?;
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        *next = now + *pause;
+        Some(server)
+    }
+
+    /// Nothing in here panics half-way.
+    fn lock(&self) -> MutexGuard<'_, Vec<Troubled>> {
+        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn servers() -> [SocketAddr; 2] {
+        ["192.0.2.1:53", "192.0.2.2:53"].map(|it| it.parse().unwrap())
+    }
+
+    #[test]
+    fn who_leaves_three_questions_unanswered_is_asked_last_until_it_answers() {
+        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        assert_eq!(health.failed(now, servers[0]), None);
+        assert_eq!(health.failed(now, servers[0]), None);
+        assert_eq!(health.first(&servers), 0);
+        assert_eq!(health.failed(now, servers[0]), Some(Change::Silent));
+        assert_eq!(health.failed(now, servers[0]), None, "said once");
+        assert_eq!(health.first(&servers), 1);
+        assert_eq!(health.answered(servers[1]), None);
+        assert_eq!(health.answered(servers[0]), Some(Change::Answers));
+        assert_eq!(health.first(&servers), 0);
+    }
+
+    #[test]
+    fn an_answer_between_failures_shows_that_it_is_alive() {
+        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        for _ in 0..10 {
+            assert_eq!(health.failed(now, servers[0]), None);
+            assert_eq!(health.failed(now, servers[0]), None);
+            assert_eq!(health.answered(servers[0]), None);
+        }
+    }
+
+    #[test]
+    fn when_all_are_silent_the_order_is_as_written() {
+        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        for server in servers {
+            (0..3).for_each(|_| _ = health.failed(now, server));
+        }
+        assert_eq!(health.first(&servers), 0);
+    }
+
+    #[test]
+    fn a_silent_upstream_is_tried_again_ever_more_seldom_but_once_a_minute() {
+        let (health, servers, start) = (Health::default(), servers(), Instant::now());
+        (0..3).for_each(|_| _ = health.failed(start, servers[0]));
+        let mut tries = Vec::new();
+        for second in 0..300 {
+            let now = start + Duration::from_secs(second);
+            if let Some(server) = health.to_be_tried(now, &servers) {
+                assert_eq!(server, servers[0]);
+                assert_eq!(health.to_be_tried(now, &servers), None);
+                tries.push(second);
+            }
+        }
+        assert_eq!(tries, [1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        assert_eq!(
+            health.to_be_tried(start + Duration::from_secs(999), &servers[1..]),
+            None
+        );
+    }
+}
