@@ -48,6 +48,9 @@ spec:
 
 /// Lookups of each kind. Before them as many again: buffers and tables grow to their size.
 const TIMES: u32 = 500;
+/// Measurements of each kind. A commit that takes long on a busy machine sends the next ones to the
+/// writer's thread, which costs allocations that a lookup alone does not have.
+const RUNS: u32 = 5;
 
 // The figures stand in docs/performance.md too.
 /// The name, and the lookup's place in flight.
@@ -92,9 +95,11 @@ fn a_lookup_allocates_no_more_than_is_noted() {
     .unwrap();
 }
 
-/// Allocations of the calling thread for each lookup.
+/// Allocations of the calling thread for each lookup: the least of [`RUNS`].
 fn allocated(mut worker: Rehearsal<NodeGate>, name: impl Fn(u32) -> String, code: ResponseCode) -> f64 {
-    let mut packets: Vec<_> = (0..2 * TIMES).map(|number| packets(&name(number), number)).collect();
+    let mut packets: Vec<_> = (0..(1 + RUNS) * TIMES)
+        .map(|number| packets(&name(number), number))
+        .collect();
     let client = SocketAddr::from((POD, 40_000));
     let mut look_up = |(query, answer): &mut (Vec<u8>, Vec<u8>)| {
         let reply = worker.lookup(client, query, answer);
@@ -106,8 +111,11 @@ fn allocated(mut worker: Rehearsal<NodeGate>, name: impl Fn(u32) -> String, code
     };
     let (warm_up, measured) = packets.split_at_mut(TIMES as usize);
     warm_up.iter_mut().for_each(&mut look_up);
-    let ((), allocations) = count(|| measured.iter_mut().for_each(look_up));
-    allocations as f64 / f64::from(TIMES)
+    let runs = measured.chunks_mut(TIMES as usize).map(|run| {
+        let ((), allocations) = count(|| run.iter_mut().for_each(&mut look_up));
+        allocations as f64 / f64::from(TIMES)
+    });
+    runs.fold(f64::INFINITY, f64::min)
 }
 
 /// A question and its answer with two addresses, which are the name's own.
