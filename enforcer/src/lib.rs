@@ -8,13 +8,15 @@
 //!    changes with settings only.
 //! 4. `netlink`: all this as bytes. Elements change all the time and are sent in batches.
 //! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes [`Committed`].
-//! 6. [`conntrack`]: the few conntrack operations that are needed.
-//! 7. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
-//! 8. [`pod_links`]: which links lead to pods, and what may come from them.
-//! 9. [`records`]: packets that the ruleset refused or noted, as it logs them.
+//! 6. [`audit`]: what stands × what should: damage by others, that the writer repairs.
+//! 7. [`conntrack`]: the few conntrack operations that are needed.
+//! 8. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy routes).
+//! 9. [`pod_links`]: which links lead to pods, and what may come from them.
+//! 10. [`records`]: packets that the ruleset refused or noted, as it logs them.
 //!
 //! `rehearsal`: what is sent to the kernel, without one, to be measured.
 
+pub mod audit;
 pub mod conntrack;
 pub mod desired;
 pub mod layout;

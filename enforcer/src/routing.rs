@@ -12,6 +12,7 @@
 
 mod network;
 mod rtnetlink;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,6 +29,7 @@ use crate::desired::Interception;
 use crate::layout::Family;
 pub use network::{changes, network, take_changes};
 use rtnetlink::{Outcome, Rtnetlink};
+pub(crate) use watch::Watch;
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
 pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);

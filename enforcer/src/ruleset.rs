@@ -47,12 +47,12 @@ mod zones;
 
 pub(crate) mod sets;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::Nftables;
 
 use crate::desired::Desired;
-use document::Document;
+use document::{Document, Form};
 
 pub use program::longest_path;
 pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
@@ -93,6 +93,14 @@ fn frame_chains(desired: &Desired) -> BTreeSet<String> {
     let mut document = Document::new(&desired.table, &nothing);
     write_frame(&mut document, desired);
     document.into_chains()
+}
+
+/// The chains of the frame as the kernel tells them.
+pub(crate) fn frame_forms(desired: &Desired) -> BTreeMap<String, Form> {
+    let nothing = Standing::default();
+    let mut document = Document::new(&desired.table, &nothing);
+    write_frame(&mut document, desired);
+    document.into_forms()
 }
 
 /// Whether two desired states have the same frame.

@@ -13,8 +13,10 @@ use crate::layout::Family;
 /// One step of a transaction. Names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Makes the table; one that stands is left as it is.
+    /// Makes the table; one that stands keeps what it holds, and wakes if it was put to sleep.
     AddTable,
+    /// Deletes the table with all that it holds.
+    DeleteTable,
     /// Makes a chain that rules call; one that stands is left as it is.
     AddChain(Arc<str>),
     /// Makes a set that does not stand yet.

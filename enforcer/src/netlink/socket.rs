@@ -135,6 +135,27 @@ impl NetfilterSocket {
         Ok(found)
     }
 
+    /// Sends a request, made by `ask` for a sequence number, that is answered with one message.
+    pub(crate) fn ask_one<T>(
+        &mut self,
+        ask: impl Fn(u32) -> Vec<u8>,
+        read: impl Fn(&Message<'_>) -> Option<T>,
+    ) -> io::Result<T> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        self.send(&ask(sequence))?;
+        loop {
+            let length = self.receive()?;
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            let answer = Messages(datagram).find(|message| message.sequence == sequence);
+            let Some(message) = answer else { continue };
+            return match Reply::read(&message) {
+                Some(reply) => Err(io::Error::from_raw_os_error(reply.errno)),
+                None => read(&message).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+            };
+        }
+    }
+
     /// Sends requests that each ask for an acknowledgement, numbered from `first` on, and returns how each was answered, by position.
     pub(crate) fn request_all(&mut self, count: usize, encode: impl FnOnce(u32) -> Vec<u8>) -> io::Result<Vec<i32>> {
         let first = self.sequence;

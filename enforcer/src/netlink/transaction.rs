@@ -5,6 +5,8 @@
 mod expression;
 mod set;
 
+pub(crate) use set::declared;
+
 use std::sync::Arc;
 
 use super::batch::{
@@ -17,6 +19,7 @@ use super::reply::Reply;
 
 /// `NFT_MSG_*` with their subsystem.
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
+const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
 const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
@@ -24,8 +27,9 @@ const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
 const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
 const DELETE_SET: u16 = SUBSYSTEM << 8 | 11;
 
-/// `NFTA_TABLE_NAME`.
+/// `NFTA_TABLE_*`.
 const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
 /// `NFTA_CHAIN_*`.
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -139,6 +143,13 @@ impl Writer<'_> {
         match command {
             Command::AddTable => {
                 let message = self.open(NEW_TABLE, flags::CREATE);
+                self.encoder.string(TABLE_NAME, self.table);
+                // Said, so that a table which somebody has put to sleep (`flags dormant`) wakes.
+                self.encoder.attribute(TABLE_FLAGS, &0u32.to_be_bytes());
+                self.encoder.close_message(message);
+            }
+            Command::DeleteTable => {
+                let message = self.open(DELETE_TABLE, 0);
                 self.encoder.string(TABLE_NAME, self.table);
                 self.encoder.close_message(message);
             }

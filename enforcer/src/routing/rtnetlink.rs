@@ -3,7 +3,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -49,6 +50,17 @@ impl Rtnetlink {
     /// Changes what is there.
     pub(super) fn change(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
         self.ask(request, NLM_F_ACK).map(|_| ())
+    }
+
+    /// Puts something in the place of what is there.
+    pub(super) fn replace(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.ask(request, flags).map(|_| ())
+    }
+
+    /// Asks for one object.
+    pub(super) fn get(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.ask(request, NLM_F_ACK)
     }
 
     /// Lists objects.

@@ -11,6 +11,8 @@ use super::{Standing, have_the_same_frame, refusal, sets};
 use crate::desired::{Desired, Evaluation};
 use crate::layout::{self, Family, SetId, SetKind};
 use crate::netlink::objects::{Command, Datum, NewElement, SetForm};
+use crate::netlink::structure::{self, Limits, Shape, Structure};
+use crate::netlink::transaction::declared;
 
 /// A transaction takes in no more once it has so many commands and elements. Nothing refers to what is prepared, so it may come in
 /// several; and each holds the kernel's commit lock, which others want too.
@@ -71,7 +73,8 @@ impl Change {
         }
     }
 
-    /// From whatever stands under our table's name. Programs that stand whole, and learned sets, stay as they are.
+    /// From whatever stands under our table's name. All rules are written anew, since what has our names need not be ours; sets that are [sound](Self::is_sound)
+    /// stay, with what they hold.
     pub(crate) fn onto(standing: &Standing, after: &Desired) -> Self {
         let sets = learned_sets(after);
         let stands = |set: &&SetId| standing.sets.contains(&set.to_string());
@@ -87,18 +90,21 @@ impl Change {
         }
         let mut foundation = vec![Command::AddTable];
         foundation.extend(refusal::CHAINS.map(|chain| Command::AddChain(chain.into())));
+        // Declared even if they stand: that gives them their limits back.
         for (name, form) in sets::forms() {
-            if !foreign.sets.remove(&*name) {
-                foundation.push(Command::AddSet(name, form));
-            }
+            foreign.sets.remove(&*name);
+            foundation.push(Command::AddSet(name, form));
         }
-        for set in &sets {
-            foreign.sets.remove(&set.to_string());
+        for set in sets.iter().filter(stands) {
+            let name = set.to_string();
+            foreign.sets.remove(&name);
+            foundation.push(Command::AddSet(name.into(), form(set, after.capacity.get())));
         }
-        let is_whole = |chains: &Vec<Chain>| chains.iter().all(|chain| standing.chains.contains(&*chain.name));
-        let new_chains = chains.into_iter().filter(|chains| !is_whole(chains));
         Self {
-            new_chains: new_chains.map(|chains| written(chains, Some(standing))).collect(),
+            new_chains: chains
+                .into_iter()
+                .map(|chains| written(chains, Some(standing)))
+                .collect(),
             sets,
             new_sets,
             foundation,
@@ -106,6 +112,32 @@ impl Change {
             frame_replaces: Some(foreign),
             removal: Vec::new(),
         }
+    }
+
+    /// Whether what stands can be made what is desired: each of our names is that of a set of our form, or of a chain that is called as ours is, or of nothing.
+    pub(crate) fn is_sound(standing: &Structure, after: &Desired) -> bool {
+        let is_set = |(name, (shape, _)): (String, (Shape, Limits))| {
+            standing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
+        };
+        let frame = super::frame_forms(after);
+        let hook = |name: &String| frame.get(name).and_then(|form| form.hook.as_ref());
+        let has_place = |(name, chain): (&String, &structure::Chain)| chain.hook.as_ref() == hook(name);
+        let is_ours = |name: &str| frame.contains_key(name) || program::is_chain_name(name);
+        set_forms(after).into_iter().all(is_set)
+            && standing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
+    }
+
+    /// The chains of programs that it writes, with the number of their rules.
+    pub(crate) fn chains(&self) -> BTreeMap<String, usize> {
+        let mut chains = BTreeMap::new();
+        for command in self.new_chains.iter().flatten() {
+            match command {
+                Command::AddChain(name) => drop(chains.entry(name.to_string()).or_insert(0)),
+                Command::AddRule(name, _) => *chains.entry(name.to_string()).or_insert(0) += 1,
+                _ => {}
+            }
+        }
+        chains
     }
 
     /// The transactions that come first: nothing refers yet to what they make.
@@ -155,6 +187,18 @@ pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
             .flat_map(move |family| layout::sets(evaluation.id, possible, family))
     });
     sets.collect()
+}
+
+/// All sets of a desired state, with what the kernel tells of them.
+pub(crate) fn set_forms(desired: &Desired) -> BTreeMap<String, (Shape, Limits)> {
+    let forms = sets::forms();
+    let of_table = forms.iter().map(|(name, form)| (name.to_string(), declared(form)));
+    let learned = learned_sets(desired);
+    let capacity = desired.capacity.get();
+    let learned = learned
+        .iter()
+        .map(|set| (set.to_string(), declared(&form(set, capacity))));
+    of_table.chain(learned).collect()
 }
 
 fn audits_of(desired: &Desired) -> BTreeMap<ProgramId, &Evaluation> {

@@ -1,7 +1,7 @@
 //! A transaction in the making: what is declared, ruled and deleted, put in the order that the kernel needs.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::{
     Chain, Counter, FlushObject, NfCmd, NfListObject, NfObject, Nftables, Rule, Set, SetType, SetTypeValue, Table,
@@ -10,12 +10,14 @@ use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use super::Standing;
+use crate::netlink::structure;
 
 /// Collects the parts of a transaction; [`finish`](Self::finish) puts them in order.
 pub(super) struct Document<'a> {
     table: &'a str,
     standing: &'a Standing,
     wanted_chains: BTreeSet<String>,
+    base_chains: BTreeMap<String, structure::Hook>,
     declarations: Vec<NfListObject<'static>>,
     rules: Vec<NfListObject<'static>>,
 }
@@ -27,12 +29,45 @@ pub(super) struct Hook {
     pub(super) priority: i32,
 }
 
+/// A chain of the frame, as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// `None`: other rules call it.
+    pub(crate) hook: Option<structure::Hook>,
+    /// How many rules it has.
+    pub(crate) rules: usize,
+}
+
+impl Hook {
+    fn as_told(&self) -> structure::Hook {
+        // `NF_INET_*`.
+        let number = match self.hook {
+            NfHook::Ingress | NfHook::Prerouting => 0,
+            NfHook::Input => 1,
+            NfHook::Forward => 2,
+            NfHook::Output => 3,
+            NfHook::Postrouting | NfHook::Egress => 4,
+        };
+        let kind = match self.chain_type {
+            NfChainType::Filter => "filter",
+            NfChainType::Route => "route",
+            NfChainType::NAT => "nat",
+        };
+        structure::Hook {
+            number,
+            priority: self.priority,
+            kind: kind.to_owned(),
+        }
+    }
+}
+
 impl<'a> Document<'a> {
     pub(super) fn new(table: &'a str, standing: &'a Standing) -> Self {
         Self {
             table,
             standing,
             wanted_chains: BTreeSet::new(),
+            base_chains: BTreeMap::new(),
             declarations: Vec::new(),
             rules: Vec::new(),
         }
@@ -53,6 +88,7 @@ impl<'a> Document<'a> {
 
     /// A chain that a hook calls. What it does not decide passes.
     pub(super) fn base_chain(&mut self, name: &str, at: Hook) {
+        self.base_chains.insert(name.to_owned(), at.as_told());
         let chain = Chain {
             _type: Some(at.chain_type),
             hook: Some(at.hook),
@@ -88,6 +124,22 @@ impl<'a> Document<'a> {
     /// The names of the chains that were declared.
     pub(super) fn into_chains(self) -> BTreeSet<String> {
         self.wanted_chains
+    }
+
+    /// What the kernel tells of the chains: where they hook in, if they do, and how many rules they have.
+    pub(super) fn into_forms(mut self) -> BTreeMap<String, Form> {
+        let mut rules: BTreeMap<String, usize> = BTreeMap::new();
+        for object in &self.rules {
+            if let NfListObject::Rule(rule) = object {
+                *rules.entry(rule.chain.to_string()).or_default() += 1;
+            }
+        }
+        let form = |name: String| {
+            let hook = self.base_chains.remove(&name);
+            let rules = rules.get(&name).copied().unwrap_or(0);
+            (name, Form { hook, rules })
+        };
+        self.wanted_chains.into_iter().map(form).collect()
     }
 
     /// The whole transaction.

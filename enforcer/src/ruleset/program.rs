@@ -53,6 +53,12 @@ fn audit_chain_name(id: ProgramId, family: Family) -> String {
     format!("au{family}-{id}")
 }
 
+/// Whether a chain of this name is, or was, a program's.
+pub(crate) fn is_chain_name(name: &str) -> bool {
+    let kinds = ["ep4-", "ep6-", "au4-", "au6-"];
+    kinds.iter().any(|kind| name.starts_with(kind))
+}
+
 /// The chains of a program but for those of its audited policies.
 pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
     let refuse = match program.response {

@@ -12,6 +12,7 @@ use crate::desired::{Desired, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 use crate::netlink::batch::Key;
 use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
+use crate::netlink::structure::Entry;
 use crate::pod_links::PodLinks;
 
 /// The map from source addresses to the chains of their programs.
@@ -119,6 +120,32 @@ pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Comman
     for (name, after) in contents(desired) {
         let before = before.as_mut().and_then(Iterator::next).map(|(_, content)| content);
         change(&name.into(), before, after, &mut commands);
+    }
+    commands
+}
+
+/// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which every agent of this node writes.
+pub(crate) fn entries(desired: &Desired) -> Vec<(String, BTreeMap<Entry, Option<Value>>)> {
+    let contents = contents(desired).into_iter();
+    let entries = contents.map(|(name, content)| {
+        let elements = written(content).into_iter().map(|element| {
+            let entry = Entry {
+                key: element.key,
+                ends_range: element.ends_range,
+            };
+            (entry, element.value)
+        });
+        (name, elements.collect())
+    });
+    entries.collect()
+}
+
+/// The commands that write one of these sets anew, if it is one of them.
+pub(crate) fn rewritten(desired: &Desired, set: &str) -> Vec<Command> {
+    let mut commands = Vec::new();
+    let contents = contents(desired).into_iter();
+    for (name, content) in contents.filter(|(name, _)| name == set) {
+        change(&name.into(), None, content, &mut commands);
     }
     commands
 }
@@ -257,12 +284,16 @@ fn change(name: &Arc<str>, before: Option<Content>, after: Content, commands: &m
         }
         (_, after) => {
             commands.push(Command::EmptySet(Arc::clone(name)));
-            let elements = match after {
-                Content::Elements(elements) => elements.into_iter().map(element).collect(),
-                Content::Ranges(ranges) => half_open(ranges.iter().map(|range| (range, None))),
-            };
-            add(name, elements, commands);
+            add(name, written(after), commands);
         }
+    }
+}
+
+/// All that a set holds.
+fn written(content: Content) -> Vec<NewElement> {
+    match content {
+        Content::Elements(elements) => elements.into_iter().map(element).collect(),
+        Content::Ranges(ranges) => half_open(ranges.iter().map(|range| (range, None))),
     }
 }
 

@@ -163,6 +163,13 @@ impl Book {
         }
     }
 
+    /// The elements of one set that the kernel may hold, with their lives; `None` without an end. Goes through all sets.
+    pub(super) fn of_set(&self, set: SetId) -> impl Iterator<Item = (&Element, Option<Life>)> {
+        let leased = self.elements.iter().map(|(element, life, _)| (element, Some(life)));
+        let kept = self.kept.iter().map(|element| (element, None));
+        leased.chain(kept).filter(move |(element, _)| element.set == set)
+    }
+
     /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for an element without an end.
     pub(super) fn record(&mut self, element: Element, life: Life, holder: Holder, written: Time) {
         if self.keeps(&element) {
@@ -301,14 +308,18 @@ impl Book {
 
     /// Elements that the kernel holds now until an end, ordered.
     pub(super) fn live(&self, now: Time) -> Vec<(Element, Time)> {
-        let mut live: Vec<(Element, Time)> = self
-            .elements
-            .iter()
-            .filter(|(_, life)| life.end > now)
-            .map(|(element, life)| (*element, life.end))
+        let leases = self.leases(now).into_iter();
+        leases.map(|(element, end, _)| (element, end)).collect()
+    }
+
+    /// As [`live`](Self::live), with for whom each is held.
+    pub(super) fn leases(&self, now: Time) -> Vec<(Element, Time, Holder)> {
+        let live = self.elements.iter().filter(|(_, life, _)| life.end > now);
+        let mut leases: Vec<_> = live
+            .map(|(element, life, holder)| (*element, life.end, holder))
             .collect();
-        live.sort_unstable();
-        live
+        leases.sort_unstable();
+        leases
     }
 
     /// How many elements the kernel may be holding, and how many it may hold in all.

@@ -6,7 +6,7 @@
 //!
 //! The [`Heart`] has a thread and a socket of its own: whatever a plan or an installation takes, the kernel hears of us in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::io;
 use std::ops::RangeInclusive;
@@ -223,6 +223,30 @@ impl<K: Kernel> Heart<K> {
     /// stands still holds for [`LOOK`] and longer, and it is to be asked again.
     pub(super) fn stop(&self) -> bool {
         self.pulse().stop()
+    }
+
+    /// The marks of other agents that beat, or did a moment ago.
+    pub(super) fn others(&self) -> BTreeSet<u8> {
+        let mut pulse = self.pulse();
+        let own = pulse.mark;
+        // Without a table nobody beats.
+        let marks = pulse.kernel.heartbeats().unwrap_or_default();
+        let lives = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
+        marks.into_iter().filter(lives).map(|(key, _)| key).collect()
+    }
+
+    /// Puts this agent's mark into the heartbeat before it serves: another one then knows whose doing it is when rules change.
+    pub(super) fn show_mark(&self) {
+        let mut pulse = self.pulse();
+        let operations = heartbeat(&[pulse.mark], pulse.renewal.passes());
+        if let Err(error) = pulse.kernel.commit(&operations) {
+            tracing::debug!(?error, "there is no table yet to put a mark in");
+        }
+    }
+
+    /// Does something while it does not beat, for which its kernel has to stand still.
+    pub(super) fn between_beats<T>(&self, work: impl FnOnce(&K) -> T) -> T {
+        work(&self.pulse().kernel)
     }
 
     /// Beats when it is time, until it is over. Tells when the table is gone.

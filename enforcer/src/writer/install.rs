@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::book::{Holder, Life, Phase};
 use super::commit::Admission;
+use super::guard::Occasion;
 use super::kernel::NfTables;
 use super::members::MemberChange;
 use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
@@ -21,7 +22,9 @@ use crate::desired::{Desired, FailMode, Interception};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::Refusal;
 use crate::netlink::objects::{Command, NewElement};
+use crate::netlink::structure::Structure;
 use crate::netlink::transaction::Objection;
+use crate::ruleset::Standing;
 use crate::ruleset::change::Change;
 use crate::{routing, ruleset};
 
@@ -54,10 +57,12 @@ impl Writer<NfTables> {
             learned,
             answer,
         } = installation;
+        // What is damaged is repaired first, or not built upon.
+        self.look(Occasion::Installation);
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
         }
-        let result = if self.installed.as_ref() == Some(&desired) {
+        let result = if self.installed.as_ref() == Some(&desired) && !self.is_damaged() {
             Ok(self.shared.book().generation)
         } else {
             // From here on no answer is released by the fast path, and admissions wait in the queue; so what `learned` does not
@@ -65,7 +70,8 @@ impl Writer<NfTables> {
             self.shared.book().phase = Phase::Installing;
             self.shared.begin_epoch();
             let result = self.replace(desired, learned);
-            self.shared.book().phase = Phase::Serving;
+            let is_in_doubt = self.installed.is_some() && self.is_damaged();
+            self.shared.book().phase = if is_in_doubt { Phase::Installing } else { Phase::Serving };
             result
         };
         // The caller may have gone; the rules stand all the same.
@@ -79,11 +85,16 @@ impl Writer<NfTables> {
         }
         // The rules send packets where these addresses and routes lead.
         set_up_routing(&desired)?;
+        self.announce();
+        if self.is_damaged() {
+            self.installed = None;
+        }
         let mut learned = Learned::Untold(learned);
-        let result = match self.attempt(&desired, &mut learned) {
+        let result = match self.attempt(&desired, &mut learned, Purpose::Install) {
             Err(Failure::Missing(_)) if self.installed.is_some() => {
                 self.table_is_lost();
-                self.attempt(&desired, &mut learned)
+                self.installed = None;
+                self.attempt(&desired, &mut learned, Purpose::Install)
             }
             result => result,
         };
@@ -91,6 +102,7 @@ impl Writer<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
+                self.note_whole();
                 Ok(generation)
             }
             Err(failure) => {
@@ -102,20 +114,31 @@ impl Writer<NfTables> {
     }
 
     /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this order).
-    fn attempt<L: FnOnce() -> Vec<Lease>>(
+    pub(super) fn attempt<L: FnOnce() -> Vec<Lease>>(
         &mut self,
         desired: &Desired,
         learned: &mut Learned<L>,
+        purpose: Purpose,
     ) -> Result<Generation, Failure> {
         let before = self.installed.clone();
+        let mut adopted = Vec::new();
         let change = match &before {
             Some(before) => Change::between(before, desired),
             None => {
-                let standing = self.kernel.standing()?;
+                let mut structure = self.kernel.structure()?;
                 if !self.read_back() {
                     return Err(Failure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
-                Change::onto(&standing, desired)
+                // What somebody puts in a place that we come to need later is for them to take away: nobody relies on it, and the refusal is told.
+                let is_ours = purpose == Purpose::Repair || self.interception.is_none();
+                if is_ours && !Change::is_sound(&structure, desired) {
+                    tracing::warn!("something else has the names of our sets or chains; the table is made anew");
+                    adopted = self.shared.book().leases(clock::now());
+                    self.transact(&[Command::DeleteTable])?;
+                    self.shared.book().forget();
+                    structure = Structure::default();
+                }
+                Change::onto(&standing(structure), desired)
             }
         };
         let sets = (&change.sets, &change.new_sets);
@@ -125,7 +148,9 @@ impl Writer<NfTables> {
             || members.releases();
         let now = clock::now();
         let leases = if is_read {
-            within_capacity(learned.tell(), &change.sets, desired, now)
+            let mut learned = learned.tell();
+            learned.append(&mut adopted);
+            within_capacity(learned, &change.sets, desired, now)
         } else {
             Vec::new()
         };
@@ -149,7 +174,8 @@ impl Writer<NfTables> {
             self.switch_back(desired);
             return Err(error.into());
         }
-        let generation = self.note_installation(desired, &change.sets, &filled, &members.fills);
+        let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
+        self.note_written(desired, &change);
         if let Err(failure) = self.transact(&change.removal) {
             // Nothing refers to it; the next installation that looks at what stands removes it.
             tracing::warn!(?failure, "what no program needs any more could not be removed");
@@ -188,9 +214,9 @@ impl Writer<NfTables> {
         sets: &BTreeSet<SetId>,
         filled: &[Fill],
         kept: &BTreeSet<Element>,
+        purpose: Purpose,
     ) -> Generation {
         let counters = &self.shared.counters;
-        counters.installs.fetch_add(1, Relaxed);
         counters
             .elements_written
             .fetch_add(u64::try_from(filled.len()).unwrap_or(u64::MAX), Relaxed);
@@ -204,7 +230,10 @@ impl Writer<NfTables> {
         for element in kept {
             book.keep(*element);
         }
-        book.generation = Generation(book.generation.0 + 1);
+        if purpose == Purpose::Install {
+            counters.installs.fetch_add(1, Relaxed);
+            book.generation = Generation(book.generation.0 + 1);
+        }
         book.generation
     }
 
@@ -262,8 +291,26 @@ impl Writer<NfTables> {
     }
 }
 
+/// Why rules are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Something new is desired: what was computed for the rules before is stale.
+    Install,
+    /// What is desired was damaged.
+    Repair,
+}
+
+/// What has our names, as far as a change must know it.
+fn standing(structure: Structure) -> Standing {
+    Standing {
+        table: structure.table.is_some(),
+        chains: structure.chains.into_keys().collect(),
+        sets: structure.sets.into_keys().collect(),
+    }
+}
+
 /// What the ledger says; it is asked once, and only when it matters.
-enum Learned<L> {
+pub(super) enum Learned<L> {
     Untold(L),
     Told(Vec<Lease>),
 }
@@ -353,7 +400,7 @@ impl From<Failure> for InstallError {
 /// A command for people: a rule or a thousand elements are too much.
 fn brief(command: &Command) -> String {
     match command {
-        Command::AddTable => "the table".to_owned(),
+        Command::AddTable | Command::DeleteTable => "the table".to_owned(),
         Command::AddChain(name) | Command::EmptyChain(name) | Command::DeleteChain(name) => format!("chain {name}"),
         Command::AddSet(name, _) | Command::EmptySet(name) | Command::DeleteSet(name) => format!("set {name}"),
         Command::AddElements(set, _) | Command::DeleteElements(set, _) => format!("elements of {set}"),
@@ -436,6 +483,6 @@ fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &De
     within
 }
 
-fn set_up_routing(desired: &Desired) -> Result<(), InstallError> {
+pub(super) fn set_up_routing(desired: &Desired) -> Result<(), InstallError> {
     routing::set_up(&desired.interception).map_err(|error| InstallError::Routing(error.to_string()))
 }

@@ -10,11 +10,11 @@ use policy::Protocol;
 use crate::layout::{ALIVE_SET, ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::Operation;
 use crate::netlink::message::field;
-use crate::netlink::objects::Command;
+use crate::netlink::objects::{Command, Value};
 use crate::netlink::socket::{CommitError, NetfilterSocket};
+use crate::netlink::structure::{self, Entry, Structure};
 use crate::netlink::tables;
 use crate::netlink::transaction::Objection;
-use crate::ruleset::Standing;
 
 /// One table in one network namespace.
 pub(super) trait Kernel {
@@ -39,6 +39,8 @@ pub(super) trait Kernel {
 pub(super) struct NfTables {
     table: String,
     socket: NetfilterSocket,
+    /// Our transactions that the kernel has carried out.
+    transactions: u32,
 }
 
 impl NfTables {
@@ -47,6 +49,7 @@ impl NfTables {
         Ok(Self {
             table: table.to_owned(),
             socket: NetfilterSocket::open()?,
+            transactions: 0,
         })
     }
 
@@ -57,23 +60,67 @@ impl NfTables {
 
     /// Carries out commands as one transaction.
     pub(super) fn transact(&mut self, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
-        self.socket.transact(&self.table, commands)
+        let outcome = self.socket.transact(&self.table, commands)?;
+        if outcome.is_ok() && !commands.is_empty() {
+            self.transactions = self.transactions.wrapping_add(1);
+        }
+        Ok(outcome)
+    }
+
+    /// The number of the last transaction in this network namespace, whoever made it.
+    pub(super) fn generation(&mut self) -> io::Result<u32> {
+        self.socket
+            .ask_one(structure::ask_generation, structure::read_generation)
+    }
+
+    /// How many transactions were made by this hand.
+    pub(super) fn transactions(&self) -> u32 {
+        self.transactions
     }
 
     /// What stands.
-    pub(super) fn standing(&mut self) -> io::Result<Standing> {
-        let Some(sets) = self.sets()? else {
-            return Ok(Standing::default());
-        };
+    pub(super) fn structure(&mut self) -> io::Result<Structure> {
         let table = self.table.as_str();
-        let chains = self.socket.dump(tables::ask_chains, |message, found| {
-            found.extend(tables::read_chain(message, table))
+        let tables = self.socket.dump(structure::ask_tables, |message, found| {
+            found.extend(structure::read_table(message, table));
         })?;
-        Ok(Standing {
-            table: true,
-            chains: chains.into_iter().collect(),
-            sets: sets.into_iter().map(|set| set.name).collect(),
-        })
+        let mut structure = Structure {
+            table: tables.into_iter().next(),
+            ..Structure::default()
+        };
+        if structure.table.is_none() {
+            return Ok(structure);
+        }
+        let chains = self.socket.dump(tables::ask_chains, |message, found| {
+            found.extend(structure::read_chain(message, table));
+        });
+        let rules = self.socket.dump(
+            |sequence| structure::ask_rules(table, sequence),
+            |message, found| found.extend(structure::read_rule(message, table)),
+        );
+        let sets = self.socket.dump(
+            |sequence| tables::ask_sets(table, sequence),
+            |message, found| found.extend(structure::read_set(message, table)),
+        );
+        for parts in [chains, rules, sets] {
+            match parts {
+                Ok(parts) => parts.into_iter().for_each(|part| structure.take(part)),
+                // It went meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Structure::default()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(structure)
+    }
+
+    /// What a set of the whole table holds.
+    pub(super) fn entries(&mut self, set: &str) -> io::Result<BTreeMap<Entry, Option<Value>>> {
+        let table = self.table.as_str();
+        let entries = self.socket.dump(
+            |sequence| tables::ask_elements(table, set, sequence),
+            |message, found| found.extend(structure::read_entries(message)),
+        )?;
+        Ok(entries.into_iter().collect())
     }
 
     /// The packets that each named counter of the table has counted.
@@ -103,7 +150,11 @@ impl NfTables {
 
 impl Kernel for NfTables {
     fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError> {
-        self.socket.commit(&self.table, operations)
+        self.socket.commit(&self.table, operations)?;
+        if !operations.is_empty() {
+            self.transactions = self.transactions.wrapping_add(1);
+        }
+        Ok(())
     }
 
     fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>> {

@@ -17,6 +17,7 @@
 //! - `commit`: sends it, reads what the kernel says, answers.
 //! - `sweep`: deletes what is over.
 //! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
+//! - `guard`: notices what others do to the table, and repairs it.
 //! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
 //! - `kernel`, `nft`, `probe`, `clock`: the rim.
 
@@ -25,6 +26,7 @@ mod book;
 mod clock;
 mod commit;
 mod error;
+mod guard;
 mod heartbeat;
 mod install;
 mod kernel;
@@ -46,13 +48,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use fqdn_cache::Time;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use self::baton::Baton;
 pub use self::book::Holder;
 use self::book::{Book, Phase};
 use self::commit::Admission;
 pub use self::error::{AdmitError, InstallError};
+use self::guard::Guard;
 use self::heartbeat::Heart;
 pub use self::heartbeat::somebody_beats;
 use self::install::Installation;
@@ -62,6 +65,7 @@ pub use self::standing::Standing;
 pub use self::submission::{Settle, Submission};
 use self::sweep::Sweeps;
 use self::thread::{Request, Writer};
+use crate::audit::Integrity;
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
@@ -127,6 +131,7 @@ struct Shared {
     table_lost: Notify,
     /// The heart found no table: what the writer believes to be installed is not.
     is_table_gone: AtomicBool,
+    integrity: watch::Sender<Integrity>,
 }
 
 #[derive(Debug, Default)]
@@ -146,13 +151,25 @@ impl Enforcer {
         Self::start_with(table, renewal)
     }
 
+    /// As [`start`](Self::start), for one who keeps what is installed: what others do to the table, and to the addresses and routes that interception
+    /// needs, is undone within some tenths of a second, and told ([`integrity`](Self::integrity)).
+    pub fn start_guarded(table: &str) -> Result<Self, InstallError> {
+        let renewal = probe::renewal(table)?;
+        Self::begin(table, renewal, Some(Box::default()))
+    }
+
     /// As [`start`](Self::start), without finding out how this kernel renews elements.
     pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
+        Self::begin(table, renewal, None)
+    }
+
+    fn begin(table: &str, renewal: Renewal, guard: Option<Box<Guard>>) -> Result<Self, InstallError> {
         let mut kernel = NfTables::open(table)?;
         let shared = Arc::new(Shared::default());
         commit::read(&mut kernel)?.note(&mut shared.book(), &Book::default());
         // Without a table nobody beats.
         let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
+        let is_guarded = guard.is_some();
         let heart = Arc::new(Heart::new(NfTables::open(table)?, renewal, mark));
         let writer = Writer {
             kernel,
@@ -162,6 +179,7 @@ impl Enforcer {
             interception: None,
             heart: Arc::clone(&heart),
             sweeps: Sweeps::default(),
+            guard,
         };
         let baton = Arc::new(Baton::new(writer));
         let (queue, inbox) = mpsc::channel();
@@ -178,7 +196,10 @@ impl Enforcer {
             .spawn(move || {
                 beating.run(|| {
                     to_heart.is_table_gone.store(true, Relaxed);
-                    to_heart.table_is_lost();
+                    // The guard will see that too, and needs the book to put everything back.
+                    if !is_guarded {
+                        to_heart.table_is_lost();
+                    }
                 });
             })
             .map_err(InstallError::Netlink)?;
@@ -346,6 +367,11 @@ impl Enforcer {
     /// next heartbeat or admission. One task may wait for it.
     pub async fn table_lost(&self) {
         self.shared.table_lost.notified().await;
+    }
+
+    /// Whether the kernel holds what was installed, and what was repaired so far. Says nothing unless it is [guarded](Self::start_guarded).
+    pub fn integrity(&self) -> watch::Receiver<Integrity> {
+        self.shared.integrity.subscribe()
     }
 
     /// Figures.

@@ -80,6 +80,10 @@ impl<K: Kernel> Writer<K> {
                 elements.iter().for_each(|element| book.remove(element));
             }
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
+                if let Some(guard) = &mut self.guard {
+                    // It compares all with the book, which must not take over what is damaged. What is over ends by itself.
+                    return guard.suspect_elements();
+                }
                 // Somebody deletes elements, or was it the table? The heart will tell.
                 tracing::debug!("an element that was to be deleted is not there; reading the kernel back");
                 self.read_back();

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::baton::Baton;
 use super::book::Phase;
 use super::commit::Admission;
+use super::guard::Guard;
 use super::heartbeat::{Ends, Heart};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
@@ -42,6 +43,8 @@ pub(super) struct Writer<K> {
     pub(super) interception: Option<Interception>,
     pub(super) heart: Arc<Heart<K>>,
     pub(super) sweeps: Sweeps,
+    /// Notices what others do to the table, and repairs it; `None` where nobody asked for that.
+    pub(super) guard: Option<Box<Guard>>,
 }
 
 /// How often the thread tidies up when nothing is asked of it.
@@ -77,6 +80,9 @@ pub(super) fn run(baton: &Baton<Writer<NfTables>>, inbox: &Receiver<Request>, he
             true => rest,
             false => writer.sweep().min(TIDY),
         };
+        if let Some(guard) = &writer.guard {
+            pause = pause.min(guard.next_look().since(clock::now()));
+        }
     }
     baton.take().end();
 }
@@ -94,6 +100,8 @@ impl Writer<NfTables> {
                 }
                 Request::Install(installation) => self.install(*installation),
                 Request::StopHeartbeat(done) => {
+                    // From here on the table is left to itself, or to another agent.
+                    self.guard = None;
                     let _ = done.send(self.heart.stop());
                 }
                 Request::ShutDown(done) => {
@@ -102,6 +110,7 @@ impl Writer<NfTables> {
                 }
             }
         }
+        self.look_if_due();
         ControlFlow::Continue(())
     }
 
@@ -132,6 +141,12 @@ fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admissio
 impl<K: Kernel> Writer<K> {
     /// Somebody removed the table, or sets from it: nothing that we believe of it holds.
     pub(super) fn table_is_lost(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.suspect();
+            // Until it is repaired, which is at the end of this turn, nothing is released that we only believe to stand.
+            self.shared.book().phase = Phase::Installing;
+            return self.shared.begin_epoch();
+        }
         self.installed = None;
         self.heart.pause();
         self.shared.table_is_lost();

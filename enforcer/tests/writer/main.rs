@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admission;
+mod damage;
 mod dispatch;
 mod installation;
 mod life;

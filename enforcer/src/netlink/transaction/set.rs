@@ -10,6 +10,7 @@ use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
 use crate::netlink::objects::{
     Datum, Field, KeyRange, Lookup, MapsTo, NewElement, Rule, SetForm, Test, Value, Verdict, half_open,
 };
+use crate::netlink::structure;
 
 /// `NFTA_SET_*`.
 const FLAGS: u16 = 3;
@@ -47,6 +48,8 @@ const CONCAT: u32 = 0x80;
 const INTERVAL_END: u32 = 0x1;
 /// `NFT_DATA_VERDICT`.
 const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
+/// `sizeof(struct nft_verdict)`: a number, padded, and a pointer.
+const VERDICT_LENGTH: usize = 2 * size_of::<usize>();
 
 /// `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`.
 const ACCEPT: i32 = 1;
@@ -56,16 +59,8 @@ const GOTO: i32 = -4;
 impl Writer<'_> {
     /// Makes a named set.
     pub(super) fn add_set(&mut self, name: &str, form: &SetForm) {
-        let mut kind = 0;
-        for (condition, flag) in [
-            (form.ranges, INTERVAL),
-            (form.timeouts, TIMEOUT),
-            (form.maps_to.is_some(), MAP),
-        ] {
-            kind |= if condition { flag } else { 0 };
-        }
         let shape = Shape {
-            flags: kind,
+            flags: flags_of(form),
             key: &form.key,
             maps_to: form.maps_to,
             size: form.size,
@@ -158,8 +153,7 @@ impl Writer<'_> {
             }
         }
         if let Some(interval) = shape.swept {
-            let millis = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
-            encoder.attribute(GC_INTERVAL, &millis.to_be_bytes());
+            encoder.attribute(GC_INTERVAL, &millis(interval).to_be_bytes());
         }
         if shape.size.is_some() || shape.concatenated_ranges {
             let description = encoder.open_nest(DESCRIPTION);
@@ -185,6 +179,44 @@ impl Writer<'_> {
         self.anonymous += 1;
         self.anonymous
     }
+}
+
+/// What the kernel tells of a named set that was made in this form.
+pub(crate) fn declared(form: &SetForm) -> (structure::Shape, structure::Limits) {
+    let (data_type, data_length) = match form.maps_to {
+        None => (0, 0),
+        // The kernel's own size of a verdict, whatever was said.
+        Some(MapsTo::Verdict) => (TYPE_OF_VERDICTS, octets(VERDICT_LENGTH)),
+        Some(MapsTo::Datum(datum)) => (type_of(&[datum]), length_of(&[datum])),
+    };
+    let shape = structure::Shape {
+        flags: flags_of(form),
+        key_type: type_of(&form.key),
+        key_length: length_of(&form.key),
+        data_type,
+        data_length,
+    };
+    let limits = structure::Limits {
+        size: form.size.unwrap_or(0),
+        timeout: 0,
+        sweep: form.swept.map_or(0, millis),
+    };
+    (shape, limits)
+}
+
+fn flags_of(form: &SetForm) -> u32 {
+    [
+        (form.ranges, INTERVAL),
+        (form.timeouts, TIMEOUT),
+        (form.maps_to.is_some(), MAP),
+    ]
+    .into_iter()
+    .filter(|(condition, _)| *condition)
+    .fold(0, |flags, (_, flag)| flags | flag)
+}
+
+fn millis(interval: Duration) -> u32 {
+    u32::try_from(interval.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// What a set is declared with.

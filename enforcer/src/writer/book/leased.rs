@@ -159,10 +159,10 @@ impl Leased {
     }
 
     /// All, in no order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Element, Life)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Element, Life, Holder)> {
         self.index.iter().map(|number| {
             let slot = &self.slots[*number as usize];
-            (&slot.element, slot.life)
+            (&slot.element, slot.life, slot.holder)
         })
     }
 

@@ -155,6 +155,7 @@ fn writer(kernel: Memory) -> Writer<Memory> {
         interception: None,
         sweeps: Sweeps::default(),
         heart: Arc::new(Heart::new(Memory::default(), Renewal::Refresh, 200)),
+        guard: None,
     };
     assert!(writer.read_back());
     writer

@@ -1,0 +1,477 @@
+//! Notices what others do to what was installed, and repairs it.
+//!
+//! Ten times a second the number of the kernel's last transaction is asked, and compared with how many were our own (`audit`); addresses and routes tell
+//! by themselves when they change ([`routing`]). When somebody else has changed something, the table is compared with what was written: its
+//! [structure](audit::structure) at once, then what its sets hold (`contents`). What differs is written anew by the same steps as an installation, from the desired
+//! state that is in force and the elements that the book believes in; so the generation stays, and no plan has to be computed.
+//!
+//! While something is known to be damaged, no answer is released that relies on what is only believed to stand.
+//!
+//! # Two agents
+//! In an upgrade the newer agent writes what the older one wrote, and the older one's lookups add elements. Each has a mark in the heartbeat's set, and
+//! the newer one puts it there before it writes anything. So an agent that finds the mark of one which came after it leaves the table to that one, and elements
+//! of another agent are taken into the book.
+
+mod contents;
+mod routing;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use fqdn_cache::Time;
+
+use self::contents::Contents;
+use self::routing::Routing;
+use super::InstallError;
+use super::book::Phase;
+use super::clock;
+use super::install::{Learned, Lease, Purpose};
+use super::kernel::{Kernel, NfTables};
+use super::plan::encode_key;
+use super::thread::Writer;
+use crate::audit::schedule::{Backoff, Changes, LOOK, Share};
+use crate::audit::structure::{self as audited, Written};
+use crate::audit::{self, Damage};
+use crate::desired::Desired;
+use crate::layout::Element;
+use crate::netlink::batch::{Operation, Verb};
+use crate::netlink::objects::Command;
+use crate::netlink::structure::Structure;
+use crate::ruleset;
+use crate::ruleset::change::{self, Change};
+
+/// Where somebody changes tables all the time, looking at the structure takes one part in so many of the time.
+const STRUCTURE_SHARE: u32 = 20;
+
+/// Another agent is believed to have written for so long after it was last seen.
+const COMPANY: Duration = Duration::from_secs(10);
+
+/// Elements deleted in one transaction.
+const AT_ONCE: usize = 1024;
+
+/// What is known of the table and of what it needs.
+#[derive(Debug)]
+pub(super) struct Guard {
+    next_look: Time,
+    /// What our transactions have made.
+    written: Written,
+    /// What stood when it was last looked at and was in order.
+    baseline: Option<Structure>,
+    /// Chains that were written since.
+    rewritten: BTreeSet<String>,
+    /// Whether `baseline` is of after the last installation.
+    settled: bool,
+    /// The kernel has refused something as if it were not there.
+    suspected: bool,
+    changes: Changes,
+    structure_share: Share,
+    contents: Contents,
+    /// Known to be damaged, and since when.
+    damaged: Vec<Damage>,
+    noticed: Option<Time>,
+    backoff: Backoff,
+    /// The marks of agents that were there before this one; `None` before it has written anything.
+    elders: Option<BTreeSet<u8>>,
+    /// An agent that came later was there when it was last looked.
+    stands_back: bool,
+    company_until: Time,
+    routing: Routing,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            next_look: Time::default(),
+            written: Written::default(),
+            baseline: None,
+            rewritten: BTreeSet::new(),
+            settled: false,
+            suspected: false,
+            changes: Changes::default(),
+            structure_share: Share::one_in(STRUCTURE_SHARE),
+            contents: Contents::default(),
+            damaged: Vec::new(),
+            noticed: None,
+            backoff: Backoff::default(),
+            elders: None,
+            stands_back: false,
+            company_until: Time::default(),
+            routing: Routing::default(),
+        }
+    }
+}
+
+impl Guard {
+    /// When it is to look next.
+    pub(super) fn next_look(&self) -> Time {
+        self.next_look
+    }
+
+    /// Elements that should be there are not.
+    pub(super) fn suspect_elements(&mut self) {
+        self.contents.ask();
+        self.next_look = Time::default();
+    }
+
+    /// Something that should be there is not.
+    pub(super) fn suspect(&mut self) {
+        self.suspected = true;
+        self.next_look = Time::default();
+    }
+}
+
+/// Who else writes to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Nobody,
+    /// An agent that was there before this one, or was a moment ago.
+    Older,
+    /// One that came after it.
+    Newer,
+}
+
+impl Writer<NfTables> {
+    /// Looks when it is time.
+    pub(super) fn look_if_due(&mut self) {
+        if self.guard.as_ref().is_some_and(|guard| guard.next_look <= clock::now()) {
+            self.look(Occasion::Time);
+        }
+    }
+
+    /// Looks whether all is as it was written, and repairs what is not.
+    pub(super) fn look(&mut self, occasion: Occasion) {
+        let now = clock::now();
+        let Some(guard) = &mut self.guard else { return };
+        guard.next_look = now + LOOK;
+        if self.installed.is_none() {
+            return;
+        }
+        if self.shared.is_table_gone.swap(false, Relaxed) {
+            guard.suspect();
+        }
+        self.look_at_routing(now);
+        if self.look_at_structure(occasion, now) {
+            self.look_at_contents();
+        }
+        self.publish_damage(None);
+    }
+
+    /// Whether something is known, or suspected, to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.guard
+            .as_ref()
+            .is_some_and(|guard| guard.suspected || !guard.damaged.is_empty())
+    }
+
+    /// Before the first installation: tells other agents that this one comes, and notes who was there before.
+    pub(super) fn announce(&mut self) {
+        if self.guard.as_ref().is_none_or(|guard| guard.elders.is_some()) {
+            return;
+        }
+        let others = self.heart.others();
+        self.heart.show_mark();
+        if let Some(guard) = &mut self.guard {
+            if !others.is_empty() {
+                guard.company_until = clock::now() + COMPANY;
+            }
+            guard.elders = Some(others);
+        }
+    }
+
+    /// Notes what a change has made; called before it counts as installed.
+    pub(super) fn note_written(&mut self, desired: &Desired, change: &Change) {
+        let is_whole = self.installed.is_none();
+        let Some(guard) = &mut self.guard else { return };
+        let written = &mut guard.written;
+        let mut chains = change.chains();
+        if is_whole {
+            written.chains.clear();
+            guard.baseline = None;
+        }
+        if let Some(replaced) = &change.frame_replaces {
+            written.chains.retain(|name, _| !replaced.chains.contains(name));
+            let frame = ruleset::frame_forms(desired).into_iter();
+            chains.extend(frame.map(|(name, form)| (name, form.rules)));
+        }
+        for command in &change.removal {
+            if let Command::DeleteChain(name) = command {
+                written.chains.remove(&**name);
+            }
+        }
+        if is_whole || !change.new_sets.is_empty() || !change.removal.is_empty() {
+            written.sets = change::set_forms(desired);
+        }
+        if is_whole || !chains.is_empty() || !change.new_sets.is_empty() {
+            guard.settled = false;
+        }
+        // From here on only what comes later is a reason to doubt.
+        guard.suspected = false;
+        guard.rewritten.extend(chains.keys().cloned());
+        guard.written.chains.append(&mut chains);
+        guard.contents.begin_anew();
+    }
+
+    /// What was installed stands.
+    pub(super) fn note_whole(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        let damage = std::mem::take(&mut guard.damaged);
+        let noticed = guard.noticed.take();
+        if !damage.is_empty() {
+            self.tell_repair(damage, noticed);
+        }
+        self.publish_damage(None);
+    }
+
+    /// False when the sets need not be looked at: the table is damaged, or nobody may look now.
+    fn look_at_structure(&mut self, occasion: Occasion, now: Time) -> bool {
+        let (generation, own) = match self.generation() {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel does not tell the number of its last transaction");
+                return false;
+            }
+        };
+        let Some(guard) = &mut self.guard else { return false };
+        let is_changed = guard.changes.is_due(generation, own, now);
+        let is_urgent = guard.suspected || !guard.damaged.is_empty();
+        let settles = !guard.settled && occasion == Occasion::Time;
+        if !(is_changed || is_urgent || settles || guard.stands_back) {
+            return true;
+        }
+        if !is_urgent && !guard.structure_share.allows(now) {
+            return true;
+        }
+        let structure = match self.kernel.structure() {
+            Ok(structure) => structure,
+            Err(error) => {
+                tracing::debug!(%error, "the table cannot be read");
+                return false;
+            }
+        };
+        let found = audited::ours(&guard.written, structure);
+        let damage = audited::damage(&guard.written, guard.baseline.as_ref(), &guard.rewritten, &found);
+        guard.structure_share.took(now, clock::now());
+        guard.changes.looked(generation, own, now);
+        if is_changed {
+            guard.contents.ask();
+        }
+        if damage.is_empty() {
+            guard.accept(found);
+            self.release();
+            return true;
+        }
+        if self.company() == Company::Newer {
+            self.stand_back();
+            return false;
+        }
+        self.repair(damage, now);
+        false
+    }
+
+    /// The number of the kernel's last transaction, and how many were our own so far: as long as nobody else makes any, both grow alike.
+    fn generation(&mut self) -> std::io::Result<(u32, u32)> {
+        let kernel = &mut self.kernel;
+        self.heart.between_beats(|heart| {
+            let own = kernel.transactions().wrapping_add(heart.transactions());
+            Ok((kernel.generation()?, own))
+        })
+    }
+
+    /// Nothing is damaged.
+    fn release(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        let was_suspected = std::mem::take(&mut guard.suspected);
+        let was_damaged = !std::mem::take(&mut guard.damaged).is_empty();
+        guard.noticed = None;
+        guard.stands_back = false;
+        if was_suspected || was_damaged {
+            self.shared.book().phase = Phase::Serving;
+        }
+    }
+
+    /// Leaves the table to an agent that came later.
+    fn stand_back(&mut self) {
+        let Some(guard) = &mut self.guard else { return };
+        if !std::mem::replace(&mut guard.stands_back, true) {
+            tracing::info!("an agent that came later keeps the table from now on");
+        }
+        guard.damaged.clear();
+        guard.noticed = None;
+        if std::mem::take(&mut guard.suspected) {
+            // What it has made is as good for the lookups that are still answered here.
+            self.read_back();
+            self.shared.book().phase = Phase::Serving;
+        }
+    }
+
+    /// Writes the table anew, as it should be.
+    fn repair(&mut self, damage: Vec<Damage>, now: Time) {
+        let (Some(guard), Some(desired)) = (&mut self.guard, self.installed.clone()) else {
+            return;
+        };
+        let noticed = *guard.noticed.get_or_insert(now);
+        guard.damaged.clone_from(&damage);
+        self.shared.book().phase = Phase::Installing;
+        self.shared.begin_epoch();
+        if !guard.backoff.allows(now) {
+            let pause = guard.backoff.pause();
+            return self.publish_damage(Some(format!(
+                "something else changes it again and again; the next attempt comes {pause:?} after the last"
+            )));
+        }
+        guard.backoff.repaired(now);
+        let believed = self.shared.book().leases(now);
+        // As if nothing were known of what stands.
+        self.installed = None;
+        let elements = believed.clone();
+        let outcome = self.attempt(&desired, &mut Learned::Untold(|| elements), Purpose::Repair);
+        self.installed = Some(desired);
+        let outcome = match outcome {
+            Ok(_) => {
+                self.drop_foreign(&believed);
+                self.settle()
+            }
+            Err(failure) => Err(InstallError::from(failure).to_string()),
+        };
+        match outcome {
+            Ok(()) => {
+                self.release();
+                self.tell_repair(damage, Some(noticed));
+            }
+            Err(failure) => {
+                tracing::warn!(
+                    damage = audit::brief(&damage),
+                    failure,
+                    "the table is damaged, and could not be repaired"
+                );
+                self.publish_damage(Some(failure));
+            }
+        }
+    }
+
+    /// Looks at what was just written.
+    fn settle(&mut self) -> Result<(), String> {
+        let now = clock::now();
+        let (generation, own) = self.generation().map_err(|error| error.to_string())?;
+        let structure = self.kernel.structure().map_err(|error| error.to_string())?;
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        let found = audited::ours(&guard.written, structure);
+        let damage = audited::damage(&guard.written, guard.baseline.as_ref(), &guard.rewritten, &found);
+        if !damage.is_empty() {
+            return Err(format!("it was changed again: {}", audit::brief(&damage)));
+        }
+        guard.changes.looked(generation, own, now);
+        guard.accept(found);
+        guard.contents.ask();
+        Ok(())
+    }
+
+    /// Deletes what the kernel holds and nobody has admitted, after everything else was written anew.
+    fn drop_foreign(&mut self, believed: &[Lease]) {
+        if self.company() != Company::Nobody {
+            return;
+        }
+        let now = clock::now();
+        let mut foreign: Vec<Element> = self
+            .shared
+            .book()
+            .live(now)
+            .into_iter()
+            .map(|(element, _)| element)
+            .collect();
+        // Both are ordered.
+        foreign.retain(|element| believed.binary_search_by(|(known, ..)| known.cmp(element)).is_err());
+        for some in foreign.chunks(AT_ONCE) {
+            // Added first, since it may have ended meanwhile.
+            let operations = [Verb::Add(Duration::from_secs(1)), Verb::Delete]
+                .into_iter()
+                .flat_map(|verb| {
+                    some.iter().map(move |element| Operation {
+                        set: element.set.to_string().into(),
+                        key: encode_key(&element.key),
+                        verb,
+                    })
+                });
+            let operations: Vec<Operation> = operations.collect();
+            match self.kernel.commit(&operations) {
+                Ok(()) => {
+                    let mut book = self.shared.book();
+                    some.iter().for_each(|element| book.remove(element));
+                }
+                Err(error) => tracing::warn!(?error, "addresses of somebody else stay open until their end"),
+            }
+        }
+    }
+
+    /// Who else writes to the table now, or did a moment ago.
+    fn company(&mut self) -> Company {
+        let others = self.heart.others();
+        let now = clock::now();
+        let Some(guard) = &mut self.guard else {
+            return Company::Nobody;
+        };
+        if !others.is_empty() {
+            guard.company_until = now + COMPANY;
+        }
+        let is_newer = |mark: &u8| guard.elders.as_ref().is_some_and(|elders| !elders.contains(mark));
+        if others.iter().any(is_newer) {
+            return Company::Newer;
+        }
+        match now < guard.company_until {
+            true => Company::Older,
+            false => Company::Nobody,
+        }
+    }
+
+    fn tell_repair(&self, damage: Vec<Damage>, noticed: Option<Time>) {
+        let now = clock::now();
+        let took = noticed.map_or(Duration::ZERO, |noticed| now.since(noticed));
+        tracing::warn!(
+            damage = audit::brief(&damage),
+            ?took,
+            "somebody else had changed what this agent keeps in the kernel; it is repaired"
+        );
+        self.shared
+            .integrity
+            .send_modify(|integrity| integrity.note_repair(damage, now, took));
+    }
+
+    /// Shows what is damaged now, with why it is not repaired.
+    fn publish_damage(&self, failure: Option<String>) {
+        let Some(guard) = &self.guard else { return };
+        let damaged: Vec<Damage> = guard.damaged.iter().chain(guard.routing.damaged()).cloned().collect();
+        let failure = failure.or_else(|| guard.routing.failure());
+        self.shared.integrity.send_if_modified(|integrity| {
+            let failure = match (&failure, damaged.is_empty()) {
+                (_, true) => None,
+                (None, false) => integrity.failure.clone(),
+                (failure, false) => failure.clone(),
+            };
+            if integrity.damaged == damaged && integrity.failure == failure {
+                return false;
+            }
+            integrity.damaged = damaged;
+            integrity.failure = failure;
+            true
+        });
+    }
+}
+
+impl Guard {
+    /// This is what stands from now on.
+    fn accept(&mut self, found: Structure) {
+        self.baseline = Some(found);
+        self.rewritten.clear();
+        self.settled = true;
+    }
+}
+
+/// Why it is looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// It is time.
+    Time,
+    /// Something is about to be installed on what stands.
+    Installation,
+}
