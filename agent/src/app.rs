@@ -190,7 +190,7 @@ fn assemble(
         state::restore(directory, &mut ledger);
     }
     let ledger = Arc::new(Mutex::new(ledger));
-    let enforcer = Enforcer::start(&settings.table)?;
+    let enforcer = Enforcer::start_guarded(&settings.table)?;
 
     let nothing = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
     let first = InForce {

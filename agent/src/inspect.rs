@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use policy::endpoint::EndpointId;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,10 @@ pub struct Figures {
     pub deaths: u32,
     /// Files of the state directory that cannot be written.
     pub unwritten_files: usize,
+    /// Repairs of what others had damaged, by the kinds of [`DamageKind::ALL`].
+    pub repairs: [u64; DamageKind::ALL.len()],
+    /// What is damaged and not repaired.
+    pub damage: usize,
 }
 
 /// Figures of an API server as a source of objects.
@@ -139,9 +144,26 @@ pub struct Status {
     pub state_troubles: Vec<String>,
     /// Rules could not be installed: why, and since when in seconds.
     pub install_error: Option<String>,
+    /// What others have changed in the kernel and is not repaired.
+    #[serde(default)]
+    pub damage: Vec<String>,
+    /// The last repair of such a thing.
+    #[serde(default)]
+    pub last_repair: Option<RepairStatus>,
     /// The API server that objects come from, if they do.
     #[serde(default)]
     pub source: Option<SourceStatus>,
+}
+
+/// What somebody else had changed, and is as it should be again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// What had been changed.
+    pub damage: Vec<String>,
+    /// Seconds since it was in order again.
+    pub seconds_ago: u64,
+    /// Milliseconds from when it was noticed.
+    pub took_ms: u64,
 }
 
 /// Who starts the agent again when it dies.
@@ -416,6 +438,8 @@ pub(crate) mod fake {
                 records: self.records.summary.clone(),
                 state_troubles: Vec::new(),
                 install_error: None,
+                damage: Vec::new(),
+                last_repair: None,
                 source: None,
                 silent_upstreams: Vec::new(),
             }

@@ -45,6 +45,8 @@ pub struct Progress {
     pub in_force: bool,
     /// Why the newest plan is not in force.
     pub failure: Option<String>,
+    /// What somebody else has changed of what is in force, as long as it is not repaired.
+    pub damage: Option<String>,
     /// How many of the source's updates are in force, the first ones.
     pub updates_in_force: u64,
 }
@@ -115,6 +117,7 @@ impl Reconciler {
         let mut network = interval(NETWORK_EVERY);
         network.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let enforcer = self.parts.enforcer.clone();
+        let mut integrity = enforcer.integrity();
         loop {
             let mut stale = tokio::select! {
                 update = updates.recv() => match update {
@@ -125,6 +128,15 @@ impl Reconciler {
                     None => return,
                 },
                 () = enforcer.table_lost() => true,
+                Ok(()) = integrity.changed() => {
+                    let damage = integrity.borrow_and_update().trouble();
+                    self.progress.send_if_modified(|progress| {
+                        let is_news = progress.damage != damage;
+                        progress.damage = damage;
+                        is_news
+                    });
+                    false
+                }
                 _ = network.tick() => self.read_network(),
                 () = network_changed(changes.as_ref(), self.network_read) => self.read_network(),
                 () = sleep(RETRY), if !settled => true,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::{Teacher, Time};
 use policy::endpoint::EndpointId;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::explain::{self, Answer, Asked, Known, Lookup, Target};
 use crate::gate::{self, lock};
-use crate::inspect::{Figures, Inspect, NameRow, Records, ReportRow, Status, SupervisorStatus};
+use crate::inspect::{Figures, Inspect, NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
 use crate::objects::ReportState;
 use crate::objects::kubernetes::health::Health;
 use crate::parts::Parts;
@@ -27,6 +28,7 @@ use crate::state::StateDir;
 pub struct View {
     parts: Parts,
     progress: watch::Receiver<Progress>,
+    integrity: watch::Receiver<Integrity>,
     /// Of a source that can be away.
     health: Option<Health>,
     started: Instant,
@@ -36,6 +38,7 @@ impl View {
     /// A view of these parts, which start now.
     pub fn new(parts: Parts, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
         Self {
+            integrity: parts.enforcer.integrity(),
             parts,
             progress,
             health,
@@ -121,6 +124,7 @@ impl Inspect for View {
         let plan = Arc::clone(&self.parts.gate.in_force().plan);
         let readiness = self.readiness();
         let progress = self.progress.borrow().clone();
+        let integrity = self.integrity.borrow().clone();
         let (names, addresses) = self.leases();
         let writer = self.parts.enforcer.stats();
         Status {
@@ -162,6 +166,12 @@ impl Inspect for View {
             records: self.parts.recorder.summary(),
             state_troubles: self.state_troubles(),
             install_error: progress.failure,
+            damage: integrity.damaged.iter().map(ToString::to_string).collect(),
+            last_repair: integrity.last.as_ref().map(|repair| RepairStatus {
+                damage: repair.damage.iter().map(ToString::to_string).collect(),
+                seconds_ago: clock::now().since(repair.at).as_secs(),
+                took_ms: u64::try_from(repair.took.as_millis()).unwrap_or(u64::MAX),
+            }),
             source: self.health.as_ref().map(Health::status),
         }
     }
@@ -271,7 +281,7 @@ impl Inspect for View {
                 Some(health) => health.missing(),
                 None => "the objects have not been read yet".into(),
             }),
-            _ => Ok(()),
+            _ => self.integrity.borrow().trouble().map_or(Ok(()), Err),
         }
     }
 
@@ -315,6 +325,8 @@ impl Inspect for View {
             record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
             unwritten_files: self.state_troubles().len(),
+            repairs: self.integrity.borrow().repairs,
+            damage: self.integrity.borrow().damaged.len(),
             deaths: self.parts.supervision.as_ref().map_or(0, |it| it.deaths()),
         }
     }

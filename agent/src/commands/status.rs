@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
-use crate::inspect::{ReportRow, SourceStatus, Status, SupervisorStatus};
+use crate::inspect::{RepairStatus, ReportRow, SourceStatus, Status, SupervisorStatus};
 
 use super::table::{list, printable, table};
 use super::{Output, ask, to_json};
@@ -126,6 +126,12 @@ fn overview(status: &Status) -> String {
             format!("{trouble}; a restart will not know what it should hold"),
         )
     }));
+    if !status.damage.is_empty() {
+        lines.push(("DAMAGED", status.damage.join("; ")));
+    }
+    if let Some(repair) = &status.last_repair {
+        lines.push(("Repaired", repaired(repair)));
+    }
     if let Some(error) = &status.install_error {
         lines.push(("RULES", format!("NOT INSTALLED: {error}")));
     }
@@ -134,6 +140,15 @@ fn overview(status: &Status) -> String {
         let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
         text
     })
+}
+
+fn repaired(repair: &RepairStatus) -> String {
+    let ago = humantime::format_duration(Duration::from_secs(repair.seconds_ago));
+    let damage = repair.damage.join("; ");
+    format!(
+        "{ago} ago, in {} ms, what somebody else had changed: {damage}",
+        repair.took_ms
+    )
 }
 
 fn supervision(supervisor: SupervisorStatus) -> String {
@@ -249,6 +264,12 @@ mod tests {
         status.reports.clear();
         status.install_error = Some("set full".into());
         status.silent_upstreams = vec!["192.0.2.53:53, for 12s".into()];
+        status.damage = vec!["chain forward was removed".into()];
+        status.last_repair = Some(RepairStatus {
+            damage: vec!["set pods4 was removed".into(), "lo was set down".into()],
+            seconds_ago: 61,
+            took_ms: 40,
+        });
         status.records.failure = Some("the group is taken".into());
         status.records.audited = 12;
         status.state_troubles = vec!["/s/ledger.json cannot be written: no room".into()];
@@ -260,6 +281,8 @@ mod tests {
             "Supervisor:   process 6; AGENTS DIED under it: 2",
             "NOT INSTALLED: set full",
             "UPSTREAM:     does not answer, so that others are asked first: 192.0.2.53:53, for 12s",
+            "DAMAGED:      chain forward was removed",
+            "Repaired:     1m 1s ago, in 40 ms, what somebody else had changed: set pods4 was removed; lo was set down",
             "NONE: the group is taken",
             "Audited:      12 packets passed that would have been refused",
             "No endpoint is local",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -28,7 +29,14 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         source,
         deaths,
         unwritten_files,
+        repairs,
+        damage,
     } = *figures;
+    let repairs: Vec<_> = DamageKind::ALL
+        .iter()
+        .zip(repairs)
+        .map(|(kind, count)| (kind.as_str(), count))
+        .collect();
     let WriterStats {
         transactions,
         failures,
@@ -77,6 +85,18 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "heartbeat_gaps_total",
             "Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the agent",
             gaps,
+        ),
+        family(
+            MetricType::COUNTER,
+            "repairs_total",
+            "Repairs of what others had changed in what the agent keeps in the kernel, by kind",
+            "kind",
+            &repairs,
+        ),
+        gauge(
+            "damage",
+            "What others have changed in what the agent keeps in the kernel, and is not repaired",
+            damage as u64,
         ),
         gauge("set_elements", "Set elements believed live in the kernel", elements),
         gauge(
@@ -302,6 +322,8 @@ mod tests {
             }),
             deaths: 51,
             unwritten_files: 52,
+            repairs: [61, 62, 63, 64, 65, 66, 67],
+            damage: 68,
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -313,6 +335,10 @@ mod tests {
             "namegate_set_evictions_total 17",
             "namegate_ruleset_installs_total 16",
             "namegate_heartbeat_gaps_total 18",
+            "namegate_repairs_total{kind=\"table\"} 61",
+            "namegate_repairs_total{kind=\"rules\"} 63",
+            "namegate_repairs_total{kind=\"route\"} 67",
+            "namegate_damage 68",
             "namegate_ledger_names 1",
             "namegate_ledger_addresses 2",
             "namegate_ledger_evictions_total 3",

@@ -69,7 +69,9 @@ pub async fn run(
             },
             Ok(()) = progress.changed() => {
                 let progress = progress.borrow_and_update();
-                book.progress(progress.updates_in_force, progress.failure.clone(), Instant::now());
+                // Policies that somebody else has taken out of the kernel are not in force either.
+                let failure = progress.failure.as_ref().or(progress.damage.as_ref());
+                book.progress(progress.updates_in_force, failure.cloned(), Instant::now());
             }
             Some((policy, outcome)) = writing.next() => book.done(&policy, outcome, Instant::now()),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {

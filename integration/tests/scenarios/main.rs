@@ -7,6 +7,7 @@ mod cache;
 mod companions;
 mod confined;
 mod crashes;
+mod damage;
 mod failures;
 mod families;
 mod foreign;

@@ -1,6 +1,7 @@
 //! A first installation that the kernel refuses, and the next one that it does not.
 
-use std::io;
+use std::io::{self, Write};
+use std::process::Stdio;
 use std::time::Duration;
 
 use agent::app::Agent;
@@ -18,12 +19,23 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
         .build();
-    // Flows are tracked, and a set of ours is of another type.
     scenario.nft(
         "add table inet tracks; add chain inet tracks forward { type filter hook forward priority 0; }; \
-         add rule inet tracks forward ct state established accept; \
-         add table inet namegate; add set inet namegate pods4 { type inet_service; }",
+         add rule inet tracks forward ct state established accept",
     );
+    // The table belongs to a process, and goes with it.
+    let mut nft = scenario.lab().node().command("nft");
+    let mut owner = nft
+        .arg("-i")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut script = owner.stdin.take().unwrap();
+    script.write_all(b"add table inet namegate { flags owner; }\n").unwrap();
+    scenario.wait_until("the table is somebody else's", || {
+        scenario.nft("list tables").contains("inet namegate")
+    });
     let pod = scenario.pod(0).namespace();
     let stub = pod.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap();
     let ask = |name| stub.ask(name, RecordType::A, true).unwrap();
@@ -50,7 +62,8 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     let life = async {
         let agent = Agent::start(settings, source, None).await.unwrap();
         assert!(agent.ready().await.is_err(), "the kernel refuses");
-        scenario.nft("delete table inet namegate");
+        drop(script);
+        owner.wait().unwrap();
         while agent.ready().await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

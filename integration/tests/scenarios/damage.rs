@@ -1,0 +1,197 @@
+//! What others do to the node under a running agent, and to the table while there is none.
+
+use std::time::{Duration, Instant};
+
+use agent::lab::client::Transport;
+use agent::lab::{RESOLVER, dns};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use namegate_integration::{Scenario, ip};
+
+use super::plan;
+
+/// What must be in force again within 300 ms is given more on a machine that is loaded.
+const SOON: Duration = Duration::from_secs(3);
+
+const ALLOWED: &str = "198.51.100.1";
+const DENIED: &str = "198.51.100.2";
+
+fn governed(flags: &str) -> Scenario {
+    let mut scenario = plan()
+        .flags(flags)
+        .allow(0, &["a.example", "c.example"])
+        .records(&[
+            "a.example 300 A 198.51.100.1",
+            "b.example 300 A 198.51.100.2",
+            "c.example 300 A 198.51.100.3",
+        ])
+        .build();
+    scenario.start();
+    scenario.learn(0, "a.example");
+    scenario
+}
+
+/// Waits until everything is as policy says, and says how long that took.
+fn is_enforced_again(scenario: &Scenario, what: &str) {
+    let begun = Instant::now();
+    let times = [
+        (
+            "what is denied is denied",
+            scenario.wait_until("what is denied is denied", || {
+                scenario.connect(0, ip(DENIED)).is_refused()
+            }),
+        ),
+        (
+            "what was learned is open",
+            scenario.wait_until("what was learned is open", || {
+                scenario.connect(0, ip(ALLOWED)).is_connected()
+            }),
+        ),
+        (
+            "lookups come to the agent",
+            scenario.wait_until("lookups come to the agent", || {
+                scenario
+                    .try_ask(0, "b.example", RecordType::A)
+                    .is_ok_and(|reply| reply.code() == ResponseCode::NXDomain)
+            }),
+        ),
+        (
+            "and are answered",
+            scenario.wait_until("and are answered", || {
+                let reply = scenario.try_ask(0, "c.example", RecordType::A);
+                reply.is_ok_and(|reply| reply.address() == Some(ip("198.51.100.3")))
+            }),
+        ),
+    ];
+    // The figures are part of what the tests show.
+    #[allow(clippy::print_stdout)]
+    {
+        println!("{what}: {times:?}, in all {:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() < SOON, "{what}: {times:?}");
+    assert!(scenario.connect(0, ip("198.51.100.3")).is_connected(), "{what}");
+}
+
+/// That the agent said what it repaired, of this kind.
+fn is_told(scenario: &Scenario, kind: &str, part: &str) {
+    let took = scenario.wait_until("the repair is told", || {
+        let status = scenario.installation().status().unwrap();
+        status
+            .last_repair
+            .is_some_and(|repair| repair.damage.iter().any(|what| what.contains(part)))
+    });
+    assert!(took < SOON, "{took:?}");
+    let status = scenario.installation().status().unwrap();
+    assert!(status.ready, "{:?}", status.not_ready_because);
+    assert_eq!(status.damage, [""; 0]);
+    let series = format!("namegate_repairs_total{{kind=\"{kind}\"}}");
+    assert!(scenario.agent().metric(&series).unwrap() >= 1.0, "{series}");
+    assert_eq!(scenario.agent().metric("namegate_damage").unwrap(), 0.0);
+    let log = scenario.agent().log();
+    assert!(
+        log.iter().any(|line| line.contains("WARN") && line.contains(part)),
+        "{part} is missing in\n{}",
+        log.join("\n")
+    );
+}
+
+#[test]
+fn a_table_whose_rules_were_flushed_is_in_force_again() {
+    let scenario = governed("");
+    scenario.nft("flush table inet namegate");
+    is_enforced_again(&scenario, "flush table");
+    is_told(&scenario, "rules", "rules of chain ");
+}
+
+#[test]
+fn a_map_that_was_flushed_is_filled_again() {
+    let scenario = governed("");
+    scenario.nft("flush map inet namegate dispatch4");
+    is_enforced_again(&scenario, "flush map");
+    is_told(&scenario, "elements", "dispatch4");
+}
+
+#[test]
+fn a_rule_that_lets_everything_through_is_removed() {
+    let scenario = governed("");
+    scenario.nft("insert rule inet namegate dispatch accept");
+    is_enforced_again(&scenario, "insert rule");
+    is_told(&scenario, "rules", "rules of chain dispatch");
+}
+
+#[test]
+fn a_table_that_is_gone_is_in_force_again() {
+    let scenario = governed("");
+    scenario.nft("delete table inet namegate");
+    is_enforced_again(&scenario, "delete table");
+    is_told(&scenario, "table", "the table was removed");
+}
+
+#[test]
+fn an_agent_that_starts_onto_empty_chains_fills_them() {
+    let mut scenario = governed("");
+    scenario.wait_saved("a.example");
+    scenario.kill();
+    scenario.nft("flush table inet namegate; flush set inet namegate pods4; flush map inet namegate dispatch4");
+    scenario.start();
+    is_enforced_again(&scenario, "restart onto empty chains");
+}
+
+#[test]
+fn addresses_of_the_proxy_that_were_removed_are_put_back() {
+    let scenario = governed("--intercept dnat --fail-mode closed");
+    scenario.shell("ip addr del 169.254.53.53/32 dev lo; ip addr del fd6e:6de7:53a4::53/128 dev lo");
+    // First: a lookup that is lost meanwhile is asked again after seconds.
+    is_told(&scenario, "address", "address of the proxy on lo");
+    is_enforced_again(&scenario, "ip addr del");
+    // Over IPv6 too.
+    let resolver = dns(agent::lab::RESOLVER6);
+    scenario.wait_until("lookups over IPv6", || {
+        let reply = scenario
+            .pod(0)
+            .resolve(resolver, "a.example", RecordType::A, Transport::Udp);
+        reply.is_ok_and(|reply| reply.address() == Some(ip(ALLOWED)))
+    });
+    let tcp = scenario
+        .pod(0)
+        .resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Tcp);
+    assert_eq!(tcp.unwrap().address(), Some(ip(ALLOWED)));
+}
+
+#[test]
+fn routing_rules_of_mode_tproxy_that_were_removed_are_put_back() {
+    let scenario = governed("--intercept tproxy");
+    scenario.shell("ip rule del pref 100; ip -6 rule del pref 100");
+    is_told(&scenario, "route", "routing rule of mode tproxy");
+    is_enforced_again(&scenario, "ip rule del");
+}
+
+#[test]
+fn whoever_damages_again_and_again_makes_the_agent_say_that_it_is_not_ready() {
+    let scenario = governed("");
+    scenario.wait_until("it is not ready, and says why", || {
+        scenario.nft("flush chain inet namegate forward");
+        let status = scenario.installation().status();
+        // `namegate status` ends with 1 when it is not ready.
+        let said = status.map_or_else(
+            |error| error.to_string(),
+            |status| status.not_ready_because.unwrap_or_default(),
+        );
+        said.contains("again and again")
+            || scenario
+                .agent()
+                .http("/readyz")
+                .is_ok_and(|(code, text)| code == 503 && text.contains("again and again"))
+    });
+    is_ready_again(&scenario);
+}
+
+fn is_ready_again(scenario: &Scenario) {
+    // At pauses of ten seconds at most.
+    let begun = Instant::now();
+    while !scenario.installation().status().is_ok_and(|status| status.ready) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it stays not ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(scenario.connect(0, ip(DENIED)).is_refused());
+}
