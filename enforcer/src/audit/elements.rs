@@ -6,7 +6,6 @@ use std::time::Duration;
 use fqdn_cache::Time;
 
 use super::{Damage, DamageKind};
-use crate::layout::ElementKey;
 use crate::netlink::objects::Value;
 use crate::netlink::structure::Entry;
 
@@ -34,7 +33,7 @@ pub(crate) enum Believed {
 }
 
 /// What has to be done to an element of a learned set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mend {
     /// Written anew: it is missing, or has another end.
     Write,
@@ -44,44 +43,37 @@ pub(crate) enum Mend {
     Adopt(Option<Duration>),
 }
 
-/// How a learned set differs from the book at `now`; ordered. `in_company`: another agent writes to it too.
-pub(crate) fn of_learned_set(
-    believed: &BTreeMap<ElementKey, Believed>,
-    holds: &BTreeMap<ElementKey, Option<Duration>>,
-    now: Time,
+/// What has to be done to an element of a learned set, if anything. `holds` is what the kernel says of it: nothing, or the time it had left at some moment of `seen`;
+/// `None` there is an element without an end. `in_company`: another agent writes to the set too.
+pub(crate) fn mend(
+    believed: Option<Believed>,
+    holds: Option<Option<Duration>>,
+    seen: (Time, Time),
     in_company: bool,
-) -> Vec<(ElementKey, Mend)> {
-    let mut mends = Vec::new();
-    for (key, believed) in believed {
-        let is_right = match (believed, holds.get(key)) {
-            (Believed::Kept, Some(left)) => left.is_none(),
-            (Believed::Kept, None) => false,
-            // Another agent may have lengthened it.
-            (Believed::Leased { .. }, Some(None)) => in_company,
-            (Believed::Leased { end, gone }, Some(Some(left))) => {
-                let until = now + *left;
-                until + IMPRECISION >= *end && (in_company || until <= *gone + IMPRECISION)
-            }
-            // It may have ended.
-            (Believed::Leased { end, .. }, None) => *end <= now + IMPRECISION,
-        };
-        if !is_right {
-            mends.push((*key, Mend::Write));
+) -> Option<Mend> {
+    let Some(believed) = believed else {
+        return holds.map(|left| match in_company {
+            true => Mend::Adopt(left),
+            false => Mend::Delete,
+        });
+    };
+    let is_right = match (believed, holds) {
+        (Believed::Kept, holds) => holds == Some(None),
+        // Another agent may have lengthened it.
+        (Believed::Leased { .. }, Some(None)) => in_company,
+        (Believed::Leased { end, gone }, Some(Some(left))) => {
+            let (earliest, latest) = (seen.0 + left, seen.1 + left);
+            latest + IMPRECISION >= end && (in_company || earliest <= gone + IMPRECISION)
         }
-    }
-    let foreign = holds.iter().filter(|(key, _)| !believed.contains_key(key));
-    mends.extend(foreign.map(|(key, left)| match in_company {
-        true => (*key, Mend::Adopt(*left)),
-        false => (*key, Mend::Delete),
-    }));
-    mends.sort_unstable();
-    mends
+        // It may have ended.
+        (Believed::Leased { end, .. }, None) => end <= seen.1 + IMPRECISION,
+    };
+    (!is_right).then_some(Mend::Write)
 }
 
-/// What these say for people.
-pub(crate) fn damage(set: &str, mends: &[(ElementKey, Mend)]) -> Option<Damage> {
-    let count = |wanted: Mend| mends.iter().filter(|(_, mend)| *mend == wanted).count();
-    told(set, count(Mend::Write), count(Mend::Delete))
+/// What was wrong with a learned set, by how many elements had to be written and deleted.
+pub(crate) fn of_learned_set(set: &str, written: usize, deleted: usize) -> Option<Damage> {
+    told(set, written, deleted)
 }
 
 fn told(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
@@ -103,73 +95,71 @@ mod tests {
 
     const NOW: Time = Time::from_millis(1_000_000);
 
-    fn key(last: u8) -> ElementKey {
-        ElementKey {
-            address: [192, 0, 2, last].into(),
-            port: None,
-        }
-    }
-
-    fn leased(seconds: u64) -> Believed {
+    fn leased(seconds: u64) -> Option<Believed> {
         let end = NOW + Duration::from_secs(seconds);
-        Believed::Leased {
-            end,
-            gone: end + Duration::from_millis(60),
-        }
+        let gone = end + Duration::from_millis(60);
+        Some(Believed::Leased { end, gone })
     }
 
-    fn left(seconds: u64) -> Option<Duration> {
-        Some(Duration::from_secs(seconds))
+    fn left(seconds: u64) -> Option<Option<Duration>> {
+        Some(Some(Duration::from_secs(seconds)))
+    }
+
+    const KEPT: Option<Believed> = Some(Believed::Kept);
+    const WITHOUT_END: Option<Option<Duration>> = Some(None);
+
+    fn alone(believed: Option<Believed>, holds: Option<Option<Duration>>) -> Option<Mend> {
+        mend(believed, holds, (NOW, NOW), false)
     }
 
     #[test]
-    fn a_learned_set_as_the_book_says_needs_nothing() {
-        let believed = [(key(1), leased(10)), (key(2), Believed::Kept), (key(3), leased(0))].into();
-        let holds = [(key(1), left(10)), (key(2), None)].into();
-        assert_eq!(of_learned_set(&believed, &holds, NOW, false), []);
+    fn elements_as_the_book_says_need_nothing() {
+        for (believed, holds) in [
+            (leased(10), left(10)),
+            (KEPT, WITHOUT_END),
+            (leased(0), None),
+            (None, None),
+        ] {
+            assert_eq!(alone(believed, holds), None, "{believed:?} {holds:?}");
+        }
+        // A dump of a large set takes seconds, in which the time that is left grows shorter.
+        let seen = (NOW, NOW + Duration::from_secs(3));
+        for seconds in 7..=10 {
+            assert_eq!(mend(leased(10), left(seconds), seen, false), None);
+        }
+        assert_eq!(mend(leased(10), left(6), seen, false), Some(Mend::Write));
     }
 
     #[test]
     fn what_is_missing_or_has_another_end_is_written_and_what_is_foreign_deleted() {
-        let believed = [
-            (key(1), leased(10)),
-            (key(2), Believed::Kept),
-            (key(3), leased(10)),
-            (key(4), leased(10)),
-            (key(5), leased(10)),
-            (key(6), Believed::Kept),
-        ]
-        .into();
-        let holds = [
-            (key(3), left(5)),
-            (key(4), left(20)),
-            (key(5), None),
-            (key(6), left(10)),
-            (key(7), left(10)),
-        ]
-        .into();
-        let mends = of_learned_set(&believed, &holds, NOW, false);
-        let write = (1..=6).map(|last| (key(last), Mend::Write));
-        let expected: Vec<_> = write.chain([(key(7), Mend::Delete)]).collect();
-        assert_eq!(mends, expected);
-        let told = damage("s", &mends).unwrap();
-        assert_eq!(
-            told.what,
-            "set s lacked 6 elements or held them otherwise, and held 1 of somebody else"
-        );
+        for (believed, holds) in [
+            (leased(10), None),
+            (KEPT, None),
+            (leased(10), left(5)),
+            (leased(10), left(20)),
+            (leased(10), WITHOUT_END),
+            (KEPT, left(10)),
+        ] {
+            assert_eq!(alone(believed, holds), Some(Mend::Write), "{believed:?} {holds:?}");
+        }
+        assert_eq!(alone(None, left(10)), Some(Mend::Delete));
+        assert_eq!(alone(None, WITHOUT_END), Some(Mend::Delete));
     }
 
     #[test]
     fn what_another_agent_adds_or_lengthens_is_no_damage() {
-        let believed = [(key(1), leased(10)), (key(2), leased(10))].into();
-        let holds = [(key(1), left(20)), (key(3), left(30))].into();
-        let mends = of_learned_set(&believed, &holds, NOW, true);
+        let in_company = |believed, holds| mend(believed, holds, (NOW, NOW), true);
+        assert_eq!(in_company(leased(10), left(20)), None);
+        assert_eq!(in_company(leased(10), WITHOUT_END), None);
         assert_eq!(
-            mends,
-            [(key(2), Mend::Write), (key(3), Mend::Adopt(left(30)))],
+            in_company(None, left(30)),
+            Some(Mend::Adopt(Some(Duration::from_secs(30))))
+        );
+        assert_eq!(
+            in_company(leased(10), None),
+            Some(Mend::Write),
             "what it has deleted is missing all the same"
         );
-        assert_eq!(damage("s", &mends[1..]), None);
     }
 
     #[test]

@@ -97,6 +97,29 @@ pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
     ask(GET_ELEMENTS, sequence, &[(LIST_TABLE, table), (LIST_SET, set)])
 }
 
+/// Asks for one element of a set; answered with ENOENT when it does not hold it.
+pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    let message = encoder.open_message(Head {
+        kind: GET_ELEMENTS,
+        flags: flags::REQUEST,
+        sequence,
+        family: FAMILY_INET,
+        resource: 0,
+    });
+    encoder.string(LIST_TABLE, table);
+    encoder.string(LIST_SET, set);
+    let list = encoder.open_nest(LIST_ELEMENTS);
+    let element = encoder.open_nest(LIST_ELEMENT);
+    let nest = encoder.open_nest(ELEMENT_KEY);
+    encoder.attribute(DATA_VALUE, key);
+    encoder.close_nest(nest);
+    encoder.close_nest(element);
+    encoder.close_nest(list);
+    encoder.close_message(message);
+    encoder.finish()
+}
+
 /// Reads the elements out of a reply to [`ask_elements`]; malformed ones are left out.
 pub(crate) fn read_elements<'a>(message: &Message<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
     let list = if message.kind == NEW_ELEMENTS {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use policy::Protocol;
 
+use super::plan::encode_key;
 use crate::layout::{ALIVE_SET, ElementKey, Family, SetId, SetKind};
 use crate::netlink::batch::Operation;
 use crate::netlink::message::field;
@@ -111,6 +112,20 @@ impl NfTables {
             }
         }
         Ok(structure)
+    }
+
+    /// The time that an element of a learned set has left, `None` without an end; nothing where the set does not hold it.
+    pub(super) fn element(&mut self, set: &SetId, key: &ElementKey) -> io::Result<Option<Option<Duration>>> {
+        let (table, name, key) = (self.table.as_str(), set.to_string(), encode_key(key));
+        let answer = self.socket.ask_one(
+            |sequence| tables::ask_element(table, &name, &key, sequence),
+            |message| tables::read_elements(message).next(),
+        );
+        match answer {
+            Ok(element) => Ok(Some(element.remaining)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// What a set of the whole table holds.

@@ -1,15 +1,18 @@
 //! What sets hold.
 //!
-//! To read a set of a hundred thousand elements takes the kernel some 40 ms. So it is done only after somebody else has changed a table, set by set,
-//! with the writer's other work in between, and where that happens all the time it takes no more than a share of it.
+//! The kernel takes its time to tell a large set: it begins anew for each datagram, so that twice the elements take four times as long, a second for 200,000. So it
+//! is asked only after somebody else has changed a table, where that happens all the time no more than a share of it, and by a thread of its own: the writer goes
+//! on. What that thread has read is old by the time it is compared, and what does not look right is only suspected: it is asked for again, one by one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
+use ahash::HashMap;
 use fqdn_cache::Time;
 
-use super::{AT_ONCE, Company};
+use super::Company;
 use crate::audit::Damage;
 use crate::audit::elements::{self, Believed, Mend};
 use crate::audit::schedule::Share;
@@ -18,42 +21,57 @@ use crate::netlink::batch::{Operation, Verb};
 use crate::netlink::objects::Value;
 use crate::netlink::structure::Entry;
 use crate::ruleset::{self, change};
-use crate::writer::book::{Holder, Life};
+use crate::writer::book::{Book, Holder, Life};
 use crate::writer::clock;
 use crate::writer::kernel::{Kernel, NfTables};
 use crate::writer::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use crate::writer::thread::Writer;
 
-/// Looking takes one part in so many of the time.
+/// Reading takes one part in so many of the time.
 const SHARE: u32 = 50;
 
-/// After so long the writer does what else waits.
-const TURN: Duration = Duration::from_millis(5);
+/// How often the writer asks what was read.
+const POLL: Duration = Duration::from_millis(10);
 
-/// The sets that are still to be looked at.
+/// Elements that are asked for again before the writer does what else waits: some milliseconds.
+const AT_ONCE: usize = 1024;
+
+/// How far the look at what sets hold has come.
 #[derive(Debug)]
 pub(super) struct Contents {
     is_asked: bool,
-    waiting: VecDeque<Waiting>,
     share: Share,
-    /// What the look that is under way took so far.
-    spent: Duration,
+    reading: Option<Reading>,
+    suspects: VecDeque<(SetId, ElementKey)>,
+    /// What was wrong so far: elements written and deleted.
+    mended: BTreeMap<SetId, (usize, usize)>,
+    noticed: Option<Time>,
 }
 
+/// A thread that reads.
 #[derive(Debug)]
-enum Waiting {
-    /// A set of the whole table, and what it should hold.
+struct Reading {
+    began: Time,
+    found: Receiver<Found>,
+}
+
+/// What a set held.
+enum Found {
+    /// Of the whole table.
     Table(String, BTreeMap<Entry, Option<Value>>),
-    Learned(SetId),
+    /// Learned, with the moments between which it was read.
+    Learned(SetId, HashMap<ElementKey, Option<Duration>>, (Time, Time)),
 }
 
 impl Default for Contents {
     fn default() -> Self {
         Self {
             is_asked: false,
-            waiting: VecDeque::new(),
             share: Share::one_in(SHARE),
-            spent: Duration::ZERO,
+            reading: None,
+            suspects: VecDeque::new(),
+            mended: BTreeMap::new(),
+            noticed: None,
         }
     }
 }
@@ -64,200 +82,266 @@ impl Contents {
         self.is_asked = true;
     }
 
-    /// What they should hold has changed.
+    /// The sets are others, or hold something else.
     pub(super) fn begin_anew(&mut self) {
-        if !self.waiting.is_empty() {
-            self.waiting.clear();
-            self.is_asked = true;
-        }
+        self.is_asked |= self.reading.take().is_some() || !self.suspects.is_empty();
+        self.suspects.clear();
     }
 }
 
 impl Writer<NfTables> {
     pub(super) fn look_at_contents(&mut self) {
-        let began = clock::now();
-        let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
-            return;
-        };
-        let contents = &mut guard.contents;
-        if contents.waiting.is_empty() {
-            if !contents.is_asked || !contents.share.allows(began) {
-                return;
-            }
-            contents.is_asked = false;
-            contents.spent = Duration::ZERO;
-            let of_table = ruleset::sets::entries(desired).into_iter();
-            let of_table = of_table.map(|(set, entries)| Waiting::Table(set, entries));
-            let learned = change::learned_sets(desired).into_iter().map(Waiting::Learned);
-            contents.waiting = of_table.chain(learned).collect();
-        }
-        let mut damage = Vec::new();
-        let outcome = loop {
-            let Some(guard) = &mut self.guard else { return };
-            let Some(next) = guard.contents.waiting.pop_front() else {
-                break Ok(());
-            };
-            match self.look_into(next) {
-                Ok(found) => damage.extend(found),
-                Err(error) => break Err(error),
-            }
-            if clock::now().since(began) > TURN {
-                break Ok(());
-            }
-        };
-        if !damage.is_empty() {
-            self.tell_repair(damage, Some(began));
-        }
+        let outcome = self.begin_to_read().and_then(|()| self.compare());
+        let outcome = outcome.and_then(|()| self.ask_again());
         let now = clock::now();
         let Some(guard) = &mut self.guard else { return };
-        guard.contents.spent += now.since(began);
+        let contents = &mut guard.contents;
         if let Err(error) = outcome {
-            tracing::debug!(%error, "sets could not be compared; the table is looked at again");
-            guard.contents.begin_anew();
-            guard.contents.is_asked = true;
+            tracing::debug!(error, "sets could not be compared; the table is looked at again");
+            contents.begin_anew();
+            contents.is_asked = true;
             guard.suspected = true;
-        }
-        if guard.contents.waiting.is_empty() {
-            let spent = guard.contents.spent;
-            guard.contents.share.took(now, now + spent);
-        } else {
+        } else if !contents.suspects.is_empty() {
             guard.next_look = Time::default();
+        } else if contents.reading.is_some() {
+            guard.next_look = guard.next_look.min(now + POLL);
         }
-    }
-
-    /// Looks into one set and mends it; returns what was the matter.
-    fn look_into(&mut self, set: Waiting) -> Result<Option<Damage>, String> {
-        match set {
-            Waiting::Table(set, should) => self.look_into_table_set(&set, &should),
-            Waiting::Learned(set) => self.look_into_learned(set),
-        }
-    }
-
-    fn look_into_table_set(
-        &mut self,
-        set: &str,
-        should: &BTreeMap<Entry, Option<Value>>,
-    ) -> Result<Option<Damage>, String> {
-        let holds = self.kernel.entries(set).map_err(|error| error.to_string())?;
-        let Some(damage) = elements::of_table_set(set, should, &holds) else {
-            return Ok(None);
-        };
-        if self.company() == Company::Newer {
-            return Ok(None);
-        }
-        let Some(desired) = &self.installed else {
-            return Ok(None);
-        };
-        let commands = ruleset::sets::rewritten(desired, set);
-        match self.kernel.transact(&commands) {
-            Ok(Ok(())) => Ok(Some(damage)),
-            Ok(Err(objections)) => Err(format!("{set}: {objections:?}")),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn look_into_learned(&mut self, set: SetId) -> Result<Option<Damage>, String> {
-        let Some(held) = self.shared.book().set(&set).map(|set| set.held) else {
-            return Ok(None);
-        };
-        let now = clock::now();
-        let holds = self.kernel.elements(&set).map_err(|error| error.to_string())?;
-        let holds: BTreeMap<ElementKey, Option<Duration>> = holds.into_iter().collect();
-        let believed = self.believed(set, held, &holds);
-        let mut mends = elements::of_learned_set(&believed, &holds, now, false);
-        if mends.is_empty() {
-            return Ok(None);
-        }
-        if self.company() != Company::Nobody {
-            mends = elements::of_learned_set(&believed, &holds, now, true);
-        }
-        // Some are missing that were relied on.
-        self.shared.begin_epoch();
-        self.mend(set, &mends, &believed, now)?;
-        Ok(elements::damage(&set.to_string(), &mends))
-    }
-
-    /// What the book says of these elements, and of all others of the set if there must be some.
-    fn believed(
-        &self,
-        set: SetId,
-        held: u32,
-        holds: &BTreeMap<ElementKey, Option<Duration>>,
-    ) -> BTreeMap<ElementKey, Believed> {
-        let book = self.shared.book();
-        let leased = |life: Life| Believed::Leased {
-            end: life.end,
-            gone: life.gone,
-        };
-        let known = holds.keys().filter_map(|key| {
-            let element = Element { set, key: *key };
-            let believed = match book.life(&element) {
-                Some(life) => leased(life),
-                None if book.keeps(&element) => Believed::Kept,
-                None => return None,
-            };
-            Some((*key, believed))
-        });
-        let known: BTreeMap<_, _> = known.collect();
-        if known.len() >= usize::try_from(held).unwrap_or(usize::MAX) {
-            return known;
-        }
-        let all = book.of_set(set);
-        all.map(|(element, life)| (element.key, life.map_or(Believed::Kept, leased)))
-            .collect()
-    }
-
-    fn mend(
-        &mut self,
-        set: SetId,
-        mends: &[(ElementKey, Mend)],
-        believed: &BTreeMap<ElementKey, Believed>,
-        seen: Time,
-    ) -> Result<(), String> {
-        let name: Arc<str> = set.to_string().into();
-        for some in mends.chunks(AT_ONCE) {
-            let now = clock::now();
-            let mut operations = Vec::new();
-            for (key, mend) in some {
-                let last = match (mend, believed.get(key)) {
-                    (Mend::Write, Some(Believed::Kept)) => Some(Verb::Keep),
-                    (Mend::Write, Some(Believed::Leased { end, .. })) => {
-                        Some(Verb::Add(end.since(now).max(SHORTEST_LIFE) + LINGER))
-                    }
-                    (Mend::Write, None) | (Mend::Delete, _) => None,
-                    (Mend::Adopt(_), _) => continue,
-                };
-                // Added first, so that it is there to be deleted.
-                let verbs = [Verb::Add(SHORTEST_LIFE), Verb::Delete].into_iter().chain(last);
-                operations.extend(verbs.map(|verb| Operation {
-                    set: Arc::clone(&name),
-                    key: encode_key(key),
-                    verb,
-                }));
+        if guard.contents.suspects.is_empty() {
+            let noticed = guard.contents.noticed.take();
+            let mended = std::mem::take(&mut guard.contents.mended).into_iter();
+            let damage = mended
+                .filter_map(|(set, (written, deleted))| elements::of_learned_set(&set.to_string(), written, deleted));
+            let damage: Vec<Damage> = damage.collect();
+            if !damage.is_empty() {
+                self.tell_repair(damage, noticed);
             }
-            self.kernel.commit(&operations).map_err(|error| format!("{error:?}"))?;
-            let acknowledged = clock::now();
-            let mut book = self.shared.book();
-            for (key, mend) in some {
-                let element = Element { set, key: *key };
-                match (mend, believed.get(key)) {
-                    (Mend::Write, Some(Believed::Leased { end, .. })) => {
-                        let left = end.since(now).max(SHORTEST_LIFE) + LINGER;
-                        let gone = acknowledged + left + TICKS;
-                        let holder = book.origin(&element).map(|(holder, _)| holder).unwrap_or_default();
-                        book.record(element, Life { end: *end, gone }, holder, now);
-                    }
-                    (Mend::Adopt(Some(left)), _) => {
-                        let gone = acknowledged + *left + 2 * TICKS;
-                        // It is longer there than its lease.
-                        let end = seen + left.saturating_sub(LINGER + TICKS);
-                        book.record(element, Life { end, gone }, Holder::default(), now);
-                    }
-                    (Mend::Adopt(None), _) => book.keep(element),
-                    (Mend::Write | Mend::Delete, _) => {}
+        }
+    }
+
+    fn begin_to_read(&mut self) -> Result<(), String> {
+        let now = clock::now();
+        let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
+            return Ok(());
+        };
+        let contents = &mut guard.contents;
+        let is_idle = contents.reading.is_none() && contents.suspects.is_empty();
+        if !is_idle || !contents.is_asked || !contents.share.allows(now) {
+            return Ok(());
+        }
+        contents.is_asked = false;
+        let of_table: Vec<String> = ruleset::sets::entries(desired)
+            .into_iter()
+            .map(|(set, _)| set)
+            .collect();
+        let learned = change::learned_sets(desired);
+        let table = self.kernel.table().to_owned();
+        let (tell, found) = mpsc::channel();
+        let read = move || -> std::io::Result<()> {
+            let mut kernel = NfTables::open(&table)?;
+            for set in of_table {
+                let entries = kernel.entries(&set)?;
+                if tell.send(Found::Table(set, entries)).is_err() {
+                    return Ok(());
+                }
+            }
+            for set in learned {
+                let before = clock::now();
+                let holds = kernel.elements(&set)?.into_iter().collect();
+                if tell.send(Found::Learned(set, holds, (before, clock::now()))).is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("nft-audit".to_owned()).spawn(move || {
+            if let Err(error) = read() {
+                // A set or the table has gone meanwhile, which the next look will see.
+                tracing::debug!(%error, "a set could not be read");
+            }
+        });
+        thread.map_err(|error| error.to_string())?;
+        contents.reading = Some(Reading { began: now, found });
+        Ok(())
+    }
+
+    /// Compares what was read by now.
+    fn compare(&mut self) -> Result<(), String> {
+        loop {
+            let Some(guard) = &mut self.guard else { return Ok(()) };
+            let contents = &mut guard.contents;
+            let Some(reading) = &contents.reading else {
+                return Ok(());
+            };
+            match reading.found.try_recv() {
+                Ok(Found::Table(set, holds)) => self.compare_table_set(&set, &holds)?,
+                Ok(Found::Learned(set, holds, seen)) => {
+                    let suspects = suspects(&self.shared.book(), set, &holds, seen);
+                    contents.suspects.extend(suspects.into_iter().map(|key| (set, key)));
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => {
+                    contents.share.took(reading.began, clock::now());
+                    contents.reading = None;
+                    return Ok(());
                 }
             }
         }
+    }
+
+    fn compare_table_set(&mut self, set: &str, holds: &BTreeMap<Entry, Option<Value>>) -> Result<(), String> {
+        let Some(desired) = &self.installed else { return Ok(()) };
+        let entries = ruleset::sets::entries(desired).into_iter();
+        let Some((_, should)) = entries.into_iter().find(|(name, _)| name == set) else {
+            return Ok(());
+        };
+        if elements::of_table_set(set, &should, holds).is_none() {
+            return Ok(());
+        }
+        let noticed = clock::now();
+        // What was read may be of before the last installation.
+        let holds = self.kernel.entries(set).map_err(|error| error.to_string())?;
+        let Some(damage) = elements::of_table_set(set, &should, &holds) else {
+            return Ok(());
+        };
+        if self.company() == Company::Newer {
+            return Ok(());
+        }
+        let Some(desired) = &self.installed else { return Ok(()) };
+        let commands = ruleset::sets::rewritten(desired, set);
+        match self.kernel.transact(&commands) {
+            Ok(Ok(())) => self.tell_repair(vec![damage], Some(noticed)),
+            Ok(Err(objections)) => return Err(format!("{set}: {objections:?}")),
+            Err(error) => return Err(error.to_string()),
+        }
         Ok(())
     }
+
+    /// Asks again for some that are suspected, and mends what is wrong.
+    fn ask_again(&mut self) -> Result<(), String> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        let suspects = &mut guard.contents.suspects;
+        let Some((set, _)) = suspects.front().copied() else {
+            return Ok(());
+        };
+        let count = suspects.iter().take(AT_ONCE).take_while(|(of, _)| *of == set).count();
+        let keys: Vec<ElementKey> = suspects.drain(..count).map(|(_, key)| key).collect();
+        guard.contents.noticed.get_or_insert(clock::now());
+        let mut in_company = None;
+        let mut mends = Vec::new();
+        for key in keys {
+            let before = clock::now();
+            let holds = self.kernel.element(&set, &key).map_err(|error| error.to_string())?;
+            let seen = (before, clock::now());
+            let believed = believed(&self.shared.book(), &Element { set, key });
+            if elements::mend(believed, holds, seen, false).is_none() {
+                continue;
+            }
+            let in_company = *in_company.get_or_insert_with(|| self.company() != Company::Nobody);
+            if let Some(mend) = elements::mend(believed, holds, seen, in_company) {
+                mends.push((key, mend, believed));
+            }
+        }
+        if mends.is_empty() {
+            return Ok(());
+        }
+        // Some are missing that were relied on.
+        self.shared.begin_epoch();
+        self.mend(set, &mends)
+    }
+
+    fn mend(&mut self, set: SetId, mends: &[(ElementKey, Mend, Option<Believed>)]) -> Result<(), String> {
+        let name: Arc<str> = set.to_string().into();
+        let now = clock::now();
+        let left = |end: Time| end.since(now).max(SHORTEST_LIFE) + LINGER;
+        let mut operations = Vec::new();
+        for (key, mend, believed) in mends {
+            let last = match (mend, believed) {
+                (Mend::Adopt(_), _) => continue,
+                (Mend::Write, Some(Believed::Kept)) => Some(Verb::Keep),
+                (Mend::Write, Some(Believed::Leased { end, .. })) if *end > now => Some(Verb::Add(left(*end))),
+                // What is over is only to be gone.
+                (Mend::Write, Some(Believed::Leased { .. }) | None) | (Mend::Delete, _) => None,
+            };
+            // Added first, so that it is there to be deleted.
+            let verbs = [Verb::Add(SHORTEST_LIFE), Verb::Delete].into_iter().chain(last);
+            operations.extend(verbs.map(|verb| Operation {
+                set: Arc::clone(&name),
+                key: encode_key(key),
+                verb,
+            }));
+        }
+        self.kernel.commit(&operations).map_err(|error| format!("{error:?}"))?;
+        let acknowledged = clock::now();
+        let mut book = self.shared.book();
+        let (mut written, mut deleted) = (0, 0);
+        for (key, mend, believed) in mends {
+            let element = Element { set, key: *key };
+            match mend {
+                Mend::Write => {
+                    written += 1;
+                    match believed {
+                        Some(Believed::Leased { end, .. }) if *end > now => {
+                            let gone = acknowledged + left(*end) + TICKS;
+                            let (holder, written) = book.origin(&element).unwrap_or((Holder::default(), now));
+                            book.record(element, Life { end: *end, gone }, holder, written);
+                        }
+                        Some(Believed::Leased { .. }) => book.remove(&element),
+                        Some(Believed::Kept) | None => {}
+                    }
+                }
+                Mend::Delete => deleted += 1,
+                Mend::Adopt(Some(left)) => {
+                    let gone = acknowledged + *left + 2 * TICKS;
+                    // It was asked for within the last milliseconds. It is longer there than its lease.
+                    let end = now + left.saturating_sub(LINGER + 2 * TICKS);
+                    book.record(element, Life { end, gone }, Holder::default(), now);
+                }
+                Mend::Adopt(None) => book.keep(element),
+            }
+        }
+        drop(book);
+        if let Some(guard) = &mut self.guard
+            && written + deleted > 0
+        {
+            let sum = guard.contents.mended.entry(set).or_default();
+            *sum = (sum.0 + written, sum.1 + deleted);
+        }
+        Ok(())
+    }
+}
+
+/// What the book says of an element.
+fn believed(book: &Book, element: &Element) -> Option<Believed> {
+    match book.life(element) {
+        Some(Life { end, gone }) => Some(Believed::Leased { end, gone }),
+        None => book.keeps(element).then_some(Believed::Kept),
+    }
+}
+
+/// The elements of a learned set that do not look right.
+fn suspects(
+    book: &Book,
+    set: SetId,
+    holds: &HashMap<ElementKey, Option<Duration>>,
+    seen: (Time, Time),
+) -> Vec<ElementKey> {
+    let Some(held) = book.set(&set).map(|set| set.held) else {
+        return Vec::new();
+    };
+    let mut suspects = Vec::new();
+    let mut known = 0;
+    for (key, left) in holds {
+        let believed = believed(book, &Element { set, key: *key });
+        known += u32::from(believed.is_some());
+        if elements::mend(believed, Some(*left), seen, false).is_some() {
+            suspects.push(*key);
+        }
+    }
+    if known < held {
+        let missing = book
+            .of_set(set)
+            .filter(|(element, _)| !holds.contains_key(&element.key));
+        suspects.extend(missing.map(|(element, _)| element.key));
+    }
+    suspects
 }
