@@ -32,7 +32,7 @@ use super::plan::encode_key;
 use super::thread::Writer;
 use crate::audit::schedule::{Backoff, Changes, LOOK, Share};
 use crate::audit::structure::{self as audited, Written};
-use crate::audit::{self, Damage};
+use crate::audit::{self, Damage, DamageKind};
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::netlink::batch::{Operation, Verb};
@@ -325,7 +325,12 @@ impl Writer<NfTables> {
         // As if nothing were known of what stands.
         self.installed = None;
         let elements = believed.clone();
-        let outcome = self.attempt(&desired, &mut Learned::Untold(|| elements), Purpose::Repair);
+        let is_of_rules = |damage: &Damage| matches!(damage.kind, DamageKind::Rules | DamageKind::Chain);
+        let purpose = match damage.iter().all(is_of_rules) {
+            true => Purpose::RepairRules,
+            false => Purpose::Repair,
+        };
+        let outcome = self.attempt(&desired, &mut Learned::Untold(|| elements), purpose);
         self.installed = Some(desired);
         let outcome = match outcome {
             Ok(_) => {

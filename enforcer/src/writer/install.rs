@@ -126,11 +126,12 @@ impl Writer<NfTables> {
             Some(before) => Change::between(before, desired),
             None => {
                 let mut structure = self.kernel.structure()?;
-                if !self.read_back() {
+                // To read hundreds of thousands of elements takes seconds.
+                if purpose != Purpose::RepairRules && !self.read_back() {
                     return Err(Failure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
                 // What somebody puts in a place that we come to need later is for them to take away: nobody relies on it, and the refusal is told.
-                let is_ours = purpose == Purpose::Repair || self.interception.is_none();
+                let is_ours = purpose != Purpose::Install || self.interception.is_none();
                 if is_ours && !Change::is_sound(&structure, desired) {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
                     adopted = self.shared.book().leases(clock::now());
@@ -298,6 +299,8 @@ pub(super) enum Purpose {
     Install,
     /// What is desired was damaged.
     Repair,
+    /// As that, and the sets stand: what the book believes of them is compared later.
+    RepairRules,
 }
 
 /// What has our names, as far as a change must know it.
