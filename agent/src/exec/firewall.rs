@@ -291,6 +291,7 @@ mod tests {
 
     use super::super::network::Host;
     use super::*;
+    use crate::netns::Route;
 
     /// nft looks some names up in files of the host, which it need not have.
     #[test]
@@ -298,9 +299,19 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let mut both = Plan::choose(0, &Host::default()).unwrap();
-        both.v6 = Some(both.v4);
-        for plan in [Plan::choose(0, &Host::default()).unwrap(), both] {
+        let mut dual = Host {
+            forwards_ipv6: true,
+            ..Host::default()
+        };
+        dual.routes.push(Route {
+            destination: "::/0".parse().unwrap(),
+            via: None,
+            link: Some("eth0".into()),
+            table: 254,
+        });
+        let plans = [Host::default(), dual].map(|host| Plan::choose(0, &host).unwrap());
+        assert!(plans[1].v6.is_some());
+        for plan in plans {
             let script = "mount -t tmpfs none /etc; exec nft -j -f -";
             let mut nft = Command::new("unshare")
                 .args(["--net", "--mount", "--propagation", "private", "sh", "-ec", script])
