@@ -147,6 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_kernel_holds_longer_than_its_lease_is_no_damage_and_neither_is_its_deletion() {
+        let lingers = |seconds| {
+            let end = NOW + Duration::from_secs(seconds);
+            let gone = end + Duration::from_millis(5_060);
+            Some(Believed::Leased { end, gone })
+        };
+        assert_eq!(alone(lingers(10), left(15)), None);
+        assert_eq!(alone(lingers(0), left(5)), None);
+        assert_eq!(alone(lingers(0), None), None, "it is over");
+        assert_eq!(alone(lingers(10), left(9)), Some(Mend::Write), "shorter than its lease");
+        assert_eq!(alone(lingers(10), left(17)), Some(Mend::Write));
+    }
+
+    #[test]
     fn what_another_agent_adds_or_lengthens_is_no_damage() {
         let in_company = |believed, holds| mend(believed, holds, (NOW, NOW), true);
         assert_eq!(in_company(leased(10), left(20)), None);

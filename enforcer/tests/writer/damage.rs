@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use enforcer::audit::{DamageKind, Integrity};
+use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Enforcer, FailMode, Interception, ResolverBinding};
 use fqdn_cache::Time;
 
@@ -25,6 +26,14 @@ fn full() -> Desired {
         cluster: vec!["10.66.0.0/16".parse().unwrap(), "10.96.0.0/12".parse().unwrap()],
         host: [[10, 66, 0, 254].into()].into(),
         unknown: vec!["10.67.0.0/16".parse().unwrap()],
+        pod_links: PodLinks {
+            links: [7001, 7002, 7003].into(),
+            governed: [7001, 7002].into(),
+            shared: [7002].into(),
+            sources: [(7001, [10, 66, 0, 1].into())].into(),
+            networks: ["10.66.0.0/24".parse().unwrap()].into(),
+        },
+        servers: [socket("10.53.0.53:53")].into(),
         interception: Interception::Dnat,
         fail_mode: FailMode::Open,
         ..desired([ONE, TWO], 1000)
@@ -228,6 +237,72 @@ fn a_foreign_range_is_removed() {
 #[test]
 fn a_pod_that_is_not_intercepted_any_more_is_again() {
     is_undone(DamageKind::Elements, "flush set inet namegate pods4");
+}
+
+#[test]
+fn what_is_known_of_links_flows_and_resolvers_is_known_again() {
+    for script in [
+        "flush set inet namegate pod-links",
+        "flush set inet namegate governed-links",
+        "flush set inet namegate shared-links",
+        "flush set inet namegate link-sources4",
+        "flush set inet namegate link-networks4",
+        "flush set inet namegate servers4",
+        "flush set inet namegate ends4",
+    ] {
+        is_undone(DamageKind::Elements, script);
+    }
+}
+
+#[test]
+fn chains_that_refuse_strangers_and_errors_of_others_are_filled_again() {
+    is_undone(
+        DamageKind::Rules,
+        "flush chain inet namegate strangers; flush chain inet namegate related; flush chain inet namegate before-tracking",
+    );
+}
+
+#[test]
+fn what_is_deleted_because_its_lease_is_over_hides_no_damage() {
+    inside(|| async {
+        let enforcer = guarded().await;
+        let generation = enforcer.generation();
+        for round in 0..12u16 {
+            // Some lease ends at any time, so that the writer meets the damage before it was looked at.
+            for batch in 0..20u16 {
+                let end = now() + Duration::from_millis(1_000 + 50 * u64::from(batch));
+                let short = (0..20).map(|number| (door(ONE, 1_000 + round * 400 + batch * 20 + number), end));
+                let _proof = enforcer.admit(generation, short.collect(), PATIENCE).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(1_400 + 37 * u64::from(round))).await;
+            nft("flush set inet namegate allow4-0000000000000001");
+            until("what is not over is back", || {
+                elements().iter().all(|(element, _)| kernel_holds(element))
+            })
+            .await;
+        }
+        enforcer.shut_down().await;
+    });
+}
+
+#[test]
+fn leases_that_end_and_are_deleted_are_no_damage() {
+    inside(|| async {
+        let enforcer = guarded().await;
+        let generation = enforcer.generation();
+        let end = now() + seconds(2);
+        let short = (100..400).map(|number| (door(ONE, number), end)).collect();
+        let _proof = enforcer.admit(generation, short, PATIENCE).await.unwrap();
+        nft("add table inet other");
+        while enforcer.stats().elements > 4 {
+            // Somebody's changes make the guard look at the sets all the while.
+            nft("add table inet another; delete table inet another");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(now() < end + seconds(20), "{:?}", enforcer.stats());
+        }
+        assert_eq!(*enforcer.integrity().borrow(), Integrity::default());
+        enforcer.shut_down().await;
+    });
 }
 
 #[test]
