@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use agent::lab::{RESOLVER, Script, dns};
 use namegate_integration::Scenario;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::probes;
 use crate::site::{LIVE, Mode, NEW};
@@ -24,8 +24,10 @@ pub(crate) struct Fault {
     pub(crate) flags: &'static str,
     /// Part of the short form.
     pub(crate) short: bool,
-    /// Whether denied packets may pass while it lasts: the whole table is gone.
+    /// Denied packets pass until it is repaired: the rules themselves are gone.
     pub(crate) lets_through: bool,
+    /// Allowed addresses are refused until it is over: what should have taught them, or was taught, is gone.
+    pub(crate) refuses: bool,
     /// What is set up before anything is measured.
     pub(crate) prepare: fn(&mut Scenario),
     pub(crate) break_it: fn(&mut Scenario),
@@ -39,6 +41,7 @@ const FAULT: Fault = Fault {
     flags: "",
     short: false,
     lets_through: false,
+    refuses: false,
     prepare: |_| {},
     break_it: |_| {},
 };
@@ -52,6 +55,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kill -9, started again after 2 s",
+        refuses: true,
         break_it: kill_and_start,
         ..FAULT
     },
@@ -70,6 +74,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "SIGSTOP for 6 s",
+        refuses: true,
         break_it: stall,
         ..FAULT
     },
@@ -92,34 +97,43 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "table flushed",
+        lets_through: true,
+        refuses: true,
         short: true,
         break_it: |scenario| drop(scenario.nft("flush table inet namegate")),
         ..FAULT
     },
     Fault {
         name: "chain of the forward hook flushed",
+        lets_through: true,
+        refuses: true,
         break_it: |scenario| drop(scenario.nft("flush chain inet namegate forward")),
         ..FAULT
     },
     Fault {
         name: "map of sources flushed",
+        lets_through: true,
+        refuses: true,
         break_it: |scenario| drop(scenario.nft("flush map inet namegate dispatch4")),
         ..FAULT
     },
     Fault {
         name: "learned sets flushed",
+        refuses: true,
         break_it: flush_learned,
         ..FAULT
     },
     Fault {
         name: "table deleted",
         lets_through: true,
+        refuses: true,
         break_it: |scenario| drop(scenario.nft("delete table inet namegate")),
         ..FAULT
     },
     Fault {
         name: "whole ruleset flushed",
         lets_through: true,
+        refuses: true,
         break_it: |scenario| drop(scenario.nft("flush ruleset")),
         ..FAULT
     },
@@ -175,6 +189,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "corrupted state, and a restart",
+        refuses: true,
         break_it: |scenario| {
             thread::sleep(Duration::from_secs(1));
             scenario.terminate();
@@ -199,6 +214,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "boot clock a day ahead after a restart",
+        refuses: true,
         break_it: |scenario| {
             scenario.terminate();
             scenario.start_in_time("--boottime 86400");
@@ -226,7 +242,8 @@ pub(crate) const FAULTS: &[Fault] = &[
                 .count();
             let few = Rlimit {
                 current: Some(open as u64),
-                maximum: Some(1_048_576),
+                // The agent's own, which only CAP_SYS_RESOURCE may raise.
+                maximum: getrlimit(Resource::Nofile).maximum,
             };
             let before = prlimit(Some(pid), Resource::Nofile, few).unwrap();
             // Edits need files, and lookups over TCP need sockets.

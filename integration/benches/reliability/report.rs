@@ -46,7 +46,7 @@ impl Row {
 
     /// Whether something happened that the fault does not excuse.
     pub(crate) fn has_failed(&self) -> bool {
-        self.seen.count(Wrong::AllowedRefused) > 0
+        self.seen.count(Wrong::AllowedRefused) > 0 && !self.fault.refuses
             || self.seen.count(Wrong::DeniedLetThrough) > 0 && !self.fault.lets_through
             || self.seen.goes_on
     }
