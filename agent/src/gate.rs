@@ -6,10 +6,12 @@
 //! - `admission`: from a lesson to the proof.
 //! - `recall`: what a worker need not ask twice.
 //! - `upstreams`: who does not answer.
+//! - `withheld`: says which answers were not given.
 
 mod admission;
 mod recall;
 mod upstreams;
+mod withheld;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,9 +28,10 @@ use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 
 use crate::clock;
+use crate::inspect::WithheldRow;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
-use crate::records::Sightings;
+use crate::records::{Sightings, WithheldAnswers};
 use crate::throttle::Throttle;
 
 use admission::{Step, Waiting};
@@ -87,6 +90,7 @@ struct Core {
     complaints: Throttle,
     remarks: Throttle,
     silent: SilentUpstreams,
+    withheld: WithheldAnswers,
 }
 
 /// What a worker keeps to itself.
@@ -158,6 +162,7 @@ impl NodeGate {
             complaints: Throttle::default(),
             remarks: Throttle::default(),
             silent: SilentUpstreams::default(),
+            withheld: WithheldAnswers::default(),
         }))
     }
 
@@ -196,6 +201,11 @@ impl NodeGate {
     /// Upstreams that do not answer, and since when.
     pub fn silent_upstreams(&self) -> Vec<(SocketAddr, Time)> {
         self.0.silent.all()
+    }
+
+    /// Answers of late that clients did not get, the most recent first.
+    pub fn withheld(&self, now: Time) -> Vec<WithheldRow> {
+        self.0.withheld.rows(now)
     }
 
     /// Names forgotten to make room, since the start.
@@ -354,8 +364,16 @@ impl Gate for NodeGate {
     }
 
     fn observe(&self, _desk: &mut Desk, event: Event<'_>) {
-        if let Event::UpstreamState { server, answers } = event {
-            self.0.silent.note(clock::now(), server, answers);
+        match event {
+            Event::UpstreamState { server, answers } => self.0.silent.note(clock::now(), server, answers),
+            Event::Withheld {
+                client,
+                name,
+                server,
+                why,
+                reason,
+            } => self.0.withheld(client, (name, server), (why, reason)),
+            _ => {}
         }
         self.0.metrics.observe(&event);
     }

@@ -1,6 +1,6 @@
 //! What the running agent shows of itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
@@ -236,6 +236,9 @@ pub struct Records {
     pub summary: RecordsSummary,
     /// Distinct packets of late, the most recent first. A sample: only so many are remembered.
     pub rows: Vec<RecordRow>,
+    /// Distinct answers of late that clients did not get, the most recent first. A sample like the packets.
+    #[serde(default)]
+    pub withheld: Vec<WithheldRow>,
 }
 
 /// Totals of recorded packets since the start.
@@ -282,6 +285,31 @@ pub struct RecordRow {
     pub policy: Option<String>,
     /// The rule that decided; none where no rule allows the packet.
     pub rule: Option<String>,
+}
+
+/// Answers that an upstream gave and that a client did not get, and that are alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WithheldRow {
+    /// Milliseconds since the last of them.
+    pub last_seen_ms_ago: u64,
+    /// Milliseconds since the first of them.
+    pub first_seen_ms_ago: u64,
+    /// How many.
+    pub count: u64,
+    /// `withheld`.
+    pub verdict: String,
+    /// `namespace/name` of who asked, where its address is a Pod's.
+    pub pod: Option<String>,
+    /// Who asked; nobody where the answer cache did.
+    pub source: Option<IpAddr>,
+    /// The name asked for.
+    pub name: String,
+    /// Who answered.
+    pub upstream: SocketAddr,
+    /// Why, as the metric says it.
+    pub reason: String,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// A [`Report`] as it crosses the local API.
@@ -389,6 +417,18 @@ pub(crate) mod fake {
                 overruns: 0,
             },
             rows: vec![refused, audited],
+            withheld: vec![WithheldRow {
+                last_seen_ms_ago: 2_000,
+                first_seen_ms_ago: 9_000,
+                count: 4,
+                verdict: "withheld".into(),
+                pod: Some("shop/api".into()),
+                source: Some("10.0.0.2".parse().unwrap()),
+                name: "c.example".into(),
+                upstream: "192.0.2.53:53".parse().unwrap(),
+                reason: "off-chain".into(),
+                why: "it is wrong".into(),
+            }],
         }
     }
 

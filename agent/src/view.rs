@@ -197,9 +197,11 @@ impl Inspect for View {
     }
 
     fn records(&self) -> Records {
+        let now = clock::now();
         Records {
             summary: self.parts.recorder.summary(),
-            rows: self.parts.recorder.rows(clock::now()),
+            rows: self.parts.recorder.rows(now),
+            withheld: self.parts.gate.withheld(now),
         }
     }
 

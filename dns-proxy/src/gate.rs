@@ -8,6 +8,7 @@ use policy::Name;
 use smallvec::SmallVec;
 
 pub use crate::ticket::Ticket;
+pub use crate::validate::Bogus;
 
 /// How a lookup arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,8 +117,32 @@ pub struct Lesson {
 /// Why an answer may not be released. The client gets SERVFAIL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAdmitted {
+    /// What stood in the way.
+    pub obstacle: Obstacle,
     /// For the log and the EDE text.
     pub reason: String,
+}
+
+/// What stands between a valid answer and its release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Obstacle {
+    /// A set of the kernel has no room for its addresses.
+    Full,
+    /// The kernel refused its addresses.
+    Refused,
+    /// The kernel did not take its addresses in time.
+    Late,
+    /// Nobody tells the kernel any more.
+    Stopped,
+}
+
+/// Why an answer that belongs to its question was withheld.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Withheld {
+    /// It is not believed.
+    Bogus(Bogus),
+    /// It was not admitted.
+    NotAdmitted(Obstacle),
 }
 
 /// What happened, for metrics and records. Made for every lookup, so it borrows.
@@ -165,6 +190,19 @@ pub enum Event<'a> {
         took: Duration,
         /// Whether the kernel acknowledged.
         committed: bool,
+    },
+    /// An answer was withheld from a client. It gets SERVFAIL, unless another upstream has a better one.
+    Withheld {
+        /// From whom; nobody where the proxy asked for its cache.
+        client: Option<IpAddr>,
+        /// What it asked for.
+        name: &'a Name,
+        /// The upstream that answered.
+        server: SocketAddr,
+        /// Why.
+        why: Withheld,
+        /// The same for people, one line.
+        reason: &'a str,
     },
     /// The answer cache was asked.
     Cache(CacheOutcome),

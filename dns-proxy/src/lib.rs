@@ -42,8 +42,8 @@ mod worker;
 mod packets;
 
 pub use gate::{
-    Admission, Asked, CacheOutcome, Company, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted, Question,
-    Rcode, Screening, Ticket, Transport, UpstreamOutcome,
+    Admission, Asked, Bogus, CacheOutcome, Company, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted,
+    Obstacle, Question, Rcode, Screening, Ticket, Transport, UpstreamOutcome, Withheld,
 };
 pub use server::{CacheConfig, KeptSockets, Listener, ListenerKind, Server, ServerConfig, ServerError};
 pub use upstream::encrypted::{EncryptedProtocol, EncryptedUpstream, UnusableUpstream};

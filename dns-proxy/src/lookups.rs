@@ -17,7 +17,9 @@ use self::in_flight::InFlight;
 pub(crate) use self::in_flight::Key;
 use crate::cache::{self, Cache};
 use crate::flights::{Flight, Flights, Joined, Landed};
-use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome};
+use crate::gate::{
+    Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome, Withheld,
+};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::limits::{Permit, Quota};
@@ -27,7 +29,7 @@ use crate::upstream::dialect::{Dialects, Heard, Level};
 use crate::upstream::health::{Change, Health};
 use crate::upstream::tcp::Exchanged;
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
-use crate::validate::validate;
+use crate::validate::{Bogus, validate};
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
@@ -132,7 +134,12 @@ enum Stage {
     /// The answer to the same question of another lookup.
     Waiting,
     /// The kernel.
-    Admitting { held: Held<'static>, began: Instant },
+    Admitting {
+        held: Held<'static>,
+        /// Who gave the answer.
+        source: SocketAddr,
+        began: Instant,
+    },
 }
 
 impl<G: Gate, W> Lookups<G, W> {
@@ -351,9 +358,18 @@ impl<G: Gate, W> Lookups<G, W> {
                     self.keep(now, key, &answer);
                     self.admit(now, key, Held::new(&answer[..]), lesson, out);
                 }
-                Err(why) => self.fail(now, key, &Failure::Bogus { server, why }, out),
+                Err(why) => {
+                    self.observe_bogus(key, server, why);
+                    self.fail(now, key, &Failure::Bogus { server, why }, out);
+                }
             },
-            Landed::Failure(failure) => self.fail(now, key, &failure, out),
+            Landed::Failure(failure) => {
+                // It was withheld from this client too.
+                if let Failure::Bogus { server, why } = *failure {
+                    self.observe_bogus(key, server, why);
+                }
+                self.fail(now, key, &failure, out);
+            }
             Landed::Abandoned => self.forward(now, key, out),
         }
     }
@@ -631,6 +647,17 @@ impl<G: Gate, W> Lookups<G, W> {
                 self.admit(now, key, held, lesson, out);
             }
             Judged::AskOn => self.forward(now, key, out),
+            Judged::Withheld(why) => {
+                self.observe_bogus(key, server, why);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    fn observe_bogus(&mut self, key: Key, server: SocketAddr, why: Bogus) {
+        if let Some(lookup) = self.in_flight.get_mut(key) {
+            let client = lookup.asker.as_ref().map(|asker| &asker.client);
+            stages::observe_bogus(&*self.gate, &mut self.desk, (client, &lookup.query), server, why);
         }
     }
 
@@ -656,7 +683,7 @@ impl<G: Gate, W> Lookups<G, W> {
             drop(self.remove(key, out));
             return;
         };
-        let opens_nothing = lesson.addresses.is_empty();
+        let (opens_nothing, source) = (lesson.addresses.is_empty(), lesson.source);
         let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
         match self
             .gate
@@ -665,6 +692,7 @@ impl<G: Gate, W> Lookups<G, W> {
             Admission::Waiting(patience) => {
                 lookup.stage = Stage::Admitting {
                     held: held.keep(),
+                    source,
                     began: now,
                 };
                 lookup.until = lookup.deadline.min(now + patience);
@@ -675,7 +703,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     stages::observe_commit(&*self.gate, &mut self.desk, Duration::ZERO, outcome.is_ok());
                 }
                 if let Some(lookup) = self.remove(key, out) {
-                    self.release(now, &lookup, held, outcome, out);
+                    self.release(now, &lookup, (held, source), outcome, out);
                 }
             }
         }
@@ -689,10 +717,10 @@ impl<G: Gate, W> Lookups<G, W> {
         out: &mut impl Outlet<W>,
     ) {
         let stage = std::mem::replace(&mut lookup.stage, Stage::ForwardedByTcp);
-        if let Stage::Admitting { held, began } = stage {
+        if let Stage::Admitting { held, source, began } = stage {
             let took = now.saturating_duration_since(began);
             stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
-            self.release(now, &lookup, held, outcome, out);
+            self.release(now, &lookup, (held, source), outcome, out);
         }
     }
 
@@ -701,7 +729,7 @@ impl<G: Gate, W> Lookups<G, W> {
         &mut self,
         now: Instant,
         lookup: &Lookup<G, W>,
-        held: Held<'_>,
+        (held, source): (Held<'_>, SocketAddr),
         outcome: Result<G::Proof, NotAdmitted>,
         out: &mut impl Outlet<W>,
     ) {
@@ -710,7 +738,13 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let reply = match outcome {
             Ok(proof) => held.release::<G>(&lookup.query, client.transport, proof, &mut self.room),
-            Err(reason) => stages::not_committed(&lookup.query, &reason, &mut self.room),
+            Err(not_admitted) => {
+                let NotAdmitted { obstacle, reason } = &not_admitted;
+                let why = (Withheld::NotAdmitted(*obstacle), reason.as_str());
+                let asked = (Some(client), &lookup.query);
+                stages::observe_withheld(&*self.gate, &mut self.desk, asked, source, why);
+                stages::not_committed(&lookup.query, &not_admitted, &mut self.room)
+            }
         };
         send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
     }

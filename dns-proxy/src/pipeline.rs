@@ -2,13 +2,13 @@
 //!
 //! The steps are those of [`stages`]; [`lookups`](crate::lookups) is the same story for datagrams.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::time::timeout_at;
 
-use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket};
+use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Withheld};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
@@ -56,13 +56,19 @@ impl<G: Gate> Pipeline<G> {
             Err(reply) => return Some(reply.into_owned()),
         };
         let deadline = client.received + self.config.lookup_timeout;
-        let (held, lesson) = match self.forward(client.source.ip(), &query, upstreams, deadline).await {
+        let (held, lesson) = match self.forward(&client, &query, upstreams, deadline).await {
             Ok(answer) => answer,
             Err(failure) => return Some(stages::no_answer(&query, &failure, room).into_owned()),
         };
+        let source = lesson.source;
         let reply = match self.admit(&identity, lesson, deadline).await {
             Ok(proof) => held.release::<G>(&query, client.transport, proof, room),
-            Err(reason) => stages::not_committed(&query, &reason, room),
+            Err(not_admitted) => {
+                let NotAdmitted { obstacle, reason } = &not_admitted;
+                let why = (Withheld::NotAdmitted(*obstacle), reason.as_str());
+                stages::observe_withheld(&*self.gate, &mut self.desk(), (Some(&client), &query), source, why);
+                stages::not_committed(&query, &not_admitted, room)
+            }
         };
         Some(reply.into_owned())
     }
@@ -96,7 +102,7 @@ impl<G: Gate> Pipeline<G> {
     /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more than UDP holds.
     async fn forward(
         &self,
-        client: IpAddr,
+        client: &Client,
         query: &Query<'_>,
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
@@ -107,12 +113,15 @@ impl<G: Gate> Pipeline<G> {
             && let Some(server) = attempts.next()
         {
             let until = deadline.min(Instant::now() + self.config.upstream_timeout);
-            let exchanged = self.pool.exchange(server, client, query, until).await;
+            let exchanged = self.pool.exchange(server, client.source.ip(), query, until).await;
             exchanged.observe(&*self.gate, &mut self.desk());
             match exchanged.answer {
                 Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {
                     Judged::Usable(held, lesson) => return Ok((held, lesson)),
                     Judged::AskOn => {}
+                    Judged::Withheld(why) => {
+                        stages::observe_bogus(&*self.gate, &mut self.desk(), (Some(client), query), server, why);
+                    }
                 },
                 Err(failure) => attempts.failed(failure),
             }

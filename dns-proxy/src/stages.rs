@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::gate::{Asked, Denial, Discard, Event, Gate, NotAdmitted, Rcode, Screening, Transport};
+use crate::gate::{Asked, Denial, Discard, Event, Gate, NotAdmitted, Obstacle, Rcode, Screening, Transport, Withheld};
 use crate::message::{Query, Unreadable};
 use crate::reply::{ErrorCode, ExtendedError, Reply};
 use crate::upstream::Failure;
+use crate::validate::Bogus;
 
 /// Who sent a query, and how it came here.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +89,35 @@ pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &NotAdmitted, room: &
     refuse(query, Rcode::ServFail, ErrorCode::Other, &reason.reason, room)
 }
 
+/// Tells that an answer was withheld.
+pub(crate) fn observe_withheld<G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    (client, query): (Option<&Client>, &Query<'_>),
+    server: SocketAddr,
+    (why, reason): (Withheld, &str),
+) {
+    let event = Event::Withheld {
+        client: client.map(|client| client.source.ip()),
+        name: &query.question().name,
+        server,
+        why,
+        reason,
+    };
+    gate.observe(desk, event);
+}
+
+/// Tells that an answer of `server` was withheld because it is not believed.
+pub(crate) fn observe_bogus<G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    asked: (Option<&Client>, &Query<'_>),
+    server: SocketAddr,
+    why: Bogus,
+) {
+    observe_withheld(gate, desk, asked, server, (Withheld::Bogus(why), &why.to_string()));
+}
+
 /// Counts what came of an admission that the kernel was needed for.
 pub(crate) fn observe_commit<G: Gate>(gate: &G, desk: &mut G::Desk, took: Duration, committed: bool) {
     gate.observe(desk, Event::CommitWait { took, committed });
@@ -96,6 +126,7 @@ pub(crate) fn observe_commit<G: Gate>(gate: &G, desk: &mut G::Desk, took: Durati
 /// Why a commit that takes too long is given up.
 pub(crate) fn commit_timed_out() -> NotAdmitted {
     NotAdmitted {
+        obstacle: Obstacle::Late,
         reason: "the kernel did not take the addresses in time".into(),
     }
 }

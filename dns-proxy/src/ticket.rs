@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::gate::NotAdmitted;
+use crate::gate::{NotAdmitted, Obstacle};
 use crate::lookups::Key;
 use crate::worker::mailbox::{Letter, Mailbox};
 
@@ -48,6 +48,7 @@ impl<P: Send + 'static> Ticket<P> {
 impl<P: Send + 'static> Drop for Ticket<P> {
     fn drop(&mut self) {
         self.deliver(Err(NotAdmitted {
+            obstacle: Obstacle::Stopped,
             reason: "the addresses were not admitted".into(),
         }));
     }

@@ -26,8 +26,9 @@ const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
 
 /// Why an answer is not believed. It is never released.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Bogus {
+#[expect(missing_docs, reason = "each says itself what it is")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum Bogus {
     #[error("the answer cannot be read")]
     Malformed,
     #[error("broken chain: the answer holds a record that does not hang on the name asked")]

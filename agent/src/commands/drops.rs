@@ -1,22 +1,25 @@
-//! `namegate drops`: what was refused, and what an audited policy would refuse.
+//! `namegate drops`: what was refused, what an audited policy would refuse, and which answers were withheld.
 
 use std::path::PathBuf;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::api::Client;
 use crate::cli::{self, Outcome};
 use crate::config::DEFAULT_RUN_DIR;
-use crate::inspect::{RecordRow, Records, RecordsSummary};
+use crate::inspect::{RecordRow, Records, RecordsSummary, WithheldRow};
 
 use super::table::{table, whole_seconds};
 use super::{Output, ask, to_json};
 
-/// Shows which packets were refused of late, or would have been, with pod, name and policy
+/// Shows which packets were refused of late, or would have been, with pod, name and policy; and which answers were withheld
 ///
 /// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last 256 kinds of packets are
 /// remembered. VERDICT `audited` says that the packet passed, because the policy that would have refused it has the annotation
 /// `namegate.io/mode: audit`. NAME is the name that last led this pod to the address, `-` where it asked for none.
+///
+/// An answer is withheld, and its lookup fails, where it is not to be believed, or where the kernel does not hold its addresses.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -51,16 +54,16 @@ pub enum NotRecorded {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> cli::Result {
-    let Records { summary, mut rows } = ask(Client::new(&args.run_dir).records())??;
+    let mut records = ask(Client::new(&args.run_dir).records())??;
     // What was recorded until a failure is worth showing.
-    if rows.is_empty() {
-        is_recorded(&summary)?;
+    if records.rows.is_empty() && records.withheld.is_empty() {
+        is_recorded(&records.summary)?;
     }
-    rows.retain(|row| is_asked_for(row, args));
+    records.rows.retain(|row| is_asked_for(row, args));
+    records.withheld.retain(|row| is_withheld_asked_for(row, args));
     let text = match args.output {
-        Output::Json => to_json(&rows)?,
-        Output::Table if rows.is_empty() => "No such packet was refused since the agent started.\n".into(),
-        Output::Table => render(&rows) + &remarks(&summary),
+        Output::Json => to_json(&lines(&records))?,
+        Output::Table => show(&records),
     };
     cli::print(&text)?;
     Ok(Outcome::Positive)
@@ -76,6 +79,52 @@ fn is_recorded(summary: &RecordsSummary) -> Result<(), NotRecorded> {
 
 fn is_asked_for(row: &RecordRow, args: &Args) -> bool {
     (!args.audited || row.verdict == "audited") && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
+}
+
+fn is_withheld_asked_for(row: &WithheldRow, args: &Args) -> bool {
+    !args.audited && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
+}
+
+/// A packet or an answer: VERDICT tells them apart.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Packet(&'a RecordRow),
+    Answer(&'a WithheldRow),
+}
+
+fn lines(records: &Records) -> Vec<Line<'_>> {
+    let packets = records.rows.iter().map(Line::Packet);
+    packets.chain(records.withheld.iter().map(Line::Answer)).collect()
+}
+
+fn show(records: &Records) -> String {
+    let mut text = match records.rows.is_empty() {
+        true => "No such packet was refused since the agent started.\n".into(),
+        false => render(&records.rows),
+    };
+    if !records.withheld.is_empty() {
+        text += "\nAnswers that were withheld, so that lookups failed:\n";
+        text += &render_withheld(&records.withheld);
+    }
+    text + &remarks(&records.summary)
+}
+
+fn render_withheld(rows: &[WithheldRow]) -> String {
+    table(
+        ["LAST SEEN", "COUNT", "POD", "NAME", "UPSTREAM", "WHY"],
+        rows.iter().map(|row| {
+            let client = row.source.map(|client| client.to_string());
+            [
+                whole_seconds(row.last_seen_ms_ago),
+                row.count.to_string(),
+                row.pod.clone().or(client).unwrap_or_else(|| "(answer cache)".into()),
+                row.name.clone(),
+                row.upstream.to_string(),
+                row.why.clone(),
+            ]
+        }),
+    )
 }
 
 fn render(rows: &[RecordRow]) -> String {
@@ -154,16 +203,20 @@ mod tests {
     use crate::inspect::fake::Fake;
 
     #[derive(Parser)]
-    struct Line {
+    struct Command {
         #[command(flatten)]
         args: Args,
     }
 
     fn verdicts(line: &[&str]) -> Vec<String> {
-        let args = Line::try_parse_from([&["drops"], line].concat()).unwrap().args;
-        let rows = Fake::ready().records().rows;
-        let shown = rows.into_iter().filter(|row| is_asked_for(row, &args));
-        shown.map(|row| row.verdict).collect()
+        let args = Command::try_parse_from([&["drops"], line].concat()).unwrap().args;
+        let Records { rows, withheld, .. } = Fake::ready().records();
+        let packets = rows.into_iter().filter(|row| is_asked_for(row, &args));
+        let answers = withheld.into_iter().filter(|row| is_withheld_asked_for(row, &args));
+        packets
+            .map(|row| row.verdict)
+            .chain(answers.map(|row| row.verdict))
+            .collect()
     }
 
     #[test]
@@ -177,12 +230,28 @@ mod tests {
     }
 
     #[test]
+    fn answers_that_were_withheld_follow_the_packets() {
+        let mut records = Fake::ready().records();
+        records.rows.clear();
+        assert_eq!(
+            show(&records),
+            "No such packet was refused since the agent started.\n\n\
+             Answers that were withheld, so that lookups failed:\n\
+             LAST SEEN   COUNT   POD        NAME        UPSTREAM        WHY\n\
+             2s          4       shop/api   c.example   192.0.2.53:53   it is wrong\n"
+        );
+        let json = serde_json::to_value(lines(&Fake::ready().records())).unwrap();
+        let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
+        assert_eq!(verdicts, ["refused", "audited", "withheld"]);
+    }
+
+    #[test]
     fn only_what_is_asked_for_is_shown() {
-        assert_eq!(verdicts(&[]), ["refused", "audited"]);
+        assert_eq!(verdicts(&[]), ["refused", "audited", "withheld"]);
         assert_eq!(verdicts(&["--audited"]), ["audited"]);
-        assert_eq!(verdicts(&["--pod", "shop/api"]), ["refused", "audited"]);
+        assert_eq!(verdicts(&["--pod", "shop/api"]), ["refused", "audited", "withheld"]);
         assert_eq!(verdicts(&["--pod", "shop/web"]), [""; 0]);
-        assert!(Line::try_parse_from(["drops", "--pod", "web"]).is_err());
+        assert!(Command::try_parse_from(["drops", "--pod", "web"]).is_err());
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use dns_proxy::{Lesson, NotAdmitted, Ticket};
+use dns_proxy::{Lesson, NotAdmitted, Obstacle, Ticket};
 use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Owner, Time};
 use policy::address::Unteachable;
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use super::{Core, lock};
 use crate::clock;
@@ -139,27 +139,17 @@ impl Core {
         let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
         parked.into_iter().for_each(|waiting| waiting.again());
     }
-
-    /// Says that an answer was not released, to the log and for the client. Whoever may ask for many names can bring it
-    /// about at will, so the log hears of it once a second.
-    fn not_admitted(&self, lesson: &Lesson, why: &AdmitError) -> NotAdmitted {
-        if let Some(others) = self.complaints.pass(clock::now()) {
-            match why {
-                AdmitError::Full { .. } | AdmitError::Rejected { .. } => {
-                    error!(name = %lesson.name, %why, others, "an answer was not released");
-                }
-                AdmitError::Stale | AdmitError::Unknown(_) | AdmitError::Stopped => {
-                    warn!(name = %lesson.name, %why, others, "an answer was not released");
-                }
-            }
-        }
-        withheld(why)
-    }
 }
 
-/// What the client is told.
+/// What stood in the way, and what the client is told.
 fn withheld(why: &AdmitError) -> NotAdmitted {
     NotAdmitted {
+        obstacle: match why {
+            AdmitError::Full { .. } => Obstacle::Full,
+            AdmitError::Rejected { .. } => Obstacle::Refused,
+            AdmitError::Stale | AdmitError::Unknown(_) => Obstacle::Late,
+            AdmitError::Stopped => Obstacle::Stopped,
+        },
         reason: format!("namegate: {why}"),
     }
 }
@@ -251,8 +241,7 @@ impl Settle for Waiting {
                 if matches!(error, AdmitError::Full { .. } | AdmitError::Rejected { .. }) {
                     self.core.unlearn(&self.lesson);
                 }
-                let reason = self.core.not_admitted(&self.lesson, &error);
-                self.tell(Err(reason));
+                self.tell(Err(withheld(&error)));
             }
         }
     }
@@ -277,8 +266,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if self.ticket.is_some() {
             let late = AdmitError::Unknown(self.core.terms.commit_deadline);
-            let reason = self.core.not_admitted(&self.lesson, &late);
-            self.tell(Err(reason));
+            self.tell(Err(withheld(&late)));
         }
     }
 }

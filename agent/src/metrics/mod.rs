@@ -8,8 +8,8 @@ mod namespaces;
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use dns_proxy::Event;
-use dns_proxy::gate::{CacheOutcome, Discard, Transport, UpstreamOutcome};
+use dns_proxy::gate::{CacheOutcome, Discard, Obstacle, Transport, UpstreamOutcome, Withheld};
+use dns_proxy::{Bogus, Event};
 use enforcer::records::Verdict;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
@@ -33,6 +33,17 @@ const OUTCOMES: [&str; 6] = [
     "unproven",
 ];
 const CACHE_OUTCOMES: [&str; 4] = ["hit", "miss", "stale", "refresh"];
+const WITHHELD: [&str; 9] = [
+    "unreadable",
+    "off-chain",
+    "circle",
+    "two-aliases",
+    "long-chain",
+    "full",
+    "refused",
+    "late",
+    "stopped",
+];
 const DISCARDS: [&str; 4] = ["not-a-query", "client-limit", "total-limit", "connection-limit"];
 
 /// A denial takes some 50 µs, an answer from the next rack less than a millisecond, patience ends at 5 s.
@@ -58,6 +69,7 @@ pub struct Metrics {
     discarded: [IntCounter; DISCARDS.len()],
     audited: Namespaces,
     refused: Namespaces,
+    withheld: [IntCounter; WITHHELD.len()],
     cache: [IntCounter; CACHE_OUTCOMES.len()],
     /// Seconds of Unix time.
     started: f64,
@@ -99,6 +111,11 @@ impl Metrics {
             "Packets and connections discarded without a reply, by reason",
             &["reason"],
         );
+        let withheld = register.counters(
+            "namegate_dns_withheld_total",
+            "Answers of upstreams that clients did not get, by reason",
+            &["reason"],
+        );
         let cache = register.counters(
             "namegate_dns_cache_total",
             "What the answer cache had, and answers that it asked for again",
@@ -136,6 +153,7 @@ impl Metrics {
                 &["namespace"],
             )),
             discarded: DISCARDS.map(|reason| discarded.with_label_values(&[reason])),
+            withheld: WITHHELD.map(|reason| withheld.with_label_values(&[reason])),
             cache: CACHE_OUTCOMES.map(|outcome| cache.with_label_values(&[outcome])),
             registry: register.0,
             started: unix_now().as_secs_f64(),
@@ -176,6 +194,7 @@ impl Metrics {
                     self.commit_failures.inc();
                 }
             }
+            Event::Withheld { why, .. } => self.withheld[withheld_index(*why)].inc(),
             Event::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
             Event::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
         }
@@ -242,6 +261,25 @@ fn cache_index(outcome: CacheOutcome) -> usize {
         CacheOutcome::Stale => 2,
         CacheOutcome::Refresh => 3,
     }
+}
+
+fn withheld_index(why: Withheld) -> usize {
+    match why {
+        Withheld::Bogus(Bogus::Malformed) => 0,
+        Withheld::Bogus(Bogus::BrokenChain) => 1,
+        Withheld::Bogus(Bogus::Circle) => 2,
+        Withheld::Bogus(Bogus::TwoAliases) => 3,
+        Withheld::Bogus(Bogus::TooLong) => 4,
+        Withheld::NotAdmitted(Obstacle::Full) => 5,
+        Withheld::NotAdmitted(Obstacle::Refused) => 6,
+        Withheld::NotAdmitted(Obstacle::Late) => 7,
+        Withheld::NotAdmitted(Obstacle::Stopped) => 8,
+    }
+}
+
+/// Why an answer was withheld, as the label says it.
+pub fn withheld_reason(why: Withheld) -> &'static str {
+    WITHHELD[withheld_index(why)]
 }
 
 fn discard_index(discard: Discard) -> usize {

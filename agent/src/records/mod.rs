@@ -9,6 +9,7 @@ mod fair_lru;
 mod listening;
 mod recent;
 mod sightings;
+mod withheld;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ pub use attribution::{Attribution, by_explanation};
 pub use listening::listen;
 pub use recent::{Recent, Row};
 pub use sightings::Sightings;
+pub use withheld::{WithheldAnswer, WithheldAnswers};
 
 /// What is known of recorded packets, for whoever writes it and whoever shows it.
 #[derive(Debug)]
@@ -136,15 +138,14 @@ impl Recorder {
 }
 
 fn show(now: Time, record: &Record, name: Option<&Name>, row: &Row) -> RecordRow {
-    let ago = |then: Time| u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX);
     let (port, icmp_type) = match record.detail {
         Detail::Port(port) => (Some(port), None),
         Detail::Icmp { kind, .. } => (None, Some(kind)),
         Detail::Unknown => (None, None),
     };
     RecordRow {
-        last_seen_ms_ago: ago(row.last),
-        first_seen_ms_ago: ago(row.first),
+        last_seen_ms_ago: ago(now, row.last),
+        first_seen_ms_ago: ago(now, row.first),
         count: row.count,
         verdict: match record.verdict {
             Verdict::Audited => "audited",
@@ -161,6 +162,11 @@ fn show(now: Time, record: &Record, name: Option<&Name>, row: &Row) -> RecordRow
         policy: row.attribution.as_ref().map(|it| it.policy.clone()),
         rule: row.attribution.as_ref().and_then(|it| it.rule.clone()),
     }
+}
+
+/// In milliseconds.
+fn ago(now: Time, then: Time) -> u64 {
+    u64::try_from(now.since(then).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// IANA "Assigned Internet Protocol Numbers"; those without a name here by their number.

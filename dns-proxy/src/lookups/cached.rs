@@ -63,7 +63,7 @@ impl<G: Gate, W> Lookups<G, W> {
         match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
             Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
             // It was usable when it was kept, so it is.
-            Judged::AskOn => self.forward(now, key, out),
+            Judged::AskOn | Judged::Withheld(_) => self.forward(now, key, out),
         }
         self.cached = cached;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::gate::{Asked, Denial, Question, Rcode, Screening};
+use crate::gate::{Asked, Denial, Obstacle, Question, Rcode, Screening};
 use crate::packets;
 use crate::worker::mailbox::Letter;
 
@@ -59,8 +59,10 @@ impl Gate for Gatekeeper {
         self.companies.lock().unwrap().push(company);
         self.admitted.lock().unwrap().push((*asker, lesson.name.to_string()));
         if self.strict_with == Some(*asker) {
-            let reason = "not for this one".into();
-            return Admission::Settled(Err(NotAdmitted { reason }));
+            return Admission::Settled(Err(NotAdmitted {
+                obstacle: Obstacle::Refused,
+                reason: "not for this one".into(),
+            }));
         }
         if !self.holds {
             return Admission::Settled(Ok(Proof));

@@ -66,6 +66,8 @@ pub(crate) enum Judged<'a> {
     Usable(Held<'a>, Lesson),
     /// There may be a better one; it was noted.
     AskOn,
+    /// It is not to be believed; there may be a better one.
+    Withheld(Bogus),
 }
 
 /// How it ends when nobody is left to ask.
@@ -136,7 +138,7 @@ impl Attempts {
             Ok(lesson) => Judged::Usable(held, lesson),
             Err(why) => {
                 self.failure = Failure::Bogus { server, why };
-                Judged::AskOn
+                Judged::Withheld(why)
             }
         }
     }

@@ -57,6 +57,7 @@ async fn a_commit_that_fails_withholds_what_the_cache_has() {
         (Ok(()), 0),
         (
             Err(dns_proxy::NotAdmitted {
+                obstacle: dns_proxy::Obstacle::Late,
                 reason: "the set is full".into(),
             }),
             2,

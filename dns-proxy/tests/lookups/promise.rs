@@ -1,6 +1,6 @@
 //! An answer reaches the client only after the gate vouched for it.
 
-use dns_proxy::NotAdmitted;
+use dns_proxy::{NotAdmitted, Obstacle};
 
 use crate::agent::{Agent, Proxy, impatient};
 use crate::client::{UdpClient, answers, rcode};
@@ -38,12 +38,19 @@ async fn a_failed_commit_is_servfail_and_no_answer() {
     client.send(&packets::query_with_edns("a.example.", "A", 1_232)).await;
 
     let reason = "the kernel said ENOMEM".to_owned();
-    let failed = Err(NotAdmitted { reason: reason.clone() });
+    let failed = Err(NotAdmitted {
+        obstacle: Obstacle::Full,
+        reason: reason.clone(),
+    });
     proxy.agent.pending().await.commit.send(failed).unwrap();
     let reply = client.receive().await;
     assert_eq!((rcode(&reply), answers(&reply)), (2, 0));
     assert_eq!(packets::extended_error(&reply), Some((0, reason)));
     proxy.agent.observed("commit false", 1).await;
+    proxy
+        .agent
+        .observed("withheld a.example NotAdmitted(Full) true", 1)
+        .await;
 }
 
 #[tokio::test]
@@ -72,6 +79,9 @@ async fn an_answer_with_a_broken_chain_is_never_released() {
     assert_eq!((rcode(&reply), answers(&reply)), (2, 0));
     let (code, text) = packets::extended_error(&reply).unwrap();
     assert!(code == 0 && text.contains("broken chain"), "{text}");
+    // Asked twice, and told each time.
+    let withheld = "withheld a.example Bogus(BrokenChain) true";
+    assert_eq!(proxy.agent.count(withheld), 2);
 }
 
 #[tokio::test]

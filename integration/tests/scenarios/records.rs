@@ -1,5 +1,10 @@
 //! Refused and audited packets, from a `log` rule to what a person reads.
 
+use agent::inspect::WithheldRow;
+use agent::lab::client::Transport;
+use agent::lab::{RESOLVER, Script, dns};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 use namegate_integration::{Scenario, ip};
 
 use super::plan;
@@ -107,4 +112,70 @@ fn records_that_are_switched_off_are_no_failure() {
     let output = scenario.installation().inspect("drops", &[]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("does not record packets"), "{said}");
+}
+
+#[test]
+fn answers_that_are_withheld_are_listed_counted_and_logged() {
+    let resolver = dns(RESOLVER);
+    let scenario = plan()
+        .upstreams(&[&resolver.to_string()])
+        .allow(0, &["*.example"])
+        .start();
+    wait_until_recorded(&scenario);
+    let stray = ["a.example 60 A 198.51.100.1", "victim.test 60 A 198.51.100.2"];
+    let script = Script::Verbatim(stray.map(Into::into).into());
+    scenario.lab().resolver().script("a.example", script).unwrap();
+    for over in [Transport::PlainUdp, Transport::Tcp] {
+        let reply = scenario
+            .pod(0)
+            .resolve(resolver, "a.example", RecordType::A, over)
+            .unwrap();
+        assert_eq!(
+            (reply.code(), reply.addresses().len()),
+            (ResponseCode::ServFail, 0),
+            "{over:?}"
+        );
+    }
+
+    let shown = scenario.installation().inspect("drops", &["-o", "json"]).unwrap();
+    let rows: Vec<WithheldRow> = serde_json::from_slice(&shown.stdout).unwrap();
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            (
+                row.verdict.as_str(),
+                row.pod.as_deref(),
+                row.name.as_str(),
+                row.upstream,
+                row.reason.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [("withheld", Some("shop/pod0"), "a.example", resolver, "off-chain")]
+    );
+    // The upstream is asked twice for each.
+    assert_eq!(rows[0].count, 4);
+    let counted = r#"namegate_dns_withheld_total{reason="off-chain"}"#;
+    assert_eq!(scenario.agent().metric(counted).unwrap(), 4.0);
+    let said = |line: &String| {
+        [
+            "WARN",
+            "an answer was withheld",
+            "a.example",
+            "shop/pod0",
+            "broken chain",
+            "10.53.0.53:53",
+        ]
+        .iter()
+        .all(|part| line.contains(part))
+    };
+    assert!(scenario.log().iter().any(said), "{:#?}", scenario.log());
+    let shown = scenario
+        .installation()
+        .inspect("drops", &["--pod", "shop/pod0"])
+        .unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("withheld") && shown.contains("broken chain"), "{shown}");
 }

@@ -1,0 +1,55 @@
+//! Says that an answer was withheld: to the log, and to whoever asks for what was refused.
+
+use std::net::{IpAddr, SocketAddr};
+
+use dns_proxy::Withheld;
+use dns_proxy::gate::Obstacle;
+use policy::Name;
+use tracing::{error, warn};
+
+use super::Core;
+use crate::clock;
+use crate::records::WithheldAnswer;
+
+impl Core {
+    /// Notes an answer that a client did not get. Whoever may ask for many names can bring it about at will, so the log
+    /// hears of it once a second.
+    pub(super) fn withheld(
+        &self,
+        client: Option<IpAddr>,
+        (name, upstream): (&Name, SocketAddr),
+        (withheld, why): (Withheld, &str),
+    ) {
+        let now = clock::now();
+        let in_force = self.in_force.load();
+        let governed = client.and_then(|client| in_force.plan.governed.get(&client));
+        let endpoint = governed.map(|governed| &governed.id);
+        self.withheld.note(
+            now,
+            WithheldAnswer {
+                client,
+                endpoint,
+                name,
+                upstream,
+                why: withheld,
+                text: why,
+            },
+        );
+        let Some(others) = self.complaints.pass(now) else {
+            return;
+        };
+        let client = match (endpoint, client) {
+            (Some(endpoint), _) => endpoint.to_string(),
+            (None, Some(client)) => client.to_string(),
+            (None, None) => "the answer cache".into(),
+        };
+        match withheld {
+            Withheld::NotAdmitted(Obstacle::Full | Obstacle::Refused) => {
+                error!(%name, client, %upstream, why, others, "an answer was withheld");
+            }
+            Withheld::Bogus(_) | Withheld::NotAdmitted(Obstacle::Late | Obstacle::Stopped) => {
+                warn!(%name, client, %upstream, why, others, "an answer was withheld");
+            }
+        }
+    }
+}

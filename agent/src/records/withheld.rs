@@ -1,0 +1,194 @@
+//! Answers that clients did not get, although an upstream gave them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+
+use dns_proxy::Withheld;
+use fqdn_cache::Time;
+use policy::Name;
+use policy::endpoint::EndpointId;
+
+use super::fair_lru::{FairLru, Limits};
+use super::{ago, lock};
+use crate::inspect::WithheldRow;
+use crate::metrics::withheld_reason;
+
+/// Some 700 bytes each: below 1 MiB. Who asks for names whose answers are bogus drives out its own.
+const LIMITS: Limits = Limits {
+    total: NonZeroUsize::new(1_024).unwrap(),
+    per_owner: NonZeroUsize::new(64).unwrap(),
+};
+
+/// The distinct ones of late, with how often and when. Bounded, in all and for each client.
+#[derive(Debug)]
+pub struct WithheldAnswers(Mutex<FairLru<Option<IpAddr>, Key, Row>>);
+
+/// One answer that a client did not get.
+#[derive(Debug, Clone, Copy)]
+pub struct WithheldAnswer<'a> {
+    /// Who asked; nobody where the answer cache did.
+    pub client: Option<IpAddr>,
+    /// The Pod that has this address.
+    pub endpoint: Option<&'a EndpointId>,
+    /// What was asked for.
+    pub name: &'a Name,
+    /// Who answered.
+    pub upstream: SocketAddr,
+    /// Why.
+    pub why: Withheld,
+    /// The same for people.
+    pub text: &'a str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    name: Name,
+    upstream: SocketAddr,
+    why: Withheld,
+}
+
+#[derive(Debug)]
+struct Row {
+    endpoint: Option<EndpointId>,
+    /// Of the last.
+    text: String,
+    count: u64,
+    first: Time,
+    last: Time,
+}
+
+impl Default for WithheldAnswers {
+    fn default() -> Self {
+        Self(Mutex::new(FairLru::new(LIMITS)))
+    }
+}
+
+impl WithheldAnswers {
+    /// Takes one in.
+    pub fn note(&self, now: Time, answer: WithheldAnswer<'_>) {
+        let key = Key {
+            name: answer.name.clone(),
+            upstream: answer.upstream,
+            why: answer.why,
+        };
+        let mut rows = lock(&self.0);
+        let (mut count, mut first) = (1, now);
+        // An address that went over to another Pod begins another row.
+        if let Some(row) = rows.get_mut(&answer.client, &key)
+            && row.endpoint.as_ref() == answer.endpoint
+        {
+            (count, first) = (row.count + 1, row.first);
+        }
+        let row = Row {
+            endpoint: answer.endpoint.cloned(),
+            text: answer.text.into(),
+            count,
+            first,
+            last: now,
+        };
+        rows.put(&answer.client, key, row);
+    }
+
+    /// All of them, the most recent first.
+    pub fn rows(&self, now: Time) -> Vec<WithheldRow> {
+        let rows = lock(&self.0);
+        let mut shown: Vec<_> = rows
+            .iter()
+            .map(|(client, key, row)| WithheldRow {
+                last_seen_ms_ago: ago(now, row.last),
+                first_seen_ms_ago: ago(now, row.first),
+                count: row.count,
+                verdict: "withheld".into(),
+                pod: row.endpoint.as_ref().map(ToString::to_string),
+                source: *client,
+                name: key.name.to_string(),
+                upstream: key.upstream,
+                reason: withheld_reason(key.why).into(),
+                why: row.text.clone(),
+            })
+            .collect();
+        shown.sort_by(|a, b| (a.last_seen_ms_ago, &a.name).cmp(&(b.last_seen_ms_ago, &b.name)));
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dns_proxy::{Bogus, Obstacle};
+
+    use super::*;
+
+    fn pod(name: &str) -> EndpointId {
+        EndpointId {
+            namespace: "shop".into(),
+            name: name.into(),
+        }
+    }
+
+    fn note(answers: &WithheldAnswers, at: u64, endpoint: &EndpointId, name: &str, why: Withheld) {
+        let answer = WithheldAnswer {
+            client: Some([10, 0, 0, 2].into()),
+            endpoint: Some(endpoint),
+            name: &Name::parse(name).unwrap(),
+            upstream: "192.0.2.53:53".parse().unwrap(),
+            why,
+            text: "it is wrong",
+        };
+        answers.note(Time::from_millis(at), answer);
+    }
+
+    const OFF_CHAIN: Withheld = Withheld::Bogus(Bogus::BrokenChain);
+
+    #[test]
+    fn answers_that_are_alike_are_one_row() {
+        let answers = WithheldAnswers::default();
+        note(&answers, 1_000, &pod("web"), "a.example", OFF_CHAIN);
+        note(&answers, 2_000, &pod("web"), "a.example", OFF_CHAIN);
+        note(
+            &answers,
+            3_000,
+            &pod("web"),
+            "a.example",
+            Withheld::NotAdmitted(Obstacle::Full),
+        );
+        let rows = answers.rows(Time::from_millis(4_000));
+        let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.count)).collect();
+        assert_eq!(told, [("full", 1), ("off-chain", 2)]);
+        assert_eq!(
+            rows[1],
+            WithheldRow {
+                last_seen_ms_ago: 2_000,
+                first_seen_ms_ago: 3_000,
+                count: 2,
+                verdict: "withheld".into(),
+                pod: Some("shop/web".into()),
+                source: Some([10, 0, 0, 2].into()),
+                name: "a.example".into(),
+                upstream: "192.0.2.53:53".parse().unwrap(),
+                reason: "off-chain".into(),
+                why: "it is wrong".into(),
+            }
+        );
+    }
+
+    #[test]
+    fn another_pod_under_the_same_address_begins_anew() {
+        let answers = WithheldAnswers::default();
+        note(&answers, 1_000, &pod("web"), "a.example", OFF_CHAIN);
+        note(&answers, 2_000, &pod("api"), "a.example", OFF_CHAIN);
+        let rows = answers.rows(Time::from_millis(2_000));
+        let told: Vec<_> = rows.iter().map(|row| (row.pod.as_deref(), row.count)).collect();
+        assert_eq!(told, [(Some("shop/api"), 1)]);
+    }
+
+    #[test]
+    fn one_client_drives_out_its_own() {
+        let answers = WithheldAnswers::default();
+        for number in 0..1_000 {
+            note(&answers, number, &pod("web"), &format!("n{number}.example"), OFF_CHAIN);
+        }
+        let rows = answers.rows(Time::from_millis(1_000));
+        assert_eq!((rows.len(), rows[0].name.as_str()), (64, "n999.example"));
+    }
+}
