@@ -1,10 +1,13 @@
-//! The OPT record of an answer, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream
-//! have agreed is not what a client has asked for.
+//! The OPT record, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream have agreed is
+//! not what a client has asked for, and what a client says to us is not for the upstream.
 
 use crate::wire::{Header, Malformed, Reader, rtype};
 
 /// The option that carries DNS cookies (RFC 7873 §4).
 pub(crate) const COOKIE: u16 = 10;
+
+/// The UDP payload that we take (the DNS flag day's 1,232: fits any path unfragmented).
+pub(crate) const OUR_UDP_SIZE: u16 = 1_232;
 
 /// The option that pads a message (RFC 7830 §3).
 pub(crate) const PADDING: u16 = 12;
@@ -34,13 +37,7 @@ pub(crate) fn find(message: &[u8]) -> Result<Option<Opt<'_>>, Malformed> {
     if header.additionals == 0 {
         return Ok(None);
     }
-    let mut reader = Reader::after_header(message);
-    for _ in 0..header.questions {
-        reader.question()?;
-    }
-    for _ in 0..u32::from(header.answers) + u32::from(header.authorities) {
-        reader.record()?;
-    }
+    let mut reader = additional_section(message, &header)?;
     for before in 0..header.additionals {
         let at = reader.position();
         let record = reader.record()?;
@@ -56,17 +53,35 @@ pub(crate) fn find(message: &[u8]) -> Result<Option<Opt<'_>>, Malformed> {
     Ok(None)
 }
 
+/// At the first additional record.
+fn additional_section<'m>(message: &'m [u8], header: &Header) -> Result<Reader<'m>, Malformed> {
+    let mut reader = Reader::after_header(message);
+    for _ in 0..header.questions {
+        reader.question()?;
+    }
+    for _ in 0..u32::from(header.answers) + u32::from(header.authorities) {
+        reader.record()?;
+    }
+    Ok(reader)
+}
+
 impl Opt<'_> {
     /// The data of the first option of this kind.
     pub(crate) fn option(&self, code: u16) -> Result<Option<&[u8]>, Malformed> {
-        for option in options(self.options) {
-            let (found, data) = option?;
-            if found == code {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
+        option(self.options, code)
     }
+}
+
+/// The data of the first option of this kind among these. All must be readable.
+pub(crate) fn option(data: &[u8], code: u16) -> Result<Option<&[u8]>, Malformed> {
+    let mut first = None;
+    for option in options(data) {
+        let (found, data) = option?;
+        if found == code {
+            first.get_or_insert(data);
+        }
+    }
+    Ok(first)
 }
 
 /// Whether an answer may depend on any of these options.
@@ -78,39 +93,59 @@ pub(crate) fn matter(data: &[u8]) -> Result<bool, Malformed> {
     Ok(any)
 }
 
-/// Takes out of an answer what its client has no part in: OPT itself if the client sent none, or else the cookie and
-/// what pads it.
+/// Takes out of a message what was said to us alone, a cookie and what pads it, and puts in the cookie that is said to its
+/// receiver, who has no part in OPT itself unless it speaks EDNS.
 ///
-/// What stands behind OPT is left out too: additional records are a courtesy, and names in them may point at what moves.
-pub(crate) fn strip(message: &mut Vec<u8>, keeps_opt: bool) -> Result<(), Malformed> {
-    let Some(opt) = find(message)? else {
-        return Ok(());
-    };
-    let (at, before) = (opt.at, opt.before);
-    if !keeps_opt {
-        message.truncate(at);
-        message[10..12].copy_from_slice(&before.to_be_bytes());
-        return Ok(());
-    }
-    if opt.option(COOKIE)?.is_none() && opt.option(PADDING)?.is_none() {
-        return Ok(());
-    }
-    let mut kept = message[at..at + FIXED].to_vec();
-    for option in options(opt.options) {
-        let (code, data) = option?;
-        if code != COOKIE && code != PADDING {
-            push_option(&mut kept, code, data);
+/// What stands behind OPT is left out too where the message is changed: additional records are a courtesy, and names in them may
+/// point at what moves.
+pub(crate) fn hand_on(message: &mut Vec<u8>, has_opt: bool, cookie: Option<&[u8]>) -> Result<(), Malformed> {
+    let mut opt = Vec::new();
+    let (at, before) = match find(message)? {
+        None if !has_opt || cookie.is_none() => return Ok(()),
+        None => {
+            let header = Header::read(message)?;
+            let mut reader = additional_section(message, &header)?;
+            for _ in 0..header.additionals {
+                reader.record()?;
+            }
+            opt.push(0);
+            opt.extend(
+                [rtype::OPT, OUR_UDP_SIZE, 0, 0, 0]
+                    .into_iter()
+                    .flat_map(u16::to_be_bytes),
+            );
+            (reader.position(), header.additionals)
         }
+        Some(found) if has_opt => {
+            let is_clean = found.option(COOKIE)?.is_none() && found.option(PADDING)?.is_none();
+            if is_clean && cookie.is_none() {
+                return Ok(());
+            }
+            opt.extend_from_slice(&message[found.at..found.at + FIXED]);
+            for option in options(found.options) {
+                let (code, data) = option?;
+                if code != COOKIE && code != PADDING {
+                    push_option(&mut opt, code, data);
+                }
+            }
+            (found.at, found.before)
+        }
+        Some(found) => {
+            let (at, before) = (found.at, found.before);
+            message.truncate(at);
+            message[10..12].copy_from_slice(&before.to_be_bytes());
+            return Ok(());
+        }
+    };
+    if let Some(cookie) = cookie {
+        push_option(&mut opt, COOKIE, cookie);
     }
-    // No longer than what it was.
-    let length = (kept.len() - FIXED) as u16;
-    kept[FIXED - 2..]
-        .first_chunk_mut::<2>()
-        .ok_or(Malformed)?
-        .copy_from_slice(&length.to_be_bytes());
+    let length = u16::try_from(opt.len() - FIXED).map_err(|_| Malformed)?;
+    let additionals = before.checked_add(1).ok_or(Malformed)?;
+    opt[FIXED - 2..FIXED].copy_from_slice(&length.to_be_bytes());
     message.truncate(at);
-    message.extend_from_slice(&kept);
-    message[10..12].copy_from_slice(&(before + 1).to_be_bytes());
+    message.extend_from_slice(&opt);
+    message[10..12].copy_from_slice(&additionals.to_be_bytes());
     Ok(())
 }
 
@@ -159,18 +194,38 @@ mod tests {
         let (mut both, mut other) = (Vec::new(), Vec::new());
         push_option(&mut both, COOKIE, b"original+servers");
         push_option(&mut both, 15, b"why");
+        push_option(&mut both, COOKIE, b"another");
         push_option(&mut other, 15, b"why");
         let mut message = with_opt(&answer, &both);
         assert_eq!(
             find(&message).unwrap().unwrap().option(COOKIE),
             Ok(Some(&b"original+servers"[..]))
         );
-        strip(&mut message, true).unwrap();
+        hand_on(&mut message, true, None).unwrap();
         assert_eq!(message, with_opt(&answer, &other));
-        strip(&mut message, false).unwrap();
+        hand_on(&mut message, false, None).unwrap();
         assert_eq!(message, answer);
-        strip(&mut message, true).unwrap();
+        hand_on(&mut message, true, None).unwrap();
         assert_eq!(message, answer);
+    }
+
+    #[test]
+    fn the_receiver_gets_its_own_cookie_and_other_options_stay() {
+        let answer = packets::answer(&packets::query("a.example.", "A"), &["a.example. 60 A 192.0.2.1"]);
+        let (mut theirs, mut own, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+        push_option(&mut theirs, COOKIE, b"original+servers");
+        push_option(&mut theirs, 15, b"why");
+        push_option(&mut own, 15, b"why");
+        for options in [&mut own, &mut alone] {
+            push_option(options, COOKIE, b"clients.+ours...");
+        }
+        let mut message = with_opt(&answer, &theirs);
+        hand_on(&mut message, true, Some(b"clients.+ours...")).unwrap();
+        assert_eq!(message, with_opt(&answer, &own));
+
+        let mut message = answer.clone();
+        hand_on(&mut message, true, Some(b"clients.+ours...")).unwrap();
+        assert_eq!(message, with_opt(&answer, &alone));
     }
 
     proptest! {
@@ -178,11 +233,17 @@ mod tests {
         fn no_message_makes_it_panic(
             counts in any::<[u8; 3]>(),
             body in proptest::collection::vec(prop_oneof![any::<u8>(), Just(41), Just(10), Just(0)], 0..200),
-            keeps_opt in any::<bool>(),
+            has_opt in any::<bool>(),
+            has_cookie in any::<bool>(),
         ) {
             let mut message = vec![0, 0, 1, 0, 0, counts[0] % 2, 0, counts[1] % 3, 0, 0, 0, counts[2] % 3];
             message.extend(body);
-            let _ = strip(&mut message, keeps_opt);
+            let cookie = has_cookie.then_some(&b"original+servers"[..]);
+            if hand_on(&mut message, has_opt, cookie).is_ok() {
+                let once = message.clone();
+                hand_on(&mut message, has_opt, cookie).unwrap();
+                prop_assert_eq!(once, message);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
 //! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
+//! - `cookie`: DNS cookies, which are between us and the client, or us and the upstream.
 //! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for; `edns`: what is agreed with it alone.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
@@ -18,6 +19,7 @@
 //! - [`server`]: listeners, limits, and connections.
 
 mod cache;
+mod cookie;
 mod edns;
 mod flights;
 mod frame;

@@ -16,6 +16,7 @@ use self::cached::InCache;
 use self::in_flight::InFlight;
 pub(crate) use self::in_flight::Key;
 use crate::cache::{self, Cache};
+use crate::cookie::Cookies;
 use crate::flights::{Flight, Flights, Joined, Landed};
 use crate::gate::{
     Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome, Withheld,
@@ -64,6 +65,7 @@ pub(crate) struct Shared<P> {
     pub(crate) quota: Arc<Quota>,
     pub(crate) flights: Arc<Flights<P>>,
     pub(crate) health: Arc<Health>,
+    pub(crate) cookies: Arc<Cookies>,
 }
 
 /// The lookups in flight, and what they need.
@@ -160,11 +162,11 @@ impl<G: Gate, W> Lookups<G, W> {
             cached: Vec::new(),
             gate,
             config,
+            dialects: Dialects::new(Arc::clone(&shared.cookies)),
             shared,
             mailbox,
             in_flight: InFlight::new(),
             deadlines: Wheel::new(now),
-            dialects: Dialects::new(),
             asked: Vec::new(),
             room: Vec::new(),
         }
@@ -180,11 +182,12 @@ impl<G: Gate, W> Lookups<G, W> {
         out: &mut impl Outlet<W>,
     ) {
         let (gate, desk, room) = (&*self.gate, &mut self.desk, &mut self.room);
-        let query = match stages::read(gate, desk, packet, room) {
+        let mut query = match stages::read(gate, desk, packet, room) {
             Ok(query) => query,
             Err(Some(reply)) => return send(gate, desk, now, &client, &way_back, &reply, out),
             Err(None) => return,
         };
+        query.take_cookie(&self.shared.cookies, client.source.ip());
         let (identity, upstreams) = match stages::screen(gate, desk, &client, &query, room) {
             Ok(forward) => forward,
             Err(refusal) => return send(gate, desk, now, &client, &way_back, &refusal, out),

@@ -1,7 +1,10 @@
 //! Reading a client's query.
 
+use std::net::IpAddr;
+
 use smallvec::SmallVec;
 
+use crate::cookie::{self, Cookies};
 use crate::edns;
 use crate::gate::{Question, Rcode, Transport};
 use crate::upstream::dialect::Level;
@@ -9,9 +12,6 @@ use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
-
-/// What upstreams are told that we take (the DNS flag day's 1,232).
-const UPSTREAM_UDP_SIZE: u16 = 1_232;
 
 /// The largest UDP payload that IPv4 can carry.
 const UDP_MAXIMUM: usize = 65_507;
@@ -27,6 +27,15 @@ pub(crate) struct Query<'p> {
     edns: Option<Edns>,
     /// It carries more than a question and a plain OPT.
     has_options: bool,
+    cookie: Option<Box<ClientCookie>>,
+}
+
+/// Rare, so it takes no room in other queries.
+#[derive(Debug)]
+struct ClientCookie {
+    sent: cookie::Sent,
+    /// The one that goes with what is said to the client.
+    owed: Option<[u8; cookie::LENGTH]>,
 }
 
 /// The packet of a query: in the buffer that it was received in, or kept for as long as its answer takes.
@@ -85,7 +94,15 @@ impl<'p> Query<'p> {
         }
         let format_error = |Malformed| Unreadable::Answer(Rcode::FormErr, header);
         let (question, question_end) = read_question(packet, &header).map_err(format_error)?;
-        let (edns, has_options) = read_edns(packet, question_end, &header).map_err(format_error)?;
+        let Additional {
+            edns,
+            has_options,
+            cookie,
+        } = read_additional(packet, question_end, &header).map_err(format_error)?;
+        let cookie = match cookie {
+            None => None,
+            Some(cookie) => Some(read_cookie(cookie).map_err(format_error)?),
+        };
         Ok(Self {
             question: Question {
                 name: question.name.to_name(),
@@ -98,6 +115,7 @@ impl<'p> Query<'p> {
             question_end,
             edns,
             has_options,
+            cookie,
         })
     }
 
@@ -110,6 +128,7 @@ impl<'p> Query<'p> {
             question_end: self.question_end,
             edns: self.edns,
             has_options: self.has_options,
+            cookie: self.cookie,
         }
     }
 
@@ -122,10 +141,27 @@ impl<'p> Query<'p> {
             question_end: self.question_end,
             edns: self.edns,
             has_options: self.has_options,
+            cookie: None,
         }
     }
 
-    /// The client's bytes.
+    /// Takes the cookie of `client` out of the packet, if there is one, and has what is said to it carry the one that it is owed.
+    pub(crate) fn take_cookie(&mut self, cookies: &Cookies, client: IpAddr) {
+        if let Some(cookie) = &mut self.cookie {
+            cookie.owed = cookies.answer(cookie.sent, client);
+            let mut bytes = self.bytes.bytes().to_vec();
+            // It has been read, so this can be, too.
+            let _ = edns::hand_on(&mut bytes, true, None);
+            self.bytes = Packet::Kept(SmallVec::from_vec(bytes));
+        }
+    }
+
+    /// The cookie that goes with what is said to its client.
+    pub(crate) fn cookie(&self) -> Option<&[u8]> {
+        Some(&self.cookie.as_ref()?.owed.as_ref()?[..])
+    }
+
+    /// The client's bytes, without its cookie once that [was taken](Self::take_cookie).
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.bytes()
     }
@@ -171,7 +207,7 @@ impl<'p> Query<'p> {
                 Level::Edns | Level::Plain => 0,
             };
             room.push(0);
-            let fixed = [rtype::OPT, UPSTREAM_UDP_SIZE, 0, self.dnssec_ok(), options];
+            let fixed = [rtype::OPT, edns::OUR_UDP_SIZE, 0, self.dnssec_ok(), options];
             room.extend(fixed.into_iter().flat_map(u16::to_be_bytes));
             if options > 0 {
                 edns::push_option(room, edns::COOKIE, cookie);
@@ -246,16 +282,26 @@ pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(W
     Ok((question, reader.position()))
 }
 
-/// Walks the rest of the query, which must end with its last record, and finds OPT. Also whether there is anything beside a plain one.
-fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Option<Edns>, bool), Malformed> {
+/// What stands behind the question of a query.
+struct Additional<'p> {
+    edns: Option<Edns>,
+    /// Anything beside a plain OPT and a cookie.
+    has_options: bool,
+    cookie: Option<&'p [u8]>,
+}
+
+/// Walks the rest of the query, which must end with its last record, and finds OPT.
+fn read_additional<'p>(packet: &'p [u8], question_end: usize, header: &Header) -> Result<Additional<'p>, Malformed> {
     let mut reader = Reader::at(packet, question_end);
     let records = u32::from(header.answers) + u32::from(header.authorities);
     let mut has_options = records > 0;
     for _ in 0..records {
         reader.record()?;
     }
-    let mut found = None;
+    let (mut found, mut cookie) = (None, None);
     for _ in 0..header.additionals {
+        // With anything behind OPT (a signature, RFC 8945) the query stays as it is, and the cookie is the upstream's business.
+        has_options |= cookie.take().is_some();
         let record = reader.record()?;
         if record.rtype != rtype::OPT {
             has_options = true;
@@ -267,15 +313,26 @@ fn read_edns(packet: &[u8], question_end: usize, header: &Header) -> Result<(Opt
         }
         // An option that an answer may depend on, another version, or a flag other than DO.
         has_options |= edns::matter(record.data)? || record.ttl & !0x8000 != 0;
+        cookie = edns::option(record.data, edns::COOKIE)?;
         found = Some(Edns {
             udp_size: record.class,
             dnssec_ok: record.ttl & 0x8000 != 0,
         });
     }
     match reader.is_at_the_end() {
-        true => Ok((found, has_options)),
+        true => Ok(Additional {
+            edns: found,
+            has_options,
+            cookie,
+        }),
         false => Err(Malformed),
     }
+}
+
+#[cold]
+fn read_cookie(cookie: &[u8]) -> Result<Box<ClientCookie>, Malformed> {
+    let sent = cookie::Sent::read(cookie)?;
+    Ok(Box::new(ClientCookie { sent, owed: None }))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::time::timeout_at;
 
+use crate::cookie::Cookies;
 use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Withheld};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
@@ -21,7 +22,8 @@ use crate::upstream::{Attempts, End, Failure, Judged};
 pub(crate) struct Pipeline<G: Gate> {
     pub(crate) gate: Arc<G>,
     pub(crate) config: ServerConfig,
-    /// Shared with the workers.
+    /// Shared with the workers, as the pool is.
+    pub(crate) cookies: Arc<Cookies>,
     pub(crate) pool: Arc<Pool>,
     /// Shared with the workers.
     pub(crate) health: Arc<Health>,
@@ -30,13 +32,14 @@ pub(crate) struct Pipeline<G: Gate> {
 }
 
 impl<G: Gate> Pipeline<G> {
-    pub(crate) fn new(gate: Arc<G>, config: ServerConfig) -> Self {
+    pub(crate) fn new(gate: Arc<G>, config: ServerConfig, cookies: Arc<Cookies>) -> Self {
         Self {
             desk: Mutex::new(gate.desk()),
             gate,
             pool: Arc::new(Pool::new(&config.encrypted)),
             config,
             health: Arc::default(),
+            cookies,
         }
     }
 
@@ -46,10 +49,11 @@ impl<G: Gate> Pipeline<G> {
     /// [`ServerConfig::lookup_timeout`].
     pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<Reply<'static>> {
         let room = &mut Vec::new();
-        let query = match stages::read(&*self.gate, &mut self.desk(), packet, room) {
+        let mut query = match stages::read(&*self.gate, &mut self.desk(), packet, room) {
             Ok(query) => query,
             Err(reply) => return reply.map(Reply::into_owned),
         };
+        query.take_cookie(&self.cookies, client.source.ip());
         let screened = stages::screen(&*self.gate, &mut self.desk(), &client, &query, room);
         let (identity, upstreams) = match screened {
             Ok(forward) => forward,
@@ -74,11 +78,14 @@ impl<G: Gate> Pipeline<G> {
     }
 
     /// What is said to a query that met a limit.
-    pub(crate) fn overloaded(&self, packet: &[u8], limit: Discard) -> Option<Reply<'static>> {
+    pub(crate) fn overloaded(&self, client: &Client, packet: &[u8], limit: Discard) -> Option<Reply<'static>> {
         self.observe(Event::Discarded(limit));
         let room = &mut Vec::new();
         match stages::read(&*self.gate, &mut self.desk(), packet, room) {
-            Ok(query) => Some(stages::overloaded(&query, limit, &mut Vec::new()).into_owned()),
+            Ok(mut query) => {
+                query.take_cookie(&self.cookies, client.source.ip());
+                Some(stages::overloaded(&query, limit, &mut Vec::new()).into_owned())
+            }
             Err(reply) => reply.map(Reply::into_owned),
         }
     }

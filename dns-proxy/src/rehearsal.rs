@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::cookie::Cookies;
 use crate::flights::Flights;
 use crate::gate::{Asked, Gate, Transport};
 use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
@@ -40,6 +41,7 @@ impl<G: Gate> Rehearsal<G> {
             quota: Quota::new(config.in_flight_per_client, config.in_flight_total),
             flights: Flights::new(),
             health: Arc::default(),
+            cookies: Arc::new(Cookies::new()),
         };
         let mailbox = Arc::new(Mailbox::new()?);
         Ok(Self {

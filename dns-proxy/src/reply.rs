@@ -11,11 +11,8 @@ use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
 use crate::wire::{HEADER, Header, rtype};
 
-/// The UDP payload that our own OPT records offer (the DNS flag day's 1,232: fits any path unfragmented).
-const OUR_UDP_SIZE: u16 = 1_232;
-
-/// The longest extra text. With it, the longest question and everything else, a reply is shorter than 512 octets.
-const MAX_TEXT: usize = 200;
+/// The longest extra text. With it, the longest question, a cookie and everything else, a reply has 512 octets at most.
+const MAX_TEXT: usize = 180;
 
 /// The EDNS option of an extended error (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
@@ -85,7 +82,7 @@ impl<'a> Held<'a> {
             place.copy_from_slice(question);
         }
         // What cannot be read was not validated, and is not here.
-        let _ = edns::strip(room, query.edns().is_some());
+        let _ = edns::hand_on(room, query.edns().is_some(), query.cookie());
         if room.len() > query.answer_limit(transport) {
             truncated(&self.bytes, query, room);
         }
@@ -164,17 +161,20 @@ fn without_records(query: &Query<'_>, flags: u16, error: Option<&ExtendedError<'
     if let Some(edns) = edns {
         bytes.push(0);
         let dnssec_ok = u16::from(edns.dnssec_ok) << 15;
-        push_all(bytes, [rtype::OPT, OUR_UDP_SIZE, 0, dnssec_ok]);
-        match error {
-            None => push_all(bytes, [0]),
-            Some(error) => {
-                let text = clip(error.text);
-                // At most MAX_TEXT, so it cannot overflow.
-                let length = text.len() as u16;
-                push_all(bytes, [length + 6, EDE_OPTION, length + 2, error.code as u16]);
-                bytes.extend_from_slice(text.as_bytes());
-            }
+        push_all(bytes, [rtype::OPT, edns::OUR_UDP_SIZE, 0, dnssec_ok, 0]);
+        let options_at = bytes.len();
+        if let Some(error) = error {
+            let text = clip(error.text);
+            // At most MAX_TEXT, so it cannot overflow.
+            let length = text.len() as u16;
+            push_all(bytes, [EDE_OPTION, length + 2, error.code as u16]);
+            bytes.extend_from_slice(text.as_bytes());
         }
+        if let Some(cookie) = query.cookie() {
+            edns::push_option(bytes, edns::COOKIE, cookie);
+        }
+        let length = (bytes.len() - options_at) as u16;
+        bytes[options_at - 2..options_at].copy_from_slice(&length.to_be_bytes());
     }
 }
 
@@ -243,11 +243,13 @@ mod tests {
     #[test]
     fn the_longest_refusal_fits_a_client_of_512_octets() {
         let name = format!("{}{}.", format!("{}.", "x".repeat(63)).repeat(3), "x".repeat(61));
-        let packet = packets::query_with_edns(&name, "A", 512);
-        let query = Query::read(&packet).unwrap();
+        let mut packet = packets::query_with_edns(&name, "A", 512);
+        edns::hand_on(&mut packet, true, Some(&[7; 40])).unwrap();
+        let mut query = Query::read(&packet).unwrap();
+        query.take_cookie(&crate::cookie::Cookies::new(), [10, 0, 0, 1].into());
         let (text, mut room) = ("ö".repeat(500), Vec::new());
         let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&text)), &mut room);
-        assert!(reply.as_bytes().len() <= 512);
+        assert!(query.cookie().is_some() && reply.as_bytes().len() <= 512);
         let (_, text) = packets::extended_error(reply.as_bytes()).unwrap();
         assert_eq!(text, "ö".repeat(MAX_TEXT / 2), "cut between characters");
     }

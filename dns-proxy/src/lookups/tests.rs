@@ -146,6 +146,7 @@ impl Stage {
             quota: Quota::new(10, 100),
             flights: Arc::clone(flights),
             health: Arc::default(),
+            cookies: Arc::new(Cookies::new()),
         };
         let config = ServerConfig::default();
         let letters = Arc::clone(&mailbox);

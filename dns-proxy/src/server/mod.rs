@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::cookie::Cookies;
 use crate::flights::Flights;
 use crate::gate::Gate;
 use crate::lookups::Shared;
@@ -156,7 +157,7 @@ impl<G: Gate> Server<G> {
                 flights: Flights::new(),
                 lookups: Quota::new(config.in_flight_per_client, config.in_flight_total),
                 connections: Quota::new(config.tcp_per_client, config.tcp_total),
-                pipeline: Pipeline::new(gate, config),
+                pipeline: Pipeline::new(gate, config, Arc::new(Cookies::new())),
             }),
             workers: Vec::new(),
             listening: BTreeMap::new(),
@@ -244,6 +245,7 @@ impl<G: Gate> Server<G> {
                 quota: Arc::clone(&self.service.lookups),
                 flights: Arc::clone(&self.service.flights),
                 health: Arc::clone(&pipeline.health),
+                cookies: Arc::clone(&pipeline.cookies),
             };
             let pool = Arc::clone(&pipeline.pool);
             self.workers

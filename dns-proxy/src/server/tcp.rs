@@ -213,7 +213,7 @@ impl<G: Gate> Connection<G> {
                 });
             }
             Err(full) => {
-                if let Some(reply) = self.service.pipeline.overloaded(&packet, full.into()) {
+                if let Some(reply) = self.service.pipeline.overloaded(&client, &packet, full.into()) {
                     return self.answer(client, reply).await;
                 }
             }

@@ -6,13 +6,13 @@
 //!
 //! Pure: time is an argument.
 
-use std::hash::Hasher;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use siphasher::sip::SipHasher24;
 use smallvec::SmallVec;
 
+use crate::cookie::{self, CLIENT, Cookies};
 use crate::edns::{self, COOKIE};
 use crate::wire::{Header, Malformed};
 
@@ -27,9 +27,6 @@ const NOT_UNDERSTOOD: [u8; 2] = [1, 4];
 
 /// BADCOOKIE (RFC 7873 §8) is 23: its lower four bits stand in the header, the others in OPT.
 const BADCOOKIE: (u8, u8) = (7, 1);
-
-/// A client cookie.
-const CLIENT: usize = 8;
 
 /// How much of EDNS is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +50,7 @@ impl Level {
 
 /// The upstreams that a worker knows.
 pub(crate) struct Dialects {
-    /// Drawn at each start.
-    secret: [u8; 16],
+    cookies: Arc<Cookies>,
     /// Few, so that looking through them is as fast as anything.
     known: Vec<Dialect>,
     /// Which gives way to the next when there are too many.
@@ -64,7 +60,9 @@ pub(crate) struct Dialects {
 /// One upstream.
 pub(crate) struct Dialect {
     server: SocketAddr,
-    /// Our cookie for this server alone, so that none can play another's (RFC 7873 §4.1), and behind it the server's as it was last sent.
+    /// Told when it sends one.
+    cookies: Arc<Cookies>,
+    /// Our cookie for this server alone, and behind it the server's as it was last sent.
     cookie: SmallVec<[u8; 40]>,
     level: Level,
     /// When more is tried again.
@@ -91,9 +89,9 @@ pub(crate) enum Heard {
 }
 
 impl Dialects {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(cookies: Arc<Cookies>) -> Self {
         Self {
-            secret: rand::random(),
+            cookies,
             known: Vec::new(),
             oldest: 0,
         }
@@ -103,12 +101,12 @@ impl Dialects {
         let index = match self.known.iter().position(|it| it.server == server) {
             Some(index) => index,
             None if self.known.len() < REMEMBERED => {
-                self.known.push(Dialect::new(server, &self.secret));
+                self.known.push(Dialect::new(server, &self.cookies));
                 self.known.len() - 1
             }
             None => {
                 self.oldest = (self.oldest + 1) % REMEMBERED;
-                self.known[self.oldest] = Dialect::new(server, &self.secret);
+                self.known[self.oldest] = Dialect::new(server, &self.cookies);
                 self.oldest
             }
         };
@@ -117,16 +115,11 @@ impl Dialects {
 }
 
 impl Dialect {
-    fn new(server: SocketAddr, secret: &[u8; 16]) -> Self {
-        let mut hasher = SipHasher24::new_with_key(secret);
-        match server.ip() {
-            IpAddr::V4(v4) => hasher.write(&v4.octets()),
-            IpAddr::V6(v6) => hasher.write(&v6.octets()),
-        }
-        hasher.write_u16(server.port());
+    fn new(server: SocketAddr, cookies: &Arc<Cookies>) -> Self {
         Self {
             server,
-            cookie: SmallVec::from_slice(&hasher.finish().to_le_bytes()),
+            cookie: SmallVec::from_slice(&cookies.for_upstream(server)),
+            cookies: Arc::clone(cookies),
             level: Level::Cookies,
             lowered_until: None,
             proven: None,
@@ -209,6 +202,7 @@ impl Dialect {
                 Ok(Some(data)) if self.is_ours(data) => {
                     if data.len() > CLIENT {
                         self.speaks_cookies = true;
+                        self.cookies.upstream_speaks();
                         self.cookie = SmallVec::from_slice(data);
                     }
                     Told::Ours
@@ -224,9 +218,9 @@ impl Dialect {
         }
     }
 
-    /// Our client cookie, alone or with a server cookie of a length that there is (RFC 7873 §4).
+    /// Our client cookie, alone or with a server cookie.
     fn is_ours(&self, data: &[u8]) -> bool {
-        data.starts_with(&self.cookie[..CLIENT]) && matches!(data.len(), CLIENT | 16..=40)
+        data.starts_with(&self.cookie[..CLIENT]) && cookie::is_length(data.len())
     }
 }
 
@@ -251,7 +245,7 @@ mod tests {
     const SERVER: &str = "192.0.2.53:53";
 
     fn dialect() -> Dialect {
-        Dialect::new(SERVER.parse().unwrap(), &[7; 16])
+        Dialect::new(SERVER.parse().unwrap(), &Arc::new(Cookies::new()))
     }
 
     fn answer(cookie: Option<&[u8]>) -> Vec<u8> {
@@ -288,13 +282,11 @@ mod tests {
 
     #[test]
     fn each_server_sees_a_cookie_of_its_own() {
-        let another = Dialect::new("192.0.2.54:53".parse().unwrap(), &[7; 16]);
-        assert_ne!(dialect().cookie(), another.cookie());
-        assert_eq!(dialect().cookie(), dialect().cookie());
-        assert_ne!(
-            dialect().cookie(),
-            Dialect::new(SERVER.parse().unwrap(), &[8; 16]).cookie()
-        );
+        let cookies = Arc::new(Cookies::new());
+        let of = |server: &str| Dialect::new(server.parse().unwrap(), &cookies);
+        assert_ne!(of(SERVER).cookie(), of("192.0.2.54:53").cookie());
+        assert_eq!(of(SERVER).cookie(), of(SERVER).cookie());
+        assert_ne!(of(SERVER).cookie(), dialect().cookie(), "nor the same at each start");
     }
 
     #[test]

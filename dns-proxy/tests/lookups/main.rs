@@ -7,6 +7,7 @@
 mod agent;
 mod cache;
 mod client;
+mod cookies;
 mod encrypted;
 mod limits;
 #[path = "../packets/mod.rs"]

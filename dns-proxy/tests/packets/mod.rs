@@ -20,6 +20,27 @@ pub(crate) fn query_with_edns(name: &str, rtype: &str, udp_size: u16) -> Vec<u8>
     message.to_vec().unwrap()
 }
 
+/// A query with an OPT record that holds this option.
+pub(crate) fn query_with_option(name: &str, rtype: &str, code: u16, data: &[u8]) -> Vec<u8> {
+    use hickory_proto::rr::rdata::opt::EdnsOption;
+    let mut message = message(name, rtype);
+    let mut edns = Edns::new();
+    edns.set_max_payload(1_232);
+    edns.options_mut().insert(EdnsOption::Unknown(code, data.to_vec()));
+    message.set_edns(edns);
+    message.to_vec().unwrap()
+}
+
+/// The data of this option of a message.
+pub(crate) fn option(message: &[u8], code: u16) -> Option<Vec<u8>> {
+    use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+    let message = Message::from_vec(message).unwrap();
+    match message.edns?.option(EdnsCode::from(code))? {
+        EdnsOption::Unknown(_, data) => Some(data.clone()),
+        _ => None,
+    }
+}
+
 fn message(name: &str, rtype: &str) -> Message {
     let mut message = Message::new(0x1234, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
