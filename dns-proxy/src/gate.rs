@@ -114,6 +114,18 @@ pub struct Lesson {
     pub source: SocketAddr,
 }
 
+impl Lesson {
+    /// What an answer without addresses teaches.
+    pub(crate) fn nothing(name: Name, source: SocketAddr) -> Self {
+        Self {
+            name,
+            chain: Vec::new(),
+            addresses: Addresses::new(),
+            source,
+        }
+    }
+}
+
 /// Why an answer may not be released. The client gets SERVFAIL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAdmitted {

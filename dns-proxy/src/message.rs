@@ -13,6 +13,9 @@ use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
 
+const NOERROR: u8 = 0;
+const NXDOMAIN: u8 = 3;
+
 /// The largest UDP payload that IPv4 can carry.
 const UDP_MAXIMUM: usize = 65_507;
 
@@ -251,7 +254,9 @@ impl<'p> Query<'p> {
         header.id == id
             && header.has(Header::QR)
             && header.opcode() == 0
-            && (self.is_echoed_by(answer, &header) || self.asks_the_same_as(answer, &header))
+            && (self.is_echoed_by(answer, &header)
+                || self.asks_the_same_as(answer, &header)
+                || is_bare_error(answer, &header))
     }
 
     /// Whether an answer has the one question, byte for byte: so most have.
@@ -269,6 +274,25 @@ impl<'p> Query<'p> {
             }
             _ => false,
         }
+    }
+}
+
+/// Whether it is an error that its server repeats no question with, as servers do that cannot read the query (FORMERR, NOTIMP, BADVERS of
+/// old ones). It holds no records, so it can teach nothing.
+pub(crate) fn is_bare_error(answer: &[u8], header: &Header) -> bool {
+    if (header.questions, header.answers, header.authorities) != (0, 0, 0) {
+        return false;
+    }
+    // The upper bits stand in OPT (RFC 6891 §6.1.3).
+    let extended = || {
+        Reader::after_header(answer)
+            .record()
+            .is_ok_and(|record| record.rtype == rtype::OPT && record.ttl >> 24 != 0)
+    };
+    match header.rcode() {
+        // Both speak of a name.
+        NOERROR | NXDOMAIN => header.additionals > 0 && extended(),
+        _ => true,
     }
 }
 
@@ -455,6 +479,16 @@ mod tests {
         let mut none = answer.clone();
         none[5] = 0;
         assert!(!belongs(&none), "no question");
+        let bare = |code: u8| [0x12, 0x34, 0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(
+            [1, 2, 4, 5].iter().all(|code| belongs(&bare(*code))),
+            "an error without a question"
+        );
+        assert!(!belongs(&bare(0)) && !belongs(&bare(3)), "these speak of a name");
+        assert!(!query.is_answered_by(0x1235, &bare(1)), "an error under another id");
+        let mut with_records = none.clone();
+        with_records[3] |= 1;
+        assert!(!belongs(&with_records), "an error with records, and no question");
         let mut opcode = answer;
         opcode[2] |= 0x28;
         assert!(!belongs(&opcode), "another opcode");

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use crate::edns;
 use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
-use crate::wire::{HEADER, Header, rtype};
+use crate::wire::{HEADER, Header, Reader, rtype};
 
 /// The longest extra text. With it, the longest question, a cookie and everything else, a reply has 512 octets at most.
 const MAX_TEXT: usize = 180;
@@ -50,6 +50,21 @@ impl<'a> Held<'a> {
     /// Takes an upstream's answer that belongs to the question.
     pub(crate) fn new(bytes: impl Into<Cow<'a, [u8]>>) -> Self {
         Self { bytes: bytes.into() }
+    }
+
+    /// Takes an error that was sent without a question, and puts the client's into it: stub resolvers look for it. OPT stays if it is there
+    /// alone, since its absence tells a client to ask without.
+    pub(crate) fn bare_error(query: &Query<'_>, header: &Header, bytes: &[u8]) -> Held<'static> {
+        let opt = bytes.get(HEADER..).filter(|rest| {
+            let mut reader = Reader::at(rest, 0);
+            let record = reader.record();
+            record.is_ok_and(|record| record.rtype == rtype::OPT) && reader.is_at_the_end()
+        });
+        let mut room = Vec::new();
+        push_all(&mut room, [header.id, header.flags, 1, 0, 0, u16::from(opt.is_some())]);
+        room.extend_from_slice(query.question_section());
+        room.extend_from_slice(opt.unwrap_or_default());
+        Held { bytes: room.into() }
     }
 
     /// For a look at it; the way out is [`release`](Self::release).

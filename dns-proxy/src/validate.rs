@@ -11,7 +11,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::gate::{Addresses, Lesson};
+use crate::gate::Lesson;
 use crate::message::{Query, read_question};
 use crate::wire::{Header, IN, Malformed, Reader, Record, WireName, rtype};
 
@@ -51,12 +51,7 @@ impl From<Malformed> for Bogus {
 pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> Result<Lesson, Bogus> {
     let header = Header::read(answer)?;
     let (question, answers_at) = read_question(answer, &header)?;
-    let mut lesson = Lesson {
-        name: query.question().name.clone(),
-        chain: Vec::new(),
-        addresses: Addresses::new(),
-        source,
-    };
+    let mut lesson = Lesson::nothing(query.question().name.clone(), source);
     // Other classes (CHAOS, for a server's version) hold no Internet addresses.
     if query.question().qclass != IN {
         return Ok(lesson);

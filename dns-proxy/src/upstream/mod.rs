@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::gate::{Lesson, UpstreamOutcome};
-use crate::message::Query;
+use crate::message::{Query, is_bare_error};
 use crate::reply::Held;
 use crate::validate::{Bogus, validate};
 use crate::wire::Header;
@@ -130,6 +130,11 @@ impl Attempts {
 
     /// Judges an answer of `server` that belongs to the question.
     pub(crate) fn judge<'a>(&mut self, query: &Query<'_>, server: SocketAddr, held: Held<'a>) -> Judged<'a> {
+        if let Some(error) = without_question(query, &held) {
+            let lesson = Lesson::nothing(query.question().name.clone(), server);
+            self.apology = Some(Box::new((error, lesson)));
+            return Judged::AskOn;
+        }
         match validate(query, held.as_bytes(), server) {
             Ok(lesson) if is_apology(&held) => {
                 self.apology = Some(Box::new((held.keep(), lesson)));
@@ -154,6 +159,13 @@ impl Attempts {
 
 pub(crate) fn is_truncated(answer: &[u8]) -> bool {
     Header::read(answer).is_ok_and(|header| header.has(Header::TC))
+}
+
+/// An error that came without a question, with the client's. It says something of the server alone.
+fn without_question(query: &Query<'_>, held: &Held<'_>) -> Option<Held<'static>> {
+    let header = Header::read(held.as_bytes()).ok()?;
+    (header.questions == 0 && is_bare_error(held.as_bytes(), &header))
+        .then(|| Held::bare_error(query, &header, held.as_bytes()))
 }
 
 /// SERVFAIL (2) or REFUSED (5): says something of the server and nothing of the name.

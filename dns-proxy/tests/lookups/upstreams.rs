@@ -6,13 +6,56 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::UdpSocket;
 
 use crate::agent::{Agent, Proxy, free_address};
-use crate::client::{UdpClient, answers, rcode};
+use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
 
 async fn ask(proxy: &Proxy) -> Vec<u8> {
     let client = UdpClient::of(proxy.address).await;
     client.ask(&packets::query_with_edns("a.example.", "A", 1_232)).await
+}
+
+/// Of servers that cannot read EDNS, or another part of the query.
+#[tokio::test]
+async fn an_error_without_a_question_is_relayed_with_the_clients() {
+    for (code, opt) in [(1, false), (4, false), (0, true)] {
+        let resolver = Resolver::start(move |_, query| {
+            let mut error = [&query[..2], &[0x81, 0x80 | code, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+            if opt {
+                // BADVERS: the upper bits of its code stand in OPT.
+                error[11] = 1;
+                error.extend([0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0]);
+            }
+            vec![error]
+        })
+        .await;
+        let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+        let query = packets::query_with_edns("A.example.", "A", 1_232);
+        let question = &query[12..query.len() - 11];
+        let mut tcp = TcpClient::of(proxy.address).await;
+        for reply in [
+            UdpClient::of(proxy.address).await.ask(&query).await,
+            tcp.ask(&query).await,
+        ] {
+            assert_eq!((&reply[..2], rcode(&reply)), (&query[..2], code));
+            assert_eq!(reply[4..12], [0, 1, 0, 0, 0, 0, 0, u8::from(opt)]);
+            assert!(reply[12..].starts_with(question), "{reply:02x?}");
+        }
+        // Once over each; and over UDP once more without our cookie, which may be what it cannot read.
+        assert_eq!(resolver.queries().len(), if opt { 2 } else { 3 });
+    }
+}
+
+#[tokio::test]
+async fn another_upstream_is_asked_after_an_error_without_a_question() {
+    let old = Resolver::start(|_, query| vec![[&query[..2], &[0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat()]).await;
+    let other = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[old.address, other.address])).await;
+    let reply = UdpClient::of(proxy.address)
+        .await
+        .ask(&packets::query("a.example.", "A"))
+        .await;
+    assert_eq!((rcode(&reply), answers(&reply)), (0, 1));
 }
 
 #[tokio::test]
