@@ -196,7 +196,8 @@ fn v4(octets: &[u8]) -> Result<IpAddr, Malformed> {
 
 fn v6(octets: &[u8]) -> Result<IpAddr, Malformed> {
     let octets: [u8; 16] = octets.try_into().map_err(|_| Malformed)?;
-    Ok(IpAddr::V6(Ipv6Addr::from(octets)))
+    // A client that connects to a mapped address sends IPv4 (RFC 4291 §2.5.5.2).
+    Ok(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical())
 }
 
 /// A TTL with the highest bit set counts as zero (RFC 2181 §8).

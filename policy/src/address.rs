@@ -18,6 +18,9 @@ pub enum Unteachable {
     /// 169.254.0.0/16 and fe80::/10: the metadata services live here.
     #[error("it is a link-local address")]
     LinkLocal,
+    /// fec0::/10, deprecated by RFC 3879: what still answers there is a network's own.
+    #[error("it is a site-local address")]
+    SiteLocal,
     /// A cloud's metadata or instance service that lives elsewhere.
     #[error("it is the address of a cloud's metadata service")]
     Metadata,
@@ -65,13 +68,13 @@ impl Teachable {
 
     /// `Ok` when a name may open `address`.
     ///
-    /// IPv4-mapped, IPv4-compatible and IPv4-translated IPv6 addresses, NAT64 (64:ff9b::/96), 6to4 and Teredo are judged by
-    /// the IPv4 address inside them as well: a pod must not reach metadata by another spelling. Each
-    /// spelling needs its own exemption, so that exempting a NAT64 prefix does not open the metadata service behind it.
+    /// IPv6 addresses that hold an IPv4 address (mapped, compatible, translated, NAT64, 6to4, ISATAP, Teredo) are judged by that as
+    /// well: a pod must not reach metadata by another spelling. Each spelling needs its own exemption, so that exempting a NAT64
+    /// prefix does not open the metadata service behind it.
     pub fn judge(&self, address: IpAddr) -> Result<(), Unteachable> {
         self.judge_spelling(address)?;
         match address {
-            IpAddr::V6(v6) => embedded(v6).map_or(Ok(()), |v4| self.judge_spelling(v4.into())),
+            IpAddr::V6(v6) => embedded(v6).try_for_each(|v4| self.judge_spelling(v4.into())),
             IpAddr::V4(_) => Ok(()),
         }
     }
@@ -121,14 +124,21 @@ impl Places {
     }
 }
 
-/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud and the
-/// Azure wire server; then EC2, Google Cloud and Scaleway.
-const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud, the Azure wire server and Oracle
+/// Cloud Classic; then Google Cloud, Scaleway and Oracle Cloud.
+const METADATA_V4: [Ipv4Addr; 3] = [
+    Ipv4Addr::new(100, 100, 100, 200),
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(192, 0, 0, 192),
+];
 const METADATA_V6: [Ipv6Addr; 3] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
+
+/// EC2 has its services side by side: instance metadata (`::254`), EKS Pod credentials (`::23`), DNS, time.
+const EC2: [u16; 7] = [0xfd00, 0xec2, 0, 0, 0, 0, 0];
 
 fn nature_v4(address: Ipv4Addr) -> Option<Unteachable> {
     match address.octets() {
@@ -147,10 +157,13 @@ fn nature_v6(address: Ipv6Addr) -> Option<Unteachable> {
         Some(Unteachable::Loopback)
     } else if address.is_unicast_link_local() {
         Some(Unteachable::LinkLocal)
+    } else if address.segments()[0] & 0xffc0 == 0xfec0 {
+        Some(Unteachable::SiteLocal)
     } else if address.is_multicast() {
         Some(Unteachable::Multicast)
     } else {
-        METADATA_V6.contains(&address).then_some(Unteachable::Metadata)
+        let metadata = METADATA_V6.contains(&address) || address.segments().starts_with(&EC2);
+        metadata.then_some(Unteachable::Metadata)
     }
 }
 
@@ -162,21 +175,40 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that a packet to this IPv6 address may end at.
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
-    match address.segments() {
+/// The IPv4 addresses that a packet to this IPv6 address may end at. Several where nothing tells which of them is meant.
+fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    let octets = address.octets();
+    let at = |places: [usize; 4]| Some(Ipv4Addr::from(places.map(|place| octets[place])));
+    let last = at([12, 13, 14, 15]);
+    let found = match address.segments() {
         // `::` and `::1` only look IPv4-compatible (RFC 4291 §2.5.5.1).
-        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => [None; 4],
         // IPv4-compatible and IPv4-mapped (RFC 4291 §2.5.5), IPv4-translated (RFC 2765 §2.1).
-        [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0, 0, 0, 0, 0xffff, 0, high, low] => Some(v4(high, low)),
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [last, None, None, None],
         // NAT64, well-known prefix (RFC 6052 §2.1).
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
+        // NAT64, local use (RFC 8215): a network takes a prefix of it, of any length that RFC 6052 §2.2 has from 48 on.
+        [0x64, 0xff9b, 1, ..] => local_nat64([at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last]),
         // 6to4 (RFC 3056 §2).
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        // Teredo: the client, with its bits inverted (RFC 4380 §4).
-        [0x2001, 0, .., high, low] => Some(v4(!high, !low)),
-        _ => None,
+        [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
+        // Teredo: the server, and the client with its bits inverted (RFC 4380 §4).
+        [0x2001, 0, ..] => {
+            let client = last.map(|address| Ipv4Addr::from(!u32::from(address)));
+            [client, at([4, 5, 6, 7]), None, None]
+        }
+        // ISATAP, under any prefix (RFC 5214 §6.1); the first octet may have the bits "universal" and "group" set.
+        [.., interface, 0x5efe, _, _] if interface & !0x0300 == 0 => [last, None, None, None],
+        _ => [None; 4],
+    };
+    found.into_iter().flatten()
+}
+
+/// Read with another length than its own, an address begins with what is zero there: 0.0.0.0/8 counts only when no reading is another.
+fn local_nat64(readings: [Option<Ipv4Addr>; 4]) -> [Option<Ipv4Addr>; 4] {
+    let meant = readings.map(|reading| reading.filter(|address| address.octets()[0] != 0));
+    match meant == [None; 4] {
+        true => readings,
+        false => meant,
     }
 }
 
@@ -251,6 +283,11 @@ mod tests {
             "fd00::1",
             "64:ff9b::5db8:d822",
             "2002:5db8:d822::1",
+            "64:ff9b:1::5db8:d822",
+            "64:ff9b:1:5db8:d8:2200::",
+            "2001:db8::5efe:5db8:d822",
+            "2001:db8::5eff:a9fe:a9fe",
+            "fd00:ec3::254",
             "::ffff:93.184.216.34",
         ] {
             assert_eq!(judge(&Teachable::default(), address), Ok(()), "{address}");
@@ -267,7 +304,12 @@ mod tests {
             ("169.254.169.254", LinkLocal),
             ("fe80::1", LinkLocal),
             ("febf::1", LinkLocal),
+            ("fec0::1", SiteLocal),
+            ("feff::5", SiteLocal),
             ("fd00:ec2::254", Metadata),
+            ("fd00:ec2::23", Metadata),
+            ("fd00:c1::a9fe:a9fe", Metadata),
+            ("192.0.0.192", Metadata),
             ("fd20:ce::254", Metadata),
             ("fd00:42::42", Metadata),
             ("100.100.100.200", Metadata),
@@ -293,6 +335,16 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "2001:0:1234:5678:0:ffff:5601:5601",
+            "2001:0:a9fe:a9fe:0:ffff:a0b0:c0d0",
+            // Local-use NAT64 with a prefix of 96, 64, 56 and 48 bits.
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:2:3:4:a9fe:a9fe",
+            "64:ff9b:1:7:a9:fea9:fe00:0",
+            "64:ff9b:1:1a9:fe:a9fe::",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            // ISATAP.
+            "2001:db8::5efe:a9fe:a9fe",
+            "2001:db8:1:2:200:5efe:169.254.169.254",
         ] {
             assert_eq!(
                 judge(&Teachable::default(), address),
@@ -316,6 +368,8 @@ mod tests {
             "fd00:10::5",
             "::ffff:10.244.3.4",
             "64:ff9b::af4:304",
+            "64:ff9b:1::af4:304",
+            "2001:db8::200:5efe:af4:304",
         ] {
             assert_eq!(judge(&teachable, address), Err(Unteachable::Cluster), "{address}");
         }

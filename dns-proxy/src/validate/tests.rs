@@ -24,6 +24,21 @@ fn addresses_of_the_name_itself_are_taught_with_their_own_ttl() {
     assert_eq!(addresses(lesson), ["192.0.2.1 30", "192.0.2.2 60"]);
 }
 
+/// The kernel sends IPv4 packets to it, so the IPv6 address would open nothing that is used.
+#[test]
+fn a_mapped_address_teaches_the_ipv4_address() {
+    let lesson = learn(
+        ("a.example.", "AAAA"),
+        &["a.example. 60 AAAA ::ffff:192.0.2.1", "a.example. 60 AAAA 2001:db8::1"],
+    );
+    assert_eq!(addresses(lesson), ["192.0.2.1 60", "2001:db8::1 60"]);
+    let hinted = learn(
+        ("a.example.", "HTTPS"),
+        &["a.example. 60 HTTPS 1 . ipv6hint=::ffff:192.0.2.1"],
+    );
+    assert_eq!(addresses(hinted), ["192.0.2.1 60"]);
+}
+
 #[test]
 fn an_address_that_stands_twice_counts_once_with_its_smallest_ttl() {
     let lesson = learn(
