@@ -116,13 +116,13 @@ pub struct Terms {
     pub upstreams: Arc<[SocketAddr]>,
 }
 
-/// Who asks.
+/// Who asks, and whom.
 #[derive(Debug, Clone)]
 pub enum Asker {
     /// An endpoint with a program.
-    Endpoint(Arc<Governed>),
+    Endpoint(Arc<Governed>, SocketAddr),
     /// One that gets its program, or its resolver, with the plan after this generation.
-    Coming(Arc<Governed>, Generation),
+    Coming(Arc<Governed>, SocketAddr, Generation),
     /// A client that no policy speaks of.
     Other(IpAddr),
 }
@@ -131,7 +131,7 @@ impl Asker {
     /// Who owns what is learned: each endpoint by itself, all others together.
     fn owner(&self) -> Owner {
         match self {
-            Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _) => endpoint.owner(),
+            Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..) => endpoint.owner(),
             Asker::Other(_) => Owner::default(),
         }
     }
@@ -280,8 +280,8 @@ impl Gate for NodeGate {
         match denial {
             None => Screening::Forward {
                 identity: match is_coming {
-                    true => Asker::Coming(Arc::clone(endpoint), in_force.generation),
-                    false => Asker::Endpoint(Arc::clone(endpoint)),
+                    true => Asker::Coming(Arc::clone(endpoint), to, in_force.generation),
+                    false => Asker::Endpoint(Arc::clone(endpoint), to),
                 },
                 upstreams,
             },
@@ -298,18 +298,20 @@ impl Gate for NodeGate {
         ticket: impl FnOnce() -> Ticket<Committed>,
     ) -> Admission<Committed> {
         let core = &self.0;
-        if let (Some(sightings), Asker::Endpoint(endpoint) | Asker::Coming(endpoint, _)) = (&core.sightings, asker) {
+        if let (Some(sightings), Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..)) = (&core.sightings, asker)
+        {
             let addresses = lesson.addresses.iter().map(|(address, _)| *address);
             sightings.saw(endpoint, &lesson.name, addresses);
         }
         if lesson.addresses.is_empty() {
             return Admission::Settled(Ok(core.enforcer.admit_nothing()));
         }
-        if let Asker::Coming(_, generation) = asker
+        let expanded = asker.expanded(&lesson);
+        if let Asker::Coming(.., generation) = asker
             && core.in_force.load().generation == *generation
         {
             // Its selectors come with the plan.
-            Waiting::new(core, (lesson, asker.owner()), ticket(), *generation).park();
+            Waiting::new(core, (lesson, asker.owner(), expanded), ticket(), *generation).park();
             return Admission::Waiting(core.terms.commit_deadline);
         }
         // Read before the plan: what is noted under an old count is never found under a new one.
@@ -318,7 +320,8 @@ impl Gate for NodeGate {
             evictions: core.evicted_names.load(Ordering::Relaxed),
         };
         let fingerprint = desk.recall.fingerprint(&lesson, circumstances);
-        if let Some(standing) = desk.recall.find(fingerprint) {
+        // What a worker recalls is of everybody's lessons, and this one says more to one endpoint than to another.
+        if !expanded && let Some(standing) = desk.recall.find(fingerprint) {
             let (now, longest) = (clock::now(), lesson.addresses.iter().map(|(_, ttl)| *ttl).max());
             let until = now + core.terms.lease.lease(longest.unwrap_or_default());
             let stands = core.enforcer.still_stands(standing, now, until, core.terms.lease.grace);
@@ -328,9 +331,9 @@ impl Gate for NodeGate {
         }
         desk.has_learned = true;
         let owner = asker.owner();
-        match core.step(&lesson, owner) {
+        match core.step(&lesson, owner, expanded) {
             Step::Admitted(proof, standing) => {
-                if let Some(standing) = standing {
+                if let Some(standing) = standing.filter(|_| !expanded) {
                     desk.recall.note(fingerprint, standing);
                 }
                 Admission::Settled(Ok(proof))
@@ -341,7 +344,7 @@ impl Gate for NodeGate {
                 {
                     return Admission::Settled(Ok(proof));
                 }
-                let waiting = Waiting::new(core, (lesson, owner), ticket(), generation);
+                let waiting = Waiting::new(core, (lesson, owner, expanded), ticket(), generation);
                 desk.submissions.push(waiting.submit(elements));
                 Admission::Waiting(core.terms.commit_deadline)
             }
@@ -376,6 +379,19 @@ impl Gate for NodeGate {
             _ => {}
         }
         self.0.metrics.observe(&event);
+    }
+}
+
+impl Asker {
+    /// Whether the first name of the lesson's chain counts for it as the question's does.
+    fn expanded(&self, lesson: &Lesson) -> bool {
+        let (Self::Endpoint(endpoint, asked) | Self::Coming(endpoint, asked, _)) = self else {
+            return false;
+        };
+        match (&endpoint.questions, lesson.chain.first()) {
+            (Some(questions), Some(target)) => questions.counts_as(*asked, &lesson.name, target),
+            _ => false,
+        }
     }
 }
 

@@ -233,10 +233,16 @@ impl Planner {
 
 impl Plan {
     /// The names that an answer is credited to: those of the question and, with `dns.match: chain`, of its
-    /// validated chain that some selector matches.
-    pub fn credited<'a>(&'a self, question: &'a Name, chain: &'a [Name]) -> SmallVec<[Credited<'a>; 1]> {
+    /// validated chain that some selector matches. If it is `expanded`, the first of the chain counts as the question
+    /// does ([`Questions::counts_as`]).
+    pub fn credited<'a>(
+        &'a self,
+        question: &'a Name,
+        chain: &'a [Name],
+        expanded: bool,
+    ) -> SmallVec<[Credited<'a>; 1]> {
         let chain = match self.matching {
-            NameMatching::Question => &[],
+            NameMatching::Question => &chain[..usize::from(expanded).min(chain.len())],
             NameMatching::Chain => chain,
         };
         std::iter::once(question)

@@ -59,17 +59,33 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
     let records = || answer_records(answer, answers_at, header.answers);
 
     let chain = follow(question.name, records())?;
-    lesson.chain = chain.targets.iter().map(|target| target.to_name()).collect();
+    let services = match question.qtype {
+        rtype::HTTPS | rtype::SVCB => follow_services(chain.last, records)?,
+        _ => SmallVec::new(),
+    };
+    let names = chain
+        .targets
+        .iter()
+        .copied()
+        .chain(services.iter().map(|alias| alias.target));
+    lesson.chain = names.map(WireName::to_name).collect();
     for record in records() {
         let record = record?;
         if !teaches(&record) {
             continue;
         }
-        if record.class != IN || !record.owner.same_as(chain.last) {
+        let alias_ttl = match record.owner.same_as(chain.last) {
+            true => Some(Duration::MAX),
+            false => {
+                let mut aliases = services.iter();
+                aliases.find(|it| record.owner.same_as(it.target)).map(|it| it.ttl)
+            }
+        };
+        let Some(alias_ttl) = alias_ttl.filter(|_| record.class == IN) else {
             return Err(Bogus::BrokenChain);
-        }
+        };
         if header.rcode() == NOERROR {
-            let ttl = ttl(&record).min(chain.ttl);
+            let ttl = ttl(&record).min(chain.ttl).min(alias_ttl);
             read_addresses(&record, |address| lesson.addresses.push((address, ttl)))?;
         }
     }
@@ -136,6 +152,50 @@ fn follow<'m>(
     }
 }
 
+/// Follows HTTPS and SVCB records in AliasMode (RFC 9460 §2.4.2) from `start`, as long as each name has one such alias alone. Where it has
+/// several a client takes any of them, so none is followed, and what hangs on them is off the chain. Each TTL is the smallest on the way.
+fn follow_services<'m, R>(start: WireName<'m>, records: impl Fn() -> R) -> Result<SmallVec<[Alias<'m>; 4]>, Bogus>
+where
+    R: Iterator<Item = Result<Record<'m>, Malformed>>,
+{
+    let mut aliases: SmallVec<[Alias<'m>; 4]> = SmallVec::new();
+    loop {
+        let (owner, so_far) = aliases
+            .last()
+            .map_or((start, Duration::MAX), |last| (last.target, last.ttl));
+        let mut next: Option<Alias<'m>> = None;
+        for record in records() {
+            let record = record?;
+            if !matches!(record.rtype, rtype::HTTPS | rtype::SVCB) || !record.owner.same_as(owner) {
+                continue;
+            }
+            let Some(target) = record.service_alias()? else {
+                continue;
+            };
+            if next.is_some_and(|known| !known.target.same_as(target)) {
+                return Ok(aliases);
+            }
+            let ttl = ttl(&record).min(so_far);
+            next = Some(Alias { owner, target, ttl });
+        }
+        match next {
+            // `.` as target says that there is no such service.
+            Some(alias) if !alias.target.is_root() => {
+                let known = alias.target.same_as(start) || aliases.iter().any(|it| it.target.same_as(alias.target));
+                if known {
+                    return Err(Bogus::Circle);
+                }
+                if aliases.len() == MAX_CHAIN {
+                    return Err(Bogus::TooLong);
+                }
+                aliases.push(alias);
+            }
+            _ => return Ok(aliases),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Alias<'m> {
     owner: WireName<'m>,
     target: WireName<'m>,
@@ -162,7 +222,7 @@ fn read_addresses(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<
 }
 
 /// `ipv4hint` and `ipv6hint` of a ServiceMode record (RFC 9460 §2.2 and §7.3). In AliasMode (priority 0) parameters
-/// are to be ignored (§2.4.2), and its target is another name's business.
+/// are to be ignored (§2.4.2).
 fn read_hints(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
     let mut reader = Reader::at(record.data, 0);
     if reader.u16()? == 0 {

@@ -207,6 +207,19 @@ impl<'m> Record<'m> {
         (self.data_at - 6) as u16
     }
 
+    /// The target of an HTTPS or SVCB record in AliasMode: behind the priority 0. It is not compressed (RFC 9460 §2.2).
+    pub(crate) fn service_alias(&self) -> Result<Option<WireName<'m>>, Malformed> {
+        let mut reader = Reader::at(self.data, 0);
+        if reader.u16()? != 0 {
+            return Ok(None);
+        }
+        reader.uncompressed_name()?;
+        Ok(Some(WireName {
+            message: self.owner.message,
+            at: self.data_at + 2,
+        }))
+    }
+
     /// The name that the record's data consists of (CNAME).
     pub(crate) fn target(&self) -> Result<WireName<'m>, Malformed> {
         let target = WireName {

@@ -125,6 +125,23 @@ impl Questions {
         }
     }
 
+    /// Whether an answer to `name` that begins with a CNAME to `target` counts for that as well.
+    ///
+    /// It does where `name` is a search expansion of this endpoint, and `target` the bare name or another expansion of it that may be
+    /// asked: the resolver walked the search list in the client's place (CoreDNS with autopath). The expansions are names of the cluster
+    /// domain, so no outsider makes their CNAMEs.
+    pub fn counts_as(&self, asked: SocketAddr, name: &Name, target: &Name) -> bool {
+        let is_candidate = |bare: &str| {
+            let suffix = target.as_str().strip_prefix(bare);
+            suffix.is_some_and(|suffix| suffix == "." || self.search.iter().any(|known| known == suffix))
+        };
+        self.search
+            .iter()
+            .filter_map(|suffix| name.as_str().strip_suffix(suffix.as_str()))
+            .any(|bare| !bare.is_empty() && is_candidate(bare))
+            && self.judge_as_written(asked, target) == QuestionVerdict::Allowed
+    }
+
     fn judge_as_written(&self, asked: SocketAddr, name: &Name) -> QuestionVerdict {
         if self.denied.any_match(name) && !self.accepted.any_match(name) {
             return QuestionVerdict::Denied(QuestionDenial::DeniedName);
@@ -288,6 +305,54 @@ mod tests {
         );
         assert_eq!(judge("no.example.com.corp.example"), denied(QuestionDenial::NoSelector));
         assert_eq!(judge("corp.example"), denied(QuestionDenial::NoSelector));
+    }
+
+    #[test]
+    fn a_chain_from_a_search_expansion_to_its_bare_name_counts_as_that() {
+        let program = program(&["a.example.com"], &["no.example.com"], vec![]);
+        let search = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(|s| Name::parse(s).unwrap());
+        let domain = Name::parse("cluster.local").unwrap();
+        for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
+            let questions = Questions::new(&program, mode, &domain, &search);
+            let counts = |name, target| {
+                let [name, target] = [name, target].map(|text| Name::parse(text).unwrap());
+                questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target)
+            };
+            assert!(counts("a.example.com.shop.svc.cluster.local", "A.example.com"));
+            assert!(counts("a.example.com.cluster.local", "a.example.com"));
+            assert!(counts("db.data.shop.svc.cluster.local", "db.data.svc.cluster.local"));
+            for (name, target, why) in [
+                (
+                    "a.example.com.other.svc.cluster.local",
+                    "a.example.com",
+                    "another namespace's",
+                ),
+                (
+                    "b.example.com.shop.svc.cluster.local",
+                    "a.example.com",
+                    "of another name",
+                ),
+                (
+                    "x.a.example.com.shop.svc.cluster.local",
+                    "a.example.com",
+                    "of a longer name",
+                ),
+                (
+                    "a.example.com.shop.svc.cluster.local",
+                    "a.example.com.evil.example",
+                    "no suffix of the list",
+                ),
+                ("a.example.com.evil.example", "a.example.com", "no expansion"),
+                ("no.example.com.shop.svc.cluster.local", "no.example.com", "denied"),
+                ("shop.svc.cluster.local", "a.example.com", "a suffix alone"),
+            ] {
+                assert!(!counts(name, target), "{why}");
+            }
+        }
+        let questions = Questions::new(&program, QuestionMode::AllowedOnly, &domain, &search);
+        let [name, target] = ["b.example.shop.svc.cluster.local", "b.example"].map(|text| Name::parse(text).unwrap());
+        let counts = questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target);
+        assert!(!counts, "the bare name may not be asked");
     }
 
     #[test]

@@ -26,11 +26,12 @@ pub(super) enum Step {
 }
 
 impl Core {
-    /// Learns the lesson, and finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
-    pub(super) fn step(&self, lesson: &Lesson, owner: Owner) -> Step {
+    /// Learns the lesson, for the bare name too if it answers a search expansion (`expanded`), and finds out what the kernel has to be
+    /// told. [`evict`](Self::evict) is to follow.
+    pub(super) fn step(&self, lesson: &Lesson, owner: Owner, expanded: bool) -> Step {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
-        let credited = plan.credited(&lesson.name, &lesson.chain);
+        let credited = plan.credited(&lesson.name, &lesson.chain, expanded);
         if lesson.addresses.is_empty() || credited.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
@@ -103,12 +104,12 @@ impl Core {
     }
 
     /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked for.
-    fn unlearn(&self, lesson: &Lesson) {
+    fn unlearn(&self, lesson: &Lesson, expanded: bool) {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
         let teacher = plan.teacher(lesson.source.ip());
         let now = clock::now();
-        for name in plan.credited(&lesson.name, &lesson.chain) {
+        for name in plan.credited(&lesson.name, &lesson.chain, expanded) {
             for (address, _) in &lesson.addresses {
                 let mut is_open = false;
                 plan.elements(&name, *address, teacher, |element| {
@@ -159,6 +160,7 @@ pub(super) struct Waiting {
     core: Arc<Core>,
     lesson: Lesson,
     owner: Owner,
+    expanded: bool,
     generation: Generation,
     /// `None` once it was used.
     ticket: Option<Ticket<Committed>>,
@@ -169,7 +171,7 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn new(
         core: &Arc<Core>,
-        (lesson, owner): (Lesson, Owner),
+        (lesson, owner, expanded): (Lesson, Owner, bool),
         ticket: Ticket<Committed>,
         generation: Generation,
     ) -> Self {
@@ -177,6 +179,7 @@ impl Waiting {
             core: Arc::clone(core),
             lesson,
             owner,
+            expanded,
             generation,
             ticket: Some(ticket),
             until: Instant::now() + core.terms.commit_deadline,
@@ -199,7 +202,7 @@ impl Waiting {
         if self.is_abandoned() {
             return;
         }
-        let step = self.core.step(&self.lesson, self.owner);
+        let step = self.core.step(&self.lesson, self.owner, self.expanded);
         self.core.evict();
         match step {
             Step::Admitted(proof, _) => self.tell(Ok(proof)),
@@ -239,7 +242,7 @@ impl Settle for Waiting {
             Err(AdmitError::Stale) => self.park(),
             Err(error) => {
                 if matches!(error, AdmitError::Full { .. } | AdmitError::Rejected { .. }) {
-                    self.core.unlearn(&self.lesson);
+                    self.core.unlearn(&self.lesson, self.expanded);
                 }
                 self.tell(Err(withheld(&error)));
             }

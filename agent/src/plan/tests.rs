@@ -96,7 +96,7 @@ fn allow(pod: &str, allowed: &str) -> String {
 /// What `address`, learned for `name` from `source` under this plan, opens or closes.
 fn opened(plan: &Plan, learned: &str, address: &str, source: &str) -> Vec<ProgramId> {
     let mut programs = Vec::new();
-    for credited in plan.credited(&name(learned), &[]) {
+    for credited in plan.credited(&name(learned), &[], false) {
         plan.elements(&credited, ip(address), plan.teacher(ip(source)), |element| {
             assert_eq!(element.key.address, ip(address));
             programs.push(element.set.program);
@@ -457,13 +457,13 @@ fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole(
 fn the_chain_is_credited_only_where_the_configuration_says_so() {
     let objects = [pod("a", "10.0.0.1"), allow("a", "cdn.example")];
     let (question, chain) = (name("www.example"), [name("other.example"), name("cdn.example")]);
-    assert!(plan(&objects).credited(&question, &chain).is_empty());
+    assert!(plan(&objects).credited(&question, &chain, false).is_empty());
     let settings = Settings {
         matching: NameMatching::Chain,
         ..settings()
     };
     let credited = |plan: &Plan, question, chain| -> Vec<Name> {
-        let credited = plan.credited(question, chain);
+        let credited = plan.credited(question, chain, false);
         credited.iter().map(|credited| credited.name.clone()).collect()
     };
     assert_eq!(credited(&plan_with(&objects, &settings), &question, &chain), chain[1..]);

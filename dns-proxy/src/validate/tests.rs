@@ -39,6 +39,47 @@ fn a_mapped_address_teaches_the_ipv4_address() {
     assert_eq!(addresses(hinted), ["192.0.2.1 60"]);
 }
 
+/// RFC 9460 §2.4.2: what a client connects to is what the alias leads to.
+#[test]
+fn an_alias_of_a_service_is_followed_like_a_cname() {
+    let lesson = learn(
+        ("a.example.", "HTTPS"),
+        &[
+            "a.example. 300 HTTPS 0 b.example.",
+            "b.example. 20 HTTPS 0 c.example.",
+            "c.example. 60 HTTPS 1 . ipv4hint=192.0.2.1",
+            "c.example. 10 A 192.0.2.2",
+        ],
+    );
+    let chain: Vec<_> = lesson.as_ref().unwrap().chain.iter().map(|it| it.as_str()).collect();
+    assert_eq!(chain, ["b.example.", "c.example."]);
+    assert_eq!(addresses(lesson), ["192.0.2.1 20", "192.0.2.2 10"]);
+}
+
+#[test]
+fn an_alias_of_a_service_that_leads_nowhere_or_in_a_circle_teaches_nothing() {
+    let alone = learn(("a.example.", "HTTPS"), &["a.example. 60 HTTPS 0 ."]);
+    assert!(addresses(alone).is_empty());
+    for records in [
+        ["a.example. 60 HTTPS 0 b.example.", "b.example. 60 HTTPS 0 a.example."],
+        ["a.example. 60 HTTPS 0 a.example.", "a.example. 60 HTTPS 0 a.example."],
+    ] {
+        assert_eq!(learn(("a.example.", "HTTPS"), &records), Err(Bogus::Circle));
+    }
+    let two = [
+        "a.example. 60 HTTPS 0 b.example.",
+        "a.example. 60 HTTPS 0 c.example.",
+        "c.example. 60 HTTPS 1 . ipv4hint=192.0.2.1",
+    ];
+    assert_eq!(learn(("a.example.", "HTTPS"), &two), Err(Bogus::BrokenChain));
+    assert!(addresses(learn(("a.example.", "HTTPS"), &two[..2])).is_empty());
+    let beside = [
+        "a.example. 60 HTTPS 0 b.example.",
+        "c.example. 60 HTTPS 1 . ipv4hint=192.0.2.1",
+    ];
+    assert_eq!(learn(("a.example.", "HTTPS"), &beside), Err(Bogus::BrokenChain));
+}
+
 #[test]
 fn an_address_that_stands_twice_counts_once_with_its_smallest_ttl() {
     let lesson = learn(

@@ -52,6 +52,37 @@ fn lookups_over_udp_and_tcp_in_both_families_are_intercepted_and_answered_from_t
     }
 }
 
+/// CoreDNS with `autopath` walks the search list in the client's place, and answers the first expansion with a CNAME to what it found.
+#[test]
+fn a_chain_from_a_search_expansion_to_its_own_bare_name_opens_what_that_may_open() {
+    let scenario = plan()
+        .allow(0, &["api.example"])
+        .records(&[
+            "api.example.shop.svc.cluster.local 60 CNAME api.example.",
+            "api.example 60 A 198.51.100.7",
+            "other.example.shop.svc.cluster.local 60 CNAME other.example.",
+            "other.example 60 A 198.51.100.8",
+            "api.example.elsewhere.svc.cluster.local 60 CNAME web.example.",
+            "web.example 60 A 198.51.100.9",
+        ])
+        .start();
+    for (name, address, opens) in [
+        ("other.example.shop.svc.cluster.local", "198.51.100.8", false),
+        ("api.example.elsewhere.svc.cluster.local", "198.51.100.9", false),
+        ("api.example.shop.svc.cluster.local", "198.51.100.7", true),
+    ] {
+        // Twice: what a worker recalls of the first changes nothing.
+        for _ in 0..2 {
+            assert_eq!(
+                scenario.ask(0, name, RecordType::A).addresses(),
+                [ip(address)],
+                "{name}"
+            );
+            assert_eq!(scenario.connect(0, ip(address)).is_refused(), !opens, "{name}");
+        }
+    }
+}
+
 #[test]
 fn the_first_packet_after_an_answer_passes_and_nothing_else_does() {
     let scenario = plan()
