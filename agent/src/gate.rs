@@ -50,8 +50,9 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who asks whom. True for the coming one.
-    fn plan_for(&self, source: IpAddr, asked: Asked) -> (&Plan, bool) {
+    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who asks whom, or lets it be asked. True for
+    /// the coming one.
+    pub(crate) fn plan_for(&self, source: IpAddr, asked: Asked, name: &Name) -> (&Plan, bool) {
         let knows = |plan: &Plan| {
             let resolver = match asked {
                 Asked::Resolver(resolver) => plan.upstreams(resolver).is_some(),
@@ -59,8 +60,14 @@ impl InForce {
             };
             resolver && plan.governed.contains_key(&source)
         };
+        let allows = |plan: &Plan| {
+            let questions = plan.governed.get(&source).and_then(|it| it.questions.as_ref());
+            questions.is_some_and(|it| !matches!(it.judge(asked_address(asked), name), QuestionVerdict::Denied(_)))
+        };
         match &self.coming {
-            Some(coming) if !knows(&self.plan) && knows(coming) => (coming, true),
+            Some(coming) if knows(coming) && (!knows(&self.plan) || !allows(&self.plan) && allows(coming)) => {
+                (coming, true)
+            }
             _ => (&self.plan, false),
         }
     }
@@ -230,7 +237,7 @@ impl Gate for NodeGate {
     fn screen(&self, _desk: &mut Desk, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
         let core = &*self.0;
         let in_force = core.in_force.load();
-        let (plan, is_coming) = in_force.plan_for(source, asked);
+        let (plan, is_coming) = in_force.plan_for(source, asked, &question.name);
         let refuse = |rcode, reason: &dyn Fn() -> String| {
             let reason = match question.takes_reasons {
                 true => reason(),
@@ -247,6 +254,11 @@ impl Gate for NodeGate {
                 // The kernel intercepts governed endpoints alone. This one was one a moment ago, or asks on a flow from then.
                 Asked::Resolver(_) => plan.is_local(source),
             };
+            if !may_ask_anything && plan.may_become_local(source) {
+                return refuse(Rcode::ServFail, &|| {
+                    format!("namegate: no Pod with the address {source} is known yet")
+                });
+            }
             return match may_ask_anything {
                 true => Screening::Forward {
                     identity: Asker::Other(source),
@@ -257,12 +269,10 @@ impl Gate for NodeGate {
                 }),
             };
         };
-        let to = match asked {
-            Asked::Resolver(resolver) => resolver,
-            Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
-        };
+        let to = asked_address(asked);
         let Some(questions) = &endpoint.questions else {
-            return refuse(core.terms.denied, &|| {
+            // That says nothing of the name, and most often ends with the old Pod's object.
+            return refuse(Rcode::ServFail, &|| {
                 format!(
                     "namegate: {source} is claimed by several Pods whose policies differ, so nothing is let through"
                 )
@@ -408,6 +418,14 @@ impl Core {
             Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
             Asked::Resolver(resolver) => plan.upstreams(resolver),
         }
+    }
+}
+
+/// What rules about resolvers are asked of. Our own listener is none of those that they list.
+fn asked_address(asked: Asked) -> SocketAddr {
+    match asked {
+        Asked::Resolver(resolver) => resolver,
+        Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
     }
 }
 

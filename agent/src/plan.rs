@@ -348,6 +348,12 @@ impl Plan {
         endpoints.any(|endpoint| endpoint.addresses.contains(&address))
     }
 
+    /// Whether a Pod of this node may come to be at this address, and until then all its packets are refused (`--unknown-pods deny`). Takes a
+    /// look at each range: not for every lookup.
+    pub fn may_become_local(&self, address: IpAddr) -> bool {
+        self.desired.unknown.iter().any(|range| range.contains(&address))
+    }
+
     /// Whether lookups keep the destination that they were sent to.
     fn is_transparent(&self) -> bool {
         matches!(self.desired.interception, Interception::Tproxy { .. })

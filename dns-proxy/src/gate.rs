@@ -58,7 +58,7 @@ pub enum Screening<I> {
 /// How a refusal is said to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// NXDOMAIN or REFUSED.
+    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps.
     pub rcode: Rcode,
     /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`] is false.
     pub reason: String,

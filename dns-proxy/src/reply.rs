@@ -40,6 +40,7 @@ pub(crate) struct ExtendedError<'t> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorCode {
     Other = 0,
+    NotReady = 14,
     Blocked = 15,
     NotSupported = 21,
     NoReachableAuthority = 22,

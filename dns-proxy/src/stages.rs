@@ -53,7 +53,13 @@ pub(crate) fn screen<'r, G: Gate>(
     } else {
         match gate.screen(desk, client.source.ip(), client.asked, query.question()) {
             Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
-            Screening::Refuse(Denial { rcode, reason }) => Err(refuse(query, rcode, ErrorCode::Blocked, &reason, room)),
+            Screening::Refuse(Denial { rcode, reason }) => {
+                let code = match rcode {
+                    Rcode::ServFail => ErrorCode::NotReady,
+                    _ => ErrorCode::Blocked,
+                };
+                Err(refuse(query, rcode, code, &reason, room))
+            }
         }
     };
     let event = Event::Query {

@@ -472,6 +472,30 @@ fn the_chain_is_credited_only_where_the_configuration_says_so() {
     assert_eq!(alone, [direct]);
 }
 
+/// An application may keep an NXDOMAIN for a name that the plan allows which is on its way to the kernel.
+#[test]
+fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
+    use crate::gate::InForce;
+    use dns_proxy::Asked;
+    let objects = [pod("a", "10.0.0.1"), allow("a", "old.example")];
+    let edited = [pod("a", "10.0.0.1"), allow("a", "new.example")];
+    let mut in_force = InForce {
+        plan: Arc::new(plan(&objects)),
+        generation: Default::default(),
+        coming: None,
+    };
+    let asked = Asked::Resolver(at(UPSTREAM));
+    let coming_judges = |in_force: &InForce, text| in_force.plan_for(ip("10.0.0.1"), asked, &name(text)).1;
+    assert!(!coming_judges(&in_force, "new.example"));
+    in_force.coming = Some(Arc::new(plan(&edited)));
+    assert!(coming_judges(&in_force, "new.example"));
+    assert!(
+        !coming_judges(&in_force, "old.example"),
+        "it is allowed until the rules change"
+    );
+    assert!(!coming_judges(&in_force, "neither.example"));
+}
+
 fn binding_ports(asked: impl Iterator<Item = SocketAddr>) -> BTreeMap<SocketAddr, u16> {
     let bindings = resolvers::bind(asked, Interception::Dnat);
     bindings

@@ -21,6 +21,11 @@
 //! apart by their direction: those of a resolver that is itself a governed pod carry a tuple that matches too. Both that and the family are
 //! asked once, and what is of the right ones goes to a chain of its own: each packet of each flow pays for what is asked here.
 //!
+//! # Sources that are no Pod's yet
+//! What `unknown4` and `unknown6` hold is refused everywhere else; their lookups are answered by the proxy, which says that it is too early. The
+//! kernel limits the rate of its ICMP errors, and a resolver that gets none waits for its timeout. Looked for in the first packets of flows only,
+//! so with tproxy, where each packet of a flow would have to be intercepted, over UDP alone.
+//!
 //! # The heartbeat
 //! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they then let by is accepted before any program
 //! is asked, tested by the original destination since kube-proxy may have translated it. In fail-mode closed it is refused, which matters
@@ -39,7 +44,7 @@ use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
     meta, named, named_set, number, original, port, port_value, protocol, protocol_value, source, word,
 };
-use super::{refusal, zones};
+use super::{refusal, sets, zones};
 use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
 use crate::layout::{ALIVE_SET, Family};
 use crate::routing::{LISTEN_V4, LISTEN_V6};
@@ -81,10 +86,12 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                     port: Some(mapped(asked_now(family), &port_map(family))),
                     flags: None,
                 };
-                let mut statements = vec![is_of(family)];
-                statements.extend(lookups(desired, family, asked_now(family)));
-                statements.push(Statement::DNAT(Some(to_listener)));
-                document.rule(DNAT_CHAIN, statements);
+                for sources in [pods_set(family), sets::unknown(family)] {
+                    let mut statements = vec![is_of(family), is_tcp_or_udp()];
+                    statements.extend(lookups(desired, family, asked_now(family), &sources));
+                    statements.push(Statement::DNAT(Some(to_listener.clone())));
+                    document.rule(DNAT_CHAIN, statements);
+                }
             }
         }
         Interception::Tproxy { mark, port, .. } => {
@@ -103,9 +110,16 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                 document.rule(TPROXY_CHAIN, [is_of(family), forwards, goto(&chain)]);
                 // What is not translated carries now what it carried first.
                 let translated = has_any(conntrack("status", None), word("dnat"));
-                for (which, asked) in [(None, asked_first(family)), (Some(translated), asked_now(family))] {
-                    let mut statements = Vec::from_iter(which);
-                    statements.extend(lookups(desired, family, asked));
+                let (pods, unknown) = (pods_set(family), sets::unknown(family));
+                let first = || [is(conntrack("state", None), word("new")), is(protocol(), word("udp"))];
+                let ways = [
+                    (vec![is_tcp_or_udp()], asked_first(family), &pods),
+                    (vec![translated.clone(), is_tcp_or_udp()], asked_now(family), &pods),
+                    (first().into(), asked_first(family), &unknown),
+                    ([vec![translated], first().into()].concat(), asked_now(family), &unknown),
+                ];
+                for (mut statements, asked, sources) in ways {
+                    statements.extend(lookups(desired, family, asked, sources));
                     statements.extend([
                         Statement::TProxy(TProxy {
                             family: Some(ip(family).into()),
@@ -133,10 +147,12 @@ fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
         },
     );
     for family in Family::BOTH {
-        let mut statements = vec![is_of(family)];
-        statements.extend(lookups(desired, family, asked_now(family)));
-        statements.push(set_zone());
-        document.rule(BEFORE_TRACKING, statements);
+        for sources in [pods_set(family), sets::unknown(family)] {
+            let mut statements = vec![is_of(family), is_tcp_or_udp()];
+            statements.extend(lookups(desired, family, asked_now(family), &sources));
+            statements.push(set_zone());
+            document.rule(BEFORE_TRACKING, statements);
+        }
 
         // A client that is gone says so. Its word is about a flow of the zone, while there is one.
         let (icmp, header_name, unreachable) = match family {
@@ -234,10 +250,10 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
         // By whom the node has its cache: nobody has translated it, and nobody will.
         let untracked = has_any(conntrack("state", None), word("untracked"));
         for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
-            let lookup = to_resolver(family, asked);
+            let lookup = to_resolver(family, asked, &pods_set(family));
             document.rule(
                 chain,
-                [which, is_of(family)]
+                [which, is_of(family), is_tcp_or_udp()]
                     .into_iter()
                     .chain(lookup)
                     .chain([verdict.clone()]),
@@ -247,8 +263,8 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
 }
 
 /// Lookups that are intercepted, while the heartbeat goes where that is asked for.
-fn lookups(desired: &Desired, family: Family, asked: Expr) -> Vec<Statement<'static>> {
-    let mut statements = Vec::from(to_resolver(family, asked));
+fn lookups(desired: &Desired, family: Family, asked: Expr, sources: &str) -> Vec<Statement<'static>> {
+    let mut statements = Vec::from(to_resolver(family, asked, sources));
     match desired.fail_mode {
         FailMode::Open => statements.push(is(protocol(), named_set(ALIVE_SET))),
         FailMode::Closed => {}
@@ -256,14 +272,12 @@ fn lookups(desired: &Desired, family: Family, asked: Expr) -> Vec<Statement<'sta
     statements
 }
 
-/// Packets of an intercepted source to a known resolver. The resolver is asked for first: nearly every packet comes from a pod or goes
+/// Packets of one of these sources to a known resolver; nft wants the protocol spelt out before it lets a rule translate or read ports. The resolver is asked for first: nearly every packet comes from a pod or goes
 /// to one, and nearly none goes to a resolver, so that all others pay one lookup of a set.
-fn to_resolver(family: Family, asked: Expr) -> [Statement<'static>; 3] {
+fn to_resolver(family: Family, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
-        // nft wants the protocols spelt out before it lets a rule translate or read ports.
-        is_tcp_or_udp(),
         is(asked, named_set(&resolvers_set(family))),
-        is(source(family), named_set(&pods_set(family))),
+        is(source(family), named_set(sources)),
     ]
 }
 
