@@ -1,6 +1,6 @@
 //! Clients that send DNS cookies: once they have a server's, they drop what comes without one (c-ares does).
 
-use dns_proxy::NotAdmitted;
+use dns_proxy::{NotAdmitted, Obstacle};
 
 use crate::agent::{Agent, Proxy};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
