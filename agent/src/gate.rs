@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
-use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening};
+use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening, Transport};
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger, Owner, Time};
@@ -205,8 +205,8 @@ impl NodeGate {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
-    /// Upstreams that do not answer, and since when.
-    pub fn silent_upstreams(&self) -> Vec<(SocketAddr, Time)> {
+    /// Upstreams that do not answer over this transport, and since when.
+    pub fn silent_upstreams(&self) -> Vec<((SocketAddr, Transport), Time)> {
         self.0.silent.all()
     }
 
@@ -378,7 +378,11 @@ impl Gate for NodeGate {
 
     fn observe(&self, _desk: &mut Desk, event: Event<'_>) {
         match event {
-            Event::UpstreamState { server, answers } => self.0.silent.note(clock::now(), server, answers),
+            Event::UpstreamState {
+                server,
+                transport,
+                answers,
+            } => self.0.silent.note(clock::now(), (server, transport), answers),
             Event::Withheld {
                 client,
                 name,

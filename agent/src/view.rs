@@ -1,9 +1,11 @@
 //! What the running agent shows of itself, read from its parts.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::{Teacher, Time};
@@ -55,9 +57,13 @@ impl View {
         let now = clock::now();
         let silent = self.parts.gate.silent_upstreams().into_iter();
         silent
-            .map(|(server, since)| {
+            .map(|((server, transport), since)| {
                 let age = Duration::from_secs(now.since(since).as_secs());
-                format!("{server}, for {}", humantime::format_duration(age))
+                let over = match transport {
+                    Transport::Udp => "",
+                    Transport::Tcp => " over connections",
+                };
+                format!("{server}{over}, for {}", humantime::format_duration(age))
             })
             .collect()
     }
@@ -323,7 +329,10 @@ impl Inspect for View {
             // Locked only while listeners change; a scrape need not wait for that.
             lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
             refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
-            silent_upstreams: self.parts.gate.silent_upstreams().len(),
+            silent_upstreams: {
+                let silent = self.parts.gate.silent_upstreams().into_iter();
+                silent.map(|((server, _), _)| server).collect::<BTreeSet<_>>().len()
+            },
             record_overruns: self.parts.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
             unwritten_files: self.state_troubles().len(),

@@ -11,7 +11,7 @@ pub use crate::ticket::Ticket;
 pub use crate::validate::Bogus;
 
 /// How a lookup arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// UDP.
     Udp,
@@ -193,6 +193,8 @@ pub enum Event<'a> {
     UpstreamState {
         /// Which.
         server: SocketAddr,
+        /// Asked how; an encrypted one has TCP.
+        transport: Transport,
         /// It answers again.
         answers: bool,
     },

@@ -27,8 +27,8 @@ use crate::server::limits::{Permit, Quota};
 use crate::server::{CacheConfig, ServerConfig};
 use crate::stages::{self, Client};
 use crate::upstream::dialect::{Dialects, Heard, Level};
-use crate::upstream::health::{Change, Health};
-use crate::upstream::tcp::Exchanged;
+use crate::upstream::health::{Health, Route};
+use crate::upstream::tcp::{Exchanged, observe_change};
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
 use crate::validate::{Bogus, validate};
 use crate::wheel::Wheel;
@@ -99,6 +99,8 @@ struct Lookup<G: Gate, W> {
     flight: Option<Flight<G::Proof>>,
     /// What the upstream has shown to understand of this question.
     at_most: Level,
+    /// It is not asked over UDP.
+    by_tcp: bool,
     /// The upstream was shown the cookie that it wanted, once.
     has_shown_cookie: bool,
     /// When it is given up.
@@ -211,7 +213,12 @@ impl<G: Gate, W> Lookups<G, W> {
         if let Some(silent) = self.shared.health.to_be_tried(now, &upstreams) {
             self.probe(now, silent, out);
         }
-        let first = self.shared.health.first(&upstreams);
+        let by_tcp = query.has_options();
+        let transport = |server| match by_tcp || self.config.is_encrypted(server) {
+            true => Transport::Tcp,
+            false => Transport::Udp,
+        };
+        let first = self.shared.health.first(&upstreams, transport);
         let upstream = upstreams.first().copied();
         let deadline = now + self.config.lookup_timeout;
         let mut lookup = Box::new(Lookup {
@@ -226,6 +233,7 @@ impl<G: Gate, W> Lookups<G, W> {
             stage: Stage::ForwardedByTcp,
             flight: None,
             at_most: Level::Cookies,
+            by_tcp: false,
             has_shown_cookie: false,
             deadline,
             ask_until: deadline,
@@ -294,8 +302,9 @@ impl<G: Gate, W> Lookups<G, W> {
             return false;
         }
         out.forget(sent);
-        let change = self.shared.health.answered(server);
-        observe_change(&*self.gate, &mut self.desk, server, change);
+        let route = (server, Transport::Udp);
+        let change = self.shared.health.answered(route);
+        observe_change(&*self.gate, &mut self.desk, route, change);
         let truncated = is_truncated(answer);
         let event = Event::Upstream {
             server,
@@ -329,6 +338,7 @@ impl<G: Gate, W> Lookups<G, W> {
     /// What came of asking over TCP.
     pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
         exchanged.observe(&*self.gate, &mut self.desk);
+        exchanged.tell(now, &self.shared.health, &*self.gate, &mut self.desk);
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
@@ -482,7 +492,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         // An answer may depend on its options, and a forger's fits whatever they are.
-        let mut by_tcp = lookup.query.has_options();
+        let mut by_tcp = lookup.by_tcp || lookup.query.has_options();
         if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
             match self.shared.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
@@ -591,15 +601,16 @@ impl<G: Gate, W> Lookups<G, W> {
             took: now.saturating_duration_since(began),
         };
         self.gate.observe(&mut self.desk, event);
-        let change = self.shared.health.failed(now, server);
-        observe_change(&*self.gate, &mut self.desk, server, change);
+        let route = (server, Transport::Udp);
+        let change = self.shared.health.failed(now, route);
+        observe_change(&*self.gate, &mut self.desk, route, change);
         if let Some(lookup) = self.in_flight.get_mut(key) {
             lookup.attempts.failed(failure);
         }
     }
 
     /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in vain.
-    fn probe(&mut self, now: Instant, server: SocketAddr, out: &mut impl Outlet<W>) {
+    fn probe(&mut self, now: Instant, (server, transport): Route, out: &mut impl Outlet<W>) {
         let Ok(query) = Query::read(&PROBE) else {
             return;
         };
@@ -614,6 +625,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 stage: Stage::ForwardedByTcp,
                 flight: None,
                 at_most: Level::Cookies,
+                by_tcp: transport == Transport::Tcp,
                 has_shown_cookie: false,
                 deadline,
                 ask_until: deadline,
@@ -786,13 +798,6 @@ fn send<G: Gate, W>(
         took: now.saturating_duration_since(client.received),
     };
     gate.observe(desk, event);
-}
-
-fn observe_change<G: Gate>(gate: &G, desk: &mut G::Desk, server: SocketAddr, change: Option<Change>) {
-    if let Some(change) = change {
-        let answers = change == Change::Answers;
-        gate.observe(desk, Event::UpstreamState { server, answers });
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::cookie::Cookies;
-use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Withheld};
+use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, Withheld};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
@@ -114,7 +114,7 @@ impl<G: Gate> Pipeline<G> {
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
     ) -> Result<(Held<'static>, Lesson), Failure> {
-        let first = self.health.first(&upstreams);
+        let first = self.health.first(&upstreams, |_| Transport::Tcp);
         let mut attempts = Attempts::new(upstreams, first);
         while Instant::now() < deadline
             && let Some(server) = attempts.next()
@@ -122,6 +122,7 @@ impl<G: Gate> Pipeline<G> {
             let until = deadline.min(Instant::now() + self.config.upstream_timeout);
             let exchanged = self.pool.exchange(server, client.source.ip(), query, until).await;
             exchanged.observe(&*self.gate, &mut self.desk());
+            exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.desk());
             match exchanged.answer {
                 Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {
                     Judged::Usable(held, lesson) => return Ok((held, lesson)),

@@ -5,35 +5,36 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dns_proxy::Transport;
 use fqdn_cache::Time;
 use tracing::{info, warn};
 
 /// The silent ones, and since when.
 #[derive(Debug, Default)]
-pub(super) struct SilentUpstreams(Mutex<BTreeMap<SocketAddr, Time>>);
+pub(super) struct SilentUpstreams(Mutex<BTreeMap<(SocketAddr, Transport), Time>>);
 
 impl SilentUpstreams {
     /// Notes a change, and says it.
-    pub(super) fn note(&self, now: Time, server: SocketAddr, answers: bool) {
+    pub(super) fn note(&self, now: Time, (server, transport): (SocketAddr, Transport), answers: bool) {
         match answers {
             false => {
-                warn!(upstream = %server, "an upstream does not answer; others are asked before it until it does");
-                self.lock().insert(server, now);
+                warn!(upstream = %server, ?transport, "an upstream does not answer; others are asked before it until it does");
+                self.lock().insert((server, transport), now);
             }
             true => {
-                let since = self.lock().remove(&server);
+                let since = self.lock().remove(&(server, transport));
                 let silent_for = since.map_or(Duration::ZERO, |since| now.since(since));
-                info!(upstream = %server, ?silent_for, "an upstream answers again");
+                info!(upstream = %server, ?transport, ?silent_for, "an upstream answers again");
             }
         }
     }
 
-    pub(super) fn all(&self) -> Vec<(SocketAddr, Time)> {
-        self.lock().iter().map(|(server, since)| (*server, *since)).collect()
+    pub(super) fn all(&self) -> Vec<((SocketAddr, Transport), Time)> {
+        self.lock().iter().map(|(route, since)| (*route, *since)).collect()
     }
 
     /// Nothing in here panics half-way.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Time>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(SocketAddr, Transport), Time>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,7 +46,7 @@ mod tests {
     #[test]
     fn who_is_silent_is_told_until_it_answers() {
         let silent = SilentUpstreams::default();
-        let server = "192.0.2.53:53".parse().unwrap();
+        let server = ("192.0.2.53:53".parse().unwrap(), Transport::Udp);
         let then = Time::from_millis(7_000);
         silent.note(then, server, false);
         assert_eq!(silent.all(), [(server, then)]);

@@ -120,6 +120,7 @@ impl<G: Gate, W> Lookup<G, W> {
             stage: Stage::ForwardedByTcp,
             flight: None,
             at_most: Level::Cookies,
+            by_tcp: false,
             has_shown_cookie: false,
             key: self.key.clone(),
             stale: false,

@@ -356,7 +356,7 @@ fn a_silent_upstream_is_waited_for_three_times_and_then_asked_last_until_it_answ
     assert_eq!(stage.out.asked.last().unwrap().0.to_string(), ANOTHER);
     assert!(stage.answer(&packets::answer(&named(3), &[])));
     let told = |stage: &Stage, answers| {
-        let told = format!("UpstreamState {{ server: {ONE}, answers: {answers} }}");
+        let told = format!("UpstreamState {{ server: {ONE}, transport: Udp, answers: {answers} }}");
         stage
             .gate
             .events

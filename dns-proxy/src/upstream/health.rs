@@ -3,12 +3,17 @@
 //! This decides the order alone. Every lookup still asks all its upstreams before it fails, so a client
 //! that brings about failures (names whose servers are dead) takes nothing from others.
 //!
+//! Each transport is judged by itself: a server may be alive over UDP and dead over TCP, or the other way round. An
+//! encrypted upstream has the one that its questions are counted under, [`Transport::Tcp`].
+//!
 //! Pure: time is an argument. While all upstreams answer, a lookup pays one look at a counter.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::gate::Transport;
 
 /// Questions in a row without an answer after which an upstream counts as silent.
 const FAILURES: u32 = 3;
@@ -28,10 +33,13 @@ pub(crate) struct Health {
     troubled: Mutex<Vec<Troubled>>,
 }
 
+/// A server, and how it is asked.
+pub(crate) type Route = (SocketAddr, Transport);
+
 /// An upstream that has left a question unanswered and has answered none since.
 #[derive(Debug)]
 struct Troubled {
-    server: SocketAddr,
+    route: Route,
     failures: u32,
     /// Once it counts as silent: when it is next tried, and the pause after that.
     silent: Option<(Instant, Duration)>,
@@ -46,26 +54,26 @@ pub(crate) enum Change {
 
 impl Health {
     /// It has answered, whatever.
-    pub(crate) fn answered(&self, server: SocketAddr) -> Option<Change> {
+    pub(crate) fn answered(&self, route: Route) -> Option<Change> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut troubled = self.lock();
-        let index = troubled.iter().position(|it| it.server == server)?;
+        let index = troubled.iter().position(|it| it.route == route)?;
         let was_silent = troubled.swap_remove(index).silent.is_some();
         self.count.store(troubled.len(), Ordering::Relaxed);
         was_silent.then_some(Change::Answers)
     }
 
     /// It has not answered in time, or cannot be reached.
-    pub(crate) fn failed(&self, now: Instant, server: SocketAddr) -> Option<Change> {
+    pub(crate) fn failed(&self, now: Instant, route: Route) -> Option<Change> {
         let mut troubled = self.lock();
-        let index = troubled.iter().position(|it| it.server == server);
+        let index = troubled.iter().position(|it| it.route == route);
         let index = match index {
             Some(index) => index,
             None if troubled.len() < REMEMBERED => {
                 troubled.push(Troubled {
-                    server,
+                    route,
                     failures: 0,
                     silent: None,
                 });
@@ -83,30 +91,33 @@ impl Health {
         Some(Change::Silent)
     }
 
-    /// Which of these to ask first: the first that is not silent, if there is one.
-    pub(crate) fn first(&self, upstreams: &[SocketAddr]) -> usize {
+    /// Which of these to ask first, each over its transport: the first that is not silent, if there is one.
+    pub(crate) fn first(&self, upstreams: &[SocketAddr], transport: impl Fn(SocketAddr) -> Transport) -> usize {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;
         }
         let troubled = self.lock();
-        let is_silent = |server: &SocketAddr| troubled.iter().any(|it| it.server == *server && it.silent.is_some());
+        let is_silent = |server: &SocketAddr| {
+            let route = (*server, transport(*server));
+            troubled.iter().any(|it| it.route == route && it.silent.is_some())
+        };
         upstreams.iter().position(|it| !is_silent(it)).unwrap_or(0)
     }
 
     /// One of these that it is time to try. It is not told again before the pause is over.
-    pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<SocketAddr> {
+    pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<Route> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut troubled = self.lock();
         let due = troubled
             .iter_mut()
-            .filter(|it| upstreams.contains(&it.server))
-            .find_map(|it| Some((it.server, it.silent.as_mut().filter(|(next, _)| now >= *next)?)));
-        let (server, (next, pause)) = due?;
+            .filter(|it| upstreams.contains(&it.route.0))
+            .find_map(|it| Some((it.route, it.silent.as_mut().filter(|(next, _)| now >= *next)?)));
+        let (route, (next, pause)) = due?;
         *pause = (*pause * 2).min(LONGEST_PAUSE);
         *next = now + *pause;
-        Some(server)
+        Some(route)
     }
 
     /// Nothing in here panics half-way.
@@ -123,27 +134,46 @@ mod tests {
         ["192.0.2.1:53", "192.0.2.2:53"].map(|it| it.parse().unwrap())
     }
 
+    fn udp(server: SocketAddr) -> Route {
+        (server, Transport::Udp)
+    }
+
+    #[test]
+    fn who_does_not_answer_over_tcp_is_asked_first_over_udp() {
+        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        let tcp = (servers[0], Transport::Tcp);
+        for _ in 0..3 {
+            health.failed(now, tcp);
+            assert_eq!(health.answered(udp(servers[0])), None);
+        }
+        assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
+        assert_eq!(health.first(&servers, |_| Transport::Tcp), 1);
+        assert_eq!(health.to_be_tried(now + FIRST_PAUSE, &servers), Some(tcp));
+        assert_eq!(health.answered(tcp), Some(Change::Answers));
+        assert_eq!(health.first(&servers, |_| Transport::Tcp), 0);
+    }
+
     #[test]
     fn who_leaves_three_questions_unanswered_is_asked_last_until_it_answers() {
         let (health, servers, now) = (Health::default(), servers(), Instant::now());
-        assert_eq!(health.failed(now, servers[0]), None);
-        assert_eq!(health.failed(now, servers[0]), None);
-        assert_eq!(health.first(&servers), 0);
-        assert_eq!(health.failed(now, servers[0]), Some(Change::Silent));
-        assert_eq!(health.failed(now, servers[0]), None, "said once");
-        assert_eq!(health.first(&servers), 1);
-        assert_eq!(health.answered(servers[1]), None);
-        assert_eq!(health.answered(servers[0]), Some(Change::Answers));
-        assert_eq!(health.first(&servers), 0);
+        assert_eq!(health.failed(now, udp(servers[0])), None);
+        assert_eq!(health.failed(now, udp(servers[0])), None);
+        assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
+        assert_eq!(health.failed(now, udp(servers[0])), Some(Change::Silent));
+        assert_eq!(health.failed(now, udp(servers[0])), None, "said once");
+        assert_eq!(health.first(&servers, |_| Transport::Udp), 1);
+        assert_eq!(health.answered(udp(servers[1])), None);
+        assert_eq!(health.answered(udp(servers[0])), Some(Change::Answers));
+        assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
     }
 
     #[test]
     fn an_answer_between_failures_shows_that_it_is_alive() {
         let (health, servers, now) = (Health::default(), servers(), Instant::now());
         for _ in 0..10 {
-            assert_eq!(health.failed(now, servers[0]), None);
-            assert_eq!(health.failed(now, servers[0]), None);
-            assert_eq!(health.answered(servers[0]), None);
+            assert_eq!(health.failed(now, udp(servers[0])), None);
+            assert_eq!(health.failed(now, udp(servers[0])), None);
+            assert_eq!(health.answered(udp(servers[0])), None);
         }
     }
 
@@ -151,20 +181,20 @@ mod tests {
     fn when_all_are_silent_the_order_is_as_written() {
         let (health, servers, now) = (Health::default(), servers(), Instant::now());
         for server in servers {
-            (0..3).for_each(|_| _ = health.failed(now, server));
+            (0..3).for_each(|_| _ = health.failed(now, udp(server)));
         }
-        assert_eq!(health.first(&servers), 0);
+        assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
     }
 
     #[test]
     fn a_silent_upstream_is_tried_again_ever_more_seldom_but_once_a_minute() {
         let (health, servers, start) = (Health::default(), servers(), Instant::now());
-        (0..3).for_each(|_| _ = health.failed(start, servers[0]));
+        (0..3).for_each(|_| _ = health.failed(start, udp(servers[0])));
         let mut tries = Vec::new();
         for second in 0..300 {
             let now = start + Duration::from_secs(second);
             if let Some(server) = health.to_be_tried(now, &servers) {
-                assert_eq!(server, servers[0]);
+                assert_eq!(server, udp(servers[0]));
                 assert_eq!(health.to_be_tried(now, &servers), None);
                 tries.push(second);
             }

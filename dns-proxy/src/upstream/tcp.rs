@@ -1,9 +1,10 @@
 //! What came of one question to a resolver over TCP.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Failure;
+use super::health::{Change, Health, Route};
 use crate::gate::{Event, Gate, Transport, UpstreamOutcome};
 
 /// What came of it.
@@ -33,5 +34,35 @@ impl Exchanged {
             };
             gate.observe(desk, event);
         }
+    }
+
+    /// Tells what it says of the upstream.
+    pub(crate) fn tell<G: Gate>(&self, now: Instant, health: &Health, gate: &G, desk: &mut G::Desk) {
+        let route = (self.server, Transport::Tcp);
+        let change = match &self.answer {
+            Ok(_) => health.answered(route),
+            // That says something of the client.
+            Err(Failure::Busy { .. }) => None,
+            Err(_) => health.failed(now, route),
+        };
+        observe_change(gate, desk, route, change);
+    }
+}
+
+/// Tells that an upstream has fallen silent, or answers again.
+pub(crate) fn observe_change<G: Gate>(
+    gate: &G,
+    desk: &mut G::Desk,
+    (server, transport): Route,
+    change: Option<Change>,
+) {
+    if let Some(change) = change {
+        let answers = change == Change::Answers;
+        let event = Event::UpstreamState {
+            server,
+            transport,
+            answers,
+        };
+        gate.observe(desk, event);
     }
 }

@@ -86,7 +86,7 @@ impl Gate for Agent {
             Event::Query { forwarded, .. } => format!("query forwarded={forwarded}"),
             Event::Reply { rcode, .. } => format!("reply {rcode}"),
             Event::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
-            Event::UpstreamState { server, answers } => format!("upstream {server} answers={answers}"),
+            Event::UpstreamState { server, answers, .. } => format!("upstream {server} answers={answers}"),
             Event::Withheld { client, name, why, .. } => format!("withheld {name} {why:?} {}", client.is_some()),
             Event::CommitWait { committed, .. } => format!("commit {committed}"),
             Event::Cache(outcome) => format!("cache {outcome:?}"),

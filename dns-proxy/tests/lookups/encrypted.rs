@@ -117,8 +117,14 @@ async fn another_upstream_stands_in() {
     let dead = gone.upstream(&authority);
     gone.stop().await;
     let resolver = Resolver::start(free_address(), &EncryptedProtocol::Quic, &authority).await;
-    let proxy = proxy(&[dead, resolver.upstream(&authority)]).await;
-    assert_eq!(rcode(&ask(&proxy).await), 0);
+    let proxy = proxy(&[dead.clone(), resolver.upstream(&authority)]).await;
+    for _ in 0..6 {
+        assert_eq!(rcode(&ask(&proxy).await), 0);
+    }
+    // Three lookups have shown that it is dead, and the others go past it.
+    assert_eq!(proxy.agent.count("upstream Tcp Unreachable"), 3);
+    let told = format!("upstream {} answers=false", dead.address);
+    assert_eq!(proxy.agent.count(&told), 1);
 }
 
 async fn proxy(upstreams: &[EncryptedUpstream]) -> Proxy {

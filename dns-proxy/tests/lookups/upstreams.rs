@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dns_proxy::Transport;
 use tokio::net::UdpSocket;
 
 use crate::agent::{Agent, Proxy, free_address};
@@ -185,4 +186,24 @@ async fn a_silent_upstream_costs_a_client_its_patience_three_times_and_no_more()
     assert_eq!(proxy.agent.count("upstream Udp TimedOut"), 3);
     let told = format!("upstream {} answers=false", silent.address);
     assert_eq!(proxy.agent.count(&told), 1);
+}
+
+#[tokio::test]
+async fn who_is_silent_over_tcp_is_asked_last_there_and_first_over_udp() {
+    let silent_over_tcp = Resolver::start(|transport, query| match transport {
+        Transport::Tcp => vec![],
+        Transport::Udp => vec![address_of(query)],
+    })
+    .await;
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start(Agent::new(&[silent_over_tcp.address, resolver.address])).await;
+    let mut client = TcpClient::of(proxy.address).await;
+    for _ in 0..6 {
+        assert_eq!(answers(&client.ask(&packets::query("a.example.", "A")).await), 1);
+        assert_eq!(answers(&ask(&proxy).await), 1);
+    }
+    assert_eq!(proxy.agent.count("upstream Tcp TimedOut"), 3);
+    assert_eq!(proxy.agent.count("upstream Udp Answered"), 6);
+    let asked = silent_over_tcp.queries();
+    assert_eq!(asked.len(), 3 + 6, "over UDP it is the first still");
 }
