@@ -3,6 +3,7 @@
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]
 
+mod arrivals;
 mod cache;
 mod companions;
 mod confined;
