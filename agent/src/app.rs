@@ -200,6 +200,7 @@ fn assemble(
     };
     let terms = Terms {
         denied: settings.denied,
+        encrypted_dns_discovery: settings.encrypted_dns_discovery,
         lease: settings.lease,
         commit_deadline: settings.commit_deadline,
         upstreams: settings.upstreams.clone().into(),

@@ -4,11 +4,13 @@
 //! that replaced it (`enforcer::writer` explains why no answer is lost).
 //!
 //! - `admission`: from a lesson to the proof.
+//! - `discovery`: keeps clients from leaving for encrypted DNS.
 //! - `recall`: what a worker need not ask twice.
 //! - `upstreams`: who does not answer.
 //! - `withheld`: says which answers were not given.
 
 mod admission;
+mod discovery;
 mod recall;
 mod upstreams;
 mod withheld;
@@ -28,6 +30,7 @@ use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 
 use crate::clock;
+use crate::config::EncryptedDnsDiscovery;
 use crate::inspect::WithheldRow;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
@@ -115,6 +118,8 @@ pub struct Desk {
 pub struct Terms {
     /// How a denied question is answered.
     pub denied: Rcode,
+    /// Whether clients may find encrypted DNS by themselves.
+    pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// How long a lease is. The grace is its part beyond the TTL: an element that lives at least the rest need not be renewed.
     pub lease: LeaseTerms,
     /// How long an answer waits for the kernel.
@@ -278,6 +283,13 @@ impl Gate for NodeGate {
                 )
             });
         };
+        if core.terms.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
+            && let Some(rcode) = discovery::answer_that_keeps(&question.name)
+        {
+            return refuse(rcode, &|| {
+                "namegate: lookups here go to the resolver that the network names".into()
+            });
+        }
         let denial = match questions.judge(to, &question.name) {
             QuestionVerdict::Allowed => None,
             QuestionVerdict::AllowedIfLearned(address) => {

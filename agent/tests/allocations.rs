@@ -160,6 +160,7 @@ fn gate() -> NodeGate {
         .block_on(enforcer.install(plan.desired.clone(), Vec::new))
         .unwrap();
     let terms = Terms {
+        encrypted_dns_discovery: agent::config::EncryptedDnsDiscovery::Deny,
         denied: settings.denied,
         lease: settings.lease,
         commit_deadline: settings.commit_deadline,

@@ -58,7 +58,7 @@ pub enum Screening<I> {
 /// How a refusal is said to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps.
+    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps; NOERROR where there is no such record.
     pub rcode: Rcode,
     /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`] is false.
     pub reason: String,
@@ -67,6 +67,8 @@ pub struct Denial {
 /// The response codes that we make ourselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rcode {
+    /// There is no such record.
+    NoError,
     /// The query cannot be read.
     FormErr,
     /// Upstreams or the kernel failed.
@@ -83,6 +85,7 @@ impl Rcode {
     /// The wire value (RFC 1035 §4.1.1).
     pub fn code(self) -> u8 {
         match self {
+            Self::NoError => 0,
             Self::FormErr => 1,
             Self::ServFail => 2,
             Self::NxDomain => 3,

@@ -80,6 +80,8 @@ pub struct Settings {
     pub matching: NameMatching,
     /// `--dns-denied nxdomain|refused`: how a denied question is answered.
     pub denied: Rcode,
+    /// `--encrypted-dns-discovery`: whether clients of governed endpoints are told that they may leave for encrypted DNS.
+    pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// `--min-ttl`, `--max-ttl`, `--grace`.
     pub lease: LeaseTerms,
     /// `--max-names`, `--max-addresses-per-name`.
@@ -139,6 +141,15 @@ pub enum UnknownPods {
     /// They pass, as from any pod that no policy selects.
     Allow,
     /// They are refused: a pod is closed until it is known what it may reach.
+    Deny,
+}
+
+/// What becomes of questions by which clients find out whether to leave for encrypted DNS by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncryptedDnsDiscovery {
+    /// They are asked like any other.
+    Allow,
+    /// They are answered so that clients stay with the resolver that they have.
     Deny,
 }
 

@@ -14,7 +14,7 @@ use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use policy::question::QuestionMode;
 
-use super::{NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
+use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
 
 /// What may be said on the command line and, under the same names, in the config file.
 ///
@@ -74,6 +74,9 @@ pub struct Options {
     /// How a denied question is answered [default: nxdomain]
     #[arg(long, value_name = "HOW", value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]), help_heading = "DNS")]
     pub dns_denied: Option<Rcode>,
+    /// Whether clients may find encrypted DNS by themselves (use-application-dns.net, resolver.arpa) [default: deny]
+    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", EncryptedDnsDiscovery::Allow), ("deny", EncryptedDnsDiscovery::Deny)]), help_heading = "DNS")]
+    pub encrypted_dns_discovery: Option<EncryptedDnsDiscovery>,
     /// What becomes of lookups when the agent is gone: they pass unobserved, or are refused [default: open]
     #[arg(long, value_name = "MODE", value_parser = choice([("open", FailMode::Open), ("closed", FailMode::Closed)]), help_heading = "DNS")]
     pub fail_mode: Option<FailMode>,
@@ -168,6 +171,7 @@ impl Options {
             dns_questions,
             dns_match,
             dns_denied,
+            encrypted_dns_discovery,
             fail_mode,
             commit_deadline,
             dns_cache,
@@ -209,6 +213,7 @@ impl Options {
             dns_questions: dns_questions.or(below.dns_questions),
             dns_match: dns_match.or(below.dns_match),
             dns_denied: dns_denied.or(below.dns_denied),
+            encrypted_dns_discovery: encrypted_dns_discovery.or(below.encrypted_dns_discovery),
             fail_mode: fail_mode.or(below.fail_mode),
             commit_deadline: commit_deadline.or(below.commit_deadline),
             dns_cache: dns_cache.or(below.dns_cache),

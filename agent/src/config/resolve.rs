@@ -21,7 +21,7 @@ use super::bounds::{
 };
 use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
 use super::upstream;
-use super::{NameMatching, Options, PrivateAddresses, Settings, UnknownPods, UpstreamAddress};
+use super::{EncryptedDnsDiscovery, NameMatching, Options, PrivateAddresses, Settings, UnknownPods, UpstreamAddress};
 use crate::state::StateDir;
 
 /// `--table`.
@@ -99,6 +99,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         dns_questions,
         dns_match,
         dns_denied,
+        encrypted_dns_discovery,
         fail_mode,
         commit_deadline,
         dns_cache,
@@ -145,6 +146,7 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         }),
         matching: dns_match.unwrap_or(NameMatching::Question),
         denied: dns_denied.unwrap_or(Rcode::NxDomain),
+        encrypted_dns_discovery: encrypted_dns_discovery.unwrap_or(EncryptedDnsDiscovery::Deny),
         lease: lease_terms(min_ttl, max_ttl, grace)?,
         limits: Limits {
             names: NonZeroUsize::new(within(MAX_NAMES, max_names)?).unwrap_or(NonZeroUsize::MIN),
@@ -482,6 +484,7 @@ mod tests {
         assert_eq!(settings.private_addresses, PrivateAddresses::Allow);
         assert_eq!(settings.matching, NameMatching::Question);
         assert_eq!(settings.denied, Rcode::NxDomain);
+        assert_eq!(settings.encrypted_dns_discovery, EncryptedDnsDiscovery::Deny);
         assert_eq!(settings.lease, LeaseTerms::default());
         assert_eq!(settings.limits, Limits::default());
         assert_eq!(settings.cluster_domain.as_str(), "cluster.local.");

@@ -381,3 +381,32 @@ fn an_address_that_rotates_is_followed_at_the_next_lookup() {
         assert!(scenario.connect(0, ip(&address)).is_connected());
     }
 }
+
+/// Firefox and Windows leave for DNS over HTTPS where they are not told to stay, and nothing is learned there.
+#[test]
+fn clients_that_look_for_encrypted_dns_are_kept() {
+    for (flags, canary, designated) in [
+        ("", ResponseCode::NXDomain, ResponseCode::NoError),
+        (
+            "--encrypted-dns-discovery allow --dns-questions any",
+            ResponseCode::NoError,
+            ResponseCode::NoError,
+        ),
+    ] {
+        let scenario = plan()
+            .flags(flags)
+            .allow(0, &["a.example", "use-application-dns.net"])
+            .records(&[
+                "a.example 60 A 198.51.100.1",
+                "use-application-dns.net 60 A 198.51.100.2",
+                "_dns.resolver.arpa 60 A 198.51.100.3",
+            ])
+            .start();
+        let forwarded = !flags.is_empty();
+        let reply = scenario.ask(0, "use-application-dns.net", RecordType::A);
+        assert_eq!((reply.code(), reply.addresses().is_empty()), (canary, !forwarded));
+        let reply = scenario.ask(0, "_dns.resolver.arpa", RecordType::A);
+        assert_eq!((reply.code(), reply.addresses().is_empty()), (designated, !forwarded));
+        scenario.learn(0, "a.example");
+    }
+}
