@@ -227,6 +227,7 @@ impl Reconciler {
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self.parts.enforcer.install_held(plan.desired.clone(), learned).await?;
+        self.forget_former_owners(&plan);
         self.parts.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,
@@ -236,7 +237,6 @@ impl Reconciler {
         for opened in plan::opened::opened(&before, &plan) {
             warn!("{opened}");
         }
-        self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())

@@ -21,7 +21,7 @@ use crate::inspect::{NameRow, RecordRow, Status};
 use crate::netns::Namespace;
 
 /// Patience with the agent's start, its end, and with everything that a test waits for. Only failures take this long.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 

@@ -61,6 +61,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kill -9, started again after 2 s, fail-mode closed",
+        refuses: true,
         flags: "--fail-mode closed",
         break_it: kill_and_start,
         ..FAULT
