@@ -227,7 +227,6 @@ impl Reconciler {
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self.parts.enforcer.install_held(plan.desired.clone(), learned).await?;
-        self.forget_former_owners(&plan);
         self.parts.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,
@@ -237,6 +236,8 @@ impl Reconciler {
         for opened in plan::opened::opened(&before, &plan) {
             warn!("{opened}");
         }
+        // After the lookups that waited for this plan: their answers go back on flows of these addresses.
+        self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
         Ok(())

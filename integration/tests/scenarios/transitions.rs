@@ -76,7 +76,10 @@ fn a_pod_that_is_given_anothers_former_address_inherits_none_of_its_flows() {
             .iter()
             .any(|row| row.endpoint == "shop/pod7" && row.program.is_some())
     });
-    scenario.wait_until("the flow is not its", || exchange().is_err());
+    // What is on its way at that moment would make an entry again (docs/known-limits.md).
+    scenario.wait_until("the former flows are forgotten", || {
+        scenario.log().iter().any(|line| line.contains("forgot flows"))
+    });
     assert!(exchange().is_err());
 }
 
