@@ -236,7 +236,6 @@ impl Reconciler {
         for opened in plan::opened::opened(&before, &plan) {
             warn!("{opened}");
         }
-        // After the lookups that waited for this plan: their answers go back on flows of these addresses.
         self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;
@@ -253,7 +252,9 @@ impl Reconciler {
     /// former program lets through would make an entry again.
     fn forget_former_owners(&mut self, plan: &Plan) {
         let changed = self.owners.update(&plan.local);
-        match conntrack::forget_flows(&changed) {
+        // The proxy judges each lookup by itself, and those that wait for this plan are answered on their flows.
+        let is_ours = |answers: SocketAddr| OWN_ADDRESSES.contains(&answers.ip());
+        match conntrack::forget_flows(&changed, is_ours) {
             Ok(0) => {}
             Ok(flows) => info!(flows, addresses = ?changed, "forgot flows of the pods that had these addresses before"),
             Err(error) => {

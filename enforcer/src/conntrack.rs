@@ -37,11 +37,14 @@ pub fn forget_lookups(
 
 /// Deletes the conntrack entries of these addresses, whoever opened them: another pod has an address now, and what was established with the one
 /// before is not with it. Returns how many were deleted.
-pub fn forget_flows(addresses: &[IpAddr]) -> io::Result<usize> {
+///
+/// Flows whose answers come, after any NAT, from where `stays` holds are left alone: an answer that is on
+/// its way when its flow is deleted is lost.
+pub fn forget_flows(addresses: &[IpAddr], stays: impl Fn(SocketAddr) -> bool) -> io::Result<usize> {
     let addresses: HashSet<IpAddr> = addresses.iter().copied().collect();
     let is_of_one = |flow: &Flow| {
         let ends = [flow.source, flow.asked.ip(), flow.answers.ip()];
-        ends.iter().any(|end| addresses.contains(end))
+        ends.iter().any(|end| addresses.contains(end)) && !stays(flow.answers)
     };
     forget(&addresses, is_of_one)
 }

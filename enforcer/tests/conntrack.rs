@@ -107,12 +107,12 @@ fn all_flows_of_an_address_are_forgotten_whoever_opened_them() {
         ] {
             look_up(source, asked, port);
         }
-        assert_eq!(forget_flows(&[]).unwrap(), 0);
+        assert_eq!(forget_flows(&[], |_| false).unwrap(), 0);
         let address: IpAddr = "127.0.0.2".parse().unwrap();
-        assert_eq!(forget_flows(&[address]).unwrap(), 3);
-        assert_eq!(forget_flows(&[address]).unwrap(), 0, "they are gone");
+        assert_eq!(forget_flows(&[address], |_| false).unwrap(), 3);
+        assert_eq!(forget_flows(&[address], |_| false).unwrap(), 0, "they are gone");
         assert_eq!(
-            forget_flows(&["::1".parse().unwrap()]).unwrap(),
+            forget_flows(&["::1".parse().unwrap()], |_| false).unwrap(),
             1,
             "others were left alone"
         );
