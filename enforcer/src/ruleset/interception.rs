@@ -89,6 +89,8 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                 for sources in [pods_set(family), sets::unknown(family)] {
                     let mut statements = vec![is_of(family), is_tcp_or_udp()];
                     statements.extend(lookups(desired, family, asked_now(family), &sources));
+                    // What passed the chain before under other elements has no zone: its answer would find no flow.
+                    statements.push(is(conntrack("zone", None), number(ZONE.into())));
                     statements.push(Statement::DNAT(Some(to_listener.clone())));
                     document.rule(DNAT_CHAIN, statements);
                 }
