@@ -1,6 +1,7 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records` the [`Records`], as JSON.
+//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records`
+//! the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -60,8 +61,9 @@ pub struct ServeError {
 }
 
 impl ApiServer {
-    /// Serves in `run_dir`, which is made if it is missing. A socket that stands there is replaced in one step, whether it is
-    /// stale or another agent's that is about to leave. Must be called inside a tokio runtime.
+    /// Serves in `run_dir`, which is made if it is missing. A socket that stands there is replaced
+    /// in one step, whether it is stale or another agent's that is about to leave. Must be called
+    /// inside a tokio runtime.
     pub fn start(
         run_dir: &Path,
         inspect: Arc<dyn Inspect>,
@@ -111,8 +113,8 @@ fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn KeptSockets>) -> io::Re
     Ok((listener, identity))
 }
 
-/// Made under a name of our own, closed to others before it listens, then moved into place: at no time is there no socket,
-/// or one that others may open.
+/// Made under a name of our own, closed to others before it listens, then moved into place: at no
+/// time is there no socket, or one that others may open.
 fn bind(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, (u64, u64))> {
     fs::create_dir_all(run_dir)?;
     let own = run_dir.join(format!(".{}.sock", std::process::id()));

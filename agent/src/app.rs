@@ -63,7 +63,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts in the network namespace of the calling thread, which all threads of the runtime must share. Under supervision its sockets outlive it.
+    /// Starts in the network namespace of the calling thread, which all threads of the runtime must
+    /// share. Under supervision its sockets outlive it.
     pub async fn start(
         settings: Settings,
         mut source: impl Source,
@@ -103,7 +104,8 @@ impl Agent {
             if let Err(failure) = source.run(updates).await {
                 error!(%failure, "the source of objects ended");
                 failed.send_replace(Some(failure.to_string()));
-                // Keep the sender of the failure, so that readers see the failure and not a closed channel.
+                // Keep the sender of the failure, so that readers see the failure and not a closed
+                // channel.
                 failed.closed().await;
             }
         });
@@ -125,8 +127,8 @@ impl Agent {
         })
     }
 
-    /// Resolves once the first ruleset is in the kernel and every listener is bound; an error when the source
-    /// of objects, or the first installation, fails.
+    /// Resolves once the first ruleset is in the kernel and every listener is bound; an error when
+    /// the source of objects, or the first installation, fails.
     pub async fn ready(&self) -> Result<(), StartError> {
         let (mut progress, mut failure) = (self.progress.clone(), self.source_failure.clone());
         tokio::select! {
@@ -152,8 +154,8 @@ impl Agent {
         }
     }
 
-    /// Ends it: lookups fall through at once in fail-mode open, those in flight are answered, enforcement stays in
-    /// the kernel, and the ledger is saved.
+    /// Ends it: lookups fall through at once in fail-mode open, those in flight are answered,
+    /// enforcement stays in the kernel, and the ledger is saved.
     pub async fn stop(mut self) {
         // No more rules, and no heartbeat: from here on new lookups no longer come to us.
         self.tasks.shutdown().await;

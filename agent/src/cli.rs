@@ -10,7 +10,8 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
 use crate::{demo, exec, log};
 
-/// What a verb found, when it could do its work. (When it could not, it returns an error: exit code 2, as for wrong usage.)
+/// What a verb found, when it could do its work. (When it could not, it returns an error: exit code
+/// 2, as for wrong usage.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Exit code 0.
@@ -24,8 +25,9 @@ pub type Result = std::result::Result<Outcome, Box<dyn Error>>;
 
 /// Decides which names the workloads of this node may reach
 ///
-/// Namegate intercepts the DNS lookups of workloads, matches them against toFQDNs policies, and opens in the kernel
-/// exactly the addresses that allowed names resolve to, before the answer is released.
+/// Namegate intercepts the DNS lookups of workloads, matches them against toFQDNs policies, and
+/// opens in the kernel exactly the addresses that allowed names resolve to, before the answer is
+/// released.
 #[derive(Debug, Parser)]
 #[command(name = "namegate", version, max_term_width = 110, after_help = AFTER_HELP)]
 struct Cli {
@@ -103,7 +105,8 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// An error and its causes in one line. A cause that the text before it repeats already is not said twice.
+/// An error and its causes in one line. A cause that the text before it repeats already is not said
+/// twice.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -46,8 +46,8 @@ struct KnownPod {
     being_deleted: bool,
     /// It has ended: its addresses may already belong to another.
     ended: bool,
-    /// What rules may know of it: the same one as long as nothing of it changes, so that a change is seen by its pointer. `None` on the host's
-    /// network, whose addresses are the node's.
+    /// What rules may know of it: the same one as long as nothing of it changes, so that a change
+    /// is seen by its pointer. `None` on the host's network, whose addresses are the node's.
     inventory: Option<Arc<InventoryPod>>,
 }
 
@@ -114,9 +114,9 @@ impl Cluster {
 
     /// The workloads of this node that have addresses of their own, ordered by namespace and name.
     ///
-    /// A Pod without `spec.nodeName` is local. Pods on the host's network share its addresses and are not endpoints. An address
-    /// that a Pod is given while the object of its former holder is being deleted belongs to the new one alone: it was free before
-    /// it was given.
+    /// A Pod without `spec.nodeName` is local. Pods on the host's network share its addresses and
+    /// are not endpoints. An address that a Pod is given while the object of its former holder is
+    /// being deleted belongs to the new one alone: it was free before it was given.
     pub fn endpoints(&self, node: &str) -> Vec<Endpoint> {
         let local = || {
             self.pods
@@ -195,7 +195,8 @@ impl Cluster {
         }
     }
 
-    /// Services with their backends. EndpointSlices alone make a service too: the objects of a directory need not be complete.
+    /// Services with their backends. EndpointSlices alone make a service too: the objects of a
+    /// directory need not be complete.
     fn inventory_services(&self) -> Vec<InventoryService> {
         let mut services: BTreeMap<(String, String), InventoryService> = BTreeMap::new();
         for (key, service) in &self.services {
@@ -370,7 +371,8 @@ fn named_ports(pod: &Pod) -> Vec<ContainerPort> {
         .collect()
 }
 
-/// The addresses of a slice; one of type FQDN has none. Those that are not ready count: they are about to be, and the kernel should know first.
+/// The addresses of a slice; one of type FQDN has none. Those that are not ready count: they are
+/// about to be, and the kernel should know first.
 fn backends(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
     let endpoints = slice.endpoints.iter().flatten();
     endpoints.flat_map(|endpoint| endpoint.addresses.iter().filter_map(|address| address.parse().ok()))
@@ -387,7 +389,8 @@ fn cluster_addresses(service: &Service) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// The ports that a DNS Service is asked at: those named `dns…` (as `kube-dns` names them), else all of them.
+/// The ports that a DNS Service is asked at: those named `dns…` (as `kube-dns` names them), else
+/// all of them.
 fn dns_ports(service: &Service) -> BTreeSet<u16> {
     let ports = || service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let number = |port: i32| u16::try_from(port).ok();

@@ -1,7 +1,8 @@
 //! Why a pod may reach a destination, or why not: what `namegate explain` prints. Pure.
 //!
-//! [`policy::explain`] tells which rule decides for one address. Here a person's question becomes such questions: a name has addresses, which the
-//! ledger knows, and a Service's name has those of its backends.
+//! [`policy::explain`] tells which rule decides for one address. Here a person's question becomes
+//! such questions: a name has addresses, which the ledger knows, and a Service's name has those of
+//! its backends.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -116,7 +117,8 @@ pub struct Known<'a> {
     pub resolvers: &'a BTreeSet<SocketAddr>,
     /// The pods that can be named as a destination.
     pub pods: &'a [Endpoint],
-    /// What the name that is asked about was answered to this pod with of late, and what names may open.
+    /// What the name that is asked about was answered to this pod with of late, and what names may
+    /// open.
     pub seen: Option<(&'a [IpAddr], &'a Teachable)>,
 }
 
@@ -172,7 +174,8 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
     }
 }
 
-/// The Service with this address, and where connections to it end. Rules are asked after the translation; without backends there is none.
+/// The Service with this address, and where connections to it end. Rules are asked after the
+/// translation; without backends there is none.
 fn service_at(address: IpAddr, scene: Scene<'_>) -> Option<(String, Vec<IpAddr>)> {
     let service = scene
         .inventory

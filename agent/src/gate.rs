@@ -1,7 +1,7 @@
 //! What the proxy asks: may this be asked, and is the kernel ready for the answer?
 //!
-//! The ledger is written before elements are submitted, and a stale admission is computed again under the plan
-//! that replaced it (`enforcer::writer` explains why no answer is lost).
+//! The ledger is written before elements are submitted, and a stale admission is computed again
+//! under the plan that replaced it (`enforcer::writer` explains why no answer is lost).
 //!
 //! - `admission`: from a lesson to the proof.
 //! - `discovery`: keeps clients from leaving for encrypted DNS.
@@ -53,8 +53,8 @@ pub struct InForce {
 }
 
 impl InForce {
-    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who asks whom, or lets it be asked. True for
-    /// the coming one.
+    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who
+    /// asks whom, or lets it be asked. True for the coming one.
     pub(crate) fn plan_for(&self, source: IpAddr, asked: Asked, name: &Name) -> (&Plan, bool) {
         let knows = |plan: &Plan| {
             let resolver = match asked {
@@ -120,7 +120,8 @@ pub struct Terms {
     pub denied: Rcode,
     /// Whether clients may find encrypted DNS by themselves.
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
-    /// How long a lease is. The grace is its part beyond the TTL: an element that lives at least the rest need not be renewed.
+    /// How long a lease is. The grace is its part beyond the TTL: an element that lives at least
+    /// the rest need not be renewed.
     pub lease: LeaseTerms,
     /// How long an answer waits for the kernel.
     pub commit_deadline: Duration,
@@ -178,7 +179,8 @@ impl NodeGate {
         }))
     }
 
-    /// Says which plan is going to be published. From here on lookups of endpoints that only it knows are forwarded, and their answers wait for it.
+    /// Says which plan is going to be published. From here on lookups of endpoints that only it
+    /// knows are forwarded, and their answers wait for it.
     pub fn announce(&self, coming: Arc<Plan>) {
         let in_force = self.0.in_force.load();
         self.0.in_force.store(Arc::new(InForce {
@@ -200,12 +202,14 @@ impl NodeGate {
         self.0.in_force.load_full()
     }
 
-    /// Answers written to the ledger, since the start: when it has not grown, neither has the ledger.
+    /// Answers written to the ledger, since the start: when it has not grown, neither has the
+    /// ledger.
     pub fn lessons(&self) -> u64 {
         self.0.lessons.load(Ordering::Relaxed)
     }
 
-    /// Addresses of answers that were not opened, because their name may not hold so many; since the start.
+    /// Addresses of answers that were not opened, because their name may not hold so many; since
+    /// the start.
     pub fn left_out_addresses(&self) -> u64 {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
@@ -256,7 +260,8 @@ impl Gate for NodeGate {
         let Some(endpoint) = plan.governed.get(&source) else {
             let may_ask_anything = match asked {
                 Asked::Us => true,
-                // The kernel intercepts governed endpoints alone. This one was one a moment ago, or asks on a flow from then.
+                // The kernel intercepts governed endpoints alone. This one was one a moment ago, or
+                // asks on a flow from then.
                 Asked::Resolver(_) => plan.is_local(source),
             };
             if !may_ask_anything && plan.may_become_local(source) {
@@ -342,7 +347,8 @@ impl Gate for NodeGate {
             evictions: core.evicted_names.load(Ordering::Relaxed),
         };
         let fingerprint = desk.recall.fingerprint(&lesson, circumstances);
-        // What a worker recalls is of everybody's lessons, and this one says more to one endpoint than to another.
+        // What a worker recalls is of everybody's lessons, and this one says more to one endpoint
+        // than to another.
         if !expanded && let Some(standing) = desk.recall.find(fingerprint) {
             let (now, longest) = (clock::now(), lesson.addresses.iter().map(|(_, ttl)| *ttl).max());
             let until = now + core.terms.lease.lease(longest.unwrap_or_default());
@@ -458,7 +464,8 @@ pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Gove
     }
 }
 
-/// The ledger is consistent between its calls, so a panic elsewhere while it was held does not spoil it.
+/// The ledger is consistent between its calls, so a panic elsewhere while it was held does not
+/// spoil it.
 pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }

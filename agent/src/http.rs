@@ -40,7 +40,8 @@ pub struct HttpError {
 }
 
 impl HttpServer {
-    /// Binds, or takes up what an earlier process has left, and serves. Must be called inside a tokio runtime.
+    /// Binds, or takes up what an earlier process has left, and serves. Must be called inside a
+    /// tokio runtime.
     pub fn start(
         address: SocketAddr,
         inspect: Arc<dyn Inspect>,

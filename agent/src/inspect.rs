@@ -20,13 +20,15 @@ pub trait Inspect: Send + Sync + 'static {
     fn names(&self) -> Vec<NameRow>;
     /// What was refused, or would have been, for `namegate drops`.
     fn records(&self) -> Records;
-    /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what is missing.
+    /// Ready only when the ruleset is in the kernel and all DNS listeners are bound; otherwise what
+    /// is missing.
     fn readiness(&self) -> Result<(), String>;
     /// What somebody may miss although it is ready.
     fn remark(&self) -> Option<String> {
         None
     }
-    /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be told.
+    /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be
+    /// told.
     fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
@@ -43,7 +45,8 @@ pub struct Figures {
     pub addresses: usize,
     /// Names forgotten to make room, since the start.
     pub evicted_names: u64,
-    /// Addresses of answers that were not opened, because a name may not hold so many; since the start.
+    /// Addresses of answers that were not opened, because a name may not hold so many; since the
+    /// start.
     pub left_out_addresses: u64,
     /// Local endpoints with a program.
     pub endpoints_selected: usize,
@@ -182,7 +185,8 @@ pub struct SourceStatus {
     pub server: String,
     /// Seconds since something came from it: so old may be what is in force.
     pub age_seconds: u64,
-    /// Whether what is in force was written down by an earlier agent, because the API server does not answer.
+    /// Whether what is in force was written down by an earlier agent, because the API server does
+    /// not answer.
     pub recalled: bool,
     /// The kinds that it has not told yet.
     pub awaited: Vec<String>,
@@ -200,8 +204,8 @@ pub struct EndpointRow {
     pub endpoint: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested` (nothing passes from an address of it that
-    /// another Pod claims).
+    /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested` (nothing passes
+    /// from an address of it that another Pod claims).
     pub egress: String,
     /// The program's id, where selected.
     pub program: Option<String>,
@@ -220,7 +224,8 @@ pub struct NameRow {
     pub lease_left_ms: u64,
     /// Who taught it.
     pub source: IpAddr,
-    /// Whether that is a server which only some policies' DNS rules name: it teaches only the pods that these select.
+    /// Whether that is a server which only some policies' DNS rules name: it teaches only the pods
+    /// that these select.
     #[serde(default)]
     pub private: bool,
     /// The selectors (patterns) that match the name.
@@ -236,7 +241,8 @@ pub struct Records {
     pub summary: RecordsSummary,
     /// Distinct packets of late, the most recent first. A sample: only so many are remembered.
     pub rows: Vec<RecordRow>,
-    /// Distinct answers of late that clients did not get, the most recent first. A sample like the packets.
+    /// Distinct answers of late that clients did not get, the most recent first. A sample like the
+    /// packets.
     #[serde(default)]
     pub withheld: Vec<WithheldRow>,
 }

@@ -1,7 +1,7 @@
 //! Who had an address last. Pure.
 //!
-//! Flows belong to pods, and the kernel knows them by addresses: when another pod is given an address, what was established with the one before
-//! must not be with it.
+//! Flows belong to pods, and the kernel knows them by addresses: when another pod is given an
+//! address, what was established with the one before must not be with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use policy::Endpoint;
 use policy::endpoint::EndpointId;
 
-/// Former owners are remembered up to so many addresses: those that a node gives to its pods in turn.
+/// Former owners are remembered up to so many addresses: those that a node gives to its pods in
+/// turn.
 const REMEMBERED: usize = 8192;
 
 /// The owners of local addresses, also of those that nobody has at the moment.
@@ -19,7 +20,8 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Takes in who has which address now, and returns the addresses that have gone from one pod to another.
+    /// Takes in who has which address now, and returns the addresses that have gone from one pod to
+    /// another.
     pub fn update(&mut self, local: &[Endpoint]) -> Vec<IpAddr> {
         let mut now: BTreeMap<IpAddr, BTreeSet<EndpointId>> = BTreeMap::new();
         for endpoint in local {

@@ -1,7 +1,8 @@
 //! Objects and settings → everything that is to be in force. Pure.
 //!
-//! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks of sets that do not exist yet. The
-//! [`Planner`] makes one after the other, and computes again only what a change touches; each is what it would be if it were the first.
+//! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks
+//! of sets that do not exist yet. The [`Planner`] makes one after the other, and computes again
+//! only what a change touches; each is what it would be if it were the first.
 
 mod claims;
 mod compiling;
@@ -85,7 +86,8 @@ pub struct Governed {
     pub id: EndpointId,
     /// Which program governs its packets.
     pub program: ProgramId,
-    /// What it may ask; `None`: nothing, since others who are governed differently claim the same address.
+    /// What it may ask; `None`: nothing, since others who are governed differently claim the same
+    /// address.
     pub questions: Option<Arc<Questions>>,
 }
 
@@ -232,9 +234,9 @@ impl Planner {
 }
 
 impl Plan {
-    /// The names that an answer is credited to: those of the question and, with `dns.match: chain`, of its
-    /// validated chain that some selector matches. If it is `expanded`, the first of the chain counts as the question
-    /// does ([`Questions::counts_as`]).
+    /// The names that an answer is credited to: those of the question and, with `dns.match: chain`,
+    /// of its validated chain that some selector matches. If it is `expanded`, the first of the
+    /// chain counts as the question does ([`Questions::counts_as`]).
     pub fn credited<'a>(
         &'a self,
         question: &'a Name,
@@ -275,8 +277,8 @@ impl Plan {
         }
     }
 
-    /// The terms of a name's leases, where a policy that selects it says something of them: the longest of those that count, be it a
-    /// policy's or the configuration's.
+    /// The terms of a name's leases, where a policy that selects it says something of them: the
+    /// longest of those that count, be it a policy's or the configuration's.
     pub fn lease_terms(&self, credited: &Credited<'_>) -> Option<LeaseTerms> {
         if !self.selectors.have_terms() {
             return None;
@@ -293,8 +295,9 @@ impl Plan {
         })
     }
 
-    /// Everything that the ledger opens or closes under this plan, ordered; of each set no more than it may hold, of which each owner of names has
-    /// a share. So what it takes is bounded by the sets and not by the ledger.
+    /// Everything that the ledger opens or closes under this plan, ordered; of each set no more
+    /// than it may hold, of which each owner of names has a share. So what it takes is bounded by
+    /// the sets and not by the ledger.
     pub fn all_elements(&self, ledger: &Ledger, now: Time) -> Vec<(Element, Time, Holder)> {
         let mut room: HashMap<SetId, u32> = HashMap::default();
         let mut found: HashMap<Element, (Time, Holder)> = HashMap::default();
@@ -342,14 +345,15 @@ impl Plan {
         (patterns, policies)
     }
 
-    /// Whether a local endpoint, governed or not, has this address. Takes a look at each: not for every lookup.
+    /// Whether a local endpoint, governed or not, has this address. Takes a look at each: not for
+    /// every lookup.
     pub fn is_local(&self, address: IpAddr) -> bool {
         let mut endpoints = self.endpoints.iter();
         endpoints.any(|endpoint| endpoint.addresses.contains(&address))
     }
 
-    /// Whether a Pod of this node may come to be at this address, and until then all its packets are refused (`--unknown-pods deny`). Takes a
-    /// look at each range: not for every lookup.
+    /// Whether a Pod of this node may come to be at this address, and until then all its packets
+    /// are refused (`--unknown-pods deny`). Takes a look at each range: not for every lookup.
     pub fn may_become_local(&self, address: IpAddr) -> bool {
         self.desired.unknown.iter().any(|range| range.contains(&address))
     }
@@ -359,12 +363,13 @@ impl Plan {
         matches!(self.desired.interception, Interception::Tproxy { .. })
     }
 
-    /// Whom to ask for a lookup that was sent to `resolver`, first to last; `None` when it is not known.
+    /// Whom to ask for a lookup that was sent to `resolver`, first to last; `None` when it is not
+    /// known.
     pub fn upstreams(&self, resolver: SocketAddr) -> Option<Arc<[SocketAddr]>> {
         match self.resolvers.get(&resolver) {
             Some(known) => Some(Arc::clone(&known.upstreams)),
-            // tproxy sees a Service's backend; the kernel let it in because the Service is known. Our own
-            // transparent port, asked directly, is no resolver and would ask itself.
+            // tproxy sees a Service's backend; the kernel let it in because the Service is known.
+            // Our own transparent port, asked directly, is no resolver and would ask itself.
             None => (self.is_transparent() && !self.listens_on(resolver)).then(|| Arc::new([resolver]) as _),
         }
     }
@@ -379,9 +384,10 @@ impl Plan {
 
     /// Whether what `teacher` answered opens anything in tiers of this identity.
     ///
-    /// A server that is not known (any more) teaches nobody: what a withdrawn policy's own resolver said must not
-    /// outlive the policy. Under tproxy the kernel has let only lookups to known resolvers in, and a Service's backend, which answers
-    /// for it there, is not known by its own address.
+    /// A server that is not known (any more) teaches nobody: what a withdrawn policy's own resolver
+    /// said must not outlive the policy. Under tproxy the kernel has let only lookups to known
+    /// resolvers in, and a Service's backend, which answers for it there, is not known by its own
+    /// address.
     pub fn may_teach(&self, teacher: Teacher, tiers: ProgramId) -> bool {
         match (self.teachers.get(&teacher.address()), teacher) {
             (Some(Teaches::Everyone), _) => true,
@@ -429,7 +435,8 @@ fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
     }
 }
 
-/// Where Pods of this node may come to be whose objects are not known yet, if these are to be refused.
+/// Where Pods of this node may come to be whose objects are not known yet, if these are to be
+/// refused.
 fn teachable(settings: &Settings, inside: impl IntoIterator<Item = IpNet>) -> Teachable {
     let teachable = Teachable::new(settings.rebind.clone(), inside);
     match settings.private_addresses {

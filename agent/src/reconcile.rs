@@ -26,11 +26,14 @@ use crate::plan::{self, Contest, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often this node's links, routes and addresses are read again if nothing is heard of a change.
+/// How often this node's links, routes and addresses are read again if nothing is heard of a
+/// change.
 const NETWORK_EVERY: Duration = Duration::from_secs(10);
-/// After a change of these: for how long more of them are collected. A pod that comes makes a dozen.
+/// After a change of these: for how long more of them are collected. A pod that comes makes a
+/// dozen.
 const NETWORK_SETTLES: Duration = Duration::from_millis(50);
-/// How long one look at them holds, however many changes are heard of: a router's table may change all the time.
+/// How long one look at them holds, however many changes are heard of: a router's table may change
+/// all the time.
 const NETWORK_HOLDS: Duration = Duration::from_millis(500);
 
 /// The addresses that we listen on in mode dnat.
@@ -105,7 +108,8 @@ impl Reconciler {
         self.progress.subscribe()
     }
 
-    /// Runs until the source ends. Nothing is enforced before the first update, which is the complete list.
+    /// Runs until the source ends. Nothing is enforced before the first update, which is the
+    /// complete list.
     pub async fn run(mut self, mut updates: mpsc::Receiver<Update>) {
         // Heard of from before the first look on.
         let changes = hear_of_network();
@@ -161,7 +165,8 @@ impl Reconciler {
         self.updates += 1;
     }
 
-    /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try again.
+    /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try
+    /// again.
     async fn put_in_force(&mut self) -> bool {
         let mut plan = self
             .planner
@@ -215,12 +220,15 @@ impl Reconciler {
 
     async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
         let before = Arc::clone(&self.parts.gate.in_force().plan);
-        // The listeners' own addresses must exist before they can be bound. Idempotent: somebody may have removed them.
+        // The listeners' own addresses must exist before they can be bound. Idempotent: somebody
+        // may have removed them.
         routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
-        // From the moment the rules are in the kernel lookups of endpoints come that were not governed before. In an upgrade they come from the moment our
-        // listeners are bound: another agent serves on the same ports already.
+        // From the moment the rules are in the kernel lookups of endpoints come that were not
+        // governed before. In an upgrade they come from the moment our listeners are bound: another
+        // agent serves on the same ports already.
         self.parts.gate.announce(Arc::clone(&plan));
-        // Bound before any rule sends lookups there; the old ones end only when no rule does any more.
+        // Bound before any rule sends lookups there; the old ones end only when no rule does any
+        // more.
         self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
         let (ledger, filling) = (Arc::clone(&self.parts.ledger), Arc::clone(&plan));
@@ -248,11 +256,12 @@ impl Reconciler {
         Ok(self.parts.server.lock().await.listen(&listeners).await?)
     }
 
-    /// What was established with a pod is not with another that has its address now. Not before the rules speak of the new one: what the
-    /// former program lets through would make an entry again.
+    /// What was established with a pod is not with another that has its address now. Not before the
+    /// rules speak of the new one: what the former program lets through would make an entry again.
     fn forget_former_owners(&mut self, plan: &Plan) {
         let changed = self.owners.update(&plan.local);
-        // The proxy judges each lookup by itself, and those that wait for this plan are answered on their flows.
+        // The proxy judges each lookup by itself, and those that wait for this plan are answered on
+        // their flows.
         let is_ours = |answers: SocketAddr| OWN_ADDRESSES.contains(&answers.ip());
         match conntrack::forget_flows(&changed, is_ours) {
             Ok(0) => {}
@@ -263,8 +272,9 @@ impl Reconciler {
         }
     }
 
-    /// NAT is decided once per flow: flows to a resolver that were not intercepted before must start over. Those that are not any more go on as they are: the
-    /// gate forwards what comes on them.
+    /// NAT is decided once per flow: flows to a resolver that were not intercepted before must
+    /// start over. Those that are not any more go on as they are: the gate forwards what comes on
+    /// them.
     fn forget_old_lookups(&self, before: &Plan, now: &Plan) {
         let (old, new) = (&before.desired, &now.desired);
         let listeners: BTreeMap<SocketAddr, SocketAddr> = new
@@ -275,7 +285,8 @@ impl Reconciler {
         let stays = |asked: SocketAddr, answers: SocketAddr| match new.interception {
             // Translated by an agent before this one, which may be about to answer.
             Interception::Dnat => listeners.get(&asked) == Some(&answers),
-            // Every packet is intercepted, whatever became of those before, except where mode dnat has translated them.
+            // Every packet is intercepted, whatever became of those before, except where mode dnat
+            // has translated them.
             Interception::Tproxy { .. } => !OWN_ADDRESSES.contains(&answers.ip()),
             Interception::Off => true,
         };

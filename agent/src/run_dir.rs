@@ -1,7 +1,8 @@
 //! Whose the run directory is: one agent's at a time.
 //!
-//! An agent holds a lock on a file there for as long as it lives; under supervision the supervisor holds it through the crashes of
-//! its agents, since the lock belongs to the open file, of which it has a duplicate.
+//! An agent holds a lock on a file there for as long as it lives; under supervision the supervisor
+//! holds it through the crashes of its agents, since the lock belongs to the open file, of which it
+//! has a duplicate.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -17,7 +18,8 @@ use thiserror::Error;
 /// The file in the run directory.
 pub const LOCK: &str = "namegate.lock";
 
-/// An agent that was told to end has ended after so long; whoever starts the next one need not wait for it.
+/// An agent that was told to end has ended after so long; whoever starts the next one need not wait
+/// for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// That the run directory is ours. It ends when this is dropped.
@@ -58,8 +60,9 @@ fn holder(process: &Option<u32>) -> String {
 }
 
 impl Claim {
-    /// Claims the directory, which is made if it is missing, for `process`. Waits a little for an agent that is about to end.
-    /// `take_over`: another one's claim counts no more; it goes on, and whoever started this one ends it.
+    /// Claims the directory, which is made if it is missing, for `process`. Waits a little for an
+    /// agent that is about to end. `take_over`: another one's claim counts no more; it goes on, and
+    /// whoever started this one ends it.
     pub fn make(
         directory: &Path,
         process: u32,

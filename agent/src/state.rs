@@ -1,10 +1,11 @@
-//! What must outlive the process, in `--state-dir`: the ledger's snapshot, and how files there are replaced
-//! (`objects::last_good` and `objects::kubernetes::memory` keep the others).
+//! What must outlive the process, in `--state-dir`: the ledger's snapshot, and how files there are
+//! replaced (`objects::last_good` and `objects::kubernetes::memory` keep the others).
 //!
-//! In an upgrade two agents share the directory. Each writes files of its own and puts them in their place whole; the last one counts.
+//! In an upgrade two agents share the directory. Each writes files of its own and puts them in
+//! their place whole; the last one counts.
 //!
-//! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a policy edit after a
-//! restart is matched against, and which `namegate names` shows.
+//! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a
+//! policy edit after a restart is matched against, and which `namegate names` shows.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -79,8 +80,8 @@ const UNFINISHED: &str = ".new";
 /// Nobody writes a file for so long.
 pub const ABANDONED: Duration = Duration::from_secs(600);
 
-/// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the ledger stays empty:
-/// names are then learned anew, and what the kernel holds goes on.
+/// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the
+/// ledger stays empty: names are then learned anew, and what the kernel holds goes on.
 pub fn restore(directory: &Path, ledger: &mut Ledger) {
     let path = directory.join(LEDGER_FILE);
     let bytes = match fs::read(&path) {
@@ -164,7 +165,8 @@ pub enum Until {
     Replaced,
 }
 
-/// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the other. Only the owner may read it.
+/// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the
+/// other. Only the owner may read it.
 pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], until: Until) -> io::Result<()> {
     replace_with(directory, name, until, |file| file.write_all(content))
 }
@@ -182,7 +184,8 @@ fn replace_with(
 
 fn put(directory: &Path, name: &str, until: Until, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    // By chance, and made by us: another agent may be writing the same, and what a crash left there may have other permissions.
+    // By chance, and made by us: another agent may be writing the same, and what a crash left there
+    // may have other permissions.
     let mut fresh: NamedTempFile = tempfile::Builder::new()
         .prefix(&format!("{name}."))
         .suffix(UNFINISHED)

@@ -1,7 +1,8 @@
 //! The taint that holds Pods back from a new node until its agent is ready (`--startup-taint`).
 //!
-//! Who makes nodes gives them the taint (`kubelet --register-with-taints`, the node group's settings). The agent takes it away, once for each of its
-//! starts: a node that registers again does so with a kubelet that starts again, and usually with its agent.
+//! Who makes nodes gives them the taint (`kubelet --register-with-taints`, the node group's
+//! settings). The agent takes it away, once for each of its starts: a node that registers again
+//! does so with a kubelet that starts again, and usually with its agent.
 
 use std::time::Duration;
 
@@ -56,8 +57,8 @@ impl StartupTaint {
     }
 }
 
-/// The change that takes the taint away, if it is there. It is good for this version of the node only: a list of taints has no smaller part that could
-/// be merged.
+/// The change that takes the taint away, if it is there. It is good for this version of the node
+/// only: a list of taints has no smaller part that could be merged.
 fn without(node: &Node, key: &str) -> Option<Value> {
     let taints = node.spec.as_ref()?.taints.as_ref()?;
     let others: Vec<_> = taints.iter().filter(|taint| taint.key != key).collect();

@@ -1,7 +1,9 @@
 //! Memory that only the start needed.
 //!
-//! To start, an agent reads flags, YAML, certificates and the first objects, and writes a whole ruleset; it never does most of that again. The code for it stays mapped all
-//! the same, together with its neighbours, which the kernel maps with it: nearly the whole program, and most of what an idle agent seems to take.
+//! To start, an agent reads flags, YAML, certificates and the first objects, and writes a whole
+//! ruleset; it never does most of that again. The code for it stays mapped all the same, together
+//! with its neighbours, which the kernel maps with it: nearly the whole program, and most of what
+//! an idle agent seems to take.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -9,22 +11,25 @@ use std::{fs, io};
 
 use rustix::mm::{Advice, madvise};
 
-/// Unmaps all code, and all constants. What is needed again is mapped again when it is next used, out of the page cache as a rule; until then the kernel is free to use its
-/// memory otherwise.
+/// Unmaps all code, and all constants. What is needed again is mapped again when it is next used,
+/// out of the page cache as a rule; until then the kernel is free to use its memory otherwise.
 ///
 /// # Errors
 /// When the mappings cannot be read: then everything stays.
 pub fn trim() -> io::Result<()> {
     let smaps = fs::read_to_string("/proc/self/smaps")?;
     for Range { start, end } in as_the_file(&smaps) {
-        // SAFETY: a private mapping of a file reads as the file does, before and after, where no page of it was changed. None was, and since it may not
-        // be written to, none is meanwhile: the loader is done with what it relocates. Whoever runs or reads there now waits for its page.
+        // SAFETY: a private mapping of a file reads as the file does, before and after, where no
+        // page of it was changed. None was, and since it may not be written to, none is meanwhile:
+        // the loader is done with what it relocates. Whoever runs or reads there now waits for its
+        // page.
         unsafe { madvise(start as *mut _, end - start, Advice::LinuxDontNeed) }?;
     }
     Ok(())
 }
 
-/// The private mappings of files that may not be written to and of which no page was changed, from proc_pid_smaps(5). A changed page counts as anonymous, in memory or in swap.
+/// The private mappings of files that may not be written to and of which no page was changed, from
+/// proc_pid_smaps(5). A changed page counts as anonymous, in memory or in swap.
 fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
     let mut mapping = None;
     smaps.lines().filter_map(move |line| {
@@ -33,7 +38,8 @@ fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
             // Swap comes last of the two.
             "Anonymous" | "Swap" if value.trim() != "0 kB" => mapping = None,
             "Swap" => return mapping.take(),
-            // The line that begins a mapping has a device among its words; all others have one word here.
+            // The line that begins a mapping has a device among its words; all others have one word
+            // here.
             beginning if beginning.contains(' ') => mapping = read_only(line),
             _ => {}
         }
@@ -41,7 +47,8 @@ fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The range of a mapping of a file that is private and may not be written to, from the line that begins it.
+/// The range of a mapping of a file that is private and may not be written to, from the line that
+/// begins it.
 fn read_only(line: &str) -> Option<Range<usize>> {
     let mut words = line.split_ascii_whitespace();
     let (range, rights, _offset, _device, inode) = (

@@ -1,4 +1,5 @@
-//! What a lookup allocates on its worker, with the agent's own gate in front of a kernel. Needs root.
+//! What a lookup allocates on its worker, with the agent's own gate in front of a kernel. Needs
+//! root.
 
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]
@@ -58,7 +59,8 @@ const KNOWN: f64 = 2.0;
 const CACHED: f64 = 2.0;
 /// The name.
 const DENIED: f64 = 1.0;
-/// Of a lookup that is alone, with the transaction that puts its addresses into the kernel. Not a whole number: tables grow now and then.
+/// Of a lookup that is alone, with the transaction that puts its addresses into the kernel. Not a
+/// whole number: tables grow now and then.
 const NEW: f64 = 5.0;
 
 #[test]

@@ -1,4 +1,5 @@
-//! `namegate check` and the command line, as users meet them: the binary itself, its output and its exit codes.
+//! `namegate check` and the command line, as users meet them: the binary itself, its output and its
+//! exit codes.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -136,7 +137,8 @@ fn an_error_names_file_line_field_and_shows_the_line() {
     assert_eq!(lines[2], "    |                     ^^^^^^^^^^^^^^^^");
 }
 
-/// Many kinds of mistakes: text, types, keys, values, what is not enforced, and lints by themselves and together.
+/// Many kinds of mistakes: text, types, keys, values, what is not enforced, and lints by themselves
+/// and together.
 const BROKEN: &str = "\
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy

@@ -1,4 +1,5 @@
-//! Network namespaces against the real kernel. Needs root; everything happens in namespaces made here.
+//! Network namespaces against the real kernel. Needs root; everything happens in namespaces made
+//! here.
 
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]

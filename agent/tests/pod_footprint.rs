@@ -1,4 +1,5 @@
-//! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the allocator.
+//! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the
+//! allocator.
 
 use agent::cluster::Cluster;
 use agent::objects::kubernetes::kinds::{Feed, KINDS, Kind};

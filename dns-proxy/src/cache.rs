@@ -1,7 +1,9 @@
-//! Answers kept for as long as they may be (RFC 1035 §7.4, RFC 2308), and a little longer when no upstream answers (RFC 8767).
+//! Answers kept for as long as they may be (RFC 1035 §7.4, RFC 2308), and a little longer when no
+//! upstream answers (RFC 8767).
 //!
-//! Pure: time is an argument. What is found here goes the way of every answer: it was screened before, and is validated, admitted and
-//! released against a proof after. So it never answers what policy denies, and never with an address that the kernel does not hold.
+//! Pure: time is an argument. What is found here goes the way of every answer: it was screened
+//! before, and is validated, admitted and released against a proof after. So it never answers what
+//! policy denies, and never with an address that the kernel does not hold.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -43,7 +45,8 @@ pub(crate) struct Cache {
     stale_for: Duration,
 }
 
-/// What must be equal for an answer to be the answer: besides the question all that an upstream may heed in it.
+/// What must be equal for an answer to be the answer: besides the question all that an upstream may
+/// heed in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     upstream: SocketAddr,

@@ -1,12 +1,13 @@
-//! DNS cookies (RFC 7873, RFC 9018), which are between neighbours: a client's is answered by us and not forwarded, and what an
-//! upstream says to ours is not relayed.
+//! DNS cookies (RFC 7873, RFC 9018), which are between neighbours: a client's is answered by us and
+//! not forwarded, and what an upstream says to ours is not relayed.
 //!
-//! A client that has got a server cookie once drops every answer without one (c-ares, for two minutes). So whoever sends one gets
-//! one with all that we say. A client that sends none yet gets one only where an upstream speaks cookies too: otherwise its lookups
-//! would fail whenever they reach that upstream without us.
+//! A client that has got a server cookie once drops every answer without one (c-ares, for two
+//! minutes). So whoever sends one gets one with all that we say. A client that sends none yet gets
+//! one only where an upstream speaks cookies too: otherwise its lookups would fail whenever they
+//! reach that upstream without us.
 //!
-//! A server cookie of ours proves nothing of a client's source that the kernel has not checked, so none is ever verified, and needs
-//! no time in it.
+//! A server cookie of ours proves nothing of a client's source that the kernel has not checked, so
+//! none is ever verified, and needs no time in it.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +49,8 @@ impl Sent {
     }
 }
 
-/// Makes our cookies: those of a server for clients, those of a client for upstreams. All workers share one, and so do lookups over TCP.
+/// Makes our cookies: those of a server for clients, those of a client for upstreams. All workers
+/// share one, and so do lookups over TCP.
 #[derive(Debug)]
 pub(crate) struct Cookies {
     /// Drawn at each start.
@@ -64,13 +66,14 @@ impl Cookies {
         }
     }
 
-    /// Notes that an upstream has sent a server cookie: every client that sends a cookie is given one from now on.
+    /// Notes that an upstream has sent a server cookie: every client that sends a cookie is given
+    /// one from now on.
     pub(crate) fn upstream_speaks(&self) {
         self.upstreams_speak.store(true, Ordering::Relaxed);
     }
 
-    /// The cookie that goes with whatever is said to a client that sent this: its own, and a hash of that and its address (RFC 7873
-    /// §B.1, with the hash of RFC 9018 §4.4).
+    /// The cookie that goes with whatever is said to a client that sent this: its own, and a hash
+    /// of that and its address (RFC 7873 §B.1, with the hash of RFC 9018 §4.4).
     pub(crate) fn answer(&self, sent: Sent, client: IpAddr) -> Option<[u8; LENGTH]> {
         if !sent.has_server_cookie && !self.upstreams_speak.load(Ordering::Relaxed) {
             return None;

@@ -1,5 +1,5 @@
-//! The OPT record, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream have agreed is
-//! not what a client has asked for, and what a client says to us is not for the upstream.
+//! The OPT record, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream have
+//! agreed is not what a client has asked for, and what a client says to us is not for the upstream.
 
 use crate::wire::{Header, Malformed, Reader, rtype};
 
@@ -12,8 +12,8 @@ pub(crate) const OUR_UDP_SIZE: u16 = 1_232;
 /// The option that pads a message (RFC 7830 §3).
 pub(crate) const PADDING: u16 = 12;
 
-/// Options that concern a sender and its neighbour alone, so that no answer depends on them: COOKIE, and edns-tcp-keepalive (RFC 7828)
-/// and Padding (RFC 7830).
+/// Options that concern a sender and its neighbour alone, so that no answer depends on them:
+/// COOKIE, and edns-tcp-keepalive (RFC 7828) and Padding (RFC 7830).
 const BETWEEN_NEIGHBOURS: [u16; 3] = [COOKIE, 11, PADDING];
 
 /// Root, type, class, TTL and length.
@@ -93,11 +93,11 @@ pub(crate) fn matter(data: &[u8]) -> Result<bool, Malformed> {
     Ok(any)
 }
 
-/// Takes out of a message what was said to us alone, a cookie and what pads it, and puts in the cookie that is said to its
-/// receiver, who has no part in OPT itself unless it speaks EDNS.
+/// Takes out of a message what was said to us alone, a cookie and what pads it, and puts in the
+/// cookie that is said to its receiver, who has no part in OPT itself unless it speaks EDNS.
 ///
-/// What stands behind OPT is left out too where the message is changed: additional records are a courtesy, and names in them may
-/// point at what moves.
+/// What stands behind OPT is left out too where the message is changed: additional records are a
+/// courtesy, and names in them may point at what moves.
 pub(crate) fn hand_on(message: &mut Vec<u8>, has_opt: bool, cookie: Option<&[u8]>) -> Result<(), Malformed> {
     let mut opt = Vec::new();
     let (at, before) = match find(message)? {
@@ -149,7 +149,8 @@ pub(crate) fn hand_on(message: &mut Vec<u8>, has_opt: bool, cookie: Option<&[u8]
     Ok(())
 }
 
-/// Appends an option; none of ours is longer than 40 octets, and none that was read longer than 65,535.
+/// Appends an option; none of ours is longer than 40 octets, and none that was read longer than
+/// 65,535.
 pub(crate) fn push_option(to: &mut Vec<u8>, code: u16, data: &[u8]) {
     to.extend_from_slice(&code.to_be_bytes());
     to.extend_from_slice(&(data.len() as u16).to_be_bytes());

@@ -1,12 +1,15 @@
-//! One copy of a question in flight, whichever worker it came to and however often (RFC 5452 §5, "birthday attacks").
+//! One copy of a question in flight, whichever worker it came to and however often (RFC 5452 §5,
+//! "birthday attacks").
 //!
-//! Equal questions that are forwarded each under an id and a port of their own give a forger as many
-//! chances for each packet as there are copies. So the first lookup that asks leads a [`Flight`], and
-//! those that ask the same meanwhile wait for it. What they share is the upstream's answer alone: each
-//! lookup validates it, has it admitted for its own client, and replies under its own id.
+//! Equal questions that are forwarded each under an id and a port of their own give a forger as
+//! many chances for each packet as there are copies. So the first lookup that asks leads a
+//! [`Flight`], and those that ask the same meanwhile wait for it. What they share is the upstream's
+//! answer alone: each lookup validates it, has it admitted for its own client, and replies under
+//! its own id.
 //!
-//! Lookups that differ in their [`Form`] only (flags, EDNS) cannot share an answer, and would be further
-//! copies: a forged answer fits all of them. The one that comes first has UDP, the others go by TCP.
+//! Lookups that differ in their [`Form`] only (flags, EDNS) cannot share an answer, and would be
+//! further copies: a forged answer fits all of them. The one that comes first has UDP, the others
+//! go by TCP.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,8 +57,8 @@ struct Waiter<P> {
     lookup: Key,
 }
 
-/// A question in flight, held by the lookup that asks it. Dropped without an outcome, it sends those
-/// that wait on their own way.
+/// A question in flight, held by the lookup that asks it. Dropped without an outcome, it sends
+/// those that wait on their own way.
 pub(crate) struct Flight<P> {
     /// `None` once it has ended.
     flights: Option<Arc<Flights<P>>>,

@@ -58,9 +58,11 @@ pub enum Screening<I> {
 /// How a refusal is said to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps; NOERROR where there is no such record.
+    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps; NOERROR
+    /// where there is no such record.
     pub rcode: Rcode,
-    /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`] is false.
+    /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`]
+    /// is false.
     pub reason: String,
 }
 
@@ -102,16 +104,16 @@ impl<T: Send + Sync + 'static> Identity for T {}
 /// Addresses and TTLs; most answers have a few, which are kept in place.
 pub type Addresses = SmallVec<[(IpAddr, Duration); 2]>;
 
-/// What an answer teaches, already validated: id, source and question matched, every address hangs on an unbroken
-/// chain of CNAMEs from the question's name.
+/// What an answer teaches, already validated: id, source and question matched, every address hangs
+/// on an unbroken chain of CNAMEs from the question's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lesson {
     /// The question's name.
     pub name: Name,
     /// The further names of the validated chain, in order, without the question's.
     pub chain: Vec<Name>,
-    /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each with the smallest
-    /// TTL along the chain; ascending, each address once.
+    /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each
+    /// with the smallest TTL along the chain; ascending, each address once.
     pub addresses: Addresses,
     /// The upstream that answered.
     pub source: SocketAddr,
@@ -192,7 +194,8 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
-    /// An upstream has fallen silent, and others are asked first from now on; or it answers again. Told once a change.
+    /// An upstream has fallen silent, and others are asked first from now on; or it answers again.
+    /// Told once a change.
     UpstreamState {
         /// Which.
         server: SocketAddr,
@@ -208,7 +211,8 @@ pub enum Event<'a> {
         /// Whether the kernel acknowledged.
         committed: bool,
     },
-    /// An answer was withheld from a client. It gets SERVFAIL, unless another upstream has a better one.
+    /// An answer was withheld from a client. It gets SERVFAIL, unless another upstream has a better
+    /// one.
     Withheld {
         /// From whom; nobody where the proxy asked for its cache.
         client: Option<IpAddr>,
@@ -253,7 +257,8 @@ pub enum UpstreamOutcome {
     Unreachable,
     /// An answer that does not belong to the question was discarded (the wait goes on).
     Mismatched,
-    /// An answer without our cookie (RFC 7873) from an upstream that sends cookies; asked again over TCP.
+    /// An answer without our cookie (RFC 7873) from an upstream that sends cookies; asked again
+    /// over TCP.
     Unproven,
 }
 
@@ -273,7 +278,8 @@ pub enum Discard {
 /// Who else may be admitted in the same batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
-    /// Nobody: no other lookup of the worker is in flight. There is nothing to be gained by collecting.
+    /// Nobody: no other lookup of the worker is in flight. There is nothing to be gained by
+    /// collecting.
     Alone,
     /// Others, whose elements go to the kernel in the same transaction.
     Others,
@@ -284,12 +290,13 @@ pub enum Company {
 pub enum Admission<P> {
     /// It is decided.
     Settled(Result<P, NotAdmitted>),
-    /// The kernel has to be told first. The [`Ticket`] that was given says what came of it, within this time: after it, the
-    /// answer is withheld.
+    /// The kernel has to be told first. The [`Ticket`] that was given says what came of it, within
+    /// this time: after it, the answer is withheld.
     Waiting(Duration),
 }
 
-/// What the proxy asks the rest of the agent. Implementations must be cheap to call from many threads.
+/// What the proxy asks the rest of the agent. Implementations must be cheap to call from many
+/// threads.
 ///
 /// Each worker thread works at a desk of its own: what it keeps there it shares with nobody.
 pub trait Gate: Send + Sync + 'static {
@@ -304,7 +311,8 @@ pub trait Gate: Send + Sync + 'static {
     /// A desk for a new worker.
     fn desk(&self) -> Self::Desk;
 
-    /// Identify and decide: may `source` ask this, and whom do we ask? Does no I/O and does not block.
+    /// Identify and decide: may `source` ask this, and whom do we ask? Does no I/O and does not
+    /// block.
     fn screen(
         &self,
         desk: &mut Self::Desk,
@@ -313,9 +321,11 @@ pub trait Gate: Send + Sync + 'static {
         question: &Question,
     ) -> Screening<Self::Identity>;
 
-    /// Learn and commit: settled when the kernel holds every element that the lesson opens for anybody. A lesson
-    /// without addresses is admitted at once, and so may be one [alone](Company::Alone), by the caller's hand. Waits for nobody: for what takes
-    /// time it takes a ticket and settles that later, from any thread, but not before [`flush`](Self::flush).
+    /// Learn and commit: settled when the kernel holds every element that the lesson opens for
+    /// anybody. A lesson without addresses is admitted at once, and so may be one
+    /// [alone](Company::Alone), by the caller's hand. Waits for nobody: for what takes time it
+    /// takes a ticket and settles that later, from any thread, but not before
+    /// [`flush`](Self::flush).
     fn admit(
         &self,
         desk: &mut Self::Desk,
@@ -325,7 +335,8 @@ pub trait Gate: Send + Sync + 'static {
         ticket: impl FnOnce() -> Ticket<Self::Proof>,
     ) -> Admission<Self::Proof>;
 
-    /// The worker has come to the end of a batch: admissions that were collected are to be put on their way.
+    /// The worker has come to the end of a batch: admissions that were collected are to be put on
+    /// their way.
     fn flush(&self, desk: &mut Self::Desk);
 
     /// The replies of a batch are on their way: what nobody waits for has its time now.

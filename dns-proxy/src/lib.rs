@@ -1,18 +1,22 @@
 //! The DNS side: sockets, the lookup pipeline, upstreams.
 //!
-//! The way of one lookup, stage by stage: receive → screen → forward → validate → admit → release. Only *forward* and
-//! *admit* wait. What decides and what commits is not known here: it is asked through [`Gate`], which the agent implements.
+//! The way of one lookup, stage by stage: receive → screen → forward → validate → admit → release.
+//! Only *forward* and *admit* wait. What decides and what commits is not known here: it is asked
+//! through [`Gate`], which the agent implements.
 //!
-//! - [`gate`]: the border to the rest of the agent; `ticket`: how it says later what came of an admission.
+//! - [`gate`]: the border to the rest of the agent; `ticket`: how it says later what came of an
+//!   admission.
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
-//! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its deadlines.
+//! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its
+//!   deadlines.
 //! - `cache`: answers kept, if that is wanted.
 //! - `flights`: one copy of a question in flight, of all workers.
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
 //! - `pipeline`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
 //! - `cookie`: DNS cookies, which are between us and the client, or us and the upstream.
-//! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for; `edns`: what is agreed with it alone.
+//! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for;
+//!   `edns`: what is agreed with it alone.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
 //! - `rehearsal`: a worker without sockets, to be measured.

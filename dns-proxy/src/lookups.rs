@@ -1,8 +1,10 @@
-//! The lookups of one worker, as they come by datagram: receive → screen → forward → validate → admit → release.
+//! The lookups of one worker, as they come by datagram: receive → screen → forward → validate →
+//! admit → release.
 //!
-//! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes through [`Outlet`].
-//! Between two steps a lookup rests [in flight](in_flight), in one of the [`Stage`]s, and exactly one of these wakes it: its answer, the
-//! answer that another lookup was given to the same question ([`flights`](crate::flights)), its commit, or its time.
+//! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes
+//! through [`Outlet`]. Between two steps a lookup rests [in flight](in_flight), in one of the
+//! [`Stage`]s, and exactly one of these wakes it: its answer, the answer that another lookup was
+//! given to the same question ([`flights`](crate::flights)), its commit, or its time.
 
 mod cached;
 mod in_flight;
@@ -34,7 +36,8 @@ use crate::validate::{Bogus, validate};
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
-/// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3), under id 0.
+/// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3),
+/// under id 0.
 const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 /// Under what a query was sent to an upstream: which socket, which id on it.
@@ -50,7 +53,8 @@ pub(crate) trait Outlet<W> {
     fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent>;
     /// Forgets whose answer comes there.
     fn forget(&mut self, sent: Sent);
-    /// Asks over TCP, out of the client's share; [`Lookups::exchanged`] is told what came of it, `until` at the latest.
+    /// Asks over TCP, out of the client's share; [`Lookups::exchanged`] is told what came of it,
+    /// `until` at the latest.
     fn ask_by_tcp(&mut self, server: SocketAddr, client: IpAddr, lookup: Key, query: &[u8], until: Instant);
     /// Notes that a lookup in flight is to be answered on this way.
     fn owe(&mut self, way_back: &W);
@@ -325,7 +329,8 @@ impl<G: Gate, W> Lookups<G, W> {
             Heard::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
                 self.ask(now, key, server, out);
             }
-            // There is more than fits. We must learn all of it, whatever the client will take. Or it may be a forgery.
+            // There is more than fits. We must learn all of it, whatever the client will take. Or
+            // it may be a forgery.
             _ if truncated || heard != Heard::Answer => {
                 let until = lookup.deadline.min(now + self.config.upstream_timeout);
                 self.ask_by_tcp(now, key, server, until, out);
@@ -356,8 +361,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// What came of the question that another lookup asked. Shared is the answer alone: what it teaches is read and admitted for
-    /// this client as for the other.
+    /// What came of the question that another lookup asked. Shared is the answer alone: what it
+    /// teaches is read and admitted for this client as for the other.
     pub(crate) fn landed(&mut self, now: Instant, key: Key, landed: Landed, out: &mut impl Outlet<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
@@ -452,7 +457,8 @@ impl<G: Gate, W> Lookups<G, W> {
                     self.forward(now, key, out);
                 }
                 Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
-                // Who leads the flight began before, and so is given up before; only a worker that has ended says nothing.
+                // Who leads the flight began before, and so is given up before; only a worker that
+                // has ended says nothing.
                 Stage::Waiting => {
                     let failure = match lookup.attempts.first() {
                         Some(server) => Failure::TimedOut { server },
@@ -486,7 +492,8 @@ impl<G: Gate, W> Lookups<G, W> {
         self.gate.replied(&mut self.desk);
     }
 
-    /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is waited for.
+    /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is
+    /// waited for.
     fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
@@ -520,7 +527,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
         let end = lookup.attempts.end();
         let flight = lookup.flight.take();
-        // Given up early, since there is something to give instead: nobody else has to do with that.
+        // Given up early, since there is something to give instead: nobody else has to do with
+        // that.
         let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
         match end {
             End::Apology(held, lesson) => {
@@ -609,7 +617,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in vain.
+    /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in
+    /// vain.
     fn probe(&mut self, now: Instant, (server, transport): Route, out: &mut impl Outlet<W>) {
         let Ok(query) = Query::read(&PROBE) else {
             return;
@@ -694,7 +703,8 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         let Some(asker) = &lookup.asker else {
-            // The cache has it, and nobody waits: what it opens is admitted with the first who asks.
+            // The cache has it, and nobody waits: what it opens is admitted with the first who
+            // asks.
             drop(self.remove(key, out));
             return;
         };

@@ -41,7 +41,8 @@ struct ClientCookie {
     owed: Option<[u8; cookie::LENGTH]>,
 }
 
-/// The packet of a query: in the buffer that it was received in, or kept for as long as its answer takes.
+/// The packet of a query: in the buffer that it was received in, or kept for as long as its answer
+/// takes.
 #[derive(Debug)]
 enum Packet<'p> {
     Received(&'p [u8]),
@@ -148,7 +149,8 @@ impl<'p> Query<'p> {
         }
     }
 
-    /// Takes the cookie of `client` out of the packet, if there is one, and has what is said to it carry the one that it is owed.
+    /// Takes the cookie of `client` out of the packet, if there is one, and has what is said to it
+    /// carry the one that it is owed.
     pub(crate) fn take_cookie(&mut self, cookies: &Cookies, client: IpAddr) {
         if let Some(cookie) = &mut self.cookie {
             cookie.owed = cookies.answer(cookie.sent, client);
@@ -177,7 +179,8 @@ impl<'p> Query<'p> {
         self.header
     }
 
-    /// Whether it carries anything that an answer may depend on besides the question, flags, and whether OPT and DO are there.
+    /// Whether it carries anything that an answer may depend on besides the question, flags, and
+    /// whether OPT and DO are there.
     pub(crate) fn has_options(&self) -> bool {
         self.has_options
     }
@@ -186,18 +189,21 @@ impl<'p> Query<'p> {
         self.edns
     }
 
-    /// The question section, byte for byte. Nothing in it is compressed: there is no name before it to point at.
+    /// The question section, byte for byte. Nothing in it is compressed: there is no name before it
+    /// to point at.
     pub(crate) fn question_section(&self) -> &[u8] {
         &self.as_bytes()[HEADER..self.question_end]
     }
 
-    /// What tells it from other queries with this question, none of which [has options](Self::has_options).
+    /// What tells it from other queries with this question, none of which [has
+    /// options](Self::has_options).
     pub(crate) fn form(&self) -> Form {
         Form(self.header.flags & WISHES | self.dnssec_ok())
     }
 
-    /// The query as it is put to an upstream over UDP, under id 0: with an OPT of ours, which is between neighbours (RFC 6891 §6.1.1).
-    /// Its size is what passes any path unfragmented, whatever the client takes: a fragment is easier to forge than an answer.
+    /// The query as it is put to an upstream over UDP, under id 0: with an OPT of ours, which is
+    /// between neighbours (RFC 6891 §6.1.1). Its size is what passes any path unfragmented,
+    /// whatever the client takes: a fragment is easier to forge than an answer.
     pub(crate) fn write_for(&self, level: Level, cookie: &[u8], room: &mut Vec<u8>) {
         let has_opt = self.edns.is_some() || level > Level::Plain;
         let header = [0, self.header.flags & WISHES, 1, 0, 0, u16::from(has_opt)];
@@ -277,8 +283,8 @@ impl<'p> Query<'p> {
     }
 }
 
-/// Whether it is an error that its server repeats no question with, as servers do that cannot read the query (FORMERR, NOTIMP, BADVERS of
-/// old ones). It holds no records, so it can teach nothing.
+/// Whether it is an error that its server repeats no question with, as servers do that cannot read
+/// the query (FORMERR, NOTIMP, BADVERS of old ones). It holds no records, so it can teach nothing.
 pub(crate) fn is_bare_error(answer: &[u8], header: &Header) -> bool {
     if (header.questions, header.answers, header.authorities) != (0, 0, 0) {
         return false;
@@ -324,7 +330,8 @@ fn read_additional<'p>(packet: &'p [u8], question_end: usize, header: &Header) -
     }
     let (mut found, mut cookie) = (None, None);
     for _ in 0..header.additionals {
-        // With anything behind OPT (a signature, RFC 8945) the query stays as it is, and the cookie is the upstream's business.
+        // With anything behind OPT (a signature, RFC 8945) the query stays as it is, and the cookie
+        // is the upstream's business.
         has_options |= cookie.take().is_some();
         let record = reader.record()?;
         if record.rtype != rtype::OPT {

@@ -106,7 +106,8 @@ impl<G: Gate> Pipeline<G> {
         self.gate.flush(&mut desk);
     }
 
-    /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more than UDP holds.
+    /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more
+    /// than UDP holds.
     async fn forward(
         &self,
         client: &Client,

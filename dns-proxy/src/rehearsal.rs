@@ -1,4 +1,5 @@
-//! The lookups of one worker without its sockets, for benchmarks and for counting instructions. Nothing of the agent uses it.
+//! The lookups of one worker without its sockets, for benchmarks and for counting instructions.
+//! Nothing of the agent uses it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -53,8 +54,9 @@ impl<G: Gate> Rehearsal<G> {
         })
     }
 
-    /// The whole way of one lookup, the gate's time included. `answer` is what the upstream says if it is asked; its id is replaced. What the
-    /// client gets is returned: nothing if the gate takes longer than a second.
+    /// The whole way of one lookup, the gate's time included. `answer` is what the upstream says if
+    /// it is asked; its id is replaced. What the client gets is returned: nothing if the gate takes
+    /// longer than a second.
     pub fn lookup(&mut self, client: SocketAddr, query: &[u8], answer: &mut [u8]) -> &[u8] {
         self.sent.asked = None;
         self.sent.reply.clear();

@@ -1,8 +1,9 @@
 //! What may be sent to a client, and the only two ways to make it.
 //!
-//! A [`Reply`] either holds no records that we did not write ourselves (a refusal, an error), or it is an upstream's
-//! answer, [`Held`] until somebody hands over the gate's proof that the kernel has what the answer needs. There is no
-//! third way, so no code path can release an answer that was not committed.
+//! A [`Reply`] either holds no records that we did not write ourselves (a refusal, an error), or it
+//! is an upstream's answer, [`Held`] until somebody hands over the gate's proof that the kernel has
+//! what the answer needs. There is no third way, so no code path can release an answer that was not
+//! committed.
 
 use std::borrow::Cow;
 
@@ -11,7 +12,8 @@ use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
 use crate::wire::{HEADER, Header, Reader, rtype};
 
-/// The longest extra text. With it, the longest question, a cookie and everything else, a reply has 512 octets at most.
+/// The longest extra text. With it, the longest question, a cookie and everything else, a reply has
+/// 512 octets at most.
 const MAX_TEXT: usize = 180;
 
 /// The EDNS option of an extended error (RFC 8914 §2).
@@ -53,8 +55,9 @@ impl<'a> Held<'a> {
         Self { bytes: bytes.into() }
     }
 
-    /// Takes an error that was sent without a question, and puts the client's into it: stub resolvers look for it. OPT stays if it is there
-    /// alone, since its absence tells a client to ask without.
+    /// Takes an error that was sent without a question, and puts the client's into it: stub
+    /// resolvers look for it. OPT stays if it is there alone, since its absence tells a client to
+    /// ask without.
     pub(crate) fn bare_error(query: &Query<'_>, header: &Header, bytes: &[u8]) -> Held<'static> {
         let opt = bytes.get(HEADER..).filter(|rest| {
             let mut reader = Reader::at(rest, 0);
@@ -80,8 +83,9 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Gives the answer away, as the upstream made it but for the client's id and its spelling of the question,
-    /// and truncated when it is longer than the client takes. The proof is used up: one commit, one answer.
+    /// Gives the answer away, as the upstream made it but for the client's id and its spelling of
+    /// the question, and truncated when it is longer than the client takes. The proof is used up:
+    /// one commit, one answer.
     pub(crate) fn release<'b, G: Gate>(
         self,
         query: &Query<'_>,
@@ -108,7 +112,8 @@ impl<'a> Held<'a> {
 }
 
 impl<'b> Reply<'b> {
-    /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308 §5).
+    /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308
+    /// §5).
     pub(crate) fn without_answer(
         query: &Query<'_>,
         rcode: Rcode,
@@ -126,7 +131,8 @@ impl<'b> Reply<'b> {
         Self::header_alone(header, u16::from(rcode.code()), room)
     }
 
-    /// For a query that is longer than is taken over UDP: the client comes back over TCP (RFC 2181 §9).
+    /// For a query that is longer than is taken over UDP: the client comes back over TCP (RFC 2181
+    /// §9).
     pub(crate) fn to_overlong(header: Header, room: &'b mut Vec<u8>) -> Self {
         Self::header_alone(header, Header::TC, room)
     }

@@ -1,7 +1,8 @@
-//! The steps of a lookup that look at bytes and ask the gate. None of them waits, none of them knows a socket.
+//! The steps of a lookup that look at bytes and ask the gate. None of them waits, none of them
+//! knows a socket.
 //!
-//! What waits (for upstreams, for the kernel) is put between these steps by who drives them: [`lookups`](crate::lookups)
-//! for datagrams, [`pipeline`](crate::pipeline) for connections.
+//! What waits (for upstreams, for the kernel) is put between these steps by who drives them:
+//! [`lookups`](crate::lookups) for datagrams, [`pipeline`](crate::pipeline) for connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

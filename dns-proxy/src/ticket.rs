@@ -9,7 +9,8 @@ use crate::gate::{NotAdmitted, Obstacle};
 use crate::lookups::Key;
 use crate::worker::mailbox::{Letter, Mailbox};
 
-/// The right, and the duty, to say once what came of an admission. One that is dropped says that nothing came of it.
+/// The right, and the duty, to say once what came of an admission. One that is dropped says that
+/// nothing came of it.
 pub struct Ticket<P: Send + 'static>(Option<Destination<P>>);
 
 enum Destination<P> {

@@ -1,7 +1,8 @@
 //! What does an answer teach, and may it be believed?
 //!
-//! Pure: the bytes of the query and the bytes of the answer go in, a [`Lesson`] or the reason against it comes out.
-//! That the answer belongs to the question (id, question, sender) was checked before it came here.
+//! Pure: the bytes of the query and the bytes of the answer go in, a [`Lesson`] or the reason
+//! against it comes out. That the answer belongs to the question (id, question, sender) was checked
+//! before it came here.
 //!
 //! Only the answer section teaches. Whatever a server adds in the sections behind it opens nothing.
 
@@ -89,7 +90,8 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
             read_addresses(&record, |address| lesson.addresses.push((address, ttl)))?;
         }
     }
-    // One entry an address, with its smallest TTL (RFC 2181 §5.2), in an order that does not depend on the server.
+    // One entry an address, with its smallest TTL (RFC 2181 §5.2), in an order that does not depend
+    // on the server.
     lesson.addresses.sort_unstable();
     lesson.addresses.dedup_by_key(|(address, _)| *address);
     Ok(lesson)
@@ -152,8 +154,9 @@ fn follow<'m>(
     }
 }
 
-/// Follows HTTPS and SVCB records in AliasMode (RFC 9460 §2.4.2) from `start`, as long as each name has one such alias alone. Where it has
-/// several a client takes any of them, so none is followed, and what hangs on them is off the chain. Each TTL is the smallest on the way.
+/// Follows HTTPS and SVCB records in AliasMode (RFC 9460 §2.4.2) from `start`, as long as each name
+/// has one such alias alone. Where it has several a client takes any of them, so none is followed,
+/// and what hangs on them is off the chain. Each TTL is the smallest on the way.
 fn follow_services<'m, R>(start: WireName<'m>, records: impl Fn() -> R) -> Result<SmallVec<[Alias<'m>; 4]>, Bogus>
 where
     R: Iterator<Item = Result<Record<'m>, Malformed>>,
@@ -221,8 +224,8 @@ fn read_addresses(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<
     Ok(())
 }
 
-/// `ipv4hint` and `ipv6hint` of a ServiceMode record (RFC 9460 §2.2 and §7.3). In AliasMode (priority 0) parameters
-/// are to be ignored (§2.4.2).
+/// `ipv4hint` and `ipv6hint` of a ServiceMode record (RFC 9460 §2.2 and §7.3). In AliasMode
+/// (priority 0) parameters are to be ignored (§2.4.2).
 fn read_hints(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
     let mut reader = Reader::at(record.data, 0);
     if reader.u16()? == 0 {

@@ -1,11 +1,13 @@
 //! Deadlines of many lookups, set and cleared at a cost that does not depend on how many there are.
 //!
-//! A wheel of slots, each a doubly linked list of places. A deadline is met up to one tick late, and never early.
+//! A wheel of slots, each a doubly linked list of places. A deadline is met up to one tick late,
+//! and never early.
 
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(8);
-/// A power of two. The wheel reaches 8 seconds ahead; what is farther away comes up then, and is set again.
+/// A power of two. The wheel reaches 8 seconds ahead; what is farther away comes up then, and is
+/// set again.
 const SLOTS: usize = 1_024;
 
 /// No place.

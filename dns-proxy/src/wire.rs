@@ -1,8 +1,9 @@
 //! Reading DNS messages in place (RFC 1035 §4.1).
 //!
-//! A message is only *looked at* here: what is forwarded and released are the sender's own bytes. So this is a view
-//! that borrows the message, allocates nothing, and reads no more than a decision needs. A record of a type that we
-//! do not know, or one with strange data, is none of our business and is stepped over.
+//! A message is only *looked at* here: what is forwarded and released are the sender's own bytes.
+//! So this is a view that borrows the message, allocates nothing, and reads no more than a decision
+//! needs. A record of a type that we do not know, or one with strange data, is none of our business
+//! and is stepped over.
 
 use std::fmt;
 
@@ -207,7 +208,8 @@ impl<'m> Record<'m> {
         (self.data_at - 6) as u16
     }
 
-    /// The target of an HTTPS or SVCB record in AliasMode: behind the priority 0. It is not compressed (RFC 9460 §2.2).
+    /// The target of an HTTPS or SVCB record in AliasMode: behind the priority 0. It is not
+    /// compressed (RFC 9460 §2.2).
     pub(crate) fn service_alias(&self) -> Result<Option<WireName<'m>>, Malformed> {
         let mut reader = Reader::at(self.data, 0);
         if reader.u16()? != 0 {
@@ -297,8 +299,8 @@ impl<'m> WireName<'m> {
                     length += 1 + label.len();
                 }
                 Step::Pointer(target) => {
-                    // Strictly backward (RFC 1035 §4.1.4: "a prior occurrence"), which rules out loops, and never
-                    // into the header.
+                    // Strictly backward (RFC 1035 §4.1.4: "a prior occurrence"), which rules out
+                    // loops, and never into the header.
                     if target >= at || target < HEADER {
                         return Err(Malformed);
                     }

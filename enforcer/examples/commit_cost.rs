@@ -1,5 +1,6 @@
-//! Prints what one admission costs, from asking to the proof in hand, by how many elements it writes:
-//! `cargo run --release -p namegate-enforcer --example commit_cost`, as root. Works in a network namespace of its own.
+//! Prints what one admission costs, from asking to the proof in hand, by how many elements it
+//! writes: `cargo run --release -p namegate-enforcer --example commit_cost`, as root. Works in a
+//! network namespace of its own.
 #![allow(clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,7 +124,8 @@ fn now() -> Time {
 
 #[allow(unsafe_code)]
 fn enter_new_namespace() -> std::io::Result<()> {
-    // SAFETY: only the network namespace of this thread changes, before any other thread or descriptor depends on it.
+    // SAFETY: only the network namespace of this thread changes, before any other thread or
+    // descriptor depends on it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     Ok(())
 }

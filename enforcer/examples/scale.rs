@@ -1,6 +1,8 @@
-//! How long changes take in a large node: `cargo run --release -p namegate-enforcer --example scale`, as root.
+//! How long changes take in a large node:
+//! `cargo run --release -p namegate-enforcer --example scale`, as root.
 //!
-//! 250 endpoints, each with a program of its own of 50 rules, and 10,000 pods of the cluster as elements. Works in a network namespace of its own.
+//! 250 endpoints, each with a program of its own of 50 rules, and 10,000 pods of the cluster as
+//! elements. Works in a network namespace of its own.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};

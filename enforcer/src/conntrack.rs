@@ -12,11 +12,13 @@ use crate::netlink::socket::NetfilterSocket;
 /// How many deletions go into one send: their acknowledgements must fit the receive buffer.
 const DELETIONS: usize = 256;
 
-/// Deletes the conntrack entries of lookups (destination port `port`, UDP and TCP) that `sources` made, so that the next packet of such a flow meets
-/// the interception rules: NAT is decided once per flow. Returns how many were deleted.
+/// Deletes the conntrack entries of lookups (destination port `port`, UDP and TCP) that `sources`
+/// made, so that the next packet of such a flow meets the interception rules: NAT is decided once
+/// per flow. Returns how many were deleted.
 ///
-/// Flows that `stays` holds of, by who was asked and who, after any NAT, answers, are left alone. An answer that is on its way when its flow is
-/// deleted is lost: nobody puts the address back that was asked.
+/// Flows that `stays` holds of, by who was asked and who, after any NAT, answers, are left alone.
+/// An answer that is on its way when its flow is deleted is lost: nobody puts the address back that
+/// was asked.
 pub fn forget_lookups(
     sources: &[IpAddr],
     ports: &[u16],
@@ -35,11 +37,12 @@ pub fn forget_lookups(
     forget(&sources, is_lookup)
 }
 
-/// Deletes the conntrack entries of these addresses, whoever opened them: another pod has an address now, and what was established with the one
-/// before is not with it. Returns how many were deleted.
+/// Deletes the conntrack entries of these addresses, whoever opened them: another pod has an
+/// address now, and what was established with the one before is not with it. Returns how many were
+/// deleted.
 ///
-/// Flows whose answers come, after any NAT, from where `stays` holds are left alone: an answer that is on
-/// its way when its flow is deleted is lost.
+/// Flows whose answers come, after any NAT, from where `stays` holds are left alone: an answer that
+/// is on its way when its flow is deleted is lost.
 pub fn forget_flows(addresses: &[IpAddr], stays: impl Fn(SocketAddr) -> bool) -> io::Result<usize> {
     let addresses: HashSet<IpAddr> = addresses.iter().copied().collect();
     let is_of_one = |flow: &Flow| {

@@ -16,11 +16,13 @@ use crate::pod_links::PodLinks;
 /// Everything that decides the ruleset. Two equal values give the same ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// The table's name in family `inet`, `namegate` unless several instances share a network namespace.
+    /// The table's name in family `inet`, `namegate` unless several instances share a network
+    /// namespace.
     pub table: String,
     /// The programs in use.
     pub programs: BTreeMap<ProgramId, Arc<FoldedProgram>>,
-    /// The elements of objects' addresses, by the tiers whose sets they belong to. They stay as long as they stand here.
+    /// The elements of objects' addresses, by the tiers whose sets they belong to. They stay as
+    /// long as they stand here.
     ///
     /// Where a value is the same allocation as at the last installation it is not looked into.
     pub members: BTreeMap<ProgramId, Arc<BTreeSet<Element>>>,
@@ -30,7 +32,8 @@ pub struct Desired {
     pub intercepted: BTreeSet<IpAddr>,
     /// Resolvers whose lookups are intercepted, and where to.
     pub resolvers: Vec<ResolverBinding>,
-    /// The proxy's own addresses that workloads may ask directly (`--listen`); an unspecified address stands for all of this node's.
+    /// The proxy's own addresses that workloads may ask directly (`--listen`); an unspecified
+    /// address stands for all of this node's.
     pub listening: Vec<SocketAddr>,
     /// How lookups are intercepted.
     pub interception: Interception,
@@ -40,22 +43,27 @@ pub struct Desired {
     pub cluster: Vec<IpNet>,
     /// This node's own addresses.
     pub host: BTreeSet<IpAddr>,
-    /// The links that lead to local pods, and what may come from them. It follows from the node's routes ([`routing::network`](crate::routing::network)).
+    /// The links that lead to local pods, and what may come from them. It follows from the node's
+    /// routes ([`routing::network`](crate::routing::network)).
     pub pod_links: PodLinks,
-    /// The servers whose answers are believed, by address and port: what claims to come from them must not come from a pod's link.
+    /// The servers whose answers are believed, by address and port: what claims to come from them
+    /// must not come from a pod's link.
     pub servers: BTreeSet<SocketAddr>,
-    /// Sources that are refused although no program governs them: where pods of this node may come to be that no object names yet.
+    /// Sources that are refused although no program governs them: where pods of this node may come
+    /// to be that no object names yet.
     pub unknown: Vec<IpNet>,
     /// What a refused packet gets.
     pub refusal: Refusal,
-    /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited packets go to; without one they are only counted.
+    /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited
+    /// packets go to; without one they are only counted.
     pub records: Option<u16>,
-    /// The capacity of each learned set, in live elements; the kernel set is declared twice as large
-    /// because elements that expire by themselves count until its garbage collection.
+    /// The capacity of each learned set, in live elements; the kernel set is declared twice as
+    /// large because elements that expire by themselves count until its garbage collection.
     pub capacity: NonZeroU32,
 }
 
-/// A program, in the form in which the kernel looks it up. Equal where the identities of what is evaluated are.
+/// A program, in the form in which the kernel looks it up. Equal where the identities of what is
+/// evaluated are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedProgram {
     /// What is enforced.
@@ -114,7 +122,8 @@ impl Eq for Evaluation {}
 pub struct ResolverBinding {
     /// The address and port that pods ask.
     pub asked: SocketAddr,
-    /// Where the proxy listens for it: in mode dnat an address and port of its own for each resolver.
+    /// Where the proxy listens for it: in mode dnat an address and port of its own for each
+    /// resolver.
     pub listener: SocketAddr,
 }
 

@@ -1,7 +1,8 @@
 //! How the doors of an address become elements of sets.
 //!
-//! The tiers of a program are folded ([`policy::fold`]); what names and objects add is said for single addresses, in *learned sets*:
-//! hash sets with timeouts, some for each [`Class`]. The ports of a door decide which:
+//! The tiers of a program are folded ([`policy::fold`]); what names and objects add is said for
+//! single addresses, in *learned sets*: hash sets with timeouts, some for each [`Class`]. The ports
+//! of a door decide which:
 //!
 //! | ports | set | key |
 //! |---|---|---|
@@ -9,16 +10,20 @@
 //! | a wider piece, or types of ICMP messages | the *cell* of that piece | address |
 //! | every port and protocol | all | address |
 //!
-//! A [piece](policy::fold::Possible::pieces) is a range of ports that no rule of the tiers cuts, so that the ports of every door are made up of pieces (or
-//! are single ports that containers name). A packet's port lies in one piece at most: it costs one lookup of the
-//! port, and one of the address in that piece's cell, however many pieces there are. Learned addresses never go into interval sets.
+//! A [piece](policy::fold::Possible::pieces) is a range of ports that no rule of the tiers cuts, so
+//! that the ports of every door are made up of pieces (or are single ports that containers name). A
+//! packet's port lies in one piece at most: it costs one lookup of the port, and one of the address
+//! in that piece's cell, however many pieces there are. Learned addresses never go into interval
+//! sets.
 //!
-//! Pieces follow from the tiers alone, and their places are the numbers of their cells: these mean the same to every process.
+//! Pieces follow from the tiers alone, and their places are the numbers of their cells: these mean
+//! the same to every process.
 //!
 //! # In the kernel
-//! A learned set is named `allow4-<tiers>`, `allow4-<tiers>-c<number>` or `allow4-<tiers>-all` (likewise with the other classes, and `6`);
-//! [`SetId`] reads such names back, which is how a new process adopts the sets of the one before it. Types:
-//! `ipv4_addr . inet_proto . inet_service` for exact sets, `ipv4_addr` for the others (or `ipv6_addr`), all with the flag `timeout`.
+//! A learned set is named `allow4-<tiers>`, `allow4-<tiers>-c<number>` or `allow4-<tiers>-all`
+//! (likewise with the other classes, and `6`); [`SetId`] reads such names back, which is how a new
+//! process adopts the sets of the one before it. Types: `ipv4_addr . inet_proto . inet_service` for
+//! exact sets, `ipv4_addr` for the others (or `ipv6_addr`), all with the flag `timeout`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -30,16 +35,20 @@ use policy::program::Destination;
 use policy::{PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
-/// The widest piece that is written as single ports: an element a port is still cheaper than a lookup for every packet.
+/// The widest piece that is written as single ports: an element a port is still cheaper than a
+/// lookup for every packet.
 pub const EXPANDED_RANGE: u16 = 16;
 
-/// The heartbeat: a set of `inet_proto` with timeouts that a living agent keeps filled with [`ALIVE_PROTOCOLS`].
+/// The heartbeat: a set of `inet_proto` with timeouts that a living agent keeps filled with
+/// [`ALIVE_PROTOCOLS`].
 ///
-/// In fail-mode open lookups are intercepted only while it holds their protocol. Its key is the IP protocol and not, say,
-/// the address family, because that is what the typed documents can express; both keys come and go together.
+/// In fail-mode open lookups are intercepted only while it holds their protocol. Its key is the IP
+/// protocol and not, say, the address family, because that is what the typed documents can express;
+/// both keys come and go together.
 pub const ALIVE_SET: &str = "alive";
 
-/// The keys of the heartbeat set that are looked up, one octet each: TCP and UDP. Others in it stand for the agents that beat.
+/// The keys of the heartbeat set that are looked up, one octet each: TCP and UDP. Others in it
+/// stand for the agents that beat.
 pub const ALIVE_PROTOCOLS: [u8; 2] = [6, 17];
 
 /// The address family of a set.
@@ -65,7 +74,8 @@ pub enum SetKind {
 /// A learned set. Its name in the kernel is its `Display`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId {
-    /// Whose: the identity of the [`Tiers`](policy::Tiers) that are evaluated, which programs may share.
+    /// Whose: the identity of the [`Tiers`](policy::Tiers) that are evaluated, which programs may
+    /// share.
     pub program: ProgramId,
     /// Which class.
     pub class: Class,
@@ -150,9 +160,11 @@ pub fn targets<'a>(tiers: ProgramId, possible: &'a Possible, door: &'a Door) -> 
     }))
 }
 
-/// What every address opens or closes that a name resolves to, for a rule about names; `None` where that depends on the address.
+/// What every address opens or closes that a name resolves to, for a rule about names; `None` where
+/// that depends on the address.
 ///
-/// It does not where all rules allow, since then nothing comes before a name, and where there are no rules but those about names.
+/// It does not where all rules allow, since then nothing comes before a name, and where there are
+/// no rules but those about names.
 pub fn prepared(tiers: ProgramId, fold: &Fold, rule: RuleIndex) -> Option<Box<[Target]>> {
     let only_allows = fold.possible().classes.iter().all(|class| *class == Class::Allow);
     let only_names = || fold.rules().iter().all(|rule| matches!(rule.to, Destination::Name(_)));
@@ -243,7 +255,8 @@ pub(crate) fn family_of(protocol: Protocol) -> Option<Family> {
 /// The number of a piece's cell; `None` where its ports go into the exact set.
 fn cell(place: usize, piece: &PortRange) -> Option<u16> {
     let is_wide = piece.last - piece.first >= EXPANDED_RANGE;
-    // More pieces than numbers would take a program of more than 65,536 ports; it is still right with each as an element.
+    // More pieces than numbers would take a program of more than 65,536 ports; it is still right
+    // with each as an element.
     (is_wide || !piece.protocol.has_ports())
         .then(|| u16::try_from(place).ok())
         .flatten()
@@ -290,7 +303,8 @@ impl Family {
     }
 }
 
-// An element is hashed several times for each address that is learned. What is derived feeds a hasher a dozen times, this three times.
+// An element is hashed several times for each address that is learned. What is derived feeds a
+// hasher a dozen times, this three times.
 
 impl Hash for SetId {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -1,16 +1,22 @@
-//! Which links lead to pods, and what may come from them. Pure: from the links, routes and addresses of the node.
+//! Which links lead to pods, and what may come from them. Pure: from the links, routes and
+//! addresses of the node.
 //!
-//! Dispatch is by source address, so an address that is no pod's would be governed by nobody. On the links that lead to governed pods such a
-//! source is therefore refused (docs/security.md), except
+//! Dispatch is by source address, so an address that is no pod's would be governed by nobody. On
+//! the links that lead to governed pods such a source is therefore refused (docs/security.md),
+//! except
 //!
-//! - on every such link: the addresses of known local pods, and of resolvers, that the node's routes put behind *this* link;
-//! - on a link that many share (a bridge): the rest of the networks on it, but for the node's own addresses. A pod that no object names yet
-//!   has one of these; whether it is refused is decided by [`Desired::unknown`](crate::Desired::unknown).
+//! - on every such link: the addresses of known local pods, and of resolvers, that the node's
+//!   routes put behind *this* link;
+//! - on a link that many share (a bridge): the rest of the networks on it, but for the node's own
+//!   addresses. A pod that no object names yet has one of these; whether it is refused is decided
+//!   by [`Desired::unknown`](crate::Desired::unknown).
 //!
-//! Addresses of links (`fe80::/10`, `169.254.0.0/16`) are nobody's: every host has some on every link, and may choose them.
+//! Addresses of links (`fe80::/10`, `169.254.0.0/16`) are nobody's: every host has some on every
+//! link, and may choose them.
 //!
-//! A link counts as a pod's when the route to the pod's address, the most specific one, leaves by it and names no gateway. A link by which the node
-//! reaches everything (a default route), or a shared one with a router on it, leads to others too, and does not count.
+//! A link counts as a pod's when the route to the pod's address, the most specific one, leaves by
+//! it and names no gateway. A link by which the node reaches everything (a default route), or a
+//! shared one with a router on it, leads to others too, and does not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -67,7 +73,8 @@ fn is_of_link(network: &IpNet) -> bool {
 }
 
 impl PodLinks {
-    /// Finds them: `local` are the addresses of this node's pods, each with whether it is governed, `resolvers` the addresses of known resolvers.
+    /// Finds them: `local` are the addresses of this node's pods, each with whether it is governed,
+    /// `resolvers` the addresses of known resolvers.
     pub fn find(
         network: &Network,
         local: impl IntoIterator<Item = (IpAddr, bool)>,

@@ -1,4 +1,5 @@
-//! Elements as bytes for the kernel, without a kernel, for benchmarks and for counting instructions. Nothing of the agent uses it.
+//! Elements as bytes for the kernel, without a kernel, for benchmarks and for counting
+//! instructions. Nothing of the agent uses it.
 
 use std::time::Duration;
 

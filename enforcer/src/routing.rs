@@ -5,10 +5,11 @@
 //! | dnat | [`LISTEN_V4`] and [`LISTEN_V6`] on `lo` |
 //! | tproxy | a rule that sends marked packets to a routing table of their own, which delivers everything locally |
 //!
-//! Everything here works in the network namespace of the calling thread, blocks for a few round trips to the kernel, and may
-//! be done again without harm. A node without IPv6 gets the IPv4 half.
+//! Everything here works in the network namespace of the calling thread, blocks for a few round
+//! trips to the kernel, and may be done again without harm. A node without IPv6 gets the IPv4 half.
 //!
-//! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them whatever mark and table they were made with.
+//! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them whatever mark and
+//! table they were made with.
 
 mod network;
 mod rtnetlink;
@@ -36,13 +37,14 @@ pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 /// The IPv6 counterpart: a unique local address (RFC 4193) with a random global id.
 pub const LISTEN_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6de7, 0x53a4, 0, 0, 0, 0, 0x53);
 
-/// Who made a rule or route, in the numbers of `rtnetlink(7)`; `ip rule` shows it as `proto 78`. Nobody else is known to use it.
+/// Who made a rule or route, in the numbers of `rtnetlink(7)`; `ip rule` shows it as `proto 78`.
+/// Nobody else is known to use it.
 pub const PROTOCOL: u8 = 78;
 
 /// Of the rule that delivers marked packets.
 const DELIVER_PRIORITY: u32 = 100;
-/// Of the rule before it, which keeps reverse-path checks of marked packets (`src_valid_mark=1`) away from that table: they
-/// look like packets from `lo`.
+/// Of the rule before it, which keeps reverse-path checks of marked packets (`src_valid_mark=1`)
+/// away from that table: they look like packets from `lo`.
 const GUARD_PRIORITY: u32 = 99;
 /// The rule of the main table, where the guard goes on.
 const MAIN_PRIORITY: u32 = 32766;
@@ -67,7 +69,8 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes what [`set_up`] made for this mode. What is already gone is no error; what cannot be removed is logged.
+/// Removes what [`set_up`] made for this mode. What is already gone is no error; what cannot be
+/// removed is logged.
 pub fn take_down(interception: &Interception) {
     let pieces = pieces(interception);
     report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, pieces)));
@@ -235,7 +238,8 @@ fn on_loopback(address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = address_family(Family::of(address));
     message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
-    // Without duplicate address detection: the proxy binds at once, and a tentative IPv6 address cannot be bound.
+    // Without duplicate address detection: the proxy binds at once, and a tentative IPv6 address
+    // cannot be bound.
     message.header.flags = AddressHeaderFlags::Nodad;
     // Not to be chosen as the source of what leaves the node.
     message.header.scope = AddressScope::Host;

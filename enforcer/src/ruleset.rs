@@ -12,25 +12,31 @@
 //! refuse       counted, then rejected at a limited rate, or dropped                            (refusal)
 //! ```
 //!
-//! A packet of an established flow pays the first rule only, and before that one comparison of its source port. The first packet of a flow pays one lookup for its source, and in its program
-//! a number that does not depend on how many pods, policies, names, prefixes or addresses there are ([`longest_path`]). One whose source no program governs
-//! pays one more, for its link, and on a pod's link up to three.
+//! A packet of an established flow pays the first rule only, and before that one comparison of its
+//! source port. The first packet of a flow pays one lookup for its source, and in its program a
+//! number that does not depend on how many pods, policies, names, prefixes or addresses there are
+//! ([`longest_path`]). One whose source no program governs pays one more, for its link, and on a
+//! pod's link up to three.
 //!
 //! # Two kinds of rules
-//! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the typed `nftables` crate, applied by `nft`: its chains are
-//! emptied and written anew in one transaction, and chains and sets that are not ours any more (an older version's, say) are deleted with it.
+//! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the
+//! typed `nftables` crate, applied by `nft`: its chains are emptied and written anew in one
+//! transaction, and chains and sets that are not ours any more (an older version's, say) are
+//! deleted with it.
 //!
-//! *Programs* come and go with policies and pods. Their chains are simple and many, and the sets that the frame and they look things up in
-//! change all the time; these are written by netlink, because `nft` would read all that stands before each change.
+//! *Programs* come and go with policies and pods. Their chains are simple and many, and the sets
+//! that the frame and they look things up in change all the time; these are written by netlink,
+//! because `nft` would read all that stands before each change.
 //!
 //! # How rules change without a gap
 //! 1. New programs: their sets, filled, and their chains. Nothing refers to them yet.
-//! 2. Elements of the [sets of the table](sets), the map from sources to chains among them: one transaction, in which every
-//!    packet that comes after it finds its new program, whole.
+//! 2. Elements of the [sets of the table](sets), the map from sources to chains among them: one
+//!    transaction, in which every packet that comes after it finds its new program, whole.
 //! 3. The frame, if settings have changed.
 //! 4. What no program needs any more is deleted.
 //!
-//! Programs that stand, their learned sets and counters are never touched. A frame that is refused is answered by switching back.
+//! Programs that stand, their learned sets and counters are never touched. A frame that is refused
+//! is answered by switching back.
 
 mod answers;
 mod base;
@@ -68,9 +74,11 @@ pub struct Standing {
     pub sets: BTreeSet<String>,
 }
 
-/// The transaction that makes the frame what `desired` says, in a table that holds the [sets of the table](sets) already.
+/// The transaction that makes the frame what `desired` says, in a table that holds the [sets of the
+/// table](sets) already.
 ///
-/// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's; what is not named there is left alone.
+/// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's;
+/// what is not named there is left alone.
 pub fn frame(desired: &Desired, replaced: &Standing) -> Nftables<'static> {
     let mut document = Document::new(&desired.table, replaced);
     write_frame(&mut document, desired);

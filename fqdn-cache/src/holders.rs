@@ -10,11 +10,13 @@ const WAITING: usize = 128;
 
 /// Pairs of an address and a name that holds it.
 ///
-/// Ordered sets, so that an address that thousands of names share (a CDN, or somebody's attack) costs no
-/// more than another. One for each family: most addresses are IPv4, and need a third of the room of an `IpAddr`.
+/// Ordered sets, so that an address that thousands of names share (a CDN, or somebody's attack)
+/// costs no more than another. One for each family: most addresses are IPv4, and need a third of
+/// the room of an `IpAddr`.
 ///
-/// A pair that is new is put down, and [filed](Self::file) when nobody waits for an answer: to find its place among
-/// hundreds of thousands is to go through memory that nobody has looked at lately. Who asks sees no difference.
+/// A pair that is new is put down, and [filed](Self::file) when nobody waits for an answer: to find
+/// its place among hundreds of thousands is to go through memory that nobody has looked at lately.
+/// Who asks sees no difference.
 #[derive(Debug, Default)]
 pub(crate) struct Holders {
     v4: BTreeSet<(Ipv4Addr, NameId)>,

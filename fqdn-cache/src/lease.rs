@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The terms on which addresses are leased: `lease = max(ttl, min_ttl) + grace`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// TTLs below this count as this, above `max_ttl` too if it is set so. Default 0: the answer's own TTL.
+    /// TTLs below this count as this, above `max_ttl` too if it is set so. Default 0: the answer's
+    /// own TTL.
     pub min_ttl: Duration,
     /// TTLs above this count as this (RFC 2181 §8 allows a cap); default one day.
     pub max_ttl: Duration,

@@ -106,8 +106,8 @@ impl Leases {
         found.map(|at| self.0.remove(at)).is_ok()
     }
 
-    /// Takes out the leases that end first until at most `limit` are left. Of those that end together, the one learned
-    /// longest ago goes first.
+    /// Takes out the leases that end first until at most `limit` are left. Of those that end
+    /// together, the one learned longest ago goes first.
     pub(crate) fn take_beyond(&mut self, limit: usize) -> SmallVec<[IpAddr; 4]> {
         let excess = self.len().saturating_sub(limit);
         if excess == 0 {

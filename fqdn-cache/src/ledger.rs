@@ -19,9 +19,11 @@ use crate::time::Time;
 /// How much a ledger holds, apart from what was learned since it last [evicted](Ledger::evict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Names, counted once for each [`Teacher`] that has leases of its own. Default 100,000. It bounds leases too: four for each name on average ([`Limits::leases`]).
+    /// Names, counted once for each [`Teacher`] that has leases of its own. Default 100,000. It
+    /// bounds leases too: four for each name on average ([`Limits::leases`]).
     pub names: NonZeroUsize,
-    /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is capped.
+    /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is
+    /// capped.
     pub addresses_per_name: NonZeroUsize,
 }
 
@@ -43,12 +45,14 @@ pub struct Answer {
 /// What learning an answer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The lease of each address of the answer that is kept, in its order: the moment it ends. Never earlier than a
-    /// lease that the same name held for the address before, by the same teacher. Only these are to be opened: the next rules know no others.
+    /// The lease of each address of the answer that is kept, in its order: the moment it ends.
+    /// Never earlier than a lease that the same name held for the address before, by the same
+    /// teacher. Only these are to be opened: the next rules know no others.
     pub leases: SmallVec<[(IpAddr, Time); 4]>,
     /// Addresses of the answer that are not kept, because it has more than a name may hold.
     pub left_out: usize,
-    /// Live addresses that this very name held before and that were forgotten because it has too many.
+    /// Live addresses that this very name held before and that were forgotten because it has too
+    /// many.
     pub evicted_addresses: usize,
 }
 
@@ -69,7 +73,8 @@ pub struct Entry<'a> {
 
 /// Which name resolved to which addresses until when, and who said so.
 ///
-/// A lease belongs to a name, an address and a [`Teacher`]: all trusted resolvers count as one, each private one by itself.
+/// A lease belongs to a name, an address and a [`Teacher`]: all trusted resolvers count as one,
+/// each private one by itself.
 ///
 /// About 300 bytes for a name with two addresses (`tests/footprint.rs` measures).
 #[derive(Debug)]
@@ -82,7 +87,8 @@ pub struct Ledger {
     holders: Holders,
     /// The soonest end of a lease of each record in the roster: each record once.
     deadlines: BTreeSet<(Time, NameId)>,
-    /// What has ended lately, the latest at the back; to tell people why something is not open any more.
+    /// What has ended lately, the latest at the back; to tell people why something is not open any
+    /// more.
     ended: VecDeque<Ended>,
 }
 
@@ -113,8 +119,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Leases (name–address pairs) in all. Most names have one or two addresses; without this bound, whoever may ask for any name
-    /// could fill memory with names of a thousand addresses each.
+    /// Leases (name–address pairs) in all. Most names have one or two addresses; without this
+    /// bound, whoever may ask for any name could fill memory with names of a thousand addresses
+    /// each.
     pub fn leases(&self) -> usize {
         self.names.get().saturating_mul(4).max(self.addresses_per_name.get())
     }
@@ -136,8 +143,8 @@ impl Ledger {
 
     /// Records an answer. An answer without addresses changes nothing.
     ///
-    /// What is too much by it stays until [`evict`](Self::evict) is called, and what can wait is left for it: it is to follow soon, when the answer is
-    /// out.
+    /// What is too much by it stays until [`evict`](Self::evict) is called, and what can wait is
+    /// left for it: it is to follow soon, when the answer is out.
     pub fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
         if answer.addresses.is_empty() {
             return Outcome {
@@ -177,11 +184,13 @@ impl Ledger {
         }
     }
 
-    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns the names with live leases that were forgotten for that.
-    /// Whoever holds most gives way, with what it learned longest ago. Their addresses live out their leases in the kernel, but a recompiled program will not know them. Counted
-    /// by the caller.
+    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns
+    /// the names with live leases that were forgotten for that. Whoever holds most gives way, with
+    /// what it learned longest ago. Their addresses live out their leases in the kernel, but a
+    /// recompiled program will not know them. Counted by the caller.
     ///
-    /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does not report those again.
+    /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does
+    /// not report those again.
     pub fn evict(&mut self, now: Time) -> Vec<Name> {
         self.holders.file();
         let mut evicted = Vec::new();
@@ -194,14 +203,16 @@ impl Ledger {
         evicted
     }
 
-    /// Live entries, ordered by name; what trusted resolvers taught of it comes first. Those of one teacher are ordered by address.
+    /// Live entries, ordered by name; what trusted resolvers taught of it comes first. Those of one
+    /// teacher are ordered by address.
     pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry<'_>> {
         let mut records: Vec<&Record> = self.roster.iter().collect();
         records.sort_unstable_by_key(|record| (&record.name, record.private.map(|id| self.teachers.get(id))));
         records.into_iter().flat_map(move |record| self.live(now, record))
     }
 
-    /// Live entries, those of a name and a teacher together: of each owner in turn what it learned last. Who has room for some takes the first.
+    /// Live entries, those of a name and a teacher together: of each owner in turn what it learned
+    /// last. Who has room for some takes the first.
     pub fn fairly(&self, now: Time) -> impl Iterator<Item = (Owner, Entry<'_>)> {
         let records = self.roster.fairly();
         records.flat_map(move |record| self.live(now, record).map(|entry| (record.owner, entry)))
@@ -228,8 +239,9 @@ impl Ledger {
             .flat_map(move |id| self.live(now, self.roster.record(id)))
     }
 
-    /// Whether any name holds a live lease on `address` by a teacher that counts. Cost: the logarithm of what is held, and the names
-    /// whose lease on the address has ended and was not yet dropped, or does not count.
+    /// Whether any name holds a live lease on `address` by a teacher that counts. Cost: the
+    /// logarithm of what is held, and the names whose lease on the address has ended and was not
+    /// yet dropped, or does not count.
     pub fn is_learned(&self, now: Time, address: IpAddr, counts: impl Fn(Teacher) -> bool) -> bool {
         self.live_holders(now, address).any(|entry| counts(entry.teacher))
     }
@@ -268,7 +280,8 @@ impl Ledger {
         dropped
     }
 
-    /// Leases that have ended lately and were not taken up again, the latest first; at most some thousand are remembered.
+    /// Leases that have ended lately and were not taken up again, the latest first; at most some
+    /// thousand are remembered.
     pub fn ended(&self, now: Time) -> impl Iterator<Item = &Ended> {
         let again = move |ended: &&Ended| {
             self.addresses(now, &ended.name)
@@ -317,7 +330,8 @@ impl Ledger {
         self.limits.names.get().min(NameId::COUNT)
     }
 
-    /// Gives a name leases (one at least), new or again. It may have too many then: [`trim`](Self::trim) is to follow.
+    /// Gives a name leases (one at least), new or again. It may have too many then:
+    /// [`trim`](Self::trim) is to follow.
     pub(crate) fn credit(&mut self, id: NameId, leases: impl IntoIterator<Item = Lease>) {
         let record = self.roster.record_mut(id);
         let before = (record.leases.soonest(), record.leases.len());
@@ -328,7 +342,8 @@ impl Ledger {
         self.settle(id, before);
     }
 
-    /// Takes addresses from a name that has too many, ended leases first; returns the live ones that it has cost.
+    /// Takes addresses from a name that has too many, ended leases first; returns the live ones
+    /// that it has cost.
     pub(crate) fn trim(&mut self, now: Time, id: NameId) -> SmallVec<[IpAddr; 4]> {
         let limit = self.limits.addresses_per_name.get();
         let record = self.roster.record_mut(id);
@@ -357,8 +372,8 @@ impl Ledger {
         name
     }
 
-    /// Restores the invariants of `deadlines` and `roster` after a name's leases have changed. `before` is when the
-    /// first of them ended until then, and how many they were.
+    /// Restores the invariants of `deadlines` and `roster` after a name's leases have changed.
+    /// `before` is when the first of them ended until then, and how many they were.
     fn settle(&mut self, id: NameId, (before, held): (Option<Time>, usize)) {
         self.roster.recount(id, held);
         let after = self.roster.record(id).leases.soonest();

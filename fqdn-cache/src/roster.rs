@@ -1,6 +1,7 @@
 //! The names of the ledger, in the order in which they were last learned, by owner.
 //!
-//! What trusted resolvers taught of a name is one record, and what each private one taught is another: these share nothing but the name.
+//! What trusted resolvers taught of a name is one record, and what each private one taught is
+//! another: these share nothing but the name.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -12,21 +13,23 @@ use smallvec::SmallVec;
 use crate::leases::Leases;
 use crate::teacher::TeacherId;
 
-/// A record in the roster; small, because the indexes of the ledger hold one for each lease. Given to another record once
-/// this one is removed.
+/// A record in the roster; small, because the indexes of the ledger hold one for each lease. Given
+/// to another record once this one is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameId(u32);
 
 impl NameId {
     pub(crate) const MIN: NameId = NameId(0);
     pub(crate) const MAX: NameId = NameId(u32::MAX - 1);
-    /// How many records may be given one: half of the ids, since a ledger holds more than its limit for a moment.
+    /// How many records may be given one: half of the ids, since a ledger holds more than its limit
+    /// for a moment.
     pub(crate) const COUNT: usize = (u32::MAX / 2) as usize;
     /// The end of a list.
     const NONE: NameId = NameId(u32::MAX);
 }
 
-/// Who asked for a name: each pod is one, so that one that asks for a great many drives out its own and not those of others.
+/// Who asked for a name: each pod is one, so that one that asks for a great many drives out its own
+/// and not those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Owner(pub u32);
 
@@ -56,9 +59,11 @@ const EMPTY: Line = Line {
     leases: 0,
 };
 
-/// Records by id, by name, and for each owner as a doubly linked list from the most to the least recently learned.
+/// Records by id, by name, and for each owner as a doubly linked list from the most to the least
+/// recently learned.
 ///
-/// Invariant: every id in `trusted` or `private`, in the lists, and given out and not yet removed, is that of a `Some`.
+/// Invariant: every id in `trusted` or `private`, in the lists, and given out and not yet removed,
+/// is that of a `Some`.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     records: Vec<Option<Record>>,
@@ -115,7 +120,8 @@ impl Roster {
         self.records[id.0 as usize].as_mut().expect("the id of a held name")
     }
 
-    /// What stands at each place from `first` on; `None` where nothing does. A record stays in its place.
+    /// What stands at each place from `first` on; `None` where nothing does. A record stays in its
+    /// place.
     pub(crate) fn places_from(&self, first: usize) -> impl Iterator<Item = Option<&Record>> {
         self.records.iter().skip(first).map(Option::as_ref)
     }
@@ -160,7 +166,8 @@ impl Roster {
         id
     }
 
-    /// Makes a name the most recently learned. What several owners ask for is that one's who holds least.
+    /// Makes a name the most recently learned. What several owners ask for is that one's who holds
+    /// least.
     pub(crate) fn touch(&mut self, id: NameId, by: Owner) {
         let owner = self.record(id).owner;
         let leases_of = |roster: &Self, owner| roster.lines.get(&owner).map_or(0, |line| line.leases);
@@ -210,7 +217,8 @@ impl Roster {
             }
             None => {
                 if self.records.len() == self.records.capacity() {
-                    // By an eighth and not by doubling: a record is large, and memory is promised (tests/footprint.rs).
+                    // By an eighth and not by doubling: a record is large, and memory is promised
+                    // (tests/footprint.rs).
                     self.records.reserve_exact((self.records.len() / 8).max(64));
                 }
                 self.records.push(record);

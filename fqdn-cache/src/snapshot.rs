@@ -31,16 +31,19 @@ pub enum SnapshotError {
 /// The version of the format.
 pub const VERSION: u32 = 3;
 
-/// A version that is read too. It does not tell private teachers from trusted ones, nor their leases apart.
+/// A version that is read too. It does not tell private teachers from trusted ones, nor their
+/// leases apart.
 const BEFORE: u32 = 2;
 
-/// A part ends when it has so many octets, some fifty names. Whoever makes one holds the ledger meanwhile, and a lookup that learns something waits: below a
-/// tenth of a millisecond.
+/// A part ends when it has so many octets, some fifty names. Whoever makes one holds the ledger
+/// meanwhile, and a lookup that learns something waits: below a tenth of a millisecond.
 const PART: usize = 8 * 1024;
 
-/// A snapshot that is being taken: lines of JSON, the first of which says what follows, and then one for each name.
+/// A snapshot that is being taken: lines of JSON, the first of which says what follows, and then
+/// one for each name.
 ///
-/// It is taken in parts, so that the ledger can be used between them. What is learned or ends meanwhile may or may not be in it.
+/// It is taken in parts, so that the ledger can be used between them. What is learned or ends
+/// meanwhile may or may not be in it.
 #[derive(Debug)]
 pub struct Snapshot {
     part: Vec<u8>,
@@ -88,12 +91,14 @@ fn write_line(into: &mut Vec<u8>, line: &impl Serialize) {
 }
 
 impl Ledger {
-    /// Adds what the parts of a [`Snapshot`], one after the other, hold and is still live; returns how many addresses of names it added. Hostile bytes give an
-    /// error and change nothing, never a panic; limits hold.
+    /// Adds what the parts of a [`Snapshot`], one after the other, hold and is still live; returns
+    /// how many addresses of names it added. Hostile bytes give an error and change nothing, never
+    /// a panic; limits hold.
     ///
-    /// What the ledger holds already was learned since: it stays, counts as the more recent, and its leases are not
-    /// shortened. Where there is no room, the names that were learned last come back, and each owner has its share. No lease that comes back is longer than
-    /// the present terms allow.
+    /// What the ledger holds already was learned since: it stays, counts as the more recent, and
+    /// its leases are not shortened. Where there is no room, the names that were learned last come
+    /// back, and each owner has its share. No lease that comes back is longer than the present
+    /// terms allow.
     pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
         let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
         // Every line ends, the last too.
@@ -323,7 +328,8 @@ mod tests {
             assert!(part.len() < 2 * PART);
             bytes.extend_from_slice(part);
             parts += 1;
-            // Not each time: a part may hold no more than what the last one left, and then there would always be another.
+            // Not each time: a part may hold no more than what the last one left, and then there
+            // would always be another.
             if parts <= 10 {
                 teach(&mut ledger, at(2), &format!("later{parts}.example"), &["192.0.2.2"], 60);
             }

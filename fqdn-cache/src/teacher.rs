@@ -8,9 +8,11 @@ use ahash::HashMap;
 /// Who taught an address. (docs/security.md, 3)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Teacher {
-    /// A resolver that every program trusts. Of a name and an address these have one lease together; this is the resolver that spoke of it last.
+    /// A resolver that every program trusts. Of a name and an address these have one lease
+    /// together; this is the resolver that spoke of it last.
     Trusted(IpAddr),
-    /// A server that only the DNS rules of some policies name. What it says has leases of its own, which lengthen, shorten and replace nobody else's.
+    /// A server that only the DNS rules of some policies name. What it says has leases of its own,
+    /// which lengthen, shorten and replace nobody else's.
     Private(IpAddr),
 }
 
@@ -29,7 +31,8 @@ pub(crate) struct TeacherId(NonZeroU32);
 
 /// The teachers that have taught something, as small numbers.
 ///
-/// Each lease names its own, and there are few: so the address is kept once, not in every lease. Never shrinks.
+/// Each lease names its own, and there are few: so the address is kept once, not in every lease.
+/// Never shrinks.
 #[derive(Debug, Default)]
 pub(crate) struct Teachers {
     known: Vec<Teacher>,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 /// A moment: milliseconds of the machine's boot-time clock (`CLOCK_BOOTTIME`).
 ///
-/// Boot time never jumps, goes on during suspend, and is shared by processes, so that a restarted agent
-/// reads the moments that its predecessor wrote. Kernel set timeouts end with a reboot, and so does this clock.
+/// Boot time never jumps, goes on during suspend, and is shared by processes, so that a restarted
+/// agent reads the moments that its predecessor wrote. Kernel set timeouts end with a reboot, and
+/// so does this clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(u64);
 

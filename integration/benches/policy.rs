@@ -1,8 +1,10 @@
-//! From objects to the kernel: how long a change of a pod or a policy takes, and how long a packet's way is.
+//! From objects to the kernel: how long a change of a pod or a policy takes, and how long a
+//! packet's way is.
 //!
-//! `cargo bench -p namegate-integration --bench policy`, as root. A cluster of 10,000 pods, 110 of them on this node, with 10, 100 and 1,000 policies; the
-//! ruleset is that of a network namespace of its own. Each policy selects the pods of one app in one of 100 namespaces and has names, pods, prefixes
-//! and port ranges.
+//! `cargo bench -p namegate-integration --bench policy`, as root. A cluster of 10,000 pods, 110 of
+//! them on this node, with 10, 100 and 1,000 policies; the ruleset is that of a network namespace
+//! of its own. Each policy selects the pods of one app in one of 100 namespaces and has names,
+//! pods, prefixes and port ranges.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,7 +130,8 @@ impl Node {
         self.planner.plan(&self.cluster, &self.settings, &BTreeSet::new())
     }
 
-    /// From a changed object to the kernel's acknowledgement. (Reading its text is no part of it: a cluster sends objects.)
+    /// From a changed object to the kernel's acknowledgement. (Reading its text is no part of it: a
+    /// cluster sends objects.)
     async fn change(&mut self, text: &str) -> Duration {
         let changes = read(text);
         let begun = Instant::now();

@@ -1,4 +1,5 @@
-//! A client of the API server in the test's own process, for what `kubectl` is too slow for: bursts, and moments that are measured.
+//! A client of the API server in the test's own process, for what `kubectl` is too slow for:
+//! bursts, and moments that are measured.
 
 use std::fmt::Debug;
 
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use crate::control_plane::ControlPlane;
 use crate::fail;
 
-/// Requests on their way at once: enough that the server is never idle, and not so many that it queues.
+/// Requests on their way at once: enough that the server is never idle, and not so many that it
+/// queues.
 const AT_ONCE: usize = 24;
 
 /// The administrator, without `kubectl`. Everything panics with what went wrong.
@@ -82,7 +84,8 @@ impl Administrator {
         created.unwrap_or_else(fail("creating a policy"));
     }
 
-    /// Makes Pods that run and policies, as fast as the API server takes them; roughly in this order.
+    /// Makes Pods that run and policies, as fast as the API server takes them; roughly in this
+    /// order.
     pub async fn burst(&self, objects: &[Value]) {
         let makings = objects.iter().map(|object| async move {
             match text(&object["kind"]) {

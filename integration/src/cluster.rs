@@ -1,4 +1,5 @@
-//! A lab whose objects are in a real API server: the lab's pods are Pods there, and the agent watches it under its own ServiceAccount.
+//! A lab whose objects are in a real API server: the lab's pods are Pods there, and the agent
+//! watches it under its own ServiceAccount.
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
@@ -40,7 +41,8 @@ impl DerefMut for Cluster {
 }
 
 impl Cluster {
-    /// Builds the lab, starts an API server with what `manifests/` ships, and makes the pods, without an agent. `None` where Go is missing.
+    /// Builds the lab, starts an API server with what `manifests/` ships, and makes the pods,
+    /// without an agent. `None` where Go is missing.
     pub fn build(plan: Plan) -> Option<Self> {
         Self::build_with(plan, &[])
     }
@@ -86,7 +88,8 @@ impl Cluster {
         ));
     }
 
-    /// Deletes an object of the namespace `shop`, as the kubelet or a user does, and waits until it is gone.
+    /// Deletes an object of the namespace `shop`, as the kubelet or a user does, and waits until it
+    /// is gone.
     pub fn delete(&self, kind: &str, name: &str) {
         self.control
             .kubectl(["delete", kind, name, "-n", "shop", "--grace-period=0", "--force"]);
@@ -117,8 +120,9 @@ impl Cluster {
         })
     }
 
-    /// Runs `work` while pod 0 does the same over and over: asks for `allowed`, connects to its address, and tries `denied`. Prints the
-    /// counts, and fails when an allowed connection was refused or a denied one was let through.
+    /// Runs `work` while pod 0 does the same over and over: asks for `allowed`, connects to its
+    /// address, and tries `denied`. Prints the counts, and fails when an allowed connection was
+    /// refused or a denied one was let through.
     pub fn under_traffic<R>(
         &mut self,
         what: &str,
@@ -139,7 +143,8 @@ impl Cluster {
         self.under(what, &attempt, denied, work)
     }
 
-    /// The same without lookups, while nobody may be there to answer them: `allowed` is an address that is open.
+    /// The same without lookups, while nobody may be there to answer them: `allowed` is an address
+    /// that is open.
     pub fn under_connections<R>(
         &mut self,
         what: &str,

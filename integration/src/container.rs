@@ -1,5 +1,6 @@
-//! A program that runs as a container runtime would run it: on a root that is read-only, with these capabilities and no others, and without new
-//! privileges. The namespaces of processes and users, and the seccomp filter, are left out.
+//! A program that runs as a container runtime would run it: on a root that is read-only, with these
+//! capabilities and no others, and without new privileges. The namespaces of processes and users,
+//! and the seccomp filter, are left out.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,8 +19,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// For `binary`, with capabilities as a Pod writes them (`NET_ADMIN`). The directory of temporary files, where tests have their
-    /// volumes, can be written to.
+    /// For `binary`, with capabilities as a Pod writes them (`NET_ADMIN`). The directory of
+    /// temporary files, where tests have their volumes, can be written to.
     pub fn new(binary: &str, capabilities: &[String]) -> Self {
         let directory = TempDir::new().unwrap_or_else(fail("the container's directory"));
         let program = directory.path().join("namegate");

@@ -1,7 +1,8 @@
 //! A real control plane for the tests: kube-apiserver over etcd, with RBAC on, and `kubectl`.
 //!
-//! Each runs in the network namespace of a lab's node, on its loopback, so that tests do not meet. `integration/kube` holds the sources
-//! of the one binary that is all three; where Go is missing there is none, and [`ControlPlane::start`] gives `None`.
+//! Each runs in the network namespace of a lab's node, on its loopback, so that tests do not meet.
+//! `integration/kube` holds the sources of the one binary that is all three; where Go is missing
+//! there is none, and [`ControlPlane::start`] gives `None`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -25,13 +26,15 @@ const ETCD_PEER_PORT: u16 = 2380;
 /// The ServiceAccount that `manifests/` gives the agent.
 pub const SERVICE_ACCOUNT: (&str, &str) = ("namegate", "namegate");
 
-/// Says where the binary is, and spares the harness from looking for it: the tests may run as a user without Go.
+/// Says where the binary is, and spares the harness from looking for it: the tests may run as a
+/// user without Go.
 const BINARY_VARIABLE: &str = "NAMEGATE_CONTROL_PLANE";
 
 /// A start takes some seconds on an idle machine; only failures take this long.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// An API server with its store. Everything panics with what went wrong, since it is only used by tests.
+/// An API server with its store. Everything panics with what went wrong, since it is only used by
+/// tests.
 ///
 /// Dropping it ends both and forgets their objects.
 #[derive(Debug)]
@@ -45,7 +48,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts one in `namespace`, and waits until it is ready. `None`, with a line that says so, where Go is missing.
+    /// Starts one in `namespace`, and waits until it is ready. `None`, with a line that says so,
+    /// where Go is missing.
     pub fn start(namespace: &Namespace) -> Option<Self> {
         Self::start_with(namespace, &[])
     }
@@ -70,7 +74,8 @@ impl ControlPlane {
         Some(control_plane)
     }
 
-    /// Starts the API server again after [`kill_api`](Self::kill_api) or [`stop_api`](Self::stop_api), and waits until it is ready.
+    /// Starts the API server again after [`kill_api`](Self::kill_api) or
+    /// [`stop_api`](Self::stop_api), and waits until it is ready.
     pub fn start_api(&mut self) {
         assert!(self.api.is_none(), "the API server is running already");
         let mut arguments = vec![
@@ -125,7 +130,8 @@ impl ControlPlane {
         command.output().unwrap_or_else(fail("kubectl"))
     }
 
-    /// `kubectl VERB -f -` with `manifest`, which must succeed: `["apply", "--server-side"]`, `["replace", "--subresource=status"]`, …
+    /// `kubectl VERB -f -` with `manifest`, which must succeed: `["apply", "--server-side"]`,
+    /// `["replace", "--subresource=status"]`, …
     pub fn feed(&self, verb: &[&str], manifest: &str) -> String {
         let output = self.try_feed(verb, manifest);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -155,7 +161,8 @@ impl ControlPlane {
         self.feed(&["apply", "--server-side", "--force-conflicts"], manifest);
     }
 
-    /// Makes a Pod as the scheduler leaves it, or changes one, and sets its status as a kubelet would. The manifest carries the `status`.
+    /// Makes a Pod as the scheduler leaves it, or changes one, and sets its status as a kubelet
+    /// would. The manifest carries the `status`.
     pub fn run_pod(&self, manifest: &str) {
         self.apply(manifest);
         self.feed(
@@ -178,8 +185,8 @@ impl ControlPlane {
         self.path("admin.kubeconfig")
     }
 
-    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it do. The account must exist; its
-    /// token is made once.
+    /// A kubeconfig with which a client is the agent's ServiceAccount, and may do what RBAC lets it
+    /// do. The account must exist; its token is made once.
     pub fn agent_kubeconfig(&self) -> PathBuf {
         let (namespace, name) = SERVICE_ACCOUNT;
         let path = self.path("agent.kubeconfig");
@@ -224,7 +231,8 @@ impl ControlPlane {
         Rights::compare(&role, &self.audit_log())
     }
 
-    /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON (`audit.k8s.io/v1`).
+    /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON
+    /// (`audit.k8s.io/v1`).
     pub fn audit_log(&self) -> String {
         fs::read_to_string(self.path("audit.log")).unwrap_or_else(fail("the audit log"))
     }
@@ -297,7 +305,8 @@ pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }
 
-/// What Helm makes of the chart for a release `namegate` in `namespace`, its definitions included. Each value is `path=value`.
+/// What Helm makes of the chart for a release `namegate` in `namespace`, its definitions included.
+/// Each value is `path=value`.
 ///
 /// # Panics
 /// Where Go is missing, and when the chart is wrong.

@@ -1,4 +1,5 @@
-//! Rules as kube-proxy writes them, in its modes iptables and nftables: chains, marks and maps as in a real node's ruleset.
+//! Rules as kube-proxy writes them, in its modes iptables and nftables: chains, marks and maps as
+//! in a real node's ruleset.
 // What cannot be written ends the test; formatting into a String never fails.
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,7 @@
 //! End-to-end scenarios: a lab (see [`agent::lab`]) and a real agent process in it.
 //!
-//! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top installs what is missing.
+//! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top
+//! installs what is missing.
 
 pub mod api;
 pub mod cluster;
@@ -24,9 +25,11 @@ use agent::lab::process::{AgentProcess, Installation, PATIENCE, is_root, succeed
 use agent::lab::{Lab, Pod, RESOLVER, RESOLVER6, Topology, dns};
 use hickory_proto::rr::RecordType;
 
-/// A lab with an agent on its node. Everything panics with what went wrong, since it is only used by tests.
+/// A lab with an agent on its node. Everything panics with what went wrong, since it is only used
+/// by tests.
 ///
-/// When it is dropped, the test fails if an agent has logged at ERROR without [`expect_errors`](Scenario::expect_errors).
+/// When it is dropped, the test fails if an agent has logged at ERROR without
+/// [`expect_errors`](Scenario::expect_errors).
 #[derive(Debug)]
 pub struct Scenario {
     agent: Option<AgentProcess>,
@@ -53,7 +56,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Two routed pods, `shop/pod0` and `shop/pod1`, and the lab's resolver as upstream over both families.
+    /// Two routed pods, `shop/pod0` and `shop/pod1`, and the lab's resolver as upstream over both
+    /// families.
     pub fn new(binary: &str) -> Self {
         Self {
             binary: binary.to_owned(),
@@ -163,7 +167,8 @@ impl Scenario {
         agent.wait_ready().unwrap_or_else(fail("waiting for the agent"));
     }
 
-    /// Starts an agent beside the one that runs, waits until it is ready, and ends the old one by SIGTERM: an upgrade.
+    /// Starts an agent beside the one that runs, waits until it is ready, and ends the old one by
+    /// SIGTERM: an upgrade.
     pub fn upgrade(&mut self) {
         let old = self.agent.take();
         self.flags.push("--take-over".to_owned());
@@ -180,7 +185,8 @@ impl Scenario {
         self.agent = Some(agent.unwrap_or_else(fail("starting the agent")));
     }
 
-    /// From now on agents take their objects from a cluster, in which they are on the node of this name.
+    /// From now on agents take their objects from a cluster, in which they are on the node of this
+    /// name.
     pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
         self.installation.watch_cluster(kubeconfig, node);
     }
@@ -217,8 +223,9 @@ impl Scenario {
         agent.unwrap_or_else(fail("starting a second agent"))
     }
 
-    /// Starts an agent in a time namespace of its own (`unshare --time`), and waits until it is ready.
-    /// `offsets` says how its clocks differ from the kernel's, for example `--boottime 86400`.
+    /// Starts an agent in a time namespace of its own (`unshare --time`), and waits until it is
+    /// ready. `offsets` says how its clocks differ from the kernel's, for example
+    /// `--boottime 86400`.
     pub fn start_in_time(&mut self, offsets: &str) {
         assert!(self.agent.is_none(), "an agent is running already");
         let agent = self.installation.start_in_time(offsets, &self.flags);
@@ -295,7 +302,8 @@ impl Scenario {
             .unwrap_or_else(|| panic!("{name} has no address: {:?}", reply.message))
     }
 
-    /// Waits until what was learned about `name` would survive a crash: the agent saves its ledger every half second or so.
+    /// Waits until what was learned about `name` would survive a crash: the agent saves its ledger
+    /// every half second or so.
     pub fn wait_saved(&self, name: &str) {
         self.wait_until("the ledger is on disk", || {
             self.installation
@@ -304,7 +312,8 @@ impl Scenario {
         });
     }
 
-    /// Waits until an object in force that speaks of `text` would survive a crash as a last good version.
+    /// Waits until an object in force that speaks of `text` would survive a crash as a last good
+    /// version.
     pub fn wait_kept(&self, text: &str) {
         self.wait_until("the objects in force are on disk", || {
             self.installation
@@ -313,7 +322,8 @@ impl Scenario {
         });
     }
 
-    /// The states that `namegate status` reports for a file: its own, if something is to be said of it, and its objects'.
+    /// The states that `namegate status` reports for a file: its own, if something is to be said of
+    /// it, and its objects'.
     pub fn states(&self, file: &str) -> Vec<String> {
         let status = self.installation.status().unwrap_or_else(fail("namegate status"));
         let rows = status
@@ -359,7 +369,8 @@ impl Scenario {
         assert!(output.status.success(), "namegate cleanup: {output:?}");
     }
 
-    /// A command in a pod, with the lab's resolver in a `resolv.conf` of its own (`search` may be empty) and no other source of names.
+    /// A command in a pod, with the lab's resolver in a `resolv.conf` of its own (`search` may be
+    /// empty) and no other source of names.
     pub fn pod_command(&self, pod: usize, nameserver: &str, search: &str, program: &str) -> Command {
         let resolv = self.installation.scratch("resolv.conf");
         let nsswitch = self.installation.scratch("nsswitch.conf");
@@ -410,7 +421,8 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     panic!("waited in vain until {what}");
 }
 
-/// Ends what clients do until this is set, when it is dropped: also when the test fails, since a scope waits for its threads.
+/// Ends what clients do until this is set, when it is dropped: also when the test fails, since a
+/// scope waits for its threads.
 #[derive(Debug)]
 pub struct End<'a>(pub &'a AtomicBool);
 
@@ -420,7 +432,8 @@ impl Drop for End<'_> {
     }
 }
 
-/// A CiliumNetworkPolicy with which pod `index` may reach these names. A name with a star is a pattern.
+/// A CiliumNetworkPolicy with which pod `index` may reach these names. A name with a star is a
+/// pattern.
 pub fn allow(index: usize, names: &[&str]) -> String {
     let selector = |name: &&str| {
         let kind = if name.contains('*') {
@@ -440,7 +453,8 @@ pub fn allow(index: usize, names: &[&str]) -> String {
     )
 }
 
-/// A CiliumNetworkPolicy in namespace `shop` for pod `index`; `rules` is the YAML of `egress` and `egressDeny`, indented by two.
+/// A CiliumNetworkPolicy in namespace `shop` for pod `index`; `rules` is the YAML of `egress` and
+/// `egressDeny`, indented by two.
 pub fn policy(name: &str, index: usize, rules: &str) -> String {
     format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// One verb on one kind of object: `list discovery.k8s.io/endpointslices`, `patch cilium.io/ciliumnetworkpolicies/status`.
+/// One verb on one kind of object: `list discovery.k8s.io/endpointslices`,
+/// `patch cilium.io/ciliumnetworkpolicies/status`.
 pub type Right = String;
 
 /// A ClusterRole held against an audit log.
@@ -17,7 +18,8 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// `role` is the object as `kubectl get clusterrole -o json` prints it; `log` holds events of `audit.k8s.io/v1`, one a line.
+    /// `role` is the object as `kubectl get clusterrole -o json` prints it; `log` holds events of
+    /// `audit.k8s.io/v1`, one a line.
     ///
     /// Requests for what is no resource (`/readyz`, discovery) are everybody's and left out.
     pub fn compare(role: &Value, log: &str) -> Self {

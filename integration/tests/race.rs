@@ -48,7 +48,8 @@ fn a_connection_right_after_its_answer_is_never_refused() {
         first4: Ipv4Addr::new(198, 18, 0, 0),
         first6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
     });
-    // Connections are over at once, and the node's conntrack table need not remember them for two minutes.
+    // Connections are over at once, and the node's conntrack table need not remember them for two
+    // minutes.
     for state in ["time_wait", "close", "last_ack", "close_wait"] {
         scenario
             .lab()
@@ -69,7 +70,8 @@ fn a_connection_right_after_its_answer_is_never_refused() {
     report(&scenario, tallies);
 }
 
-/// Takes numbers until none is left; each is a name nobody has asked and an address nobody has seen.
+/// Takes numbers until none is left; each is a name nobody has asked and an address nobody has
+/// seen.
 fn run_client(pod: &Pod, client: usize, next: &AtomicU32) -> Tally {
     // Two of three ask and connect over IPv4, one over IPv6.
     let (server, kind): (IpAddr, _) = if client / 2 == 2 {

@@ -30,7 +30,8 @@ pub enum Unteachable {
     /// 0.0.0.0/8 and ::.
     #[error("it is the unspecified address, or of its network")]
     Unspecified,
-    /// RFC 1918, the shared space of RFC 6598 and unique local addresses (RFC 4193), where these are closed to names.
+    /// RFC 1918, the shared space of RFC 6598 and unique local addresses (RFC 4193), where these
+    /// are closed to names.
     #[error("it is a private address (--allow-rebind lets names open its range)")]
     Private,
     /// An address of this node, or of a pod or service of the cluster.
@@ -47,8 +48,9 @@ pub struct Teachable {
 }
 
 impl Teachable {
-    /// `exempt` are the ranges that the configuration exempts from every refusal (`--allow-rebind`); `cluster` are the
-    /// node's own, pod and service addresses and ranges. Thousands of either cost a judgement next to nothing.
+    /// `exempt` are the ranges that the configuration exempts from every refusal
+    /// (`--allow-rebind`); `cluster` are the node's own, pod and service addresses and ranges.
+    /// Thousands of either cost a judgement next to nothing.
     pub fn new(exempt: impl IntoIterator<Item = IpNet>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             exempt: Ranges::new(exempt),
@@ -57,8 +59,8 @@ impl Teachable {
         }
     }
 
-    /// The same without private addresses, so that a name from outside opens nothing in the network that this machine is
-    /// in (`--private-addresses deny`).
+    /// The same without private addresses, so that a name from outside opens nothing in the network
+    /// that this machine is in (`--private-addresses deny`).
     pub fn without_private(self) -> Self {
         Self {
             private_closed: true,
@@ -68,9 +70,10 @@ impl Teachable {
 
     /// `Ok` when a name may open `address`.
     ///
-    /// IPv6 addresses that hold an IPv4 address (mapped, compatible, translated, NAT64, 6to4, ISATAP, Teredo) are judged by that as
-    /// well: a pod must not reach metadata by another spelling. Each spelling needs its own exemption, so that exempting a NAT64
-    /// prefix does not open the metadata service behind it.
+    /// IPv6 addresses that hold an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
+    /// ISATAP, Teredo) are judged by that as well: a pod must not reach metadata by another
+    /// spelling. Each spelling needs its own exemption, so that exempting a NAT64 prefix does not
+    /// open the metadata service behind it.
     pub fn judge(&self, address: IpAddr) -> Result<(), Unteachable> {
         self.judge_spelling(address)?;
         match address {
@@ -96,7 +99,8 @@ impl Teachable {
     }
 }
 
-/// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the cluster.
+/// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the
+/// cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places {
     host: Ranges,
@@ -104,7 +108,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services and nodes.
+    /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services
+    /// and nodes.
     pub fn new(host: impl IntoIterator<Item = IpAddr>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             host: Ranges::new(host.into_iter().map(IpNet::from)),
@@ -124,8 +129,8 @@ impl Places {
     }
 }
 
-/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud, the Azure wire server and Oracle
-/// Cloud Classic; then Google Cloud, Scaleway and Oracle Cloud.
+/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud, the
+/// Azure wire server and Oracle Cloud Classic; then Google Cloud, Scaleway and Oracle Cloud.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
@@ -137,7 +142,8 @@ const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
-/// EC2 has its services side by side: instance metadata (`::254`), EKS Pod credentials (`::23`), DNS, time.
+/// EC2 has its services side by side: instance metadata (`::254`), EKS Pod credentials (`::23`),
+/// DNS, time.
 const EC2: [u16; 7] = [0xfd00, 0xec2, 0, 0, 0, 0, 0];
 
 fn nature_v4(address: Ipv4Addr) -> Option<Unteachable> {
@@ -175,7 +181,8 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 addresses that a packet to this IPv6 address may end at. Several where nothing tells which of them is meant.
+/// The IPv4 addresses that a packet to this IPv6 address may end at. Several where nothing tells
+/// which of them is meant.
 fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let octets = address.octets();
     let at = |places: [usize; 4]| Some(Ipv4Addr::from(places.map(|place| octets[place])));
@@ -187,7 +194,8 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [last, None, None, None],
         // NAT64, well-known prefix (RFC 6052 §2.1).
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
-        // NAT64, local use (RFC 8215): a network takes a prefix of it, of any length that RFC 6052 §2.2 has from 48 on.
+        // NAT64, local use (RFC 8215): a network takes a prefix of it, of any length that RFC 6052
+        // §2.2 has from 48 on.
         [0x64, 0xff9b, 1, ..] => local_nat64([at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last]),
         // 6to4 (RFC 3056 §2).
         [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
@@ -196,14 +204,16 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
             let client = last.map(|address| Ipv4Addr::from(!u32::from(address)));
             [client, at([4, 5, 6, 7]), None, None]
         }
-        // ISATAP, under any prefix (RFC 5214 §6.1); the first octet may have the bits "universal" and "group" set.
+        // ISATAP, under any prefix (RFC 5214 §6.1); the first octet may have the bits "universal"
+        // and "group" set.
         [.., interface, 0x5efe, _, _] if interface & !0x0300 == 0 => [last, None, None, None],
         _ => [None; 4],
     };
     found.into_iter().flatten()
 }
 
-/// Read with another length than its own, an address begins with what is zero there: 0.0.0.0/8 counts only when no reading is another.
+/// Read with another length than its own, an address begins with what is zero there: 0.0.0.0/8
+/// counts only when no reading is another.
 fn local_nat64(readings: [Option<Ipv4Addr>; 4]) -> [Option<Ipv4Addr>; 4] {
     let meant = readings.map(|reading| reading.filter(|address| address.octets()[0] != 0));
     match meant == [None; 4] {
@@ -442,7 +452,8 @@ mod tests {
             prefixes in prop::collection::vec((0_u32..64, 24_u8..=32, any::<bool>()), 0..30),
             asked in 0_u32..64,
         ) {
-            // Few addresses at the very end of each family, so that prefixes nest, touch and reach the last address.
+            // Few addresses at the very end of each family, so that prefixes nest, touch and reach
+            // the last address.
             let v4 = |n: u32| IpAddr::V4(Ipv4Addr::from(u32::MAX - n));
             let v6 = |n: u32| IpAddr::V6(Ipv6Addr::from(u128::MAX - u128::from(n)));
             let prefixes: Vec<IpNet> = prefixes

@@ -1,7 +1,7 @@
 //! The `cilium.io/v2` policy objects.
 //!
-//! `schema` has the shape of their CRDs; `spec` and what stands below it read the meaning. Of a policy that is refused, `stand_in` reads
-//! whom it is about, so that these fail closed.
+//! `schema` has the shape of their CRDs; `spec` and what stands below it read the meaning. Of a
+//! policy that is refused, `stand_in` reads whom it is about, so that these fail closed.
 
 mod egress;
 mod icmp;

@@ -1,7 +1,9 @@
-//! `policy.networking.k8s.io/v1beta1` ClusterNetworkPolicy (and `v1alpha2`, which has the same fields), its egress side.
+//! `policy.networking.k8s.io/v1beta1` ClusterNetworkPolicy (and `v1alpha2`, which has the same
+//! fields), its egress side.
 //!
-//! What an entry of a newer version of the API looks like to this one, unknown or empty, is dealt with as the API asks for: the rule
-//! fails closed. In an Accept rule it matches nothing; a Deny rule and a Pass rule deny everything.
+//! What an entry of a newer version of the API looks like to this one, unknown or empty, is dealt
+//! with as the API asks for: the rule fails closed. In an Accept rule it matches nothing; a Deny
+//! rule and a Pass rule deny everything.
 
 mod domain_names;
 mod peers;

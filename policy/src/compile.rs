@@ -11,12 +11,14 @@ use crate::ports::PortSet;
 use crate::program::{Destination, DnsGrant, DnsServers, Origin, Program, Rule, Tiers};
 use crate::question::QuestionMode;
 
-/// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed alike share.
+/// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed
+/// alike share.
 ///
-/// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing of egress (only ingress, or
-/// empty lists) does not count as selecting.
+/// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing
+/// of egress (only ingress, or empty lists) does not count as selecting.
 ///
-/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of the program. Which addresses pods and other objects have does not.
+/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of the program. Which addresses
+/// pods and other objects have does not.
 pub fn compile<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
@@ -37,7 +39,8 @@ pub fn gather<'a>(
     gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
 }
 
-/// Whether a spec selects an endpoint and says anything of its egress. Endpoints that the same specs govern have the same program.
+/// Whether a spec selects an endpoint and says anything of its egress. Endpoints that the same
+/// specs govern have the same program.
 pub fn governs(spec: &Spec, endpoint: &Endpoint) -> bool {
     let says_anything = spec.closes_egress || !spec.rules.is_empty();
     says_anything && spec.subject.matches(&endpoint.labels)
@@ -52,7 +55,8 @@ pub fn gather_selected<'a>(
     if selecting.is_empty() {
         return None;
     }
-    // Equal priorities are settled by name. (The API leaves it open; it should be the same everywhere and at all times.)
+    // Equal priorities are settled by name. (The API leaves it open; it should be the same
+    // everywhere and at all times.)
     selecting.sort_by(|(a, a_spec), (b, b_spec)| (a_spec.tier, &a.id).cmp(&(b_spec.tier, &b.id)));
 
     let mut enforced = Tiers::default();
@@ -158,9 +162,9 @@ fn single(policy: &PolicyId, rule: &EgressRule, lease: LeaseTerms, inventory: &I
 
 type Questions = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;
 
-/// Binds the DNS rules of a rule to servers: to its destinations where these are single addresses (they become known
-/// resolvers), and to every trusted resolver where they cannot be listed (`toEndpoints` of the cluster's DNS, entities,
-/// wide prefixes, names).
+/// Binds the DNS rules of a rule to servers: to its destinations where these are single addresses
+/// (they become known resolvers), and to every trusted resolver where they cannot be listed
+/// (`toEndpoints` of the cluster's DNS, entities, wide prefixes, names).
 fn grant_questions(rule: &EgressRule, questions: &mut Questions) {
     if rule.dns.is_empty() {
         return;

@@ -1,8 +1,10 @@
-//! CustomResourceDefinitions of the policy kinds, for clusters that do not have them from elsewhere.
+//! CustomResourceDefinitions of the policy kinds, for clusters that do not have them from
+//! elsewhere.
 //!
-//! They are made from the same shapes that the kinds are read with, so that the API server and the agent know the same fields.
-//! What a shape cannot say (limits, patterns, what may not stand together) is in `constraints`: only what reading
-//! refuses as well, so that no policy that is good here is refused there.
+//! They are made from the same shapes that the kinds are read with, so that the API server and the
+//! agent know the same fields. What a shape cannot say (limits, patterns, what may not stand
+//! together) is in `constraints`: only what reading refuses as well, so that no policy that is good
+//! here is refused there.
 
 mod constraints;
 mod openapi;
@@ -142,7 +144,8 @@ impl Kind {
             definition["spec"]["names"]["shortNames"] = json!(self.short_names);
         }
         if self.group.ends_with(".k8s.io") {
-            // The API server asks for a word on who approved a definition in a group of the Kubernetes project.
+            // The API server asks for a word on who approved a definition in a group of the
+            // Kubernetes project.
             definition["metadata"]["annotations"] = json!({
                 "api-approved.kubernetes.io": "unapproved, stands in where the cluster lacks the definition of sigs.k8s.io/network-policy-api"
             });
@@ -182,7 +185,8 @@ fn columns() -> Value {
     ])
 }
 
-/// Conditions as in `metav1.Condition`, and room for what other writers of the status put beside them.
+/// Conditions as in `metav1.Condition`, and room for what other writers of the status put beside
+/// them.
 fn status() -> Value {
     json!({
         "type": "object",

@@ -13,7 +13,8 @@ use crate::extensions;
 pub enum Severity {
     /// The document means something else than its author probably thinks.
     Warning,
-    /// Something in the document is valid for its kind but not enforced here; that part fails closed.
+    /// Something in the document is valid for its kind but not enforced here; that part fails
+    /// closed.
     Unenforced,
     /// The document is refused.
     Error,
@@ -24,11 +25,14 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
-    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`. `docs/policies.md` and `docs/lints.md` list them.
+    /// A stable code, for example `unknown-field`, `bad-pattern`, `not-enforced`.
+    /// `docs/policies.md` and `docs/lints.md` list them.
     pub code: &'static str,
-    /// The field, for example `spec.egress[0].toFQDNs[1].matchPattern`; empty for the whole document.
+    /// The field, for example `spec.egress[0].toFQDNs[1].matchPattern`; empty for the whole
+    /// document.
     pub path: String,
-    /// Where its value stands in its file, or its key where the value runs over many lines or the key is what is wrong; where known.
+    /// Where its value stands in its file, or its key where the value runs over many lines or the
+    /// key is what is wrong; where known.
     pub position: Option<Position>,
     /// What is wrong, as a sentence without the path.
     pub reason: String,
@@ -78,7 +82,8 @@ impl fmt::Display for Position {
 }
 
 impl fmt::Display for Diagnostic {
-    /// One line: `error[bad-pattern] 12:9 spec.egress[0].toFQDNs[1].matchPattern: reason; suggestion`.
+    /// One line:
+    /// `error[bad-pattern] 12:9 spec.egress[0].toFQDNs[1].matchPattern: reason; suggestion`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}[{}]", self.severity, self.code)?;
         if let Some(position) = self.position {
@@ -95,7 +100,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// How many findings about one document or one text are kept: hostile text must not cost more memory in findings than in itself.
+/// How many findings about one document or one text are kept: hostile text must not cost more
+/// memory in findings than in itself.
 pub(crate) const MAX_FINDINGS: usize = 200;
 
 /// Says that `count` findings more are not shown, if there are any.

@@ -12,8 +12,8 @@ use crate::diagnostic::{Diagnostic, MAX_FINDINGS, Position, Severity, left_out, 
 use tree::Spots;
 use yaml::Reader;
 
-/// The longest text that [`parse`] reads, in bytes: far above any policy (etcd refuses objects above 1.5 MiB), low enough that
-/// a tree of it fits in the agent's memory.
+/// The longest text that [`parse`] reads, in bytes: far above any policy (etcd refuses objects
+/// above 1.5 MiB), low enough that a tree of it fits in the agent's memory.
 pub const MAX_TEXT: usize = 4 << 20;
 
 /// One YAML document (a Kubernetes object) with the positions of its fields.
@@ -39,13 +39,14 @@ impl Document {
         Self::new(value, None)
     }
 
-    /// Where the value at `path` (`spec.egress[0].toPorts`) stands; its key, where the value runs over many lines. Of a field that is not there its
-    /// nearest known parent.
+    /// Where the value at `path` (`spec.egress[0].toPorts`) stands; its key, where the value runs
+    /// over many lines. Of a field that is not there its nearest known parent.
     pub fn position(&self, path: &str) -> Option<Position> {
         self.spots.as_ref().map(|spots| spots.find(path))
     }
 
-    /// Where the key of the field at `path` stands; as [`position`](Self::position) for an item of a list.
+    /// Where the key of the field at `path` stands; as [`position`](Self::position) for an item of
+    /// a list.
     pub fn key_position(&self, path: &str) -> Option<Position> {
         self.spots.as_ref().map(|spots| spots.find_key(path))
     }
@@ -121,9 +122,10 @@ impl Document {
 
 /// Splits a file into documents.
 ///
-/// Empty documents are skipped; a `kind: List` (or `…List`) is taken apart into its items. A document that is not an object,
-/// or lacks `apiVersion`, `kind` or `metadata.name`, becomes a diagnostic; so does text that is not YAML.
-/// The good documents of a file are returned beside the bad ones' diagnostics.
+/// Empty documents are skipped; a `kind: List` (or `…List`) is taken apart into its items. A
+/// document that is not an object, or lacks `apiVersion`, `kind` or `metadata.name`, becomes a
+/// diagnostic; so does text that is not YAML. The good documents of a file are returned beside the
+/// bad ones' diagnostics.
 ///
 /// Text is hostile: its length, its depth, and what its aliases expand to are limited.
 pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
@@ -211,8 +213,9 @@ struct Chunk<'t> {
 
 /// The text cut before each `---` line.
 ///
-/// A line that begins with `---` and a blank ends a document wherever it stands, inside block scalars too (YAML 1.2 §9.1.2), so
-/// cutting there is exact and a syntax error costs one document only. Lines of directives (`%YAML`) belong to what follows.
+/// A line that begins with `---` and a blank ends a document wherever it stands, inside block
+/// scalars too (YAML 1.2 §9.1.2), so cutting there is exact and a syntax error costs one document
+/// only. Lines of directives (`%YAML`) belong to what follows.
 fn chunks(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = (1, 0);

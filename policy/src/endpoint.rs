@@ -50,7 +50,8 @@ pub struct Endpoint {
 
 /// The labels that an endpoint is selected by: those of its Pod, and the special [`keys`].
 ///
-/// The special keys win: a Pod may not talk itself into another namespace's policies (or out of its own's) by a label of that name.
+/// The special keys win: a Pod may not talk itself into another namespace's policies (or out of its
+/// own's) by a label of that name.
 pub fn labels(
     pod: &Labels,
     namespace: &str,

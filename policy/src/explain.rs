@@ -1,6 +1,7 @@
 //! Why an endpoint may reach a destination, or why not, and what is missing.
 //!
-//! Reads the rules as people wrote them ([`gather`]), one after the other, so it shares nothing with the way in which the kernel is asked.
+//! Reads the rules as people wrote them ([`gather`]), one after the other, so it shares nothing
+//! with the way in which the kernel is asked.
 
 mod decision;
 mod miss;
@@ -37,7 +38,8 @@ pub struct Scene<'a> {
 /// Where to.
 #[derive(Debug, Clone)]
 pub struct Towards {
-    /// The address, with where it lies. `None` when only a name is known: what rules say of addresses is then left out.
+    /// The address, with where it lies. `None` when only a name is known: what rules say of
+    /// addresses is then left out.
     pub address: Option<(IpAddr, Place)>,
     /// Names that resolve, or resolved, to the address.
     pub names: Vec<KnownName>,
@@ -57,7 +59,8 @@ pub struct KnownName {
 /// Whether a name holds an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// It is assumed to: nothing was learned, since nobody is running or the name has not been asked.
+    /// It is assumed to: nothing was learned, since nobody is running or the name has not been
+    /// asked.
     Assumed,
     /// It does, for so long.
     Left(Duration),
@@ -90,7 +93,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// Who decides that: of an audited one, what would have refused it.
     pub decision: Decision,
-    /// For what is refused (or would be) because no rule allows it: those that nearly do, the nearest first.
+    /// For what is refused (or would be) because no rule allows it: those that nearly do, the
+    /// nearest first.
     pub misses: Vec<Miss>,
 }
 

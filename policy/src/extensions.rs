@@ -21,8 +21,8 @@ const KNOWN: [&str; 6] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE, IG
 /// A lease that outlives a day is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What the annotations of an object say. A value that is not understood is an error, so that nobody takes a policy for audited, or for enforced, that is
-/// not.
+/// What the annotations of an object say. A value that is not understood is an error, so that
+/// nobody takes a policy for audited, or for enforced, that is not.
 pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
     let mut extensions = Extensions::default();
     let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {
@@ -76,7 +76,8 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
     extensions
 }
 
-/// The codes of warnings that the author of an object does not want to be told, each with a reason: `namegate.io/ignore: "code: reason; …"`.
+/// The codes of warnings that the author of an object does not want to be told, each with a reason:
+/// `namegate.io/ignore: "code: reason; …"`.
 pub(crate) fn ignores(document: &Document) -> BTreeSet<&str> {
     let annotations = document.value.pointer("/metadata/annotations");
     let written = annotations.and_then(|annotations| annotations.get(IGNORE)?.as_str());
@@ -107,7 +108,8 @@ fn one_of<T, const N: usize>(node: &Node<'_>, values: [(&str, T); N], report: &m
     found.map(|(_, value)| value)
 }
 
-/// As Kubernetes writes durations where people do: `90s`, `5m`, `1h30m`; a bare number is refused, since its unit would be a guess.
+/// As Kubernetes writes durations where people do: `90s`, `5m`, `1h30m`; a bare number is refused,
+/// since its unit would be a guess.
 fn duration(node: &Node<'_>, report: &mut Report<'_>) -> Option<Duration> {
     let written = node.value.as_str().unwrap_or_default();
     let read = parse_duration(written);

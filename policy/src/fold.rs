@@ -1,13 +1,16 @@
 //! The tiers of a program → verdicts, in the form in which the kernel looks them up.
 //!
-//! Rules come in any order of denials, allowances and passes; the kernel is to decide a packet with a number of lookups that does not
-//! depend on how many there are. So the order is folded away here:
+//! Rules come in any order of denials, allowances and passes; the kernel is to decide a packet with
+//! a number of lookups that does not depend on how many there are. So the order is folded away
+//! here:
 //!
-//! - What *prefixes* alone decide is known beforehand: for each [`Place`], disjoint [`Interval`]s of addresses, each with the verdict of
-//!   every port.
-//! - What *names and objects* add is said for single addresses, as [`Door`]s: address and ports go into the set of a [`Class`]. Classes are looked
-//!   up in their order, before the intervals. A door already takes account of every prefix rule that comes before or after it, so
-//!   between doors of one address only the order of the classes matters, and each can come and go by itself.
+//! - What *prefixes* alone decide is known beforehand: for each [`Place`], disjoint [`Interval`]s
+//!   of addresses, each with the verdict of every port.
+//! - What *names and objects* add is said for single addresses, as [`Door`]s: address and ports go
+//!   into the set of a [`Class`]. Classes are looked up in their order, before the intervals. A
+//!   door already takes account of every prefix rule that comes before or after it, so between
+//!   doors of one address only the order of the classes matters, and each can come and go by
+//!   itself.
 //!
 //! ```text
 //! Admin   accepted in tier Admin               let through
@@ -107,7 +110,8 @@ pub struct At<'a> {
     pub address: IpAddr,
     /// Where it lies.
     pub place: Place,
-    /// The rules that mean it because it is an object's, in order, with the ports that they mean there.
+    /// The rules that mean it because it is an object's, in order, with the ports that they mean
+    /// there.
     pub objects: &'a [(RuleIndex, PortSet)],
 }
 
@@ -170,7 +174,8 @@ enum Progress {
 }
 
 impl Fold {
-    /// Folds tiers. Takes time in proportion to the prefixes, and to how deep they lie in each other.
+    /// Folds tiers. Takes time in proportion to the prefixes, and to how deep they lie in each
+    /// other.
     pub fn new(tiers: &Tiers) -> Self {
         let begin = tiers.admin.len();
         let mut fold = Self {
@@ -210,7 +215,8 @@ impl Fold {
             })
     }
 
-    /// The rules about objects; [`Inventory::members`](crate::Inventory::members) says which addresses they mean.
+    /// The rules about objects; [`Inventory::members`](crate::Inventory::members) says which
+    /// addresses they mean.
     pub fn objects(&self) -> impl Iterator<Item = (RuleIndex, &Rule)> {
         let objects =
             |(_, rule): &(RuleIndex, &Rule)| matches!(rule.to, Destination::Object(_) | Destination::PodsWithin(..));
@@ -222,7 +228,8 @@ impl Fold {
         &self.possible
     }
 
-    /// What prefixes decide in a place, where it is not [`rest`](Self::rest) for all traffic: sorted by address, disjoint.
+    /// What prefixes decide in a place, where it is not [`rest`](Self::rest) for all traffic:
+    /// sorted by address, disjoint.
     pub fn intervals(&self, place: Place) -> Vec<Interval> {
         let rest = PortMap::uniform(self.rest());
         let mut intervals: Vec<Interval> = Vec::new();
@@ -271,7 +278,8 @@ impl Fold {
         }
     }
 
-    /// The doors of an address for all rules that mean it because it is an object's: what is decided otherwise than by prefixes alone.
+    /// The doors of an address for all rules that mean it because it is an object's: what is
+    /// decided otherwise than by prefixes alone.
     pub fn member(&self, at: At<'_>) -> Doors {
         let with = self.levels(at);
         let without = self.levels(At { objects: &[], ..at });
@@ -289,10 +297,12 @@ impl Fold {
             let class = with.base.class();
             let is_hidden = with.exceptions.iter().any(|(_, level)| level.class() > class);
             if is_hidden {
-                // A door for all traffic would hide these, so it is said port by port; what has no ports is left to the intervals.
+                // A door for all traffic would hide these, so it is said port by port; what has no
+                // ports is left to the intervals.
                 add(class, &with.ports_where(&every_port(), |level| level.class() == class));
                 if class.verdict() == Verdict::Deny {
-                    // But it is not let through: it is refused after all else, and before the intervals, so what these let through is said too.
+                    // But it is not let through: it is refused after all else, and before the
+                    // intervals, so what these let through is said too.
                     add(Class::Rest, &PortSet::All);
                     for allowing in [Class::Admin, Class::Allow] {
                         add(
@@ -313,7 +323,8 @@ impl Fold {
         doors.map(|(class, ports)| Door { class, ports }).collect()
     }
 
-    /// What becomes of a packet to an address that has these doors. `traffic` is the port, or `None` for a protocol that is not told apart.
+    /// What becomes of a packet to an address that has these doors. `traffic` is the port, or
+    /// `None` for a protocol that is not told apart.
     ///
     /// What the kernel does, done here: for tests, and to explain it.
     pub fn verdict<'d>(
@@ -414,14 +425,15 @@ impl Fold {
     }
 }
 
-/// The doors of `class` at those of `ports` that count. Where that is all traffic with exceptions, the exceptions that another class says are doors of
-/// their own.
+/// The doors of `class` at those of `ports` that count. Where that is all traffic with exceptions,
+/// the exceptions that another class says are doors of their own.
 fn doors(class: Class, ports: &PortSet, counts: &PortMap<bool>, stronger: &PortMap<Option<Class>>) -> Doors {
     let all_but_exceptions = *ports == PortSet::All && counts.base;
     let ports = match all_but_exceptions {
         false => counts.ports_where(ports, |counts| counts),
         true if counts.exceptions.is_empty() => PortSet::All,
-        // Nothing is looked up before this class, so nothing can be excepted from all traffic; what has no ports is not opened.
+        // Nothing is looked up before this class, so nothing can be excepted from all traffic; what
+        // has no ports is not opened.
         true if class == Class::Admin => counts.ports_where(&every_port(), |counts| counts),
         true => PortSet::All,
     };

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// Any JSON under field names that mean something to a kind, and with texts that do, so that every reader meets every type.
+/// Any JSON under field names that mean something to a kind, and with texts that do, so that every
+/// reader meets every type.
 pub(crate) fn json(names: &'static [&'static str], texts: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -14,16 +14,17 @@ use self::label_hash::LabelMap;
 /// A map from patterns to values, asked by name.
 ///
 /// A lookup walks the labels of the name from the right; its cost does not depend on how many
-/// patterns are stored, and it does not allocate. Two things are counted apart: it visits every branch
-/// that stands for the labels read so far (with `*.b` and `a.b` both stored, `a.b` has two), and
-/// patterns with several stars in one label are tried one by one where their first and last literal
-/// parts are the same.
+/// patterns are stored, and it does not allocate. Two things are counted apart: it visits every
+/// branch that stands for the labels read so far (with `*.b` and `a.b` both stored, `a.b` has two),
+/// and patterns with several stars in one label are tried one by one where their first and last
+/// literal parts are the same.
 #[derive(Debug, Clone)]
 pub struct NameIndex<V> {
     values: Vec<V>,
     /// Values of the patterns that match every name.
     every_name: Found,
-    /// The tree; the root of the DNS first. A node stands for the parts of a pattern read from the right.
+    /// The tree; the root of the DNS first. A node stands for the parts of a pattern read from the
+    /// right.
     nodes: Vec<Node>,
 }
 
@@ -68,7 +69,8 @@ impl<V> NameIndex<V> {
         }
         let mut at = ROOT;
         for part in pattern.parts_from_the_right() {
-            // Taken whether or not the part is new, so that one expression serves all kinds of edges.
+            // Taken whether or not the part is new, so that one expression serves all kinds of
+            // edges.
             let fresh = self.nodes.len() as NodeId;
             let node = &mut self.nodes[at];
             let next = match part {
@@ -109,7 +111,8 @@ impl<V> NameIndex<V> {
 
     /// Visits the places of all matches until `enough` says so; whether it did.
     fn walk(&self, name: &Name, enough: &mut impl FnMut(&[u32]) -> bool) -> bool {
-        // `**` stands for plain labels only: it can match once all labels that are not plain have been read. Nearly every name has none.
+        // `**` stands for plain labels only: it can match once all labels that are not plain have
+        // been read. Nearly every name has none.
         let plain_after = match name.is_plain() {
             true => 0,
             false => name

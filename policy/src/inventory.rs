@@ -1,6 +1,7 @@
 //! The objects of the cluster that rules may speak of, with their addresses.
 //!
-//! Policies name objects by labels; the kernel knows addresses. This is the picture that the one is turned into the other with.
+//! Policies name objects by labels; the kernel knows addresses. This is the picture that the one is
+//! turned into the other with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -32,7 +33,8 @@ pub struct Inventory {
 /// A pod with addresses of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryPod {
-    /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes them.
+    /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes
+    /// them.
     pub labels: Labels,
     /// Its addresses, both families.
     pub addresses: BTreeSet<IpAddr>,
@@ -107,9 +109,11 @@ impl Inventory {
         }
     }
 
-    /// Every address that a rule may reach by being an object's, with the ports there. Nothing for rules about prefixes and names.
+    /// Every address that a rule may reach by being an object's, with the ports there. Nothing for
+    /// rules about prefixes and names.
     ///
-    /// An object's address is meant wherever it lies: a service's backend may be outside the cluster.
+    /// An object's address is meant wherever it lies: a service's backend may be outside the
+    /// cluster.
     pub fn members(&self, rule: &Rule) -> BTreeMap<IpAddr, PortSet> {
         let mut members: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
         let mut add = |address: IpAddr, ports: &PortSet| {
@@ -149,7 +153,8 @@ impl Inventory {
         members
     }
 
-    /// As [`members`](Self::members), of these addresses only, and only for rules that mean pods by themselves.
+    /// As [`members`](Self::members), of these addresses only, and only for rules that mean pods by
+    /// themselves.
     pub(crate) fn members_at(&self, rule: &Rule, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, PortSet> {
         let there = |pod: &&Arc<InventoryPod>| !pod.addresses.is_disjoint(addresses);
         let pods = Self {
@@ -190,7 +195,8 @@ impl Inventory {
         }
     }
 
-    /// What stands in its EndpointSlices, and the pods that it selects: either may be known before the other.
+    /// What stands in its EndpointSlices, and the pods that it selects: either may be known before
+    /// the other.
     fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = &'a IpAddr> {
         let pods = self.pods.iter().filter(|pod| service.selects(pod));
         service.backends.iter().chain(pods.flat_map(|pod| &pod.addresses))

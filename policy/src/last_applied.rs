@@ -1,7 +1,8 @@
 //! What `kubectl apply` remembers of an object as its author wrote it.
 //!
-//! Fields without a value are dropped by `kubectl apply` itself, and fields that a definition does not know by the API server. Either can
-//! make a policy say more than was written, and nothing in the object tells. The annotation that `kubectl apply` leaves still does.
+//! Fields without a value are dropped by `kubectl apply` itself, and fields that a definition does
+//! not know by the API server. Either can make a policy say more than was written, and nothing in
+//! the object tells. The annotation that `kubectl apply` leaves still does.
 
 use serde_json::Value;
 
@@ -12,13 +13,15 @@ use crate::validate::shape_of;
 /// The annotation; its value is the object as it was applied, as JSON.
 pub const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Puts fields that were lost on the way back into a policy of `kind`, so that reading it finds them. `applied` is the value of the
-/// [`ANNOTATION`].
+/// Puts fields that were lost on the way back into a policy of `kind`, so that reading it finds
+/// them. `applied` is the value of the [`ANNOTATION`].
 ///
-/// Nothing is put back where the object was changed since by something that does not keep the annotation: what it says is then not known to be
-/// what the author wants. Gives whether something was put back.
+/// Nothing is put back where the object was changed since by something that does not keep the
+/// annotation: what it says is then not known to be what the author wants. Gives whether something
+/// was put back.
 pub fn restore(kind: PolicyKind, object: &mut Value, applied: &str) -> bool {
-    // Most policies have lost nothing, and what is lost is seldom found in an annotation that is not JSON.
+    // Most policies have lost nothing, and what is lost is seldom found in an annotation that is
+    // not JSON.
     let Ok(applied) = serde_json::from_str::<Value>(applied) else {
         return false;
     };
@@ -48,7 +51,8 @@ pub fn restore(kind: PolicyKind, object: &mut Value, applied: &str) -> bool {
 /// Where a field is missing (a JSON pointer), its name, and its value.
 type Lost<'a> = (String, &'a String, &'a Value);
 
-/// Collects what `applied` has and `stored` lacks. `false` where they differ in something that does not vanish by itself.
+/// Collects what `applied` has and `stored` lacks. `false` where they differ in something that does
+/// not vanish by itself.
 ///
 /// `stored` may have more: the API server fills defaults in.
 fn collect<'a>(applied: &'a Value, stored: &Value, shape: &Shape, at: &str, lost: &mut Vec<Lost<'a>>) -> bool {

@@ -7,18 +7,21 @@
 //! The way through it, in reading order:
 //!
 //! 1. [`document`]: YAML text → objects with the lines they came from.
-//! 2. [`mod@validate`]: a document of any of the kinds (`cilium`, `network_policy`, `cluster_network_policy`) → a [`Policy`], with every problem
-//!    named, or what stands in for one that is refused.
+//! 2. [`mod@validate`]: a document of any of the kinds (`cilium`, `network_policy`,
+//!    `cluster_network_policy`) → a [`Policy`], with every problem named, or what stands in for one
+//!    that is refused.
 //! 3. [`policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
-//! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the objects that rules may speak of.
+//! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the
+//!    objects that rules may speak of.
 //!    [`membership`]: which addresses these objects have, kept up as they change.
 //!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
 //! 7. [`question`]: may this endpoint ask this name?
 //! 8. [`explain`]: which rule decides, and what nearly would have.
 //! 9. [`lint`]: what is valid but probably not meant.
-//! 10. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the way there.
+//! 10. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the
+//!     way there.
 
 pub mod address;
 pub mod cidr_group;

@@ -1,7 +1,7 @@
 //! What is valid but probably not meant.
 //!
-//! Every finding is a warning with a stable code, which `docs/lints.md` explains. [`lint()`] looks at one policy by itself, [`across`] at all of
-//! them together and at the objects around them.
+//! Every finding is a warning with a stable code, which `docs/lints.md` explains. [`lint()`] looks
+//! at one policy by itself, [`across`] at all of them together and at the objects around them.
 
 mod around;
 mod audit;
@@ -44,9 +44,11 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
     report.finish()
 }
 
-/// Findings about valid policies as parts of one cluster, for each policy in their order: what [`lint()`] finds is not among them.
+/// Findings about valid policies as parts of one cluster, for each policy in their order: what
+/// [`lint()`] finds is not among them.
 ///
-/// What is said of objects is only said where `around` holds any of their kind: policies may be kept apart from what they are about.
+/// What is said of objects is only said where `around` holds any of their kind: policies may be
+/// kept apart from what they are about.
 pub fn across(policies: &[(&Document, &Policy)], around: &Around<'_>) -> Vec<Vec<Diagnostic>> {
     let mut reports: Vec<_> = policies.iter().map(|(document, _)| Report::new(document)).collect();
     let together = Together::new(policies, around);
@@ -74,7 +76,8 @@ fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item =
     nodes.into_iter().zip(&policy.specs)
 }
 
-/// The path of the rule that an [`origin`](crate::policy::EgressRule::origin) names: some rules have names beside it.
+/// The path of the rule that an [`origin`](crate::policy::EgressRule::origin) names: some rules
+/// have names beside it.
 fn path_of(origin: &str) -> &str {
     origin.split(' ').next().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! Which addresses rules about objects mean, kept up as objects come and go.
 //!
-//! Asking every pod of a cluster for every rule at every change would cost a second; here a pod that changes costs one look at each distinct
-//! selector.
+//! Asking every pod of a cluster for every rule at every change would cost a second; here a pod
+//! that changes costs one look at each distinct selector.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -40,8 +40,9 @@ struct Followed {
 impl Membership {
     /// Follows these rules and no others from now on, and takes note of a new inventory.
     ///
-    /// Costs a comparison of pointers for each pod, and for each pod that changed a look at each distinct selector of pods; what
-    /// rules say of services and nodes is asked anew where services, nodes or pods behind them changed.
+    /// Costs a comparison of pointers for each pod, and for each pod that changed a look at each
+    /// distinct selector of pods; what rules say of services and nodes is asked anew where
+    /// services, nodes or pods behind them changed.
     pub fn update<'a>(&mut self, inventory: &Arc<Inventory>, rules: impl Iterator<Item = &'a Rule>) {
         let before = std::mem::replace(&mut self.inventory, Arc::clone(inventory));
         let pods = changed_pods(&before, inventory);
@@ -65,7 +66,8 @@ impl Membership {
         Some(&self.members.get(&Key::of(rule))?.members)
     }
 
-    /// The addresses whose part in a rule the last update changed; every one of them for a rule that is followed since then.
+    /// The addresses whose part in a rule the last update changed; every one of them for a rule
+    /// that is followed since then.
     pub fn changed(&self, rule: &Rule) -> impl Iterator<Item = IpAddr> {
         let followed = self.members.get(&Key::of(rule));
         followed

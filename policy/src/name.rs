@@ -8,7 +8,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-/// The longest name that a policy may write, in characters, without the trailing dot (docs/policies.md).
+/// The longest name that a policy may write, in characters, without the trailing dot
+/// (docs/policies.md).
 pub const MAX_NAME_CHARS: usize = 255;
 
 /// The longest label, in octets (RFC 1035 §2.3.4).
@@ -40,7 +41,8 @@ pub enum NameError {
 }
 
 impl Name {
-    /// Reads a name as a person writes it: any case, with or without the trailing dot. `.` is the root.
+    /// Reads a name as a person writes it: any case, with or without the trailing dot. `.` is the
+    /// root.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         if text == "." {
             return Ok(Self::root());
@@ -87,10 +89,11 @@ impl Name {
 
     /// Builds a name from the labels of a wire-format name, leftmost first, without the root.
     ///
-    /// Never fails: whatever a packet may hold has an escaped form. One allocation for any legal name.
+    /// Never fails: whatever a packet may hold has an escaped form. One allocation for any legal
+    /// name.
     pub fn from_wire_labels<'a>(labels: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        // A wire name has at most 254 octets before the root; escaped, each takes at most four characters.
-        // The buffer lives on the stack, so that only the final `Arc` allocates.
+        // A wire name has at most 254 octets before the root; escaped, each takes at most four
+        // characters. The buffer lives on the stack, so that only the final `Arc` allocates.
         let mut text: SmallVec<[u8; 1024]> = SmallVec::new();
         for label in labels.into_iter().filter(|label| !label.is_empty()) {
             // Without an early end, so that it is done for many octets at once.
@@ -184,7 +187,8 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Whether a star may stand for this octet of a folded name: the `C` of docs/policies.md, in lower case.
+/// Whether a star may stand for this octet of a folded name: the `C` of docs/policies.md, in lower
+/// case.
 pub(crate) fn is_label_octet(octet: u8) -> bool {
     matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
 }

@@ -73,8 +73,8 @@ struct Governs {
 }
 
 impl Governs {
-    /// As the API server fills `policyTypes` in: Ingress always, and Egress if there are rules for it. Where it lists something, it is
-    /// exactly that.
+    /// As the API server fills `policyTypes` in: Ingress always, and Egress if there are rules for
+    /// it. Where it lists something, it is exactly that.
     fn read(spec: &Node<'_>, report: &mut Report<'_>) -> Self {
         const MAX_TYPES: usize = 2;
         let types = spec.list("policyTypes");

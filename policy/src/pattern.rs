@@ -1,4 +1,5 @@
-//! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names and patterns").
+//! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names and
+//! patterns").
 
 mod part;
 #[cfg(test)]
@@ -19,8 +20,9 @@ pub(crate) use self::part::{Glob, Part, contains_in_order, is_plain_label};
 /// `a.example`), so a pattern may serve as the identity of a selector.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
-    /// The canonical text: lower case, trailing dot, no two stars in a row except in a leading `**.`, and `*.` for
-    /// what matches every name. Its labels are read as [`Part`]s wherever they are needed.
+    /// The canonical text: lower case, trailing dot, no two stars in a row except in a leading
+    /// `**.`, and `*.` for what matches every name. Its labels are read as [`Part`]s wherever they
+    /// are needed.
     text: Arc<str>,
 }
 
@@ -85,7 +87,8 @@ impl Pattern {
         })
     }
 
-    /// Whether the pattern matches `name`. Cost: the length of the name, times the stars inside a label.
+    /// Whether the pattern matches `name`. Cost: the length of the name, times the stars inside a
+    /// label.
     ///
     /// [`NameIndex`](crate::NameIndex) answers the same for many patterns at once.
     pub fn matches(&self, name: &Name) -> bool {
@@ -118,7 +121,8 @@ impl Pattern {
         *self.text == *EVERY_NAME
     }
 
-    /// The labels as conditions, rightmost first. Meaningless for [`is_every_name`](Self::is_every_name).
+    /// The labels as conditions, rightmost first. Meaningless for
+    /// [`is_every_name`](Self::is_every_name).
     pub(crate) fn parts_from_the_right(&self) -> impl Iterator<Item = Part<'_>> {
         self.text.trim_end_matches('.').rsplit('.').map(Part::read)
     }
@@ -148,8 +152,8 @@ fn is_all_stars(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|c| c == b'*')
 }
 
-/// Folds case and makes one star of a run. Stars can stand for nothing, so they do not count for the length, except that
-/// a label of stars alone is not empty.
+/// Folds case and makes one star of a run. Stars can stand for nothing, so they do not count for
+/// the length, except that a label of stars alone is not empty.
 fn push_canonical_label(canonical: &mut String, label: &str) -> Result<(), NameError> {
     if !is_all_stars(label) {
         let stars = label.bytes().filter(|&c| c == b'*').count();

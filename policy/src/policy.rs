@@ -53,7 +53,8 @@ impl PolicyKind {
         }
     }
 
-    /// Whether an object of this `apiVersion` is understood, which may be an older one with the same fields.
+    /// Whether an object of this `apiVersion` is understood, which may be an older one with the
+    /// same fields.
     pub fn is_understood(self, api_version: &str) -> bool {
         let is_older = self == PolicyKind::ClusterNetworkPolicy && api_version == "policy.networking.k8s.io/v1alpha2";
         is_older || api_version == self.api_version()
@@ -107,10 +108,12 @@ pub struct Spec {
     pub tier: Tier,
     /// Whether a selected endpoint is closed for egress by this spec. Only in [`Tier::Network`].
     pub closes_egress: bool,
-    /// In the order of the object, which decides in the tiers of ClusterNetworkPolicies; in [`Tier::Network`] any denial wins.
+    /// In the order of the object, which decides in the tiers of ClusterNetworkPolicies; in
+    /// [`Tier::Network`] any denial wins.
     ///
-    /// What is not enforced here opens nothing: such an allowing rule is absent or has no peers. A denying rule that cannot be
-    /// enforced as written is *widened* to what can be (at worst: everything), never left out.
+    /// What is not enforced here opens nothing: such an allowing rule is absent or has no peers. A
+    /// denying rule that cannot be enforced as written is *widened* to what can be (at worst:
+    /// everything), never left out.
     pub rules: Vec<EgressRule>,
 }
 
@@ -124,12 +127,14 @@ impl Spec {
 /// The tiers, in order of evaluation. What one leaves undecided, the next decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum Tier {
-    /// ClusterNetworkPolicies of tier Admin: lower priorities first, then names; within a policy the first rule that matches.
+    /// ClusterNetworkPolicies of tier Admin: lower priorities first, then names; within a policy
+    /// the first rule that matches.
     Admin {
         /// 0 to 1000.
         priority: u16,
     },
-    /// NetworkPolicies and Cilium's policies: all add up, any denial wins, and where one closes egress the rest is refused.
+    /// NetworkPolicies and Cilium's policies: all add up, any denial wins, and where one closes
+    /// egress the rest is refused.
     Network,
     /// ClusterNetworkPolicies of tier Baseline, as in tier Admin.
     Baseline {
@@ -158,8 +163,8 @@ pub struct EgressRule {
     pub action: Action,
     /// The destinations.
     pub peers: Peers,
-    /// The ports. Those of DNS rules are not among them: lookups to known resolvers are intercepted, and others must not
-    /// pass unobserved.
+    /// The ports. Those of DNS rules are not among them: lookups to known resolvers are
+    /// intercepted, and others must not pass unobserved.
     pub ports: PortSet,
     /// Ports by the names that containers give them: at each pod among the destinations, its own.
     pub named: Vec<NamedPort>,
@@ -206,20 +211,23 @@ pub enum DenyResponse {
 pub enum Peers {
     /// `toFQDNs`.
     Names(Vec<Pattern>),
-    /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or no L3 selector).
+    /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or
+    /// no L3 selector).
     Prefixes(Vec<(Zone, IpNet)>),
-    /// Objects of the cluster (`toEndpoints`, `toServices`, `toNodes`, …), and what stands beside them in one list. An [`Inventory`](crate::Inventory) says
-    /// which addresses they have when the rule is compiled.
+    /// Objects of the cluster (`toEndpoints`, `toServices`, `toNodes`, …), and what stands beside
+    /// them in one list. An [`Inventory`](crate::Inventory) says which addresses they have when the
+    /// rule is compiled.
     Objects(Vec<ObjectSelector>),
-    /// Peers that a known kind of selector names but that are not resolved to addresses here yet; opens nothing. Its
-    /// DNS rules still filter questions, to every trusted resolver.
+    /// Peers that a known kind of selector names but that are not resolved to addresses here yet;
+    /// opens nothing. Its DNS rules still filter questions, to every trusted resolver.
     Unresolved,
 }
 
 /// Selects objects of the cluster, for their addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectSelector {
-    /// Pods with addresses of their own, by their labels and the special [`keys`](crate::endpoint::keys).
+    /// Pods with addresses of their own, by their labels and the special
+    /// [`keys`](crate::endpoint::keys).
     Pods(LabelSelector),
     /// Services, for their backends.
     Services(ServiceSelector),
@@ -325,7 +333,8 @@ impl From<Vec<ObjectSelector>> for Peers {
 }
 
 impl Peers {
-    /// The destinations, where each is a single address: a DNS rule makes these known resolvers, lookups to which are intercepted.
+    /// The destinations, where each is a single address: a DNS rule makes these known resolvers,
+    /// lookups to which are intercepted.
     pub fn single_hosts(&self) -> Option<Vec<IpAddr>> {
         let Peers::Prefixes(prefixes) = self else { return None };
         let host = |prefix: &IpNet| (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr());
@@ -346,8 +355,9 @@ pub enum Zone {
     Host,
 }
 
-/// One `toPorts` entry with `rules.dns`. It speaks of UDP and TCP alike, whichever protocol the entry names: a resolver
-/// answers over either, and a client turns to TCP when an answer is truncated.
+/// One `toPorts` entry with `rules.dns`. It speaks of UDP and TCP alike, whichever protocol the
+/// entry names: a resolver answers over either, and a client turns to TCP when an answer is
+/// truncated.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DnsRule {
     /// The resolver's port.

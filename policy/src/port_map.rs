@@ -94,7 +94,8 @@ impl<T: Copy + PartialEq> PortMap<T> {
         zipped
     }
 
-    /// The ports among `ports` whose value fulfils the condition; of all ports those that are exceptions.
+    /// The ports among `ports` whose value fulfils the condition; of all ports those that are
+    /// exceptions.
     pub fn ports_where(&self, ports: &PortSet, condition: impl Fn(T) -> bool) -> PortSet {
         let tiles: Vec<(PortRange, T)> = match ports {
             PortSet::All => self.exceptions.clone(),

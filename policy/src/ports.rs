@@ -115,7 +115,8 @@ pub enum PortSet {
 }
 
 impl PortSet {
-    /// Sorts and merges (adjacent ranges of one protocol become one). A range that ends before it begins holds nothing.
+    /// Sorts and merges (adjacent ranges of one protocol become one). A range that ends before it
+    /// begins holds nothing.
     pub fn from_ranges(ranges: impl IntoIterator<Item = PortRange>) -> Self {
         let mut sorted: Vec<PortRange> = ranges.into_iter().filter(|r| r.first <= r.last).collect();
         sorted.sort_unstable();
@@ -155,8 +156,9 @@ impl PortSet {
 
     /// What is in `self` and not in `other`.
     ///
-    /// `All` without some ports cannot be written (there is ICMP in it too) and stays `All`: the result is never too
-    /// small. It is fit to leave out what another entry covers, and not to take away what must not pass.
+    /// `All` without some ports cannot be written (there is ICMP in it too) and stays `All`: the
+    /// result is never too small. It is fit to leave out what another entry covers, and not to take
+    /// away what must not pass.
     pub fn subtract(&self, other: &PortSet) -> PortSet {
         match (self, other) {
             (_, PortSet::All) => PortSet::Ranges(Vec::new()),
@@ -183,7 +185,8 @@ impl PortSet {
     }
 }
 
-/// The pieces of `range` that none of `holes` covers. The holes are sorted and disjoint, and so are the pieces.
+/// The pieces of `range` that none of `holes` covers. The holes are sorted and disjoint, and so are
+/// the pieces.
 fn without(range: PortRange, holes: &[PortRange]) -> Vec<PortRange> {
     let mut pieces = Vec::new();
     // The first port that is not decided yet; `None` after port 65535.
@@ -290,7 +293,8 @@ mod tests {
         );
     }
 
-    /// Borders only near both ends of the range, so that they often meet, and `probes` see every difference.
+    /// Borders only near both ends of the range, so that they often meet, and `probes` see every
+    /// difference.
     fn ranges() -> impl Strategy<Value = Vec<PortRange>> {
         let port = prop_oneof![0_u16..12, u16::MAX - 6..=u16::MAX];
         let protocol = prop::sample::select(Protocol::ALL.to_vec());

@@ -16,13 +16,14 @@ use crate::question::QuestionMode;
 /// The compiled egress policy of one endpoint, or of many that are governed alike.
 ///
 /// [`gather`](crate::compile::gather) makes one in which every rule stands by itself, for people;
-/// [`merged`](Program::merged) brings it into the one form that all programs of the same effect share.
+/// [`merged`](Program::merged) brings it into the one form that all programs of the same effect
+/// share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Program {
     /// What is enforced.
     pub enforced: Tiers,
-    /// Every policy, also those in mode audit, as if all were enforced; `None` where none is audited. What `enforced` lets through
-    /// and this refuses passes, and is recorded.
+    /// Every policy, also those in mode audit, as if all were enforced; `None` where none is
+    /// audited. What `enforced` lets through and this refuses passes, and is recorded.
     pub audited: Option<Tiers>,
     /// What a refused packet gets, where a policy says so.
     pub response: Option<DenyResponse>,
@@ -39,16 +40,19 @@ pub struct Tiers {
     pub admin: Vec<Rule>,
     /// Of Cilium's policies and NetworkPolicies: denials before allowances.
     pub network: Vec<Rule>,
-    /// The specs that close egress: what no rule of `network` matches is refused. Where there are none, `baseline` decides.
+    /// The specs that close egress: what no rule of `network` matches is refused. Where there are
+    /// none, `baseline` decides.
     pub closed_by: Vec<Origin>,
     /// Of ClusterNetworkPolicies in tier Baseline. What these leave undecided is let through.
     pub baseline: Vec<Rule>,
-    /// Servers that DNS rules of the same endpoints list, where rules speak of names: what such a server answers may open addresses here and not for
-    /// endpoints that have the same rules and not this server (docs/security.md, 3). So these must not share sets.
+    /// Servers that DNS rules of the same endpoints list, where rules speak of names: what such a
+    /// server answers may open addresses here and not for endpoints that have the same rules and
+    /// not this server (docs/security.md, 3). So these must not share sets.
     pub teachers: BTreeSet<IpAddr>,
 }
 
-/// One destination, crossed with ports. (Not to be confused with the rules that people write, which have many destinations.)
+/// One destination, crossed with ports. (Not to be confused with the rules that people write, which
+/// have many destinations.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What it does.
@@ -74,7 +78,8 @@ pub enum Destination {
     PodsWithin(Zone, IpNet),
     /// The addresses that names matching the pattern resolve to.
     Name(Pattern),
-    /// The addresses of objects. Which these are is no part of the program: it stays as it is when pods come and go.
+    /// The addresses of objects. Which these are is no part of the program: it stays as it is when
+    /// pods come and go.
     Object(ObjectSelector),
 }
 
@@ -124,10 +129,12 @@ impl DnsServers {
     }
 }
 
-/// The identity of what a program makes the kernel do: equal for programs that differ only in origins, or in DNS rules that list the same servers.
+/// The identity of what a program makes the kernel do: equal for programs that differ only in
+/// origins, or in DNS rules that list the same servers.
 ///
-/// Stable between processes of one build and, as long as [`ProgramId::SCHEME`] stays, meant to be so between versions: kernel chains and
-/// sets are named after it and outlive the agent. (If it is not, an upgrade installs every program anew, and nothing worse.)
+/// Stable between processes of one build and, as long as [`ProgramId::SCHEME`] stays, meant to be
+/// so between versions: kernel chains and sets are named after it and outlive the agent. (If it is
+/// not, an upgrade installs every program anew, and nothing worse.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProgramId(pub u64);
 
@@ -149,8 +156,8 @@ impl fmt::Debug for ProgramId {
 }
 
 impl Program {
-    /// The identity of what it does to packets. That of a program without audited policies and without a response of its own is
-    /// [its tiers'](Tiers::id).
+    /// The identity of what it does to packets. That of a program without audited policies and
+    /// without a response of its own is [its tiers'](Tiers::id).
     pub fn id(&self) -> ProgramId {
         if self.audited.is_none() && self.response.is_none() {
             return self.enforced.id();
@@ -209,8 +216,9 @@ impl Tiers {
         self
     }
 
-    /// In `network` the order in which rules were written means nothing, so there they are sorted, and of those that differ in
-    /// ports only the ports are added up. In the other tiers the order is the meaning, and stays.
+    /// In `network` the order in which rules were written means nothing, so there they are sorted,
+    /// and of those that differ in ports only the ports are added up. In the other tiers the order
+    /// is the meaning, and stays.
     fn merged(mut self) -> Self {
         self.network.retain(Rule::matches_anything);
         self.network.sort_by(|a, b| a.without_ports().cmp(&b.without_ports()));

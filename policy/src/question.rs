@@ -13,8 +13,8 @@ use crate::program::{Destination, DnsServers, Program, Rule};
 pub enum QuestionMode {
     /// Any name.
     Any,
-    /// Names that some `toFQDNs` of the endpoint matches, the cluster domain, and reverse lookups of
-    /// learned addresses.
+    /// Names that some `toFQDNs` of the endpoint matches, the cluster domain, and reverse lookups
+    /// of learned addresses.
     AllowedOnly,
 }
 
@@ -23,7 +23,8 @@ pub enum QuestionMode {
 pub enum QuestionVerdict {
     /// It may be asked.
     Allowed,
-    /// It may be asked if it is the reverse name of this learned address; the caller knows the ledger.
+    /// It may be asked if it is the reverse name of this learned address; the caller knows the
+    /// ledger.
     AllowedIfLearned(IpAddr),
     /// It may not.
     Denied(QuestionDenial),
@@ -38,7 +39,8 @@ pub enum QuestionDenial {
     NoDnsRule,
     /// `dns.questions: allowed-only`, and no selector of the endpoint matches the name.
     NoSelector,
-    /// The name is a search-list expansion of one that may be asked; refused, but not counted as a denial.
+    /// The name is a search-list expansion of one that may be asked; refused, but not counted as a
+    /// denial.
     SearchExpansion,
 }
 
@@ -46,9 +48,11 @@ pub enum QuestionDenial {
 ///
 /// In this order:
 ///
-/// 1. A name that `egressDeny.toFQDNs` matches is denied, whatever its ports, unless a ClusterNetworkPolicy of tier Admin accepts it.
-/// 2. Where DNS rules speak of the resolver asked (its address or every trusted one, and its port), they alone decide:
-///    neither the cluster domain nor reverse names are let through beside them, as in Cilium.
+/// 1. A name that `egressDeny.toFQDNs` matches is denied, whatever its ports, unless a
+///    ClusterNetworkPolicy of tier Admin accepts it.
+/// 2. Where DNS rules speak of the resolver asked (its address or every trusted one, and its port),
+///    they alone decide: neither the cluster domain nor reverse names are let through beside them,
+///    as in Cilium.
 /// 3. Otherwise the [`QuestionMode`] decides.
 #[derive(Debug)]
 pub struct Questions {
@@ -72,9 +76,9 @@ struct Grant {
 }
 
 impl Questions {
-    /// Prepares a program. `mode` counts where no policy says otherwise, and only where some policy is enforced (and not all are
-    /// audited). `cluster_domain` is `cluster.local.` unless configured; `search` are the suffixes of
-    /// the endpoint's search list, longest first.
+    /// Prepares a program. `mode` counts where no policy says otherwise, and only where some policy
+    /// is enforced (and not all are audited). `cluster_domain` is `cluster.local.` unless
+    /// configured; `search` are the suffixes of the endpoint's search list, longest first.
     pub fn new(program: &Program, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
         let index = |patterns: &mut dyn Iterator<Item = &Pattern>| {
             let mut index = NameIndex::default();
@@ -127,9 +131,10 @@ impl Questions {
 
     /// Whether an answer to `name` that begins with a CNAME to `target` counts for that as well.
     ///
-    /// It does where `name` is a search expansion of this endpoint, and `target` the bare name or another expansion of it that may be
-    /// asked: the resolver walked the search list in the client's place (CoreDNS with autopath). The expansions are names of the cluster
-    /// domain, so no outsider makes their CNAMEs.
+    /// It does where `name` is a search expansion of this endpoint, and `target` the bare name or
+    /// another expansion of it that may be asked: the resolver walked the search list in the
+    /// client's place (CoreDNS with autopath). The expansions are names of the cluster domain, so
+    /// no outsider makes their CNAMEs.
     pub fn counts_as(&self, asked: SocketAddr, name: &Name, target: &Name) -> bool {
         let is_candidate = |bare: &str| {
             let suffix = target.as_str().strip_prefix(bare);
@@ -168,7 +173,8 @@ impl Questions {
         }
     }
 
-    /// Whether `name` is a name that may be asked with a search suffix after it. Only asked of denied names, and allocates.
+    /// Whether `name` is a name that may be asked with a search suffix after it. Only asked of
+    /// denied names, and allocates.
     fn expands_what_may_be_asked(&self, asked: SocketAddr, name: &Name) -> bool {
         self.search
             .iter()

@@ -26,7 +26,8 @@ pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSele
     Some(selector)
 }
 
-/// As [`read`], of endpoints, some of which are Cilium's own and have labels of the source `reserved`.
+/// As [`read`], of endpoints, some of which are Cilium's own and have labels of the source
+/// `reserved`.
 pub(crate) fn read_of_endpoints(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
     let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let labels: Vec<_> = node.get("matchLabels").map_or_else(Vec::new, |labels| {
@@ -87,7 +88,8 @@ pub(crate) fn read_of_endpoints(node: &Node<'_>, report: &mut Report<'_>) -> Opt
     (!refused).then_some(selector)
 }
 
-/// Why no object can have, or lack, what a requirement asks for, and what may be meant: labels are held to rules.
+/// Why no object can have, or lack, what a requirement asks for, and what may be meant: labels are
+/// held to rules.
 fn impossible(requirement: &Requirement) -> Option<(String, Option<String>)> {
     let key = requirement.key.as_str();
     let bare = key.strip_prefix(keys::NAMESPACE_LABELS).unwrap_or(key);
@@ -105,8 +107,8 @@ fn impossible(requirement: &Requirement) -> Option<(String, Option<String>)> {
     ))
 }
 
-/// A selector of Kubernetes' own kinds, whose keys carry no source: over the labels of Pods or Nodes or, with `before` put
-/// before each key, over those of namespaces.
+/// A selector of Kubernetes' own kinds, whose keys carry no source: over the labels of Pods or
+/// Nodes or, with `before` put before each key, over those of namespaces.
 pub(crate) fn read_bare(node: &Node<'_>, before: &str, report: &mut Report<'_>) -> Option<LabelSelector> {
     let mut wrong = Vec::new();
     let mut look = |path: String, key: &str, values: &[&str]| {
@@ -142,7 +144,8 @@ pub(crate) fn read_bare(node: &Node<'_>, before: &str, report: &mut Report<'_>) 
     Some(selector)
 }
 
-/// As [`read_bare`], where not the least of it is in doubt: half a selector would select whom nobody meant.
+/// As [`read_bare`], where not the least of it is in doubt: half a selector would select whom
+/// nobody meant.
 pub(crate) fn read_whole(node: &Node<'_>, before: &str, report: &mut Report<'_>) -> Option<LabelSelector> {
     shape::check(node, &SHAPE, report);
     let selector = read_bare(node, before, report)?;

@@ -1,4 +1,5 @@
-//! Port names of the IANA Service Name and Transport Protocol Port Number Registry that policies use.
+//! Port names of the IANA Service Name and Transport Protocol Port Number Registry that policies
+//! use.
 
 /// Sorted. The number holds for every protocol that a rule asks for.
 const PORTS: [(&str, u16); 37] = [

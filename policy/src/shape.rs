@@ -23,7 +23,8 @@ pub(crate) enum Shape {
     Map(&'static Shape),
     /// A mapping with these fields and no others.
     Object(&'static [(&'static str, Shape)]),
-    /// As this, of a field that may stand without a value: what that means to the API is what its author sees, or nothing here.
+    /// As this, of a field that may stand without a value: what that means to the API is what its
+    /// author sees, or nothing here.
     Inert(&'static Shape),
 }
 
@@ -42,7 +43,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The field `name`; `None` where it is absent or null. [`check`] has reported a null that matters.
+    /// The field `name`; `None` where it is absent or null. [`check`] has reported a null that
+    /// matters.
     pub(crate) fn get(&self, name: &str) -> Option<Node<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
         Some(Node {
@@ -124,7 +126,8 @@ impl<'a> Node<'a> {
     }
 }
 
-/// Reports every field that `shape` does not know, that stands without a value, or whose value it does not allow.
+/// Reports every field that `shape` does not know, that stands without a value, or whose value it
+/// does not allow.
 pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
     let expected = match (shape, node.value) {
         (Shape::Any, _) | (Shape::Text | Shape::IntegerOrText, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => {
@@ -172,8 +175,8 @@ pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
     }
 }
 
-/// Reports a field that stands without a value, such as a list whose entries are all commented out. Its author sees nothing in it; the
-/// APIs read it as left out, which often means everything.
+/// Reports a field that stands without a value, such as a list whose entries are all commented out.
+/// Its author sees nothing in it; the APIs read it as left out, which often means everything.
 pub(crate) fn no_value(name: &str, field: &Node<'_>, report: &mut Report<'_>) {
     let mut reason =
         "nothing stands behind it, which Kubernetes and Cilium read as if the field were left out".to_owned();
@@ -190,7 +193,8 @@ pub(crate) fn no_value(name: &str, field: &Node<'_>, report: &mut Report<'_>) {
     report.wrong_key("no-value", &field.path, reason).suggest(suggestion);
 }
 
-/// What the APIs (Cilium's, and those of Kubernetes) do where a field is left out, where that is more than is written.
+/// What the APIs (Cilium's, and those of Kubernetes) do where a field is left out, where that is
+/// more than is written.
 fn when_left_out(name: &str) -> Option<&'static str> {
     Some(match name {
         "toFQDNs" | "toCIDR" | "toCIDRSet" | "toEntities" | "toEndpoints" | "toServices" | "toNodes" | "toGroups"

@@ -1,4 +1,5 @@
-//! What stands in for a policy that is refused: nothing that it may have been meant to close stays open (docs/security.md, 7).
+//! What stands in for a policy that is refused: nothing that it may have been meant to close stays
+//! open (docs/security.md, 7).
 
 use crate::diagnostic::{Diagnostic, Report, closest};
 use crate::policy::{Action, EgressRule, Peers, Policy, Zone};
@@ -9,7 +10,8 @@ use crate::shape::{Node, Shape};
 /// What stands in for a refused policy as long as no earlier version of it is known.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StandIn {
-    /// Closes what the policy may have been meant to close, and allows nothing. `None` when nothing is to be closed, or nothing can be.
+    /// Closes what the policy may have been meant to close, and allows nothing. `None` when nothing
+    /// is to be closed, or nothing can be.
     pub policy: Option<Policy>,
     /// What that means for endpoints. To be said only where it stands in.
     pub findings: Vec<Diagnostic>,
@@ -31,7 +33,8 @@ pub(crate) fn misspelt<'n>(
         .map(move |(name, _)| closest(name, names()))
 }
 
-/// What was meant to be denied is not known, and must not be let through by what other policies allow.
+/// What was meant to be denied is not known, and must not be let through by what other policies
+/// allow.
 pub(crate) fn deny_everything(origin: String) -> EgressRule {
     EgressRule {
         origin,

@@ -1,7 +1,8 @@
 //! One document → one policy, whichever of the kinds it is, or what stands in for it.
 //!
-//! Two passes over one document, so that every problem is named at once: its fields are held against the schema of its kind, then
-//! the meaning is read. What the first pass refused reads as absent in the second.
+//! Two passes over one document, so that every problem is named at once: its fields are held
+//! against the schema of its kind, then the meaning is read. What the first pass refused reads as
+//! absent in the second.
 
 use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
@@ -20,7 +21,8 @@ pub enum Verdict {
     /// It stands. Parts that are valid for the kind but not enforced here are reported as
     /// [`Unenforced`](crate::Severity::Unenforced), and fail closed.
     Accepted(Policy),
-    /// It cannot stand (some diagnostic is an error); its last good version is to stay in force, or else this stand-in.
+    /// It cannot stand (some diagnostic is an error); its last good version is to stay in force, or
+    /// else this stand-in.
     Refused(StandIn),
 }
 
@@ -108,7 +110,8 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
 /// The code of the finding about a policy that is passed over because it says so.
 pub const IGNORED: &str = "ignored";
 
-/// Somebody else's policy: its mistakes are not ours to find, and it closes nobody while it has some.
+/// Somebody else's policy: its mistakes are not ours to find, and it closes nobody while it has
+/// some.
 fn ignored(document: &Document, policy: Policy) -> (Verdict, Vec<Diagnostic>) {
     let mut report = Report::new(document);
     let reason = "the policy says that it is not for this agent: it opens and closes nothing here";
@@ -125,8 +128,9 @@ pub(crate) fn shape_of(kind: PolicyKind) -> &'static Shape {
     }
 }
 
-/// What to say of an object that calls itself a network policy and is none that is understood: to pass over it in silence would leave
-/// open what its author thinks closed. `None` for anything else.
+/// What to say of an object that calls itself a network policy and is none that is understood: to
+/// pass over it in silence would leave open what its author thinks closed. `None` for anything
+/// else.
 pub fn foreign_policy(document: &Document) -> Option<Diagnostic> {
     let (version, name) = (document.api_version.as_str(), document.kind.as_str());
     if is_policy(document) || !name.ends_with("NetworkPolicy") {

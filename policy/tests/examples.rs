@@ -1,5 +1,5 @@
-//! The policies under `manifests/examples` are what users copy: each must stand without a single finding, govern the Pod beside it, and do
-//! what its first lines say.
+//! The policies under `manifests/examples` are what users copy: each must stand without a single
+//! finding, govern the Pod beside it, and do what its first lines say.
 #![allow(clippy::unwrap_used, reason = "a test: every function here is called by tests only")]
 
 use std::collections::{BTreeMap, BTreeSet};

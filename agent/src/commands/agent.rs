@@ -24,10 +24,12 @@ use crate::working_set;
 
 /// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
 ///
-/// Policies and workloads come from the API server of the cluster that it runs in, or of --kubeconfig, or from a directory.
-/// Needs root (CAP_NET_ADMIN and the ports it listens on) and the program `nft`. On SIGTERM or SIGINT it ends; the
-/// ruleset stays in force (see `namegate cleanup`); on SIGHUP it reads the objects again. Every option may stand in the file of --config under the same name without
-/// the dashes, as in `fail-mode: closed`; lists as YAML lists. What the command line says wins.
+/// Policies and workloads come from the API server of the cluster that it runs in, or of
+/// --kubeconfig, or from a directory. Needs root (CAP_NET_ADMIN and the ports it listens on) and
+/// the program `nft`. On SIGTERM or SIGINT it ends; the ruleset stays in force (see
+/// `namegate cleanup`); on SIGHUP it reads the objects again. Every option may stand in the file of
+/// --config under the same name without the dashes, as in `fail-mode: closed`; lists as YAML lists.
+/// What the command line says wins.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Durations are written as in 30s, 5m, 1h30m.
@@ -170,8 +172,9 @@ fn prepare(args: Args, host: &Host) -> Result<Prepared, AgentError> {
     })
 }
 
-/// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual soft limit of 1,024 descriptors is
-/// below what `ServerConfig` lets in. It is that low for programs that use select(2), which this one does not.
+/// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual
+/// soft limit of 1,024 descriptors is below what `ServerConfig` lets in. It is that low for
+/// programs that use select(2), which this one does not.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

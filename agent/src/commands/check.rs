@@ -1,6 +1,7 @@
 //! `namegate check`: what the agent would say of these files, without an agent.
 //!
-//! `checked` holds the files against each other, `plain` and `graphical` print what was found at its `excerpt`.
+//! `checked` holds the files against each other, `plain` and `graphical` print what was found at
+//! its `excerpt`.
 
 mod checked;
 mod excerpt;
@@ -22,10 +23,11 @@ use checked::Checked;
 
 /// Checks files of policies and other objects, and says what the agent would not enforce
 ///
-/// Reads the files as `namegate agent --objects` does, and prints what is wrong with them and what is probably not meant, field by field.
-/// In a directory what is no object is passed over: the values and templates of charts, and what kustomize reads.
-/// Everything is taken as one cluster: policies are compared with each other and with the Pods, Services and Nodes beside them.
-/// What each finding means: docs/policies.md and docs/lints.md.
+/// Reads the files as `namegate agent --objects` does, and prints what is wrong with them and what
+/// is probably not meant, field by field. In a directory what is no object is passed over: the
+/// values and templates of charts, and what kustomize reads. Everything is taken as one cluster:
+/// policies are compared with each other and with the Pods, Services and Nodes beside them. What
+/// each finding means: docs/policies.md and docs/lints.md.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 0 when nothing is an error, with 1 otherwise; with --strict, warnings and what is not

@@ -17,8 +17,8 @@ use super::ask;
 
 /// Removes the ruleset and files that an agent has left: enforcement ends
 ///
-/// An agent that stops leaves its ruleset in force, so that nothing opens while it is replaced. This removes it, with the
-/// addresses and routes made for interception. It can be repeated.
+/// An agent that stops leaves its ruleset in force, so that nothing opens while it is replaced.
+/// This removes it, with the addresses and routes made for interception. It can be repeated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -87,7 +87,8 @@ pub fn run(args: &Args) -> cli::Result {
     Ok(Outcome::Positive)
 }
 
-/// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does not depend on where it runs.
+/// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does
+/// not depend on where it runs.
 fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
     match ask(Client::new(&args.run_dir).status())? {
         Ok(status) => return Err(CleanupError::Running(Some(status.pid)).into()),

@@ -11,7 +11,8 @@ use crate::cli::{self, Outcome};
 
 /// Prints the CustomResourceDefinitions of the policy kinds, for a cluster that has none of its own
 ///
-/// A cluster with Cilium has those of cilium.io; leave them alone there. The files under manifests/crds are what this prints.
+/// A cluster with Cilium has those of cilium.io; leave them alone there. The files under
+/// manifests/crds are what this prints.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -16,8 +16,9 @@ use super::{Output, ask, to_json};
 
 /// Checks this node for what Namegate needs, and says how to mend what is missing
 ///
-/// Looks at privileges, kernel features, sysctls, bridges, the tables of others, and at ways to resolve names unobserved. Beside
-/// a running agent it takes that agent's mode and resolvers. Changes nothing.
+/// Looks at privileges, kernel features, sysctls, bridges, the tables of others, and at ways to
+/// resolve names unobserved. Beside a running agent it takes that agent's mode and resolvers.
+/// Changes nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 0 when there is no problem, with 1 otherwise. Notes are no problems.

@@ -1,4 +1,5 @@
-//! `namegate drops`: what was refused, what an audited policy would refuse, and which answers were withheld.
+//! `namegate drops`: what was refused, what an audited policy would refuse, and which answers were
+//! withheld.
 
 use std::path::PathBuf;
 
@@ -13,13 +14,16 @@ use crate::inspect::{RecordRow, Records, RecordsSummary, WithheldRow};
 use super::table::{table, whole_seconds};
 use super::{Output, ask, to_json};
 
-/// Shows which packets were refused of late, or would have been, with pod, name and policy; and which answers were withheld
+/// Shows which packets were refused of late, or would have been, with pod, name and policy; and
+/// which answers were withheld
 ///
-/// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last 256 kinds of packets are
-/// remembered. VERDICT `audited` says that the packet passed, because the policy that would have refused it has the annotation
-/// `namegate.io/mode: audit`. NAME is the name that last led this pod to the address, `-` where it asked for none.
+/// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last
+/// 256 kinds of packets are remembered. VERDICT `audited` says that the packet passed, because the
+/// policy that would have refused it has the annotation `namegate.io/mode: audit`. NAME is the name
+/// that last led this pod to the address, `-` where it asked for none.
 ///
-/// An answer is withheld, and its lookup fails, where it is not to be believed, or where the kernel does not hold its addresses.
+/// An answer is withheld, and its lookup fails, where it is not to be believed, or where the kernel
+/// does not hold its addresses.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -25,8 +25,8 @@ use super::{Output, ask, to_json};
 
 /// Says whether a pod may reach a destination, which rule decides, and what is missing if none does
 ///
-/// Asks the running agent, which also knows what names have resolved to and what the kernel holds; or, with --objects,
-/// reads files as the agent would, without one.
+/// Asks the running agent, which also knows what names have resolved to and what the kernel holds;
+/// or, with --objects, reads files as the agent would, without one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exits with 0 when it is allowed (audited included), with 1 when it is denied, with 2 when that cannot be told.
@@ -52,7 +52,8 @@ pub struct Args {
     /// Read objects from this directory, and ask no agent
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
-    /// With --objects: the node that the pod runs on, for what its policies say of nodes; by default the pod's spec.nodeName
+    /// With --objects: the node that the pod runs on, for what its policies say of nodes; by
+    /// default the pod's spec.nodeName
     #[arg(long, value_name = "NAME", requires = "objects")]
     node: Option<String>,
     /// How to print

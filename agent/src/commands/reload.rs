@@ -31,7 +31,8 @@ impl Reload {
     /// Takes the signals from now on. To be called in a runtime; the task runs until that ends.
     pub(super) fn listen(self) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
-        // Tools that rotate logs, or ask for a dump, send these to what they take for something else.
+        // Tools that rotate logs, or ask for a dump, send these to what they take for something
+        // else.
         let (mut one, mut two) = (
             signal(SignalKind::user_defined1())?,
             signal(SignalKind::user_defined2())?,

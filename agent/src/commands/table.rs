@@ -5,7 +5,8 @@ use std::time::Duration;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
-/// Lays out rows under headers. Never wraps or cuts a cell, so that lines can be searched and cut by tools.
+/// Lays out rows under headers. Never wraps or cuts a cell, so that lines can be searched and cut
+/// by tools.
 pub(super) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table

@@ -1,4 +1,5 @@
-//! The config file: a YAML mapping whose keys are the flags of `namegate agent`, without the dashes.
+//! The config file: a YAML mapping whose keys are the flags of `namegate agent`, without the
+//! dashes.
 //!
 //! ```yaml
 //! objects: /etc/namegate/objects
@@ -7,8 +8,8 @@
 //! grace: 1m
 //! ```
 //!
-//! Each entry is given to the parser of the command line, so that there is one reader of names and values, and a new flag
-//! is a key of the file at once.
+//! Each entry is given to the parser of the command line, so that there is one reader of names and
+//! values, and a new flag is a key of the file at once.
 
 use std::error::Error as _;
 use std::fmt;

@@ -3,7 +3,8 @@
 //! - [`options`]: the flags; what clap reads.
 //! - [`file`]: the config file, which is the same flags in YAML.
 //! - [`UpstreamAddress`]: how a resolver to ask is written.
-//! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its bounds.
+//! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its
+//!   bounds.
 
 pub mod file;
 pub mod options;
@@ -50,13 +51,15 @@ pub struct Settings {
     pub node: String,
     /// `--upstream`, in order; never empty. An encrypted one by its address, too.
     pub upstreams: Vec<SocketAddr>,
-    /// How the encrypted ones of them are asked, checked against `--upstream-ca` or the system's authorities.
+    /// How the encrypted ones of them are asked, checked against `--upstream-ca` or the system's
+    /// authorities.
     pub encrypted: Vec<EncryptedUpstream>,
     /// `--listen`: where the agent serves as a plain resolver.
     pub listen: Vec<SocketAddr>,
     /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
     pub http: Option<SocketAddr>,
-    /// `--state-dir`: what must outlive the process (the ledger's snapshot, last good versions of objects); none in `exec`.
+    /// `--state-dir`: what must outlive the process (the ledger's snapshot, last good versions of
+    /// objects); none in `exec`.
     pub state_dir: Option<StateDir>,
     /// `--run-dir`: the local API's socket; none in `exec`.
     pub run_dir: Option<PathBuf>,
@@ -70,7 +73,8 @@ pub struct Settings {
     pub interception: Interception,
     /// `--deny-response reject|drop`: what a refused packet gets.
     pub refusal: Refusal,
-    /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no Pod object names.
+    /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no
+    /// Pod object names.
     pub unknown_pods: UnknownPods,
     /// `--set-capacity`: live elements of each learned set; an address with a port is one.
     pub capacity: NonZeroU32,
@@ -80,7 +84,8 @@ pub struct Settings {
     pub matching: NameMatching,
     /// `--dns-denied nxdomain|refused`: how a denied question is answered.
     pub denied: Rcode,
-    /// `--encrypted-dns-discovery`: whether clients of governed endpoints are told that they may leave for encrypted DNS.
+    /// `--encrypted-dns-discovery`: whether clients of governed endpoints are told that they may
+    /// leave for encrypted DNS.
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// `--min-ttl`, `--max-ttl`, `--grace`.
     pub lease: LeaseTerms,
@@ -96,18 +101,21 @@ pub struct Settings {
     pub startup_taint: Option<String>,
     /// `--cluster-domain`, default `cluster.local`.
     pub cluster_domain: Name,
-    /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose addresses are trusted resolvers.
+    /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose
+    /// addresses are trusted resolvers.
     pub cluster_dns: Vec<(String, String)>,
     /// `--records-group`: the NFLOG group of refused and audited packets; none in `exec`.
     pub records_group: Option<u16>,
     /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
     pub commit_deadline: Duration,
-    /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually address a server that caches.
+    /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually
+    /// address a server that caches.
     pub cache: Option<CacheConfig>,
 }
 
 impl Settings {
-    /// Where pods ask this upstream themselves: an encrypted one speaks plain DNS to them, as far as they know.
+    /// Where pods ask this upstream themselves: an encrypted one speaks plain DNS to them, as far
+    /// as they know.
     pub fn asked_by_pods(&self, upstream: SocketAddr) -> SocketAddr {
         match self.encrypted.iter().any(|it| it.address == upstream) {
             true => SocketAddr::new(upstream.ip(), 53),
@@ -135,7 +143,8 @@ pub fn merge(flags: Options, config: Option<&Path>) -> Result<Options, FileError
     })
 }
 
-/// What becomes of packets from an address of this node's pod ranges as long as no Pod object names it.
+/// What becomes of packets from an address of this node's pod ranges as long as no Pod object names
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownPods {
     /// They pass, as from any pod that no policy selects.
@@ -144,7 +153,8 @@ pub enum UnknownPods {
     Deny,
 }
 
-/// What becomes of questions by which clients find out whether to leave for encrypted DNS by themselves.
+/// What becomes of questions by which clients find out whether to leave for encrypted DNS by
+/// themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncryptedDnsDiscovery {
     /// They are asked like any other.
@@ -153,8 +163,8 @@ pub enum EncryptedDnsDiscovery {
     Deny,
 }
 
-/// Whether names may open private addresses: what resolves to them is a company's own, or a stranger's who points into the
-/// network that this machine is in.
+/// Whether names may open private addresses: what resolves to them is a company's own, or a
+/// stranger's who points into the network that this machine is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrivateAddresses {
     /// They may.

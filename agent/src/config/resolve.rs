@@ -36,7 +36,8 @@ const DEFAULT_HTTP: &str = "127.0.0.1:9464";
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// `--cluster-dns`: namespace and name of a Service.
 pub const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
-/// In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico (0xffff0000), Cilium (0xf00) or AWS (0x80).
+/// In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico (0xffff0000),
+/// Cilium (0xf00) or AWS (0x80).
 const DEFAULT_TPROXY_MARK: u32 = 0x1000;
 
 /// Why the options do not make settings.
@@ -79,7 +80,8 @@ impl Host {
     }
 }
 
-/// Fills in defaults and checks every value. Where objects come from, and whether the agent is supervised, are no settings: the caller has taken them.
+/// Fills in defaults and checks every value. Where objects come from, and whether the agent is
+/// supervised, are no settings: the caller has taken them.
 pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
     let Options {
         objects,
@@ -139,7 +141,8 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
         refusal: deny_response.unwrap_or(Refusal::Reject),
         unknown_pods: unknown_pods.unwrap_or(UnknownPods::Allow),
         capacity: NonZeroU32::new(within(SET_CAPACITY, set_capacity)?).unwrap_or(NonZeroU32::MIN),
-        // In a cluster, policies say who may ask what; a directory is one machine's, where nothing else asks.
+        // In a cluster, policies say who may ask what; a directory is one machine's, where nothing
+        // else asks.
         questions: dns_questions.unwrap_or(match objects {
             Some(_) => QuestionMode::AllowedOnly,
             None => QuestionMode::Any,
@@ -298,7 +301,8 @@ fn answers_itself(upstream: SocketAddr, listen: &[SocketAddr]) -> bool {
     })
 }
 
-/// The `nameserver` lines of resolv.conf(5). Addresses that cannot be used as such (a zone by interface name) are left out.
+/// The `nameserver` lines of resolv.conf(5). Addresses that cannot be used as such (a zone by
+/// interface name) are left out.
 fn nameservers(text: &str) -> impl Iterator<Item = IpAddr> {
     text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
@@ -390,7 +394,8 @@ fn lease_terms(
 }
 
 fn cache(entries: Option<usize>, stale: Option<Duration>) -> Result<Option<CacheConfig>, Rejected> {
-    // Checked even when there is no cache: a wrong value should not wait for the day that it is switched on.
+    // Checked even when there is no cache: a wrong value should not wait for the day that it is
+    // switched on.
     let stale_for = within(DNS_CACHE_STALE, stale.map(Span))?.0;
     let entries = NonZeroUsize::new(within(DNS_CACHE, entries)?);
     Ok(entries.map(|entries| CacheConfig { entries, stale_for }))

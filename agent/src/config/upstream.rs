@@ -13,8 +13,9 @@ use super::options::DnsAddress;
 
 /// A resolver to ask.
 ///
-/// `192.0.2.53`, `tls://192.0.2.53#dns.example`, `https://192.0.2.53/dns-query#dns.example`, `quic://[2001:db8::53]:8853#dns.example`.
-/// Behind `#` stands the name that its certificate must be for; without it, its address.
+/// `192.0.2.53`, `tls://192.0.2.53#dns.example`, `https://192.0.2.53/dns-query#dns.example`,
+/// `quic://[2001:db8::53]:8853#dns.example`. Behind `#` stands the name that its certificate must
+/// be for; without it, its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamAddress {
     /// Over UDP, and TCP where an answer is long.
@@ -143,8 +144,8 @@ impl fmt::Display for UpstreamAddress {
     }
 }
 
-/// The certificates of authorities that encrypted upstreams are checked against: those of a file in PEM, or the system's. In
-/// DER; an error says what to do.
+/// The certificates of authorities that encrypted upstreams are checked against: those of a file in
+/// PEM, or the system's. In DER; an error says what to do.
 pub(super) fn authorities(file: Option<&Path>) -> Result<Arc<[Vec<u8>]>, String> {
     let found = match file {
         Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),

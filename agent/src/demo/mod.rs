@@ -1,4 +1,5 @@
-//! `namegate demo`: a real agent in a lab, shown and checked step by step. It uses no network and leaves nothing behind.
+//! `namegate demo`: a real agent in a lab, shown and checked step by step. It uses no network and
+//! leaves nothing behind.
 
 mod stage;
 mod steps;
@@ -18,8 +19,9 @@ use crate::lab::process::{find_program, is_root};
 
 /// Show a real agent at work between two pods, a resolver and an internet, all made for the purpose
 ///
-/// Builds two pods, a resolver and an internet in network namespaces, starts an agent on the pods' node, and checks what it
-/// does, step by step. It uses no network of the machine and leaves nothing behind. Needs root and the program `nft`.
+/// Builds two pods, a resolver and an internet in network namespaces, starts an agent on the pods'
+/// node, and checks what it does, step by step. It uses no network of the machine and leaves
+/// nothing behind. Needs root and the program `nft`.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -103,7 +105,8 @@ fn check_requirements() -> io::Result<()> {
     Ok(())
 }
 
-/// A flag that Ctrl-C and SIGTERM raise. A step takes a few seconds at most, so that raising a flag is enough.
+/// A flag that Ctrl-C and SIGTERM raise. A step takes a few seconds at most, so that raising a flag
+/// is enough.
 fn watch_signals() -> io::Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&raised);

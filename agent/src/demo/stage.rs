@@ -25,8 +25,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Builds the lab and starts the agent, this very program, on its node. (`/proc/self/exe` is this program even when its
-    /// file has been replaced since.)
+    /// Builds the lab and starts the agent, this very program, on its node. (`/proc/self/exe` is
+    /// this program even when its file has been replaced since.)
     pub(super) fn set() -> io::Result<Self> {
         let lab = Lab::builder().pods(2).build().map_err(io::Error::other)?;
         lab.resolver().set(&RECORDS).map_err(io::Error::other)?;

@@ -1,4 +1,5 @@
-//! Ways by which a workload may resolve names unobserved. None of them opens an address; they make lookups that nothing is learned from.
+//! Ways by which a workload may resolve names unobserved. None of them opens an address; they make
+//! lookups that nothing is learned from.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -56,13 +57,14 @@ fn second_resolver(facts: &Facts) -> Finding {
     }
 }
 
-/// A server that is bound to loopback answers this node alone. One that is bound to everything answers on addresses that
-/// cannot be told from here.
+/// A server that is bound to loopback answers this node alone. One that is bound to everything
+/// answers on addresses that cannot be told from here.
 fn is_for_workloads(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified()
 }
 
-/// Workloads that policy closes, and that may ask any server over TLS all the same. Nothing is learned from what is answered there.
+/// Workloads that policy closes, and that may ask any server over TLS all the same. Nothing is
+/// learned from what is answered there.
 fn encrypted(open: &[String]) -> Finding {
     const CODE: &str = "encrypted-dns";
     match open.is_empty() {

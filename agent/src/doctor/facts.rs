@@ -23,7 +23,8 @@ const SYSCTLS: [&str; 6] = [
 
 const DNS_PORT: u16 = 53;
 
-/// Reads the node that this process runs on. Changes nothing: what nft is asked for its features is checked and not applied.
+/// Reads the node that this process runs on. Changes nothing: what nft is asked for its features is
+/// checked and not applied.
 pub fn read(interception: InterceptionMode, table: &str, running: Option<Running>) -> Facts {
     Facts {
         kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -103,7 +104,8 @@ fn legacy_tables() -> Vec<String> {
         .collect()
 }
 
-/// From `/sys/class/net`, which shows the network namespace that it was mounted in: in a Pod on the host's network, the host's.
+/// From `/sys/class/net`, which shows the network namespace that it was mounted in: in a Pod on the
+/// host's network, the host's.
 fn bridges() -> BTreeMap<String, usize> {
     entries("/sys/class/net")
         .into_iter()
@@ -127,7 +129,8 @@ fn dns_sockets() -> Vec<SocketAddr> {
     sockets
 }
 
-/// The second column of a line of `/proc/net/udp`: address and port in hexadecimal, the address in 32-bit words of the host's order.
+/// The second column of a line of `/proc/net/udp`: address and port in hexadecimal, the address in
+/// 32-bit words of the host's order.
 fn local_address(line: &str) -> Option<SocketAddr> {
     let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

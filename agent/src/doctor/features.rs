@@ -1,4 +1,5 @@
-//! What the kernel's nftables must be able to do. Each feature is tried, because version numbers do not tell.
+//! What the kernel's nftables must be able to do. Each feature is tried, because version numbers do
+//! not tell.
 
 use super::{Facts, Finding};
 use crate::config::InterceptionMode;

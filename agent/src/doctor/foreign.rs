@@ -1,6 +1,8 @@
-//! Tables of others: what they may drop although Namegate allows it, and what keeps lookups from being intercepted.
+//! Tables of others: what they may drop although Namegate allows it, and what keeps lookups from
+//! being intercepted.
 //!
-//! They are read as plain JSON. The typed documents would not do: others use everything that nft can say.
+//! They are read as plain JSON. The typed documents would not do: others use everything that nft
+//! can say.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +40,8 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// In mode dnat lookups are kept in connection tracking. In mode tproxy the answers leave from the resolver's address, which such
-/// rules take out of it too.
+/// In mode dnat lookups are kept in connection tracking. In mode tproxy the answers leave from the
+/// resolver's address, which such rules take out of it too.
 fn untracked(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMode) -> Finding {
     const CODE: &str = "untracked-lookups";
     let culprits = named(chains, |chain| chain.untracks_lookups);
@@ -99,7 +101,8 @@ impl Chain<'_> {
     }
 }
 
-/// The base chains of every table but our own, by family, table and name. What a base chain jumps to counts as its own.
+/// The base chains of every table but our own, by family, table and name. What a base chain jumps
+/// to counts as its own.
 fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, Chain<'a>> {
     let objects = || ruleset["nftables"].as_array().into_iter().flatten();
     let text = |value: &'a Value, field: &str| value[field].as_str().unwrap_or_default();
@@ -125,7 +128,8 @@ fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, Chain<'a>> {
             drops_by_policy: text(chain, "policy") == "drop",
             ..Chain::default()
         };
-        // Every chain once, so that rulesets that are large or made by hand take no longer than they have rules.
+        // Every chain once, so that rulesets that are large or made by hand take no longer than
+        // they have rules.
         let mut reached = vec![name(chain, text(chain, "name"))];
         let mut next = 0;
         while let Some(current) = reached.get(next).cloned() {

@@ -1,7 +1,8 @@
 //! What a node needs for Namegate to keep its promise, and whether it is so.
 //!
-//! [`Facts`] is what was read of the node (`facts` does the reading, the only I/O); [`examine`] judges it and is pure. Each judgement
-//! is a [`Finding`] with a stable code, documented in `docs/kubernetes.md`.
+//! [`Facts`] is what was read of the node (`facts` does the reading, the only I/O); [`examine`]
+//! judges it and is pure. Each judgement is a [`Finding`] with a stable code, documented in
+//! `docs/kubernetes.md`.
 
 mod bypass;
 mod facts;

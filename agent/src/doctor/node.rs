@@ -6,7 +6,8 @@ use crate::config::InterceptionMode;
 /// capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 
-/// Where new connections begin to fail is at the limit itself; below this there is no reason to look.
+/// Where new connections begin to fail is at the limit itself; below this there is no reason to
+/// look.
 const CONNTRACK_FULL_PERCENT: u64 = 80;
 
 pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
@@ -107,7 +108,8 @@ fn bridges(facts: &Facts) -> Vec<Finding> {
     )]
 }
 
-/// With `src_valid_mark` the mark takes part in the reverse-path check, and the route of marked packets leads to `lo`.
+/// With `src_valid_mark` the mark takes part in the reverse-path check, and the route of marked
+/// packets leads to `lo`.
 fn marks(facts: &Facts) -> Option<Finding> {
     const CODE: &str = "src-valid-mark";
     if facts.interception != InterceptionMode::Tproxy {

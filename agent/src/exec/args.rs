@@ -20,11 +20,12 @@ use crate::config::{Host, NameMatching, Options, PrivateAddresses, Rejected, Set
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
 ///
-/// The exit code is the command's, or 128 and the signal that ended it; 127 when it is not found, 126 when it cannot be
-/// executed, 2 when the sandbox cannot be made.
+/// The exit code is the command's, or 128 and the signal that ended it; 127 when it is not found,
+/// 126 when it cannot be executed, 2 when the sandbox cannot be made.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Name that may be reached, on every port; with stars a pattern, as in matchPattern (repeatable)
+    /// Name that may be reached, on every port; with stars a pattern, as in matchPattern
+    /// (repeatable)
     #[arg(long, value_name = "NAME|PATTERN", value_parser = pattern)]
     allow: Vec<Pattern>,
 
@@ -36,15 +37,18 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
     label: Vec<(String, String)>,
 
-    /// Resolver to ask, instead of those in /etc/resolv.conf; encrypted: tls://IP#NAME, https://IP/PATH#NAME, quic://IP#NAME (repeatable)
+    /// Resolver to ask, instead of those in /etc/resolv.conf; encrypted: tls://IP#NAME,
+    /// https://IP/PATH#NAME, quic://IP#NAME (repeatable)
     #[arg(long, value_name = "IP[:PORT]|URL")]
     upstream: Vec<UpstreamAddress>,
 
-    /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default: the system's]
+    /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default:
+    /// the system's]
     #[arg(long, value_name = "FILE")]
     upstream_ca: Option<PathBuf>,
 
-    /// Names of an answer that policies are matched against: the one that was asked, or all of the CNAME chain
+    /// Names of an answer that policies are matched against: the one that was asked, or all of the
+    /// CNAME chain
     #[arg(long, value_name = "WHICH", default_value = "question", value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]))]
     dns_match: NameMatching,
 
@@ -60,15 +64,18 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "reject", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]))]
     deny_response: Refusal,
 
-    /// Range that names may open although it is private, loopback, link-local or the like (repeatable)
+    /// Range that names may open although it is private, loopback, link-local or the like
+    /// (repeatable)
     #[arg(long, value_name = "CIDR")]
     allow_rebind: Vec<IpNet>,
 
-    /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside --allow-rebind
+    /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside
+    /// --allow-rebind
     #[arg(long, value_name = "WHAT", default_value = "deny", value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]))]
     private_addresses: PrivateAddresses,
 
-    /// Open file that the command inherits, by its descriptor's number; others are closed but 0, 1 and 2 (repeatable)
+    /// Open file that the command inherits, by its descriptor's number; others are closed but 0, 1
+    /// and 2 (repeatable)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     keep_fd: Vec<RawFd>,
 
@@ -106,8 +113,8 @@ impl Args {
         self.quiet
     }
 
-    /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be on loopback: the agent
-    /// reaches them where the sandbox would not.
+    /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be
+    /// on loopback: the agent reaches them where the sandbox would not.
     pub(super) fn settings(&self, plan: &Plan) -> Result<Settings, Rejected> {
         let listen = plan
             .gateways()
@@ -122,7 +129,8 @@ impl Args {
             dns_match: Some(self.dns_match),
             dns_denied: Some(self.dns_denied),
             dns_questions: Some(self.dns_questions),
-            // Names in the cluster's domain may be asked by everyone. There is no cluster here, so there is no such name.
+            // Names in the cluster's domain may be asked by everyone. There is no cluster here, so
+            // there is no such name.
             cluster_domain: Some("exec.namegate.invalid".to_owned()),
             allow_rebind: self.allow_rebind.clone(),
             private_addresses: Some(self.private_addresses),

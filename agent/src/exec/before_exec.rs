@@ -24,8 +24,8 @@ use super::descriptors;
 use super::mounts::Mounts;
 use crate::netns::Namespace;
 
-/// Where the process is put, what it sees there, and what it may do. The PID namespace it is born in
-/// ([`pid_namespace`](super::pid_namespace)).
+/// Where the process is put, what it sees there, and what it may do. The PID namespace it is born
+/// in ([`pid_namespace`](super::pid_namespace)).
 #[derive(Debug)]
 pub(super) struct Confinement {
     /// Its network.
@@ -59,9 +59,9 @@ pub(super) enum Step {
     StartInit,
 }
 
-/// What commands need of root's power over files, users and ports. Everything else, also what later kernels add, is lost:
-/// with it root inside could leave the sandbox or change what all of the host shares (its network, its devices, its
-/// clock, its kernel).
+/// What commands need of root's power over files, users and ports. Everything else, also what later
+/// kernels add, is lost: with it root inside could leave the sandbox or change what all of the host
+/// shares (its network, its devices, its clock, its kernel).
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -76,11 +76,12 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     // `runuser` fails without it where the kernel audits.
     .union(CapabilitySet::AUDIT_WRITE);
 
-/// Confines the process of `command`, which inherits the descriptors `kept`. An error of it comes out of `spawn`;
-/// [`Step::of`] tells it from one of exec.
+/// Confines the process of `command`, which inherits the descriptors `kept`. An error of it comes
+/// out of `spawn`; [`Step::of`] tells it from one of exec.
 pub(super) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept: Vec<RawFd>) {
-    // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed: it makes system calls
-    // on values made before the fork, and errors are numbers; nothing is allocated or locked.
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed:
+    // it makes system calls on values made before the fork, and errors are numbers; nothing is
+    // allocated or locked.
     unsafe {
         command.pre_exec(move || {
             for descriptor in &kept {
@@ -105,12 +106,14 @@ impl Confinement {
         mount_change(c"/", downstream).map_err(|errno| Step::Unshare.mark(errno))?;
         self.cover()?;
         drop_capabilities().map_err(|errno| Step::DropCapabilities.mark(errno))?;
-        // Otherwise a set-user-ID program, or one with file capabilities, could have more than this process.
+        // Otherwise a set-user-ID program, or one with file capabilities, could have more than this
+        // process.
         set_no_new_privs(true).map_err(|errno| Step::ForbidNewPrivileges.mark(errno))?;
         if let Some(rules) = &self.scope {
             enter_domain(rules).map_err(|errno| Step::EnterDomain.mark(errno))?;
         }
-        // Last, because a change of credentials clears it. It is tied to the parent's *thread* that forked.
+        // Last, because a change of credentials clears it. It is tied to the parent's *thread* that
+        // forked.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| Step::FollowParent.mark(errno))?;
         // The parent is in another PID namespace, so that its number cannot be compared.
         let mut ended = [PollFd::new(&self.parent, PollFlags::IN)];
@@ -231,7 +234,8 @@ impl Step {
     /// Errnos of the kernel are at most this (MAX_ERRNO in include/linux/err.h).
     const MAX_ERRNO: i32 = 4095;
 
-    /// A number is all that the forked child can hand to its parent, so the step goes into it, above the errno.
+    /// A number is all that the forked child can hand to its parent, so the step goes into it,
+    /// above the errno.
     pub(super) fn mark(self, errno: Errno) -> io::Error {
         let step = 1 + Self::ALL.iter().position(|step| *step == self).unwrap_or(0) as i32;
         io::Error::from_raw_os_error(step * (Self::MAX_ERRNO + 1) + errno.raw_os_error())

@@ -30,8 +30,8 @@ pub(super) const DNS_PORT: u16 = 53;
 /// Where the C library finds its resolver.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Sockets on which the C library asks the *host's* name services. Inside they refuse, so that it goes on to
-/// `/etc/resolv.conf`, where the names' addresses are learned.
+/// Sockets on which the C library asks the *host's* name services. Inside they refuse, so that it
+/// goes on to `/etc/resolv.conf`, where the names' addresses are learned.
 const NAME_SERVICE_SOCKETS: [&str; 3] = [
     "/run/systemd/resolve/io.systemd.Resolve",
     "/run/nscd/socket",
@@ -103,8 +103,9 @@ impl Child {
     }
 }
 
-/// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the standard ones. Must be
-/// called on a thread that lives until the child is gone: the kernel kills the child when the *thread* that started it ends.
+/// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the
+/// standard ones. Must be called on a thread that lives until the child is gone: the kernel kills
+/// the child when the *thread* that started it ends.
 pub(super) fn start(
     command: &[OsString],
     network: &Namespace,

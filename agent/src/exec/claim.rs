@@ -6,8 +6,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// The right to use a number in this network namespace, until it is dropped or the process ends.
 ///
-/// It is an abstract Unix socket: the kernel keeps these per network namespace, as it keeps the tables and links that are
-/// named by the number, so the claim holds between processes of different pid namespaces too.
+/// It is an abstract Unix socket: the kernel keeps these per network namespace, as it keeps the
+/// tables and links that are named by the number, so the claim holds between processes of different
+/// pid namespaces too.
 #[derive(Debug)]
 pub(super) struct Claim {
     id: u32,

@@ -1,6 +1,8 @@
-//! Which open files of its starter the command inherits: standard input, output and error, and those that are named.
+//! Which open files of its starter the command inherits: standard input, output and error, and
+//! those that are named.
 //!
-//! A descriptor may be a way out that no namespace closes: a socket of the host's network, a directory, a pidfd.
+//! A descriptor may be a way out that no namespace closes: a socket of the host's network, a
+//! directory, a pidfd.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -9,8 +11,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 
-/// Marks every descriptor of this process but the standard ones to be closed by exec. What namegate opens later is marked by
-/// itself.
+/// Marks every descriptor of this process but the standard ones to be closed by exec. What namegate
+/// opens later is marked by itself.
 pub(super) fn mark_all() -> io::Result<()> {
     let open = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -32,7 +34,8 @@ pub(super) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
 
 /// Whether it is open.
 pub(super) fn is_open(descriptor: RawFd) -> bool {
-    // SAFETY: asking for the flags of a descriptor does nothing to what it refers to, and a closed one is an error.
+    // SAFETY: asking for the flags of a descriptor does nothing to what it refers to, and a closed
+    // one is an error.
     descriptor >= 0 && fcntl_getfd(unsafe { BorrowedFd::borrow_raw(descriptor) }).is_ok()
 }
 

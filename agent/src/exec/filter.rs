@@ -1,7 +1,8 @@
-//! The system calls that the command is refused, as seccomp filters: those that reach past its namespaces.
+//! The system calls that the command is refused, as seccomp filters: those that reach past its
+//! namespaces.
 //!
-//! A short list of refusals rather than a long one of permissions, because commands are any commands. What a capability guards is
-//! not listed: the capabilities are gone.
+//! A short list of refusals rather than a long one of permissions, because commands are any
+//! commands. What a capability guards is not listed: the capabilities are gone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,32 +19,35 @@ const ABSENT: [c_long; 10] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Takes descriptors of any process that a pidfd leads to, and a Unix socket hands out one of its peer (SO_PEERPIDFD).
+    // Takes descriptors of any process that a pidfd leads to, and a Unix socket hands out one of
+    // its peer (SO_PEERPIDFD).
     libc::SYS_pidfd_getfd,
     // Keyrings belong to users and sessions, and to no namespace.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Of little use to commands, and of much to whoever attacks the kernel; not all of it is behind a capability everywhere.
+    // Of little use to commands, and of much to whoever attacks the kernel; not all of it is behind
+    // a capability everywhere.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
 ];
 
-/// Requests to a terminal that make its other readers read what the command wrote: keystrokes, and pasted selections.
+/// Requests to a terminal that make its other readers read what the command wrote: keystrokes, and
+/// pasted selections.
 // The type differs between C libraries.
 #[allow(clippy::unnecessary_cast)]
 const KEYSTROKES: [u64; 2] = [libc::TIOCSTI as u64, libc::TIOCLINUX as u64];
 
-/// The protocol families that a network namespace confines and that commands use. The others reach past it (AF_VSOCK the
-/// machine's hypervisor, AF_QIPCRTR its devices), past IP and so past policy (AF_SMC, AF_PACKET), or are kernel code that
-/// few have looked at.
+/// The protocol families that a network namespace confines and that commands use. The others reach
+/// past it (AF_VSOCK the machine's hypervisor, AF_QIPCRTR its devices), past IP and so past policy
+/// (AF_SMC, AF_PACKET), or are kernel code that few have looked at.
 const FAMILIES: [c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// The filters, all of which hold: of several verdicts the kernel takes the strictest.
 ///
-/// A program of another architecture than ours (of 32 bits) is killed with SIGSYS at its first call, whose number would mean
-/// another call to them.
+/// A program of another architecture than ours (of 32 bits) is killed with SIGSYS at its first
+/// call, whose number would mean another call to them.
 pub(super) fn filters() -> io::Result<Vec<BpfProgram>> {
     let absent = ABSENT.into_iter().map(|call| (call, Vec::new()));
     let keystrokes = KEYSTROKES
@@ -65,7 +69,8 @@ pub(super) fn filters() -> io::Result<Vec<BpfProgram>> {
     ])
 }
 
-/// Compares the lower half of an argument: of an `int` the kernel ignores the upper half, so that it must decide nothing here.
+/// Compares the lower half of an argument: of an `int` the kernel ignores the upper half, so that
+/// it must decide nothing here.
 fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> io::Result<SeccompCondition> {
     SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value).map_err(io::Error::other)
 }
@@ -82,7 +87,8 @@ fn refuse(calls: BTreeMap<i64, Vec<SeccompRule>>, errno: c_int) -> io::Result<Bp
         .map_err(io::Error::other)
 }
 
-/// Refuses the numbers from `__X32_SYSCALL_BIT` on: under x32, an ABI of x86-64, they are other names for the same calls.
+/// Refuses the numbers from `__X32_SYSCALL_BIT` on: under x32, an ABI of x86-64, they are other
+/// names for the same calls.
 fn other_numbers() -> BpfProgram {
     const FIRST: u32 = 0x4000_0000;
     let step = |code: u32, jt, jf, k| sock_filter {

@@ -1,10 +1,14 @@
-//! The nftables table beside the agent's own: address translation, and what a sandbox must not fake.
+//! The nftables table beside the agent's own: address translation, and what a sandbox must not
+//! fake.
 //!
-//! The rules that decide where the sandbox may go are the agent's, in a table of their own. This one
+//! The rules that decide where the sandbox may go are the agent's, in a table of their own. This
+//! one
 //!
-//! - drops what comes from the sandbox's link with another source than the sandbox's (the agent knows it by its address),
+//! - drops what comes from the sandbox's link with another source than the sandbox's (the agent
+//!   knows it by its address),
 //! - lets nobody else connect to the sandbox through the host,
-//! - keeps links from forwarding for others that forward only for sandboxes, and remembers which these are,
+//! - keeps links from forwarding for others that forward only for sandboxes, and remembers which
+//!   these are,
 //! - masquerades what leaves.
 
 use std::borrow::Cow;
@@ -54,7 +58,8 @@ pub(super) fn remove(tables: &[String]) -> io::Result<()> {
             name: Cow::Borrowed(name),
             handle: None,
         });
-        // Adding what is there changes nothing, so that the deletion cannot fail (`destroy` needs Linux 6.3).
+        // Adding what is there changes nothing, so that the deletion cannot fail (`destroy` needs
+        // Linux 6.3).
         batch.add(table.clone());
         batch.delete(table);
     }
@@ -74,7 +79,8 @@ pub(super) fn sandboxes() -> io::Result<BTreeSet<u32>> {
         .collect())
 }
 
-/// The links that a sandbox recorded as forwarding only because of it; none when it has no such table.
+/// The links that a sandbox recorded as forwarding only because of it; none when it has no such
+/// table.
 pub(super) fn switched_by(id: u32) -> io::Result<BTreeSet<String>> {
     let table = nat_table(id);
     // The set may have gone with its sandbox since it was seen.
@@ -105,8 +111,9 @@ pub(super) fn switched_by_others(own: Option<u32>) -> io::Result<BTreeSet<String
     Ok(links)
 }
 
-/// Chains of others that drop what they do not know, as `table chain` in nft's words: what a sandbox sends and asks may
-/// be lost in them, because no accept of ours overrides a drop of theirs.
+/// Chains of others that drop what they do not know, as `table chain` in nft's words: what a
+/// sandbox sends and asks may be lost in them, because no accept of ours overrides a drop of
+/// theirs.
 pub(super) fn foreign_chains_that_drop() -> io::Result<Vec<String>> {
     let listed = list(&["list", "chains"])?;
     Ok(listed
@@ -175,8 +182,8 @@ fn document(plan: &Plan) -> Nftables<'static> {
         }));
     };
 
-    // Neighbour discovery speaks from link-local addresses too (RFC 4861 §4.3, §4.4). Everything else of IPv6 from another
-    // address than the sandbox's would be a way around the agent's rules.
+    // Neighbour discovery speaks from link-local addresses too (RFC 4861 §4.3, §4.4). Everything
+    // else of IPv6 from another address than the sandbox's would be a way around the agent's rules.
     let neighbours = ["nd-neighbor-solicit", "nd-neighbor-advert"];
     rule(
         "prerouting",

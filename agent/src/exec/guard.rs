@@ -1,7 +1,9 @@
-//! The guard: a process that outlives a crash of `namegate exec`, even a SIGKILL, and cleans up after it.
+//! The guard: a process that outlives a crash of `namegate exec`, even a SIGKILL, and cleans up
+//! after it.
 //!
-//! It holds the read end of a pipe. First comes an [`Undo`] as one line of JSON; then, when all is undone in the normal way, one
-//! line `done`. If the pipe ends without it, the other side died, and the guard does the undoing.
+//! It holds the read end of a pipe. First comes an [`Undo`] as one line of JSON; then, when all is
+//! undone in the normal way, one line `done`. If the pipe ends without it, the other side died, and
+//! the guard does the undoing.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
@@ -20,10 +22,12 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Starts `program`, which must call [`watch`] with its standard input, and tells it what to undo.
+    /// Starts `program`, which must call [`watch`] with its standard input, and tells it what to
+    /// undo.
     pub(super) fn start(mut program: Command, undo: &Undo) -> io::Result<Self> {
         let mut process = program
-            // A group of its own, so that what the terminal or a shell sends to ours does not reach it.
+            // A group of its own, so that what the terminal or a shell sends to ours does not reach
+            // it.
             .process_group(0)
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -46,8 +50,8 @@ impl Guard {
     }
 }
 
-/// What the guard does: waits for the end of `input`, and undoes what was not reported done. Returns what could not be
-/// undone.
+/// What the guard does: waits for the end of `input`, and undoes what was not reported done.
+/// Returns what could not be undone.
 pub(super) fn watch(mut input: impl BufRead) -> io::Result<Vec<String>> {
     let mut line = String::new();
     input.read_line(&mut line)?;
@@ -66,7 +70,8 @@ pub(super) fn watch(mut input: impl BufRead) -> io::Result<Vec<String>> {
 pub(super) fn watch_standard_input() -> io::Result<Vec<String>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
-    // A stopping service sends these to every process it has. Whoever takes a signal no longer dies of it.
+    // A stopping service sends these to every process it has. Whoever takes a signal no longer dies
+    // of it.
     let _taken = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .map(signal)
         .into_iter()

@@ -10,9 +10,10 @@
 //! 6. [`child`], `before_exec`: the command runs inside; `signals` for it are handed on.
 //! 7. All is undone; the exit code is the command's.
 //!
-//! What is *not* contained: the command keeps its user, files and terminal. Processes outside are hidden from it and the
-//! capabilities that matter to them are gone, but root inside can still ask daemons of the host to act for it, through their
-//! Unix sockets, and write files that the host will run. Processes that outlive the command are ended with it.
+//! What is *not* contained: the command keeps its user, files and terminal. Processes outside are
+//! hidden from it and the capabilities that matter to them are gone, but root inside can still ask
+//! daemons of the host to act for it, through their Unix sockets, and write files that the host
+//! will run. Processes that outlive the command are ended with it.
 
 mod args;
 mod before_exec;
@@ -209,7 +210,8 @@ async fn confined(
     ended
 }
 
-/// Removes what dead runs left, and tells what of the host may stand in the way. Fails without `nft`.
+/// Removes what dead runs left, and tells what of the host may stand in the way. Fails without
+/// `nft`.
 fn prepare(quiet: bool) -> io::Result<()> {
     let problems = undo::sweep()?;
     let foreign = firewall::foreign_chains_that_drop()?;

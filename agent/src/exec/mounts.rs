@@ -1,7 +1,9 @@
-//! Which mounts of the host the command must not write, or not see: those that are the kernel's own interface.
+//! Which mounts of the host the command must not write, or not see: those that are the kernel's own
+//! interface.
 //!
-//! Root needs no capability to write many of their files, and some of them are programs that the kernel runs outside
-//! every namespace (`core_pattern`, `uevent_helper`, the `release_agent` of cgroups).
+//! Root needs no capability to write many of their files, and some of them are programs that the
+//! kernel runs outside every namespace (`core_pattern`, `uevent_helper`, the `release_agent` of
+//! cgroups).
 
 use std::ffi::CString;
 use std::fs;
@@ -25,7 +27,8 @@ const KERNELS_OWN: [&str; 12] = [
     "resctrl",
 ];
 
-/// What is done to mounts inside the sandbox. Made before the fork, after which nothing can be allocated.
+/// What is done to mounts inside the sandbox. Made before the fork, after which nothing can be
+/// allocated.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Mounts {
     /// Where a `/proc` is, which shows the host's processes: one of the sandbox's own covers it.

@@ -1,14 +1,16 @@
 //! The sandbox's network: what is chosen, from what the host has (pure), and how it is built.
 //!
-//! A veth pair leads from the sandbox to the host, which routes and masquerades for it. Two things on the host are
-//! switched on for that, and off again afterwards if they were off:
+//! A veth pair leads from the sandbox to the host, which routes and masquerades for it. Two things
+//! on the host are switched on for that, and off again afterwards if they were off:
 //!
-//! - `net.ipv4.conf.<veth>.forwarding`, so that what comes from the sandbox is routed at all. It goes with the link.
-//! - the same of every link that a route leads to, so that the answers are routed back: the kernel asks the link that a
-//!   packet *came in* on. What else arrives on these links is kept from being forwarded (`firewall`).
+//! - `net.ipv4.conf.<veth>.forwarding`, so that what comes from the sandbox is routed at all. It
+//!   goes with the link.
+//! - the same of every link that a route leads to, so that the answers are routed back: the kernel
+//!   asks the link that a packet *came in* on. What else arrives on these links is kept from being
+//!   forwarded (`firewall`).
 //!
-//! IPv6 forwarding is never switched on: it would make the host forget routes learned from router advertisements. The
-//! sandbox has IPv6 only where the host forwards it already.
+//! IPv6 forwarding is never switched on: it would make the host forget routes learned from router
+//! advertisements. The sandbox has IPv6 only where the host forwards it already.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -25,8 +27,9 @@ pub(super) const LINK_PREFIX: &str = "ngx";
 /// The sandbox's link, inside.
 const INSIDE: &str = "eth0";
 
-/// Where sandboxes get their addresses from, most preferred first: corners of the private ranges that few networks
-/// use, and the range for benchmarks (RFC 2544) when a VPN has taken the private ones.
+/// Where sandboxes get their addresses from, most preferred first: corners of the private ranges
+/// that few networks use, and the range for benchmarks (RFC 2544) when a VPN has taken the private
+/// ones.
 const POOLS: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(10, 210, 0, 0), 16),
     (Ipv4Addr::new(172, 31, 0, 0), 16),
@@ -34,11 +37,12 @@ const POOLS: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(198, 18, 0, 0), 15),
 ];
 
-/// The /48 of unique local addresses that sandboxes are numbered in. They are masqueraded, so it need not be unique
-/// beyond the host.
+/// The /48 of unique local addresses that sandboxes are numbered in. They are masqueraded, so it
+/// need not be unique beyond the host.
 const POOL6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6761, 0x7465, 0, 0, 0, 0, 0);
 
-/// Prefixes shorter than this are ways to say "everything" (a VPN's 0.0.0.0/1), not networks to stay clear of.
+/// Prefixes shorter than this are ways to say "everything" (a VPN's 0.0.0.0/1), not networks to
+/// stay clear of.
 const SHORTEST_NETWORK: u8 = 8;
 
 /// What is known of the host.
@@ -83,8 +87,8 @@ pub(super) struct Ends {
 }
 
 impl Plan {
-    /// Chooses. Equal hosts give equal plans; different numbers start looking in different places, so that sandboxes
-    /// that start at the same time do not meet.
+    /// Chooses. Equal hosts give equal plans; different numbers start looking in different places,
+    /// so that sandboxes that start at the same time do not meet.
     pub(super) fn choose(id: u32, host: &Host) -> io::Result<Self> {
         let taken: Vec<IpNet> = host
             .routes
@@ -135,11 +139,13 @@ impl Plan {
         self.ends().map(|ends| ends.gateway.addr())
     }
 
-    /// Builds it between `host`, which must be the namespace of the calling thread, and a new namespace, which is
-    /// returned. On an error, what was built stays, for [`Undo`](super::undo::Undo).
+    /// Builds it between `host`, which must be the namespace of the calling thread, and a new
+    /// namespace, which is returned. On an error, what was built stays, for
+    /// [`Undo`](super::undo::Undo).
     pub(super) fn build(&self, host: &Namespace) -> io::Result<Namespace> {
         let sandbox = Namespace::new()?;
-        // Before the links: nothing passes that the rules have not seen, and what they record of the host can be undone.
+        // Before the links: nothing passes that the rules have not seen, and what they record of
+        // the host can be undone.
         firewall::install(self)?;
         if self.v6.is_none() {
             // For links to come; `lo` keeps `::1`.

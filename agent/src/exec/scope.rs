@@ -1,14 +1,17 @@
-//! A Landlock domain around the command: from inside no signal and no trace reaches a process outside.
+//! A Landlock domain around the command: from inside no signal and no trace reaches a process
+//! outside.
 //!
-//! The PID namespace hides those processes, yet a signal to the command's own *process group* goes to all of its members,
-//! also to those outside: namegate, and the rest of the pipeline or script that it was started in.
+//! The PID namespace hides those processes, yet a signal to the command's own *process group* goes
+//! to all of its members, also to those outside: namegate, and the rest of the pipeline or script
+//! that it was started in.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 
-/// The rules of a domain, which a process enters by itself; none on kernels before Linux 6.12, whose Landlock knows no scopes.
+/// The rules of a domain, which a process enters by itself; none on kernels before Linux 6.12,
+/// whose Landlock knows no scopes.
 pub(super) fn rules() -> io::Result<Option<OwnedFd>> {
     let created = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

@@ -16,8 +16,8 @@ pub(super) struct Signals {
 const FORWARDED: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 impl Signals {
-    /// Takes them, so that they no longer end this process. Those that it was started to ignore (`nohup`) it goes on to
-    /// ignore, and so does the command.
+    /// Takes them, so that they no longer end this process. Those that it was started to ignore
+    /// (`nohup`) it goes on to ignore, and so does the command.
     pub(super) fn take() -> io::Result<Self> {
         let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
         let mut taken = [const { None }; 4];
@@ -40,7 +40,8 @@ impl Signals {
         }
     }
 
-    /// Whether the terminal sent this signal, and so to the command as well: it sends to its whole foreground group.
+    /// Whether the terminal sent this signal, and so to the command as well: it sends to its whole
+    /// foreground group.
     pub(super) fn reached_our_group(&self, signal: Signal) -> bool {
         let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
         from_keyboard && fs::read_to_string("/proc/self/stat").is_ok_and(|stat| is_foreground(&stat))
@@ -69,7 +70,8 @@ fn ignored_signals(status: &str) -> u64 {
 
 /// Whether the process group of proc_pid_stat(5) is the foreground group of its terminal.
 fn is_foreground(stat: &str) -> bool {
-    // The command's name, in parentheses, may hold anything; behind it stand state, ppid, pgrp, session, tty_nr, tpgid.
+    // The command's name, in parentheses, may hold anything; behind it stand state, ppid, pgrp,
+    // session, tty_nr, tpgid.
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map(|(_, rest)| rest.split_whitespace().collect())

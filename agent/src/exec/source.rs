@@ -29,7 +29,8 @@ const NAMESPACE: &str = "exec";
 /// The pod that stands for the command.
 const POD: &str = "sandbox";
 
-/// The policy made of `--allow`. No object can be named so, hence no policy of a file can replace it.
+/// The policy made of `--allow`. No object can be named so, hence no policy of a file can replace
+/// it.
 const COMMAND_LINE: &str = "--allow";
 
 /// A source that tells everything at once, and nothing after.

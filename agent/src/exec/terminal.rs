@@ -1,8 +1,9 @@
 //! The terminal and its jobs, across the border of the sandbox.
 //!
-//! Command and namegate are one process group, so that keys reach both, and a pipeline stays one job. Two things the
-//! border hides: a shell inside cannot hand the terminal back to a group whose leader is outside; and a command that stops
-//! its whole group (`vim` on Ctrl-Z) stops only what is inside.
+//! Command and namegate are one process group, so that keys reach both, and a pipeline stays one
+//! job. Two things the border hides: a shell inside cannot hand the terminal back to a group whose
+//! leader is outside; and a command that stops its whole group (`vim` on Ctrl-Z) stops only what is
+//! inside.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -37,18 +38,19 @@ impl Foreground {
         let Some(terminal) = self.terminal.as_ref().filter(|terminal| !is_ours(terminal)) else {
             return;
         };
-        // SAFETY: no handler is installed, and no other thread depends on this signal. Without it the kernel would stop a
-        // background process that does the next.
+        // SAFETY: no handler is installed, and no other thread depends on this signal. Without it
+        // the kernel would stop a background process that does the next.
         unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
         // The terminal may be gone.
         let _ = tcsetpgrp(terminal, getpgrp());
     }
 }
 
-/// Stops our group whenever the command has stopped itself as one of it, as it would have stopped us without the border.
-/// Whoever continues the group, as a shell does, continues both.
+/// Stops our group whenever the command has stopped itself as one of it, as it would have stopped
+/// us without the border. Whoever continues the group, as a shell does, continues both.
 ///
-/// On a thread of its own, which ends when the command has been waited for: handlers of SIGCHLD here are not told of stops.
+/// On a thread of its own, which ends when the command has been waited for: handlers of SIGCHLD
+/// here are not told of stops.
 pub(super) fn follow_stops(command: Pid) -> io::Result<()> {
     // When the shell continues the group, it reaches us a moment before the command.
     const SETTLED: Duration = Duration::from_millis(20);
@@ -68,7 +70,8 @@ pub(super) fn follow_stops(command: Pid) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until the process is stopped, or asks whether it is. An error when it is no child any more.
+/// Waits until the process is stopped, or asks whether it is. An error when it is no child any
+/// more.
 fn stopped(process: Pid, options: WaitIdOptions) -> rustix::io::Result<bool> {
     let status = waitid(WaitId::Pid(process), options | WaitIdOptions::STOPPED)?;
     Ok(status.is_some_and(|status| status.stopped()))

@@ -1,4 +1,5 @@
-//! The pieces of a run against the real kernel, in namespaces that play the host and the internet. Needs root and `nft`.
+//! The pieces of a run against the real kernel, in namespaces that play the host and the internet.
+//! Needs root and `nft`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -331,7 +332,8 @@ impl World {
 fn run(network: &Namespace, script: &str) -> u8 {
     runtime().block_on(async {
         let resolver = "192.0.2.53".parse().unwrap();
-        // Not `child::wait`, which would hand on the signal that another test of this process sends.
+        // Not `child::wait`, which would hand on the signal that another test of this process
+        // sends.
         let mut child = child::start(&shell(script), network, &[resolver], &[]).unwrap();
         child::exit_code(child.wait().await.unwrap())
     })

@@ -1,5 +1,5 @@
-//! What a sandbox changed on the host, and how to change it back: one type for the normal end, for the guard that
-//! outlives a crash, and for the leftovers of runs whose guard was killed too.
+//! What a sandbox changed on the host, and how to change it back: one type for the normal end, for
+//! the guard that outlives a crash, and for the leftovers of runs whose guard was killed too.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,8 +29,8 @@ impl Undo {
         }
     }
 
-    /// Undoes it all in the namespace of the calling thread, whatever of it was done. Goes on after an error; what could
-    /// not be undone is returned, as text.
+    /// Undoes it all in the namespace of the calling thread, whatever of it was done. Goes on after
+    /// an error; what could not be undone is returned, as text.
     pub(super) fn perform(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut note = |result: io::Result<()>| problems.extend(result.err().map(|error| error.to_string()));
@@ -62,7 +62,8 @@ impl Undo {
     }
 }
 
-/// Undoes what sandboxes left whose process and guard are both gone. Returns what could not be undone.
+/// Undoes what sandboxes left whose process and guard are both gone. Returns what could not be
+/// undone.
 pub(super) fn sweep() -> io::Result<Vec<String>> {
     let mut problems = Vec::new();
     for id in firewall::sandboxes()? {

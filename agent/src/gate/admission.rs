@@ -26,8 +26,8 @@ pub(super) enum Step {
 }
 
 impl Core {
-    /// Learns the lesson, for the bare name too if it answers a search expansion (`expanded`), and finds out what the kernel has to be
-    /// told. [`evict`](Self::evict) is to follow.
+    /// Learns the lesson, for the bare name too if it answers a search expansion (`expanded`), and
+    /// finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
     pub(super) fn step(&self, lesson: &Lesson, owner: Owner, expanded: bool) -> Step {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -45,14 +45,16 @@ impl Core {
         {
             Some(proof) => {
                 let standing = self.enforcer.standing(generation, &elements);
-                // The ledger's leases and the kernel's elements end at about the same time; neither may be relied on for longer than the other.
+                // The ledger's leases and the kernel's elements end at about the same time; neither
+                // may be relied on for longer than the other.
                 Step::Admitted(proof, standing.zip(ends).map(|(standing, ends)| standing.at_most(ends)))
             }
             None => Step::Tell(generation, elements),
         }
     }
 
-    /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of its leases ends.
+    /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of
+    /// its leases ends.
     fn learn(
         &self,
         plan: &Plan,
@@ -103,7 +105,8 @@ impl Core {
         (elements, first_end)
     }
 
-    /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked for.
+    /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked
+    /// for.
     fn unlearn(&self, lesson: &Lesson, expanded: bool) {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -125,7 +128,8 @@ impl Core {
         }
     }
 
-    /// Says that an answer has more addresses than a name may hold, so that not all of them are opened.
+    /// Says that an answer has more addresses than a name may hold, so that not all of them are
+    /// opened.
     fn left_out(&self, lesson: &Lesson, count: usize, now: Time) {
         let counted = u64::try_from(count).unwrap_or(u64::MAX);
         self.left_out_addresses.fetch_add(counted, Ordering::Relaxed);
@@ -135,7 +139,8 @@ impl Core {
         }
     }
 
-    /// Puts admissions that found themselves stale on their way again, under the plan that has been published.
+    /// Puts admissions that found themselves stale on their way again, under the plan that has been
+    /// published.
     pub(super) fn resume(self: &Arc<Self>) {
         let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
         parked.into_iter().for_each(|waiting| waiting.again());

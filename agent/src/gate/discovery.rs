@@ -1,4 +1,5 @@
-//! Questions by which a client finds out whether to leave for encrypted DNS by itself, where nothing is learned from what it is told.
+//! Questions by which a client finds out whether to leave for encrypted DNS by itself, where
+//! nothing is learned from what it is told.
 
 use dns_proxy::Rcode;
 use policy::Name;
@@ -10,7 +11,8 @@ pub(super) fn answer_that_keeps(name: &Name) -> Option<Rcode> {
         // Firefox's canary: its own DNS over HTTPS stays off unless the name exists
         // (support.mozilla.org/kb/canary-domain-use-application-dnsnet).
         "use-application-dns.net." => Some(Rcode::NxDomain),
-        // Discovery of designated resolvers: nobody is designated (RFC 9462 §6.4). The zone is each resolver's own.
+        // Discovery of designated resolvers: nobody is designated (RFC 9462 §6.4). The zone is each
+        // resolver's own.
         "resolver.arpa." => Some(Rcode::NoError),
         _ if name.ends_with(".resolver.arpa.") => Some(Rcode::NoError),
         _ => None,

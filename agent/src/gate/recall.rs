@@ -1,10 +1,12 @@
 //! What a worker remembers of answers that it has seen admitted.
 //!
-//! Most answers teach what was taught seconds ago. For those neither the ledger nor the kernel's book has to be asked: it is enough
-//! that the same answer was admitted, that nothing was lost since (`enforcer::writer::Standing`), and that the lease it would give
-//! now is no longer than the one in force, less the grace.
+//! Most answers teach what was taught seconds ago. For those neither the ledger nor the kernel's
+//! book has to be asked: it is enough that the same answer was admitted, that nothing was lost
+//! since (`enforcer::writer::Standing`), and that the lease it would give now is no longer than the
+//! one in force, less the grace.
 //!
-//! A table of fixed size, in which a newer entry takes the place of an older one: forgetting costs a look at the book, no more.
+//! A table of fixed size, in which a newer entry takes the place of an older one: forgetting costs
+//! a look at the book, no more.
 
 use std::hash::BuildHasher;
 
@@ -15,12 +17,14 @@ use enforcer::writer::Standing;
 /// Entries; a power of two. 32 octets each, and only those that are used take memory.
 const ENTRIES: usize = 65_536;
 
-/// Under what circumstances an entry holds. When any of these has changed, the ledger is to be asked.
+/// Under what circumstances an entry holds. When any of these has changed, the ledger is to be
+/// asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Circumstances {
     /// Plans published so far.
     pub(super) publications: u64,
-    /// Names that the ledger forgot so far: it must learn what it forgot again, so that the next rules know it.
+    /// Names that the ledger forgot so far: it must learn what it forgot again, so that the next
+    /// rules know it.
     pub(super) evictions: u64,
 }
 
@@ -46,8 +50,8 @@ impl Recall {
         }
     }
 
-    /// What identifies a lesson, its TTLs apart. Two lessons with the same one (one in 2⁶⁴) could open nothing: the answer would be
-    /// released, and its addresses refused.
+    /// What identifies a lesson, its TTLs apart. Two lessons with the same one (one in 2⁶⁴) could
+    /// open nothing: the answer would be released, and its addresses refused.
     pub(super) fn fingerprint(&self, lesson: &Lesson, circumstances: Circumstances) -> u64 {
         use std::hash::{Hash, Hasher};
         let mut hasher = self.hasher.build_hasher();

@@ -12,8 +12,8 @@ use crate::clock;
 use crate::records::WithheldAnswer;
 
 impl Core {
-    /// Notes an answer that a client did not get. Whoever may ask for many names can bring it about at will, so the log
-    /// hears of it once a second.
+    /// Notes an answer that a client did not get. Whoever may ask for many names can bring it about
+    /// at will, so the log hears of it once a second.
     pub(super) fn withheld(
         &self,
         client: Option<IpAddr>,

@@ -1,4 +1,5 @@
-//! Who has which address. Only private, documentation and benchmarking ranges (RFC 1918, 4193, 5737, 3849, 2544).
+//! Who has which address. Only private, documentation and benchmarking ranges (RFC 1918, 4193,
+//! 5737, 3849, 2544).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

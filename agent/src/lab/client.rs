@@ -1,4 +1,5 @@
-//! What a pod does: ask names, connect, exchange. Everything happens in the namespace of the calling thread.
+//! What a pod does: ask names, connect, exchange. Everything happens in the namespace of the
+//! calling thread.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -10,7 +11,8 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 /// Patience of a lookup: longer than the agent's with all its upstreams.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Patience of a connection attempt. A refusal is over in a millisecond, so that this is only spent on silent drops.
+/// Patience of a connection attempt. A refusal is over in a millisecond, so that this is only spent
+/// on silent drops.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Over what a name is asked.
@@ -116,7 +118,8 @@ impl Attempt {
 }
 
 impl Stub {
-    /// A stub that asks `server`. The socket is connected: only answers from the asked address reach it, and refusals do.
+    /// A stub that asks `server`. The socket is connected: only answers from the asked address
+    /// reach it, and refusals do.
     pub fn new(server: SocketAddr) -> io::Result<Self> {
         let socket = UdpSocket::bind((unspecified(server), 0))?;
         socket.connect(server)?;

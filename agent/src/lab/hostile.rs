@@ -1,4 +1,5 @@
-//! A UDP responder that answers whatever a test wants: wrong ids, wrong questions, wrong sources, nonsense.
+//! A UDP responder that answers whatever a test wants: wrong ids, wrong questions, wrong sources,
+//! nonsense.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,5 @@
-//! The internet of the lab: on every address of its ranges a small HTTP server, and UDP echoes where a test wants one.
+//! The internet of the lab: on every address of its ranges a small HTTP server, and UDP echoes
+//! where a test wants one.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};

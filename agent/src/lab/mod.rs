@@ -1,7 +1,7 @@
 //! The lab: a node with pods, a resolver and an internet, each in a network namespace of its own.
 //!
-//! `namegate demo` and the end-to-end scenarios run on it. It uses no network but its own, and nothing of it outlives
-//! the [`Lab`]: namespaces are anonymous, servers end when they are dropped.
+//! `namegate demo` and the end-to-end scenarios run on it. It uses no network but its own, and
+//! nothing of it outlives the [`Lab`]: namespaces are anonymous, servers end when they are dropped.
 //!
 //! ```text
 //!   pod 0 ─┐                 ┌─ resolver   10.53.0.53   fd00:53::53

@@ -92,7 +92,8 @@ impl Lab {
         &self.internet
     }
 
-    /// A responder in the resolver's namespace that answers UDP queries to `address` as `respond` says.
+    /// A responder in the resolver's namespace that answers UDP queries to `address` as `respond`
+    /// says.
     pub fn hostile(
         &self,
         address: SocketAddr,
@@ -218,8 +219,9 @@ impl Pod {
     }
 }
 
-/// A namespace whose links may use their IPv6 link-local address at once: a node cannot ask for a neighbour on behalf of
-/// others before that, and the first packets of a lab would wait two seconds.
+/// A namespace whose links may use their IPv6 link-local address at once: a node cannot ask for a
+/// neighbour on behalf of others before that, and the first packets of a lab would wait two
+/// seconds.
 fn new_namespace() -> io::Result<Namespace> {
     let namespace = Namespace::new()?;
     namespace.set_sysctl("ipv6/conf/default/accept_dad", "0")?;

@@ -20,7 +20,8 @@ use crate::config::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use crate::inspect::{NameRow, RecordRow, Status};
 use crate::netns::Namespace;
 
-/// Patience with the agent's start, its end, and with everything that a test waits for. Only failures take this long.
+/// Patience with the agent's start, its end, and with everything that a test waits for. Only
+/// failures take this long.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -59,7 +60,8 @@ impl Installation {
         })
     }
 
-    /// From now on agents take their objects from a cluster, in which they are on the node of this name.
+    /// From now on agents take their objects from a cluster, in which they are on the node of this
+    /// name.
     pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
         self.source = vec!["--kubeconfig".into(), kubeconfig.into(), "--node".into(), node.into()];
     }
@@ -92,7 +94,8 @@ impl Installation {
         self.spawn(self.node.command(&self.binary), flags)
     }
 
-    /// As [`start`](Self::start), in a time namespace of its own. `offsets` are flags of `unshare --time`.
+    /// As [`start`](Self::start), in a time namespace of its own. `offsets` are flags of
+    /// `unshare --time`.
     pub fn start_in_time<A: AsRef<OsStr>>(
         &self,
         offsets: &str,
@@ -250,7 +253,8 @@ impl AgentProcess {
         self.node.run(|| client::http(HTTP, path))?
     }
 
-    /// The value of a metric whose line begins with `series` (name and labels as exposed); 0 when it is not there.
+    /// The value of a metric whose line begins with `series` (name and labels as exposed); 0 when
+    /// it is not there.
     pub fn metric(&self, series: &str) -> io::Result<f64> {
         let (_, text) = self.http("/metrics")?;
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();

@@ -52,8 +52,8 @@ impl Resolver {
         Ok(Self { zone, _thread: thread })
     }
 
-    /// Replaces the record set of each name and type that the lines mention. A line is as in a zone file:
-    /// `api.example 60 A 198.51.100.7`, `www.example 60 HTTPS 1 . ipv4hint=198.51.100.7`.
+    /// Replaces the record set of each name and type that the lines mention. A line is as in a zone
+    /// file: `api.example 60 A 198.51.100.7`, `www.example 60 HTTPS 1 . ipv4hint=198.51.100.7`.
     pub fn set(&self, lines: &[&str]) -> Result<(), ZoneError> {
         self.zone().set(lines)
     }

@@ -33,11 +33,13 @@ pub enum Script {
     Code(ResponseCode),
     /// TC without records over UDP; as the zone says over TCP.
     Truncate,
-    /// With exactly these records (lines as for [`Resolver::set`](super::resolver::Resolver::set)), whatever they have to do with the question.
+    /// With exactly these records (lines as for [`Resolver::set`](super::resolver::Resolver::set)),
+    /// whatever they have to do with the question.
     Verbatim(Vec<String>),
 }
 
-/// Names `n0.<suffix>`, `n1.<suffix>`, … that exist without being written down: each has the address `first + n`.
+/// Names `n0.<suffix>`, `n1.<suffix>`, … that exist without being written down: each has the
+/// address `first + n`.
 #[derive(Debug, Clone)]
 pub struct Synthesis {
     /// What the names end in.

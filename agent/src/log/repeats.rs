@@ -1,4 +1,5 @@
-//! Which lines were said often enough. Whatever a line says and whatever brings it about, it cannot fill the log.
+//! Which lines were said often enough. Whatever a line says and whatever brings it about, it cannot
+//! fill the log.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Prometheus metrics: base units, and labels from closed enums only.
 //!
-//! Counters and histograms of the lookup path are resolved to handles when they are registered, and indexed by enum: counting is a few
-//! atomic additions. Everything else is read from [`Figures`] when scraped ([`figures`]).
+//! Counters and histograms of the lookup path are resolved to handles when they are registered, and
+//! indexed by enum: counting is a few atomic additions. Everything else is read from [`Figures`]
+//! when scraped ([`figures`]).
 
 mod figures;
 mod namespaces;
@@ -46,11 +47,13 @@ const WITHHELD: [&str; 9] = [
 ];
 const DISCARDS: [&str; 4] = ["not-a-query", "client-limit", "total-limit", "connection-limit"];
 
-/// A denial takes some 50 µs, an answer from the next rack less than a millisecond, patience ends at 5 s.
+/// A denial takes some 50 µs, an answer from the next rack less than a millisecond, patience ends
+/// at 5 s.
 const LOOKUP_BUCKETS: [f64; 16] = [
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 500e-3, 1.0, 2.5, 5.0,
 ];
-/// An element takes 5 to 10 µs; another agent's transaction can hold ours up for 80 ms; the deadline is a second.
+/// An element takes 5 to 10 µs; another agent's transaction can hold ours up for 80 ms; the
+/// deadline is a second.
 const COMMIT_BUCKETS: [f64; 14] = [
     10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 100e-3, 500e-3, 1.0,
 ];
@@ -293,7 +296,8 @@ fn discard_index(discard: Discard) -> usize {
 
 /// Makes instruments in a registry of its own.
 ///
-/// prometheus refuses malformed and doubled names. All names here are literals, and a test makes them all.
+/// prometheus refuses malformed and doubled names. All names here are literals, and a test makes
+/// them all.
 struct Registrar(Registry);
 
 impl Registrar {

@@ -24,7 +24,7 @@ pub(super) fn join_network(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Makes the process of `command` enter the network namespace between fork and exec.
 pub(super) fn join_network_before_exec(command: &mut Command, fd: Arc<OwnedFd>) {
-    // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed: it makes
-    // one system call, and turns an errno into an `io::Error`, which allocates nothing.
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed:
+    // it makes one system call, and turns an errno into an `io::Error`, which allocates nothing.
     unsafe { command.pre_exec(move || join_network(fd.as_fd())) };
 }

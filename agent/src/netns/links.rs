@@ -46,7 +46,8 @@ impl Namespace {
     pub fn connect(&self, link: &str, peer: &Namespace, peer_link: &str) -> io::Result<()> {
         check_name(link)?;
         check_name(peer_link)?;
-        // Each end is made in its own namespace at once, so that neither name is ever taken elsewhere.
+        // Each end is made in its own namespace at once, so that neither name is ever taken
+        // elsewhere.
         let far_end = LinkUnspec::new_with_name(peer_link)
             .setns_by_fd(peer.as_raw_fd())
             .build();
@@ -58,7 +59,8 @@ impl Namespace {
         self.netlink(&format!("cannot join {link} and {peer_link}"), async move |handle| {
             Ok(handle.link().add(pair).execute().await?)
         })?;
-        // The far end is configured before it has a peer, and the kernel refuses to set it up then (ENOTCONN).
+        // The far end is configured before it has a peer, and the kernel refuses to set it up then
+        // (ENOTCONN).
         peer.set_up(peer_link)
     }
 
@@ -139,7 +141,8 @@ impl Namespace {
         })
     }
 
-    /// Adds an address to a link (without duplicate address detection for IPv6, so it is usable at once).
+    /// Adds an address to a link (without duplicate address detection for IPv6, so it is usable at
+    /// once).
     pub fn add_address(&self, link: &str, address: IpNet) -> io::Result<()> {
         self.netlink(
             &format!("cannot add the address {address} to {link}"),
@@ -198,7 +201,8 @@ impl Namespace {
         )
     }
 
-    /// Makes the namespace answer on every address of a range, without having them on a link (a route of type `local`).
+    /// Makes the namespace answer on every address of a range, without having them on a link (a
+    /// route of type `local`).
     pub fn add_local_range(&self, range: IpNet) -> io::Result<()> {
         self.netlink(&format!("cannot answer on all of {range}"), async move |handle| {
             let route = RouteMessageBuilder::<IpAddr>::new()
@@ -292,7 +296,8 @@ async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, NetlinkErr
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpNet> {
-    // On a point-to-point link `Address` is the peer's and `Local` ours; IPv6 may carry `Address` alone.
+    // On a point-to-point link `Address` is the peer's and `Local` ours; IPv6 may carry `Address`
+    // alone.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -370,7 +375,8 @@ fn check_name(link: &str) -> io::Result<()> {
     ))
 }
 
-/// Says what the kernel's errno means for IPv6: with `disable_ipv6` EACCES, without IPv6 at all EOPNOTSUPP.
+/// Says what the kernel's errno means for IPv6: with `disable_ipv6` EACCES, without IPv6 at all
+/// EOPNOTSUPP.
 fn explain_ipv6(error: rtnetlink::Error, address: IpAddr) -> NetlinkError {
     let NetlinkError(error) = error.into();
     let disabled = matches!(

@@ -1,7 +1,8 @@
 //! Network namespaces: what `exec`, the demo and the lab build their networks from.
 //!
-//! Namespaces are anonymous (held by a file descriptor, never mounted under a name), so that the kernel removes them,
-//! with every veth, address, route and nftables table in them, when the process ends, however it ends.
+//! Namespaces are anonymous (held by a file descriptor, never mounted under a name), so that the
+//! kernel removes them, with every veth, address, route and nftables table in them, when the
+//! process ends, however it ends.
 //!
 //! - `enter`: making and entering a namespace, the only place with `unsafe`.
 //! - [`links`]: veth pairs, bridges, addresses and routes, over netlink.
@@ -50,7 +51,8 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` on a thread of its own inside the namespace, and waits for it. Sockets made there stay there.
+    /// Runs `work` on a thread of its own inside the namespace, and waits for it. Sockets made
+    /// there stay there.
     ///
     /// A panic of `work` goes on in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
@@ -60,7 +62,8 @@ impl Namespace {
         })?
     }
 
-    /// Moves the calling thread into the namespace, for good. Threads and processes that it starts begin there.
+    /// Moves the calling thread into the namespace, for good. Threads and processes that it starts
+    /// begin there.
     pub fn enter(&self) -> io::Result<()> {
         enter::join_network(self.fd.as_fd())
             .map_err(|error| context(error, "cannot enter a network namespace (needs root, or CAP_SYS_ADMIN)"))

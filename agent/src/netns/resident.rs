@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::{Namespace, context};
 
-/// A thread inside a namespace with a current-thread tokio runtime, which drives what is spawned on it. Dropping it
-/// cancels all of that at its next await, and joins the thread.
+/// A thread inside a namespace with a current-thread tokio runtime, which drives what is spawned on
+/// it. Dropping it cancels all of that at its next await, and joins the thread.
 ///
-/// Sockets that a spawned future opens belong to the namespace, and so do threads that it starts (tokio's blocking
-/// threads among them, which `lookup_host` uses).
+/// Sockets that a spawned future opens belong to the namespace, and so do threads that it starts
+/// (tokio's blocking threads among them, which `lookup_host` uses).
 #[derive(Debug)]
 pub struct Resident {
     runtime: tokio::runtime::Handle,
@@ -59,7 +59,8 @@ impl Resident {
         self.runtime.spawn(future)
     }
 
-    /// Runs a future on the thread, and waits for it. Not to be called from asynchronous code, which it would block.
+    /// Runs a future on the thread, and waits for it. Not to be called from asynchronous code,
+    /// which it would block.
     ///
     /// A panic of the future becomes an error.
     pub fn run<F>(&self, future: F) -> io::Result<F::Output>

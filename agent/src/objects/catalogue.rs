@@ -1,12 +1,14 @@
 //! Files' contents over time → updates. Pure: it is given contents and returns what changed.
 //!
 //! What must hold:
-//! - An object stays in force until it is *known* to be gone. A file that cannot be read, or in which some document cannot be told,
-//!   keeps every object that it held; an object that is refused keeps its last good version.
-//! - A policy that is refused and has no good version leaves nothing open: what stands in for it closes whom it selects.
+//! - An object stays in force until it is *known* to be gone. A file that cannot be read, or in
+//!   which some document cannot be told, keeps every object that it held; an object that is refused
+//!   keeps its last good version.
+//! - A policy that is refused and has no good version leaves nothing open: what stands in for it
+//!   closes whom it selects.
 //! - What looks as if policies were lost by accident is looked at twice ([`Catalogue::look`]).
-//! - One object, one definition: the first path that defines it wins, whether its version is good or not, so that what is
-//!   in force does not depend on mistakes elsewhere.
+//! - One object, one definition: the first path that defines it wins, whether its version is good
+//!   or not, so that what is in force does not depend on mistakes elsewhere.
 
 mod doubt;
 
@@ -37,7 +39,8 @@ pub struct Catalogue {
     begun: bool,
     /// Whether the files as a whole could not be read the last time.
     unreadable: bool,
-    /// The files that are kept as they were until they are looked at again, and what is said of them.
+    /// The files that are kept as they were until they are looked at again, and what is said of
+    /// them.
     doubts: BTreeMap<PathBuf, Doubt>,
     doubtful: Vec<Report>,
     again: Option<Instant>,
@@ -70,8 +73,8 @@ pub struct LastGood {
 }
 
 impl Catalogue {
-    /// A catalogue that knows what an earlier process had in force. None of it is in force before the first scan finds
-    /// it defined in a document that is refused, or its file unreadable.
+    /// A catalogue that knows what an earlier process had in force. None of it is in force before
+    /// the first scan finds it defined in a document that is refused, or its file unreadable.
     pub fn remembering(earlier: impl IntoIterator<Item = LastGood>) -> Self {
         let known = |LastGood { file, document }| {
             let (key, object) = reread(&document)?;
@@ -96,8 +99,9 @@ impl Catalogue {
         self.in_force.values().filter_map(good).collect()
     }
 
-    /// As [`scan`](Self::scan), where contents may be those of files that are being written: what looks as if policies were lost by accident is kept
-    /// as it was, said, and believed when it is still so at [`look_again`](Self::look_again).
+    /// As [`scan`](Self::scan), where contents may be those of files that are being written: what
+    /// looks as if policies were lost by accident is kept as it was, said, and believed when it is
+    /// still so at [`look_again`](Self::look_again).
     pub fn look(&mut self, mut contents: BTreeMap<PathBuf, Content>, look: Look) -> Option<Update> {
         if !self.begun && contents.is_empty() && self.in_force.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
             return Some(self.begin_without_files());
@@ -117,8 +121,8 @@ impl Catalogue {
         self.scan_with(contents, Vec::new())
     }
 
-    /// What an earlier process had in force stays, although there is no file: there is no telling whether it was deleted meanwhile, or the directory
-    /// is not what it should be.
+    /// What an earlier process had in force stays, although there is no file: there is no telling
+    /// whether it was deleted meanwhile, or the directory is not what it should be.
     fn begin_without_files(&mut self) -> Update {
         let reason = "there are no files, and what was in force before this start stays in force";
         let mut finding = fault("vanished", reason.into());
@@ -170,7 +174,8 @@ impl Catalogue {
 
     /// The files as a whole cannot be read: everything stays as it was, and `reason` is reported.
     ///
-    /// Says nothing before the first scan: an update without the objects would stand for a cluster without any.
+    /// Says nothing before the first scan: an update without the objects would stand for a cluster
+    /// without any.
     pub fn unreadable(&mut self, directory: &Path, reason: String) -> Option<Update> {
         if !self.begun {
             return None;
@@ -212,8 +217,8 @@ impl Catalogue {
         };
         match content {
             Err(reason) => fault_only("unreadable-file", format!("the file cannot be read: {reason}")),
-            // A file of no bytes is what a crash or a full disk leaves behind, or an editor about to write; a file that
-            // is meant to say nothing is deleted, or says so in a comment.
+            // A file of no bytes is what a crash or a full disk leaves behind, or an editor about
+            // to write; a file that is meant to say nothing is deleted, or says so in a comment.
             Ok(text) if text.is_empty() && self.in_force.values().any(|held| held.file == path) => {
                 let reason = "the file is empty, and its objects stay in force; delete it to remove them";
                 fault_only("empty-file", reason.into())
@@ -232,7 +237,8 @@ impl Catalogue {
         let applied = next
             .iter()
             .filter(|(key, held)| told.get(*key).is_none_or(|before| before.object != held.object));
-        // Deletions first: an address that moves from one pod to another is free before it is taken.
+        // Deletions first: an address that moves from one pod to another is free before it is
+        // taken.
         let changes: Vec<Change> = gone
             .map(|key| Change::Delete(key.clone()))
             .chain(applied.map(|(_, held)| Change::Apply(held.object.clone())))

@@ -1,7 +1,8 @@
 //! The source that reads a directory and watches it: a directory of YAML files is a cluster too.
 //!
 //! Watching only says *when* to look; what changed is found by reading the files again
-//! ([`Catalogue`] makes that cheap). So a missed or a spurious event does no harm, and a slow rescan bounds what a missed one costs.
+//! ([`Catalogue`] makes that cheap). So a missed or a spurious event does no harm, and a slow
+//! rescan bounds what a missed one costs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +25,8 @@ use super::last_good::Memory;
 use super::watch::Watched;
 use super::{ReportState, Source, Update};
 
-/// How long the files must be quiet before they are read: editors and configuration tools write in several steps.
+/// How long the files must be quiet before they are read: editors and configuration tools write in
+/// several steps.
 const QUIET: Duration = Duration::from_millis(50);
 /// How long a steady stream of events can put reading off.
 const PATIENCE: Duration = Duration::from_millis(150);
@@ -38,7 +40,8 @@ const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
 pub struct DirectorySource {
     /// Which.
     pub directory: PathBuf,
-    /// `--state-dir`, where last good versions are kept for the next process; without one they end with this one.
+    /// `--state-dir`, where last good versions are kept for the next process; without one they end
+    /// with this one.
     pub state_dir: Option<StateDir>,
     /// Has it read again at once.
     pub reread: Arc<Notify>,
@@ -109,7 +112,8 @@ impl Source for DirectorySource {
     }
 }
 
-/// The directory in which files were seen last: its device and inode. Its path may lead to another one at any time.
+/// The directory in which files were seen last: its device and inode. Its path may lead to another
+/// one at any time.
 #[derive(Debug, Default)]
 struct Place(Option<(u64, u64)>);
 
@@ -221,7 +225,8 @@ impl Journal {
     }
 }
 
-/// Of warnings with one code, the first few and how many there are: hundreds of policies say the same at a start. All of them stand in `namegate status`.
+/// Of warnings with one code, the first few and how many there are: hundreds of policies say the
+/// same at a start. All of them stand in `namegate status`.
 pub(super) fn few_of_a_kind<'l>(lines: impl Iterator<Item = &'l (Level, String)>) -> Vec<(Level, String)> {
     const FEW: usize = 3;
     let mut said = Vec::new();
@@ -288,8 +293,8 @@ mod tests {
             }
         }
 
-        /// Applies updates until exactly these pods are present. The limit is far above what it takes, and far below the
-        /// slow rescan: only an event can have brought it about.
+        /// Applies updates until exactly these pods are present. The limit is far above what it
+        /// takes, and far below the slow rescan: only an event can have brought it about.
         async fn until(&mut self, pods: &[&str]) {
             let wanted: BTreeSet<String> = pods.iter().map(|it| (*it).to_owned()).collect();
             let end = Instant::now() + RESCAN / 2;

@@ -1,8 +1,9 @@
-//! The last good versions on disk: a pod that waits for the agent to crash after an operator's mistake waits in vain
-//! (docs/security.md, 7).
+//! The last good versions on disk: a pod that waits for the agent to crash after an operator's
+//! mistake waits in vain (docs/security.md, 7).
 //!
-//! The file is a memory and no authority: what it holds comes into force only for an object that is still defined, or whose
-//! file is still there, and cannot be read now; and it is read as if it stood in that file.
+//! The file is a memory and no authority: what it holds comes into force only for an object that is
+//! still defined, or whose file is still there, and cannot be read now; and it is read as if it
+//! stood in that file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -81,7 +82,8 @@ impl Memory {
         }
     }
 
-    /// What an earlier process had in force. Without a file, or with one that cannot be used: nothing.
+    /// What an earlier process had in force. Without a file, or with one that cannot be used:
+    /// nothing.
     pub fn recall(&self) -> Vec<LastGood> {
         match self.read() {
             Ok(objects) => objects,
@@ -97,7 +99,8 @@ impl Memory {
         }
     }
 
-    /// Writes them down, if they are not. What stops that is said once as long as it stands; it is tried again at the next call.
+    /// Writes them down, if they are not. What stops that is said once as long as it stands; it is
+    /// tried again at the next call.
     pub fn keep(&mut self, objects: Vec<LastGood>) {
         if self.written.as_ref() == Some(&objects) {
             return;

@@ -1,6 +1,7 @@
 //! Where Kubernetes objects come from.
 //!
-//! Every source feeds the same loop with the same [`Update`]s, so that a directory is a cluster too.
+//! Every source feeds the same loop with the same [`Update`]s, so that a directory is a cluster
+//! too.
 //!
 //! - [`reading`]: one document → one object, or why not.
 //! - [`catalogue`]: files' contents over time → [`Update`]s; keeps last good versions. Pure.
@@ -119,7 +120,8 @@ pub enum Change {
 pub struct Update {
     /// In order.
     pub changes: Vec<Change>,
-    /// What is to be said of every file or object, complete: it replaces the reports of the update before.
+    /// What is to be said of every file or object, complete: it replaces the reports of the update
+    /// before.
     pub reports: Vec<Report>,
 }
 
@@ -146,7 +148,8 @@ pub enum ReportState {
     Partial,
     /// Refused, and its last good version stays in force.
     KeptLastGood,
-    /// Refused, and there is no good version to keep. The findings say whether something stands in for it.
+    /// Refused, and there is no good version to keep. The findings say whether something stands in
+    /// for it.
     Rejected,
 }
 
@@ -180,8 +183,8 @@ impl Report {
         self.diagnostics.iter().map(|it| it.severity).max()
     }
 
-    /// One finding of this report in one line: `file:line:column: severity[code] field: reason`. What is not known is left out;
-    /// without a position, the object is named.
+    /// One finding of this report in one line: `file:line:column: severity[code] field: reason`.
+    /// What is not known is left out; without a position, the object is named.
     pub fn headline(&self, diagnostic: &Diagnostic) -> String {
         let mut line = String::new();
         let mut part = |text: &dyn fmt::Display| line.push_str(&format!("{text}: "));
@@ -219,11 +222,13 @@ pub trait Source: Send + 'static {
     /// Why it cannot go on.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Called once before [`run`](Self::run): a source may tell its objects' authors what became of them, and how current they are.
+    /// Called once before [`run`](Self::run): a source may tell its objects' authors what became of
+    /// them, and how current they are.
     fn attend(&mut self, _progress: Receiver<Progress>) -> Option<Health> {
         None
     }
 
-    /// Sends updates until the receiver is dropped. Transient trouble is reported and retried, not returned.
+    /// Sends updates until the receiver is dropped. Transient trouble is reported and retried, not
+    /// returned.
     fn run(self, updates: mpsc::Sender<Update>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }

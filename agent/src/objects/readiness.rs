@@ -8,6 +8,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Must be called inside a tokio runtime.
 pub(crate) fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd stands for the same open descriptor as long as it lives, and only the AsyncFd can drop it.
+    // SAFETY: an OwnedFd stands for the same open descriptor as long as it lives, and only the
+    // AsyncFd can drop it.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
 }

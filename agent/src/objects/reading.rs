@@ -14,7 +14,8 @@ use policy::{Diagnostic, Severity, cidr_group, document, lint, validate};
 
 use super::{Object, ObjectKey, ReportState};
 
-/// The namespace of an object that needs one and names none, as `kubectl apply` without a context has it.
+/// The namespace of an object that needs one and names none, as `kubectl apply` without a context
+/// has it.
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a file holds.
@@ -138,7 +139,8 @@ fn pod(document: &Document) -> Converted {
     let mut findings = Findings::default();
     let namespace = settle_namespace(&mut pod.metadata);
     if let Some(status) = &mut pod.status {
-        // A pod that has ended keeps its `podIPs` in its status, but the address may be another pod's by now.
+        // A pod that has ended keeps its `podIPs` in its status, but the address may be another
+        // pod's by now.
         if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
             status.pod_ip = None;
             status.pod_ips = None;
@@ -299,7 +301,8 @@ fn namespace_of(document: &Document) -> String {
     }
 }
 
-/// Writes the namespace out where the object leaves it out, so that nobody downstream has to know the default.
+/// Writes the namespace out where the object leaves it out, so that nobody downstream has to know
+/// the default.
 fn settle_namespace(metadata: &mut ObjectMeta) -> String {
     let given = metadata.namespace.take().filter(|it| !it.is_empty());
     let namespace = given.unwrap_or_else(|| DEFAULT_NAMESPACE.into());

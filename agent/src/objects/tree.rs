@@ -13,10 +13,12 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Directories below the one that is read. Links can make a tree endless.
 const MAX_DEPTH: usize = 16;
 
-/// Reads all `*.yaml`, `*.yml` and `*.json` files below a directory, by path. What vanishes while it is read is left out.
+/// Reads all `*.yaml`, `*.yml` and `*.json` files below a directory, by path. What vanishes while
+/// it is read is left out.
 ///
-/// Entries whose names begin with a dot are left out: editors' temporary files, `.git`, and the `..data` directories of
-/// ConfigMap mounts, whose files are read through the links beside them. `entering` is told each directory before it is read.
+/// Entries whose names begin with a dot are left out: editors' temporary files, `.git`, and the
+/// `..data` directories of ConfigMap mounts, whose files are read through the links beside them.
+/// `entering` is told each directory before it is read.
 pub fn read_tree(directory: &Path, entering: &mut dyn FnMut(&Path)) -> io::Result<BTreeMap<PathBuf, Content>> {
     let mut files = BTreeMap::new();
     read_below(directory, entering, &mut Vec::new(), &mut files)?;
@@ -45,7 +47,8 @@ pub fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// `above` are the directories on the way here, so that a link to one of them is not followed for ever.
+/// `above` are the directories on the way here, so that a link to one of them is not followed for
+/// ever.
 fn read_below(
     directory: &Path,
     entering: &mut dyn FnMut(&Path),

@@ -1,7 +1,8 @@
 //! The kernel's word that something below a directory has changed: inotify(7).
 //!
-//! Each directory is watched just before it is read, so that no change falls between the two. Opening and reading are not
-//! watched: our own reading would wake us, and thousands of files would fill the kernel's queue with it.
+//! Each directory is watched just before it is read, so that no change falls between the two.
+//! Opening and reading are not watched: our own reading would wake us, and thousands of files would
+//! fill the kernel's queue with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -106,8 +107,8 @@ impl Watched {
         self.trouble.as_deref()
     }
 
-    /// Waits until something may have changed since the last reading. Can be cancelled without losing anything that
-    /// a reading would not find.
+    /// Waits until something may have changed since the last reading. Can be cancelled without
+    /// losing anything that a reading would not find.
     pub(super) async fn changed(&self) {
         let Some(inotify) = &self.inotify else {
             return std::future::pending().await;

@@ -1,10 +1,13 @@
-//! Which endpoint an address belongs to, and what happens to an address that several Pods claim (docs/security.md, 7).
+//! Which endpoint an address belongs to, and what happens to an address that several Pods claim
+//! (docs/security.md, 7).
 //!
-//! Packets and lookups are told apart by their source address alone. When Pods that are governed differently claim
-//! one, nobody can tell whose packets come from it: to let one of them decide would open to the others what only it may reach, or
-//! leave open what should be closed. So nothing is let through from it, until the objects say whose it is. That happens
-//! when an address is given to a new Pod while the object of the old one still lingers; a Pod that is being deleted
-//! has already lost the address to the other one (`Cluster::endpoints`), so what remains is a mistake, or a status that is about to be corrected.
+//! Packets and lookups are told apart by their source address alone. When Pods that are governed
+//! differently claim one, nobody can tell whose packets come from it: to let one of them decide
+//! would open to the others what only it may reach, or leave open what should be closed. So nothing
+//! is let through from it, until the objects say whose it is. That happens when an address is given
+//! to a new Pod while the object of the old one still lingers; a Pod that is being deleted has
+//! already lost the address to the other one (`Cluster::endpoints`), so what remains is a mistake,
+//! or a status that is about to be corrected.
 
 use std::collections::BTreeMap;
 use std::fmt;

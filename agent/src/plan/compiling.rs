@@ -9,7 +9,8 @@ use policy::{CidrGroup, Endpoint, Inventory, Name, Policy, Program, ProgramId};
 
 use crate::config::Settings;
 
-/// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones govern.
+/// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones
+/// govern.
 #[derive(Debug, Clone)]
 pub(super) struct Compiled {
     pub(super) id: ProgramId,
@@ -26,8 +27,9 @@ pub(super) struct Compiler {
     cidr_groups: Vec<CidrGroup>,
 }
 
-/// A namespace, for its search list, and which specs govern: the policy's place in memory, and the number. A policy that changed is another one, and
-/// those that stand here are kept alive by what they compiled to, so none takes the place of another.
+/// A namespace, for its search list, and which specs govern: the policy's place in memory, and the
+/// number. A policy that changed is another one, and those that stand here are kept alive by what
+/// they compiled to, so none takes the place of another.
 type Key = (String, Vec<(usize, usize)>);
 
 impl Compiler {

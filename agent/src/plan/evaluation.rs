@@ -10,7 +10,8 @@ use policy::fold::{At, Fold, RuleIndex};
 use policy::membership::{Members, Membership};
 use policy::{PortSet, ProgramId, Tiers};
 
-/// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what it audits.
+/// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what
+/// it audits.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     /// That of the tiers: its sets are named by it.
@@ -106,7 +107,8 @@ impl Followed {
         self
     }
 
-    /// Takes over what `membership` now says. `moved` tells whether an address lies elsewhere than before.
+    /// Takes over what `membership` now says. `moved` tells whether an address lies elsewhere than
+    /// before.
     pub(super) fn update(&mut self, membership: &Membership, places: &Places, moved: impl Fn(IpAddr) -> bool) {
         let fold = Arc::clone(&self.evaluation.fold);
         let is_new = !self.evaluation.has_objects();
@@ -122,7 +124,8 @@ impl Followed {
             }
             objects.push((index, Arc::clone(members)));
         }
-        // Without rules about objects there is nothing to follow, and without a change nothing to do.
+        // Without rules about objects there is nothing to follow, and without a change nothing to
+        // do.
         if objects.is_empty() || (touched.is_empty() && !is_new) {
             return;
         }

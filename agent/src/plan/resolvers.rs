@@ -35,8 +35,8 @@ pub struct Resolver {
 pub enum Teaches {
     /// Every program: a configured upstream or the cluster's DNS.
     Everyone,
-    /// Only the evaluations of programs whose own DNS rules name it: whoever writes a policy decides for the endpoints that it
-    /// selects, and for nobody else's.
+    /// Only the evaluations of programs whose own DNS rules name it: whoever writes a policy
+    /// decides for the endpoints that it selects, and for nobody else's.
     Programs(BTreeSet<ProgramId>),
 }
 
@@ -96,7 +96,8 @@ pub(super) fn known(
 pub(super) fn teachers(resolvers: &HashMap<SocketAddr, Resolver>) -> HashMap<IpAddr, Teaches> {
     let mut teachers: HashMap<IpAddr, Teaches> = HashMap::default();
     for resolver in resolvers.values() {
-        // A configured upstream is asked in place of another, also one that is no known resolver itself (on loopback).
+        // A configured upstream is asked in place of another, also one that is no known resolver
+        // itself (on loopback).
         for server in resolver.upstreams.iter() {
             teachers
                 .entry(server.ip())
@@ -117,8 +118,9 @@ impl Teaches {
     }
 }
 
-/// Gives each known resolver its listener. The port follows from the resolver alone (but for collisions), so that two
-/// agents that overlap during an upgrade, and one that restarts, agree without talking.
+/// Gives each known resolver its listener. The port follows from the resolver alone (but for
+/// collisions), so that two agents that overlap during an upgrade, and one that restarts, agree
+/// without talking.
 pub(super) fn bind(asked: impl Iterator<Item = SocketAddr>, interception: Interception) -> Vec<ResolverBinding> {
     // An upstream on loopback is ours alone: a pod's own loopback is not this node's.
     let asked: BTreeSet<SocketAddr> = asked.filter(|asked| !asked.ip().is_loopback()).collect();

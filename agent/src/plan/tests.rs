@@ -472,7 +472,8 @@ fn the_chain_is_credited_only_where_the_configuration_says_so() {
     assert_eq!(alone, [direct]);
 }
 
-/// An application may keep an NXDOMAIN for a name that the plan allows which is on its way to the kernel.
+/// An application may keep an NXDOMAIN for a name that the plan allows which is on its way to the
+/// kernel.
 #[test]
 fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
     use crate::gate::InForce;

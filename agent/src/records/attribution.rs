@@ -15,9 +15,11 @@ pub struct Attribution {
     pub rule: Option<String>,
 }
 
-/// The rule that decides about the packet under the plan in force, or the policies that close egress where none does.
+/// The rule that decides about the packet under the plan in force, or the policies that close
+/// egress where none does.
 ///
-/// `name` is what the packet's destination was resolved from. It is taken to hold the address as it was when the packet was judged.
+/// `name` is what the packet's destination was resolved from. It is taken to hold the address as it
+/// was when the packet was judged.
 pub fn by_explanation(plan: &Plan, record: &Record, name: Option<&Name>) -> Option<Attribution> {
     let endpoint = plan.local.iter().find(|it| it.addresses.contains(&record.source))?;
     let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
@@ -35,7 +37,8 @@ pub fn by_explanation(plan: &Plan, record: &Record, name: Option<&Name>) -> Opti
         names: known.into_iter().collect(),
         traffic: traffic(record),
     };
-    // A name's lease may have begun since: then the explanation is no longer the packet's, and what closes egress is named instead.
+    // A name's lease may have begun since: then the explanation is no longer the packet's, and what
+    // closes egress is named instead.
     match explain(scene, &towards).decision {
         Decision::Rule {
             origin,

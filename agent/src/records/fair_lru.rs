@@ -14,8 +14,9 @@ pub(super) struct Limits {
     pub(super) per_owner: NonZeroUsize,
 }
 
-/// Entries by owner and key. Within an owner the least recently used gives way; when all is full, that of the owner who has been silent longest.
-/// So an owner who brings about a great many entries drives out its own, and not those of others who are active.
+/// Entries by owner and key. Within an owner the least recently used gives way; when all is full,
+/// that of the owner who has been silent longest. So an owner who brings about a great many entries
+/// drives out its own, and not those of others who are active.
 #[derive(Debug)]
 pub(super) struct FairLru<O: Hash + Eq, K: Hash + Eq, V> {
     /// No owner is without entries.
@@ -50,8 +51,9 @@ impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
         self.change(owner, |entries| drop(entries.put(key, value)));
     }
 
-    /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Where all have it already nothing is done, and nothing counts as
-    /// used: moving to the front costs more than to look.
+    /// Writes the same value into many entries of an owner, as [`put`](Self::put) does. Where all
+    /// have it already nothing is done, and nothing counts as used: moving to the front costs more
+    /// than to look.
     pub(super) fn put_all(&mut self, owner: &O, keys: impl IntoIterator<Item = K, IntoIter: Clone>, value: &V)
     where
         V: Clone + PartialEq,

@@ -16,8 +16,9 @@ use crate::plan::Plan;
 /// How often it is tried again, and looked whether the listener still runs.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Listens to `group` in the network namespace of the calling thread until it is dropped. Tries again and again where the
-/// kernel does not let it: an agent that is about to leave may still have the group.
+/// Listens to `group` in the network namespace of the calling thread until it is dropped. Tries
+/// again and again where the kernel does not let it: an agent that is about to leave may still have
+/// the group.
 pub async fn listen(
     group: u16,
     recorder: Arc<Recorder>,

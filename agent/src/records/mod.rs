@@ -1,8 +1,9 @@
 //! Packets that policy refused, or would have refused, with pod, name and policy.
 //!
-//! `enforcer::records` hears bare packets; here they become rows that a person can use: the pod from the plan in force, the name from what the pod
-//! was answered ([`Sightings`]), the policy from an attribution that the caller chooses. Rows are samples ([`Recent`] is bounded, and records may be lost
-//! under load); totals are in the metrics.
+//! `enforcer::records` hears bare packets; here they become rows that a person can use: the pod
+//! from the plan in force, the name from what the pod was answered ([`Sightings`]), the policy from
+//! an attribution that the caller chooses. Rows are samples ([`Recent`] is bounded, and records may
+//! be lost under load); totals are in the metrics.
 
 mod attribution;
 mod fair_lru;

@@ -21,7 +21,8 @@ const LIMITS: Limits = Limits {
 /// How old an attribution may be: a policy that was renamed leaves its program as it is.
 const ATTRIBUTION_AGE: Duration = Duration::from_secs(1);
 
-/// Distinct records with how often and when they came. Pure; bounded, in all and for each source address.
+/// Distinct records with how often and when they came. Pure; bounded, in all and for each source
+/// address.
 #[derive(Debug)]
 pub struct Recent {
     rows: FairLru<IpAddr, (Record, Option<Name>), Row>,
@@ -52,7 +53,8 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// Takes one record in. `attribute` is asked for a new row, and again about once a second while it recurs.
+    /// Takes one record in. `attribute` is asked for a new row, and again about once a second while
+    /// it recurs.
     pub fn note(
         &mut self,
         now: Time,

@@ -20,17 +20,19 @@ const LIMITS: Limits = Limits {
 /// So many wait at most to be filed: a batch of lookups.
 const WAITING: usize = 64;
 
-/// For each endpoint, the name that last resolved to an address in an answer to it, whether or not any selector matches the name.
+/// For each endpoint, the name that last resolved to an address in an answer to it, whether or not
+/// any selector matches the name.
 ///
-/// By endpoint and not by its address, since a pod may ask over IPv4 and connect over IPv6. A view for people: leases play no part in it,
-/// and nothing is decided by it.
+/// By endpoint and not by its address, since a pod may ask over IPv4 and connect over IPv6. A view
+/// for people: leases play no part in it, and nothing is decided by it.
 #[derive(Debug)]
 pub struct Sightings {
     memory: Mutex<Memory>,
 }
 
-/// An answer is put down before it is released, and filed once it is: in a full memory filing takes a microsecond or two, and nobody should wait
-/// for it. Who looks for a name files what waits first, so nobody sees a difference.
+/// An answer is put down before it is released, and filed once it is: in a full memory filing takes
+/// a microsecond or two, and nobody should wait for it. Who looks for a name files what waits
+/// first, so nobody sees a difference.
 #[derive(Debug)]
 struct Memory {
     filed: FairLru<EndpointId, IpAddr, Name>,
@@ -57,7 +59,8 @@ impl Default for Sightings {
 }
 
 impl Sightings {
-    /// Notes an answer. Called for every answer to a governed endpoint; [`file`](Self::file) is to follow.
+    /// Notes an answer. Called for every answer to a governed endpoint; [`file`](Self::file) is to
+    /// follow.
     pub fn saw(&self, endpoint: &Arc<Governed>, name: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
         let addresses: SmallVec<_> = addresses.into_iter().collect();
         if addresses.is_empty() {

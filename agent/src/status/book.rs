@@ -1,4 +1,5 @@
-//! Every policy, with what is to be written into it and when. Pure: it is told what happened and what time it is.
+//! Every policy, with what is to be written into it and when. Pure: it is told what happened and
+//! what time it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

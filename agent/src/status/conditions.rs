@@ -1,9 +1,10 @@
 //! What is to stand in a policy's status.
 //!
 //! - `Valid`: whether it was understood. Every agent of one version comes to the same result.
-//! - `Programmed`: whether it is in force. True as long as no node says otherwise: nodes report failures only.
-//! - `NODE.namegate.io/Programmed`, False: that node says otherwise. The first few who fail say so; their number is what `Programmed`
-//!   is about then.
+//! - `Programmed`: whether it is in force. True as long as no node says otherwise: nodes report
+//!   failures only.
+//! - `NODE.namegate.io/Programmed`, False: that node says otherwise. The first few who fail say so;
+//!   their number is what `Programmed` is about then.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,8 @@ pub const VALID: &str = "Valid";
 pub const PROGRAMMED: &str = "Programmed";
 /// What a node's own condition ends with.
 const OF_NODE: &str = ".namegate.io/Programmed";
-/// How many nodes say of a policy that it is not in force: enough to start looking, and far from a storm of writes.
+/// How many nodes say of a policy that it is not in force: enough to start looking, and far from a
+/// storm of writes.
 pub const NODES_TOLD: usize = 4;
 /// Of a message; the API allows 32,768 bytes.
 const LONGEST: usize = 30_000;
@@ -113,7 +115,8 @@ pub fn is_ignored(policy: &PolicyStanding) -> bool {
 
 /// Whether the policy is in force, as far as this agent can tell; `None`: it cannot.
 ///
-/// What stands in the status decides, and not what this node knows besides: agents that disagreed would write against each other for ever.
+/// What stands in the status decides, and not what this node knows besides: agents that disagreed
+/// would write against each other for ever.
 pub fn programmed(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> Option<Condition> {
     let condition = |holds, reason, message| {
         Some(Condition {

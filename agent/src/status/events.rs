@@ -1,7 +1,8 @@
 //! Events of policies.
 //!
-//! An Event that happens again is one object that counts, and all of it but the count stands for good (`events.k8s.io/v1`). So only what says the
-//! same is the same Event: with another note a new one begins, or people would go on reading the first.
+//! An Event that happens again is one object that counts, and all of it but the count stands for
+//! good (`events.k8s.io/v1`). So only what says the same is the same Event: with another note a new
+//! one begins, or people would go on reading the first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,10 @@
-//! What became of policies, written into them: conditions `Valid` and `Programmed`, and Events for those that fail.
+//! What became of policies, written into them: conditions `Valid` and `Programmed`, and Events for
+//! those that fail.
 //!
-//! Thousands of agents see the same policies, and what one of them writes into a policy all others are told. So the rule is: **what all
-//! would write, one writes; what a node alone knows, it writes only when it is bad news; and nobody writes what stands there already.**
-//! ARCHITECTURE.md says why there is no leader.
+//! Thousands of agents see the same policies, and what one of them writes into a policy all others
+//! are told. So the rule is: **what all would write, one writes; what a node alone knows, it writes
+//! only when it is bad news; and nobody writes what stands there already.** ARCHITECTURE.md says
+//! why there is no leader.
 //!
 //! - [`conditions`]: what is to stand in a policy's status. Pure.
 //! - [`turns`]: who writes, and when. Pure.
@@ -34,7 +36,8 @@ use book::Book;
 use pace::Pace;
 use writer::Writer;
 
-/// Writes of one agent that wait for the API server at the same time. One takes tens of milliseconds, most of them the disk's.
+/// Writes of one agent that wait for the API server at the same time. One takes tens of
+/// milliseconds, most of them the disk's.
 const IN_FLIGHT: usize = 4;
 
 /// What is new for whoever writes statuses.
@@ -46,7 +49,8 @@ pub struct News {
     pub nodes: Option<BTreeSet<String>>,
 }
 
-/// Writes statuses and Events until there is no more news. Trouble with the API server is waited out: nothing else depends on this task.
+/// Writes statuses and Events until there is no more news. Trouble with the API server is waited
+/// out: nothing else depends on this task.
 pub async fn run(
     client: Client,
     node: String,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Writes that may come at once after a quiet time: a GitOps tool applies a whole repository in a moment. The kubelet's own client is
-/// allowed as many.
+/// Writes that may come at once after a quiet time: a GitOps tool applies a whole repository in a
+/// moment. The kubelet's own client is allowed as many.
 const BURST: u32 = 100;
 /// Between two writes in the long run: 50 a second, also as the kubelet.
 const EACH: Duration = Duration::from_millis(20);

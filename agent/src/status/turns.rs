@@ -1,8 +1,9 @@
 //! Who writes what all agents know, and when.
 //!
-//! Every agent knows every node, and every agent puts the nodes of a policy in the same order, by a hash of both (rendezvous hashing). The
-//! first in that order writes at once; each next one waits longer, and writes only if by then nobody has. So one agent writes, the work is spread over
-//! the nodes, and agents that are gone cost a delay and nothing else.
+//! Every agent knows every node, and every agent puts the nodes of a policy in the same order, by a
+//! hash of both (rendezvous hashing). The first in that order writes at once; each next one waits
+//! longer, and writes only if by then nobody has. So one agent writes, the work is spread over the
+//! nodes, and agents that are gone cost a delay and nothing else.
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -10,14 +11,17 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-/// How long the next in turn waits for the one before it: above what a write takes to come back over the watch.
+/// How long the next in turn waits for the one before it: above what a write takes to come back
+/// over the watch.
 const EACH: Duration = Duration::from_secs(3);
-/// From this place on everybody waits equally long: so many agents in a row are not gone unless most are.
+/// From this place on everybody waits equally long: so many agents in a row are not gone unless
+/// most are.
 const LAST: usize = 20;
 /// How wide the last are spread.
 const SPREAD: Duration = Duration::from_secs(60);
 
-/// The place of `node` among `nodes` for the object with this uid. A node that is not among them comes last.
+/// The place of `node` among `nodes` for the object with this uid. A node that is not among them
+/// comes last.
 pub fn place(uid: &str, node: &str, nodes: &BTreeSet<String>) -> usize {
     if !nodes.contains(node) {
         return nodes.len();

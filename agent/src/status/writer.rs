@@ -71,7 +71,8 @@ impl Writer {
         outcome
     }
 
-    /// Replaces the conditions, if the object is still as it was seen: a list has no smaller part that could be merged.
+    /// Replaces the conditions, if the object is still as it was seen: a list has no smaller part
+    /// that could be merged.
     ///
     /// # Errors
     /// What became of it where the API server has no such object in this version.

@@ -1,4 +1,5 @@
-//! What supervisor and worker say to each other: one packet of a `SOCK_SEQPACKET` pair each, in the words of sd_notify(3).
+//! What supervisor and worker say to each other: one packet of a `SOCK_SEQPACKET` pair each, in the
+//! words of sd_notify(3).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -54,8 +55,8 @@ fn send(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> i
     Ok(())
 }
 
-/// The next message; `None` when the other side is gone. What is not understood is an error of the kind `InvalidData`, and
-/// the next message can be read after it.
+/// The next message; `None` when the other side is gone. What is not understood is an error of the
+/// kind `InvalidData`, and the next message can be read after it.
 pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

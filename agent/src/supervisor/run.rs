@@ -35,8 +35,8 @@ pub enum SuperviseError {
     End(String),
 }
 
-/// Runs workers with the arguments of this process until it is told to end, and a worker has ended in order. To be called
-/// while the process has one thread.
+/// Runs workers with the arguments of this process until it is told to end, and a worker has ended
+/// in order. To be called while the process has one thread.
 pub fn supervise() -> cli::Result {
     Ok(run().map(|()| Outcome::Positive)?)
 }
@@ -222,7 +222,8 @@ impl Supervisor {
     }
 }
 
-/// Takes leave of every child that has ended: in a container, those of dead workers are ours too. How the worker ended, if it did.
+/// Takes leave of every child that has ended: in a container, those of dead workers are ours too.
+/// How the worker ended, if it did.
 fn reap(worker: Pid) -> io::Result<Option<WaitStatus>> {
     let mut ended = None;
     loop {

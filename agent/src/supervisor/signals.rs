@@ -17,8 +17,8 @@ const TAKEN: [i32; 7] = [
     libc::SIGUSR2,
 ];
 
-/// Takes these signals from now on as data. A process that is started from here has them blocked, until it [lets them
-/// in](unblock) itself.
+/// Takes these signals from now on as data. A process that is started from here has them blocked,
+/// until it [lets them in](unblock) itself.
 pub(super) fn take() -> io::Result<OwnedFd> {
     let set = mask(libc::SIG_BLOCK)?;
     // SAFETY: the set is initialized, and -1 asks for a new descriptor.
@@ -30,15 +30,16 @@ pub(super) fn take() -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets them in again. To be called while the process has one thread: others have masks of their own.
+/// Lets them in again. To be called while the process has one thread: others have masks of their
+/// own.
 pub(super) fn unblock() -> io::Result<()> {
     mask(libc::SIG_UNBLOCK).map(drop)
 }
 
 fn mask(how: i32) -> io::Result<libc::sigset_t> {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset(3) initializes the set; the signals are valid, so that sigaddset(3) cannot fail; a null pointer
-    // asks sigprocmask(2) for no former mask.
+    // SAFETY: sigemptyset(3) initializes the set; the signals are valid, so that sigaddset(3)
+    // cannot fail; a null pointer asks sigprocmask(2) for no former mask.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in TAKEN {

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use super::message::Message;
 
-/// Descriptors kept at most. A listener has one for each thread that serves it, and a node some dozen listeners.
+/// Descriptors kept at most. A listener has one for each thread that serves it, and a node some
+/// dozen listeners.
 const MOST: usize = 4_096;
 
 /// Descriptors by name.
@@ -15,7 +16,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Keeps or closes what a message says. `false`: the store is full, and the descriptor is closed.
+    /// Keeps or closes what a message says. `false`: the store is full, and the descriptor is
+    /// closed.
     pub(super) fn take(&mut self, message: Message) -> bool {
         match message {
             Message::Keep(name, descriptor) if self.by_name.len() < MOST || self.by_name.contains_key(&name) => {

@@ -29,7 +29,8 @@ pub struct Supervision {
 }
 
 impl Supervision {
-    /// When this process is a worker: takes what it is handed. To be called once, while the process has one thread.
+    /// When this process is a worker: takes what it is handed. To be called once, while the process
+    /// has one thread.
     pub fn attach() -> io::Result<Option<Self>> {
         let Some((descriptors, deaths)) = env::var(ENVIRONMENT).ok().as_deref().and_then(told) else {
             return Ok(None);
@@ -65,8 +66,8 @@ impl Supervision {
         self.supervisor
     }
 
-    /// Tells the supervisor that this worker serves. What an earlier one listened on and this one does not is closed: it would
-    /// take lookups that nobody reads.
+    /// Tells the supervisor that this worker serves. What an earlier one listened on and this one
+    /// does not is closed: it would take lookups that nobody reads.
     pub fn ready(&self) {
         for name in std::mem::take(&mut *self.handed()).into_keys() {
             self.forget(&name);

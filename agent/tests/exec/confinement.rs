@@ -1,4 +1,5 @@
-//! What a hostile command tries in order to reach what is outside its sandbox. Needs `cc`, `setpriv` and `script` besides.
+//! What a hostile command tries in order to reach what is outside its sandbox. Needs `cc`,
+//! `setpriv` and `script` besides.
 
 use std::fs;
 use std::io::Read;
@@ -166,7 +167,8 @@ fn descriptors_are_inherited_only_when_named() {
 #[test]
 fn only_capabilities_that_commands_need_are_left() {
     let host = Host::new();
-    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, SYS_CHROOT, AUDIT_WRITE, SETFCAP.
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
+    // SYS_CHROOT, AUDIT_WRITE, SETFCAP.
     let kept = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 29, 31_u64]
         .iter()
         .fold(0, |set, bit| set | 1 << bit);

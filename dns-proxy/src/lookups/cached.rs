@@ -1,4 +1,5 @@
-//! Lookups and the answer cache: what it has is validated and admitted as what an upstream says, and what is asked much is asked again in time.
+//! Lookups and the answer cache: what it has is validated and admitted as what an upstream says,
+//! and what is asked much is asked again in time.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Where lookups rest between two steps: in places that are used again, each time under another turn.
+//! Where lookups rest between two steps: in places that are used again, each time under another
+//! turn.
 
 /// A lookup in flight. Once it has ended its key finds nothing, whoever has the place then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,8 @@ use socket2::Socket;
 
 use super::{Listener, ListenerKind};
 
-/// Where duplicates of listening sockets are kept while they listen, so that what waits in their queues survives a crash.
+/// Where duplicates of listening sockets are kept while they listen, so that what waits in their
+/// queues survives a crash.
 pub trait KeptSockets: Send + Sync {
     /// Gives what an earlier process has kept under this name, once.
     fn take(&self, name: &str) -> Option<OwnedFd>;
@@ -26,7 +27,8 @@ pub(crate) enum Half {
     Tcp,
 }
 
-/// The name under which a listener's socket is kept. Two that differ in anything that matters have different names.
+/// The name under which a listener's socket is kept. Two that differ in anything that matters have
+/// different names.
 pub(crate) fn name(listener: Listener, half: Half) -> String {
     let half = match half {
         Half::Udp(worker) => format!("udp{worker}"),
@@ -40,7 +42,8 @@ pub(crate) fn name(listener: Listener, half: Half) -> String {
     format!("dns {half} {} {means}", listener.address)
 }
 
-/// A kept socket, if it is still what its name says: one that was about to end when its process died takes nothing any more.
+/// A kept socket, if it is still what its name says: one that was about to end when its process
+/// died takes nothing any more.
 pub(crate) fn checked(kept: OwnedFd, address: SocketAddr) -> io::Result<Option<Socket>> {
     let socket = Socket::from(kept);
     let bound = socket.local_addr()?.as_socket();

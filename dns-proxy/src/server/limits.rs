@@ -7,8 +7,9 @@ use ahash::HashMap;
 
 use crate::gate::Discard;
 
-/// A number of places, of which one client gets a part only: as many as are still free at most. So one alone can have half of them,
-/// two a third each, and whoever comes new always finds as many free as the greediest has.
+/// A number of places, of which one client gets a part only: as many as are still free at most. So
+/// one alone can have half of them, two a third each, and whoever comes new always finds as many
+/// free as the greediest has.
 #[derive(Debug)]
 pub(crate) struct Quota {
     per_client: usize,

@@ -50,7 +50,8 @@ pub struct Listener {
 pub enum ListenerKind {
     /// They were sent to this resolver and dnat brought them here.
     Dnat(SocketAddr),
-    /// Transparent (`IP_TRANSPARENT`): each was sent to the address it still carries, and is answered from it.
+    /// Transparent (`IP_TRANSPARENT`): each was sent to the address it still carries, and is
+    /// answered from it.
     Tproxy,
     /// They were sent to us.
     Plain,
@@ -61,8 +62,8 @@ pub enum ListenerKind {
 pub struct ServerConfig {
     /// Patience with one upstream, per try. Default 2 s.
     pub upstream_timeout: Duration,
-    /// Patience with one lookup, all upstreams and the commit together; then SERVFAIL. Default 5 s, the stub resolvers'
-    /// own: an answer after that reaches nobody.
+    /// Patience with one lookup, all upstreams and the commit together; then SERVFAIL. Default 5 s,
+    /// the stub resolvers' own: an answer after that reaches nobody.
     pub lookup_timeout: Duration,
     /// Idle time of a client's TCP connection (RFC 7766 §6.2.3). Default 10 s.
     pub tcp_idle: Duration,
@@ -70,16 +71,19 @@ pub struct ServerConfig {
     pub tcp_per_client: usize,
     /// TCP connections in all. Default 1,024.
     pub tcp_total: usize,
-    /// Lookups in flight of one client address. Default 32,768; and never more than there are places free, so that a client
-    /// alone gets half of all, and others always find room beside it.
+    /// Lookups in flight of one client address. Default 32,768; and never more than there are
+    /// places free, so that a client alone gets half of all, and others always find room beside it.
     pub in_flight_per_client: usize,
-    /// Lookups in flight in all. Default 65,536: an upstream that takes 50 ms is asked a million times a second then. Each takes half a KiB,
-    /// and the query itself as far as it is longer than usual (1,232 octets at most).
+    /// Lookups in flight in all. Default 65,536: an upstream that takes 50 ms is asked a million
+    /// times a second then. Each takes half a KiB, and the query itself as far as it is longer than
+    /// usual (1,232 octets at most).
     pub in_flight_total: usize,
-    /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four at most. One serves some
-    /// hundred thousand lookups a second, and the rest of the node belongs to its workloads.
+    /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four
+    /// at most. One serves some hundred thousand lookups a second, and the rest of the node belongs
+    /// to its workloads.
     pub workers: usize,
-    /// Upstreams that are asked over an encrypted connection, wherever the gate names their address.
+    /// Upstreams that are asked over an encrypted connection, wherever the gate names their
+    /// address.
     pub encrypted: Vec<EncryptedUpstream>,
     /// The answer cache; `None`, the default: every lookup is forwarded.
     pub cache: Option<CacheConfig>,
@@ -88,9 +92,11 @@ pub struct ServerConfig {
 /// The answer cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Answers kept, of all workers together; the least recently asked goes first. An answer with two addresses takes some 500 octets.
+    /// Answers kept, of all workers together; the least recently asked goes first. An answer with
+    /// two addresses takes some 500 octets.
     pub entries: NonZeroUsize,
-    /// How long after its time an answer is given when no upstream has one (RFC 8767); zero: not at all.
+    /// How long after its time an answer is given when no upstream has one (RFC 8767); zero: not at
+    /// all.
     pub stale_for: Duration,
 }
 
@@ -112,8 +118,9 @@ pub enum ServerError {
     Worker(std::io::Error),
 }
 
-/// The running proxy. Dropping it ends all its listeners, connections and lookups at once; a graceful end is
-/// [`listen`](Self::listen) with nothing, then waiting until it [is drained](Self::is_drained).
+/// The running proxy. Dropping it ends all its listeners, connections and lookups at once; a
+/// graceful end is [`listen`](Self::listen) with nothing, then waiting until it [is
+/// drained](Self::is_drained).
 pub struct Server<G: Gate> {
     service: Arc<Service<G>>,
     /// They serve UDP; started with the first listener.
@@ -166,15 +173,18 @@ impl<G: Gate> Server<G> {
         }
     }
 
-    /// Has the sockets of listeners kept there as long as they listen, and takes those from there that an earlier process left.
+    /// Has the sockets of listeners kept there as long as they listen, and takes those from there
+    /// that an earlier process left.
     pub fn keep_sockets(&mut self, kept: Arc<dyn KeptSockets>) {
         self.kept = Some(kept);
     }
 
-    /// Makes the listeners exactly these: opens what is new (both UDP and TCP bound when this returns), ends what is
-    /// not listed. Listeners that stay are not disturbed. On an error nothing that stood before is ended.
+    /// Makes the listeners exactly these: opens what is new (both UDP and TCP bound when this
+    /// returns), ends what is not listed. Listeners that stay are not disturbed. On an error
+    /// nothing that stood before is ended.
     ///
-    /// A listener that ends takes nothing new, and answers what it was asked before. When this returns, all of that is [in flight](Self::in_flight).
+    /// A listener that ends takes nothing new, and answers what it was asked before. When this
+    /// returns, all of that is [in flight](Self::in_flight).
     pub async fn listen(&mut self, listeners: &[Listener]) -> Result<(), ServerError> {
         let wanted: BTreeSet<Listener> = listeners.iter().copied().collect();
         if !wanted.is_empty() {
@@ -199,7 +209,8 @@ impl<G: Gate> Server<G> {
         self.listening = stay;
         let mut endings = Vec::new();
         for (listener, listening) in ended {
-            // First: after a crash meanwhile nobody shall take up sockets that take nothing any more.
+            // First: after a crash meanwhile nobody shall take up sockets that take nothing any
+            // more.
             self.forget(listener);
             for worker in &self.workers {
                 let (done, ending) = oneshot::channel();
@@ -216,7 +227,8 @@ impl<G: Gate> Server<G> {
         Ok(())
     }
 
-    /// Whether the listeners that were ended owe nobody an answer. Clients that have just connected are given a moment to ask.
+    /// Whether the listeners that were ended owe nobody an answer. Clients that have just connected
+    /// are given a moment to ask.
     pub fn is_drained(&mut self) -> bool {
         self.forget_ended();
         self.ending.is_empty() && self.in_flight() == 0

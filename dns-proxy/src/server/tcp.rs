@@ -27,10 +27,12 @@ use crate::worker::socket;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Lookups in flight on one connection. When they are, nothing more is read from it until one is answered.
+/// Lookups in flight on one connection. When they are, nothing more is read from it until one is
+/// answered.
 const IN_FLIGHT: usize = 64;
 
-/// How long the connections of a listener that ends still take queries: what a client is just sending would be lost.
+/// How long the connections of a listener that ends still take queries: what a client is just
+/// sending would be lost.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Pause after accept(2) failed for a reason that may last (no descriptors left).
@@ -49,7 +51,8 @@ pub(super) fn bind(listener: Listener) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts connections until asked to stop, then lets those that are open answer what they were asked.
+/// Accepts connections until asked to stop, then lets those that are open answer what they were
+/// asked.
 pub(super) async fn serve<G: Gate>(
     listener: TcpListener,
     kind: ListenerKind,
@@ -75,7 +78,8 @@ pub(super) async fn serve<G: Gate>(
     while let Some((stream, source)) = accepted_already(&listener).await {
         start(stream, source, kind, &service, &stopped, &mut connections);
     }
-    // Closing alone would not end it where a duplicate is kept: connections would go on to come to where nobody accepts them.
+    // Closing alone would not end it where a duplicate is kept: connections would go on to come to
+    // where nobody accepts them.
     if let Err(error) = SockRef::from(&listener).shutdown(Shutdown::Read) {
         tracing::debug!(%error, "a listener ends with its last descriptor");
     }
@@ -132,7 +136,8 @@ struct Connection<G: Gate> {
 
 impl<G: Gate> Connection<G> {
     fn new(stream: TcpStream, source: SocketAddr, kind: ListenerKind, service: Arc<Service<G>>) -> Option<Self> {
-        // Answers are small and finished when written: holding them back for an ACK only delays them.
+        // Answers are small and finished when written: holding them back for an ACK only delays
+        // them.
         let _ = stream.set_nodelay(true);
         let asked = match kind {
             ListenerKind::Dnat(resolver) => Asked::Resolver(resolver),
@@ -151,8 +156,8 @@ impl<G: Gate> Connection<G> {
         })
     }
 
-    /// Reads queries and answers them as they are ready, in any order (RFC 7766 §6.2.1.1), until the client is done or
-    /// silent, or breaks the framing.
+    /// Reads queries and answers them as they are ready, in any order (RFC 7766 §6.2.1.1), until
+    /// the client is done or silent, or breaks the framing.
     async fn serve(mut self, mut stopped: watch::Receiver<()>) {
         let mut reading = true;
         let lingered = async {
@@ -221,7 +226,8 @@ impl<G: Gate> Connection<G> {
         ControlFlow::Continue(())
     }
 
-    /// Writes an answer. A client that does not read its answers for as long as it may be idle is let go.
+    /// Writes an answer. A client that does not read its answers for as long as it may be idle is
+    /// let go.
     async fn answer(&mut self, client: Client, reply: Reply<'_>) -> ControlFlow<()> {
         let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
         frame::push(&mut framed, reply.as_bytes());

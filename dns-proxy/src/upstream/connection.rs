@@ -1,5 +1,5 @@
-//! One TCP connection to an upstream, with many questions on it: each under an id that is unique there, answered in any order
-//! (RFC 7766 §6.2.1.1).
+//! One TCP connection to an upstream, with many questions on it: each under an id that is unique
+//! there, answered in any order (RFC 7766 §6.2.1.1).
 
 use std::collections::HashMap;
 use std::io;
@@ -17,7 +17,8 @@ use super::pool::again;
 use crate::frame;
 use crate::message::Query;
 
-/// How long a connection may have nothing to do. Less than what servers commonly allow (10 s and more), so that it is us who close it.
+/// How long a connection may have nothing to do. Less than what servers commonly allow (10 s and
+/// more), so that it is us who close it.
 const IDLE: Duration = Duration::from_secs(8);
 
 /// Patience with the handshake.
@@ -235,8 +236,8 @@ impl Drop for Question<'_> {
             return;
         };
         *self.mismatched += asked.mismatched;
-        // Nothing was heard for as long as there was time: the next question goes elsewhere. A client that has merely lost
-        // patience has no connection closed.
+        // Nothing was heard for as long as there was time: the next question goes elsewhere. A
+        // client that has merely lost patience has no connection closed.
         if state.heard < self.asked && Instant::now() >= self.until {
             state.retired = true;
         }

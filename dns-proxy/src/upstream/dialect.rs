@@ -1,8 +1,10 @@
-//! What an upstream understands besides plain DNS, and what it has shown of itself: EDNS and DNS cookies (RFC 7873).
+//! What an upstream understands besides plain DNS, and what it has shown of itself: EDNS and DNS
+//! cookies (RFC 7873).
 //!
-//! A cookie is a secret that a forger off the path would have to guess besides port and id. An upstream
-//! that has sent one is believed over UDP only with ours; so nothing may be forgotten about it that a
-//! forger could make us forget. What it says over TCP cannot be forged, and is believed as it is.
+//! A cookie is a secret that a forger off the path would have to guess besides port and id. An
+//! upstream that has sent one is believed over UDP only with ours; so nothing may be forgotten
+//! about it that a forger could make us forget. What it says over TCP cannot be forged, and is
+//! believed as it is.
 //!
 //! Pure: time is an argument.
 
@@ -84,7 +86,8 @@ pub(crate) enum Heard {
     Unproven,
     /// The upstream wants to see the cookie that it has sent along.
     BadCookie,
-    /// The upstream did not understand it, perhaps because of what we added: it is to be asked again at this level.
+    /// The upstream did not understand it, perhaps because of what we added: it is to be asked
+    /// again at this level.
     TooMuch(Level),
 }
 
@@ -141,7 +144,8 @@ impl Dialect {
         &self.cookie
     }
 
-    /// A message has come by UDP that belongs to a question asked at this level. `may_lower`: what we added can be left out.
+    /// A message has come by UDP that belongs to a question asked at this level. `may_lower`: what
+    /// we added can be left out.
     pub(crate) fn heard(&mut self, now: Instant, level: Level, may_lower: bool, answer: &[u8]) -> Heard {
         let told = self.read(answer);
         match told.cookie {
@@ -159,7 +163,8 @@ impl Dialect {
                 false => Heard::Answer,
             };
         }
-        // Said with less, it was understood. Some questions are not however they are put, and those show nothing.
+        // Said with less, it was understood. Some questions are not however they are put, and those
+        // show nothing.
         if level < self.level && !self.speaks_cookies {
             self.lower(now, level);
         }
@@ -169,15 +174,16 @@ impl Dialect {
 
     /// An answer has come by TCP to a question that carried our cookie.
     pub(crate) fn heard_by_tcp(&mut self, answer: &[u8]) {
-        // It may have been exchanged for one that knows no cookies, or some servers behind one address know them and others do not.
+        // It may have been exchanged for one that knows no cookies, or some servers behind one
+        // address know them and others do not.
         if self.read(answer).cookie == Told::Nothing {
             self.speaks_cookies = false;
             self.cookie.truncate(CLIENT);
         }
     }
 
-    /// There was no answer to a question at this level. Some networks drop what they do not know; an upstream that has answered
-    /// to as much before is only slow.
+    /// There was no answer to a question at this level. Some networks drop what they do not know;
+    /// an upstream that has answered to as much before is only slow.
     pub(crate) fn silent(&mut self, now: Instant, level: Level) {
         if level > Level::Plain && self.proven < Some(level) {
             self.lower(now, level.lower());

@@ -1,10 +1,13 @@
-//! Encrypted upstreams: DNS over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250), by hickory's clients.
+//! Encrypted upstreams: DNS over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250), by hickory's
+//! clients.
 //!
-//! Each has one connection, which is kept and shared by all lookups: all three protocols carry many questions at once. It
-//! is made when it is first needed, and made anew when it turns out to be dead.
+//! Each has one connection, which is kept and shared by all lookups: all three protocols carry many
+//! questions at once. It is made when it is first needed, and made anew when it turns out to be
+//! dead.
 //!
-//! As over TCP the bytes of a query go in, those of its answer come out, and the answer is validated like any other: the
-//! connection says who has answered, not that the answer is to the question.
+//! As over TCP the bytes of a query go in, those of its answer come out, and the answer is
+//! validated like any other: the connection says who has answered, not that the answer is to the
+//! question.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -95,7 +98,8 @@ pub(crate) struct EncryptedUpstreams {
     upstreams: HashMap<SocketAddr, Arc<Encrypted>, RandomState>,
 }
 
-/// One of them; an address where it could not be made of its settings. Nobody is asked there in plain for that.
+/// One of them; an address where it could not be made of its settings. Nobody is asked there in
+/// plain for that.
 pub(crate) struct Encrypted(Result<Upstream, SocketAddr>);
 
 struct Upstream {
@@ -292,7 +296,8 @@ impl Upstream {
 
 fn driven(stream: impl DnsRequestSender + 'static) -> DnsExchange<TokioRuntimeProvider> {
     let (exchange, driver) = DnsExchange::from_stream(stream);
-    // It ends with the exchange or the connection. A handle of the provider would end it with itself.
+    // It ends with the exchange or the connection. A handle of the provider would end it with
+    // itself.
     tokio::spawn(driver);
     exchange
 }

@@ -1,10 +1,12 @@
-//! Which upstreams answer: who does not is not asked first, and is tried again by a question of our own.
+//! Which upstreams answer: who does not is not asked first, and is tried again by a question of our
+//! own.
 //!
-//! This decides the order alone. Every lookup still asks all its upstreams before it fails, so a client
-//! that brings about failures (names whose servers are dead) takes nothing from others.
+//! This decides the order alone. Every lookup still asks all its upstreams before it fails, so a
+//! client that brings about failures (names whose servers are dead) takes nothing from others.
 //!
-//! Each transport is judged by itself: a server may be alive over UDP and dead over TCP, or the other way round. An
-//! encrypted upstream has the one that its questions are counted under, [`Transport::Tcp`].
+//! Each transport is judged by itself: a server may be alive over UDP and dead over TCP, or the
+//! other way round. An encrypted upstream has the one that its questions are counted under,
+//! [`Transport::Tcp`].
 //!
 //! Pure: time is an argument. While all upstreams answer, a lookup pays one look at a counter.
 
@@ -18,7 +20,8 @@ use crate::gate::Transport;
 /// Questions in a row without an answer after which an upstream counts as silent.
 const FAILURES: u32 = 3;
 
-/// When a silent upstream is tried again: at first, and at most so seldom. Each try that fails doubles the pause.
+/// When a silent upstream is tried again: at first, and at most so seldom. Each try that fails
+/// doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -91,7 +94,8 @@ impl Health {
         Some(Change::Silent)
     }
 
-    /// Which of these to ask first, each over its transport: the first that is not silent, if there is one.
+    /// Which of these to ask first, each over its transport: the first that is not silent, if there
+    /// is one.
     pub(crate) fn first(&self, upstreams: &[SocketAddr], transport: impl Fn(SocketAddr) -> Transport) -> usize {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;

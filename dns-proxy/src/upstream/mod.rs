@@ -1,4 +1,5 @@
-//! Asking resolvers: which, in what order, how often, and what to make of their answers. No sockets but for TCP.
+//! Asking resolvers: which, in what order, how often, and what to make of their answers. No sockets
+//! but for TCP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,8 +48,8 @@ impl Failure {
     }
 }
 
-/// Whom to ask next. An upstream that itself failed (SERVFAIL, REFUSED) is believed only when no other has anything
-/// better to say.
+/// Whom to ask next. An upstream that itself failed (SERVFAIL, REFUSED) is believed only when no
+/// other has anything better to say.
 #[derive(Debug)]
 pub(crate) struct Attempts {
     upstreams: Arc<[SocketAddr]>,

@@ -1,12 +1,12 @@
 //! Kept TCP connections to upstreams, on which lookups are pipelined (RFC 7766 §6.2).
 //!
-//! A connection for each lookup would leave each port in TIME_WAIT for a minute, until there are none
-//! left for anybody. So there are a few for each upstream, opened when they are needed and closed when
-//! they are idle, and each client has a share: of the places, and of the connections, since an upstream
-//! that answers in order holds up whatever stands behind a slow question.
+//! A connection for each lookup would leave each port in TIME_WAIT for a minute, until there are
+//! none left for anybody. So there are a few for each upstream, opened when they are needed and
+//! closed when they are idle, and each client has a share: of the places, and of the connections,
+//! since an upstream that answers in order holds up whatever stands behind a slow question.
 //!
-//! The seam for other transports is [`Pool::exchange`]: the bytes of a query go in, those of its answer
-//! come out, until a deadline.
+//! The seam for other transports is [`Pool::exchange`]: the bytes of a query go in, those of its
+//! answer come out, until a deadline.
 
 use std::collections::HashMap;
 use std::io;
@@ -43,7 +43,8 @@ const QUEUE_PER_CLIENT: usize = 1_024;
 /// Upstreams beyond which those that nobody uses are forgotten.
 const REMEMBERED: usize = 64;
 
-/// How often a lookup goes on another connection, because the one that it was on was closed before it was answered.
+/// How often a lookup goes on another connection, because the one that it was on was closed before
+/// it was answered.
 const RETRIES: usize = 2;
 
 /// The connections to all upstreams, of all workers. Dropped, it closes them.
@@ -84,7 +85,8 @@ struct Queued<'a> {
 }
 
 impl Pool {
-    /// Without any connection yet. At the addresses of `encrypted` upstreams nobody is ever asked in plain.
+    /// Without any connection yet. At the addresses of `encrypted` upstreams nobody is ever asked
+    /// in plain.
     pub(crate) fn new(encrypted: &[EncryptedUpstream]) -> Self {
         Self {
             encrypted: EncryptedUpstreams::new(encrypted),
@@ -148,7 +150,8 @@ impl Upstream {
     ) -> Result<Vec<u8>, Failure> {
         let server = self.server;
         let queued = self.queue(client).ok_or(Failure::Busy { server })?;
-        // Neither is ever closed. First the client's own, so that none waits in the common queue with more than its share.
+        // Neither is ever closed. First the client's own, so that none waits in the common queue
+        // with more than its share.
         let _own = queued.places.acquire().await;
         let _place = self.places.acquire().await;
         if let Some(encrypted) = &self.encrypted {
@@ -159,7 +162,8 @@ impl Upstream {
             let connection = self.connection(client);
             match connection.ask(client, query, until, mismatched).await {
                 Ok(answer) => return Ok(answer),
-                // Upstreams close what was idle for a while, perhaps while this was on its way (RFC 7766 §6.2.4).
+                // Upstreams close what was idle for a while, perhaps while this was on its way (RFC
+                // 7766 §6.2.4).
                 Err(Lost { error, was_in_use }) if !was_in_use || retries.next().is_none() => {
                     return Err(Failure::Unreachable { server, error });
                 }
@@ -186,8 +190,8 @@ impl Upstream {
         })
     }
 
-    /// The connection for a client's next lookup: an idle one, a new one, or the one with the least to do; and no more than a few
-    /// for one client.
+    /// The connection for a client's next lookup: an idle one, a new one, or the one with the least
+    /// to do; and no more than a few for one client.
     fn connection(&self, client: IpAddr) -> Arc<Connection> {
         let mut open = lock(&self.open);
         open.retain(|it| it.connection.is_open());

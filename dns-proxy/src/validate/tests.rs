@@ -261,7 +261,8 @@ proptest! {
         let _ = validate(&Query::read(&query).unwrap(), &answer, SOURCE);
     }
 
-    /// Byte flips in a good answer: we never learn an address where another implementation reads none.
+    /// Byte flips in a good answer: we never learn an address where another implementation reads
+    /// none.
     #[test]
     fn what_is_learned_is_what_another_implementation_reads(
         flips in proptest::collection::vec((33usize..130, any::<u8>()), 0..3),

@@ -1,20 +1,25 @@
 //! Whether to stay awake for what will come in a moment.
 //!
-//! Waking a thread takes some ten microseconds, on a virtual processor more: as long as all that a worker does for a lookup. Often it is hardly asleep when it is woken: a
-//! resolver on the same node answers within tens of microseconds, and a client that goes through its search list asks for the next name as soon as the
-//! last one failed. So where hardly anything is going on, the worker looks for a [`MOMENT`] before it sleeps. Under load it never does: there one
-//! wake-up serves many lookups, and what counts is the processor's time.
+//! Waking a thread takes some ten microseconds, on a virtual processor more: as long as all that a
+//! worker does for a lookup. Often it is hardly asleep when it is woken: a resolver on the same
+//! node answers within tens of microseconds, and a client that goes through its search list asks
+//! for the next name as soon as the last one failed. So where hardly anything is going on, the
+//! worker looks for a [`MOMENT`] before it sleeps. Under load it never does: there one wake-up
+//! serves many lookups, and what counts is the processor's time.
 //!
-//! What it costs is bounded. Whoever else is ready to run on the processor goes first. And after each vain look twice as many chances are left out as after the
-//! one before, up to [`RAREST`]: where nothing ever comes in time, that is less than a microsecond for each lookup.
+//! What it costs is bounded. Whoever else is ready to run on the processor goes first. And after
+//! each vain look twice as many chances are left out as after the one before, up to [`RAREST`]:
+//! where nothing ever comes in time, that is less than a microsecond for each lookup.
 
 use std::time::Duration;
 
-/// How long to look: what a resolver on the node needs that has the answer, its own wake-up included. That is some 40 µs on a virtual machine, and twice that
-/// while its host is busy; a moment that is just too short is worse than none.
+/// How long to look: what a resolver on the node needs that has the answer, its own wake-up
+/// included. That is some 40 µs on a virtual machine, and twice that while its host is busy; a
+/// moment that is just too short is worse than none.
 pub(super) const MOMENT: Duration = Duration::from_micros(100);
 
-/// After so many looks, a few microseconds, whoever else is ready to run on the processor goes first.
+/// After so many looks, a few microseconds, whoever else is ready to run on the processor goes
+/// first.
 pub(super) const LOOKS: usize = 8;
 
 /// The A and AAAA that a stub resolver asks for at once.
@@ -48,7 +53,8 @@ struct Chances {
 }
 
 impl BusyPoll {
-    /// Nothing else is to be done, `taken` datagrams were taken in the last turn, and so many lookups are in flight: what to look for, if anything.
+    /// Nothing else is to be done, `taken` datagrams were taken in the last turn, and so many
+    /// lookups are in flight: what to look for, if anything.
     pub(super) fn hope(&mut self, taken: usize, in_flight: usize) -> Option<Hope> {
         let few = 1..=FEW;
         let hope = match in_flight {

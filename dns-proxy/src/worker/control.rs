@@ -1,7 +1,9 @@
-//! Control messages of datagrams: which address was asked, and which address to answer from (cmsg(3), ip(7), ipv6(7)).
+//! Control messages of datagrams: which address was asked, and which address to answer from
+//! (cmsg(3), ip(7), ipv6(7)).
 //!
-//! They are read from and written as plain bytes, in the layout that the kernel gives `struct cmsghdr` on Linux: a
-//! length (`size_t`), a level and a type (`int`), then the data, everything aligned to `size_t`.
+//! They are read from and written as plain bytes, in the layout that the kernel gives
+//! `struct cmsghdr` on Linux: a length (`size_t`), a level and a type (`int`), then the data,
+//! everything aligned to `size_t`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -53,7 +55,8 @@ pub(super) fn leave_from(local: LocalAddress, control: &mut Vec<u8>) {
     match local.address {
         IpAddr::V4(address) => {
             push_header(control, 12, libc::IPPROTO_IP, libc::IP_PKTINFO);
-            // struct in_pktinfo: interface 0 leaves the choice to routing; ipi_spec_dst is the source; ipi_addr unused.
+            // struct in_pktinfo: interface 0 leaves the choice to routing; ipi_spec_dst is the
+            // source; ipi_addr unused.
             control.extend_from_slice(&0u32.to_ne_bytes());
             control.extend_from_slice(&address.octets());
             control.extend_from_slice(&[0; 4]);
@@ -73,7 +76,8 @@ pub(super) fn leave_from(local: LocalAddress, control: &mut Vec<u8>) {
     control.resize(control.len().next_multiple_of(ALIGN), 0);
 }
 
-/// Adds the control message that has the payload cut into datagrams of `length` octets (`UDP_SEGMENT`).
+/// Adds the control message that has the payload cut into datagrams of `length` octets
+/// (`UDP_SEGMENT`).
 pub(super) fn segments_of(length: usize, control: &mut Vec<u8>) {
     push_header(control, size_of::<u16>(), libc::SOL_UDP, libc::UDP_SEGMENT);
     // No datagram is longer.

@@ -1,4 +1,5 @@
-//! A worker's share of a listener: a UDP socket of its own on an address that all workers listen on (`SO_REUSEPORT`).
+//! A worker's share of a listener: a UDP socket of its own on an address that all workers listen on
+//! (`SO_REUSEPORT`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,8 +27,8 @@ pub(crate) struct Listening {
 /// How an answer leaves.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum WayBack {
-    /// From the listening socket of this number; under a wildcard, from the address that was asked. Under dnat, conntrack
-    /// puts the resolver's address back.
+    /// From the listening socket of this number; under a wildcard, from the address that was asked.
+    /// Under dnat, conntrack puts the resolver's address back.
     Listening(u32, Option<LocalAddress>),
     /// As the resolver that was asked (tproxy); the listener's number is for counting.
     As(u32, SocketAddr),
@@ -59,7 +60,8 @@ impl Listening {
         }
     }
 
-    /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original destination.
+    /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original
+    /// destination.
     pub(super) fn way(&self, number: u32, datagram: &Datagram<'_>) -> Option<(Asked, WayBack)> {
         let back = WayBack::Listening(number, datagram.received.local);
         Some(match self.listener.kind {
@@ -80,8 +82,8 @@ impl Listening {
         send_all(&mut self.outbox, self.socket.as_fd(), space);
     }
 
-    /// Another process, or another socket of ours, may listen on the same address: new lookups go there from here on,
-    /// and what is queued here already is still ours.
+    /// Another process, or another socket of ours, may listen on the same address: new lookups go
+    /// there from here on, and what is queued here already is still ours.
     pub(super) fn take_no_more(&mut self) {
         self.ends = true;
         if let Err(error) = socket::take_no_more(&self.socket, self.listener.address) {
@@ -110,7 +112,8 @@ pub(super) fn send_all(outbox: &mut Outbox, socket: BorrowedFd<'_>, space: &mut 
         match outbox.send(sent, socket, space) {
             Ok(count) => sent += count,
             Err(error) => {
-                // A client can bring this about (port 0, an address without a way back), so it may not fill the log.
+                // A client can bring this about (port 0, an address without a way back), so it may
+                // not fill the log.
                 tracing::debug!(%error, "an answer could not be sent");
                 sent += 1;
             }

@@ -26,13 +26,15 @@ pub(crate) enum Letter<P> {
     Landed(Key, Landed),
     /// Listen there too.
     Listen(Box<Listening>),
-    /// Take no more there, and answer what was taken; say when all that was queued there is taken, and counts as in flight.
+    /// Take no more there, and answer what was taken; say when all that was queued there is taken,
+    /// and counts as in flight.
     End(Listener, oneshot::Sender<()>),
     /// Stop at once.
     Stop,
 }
 
-/// Letters, and a bell that wakes who waits for them in epoll. It is rung for one who sleeps, and for nobody else: a ring costs both sides a system call.
+/// Letters, and a bell that wakes who waits for them in epoll. It is rung for one who sleeps, and
+/// for nobody else: a ring costs both sides a system call.
 #[derive(Debug)]
 pub(crate) struct Mailbox<P> {
     inside: Mutex<Inside<P>>,
@@ -46,8 +48,9 @@ struct Inside<P> {
     has_owner: bool,
 }
 
-/// Held by the owner for as long as it reads its letters. When it is dropped, those unread and all that come later are dropped too: whoever waits
-/// for a sign that one was read learns so that there will be none.
+/// Held by the owner for as long as it reads its letters. When it is dropped, those unread and all
+/// that come later are dropped too: whoever waits for a sign that one was read learns so that there
+/// will be none.
 #[derive(Debug)]
 pub(crate) struct Owner<P>(pub(crate) Arc<Mailbox<P>>);
 

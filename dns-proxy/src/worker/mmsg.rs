@@ -1,9 +1,12 @@
-//! Many datagrams in one system call: recvmmsg(2) and sendmmsg(2), for which the safe crates have no wrapper.
+//! Many datagrams in one system call: recvmmsg(2) and sendmmsg(2), for which the safe crates have
+//! no wrapper.
 //!
-//! What goes to the same place with the same length goes as one: `UDP_SEGMENT` (udp(7), Linux 4.18) takes it through the
-//! kernel's output path once, and cuts it into datagrams at the end. Sending is two thirds of what a lookup costs.
+//! What goes to the same place with the same length goes as one: `UDP_SEGMENT` (udp(7), Linux 4.18)
+//! takes it through the kernel's output path once, and cuts it into datagrams at the end. Sending
+//! is two thirds of what a lookup costs.
 //!
-//! glibc and musl give lengths and flags types of different widths; `as _` is either's, of values that fit both.
+//! glibc and musl give lengths and flags types of different widths; `as _` is either's, of values
+//! that fit both.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -51,8 +54,8 @@ pub(super) struct Datagram<'a> {
     pub(super) received: Received,
 }
 
-// SAFETY: the pointers in `buffers` and `headers` point into the other vectors, whose memory does not move with the struct and is
-// used through `&mut self` only.
+// SAFETY: the pointers in `buffers` and `headers` point into the other vectors, whose memory does
+// not move with the struct and is used through `&mut self` only.
 unsafe impl Send for Inbox {}
 
 impl Inbox {
@@ -76,7 +79,8 @@ impl Inbox {
         }
     }
 
-    /// Receives what is there, as far as there is room: [`is_full`](Self::is_full) says whether there may be more. `WouldBlock` when nothing is there.
+    /// Receives what is there, as far as there is room: [`is_full`](Self::is_full) says whether
+    /// there may be more. `WouldBlock` when nothing is there.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.offered = match self.lately < Self::FEW {
             true => Self::FEW.min(self.headers.len()),
@@ -97,8 +101,8 @@ impl Inbox {
             header.msg_controllen = control::ROOM as _;
             header.msg_flags = 0;
         }
-        // SAFETY: each header points to an address, a buffer and control room of the lengths it gives, which live until the call
-        // has returned and which nobody else uses meanwhile.
+        // SAFETY: each header points to an address, a buffer and control room of the lengths it
+        // gives, which live until the call has returned and which nobody else uses meanwhile.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -113,7 +117,8 @@ impl Inbox {
         Ok(self.filled)
     }
 
-    /// Whether the last [`receive`](Self::receive) took all that it had room for, so that more may be there.
+    /// Whether the last [`receive`](Self::receive) took all that it had room for, so that more may
+    /// be there.
     pub(super) fn is_full(&self) -> bool {
         self.filled == self.offered
     }
@@ -154,7 +159,8 @@ struct Envelope {
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
     from: Option<LocalAddress>,
-    /// Brings together what goes as one: equal where [`destination`](Self::destination) is, and rarely elsewhere.
+    /// Brings together what goes as one: equal where [`destination`](Self::destination) is, and
+    /// rarely elsewhere.
     order: u64,
 }
 
@@ -219,12 +225,13 @@ impl Outbox {
         }
     }
 
-    /// Sends those from `first` on; says how many were sent. An error speaks of the first of them, or of what was sent before.
+    /// Sends those from `first` on; says how many were sent. An error speaks of the first of them,
+    /// or of what was sent before.
     pub(super) fn send(&mut self, first: usize, socket: BorrowedFd<'_>, space: &mut SendSpace) -> io::Result<usize> {
         loop {
             space.lay_out(self, first);
-            // SAFETY: each header points to an address, buffers and control messages of the lengths it gives, which live until
-            // the call has returned; the kernel only reads them.
+            // SAFETY: each header points to an address, buffers and control messages of the lengths
+            // it gives, which live until the call has returned; the kernel only reads them.
             let sent = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
@@ -242,7 +249,8 @@ impl Outbox {
                     if !segmented || error.kind() == io::ErrorKind::ConnectionRefused {
                         return Err(error);
                     }
-                    // An old kernel, a link without checksums, or one of the datagrams cannot be sent: each by itself.
+                    // An old kernel, a link without checksums, or one of the datagrams cannot be
+                    // sent: each by itself.
                     self.one_by_one = true;
                 }
             }
@@ -272,7 +280,8 @@ impl SendSpace {
     /// Sent with one call.
     const COUNT: usize = 128;
 
-    /// Datagrams that go as one: UDP_MAX_SEGMENTS of all kernels, and together not longer than the longest datagram.
+    /// Datagrams that go as one: UDP_MAX_SEGMENTS of all kernels, and together not longer than the
+    /// longest datagram.
     const SEGMENTS: usize = 64;
     const LONGEST: usize = 60_000;
 
@@ -352,7 +361,8 @@ fn run_length(envelopes: &[Envelope]) -> usize {
 
 impl Address {
     fn read(&self) -> Option<SocketAddr> {
-        // SAFETY: the union was zeroed or filled by the kernel, so every field is initialised, and all begin with the family.
+        // SAFETY: the union was zeroed or filled by the kernel, so every field is initialised, and
+        // all begin with the family.
         unsafe {
             match i32::from(self.family) {
                 libc::AF_INET => Some(SocketAddr::from((

@@ -1,8 +1,9 @@
 //! A thread that serves lookups over UDP, and shares nothing on its way with the others.
 //!
-//! It has a socket of its own on every address that is listened on, sockets of its own to every upstream, and everything that
-//! [`Lookups`] holds. It sleeps in one place, `epoll_wait`; then it takes what is there in batches, works it off, and sends what came
-//! of it in batches. What takes a runtime (TCP) is done by tokio's tasks, which write a [`Letter`] when they are done.
+//! It has a socket of its own on every address that is listened on, sockets of its own to every
+//! upstream, and everything that [`Lookups`] holds. It sleeps in one place, `epoll_wait`; then it
+//! takes what is there in batches, works it off, and sends what came of it in batches. What takes a
+//! runtime (TCP) is done by tokio's tasks, which write a [`Letter`] when they are done.
 
 use std::io;
 use std::mem;
@@ -48,17 +49,20 @@ const BATCH: usize = 64;
 /// Batches taken from one socket before the others have their turn.
 const TURNS: usize = 4;
 
-/// The longest query over UDP. DNS messages of more are fragments on most links; a client with such a query is told to come by TCP.
+/// The longest query over UDP. DNS messages of more are fragments on most links; a client with such
+/// a query is told to come by TCP.
 const MAX_QUERY: usize = 1_232;
 
 /// The longest datagram.
 const MAX_ANSWER: usize = 65_535;
 
-/// So many datagrams in one turn show that they come fast. Fewer than a whole batch: then the next one waits already.
+/// So many datagrams in one turn show that they come fast. Fewer than a whole batch: then the next
+/// one waits already.
 const CROWD: Range<usize> = 8..BATCH;
 
-/// A crowd is given so much time to grow. Sending is most of what a lookup costs, and what goes to the same client goes as one: so the
-/// processor has less to do when there is much, and where there is little nobody waits.
+/// A crowd is given so much time to grow. Sending is most of what a lookup costs, and what goes to
+/// the same client goes as one: so the processor has less to do when there is much, and where there
+/// is little nobody waits.
 const GATHER: Duration = Duration::from_micros(50);
 
 /// How often sockets that are of no use any more are looked for.
@@ -67,7 +71,8 @@ const TIDY: Duration = Duration::from_secs(1);
 /// Pause after an error of a listening socket itself, which may last (no memory).
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Starts a worker in the network namespace of the calling thread. It ends with the letter [`Letter::Stop`].
+/// Starts a worker in the network namespace of the calling thread. It ends with the letter
+/// [`Letter::Stop`].
 pub(crate) fn start<G: Gate>(
     gate: Arc<G>,
     config: ServerConfig,
@@ -142,7 +147,8 @@ enum Token {
 
 impl<G: Gate> Worker<G> {
     fn run(mut self) {
-        // Otherwise the kernel takes as long again for a pause as it is long. Without, they are longer.
+        // Otherwise the kernel takes as long again for a pause as it is long. Without, they are
+        // longer.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
         let mut events = Vec::with_capacity(256);
         while let ControlFlow::Continue(()) = self.turn(&mut events) {}
@@ -173,7 +179,8 @@ impl<G: Gate> Worker<G> {
         }
         self.lookups.expire(now, &mut self.sockets);
         self.lookups.flush();
-        // What was admitted at once. Whoever asks to stop has seen that no lookup is in flight, and their replies still lie here.
+        // What was admitted at once. Whoever asks to stop has seen that no lookup is in flight, and
+        // their replies still lie here.
         let flow = self.read_letters(now);
         self.send(now);
         if now.saturating_duration_since(self.tidied) > TIDY {

@@ -24,7 +24,8 @@ pub(super) fn report_local_address(socket: BorrowedFd<'_>, address: SocketAddr) 
 
 fn switch_on(socket: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<()> {
     let on: c_int = 1;
-    // SAFETY: the descriptor is open as long as it is borrowed, and the value is an int that outlives the call.
+    // SAFETY: the descriptor is open as long as it is borrowed, and the value is an int that
+    // outlives the call.
     let outcome = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

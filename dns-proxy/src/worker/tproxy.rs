@@ -1,7 +1,8 @@
 //! Answers from addresses that are not ours.
 //!
-//! A lookup that tproxy brings here still carries the address of the resolver it was sent to, and its answer must come
-//! from there. So for each resolver a socket is bound to that address (`IP_TRANSPARENT`).
+//! A lookup that tproxy brings here still carries the address of the resolver it was sent to, and
+//! its answer must come from there. So for each resolver a socket is bound to that address
+//! (`IP_TRANSPARENT`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ use super::listening::send_all;
 use super::mmsg::{Outbox, SendSpace};
 use super::socket;
 
-/// Sockets kept. A cluster has a handful of resolvers; what a pod makes up beyond them must not cost us descriptors.
+/// Sockets kept. A cluster has a handful of resolvers; what a pod makes up beyond them must not
+/// cost us descriptors.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
 /// The sockets that answers leave from, one for each resolver that was asked lately.
@@ -67,8 +69,9 @@ impl AnswerSockets {
 
 fn bind(resolver: SocketAddr) -> io::Result<Socket> {
     let socket = socket::new(resolver, Type::DGRAM, Protocol::UDP)?;
-    // Two agents overlap in an upgrade, each worker has one, and a resolver of this very node may be bound there: SO_REUSEPORT for one that
-    // runs as our user, SO_REUSEADDR for any other that has it too.
+    // Two agents overlap in an upgrade, each worker has one, and a resolver of this very node may
+    // be bound there: SO_REUSEPORT for one that runs as our user, SO_REUSEADDR for any other that
+    // has it too.
     socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
     socket::make_transparent(&socket, resolver)?;

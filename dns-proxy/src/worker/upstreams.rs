@@ -1,9 +1,11 @@
 //! The sockets that upstreams are asked from.
 //!
-//! An answer is believed when it comes to the right port under the right id (RFC 5452 §9.2). Both are random for each
-//! query: the id is drawn, and the port is that of a socket drawn from a pool whose ports the kernel drew (Linux since 2.6.24: at random
-//! out of `ip_local_port_range`, for a connect(2) without a bind(2) before it). No port is used for longer than [`LIFE`], and one that is being
-//! guessed at is left at once. Connected, a socket gets nothing from other addresses than its upstream's.
+//! An answer is believed when it comes to the right port under the right id (RFC 5452 §9.2). Both
+//! are random for each query: the id is drawn, and the port is that of a socket drawn from a pool
+//! whose ports the kernel drew (Linux since 2.6.24: at random out of `ip_local_port_range`, for a
+//! connect(2) without a bind(2) before it). No port is used for longer than [`LIFE`], and one that
+//! is being guessed at is left at once. Connected, a socket gets nothing from other addresses than
+//! its upstream's.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -127,7 +129,8 @@ impl Upstreams {
         }
     }
 
-    /// Takes out the lookups that wait on a socket whose upstream cannot be reached, but for those whose query has not left yet.
+    /// Takes out the lookups that wait on a socket whose upstream cannot be reached, but for those
+    /// whose query has not left yet.
     pub(super) fn give_up(&mut self, socket: u32) -> Vec<Key> {
         let Some(socket) = self.get_mut(socket) else {
             return Vec::new();
@@ -141,8 +144,8 @@ impl Upstreams {
         waiting.into_values().collect()
     }
 
-    /// Sends the batch, and has the next one leave from other ports. `failed` is told of queries that cannot be sent, and of those
-    /// sent before whose upstream cannot be reached.
+    /// Sends the batch, and has the next one leave from other ports. `failed` is told of queries
+    /// that cannot be sent, and of those sent before whose upstream cannot be reached.
     pub(super) fn flush(&mut self, space: &mut SendSpace, mut failed: impl FnMut(Key, io::Error)) {
         for index in std::mem::take(&mut self.unsent) {
             self.send(index, space, &mut failed);
@@ -162,7 +165,8 @@ impl Upstreams {
             match socket.outbox.send(sent, socket.socket.as_fd(), space) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    // An ICMP error that an earlier query brought: it is told once, and does not concern this one.
+                    // An ICMP error that an earlier query brought: it is told once, and does not
+                    // concern this one.
                     let unsent = (sent..socket.outbox.len()).filter_map(|index| id_of(socket.outbox.payload(index)));
                     let unsent: Vec<u16> = unsent.collect();
                     let refused: Vec<u16> = socket

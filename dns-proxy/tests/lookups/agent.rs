@@ -199,7 +199,8 @@ pub(crate) fn plain(address: SocketAddr) -> Listener {
     }
 }
 
-/// An address on the loopback that nothing else uses: no other test, and no other run of these tests.
+/// An address on the loopback that nothing else uses: no other test, and no other run of these
+/// tests.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let run = std::process::id();

@@ -1,4 +1,5 @@
-//! Clients that send DNS cookies: once they have a server's, they drop what comes without one (c-ares does).
+//! Clients that send DNS cookies: once they have a server's, they drop what comes without one
+//! (c-ares does).
 
 use dns_proxy::{NotAdmitted, Obstacle};
 

@@ -1,4 +1,5 @@
-//! Upstreams that are asked over TLS, HTTPS and QUIC: real servers, with certificates of an authority made here.
+//! Upstreams that are asked over TLS, HTTPS and QUIC: real servers, with certificates of an
+//! authority made here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Whole lookups on the loopback: real sockets, a scripted resolver, and a gate that can hold, fail and refuse.
+//! Whole lookups on the loopback: real sockets, a scripted resolver, and a gate that can hold, fail
+//! and refuse.
 #![allow(
     clippy::unwrap_used,
     reason = "these are tests, though not all of it stands in functions marked as such"

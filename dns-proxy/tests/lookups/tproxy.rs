@@ -89,7 +89,8 @@ async fn inside() {
             .parse()
             .unwrap();
         let query = packets::query("a.example.", "A");
-        // The client is connected: it takes an answer from the address that it asked, and from no other.
+        // The client is connected: it takes an answer from the address that it asked, and from no
+        // other.
         let udp = UdpClient::bound_to(client, asked).await;
         assert_eq!(answers(&udp.ask(&query).await), 1, "UDP {asked}");
         assert_eq!(answers(&udp.ask(&query).await), 1, "UDP {asked}, again");
@@ -123,7 +124,8 @@ async fn a_resolver_of_this_node_keeps_what_is_sent_to_it() {
         .status()
         .unwrap();
     assert!(rules_gone.success());
-    // Each from another port, so that the kernel would spread them over all sockets that are there for the address.
+    // Each from another port, so that the kernel would spread them over all sockets that are there
+    // for the address.
     for _ in 0..50 {
         UdpClient::bound_to(client, address).await.send(b"hello").await;
         let mut buffer = [0; 16];

@@ -25,7 +25,8 @@ enum Kind {
     Closing,
     /// It answers when four questions have come, and on each connection the last first.
     Reversing,
-    /// It does not answer names under `slow.`, nor whatever is asked behind one on the same connection.
+    /// It does not answer names under `slow.`, nor whatever is asked behind one on the same
+    /// connection.
     InOrder,
 }
 

@@ -42,7 +42,8 @@ async fn an_error_without_a_question_is_relayed_with_the_clients() {
             assert_eq!(reply[4..12], [0, 1, 0, 0, 0, 0, 0, u8::from(opt)]);
             assert!(reply[12..].starts_with(question), "{reply:02x?}");
         }
-        // Once over each; and over UDP once more without our cookie, which may be what it cannot read.
+        // Once over each; and over UDP once more without our cookie, which may be what it cannot
+        // read.
         assert_eq!(resolver.queries().len(), if opt { 2 } else { 3 });
     }
 }

@@ -1,4 +1,5 @@
-//! Queries and answers, written as text and built by another implementation than the one under test.
+//! Queries and answers, written as text and built by another implementation than the one under
+//! test.
 #![allow(dead_code, reason = "the unit tests and the loopback tests need different parts")]
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};

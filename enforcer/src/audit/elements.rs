@@ -9,7 +9,8 @@ use super::{Damage, DamageKind};
 use crate::netlink::objects::Value;
 use crate::netlink::structure::Entry;
 
-/// By so much the end of an element may be another than the book says: clocks tick, and a dump takes its time.
+/// By so much the end of an element may be another than the book says: clocks tick, and a dump
+/// takes its time.
 const IMPRECISION: Duration = Duration::from_millis(500);
 
 /// How a set of the whole table differs from what it should hold.
@@ -43,8 +44,9 @@ pub(crate) enum Mend {
     Adopt(Option<Duration>),
 }
 
-/// What has to be done to an element of a learned set, if anything. `holds` is what the kernel says of it: nothing, or the time it had left at some moment of `seen`;
-/// `None` there is an element without an end. `in_company`: another agent writes to the set too.
+/// What has to be done to an element of a learned set, if anything. `holds` is what the kernel says
+/// of it: nothing, or the time it had left at some moment of `seen`; `None` there is an element
+/// without an end. `in_company`: another agent writes to the set too.
 pub(crate) fn mend(
     believed: Option<Believed>,
     holds: Option<Option<Duration>>,

@@ -1,12 +1,17 @@
 //! What stands in the kernel × what should: what somebody else has changed. Pure.
 //!
-//! Nothing tells who changed a table. The kernel's notifications would, but it makes one for each element of each transaction as soon as anybody listens,
-//! which costs a lookup that learns something 1.6 µs an element, more than a quarter of its transaction. What costs nothing is the number of the last
-//! transaction: our own are counted, so a number that is further on means that somebody else has changed some table of this network namespace. Only
-//! then it is looked whether ours is what it was ([`schedule`] says how often, so that whoever changes tables all the time does not cost much).
+//! Nothing tells who changed a table. The kernel's notifications would, but it makes one for each
+//! element of each transaction as soon as anybody listens, which costs a lookup that learns
+//! something 1.6 µs an element, more than a quarter of its transaction. What costs nothing is the
+//! number of the last transaction: our own are counted, so a number that is further on means that
+//! somebody else has changed some table of this network namespace. Only then it is looked whether
+//! ours is what it was ([`schedule`] says how often, so that whoever changes tables all the time
+//! does not cost much).
 //!
-//! - [`structure`]: the table, chains, rules and sets, by handles that the kernel never gives again.
-//! - [`elements`]: what sets hold: those of the whole table against what is desired, learned ones against the writer's book.
+//! - [`structure`]: the table, chains, rules and sets, by handles that the kernel never gives
+//!   again.
+//! - [`elements`]: what sets hold: those of the whole table against what is desired, learned ones
+//!   against the writer's book.
 //! - [`schedule`]: when to look, when to repair.
 
 pub(crate) mod elements;

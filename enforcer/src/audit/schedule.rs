@@ -46,7 +46,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Whether there is reason to look at the structure: somebody has changed something, or it is long ago.
+    /// Whether there is reason to look at the structure: somebody has changed something, or it is
+    /// long ago.
     pub(crate) fn is_due(&self, generation: u32, own: u32, now: Time) -> bool {
         let foreign = self
             .seen

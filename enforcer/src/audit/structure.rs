@@ -1,7 +1,7 @@
 //! The table, its chains with their rules, and its sets.
 //!
-//! Only what is ours is looked at. A chain that somebody has added decides nothing of ours: no rule of ours leads there, and what hooks in beside us could
-//! as well stand in a table of its own.
+//! Only what is ours is looked at. A chain that somebody has added decides nothing of ours: no rule
+//! of ours leads there, and what hooks in beside us could as well stand in a table of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,8 @@ pub(crate) fn ours(written: &Written, mut found: Structure) -> Structure {
     found
 }
 
-/// How what was found differs from what was written. What was found `before` must be the same still, but for the `rewritten` chains.
+/// How what was found differs from what was written. What was found `before` must be the same
+/// still, but for the `rewritten` chains.
 pub(crate) fn damage(
     written: &Written,
     before: Option<&Structure>,

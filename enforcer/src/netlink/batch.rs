@@ -1,8 +1,11 @@
-//! Set elements as one nf_tables transaction (`linux/netfilter/nf_tables.h`, `linux/netfilter/nfnetlink.h`).
+//! Set elements as one nf_tables transaction (`linux/netfilter/nf_tables.h`,
+//! `linux/netfilter/nfnetlink.h`).
 //!
-//! A batch is `BEGIN`, messages, `END`. The kernel applies all of it or nothing, and says so after it has decided: only the last message asks for
-//! an acknowledgement, errors come unasked and in the order of the messages, so the reply to the last message ends them. An error that concerns the whole
-//! batch answers `BEGIN`. **An aborted batch still acknowledges its good messages**, so it is committed only if no reply in it is an error.
+//! A batch is `BEGIN`, messages, `END`. The kernel applies all of it or nothing, and says so after
+//! it has decided: only the last message asks for an acknowledgement, errors come unasked and in
+//! the order of the messages, so the reply to the last message ends them. An error that concerns
+//! the whole batch answers `BEGIN`. **An aborted batch still acknowledges its good messages**, so
+//! it is committed only if no reply in it is an error.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,18 +42,22 @@ pub(super) const ELEMENT_EXPIRATION: u16 = 5;
 /// `NFTA_DATA_VALUE`.
 pub(super) const DATA_VALUE: u16 = 1;
 
-/// The elements of one message stand in one nest, whose length has 16 bits and counts its own header.
+/// The elements of one message stand in one nest, whose length has 16 bits and counts its own
+/// header.
 pub(super) const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
 
-/// The key of an element as the kernel keeps it: each field in network order, padded to 4 bytes within a concatenation.
+/// The key of an element as the kernel keeps it: each field in network order, padded to 4 bytes
+/// within a concatenation.
 pub(crate) type Key = SmallVec<[u8; 24]>;
 
 /// What happens to an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// It is added and lives that long. One that is there already is left as it is before Linux 6.12, and renewed from then on.
+    /// It is added and lives that long. One that is there already is left as it is before Linux
+    /// 6.12, and renewed from then on.
     Add(Duration),
-    /// It is added without an end. One that is there already is left as it is: it must be deleted before.
+    /// It is added without an end. One that is there already is left as it is: it must be deleted
+    /// before.
     Keep,
     /// It is deleted; one that is not there is an error.
     Delete,
@@ -87,8 +94,9 @@ type Offsets = SmallVec<[u32; 4]>;
 /// Why a transaction was aborted: one message's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// The culprit and those after it in its message, which the kernel has not looked at; all of the message when the kernel does not say
-    /// which one it means, and everything when the error concerns the whole batch.
+    /// The culprit and those after it in its message, which the kernel has not looked at; all of
+    /// the message when the kernel does not say which one it means, and everything when the error
+    /// concerns the whole batch.
     pub(crate) operations: Range<usize>,
     /// Whether the first of `operations` is known to be the culprit.
     pub(crate) located: bool,
@@ -286,7 +294,8 @@ fn encode_element(encoder: &mut Encoder, operation: &Operation) {
     if let Verb::Add(timeout) = operation.verb {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
-        // Without it, Linux 6.12 and later take the same timeout again for no change, and let the element end at its first end.
+        // Without it, Linux 6.12 and later take the same timeout again for no change, and let the
+        // element end at its first end.
         encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
     }
     encoder.close_nest(element);
@@ -416,7 +425,8 @@ mod tests {
             ],
             7,
         );
-        // Headers 20, two names of 8, the list's header 4, one element 40: the second element of `b`, and somewhere inside it.
+        // Headers 20, two names of 8, the list's header 4, one element 40: the second element of
+        // `b`, and somewhere inside it.
         for offset in [80, 88] {
             let replies = collect(&batch, [reply(9, libc::ENFILE, Some(offset))]);
             assert_eq!(

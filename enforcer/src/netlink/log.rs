@@ -1,4 +1,5 @@
-//! Logged packets (`linux/netfilter/nfnetlink_log.h`): what a rule `log prefix … group …` sends to whoever has bound the group.
+//! Logged packets (`linux/netfilter/nfnetlink_log.h`): what a rule `log prefix … group …` sends to
+//! whoever has bound the group.
 
 use super::message::{Encoder, Head, Message, flags, text};
 
@@ -24,9 +25,11 @@ const COPY_PACKET: u8 = 2;
 const PAYLOAD: u16 = 9;
 const PREFIX: u16 = 10;
 
-/// How many bytes of each packet are copied: an IP header with options or some extension headers, and the ports.
+/// How many bytes of each packet are copied: an IP header with options or some extension headers,
+/// and the ports.
 const COPY_RANGE: u32 = 128;
-/// The kernel collects packets until this many wait, their messages fill the buffer, or the first has waited that long.
+/// The kernel collects packets until this many wait, their messages fill the buffer, or the first
+/// has waited that long.
 const THRESHOLD: u32 = 64;
 const BUFFER: u32 = 32 * 1024;
 /// In hundredths of a second.
@@ -41,7 +44,8 @@ pub(crate) struct Logged<'a> {
     pub(crate) packet: &'a [u8],
 }
 
-/// Binds `group` to the asking socket and says how its packets are to come. Answered with EPERM or EBUSY when another socket has it.
+/// Binds `group` to the asking socket and says how its packets are to come. Answered with EPERM or
+/// EBUSY when another socket has it.
 pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(configuration_of(group, sequence));

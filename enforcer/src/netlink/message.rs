@@ -1,6 +1,8 @@
-//! Messages and attributes: the grammar that every netlink family shares (RFC 3549 §2.2 and §2.3; `linux/netlink.h`).
+//! Messages and attributes: the grammar that every netlink family shares (RFC 3549 §2.2 and §2.3;
+//! `linux/netlink.h`).
 //!
-//! Headers are in host byte order; nfnetlink payloads are in network byte order. Everything is padded to 4 bytes.
+//! Headers are in host byte order; nfnetlink payloads are in network byte order. Everything is
+//! padded to 4 bytes.
 
 /// Size of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
@@ -199,7 +201,8 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The attributes in a payload or nest: type without flags, and content. Ends at the first one whose length is wrong.
+/// The attributes in a payload or nest: type without flags, and content. Ends at the first one
+/// whose length is wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 

@@ -1,6 +1,7 @@
 //! What a transaction is made of, as plain data: chains, sets, rules, elements.
 //!
-//! A rule is as simple as all of ours are: one test at most, and a verdict. That keeps the cost of a packet countable.
+//! A rule is as simple as all of ours are: one test at most, and a verdict. That keeps the cost of
+//! a packet countable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,7 +84,8 @@ pub(crate) enum Datum {
 pub(crate) struct NewElement {
     /// Its key, or where its range begins.
     pub(crate) key: Key,
-    /// The last key of its range, in a set of several parts; in one of a single part ends are elements themselves.
+    /// The last key of its range, in a set of several parts; in one of a single part ends are
+    /// elements themselves.
     pub(crate) last: Option<Key>,
     /// Whether it is the end of a range, not included, rather than an element.
     pub(crate) ends_range: bool,
@@ -140,7 +142,8 @@ pub(crate) enum Field {
     Destination(Family),
     /// Its protocol, behind any IPv6 extension headers.
     Protocol,
-    /// Its destination port. Of a protocol without ports these are other octets, so that a key that holds it must hold the protocol too.
+    /// Its destination port. Of a protocol without ports these are other octets, so that a key that
+    /// holds it must hold the protocol too.
     Port,
     /// The type of an ICMP message; only where it is known to be one.
     MessageType(Family),
@@ -203,8 +206,8 @@ impl NewElement {
     }
 }
 
-/// Ranges over keys of a single part, as the kernel keeps them: an element for where each begins, and one for where it has ended, unless
-/// the next begins there or there are no more keys.
+/// Ranges over keys of a single part, as the kernel keeps them: an element for where each begins,
+/// and one for where it has ended, unless the next begins there or there are no more keys.
 pub(crate) fn half_open<'r>(ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r Verdict>)>) -> Vec<NewElement> {
     let mut elements: Vec<NewElement> = Vec::new();
     for (range, verdict) in ranges {

@@ -1,13 +1,15 @@
 //! Acknowledgements and errors (`NLMSG_ERROR`), with the kernel's own words where it gives them.
 //!
-//! `linux/netlink.h`, `struct nlmsgerr`: an errno, then the header of the message that it answers, then that message's payload unless the
-//! reply is capped, then (with `NETLINK_EXT_ACK`) attributes.
+//! `linux/netlink.h`, `struct nlmsgerr`: an errno, then the header of the message that it answers,
+//! then that message's payload unless the reply is capped, then (with `NETLINK_EXT_ACK`)
+//! attributes.
 
 use super::message::{Attributes, HEADER, Message, align, field, flags, kind, text};
 
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation.
 const EXPLANATION: u16 = 1;
-/// `NLMSGERR_ATTR_OFFS`: where in the message the culprit stands, counted from the message's header.
+/// `NLMSGERR_ATTR_OFFS`: where in the message the culprit stands, counted from the message's
+/// header.
 const OFFSET: u16 = 2;
 
 /// What the kernel said of one message.

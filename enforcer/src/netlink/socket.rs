@@ -1,7 +1,8 @@
 //! The exchange with the kernel: the only I/O of this folder.
 //!
-//! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and its replies wait in the receive queue. So nothing here
-//! blocks, and a reply that is not there has been lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
+//! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and
+//! its replies wait in the receive queue. So nothing here blocks, and a reply that is not there has
+//! been lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read};
@@ -16,7 +17,8 @@ use super::objects::Command;
 use super::reply::Reply;
 use super::transaction::{Encoded, Objection};
 
-/// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it twice.
+/// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it
+/// twice.
 const SEND_BUFFER: usize = 1 << 20;
 /// Room for the errors of a batch and for dumps.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -90,7 +92,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Carries out commands as one transaction. With an error nothing has changed, unless it is an I/O error: then nobody knows.
+    /// Carries out commands as one transaction. With an error nothing has changed, unless it is an
+    /// I/O error: then nobody knows.
     pub(crate) fn transact(&mut self, table: &str, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
         if commands.is_empty() {
             return Ok(Ok(()));
@@ -119,7 +122,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Sends a request for a dump, made by `ask` for a sequence number, and reads each message of the answer.
+    /// Sends a request for a dump, made by `ask` for a sequence number, and reads each message of
+    /// the answer.
     pub(crate) fn dump<T>(
         &mut self,
         ask: impl Fn(u32) -> Vec<u8>,
@@ -156,7 +160,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Sends requests that each ask for an acknowledgement, numbered from `first` on, and returns how each was answered, by position.
+    /// Sends requests that each ask for an acknowledgement, numbered from `first` on, and returns
+    /// how each was answered, by position.
     pub(crate) fn request_all(&mut self, count: usize, encode: impl FnOnce(u32) -> Vec<u8>) -> io::Result<Vec<i32>> {
         let first = self.sequence;
         self.sequence = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -175,7 +180,9 @@ impl NetfilterSocket {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The next datagram of what the kernel sends unasked; [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none yet, ENOBUFS when some were lost.
+    /// The next datagram of what the kernel sends unasked;
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none yet, ENOBUFS when some were
+    /// lost.
     pub(crate) fn next_datagram(&mut self) -> io::Result<&[u8]> {
         let length = self.receive()?;
         Ok(self.buffer.get(..length).unwrap_or_default())
@@ -248,7 +255,8 @@ impl AsFd for NetfilterSocket {
 /// Switches on an option of `SOL_NETLINK`.
 fn set_netlink_option(socket: &Socket, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
-    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads as many bytes of `on` as it is told it has.
+    // SAFETY: the descriptor is open as long as `socket` is borrowed, and the kernel reads as many
+    // bytes of `on` as it is told it has.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

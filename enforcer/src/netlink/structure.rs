@@ -1,7 +1,9 @@
-//! What stands in a table, with the handles that tell whether it is still the same (`linux/netfilter/nf_tables.h`).
+//! What stands in a table, with the handles that tell whether it is still the same
+//! (`linux/netfilter/nf_tables.h`).
 //!
-//! The kernel gives every table, chain, set and rule a number that it gives to no other in its table, also not after that one is gone, and a rule that is
-//! replaced gets a new one. So what has the same handles is what it was, and no expression has to be compared.
+//! The kernel gives every table, chain, set and rule a number that it gives to no other in its
+//! table, also not after that one is gone, and a rule that is replaced gets a new one. So what has
+//! the same handles is what it was, and no expression has to be compared.
 
 use std::collections::BTreeMap;
 
@@ -136,7 +138,8 @@ pub(crate) struct Limits {
     pub(crate) sweep: u32,
 }
 
-/// An element of a set that the whole table uses: those of a single part hold ends of ranges as elements.
+/// An element of a set that the whole table uses: those of a single part hold ends of ranges as
+/// elements.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     pub(crate) key: Key,
@@ -190,7 +193,8 @@ pub(crate) fn read_table(message: &Message<'_>, table: &str) -> Option<Table> {
     })
 }
 
-/// Reads a chain of `table` out of a reply to [`ask_chains`](super::tables::ask_chains), without its rules.
+/// Reads a chain of `table` out of a reply to [`ask_chains`](super::tables::ask_chains), without
+/// its rules.
 pub(crate) fn read_chain(message: &Message<'_>, table: &str) -> Option<Part> {
     if message.kind != NEW_CHAIN || !is_of_family(message) || named(message, CHAIN_TABLE)? != table {
         return None;
@@ -259,7 +263,8 @@ pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Part> {
     Some(Part::Set(named(message, SET_NAME)?.to_owned(), set))
 }
 
-/// Reads the elements out of a reply to [`ask_elements`](super::tables::ask_elements), with what they are mapped to; malformed ones are left out.
+/// Reads the elements out of a reply to [`ask_elements`](super::tables::ask_elements), with what
+/// they are mapped to; malformed ones are left out.
 pub(crate) fn read_entries<'a>(message: &Message<'a>) -> impl Iterator<Item = (Entry, Option<Value>)> + use<'a> {
     let list = match message.kind {
         NEW_ELEMENTS => message.attributes().find(LIST_ELEMENTS),

@@ -146,7 +146,8 @@ pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
     ask(GET_OBJECTS, sequence, &[(OBJECT_TABLE, table)])
 }
 
-/// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it counted.
+/// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it
+/// counted.
 pub(crate) fn read_counter(message: &Message<'_>, table: &str) -> Option<(String, u64)> {
     if message.kind != NEW_OBJECT || message.attributes().find(OBJECT_TABLE).and_then(text)? != table {
         return None;

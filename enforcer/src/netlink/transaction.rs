@@ -1,6 +1,8 @@
-//! Commands as one nf_tables transaction: encoded, and the replies to it read (`linux/netfilter/nf_tables.h`).
+//! Commands as one nf_tables transaction: encoded, and the replies to it read
+//! (`linux/netfilter/nf_tables.h`).
 //!
-//! As in [`batch`](super::batch) the kernel applies all of it or nothing; only the last message asks for an acknowledgement.
+//! As in [`batch`](super::batch) the kernel applies all of it or nothing; only the last message
+//! asks for an acknowledgement.
 
 mod expression;
 mod set;

@@ -17,7 +17,8 @@ use crate::netlink::socket::NetfilterSocket;
 
 /// Datagrams read at a time, some 64 records each.
 const BUDGET: usize = 64;
-/// How long the thread rests when the budget was used up: a workload that sends refused packets as fast as it can costs records, and no processor.
+/// How long the thread rests when the budget was used up: a workload that sends refused packets as
+/// fast as it can costs records, and no processor.
 const REST: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -30,13 +31,15 @@ pub enum Heard<'a> {
     Records(&'a [Record]),
     /// The receive buffer was full: an unknown number of records is lost.
     Overrun,
-    /// So many packets in our group that are no records: other rules log to it, or they cannot be read.
+    /// So many packets in our group that are no records: other rules log to it, or they cannot be
+    /// read.
     Strangers(usize),
 }
 
 /// Reads the records of one NFLOG group on a thread of its own, until it is dropped.
 ///
-/// The queue is the socket's receive buffer, which the kernel bounds: whoever is slow to hear loses records and never delays a packet.
+/// The queue is the socket's receive buffer, which the kernel bounds: whoever is slow to hear loses
+/// records and never delays a packet.
 pub struct Listener {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -65,11 +68,13 @@ pub enum BindError {
 }
 
 impl Listener {
-    /// Binds `group` in the network namespace of the calling thread, and calls `hear` on the new thread for whatever comes.
+    /// Binds `group` in the network namespace of the calling thread, and calls `hear` on the new
+    /// thread for whatever comes.
     pub fn bind(group: u16, hear: impl FnMut(Heard<'_>) + Send + 'static) -> Result<Self, BindError> {
         let refused = |error| BindError::Refused { group, error };
         let mut socket = NetfilterSocket::open().map_err(refused)?;
-        // What is logged before the acknowledgement is read is lost here, and nobody has been promised it.
+        // What is logged before the acknowledgement is read is lost here, and nobody has been
+        // promised it.
         let answers = socket
             .request_all(1, |sequence| log::bind(group, sequence))
             .map_err(refused)?;
@@ -89,8 +94,9 @@ impl Listener {
                     if let Err(error) = listen(&mut socket, &stop, hear) {
                         error!(group, %error, "packets are not recorded any more");
                     }
-                    // Closing alone frees the group only once the last copy of the socket is closed, and a program that this process just starts
-                    // has one for a moment. When it fails, closing has to do.
+                    // Closing alone frees the group only once the last copy of the socket is
+                    // closed, and a program that this process just starts has one for a moment.
+                    // When it fails, closing has to do.
                     let _ = socket.request_all(1, |sequence| log::unbind(group, sequence));
                 }
             })
@@ -168,7 +174,8 @@ fn read_some(
     Ok(true)
 }
 
-/// Waits until one of the descriptors can be read, or the time is over; true when it is the first: the listener was dropped.
+/// Waits until one of the descriptors can be read, or the time is over; true when it is the first:
+/// the listener was dropped.
 fn wait(descriptors: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> io::Result<bool> {
     let mut descriptors: SmallVec<[PollFd<'_>; 2]> = descriptors
         .iter()

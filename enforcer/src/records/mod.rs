@@ -1,11 +1,13 @@
-//! Records of packets that policy refused, or would have refused: the reading side of the ruleset's `log` rules.
+//! Records of packets that policy refused, or would have refused: the reading side of the ruleset's
+//! `log` rules.
 //!
-//! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an NFLOG group with a [`prefix`] that says which of
-//! the two it is. The kernel copies the first bytes of such packets to whoever has bound the group; [`Listener`] reads them.
-//! The records are a view and decide nothing: some may be lost under load, which the listener reports.
+//! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an
+//! NFLOG group with a [`prefix`] that says which of the two it is. The kernel copies the first
+//! bytes of such packets to whoever has bound the group; [`Listener`] reads them. The records are a
+//! view and decide nothing: some may be lost under load, which the listener reports.
 //!
-//! The messages are read with this crate's own netlink code, of which they need three attributes, and the packets with safe code, since their bytes
-//! were chosen by workloads.
+//! The messages are read with this crate's own netlink code, of which they need three attributes,
+//! and the packets with safe code, since their bytes were chosen by workloads.
 
 mod listener;
 mod packet;
@@ -29,7 +31,8 @@ pub struct Record {
     pub source: IpAddr,
     /// Where to, as the packet said when it met the rule: behind a Service, that is the backend.
     pub destination: IpAddr,
-    /// The IANA protocol number; where IPv6 extension headers were cut off, the number of the last one that is known of.
+    /// The IANA protocol number; where IPv6 extension headers were cut off, the number of the last
+    /// one that is known of.
     pub protocol: u8,
     /// The destination port, or what stands for it.
     pub detail: Detail,
@@ -75,7 +78,8 @@ fn read_prefix(text: &str) -> Option<Verdict> {
         .find(|verdict| prefix(*verdict) == text)
 }
 
-/// Reads the records of a datagram into `records`, and returns how many logged packets are none: not ours, or unreadable.
+/// Reads the records of a datagram into `records`, and returns how many logged packets are none:
+/// not ours, or unreadable.
 fn read_datagram(datagram: &[u8], records: &mut Vec<Record>) -> usize {
     let mut strangers = 0;
     for message in Messages(datagram).filter(|message| message.kind == log::PACKET) {

@@ -1,7 +1,7 @@
 //! The first bytes of an IP packet → where it goes. Pure.
 //!
-//! Whatever stands here was chosen by a workload, and may be cut off anywhere. What cannot be read is left out; nothing is believed but lengths
-//! that were checked.
+//! Whatever stands here was chosen by a workload, and may be cut off anywhere. What cannot be read
+//! is left out; nothing is believed but lengths that were checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -60,7 +60,8 @@ fn read_v6(bytes: &[u8]) -> Option<Packet> {
     })
 }
 
-/// The protocol after the extension headers, and its bytes: none where they were cut off, or travel in another fragment.
+/// The protocol after the extension headers, and its bytes: none where they were cut off, or travel
+/// in another fragment.
 fn past_extensions(first: u8, bytes: &[u8]) -> (u8, &[u8]) {
     // IANA "IPv6 Extension Header Types"; ESP (50) hides what follows.
     const OPTIONS: [u8; 6] = [0, 43, 60, 135, 139, 140];

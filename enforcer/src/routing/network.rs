@@ -110,8 +110,9 @@ fn has_gateway(attributes: &[RouteAttribute]) -> bool {
     attributes.iter().any(names_one)
 }
 
-/// A socket that becomes readable when links, addresses or routes of the calling thread's network namespace change. What has changed is to be
-/// [read](network); what was told of it is to be [taken](take_changes).
+/// A socket that becomes readable when links, addresses or routes of the calling thread's network
+/// namespace change. What has changed is to be [read](network); what was told of it is to be
+/// [taken](take_changes).
 pub fn changes() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // NETLINK_ROUTE is protocol 0.

@@ -42,7 +42,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Follows what the mode needs, which was [set up](super::set_up) before. What has gone since is made again, and told.
+    /// Follows what the mode needs, which was [set up](super::set_up) before. What has gone since
+    /// is made again, and told.
     pub(crate) fn open(interception: &Interception) -> io::Result<(Self, Vec<Damage>)> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
@@ -99,7 +100,8 @@ impl Watch {
         all.iter().take(1).map(|piece| damage(piece, "was removed")).collect()
     }
 
-    /// Puts back what is missing, and returns what was; on an error with what could not be put back.
+    /// Puts back what is missing, and returns what was; on an error with what could not be put
+    /// back.
     pub(crate) fn restore(&mut self) -> Result<Vec<Damage>, (Damage, io::Error)> {
         let loopback = || Damage::new(DamageKind::Address, "lo was set down");
         let mut restored = Vec::new();

@@ -1,8 +1,9 @@
 //! Answers that claim to come from a resolver, on links that lead to pods.
 //!
-//! A pod that could send with a resolver's address would race the resolver's answers to the proxy, and to its neighbours. They are
-//! dropped before connection tracking, for which they would be replies of a flow that is established. Behind a Service's address
-//! the one that answers is a pod of the cluster: no address of the cluster comes from a link but its own.
+//! A pod that could send with a resolver's address would race the resolver's answers to the proxy,
+//! and to its neighbours. They are dropped before connection tracking, for which they would be
+//! replies of a flow that is established. Behind a Service's address the one that answers is a pod
+//! of the cluster: no address of the cluster comes from a link but its own.
 //!
 //! Every packet passes here, so the first thing asked is a comparison of its source port.
 
@@ -67,7 +68,8 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
     document.rule(CHAIN, [governed, goto(refusal::DROP_CHAIN)]);
 }
 
-/// The ports that resolvers answer from. They belong to the frame, so that nobody pays a lookup for them.
+/// The ports that resolvers answer from. They belong to the frame, so that nobody pays a lookup for
+/// them.
 pub(super) fn ports(desired: &Desired) -> BTreeSet<u16> {
     let known = desired.servers.iter().map(SocketAddr::port);
     known.chain([53]).collect()

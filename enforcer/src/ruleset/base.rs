@@ -42,21 +42,23 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
     }
 }
 
-/// Flows that were allowed once go on: expiry of a lease stops new connections only. Revocation that cuts flows (a generation in
-/// the flow's mark) would take the place of this rule.
+/// Flows that were allowed once go on: expiry of a lease stops new connections only. Revocation
+/// that cuts flows (a generation in the flow's mark) would take the place of this rule.
 fn pass_established(document: &mut Document<'_>, chain: &str) {
     for (state, then) in [("established", accept()), ("related", jump(related::CHAIN))] {
         document.rule(chain, [has_any(conntrack("state", None), word(state)), then]);
     }
 }
 
-/// Without neighbour discovery there is no IPv6, and no policy speaks of it. It is needed in `forward` too, where
-/// bridges pass their frames through these hooks (`bridge-nf-call-ip6tables`).
+/// Without neighbour discovery there is no IPv6, and no policy speaks of it. It is needed in
+/// `forward` too, where bridges pass their frames through these hooks (`bridge-nf-call-ip6tables`).
 ///
-/// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so nothing routed can pass for one. Multicast
-/// listener reports go to multicast addresses (RFC 3810 §5.2.14), which are not routed here.
+/// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so nothing routed can
+/// pass for one. Multicast listener reports go to multicast addresses (RFC 3810 §5.2.14), which are
+/// not routed here.
 ///
-/// What routers say does not come from pods: a pod that said it would become the router of its neighbours.
+/// What routers say does not come from pods: a pod that said it would become the router of its
+/// neighbours.
 fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
     let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];
     let routers = ["nd-router-advert", "nd-redirect", "mld-listener-query"];

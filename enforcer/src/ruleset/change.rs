@@ -14,8 +14,9 @@ use crate::netlink::objects::{Command, Datum, NewElement, SetForm};
 use crate::netlink::structure::{self, Limits, Shape, Structure};
 use crate::netlink::transaction::declared;
 
-/// A transaction takes in no more once it has so many commands and elements. Nothing refers to what is prepared, so it may come in
-/// several; and each holds the kernel's commit lock, which others want too.
+/// A transaction takes in no more once it has so many commands and elements. Nothing refers to what
+/// is prepared, so it may come in several; and each holds the kernel's commit lock, which others
+/// want too.
 const PREPARED_AT_ONCE: usize = 4096;
 
 /// What has to be done, step by step.
@@ -73,8 +74,8 @@ impl Change {
         }
     }
 
-    /// From whatever stands under our table's name. All rules are written anew, since what has our names need not be ours; sets that are [sound](Self::is_sound)
-    /// stay, with what they hold.
+    /// From whatever stands under our table's name. All rules are written anew, since what has our
+    /// names need not be ours; sets that are [sound](Self::is_sound) stay, with what they hold.
     pub(crate) fn onto(standing: &Standing, after: &Desired) -> Self {
         let sets = learned_sets(after);
         let stands = |set: &&SetId| standing.sets.contains(&set.to_string());
@@ -114,7 +115,8 @@ impl Change {
         }
     }
 
-    /// Whether what stands can be made what is desired: each of our names is that of a set of our form, or of a chain that is called as ours is, or of nothing.
+    /// Whether what stands can be made what is desired: each of our names is that of a set of our
+    /// form, or of a chain that is called as ours is, or of nothing.
     pub(crate) fn is_sound(standing: &Structure, after: &Desired) -> bool {
         let is_set = |(name, (shape, _)): (String, (Shape, Limits))| {
             standing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
@@ -206,7 +208,8 @@ fn audits_of(desired: &Desired) -> BTreeMap<ProgramId, &Evaluation> {
     audited.map(|audited| (audited.id, audited)).collect()
 }
 
-/// The commands that write chains which call none but each other, and those that are known to stand.
+/// The commands that write chains which call none but each other, and those that are known to
+/// stand.
 fn written(chains: Vec<Chain>, standing: Option<&Standing>) -> Vec<Command> {
     let names = chains.iter().map(|chain| Command::AddChain(Arc::clone(&chain.name)));
     let mut commands: Vec<Command> = names.collect();
@@ -241,11 +244,13 @@ fn frame_of(desired: &Desired) -> Standing {
     }
 }
 
-/// How often the kernel frees the elements of a learned set that have timed out; until then they take memory, and are never found. To look for them it goes
-/// through all elements, 30 ms of a processor for 200,000: once a second, as the kernel does by itself, is too often.
+/// How often the kernel frees the elements of a learned set that have timed out; until then they
+/// take memory, and are never found. To look for them it goes through all elements, 30 ms of a
+/// processor for 200,000: once a second, as the kernel does by itself, is too often.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// What a learned set is declared as. Expired elements count until the kernel collects them, so there is twice the room.
+/// What a learned set is declared as. Expired elements count until the kernel collects them, so
+/// there is twice the room.
 fn form(set: &SetId, capacity: u32) -> SetForm {
     let address = Datum::Address(set.family);
     SetForm {

@@ -7,8 +7,8 @@ use super::expression::{goto, is, named_set, source};
 use super::{refusal, sets, strangers};
 use crate::layout::Family;
 
-/// The chain that both `forward` and `input` jump to. A source that no program governs comes back from it, unless it is
-/// none that may be, or comes from where only pods are.
+/// The chain that both `forward` and `input` jump to. A source that no program governs comes back
+/// from it, unless it is none that may be, or comes from where only pods are.
 pub(super) const CHAIN: &str = "dispatch";
 
 pub(super) fn chain(document: &mut Document<'_>) {

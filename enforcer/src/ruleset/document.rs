@@ -1,4 +1,5 @@
-//! A transaction in the making: what is declared, ruled and deleted, put in the order that the kernel needs.
+//! A transaction in the making: what is declared, ruled and deleted, put in the order that the
+//! kernel needs.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,7 +127,8 @@ impl<'a> Document<'a> {
         self.wanted_chains
     }
 
-    /// What the kernel tells of the chains: where they hook in, if they do, and how many rules they have.
+    /// What the kernel tells of the chains: where they hook in, if they do, and how many rules they
+    /// have.
     pub(super) fn into_forms(mut self) -> BTreeMap<String, Form> {
         let mut rules: BTreeMap<String, usize> = BTreeMap::new();
         for object in &self.rules {
@@ -166,7 +168,8 @@ impl<'a> Document<'a> {
         let add = |object| NfObject::CmdObject(NfCmd::Add(object));
         let empty = |object| NfObject::CmdObject(NfCmd::Flush(object));
         let delete = |object| NfObject::CmdObject(NfCmd::Delete(object));
-        // Chains are emptied before anything is deleted: in an emptied chain nothing refers to a set or chain any more.
+        // Chains are emptied before anything is deleted: in an emptied chain nothing refers to a
+        // set or chain any more.
         let objects = std::iter::once(add(table))
             .chain(self.declarations.into_iter().map(add))
             .chain(emptied_chains.into_iter().map(empty))

@@ -35,7 +35,8 @@ pub(super) fn port() -> Expr {
     header("th", "dport")
 }
 
-/// A field of the packet's first conntrack tuple: what the packet said before any address translation.
+/// A field of the packet's first conntrack tuple: what the packet said before any address
+/// translation.
 pub(super) fn original(key: String) -> Expr {
     conntrack(key, Some(CTDir::Original))
 }
@@ -89,8 +90,8 @@ pub(super) fn named_set(name: &str) -> Expr {
 
 /// A word that nft knows by itself.
 ///
-/// Names that it looks up in files of the host (protocols, services, marks, groups) are written as numbers: an image may lack
-/// those files, and nft would refuse the ruleset.
+/// Names that it looks up in files of the host (protocols, services, marks, groups) are written as
+/// numbers: an image may lack those files, and nft would refuse the ruleset.
 pub(super) fn word(word: &'static str) -> Expr {
     Expression::String(word.into())
 }
@@ -155,8 +156,8 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
     })
 }
 
-/// The packet is of this family. nft asks for it by itself, but only where it needs to know: a packet of the other family has paid for what
-/// stands before that.
+/// The packet is of this family. nft asks for it by itself, but only where it needs to know: a
+/// packet of the other family has paid for what stands before that.
 pub(super) fn is_of(family: Family) -> Statement<'static> {
     let family = match family {
         Family::V4 => "ipv4",

@@ -1,35 +1,45 @@
 //! How lookups come to the proxy, and what becomes of those that do not.
 //!
 //! # dnat
-//! Who is intercepted (`pods4`, `pods6`), the resolvers that are known (`resolvers4`, `resolvers6`), our listeners and the maps to them are
-//! [sets of the table](super::sets). They stand in every mode; a mode that does not use them leaves them unread.
+//! Who is intercepted (`pods4`, `pods6`), the resolvers that are known (`resolvers4`,
+//! `resolvers6`), our listeners and the maps to them are [sets of the table](super::sets). They
+//! stand in every mode; a mode that does not use them leaves them unread.
 //!
-//! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps with equal keys give the listener's
-//! address and port: the port tells the proxy which resolver was asked. A nat chain sees the first packet of a flow only.
+//! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps
+//! with equal keys give the listener's address and port: the port tells the proxy which resolver
+//! was asked. A nat chain sees the first packet of a flow only.
 //!
-//! The flows of intercepted lookups lie in a conntrack [zone](ZONE) of their own, which packets are given before they are tracked, under the same
-//! conditions as they are translated. So the translation of a flow lives and dies with the heartbeat: when it ends, the next packet of a client that
-//! keeps its socket is of the usual zone, where nothing is translated, and falls through; when it begins again, the flows that began
-//! meanwhile are found in no zone of ours, and are intercepted. What the proxy answers leaves from its own addresses, and is given the zone by these.
+//! The flows of intercepted lookups lie in a conntrack [zone](ZONE) of their own, which packets are
+//! given before they are tracked, under the same conditions as they are translated. So the
+//! translation of a flow lives and dies with the heartbeat: when it ends, the next packet of a
+//! client that keeps its socket is of the usual zone, where nothing is translated, and falls
+//! through; when it begins again, the flows that began meanwhile are found in no zone of ours, and
+//! are intercepted. What the proxy answers leaves from its own addresses, and is given the zone by
+//! these.
 //!
-//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch tracking off for lookups to themselves. A
-//! packet that has a zone is left alone by `notrack` and by the target CT.
+//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch
+//! tracking off for lookups to themselves. A packet that has a zone is left alone by `notrack` and
+//! by the target CT.
 //!
 //! # tproxy
-//! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it. There the packet may carry
-//! the address of a backend, so the conntrack tuple is asked what the pod asked for. Every packet of the flow passes here. Replies are told
-//! apart by their direction: those of a resolver that is itself a governed pod carry a tuple that matches too. Both that and the family are
-//! asked once, and what is of the right ones goes to a chain of its own: each packet of each flow pays for what is asked here.
+//! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it.
+//! There the packet may carry the address of a backend, so the conntrack tuple is asked what the
+//! pod asked for. Every packet of the flow passes here. Replies are told apart by their direction:
+//! those of a resolver that is itself a governed pod carry a tuple that matches too. Both that and
+//! the family are asked once, and what is of the right ones goes to a chain of its own: each packet
+//! of each flow pays for what is asked here.
 //!
 //! # Sources that are no Pod's yet
-//! What `unknown4` and `unknown6` hold is refused everywhere else; their lookups are answered by the proxy, which says that it is too early. The
-//! kernel limits the rate of its ICMP errors, and a resolver that gets none waits for its timeout. Looked for in the first packets of flows only,
-//! so with tproxy, where each packet of a flow would have to be intercepted, over UDP alone.
+//! What `unknown4` and `unknown6` hold is refused everywhere else; their lookups are answered by
+//! the proxy, which says that it is too early. The kernel limits the rate of its ICMP errors, and a
+//! resolver that gets none waits for its timeout. Looked for in the first packets of flows only, so
+//! with tproxy, where each packet of a flow would have to be intercepted, over UDP alone.
 //!
 //! # The heartbeat
-//! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they then let by is accepted before any program
-//! is asked, tested by the original destination since kube-proxy may have translated it. In fail-mode closed it is refused, which matters
-//! where tproxy finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
+//! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they
+//! then let by is accepted before any program is asked, tested by the original destination since
+//! kube-proxy may have translated it. In fail-mode closed it is refused, which matters where tproxy
+//! finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -53,8 +63,8 @@ const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
 
-/// The conntrack zone of intercepted lookups. Two users of one zone disturb each other only by equal flows; OVN counts from 1, Antrea and
-/// OVN-Kubernetes stay above 64,000.
+/// The conntrack zone of intercepted lookups. Two users of one zone disturb each other only by
+/// equal flows; OVN counts from 1, Antrea and OVN-Kubernetes stay above 64,000.
 const ZONE: u16 = 15_353;
 
 /// `dstnat - 5`: just before kube-proxy.
@@ -89,7 +99,8 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                 for sources in [pods_set(family), sets::unknown(family)] {
                     let mut statements = vec![is_of(family), is_tcp_or_udp()];
                     statements.extend(lookups(desired, family, asked_now(family), &sources));
-                    // What passed the chain before under other elements has no zone: its answer would find no flow.
+                    // What passed the chain before under other elements has no zone: its answer
+                    // would find no flow.
                     statements.push(is(conntrack("zone", None), number(ZONE.into())));
                     statements.push(Statement::DNAT(Some(to_listener.clone())));
                     document.rule(DNAT_CHAIN, statements);
@@ -138,7 +149,8 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
     }
 }
 
-/// Gives lookups that are going to be translated their zone, and what belongs to their flows: replies, and errors that either end reports.
+/// Gives lookups that are going to be translated their zone, and what belongs to their flows:
+/// replies, and errors that either end reports.
 fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
     document.base_chain(
         REPLIES_CHAIN,
@@ -238,7 +250,8 @@ pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desire
     }
 }
 
-/// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives to take it.
+/// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives
+/// to take it.
 pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desired: &Desired) {
     if desired.interception == Interception::Off {
         return;
@@ -274,8 +287,10 @@ fn lookups(desired: &Desired, family: Family, asked: Expr, sources: &str) -> Vec
     statements
 }
 
-/// Packets of one of these sources to a known resolver; nft wants the protocol spelt out before it lets a rule translate or read ports. The resolver is asked for first: nearly every packet comes from a pod or goes
-/// to one, and nearly none goes to a resolver, so that all others pay one lookup of a set.
+/// Packets of one of these sources to a known resolver; nft wants the protocol spelt out before it
+/// lets a rule translate or read ports. The resolver is asked for first: nearly every packet comes
+/// from a pod or goes to one, and nearly none goes to a resolver, so that all others pay one lookup
+/// of a set.
 fn to_resolver(family: Family, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
         is(asked, named_set(&resolvers_set(family))),
@@ -288,7 +303,8 @@ fn asked_now(family: Family) -> Expr {
     concat([destination(family), port()])
 }
 
-/// Address and port that the flow's first packet carried. Only after [`is_tcp_or_udp`] does nft know the port's type.
+/// Address and port that the flow's first packet carried. Only after [`is_tcp_or_udp`] does nft
+/// know the port's type.
 fn asked_first(family: Family) -> Expr {
     concat([
         original(format!("{} daddr", ip(family))),

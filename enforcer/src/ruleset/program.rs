@@ -1,4 +1,5 @@
-//! The chains of a program, for each family. They follow from the program alone, so one that stands is never touched.
+//! The chains of a program, for each family. They follow from the program alone, so one that stands
+//! is never touched.
 //!
 //! ```text
 //! ep4-X        ICMP, where types of its messages matter: goto ep4-X-icmp
@@ -14,14 +15,18 @@
 //! ```
 //!
 //! # What a packet pays
-//! Lookups, whatever the number of rules, names, addresses and prefixes: for each class at most four (exact set, piece, its set, every port), two for the
-//! place, three among prefixes. That is at most 4 × 4 + 2 + 3 = 21, and [`longest_path`] counts them; twice that where policies are in mode audit.
-//! A usual program, which only allows names and objects on single ports, costs one. [`Possible`](policy::fold::Possible) says what there may be,
-//! and what cannot be is not looked up.
+//! Lookups, whatever the number of rules, names, addresses and prefixes: for each class at most
+//! four (exact set, piece, its set, every port), two for the place, three among prefixes. That is
+//! at most 4 × 4 + 2 + 3 = 21, and [`longest_path`] counts them; twice that where policies are in
+//! mode audit. A usual program, which only allows names and objects on single ports, costs one.
+//! [`Possible`](policy::fold::Possible) says what there may be, and what cannot be is not looked
+//! up.
 //!
-//! The prefixes of a place are folded into disjoint intervals, each with one verdict for all traffic (the *base*) and exceptions. Where the base is what the rest
-//! gets, it need not be looked up at all. So of two verdicts each set needs one only, and plain sets do: a verdict map of
-//! thousands of ranges would make the kernel go through the chain of its verdict thousands of times whenever it validates the table.
+//! The prefixes of a place are folded into disjoint intervals, each with one verdict for all
+//! traffic (the *base*) and exceptions. Where the base is what the rest gets, it need not be looked
+//! up at all. So of two verdicts each set needs one only, and plain sets do: a verdict map of
+//! thousands of ranges would make the kernel go through the chain of its verdict thousands of times
+//! whenever it validates the table.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -76,7 +81,8 @@ pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
     Family::BOTH.into_iter().flat_map(of_family).collect()
 }
 
-/// The chains that evaluate the policies of mode audit together with all others. Nothing is refused there.
+/// The chains that evaluate the policies of mode audit together with all others. Nothing is refused
+/// there.
 pub(crate) fn audit_chains(audited: &Evaluation) -> Vec<Chain> {
     let of_family = |family| {
         let name = audit_chain_name(audited.id, family);
@@ -275,7 +281,8 @@ impl Writer<'_> {
             (host != cluster, zones::host(self.family), "host", &host),
             (cluster != world, zones::cluster(self.family), "cluster", &cluster),
         ];
-        // Where the node's addresses are decided as those outside, and the cluster's are not, both branches stand.
+        // Where the node's addresses are decided as those outside, and the cluster's are not, both
+        // branches stand.
         for (differs, addresses, suffix, folded) in branches {
             if differs {
                 let test = Test::In(vec![Field::Destination(self.family)], Lookup::Set(addresses.into()));

@@ -1,6 +1,7 @@
 //! What becomes of a packet that is refused, and of one that would be were no policy in mode audit.
 //!
-//! Samples go to whoever listens at the NFLOG group, at a limited rate; the counters count everything.
+//! Samples go to whoever listens at the NFLOG group, at a limited rate; the counters count
+//! everything.
 
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
@@ -33,8 +34,8 @@ pub(crate) const AUDITED_CHAIN: &str = "audited";
 /// All of these: programs refer to them, so they are made before programs are.
 pub(crate) const CHAINS: [&str; 4] = [CHAIN, REJECT_CHAIN, DROP_CHAIN, AUDITED_CHAIN];
 
-/// Answers a second; beyond it refused packets are dropped, so that nobody can make this node a source of noise.
-/// High enough for every application to fail at once in ordinary use.
+/// Answers a second; beyond it refused packets are dropped, so that nobody can make this node a
+/// source of noise. High enough for every application to fail at once in ordinary use.
 const REJECTS: (u32, u32) = (1000, 500);
 
 /// Records a second.
@@ -90,8 +91,8 @@ fn reject(document: &mut Document<'_>, chain: &str) {
     let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
     let is_tcp = is(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_tcp, limit(REJECTS), Statement::Reject(Some(reset))]);
-    // Each kind has its own limit: TCP over its limit must not use up what other protocols have. The kernel itself
-    // never answers an ICMP error with an ICMP error.
+    // Each kind has its own limit: TCP over its limit must not use up what other protocols have.
+    // The kernel itself never answers an ICMP error with an ICMP error.
     let is_other = is_not(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_other, limit(REJECTS), Statement::Reject(Some(prohibited))]);
 }

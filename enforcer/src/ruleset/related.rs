@@ -1,7 +1,9 @@
-//! Packets that speak of a flow and are not of it: errors that ICMP reports, and what protocol helpers expect.
+//! Packets that speak of a flow and are not of it: errors that ICMP reports, and what protocol
+//! helpers expect.
 //!
-//! An error may quote any flow that is tracked, and carry any payload. From a governed pod it passes only when the pod is an end of that flow,
-//! as opened or as translated: whoever it goes to then speaks with the pod already. Everything else goes on to be judged like any other packet.
+//! An error may quote any flow that is tracked, and carry any payload. From a governed pod it
+//! passes only when the pod is an end of that flow, as opened or as translated: whoever it goes to
+//! then speaks with the pod already. Everything else goes on to be judged like any other packet.
 //!
 //! Established packets do not come here.
 

@@ -1,6 +1,8 @@
-//! The sets of the whole table, beside the learned ones: who is governed by what, whose lookups are intercepted, where addresses lie.
+//! The sets of the whole table, beside the learned ones: who is governed by what, whose lookups are
+//! intercepted, where addresses lie.
 //!
-//! Rules only refer to them. When pods, nodes and resolvers come and go, these follow by elements, in one small transaction.
+//! Rules only refer to them. When pods, nodes and resolvers come and go, these follow by elements,
+//! in one small transaction.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -47,7 +49,8 @@ pub(super) fn servers(family: Family) -> String {
     format!("servers{family}")
 }
 
-/// Each governed address twice, so that one lookup tells whether two addresses are the same and governed.
+/// Each governed address twice, so that one lookup tells whether two addresses are the same and
+/// governed.
 pub(super) fn ends(family: Family) -> String {
     format!("ends{family}")
 }
@@ -113,7 +116,8 @@ fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
     }
 }
 
-/// The commands that make these sets hold what `desired` says. `before` is what they hold; without it they are written anew.
+/// The commands that make these sets hold what `desired` says. `before` is what they hold; without
+/// it they are written anew.
 pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Command> {
     let mut commands = Vec::new();
     let mut before = before.map(|before| contents(before).into_iter());
@@ -124,7 +128,8 @@ pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Comman
     commands
 }
 
-/// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which every agent of this node writes.
+/// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which
+/// every agent of this node writes.
 pub(crate) fn entries(desired: &Desired) -> Vec<(String, BTreeMap<Entry, Option<Value>>)> {
     let contents = contents(desired).into_iter();
     let entries = contents.map(|(name, content)| {

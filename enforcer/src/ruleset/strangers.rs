@@ -1,7 +1,8 @@
 //! Sources that no program governs, on links that lead to governed pods.
 //!
-//! They pass when they belong on the link ([`PodLinks`](crate::pod_links::PodLinks)), and when a host asks this node for an address, which it does
-//! before it has one. All else is refused: a pod that could choose an address which is nobody's would be governed by nobody.
+//! They pass when they belong on the link ([`PodLinks`](crate::pod_links::PodLinks)), and when a
+//! host asks this node for an address, which it does before it has one. All else is refused: a pod
+//! that could choose an address which is nobody's would be governed by nobody.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -54,7 +55,8 @@ pub(super) fn belongs(family: Family) -> [Vec<Statement<'static>>; 2] {
     ]
 }
 
-/// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Nothing leaves the node by it: there is no link that it would leave by.
+/// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Nothing leaves the node by
+/// it: there is no link that it would leave by.
 fn asks_for_address(family: Family) -> Vec<Statement<'static>> {
     let (server, rest) = match family {
         Family::V4 => {

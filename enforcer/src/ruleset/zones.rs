@@ -1,4 +1,5 @@
-//! Where a destination lies: two sets a family for the whole table, so that no program carries the cluster's addresses.
+//! Where a destination lies: two sets a family for the whole table, so that no program carries the
+//! cluster's addresses.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::stmt::Statement;
@@ -19,7 +20,8 @@ pub(super) fn host(family: Family) -> String {
     format!("host{family}")
 }
 
-/// The ranges of [`cluster`]: sorted, and joined where they meet, because an interval set refuses what overlaps.
+/// The ranges of [`cluster`]: sorted, and joined where they meet, because an interval set refuses
+/// what overlaps.
 pub(super) fn cluster_ranges(desired: &Desired, family: Family) -> Vec<KeyRange> {
     let own = desired.host.iter().copied().map(IpNet::from);
     ranges(desired.cluster.iter().copied().chain(own), family)

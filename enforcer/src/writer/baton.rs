@@ -1,8 +1,9 @@
 //! Who writes at this moment.
 //!
-//! Waking a thread takes several times as long as a small transaction, so a caller with little to write does not ask the writer's thread when nobody
-//! writes: it takes the writer itself, commits, and puts it back. The writer is handed over and never shared. So
-//! nobody holds a lock while the kernel works, and there is still one who writes at a time.
+//! Waking a thread takes several times as long as a small transaction, so a caller with little to
+//! write does not ask the writer's thread when nobody writes: it takes the writer itself, commits,
+//! and puts it back. The writer is handed over and never shared. So nobody holds a lock while the
+//! kernel works, and there is still one who writes at a time.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,10 +13,12 @@ use fqdn_cache::Time;
 
 use super::pace::{self, Pace};
 
-/// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while somebody else changes many rules in the same network namespace.
+/// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while
+/// somebody else changes many rules in the same network namespace.
 const LONG: Duration = Duration::from_millis(2);
 
-/// When it took one longer, callers leave the writing to the thread for so many times as long: they wait for a tenth of their time at most.
+/// When it took one longer, callers leave the writing to the thread for so many times as long: they
+/// wait for a tenth of their time at most.
 const PAUSES: u32 = 10;
 
 /// The writer, while nobody has it.
@@ -67,7 +70,8 @@ impl<W> Baton<W> {
         Some(self.hand_out(writer))
     }
 
-    /// For the thread: waits until it is there. Never to be called after it was [given up](Held::give_up).
+    /// For the thread: waits until it is there. Never to be called after it was [given
+    /// up](Held::give_up).
     pub(super) fn take(&self) -> Held<'_, W> {
         let mut place = self.place();
         place.is_awaited = true;

@@ -1,7 +1,9 @@
-//! What the kernel holds, as far as we know: kept in memory, so that most admissions need no system call.
+//! What the kernel holds, as far as we know: kept in memory, so that most admissions need no system
+//! call.
 //!
-//! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout that was written is a
-//! little longer than what was asked, and runs from a later moment. After `gone` it does not hold it any more: between the two nobody knows.
+//! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout
+//! that was written is a little longer than what was asked, and runs from a later moment. After
+//! `gone` it does not hold it any more: between the two nobody knows.
 
 mod leased;
 
@@ -26,13 +28,16 @@ pub(super) struct Book {
     /// The learned sets that exist in the kernel.
     sets: HashMap<SetId, SetEntry>,
     elements: Leased,
-    /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel holds one or the other.
+    /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel
+    /// holds one or the other.
     kept: HashSet<Element>,
-    /// Leases that are over, whose elements the kernel may hold still: to be [deleted](super::sweep).
+    /// Leases that are over, whose elements the kernel may hold still: to be
+    /// [deleted](super::sweep).
     ended: Vec<Element>,
 }
 
-/// For whom elements are admitted. Where a set is full, who holds most of it gives way. What is held for several counts for the one that holds least.
+/// For whom elements are admitted. Where a set is full, who holds most of it gives way. What is
+/// held for several counts for the one that holds least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Holder(pub u32);
 
@@ -139,7 +144,8 @@ impl Book {
         self.kept.iter()
     }
 
-    /// Notes that an element has no end any more, or never had one. Does nothing for a set that does not exist.
+    /// Notes that an element has no end any more, or never had one. Does nothing for a set that
+    /// does not exist.
     pub(super) fn keep(&mut self, element: Element) {
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
@@ -163,14 +169,16 @@ impl Book {
         }
     }
 
-    /// The elements of one set that the kernel may hold, with their lives; `None` without an end. Goes through all sets.
+    /// The elements of one set that the kernel may hold, with their lives; `None` without an end.
+    /// Goes through all sets.
     pub(super) fn of_set(&self, set: SetId) -> impl Iterator<Item = (&Element, Option<Life>)> {
         let leased = self.elements.iter().map(|(element, life, _)| (element, Some(life)));
         let kept = self.kept.iter().map(|element| (element, None));
         leased.chain(kept).filter(move |(element, _)| element.set == set)
     }
 
-    /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for an element without an end.
+    /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for
+    /// an element without an end.
     pub(super) fn record(&mut self, element: Element, life: Life, holder: Holder, written: Time) {
         if self.keeps(&element) {
             return;
@@ -235,8 +243,10 @@ impl Book {
         }
     }
 
-    /// At least so many elements of a full set that give way, if there are: who holds most of it gives up what was learned longest ago, and the one who asks comes
-    /// first among equals. Some more than are needed, because finding them takes a look at each element. None that is `spared`.
+    /// At least so many elements of a full set that give way, if there are: who holds most of it
+    /// gives up what was learned longest ago, and the one who asks comes first among equals. Some
+    /// more than are needed, because finding them takes a look at each element. None that is
+    /// `spared`.
     pub(super) fn victims(
         &self,
         set: &SetId,
@@ -296,7 +306,8 @@ impl Book {
         }
     }
 
-    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew. Returns what was forgotten.
+    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew. Returns what
+    /// was forgotten.
     pub(super) fn forget(&mut self) -> Self {
         let fresh = Self {
             generation: self.generation,

@@ -1,4 +1,5 @@
-//! Group commit: one transaction for all admissions that wait, and none of them pays for another's mistake.
+//! Group commit: one transaction for all admissions that wait, and none of them pays for another's
+//! mistake.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -37,7 +38,8 @@ impl<K: Kernel> Writer<K> {
     pub(super) fn commit_group(&mut self, waiting: Vec<Admission>) {
         let mut crowded = Vec::new();
         self.commit_all(waiting, &mut |admission| crowded.push(admission));
-        // Each by itself: what makes room for one must not be what another one of its group relies on.
+        // Each by itself: what makes room for one must not be what another one of its group relies
+        // on.
         for admission in crowded {
             self.commit_evicting(admission);
         }
@@ -78,7 +80,8 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
-    /// Commits what the admissions ask for, and answers each, but for those that a set has no room for.
+    /// Commits what the admissions ask for, and answers each, but for those that a set has no room
+    /// for.
     fn commit_all(&mut self, mut waiting: Vec<Admission>, crowded: &mut dyn FnMut(Admission)) {
         let mut unacknowledged = 0;
         loop {
@@ -118,8 +121,10 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
-    /// Commits what one admission asks for, its elements each once and in order. `None` when it takes more than that, be it a full set, rules that have changed
-    /// or an acknowledgement that was lost: then it is to go through [`commit_group`](Self::commit_group), which finds out again and sees to it.
+    /// Commits what one admission asks for, its elements each once and in order. `None` when it
+    /// takes more than that, be it a full set, rules that have changed or an acknowledgement that
+    /// was lost: then it is to go through [`commit_group`](Self::commit_group), which finds out
+    /// again and sees to it.
     pub(super) fn commit_one(
         &mut self,
         generation: Generation,
@@ -167,7 +172,8 @@ impl<K: Kernel> Writer<K> {
         let mut planner = Planner::new(&book, now);
         for admission in admissions {
             if admission.answer.is_abandoned() {
-                // Nobody waits any more: under overload, work that is of no use is not done. The next lookup asks again.
+                // Nobody waits any more: under overload, work that is of no use is not done. The
+                // next lookup asks again.
                 continue;
             }
             if admission.generation != book.generation {
@@ -215,7 +221,8 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
-    /// Answers the admissions that an aborted transaction was refused for, and returns the others; always fewer than before.
+    /// Answers the admissions that an aborted transaction was refused for, and returns the others;
+    /// always fewer than before.
     fn settle_refused(
         &mut self,
         waiting: Vec<Admission>,
@@ -224,7 +231,8 @@ impl<K: Kernel> Writer<K> {
         crowded: &mut dyn FnMut(Admission),
     ) -> Vec<Admission> {
         if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
-            // Elements are only ever added, or deleted right after they were added: it is the set or the table that is missing.
+            // Elements are only ever added, or deleted right after they were added: it is the set
+            // or the table that is missing.
             self.table_is_lost();
             return self.settle_culprits(waiting, |_| refusals.first().map(|refusal| rejected(plan, refusal)));
         }
@@ -248,7 +256,8 @@ impl<K: Kernel> Writer<K> {
         if left.len() < waiting_before {
             return left;
         }
-        // No admission recognises itself in what the kernel says. Trying the same again would not end.
+        // No admission recognises itself in what the kernel says. Trying the same again would not
+        // end.
         self.settle_culprits(left, |_| refusals.first().map(|refusal| rejected(plan, refusal)))
     }
 
@@ -278,7 +287,8 @@ impl<K: Kernel> Writer<K> {
         }
     }
 
-    /// Makes the book what the kernel holds. False when the kernel cannot be read: then the book is empty, and everything will be written again.
+    /// Makes the book what the kernel holds. False when the kernel cannot be read: then the book is
+    /// empty, and everything will be written again.
     pub(super) fn read_back(&mut self) -> bool {
         match read(&mut self.kernel) {
             Ok(found) => {
@@ -338,7 +348,8 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
                 kept.push(element);
                 continue;
             };
-            // What is left is rounded down to a tick, and was read at some moment between the two. It is longer than the lease.
+            // What is left is rounded down to a tick, and was read at some moment between the two.
+            // It is longer than the lease.
             let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(LINGER)));
             let gone = after + remaining + 2 * TICKS;
             elements.push((element, Life { end, gone }));
@@ -356,8 +367,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether an admission asked for what the kernel refused. A full set refuses the elements after the culprit too, as far as they are new; what
-/// comes after any other culprit may be good.
+/// Whether an admission asked for what the kernel refused. A full set refuses the elements after
+/// the culprit too, as far as they are new; what comes after any other culprit may be good.
 fn concerns(plan: &Plan, refusal: &Refusal, admission: &Admission) -> bool {
     let full = refusal.errno == libc::ENFILE;
     let asked = |element: &Element| {

@@ -1,16 +1,21 @@
 //! Notices what others do to what was installed, and repairs it.
 //!
-//! Ten times a second the number of the kernel's last transaction is asked, and compared with how many were our own (`audit`); addresses and routes tell
-//! by themselves when they change ([`routing`]). When somebody else has changed something, the table is compared with what was written: its
-//! [structure](audit::structure) at once, then what its sets hold (`contents`). What differs is written anew by the same steps as an installation, from the desired
-//! state that is in force and the elements that the book believes in; so the generation stays, and no plan has to be computed.
+//! Ten times a second the number of the kernel's last transaction is asked, and compared with how
+//! many were our own (`audit`); addresses and routes tell by themselves when they change
+//! ([`routing`]). When somebody else has changed something, the table is compared with what was
+//! written: its [structure](audit::structure) at once, then what its sets hold (`contents`). What
+//! differs is written anew by the same steps as an installation, from the desired state that is in
+//! force and the elements that the book believes in; so the generation stays, and no plan has to be
+//! computed.
 //!
-//! While something is known to be damaged, no answer is released that relies on what is only believed to stand.
+//! While something is known to be damaged, no answer is released that relies on what is only
+//! believed to stand.
 //!
 //! # Two agents
-//! In an upgrade the newer agent writes what the older one wrote, and the older one's lookups add elements. Each has a mark in the heartbeat's set, and
-//! the newer one puts it there before it writes anything. So an agent that finds the mark of one which came after it leaves the table to that one, and elements
-//! of another agent are taken into the book.
+//! In an upgrade the newer agent writes what the older one wrote, and the older one's lookups add
+//! elements. Each has a mark in the heartbeat's set, and the newer one puts it there before it
+//! writes anything. So an agent that finds the mark of one which came after it leaves the table to
+//! that one, and elements of another agent are taken into the book.
 
 mod contents;
 mod routing;
@@ -41,7 +46,8 @@ use crate::netlink::structure::Structure;
 use crate::ruleset;
 use crate::ruleset::change::{self, Change};
 
-/// Where somebody changes tables all the time, looking at the structure takes one part in so many of the time.
+/// Where somebody changes tables all the time, looking at the structure takes one part in so many
+/// of the time.
 const STRUCTURE_SHARE: u32 = 20;
 
 /// Another agent is believed to have written for so long after it was last seen.
@@ -164,7 +170,8 @@ impl Writer<NfTables> {
             .is_some_and(|guard| guard.suspected || !guard.damaged.is_empty())
     }
 
-    /// Before the first installation: tells other agents that this one comes, and notes who was there before.
+    /// Before the first installation: tells other agents that this one comes, and notes who was
+    /// there before.
     pub(super) fn announce(&mut self) {
         if self.guard.as_ref().is_none_or(|guard| guard.elders.is_some()) {
             return;
@@ -269,7 +276,8 @@ impl Writer<NfTables> {
         false
     }
 
-    /// The number of the kernel's last transaction, and how many were our own so far: as long as nobody else makes any, both grow alike.
+    /// The number of the kernel's last transaction, and how many were our own so far: as long as
+    /// nobody else makes any, both grow alike.
     fn generation(&mut self) -> std::io::Result<(u32, u32)> {
         let kernel = &mut self.kernel;
         self.heart.between_beats(|heart| {
@@ -372,7 +380,8 @@ impl Writer<NfTables> {
         Ok(())
     }
 
-    /// Deletes what the kernel holds and nobody has admitted, after everything else was written anew.
+    /// Deletes what the kernel holds and nobody has admitted, after everything else was written
+    /// anew.
     fn drop_foreign(&mut self, believed: &[Lease]) {
         if self.company() != Company::Nobody {
             return;

@@ -1,10 +1,13 @@
 //! The heartbeat: what tells the kernel, and other agents of this node, that an agent lives.
 //!
-//! The set [`ALIVE_SET`] holds the protocols whose lookups are intercepted, and for each agent a *mark* of its own. Each agent renews all of these every
-//! [`BEAT`]. An agent that ends removes its mark at once, and the protocols too, unless another agent beats. That another one has a mark
-//! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it knows ([`Others`]).
+//! The set [`ALIVE_SET`] holds the protocols whose lookups are intercepted, and for each agent a
+//! *mark* of its own. Each agent renews all of these every [`BEAT`]. An agent that ends removes its
+//! mark at once, and the protocols too, unless another agent beats. That another one has a mark
+//! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it
+//! knows ([`Others`]).
 //!
-//! The [`Heart`] has a thread and a socket of its own: whatever a plan or an installation takes, the kernel hears of us in time.
+//! The [`Heart`] has a thread and a socket of its own: whatever a plan or an installation takes,
+//! the kernel hears of us in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -27,18 +30,20 @@ use crate::netlink::socket::CommitError;
 /// How often the heartbeat is renewed.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 
-/// How long the kernel believes us alive without a beat. In fail-mode open this is how long lookups go unanswered after the
-/// agent died; shorter, and a busy moment would open the way past us.
+/// How long the kernel believes us alive without a beat. In fail-mode open this is how long lookups
+/// go unanswered after the agent died; shorter, and a busy moment would open the way past us.
 const ALIVE: Duration = Duration::from_secs(4);
 
-/// A mark that has no more than this left was not renewed twice in a row: its agent is dead. That is known after at most `ALIVE - DYING`; our own last
-/// beat, a [`BEAT`] ago at most, lets lookups come to us for as long.
+/// A mark that has no more than this left was not renewed twice in a row: its agent is dead. That
+/// is known after at most `ALIVE - DYING`; our own last beat, a [`BEAT`] ago at most, lets lookups
+/// come to us for as long.
 const DYING: Duration = BEAT;
 
 /// How often an agent that ends looks whether another one beats.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
-/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that they let nothing be intercepted.
+/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that
+/// they let nothing be intercepted.
 const MARKS: RangeInclusive<u8> = 150..=252;
 
 /// One of [`MARKS`] by chance, but none that another agent has.
@@ -84,7 +89,8 @@ impl Others {
     fn look(&mut self, marks: &[(u8, Duration)], now: Time) -> Beating {
         let ends: BTreeMap<u8, Time> = marks.iter().map(|(mark, left)| (*mark, now + *left)).collect();
         if let Some(first) = &self.ends {
-            // A renewal moves the end by a beat or so; the rest is the clock's imprecision. A mark that is new was made by a beat.
+            // A renewal moves the end by a beat or so; the rest is the clock's imprecision. A mark
+            // that is new was made by a beat.
             let is_renewed = |(mark, end): (&u8, &Time)| first.get(mark).is_none_or(|before| *end > *before + BEAT / 2);
             if ends.iter().any(is_renewed) {
                 return Beating::Yes;
@@ -99,8 +105,9 @@ impl Others {
     }
 }
 
-/// Whether some agent renews its heartbeat in this table, in the network namespace of the calling thread. Takes as long as it
-/// takes to tell a crashed one from a living one: three seconds at most. Without a table nobody does.
+/// Whether some agent renews its heartbeat in this table, in the network namespace of the calling
+/// thread. Takes as long as it takes to tell a crashed one from a living one: three seconds at
+/// most. Without a table nobody does.
 pub fn somebody_beats(table: &str) -> io::Result<bool> {
     let mut kernel = NfTables::open(table).map_err(io::Error::other)?;
     let mut others = Others::default();
@@ -125,7 +132,8 @@ pub(super) struct Heart<K> {
     pub(super) gaps: AtomicU64,
     /// Wakes its thread: it begins, or is over.
     turned: Condvar,
-    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the heartbeat.
+    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the
+    /// heartbeat.
     mark: u8,
 }
 
@@ -136,7 +144,8 @@ struct Pulse<K> {
     mark: u8,
     /// When it beats next; not before the first installation, and not while the table is lost.
     next_beat: Option<Time>,
-    /// When the kernel gives this agent up if it does not beat again; `None` before the first beat, and after a pause.
+    /// When the kernel gives this agent up if it does not beat again; `None` before the first beat,
+    /// and after a pause.
     alive_until: Option<Time>,
     /// Whether lookups go past an agent that was given up (fail-mode open).
     falls_through: bool,
@@ -185,7 +194,8 @@ impl<K> Heart<K> {
         self.mark
     }
 
-    /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin) again.
+    /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin)
+    /// again.
     pub(super) fn pause(&self) {
         let mut pulse = self.pulse();
         pulse.next_beat = None;
@@ -199,7 +209,8 @@ impl<K> Heart<K> {
 }
 
 impl<K: Kernel> Heart<K> {
-    /// Beats at once, and goes on. `falls_through`: lookups go past an agent that the kernel has given up.
+    /// Beats at once, and goes on. `falls_through`: lookups go past an agent that the kernel has
+    /// given up.
     pub(super) fn begin(&self, falls_through: bool) -> Result<(), TableIsGone> {
         let mut pulse = self.pulse();
         let outcome = self.beat(&mut pulse);
@@ -219,8 +230,9 @@ impl<K: Kernel> Heart<K> {
         Ok(())
     }
 
-    /// Ends interception in fail-mode open, unless another agent has taken over and goes on beating. `false`: that is not known yet; what
-    /// stands still holds for [`LOOK`] and longer, and it is to be asked again.
+    /// Ends interception in fail-mode open, unless another agent has taken over and goes on
+    /// beating. `false`: that is not known yet; what stands still holds for [`LOOK`] and longer,
+    /// and it is to be asked again.
     pub(super) fn stop(&self) -> bool {
         self.pulse().stop()
     }
@@ -235,7 +247,8 @@ impl<K: Kernel> Heart<K> {
         marks.into_iter().filter(lives).map(|(key, _)| key).collect()
     }
 
-    /// Puts this agent's mark into the heartbeat before it serves: another one then knows whose doing it is when rules change.
+    /// Puts this agent's mark into the heartbeat before it serves: another one then knows whose
+    /// doing it is when rules change.
     pub(super) fn show_mark(&self) {
         let mut pulse = self.pulse();
         let operations = heartbeat(&[pulse.mark], pulse.renewal.passes());
@@ -271,7 +284,8 @@ impl<K: Kernel> Heart<K> {
 }
 
 impl<K: Kernel> Pulse<K> {
-    /// For how long lookups have gone past this agent since the last beat, if they have: it was stopped, or not given time.
+    /// For how long lookups have gone past this agent since the last beat, if they have: it was
+    /// stopped, or not given time.
     fn beat(&mut self) -> Result<Option<Duration>, TableIsGone> {
         let now = clock::now();
         self.next_beat = Some(now + BEAT);

@@ -65,8 +65,8 @@ impl Writer<NfTables> {
         let result = if self.installed.as_ref() == Some(&desired) && !self.is_damaged() {
             Ok(self.shared.book().generation)
         } else {
-            // From here on no answer is released by the fast path, and admissions wait in the queue; so what `learned` does not
-            // see is computed again for the new rules.
+            // From here on no answer is released by the fast path, and admissions wait in the
+            // queue; so what `learned` does not see is computed again for the new rules.
             self.shared.book().phase = Phase::Installing;
             self.shared.begin_epoch();
             let result = self.replace(desired, learned);
@@ -113,7 +113,8 @@ impl Writer<NfTables> {
         }
     }
 
-    /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this order).
+    /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this
+    /// order).
     pub(super) fn attempt<L: FnOnce() -> Vec<Lease>>(
         &mut self,
         desired: &Desired,
@@ -130,7 +131,8 @@ impl Writer<NfTables> {
                 if purpose != Purpose::RepairRules && !self.read_back() {
                     return Err(Failure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
-                // What somebody puts in a place that we come to need later is for them to take away: nobody relies on it, and the refusal is told.
+                // What somebody puts in a place that we come to need later is for them to take
+                // away: nobody relies on it, and the refusal is told.
                 let is_ours = purpose != Purpose::Install || self.interception.is_none();
                 if is_ours && !Change::is_sound(&structure, desired) {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
@@ -181,7 +183,8 @@ impl Writer<NfTables> {
             // Nothing refers to it; the next installation that looks at what stands removes it.
             tracing::warn!(?failure, "what no program needs any more could not be removed");
         }
-        // Before an element of a set that another agent may know is written: that one sees us by then, and deletes nothing any more.
+        // Before an element of a set that another agent may know is written: that one sees us by
+        // then, and deletes nothing any more.
         let falls_through = desired.fail_mode == FailMode::Open && desired.interception != Interception::Off;
         if self.heart.begin(falls_through).is_err() {
             self.table_is_lost();
@@ -251,8 +254,8 @@ impl Writer<NfTables> {
         }
     }
 
-    /// Sets that stay keep their elements; they lack those whose admission failed, and those that ended in the kernel while
-    /// the ledger was restored with more.
+    /// Sets that stay keep their elements; they lack those whose admission failed, and those that
+    /// ended in the kernel while the ledger was restored with more.
     fn put_back(&mut self, generation: Generation, kept: Vec<Lease>) {
         let now = clock::now();
         let mut missing = {
@@ -464,8 +467,9 @@ impl Fill {
     }
 }
 
-/// Each live element of these sets once, with its latest end, ordered; where there are more than a set may hold, those that end last. One element
-/// too many would make the kernel refuse the whole ruleset.
+/// Each live element of these sets once, with its latest end, ordered; where there are more than a
+/// set may hold, those that end last. One element too many would make the kernel refuse the whole
+/// ruleset.
 fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &Desired, now: Time) -> Vec<Lease> {
     learned.retain(|(element, end, _)| *end > now && sets.contains(&element.set));
     learned.sort_unstable_by_key(|(element, end, holder)| (*element, Reverse(*end), *holder));

@@ -114,7 +114,8 @@ impl NfTables {
         Ok(structure)
     }
 
-    /// The time that an element of a learned set has left, `None` without an end; nothing where the set does not hold it.
+    /// The time that an element of a learned set has left, `None` without an end; nothing where the
+    /// set does not hold it.
     pub(super) fn element(&mut self, set: &SetId, key: &ElementKey) -> io::Result<Option<Option<Duration>>> {
         let (table, name, key) = (self.table.as_str(), set.to_string(), encode_key(key));
         let answer = self.socket.ask_one(
@@ -148,8 +149,9 @@ impl NfTables {
         Ok(counters.into_iter().collect())
     }
 
-    /// `None` without a table. Without those that stand in the place of a learned set and are none: a program that is given one of these would open
-    /// nothing, so that making ours must fail, and be told.
+    /// `None` without a table. Without those that stand in the place of a learned set and are none:
+    /// a program that is given one of these would open nothing, so that making ours must fail, and
+    /// be told.
     fn sets(&mut self) -> io::Result<Option<Vec<tables::Set>>> {
         let table = self.table.as_str();
         let sets = self.socket.dump(

@@ -1,8 +1,9 @@
 //! The elements of objects' addresses, which stay as long as they are desired.
 //!
-//! A member and a lease may need the same element: a name resolves to a pod's address. Then the element has no end, and
-//! whoever admits it is told that it is there. When the member goes while the lease lives (the ledger says so), the element gets the lease's end in the same
-//! transaction: no packet meets the moment between.
+//! A member and a lease may need the same element: a name resolves to a pod's address. Then the
+//! element has no end, and whoever admits it is told that it is there. When the member goes while
+//! the lease lives (the ledger says so), the element gets the lease's end in the same transaction:
+//! no packet meets the moment between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -97,7 +98,8 @@ impl MemberChange {
                 changed.flat_map(|(_, members)| members.iter()).for_each(&mut release);
             }
         }
-        // The doors of an address are one decision: they go into one transaction, as far as it may grow.
+        // The doors of an address are one decision: they go into one transaction, as far as it may
+        // grow.
         change
             .turns
             .sort_unstable_by_key(|(element, _)| (element.key.address, *element));
@@ -155,7 +157,8 @@ impl Writer<NfTables> {
 
 fn operations(element: &Element, turn: Turn, now: Time) -> impl Iterator<Item = Operation> {
     let verbs: &[Verb] = match turn {
-        // An element with an end may be there: then it must be deleted, and to be deleted it must be there.
+        // An element with an end may be there: then it must be deleted, and to be deleted it must
+        // be there.
         Turn::Kept => &[Verb::Add(SHORTEST_LIFE), Verb::Delete, Verb::Keep],
         Turn::Gone => &[Verb::Delete],
         Turn::Leased(end) => &[Verb::Delete, Verb::Add(left(end, now))],

@@ -1,14 +1,17 @@
 //! The one writer to the kernel.
 //!
-//! It lives in a thread with a queue. The thread drains the queue, puts all waiting admissions into one netlink batch, sends it, and answers each. Installations come
-//! about in the order in which they are asked. A few elements, while nobody writes, are committed by their caller, who borrows the writer for that (`baton`).
+//! It lives in a thread with a queue. The thread drains the queue, puts all waiting admissions into
+//! one netlink batch, sends it, and answers each. Installations come about in the order in which
+//! they are asked. A few elements, while nobody writes, are committed by their caller, who borrows
+//! the writer for that (`baton`).
 //!
 //! # Why no answer is lost when rules change
-//! An answer is put into the ledger before its elements are submitted, and an installation stops admissions
-//! *before* it reads the ledger for the elements of new sets. So an admission either commits under the old generation
-//! and its addresses are in the ledger when the installation reads it, or finds the generation changed
-//! ([`AdmitError::Stale`]) and is asked again under the new one. An installation that fails changes nothing, the generation
-//! included: the admissions that waited for it are carried out as if it had not been, against the sets that still stand.
+//! An answer is put into the ledger before its elements are submitted, and an installation stops
+//! admissions *before* it reads the ledger for the elements of new sets. So an admission either
+//! commits under the old generation and its addresses are in the ledger when the installation reads
+//! it, or finds the generation changed ([`AdmitError::Stale`]) and is asked again under the new
+//! one. An installation that fails changes nothing, the generation included: the admissions that
+//! waited for it are carried out as if it had not been, against the sets that still stand.
 //!
 //! # The parts
 //! - `baton`: who writes at this moment. `pace`: when nobody does.
@@ -101,13 +104,15 @@ pub struct WriterStats {
     pub evictions: u64,
     /// Rulesets installed.
     pub installs: u64,
-    /// Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the agent.
+    /// Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the
+    /// agent.
     pub gaps: u64,
 }
 
 /// A handle to the writer; cheap to clone, usable from any thread.
 ///
-/// When the last handle is dropped the writer ends, without a word to the kernel: enforcement stays, and the heartbeat lapses.
+/// When the last handle is dropped the writer ends, without a word to the kernel: enforcement
+/// stays, and the heartbeat lapses.
 #[derive(Clone)]
 pub struct Enforcer {
     table: Arc<str>,
@@ -117,15 +122,17 @@ pub struct Enforcer {
     queue: mpsc::Sender<Request>,
 }
 
-/// A caller commits at most so many elements itself: some tenths of a millisecond, in which its other lookups wait. To hand them over costs a switch
-/// of threads, and brings every one of them into another processor's cache.
+/// A caller commits at most so many elements itself: some tenths of a millisecond, in which its
+/// other lookups wait. To hand them over costs a switch of threads, and brings every one of them
+/// into another processor's cache.
 const BY_CALLER: usize = 512;
 
 /// What handles and the writer share.
 #[derive(Debug, Default)]
 struct Shared {
     book: Mutex<Book>,
-    /// Changes whenever elements may cease to be in the kernel otherwise than by the end of their time, or may not be relied on.
+    /// Changes whenever elements may cease to be in the kernel otherwise than by the end of their
+    /// time, or may not be relied on.
     epoch: AtomicU64,
     counters: Counters,
     table_lost: Notify,
@@ -144,15 +151,16 @@ struct Counters {
 }
 
 impl Enforcer {
-    /// Starts the writer thread in the network namespace of the calling thread, and adopts what a table
-    /// of this name already holds: elements that it finds count as committed.
+    /// Starts the writer thread in the network namespace of the calling thread, and adopts what a
+    /// table of this name already holds: elements that it finds count as committed.
     pub fn start(table: &str) -> Result<Self, InstallError> {
         let renewal = probe::renewal(table)?;
         Self::start_with(table, renewal)
     }
 
-    /// As [`start`](Self::start), for one who keeps what is installed: what others do to the table, and to the addresses and routes that interception
-    /// needs, is undone within some tenths of a second, and told ([`integrity`](Self::integrity)).
+    /// As [`start`](Self::start), for one who keeps what is installed: what others do to the table,
+    /// and to the addresses and routes that interception needs, is undone within some tenths of a
+    /// second, and told ([`integrity`](Self::integrity)).
     pub fn start_guarded(table: &str) -> Result<Self, InstallError> {
         let renewal = probe::renewal(table)?;
         Self::begin(table, renewal, Some(Box::default()))
@@ -212,12 +220,14 @@ impl Enforcer {
         })
     }
 
-    /// Makes the kernel what `desired` says, and returns the new generation. Packets are judged by what was before or by what is
-    /// desired, never by less. When it is what was installed last and the table is still there, nothing is done and the generation stays; what stands already is not
-    /// touched, so an endpoint or a program more costs what it adds.
+    /// Makes the kernel what `desired` says, and returns the new generation. Packets are judged by
+    /// what was before or by what is desired, never by less. When it is what was installed last and
+    /// the table is still there, nothing is done and the generation stays; what stands already is
+    /// not touched, so an endpoint or a program more costs what it adds.
     ///
-    /// `learned` is called on the writer's thread, when no more elements are admitted under the generation before, and returns every
-    /// element that should be in force, with the end of its lease. It is not called when only endpoints come, go and move between programs that stand.
+    /// `learned` is called on the writer's thread, when no more elements are admitted under the
+    /// generation before, and returns every element that should be in force, with the end of its
+    /// lease. It is not called when only endpoints come, go and move between programs that stand.
     /// On an error the rules before stay in force, with their generation.
     pub async fn install(
         &self,
@@ -251,8 +261,9 @@ impl Enforcer {
         self.shared.book().generation
     }
 
-    /// The fast path of an admission: proof at once when every element is in the kernel until its time, less
-    /// `slack`. `None` when something must be written (or the generation has changed): use [`admit`](Self::admit).
+    /// The fast path of an admission: proof at once when every element is in the kernel until its
+    /// time, less `slack`. `None` when something must be written (or the generation has changed):
+    /// use [`admit`](Self::admit).
     pub fn already_admitted(
         &self,
         generation: Generation,
@@ -266,8 +277,9 @@ impl Enforcer {
         (current && elements.iter().all(held)).then(Committed::acknowledged)
     }
 
-    /// That every element is in the kernel, to be [asked again](Self::still_stands) without a look at each. `None` where
-    /// [`already_admitted`](Self::already_admitted) would have no proof without slack.
+    /// That every element is in the kernel, to be [asked again](Self::still_stands) without a look
+    /// at each. `None` where [`already_admitted`](Self::already_admitted) would have no proof
+    /// without slack.
     pub fn standing(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<Standing> {
         let now = clock::now();
         let book = self.shared.book();
@@ -283,23 +295,26 @@ impl Enforcer {
         (until > now).then_some(Standing { epoch, until })
     }
 
-    /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`, less `slack`. Takes no lock.
+    /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`,
+    /// less `slack`. Takes no lock.
     pub fn still_stands(&self, standing: Standing, now: Time, until: Time, slack: Duration) -> Option<Committed> {
         let stands = standing.until > now && standing.until + slack >= until;
         let current = self.shared.epoch.load(Ordering::Acquire) == standing.epoch;
         (stands && current).then(Committed::acknowledged)
     }
 
-    /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and no rules can make it stale.
+    /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and
+    /// no rules can make it stale.
     pub fn admit_nothing(&self) -> Committed {
         Committed::acknowledged()
     }
 
-    /// Puts elements into the kernel, each until its time (an element that already lives longer is left alone), and
-    /// waits for the acknowledgement, at most until the deadline.
+    /// Puts elements into the kernel, each until its time (an element that already lives longer is
+    /// left alone), and waits for the acknowledgement, at most until the deadline.
     ///
-    /// An element lives at least a second from its transaction on. More than 4,096 elements are committed in several transactions; an error
-    /// then tells of the first that failed, and the others may stand.
+    /// An element lives at least a second from its transaction on. More than 4,096 elements are
+    /// committed in several transactions; an error then tells of the first that failed, and the
+    /// others may stand.
     pub async fn admit(
         &self,
         generation: Generation,
@@ -331,9 +346,10 @@ impl Enforcer {
         }
     }
 
-    /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is committed with: proof before it returns, if nobody writes at
-    /// this moment and the kernel has nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit) waits, and finds out. Puts
-    /// the elements in order.
+    /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is
+    /// committed with: proof before it returns, if nobody writes at this moment and the kernel has
+    /// nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit)
+    /// waits, and finds out. Puts the elements in order.
     pub fn admit_now(
         &self,
         generation: Generation,
@@ -347,8 +363,9 @@ impl Enforcer {
         self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
     }
 
-    /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told what came of it, by the writer's thread or, if they are few and
-    /// nobody writes, before this returns.
+    /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told
+    /// what came of it, by the writer's thread or, if they are few and nobody writes, before this
+    /// returns.
     pub fn submit(&self, submissions: impl IntoIterator<Item = Submission>) {
         let admissions = submissions.into_iter().flat_map(Submission::into_admissions);
         let admissions: Vec<Admission> = admissions.collect();
@@ -363,13 +380,15 @@ impl Enforcer {
         }
     }
 
-    /// Resolves when somebody else removed the table or a set of it, once for each loss: [`install`](Self::install) again. Noticed with the
-    /// next heartbeat or admission. One task may wait for it.
+    /// Resolves when somebody else removed the table or a set of it, once for each loss:
+    /// [`install`](Self::install) again. Noticed with the next heartbeat or admission. One task may
+    /// wait for it.
     pub async fn table_lost(&self) {
         self.shared.table_lost.notified().await;
     }
 
-    /// Whether the kernel holds what was installed, and what was repaired so far. Says nothing unless it is [guarded](Self::start_guarded).
+    /// Whether the kernel holds what was installed, and what was repaired so far. Says nothing
+    /// unless it is [guarded](Self::start_guarded).
     pub fn integrity(&self) -> watch::Receiver<Integrity> {
         self.shared.integrity.subscribe()
     }
@@ -395,22 +414,25 @@ impl Enforcer {
         self.shared.book().live(clock::now())
     }
 
-    /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network namespace of the calling thread. Asks the kernel, so it is for
-    /// a scrape and not for a hot path; `None` when the counters cannot be read, for example before the first installation.
+    /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network
+    /// namespace of the calling thread. Asks the kernel, so it is for a scrape and not for a hot
+    /// path; `None` when the counters cannot be read, for example before the first installation.
     pub fn refused_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
     }
 
-    /// Packets of audited policies that passed and would have been refused; as [`refused_packets`](Self::refused_packets).
+    /// Packets of audited policies that passed and would have been refused; as
+    /// [`refused_packets`](Self::refused_packets).
     pub fn audited_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
     }
 
-    /// Ends interception in fail-mode open (the heartbeat is removed), while admissions of lookups that are already on their way go on. That
-    /// is at once where no agent was seen beside this one; otherwise within a beat of the other, or, where that one has crashed, when
-    /// it has missed two.
+    /// Ends interception in fail-mode open (the heartbeat is removed), while admissions of lookups
+    /// that are already on their way go on. That is at once where no agent was seen beside this
+    /// one; otherwise within a beat of the other, or, where that one has crashed, when it has
+    /// missed two.
     pub async fn stop_heartbeat(&self) {
         loop {
             let (done, stopped) = oneshot::channel();
@@ -432,7 +454,8 @@ impl Enforcer {
         }
     }
 
-    /// Has work with so many elements done by the caller's own hand, and gives it back if it is too much for that, or somebody writes.
+    /// Has work with so many elements done by the caller's own hand, and gives it back if it is too
+    /// much for that, or somebody writes.
     fn by_caller<W, T>(
         &self,
         elements: usize,
@@ -478,8 +501,8 @@ impl Shared {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was in the kernel before may not be relied on any more without a look into the book. To be called when the book
-    /// says so already: who looks between the two finds nothing.
+    /// What was in the kernel before may not be relied on any more without a look into the book. To
+    /// be called when the book says so already: who looks between the two finds nothing.
     fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }

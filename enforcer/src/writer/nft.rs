@@ -56,7 +56,8 @@ fn run(text: &str) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = nft.stdin.take() {
-        // nft reads everything before it says anything; if it ends before, its status and complaint tell why.
+        // nft reads everything before it says anything; if it ends before, its status and complaint
+        // tell why.
         let _ = input.write_all(text.as_bytes());
     }
     nft.wait_with_output()

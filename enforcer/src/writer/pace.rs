@@ -1,10 +1,13 @@
 //! Rests for those who read the rules.
 //!
-//! Whoever reads large sets from the kernel (`nft list`, kube-proxy, monitoring) begins anew when a transaction came in between. Beside thousands of new names a
-//! second such a reader does not come to an end for minutes. So a writer that commits a great deal looks now and then whether somebody reads, and rests
-//! until that one is done: what comes meanwhile shares one transaction after it. Where nobody reads, nobody waits.
+//! Whoever reads large sets from the kernel (`nft list`, kube-proxy, monitoring) begins anew when a
+//! transaction came in between. Beside thousands of new names a second such a reader does not come
+//! to an end for minutes. So a writer that commits a great deal looks now and then whether somebody
+//! reads, and rests until that one is done: what comes meanwhile shares one transaction after it.
+//! Where nobody reads, nobody waits.
 //!
-//! Measured with nft 1.0.6 on a busy machine: to read 1,000 elements takes 25 ms, 6,000 take 150 ms, 20,000 take 450 ms.
+//! Measured with nft 1.0.6 on a busy machine: to read 1,000 elements takes 25 ms, 6,000 take 150
+//! ms, 20,000 take 450 ms.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +17,8 @@ use fqdn_cache::Time;
 /// How often a busy writer looks for readers.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Busy is who has committed so many transactions since it looked last: then a reader cannot come to an end by itself.
+/// Busy is who has committed so many transactions since it looked last: then a reader cannot come
+/// to an end by itself.
 const BUSY: u32 = 20;
 
 /// A rest lasts so long after a reader was seen; between two sets it is not.
@@ -70,7 +74,8 @@ impl Pace {
     }
 }
 
-/// Whether somebody is in the middle of reading from nfnetlink, in the network namespace of the calling thread.
+/// Whether somebody is in the middle of reading from nfnetlink, in the network namespace of the
+/// calling thread.
 pub(super) fn is_read() -> bool {
     fs::read_to_string("/proc/thread-self/net/netlink").is_ok_and(|sockets| has_reader(&sockets))
 }

@@ -18,12 +18,14 @@ use crate::netlink::batch::{Key, Operation, Verb};
 /// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
 pub(super) const TICKS: Duration = Duration::from_millis(20);
 
-/// How much longer than its lease the kernel lets an element live. Its lease over, the writer deletes it ([`sweep`](super::sweep)); the kernel's own end is for an
-/// agent that is dead or busy. An element whose time is over cannot be deleted any more, so the writer has to be the earlier one.
+/// How much longer than its lease the kernel lets an element live. Its lease over, the writer
+/// deletes it ([`sweep`](super::sweep)); the kernel's own end is for an agent that is dead or busy.
+/// An element whose time is over cannot be deleted any more, so the writer has to be the earlier
+/// one.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
-/// An element lives at least that long from now, whatever was asked: an answer that waited for the kernel
-/// until its lease was over is still released against a door that is open.
+/// An element lives at least that long from now, whatever was asked: an answer that waited for the
+/// kernel until its lease was over is still released against a door that is open.
 pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// One transaction for many admissions.
@@ -65,7 +67,8 @@ pub(super) struct Planner<'a> {
     now: Time,
     /// Each element once.
     writes: SmallVec<[Write; FEW]>,
-    /// `None` up to the second admission: in the first nothing occurs twice, and most transactions have no other.
+    /// `None` up to the second admission: in the first nothing occurs twice, and most transactions
+    /// have no other.
     index: Option<Index>,
     /// What gives way.
     evicted: Vec<Element>,
@@ -91,8 +94,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Takes an admission, its elements in order, in whole or, on an error, not at all. Says whether it must wait for the transaction; otherwise
-    /// the kernel holds everything already.
+    /// Takes an admission, its elements in order, in whole or, on an error, not at all. Says
+    /// whether it must wait for the transaction; otherwise the kernel holds everything already.
     pub(super) fn add(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
         let needed = |&(element, until): &(Element, Time)| self.needed(element, until, holder);
         let needed: SmallVec<[Write; FEW]> = elements.iter().filter_map(needed).collect();
@@ -112,8 +115,9 @@ impl<'a> Planner<'a> {
         Ok(waits)
     }
 
-    /// As [`add`](Self::add), for the only admission of a transaction: where a set is full, whoever holds most of it gives up what it learned longest ago.
-    /// What the admission itself relies on stays.
+    /// As [`add`](Self::add), for the only admission of a transaction: where a set is full, whoever
+    /// holds most of it gives up what it learned longest ago. What the admission itself relies on
+    /// stays.
     pub(super) fn add_evicting(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
         let is_asked = |element: &Element| elements.binary_search_by(|(asked, _)| asked.cmp(element)).is_ok();
         for of_set in elements.chunk_by(|(a, _), (b, _)| a.set == b.set) {
@@ -271,7 +275,8 @@ impl Plan {
         self.writes.get(*self.owners.get(operation)?)
     }
 
-    /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged at `acknowledged`.
+    /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged
+    /// at `acknowledged`.
     pub(super) fn lives(&self, now: Time, acknowledged: Time) -> impl Iterator<Item = (&Write, Life)> + '_ {
         self.writes.iter().map(move |write| {
             let gone = acknowledged + write.end.since(now) + LINGER + TICKS;
@@ -279,9 +284,10 @@ impl Plan {
         })
     }
 
-    /// The operations of one set. To renew by replacing must work whether the kernel holds the element or not, and even if somebody else wrote it, as an
-    /// agent does that we are about to follow: it is added, so that it is there to be deleted, and added again with
-    /// the new timeout. Packets see only the outcome.
+    /// The operations of one set. To renew by replacing must work whether the kernel holds the
+    /// element or not, and even if somebody else wrote it, as an agent does that we are about to
+    /// follow: it is added, so that it is there to be deleted, and added again with the new
+    /// timeout. Packets see only the outcome.
     fn push_set(&mut self, writes: Range<usize>, set: &Arc<str>, now: Time, renewal: Renewal) {
         for pass in renewal.passes() {
             for at in writes.clone() {

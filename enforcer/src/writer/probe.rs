@@ -20,8 +20,8 @@ pub(super) fn table_name(table: &str) -> String {
     format!("{table}-probe")
 }
 
-/// Adds an element twice to a set of its own, and looks which timeout counts. The version number would not tell: distributions
-/// carry such changes to older kernels.
+/// Adds an element twice to a set of its own, and looks which timeout counts. The version number
+/// would not tell: distributions carry such changes to older kernels.
 pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
     let table = table_name(table);
     nft::apply(&scratch(&table).to_nftables())?;

@@ -1,7 +1,7 @@
 //! The proof that an answer is released against.
 
-/// Proof that the kernel holds the elements of an admission: only the [writer](super) can make one, out of an
-/// acknowledged transaction.
+/// Proof that the kernel holds the elements of an admission: only the [writer](super) can make one,
+/// out of an acknowledged transaction.
 #[derive(Debug)]
 #[must_use = "an answer is released against this proof"]
 pub struct Committed(());

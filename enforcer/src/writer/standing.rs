@@ -2,10 +2,11 @@
 
 use fqdn_cache::Time;
 
-/// That some elements were in the kernel, and until when each of them stays unless something is lost.
+/// That some elements were in the kernel, and until when each of them stays unless something is
+/// lost.
 ///
-/// Only the [writer](super) makes one. It is worth nothing once the epoch has changed: rules were replaced, the table was lost, or
-/// the kernel had to be read back.
+/// Only the [writer](super) makes one. It is worth nothing once the epoch has changed: rules were
+/// replaced, the table was lost, or the kernel had to be read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     pub(super) epoch: u64,

@@ -15,8 +15,9 @@ use crate::layout::Element;
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;
 
-/// Who is told what came of an admission. It is told once, by whoever committed: the writer's thread, or the caller of
-/// [`submit`](super::Enforcer::submit) before it returns. What it does must be short.
+/// Who is told what came of an admission. It is told once, by whoever committed: the writer's
+/// thread, or the caller of [`submit`](super::Enforcer::submit) before it returns. What it does
+/// must be short.
 pub trait Settle: Send {
     /// What came of it.
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>);

@@ -1,12 +1,14 @@
 //! Deletes elements whose lease is over.
 //!
-//! They would end by themselves. But what has ended counts against the size of its set until the kernel's garbage collection has been there, and
-//! that (`nft_rhash_gc`) gives up as soon as the generation of the rules changes, which each transaction does. While many new names come, sets
-//! would fill with what has ended. So the kernel is told to let an element live [`LINGER`](super::plan::LINGER) longer than its lease, and the writer deletes it when the lease
+//! They would end by themselves. But what has ended counts against the size of its set until the
+//! kernel's garbage collection has been there, and that (`nft_rhash_gc`) gives up as soon as the
+//! generation of the rules changes, which each transaction does. While many new names come, sets
+//! would fill with what has ended. So the kernel is told to let an element live
+//! [`LINGER`](super::plan::LINGER) longer than its lease, and the writer deletes it when the lease
 //! ends. An agent that is dead deletes nothing; then the kernel's own end counts.
 //!
-//! Beside another agent, in an upgrade, nothing is deleted: the other may have renewed an element since. What was written before this agent was alone is
-//! left to the kernel for the same reason.
+//! Beside another agent, in an upgrade, nothing is deleted: the other may have renewed an element
+//! since. What was written before this agent was alone is left to the kernel for the same reason.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,8 @@ use crate::layout::{Element, SetId};
 use crate::netlink::batch::Operation;
 use crate::netlink::socket::CommitError;
 
-/// A lease may be over for so long before its element is deleted: leases that end at about the same time share a transaction.
+/// A lease may be over for so long before its element is deleted: leases that end at about the same
+/// time share a transaction.
 pub(super) const EVERY: Duration = Duration::from_millis(250);
 
 /// Elements of one transaction: about a millisecond.
@@ -32,7 +35,8 @@ const AT_ONCE: usize = 1024;
 /// Transactions of one sweep at most: the queue waits meanwhile.
 const TRANSACTIONS: usize = 8;
 
-/// What has no more than this left in the kernel is left to it: what is gone when it is to be deleted makes the whole transaction fail.
+/// What has no more than this left in the kernel is left to it: what is gone when it is to be
+/// deleted makes the whole transaction fail.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// When what is over was last deleted, and since when no other agent is there.
@@ -81,7 +85,8 @@ impl<K: Kernel> Writer<K> {
             }
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 if let Some(guard) = &mut self.guard {
-                    // It compares all with the book, which must not take over what is damaged. What is over ends by itself.
+                    // It compares all with the book, which must not take over what is damaged. What
+                    // is over ends by itself.
                     return guard.suspect_elements();
                 }
                 // Somebody deletes elements, or was it the table? The heart will tell.

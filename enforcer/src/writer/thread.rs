@@ -18,8 +18,8 @@ use super::sweep::Sweeps;
 use super::{Renewal, Shared, clock};
 use crate::desired::{Desired, Interception};
 
-/// A transaction takes in no more admissions once it has this many elements: a hundred elements take 0.1 ms, and the first
-/// in line should not wait for the thousandth.
+/// A transaction takes in no more admissions once it has this many elements: a hundred elements
+/// take 0.1 ms, and the first in line should not wait for the thousandth.
 const GROUP: usize = 4096;
 
 /// What is asked of the writer.
@@ -37,7 +37,8 @@ pub(super) struct Writer<K> {
     pub(super) kernel: K,
     pub(super) shared: Arc<Shared>,
     pub(super) renewal: Renewal,
-    /// What is in force, unless the table was lost since, or an installation failed and left it unclear.
+    /// What is in force, unless the table was lost since, or an installation failed and left it
+    /// unclear.
     pub(super) installed: Option<Desired>,
     /// The way of interception that routing was last set up for.
     pub(super) interception: Option<Interception>,
@@ -121,7 +122,8 @@ impl Writer<NfTables> {
     }
 }
 
-/// Takes further admissions out of the queue, as far as they wait; also returns what was met that is none.
+/// Takes further admissions out of the queue, as far as they wait; also returns what was met that
+/// is none.
 fn gather(mut group: Vec<Admission>, inbox: &Receiver<Request>) -> (Vec<Admission>, Option<Request>) {
     let count = |admissions: &[Admission]| admissions.iter().map(|it| it.elements.len()).sum::<usize>();
     let mut elements = count(&group);
@@ -143,7 +145,8 @@ impl<K: Kernel> Writer<K> {
     pub(super) fn table_is_lost(&mut self) {
         if let Some(guard) = &mut self.guard {
             guard.suspect();
-            // Until it is repaired, which is at the end of this turn, nothing is released that we only believe to stand.
+            // Until it is repaired, which is at the end of this turn, nothing is released that we
+            // only believe to stand.
             self.shared.book().phase = Phase::Installing;
             return self.shared.begin_epoch();
         }

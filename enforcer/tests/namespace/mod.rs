@@ -13,7 +13,8 @@ pub(crate) fn inside(test: impl FnOnce() + Send + 'static) {
         return;
     }
     let thread = std::thread::spawn(|| {
-        // SAFETY: only this thread's network namespace changes, which no memory or open descriptor depends on.
+        // SAFETY: only this thread's network namespace changes, which no memory or open descriptor
+        // depends on.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
         run("ip", &["link", "set", "lo", "up"], "");
         test();

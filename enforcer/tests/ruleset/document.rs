@@ -13,7 +13,8 @@ use crate::programs::desired;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ruleset/document.golden.jsonl");
 
-/// One command a line. After a change that is meant, run the tests with `BLESS=1` and read the difference.
+/// One command a line. After a change that is meant, run the tests with `BLESS=1` and read the
+/// difference.
 #[test]
 fn the_frame_of_a_new_table_is_the_golden_one() {
     let text = commands(&frame(&example(), &Standing::default()))

@@ -234,7 +234,8 @@ fn refusal_by_drop_answers_nothing() {
     let mut desired = governs(desired(), [POD_V4, POD_V6], ID, closed());
     desired.refusal = Refusal::Drop;
     lab.install(&desired, &[]);
-    // Nothing comes back, so there is nothing to wait for: the counter shows that the SYN arrived and was refused.
+    // Nothing comes back, so there is nothing to wait for: the counter shows that the SYN arrived
+    // and was refused.
     lab.pod.enter(|| {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let to: std::net::SocketAddr = (ip("10.88.0.1"), 80).into();

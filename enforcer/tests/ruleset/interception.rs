@@ -168,7 +168,8 @@ fn both_modes_take_what_a_service_translation_would_send_elsewhere() {
             let Some(lab) = lab_with(interception, fail_mode) else {
                 return;
             };
-            // The pod asks a service address; the node translates it to a backend, as kube-proxy does.
+            // The pod asks a service address; the node translates it to a backend, as kube-proxy
+            // does.
             lab.nft(
                 "add table ip services
                  add chain ip services prerouting { type nat hook prerouting priority dstnat; policy accept; }

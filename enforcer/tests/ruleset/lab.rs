@@ -230,7 +230,8 @@ impl Namespace {
         say(&mut self.connect(address, port)?, text)
     }
 
-    /// Says something over UDP and returns the answer, which must come from the address asked: the socket is connected.
+    /// Says something over UDP and returns the answer, which must come from the address asked: the
+    /// socket is connected.
     pub(crate) fn ask_udp(&self, address: &str, port: u16, text: &str) -> io::Result<String> {
         let to = SocketAddr::new(ip(address), port);
         self.enter(|| {

@@ -1,4 +1,5 @@
-//! The ruleset in a real kernel, with real packets, in network namespaces that each test makes for itself.
+//! The ruleset in a real kernel, with real packets, in network namespaces that each test makes for
+//! itself.
 
 #![allow(
     clippy::unwrap_used,

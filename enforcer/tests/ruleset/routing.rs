@@ -134,7 +134,8 @@ fn state(node: &Namespace) -> String {
     for family in ["-4", "-6"] {
         state += &node.ip(&[family, "rule"]);
         for table in ["90", "2053"] {
-            // A table that never had a route does not exist, and ip says so; an emptied one is empty.
+            // A table that never had a route does not exist, and ip says so; an emptied one is
+            // empty.
             state += &node
                 .run("ip", &[family, "route", "show", "table", table], "")
                 .unwrap_or_default();

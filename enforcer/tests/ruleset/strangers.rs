@@ -40,7 +40,8 @@ fn from_an_address_that_is_no_pods_nothing_passes() {
     let Some(lab) = lab() else { return };
     lab.serve_outside(&[80]);
     let _listener = listen(&lab.node, "[::]:8080");
-    // One of its own choice on the link's network; one of a governed pod's neighbour; one of the node's.
+    // One of its own choice on the link's network; one of a governed pod's neighbour; one of the
+    // node's.
     for address in ["fd66:0:0:0::99", "fd66:0:0:1::2", "fd77::1"] {
         lab.pod.add_address(address);
         for to in ["[fd77::2]:80", "[fd66:0:0:0::1]:8080"] {
@@ -122,7 +123,8 @@ fn answers_that_claim_a_resolver_are_dropped_before_anybody_believes_them() {
     }
 }
 
-/// The pod is closed, the other one is known and not governed. What routes the node has says which links lead to them.
+/// The pod is closed, the other one is known and not governed. What routes the node has says which
+/// links lead to them.
 pub(crate) fn lab() -> Option<Lab> {
     let lab = Lab::new()?;
     for setting in ["all", "default", "pod", "other"] {

@@ -134,7 +134,8 @@ fn answers_that_are_submitted_together_share_a_transaction() {
         guard(&exact(ONE));
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
 
-        // The first go in by the caller's hand, the second are too many for that and go to the writer's thread.
+        // The first go in by the caller's hand, the second are too many for that and go to the
+        // writer's thread.
         for (transactions, answers) in [(1, 0..100u16), (2, 100..1_100)] {
             let (submissions, outcomes): (Vec<_>, Vec<_>) = answers
                 .clone()

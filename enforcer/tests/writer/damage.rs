@@ -11,7 +11,8 @@ use fqdn_cache::Time;
 use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, whole};
 
-/// A repair that takes longer fails a test. It is a tenth of that in practice; this machine may be loaded.
+/// A repair that takes longer fails a test. It is a tenth of that in practice; this machine may be
+/// loaded.
 const SOON: Duration = Duration::from_secs(3);
 
 /// A desired state with something in every set of the table.
@@ -50,8 +51,8 @@ fn elements() -> Vec<(Element, Time)> {
     ]
 }
 
-/// The words of the table as people see it, counted: without what changes by itself, which are the heartbeat's marks and the time that elements have left. Sets
-/// tell their elements in no order.
+/// The words of the table as people see it, counted: without what changes by itself, which are the
+/// heartbeat's marks and the time that elements have left. Sets tell their elements in no order.
 fn table() -> BTreeMap<String, usize> {
     let text = run("nft", &["-s", "list", "table", "inet", "namegate"], "").unwrap_or_default();
     let mut words = BTreeMap::new();
@@ -268,7 +269,8 @@ fn what_is_deleted_because_its_lease_is_over_hides_no_damage() {
         let enforcer = guarded().await;
         let generation = enforcer.generation();
         for round in 0..12u16 {
-            // Some lease ends at any time, so that the writer meets the damage before it was looked at.
+            // Some lease ends at any time, so that the writer meets the damage before it was looked
+            // at.
             for batch in 0..20u16 {
                 let end = now() + Duration::from_millis(1_000 + 50 * u64::from(batch));
                 let short = (0..20).map(|number| (door(ONE, 1_000 + round * 400 + batch * 20 + number), end));

@@ -25,7 +25,8 @@ fn installing_the_same_again_touches_nothing() {
     });
 }
 
-/// To look for elements that have timed out the kernel goes through a whole set, once a second if it is not told otherwise.
+/// To look for elements that have timed out the kernel goes through a whole set, once a second if
+/// it is not told otherwise.
 #[test]
 fn the_kernel_sweeps_a_learned_set_every_ten_seconds() {
     inside(|| async {
@@ -87,10 +88,12 @@ fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
         let (begun, admission) = oneshot::channel();
         let runtime = Handle::current();
         let install = enforcer.install(desired([ONE, TWO], 10), move || {
-            // The ledger is being read: from now on the fast path is shut, though the generation is the same.
+            // The ledger is being read: from now on the fast path is shut, though the generation is
+            // the same.
             assert_eq!(during.generation(), old);
             assert!(during.already_admitted(old, &elements, Duration::ZERO).is_none());
-            // Asked for here, and not beside the installation: a caller may commit it before the writer's thread begins.
+            // Asked for here, and not beside the installation: a caller may commit it before the
+            // writer's thread begins.
             let _clock = runtime.enter();
             let mut admitted = Box::pin(async move { during.admit(old, elements, PATIENCE).await });
             let polled = admitted.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -1,4 +1,5 @@
-//! The elements of objects, which stay as long as they are desired, beside leases of the same elements.
+//! The elements of objects, which stay as long as they are desired, beside leases of the same
+//! elements.
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;

@@ -1,4 +1,5 @@
-//! A network namespace for one test: of the thread that runs it, and of the threads and programs that it starts. Gone with them.
+//! A network namespace for one test: of the thread that runs it, and of the threads and programs
+//! that it starts. Gone with them.
 
 use std::io::Write;
 use std::net::{IpAddr, UdpSocket};
@@ -35,7 +36,8 @@ pub(crate) fn inside<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
 
 #[allow(unsafe_code)]
 fn new_namespace() {
-    // SAFETY: only the network namespace changes, which no memory or descriptor of this process depends on.
+    // SAFETY: only the network namespace changes, which no memory or descriptor of this process
+    // depends on.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
 }
 
@@ -107,7 +109,8 @@ pub(crate) fn kernel_holds(element: &Element) -> bool {
     run("nft", &["get", "element", "inet", "namegate", &set, "{", &key, "}"], "").is_ok()
 }
 
-/// Packets to 10.99.0.0/16, which are addresses of this namespace, pass only where `set` allows them.
+/// Packets to 10.99.0.0/16, which are addresses of this namespace, pass only where `set` allows
+/// them.
 pub(crate) fn guard(set: &SetId) {
     run("ip", &["addr", "add", "10.99.0.0/16", "dev", "lo"], "").unwrap();
     nft(&format!(

@@ -17,7 +17,8 @@ async fn installed(capacity: u32) -> (Enforcer, Generation) {
 #[test]
 fn a_set_holds_as_many_names_as_live_at_a_time_however_fast_they_come() {
     inside(|| async {
-        // The kernel has room for twice as many, and collects nothing while the rules change all the time.
+        // The kernel has room for twice as many, and collects nothing while the rules change all
+        // the time.
         let (enforcer, generation) = installed(6_000).await;
         let begun = Instant::now();
         for number in 0..30_000u16 {

@@ -1,4 +1,5 @@
-//! What a piece of work allocates, counted by the allocator itself. For tests alone: a program that links this crate allocates through it.
+//! What a piece of work allocates, counted by the allocator itself. For tests alone: a program that
+//! links this crate allocates through it.
 #![allow(unsafe_code)] // An allocator cannot be written without.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -10,7 +11,8 @@ pub fn in_use() -> usize {
     IN_USE.load(Ordering::Relaxed)
 }
 
-/// What `work` returns, and how often the calling thread allocated meanwhile; to grow an allocation counts as one.
+/// What `work` returns, and how often the calling thread allocated meanwhile; to grow an allocation
+/// counts as one.
 pub fn count<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATIONS.get();
     let result = work();
@@ -35,8 +37,8 @@ fn taken(layout: Layout) -> usize {
     (layout.size() + 8).next_multiple_of(16).max(32)
 }
 
-// SAFETY: every call is passed to `System` unchanged. Counting touches no memory of the allocation and allocates nothing: the thread's count is made
-// by a constant and needs no destructor.
+// SAFETY: every call is passed to `System` unchanged. Counting touches no memory of the allocation
+// and allocates nothing: the thread's count is made by a constant and needs no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         IN_USE.fetch_add(taken(layout), Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Where the agent's time goes: call stacks, sampled while lookups come, for `./bench flame` to draw.
+//! Where the agent's time goes: call stacks, sampled while lookups come, for `./bench flame` to
+//! draw.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,8 @@ use crate::zone::Zone;
 
 /// Samples a second of CPU time.
 const RATE: &str = "1999";
-/// Octets of stack that are kept with each, to be unwound afterwards: optimised code has no frame pointers.
+/// Octets of stack that are kept with each, to be unwound afterwards: optimised code has no frame
+/// pointers.
 const STACK: &str = "dwarf,16384";
 
 /// Writes `known.perf` and `new.perf` into `directory`.

@@ -1,9 +1,12 @@
-//! What a lookup costs, beside the fastest in the field, in one interleaved run, and what a new connection does. `./bench` at the top runs it.
+//! What a lookup costs, beside the fastest in the field, in one interleaved run, and what a new
+//! connection does. `./bench` at the top runs it.
 //!
-//! Cost is CPU time (user and system, `/proc/PID/stat`) of the server for each answered query: on a machine that others use too, queries
-//! per second mean little, and only ratios within one run mean anything. docs/performance.md tells the method and what came of it.
+//! Cost is CPU time (user and system, `/proc/PID/stat`) of the server for each answered query: on a
+//! machine that others use too, queries per second mean little, and only ratios within one run mean
+//! anything. docs/performance.md tells the method and what came of it.
 
-// A program that measures, not a library: it ends with a message when something is not as it must be.
+// A program that measures, not a library: it ends with a message when something is not as it must
+// be.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod agents;

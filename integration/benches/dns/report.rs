@@ -15,7 +15,8 @@ pub(crate) struct Goals {
     pub(crate) ratios: &'static [Goal],
     /// What one query at a time takes longer than without Namegate, at most.
     pub(crate) latency: &'static [(&'static str, Times)],
-    /// The work that tells how fast this machine is beside the one that the goals of latency were set on, and what a query of it took there.
+    /// The work that tells how fast this machine is beside the one that the goals of latency were
+    /// set on, and what a query of it took there.
     pub(crate) yardstick: (&'static str, f64),
     /// In MiB, by when.
     pub(crate) memory: &'static [(&'static str, f64)],
@@ -53,7 +54,8 @@ struct LatencyRow {
     through: Spread,
     added: Spread,
     goal: f64,
-    /// What is added as a multiple of the yardstick in the same round, where that was measured, and the goal as one.
+    /// What is added as a multiple of the yardstick in the same round, where that was measured, and
+    /// the goal as one.
     ratio: Option<(f64, f64)>,
 }
 
@@ -78,7 +80,8 @@ impl Report {
         self.memory.insert("idle", resident(node.pid()));
     }
 
-    /// After the second round the agent holds 100,000 names with two addresses each, all of them in the kernel.
+    /// After the second round the agent holds 100,000 names with two addresses each, all of them in
+    /// the kernel.
     pub(crate) fn resident(&mut self, round: usize, node: &Node) {
         if round == 1 {
             self.memory.insert("100,000 names", resident(node.pid()));

@@ -10,13 +10,14 @@ use tempfile::TempDir;
 
 /// Where NSD serves: an address of the node itself.
 pub(crate) const UPSTREAM: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 53));
-/// Where it serves for the agents that intercept: what a pod asks must not be an address of the node, and so every query and every
-/// answer takes a link more.
+/// Where it serves for the agents that intercept: what a pod asks must not be an address of the
+/// node, and so every query and every answer takes a link more.
 pub(crate) const FAR_UPSTREAM: IpAddr = IpAddr::V4(BAD_RESOLVER);
 
 /// Names whose addresses are known after the first pass.
 const KNOWN: u32 = 10_000;
-/// Fresh names of one round: each opens two addresses that no other name has. Together with those of the second round and the known ones they are 100,000.
+/// Fresh names of one round: each opens two addresses that no other name has. Together with those
+/// of the second round and the known ones they are 100,000.
 const NEW: u32 = 42_500;
 /// And so many that are asked one at a time.
 const LONE: u32 = 2_500;

@@ -1,4 +1,5 @@
-//! The faults. Each breaks a node while its pods work, and does for it what an administrator would do, if anything.
+//! The faults. Each breaks a node while its pods work, and does for it what an administrator would
+//! do, if anything.
 
 use std::fs;
 use std::io::Write;
@@ -26,7 +27,8 @@ pub(crate) struct Fault {
     pub(crate) short: bool,
     /// Denied packets pass until it is repaired: the rules themselves are gone.
     pub(crate) lets_through: bool,
-    /// Allowed addresses are refused until it is over: what should have taught them, or was taught, is gone.
+    /// Allowed addresses are refused until it is over: what should have taught them, or was taught,
+    /// is gone.
     pub(crate) refuses: bool,
     /// What is set up before anything is measured.
     pub(crate) prepare: fn(&mut Scenario),
@@ -83,7 +85,8 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "upgrade",
         short: true,
         prepare: |scenario| {
-            // Else the kernel resets a connection whose handshake is under way when a listener is closed.
+            // Else the kernel resets a connection whose handshake is under way when a listener is
+            // closed.
             scenario.lab().node().set_sysctl("ipv4/tcp_migrate_req", "1").unwrap();
         },
         break_it: |scenario| {
@@ -362,7 +365,8 @@ fn small_disk(scenario: &mut Scenario) {
     scenario.start();
 }
 
-/// A datagram for each entry that the table has room for, from the pod to a port that nobody answers.
+/// A datagram for each entry that the table has room for, from the pod to a port that nobody
+/// answers.
 fn fill_conntrack(scenario: &mut Scenario) {
     let most: u32 = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max")
         .ok()

@@ -1,5 +1,5 @@
-//! What a fault costs: for each fault, what was refused although allowed, what passed although denied,
-//! which lookups were lost, how soon the node was right again, and where it was said.
+//! What a fault costs: for each fault, what was refused although allowed, what passed although
+//! denied, which lookups were lost, how soon the node was right again, and where it was said.
 //! `./reliability` at the top runs it; docs/reliability.md keeps the table.
 //!
 //! - `site`: a node with two pods, and an agent to break.
@@ -9,7 +9,8 @@
 //! - `report`: the table.
 //! - `soak`: a million names, and memory that must not grow.
 
-// A program that measures, not a library: it ends with a message when something is not as it must be.
+// A program that measures, not a library: it ends with a message when something is not as it must
+// be.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod faults;

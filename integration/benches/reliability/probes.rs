@@ -15,7 +15,8 @@ use namegate_integration::Scenario;
 
 use crate::site::{DENIED, DENIED_NAME, LIVE, NEW};
 
-/// A lookup without an answer for this long is lost. Stub resolvers wait five seconds and ask again.
+/// A lookup without an answer for this long is lost. Stub resolvers wait five seconds and ask
+/// again.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A connection without an answer for this long is refused in silence.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
@@ -92,7 +93,8 @@ impl Tally {
     }
 }
 
-/// Lets pods work while `break_it` breaks something, until nothing has been wrong for a while after it.
+/// Lets pods work while `break_it` breaks something, until nothing has been wrong for a while after
+/// it.
 pub(crate) fn observe(scenario: &mut Scenario, break_it: impl FnOnce(&mut Scenario)) -> Seen {
     let tally = Tally {
         begun: Instant::now() + WARM_UP,

@@ -30,7 +30,8 @@ impl Telling {
         }
     }
 
-    /// In which of the three something stands now that did not stand there `before`. `ordinary` are series that grow anyway.
+    /// In which of the three something stands now that did not stand there `before`. `ordinary` are
+    /// series that grow anyway.
     pub(crate) fn since(&self, before: &Telling, ordinary: &BTreeSet<String>) -> Vec<&'static str> {
         let mut places = Vec::new();
         if self.first_warning(before).is_some() {

@@ -17,7 +17,8 @@ use crate::site::{self, Mode, NEW};
 
 /// Clients in each pod: each waits for its answer before it asks again.
 const CLIENTS_PER_POD: u32 = 8;
-/// The internet of the lab has 198.18.0.0/15 for these names: addresses come again, when their leases are long over.
+/// The internet of the lab has 198.18.0.0/15 for these names: addresses come again, when their
+/// leases are long over.
 const ADDRESSES: u32 = 131_072;
 
 /// How much.

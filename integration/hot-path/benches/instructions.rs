@@ -1,4 +1,5 @@
-//! Runs one part of the hot path so many times and does nothing else, for `instructions` to count its instructions.
+//! Runs one part of the hot path so many times and does nothing else, for `instructions` to count
+//! its instructions.
 
 // What is printed is its output.
 #![allow(clippy::print_stdout)]

@@ -1,5 +1,6 @@
-//! The parts of the hot path that need no socket and no kernel, ready to be run again and again: for the micro-benchmarks (`./bench micro`) and for
-//! counting instructions (`./bench instructions`).
+//! The parts of the hot path that need no socket and no kernel, ready to be run again and again:
+//! for the micro-benchmarks (`./bench micro`) and for counting instructions (`./bench
+//! instructions`).
 // A part that cannot be prepared is a mistake here, and ends the benchmark.
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +19,8 @@ pub struct Part {
     prepare: fn() -> Pass,
 }
 
-/// One pass through a part. What it returns follows from all that it does, so that none of it can be left out.
+/// One pass through a part. What it returns follows from all that it does, so that none of it can
+/// be left out.
 pub type Pass = Box<dyn FnMut() -> usize>;
 
 /// Every part.
@@ -37,7 +39,8 @@ pub const PARTS: [Part; 14] = [
     Part::new("encode-1", batch::of::<1>),
     Part::new("encode-10", batch::of::<10>),
     Part::new("encode-100", batch::of::<100>),
-    // Policies that select one endpoint into its program, and that into what the kernel can evaluate.
+    // Policies that select one endpoint into its program, and that into what the kernel can
+    // evaluate.
     Part::new("compile-1", program::compiled::<1>),
     Part::new("compile-20", program::compiled::<20>),
     Part::new("fold-1", program::folded::<1>),

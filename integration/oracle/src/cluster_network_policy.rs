@@ -36,7 +36,8 @@ pub(crate) fn verdict(world: &World, from: Pod<'_>, probe: &Probe, tier: Tier) -
     }
 }
 
-/// What the first rule that matches says. One that is refused denies everything, unless it would only have accepted.
+/// What the first rule that matches says. One that is refused denies everything, unless it would
+/// only have accepted.
 fn action<'a>(world: &World, policy: &'a Value, probe: &Probe) -> Option<&'a str> {
     let mut rules = list(&policy["spec"], "egress").iter();
     if is_refused(policy) {

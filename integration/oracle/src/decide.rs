@@ -52,7 +52,8 @@ impl Oracle {
         Self { world }
     }
 
-    /// Admin, then Cilium's policies and NetworkPolicies, which are final for the pods that they close, then Baseline, then allow.
+    /// Admin, then Cilium's policies and NetworkPolicies, which are final for the pods that they
+    /// close, then Baseline, then allow.
     ///
     /// # Panics
     ///

@@ -1,6 +1,7 @@
 //! Worlds and probes, out of few words, so that rules overlap.
 //!
-//! Everything is made of strategies that shrink towards the first and the fewest, so that a failure ends in a few short objects.
+//! Everything is made of strategies that shrink towards the first and the fewest, so that a failure
+//! ends in a few short objects.
 
 mod cilium;
 mod cluster_network_policy;
@@ -87,8 +88,8 @@ pub fn case(site: &Site) -> impl Strategy<Value = Case> + use<> {
 }
 
 impl Case {
-    /// The same with every name below `zone`, so that cases can follow each other where what names resolved to is remembered. Patterns that match
-    /// every name match those of the zone.
+    /// The same with every name below `zone`, so that cases can follow each other where what names
+    /// resolved to is remembered. Patterns that match every name match those of the zone.
     #[must_use]
     pub fn in_zone(mut self, zone: &str) -> Self {
         let names = std::mem::take(&mut self.world.names);
@@ -148,7 +149,8 @@ fn policy() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Takes what stands behind one of the lists or mappings of a policy's rules, and leaves their field: the policy is refused then.
+/// Takes what stands behind one of the lists or mappings of a policy's rules, and leaves their
+/// field: the policy is refused then.
 fn empty(policy: &mut Value, which: Index) {
     let mut paths = Vec::new();
     let specs = [("/spec".to_owned(), &policy["spec"])];

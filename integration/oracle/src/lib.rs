@@ -1,8 +1,9 @@
 //! What policies mean, told a second time.
 //!
-//! The compiled program and the kernel are quick and clever; this crate is slow and obvious. It reads the objects as they are
-//! written and follows the documentation of their kinds sentence by sentence (docs/policies.md). Tests hold the three against each
-//! other. So that a misunderstanding cannot hide in code that both sides use, nothing of `policy` is used here.
+//! The compiled program and the kernel are quick and clever; this crate is slow and obvious. It
+//! reads the objects as they are written and follows the documentation of their kinds sentence by
+//! sentence (docs/policies.md). Tests hold the three against each other. So that a misunderstanding
+//! cannot hide in code that both sides use, nothing of `policy` is used here.
 //!
 //! - [`world`]: the objects, and which names resolve to what.
 //! - [`probe`]: a packet.

@@ -1,12 +1,12 @@
-//! Policies that are refused, and what stands in for them (docs/policies.md, "When a policy is refused"): nothing is known of an
-//! earlier version.
+//! Policies that are refused, and what stands in for them (docs/policies.md, "When a policy is
+//! refused"): nothing is known of an earlier version.
 
 use serde_json::Value;
 
 use crate::json::{list, text};
 
-/// Whether a policy is refused: something in it is written, and nothing stands behind it; or a spec of one of Cilium's kinds has no
-/// rule and does not say that it closes.
+/// Whether a policy is refused: something in it is written, and nothing stands behind it; or a spec
+/// of one of Cilium's kinds has no rule and does not say that it closes.
 pub fn is_refused(policy: &Value) -> bool {
     let is_cilium = text(policy, "kind").is_some_and(|kind| kind.starts_with("Cilium"));
     let one = Some(&policy["spec"]).filter(|spec| !spec.is_null());

@@ -13,7 +13,8 @@ use crate::probe::Protocol;
 /// All that a verdict depends on.
 #[derive(Debug, Clone)]
 pub struct World {
-    /// Pods, Namespaces, Services, EndpointSlices, Nodes, CiliumCIDRGroups and policies, as a cluster holds them.
+    /// Pods, Namespaces, Services, EndpointSlices, Nodes, CiliumCIDRGroups and policies, as a
+    /// cluster holds them.
     pub objects: Vec<Value>,
     /// The name of the node whose pods are governed.
     pub node: String,
@@ -61,7 +62,8 @@ impl World {
             .any(|node| node.is_this() && node.addresses().contains(&address))
     }
 
-    /// Whether an address belongs to the cluster: to a pod, a node or a service, or to what nodes give pods addresses from.
+    /// Whether an address belongs to the cluster: to a pod, a node or a service, or to what nodes
+    /// give pods addresses from.
     pub fn is_inside(&self, address: IpAddr) -> bool {
         self.pod_at(address).is_some()
             || self.nodes().any(|node| {
@@ -76,7 +78,8 @@ impl World {
         self.of_kind("Node").map(|object| Node { world: self, object })
     }
 
-    /// The addresses behind a service: those of its EndpointSlices, and of the pods that its selector selects.
+    /// The addresses behind a service: those of its EndpointSlices, and of the pods that its
+    /// selector selects.
     pub(crate) fn backends(&self, service: &Value) -> BTreeSet<IpAddr> {
         let (namespace, name) = (namespace_of(service), name_of(service));
         let slices = self.of_kind("EndpointSlice").filter(|slice| {

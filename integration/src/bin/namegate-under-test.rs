@@ -1,4 +1,5 @@
-//! The `namegate` binary again, under a name of its own, so that cargo builds it before the scenarios and tells them where it is.
+//! The `namegate` binary again, under a name of its own, so that cargo builds it before the
+//! scenarios and tells them where it is.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The kernel against the plain interpreter of `oracle`: packets of every kind, sent by pods of a lab whose node runs the agent with
-//! generated objects. Needs root.
+//! The kernel against the plain interpreter of `oracle`: packets of every kind, sent by pods of a
+//! lab whose node runs the agent with generated objects. Needs root.
 //!
 //! `NAMEGATE_KERNEL_CASES` says how many (500 if it does not), `NAMEGATE_SEED` which ones.
 
@@ -106,7 +106,8 @@ fn compare(case: &Case, node: &mut Node, counts: &mut Counts) -> Result<(), Test
     Ok(())
 }
 
-/// What has no ports is refused where it cannot be excepted from all traffic that tier Admin accepts for a name or object.
+/// What has no ports is refused where it cannot be excepted from all traffic that tier Admin
+/// accepts for a name or object.
 fn may_be_refused(case: &Case, probe: &Probe) -> bool {
     let mut policies = case.world.of_kind("ClusterNetworkPolicy");
     probe.traffic == Traffic::Other && policies.any(|policy| policy["spec"]["tier"] == "Admin")

@@ -1,4 +1,5 @@
-//! Packets that can be told from each other: what follows the IP header of each holds a number of its own.
+//! Packets that can be told from each other: what follows the IP header of each holds a number of
+//! its own.
 
 use std::net::IpAddr;
 

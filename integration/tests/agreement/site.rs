@@ -107,11 +107,13 @@ impl Node {
         }
     }
 
-    /// Gives the agent the objects of a case, waits until they are in force, and lets it learn what names resolve to.
+    /// Gives the agent the objects of a case, waits until they are in force, and lets it learn what
+    /// names resolve to.
     pub(crate) fn enter(&mut self, case: Case) -> Case {
         self.case += 1;
         let mut case = case.in_zone(&format!("case{}.test", self.case));
-        // Policies have names of their own in each case: one that is refused must not find an earlier version of itself.
+        // Policies have names of their own in each case: one that is refused must not find an
+        // earlier version of itself.
         for policy in case.world.objects.iter_mut().filter(|object| is_policy(object)) {
             let name = policy["metadata"]["name"].as_str().unwrap_or_default();
             policy["metadata"]["name"] = format!("case{}-{name}", self.case).into();
@@ -189,7 +191,8 @@ impl Node {
     pub(crate) fn can_be_told(&self, probe: &Probe) -> bool {
         let to_itself = self.pods[index(probe)].contains(&probe.to);
         let is_lookup = matches!(probe.traffic, Traffic::Port(_, DNS));
-        // Without ports or numbers, what one pod sends to another is an answer to whatever that sent before.
+        // Without ports or numbers, what one pod sends to another is an answer to whatever that
+        // sent before.
         let is_answer = probe.traffic == Traffic::Other && self.pods.iter().flatten().any(|pod| *pod == probe.to);
         !to_itself && !is_lookup && !is_answer
     }
@@ -204,7 +207,8 @@ impl Node {
         let sender = &self.senders[&(index(probe), probe.to.is_ipv4(), packet::protocol(probe))];
         let to = SockAddr::from(SocketAddr::new(probe.to, 0));
         let sent = sender.send_to(&packet::payload(probe, token), &to);
-        // What was refused before may be reported here, of this socket's earlier packets; then it is sent again.
+        // What was refused before may be reported here, of this socket's earlier packets; then it
+        // is sent again.
         if let Err(error) = sent {
             assert!(is_report(&error), "{probe}: {error}");
             sender.send_to(&packet::payload(probe, token), &to).unwrap();

@@ -92,7 +92,8 @@ fn objects() -> Vec<Value> {
         });
         if index % (PODS / POLICIES) == 0 {
             let policy_index = index / (PODS / POLICIES);
-            // One in ten is another policy of the pod that has the traffic: its program changes again and again.
+            // One in ten is another policy of the pod that has the traffic: its program changes
+            // again and again.
             let subject = match policy_index % 10 {
                 0 => "pod0".to_owned(),
                 _ => format!("app{}", policy_index % APPS),
@@ -148,7 +149,8 @@ impl Usage {
     fn of(pid: u32) -> Self {
         let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
         let stat = read("stat");
-        // The name, in brackets, may hold anything; user and system time are the 12th and 13th field after it (proc_pid_stat(5)).
+        // The name, in brackets, may hold anything; user and system time are the 12th and 13th
+        // field after it (proc_pid_stat(5)).
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().unwrap()).sum();
         let status = read("status");

@@ -1,5 +1,5 @@
-//! The agent on a node of a cluster: a real API server, the agent's own ServiceAccount, and pods that are Pods. Skipped where Go is
-//! missing. Needs root.
+//! The agent on a node of a cluster: a real API server, the agent's own ServiceAccount, and pods
+//! that are Pods. Skipped where Go is missing. Needs root.
 
 // Clippy's exceptions for tests do not reach the functions that they share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]

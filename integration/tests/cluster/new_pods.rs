@@ -1,4 +1,5 @@
-//! From the moment in which a Pod's address is written into its status until its packets are governed.
+//! From the moment in which a Pod's address is written into its status until its packets are
+//! governed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,7 +155,8 @@ impl Probing {
         let thread = thread::spawn(move || {
             let mut tried = Vec::new();
             loop {
-                // Once more after the end was asked for, so that something comes after whatever was waited for.
+                // Once more after the end was asked for, so that something comes after whatever was
+                // waited for.
                 let is_last = until.load(Ordering::Relaxed);
                 tried.push(Tried::now(&pod));
                 if tried.len() == SOME {

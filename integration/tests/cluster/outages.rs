@@ -23,7 +23,8 @@ fn the_api_server_is_killed_and_restarted_under_load() {
     cluster.wait_until("the policy is in force", || cluster.connect(0, denied()).is_refused());
     let lists = lists_of_policies(&cluster);
     cluster.under_traffic("API server killed", ALLOWED, denied(), |cluster| {
-        // What was written meanwhile has left the API server's memory when it is back: its watches cannot go on where they were (410).
+        // What was written meanwhile has left the API server's memory when it is back: its watches
+        // cannot go on where they were (410).
         for round in 0..20 {
             cluster.control.apply(&format!(
                 "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{round}, namespace: shop}}}}"
@@ -81,7 +82,8 @@ fn a_watch_that_is_cut_goes_on() {
     cluster.wait_until("the policy is in force", || cluster.connect(0, denied()).is_refused());
     cluster.under_traffic("watch cut", ALLOWED, denied(), |cluster| {
         for round in 0..3 {
-            // Whatever the agent's watches acknowledge is answered with a reset, which they meet when the API server next tells something.
+            // Whatever the agent's watches acknowledge is answered with a reset, which they meet
+            // when the API server next tells something.
             cluster.shell(
                 "ports=$(ss -Htnp state established dport = :6443 | grep namegate | awk '{ sub(/.*:/, \"\", $3); print $3 }' | paste -sd,)
                  nft \"add table inet cut; add chain inet cut in { type filter hook input priority -10; }; \

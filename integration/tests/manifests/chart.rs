@@ -12,7 +12,8 @@ fn the_chart_makes_what_the_default_overlay_makes() {
     let Some(cluster) = shared() else { return };
     let path = manifests().join("overlays/default");
     let mut overlay = by_name(&cluster.kubectl(["kustomize", path.to_str().unwrap()]));
-    // Helm makes the namespace by itself, with --create-namespace, and installs definitions that the cluster lacks.
+    // Helm makes the namespace by itself, with --create-namespace, and installs definitions that
+    // the cluster lacks.
     overlay.remove("Namespace namegate");
     let crds = manifests().join("crds");
     overlay.extend(by_name(&cluster.kubectl(["kustomize", crds.to_str().unwrap()])));
@@ -135,7 +136,8 @@ fn everything_is_in_the_namespace_of_the_release() {
     );
 }
 
-/// Objects by kind and name. The hash of a configuration, which Helm and kustomize make differently, is left out of both names.
+/// Objects by kind and name. The hash of a configuration, which Helm and kustomize make
+/// differently, is left out of both names.
 fn by_name(text: &str) -> BTreeMap<String, Value> {
     let mut objects = objects(text);
     let hashed: Vec<String> = objects

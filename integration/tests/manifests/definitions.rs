@@ -1,4 +1,5 @@
-//! The CustomResourceDefinitions: the API server refuses what the agent would refuse, and takes what it takes.
+//! The CustomResourceDefinitions: the API server refuses what the agent would refuse, and takes
+//! what it takes.
 
 use crate::shared;
 
@@ -107,7 +108,8 @@ fn what_the_agent_takes_is_taken() {
     }
 }
 
-/// The part of a policy below `spec` that would say more without what is wrong in it, and a part of what must reach the agent.
+/// The part of a policy below `spec` that would say more without what is wrong in it, and a part of
+/// what must reach the agent.
 const KEPT: [(&str, &str); 12] = [
     (
         "endpointSelector: {}, egress: [{toFQDN: [{matchName: a.example}], toPorts: [{ports: [{port: '443'}]}]}]",

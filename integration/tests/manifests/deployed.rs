@@ -1,4 +1,5 @@
-//! The agent as the DaemonSet runs it: its arguments, its probes, its capabilities, and the rights of its ServiceAccount.
+//! The agent as the DaemonSet runs it: its arguments, its probes, its capabilities, and the rights
+//! of its ServiceAccount.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -115,7 +116,8 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
     );
 }
 
-/// Fields that the definitions do not know, and a list without a value, from a client that does not ask the API server to be strict.
+/// Fields that the definitions do not know, and a list without a value, from a client that does not
+/// ask the API server to be strict.
 #[test]
 fn what_no_client_refuses_the_agent_sees_and_refuses() {
     let lab = Lab::builder().build().unwrap();
@@ -253,7 +255,8 @@ impl Deployed {
                 .replace("$(HOST_IP)", "127.0.0.1");
             command.arg(argument.replace("/etc/namegate", directory.path().join("config").to_str().unwrap()));
         }
-        // What the Pod finds in its own places: the account's token, the node's resolv.conf, its volumes.
+        // What the Pod finds in its own places: the account's token, the node's resolv.conf, its
+        // volumes.
         command.arg("--kubeconfig").arg(cluster.agent_kubeconfig());
         command.args(["--upstream", &RESOLVER.to_string()]);
         command.arg("--run-dir").arg(directory.path().join("run"));

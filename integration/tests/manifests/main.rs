@@ -1,4 +1,5 @@
-//! What the project ships for clusters, held against a real API server. Skipped where Go is missing. Needs root.
+//! What the project ships for clusters, held against a real API server. Skipped where Go is
+//! missing. Needs root.
 
 // Clippy's exception for tests does not reach the functions that they share.
 #![allow(clippy::unwrap_used)]
@@ -16,7 +17,8 @@ use agent::netns::Namespace;
 use namegate_integration::control_plane::ControlPlane;
 use serde_json::Value;
 
-/// One control plane for the tests that leave nothing behind in it, with the overlay `default` applied. `None` where Go is missing.
+/// One control plane for the tests that leave nothing behind in it, with the overlay `default`
+/// applied. `None` where Go is missing.
 fn shared() -> Option<MutexGuard<'static, ControlPlane>> {
     // Its servers end with this process: nothing drops a static.
     static SHARED: LazyLock<Option<Mutex<ControlPlane>>> = LazyLock::new(|| {

@@ -1,4 +1,5 @@
-//! What others on the node do to an agent without meaning harm: signals, a second agent, `cleanup`, a full disk.
+//! What others on the node do to an agent without meaning harm: signals, a second agent, `cleanup`,
+//! a full disk.
 
 use std::fs;
 use std::time::Duration;
@@ -121,7 +122,8 @@ fn a_full_state_directory_is_in_the_status_and_the_metrics() {
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1"])
         .build();
-    // No file can be put where a directory is: to the agent as good as a full disk, and root is not exempt.
+    // No file can be put where a directory is: to the agent as good as a full disk, and root is not
+    // exempt.
     fs::create_dir_all(scenario.installation().scratch("state/ledger.json")).unwrap();
     let mut scenario = scenario;
     scenario.start();

@@ -1,4 +1,5 @@
-//! An agent that may do no more than its container does: the capabilities of the manifest, no new privileges, a root that is read-only.
+//! An agent that may do no more than its container does: the capabilities of the manifest, no new
+//! privileges, a root that is read-only.
 
 use std::fs;
 

@@ -22,7 +22,8 @@ use super::plan;
 const KILLS: usize = 10;
 /// Between two lookups: 300 a second.
 const PAUSE: Duration = Duration::from_micros(3_333);
-/// A lookup is in flight so long before a kill and after it: the process takes a moment to go, and the machine may be busy.
+/// A lookup is in flight so long before a kill and after it: the process takes a moment to go, and
+/// the machine may be busy.
 const IN_FLIGHT: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(50)];
 /// Every so many lookups ask a name that is denied.
 const DENIED_EVERY: usize = 10;
@@ -71,7 +72,8 @@ fn kill_under_lookups(interception: &str) {
         for _ in 0..kills {
             let worker = status(&scenario).pid;
             assert_ne!(worker, scenario.agent().pid(), "the agent is a process of its own");
-            // Ready for longer than the supervisor asks for before it starts one without a pause. What happens within is what is measured.
+            // Ready for longer than the supervisor asks for before it starts one without a pause.
+            // What happens within is what is measured.
             thread::sleep(Duration::from_millis(1_300));
             killed.push(Instant::now());
             kill(worker, Signal::KILL);
@@ -115,8 +117,8 @@ fn kill_under_lookups(interception: &str) {
         "{} lookups were lost that were in no agent's hands",
         lost.len()
     );
-    // Half a second is the aim, and what most kills must keep to; on a busy machine one may take longer, and never so long as it takes
-    // without a supervisor.
+    // Half a second is the aim, and what most kills must keep to; on a busy machine one may take
+    // longer, and never so long as it takes without a supervisor.
     assert!(sorted[kills / 2] < Duration::from_millis(500), "{gaps:?}");
     assert!(sorted[kills - 1] < Duration::from_secs(3), "{gaps:?}");
     assert_eq!(
@@ -179,7 +181,8 @@ fn a_supervised_agent_that_cannot_start_says_why_and_ends() {
     scenario.cleanup();
 }
 
-/// Asks 300 times a second, without waiting for answers, until it is over and all that may come has come.
+/// Asks 300 times a second, without waiting for answers, until it is over and all that may come has
+/// come.
 fn ask_until(pod: &Pod, over: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     let mut waiting: VecDeque<(Instant, bool, UdpSocket)> = VecDeque::new();

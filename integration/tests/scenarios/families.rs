@@ -1,4 +1,5 @@
-//! Policies of every kind, together: tiers, audits, annotations, ICMP, and what `namegate explain` says of them.
+//! Policies of every kind, together: tiers, audits, annotations, ICMP, and what `namegate explain`
+//! says of them.
 
 use std::process::Output;
 

@@ -80,7 +80,8 @@ fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
     scenario.learn(0, "a.example");
     scenario.kill();
     assert_enforced(&scenario);
-    // Longer than the heartbeat of fail-mode open lives. This one is about time passing, so that it has to pass.
+    // Longer than the heartbeat of fail-mode open lives. This one is about time passing, so that it
+    // has to pass.
     std::thread::sleep(Duration::from_secs(6));
     assert!(scenario.try_ask(0, "b.example", RecordType::A).is_err());
     assert_enforced(&scenario);
@@ -90,7 +91,8 @@ fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
     assert!(scenario.try_ask(0, "b.example", RecordType::A).is_err());
 }
 
-/// A stub that keeps its socket, as resolvers inside of programs do: its packets are one flow for ever.
+/// A stub that keeps its socket, as resolvers inside of programs do: its packets are one flow for
+/// ever.
 fn kept_stub(scenario: &Scenario) -> Stub {
     let node = scenario.pod(0).namespace();
     node.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap()
@@ -141,7 +143,8 @@ fn lookups_that_began_in_a_gap_are_intercepted_after_it_and_the_gap_is_told() {
 
 #[test]
 fn cleanup_leaves_the_node_as_it_was() {
-    // What exists only while something listens or is cached is no trace: sockets, neighbours, conntrack.
+    // What exists only while something listens or is cached is no trace: sockets, neighbours,
+    // conntrack.
     const TRACES: &str = "nft list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | sort; ip -o addr show dev lo; ip -o link | cut -d: -f2";
     for mode in ["dnat", "tproxy"] {
         let mut scenario = governed().flags(&format!("--intercept {mode}")).build();

@@ -52,7 +52,8 @@ fn lookups_over_udp_and_tcp_in_both_families_are_intercepted_and_answered_from_t
     }
 }
 
-/// CoreDNS with `autopath` walks the search list in the client's place, and answers the first expansion with a CNAME to what it found.
+/// CoreDNS with `autopath` walks the search list in the client's place, and answers the first
+/// expansion with a CNAME to what it found.
 #[test]
 fn a_chain_from_a_search_expansion_to_its_own_bare_name_opens_what_that_may_open() {
     let scenario = plan()
@@ -303,7 +304,8 @@ fn a_policys_own_resolver_opens_nothing_for_pods_that_have_the_same_rules_withou
     assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
     assert!(scenario.connect(1, ip("198.51.100.7")).is_refused());
 
-    // What a trusted resolver teaches counts by itself, whatever the private one says before and after.
+    // What a trusted resolver teaches counts by itself, whatever the private one says before and
+    // after.
     scenario.set(&["api.example 60 A 198.51.100.7"]);
     scenario.learn(1, "api.example");
     scenario.set(&["api.example 600 A 198.51.100.7"]);
@@ -382,7 +384,8 @@ fn an_address_that_rotates_is_followed_at_the_next_lookup() {
     }
 }
 
-/// Firefox and Windows leave for DNS over HTTPS where they are not told to stay, and nothing is learned there.
+/// Firefox and Windows leave for DNS over HTTPS where they are not told to stay, and nothing is
+/// learned there.
 #[test]
 fn clients_that_look_for_encrypted_dns_are_kept() {
     for (flags, canary, designated) in [

@@ -1,4 +1,5 @@
-//! Beside other people's networks: kube-proxy's modes, pods on routed links and on bridges, a cache on every node.
+//! Beside other people's networks: kube-proxy's modes, pods on routed links and on bridges, a cache
+//! on every node.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -58,7 +59,8 @@ fn on_a_bridge_under_nftables() {
     beside_kube_proxy(Topology::Bridged, Mode::Nftables, "dnat");
 }
 
-/// Lookups to the DNS Service are intercepted; names open and refuse; ports are those behind a Service.
+/// Lookups to the DNS Service are intercepted; names open and refuse; ports are those behind a
+/// Service.
 fn beside_kube_proxy(topology: Topology, mode: Mode, intercept: &str) {
     if mode == Mode::Iptables && find_program("iptables-nft-restore").is_none() {
         eprintln!("skipped: iptables-nft is not installed (package iptables)");
@@ -108,7 +110,8 @@ fn beside_kube_proxy(topology: Topology, mode: Mode, intercept: &str) {
             let attempt = scenario.pod(0).connect(ip(service), WEB_PORT).unwrap();
             match topology {
                 Topology::Routed => attempt.is_refused(),
-                // The kernel sends the reset of a bridged packet past the translation, and the Pod does not know whose it is.
+                // The kernel sends the reset of a bridged packet past the translation, and the Pod
+                // does not know whose it is.
                 Topology::Bridged => !attempt.is_connected(),
             }
         });
@@ -324,7 +327,8 @@ fn pass_bridged_frames(scenario: &Scenario, on: bool) {
     }
 }
 
-/// Packets to `address` that a counter in `forward` saw. The counter is made when it is first asked for.
+/// Packets to `address` that a counter in `forward` saw. The counter is made when it is first asked
+/// for.
 fn counted_at_forward(scenario: &Scenario, address: IpAddr) -> u64 {
     scenario.nft("add table inet count; add chain inet count forward { type filter hook forward priority -200; }; add counter inet count seen");
     if !scenario.nft("list chain inet count forward").contains("seen") {

@@ -419,7 +419,8 @@ fn a_pod_that_no_object_names_yet_is_closed_if_that_is_asked_for() {
         "it is known, and no policy selects it"
     );
     assert!(scenario.connect(1, outside).is_refused(), "nobody knows it");
-    // The kernel limits the rate of its ICMP errors, so it is told by DNS; and not that there is no such name.
+    // The kernel limits the rate of its ICMP errors, so it is told by DNS; and not that there is no
+    // such name.
     for _ in 0..20 {
         let reply = scenario.ask(1, "a.example", RecordType::A);
         assert_eq!(reply.code(), ResponseCode::ServFail);

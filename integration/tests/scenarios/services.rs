@@ -106,7 +106,8 @@ fn musl_finds_names_through_a_search_list_with_ndots_5() {
     assert!(!find("other.example").0);
 }
 
-/// A node where the resolver hides behind a ClusterIP, translated as kube-proxy does: for pods, and for the node itself.
+/// A node where the resolver hides behind a ClusterIP, translated as kube-proxy does: for pods, and
+/// for the node itself.
 fn behind_a_service(flags: &str) -> Scenario {
     let service = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: kube-dns, namespace: kube-system}}\n\

@@ -1,4 +1,5 @@
-//! What comes from a pod's link and is no pod's: addresses of the link, addresses that nobody was given, and pods that no object names yet.
+//! What comes from a pod's link and is no pod's: addresses of the link, addresses that nobody was
+//! given, and pods that no object names yet.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener};
 

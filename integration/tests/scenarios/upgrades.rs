@@ -41,7 +41,8 @@ fn upgrade_under_lookups(interception: &str) {
         .allow(1, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1"])
         .build();
-    // Without it the kernel resets a connection whose handshake is under way when the old agent closes its listener.
+    // Without it the kernel resets a connection whose handshake is under way when the old agent
+    // closes its listener.
     scenario.lab().node().set_sysctl("ipv4/tcp_migrate_req", "1").unwrap();
     scenario.start();
     let clients = [(0, Transport::Udp), (1, Transport::Udp), (1, Transport::Tcp)]

@@ -8,7 +8,8 @@ use crate::shape::Node;
 use super::peers;
 use super::to_ports::{self, PortNames};
 
-/// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is widened in a denying one.
+/// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is
+/// widened in a denying one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Allow,
@@ -20,7 +21,8 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
     let condition = unenforced_condition(rule, side, report);
-    // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all; `egress: [{}]` closes by standing there.
+    // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all;
+    // `egress: [{}]` closes by standing there.
     if destinations.is_none() && !has_ports {
         if let Some(path) = condition {
             report
@@ -93,7 +95,8 @@ fn unenforced_condition(rule: &Node<'_>, side: Side, report: &mut Report<'_>) ->
     }
 }
 
-/// Where the name of a port is looked up: outside the cluster it can only be IANA's, inside it is a container's.
+/// Where the name of a port is looked up: outside the cluster it can only be IANA's, inside it is a
+/// container's.
 fn port_names(peers: &Peers) -> PortNames {
     match peers {
         Peers::Unresolved => PortNames::Irrelevant,

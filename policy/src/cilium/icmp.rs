@@ -11,7 +11,8 @@ use super::egress::Side;
 /// As the CRD has it.
 const MAX_FIELDS: usize = 40;
 
-/// Names of types as the CRD lists them, two spellings of its own included, with the numbers of the IANA registry.
+/// Names of types as the CRD lists them, two spellings of its own included, with the numbers of the
+/// IANA registry.
 const V4: [(&str, u8); 15] = [
     ("DestinationUnreachable", 3),
     ("Echo", 8),

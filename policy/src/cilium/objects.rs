@@ -36,7 +36,8 @@ pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
     Peers::Objects(selectors.map(ObjectSelector::Nodes).collect())
 }
 
-/// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is meant.
+/// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is
+/// meant.
 fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector> {
     let namespace = |node: &Node<'_>| {
         let text = node.text("namespace").filter(|namespace| !namespace.is_empty());
@@ -70,7 +71,8 @@ fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector>
     })
 }
 
-/// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …), which no Pod has.
+/// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …),
+/// which no Pod has.
 fn reserved(selector: &Node<'_>) -> Option<String> {
     let is_reserved = |key: &str| key.starts_with("reserved:");
     let labels = selector.get("matchLabels");
@@ -99,7 +101,8 @@ fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<Object
     peers.into_iter().map(ObjectSelector::from).collect()
 }
 
-/// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor by labels, means the policy's own.
+/// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor
+/// by labels, means the policy's own.
 fn keep_in_namespace(selector: &mut LabelSelector, namespace: &str) {
     let asks = |requirement: &Requirement| {
         requirement.key == keys::NAMESPACE || requirement.key.starts_with(keys::NAMESPACE_LABELS)

@@ -1,5 +1,5 @@
-//! The shape of the `cilium.io/v2` policy objects, as their CRDs (Cilium 1.18) have it: all fields, whether enforced here or not,
-//! so that a field of theirs and a typing error can be told apart.
+//! The shape of the `cilium.io/v2` policy objects, as their CRDs (Cilium 1.18) have it: all fields,
+//! whether enforced here or not, so that a field of theirs and a typing error can be told apart.
 
 use crate::selector::SHAPE as SELECTOR;
 use crate::shape::Shape::{self, Any, Boolean, Inert, Integer, IntegerOrText, List, Map, Object, Text};

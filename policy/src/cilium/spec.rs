@@ -61,8 +61,9 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
     })
 }
 
-/// Default deny follows Cilium: a spec with rules for egress closes it unless it says otherwise; an empty list counts as
-/// absent ("if omitted or empty, this rule does not apply at egress"); `enableDefaultDeny.egress: true` closes without any.
+/// Default deny follows Cilium: a spec with rules for egress closes it unless it says otherwise; an
+/// empty list counts as absent ("if omitted or empty, this rule does not apply at egress");
+/// `enableDefaultDeny.egress: true` closes without any.
 fn closes_egress(spec: &Node<'_>) -> bool {
     said(spec).unwrap_or_else(|| {
         ["egress", "egressDeny"]
@@ -122,7 +123,8 @@ pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>)
     Some(selector)
 }
 
-/// Binds a selector to the policy's own namespace. A namespace that the selector itself asks for is dropped, as Cilium does.
+/// Binds a selector to the policy's own namespace. A namespace that the selector itself asks for is
+/// dropped, as Cilium does.
 fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut Report<'_>) {
     let own = Requirement::equals(keys::NAMESPACE, namespace);
     let (written, others): (Vec<_>, Vec<_>) = std::mem::take(&mut selector.requirements)

@@ -54,7 +54,8 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: 
     specs
 }
 
-/// Whom a spec selects, where not the least of it is in doubt: half a selector would select whom nobody meant.
+/// Whom a spec selects, where not the least of it is in doubt: half a selector would select whom
+/// nobody meant.
 fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelSelector> {
     let node = spec.get(SELECTOR)?;
     let mut report = Report::new(document);
@@ -67,7 +68,8 @@ fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelS
 fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
     let has_rules = |field| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     let is_null = ["egress", "egressDeny"].iter().any(|field| spec.is_null(field));
-    // It is not known what an author means who writes no rule, unless all that is written speaks of ingress.
+    // It is not known what an author means who writes no rule, unless all that is written speaks of
+    // ingress.
     let speaks_of = |fields: [&str; 2]| fields.iter().any(|field| spec.value.get(field).is_some());
     let is_silent =
         has_no_rule(spec) && (speaks_of(["egress", "egressDeny"]) || !speaks_of(["ingress", "ingressDeny"]));

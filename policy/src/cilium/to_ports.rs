@@ -29,7 +29,8 @@ pub(super) struct Ports {
     pub(super) set: PortSet,
     /// Those that containers name.
     pub(super) named: Vec<NamedPort>,
-    /// Each with the path of its `rules.dns`. Their ports are not in `set`: lookups are intercepted, and never let through.
+    /// Each with the path of its `rules.dns`. Their ports are not in `set`: lookups are
+    /// intercepted, and never let through.
     pub(super) dns: Vec<(String, DnsRule)>,
 }
 
@@ -315,7 +316,8 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
     }
 }
 
-/// The protocols of a port: none for one that is known and not enforced, `None` for one that is refused.
+/// The protocols of a port: none for one that is known and not enforced, `None` for one that is
+/// refused.
 fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> {
     let Some(text) = port.text("protocol") else {
         return Some(Protocol::ANY.to_vec());
@@ -342,7 +344,8 @@ fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> 
     }
 }
 
-/// Whether a protocol is known, has no ports, and is not enforced: Cilium's since 1.18, and those since 1.20.
+/// Whether a protocol is known, has no ports, and is not enforced: Cilium's since 1.18, and those
+/// since 1.20.
 fn is_without_ports(protocol: &str) -> bool {
     let known = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
     known.iter().any(|known| known.eq_ignore_ascii_case(protocol))

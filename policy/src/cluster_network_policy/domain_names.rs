@@ -5,7 +5,8 @@ use crate::pattern::Pattern;
 use crate::policy::{Action, Tier};
 use crate::shape::Node;
 
-/// `None` for one that is refused. Looking a name up is never hindered by these; they only open what it resolves to.
+/// `None` for one that is refused. Looking a name up is never hindered by these; they only open
+/// what it resolves to.
 pub(super) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<Pattern> {
     let text = node.value.as_str()?;
     let (name, under) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
@@ -56,7 +57,8 @@ pub(super) fn check_place(
     }
 }
 
-/// Two or more labels, each of letters, digits, `-` and `_`, that begin (with `_` too) and end with a letter or digit.
+/// Two or more labels, each of letters, digits, `-` and `_`, that begin (with `_` too) and end with
+/// a letter or digit.
 fn check(name: &str) -> Result<(), &'static str> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.contains('*') {

@@ -1,4 +1,5 @@
-//! The shape of `policy.networking.k8s.io` ClusterNetworkPolicy, as the experimental CRD of `v1beta1` has it, and that of `v1alpha2`.
+//! The shape of `policy.networking.k8s.io` ClusterNetworkPolicy, as the experimental CRD of
+//! `v1beta1` has it, and that of `v1alpha2`.
 
 use crate::selector::SHAPE as SELECTOR;
 use crate::shape::Shape::{self, Any, Inert, Integer, List, Map, Object, Text};

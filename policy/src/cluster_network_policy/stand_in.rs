@@ -11,7 +11,8 @@ use super::{priority, schema, subject};
 
 /// Reads no more than whom it selects, where it stands, and whether it may deny.
 ///
-/// A policy that only accepts closes nothing, so that there is nothing to close while it is refused.
+/// A policy that only accepts closes nothing, so that there is nothing to close while it is
+/// refused.
 pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
     let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
         cannot_close(root.get("spec").map_or("", |_| "spec"), "subject", report);

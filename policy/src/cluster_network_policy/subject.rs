@@ -42,7 +42,8 @@ pub(super) fn namespaces(node: &Node<'_>, report: &mut Report<'_>) -> Option<Lab
     selector::read_bare(node, keys::NAMESPACE_LABELS, report)
 }
 
-/// The Pods that are selected, of the namespaces that are selected: every one, where there is no `namespaceSelector`.
+/// The Pods that are selected, of the namespaces that are selected: every one, where there is no
+/// `namespaceSelector`.
 pub(super) fn pods(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
     let namespaces = match node.get("namespaceSelector") {
         Some(node) => namespaces(&node, report),

@@ -1,15 +1,16 @@
 //! What the API server is to refuse beyond fields and types.
 //!
-//! Expressions (CEL) stand where the reason is worth a sentence. They are few and shallow: the API server bounds what they may cost, and
-//! multiplies by the length that every list around them may have.
+//! Expressions (CEL) stand where the reason is worth a sentence. They are few and shallow: the API
+//! server bounds what they may cost, and multiplies by the length that every list around them may
+//! have.
 
 use crate::cilium::ENTITIES;
 use serde_json::{Map, Value, json};
 
 /// What holds at one place of a kind.
 pub(super) struct Constraint {
-    /// The end of a path: `egress[]` holds for `.spec.egress[]` and `.specs[].egress[]`. A path that begins
-    /// with a dot is whole, and the empty one is the object itself.
+    /// The end of a path: `egress[]` holds for `.spec.egress[]` and `.specs[].egress[]`. A path
+    /// that begins with a dot is whole, and the empty one is the object itself.
     pub(super) at: &'static str,
     what: What,
 }
@@ -82,7 +83,8 @@ impl Constraint {
     }
 }
 
-/// The API server refuses objects of more than a few MiB; these bounds are beyond what fits, or what anybody writes.
+/// The API server refuses objects of more than a few MiB; these bounds are beyond what fits, or
+/// what anybody writes.
 const MANY: u32 = 1_000;
 
 pub(super) const CIDR_GROUP: &[Constraint] = &[

@@ -6,15 +6,16 @@ use crate::shape::Shape;
 
 use super::constraints::Constraint;
 
-/// A place whose entries may have other fields than are known: newer versions of an API have others, and the agent must see that
-/// something stands there.
+/// A place whose entries may have other fields than are known: newer versions of an API have
+/// others, and the agent must see that something stands there.
 pub(super) struct Extensible {
     /// As in [`Constraint`].
     pub(super) at: &'static str,
     pub(super) known: &'static [(&'static str, Shape)],
 }
 
-/// The schema of a kind: its shape without the metadata, which the API server knows by itself, and with the constraints.
+/// The schema of a kind: its shape without the metadata, which the API server knows by itself, and
+/// with the constraints.
 pub(super) fn root(shape: &Shape, extensible: &[Extensible], constraints: &[Constraint]) -> Value {
     let writer = Writer {
         extensible,
@@ -31,7 +32,8 @@ pub(super) fn root(shape: &Shape, extensible: &[Extensible], constraints: &[Cons
     schema
 }
 
-/// Whether `at` means `path`: the end of it by whole fields, or all of it where `at` is empty or begins with a dot.
+/// Whether `at` means `path`: the end of it by whole fields, or all of it where `at` is empty or
+/// begins with a dot.
 pub(super) fn is_at(at: &str, path: &str) -> bool {
     let is_whole = at.is_empty() || at.starts_with('.');
     match is_whole {
@@ -48,8 +50,9 @@ struct Writer<'a> {
 /// Whether what a part of an object says has an effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// What is not known there, or stands without a value, must reach the agent: a policy without it could say more than its author wrote. By
-    /// itself the API server would drop it, and tell strict clients alone.
+    /// What is not known there, or stands without a value, must reach the agent: a policy without
+    /// it could say more than its author wrote. By itself the API server would drop it, and tell
+    /// strict clients alone.
     Effective,
     /// As [`Shape::Inert`]: nothing is lost with what is dropped.
     Inert,

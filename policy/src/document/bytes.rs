@@ -1,6 +1,7 @@
 //! Characters of a text → bytes.
 
-/// How many bytes stand before the n-th character of a text. Asked in any order; each answer costs at most [`STEP`] characters.
+/// How many bytes stand before the n-th character of a text. Asked in any order; each answer costs
+/// at most [`STEP`] characters.
 pub(super) struct Bytes<'t> {
     text: &'t str,
     /// The byte before every [`STEP`]-th character; empty for ASCII, in which the two are the same.

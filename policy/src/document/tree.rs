@@ -6,7 +6,8 @@ use crate::diagnostic::Position;
 
 /// The positions of a node and of everything below it: a tree of the same form as the value.
 ///
-/// That of a node which runs over many lines, as mappings and lists in block style nearly always do, has no length.
+/// That of a node which runs over many lines, as mappings and lists in block style nearly always
+/// do, has no length.
 ///
 /// A map from whole paths would be simpler, and quadratic in the depth of hostile text.
 #[derive(Debug, Clone)]
@@ -45,7 +46,8 @@ impl Spots {
         }
     }
 
-    /// The position of the value at `path`, or of its key where the value has no length; of its nearest known parent where there is none.
+    /// The position of the value at `path`, or of its key where the value has no length; of its
+    /// nearest known parent where there is none.
     pub(super) fn find(&self, path: &str) -> Position {
         let (key, node) = self.walk(path);
         match key {
@@ -129,8 +131,8 @@ fn index(path: &str) -> Option<(usize, &str)> {
     Some((number.parse().ok()?, rest))
 }
 
-/// The keys that `path` may begin with, longest first, each with what follows: keys hold dots themselves
-/// (`metadata.annotations.namegate.io/mode`).
+/// The keys that `path` may begin with, longest first, each with what follows: keys hold dots
+/// themselves (`metadata.annotations.namegate.io/mode`).
 fn keys(path: &str) -> impl Iterator<Item = (&str, &str)> {
     // No key of an annotation that we name has more; the bound keeps hostile keys cheap.
     const MAX_BORDERS: usize = 16;

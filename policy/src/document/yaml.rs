@@ -1,7 +1,7 @@
 //! One pass over YAML events: a JSON value and the positions of its nodes.
 //!
-//! The events are read here and not loaded by the YAML crate, because a loader copies what an alias points to without a limit
-//! ("billion laughs"), and recurses to the depth of the text.
+//! The events are read here and not loaded by the YAML crate, because a loader copies what an alias
+//! points to without a limit ("billion laughs"), and recurses to the depth of the text.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,8 +15,8 @@ use super::Chunk;
 use super::bytes::Bytes;
 use super::tree::Spots;
 
-/// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that walks a value
-/// recursively is safe below this.
+/// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that
+/// walks a value recursively is safe below this.
 const MAX_DEPTH: usize = 64;
 /// How many nodes one text may hold, what its aliases stand for counted each time.
 const MAX_NODES: usize = 1_000_000;
@@ -71,7 +71,8 @@ enum Content {
     },
 }
 
-/// The key whose mappings are merged into the one it stands in. YAML 1.2 has it no more, and every tool of Kubernetes still does.
+/// The key whose mappings are merged into the one it stands in. YAML 1.2 has it no more, and every
+/// tool of Kubernetes still does.
 const MERGE: &str = "<<";
 
 /// The document under construction.
@@ -79,7 +80,8 @@ const MERGE: &str = "<<";
 struct Build {
     open: Vec<Frame>,
     anchors: HashMap<usize, Node>,
-    /// Keys that stand twice in one mapping. The document is read to its end, so that all are named.
+    /// Keys that stand twice in one mapping. The document is read to its end, so that all are
+    /// named.
     repeated: Vec<Diagnostic>,
 }
 
@@ -314,7 +316,8 @@ impl Frame {
     }
 }
 
-/// A mapping or list from its first to its last token. Of no length where it runs over many lines, or is in block style, which has no last token.
+/// A mapping or list from its first to its last token. Of no length where it runs over many lines,
+/// or is in block style, which has no last token.
 fn whole(first: Position, last: Position) -> Position {
     let length = match first.line == last.line && !last.is_empty() {
         true => last.end().saturating_sub(first.offset),

@@ -138,7 +138,8 @@ pub(super) fn decide(tiers: &Tiers, inventory: &Inventory, towards: &Towards) ->
     Decision::Open
 }
 
-/// What a rule matches of the destination, with the ports that it speaks of there; `None` when it does not match.
+/// What a rule matches of the destination, with the ports that it speaks of there; `None` when it
+/// does not match.
 fn matching(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
     let (matched, ports) = destined(rule, inventory, towards)?;
     let speaks = match (towards.traffic, rule.action) {

@@ -14,7 +14,8 @@ pub struct Possible {
     pub classes: BTreeSet<Class>,
     /// Whether a door may be for all traffic.
     pub all: bool,
-    /// Whether a door may be for a single port that is known only when the address is: one that a container names.
+    /// Whether a door may be for a single port that is known only when the address is: one that a
+    /// container names.
     pub named: bool,
     /// Sorted and disjoint: the ports of every other door are made up of some of these.
     pub pieces: Vec<PortRange>,

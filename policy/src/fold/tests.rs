@@ -208,7 +208,8 @@ proptest! {
         let doors = target.doors(&fold);
         let verdict = fold.verdict(address(target.last), target.place, doors.iter(), traffic);
         let expected = target.plainly(&tiers, traffic);
-        // What has no ports is refused where it cannot be excepted from all traffic that tier Admin accepts for a name or object.
+        // What has no ports is refused where it cannot be excepted from all traffic that tier Admin
+        // accepts for a name or object.
         let narrowed = traffic.is_none() && expected == Verdict::Allow && !tiers.admin.is_empty();
         prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {doors:#?}");
     }

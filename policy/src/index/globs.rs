@@ -9,8 +9,8 @@ use super::label_hash::LabelMap;
 
 /// Globs in buckets by their literal prefix, then by their literal suffix.
 ///
-/// A lookup asks once for each *length* of prefix that occurs (63 at most), and below each prefix that fits once for
-/// each length of suffix: how many globs there are does not matter.
+/// A lookup asks once for each *length* of prefix that occurs (63 at most), and below each prefix
+/// that fits once for each length of suffix: how many globs there are does not matter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Globs {
     by_prefix: ByLength<ByLength<Bucket>>,
@@ -40,7 +40,8 @@ impl Globs {
         }
     }
 
-    /// Calls `follow` with where each glob that fits the plain label leads, until it says that this is enough.
+    /// Calls `follow` with where each glob that fits the plain label leads, until it says that this
+    /// is enough.
     pub(super) fn any_match(&self, label: &str, mut follow: impl FnMut(NodeId) -> bool) -> bool {
         for (prefix_len, by_prefix) in &self.by_prefix {
             let Some((prefix, rest)) = label.split_at_checked(*prefix_len) else {

@@ -124,7 +124,8 @@ fn opened(rule: &str) -> Vec<String> {
     shown(&compiled(&format!("  egress:\n  - {rule}\n")), Action::Allow)
 }
 
-/// Prefixes as they are written; addresses of objects joined to prefixes where their ports are the same.
+/// Prefixes as they are written; addresses of objects joined to prefixes where their ports are the
+/// same.
 fn shown(program: &Program, action: Action) -> Vec<String> {
     let ports = |ports: &PortSet| match ports {
         PortSet::All => "all".to_owned(),

@@ -93,7 +93,8 @@ pub(super) fn everywhere(peers: &Peers) -> bool {
         .all(|all| prefixes.contains(all))
 }
 
-/// As [`Inventory::destinations`](crate::Inventory), but for CiliumCIDRGroups, which are left as they are.
+/// As [`Inventory::destinations`](crate::Inventory), but for CiliumCIDRGroups, which are left as
+/// they are.
 fn destinations(peers: &Peers) -> Vec<Destination> {
     let prefix = |(zone, prefix): &_| Destination::Prefix(*zone, *prefix);
     match peers {

@@ -125,7 +125,8 @@ pub(super) fn of_one(spec: &Node<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// What can only be told from specs that are about the same Pods. What [`of_one`] finds is not repeated.
+/// What can only be told from specs that are about the same Pods. What [`of_one`] finds is not
+/// repeated.
 pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
     for (index_of, placed) in together.specs.iter().enumerate() {
         if placed.names.allowed.is_empty() {
@@ -208,8 +209,8 @@ pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
     }
 }
 
-/// `*.example.com` does not match `example.com`, nor names of more labels. Most who write it mean that; not those whose DNS rules let
-/// such a name be asked.
+/// `*.example.com` does not match `example.com`, nor names of more labels. Most who write it mean
+/// that; not those whose DNS rules let such a name be asked.
 fn not_reached(written: &Written<'_>, questions: &[Written<'_>], allowed: &NameIndex<&str>, report: &mut Report<'_>) {
     let text = written.pattern.as_str();
     let is_deep = text.starts_with("**.");
@@ -253,7 +254,8 @@ fn not_reached(written: &Written<'_>, questions: &[Written<'_>], allowed: &NameI
     }
 }
 
-/// Names that nobody registers, or that mean a network's own: everything below one of them is no more than that.
+/// Names that nobody registers, or that mean a network's own: everything below one of them is no
+/// more than that.
 const OWN: [&str; 12] = [
     "arpa",
     "corp",

@@ -11,7 +11,8 @@ use super::around::Around;
 use super::peers::written;
 use super::together::Placed;
 
-/// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the others they are.
+/// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the
+/// others they are.
 pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
     let mut parts = parts(around);
     let mut said = Vec::new();

@@ -29,7 +29,8 @@ pub(super) fn empty(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &
         }
     }
     for rule in meaning.rules_that(Action::Allow) {
-        // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be anywhere.
+        // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be
+        // anywhere.
         let is_open = rule.ports == crate::PortSet::All && rule.dns.is_empty();
         if let Some(written) = written(spec, rule).filter(|_| is_open) {
             empty_selectors(&written, kind, report);

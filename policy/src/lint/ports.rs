@@ -12,7 +12,8 @@ use super::around::{Around, ServicePort, TargetPort};
 use super::peers::written;
 use super::together::Placed;
 
-/// Rules that list ports and no destinations. Port 53 alone is how lookups are let through everywhere.
+/// Rules that list ports and no destinations. Port 53 alone is how lookups are let through
+/// everywhere.
 pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
     let (ports, suggestion) = match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => (

@@ -7,7 +7,8 @@ use crate::policy::Tier;
 
 use super::together::{Placed, Together};
 
-/// Policies of one tier and priority that are about the same Pods: the API does not say which comes first.
+/// Policies of one tier and priority that are about the same Pods: the API does not say which comes
+/// first.
 pub(super) fn equal(together: &Together<'_>, reports: &mut [Report<'_>]) {
     let mut by_tier: BTreeMap<Tier, Vec<&Placed<'_>>> = BTreeMap::new();
     for placed in together.specs.iter().filter(|placed| placed.spec.tier != Tier::Network) {

@@ -7,7 +7,8 @@ use super::containment::{cost, rule_in, selector_in};
 use super::path_of;
 use super::together::{Placed, Together};
 
-/// How many comparisons are left. Rules are compared each with each, and hostile policies have many.
+/// How many comparisons are left. Rules are compared each with each, and hostile policies have
+/// many.
 pub(super) struct Budget(usize);
 
 impl Budget {
@@ -105,7 +106,8 @@ fn is_admin(placed: &Placed<'_>) -> bool {
     matches!(placed.spec.tier, Tier::Admin { .. })
 }
 
-/// A rule of a ClusterNetworkPolicy as it was written: of its names and of its other peers two rules were made.
+/// A rule of a ClusterNetworkPolicy as it was written: of its names and of its other peers two
+/// rules were made.
 struct Written<'a> {
     path: &'a str,
     parts: Vec<&'a EgressRule>,

@@ -38,7 +38,8 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
         .suggest("write the rules that are meant, or take the policy out");
 }
 
-/// A policy of the whole cluster that closes every Pod, those of the cluster's own services included.
+/// A policy of the whole cluster that closes every Pod, those of the cluster's own services
+/// included.
 pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {
     let denies_all = |rule: &EgressRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
     if !meaning.closes_egress && !meaning.rules_that(Action::Deny).any(denies_all) {
@@ -81,7 +82,8 @@ pub(super) fn is_empty_selector(node: &Node<'_>) -> bool {
         && node.list("matchExpressions").is_empty()
 }
 
-/// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an empty list closes.)
+/// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an
+/// empty list closes.)
 pub(super) fn empty_rules(spec: &Node<'_>, report: &mut Report<'_>) {
     if spec.get("endpointSelector").is_none() {
         return;
@@ -128,8 +130,8 @@ pub(super) fn selects_none(placed: &Placed<'_>, around: &Around<'_>, report: &mu
         .suggest(suggestion);
 }
 
-/// What to change in a selector that matches no Pod, if it is none. Where the files hold no Pod of the namespaces that are meant, nothing can be said,
-/// unless one of a similar name is there.
+/// What to change in a selector that matches no Pod, if it is none. Where the files hold no Pod of
+/// the namespaces that are meant, nothing can be said, unless one of a similar name is there.
 pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> Option<String> {
     let matching = |requirements: &[&Requirement]| -> Vec<&Arc<InventoryPod>> {
         let requirements = requirements.iter().map(|it| (*it).clone()).collect();

@@ -40,7 +40,8 @@ fn codes(found: Vec<Diagnostic>) -> Vec<String> {
     found.iter().map(|d| format!("{} {}", d.code, d.path)).collect()
 }
 
-/// `code path: reason; suggestion` of each finding that policies have together, with `policy` before those of others than the first.
+/// `code path: reason; suggestion` of each finding that policies have together, with `policy`
+/// before those of others than the first.
 fn together(texts: &[&str], around: &Around<'_>) -> Vec<String> {
     let (documents, policies) = read(&texts.join("---\n"));
     let pairs: Vec<_> = documents.iter().zip(&policies).collect();

@@ -64,7 +64,8 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// The sets of specs that decide together, `of` among them. Without Pods, only what holds for whichever Pods there will be.
+    /// The sets of specs that decide together, `of` among them. Without Pods, only what holds for
+    /// whichever Pods there will be.
     pub(super) fn groups_with(&self, of: usize) -> Vec<Vec<&Placed<'a>>> {
         if self.has_pods {
             let groups = self.groups.iter().filter(|group| group.binary_search(&of).is_ok());

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Name;
 
 impl Name {
-    /// The address that a reverse name asks for: four decimal octets under `in-addr.arpa` (RFC 1035 §3.5), or 32
-    /// nibbles under `ip6.arpa` (RFC 3596 §2.5). `None` for every other name, and for the zones between.
+    /// The address that a reverse name asks for: four decimal octets under `in-addr.arpa` (RFC 1035
+    /// §3.5), or 32 nibbles under `ip6.arpa` (RFC 3596 §2.5). `None` for every other name, and for
+    /// the zones between.
     pub fn reverse_address(&self) -> Option<IpAddr> {
         if let Some(octets) = self.0.strip_suffix(".in-addr.arpa.") {
             let mut labels = octets.rsplit('.');

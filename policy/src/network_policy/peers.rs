@@ -40,7 +40,8 @@ pub(super) fn read(peer: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> V
     }
 }
 
-/// Pods of the namespaces that are selected; of the policy's own, where `namespaceSelector` is absent.
+/// Pods of the namespaces that are selected; of the policy's own, where `namespaceSelector` is
+/// absent.
 fn objects(
     pods: Option<Node<'_>>,
     namespaces: Option<Node<'_>>,

@@ -7,7 +7,8 @@ use crate::shape::Node;
 
 use super::{peers, ports};
 
-/// A rule whose peers stand under `field`. Without peers it speaks of every destination, without ports of every port.
+/// A rule whose peers stand under `field`. Without peers it speaks of every destination, without
+/// ports of every port.
 pub(super) fn read(rule: &Node<'_>, field: &str, id: &PolicyId, report: &mut Report<'_>) -> EgressRule {
     let entries = rule.list(field);
     let peers = if entries.is_empty() {

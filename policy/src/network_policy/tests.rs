@@ -495,7 +495,8 @@ fn a_field_without_a_value_is_refused_where_it_would_open_more() {
             "{rule}"
         );
     }
-    // Without `policyTypes` no rules mean that egress is open; where it is listed, that nothing is let through, as `[]`.
+    // Without `policyTypes` no rules mean that egress is open; where it is listed, that nothing is
+    // let through, as `[]`.
     assert_eq!(
         findings("  podSelector: {}\n  egress:\n"),
         ["not-enforced spec 5", "no-value spec.egress 7"]

@@ -38,7 +38,8 @@ impl<'a> Part<'a> {
 pub(crate) struct Glob<'a> {
     /// What stands before the first star.
     pub(crate) prefix: &'a str,
-    /// What stands between the first star and the last, stars included; empty when there is one star.
+    /// What stands between the first star and the last, stars included; empty when there is one
+    /// star.
     pub(crate) middle: &'a str,
     /// What stands after the last star.
     pub(crate) suffix: &'a str,
@@ -54,7 +55,8 @@ impl Glob<'_> {
     }
 }
 
-/// Whether the pieces between the stars of `middle` occur in `text` in their order, without overlap.
+/// Whether the pieces between the stars of `middle` occur in `text` in their order, without
+/// overlap.
 pub(crate) fn contains_in_order(text: &str, middle: &str) -> bool {
     let mut rest = text;
     middle.split('*').all(|piece| match rest.find(piece) {

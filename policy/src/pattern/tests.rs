@@ -197,8 +197,8 @@ fn a_pattern_has_at_most_255_characters_besides_its_dot() {
     );
 }
 
-/// The pattern as a regular expression over the presentation form, from the text as written and from
-/// the table of docs/policies.md, sharing nothing with the code above.
+/// The pattern as a regular expression over the presentation form, from the text as written and
+/// from the table of docs/policies.md, sharing nothing with the code above.
 fn oracle(written: &str) -> Regex {
     const C: &str = "[-a-zA-Z0-9_]";
     let body = written.strip_suffix('.').unwrap_or(written);

@@ -1,4 +1,5 @@
-//! A packet's verdict by the explanation, and whether the policy that it names can be the one that decides.
+//! A packet's verdict by the explanation, and whether the policy that it names can be the one that
+//! decides.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl<'a> Explained<'a> {
         Some(explain(scene, &towards))
     }
 
-    /// Whether each policy that the explanation names says the same of the packet when it is the only one.
+    /// Whether each policy that the explanation names says the same of the packet when it is the
+    /// only one.
     pub(crate) fn can_decide(&self, explanation: &Explanation, probe: &Probe) -> bool {
         let of = |origin: &Origin| &self.alone[&origin.policy.name];
         match &explanation.decision {
@@ -76,7 +78,8 @@ impl<'a> Explained<'a> {
     }
 }
 
-/// What the explanation says where these policies count; `None` where it does not say, since an enforced denial is told first.
+/// What the explanation says where these policies count; `None` where it does not say, since an
+/// enforced denial is told first.
 pub(crate) fn verdict(explanation: &Explanation, policies: Policies) -> Option<Verdict> {
     match (explanation.outcome, policies) {
         (Outcome::Allowed, _) | (Outcome::Audited, Policies::Enforced) => Some(Verdict::Allow),

@@ -1,6 +1,8 @@
-//! The compiled program and the explanation against the plain interpreter of `oracle`, on generated cases.
+//! The compiled program and the explanation against the plain interpreter of `oracle`, on generated
+//! cases.
 //!
-//! `NAMEGATE_CASES` says how many (500 if it does not; `./test` asks for 10,000), `NAMEGATE_SEED` which ones.
+//! `NAMEGATE_CASES` says how many (500 if it does not; `./test` asks for 10,000), `NAMEGATE_SEED`
+//! which ones.
 
 mod compiled;
 mod explained;
@@ -147,7 +149,8 @@ fn compare_explained(case: &Case, node: &Node<'_>, counts: &RefCell<Counts>) -> 
     Ok(())
 }
 
-/// What has no ports is refused where it cannot be excepted from all traffic that tier Admin accepts for a name or object.
+/// What has no ports is refused where it cannot be excepted from all traffic that tier Admin
+/// accepts for a name or object.
 fn may_be_refused(case: &Case, probe: &Probe) -> bool {
     let mut policies = case.world.of_kind("ClusterNetworkPolicy");
     probe.traffic == Traffic::Other && policies.any(|policy| policy["spec"]["tier"] == "Admin")

@@ -59,7 +59,8 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The policy, or what stands in for it where it is refused, as the interpreter says of the same policies.
+/// The policy, or what stands in for it where it is refused, as the interpreter says of the same
+/// policies.
 fn validated(object: &Value) -> Result<Option<Policy>, String> {
     let (documents, errors) = document::parse(&yaml(object));
     let [document] = documents.as_slice() else {

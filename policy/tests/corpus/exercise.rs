@@ -1,4 +1,5 @@
-//! What hostile input goes through: the whole way of a policy, a pattern, a name. The fuzz targets include this file.
+//! What hostile input goes through: the whole way of a policy, a pattern, a name. The fuzz targets
+//! include this file.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -79,7 +80,8 @@ pub(crate) fn dns_name(bytes: &[u8]) {
         );
     }
     if let Ok(written) = str::from_utf8(bytes) {
-        // A policy may hold names of up to 255 characters, more than fit into a message (RFC 1035, section 2.3.4).
+        // A policy may hold names of up to 255 characters, more than fit into a message (RFC 1035,
+        // section 2.3.4).
         const LONGEST: usize = 253;
         let fits = written.strip_suffix('.').unwrap_or(written).len() <= LONGEST;
         if let Some(parsed) = Name::parse(written).ok().filter(|_| fits) {

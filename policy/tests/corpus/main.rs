@@ -1,4 +1,5 @@
-//! The fuzz targets' corpus through the functions that these call: what was found once stays found, with plain `cargo test`.
+//! The fuzz targets' corpus through the functions that these call: what was found once stays found,
+//! with plain `cargo test`.
 
 // Clippy's exceptions for tests do not reach the functions that they share.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! What becomes of a connection that policies of several kinds speak of: docs/policies.md, "How policies meet".
+//! What becomes of a connection that policies of several kinds speak of: docs/policies.md, "How
+//! policies meet".
 
 use policy::Protocol::Tcp;
 use policy::explain::Outcome;

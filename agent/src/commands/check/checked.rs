@@ -31,8 +31,9 @@ pub(super) struct Finding<'c> {
 }
 
 impl Checked {
-    /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in a repository beside objects is passed over. The values
-    /// and templates of a chart and what kustomize reads are no objects, and nobody takes them for policies that are in force.
+    /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in
+    /// a repository beside objects is passed over. The values and templates of a chart and what
+    /// kustomize reads are no objects, and nobody takes them for policies that are in force.
     pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, Content>, found: &BTreeSet<PathBuf>) -> Self {
         let all = contents.len();
         contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
@@ -151,7 +152,8 @@ fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-/// Adds what can only be told of several objects to the reports about the policies that it is found in.
+/// Adds what can only be told of several objects to the reports about the policies that it is found
+/// in.
 fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster, reports: &mut [Report]) {
     let policies = policies(contents);
     let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
@@ -159,7 +161,8 @@ fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster,
     let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
     for report in reports {
         let place = (report.file.clone().unwrap_or_default(), report.object.clone());
-        // A second definition of the object is reported under the same name. It stands behind the first.
+        // A second definition of the object is reported under the same name. It stands behind the
+        // first.
         if let Some(found) = found.remove(&place) {
             report.diagnostics.extend(found);
             report.sort();

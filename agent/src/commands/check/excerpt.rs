@@ -18,7 +18,8 @@ pub(super) struct Excerpt {
     pub(super) mark: std::ops::Range<usize>,
 }
 
-/// A line of a file, cut. Every character of it is printable and takes one column, East Asian ones apart.
+/// A line of a file, cut. Every character of it is printable and takes one column, East Asian ones
+/// apart.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
     /// From 1.
@@ -94,7 +95,8 @@ impl Line {
     }
 }
 
-/// Tabs become a blank, and what would move the cursor or turn the direction of writing a replacement character.
+/// Tabs become a blank, and what would move the cursor or turn the direction of writing a
+/// replacement character.
 fn one_column(c: char) -> char {
     let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     match c {

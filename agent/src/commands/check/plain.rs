@@ -1,4 +1,5 @@
-//! Findings as editors, pipelines and `grep` read them: `file:line:column: severity[code] path: reason`, then the line and what to do.
+//! Findings as editors, pipelines and `grep` read them:
+//! `file:line:column: severity[code] path: reason`, then the line and what to do.
 
 use std::fmt::Write;
 

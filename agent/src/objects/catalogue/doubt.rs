@@ -1,7 +1,8 @@
 //! What is looked at twice before it counts as gone.
 //!
-//! Nobody takes policies away by the heap, or the end of a file, as often as a volume is not mounted yet, a directory is replaced while it is
-//! filled, or a file is written slowly. All of these look like objects that were deleted, and would open whom they closed.
+//! Nobody takes policies away by the heap, or the end of a file, as often as a volume is not
+//! mounted yet, a directory is replaced while it is filled, or a file is written slowly. All of
+//! these look like objects that were deleted, and would open whom they closed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use super::super::reading::FileReading;
 use super::super::{ObjectKey, Report, ReportState};
 use super::{Catalogue, Content};
 
-/// How long what is doubtful must stay as it is until it is believed. Longer than a tool pauses between two writes.
+/// How long what is doubtful must stay as it is until it is believed. Longer than a tool pauses
+/// between two writes.
 pub const CONFIRMATION: Duration = Duration::from_secs(2);
 /// So many policies are a heap, if they are more than half of all.
 const HEAP: usize = 3;
@@ -31,7 +33,8 @@ pub(super) struct Doubt {
 pub struct Look {
     /// When.
     pub at: Instant,
-    /// Whether the directory is the one in which files were seen last, and not another one in its place.
+    /// Whether the directory is the one in which files were seen last, and not another one in its
+    /// place.
     pub is_same: bool,
 }
 
@@ -48,7 +51,8 @@ pub(super) struct Judged {
 /// Puts what is doubtful back into `contents` as it was.
 pub(super) fn judge(catalogue: &Catalogue, contents: &mut BTreeMap<PathBuf, Content>, look: Look) -> Judged {
     let mut judged = Judged::default();
-    // Another directory without files stands where the objects were: a volume that is not mounted, a checkout under way.
+    // Another directory without files stands where the objects were: a volume that is not mounted,
+    // a checkout under way.
     let is_replaced = contents.is_empty() && !look.is_same;
     let suspects = shortened(catalogue, contents)
         .into_iter()

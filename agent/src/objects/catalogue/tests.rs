@@ -11,7 +11,8 @@ fn pod(name: &str, version: &str) -> String {
 const BAD_POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: nowhere}\n";
 const NOT_YAML: &str = "kind: [\n";
 
-/// Scans files given as (path, text) and shows the update as words, for example `+a=1 -b` and `a:accepted`.
+/// Scans files given as (path, text) and shows the update as words, for example `+a=1 -b` and
+/// `a:accepted`.
 fn scan(catalogue: &mut Catalogue, files: &[(&str, &str)]) -> Option<(String, String)> {
     let contents = files
         .iter()
@@ -203,7 +204,8 @@ fn a_refused_policy_without_a_good_version_is_closed_until_it_is_mended() {
     let bad = policy("p", EVERY_POD, "two words");
     assert_eq!(scan(&mut catalogue, &[("x", &bad)]), said("+p=closed", "p:rejected"));
     assert_eq!(codes(&catalogue), ["bad-name", "closed-until-mended"]);
-    // Another mistake, or a file that is no YAML any more, does not make a good version of what stands in.
+    // Another mistake, or a file that is no YAML any more, does not make a good version of what
+    // stands in.
     let worse = bad.clone() + "status: [\n";
     assert_eq!(scan(&mut catalogue, &[("x", &worse)]), said("", ":rejected p:rejected"));
     assert_eq!(codes(&catalogue), ["not-yaml", "closed-until-mended"]);

@@ -11,7 +11,8 @@ use tower::util::MapResponseLayer;
 
 /// An API server that has gone is found out soon.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longer than the minute between two bookmarks of a watch: a connection on which not even these come is dead.
+/// Longer than the minute between two bookmarks of a watch: a connection on which not even these
+/// come is dead.
 const SILENCE: Duration = Duration::from_secs(150);
 
 /// Where the API server is, and who we are to it.
@@ -68,7 +69,8 @@ impl Access {
         Ok(Client::try_from(self.0.clone())?)
     }
 
-    /// The same, which calls `heard` whenever something comes from the API server: a part of an object, or a bookmark.
+    /// The same, which calls `heard` whenever something comes from the API server: a part of an
+    /// object, or a bookmark.
     pub fn client_that(&self, heard: impl Fn() + Clone + Send + Sync + 'static) -> Result<Client, AccessError> {
         use http_body_util::BodyExt;
         let layer = MapResponseLayer::new(move |response: http::Response<_>| {

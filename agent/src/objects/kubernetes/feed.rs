@@ -17,13 +17,15 @@ use super::kinds::{Feed, Kind, Reading};
 use super::picture::Said;
 use super::wire::{Core, Visible};
 
-/// Pauses after failures. The longest bounds what thousands of agents ask of an API server that is starting.
+/// Pauses after failures. The longest bounds what thousands of agents ask of an API server that is
+/// starting.
 const TROUBLE: Pauses = Pauses {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
 };
-/// Pauses of the one watch of an agent that looks whether an API server which does not even answer is back. Such an attempt costs the API server
-/// nothing while it is away, and one connection for each agent when it is back.
+/// Pauses of the one watch of an agent that looks whether an API server which does not even answer
+/// is back. Such an attempt costs the API server nothing while it is away, and one connection for
+/// each agent when it is back.
 const AWAY: Pauses = Pauses {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(3),
@@ -41,7 +43,8 @@ const ABSENCE: Pauses = Pauses {
 /// The status code with which the API server says that a version is too old.
 const GONE: u16 = 410;
 
-/// That the API server answers again, told by whichever watch finds out to all others, which may be waiting for long.
+/// That the API server answers again, told by whichever watch finds out to all others, which may be
+/// waiting for long.
 #[derive(Debug, Clone)]
 pub(super) struct Recovery(Arc<watch::Sender<u64>>);
 
@@ -62,7 +65,8 @@ pub(super) async fn follow(
 ) {
     let mut config = watcher::Config {
         field_selector: kind.selector(&node),
-        // One object at a time, and from the API server's memory. A list in pages where that is not to be had.
+        // One object at a time, and from the API server's memory. A list in pages where that is not
+        // to be had.
         initial_list_strategy: watcher::InitialListStrategy::StreamingList,
         ..watcher::Config::default()
     };
@@ -259,7 +263,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Pauses that double, each shortened by chance to as little as a half, so that those who failed together do not come back together.
+/// Pauses that double, each shortened by chance to as little as a half, so that those who failed
+/// together do not come back together.
 #[derive(Debug, Clone, Copy)]
 struct Pauses {
     first: Duration,

@@ -1,4 +1,5 @@
-//! What the source shows of itself: how old the objects are, what is missing, and what it all takes.
+//! What the source shows of itself: how old the objects are, what is missing, and what it all
+//! takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -95,8 +96,8 @@ impl Health {
         self.state().counts = counts;
     }
 
-    /// How old the objects in force may be: for so long nothing has come from the API server. A watch on which nothing happens is
-    /// heard of every minute or so.
+    /// How old the objects in force may be: for so long nothing has come from the API server. A
+    /// watch on which nothing happens is heard of every minute or so.
     pub fn age(&self) -> Duration {
         let recalled = self.state().recalled;
         if let Some(saved) = recalled {
@@ -185,7 +186,8 @@ impl State {
         kinds.map(|kind| format!("{} ({})", kind.kind, kind.api_version()))
     }
 
-    /// A watch that goes on silently where it broke shows that only by what comes from the API server afterwards.
+    /// A watch that goes on silently where it broke shows that only by what comes from the API
+    /// server afterwards.
     fn broken(&self, heard: u64) -> impl Iterator<Item = (Feed, &Trouble)> {
         let lasting = move |trouble: &Trouble| trouble.since >= heard;
         self.troubles

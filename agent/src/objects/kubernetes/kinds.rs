@@ -63,7 +63,8 @@ pub enum Reading {
     },
 }
 
-/// Every watch. The API server may lack the kinds that are not its own: they are skipped until they appear.
+/// Every watch. The API server may lack the kinds that are not its own: they are skipped until they
+/// appear.
 pub const KINDS: [Kind; 11] = [
     row(Feed::LocalPods, "", "v1", "Pod", "pods", Reading::Core),
     row(Feed::OtherPods, "", "v1", "Pod", "pods", Reading::Core),

@@ -1,7 +1,7 @@
 //! The objects in force on disk, for an agent that starts while the API server is away.
 //!
-//! The file is a memory and no authority: it comes into force only while the API server does not answer, and a version in it stands for
-//! a policy only while that is refused.
+//! The file is a memory and no authority: it comes into force only while the API server does not
+//! answer, and a version in it stands for a policy only while that is refused.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -74,7 +74,8 @@ impl Memory {
         }
     }
 
-    /// What an earlier process had in force. Without a file, or with one that cannot be used: nothing.
+    /// What an earlier process had in force. Without a file, or with one that cannot be used:
+    /// nothing.
     pub fn recall(&self) -> Option<Remembered> {
         let file = self.state_dir.join(CLUSTER_FILE);
         match self.read(&file) {

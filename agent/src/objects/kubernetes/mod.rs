@@ -70,7 +70,8 @@ pub enum KubernetesError {
 }
 
 impl KubernetesSource {
-    /// The objects that matter to `node`. `ranges_configured`: the configuration says which addresses are pods'.
+    /// The objects that matter to `node`. `ranges_configured`: the configuration says which
+    /// addresses are pods'.
     pub fn new(access: Access, node: String, state_dir: Option<StateDir>, ranges_configured: bool) -> Self {
         Self {
             health: Health::new(access.server()),

@@ -3,8 +3,9 @@
 use policy::Policy;
 use policy::policy::{ObjectSelector, Peers};
 
-/// Whether `policy` means something else when other nodes' pods are not known: it selects pods as destinations, or names ports that
-/// they number. (A Service's backends are known by its EndpointSlices.)
+/// Whether `policy` means something else when other nodes' pods are not known: it selects pods as
+/// destinations, or names ports that they number. (A Service's backends are known by its
+/// EndpointSlices.)
 pub(super) fn speaks_of_pods(policy: &Policy) -> bool {
     let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
     rules.into_iter().any(|rule| {

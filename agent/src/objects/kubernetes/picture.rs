@@ -1,12 +1,14 @@
 //! What the watches say over time → [`Update`]s. Pure.
 //!
 //! What must hold:
-//! - Nothing is said before every list is complete, and a list that is read again counts only when it is complete: half a list is
-//!   never in force.
-//! - An object stays in force until it is *known* to be gone. While the API server is away nothing changes.
-//! - A policy that is refused keeps its last good version, this process's or an earlier one's; without one, what stands in for it
-//!   closes whom it selects (`version`).
-//! - An object that looks the same is no news: heartbeats of nodes and conditions of pods cause no work.
+//! - Nothing is said before every list is complete, and a list that is read again counts only when
+//!   it is complete: half a list is never in force.
+//! - An object stays in force until it is *known* to be gone. While the API server is away nothing
+//!   changes.
+//! - A policy that is refused keeps its last good version, this process's or an earlier one's;
+//!   without one, what stands in for it closes whom it selects (`version`).
+//! - An object that looks the same is no news: heartbeats of nodes and conditions of pods cause no
+//!   work.
 
 mod version;
 
@@ -23,10 +25,11 @@ use super::super::{Change, Object, ObjectKey, Report, ReportState, Update};
 use super::kinds::{Feed, KINDS, Kind};
 use super::wire::{Sight, Standing};
 
-/// How long policies wait for the pods that they speak of. Longer than a list of many pods takes, and short enough that a policy is in
-/// force soon even where that list does not come.
+/// How long policies wait for the pods that they speak of. Longer than a list of many pods takes,
+/// and short enough that a policy is in force soon even where that list does not come.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A kind whose objects are in force must be found missing this often before they are gone: to take objects away opens doors.
+/// A kind whose objects are in force must be found missing this often before they are gone: to take
+/// objects away opens doors.
 const MISSING: u8 = 3;
 
 /// What a watch says.
@@ -94,7 +97,8 @@ struct Followed {
 struct Held {
     /// As it was last seen.
     seen: Arc<str>,
-    /// The version in force, where that is a good one. The same text as `seen`, unless that is refused.
+    /// The version in force, where that is a good one. The same text as `seen`, unless that is
+    /// refused.
     good: Option<Arc<str>>,
     standing: Option<Box<PolicyStanding>>,
 }
@@ -126,8 +130,8 @@ pub struct PolicyNews {
 }
 
 impl Picture {
-    /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which addresses are pods' is known without
-    /// the pods.
+    /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which
+    /// addresses are pods' is known without the pods.
     pub fn new(earlier: Vec<Arc<str>>, ranges_configured: bool) -> Self {
         let earlier = earlier.into_iter().filter_map(|document| {
             let (key, _) = reading::reread(&document)?;
@@ -181,7 +185,8 @@ impl Picture {
         self.settle_other_pods(now);
     }
 
-    /// Puts in force what an earlier process had in force, because the API server does not answer. `None` where nothing is known.
+    /// Puts in force what an earlier process had in force, because the API server does not answer.
+    /// `None` where nothing is known.
     pub fn recall(&mut self) -> Option<Update> {
         if self.begun || self.earlier.is_empty() {
             return None;
@@ -218,7 +223,8 @@ impl Picture {
         if !is_waiting {
             self.number_policies();
         }
-        // Deletions first: an address that moves from one pod to another is free before it is taken.
+        // Deletions first: an address that moves from one pod to another is free before it is
+        // taken.
         let (gone, applied): (Vec<_>, Vec<_>) = news.into_iter().partition(|(_, object)| object.is_none());
         let gone = gone.into_iter().map(|(key, _)| Change::Delete(key));
         let applied = applied.into_iter().filter_map(|(_, object)| object.map(Change::Apply));
@@ -376,7 +382,8 @@ impl Picture {
         self.read(place, document, standing);
     }
 
-    /// The lists are complete: what an earlier process had in force and nobody has seen since is gone.
+    /// The lists are complete: what an earlier process had in force and nobody has seen since is
+    /// gone.
     fn forget_earlier(&mut self, first: bool) {
         let earlier = std::mem::take(&mut self.earlier);
         if first {

@@ -1,7 +1,8 @@
-//! Objects as they come from the API server, cut down while they are read: what is not kept is skipped and never held in memory.
+//! Objects as they come from the API server, cut down while they are read: what is not kept is
+//! skipped and never held in memory.
 //!
-//! What is left becomes a [`Sight`]: a document such as a file could hold, so that one reader serves both sources, and of a policy
-//! what its status needs besides.
+//! What is left becomes a [`Sight`]: a document such as a file could hold, so that one reader
+//! serves both sources, and of a policy what its status needs besides.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -48,11 +49,13 @@ pub struct Standing {
 
 /// An object that can be seen.
 pub trait Visible: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt::Debug + Send + 'static {
-    /// What of it is kept. Must not depend on what Namegate has no use for: an object that looks the same is not looked at again.
+    /// What of it is kept. Must not depend on what Namegate has no use for: an object that looks
+    /// the same is not looked at again.
     fn sight(self, kind: &Kind) -> Sight;
 }
 
-/// The fields of core objects that are read. Those of all kinds stand together: their names do not clash.
+/// The fields of core objects that are read. Those of all kinds stand together: their names do not
+/// clash.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Core {
@@ -287,7 +290,8 @@ fn put(fields: &mut Map<String, Value>, key: &str, value: &Option<impl Serialize
     }
 }
 
-/// Items of a list do not say what they are, so that it is said here. Keys stand in a fixed order: equal objects are equal texts.
+/// Items of a list do not say what they are, so that it is said here. Keys stand in a fixed order:
+/// equal objects are equal texts.
 fn document(kind: &Kind, metadata: Map<String, Value>, mut fields: Value) -> Arc<str> {
     if let Some(fields) = fields.as_object_mut() {
         fields.insert("apiVersion".into(), kind.api_version().into());

@@ -169,7 +169,8 @@ fn asks(name: u8, flags: u8, edns: Option<u16>, option: bool) -> Vec<u8> {
 }
 
 proptest! {
-    /// Whatever clients do: at no time does an answer to one question fit two queries that are in flight by UDP.
+    /// Whatever clients do: at no time does an answer to one question fit two queries that are in
+    /// flight by UDP.
     #[test]
     fn there_is_never_a_second_copy_for_a_forger_to_hit(steps in proptest::collection::vec(step(), 1..60)) {
         let flights = Flights::new();

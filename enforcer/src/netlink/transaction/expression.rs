@@ -76,7 +76,8 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
             id,
             is_map,
         } => {
-            // What the chain is only ever called for; nft wants it said before it prints fields by name.
+            // What the chain is only ever called for; nft wants it said before it prints fields by
+            // name.
             for field in *fields {
                 say_context(encoder, *field);
             }

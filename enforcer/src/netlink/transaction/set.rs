@@ -229,7 +229,8 @@ struct Shape<'a> {
     concatenated_ranges: bool,
 }
 
-/// nft's number of a type, of several parts with six bits for each; the kernel only keeps it for whoever lists the set.
+/// nft's number of a type, of several parts with six bits for each; the kernel only keeps it for
+/// whoever lists the set.
 fn type_of(key: &[Datum]) -> u32 {
     key.iter().fold(0, |number, datum| {
         let of_part = match datum {

@@ -48,7 +48,8 @@ fn folded(tiers: Tiers) -> FoldedProgram {
     })
 }
 
-/// Rules as that many policies have them: in every tier, for names and prefixes of all places, on single ports, ranges, types and everything.
+/// Rules as that many policies have them: in every tier, for names and prefixes of all places, on
+/// single ports, ranges, types and everything.
 fn everything(policies: usize) -> Tiers {
     let port = |number: usize| u16::try_from(1000 + 40 * (number % 1000)).unwrap();
     let echo = || PortSet::Ranges(vec![PortRange::single(Protocol::Icmp, 8)]);

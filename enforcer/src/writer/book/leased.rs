@@ -1,8 +1,10 @@
 //! The elements with an end, by element and in the order in which they go.
 //!
-//! There may be hundreds of thousands, so each stands in memory once: in a slot. An index finds the slot of an element, and the slots of a
-//! moment form a chain: that of its end, and then that of the moment when it is gone. A slot whose element was given a later end stays in its chain until that
-//! comes up, and is filed anew then: to renew a lease, which happens all the time, costs a look into the index.
+//! There may be hundreds of thousands, so each stands in memory once: in a slot. An index finds the
+//! slot of an element, and the slots of a moment form a chain: that of its end, and then that of
+//! the moment when it is gone. A slot whose element was given a later end stays in its chain until
+//! that comes up, and is filed anew then: to renew a lease, which happens all the time, costs a
+//! look into the index.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -20,8 +22,8 @@ pub(super) struct Leased {
     slots: Vec<Slot>,
     /// The slots that are in use.
     index: HashTable<Number>,
-    /// The first slot of the chain of each moment. Every slot is in one of these chains, at its `end` or before, or, when that is over, at its `gone`; or it is in
-    /// that of the free ones.
+    /// The first slot of the chain of each moment. Every slot is in one of these chains, at its
+    /// `end` or before, or, when that is over, at its `gone`; or it is in that of the free ones.
     due: BTreeMap<Time, Number>,
     free: Number,
     /// Keyed at random: names choose their addresses, and must not choose where these are filed.
@@ -115,7 +117,8 @@ impl Leased {
         self.due.first_key_value().map(|(due, _)| *due)
     }
 
-    /// What holds of a set for one holder, with what decides who gives way first: when it was written, and its life.
+    /// What holds of a set for one holder, with what decides who gives way first: when it was
+    /// written, and its life.
     pub(super) fn held_by(&self, set: SetId, holder: Holder) -> impl Iterator<Item = (u32, Life, Element)> {
         self.index.iter().filter_map(move |number| {
             let slot = &self.slots[*number as usize];
@@ -184,7 +187,8 @@ impl Leased {
         match self.free {
             NONE => {
                 self.slots.push(slot);
-                // Sets hold fewer elements than there are numbers: their capacities are of this type.
+                // Sets hold fewer elements than there are numbers: their capacities are of this
+                // type.
                 (self.slots.len() - 1) as Number
             }
             number => {

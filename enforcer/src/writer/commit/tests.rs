@@ -1,4 +1,5 @@
-//! Group commit against a kernel in memory that fails on demand, and then as the real one does: atomically.
+//! Group commit against a kernel in memory that fails on demand, and then as the real one does:
+//! atomically.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -283,8 +284,9 @@ fn nobody_waits_any_more_so_nothing_is_written() {
 }
 
 proptest! {
-    /// Whatever the kernel refuses, whether it tells the culprit or not, and whatever gets lost: an admission succeeds exactly when none of its elements
-    /// is bad, what succeeded is in the kernel, and nothing is that only refused admissions asked for.
+    /// Whatever the kernel refuses, whether it tells the culprit or not, and whatever gets lost: an
+    /// admission succeeds exactly when none of its elements is bad, what succeeded is in the
+    /// kernel, and nothing is that only refused admissions asked for.
     #[test]
     fn an_admission_depends_on_its_own_elements_only(
         group in proptest::collection::vec(proptest::collection::btree_set(0u8..20, 0..5), 0..12),

@@ -1,8 +1,10 @@
 //! What sets hold.
 //!
-//! The kernel takes its time to tell a large set: it begins anew for each datagram, so that twice the elements take four times as long, a second for 200,000. So it
-//! is asked only after somebody else has changed a table, where that happens all the time no more than a share of it, and by a thread of its own: the writer goes
-//! on. What that thread has read is old by the time it is compared, and what does not look right is only suspected: it is asked for again, one by one.
+//! The kernel takes its time to tell a large set: it begins anew for each datagram, so that twice
+//! the elements take four times as long, a second for 200,000. So it is asked only after somebody
+//! else has changed a table, where that happens all the time no more than a share of it, and by a
+//! thread of its own: the writer goes on. What that thread has read is old by the time it is
+//! compared, and what does not look right is only suspected: it is asked for again, one by one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -292,7 +294,8 @@ impl Writer<NfTables> {
                 Mend::Delete => deleted += 1,
                 Mend::Adopt(Some(left)) => {
                     let gone = acknowledged + *left + 2 * TICKS;
-                    // It was asked for within the last milliseconds. It is longer there than its lease.
+                    // It was asked for within the last milliseconds. It is longer there than its
+                    // lease.
                     let end = now + left.saturating_sub(LINGER + 2 * TICKS);
                     book.record(element, Life { end, gone }, Holder::default(), now);
                 }

@@ -11,8 +11,8 @@ use socket2::SockRef;
 /// The server's; nothing of the lab's own listens there.
 pub(crate) const PORT: u16 = 4430;
 
-/// A veth carries a packet on in the call that sends it, so a thread that has both ends pays for the whole way, the node's part included, and
-/// nobody else has to wake up.
+/// A veth carries a packet on in the call that sends it, so a thread that has both ends pays for
+/// the whole way, the node's part included, and nobody else has to wake up.
 pub(crate) struct Ends {
     pod: Namespace,
     listener: TcpListener,
@@ -36,7 +36,8 @@ impl Ends {
         }
     }
 
-    /// Opens a connection to each address and resets it, as nothing else leaves no port waiting: four packets each. The time of one.
+    /// Opens a connection to each address and resets it, as nothing else leaves no port waiting:
+    /// four packets each. The time of one.
     pub(crate) fn connect(&self, addresses: &[Ipv4Addr]) -> Duration {
         self.timed(addresses, |address| {
             let there = SocketAddr::from((*address, PORT));
@@ -60,7 +61,8 @@ impl Ends {
 
     fn timed(&self, addresses: &[Ipv4Addr], each: impl FnMut(&Ipv4Addr) + Send) -> Duration {
         let timed = || {
-            // Wall time is measured, since many kernels count what is forwarded as nobody's. Others shall not come between.
+            // Wall time is measured, since many kernels count what is forwarded as nobody's. Others
+            // shall not come between.
             setpriority_process(None, -20).unwrap();
             let begun = Instant::now();
             addresses.iter().for_each(each);

@@ -1,4 +1,5 @@
-//! What a new connection through the node costs: a pod, the node that forwards, a server; without rules, with kube-proxy's, and with Namegate beside them.
+//! What a new connection through the node costs: a pod, the node that forwards, a server; without
+//! rules, with kube-proxy's, and with Namegate beside them.
 
 mod ends;
 mod site;
@@ -9,15 +10,17 @@ use std::time::Duration;
 use ends::Ends;
 use site::Site;
 
-/// Slices follow one another on every node in turn, each some milliseconds long. A host that slows a processor down does so for tenths of a second, and so
-/// for all nodes in a slice: the ratio is the median of the slices' own. What disturbs one slice can only make it longer, so the cost
-/// is what the fastest tenth of them took at most.
+/// Slices follow one another on every node in turn, each some milliseconds long. A host that slows
+/// a processor down does so for tenths of a second, and so for all nodes in a slice: the ratio is
+/// the median of the slices' own. What disturbs one slice can only make it longer, so the cost is
+/// what the fastest tenth of them took at most.
 const SLICES: usize = 200;
 
 /// What all are compared with: a node of a cluster tracks connections and has such rules anyway.
 const KUBE_PROXY: &str = "kube-proxy";
 
-/// What a new connection may cost on a node with Namegate, in those of a node with kube-proxy alone.
+/// What a new connection may cost on a node with Namegate, in those of a node with kube-proxy
+/// alone.
 const GOAL: f64 = 1.15;
 
 /// The cost of one kind of new traffic on one node.

@@ -55,7 +55,8 @@ fn is_icmp(field: &Value, probe: &Probe) -> bool {
     text(field, "family").unwrap_or("IPv4") == family && number == Some(kind.into())
 }
 
-/// Entries with rules of a higher layer open nothing: lookups are intercepted, and other connections are not looked into.
+/// Entries with rules of a higher layer open nothing: lookups are intercepted, and other
+/// connections are not looked into.
 fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Probe) -> bool {
     let has_rules = entry["rules"].as_object().is_some_and(|rules| !rules.is_empty());
     let ports = list(entry, "ports");
@@ -67,7 +68,8 @@ fn is_entry(world: &World, rule: &Value, entry: &Value, side: Side, probe: &Prob
 }
 
 fn is_port(world: &World, rule: &Value, written: &Value, side: Side, probe: &Probe) -> bool {
-    // Protocols without ports are not enforced: nothing is opened for them, and their denial denies everything.
+    // Protocols without ports are not enforced: nothing is opened for them, and their denial denies
+    // everything.
     if text(written, "protocol").is_some_and(|name| WITHOUT_PORTS.contains(&name)) {
         return side == Side::Deny;
     }

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use super::Site;
 use super::words::{labels, namespace, prefix};
 
-/// Pods, here and elsewhere; two namespaces, of which one has no object; services; two nodes; groups of prefixes.
+/// Pods, here and elsewhere; two namespaces, of which one has no object; services; two nodes;
+/// groups of prefixes.
 pub(super) fn objects(site: &Site) -> impl Strategy<Value = Vec<Value>> + use<> {
     let here: Vec<_> = site
         .pods
@@ -105,7 +106,8 @@ fn node_object(name: &str, labels: Map<String, Value>, addresses: &[IpAddr], pod
     })
 }
 
-/// The API server, which is outside; `red/api`, whose backends are pods that it selects or one that a slice lists.
+/// The API server, which is outside; `red/api`, whose backends are pods that it selects or one that
+/// a slice lists.
 fn services(labels: Map<String, Value>, has_selector: bool) -> Vec<Value> {
     let slice = |namespace: &str, service: &str, address: &str| {
         json!({

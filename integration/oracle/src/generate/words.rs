@@ -20,7 +20,8 @@ pub(super) const WORLD: [&str; 9] = [
     "2001:db8:1::1",
 ];
 
-/// Addresses inside it that are not this node's and its pods': pods, nodes and services, and one that nobody has.
+/// Addresses inside it that are not this node's and its pods': pods, nodes and services, and one
+/// that nobody has.
 pub(super) const CLUSTER: [&str; 9] = [
     "10.2.0.1",
     "10.2.0.2",

@@ -1,6 +1,7 @@
 //! One object: what of its newest version is in force.
 //!
-//! A version that is refused leaves the last good one in force; where there is none, what stands in for it.
+//! A version that is refused leaves the last good one in force; where there is none, what stands in
+//! for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -132,8 +133,8 @@ impl Picture {
         }
     }
 
-    /// Notes what is in force now by this feed. A pod that moves from the feed of other nodes' to that of this node's is in both for
-    /// a moment, and this node's counts.
+    /// Notes what is in force now by this feed. A pod that moves from the feed of other nodes' to
+    /// that of this node's is in both for a moment, and this node's counts.
     fn tell(&mut self, feed: Feed, key: ObjectKey, object: Option<Object>) {
         let sibling = match feed {
             Feed::LocalPods => Feed::OtherPods,
