@@ -4,28 +4,29 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cluster::Progress;
+use cluster::Source;
+use cluster::index::Cluster;
 use dns_proxy::{KeptSockets, Server, ServerConfig};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
+use settings::Settings;
+use supervisor::Supervision;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::api::{ApiServer, ServeError};
-use crate::cluster::Cluster;
-use crate::config::Settings;
 use crate::gate::{InForce, NodeGate, Terms};
 use crate::http::{HttpError, HttpServer};
+use crate::local_api::{ApiServer, ServeError};
 use crate::metrics::Metrics;
-use crate::objects::Source;
 use crate::parts::Parts;
 use crate::plan::Planner;
-use crate::reconcile::{Progress, Reconciler};
+use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
 use crate::run_dir::{Claim, ClaimError};
-use crate::state;
-use crate::supervisor::Supervision;
+use crate::snapshot;
 use crate::view::View;
 
 /// How long a clean end waits for lookups in flight.
@@ -109,7 +110,7 @@ impl Agent {
                 failed.closed().await;
             }
         });
-        tasks.spawn(state::keep(parts.clone()));
+        tasks.spawn(snapshot::keep(parts.clone()));
         if let Some(group) = parts.settings.records_group {
             let (recorder, gate) = (Arc::clone(&parts.recorder), Arc::clone(&parts.gate));
             tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
@@ -173,7 +174,7 @@ impl Agent {
         let _ = tokio::time::timeout(DRAIN, drained).await;
         self.parts.enforcer.shut_down().await;
         if let Some(directory) = &self.parts.settings.state_dir
-            && let Err(error) = state::save(directory, &self.parts.ledger)
+            && let Err(error) = snapshot::save(directory, &self.parts.ledger)
         {
             error!(%error, "the ledger's snapshot cannot be written");
         }
@@ -188,8 +189,8 @@ fn assemble(
 ) -> Result<Parts, StartError> {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
-        state::sweep(directory, state::ABANDONED);
-        state::restore(directory, &mut ledger);
+        state_dir::sweep(directory, state_dir::ABANDONED);
+        snapshot::restore(directory, &mut ledger);
     }
     let ledger = Arc::new(Mutex::new(ledger));
     let enforcer = Enforcer::start_guarded(&settings.table)?;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use api::{AddressAnswer, ExplainAnswer, ExplainVerdict};
 use fqdn_cache::{Ledger, Teacher, Time};
 use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;
@@ -16,7 +17,6 @@ use policy::labels::LabelSelector;
 use policy::policy::{ObjectSelector, ServiceSelector};
 use policy::program::Origin;
 use policy::{Endpoint, Name, Protocol};
-use serde::{Deserialize, Serialize};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,70 +36,6 @@ pub enum Target {
     Address(IpAddr),
     /// A pod.
     Pod(EndpointId),
-}
-
-/// The answer (`-o json`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// `allowed`, `audited` or `denied`. Of a name with several addresses: the best of them.
-    pub verdict: String,
-    /// The pod.
-    pub from: String,
-    /// The destination as it was asked for.
-    pub to: String,
-    /// `443/TCP`, or `any port`.
-    pub port: String,
-    /// May the name be asked? Only with a running agent, and only for names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lookup: Option<Lookup>,
-    /// One for each address that is known, or one without an address.
-    pub parts: Vec<Part>,
-    /// What else is to be known.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub remarks: Vec<String>,
-}
-
-/// Whether a name may be asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lookup {
-    /// Whether it may.
-    pub allowed: bool,
-    /// Why not, or what is to be known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// What is decided for one address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// Whether the rules were asked at all.
-    #[serde(skip)]
-    pub by_rules: bool,
-    /// The address; absent where only the name is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<IpAddr>,
-    /// `allowed`, `audited` or `denied`.
-    pub verdict: String,
-    /// Why, in a sentence.
-    pub reason: String,
-    /// The policy that decides, as `namespace/name`, and its kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// Its kind.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The rule in it, as `spec.egress[0]`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<String>,
-    /// Seconds that the name's lease on the address has left.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lease_left_seconds: Option<u64>,
-    /// What the kernel's sets hold of it. Only with a running agent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<String>,
-    /// What nearly would have allowed it, the nearest first.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub nearest: Vec<String>,
 }
 
 /// What the node knows; without an agent, nothing.
@@ -123,7 +59,7 @@ pub struct Known<'a> {
 }
 
 /// Answers a question.
-pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
+pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> ExplainAnswer {
     let mut remarks = Vec::new();
     let towards = match &asked.to {
         Target::Address(address) if known.answers(*address, asked.traffic) => {
@@ -153,18 +89,18 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> Answer {
             known.name(name, asked.traffic, scene)
         }
     };
-    let parts: Vec<Part> = towards
+    let parts: Vec<AddressAnswer> = towards
         .iter()
         .map(|towards| match known.without_rules(towards, scene) {
-            Some(reason) => Part::without_rules(towards, reason),
+            Some(reason) => without_rules(towards, reason),
             None => part(towards, &explain(scene, towards)),
         })
         .collect();
-    let verdict = ["allowed", "audited"]
+    let verdict = [ExplainVerdict::Allowed, ExplainVerdict::Audited]
         .into_iter()
         .find(|verdict| parts.iter().any(|part| part.verdict == *verdict));
-    Answer {
-        verdict: verdict.unwrap_or("denied").into(),
+    ExplainAnswer {
+        verdict: verdict.unwrap_or(ExplainVerdict::Denied),
         from: scene.endpoint.id.to_string(),
         to: asked.to.to_string(),
         port: shown_port(asked.traffic),
@@ -310,24 +246,22 @@ fn backends(namespace: &str, service: &str, scene: Scene<'_>) -> Vec<IpAddr> {
     backends.into_iter().collect()
 }
 
-impl Part {
-    fn without_rules(towards: &Towards, reason: String) -> Self {
-        Self {
-            by_rules: false,
-            address: towards.address.map(|(address, _)| address),
-            verdict: shown_outcome(Outcome::Allowed).into(),
-            reason,
-            policy: None,
-            kind: None,
-            rule: None,
-            lease_left_seconds: None,
-            kernel: None,
-            nearest: Vec::new(),
-        }
+fn without_rules(towards: &Towards, reason: String) -> AddressAnswer {
+    AddressAnswer {
+        by_rules: false,
+        address: towards.address.map(|(address, _)| address),
+        verdict: ExplainVerdict::Allowed,
+        reason,
+        policy: None,
+        kind: None,
+        rule: None,
+        lease_left_seconds: None,
+        kernel: None,
+        nearest: Vec::new(),
     }
 }
 
-fn part(towards: &Towards, explanation: &Explanation) -> Part {
+fn part(towards: &Towards, explanation: &Explanation) -> AddressAnswer {
     let Explanation {
         outcome,
         decision,
@@ -355,10 +289,10 @@ fn part(towards: &Towards, explanation: &Explanation) -> Part {
     let rule = origin
         .map(|Origin { rule, .. }| rule.clone())
         .filter(|rule| !rule.is_empty());
-    Part {
+    AddressAnswer {
         by_rules: true,
         address: towards.address.map(|(address, _)| address),
-        verdict: shown_outcome(*outcome).into(),
+        verdict: verdict_of(*outcome),
         reason: decision.to_string(),
         policy: origin.map(|origin| origin.policy.to_string()),
         kind: origin.map(|origin| origin.policy.kind.as_str().to_owned()),
@@ -369,11 +303,11 @@ fn part(towards: &Towards, explanation: &Explanation) -> Part {
     }
 }
 
-fn shown_outcome(outcome: Outcome) -> &'static str {
+fn verdict_of(outcome: Outcome) -> ExplainVerdict {
     match outcome {
-        Outcome::Allowed => "allowed",
-        Outcome::Audited => "audited",
-        Outcome::Denied => "denied",
+        Outcome::Allowed => ExplainVerdict::Allowed,
+        Outcome::Audited => ExplainVerdict::Audited,
+        Outcome::Denied => ExplainVerdict::Denied,
     }
 }
 

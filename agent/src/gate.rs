@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api::WithheldRow;
 use arc_swap::ArcSwap;
 use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening, Transport};
@@ -28,10 +29,9 @@ use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger, Owner, Time};
 use policy::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
+use settings::EncryptedDnsDiscovery;
 
 use crate::clock;
-use crate::config::EncryptedDnsDiscovery;
-use crate::inspect::WithheldRow;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
 use crate::records::{Sightings, WithheldAnswers};

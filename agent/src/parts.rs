@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use dns_proxy::Server;
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
+use settings::Settings;
+use supervisor::Supervision;
 
-use crate::config::Settings;
 use crate::gate::NodeGate;
 use crate::records::Recorder;
-use crate::supervisor::Supervision;
 
 /// Handles to the parts of a running agent; cheap to clone.
 #[derive(Clone)]

@@ -21,6 +21,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::HashMap;
+use api::EndpointRow;
+use cluster::index::Cluster;
 use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
 use enforcer::pod_links::PodLinks;
@@ -33,11 +35,8 @@ use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
 use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
+use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use smallvec::SmallVec;
-
-use crate::cluster::Cluster;
-use crate::config::{NameMatching, PrivateAddresses, Settings, UnknownPods};
-use crate::inspect::EndpointRow;
 
 use claims::Claims;
 pub use claims::{Contest, report};

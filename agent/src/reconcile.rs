@@ -6,6 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::readiness;
+use cluster::{Cluster, Progress};
+use cluster::{Report, Update};
 use dns_proxy::Listener;
 use enforcer::pod_links::{Network, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
@@ -16,10 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::clock;
-use crate::cluster::Cluster;
 use crate::gate::{InForce, lock};
-use crate::objects::readiness;
-use crate::objects::{Report, Update};
 use crate::owners::Owners;
 use crate::parts::Parts;
 use crate::plan::{self, Contest, Plan, Planner};
@@ -38,21 +38,6 @@ const NETWORK_HOLDS: Duration = Duration::from_millis(500);
 
 /// The addresses that we listen on in mode dnat.
 const OWN_ADDRESSES: [IpAddr; 2] = [IpAddr::V4(routing::LISTEN_V4), IpAddr::V6(routing::LISTEN_V6)];
-
-/// What the loop shows of itself.
-#[derive(Debug, Clone, Default)]
-pub struct Progress {
-    /// What was read, and what was found.
-    pub reports: Vec<Report>,
-    /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
-    pub in_force: bool,
-    /// Why the newest plan is not in force.
-    pub failure: Option<String>,
-    /// What somebody else has changed of what is in force, as long as it is not repaired.
-    pub damage: Option<String>,
-    /// How many of the source's updates are in force, the first ones.
-    pub updates_in_force: u64,
-}
 
 /// Why a plan is not in force.
 #[derive(Debug, Error)]

@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::{ExplainAnswer, LookupAnswer};
+use api::{NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
+use cluster::Progress;
+use cluster::ReportState;
+use cluster::kubernetes::health::Health;
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
@@ -13,18 +18,15 @@ use policy::endpoint::EndpointId;
 use policy::explain::Scene;
 use policy::question::QuestionVerdict;
 use policy::{Name, Policy};
+use state_dir::StateDir;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::explain::{self, Answer, Asked, Known, Lookup, Target};
+use crate::explain::{self, Asked, Known, Target};
 use crate::gate::{self, lock};
-use crate::inspect::{Figures, Inspect, NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
-use crate::objects::ReportState;
-use crate::objects::kubernetes::health::Health;
+use crate::inspect::{Figures, Inspect};
 use crate::parts::Parts;
 use crate::plan::{Governed, Plan};
-use crate::reconcile::Progress;
-use crate::state::StateDir;
 
 /// The running agent, seen from outside.
 pub struct View {
@@ -76,9 +78,9 @@ impl View {
 
 impl View {
     /// May the name be asked of the node's resolver?
-    fn lookup(&self, plan: &Plan, governed: &Governed, name: &Name) -> Lookup {
+    fn lookup(&self, plan: &Plan, governed: &Governed, name: &Name) -> LookupAnswer {
         let Some(questions) = &governed.questions else {
-            return Lookup {
+            return LookupAnswer {
                 allowed: false,
                 reason: Some("several Pods claim its address".into()),
             };
@@ -90,16 +92,16 @@ impl View {
         });
         let resolver = resolver.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 53)));
         match questions.judge(resolver, name) {
-            QuestionVerdict::Allowed => Lookup {
+            QuestionVerdict::Allowed => LookupAnswer {
                 allowed: true,
                 reason: None,
             },
-            QuestionVerdict::AllowedIfLearned(address) => Lookup {
+            QuestionVerdict::AllowedIfLearned(address) => LookupAnswer {
                 allowed: lock(&self.parts.ledger)
                     .is_learned(clock::now(), address, |teacher| plan.teaches(teacher, governed)),
                 reason: Some(format!("only while {address} is learned")),
             },
-            QuestionVerdict::Denied(denial) => Lookup {
+            QuestionVerdict::Denied(denial) => LookupAnswer {
                 allowed: false,
                 reason: Some(gate::denial_reason(denial, name, governed)),
             },
@@ -211,7 +213,7 @@ impl Inspect for View {
         }
     }
 
-    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<Answer, String> {
+    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<ExplainAnswer, String> {
         let plan = Arc::clone(&self.parts.gate.in_force().plan);
         let Some(endpoint) = plan.local.iter().find(|endpoint| endpoint.id == *pod) else {
             return Err(format!(

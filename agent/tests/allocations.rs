@@ -10,16 +10,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::cluster::Cluster;
-use agent::config::resolve::resolve;
-use agent::config::{Host, Options};
 use agent::gate::{InForce, NodeGate, Terms};
 use agent::metrics::Metrics;
-use agent::netns::Namespace;
-use agent::objects::catalogue::Catalogue;
 use agent::plan::Planner;
 use agent::records::Sightings;
 use allocations::count;
+use cluster::catalogue::Catalogue;
+use cluster::index::Cluster;
 use dns_proxy::rehearsal::Rehearsal;
 use dns_proxy::{CacheConfig, ServerConfig};
 use enforcer::Enforcer;
@@ -27,7 +24,10 @@ use fqdn_cache::Ledger;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use netns::Namespace;
 use policy::question::QuestionMode;
+use settings::resolve::resolve;
+use settings::{Host, Options};
 
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 10);
 const OBJECTS: &str = "
@@ -162,7 +162,7 @@ fn gate() -> NodeGate {
         .block_on(enforcer.install(plan.desired.clone(), Vec::new))
         .unwrap();
     let terms = Terms {
-        encrypted_dns_discovery: agent::config::EncryptedDnsDiscovery::Deny,
+        encrypted_dns_discovery: settings::EncryptedDnsDiscovery::Deny,
         denied: settings.denied,
         lease: settings.lease,
         commit_deadline: settings.commit_deadline,

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agent::cluster::Cluster;
-use agent::config::resolve::resolve;
-use agent::config::{Host, Options, Settings};
-use agent::objects::catalogue::Catalogue;
 use agent::plan::{Plan, Planner};
+use cluster::catalogue::Catalogue;
+use cluster::index::Cluster;
 use enforcer::Enforcer;
 use enforcer::ruleset::longest_path;
+use settings::resolve::resolve;
+use settings::{Host, Options, Settings};
 
 const PODS: usize = 10_000;
 const NAMESPACES: usize = 100;
@@ -150,7 +150,7 @@ fn apply(cluster: &mut Cluster, text: &str) {
     read(text).into_iter().for_each(|change| cluster.apply(change));
 }
 
-fn read(text: &str) -> Vec<agent::objects::Change> {
+fn read(text: &str) -> Vec<cluster::Change> {
     // Files of four megabytes at most are read.
     let documents: Vec<&str> = text.split_inclusive("---\n").collect();
     let files = documents.chunks(1_000).enumerate();

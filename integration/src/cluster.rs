@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::client::{Attempt, Transport};
-use agent::lab::{Pod, RESOLVER, dns};
 use hickory_proto::rr::RecordType;
+use lab::client::{Attempt, Transport};
+use lab::{Pod, RESOLVER, dns};
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use agent::netns::Namespace;
+use netns::Namespace;
 use tempfile::TempDir;
 
 use crate::rights::Rights;

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
 
-use agent::netns::Namespace;
+use netns::Namespace;
 
 /// `--proxy-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! End-to-end scenarios: a lab (see [`agent::lab`]) and a real agent process in it.
+//! End-to-end scenarios: a lab (see [`lab`]) and a real agent process in it.
 //!
 //! The scenarios themselves are in `tests/`. They need root, `nft` and `ip`; `./test` at the top
 //! installs what is missing.
 
-pub mod api;
+pub mod administrator;
 pub mod cluster;
 pub mod container;
 pub mod control_plane;
@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::inspect::NameRow;
-use agent::lab::client::{Attempt, Reply, Transport};
-use agent::lab::process::{AgentProcess, Installation, PATIENCE, is_root, succeed};
-use agent::lab::{Lab, Pod, RESOLVER, RESOLVER6, Topology, dns};
+use api::NameRow;
 use hickory_proto::rr::RecordType;
+use lab::client::{Attempt, Reply, Transport};
+use lab::process::{AgentProcess, Installation, PATIENCE, is_root, succeed};
+use lab::{Lab, Pod, RESOLVER, RESOLVER6, Topology, dns};
 
 /// A lab with an agent on its node. Everything panics with what went wrong, since it is only used
 /// by tests.

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::client::{Attempt, Stub, connect};
-use agent::lab::internet::CLOSE_PORT;
-use agent::lab::{Pod, RESOLVER, RESOLVER6, Synthesis, dns};
 use hickory_proto::rr::RecordType;
+use lab::client::{Attempt, Stub, connect};
+use lab::internet::CLOSE_PORT;
+use lab::{Pod, RESOLVER, RESOLVER6, Synthesis, dns};
 use namegate_integration::{Plan, Scenario};
 
 const LOOKUPS: u32 = 20_000;

@@ -1,8 +1,10 @@
 //! Endpoints: workloads with addresses, the things that policies select.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use serde::Serialize;
 
@@ -20,6 +22,19 @@ pub struct EndpointId {
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Reads `NAMESPACE/NAME`, or `NAME` in the namespace `default`.
+impl FromStr for EndpointId {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        })
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use cluster::ReportState;
+use cluster::kubernetes::health::SourceFigures;
+use cluster::kubernetes::kinds::KINDS;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::inspect::{Figures, SourceFigures};
-use crate::objects::ReportState;
-use crate::objects::kubernetes::kinds::KINDS;
+use crate::inspect::Figures;
 
 /// Taken apart exhaustively, so that a figure that is not shown does not compile.
 pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
@@ -282,9 +283,10 @@ fn assemble(kind: MetricType, name: &str, help: &str, metrics: Vec<Metric>) -> M
 
 #[cfg(test)]
 mod tests {
+    use cluster::kubernetes::health::ObjectCount;
+
     use super::super::Metrics;
     use super::*;
-    use crate::inspect::ObjectCount;
 
     #[test]
     fn figures_are_shown_as_they_are() {

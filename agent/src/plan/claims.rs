@@ -14,13 +14,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cluster::{ObjectKey, Report, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::endpoint::EndpointId;
 use policy::policy::{Action, LeaseTerms, Zone};
 use policy::program::{Destination, Rule};
 use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers};
-
-use crate::objects::{ObjectKey, Report, ReportState};
 
 use super::{Compiled, Governed};
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use policy::compile::{gather_selected, governs};
 use policy::question::Questions;
 use policy::{CidrGroup, Endpoint, Inventory, Name, Policy, Program, ProgramId};
-
-use crate::config::Settings;
+use settings::Settings;
 
 /// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones
 /// govern.

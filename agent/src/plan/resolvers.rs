@@ -6,14 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ahash::HashMap;
+use cluster::index::Cluster;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
 use policy::program::DnsServers;
 use policy::{Program, ProgramId, Tiers};
-
-use crate::cluster::Cluster;
-use crate::config::Settings;
+use settings::Settings;
 
 use super::compiling::Compiled;
 

@@ -2,13 +2,13 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use cluster::catalogue::Catalogue;
 use dns_proxy::{EncryptedProtocol, EncryptedUpstream, ListenerKind};
 use fqdn_cache::{Answer, Owner};
+use settings::resolve::resolve;
+use settings::{Host, Options};
 
 use super::*;
-use crate::config::resolve::resolve;
-use crate::config::{Host, Options};
-use crate::objects::catalogue::Catalogue;
 
 const UPSTREAM: &str = "192.0.2.53:53";
 const SECOND_UPSTREAM: &str = "[2001:db8::53]:53";
@@ -476,8 +476,9 @@ fn the_chain_is_credited_only_where_the_configuration_says_so() {
 /// kernel.
 #[test]
 fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
-    use crate::gate::InForce;
     use dns_proxy::Asked;
+
+    use crate::gate::InForce;
     let objects = [pod("a", "10.0.0.1"), allow("a", "old.example")];
     let edited = [pod("a", "10.0.0.1"), allow("a", "new.example")];
     let mut in_force = InForce {
@@ -590,7 +591,7 @@ fn only_the_contested_address_of_a_pod_is_closed() {
 
 #[test]
 fn a_contest_is_reported_at_each_pod() {
-    use crate::objects::{Report, ReportState};
+    use cluster::{Report, ReportState};
     let contests = plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.1"), allow("a", "a.example")]).contests;
     let said = |object: &str, state| Report::new(None, object.into(), state, Vec::new());
     let mut reports = vec![

@@ -15,11 +15,11 @@ mod withheld;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::{RecordRow, RecordsSummary};
 use enforcer::records::{Detail, Heard, Record, Verdict};
 use fqdn_cache::Time;
 use policy::Name;
 
-use crate::inspect::{RecordRow, RecordsSummary};
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 
@@ -197,14 +197,15 @@ mod tests {
     use std::collections::BTreeSet;
     use std::net::IpAddr;
 
+    use cluster::index::Cluster;
     use policy::endpoint::EndpointId;
+    use settings::resolve::resolve;
+    use settings::{Host, Options};
 
-    use super::*;
-    use crate::cluster::Cluster;
-    use crate::config::resolve::resolve;
-    use crate::config::{Host, Options};
     use crate::inspect::Figures;
     use crate::plan::{Governed, Planner};
+
+    use super::*;
 
     const POD: [u8; 4] = [10, 0, 0, 2];
 

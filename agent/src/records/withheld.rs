@@ -4,15 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
+use api::WithheldRow;
 use dns_proxy::Withheld;
 use fqdn_cache::Time;
 use policy::Name;
 use policy::endpoint::EndpointId;
 
+use crate::metrics::withheld_reason;
+
 use super::fair_lru::{FairLru, Limits};
 use super::{ago, lock};
-use crate::inspect::WithheldRow;
-use crate::metrics::withheld_reason;
 
 /// Some 700 bytes each: below 1 MiB. Who asks for names whose answers are bogus drives out its own.
 const LIMITS: Limits = Limits {

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, Stdio};
 
-use agent::lab::process::{AgentProcess, Installation, PATIENCE, find_program};
-use agent::lab::{Lab, NODE4, dns};
-use agent::netns::Namespace;
+use lab::process::{AgentProcess, Installation, PATIENCE, find_program};
+use lab::{Lab, NODE4, dns};
 use namegate_integration::wait_until;
+use netns::Namespace;
 
 use crate::zone::{FAR_UPSTREAM, UPSTREAM, Zone};
 
@@ -128,8 +128,8 @@ impl Node {
     }
 
     pub(crate) fn wait_answers(&self, server: SocketAddr, name: &str) {
-        use agent::lab::client::Transport;
         use hickory_proto::rr::RecordType;
+        use lab::client::Transport;
         wait_until("the server answers", || {
             let reply = self.lab.pod(0).resolve(server, name, RecordType::A, Transport::Udp);
             reply.is_ok_and(|reply| reply.address().is_some())

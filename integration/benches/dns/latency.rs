@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use agent::lab::dns;
+use lab::dns;
 
 use crate::agents::Node;
 use crate::zone::{UPSTREAM, Zone};

@@ -22,7 +22,7 @@ mod zone;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use agent::lab::process::is_root;
+use lab::process::is_root;
 
 use agents::{Kind, Node};
 use latency::Times;

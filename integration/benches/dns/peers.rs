@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-use agent::lab::NODE4;
+use lab::NODE4;
 
 use crate::agents::{Node, Server};
 use crate::zone::{UPSTREAM, Zone};
@@ -72,10 +72,10 @@ pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
     );
     start("unbound cache", 5303, "unbound", &["-d", "-c", &unbound]);
 
-    if agent::lab::process::find_program("dnsmasq").is_some() {
+    if lab::process::find_program("dnsmasq").is_some() {
         let mut nft = node.lab.node().command("nft");
         nft.arg("add table inet peer; add set inet peer learned { type ipv4_addr; timeout 1h; size 2097152; }");
-        agent::lab::process::succeed(&mut nft).unwrap();
+        lab::process::succeed(&mut nft).unwrap();
     }
     start(
         "dnsmasq --nftset",

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use agent::lab::BAD_RESOLVER;
+use lab::BAD_RESOLVER;
 use tempfile::TempDir;
 
 /// Where NSD serves: an address of the node itself.

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::{RESOLVER, Script, dns};
+use lab::{RESOLVER, Script, dns};
 use namegate_integration::Scenario;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 

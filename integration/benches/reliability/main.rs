@@ -20,7 +20,7 @@ mod said;
 mod site;
 mod soak;
 
-use agent::lab::process::is_root;
+use lab::process::is_root;
 
 use faults::FAULTS;
 use report::Row;

@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::internet::CLOSE_PORT;
-use agent::lab::{Pod, RESOLVER, dns};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
+use lab::internet::CLOSE_PORT;
+use lab::{Pod, RESOLVER, dns};
 use namegate_integration::Scenario;
 
 use crate::site::{DENIED, DENIED_NAME, LIVE, NEW};

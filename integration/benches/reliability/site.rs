@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use agent::lab::{RESOLVER, RESOLVER6, Synthesis, Topology};
+use lab::{RESOLVER, RESOLVER6, Synthesis, Topology};
 use namegate_integration::{Plan, Scenario};
 
 /// An address that no name leads to and no policy opens.

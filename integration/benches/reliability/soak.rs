@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::client::Stub;
-use agent::lab::{RESOLVER, Synthesis, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Stub;
+use lab::{RESOLVER, Synthesis, dns};
 use namegate_integration::Scenario;
 
 use crate::site::{self, Mode, NEW};
@@ -103,8 +103,8 @@ fn ask_all(tally: &Tally, names: u32, pace: Duration) {
             (ResponseCode::NoError, Some(address)) => {
                 tally.answered.fetch_add(1, Ordering::Relaxed);
                 if number.is_multiple_of(64) {
-                    let to = (address, agent::lab::internet::CLOSE_PORT).into();
-                    let stands = agent::lab::client::connect(to).is_ok_and(|attempt| attempt.is_connected());
+                    let to = (address, lab::internet::CLOSE_PORT).into();
+                    let stands = lab::client::connect(to).is_ok_and(|attempt| attempt.is_connected());
                     let count = if stands { &tally.connected } else { &tally.refused };
                     count.fetch_add(1, Ordering::Relaxed);
                 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::lab::client::{self, Transport};
-use agent::lab::{NODE4, NODE6};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::{self, Transport};
+use lab::{NODE4, NODE6};
 use namegate_integration::{Plan, Scenario};
 use oracle::generate::{Case, Site};
 use oracle::{Probe, Traffic, is_refused};

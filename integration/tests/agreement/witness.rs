@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::net::IpAddr;
 
-use agent::netns::Namespace;
+use netns::Namespace;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::packet::{self, Token};

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use agent::lab::client::Attempt;
+use lab::client::Attempt;
 use namegate_integration::cluster::{Cluster, NODE};
 use namegate_integration::{ip, policy};
 

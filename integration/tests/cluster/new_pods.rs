@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use agent::lab::Pod;
+use lab::Pod;
 use namegate_integration::cluster::{Cluster, NODE};
 use namegate_integration::{Plan, ip, policy};
 use serde_json::json;

@@ -67,7 +67,7 @@ fn invalid_objects_say_what_is_wrong_and_leave_nothing_open() {
     let Some(mut cluster) = Cluster::start(plan()) else {
         return;
     };
-    cluster.expect_errors("agent::objects::kubernetes");
+    cluster.expect_errors("cluster::kubernetes");
     let broken = |index: usize, names: &[&str]| {
         // The API server lets any annotation in.
         allow(index, names).replace(

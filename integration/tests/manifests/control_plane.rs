@@ -1,7 +1,7 @@
 //! The harness itself.
 
-use agent::netns::Namespace;
 use namegate_integration::control_plane::ControlPlane;
+use netns::Namespace;
 
 #[test]
 fn objects_and_tokens_outlive_the_api_server() {

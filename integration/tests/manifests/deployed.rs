@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
-use agent::lab::client::Transport;
-use agent::lab::{Lab, Pod, RESOLVER, dns};
-use agent::netns::Namespace;
-use agent::objects::kubernetes::kinds::KINDS;
+use cluster::kubernetes::kinds::KINDS;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{Lab, Pod, RESOLVER, dns};
 use namegate_integration::container::{Container, capabilities};
 use namegate_integration::control_plane::{ControlPlane, manifests};
 use namegate_integration::{ip, wait_until};
+use netns::Namespace;
 use serde_json::Value;
 use tempfile::TempDir;
 

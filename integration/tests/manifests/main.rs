@@ -13,8 +13,8 @@ mod rights;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use agent::netns::Namespace;
 use namegate_integration::control_plane::ControlPlane;
+use netns::Namespace;
 use serde_json::Value;
 
 /// One control plane for the tests that leave nothing behind in it, with the overlay `default`

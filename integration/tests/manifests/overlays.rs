@@ -1,7 +1,7 @@
 //! The kustomizations.
 
-use agent::netns::Namespace;
 use namegate_integration::control_plane::{self, ControlPlane, manifests};
+use netns::Namespace;
 
 use crate::{name, objects, shared};
 

@@ -1,8 +1,8 @@
 //! With the answer cache on, every promise is what it was without.
 
-use agent::lab::{RESOLVER, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::{RESOLVER, dns};
 use namegate_integration::ip;
 
 use super::plan;
@@ -46,12 +46,9 @@ fn addresses_that_were_removed_from_the_kernel_are_put_back_before_a_cached_answ
         .records(&["api.example 300 A 198.51.100.7"])
         .start();
     let resolve = || {
-        scenario.pod(0).resolve(
-            dns(RESOLVER),
-            "api.example",
-            RecordType::A,
-            agent::lab::client::Transport::Udp,
-        )
+        scenario
+            .pod(0)
+            .resolve(dns(RESOLVER), "api.example", RecordType::A, lab::client::Transport::Udp)
     };
     for _ in 0..3 {
         assert_eq!(resolve().unwrap().address(), Some(ip("198.51.100.7")));

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::inspect::Status;
-use agent::lab::client::Transport;
-use agent::lab::process::PATIENCE;
-use agent::lab::{Pod, RESOLVER, dns};
+use api::Status;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use lab::client::Transport;
+use lab::process::PATIENCE;
+use lab::{Pod, RESOLVER, dns};
 use namegate_integration::{End, Scenario, ip};
 use rustix::process::{Pid, Signal, kill_process};
 

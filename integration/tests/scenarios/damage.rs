@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use agent::lab::client::Transport;
-use agent::lab::{RESOLVER, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{RESOLVER, dns};
 use namegate_integration::{Scenario, ip};
 
 use super::plan;
@@ -145,7 +145,7 @@ fn addresses_of_the_proxy_that_were_removed_are_put_back() {
     is_told(&scenario, "address", "address of the proxy on lo");
     is_enforced_again(&scenario, "ip addr del");
     // Over IPv6 too.
-    let resolver = dns(agent::lab::RESOLVER6);
+    let resolver = dns(lab::RESOLVER6);
     scenario.wait_until("lookups over IPv6", || {
         let reply = scenario
             .pod(0)

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use agent::lab::client::Transport;
-use agent::lab::hostile::{self, Shot};
-use agent::lab::{BAD_RESOLVER, DEAD_RESOLVER, RESOLVER, Script, dns};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
+use lab::client::Transport;
+use lab::hostile::{self, Shot};
+use lab::{BAD_RESOLVER, DEAD_RESOLVER, RESOLVER, Script, dns};
 use namegate_integration::ip;
 
 use super::plan;

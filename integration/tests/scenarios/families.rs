@@ -3,8 +3,8 @@
 
 use std::process::Output;
 
-use agent::explain::Answer;
-use agent::lab::client::Attempt;
+use api::{ExplainAnswer, ExplainVerdict};
+use lab::client::Attempt;
 use namegate_integration::{Scenario, ip, policy};
 
 use super::plan;
@@ -35,7 +35,7 @@ fn connect(scenario: &Scenario, pod: usize, to: &str) -> Attempt {
 }
 
 /// What `namegate explain` says, by the running agent.
-fn explained(scenario: &Scenario, pod: &str, to: &str, port: &str) -> (Answer, Option<i32>) {
+fn explained(scenario: &Scenario, pod: &str, to: &str, port: &str) -> (ExplainAnswer, Option<i32>) {
     let arguments = ["--from", pod, "--to", to, "--port", port, "-o", "json"];
     let Output { status, stdout, stderr } = scenario.installation().inspect("explain", &arguments).unwrap();
     let told = serde_json::from_slice(&stdout);
@@ -93,7 +93,7 @@ fn tiers_decide_in_their_order() {
         );
         let (told, code) = explained(&scenario, &format!("shop/pod{pod}"), to, "443");
         assert_eq!(
-            (told.verdict == "allowed", code),
+            (told.verdict == ExplainVerdict::Allowed, code),
             (passes, Some(i32::from(!passes))),
             "{told:?}"
         );
@@ -148,7 +148,7 @@ fn an_audited_policy_drops_nothing_and_lists_what_it_would_have() {
             >= 1.0
     );
     let (told, code) = explained(&scenario, "shop/pod0", "b.example", "443");
-    assert_eq!((told.verdict.as_str(), code), ("audited", Some(0)), "{told:?}");
+    assert_eq!((told.verdict, code), (ExplainVerdict::Audited, Some(0)), "{told:?}");
 
     // Once it is enforced, it drops.
     scenario.write(
@@ -195,21 +195,32 @@ fn explain_tells_of_resolvers_of_a_pods_own_address_and_of_names_that_open_nothi
         .start();
     let verdict = |to: &str, port: &str| {
         let (told, code) = explained(&scenario, "shop/pod0", to, port);
-        assert_eq!(code, Some(i32::from(told.verdict == "denied")), "{told:?}");
+        assert_eq!(
+            code,
+            Some(i32::from(told.verdict == ExplainVerdict::Denied)),
+            "{told:?}"
+        );
         told.verdict
     };
     let lab = scenario.lab();
-    let resolver = agent::lab::RESOLVER.to_string();
-    assert_eq!(verdict(&resolver, "53"), "allowed", "lookups work");
-    assert_eq!(verdict(&resolver, "54"), "denied");
-    assert_eq!(verdict(&lab.pods()[0].address4().to_string(), "80"), "allowed");
-    assert_eq!(verdict("shop/pod0", "80"), "allowed");
-    assert_eq!(verdict("shop/pod1", "80"), "denied");
+    let resolver = lab::RESOLVER.to_string();
+    assert_eq!(verdict(&resolver, "53"), ExplainVerdict::Allowed, "lookups work");
+    assert_eq!(verdict(&resolver, "54"), ExplainVerdict::Denied);
+    assert_eq!(
+        verdict(&lab.pods()[0].address4().to_string(), "80"),
+        ExplainVerdict::Allowed
+    );
+    assert_eq!(verdict("shop/pod0", "80"), ExplainVerdict::Allowed);
+    assert_eq!(verdict("shop/pod1", "80"), ExplainVerdict::Denied);
 
-    assert_eq!(verdict("inner.example", "443"), "allowed", "nobody has asked yet");
+    assert_eq!(
+        verdict("inner.example", "443"),
+        ExplainVerdict::Allowed,
+        "nobody has asked yet"
+    );
     scenario.learn(0, "inner.example");
     let (told, _) = explained(&scenario, "shop/pod0", "inner.example", "443");
-    assert_eq!(told.verdict, "denied");
+    assert_eq!(told.verdict, ExplainVerdict::Denied);
     assert_eq!(told.parts[0].address, Some(ip("169.254.169.254")));
     assert!(told.remarks[0].contains("link-local"), "{told:?}");
 }
@@ -222,7 +233,7 @@ fn explain_tells_of_leases_of_lookups_and_of_what_is_missing() {
         .records(&["a.example 60 A 198.51.100.1", "a.b.wide.example 60 A 198.51.100.4"])
         .start();
     let (told, code) = explained(&scenario, "shop/pod0", "a.example", "443");
-    assert_eq!((told.verdict.as_str(), code), ("allowed", Some(0)));
+    assert_eq!((told.verdict, code), (ExplainVerdict::Allowed, Some(0)));
     assert_eq!(told.parts[0].address, None, "nobody has asked yet");
     scenario.learn(0, "a.example");
     let (told, _) = explained(&scenario, "shop/pod0", "a.example", "443");

@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use agent::lab::client::Transport;
-use agent::lab::process::find_program;
-use agent::lab::{BAD_RESOLVER, RESOLVER, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::process::find_program;
+use lab::{BAD_RESOLVER, RESOLVER, dns};
 use namegate_integration::{Scenario, ip, wait_until};
 
 use super::plan;

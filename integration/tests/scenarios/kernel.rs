@@ -24,10 +24,10 @@ fn a_full_set_is_servfail_and_harms_nobody_else() {
     let reply = scenario
         .pod(0)
         .resolve(
-            agent::lab::dns(agent::lab::RESOLVER),
+            lab::dns(lab::RESOLVER),
             "many.example",
             RecordType::A,
-            agent::lab::client::Transport::Tcp,
+            lab::client::Transport::Tcp,
         )
         .unwrap();
     assert_eq!((reply.code(), reply.addresses().len()), (ResponseCode::ServFail, 0));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use agent::lab::client::Stub;
-use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
+use lab::client::Stub;
+use lab::{RESOLVER, dns};
 use namegate_integration::{Plan, Scenario, ip};
 
 use super::plan;
@@ -163,7 +163,7 @@ fn cleanup_leaves_the_node_as_it_was() {
 #[test]
 fn files_that_are_broken_when_an_agent_starts_keep_what_they_held_before() {
     let mut scenario = governed().start();
-    scenario.expect_errors("agent::objects::directory");
+    scenario.expect_errors("cluster::directory");
     scenario.wait_kept("a.example");
     // One breaks under the agent, the other while there is none.
     scenario.write("allow-pod0.yaml", "kind: [\n");

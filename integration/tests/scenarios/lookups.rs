@@ -1,9 +1,9 @@
 //! Lookups of honest resolvers: over every transport, in every shape.
 
-use agent::lab::client::Transport;
-use agent::lab::{RESOLVER, RESOLVER6, Script, Topology, UNTRUSTED_RESOLVER, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{RESOLVER, RESOLVER6, Script, Topology, UNTRUSTED_RESOLVER, dns};
 use namegate_integration::{allow, ip, policy};
 
 use super::plan;
@@ -324,7 +324,7 @@ fn a_policys_own_resolver_opens_nothing_for_pods_that_have_the_same_rules_withou
 
 #[test]
 fn a_plain_listener_serves_as_a_resolver() {
-    let node = agent::lab::NODE4;
+    let node = lab::NODE4;
     let scenario = plan()
         .flags(&format!("--intercept off --listen {node}"))
         .allow(0, &["api.example"])

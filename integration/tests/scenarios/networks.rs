@@ -5,14 +5,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 
-use agent::lab::client::{Reply, Transport};
-use agent::lab::process::find_program;
-use agent::lab::{NODE4, RESOLVER, RESOLVER6, Topology, dns};
-use agent::netns::Namespace;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::{Reply, Transport};
+use lab::process::find_program;
+use lab::{NODE4, RESOLVER, RESOLVER6, Topology, dns};
 use namegate_integration::kube_proxy::{self, Mode, Translation};
 use namegate_integration::{Scenario, ip, policy};
+use netns::Namespace;
 use serde_json::Value;
 
 use super::plan;

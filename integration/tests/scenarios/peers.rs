@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use agent::lab::client::Attempt;
+use lab::client::Attempt;
 use namegate_integration::{Scenario, ip, policy};
 
 use super::plan;

@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use agent::lab::client::Transport;
-use agent::lab::{RESOLVER, UNTRUSTED_RESOLVER, dns};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{RESOLVER, UNTRUSTED_RESOLVER, dns};
 use namegate_integration::{Scenario, allow, ip, policy};
 
 use super::plan;
@@ -178,7 +178,7 @@ fn refusals_are_immediate_and_say_so() {
         let started = Instant::now();
         let attempt = scenario.connect(0, ip(address));
         assert!(
-            matches!(attempt, agent::lab::client::Attempt::Refused(libc::ECONNREFUSED)),
+            matches!(attempt, lab::client::Attempt::Refused(libc::ECONNREFUSED)),
             "{address}: {attempt:?}"
         );
         assert!(
@@ -206,7 +206,7 @@ fn refusals_are_immediate_and_say_so() {
 
     let scenario = plan().flags("--deny-response drop").allow(0, &["a.example"]).start();
     let attempt = scenario.connect(0, ip("198.51.100.9"));
-    assert!(matches!(attempt, agent::lab::client::Attempt::TimedOut), "{attempt:?}");
+    assert!(matches!(attempt, lab::client::Attempt::TimedOut), "{attempt:?}");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_file_that_breaks_changes_nothing_and_is_reported() {
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1"])
         .start();
-    scenario.expect_errors("agent::objects::directory");
+    scenario.expect_errors("cluster::directory");
     let a = scenario.learn(0, "a.example");
     scenario.write(
         "allow-pod0.yaml",
@@ -310,7 +310,7 @@ fn a_refused_policy_closes_its_endpoints_until_it_is_mended() {
         .object("new.yaml", policy_allowing("two words"))
         .records(&["a.example 60 A 198.51.100.1"])
         .start();
-    scenario.expect_errors("agent::objects::directory");
+    scenario.expect_errors("cluster::directory");
     assert_eq!(scenario.states("new.yaml"), ["rejected"]);
     let closed = |scenario: &Scenario| {
         for address in ["198.51.100.1", "2001:db8::1"] {
@@ -375,7 +375,7 @@ fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
         .records(&["a.example 1 A 198.51.100.1"])
         .start();
     let a = scenario.learn(0, "a.example");
-    let agent::lab::client::Attempt::Connected(mut connection) = scenario.connect(0, a) else {
+    let lab::client::Attempt::Connected(mut connection) = scenario.connect(0, a) else {
         panic!("refused")
     };
     let took = scenario.wait_until("the lease has ended", || scenario.connect(0, a).is_refused());

@@ -1,10 +1,10 @@
 //! Refused and audited packets, from a `log` rule to what a person reads.
 
-use agent::inspect::WithheldRow;
-use agent::lab::client::Transport;
-use agent::lab::{RESOLVER, Script, dns};
+use api::WithheldRow;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{RESOLVER, Script, dns};
 use namegate_integration::{Scenario, ip};
 
 use super::plan;

@@ -5,11 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use agent::app::Agent;
-use agent::config::{Host, Options, resolve::resolve};
-use agent::lab::client::Stub;
-use agent::lab::{RESOLVER, dns};
-use agent::objects::directory::DirectorySource;
+use cluster::directory::DirectorySource;
 use hickory_proto::rr::RecordType;
+use lab::client::Stub;
+use lab::{RESOLVER, dns};
+use settings::{Host, Options, resolve::resolve};
 
 use super::plan;
 

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
-use agent::lab::client::Transport;
-use agent::lab::dns;
-use agent::lab::process::{find_program, succeed};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::dns;
+use lab::process::{find_program, succeed};
 use namegate_integration::{Scenario, ip};
 
 use super::plan;
@@ -132,7 +132,7 @@ fn behind_a_service(flags: &str) -> Scenario {
         for protocol in ["udp", "tcp"] {
             scenario.nft(&format!(
                 "add rule ip proxy {chain} ip daddr {CLUSTER_IP} {protocol} dport 53 dnat to {}",
-                agent::lab::RESOLVER
+                lab::RESOLVER
             ));
         }
     }

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener};
 
-use agent::lab::client::{self, Attempt, CONNECT_TIMEOUT};
-use agent::lab::{NODE4, NODE6, Topology};
-use agent::netns::Namespace;
 use hickory_proto::rr::RecordType;
+use lab::client::{self, Attempt, CONNECT_TIMEOUT};
+use lab::{NODE4, NODE6, Topology};
 use namegate_integration::{Plan, Scenario, ip};
+use netns::Namespace;
 use socket2::{Domain, Socket, Type};
 
 use super::plan;

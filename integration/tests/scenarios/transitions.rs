@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use agent::lab::client::{CONNECT_TIMEOUT, Stub, Transport};
-use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
+use lab::client::{CONNECT_TIMEOUT, Stub, Transport};
+use lab::{RESOLVER, dns};
 use namegate_integration::{End, ip, policy};
 
 use super::plan;

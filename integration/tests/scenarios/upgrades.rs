@@ -4,9 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
-use agent::lab::client::Transport;
-use agent::lab::{RESOLVER, dns};
 use hickory_proto::rr::RecordType;
+use lab::client::Transport;
+use lab::{RESOLVER, dns};
 use namegate_integration::End;
 
 use super::plan;

@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use agent::lab::Lab;
-use agent::netns::Namespace;
+use lab::Lab;
+use netns::Namespace;
 use rustix::process::setpriority_process;
 use socket2::SockRef;
 

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
-use agent::lab::process::{AgentProcess, Installation};
-use agent::lab::{Lab, dns};
+use lab::process::{AgentProcess, Installation};
+use lab::{Lab, dns};
 use namegate_integration::kube_proxy::{self, Mode, Translation};
 
-use super::ends::PORT;
 use crate::agents::{Server, binary};
 use crate::zone::{FAR_UPSTREAM, Zone};
+
+use super::ends::PORT;
 
 /// Pods that are governed. One of them is really there.
 const PODS: u8 = 100;

@@ -1,0 +1,245 @@
+//! The local API: what the running agent shows, over a Unix socket that only root can open.
+//!
+//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records`
+//! the [`Records`], as JSON.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{ExplainQuestion, SOCKET};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use dns_proxy::KeptSockets;
+use policy::endpoint::EndpointId;
+use serde::Serialize;
+use socket2::{Domain, SockAddr, Socket, Type};
+use thiserror::Error;
+use tokio::net::UnixListener;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::error;
+
+use crate::explain::{Asked, Target, traffic};
+use crate::inspect::Inspect;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 64;
+
+/// A server that runs until this is dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    socket: PathBuf,
+    /// Device and inode, so that a successor's socket is not removed.
+    identity: (u64, u64),
+    task: JoinHandle<()>,
+}
+
+/// Why the agent cannot serve its API.
+#[derive(Debug, Error)]
+#[error("cannot serve the local API at {}: {error}; choose another directory with --run-dir", socket.display())]
+pub struct ServeError {
+    /// Where.
+    pub socket: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+impl ApiServer {
+    /// Serves in `run_dir`, which is made if it is missing. A socket that stands there is replaced
+    /// in one step, whether it is stale or another agent's that is about to leave. Must be called
+    /// inside a tokio runtime.
+    pub fn start(
+        run_dir: &Path,
+        inspect: Arc<dyn Inspect>,
+        kept: Option<&dyn KeptSockets>,
+    ) -> Result<Self, ServeError> {
+        let socket = run_dir.join(SOCKET);
+        let (listener, identity) = open(run_dir, &socket, kept).map_err(|error| ServeError {
+            socket: socket.clone(),
+            error,
+        })?;
+        let router = Router::new()
+            .route("/v1/status", get(status))
+            .route("/v1/names", get(names))
+            .route("/v1/explain", get(explain))
+            .route("/v1/records", get(records))
+            .with_state(inspect);
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                error!("the local API has ended: {error}");
+            }
+        });
+        Ok(Self { socket, identity, task })
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.task.abort();
+        if identity(&self.socket).is_ok_and(|now| now == self.identity) {
+            // Nothing is lost when it stays: the next agent replaces it.
+            let _ = fs::remove_file(&self.socket);
+        }
+    }
+}
+
+/// What an earlier process has left, if it is still what clients find there; or a new one.
+fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn KeptSockets>) -> io::Result<(UnixListener, (u64, u64))> {
+    let Some(kept) = kept else { return bind(run_dir, socket) };
+    let name = |(device, inode): (u64, u64)| format!("api {device}:{inode}");
+    if let Ok(identity) = identity(socket)
+        && let Some(left) = kept.take(&name(identity))
+    {
+        return Ok((UnixListener::from_std(left.into())?, identity));
+    }
+    let (listener, identity) = bind(run_dir, socket)?;
+    kept.keep(&name(identity), listener.as_fd());
+    Ok((listener, identity))
+}
+
+/// Made under a name of our own, closed to others before it listens, then moved into place: at no
+/// time is there no socket, or one that others may open.
+fn bind(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+    fs::create_dir_all(run_dir)?;
+    let own = run_dir.join(format!(".{}.sock", std::process::id()));
+    match fs::remove_file(&own) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    listener.bind(&SockAddr::unix(&own)?)?;
+    let finish = || {
+        fs::set_permissions(&own, Permissions::from_mode(0o600))?;
+        listener.listen(BACKLOG)?;
+        listener.set_nonblocking(true)?;
+        let identity = identity(&own)?;
+        fs::rename(&own, socket)?;
+        Ok(identity)
+    };
+    let identity = finish().inspect_err(|_: &io::Error| drop(fs::remove_file(&own)))?;
+    Ok((UnixListener::from_std(listener.into())?, identity))
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+async fn status(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.status()).await
+}
+
+async fn names(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.names()).await
+}
+
+async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
+    answer(move || inspect.records()).await
+}
+
+fn read(question: &ExplainQuestion) -> Result<(EndpointId, Asked), String> {
+    let asked = Asked {
+        to: Target::parse(&question.to)?,
+        traffic: traffic(question.port, question.protocol.as_deref())?,
+    };
+    let Ok(pod) = question.from.parse();
+    Ok((pod, asked))
+}
+
+async fn explain(
+    State(inspect): State<Arc<dyn Inspect>>,
+    Query(question): Query<ExplainQuestion>,
+) -> impl IntoResponse {
+    answer(move || read(&question).and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
+}
+
+/// Collects off the runtime's workers, which carry lookups: a full ledger takes milliseconds.
+async fn answer<T: Serialize + Send + 'static>(collect: impl FnOnce() -> T + Send + 'static) -> impl IntoResponse {
+    match spawn_blocking(move || Json(collect()).into_response()).await {
+        Ok(response) => response,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Client, ClientError};
+    use tempfile::TempDir;
+
+    use crate::inspect::fake::Fake;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_client_gets_what_the_agent_shows() {
+        let dir = TempDir::new().unwrap();
+        let run_dir = dir.path().join("made");
+        let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready()), None).unwrap();
+        let client = Client::new(&run_dir);
+        assert_eq!(client.names().await.unwrap(), Fake::ready().names);
+        assert_eq!(client.records().await.unwrap(), Fake::ready().records);
+        let status = client.status().await.unwrap();
+        assert_eq!((status.node.as_str(), status.ready), ("node-1", true));
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_comes_whole() {
+        let dir = TempDir::new().unwrap();
+        let mut fake = Fake::ready();
+        fake.names = vec![fake.names[0].clone(); 20_000];
+        let _server = ApiServer::start(dir.path(), Arc::new(fake), None).unwrap();
+        assert_eq!(Client::new(dir.path()).names().await.unwrap().len(), 20_000);
+    }
+
+    #[tokio::test]
+    async fn only_the_owner_may_open_the_socket() {
+        let dir = TempDir::new().unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
+        let mode = fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_successor_takes_over_and_its_socket_survives_the_predecessor() {
+        let dir = TempDir::new().unwrap();
+        let first = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
+        let second = ApiServer::start(dir.path(), Arc::new(Fake::not_ready("new")), None).unwrap();
+        drop(first);
+        let client = Client::new(dir.path());
+        assert_eq!(client.status().await.unwrap().not_ready_because.as_deref(), Some("new"));
+        drop(second);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_an_agent_the_error_says_how_to_start_one() {
+        let dir = TempDir::new().unwrap();
+        let error = Client::new(dir.path()).status().await.unwrap_err().to_string();
+        assert!(
+            error.contains("there is no socket") && error.contains("namegate agent"),
+            "{error}"
+        );
+        // Left behind by a crash.
+        drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
+        let error = Client::new(dir.path()).status().await.unwrap_err().to_string();
+        assert!(error.contains("nobody listens"), "{error}");
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
+        Client::new(dir.path()).status().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_another_kind_is_told_from_a_missing_agent() {
+        let dir = TempDir::new().unwrap();
+        let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
+        let error = Client::new(dir.path()).get::<u32>("/v1/status").await.unwrap_err();
+        assert!(matches!(error, ClientError::Unexpected { .. }), "{error}");
+        let error = Client::new(dir.path()).get::<u32>("/v2/status").await.unwrap_err();
+        assert!(error.to_string().contains("404"), "{error}");
+    }
+}

@@ -1,7 +1,0 @@
-//! `namegate`: see `namegate --help`.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    agent::cli::run()
-}

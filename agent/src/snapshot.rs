@@ -1,0 +1,97 @@
+//! The ledger's snapshot in `--state-dir`.
+//!
+//! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a
+//! policy edit after a restart is matched against, and which `namegate names` shows.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fqdn_cache::Ledger;
+use fqdn_cache::snapshot::Snapshot;
+use state_dir::{LEDGER_FILE, StateDir, Until, replace_with};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::gate::lock;
+use crate::parts::Parts;
+
+/// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the
+/// ledger stays empty: names are then learned anew, and what the kernel holds goes on.
+pub fn restore(directory: &Path, ledger: &mut Ledger) {
+    let path = directory.join(LEDGER_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => return warn!(path = %path.display(), %error, "the ledger's snapshot cannot be read"),
+    };
+    match ledger.restore(clock::now(), &clock::boot_id(), &bytes) {
+        Ok(leases) => info!(leases, "learned addresses restored"),
+        Err(error) => info!(path = %path.display(), %error, "starting with an empty ledger"),
+    }
+}
+
+/// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
+pub async fn keep(parts: Parts) {
+    const EVERY: Duration = Duration::from_millis(500);
+    // Writing takes a share of the time that no table of any size can exceed.
+    const SHARE: u32 = 50;
+    // What was saved, and the file that it made: another agent may have put its own in that place.
+    let mut saved = None;
+    let mut pause = EVERY;
+    loop {
+        sleep(pause).await;
+        lock(&parts.ledger).expire(clock::now());
+        let lessons = parts.gate.lessons();
+        let Some(directory) = parts.settings.state_dir.clone() else {
+            continue;
+        };
+        if saved == Some((lessons, ledger_file(&directory))) {
+            continue;
+        }
+        let place = directory.clone();
+        let ledger = Arc::clone(&parts.ledger);
+        let writing = tokio::task::spawn_blocking(move || {
+            let began = clock::now();
+            save(&directory, &ledger).map(|()| clock::now().since(began))
+        });
+        match writing.await {
+            Ok(Ok(took)) => {
+                saved = Some((lessons, ledger_file(&place)));
+                pause = EVERY.max(took * SHARE);
+            }
+            Ok(Err(error)) => {
+                warn!(%error, "the ledger's snapshot cannot be written; a restart will not know the names behind learned addresses");
+                pause = Duration::from_secs(30);
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Which file the snapshot is now.
+fn ledger_file(directory: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(directory.join(LEDGER_FILE)).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// Writes a snapshot of the ledger, which lookups go on using meanwhile.
+pub fn save(directory: &StateDir, ledger: &Mutex<Ledger>) -> io::Result<()> {
+    let mut snapshot = Snapshot::new(&clock::boot_id());
+    // Boot ends the leases, so a snapshot need not survive a power cut.
+    replace_with(directory, LEDGER_FILE, Until::Boot, |file| {
+        loop {
+            let ledger = lock(ledger);
+            let part = snapshot.next_part(&ledger, clock::now());
+            drop(ledger);
+            match part {
+                Some(part) => file.write_all(part)?,
+                None => return Ok(()),
+            }
+        }
+    })
+}

@@ -1,0 +1,120 @@
+//! Examples of every answer, for the tests of what shows them.
+#![allow(clippy::unwrap_used)] // Of addresses that are written here.
+
+use crate::{EndpointRow, NameRow, RecordRow, Records, RecordsSummary, ReportRow, Status, WithheldRow};
+
+/// Two names with an address each.
+pub fn names() -> Vec<NameRow> {
+    let row = |name: &str, address: &str| NameRow {
+        name: name.into(),
+        address: address.parse().unwrap(),
+        lease_left_ms: 61_500,
+        source: "192.0.2.53".parse().unwrap(),
+        private: false,
+        selectors: vec!["*.example".into()],
+        policies: vec!["shop/api".into()],
+    };
+    vec![row("a.example", "192.0.2.1"), row("b.example", "2001:db8::1")]
+}
+
+/// A refused packet, an audited one, and an answer that was withheld.
+pub fn records() -> Records {
+    let refused = RecordRow {
+        last_seen_ms_ago: 1_500,
+        first_seen_ms_ago: 61_500,
+        count: 3,
+        verdict: "refused".into(),
+        pod: Some("shop/api".into()),
+        source: "10.0.0.2".parse().unwrap(),
+        destination: "192.0.2.25".parse().unwrap(),
+        protocol: "TCP".into(),
+        port: Some(25),
+        icmp_type: None,
+        name: None,
+        policy: Some("shop/api".into()),
+        rule: None,
+    };
+    let audited = RecordRow {
+        last_seen_ms_ago: 62_000,
+        count: 1,
+        verdict: "audited".into(),
+        destination: "2001:db8::1".parse().unwrap(),
+        protocol: "ICMPv6".into(),
+        port: None,
+        icmp_type: Some(128),
+        name: Some("b.example".into()),
+        rule: Some("egressDeny[0]".into()),
+        ..refused.clone()
+    };
+    Records {
+        summary: RecordsSummary {
+            on: true,
+            failure: None,
+            audited: 0,
+            refused: 3,
+            overruns: 0,
+        },
+        rows: vec![refused, audited],
+        withheld: vec![WithheldRow {
+            last_seen_ms_ago: 2_000,
+            first_seen_ms_ago: 9_000,
+            count: 4,
+            verdict: "withheld".into(),
+            pod: Some("shop/api".into()),
+            source: Some("10.0.0.2".parse().unwrap()),
+            name: "c.example".into(),
+            upstream: "192.0.2.53:53".parse().unwrap(),
+            reason: "off-chain".into(),
+            why: "it is wrong".into(),
+        }],
+    }
+}
+
+/// An agent that is ready, or lacks what is missing.
+pub fn status(missing: Option<&str>) -> Status {
+    Status {
+        version: "0.0.0".into(),
+        node: "node-1".into(),
+        pid: 7,
+        uptime_seconds: 3_725,
+        supervisor: None,
+        ready: missing.is_none(),
+        not_ready_because: missing.map(str::to_owned),
+        interception: "dnat".into(),
+        fail_mode: "open".into(),
+        resolvers: vec!["192.0.2.53:53".into()],
+        listening: Vec::new(),
+        endpoints: vec![EndpointRow {
+            endpoint: "shop/api".into(),
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            egress: "default-deny".into(),
+            program: Some("1f".into()),
+            policies: vec!["shop/api".into()],
+        }],
+        reports: vec![
+            ReportRow {
+                file: Some("a.yaml".into()),
+                object: "Pod shop/api".into(),
+                state: "accepted".into(),
+                findings: Vec::new(),
+            },
+            ReportRow {
+                file: Some("a.yaml".into()),
+                object: "CiliumNetworkPolicy shop/api".into(),
+                state: "partial".into(),
+                findings: vec!["a.yaml:9:3: not enforced: spec.ingress: it is not".into()],
+            },
+        ],
+        names: names().len(),
+        addresses: names().len(),
+        elements: 3,
+        heartbeat_gaps: 0,
+        records: records().summary,
+        state_troubles: Vec::new(),
+        install_error: None,
+        damage: Vec::new(),
+        last_repair: None,
+        source: None,
+        silent_upstreams: Vec::new(),
+    }
+}

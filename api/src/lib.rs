@@ -1,0 +1,18 @@
+//! The local API of the agent: its typed answers and its client.
+//!
+//! The agent serves JSON over HTTP on a Unix socket in its run directory that only root can open.
+//! `-o json` of a verb prints the same types.
+
+pub mod client;
+#[cfg(feature = "examples")]
+pub mod examples;
+pub mod explain;
+pub mod names;
+pub mod records;
+pub mod status;
+
+pub use client::{Client, ClientError, SOCKET, ask};
+pub use explain::{AddressAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer};
+pub use names::NameRow;
+pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};
+pub use status::{EndpointRow, RepairStatus, ReportRow, SourceStatus, Status, SupervisorStatus};

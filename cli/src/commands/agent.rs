@@ -1,0 +1,347 @@
+//! `namegate agent`: the agent itself, until it is told to stop.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent::app::{Agent, StartError};
+use cluster::Source;
+use cluster::directory::DirectorySource;
+use cluster::kubernetes::KubernetesSource;
+use cluster::kubernetes::client::{Access, AccessError};
+use cluster::taint::StartupTaint;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use settings::{ConfigError, Host, Options, Settings};
+use supervisor::working_set;
+use supervisor::{self, Supervision};
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::{debug, info, warn};
+
+use crate::Outcome;
+
+use super::reload::Reload;
+
+/// Runs the agent: intercepts lookups, and lets workloads reach what their policies name
+///
+/// Policies and workloads come from the API server of the cluster that it runs in, or of
+/// --kubeconfig, or from a directory. Needs root (CAP_NET_ADMIN and the ports it listens on) and
+/// the program `nft`. On SIGTERM or SIGINT it ends; the ruleset stays in force (see
+/// `namegate cleanup`); on SIGHUP it reads the objects again. Every option may stand in the file of
+/// --config under the same name without the dashes, as in `fail-mode: closed`; lists as YAML lists.
+/// What the command line says wins.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Durations are written as in 30s, 5m, 1h30m.
+
+Examples:
+  namegate agent
+  namegate agent --kubeconfig /etc/kubernetes/namegate.conf --node node-1
+  namegate agent --objects /etc/namegate/objects --supervise
+  namegate agent --objects ./objects --upstream 192.0.2.53 --listen 127.0.0.1:5300 --intercept off
+  namegate agent --config /etc/namegate/agent.yaml --fail-mode closed")]
+pub(crate) struct Args {
+    /// Config file in YAML, with the options below as keys
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Why the agent does not run.
+#[derive(Debug, Error)]
+pub(crate) enum AgentError {
+    /// What it was told.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The API server as a source of objects.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The directory is checked before the kernel is touched.
+    #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
+    Objects {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The line to the supervisor.
+    #[error("cannot take over from the supervisor: {0}")]
+    Supervision(io::Error),
+    /// The process itself.
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: Args) -> crate::Result {
+    let supervision = Supervision::attach().map_err(AgentError::Supervision)?;
+    let config = args.config.clone();
+    let prepared = prepare(args, &Host::read())?;
+    raise_open_files();
+    if prepared.supervise && supervision.is_none() {
+        // What was prepared was for finding mistakes; each worker prepares for itself.
+        drop(prepared);
+        supervisor::supervise()?;
+        return Ok(Outcome::Positive);
+    }
+    let Prepared { settings, from, .. } = prepared;
+    let supervision = supervision.map(Arc::new);
+    let at_start = config.map(|path| settings::file::read(&path).map(|options| (path, options)));
+    let reload = Reload {
+        config: at_start
+            .transpose()
+            .map_err(ConfigError::from)
+            .map_err(AgentError::from)?,
+        objects: Arc::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("namegate")
+        .build()
+        .map_err(AgentError::Runtime)?;
+    runtime.block_on(async {
+        match from {
+            From::Directory(directory) => {
+                let source = DirectorySource {
+                    directory,
+                    state_dir: settings.state_dir.clone(),
+                    reread: Arc::clone(&reload.objects),
+                };
+                serve(settings, source, reload, supervision, None).await
+            }
+            From::Cluster(kubeconfig) => {
+                let access = Access::find(kubeconfig.as_deref()).await?;
+                let client = access.client()?;
+                let taint = settings.startup_taint.clone().map(|key| StartupTaint {
+                    client,
+                    node: settings.node.clone(),
+                    key,
+                });
+                let source = KubernetesSource::new(
+                    access,
+                    settings.node.clone(),
+                    settings.state_dir.clone(),
+                    !settings.cluster_cidrs.is_empty(),
+                );
+                serve(settings, source, reload, supervision, taint).await
+            }
+        }
+    })?;
+    Ok(Outcome::Positive)
+}
+
+/// Where objects come from.
+#[derive(Debug, PartialEq, Eq)]
+enum From {
+    /// `--objects`.
+    Directory(PathBuf),
+    /// The cluster of this kubeconfig, or that which this is a Pod of.
+    Cluster(Option<PathBuf>),
+}
+
+/// What the command line and the config file come to.
+#[derive(Debug)]
+struct Prepared {
+    settings: Settings,
+    from: From,
+    supervise: bool,
+}
+
+fn prepare(args: Args, host: &Host) -> Result<Prepared, AgentError> {
+    let Args { config, options } = args;
+    let options = settings::merge(options, config.as_deref()).map_err(ConfigError::from)?;
+    let from = match options.objects.clone() {
+        Some(directory) => From::Directory(directory),
+        None => From::Cluster(options.kubeconfig.clone()),
+    };
+    let supervise = options.supervise.unwrap_or(false);
+    let settings = settings::resolve::resolve(options, host).map_err(ConfigError::from)?;
+    if let From::Directory(directory) = &from {
+        std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
+            directory: directory.clone(),
+            error,
+        })?;
+    }
+    Ok(Prepared {
+        settings,
+        from,
+        supervise,
+    })
+}
+
+/// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual
+/// soft limit of 1,024 descriptors is below what `ServerConfig` lets in. It is that low for
+/// programs that use select(2), which this one does not.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays as it is; many lookups at once may fail");
+    }
+}
+
+async fn serve(
+    settings: Settings,
+    source: impl Source,
+    reload: Reload,
+    supervision: Option<Arc<Supervision>>,
+    taint: Option<StartupTaint>,
+) -> Result<(), AgentError> {
+    // Caught before anything is touched, so that no signal finds a half-made state.
+    let mut stop = Stop::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
+    reload.listen().map_err(AgentError::Runtime)?;
+    info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
+    let agent = Agent::start(settings, source, supervision.clone()).await?;
+    let told = tokio::select! {
+        ready = agent.ready() => {
+            ready?;
+            info!("ready");
+            if let Some(supervision) = &supervision {
+                supervision.ready();
+            }
+            if let Some(taint) = taint {
+                tokio::spawn(taint.remove());
+            }
+            if let Err(error) = working_set::trim() {
+                debug!(%error, "what the start needed stays in memory");
+            }
+            tokio::select! {
+                told = stop.told() => told,
+                error = agent.source_ended() => return Err(error.into()),
+            }
+        }
+        told = stop.told() => told,
+    };
+    info!("{told}: stopping; the ruleset stays in force");
+    tokio::select! {
+        () = agent.stop() => info!("stopped"),
+        again = stop.told() => warn!("{again} again: leaving at once"),
+    }
+    Ok(())
+}
+
+/// What ends the agent.
+struct Stop {
+    supervisor: Option<oneshot::Receiver<()>>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new(supervision: Option<&Supervision>) -> io::Result<Self> {
+        Ok(Self {
+            supervisor: supervision.map(Supervision::watch).transpose()?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next one, by name.
+    async fn told(&mut self) -> &'static str {
+        let gone = async {
+            match &mut self.supervisor {
+                // An error is the end of the thread that waits for the supervisor's.
+                Some(end) => drop(end.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = gone => {
+                self.supervisor = None;
+                "the supervisor is gone"
+            }
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+    use policy::question::QuestionMode;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn prepared(line: &[&str]) -> Result<(Settings, From), String> {
+        let host = Host {
+            name: "node-1".into(),
+            resolv_conf: Ok("nameserver 192.0.2.53".into()),
+        };
+        let args = Line::try_parse_from([&["agent"], line].concat())
+            .map_err(|error| error.to_string())?
+            .args;
+        let prepared = prepare(args, &host).map_err(|error| error.to_string())?;
+        Ok((prepared.settings, prepared.from))
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let dir = TempDir::new().unwrap();
+        let objects = dir.path().to_str().unwrap();
+        let file = dir.path().join("agent.yaml");
+        fs::write(
+            &file,
+            format!("objects: {objects}\ntable: from_file\nnode: from-file\ngrace: 5s\n"),
+        )
+        .unwrap();
+        let line = [
+            "--config",
+            file.to_str().unwrap(),
+            "--table",
+            "from_line",
+            "--grace",
+            "1m",
+        ];
+        let (settings, from) = prepared(&line).unwrap();
+        assert_eq!(from, From::Directory(dir.path().to_owned()));
+        assert_eq!(settings.table, "from_line");
+        assert_eq!(settings.node, "from-file");
+        assert_eq!(settings.lease.grace.as_secs(), 60);
+        assert_eq!(settings.lease.max_ttl.as_secs(), 86_400);
+    }
+
+    #[test]
+    fn without_objects_a_cluster_is_watched() {
+        let (settings, from) = prepared(&[]).unwrap();
+        assert_eq!((from, settings.questions), (From::Cluster(None), QuestionMode::Any));
+        let (_, from) = prepared(&["--kubeconfig", "k"]).unwrap();
+        assert_eq!(from, From::Cluster(Some("k".into())));
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("agent.yaml");
+        fs::write(&file, "objects: /nonexistent\n").unwrap();
+        let (_, from) = prepared(&["--config", file.to_str().unwrap(), "--kubeconfig", "k"]).unwrap();
+        assert_eq!(from, From::Cluster(Some("k".into())), "the command line wins");
+    }
+
+    #[test]
+    fn objects_that_cannot_be_read_are_an_error_before_anything_is_touched() {
+        assert!(
+            prepared(&["--objects", "/nonexistent/objects"])
+                .unwrap_err()
+                .contains("/nonexistent/objects")
+        );
+        assert!(
+            prepared(&["--config", "/nonexistent/agent.yaml"])
+                .unwrap_err()
+                .contains("--config")
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! `namegate check`: what the agent would say of these files, without an agent.
+//!
+//! `checked` holds the files against each other, `plain` and `graphical` print what was found at
+//! its `excerpt`.
+
+mod checked;
+mod excerpt;
+mod graphical;
+mod plain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use cluster::catalogue::Content;
+use cluster::tree;
+use thiserror::Error;
+
+use crate::Outcome;
+
+use super::{Output, to_json};
+
+use checked::Checked;
+
+/// Checks files of policies and other objects, and says what the agent would not enforce
+///
+/// Reads the files as `namegate agent --objects` does, and prints what is wrong with them and what
+/// is probably not meant, field by field. In a directory what is no object is passed over: the
+/// values and templates of charts, and what kustomize reads. Everything is taken as one cluster:
+/// policies are compared with each other and with the Pods, Services and Nodes beside them. What
+/// each finding means: docs/policies.md and docs/lints.md.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 0 when nothing is an error, with 1 otherwise; with --strict, warnings and what is not
+enforced count as errors.
+
+Examples:
+  namegate check policies/
+  namegate check --strict -o json policy.yaml
+  kubectl get pods,services,nodes,networkpolicies -A -o yaml | namegate check -")]
+pub(crate) struct Args {
+    /// Files, directories (read as --objects is), or `-` for standard input
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How to print. The table is drawn on a terminal, and plain lines elsewhere
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// Let warnings and what is not enforced fail the check
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Why nothing was checked.
+#[derive(Debug, Error)]
+#[error("cannot read {}: {error}", path.display())]
+pub(crate) struct CheckError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    let mut contents = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for path in &args.paths {
+        let read = read(path).map_err(|error| CheckError {
+            path: path.clone(),
+            error,
+        })?;
+        if path.is_dir() {
+            found.extend(read.keys().cloned());
+        }
+        contents.extend(read);
+    }
+    let checked = Checked::of_repository(contents, &found);
+    crate::print(&match args.output {
+        Output::Table if is_for_a_terminal() => graphical::render(&checked, graphical::Look::of_environment()),
+        Output::Table => plain::render(&checked),
+        Output::Json => to_json(&checked.reports)?,
+    })?;
+    Ok(match checked.passes(args.strict) {
+        true => Outcome::Positive,
+        false => Outcome::Negative,
+    })
+}
+
+fn is_for_a_terminal() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, Content>> {
+    if path == Path::new("-") {
+        // What is longer is refused, but not because it is cut.
+        let limit = 2 * policy::document::MAX_TEXT as u64;
+        let mut text = String::new();
+        io::stdin().take(limit).read_to_string(&mut text)?;
+        return Ok(BTreeMap::from([("<stdin>".into(), Ok(text))]));
+    }
+    if path.is_dir() {
+        return tree::read_tree(path, &mut |_| {});
+    }
+    Ok(BTreeMap::from([(path.to_owned(), Ok(tree::read_file(path)?))]))
+}

@@ -1,0 +1,205 @@
+//! Files → what is to be said of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use cluster::catalogue::{Catalogue, Content};
+use cluster::index::Cluster;
+use cluster::{ObjectKey, Report, ReportState};
+use policy::document::{self, Document};
+use policy::validate::{self, validate};
+use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
+
+/// The result of a check.
+pub(super) struct Checked {
+    contents: BTreeMap<PathBuf, Content>,
+    pub(super) reports: Vec<Report>,
+    /// Objects that Namegate has no use for.
+    foreign: usize,
+    /// Files and documents of a repository that are no objects.
+    passed_over: usize,
+}
+
+/// A finding, and what it is about.
+pub(super) struct Finding<'c> {
+    pub(super) report: &'c Report,
+    pub(super) diagnostic: &'c Diagnostic,
+    /// The file that it points into.
+    pub(super) text: Option<&'c str>,
+}
+
+impl Checked {
+    /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in
+    /// a repository beside objects is passed over. The values and templates of a chart and what
+    /// kustomize reads are no objects, and nobody takes them for policies that are in force.
+    pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, Content>, found: &BTreeSet<PathBuf>) -> Self {
+        let all = contents.len();
+        contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
+        let mut passed_over = all - contents.len();
+        let mut checked = Self::new(contents);
+        for report in &mut checked.reports {
+            let Some(file) = report.file.as_ref().filter(|file| found.contains(*file)) else {
+                continue;
+            };
+            let is_template = matches!(checked.contents.get(file), Some(Ok(text)) if text.contains("{{"));
+            let before = report.diagnostics.len();
+            report.diagnostics.retain(|finding| match finding.code {
+                "not-an-object" => false,
+                "not-yaml" => !is_template,
+                _ => true,
+            });
+            passed_over += before - report.diagnostics.len();
+        }
+        checked
+            .reports
+            .retain(|report| !(report.object.is_empty() && report.diagnostics.is_empty()));
+        Self { passed_over, ..checked }
+    }
+
+    pub(super) fn new(contents: BTreeMap<PathBuf, Content>) -> Self {
+        let mut catalogue = Catalogue::default();
+        // The first scan always gives an update.
+        let update = catalogue.scan(contents.clone()).unwrap_or_default();
+        let mut cluster = Cluster::default();
+        update.changes.into_iter().for_each(|change| cluster.apply(change));
+        let mut reports = update.reports;
+        add_findings_across(&contents, &cluster, &mut reports);
+        Self {
+            contents,
+            reports,
+            foreign: catalogue.foreign().len(),
+            passed_over: 0,
+        }
+    }
+
+    pub(super) fn passes(&self, strict: bool) -> bool {
+        !self.reports.iter().any(|report| match report.worst() {
+            Some(Severity::Error) => true,
+            Some(Severity::Warning | Severity::Unenforced) => strict,
+            None => false,
+        })
+    }
+
+    /// All findings, file by file: errors first, then in the order of the lines.
+    pub(super) fn findings(&self) -> Vec<Finding<'_>> {
+        let each = self.reports.iter().flat_map(|report| {
+            let text = report.file.as_ref().and_then(|file| self.contents.get(file));
+            let text = text.and_then(|content| content.as_deref().ok());
+            let of = move |diagnostic| Finding {
+                report,
+                diagnostic,
+                text,
+            };
+            report.diagnostics.iter().map(of)
+        });
+        let mut findings: Vec<_> = each.collect();
+        findings.sort_by_key(|Finding { report, diagnostic, .. }| {
+            let worst_first = std::cmp::Reverse(diagnostic.severity);
+            (&report.file, worst_first, diagnostic.position)
+        });
+        findings
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let objects = self.reports.iter().filter(|it| !it.object.is_empty());
+        let (objects, policies) = objects.fold((0, 0), |(objects, policies), report| {
+            (objects + 1, policies + usize::from(report.is_policy()))
+        });
+        let found = |severity| {
+            let all = self.reports.iter().flat_map(|it| &it.diagnostics);
+            all.filter(|it| it.severity == severity).count()
+        };
+        let rejected = self.reports.iter().filter(|it| it.state == ReportState::Rejected);
+        let rejected = rejected.count();
+        let mut text = format!(
+            "{} read: {}, {} of them policies; {}, {}, {} not enforced",
+            counted(self.contents.len(), "file"),
+            counted(objects, "object"),
+            policies,
+            counted(found(Severity::Error), "error"),
+            counted(found(Severity::Warning), "warning"),
+            found(Severity::Unenforced),
+        );
+        // Writing to a String does not fail.
+        if rejected > 0 {
+            let _ = write!(text, "; {rejected} rejected");
+        }
+        if self.foreign > 0 {
+            let _ = write!(text, "; {} of other kinds ignored", self.foreign);
+        }
+        if self.passed_over > 0 {
+            let _ = write!(text, "; {} passed over that are no objects", self.passed_over);
+        }
+        text + "\n"
+    }
+}
+
+/// Whether a file is read by kustomize or Helm, and holds no object.
+fn is_for_a_tool(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    matches!(
+        name,
+        Some("kustomization.yaml" | "kustomization.yml" | "Chart.yaml" | "Chart.yml")
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+/// Adds what can only be told of several objects to the reports about the policies that it is found
+/// in.
+fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster, reports: &mut [Report]) {
+    let policies = policies(contents);
+    let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
+    let found = lint::across(&pairs, &cluster.around());
+    let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
+    for report in reports {
+        let place = (report.file.clone().unwrap_or_default(), report.object.clone());
+        // A second definition of the object is reported under the same name. It stands behind the
+        // first.
+        if let Some(found) = found.remove(&place) {
+            report.diagnostics.extend(found);
+            report.sort();
+        }
+    }
+}
+
+/// A policy that stands.
+struct Valid<'c> {
+    file: &'c Path,
+    document: Document,
+    policy: Policy,
+}
+
+impl Valid<'_> {
+    /// Which report is about it.
+    fn place(&self) -> (PathBuf, String) {
+        (
+            self.file.to_owned(),
+            ObjectKey::Policy(self.policy.id.clone()).to_string(),
+        )
+    }
+}
+
+/// The policies that stand. As in the catalogue, the first definition of one counts, good or not.
+fn policies(contents: &BTreeMap<PathBuf, Content>) -> Vec<Valid<'_>> {
+    let mut known: BTreeSet<PolicyId> = BTreeSet::new();
+    let mut policies = Vec::new();
+    for (file, content) in contents {
+        let Ok(text) = content else { continue };
+        for document in document::parse(text).0 {
+            if !validate::id(&document).is_some_and(|id| known.insert(id)) {
+                continue;
+            }
+            if let Some(policy) = validate(&document).0.accepted() {
+                policies.push(Valid { file, document, policy });
+            }
+        }
+    }
+    policies
+}

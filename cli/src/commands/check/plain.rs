@@ -1,0 +1,43 @@
+//! Findings as editors, pipelines and `grep` read them:
+//! `file:line:column: severity[code] path: reason`, then the line and what to do.
+
+use std::fmt::Write;
+
+use crate::commands::table::printable;
+
+use super::checked::{Checked, Finding};
+use super::excerpt::Excerpt;
+
+pub(super) fn render(checked: &Checked) -> String {
+    let mut text: String = checked.findings().iter().map(finding).collect();
+    if !text.is_empty() {
+        text += "\n";
+    }
+    text + &checked.summary()
+}
+
+fn finding(finding: &Finding<'_>) -> String {
+    let Finding {
+        report,
+        diagnostic,
+        text: source,
+    } = finding;
+    let mut text = printable(report.headline(diagnostic)) + "\n";
+    let excerpt = source
+        .zip(diagnostic.position)
+        .and_then(|(source, at)| Excerpt::of(source, at));
+    // Writing to a String does not fail.
+    if let Some(excerpt) = excerpt {
+        let line = excerpt.line();
+        let number = line.number.to_string();
+        let gutter = " ".repeat(number.len());
+        let indent = " ".repeat(excerpt.mark.start);
+        let mark = "^".repeat(excerpt.mark.len());
+        let _ = writeln!(text, "{}", format!("  {number} | {}", line.text).trim_end());
+        let _ = writeln!(text, "  {gutter} | {indent}{mark}");
+    }
+    if let Some(suggestion) = &diagnostic.suggestion {
+        let _ = writeln!(text, "  help: {}", printable(suggestion.clone()));
+    }
+    text
+}

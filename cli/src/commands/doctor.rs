@@ -1,0 +1,187 @@
+//! `namegate doctor`: what this node needs, and how to mend what it lacks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use api::Status;
+use api::{Client, ClientError};
+use api::{ExplainQuestion, ExplainVerdict, ask};
+use doctor::{self, ANYBODY, DNS_OVER_TLS, Finding, Level, Running};
+use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
+
+use crate::Outcome;
+
+use super::table::printable;
+use super::{Output, to_json};
+
+/// Checks this node for what Namegate needs, and says how to mend what is missing
+///
+/// Looks at privileges, kernel features, sysctls, bridges, the tables of others, and at ways to
+/// resolve names unobserved. Beside a running agent it takes that agent's mode and resolvers.
+/// Changes nothing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 0 when there is no problem, with 1 otherwise. Notes are no problems.
+
+Examples:
+  sudo namegate doctor
+  sudo namegate doctor --intercept tproxy -o json
+  kubectl exec --namespace namegate daemonset/namegate -- namegate doctor")]
+pub(crate) struct Args {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The mode that the agent is going to have [default: the running agent's, or dnat]
+    #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]))]
+    intercept: Option<InterceptionMode>,
+    /// The agent's --table
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_TABLE)]
+    table: String,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    let client = Client::new(&args.run_dir);
+    let status = match ask(client.status())? {
+        Ok(status) => Some(status),
+        // A node is looked at before an agent is there.
+        Err(ClientError::NoAgent { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let its_mode = status.as_ref().and_then(|status| mode(&status.interception));
+    let interception = args.intercept.or(its_mode).unwrap_or(InterceptionMode::Dnat);
+    let running = match status {
+        Some(status) => Some(Running {
+            resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
+            open_to_encrypted_dns: ask(open_to_encrypted_dns(&client, &status))??,
+        }),
+        None => None,
+    };
+    let findings = doctor::examine(&doctor::read(interception, &args.table, running));
+    crate::print(&match args.output {
+        Output::Table => render(&findings),
+        Output::Json => to_json(&findings)?,
+    })?;
+    Ok(match findings.iter().any(|finding| finding.level == Level::Problem) {
+        true => Outcome::Negative,
+        false => Outcome::Positive,
+    })
+}
+
+/// Asks for one endpoint of each program; the others of a program are told the same.
+async fn open_to_encrypted_dns(client: &Client, status: &Status) -> Result<Vec<String>, ClientError> {
+    let mut told = BTreeMap::new();
+    let mut open = Vec::new();
+    for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
+        let is_open = match told.get(&row.program) {
+            Some(known) => *known,
+            None => {
+                let is_open = may_reach_anybody(client, &row.endpoint).await?;
+                told.insert(row.program.clone(), is_open);
+                is_open
+            }
+        };
+        if is_open {
+            open.push(row.endpoint.clone());
+        }
+    }
+    Ok(open)
+}
+
+async fn may_reach_anybody(client: &Client, endpoint: &str) -> Result<bool, ClientError> {
+    for address in ANYBODY {
+        let answer = client
+            .explain(&ExplainQuestion {
+                from: endpoint.to_owned(),
+                to: address.to_string(),
+                port: Some(DNS_OVER_TLS),
+                protocol: None,
+            })
+            .await;
+        match answer {
+            Ok(answer) if answer.verdict == ExplainVerdict::Allowed => return Ok(true),
+            // A Pod that has gone meanwhile.
+            Ok(_) | Err(ClientError::CannotTell(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+fn mode(text: &str) -> Option<InterceptionMode> {
+    [
+        ("dnat", InterceptionMode::Dnat),
+        ("tproxy", InterceptionMode::Tproxy),
+        ("off", InterceptionMode::Off),
+    ]
+    .into_iter()
+    .find_map(|(word, mode)| (word == text).then_some(mode))
+}
+
+fn resolver(text: &str) -> Option<SocketAddr> {
+    text.parse::<settings::DnsAddress>().ok().map(|address| address.0)
+}
+
+fn render(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding {
+        code,
+        level,
+        found,
+        mend,
+    } in findings
+    {
+        let level = match level {
+            Level::Ok => "ok",
+            Level::Note => "note",
+            Level::Problem => "PROBLEM",
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{level:<8} {code:<18} {}", printable(found.clone()));
+        if let Some(mend) = mend {
+            let _ = writeln!(text, "{:<27} mend: {}", "", printable(mend.clone()));
+        }
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let _ = writeln!(
+        text,
+        "\n{} checks: {} problems, {} notes",
+        findings.len(),
+        count(Level::Problem),
+        count(Level::Note)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_a_line_and_how_to_mend_it_another() {
+        let finding = |level, mend: Option<&str>| Finding {
+            code: "nft",
+            level,
+            found: "something".into(),
+            mend: mend.map(str::to_owned),
+        };
+        let text = render(&[finding(Level::Ok, None), finding(Level::Problem, Some("do it"))]);
+        assert_eq!(
+            text,
+            "ok       nft                something\n\
+             PROBLEM  nft                something\n                            mend: do it\n\n\
+             2 checks: 1 problems, 0 notes\n"
+        );
+    }
+
+    #[test]
+    fn resolvers_are_read_as_status_shows_them() {
+        assert_eq!(resolver("10.53.0.53:53"), Some("10.53.0.53:53".parse().unwrap()));
+        assert_eq!(resolver("10.53.0.53"), Some("10.53.0.53:53".parse().unwrap()));
+    }
+}

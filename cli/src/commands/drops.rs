@@ -1,0 +1,275 @@
+//! `namegate drops`: what was refused, what an audited policy would refuse, and which answers were
+//! withheld.
+
+use std::path::PathBuf;
+
+use api::Client;
+use api::ask;
+use api::{RecordRow, Records, RecordsSummary, WithheldRow};
+use serde::Serialize;
+use settings::DEFAULT_RUN_DIR;
+use thiserror::Error;
+
+use crate::Outcome;
+
+use super::table::{table, whole_seconds};
+use super::{Output, to_json};
+
+/// Shows which packets were refused of late, or would have been, with pod, name and policy; and
+/// which answers were withheld
+///
+/// Packets that are alike are one line, the most recent first. It is a sample: of each pod the last
+/// 256 kinds of packets are remembered. VERDICT `audited` says that the packet passed, because the
+/// policy that would have refused it has the annotation `namegate.io/mode: audit`. NAME is the name
+/// that last led this pod to the address, `-` where it asked for none.
+///
+/// An answer is withheld, and its lookup fails, where it is not to be believed, or where the kernel
+/// does not hold its addresses.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  namegate drops
+  namegate drops --pod shop/web
+  namegate drops --audited -o json | jq -r '.[] | [.pod, .name // .destination, .port] | @tsv' | sort -u")]
+pub(crate) struct Args {
+    /// Only what an audited policy would have refused
+    #[arg(long)]
+    audited: bool,
+    /// Only what this pod sent
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
+    pod: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// Why there is nothing to show.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum NotRecorded {
+    /// It was switched off.
+    #[error("the agent does not record packets; start it without `--records-group off`")]
+    Off,
+    /// It should, and cannot.
+    #[error("the agent cannot record packets: {0}")]
+    Failed(String),
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    let mut records = ask(Client::new(&args.run_dir).records())??;
+    // What was recorded until a failure is worth showing.
+    if records.rows.is_empty() && records.withheld.is_empty() {
+        is_recorded(&records.summary)?;
+    }
+    records.rows.retain(|row| is_asked_for(row, args));
+    records.withheld.retain(|row| is_withheld_asked_for(row, args));
+    let text = match args.output {
+        Output::Json => to_json(&lines(&records))?,
+        Output::Table => show(&records),
+    };
+    crate::print(&text)?;
+    Ok(Outcome::Positive)
+}
+
+fn is_recorded(summary: &RecordsSummary) -> Result<(), NotRecorded> {
+    match &summary.failure {
+        _ if summary.on => Ok(()),
+        Some(failure) => Err(NotRecorded::Failed(failure.clone())),
+        None => Err(NotRecorded::Off),
+    }
+}
+
+fn is_asked_for(row: &RecordRow, args: &Args) -> bool {
+    (!args.audited || row.verdict == "audited") && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
+}
+
+fn is_withheld_asked_for(row: &WithheldRow, args: &Args) -> bool {
+    !args.audited && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
+}
+
+/// A packet or an answer: VERDICT tells them apart.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Packet(&'a RecordRow),
+    Answer(&'a WithheldRow),
+}
+
+fn lines(records: &Records) -> Vec<Line<'_>> {
+    let packets = records.rows.iter().map(Line::Packet);
+    packets.chain(records.withheld.iter().map(Line::Answer)).collect()
+}
+
+fn show(records: &Records) -> String {
+    let mut text = match records.rows.is_empty() {
+        true => "No such packet was refused since the agent started.\n".into(),
+        false => render(&records.rows),
+    };
+    if !records.withheld.is_empty() {
+        text += "\nAnswers that were withheld, so that lookups failed:\n";
+        text += &render_withheld(&records.withheld);
+    }
+    text + &remarks(&records.summary)
+}
+
+fn render_withheld(rows: &[WithheldRow]) -> String {
+    table(
+        ["LAST SEEN", "COUNT", "POD", "NAME", "UPSTREAM", "WHY"],
+        rows.iter().map(|row| {
+            let client = row.source.map(|client| client.to_string());
+            [
+                whole_seconds(row.last_seen_ms_ago),
+                row.count.to_string(),
+                row.pod.clone().or(client).unwrap_or_else(|| "(answer cache)".into()),
+                row.name.clone(),
+                row.upstream.to_string(),
+                row.why.clone(),
+            ]
+        }),
+    )
+}
+
+fn render(rows: &[RecordRow]) -> String {
+    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    table(
+        [
+            "LAST SEEN",
+            "COUNT",
+            "VERDICT",
+            "POD",
+            "DESTINATION",
+            "PORT",
+            "NAME",
+            "POLICY",
+        ],
+        rows.iter().map(|row| {
+            [
+                whole_seconds(row.last_seen_ms_ago),
+                row.count.to_string(),
+                row.verdict.clone(),
+                row.pod.clone().unwrap_or_else(|| row.source.to_string()),
+                row.destination.to_string(),
+                port(row),
+                or_dash(&row.name),
+                policy(row),
+            ]
+        }),
+    )
+}
+
+/// As in `443/TCP`; the type of ICMP stands in the port's place.
+fn port(row: &RecordRow) -> String {
+    let port = row.port.or(row.icmp_type.map(u16::from));
+    match port {
+        Some(port) => format!("{port}/{}", row.protocol),
+        None => row.protocol.clone(),
+    }
+}
+
+fn policy(row: &RecordRow) -> String {
+    match (&row.policy, &row.rule) {
+        (Some(policy), Some(rule)) => format!("{policy} {rule}"),
+        (Some(policy), None) => policy.clone(),
+        (None, _) => "-".into(),
+    }
+}
+
+/// What the table does not show.
+fn remarks(summary: &RecordsSummary) -> String {
+    let mut text = String::new();
+    if let Err(not_recorded) = is_recorded(summary) {
+        text += &format!("\nNothing new is added: {not_recorded}.\n");
+    }
+    if summary.overruns > 0 {
+        text += &format!(
+            "\nRecords were lost {} times because too many came at once: counts are too low.\n",
+            summary.overruns
+        );
+    }
+    text
+}
+
+fn pod(text: &str) -> Result<String, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("write the pod's namespace and name, as in shop/web".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::examples;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn verdicts(line: &[&str]) -> Vec<String> {
+        let args = Command::try_parse_from([&["drops"], line].concat()).unwrap().args;
+        let Records { rows, withheld, .. } = examples::records();
+        let packets = rows.into_iter().filter(|row| is_asked_for(row, &args));
+        let answers = withheld.into_iter().filter(|row| is_withheld_asked_for(row, &args));
+        packets
+            .map(|row| row.verdict)
+            .chain(answers.map(|row| row.verdict))
+            .collect()
+    }
+
+    #[test]
+    fn packets_that_are_alike_are_one_line() {
+        assert_eq!(
+            render(&examples::records().rows),
+            "LAST SEEN   COUNT   VERDICT   POD        DESTINATION   PORT         NAME        POLICY\n\
+             1s          3       refused   shop/api   192.0.2.25    25/TCP       -           shop/api\n\
+             1m2s        1       audited   shop/api   2001:db8::1   128/ICMPv6   b.example   shop/api egressDeny[0]\n"
+        );
+    }
+
+    #[test]
+    fn answers_that_were_withheld_follow_the_packets() {
+        let mut records = examples::records();
+        records.rows.clear();
+        assert_eq!(
+            show(&records),
+            "No such packet was refused since the agent started.\n\n\
+             Answers that were withheld, so that lookups failed:\n\
+             LAST SEEN   COUNT   POD        NAME        UPSTREAM        WHY\n\
+             2s          4       shop/api   c.example   192.0.2.53:53   it is wrong\n"
+        );
+        let json = serde_json::to_value(lines(&examples::records())).unwrap();
+        let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
+        assert_eq!(verdicts, ["refused", "audited", "withheld"]);
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_shown() {
+        assert_eq!(verdicts(&[]), ["refused", "audited", "withheld"]);
+        assert_eq!(verdicts(&["--audited"]), ["audited"]);
+        assert_eq!(verdicts(&["--pod", "shop/api"]), ["refused", "audited", "withheld"]);
+        assert_eq!(verdicts(&["--pod", "shop/web"]), [""; 0]);
+        assert!(Command::try_parse_from(["drops", "--pod", "web"]).is_err());
+    }
+
+    #[test]
+    fn that_packets_are_not_recorded_is_no_empty_list() {
+        let mut summary = examples::records().summary;
+        assert_eq!(is_recorded(&summary), Ok(()));
+        assert_eq!(remarks(&summary), "");
+        summary.overruns = 2;
+        assert!(remarks(&summary).contains("lost 2 times"));
+        summary.on = false;
+        assert_eq!(is_recorded(&summary), Err(NotRecorded::Off));
+        summary.failure = Some("the group is taken".into());
+        let message = is_recorded(&summary).unwrap_err().to_string();
+        assert!(message.contains("the group is taken"), "{message}");
+        assert!(remarks(&summary).contains("the group is taken"));
+    }
+}

@@ -1,0 +1,33 @@
+//! One module for each verb of `namegate`.
+
+pub(crate) mod agent;
+pub(crate) mod check;
+pub(crate) mod cleanup;
+pub(crate) mod crds;
+pub(crate) mod doctor;
+pub(crate) mod drops;
+pub(crate) mod explain;
+pub(crate) mod names;
+pub(crate) mod status;
+
+mod reload;
+mod table;
+
+use std::io;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// `-o`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// A value as the JSON that `-o json` prints.
+fn to_json(value: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}

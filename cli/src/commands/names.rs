@@ -1,0 +1,78 @@
+//! `namegate names`: every live lease.
+
+use std::path::PathBuf;
+
+use api::Client;
+use api::NameRow;
+use api::ask;
+use settings::DEFAULT_RUN_DIR;
+
+use crate::Outcome;
+
+use super::table::{list, table, whole_seconds};
+use super::{Output, to_json};
+
+/// Shows which names have resolved to which addresses, and for how long these stay allowed
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  namegate names
+  namegate names -o json | jq -r '.[] | select(.policies == []) | .name'")]
+pub(crate) struct Args {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    let names = ask(Client::new(&args.run_dir).names())??;
+    let text = match args.output {
+        Output::Json => to_json(&names)?,
+        Output::Table if names.is_empty() => {
+            "No name holds an address: nothing was looked up yet, or all leases have ended.\n".into()
+        }
+        Output::Table => render(&names),
+    };
+    crate::print(&text)?;
+    Ok(Outcome::Positive)
+}
+
+fn render(names: &[NameRow]) -> String {
+    table(
+        ["NAME", "ADDRESS", "LEASE", "SELECTORS", "POLICIES", "SOURCE"],
+        names.iter().map(|row| {
+            [
+                row.name.clone(),
+                row.address.to_string(),
+                whole_seconds(row.lease_left_ms),
+                list(&row.selectors),
+                list(&row.policies),
+                match row.private {
+                    true => format!("{} (private)", row.source),
+                    false => row.source.to_string(),
+                },
+            ]
+        }),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use api::examples;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_is_one_line() {
+        assert_eq!(
+            render(&examples::names()),
+            "NAME        ADDRESS       LEASE   SELECTORS   POLICIES   SOURCE\n\
+             a.example   192.0.2.1     1m1s    *.example   shop/api   192.0.2.53\n\
+             b.example   2001:db8::1   1m1s    *.example   shop/api   192.0.2.53\n"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! SIGHUP, and the other signals that end a process which does not expect them.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use settings::{FileError, Options, file};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+/// What is read again at SIGHUP.
+#[derive(Debug, Default)]
+pub(super) struct Reload {
+    /// `--config`, and what it said at the start.
+    pub(super) config: Option<(PathBuf, Options)>,
+    /// Has the objects read again. Nobody listens where they are watched in a cluster.
+    pub(super) objects: Arc<Notify>,
+}
+
+/// What the config file is like, beside what it was at the start.
+#[derive(Debug)]
+enum Config {
+    Same,
+    Changed(PathBuf),
+    Broken(FileError),
+}
+
+impl Reload {
+    /// Takes the signals from now on. To be called in a runtime; the task runs until that ends.
+    pub(super) fn listen(self) -> io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        // Tools that rotate logs, or ask for a dump, send these to what they take for something
+        // else.
+        let (mut one, mut two) = (
+            signal(SignalKind::user_defined1())?,
+            signal(SignalKind::user_defined2())?,
+        );
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = hangup.recv() => self.again(),
+                    _ = one.recv() => info!("SIGUSR1 means nothing to the agent"),
+                    _ = two.recv() => info!("SIGUSR2 means nothing to the agent"),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn again(&self) {
+        info!("SIGHUP: the objects are read again; the agent goes on as it was started");
+        self.objects.notify_one();
+        match self.compare() {
+            Config::Same => {}
+            Config::Changed(path) => {
+                warn!("{} has changed; restart the agent to put it in force", path.display());
+            }
+            Config::Broken(error) => warn!("{error}; a restart would fail"),
+        }
+    }
+
+    fn compare(&self) -> Config {
+        let Some((path, before)) = &self.config else {
+            return Config::Same;
+        };
+        match file::read(path) {
+            Ok(now) if now == *before => Config::Same,
+            Ok(_) => Config::Changed(path.clone()),
+            Err(error) => Config::Broken(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_config_file_that_changed_or_broke_is_told() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("agent.yaml");
+        fs::write(&path, "grace: 5s\n").unwrap();
+        let reload = Reload {
+            config: Some((path.clone(), file::read(&path).unwrap())),
+            ..Reload::default()
+        };
+        fs::write(&path, "# a comment\ngrace: 5s\n").unwrap();
+        assert!(matches!(reload.compare(), Config::Same));
+        fs::write(&path, "grace: 6s\n").unwrap();
+        assert!(matches!(reload.compare(), Config::Changed(_)));
+        fs::write(&path, "grase: 6s\n").unwrap();
+        assert!(matches!(reload.compare(), Config::Broken(_)));
+        assert!(matches!(Reload::default().compare(), Config::Same));
+    }
+}

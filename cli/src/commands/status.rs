@@ -1,0 +1,296 @@
+//! `namegate status`: the state of the running agent.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::Client;
+use api::ask;
+use api::{RepairStatus, ReportRow, SourceStatus, Status, SupervisorStatus};
+use settings::DEFAULT_RUN_DIR;
+
+use crate::Outcome;
+
+use super::table::{list, printable, table};
+use super::{Output, to_json};
+
+/// Shows the running agent: is it ready, what does it govern, what was found in the policies
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits with 1 when the agent is not ready.
+
+Examples:
+  namegate status
+  namegate status -o json | jq '.endpoints[] | select(.egress == \"unselected\")'")]
+pub(crate) struct Args {
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+    /// The agent's --run-dir
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    run_dir: PathBuf,
+    /// Print nothing, and exit with 0 as soon as an agent answers, ready or not
+    #[arg(long)]
+    alive: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> crate::Result {
+    let status = ask(Client::new(&args.run_dir).status())??;
+    if args.alive {
+        return Ok(Outcome::Positive);
+    }
+    let text = match args.output {
+        Output::Json => to_json(&status)?,
+        Output::Table => render(&status),
+    };
+    crate::print(&text)?;
+    Ok(match status.ready {
+        true => Outcome::Positive,
+        false => Outcome::Negative,
+    })
+}
+
+fn render(status: &Status) -> String {
+    let mut text = overview(status);
+    text += "\n";
+    text += &endpoints(status);
+    text += "\n";
+    text += &reports(status);
+    text
+}
+
+fn overview(status: &Status) -> String {
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
+    let ready = match (status.ready, &status.not_ready_because) {
+        (true, _) if status.source.as_ref().is_some_and(|source| !source.absent.is_empty()) => {
+            "yes, but policies of kinds that the API server does not have are not in force".into()
+        }
+        (true, _) => "yes".into(),
+        (false, Some(missing)) => format!("NO: {missing}"),
+        (false, None) => "NO".into(),
+    };
+    let interception = format!("{}, fail-mode {}", status.interception, status.fail_mode);
+    let learned = format!(
+        "{} names, {} addresses; {} elements in the kernel",
+        status.names, status.addresses, status.elements
+    );
+    let mut lines = vec![
+        (
+            "Agent",
+            format!("{}, process {}, up {uptime}", status.version, status.pid),
+        ),
+        ("Node", status.node.clone()),
+        ("Ready", ready),
+        ("Interception", interception),
+        ("Resolvers", list(&status.resolvers)),
+        ("Listening", list(&status.listening)),
+        ("Learned", learned),
+    ];
+    lines.extend(status.silent_upstreams.iter().map(|silent| {
+        (
+            "UPSTREAM",
+            format!("does not answer, so that others are asked first: {silent}"),
+        )
+    }));
+    if let Some(supervisor) = status.supervisor {
+        lines.insert(1, ("Supervisor", supervision(supervisor)));
+    }
+    if let Some(source) = &status.source {
+        lines.push(("API server", api_server(source)));
+        if !source.absent.is_empty() {
+            let absent = format!("{}; `namegate crds` prints the definitions", source.absent.join(", "));
+            lines.push(("ABSENT", absent));
+        }
+        lines.extend(source.troubles.iter().map(|trouble| ("BROKEN", trouble.clone())));
+    }
+    if status.heartbeat_gaps > 0 {
+        let times = status.heartbeat_gaps;
+        lines.push((
+            "Gaps",
+            format!("{times} times lookups went past the agent, since it was stopped or too slow; see its log"),
+        ));
+    }
+    if status.records.audited > 0 {
+        let audited = status.records.audited;
+        lines.push((
+            "Audited",
+            format!("{audited} packets passed that would have been refused; see `namegate drops --audited`"),
+        ));
+    }
+    if let Some(failure) = &status.records.failure {
+        lines.push(("Records", format!("NONE: {failure}")));
+    }
+    let troubles = status.state_troubles.iter();
+    lines.extend(troubles.map(|trouble| {
+        (
+            "STATE",
+            format!("{trouble}; a restart will not know what it should hold"),
+        )
+    }));
+    if !status.damage.is_empty() {
+        lines.push(("DAMAGED", status.damage.join("; ")));
+    }
+    if let Some(repair) = &status.last_repair {
+        lines.push(("Repaired", repaired(repair)));
+    }
+    if let Some(error) = &status.install_error {
+        lines.push(("RULES", format!("NOT INSTALLED: {error}")));
+    }
+    lines.into_iter().fold(String::new(), |mut text, (title, value)| {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "{:<14}{value}", format!("{title}:"));
+        text
+    })
+}
+
+fn repaired(repair: &RepairStatus) -> String {
+    let ago = humantime::format_duration(Duration::from_secs(repair.seconds_ago));
+    let damage = repair.damage.join("; ");
+    format!(
+        "{ago} ago, in {} ms, what somebody else had changed: {damage}",
+        repair.took_ms
+    )
+}
+
+fn supervision(supervisor: SupervisorStatus) -> String {
+    let SupervisorStatus { pid, deaths } = supervisor;
+    match deaths {
+        0 => format!("process {pid}; no agent died under it"),
+        _ => format!("process {pid}; AGENTS DIED under it: {deaths}; its log says how"),
+    }
+}
+
+fn api_server(source: &SourceStatus) -> String {
+    let age = humantime::format_duration(Duration::from_secs(source.age_seconds));
+    let mut text = match source.recalled {
+        true => format!(
+            "{}, NOT ANSWERING: in force is what was written down {age} ago",
+            source.server
+        ),
+        false => format!("{}, heard {age} ago", source.server),
+    };
+    if !source.awaited.is_empty() {
+        text.push_str(&format!("; not read yet: {}", list(&source.awaited)));
+    }
+    text
+}
+
+fn endpoints(status: &Status) -> String {
+    if status.endpoints.is_empty() {
+        return "No endpoint is local: no Pod with an address was read for this node.\n".into();
+    }
+    table(
+        ["ENDPOINT", "ADDRESSES", "EGRESS", "PROGRAM", "POLICIES"],
+        status.endpoints.iter().map(|row| {
+            [
+                row.endpoint.clone(),
+                list(&row.addresses),
+                row.egress.clone(),
+                row.program.clone().unwrap_or_else(|| "-".into()),
+                list(&row.policies),
+            ]
+        }),
+    )
+}
+
+/// Policies, and whatever else is not simply accepted; then what was found.
+fn reports(status: &Status) -> String {
+    let worth_showing = |it: &&ReportRow| {
+        let kind = it.object.split(' ').next().unwrap_or_default();
+        kind.ends_with("Policy") || it.state != "accepted" || !it.findings.is_empty()
+    };
+    let rows: Vec<&ReportRow> = status.reports.iter().filter(worth_showing).collect();
+    if rows.is_empty() {
+        return "No policy was read.\n".into();
+    }
+    let mut text = table(
+        ["OBJECT", "STATE", "FINDINGS", "FILE"],
+        rows.iter().map(|row| {
+            [
+                match row.object.is_empty() {
+                    true => "(the file)".into(),
+                    false => row.object.clone(),
+                },
+                row.state.clone(),
+                row.findings.len().to_string(),
+                row.file.clone().unwrap_or_else(|| "-".into()),
+            ]
+        }),
+    );
+    let findings: Vec<String> = rows
+        .iter()
+        .flat_map(|row| &row.findings)
+        .map(|finding| printable(finding.clone()))
+        .collect();
+    if !findings.is_empty() {
+        text += "\n";
+        text += &findings.join("\n");
+        text += "\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use api::examples;
+
+    use super::*;
+
+    #[test]
+    fn it_shows_readiness_endpoints_and_policies_with_findings() {
+        assert_eq!(
+            render(&examples::status(None)),
+            "Agent:        0.0.0, process 7, up 1h 2m 5s\n\
+             Node:         node-1\n\
+             Ready:        yes\n\
+             Interception: dnat, fail-mode open\n\
+             Resolvers:    192.0.2.53:53\n\
+             Listening:    -\n\
+             Learned:      2 names, 2 addresses; 3 elements in the kernel\n\
+             \n\
+             ENDPOINT   ADDRESSES   EGRESS         PROGRAM   POLICIES\n\
+             shop/api   10.0.0.2    default-deny   1f        shop/api\n\
+             \n\
+             OBJECT                         STATE     FINDINGS   FILE\n\
+             CiliumNetworkPolicy shop/api   partial   1          a.yaml\n\
+             \n\
+             a.yaml:9:3: not enforced: spec.ingress: it is not\n"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_empty_tables_are_sentences() {
+        let mut status = examples::status(Some("no listener"));
+        status.endpoints.clear();
+        status.reports.clear();
+        status.install_error = Some("set full".into());
+        status.silent_upstreams = vec!["192.0.2.53:53, for 12s".into()];
+        status.damage = vec!["chain forward was removed".into()];
+        status.last_repair = Some(RepairStatus {
+            damage: vec!["set pods4 was removed".into(), "lo was set down".into()],
+            seconds_ago: 61,
+            took_ms: 40,
+        });
+        status.records.failure = Some("the group is taken".into());
+        status.records.audited = 12;
+        status.state_troubles = vec!["/s/ledger.json cannot be written: no room".into()];
+        status.supervisor = Some(SupervisorStatus { pid: 6, deaths: 2 });
+        let text = render(&status);
+        for part in [
+            "NO: no listener",
+            "STATE:        /s/ledger.json cannot be written: no room",
+            "Supervisor:   process 6; AGENTS DIED under it: 2",
+            "NOT INSTALLED: set full",
+            "UPSTREAM:     does not answer, so that others are asked first: 192.0.2.53:53, for 12s",
+            "DAMAGED:      chain forward was removed",
+            "Repaired:     1m 1s ago, in 40 ms, what somebody else had changed: set pods4 was removed; lo was set down",
+            "NONE: the group is taken",
+            "Audited:      12 packets passed that would have been refused",
+            "No endpoint is local",
+            "No policy was read",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

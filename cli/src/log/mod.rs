@@ -1,0 +1,147 @@
+//! The log on stderr: its level, its colours, and how often it says the same.
+
+mod repeats;
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
+
+use agent::clock;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use repeats::{Repeated, Repeats};
+
+/// Has what is logged from now on written to stderr, from this level on (`RUST_LOG` wins).
+pub(crate) fn start(level: LevelFilter) {
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .from_env_lossy();
+    // It logs as an error of its own what is returned to us, and tried again and reported there.
+    let filter = match "kube_client::client::builder=off".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(is_coloured(
+            io::stderr().is_terminal(),
+            env::var_os("NO_COLOR").as_deref(),
+        ))
+        .event_format(Sparing::default())
+        .init();
+}
+
+/// <https://no-color.org>: any text but the empty one switches colours off.
+fn is_coloured(terminal: bool, no_color: Option<&OsStr>) -> bool {
+    terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// The usual format, without the warnings and errors that have been said often enough.
+#[derive(Default)]
+struct Sparing {
+    usual: Format,
+    repeats: Mutex<Repeats>,
+}
+
+impl<S, N> FormatEvent<S, N> for Sparing
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let metadata = event.metadata();
+        let now = clock::now();
+        let (over, passes) = {
+            // A panic while it was held cannot leave it half-changed.
+            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
+            let over = repeats.over(now);
+            let passes = *metadata.level() > Level::WARN || {
+                let mut line = format!("{:>5} {}:", metadata.level(), metadata.target());
+                event.record(&mut Fields(&mut line));
+                repeats.pass(line, now)
+            };
+            (over, passes)
+        };
+        for Repeated { line, times, over } in over {
+            SystemTime.format_time(&mut writer)?;
+            let seconds = over.as_secs();
+            writeln!(writer, " {line} (said {times} times more within {seconds} s)")?;
+        }
+        match passes {
+            true => self.usual.format_event(context, writer, event),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The message and the other fields, as the usual format has them.
+struct Fields<'a>(&'a mut String);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a String does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_does_not_mind() {
+        assert!(is_coloured(true, None) && is_coloured(true, Some("".as_ref())));
+        assert!(!is_coloured(true, Some("1".as_ref())));
+        assert!(!is_coloured(false, None));
+    }
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_said_again_and_again_is_said_a_few_times() {
+        let written = Written::default();
+        let to = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || to.clone())
+            .event_format(Sparing::default())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for number in 0..64 {
+                tracing::warn!(socket = "a", "it failed");
+                tracing::info!("no warning");
+                tracing::warn!(number, "each is another");
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let count = |part: &str| text.matches(part).count();
+        assert_eq!(count("it failed"), repeats::OFTEN as usize, "{text}");
+        assert_eq!((count("no warning"), count("each is another")), (64, 64));
+    }
+}

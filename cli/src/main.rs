@@ -1,0 +1,7 @@
+//! `namegate`: see `namegate --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

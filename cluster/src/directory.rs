@@ -1,0 +1,514 @@
+//! The source that reads a directory and watches it: a directory of YAML files is a cluster too.
+//!
+//! Watching only says *when* to look; what changed is found by reading the files again
+//! ([`Catalogue`] makes that cheap). So a missed or a spurious event does no harm, and a slow
+//! rescan bounds what a missed one costs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::Severity;
+use state_dir::StateDir;
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{Level, error, info, warn};
+
+use crate::object::Update;
+use crate::report::ReportState;
+use crate::source::Source;
+
+use super::catalogue::{Catalogue, Content, LastGood, Look};
+use super::last_good::Memory;
+use super::watch::Watched;
+
+/// How long the files must be quiet before they are read: editors and configuration tools write in
+/// several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a steady stream of events can put reading off.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// The safety net under the watch: files that are links to elsewhere change without an event.
+const RESCAN: Duration = Duration::from_secs(10);
+/// The same where the watch is not whole.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// A directory of YAML and JSON files, read as [`tree`](super::tree) says.
+#[derive(Debug, Clone)]
+pub struct DirectorySource {
+    /// Which.
+    pub directory: PathBuf,
+    /// `--state-dir`, where last good versions are kept for the next process; without one they end
+    /// with this one.
+    pub state_dir: Option<StateDir>,
+    /// Has it read again at once.
+    pub reread: Arc<Notify>,
+}
+
+/// Why a directory is no source.
+#[derive(Debug, Error)]
+pub enum DirectoryError {
+    /// It cannot be read at the start. Later that is reported, and what was read stays in force.
+    #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
+    Unreadable {
+        /// Which.
+        directory: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl Source for DirectorySource {
+    type Error = DirectoryError;
+
+    async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), DirectoryError> {
+        let directory = self.directory;
+        let unreadable = |error| DirectoryError::Unreadable {
+            directory: directory.clone(),
+            error,
+        };
+        let mut watched = Watched::new(&directory);
+        let mut memory = self.state_dir.map(|state_dir| Memory::new(&state_dir, &directory));
+        let mut catalogue = Catalogue::remembering(memory.as_ref().map(Memory::recall).unwrap_or_default());
+        let mut journal = Journal::default();
+        let mut place = Place::default();
+        let contents = watched.read().await.map_err(unreadable)?;
+        let look = place.look(&directory, &contents);
+        let mut update = catalogue.look(contents, look);
+        loop {
+            journal.note_trouble(watched.trouble());
+            if let Some(update) = update.take() {
+                journal.write(&update, &catalogue);
+                if updates.send(update).await.is_err() {
+                    return Ok(());
+                }
+            }
+            // After the update is on its way: what is to be enforced does not wait for the disk.
+            memory = keep(memory, catalogue.last_good()).await;
+            let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
+            let again = Instant::now() + pause;
+            let again = catalogue
+                .look_again()
+                .map_or(again, |doubtful| again.min(doubtful.into()));
+            tokio::select! {
+                () = watched.changed() => settle(&watched).await,
+                () = self.reread.notified() => {}
+                () = sleep_until(again) => {}
+                () = updates.closed() => return Ok(()),
+            }
+            update = match watched.read().await {
+                Ok(files) => {
+                    let look = place.look(&directory, &files);
+                    catalogue.look(files, look)
+                }
+                Err(error) => {
+                    let reason = format!("the directory cannot be read ({error}); what it held stays in force");
+                    catalogue.unreadable(&directory, reason)
+                }
+            };
+        }
+    }
+}
+
+/// The directory in which files were seen last: its device and inode. Its path may lead to another
+/// one at any time.
+#[derive(Debug, Default)]
+struct Place(Option<(u64, u64)>);
+
+impl Place {
+    fn look(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, Content>) -> Look {
+        let now = fs::metadata(directory).ok().map(|it| (it.dev(), it.ino()));
+        let is_same = now.is_some() && now == self.0;
+        if !contents.is_empty() {
+            self.0 = now;
+        }
+        Look {
+            at: Instant::now().into_std(),
+            is_same,
+        }
+    }
+}
+
+/// How many objects say nothing about egress, by kind, with the name of one.
+fn ignored(foreign: &BTreeSet<&str>) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for object in foreign {
+        *kinds.entry(object.split(' ').next().unwrap_or_default()).or_default() += 1;
+    }
+    match foreign.len() {
+        0 => None,
+        1 => foreign
+            .first()
+            .map(|object| format!("{object} is ignored: it says nothing about egress")),
+        all => {
+            let kinds: Vec<String> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+            Some(format!(
+                "{all} objects are ignored that say nothing about egress: {}",
+                kinds.join(", ")
+            ))
+        }
+    }
+}
+
+/// Writes down what is in force, away from the threads that serve lookups.
+async fn keep(memory: Option<Memory>, objects: Vec<LastGood>) -> Option<Memory> {
+    let mut memory = memory?;
+    let writing = tokio::task::spawn_blocking(move || {
+        memory.keep(objects);
+        memory
+    });
+    // The task could only have panicked, and it does not.
+    writing.await.ok()
+}
+
+/// Waits until changes stop coming, or patience ends.
+async fn settle(watched: &Watched) {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if timeout_at(end.min(Instant::now() + QUIET), watched.changed())
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// What was logged, so that each thing is logged once as long as it stands.
+#[derive(Debug, Default)]
+struct Journal {
+    lines: BTreeSet<(Level, String)>,
+    trouble: Option<String>,
+}
+
+impl Journal {
+    fn note_trouble(&mut self, trouble: Option<&str>) {
+        if let Some(trouble) = trouble
+            && self.trouble.as_deref() != Some(trouble)
+        {
+            warn!("the objects are not watched but read every {RESCAN_UNWATCHED:?}: {trouble}");
+        }
+        self.trouble = trouble.map(str::to_owned);
+    }
+
+    fn write(&mut self, update: &Update, catalogue: &Catalogue) {
+        let mut lines = BTreeSet::new();
+        for report in &update.reports {
+            for diagnostic in &report.diagnostics {
+                let level = match diagnostic.severity {
+                    Severity::Error => Level::ERROR,
+                    Severity::Unenforced | Severity::Warning => Level::WARN,
+                };
+                lines.insert((level, report.headline(diagnostic)));
+            }
+            if report.state == ReportState::KeptLastGood && !report.object.is_empty() {
+                let line = format!("{} is refused now; its last good version stays in force", report.object);
+                lines.insert((Level::ERROR, line));
+            }
+        }
+        lines.extend(ignored(&catalogue.foreign()).map(|line| (Level::INFO, line)));
+        for (level, line) in few_of_a_kind(lines.difference(&self.lines)) {
+            match level {
+                Level::ERROR => error!("{line}"),
+                Level::WARN => warn!("{line}"),
+                _ => info!("{line}"),
+            }
+        }
+        self.lines = lines;
+        info!(
+            changes = update.changes.len(),
+            objects = catalogue.len(),
+            "objects were read"
+        );
+    }
+}
+
+/// Of warnings with one code, the first few and how many there are: hundreds of policies say the
+/// same at a start. All of them stand in `namegate status`.
+pub(super) fn few_of_a_kind<'l>(lines: impl Iterator<Item = &'l (Level, String)>) -> Vec<(Level, String)> {
+    const FEW: usize = 3;
+    let mut said = Vec::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (level, line) in lines {
+        // `file:line:column: warning[code] path: reason`.
+        let code = line.split_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0));
+        let kind = code.filter(|_| *level == Level::WARN);
+        let count = kind.map(|kind| counts.entry(kind.to_owned()).or_default());
+        let is_one_of_few = count.is_none_or(|count| {
+            *count += 1;
+            *count <= FEW
+        });
+        if is_one_of_few {
+            said.push((*level, line.clone()));
+        }
+    }
+    let more = counts.into_iter().filter(|(_, count)| *count > FEW);
+    said.extend(more.map(|(kind, count)| {
+        let more = count - FEW;
+        (
+            Level::WARN,
+            format!("{more} more findings [{kind}], {count} in all; `namegate status` shows them"),
+        )
+    }));
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+    use tokio::task::JoinHandle;
+
+    use crate::object::{Change, ObjectKey};
+    use crate::report::Report;
+
+    use super::*;
+
+    fn pod(name: &str) -> String {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n")
+    }
+
+    /// A source under test, over a real directory and the real inotify.
+    struct Running {
+        updates: mpsc::Receiver<Update>,
+        _task: JoinHandle<Result<(), DirectoryError>>,
+        present: BTreeSet<String>,
+    }
+
+    impl Running {
+        fn start(directory: &Path) -> Self {
+            let (sender, updates) = mpsc::channel(16);
+            let source = DirectorySource {
+                directory: directory.to_owned(),
+                state_dir: None,
+                reread: Arc::default(),
+            };
+            Self {
+                updates,
+                _task: tokio::spawn(source.run(sender)),
+                present: BTreeSet::new(),
+            }
+        }
+
+        /// Applies updates until exactly these pods are present. The limit is far above what it
+        /// takes, and far below the slow rescan: only an event can have brought it about.
+        async fn until(&mut self, pods: &[&str]) {
+            let wanted: BTreeSet<String> = pods.iter().map(|it| (*it).to_owned()).collect();
+            let end = Instant::now() + RESCAN / 2;
+            loop {
+                let update = timeout_at(end, self.updates.recv())
+                    .await
+                    .unwrap_or_else(|_| panic!("{:?} instead of {wanted:?}", self.present))
+                    .unwrap();
+                for change in update.changes {
+                    match change {
+                        Change::Apply(crate::object::Object::Pod(pod)) => {
+                            self.present.insert(pod.metadata.name.unwrap());
+                        }
+                        Change::Delete(ObjectKey::Pod(_, name)) => {
+                            self.present.remove(&name);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                if self.present == wanted {
+                    return;
+                }
+            }
+        }
+
+        async fn until_reported(&mut self, text: &str) {
+            let end = Instant::now() + RESCAN / 2;
+            loop {
+                let update = timeout_at(end, self.updates.recv()).await.unwrap().unwrap();
+                let said = |it: &Report| it.diagnostics.iter().any(|it| it.reason.contains(text));
+                if update.reports.iter().any(said) {
+                    return;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn edits_renames_and_new_subdirectories_are_seen() {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("a.yaml"), pod("a")).unwrap();
+        let mut source = Running::start(dir.path());
+        source.until(&["a"]).await;
+        fs::write(dir.path().join("b.yaml"), pod("b")).unwrap();
+        source.until(&["a", "b"]).await;
+        // As editors and configuration tools write: beside it, then renamed over it.
+        fs::write(dir.path().join(".b.yaml.tmp"), pod("c")).unwrap();
+        fs::rename(dir.path().join(".b.yaml.tmp"), dir.path().join("b.yaml")).unwrap();
+        source.until(&["a", "c"]).await;
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/d.yaml"), pod("d")).unwrap();
+        source.until(&["a", "c", "d"]).await;
+        fs::write(dir.path().join("sub/d.yaml"), pod("e")).unwrap();
+        source.until(&["a", "c", "e"]).await;
+        fs::remove_file(dir.path().join("a.yaml")).unwrap();
+        source.until(&["c", "e"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_config_map_mount_is_read_once_and_its_swap_is_seen() {
+        let dir = TempDir::new().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let publish = |revision: &str, name: &str| {
+            fs::create_dir(at(revision)).unwrap();
+            fs::write(at(revision).join("pods.yaml"), pod(name)).unwrap();
+            symlink(revision, at("..data_tmp")).unwrap();
+            fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        };
+        publish("..1", "a");
+        symlink("..data/pods.yaml", at("pods.yaml")).unwrap();
+        let mut source = Running::start(dir.path());
+        source.until(&["a"]).await;
+        publish("..2", "b");
+        fs::remove_dir_all(at("..1")).unwrap();
+        source.until(&["b"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_removed_keeps_its_objects_until_it_is_back() {
+        let parent = TempDir::new().unwrap();
+        let dir = parent.path().join("objects");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("a.yaml"), pod("a")).unwrap();
+        let mut source = Running::start(&dir);
+        source.until(&["a"]).await;
+        fs::rename(&dir, parent.path().join("aside")).unwrap();
+        source.until_reported("the directory cannot be read").await;
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("b.yaml"), pod("b")).unwrap();
+        source.until(&["b"]).await;
+        // The new directory is watched as the old one was.
+        fs::write(dir.join("c.yaml"), pod("c")).unwrap();
+        source.until(&["b", "c"]).await;
+    }
+
+    fn policy(name: &str) -> String {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\n\
+             spec: {{podSelector: {{}}, policyTypes: [Egress]}}\n"
+        )
+    }
+
+    #[tokio::test]
+    async fn an_empty_directory_in_the_place_of_the_objects_takes_nothing_away() {
+        let parent = TempDir::new().unwrap();
+        let dir = parent.path().join("objects");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("a.yaml"), pod("a")).unwrap();
+        fs::write(dir.join("p.yaml"), policy("p")).unwrap();
+        let (sender, mut updates) = mpsc::channel(16);
+        let source = DirectorySource {
+            directory: dir.clone(),
+            state_dir: None,
+            reread: Arc::default(),
+        };
+        let _task = tokio::spawn(source.run(sender));
+        assert_eq!(updates.recv().await.unwrap().changes.len(), 2);
+        fs::rename(&dir, parent.path().join("aside")).unwrap();
+        fs::create_dir(&dir).unwrap();
+        let end = Instant::now() + super::super::catalogue::CONFIRMATION * 2;
+        let mut said = false;
+        while let Ok(Some(update)) = timeout_at(end, updates.recv()).await {
+            assert_eq!(update.changes, [], "it is kept, however often it is looked at");
+            let codes = update.reports.iter().flat_map(|it| &it.diagnostics).map(|it| it.code);
+            said |= codes.into_iter().any(|code| code == "vanished");
+        }
+        assert!(said);
+        // A file says that this is the directory.
+        fs::write(dir.join("none.yaml"), "# no objects\n").unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while timeout_at(end, updates.recv()).await.unwrap().unwrap().changes.len() != 2 {}
+    }
+
+    #[test]
+    fn what_many_policies_say_is_said_a_few_times_with_a_count() {
+        let line = |level, text: String| (level, text);
+        let lines: Vec<(Level, String)> = (0..450)
+            .map(|n| {
+                line(
+                    Level::WARN,
+                    format!("p{n}.yaml:5:3: not enforced[not-enforced] spec.ingress: it is not"),
+                )
+            })
+            .chain([
+                line(Level::WARN, "a.yaml:1:1: warning[no-ports] spec: x".into()),
+                line(Level::ERROR, "b.yaml:1:1: error[bad-port] spec: x".into()),
+            ])
+            .collect();
+        let said = few_of_a_kind(lines.iter());
+        assert_eq!(said.len(), 3 + 2 + 1);
+        assert!(
+            said.last()
+                .unwrap()
+                .1
+                .starts_with("447 more findings [not-enforced], 450 in all"),
+            "{said:?}"
+        );
+        let foreign: Vec<String> = (0..8_040)
+            .map(|n| format!("ConfigMap n/c{n}"))
+            .chain(["Secret n/s".into()])
+            .collect();
+        let foreign: BTreeSet<&str> = foreign.iter().map(String::as_str).collect();
+        assert_eq!(
+            ignored(&foreign).unwrap(),
+            "8041 objects are ignored that say nothing about egress: ConfigMap 8040, Secret 1"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_link_to_the_directory_can_be_swapped() {
+        let parent = TempDir::new().unwrap();
+        for name in ["one", "two"] {
+            fs::create_dir(parent.path().join(name)).unwrap();
+            fs::write(parent.path().join(name).join("x.yaml"), pod(name)).unwrap();
+        }
+        let link = parent.path().join("objects");
+        symlink("one", &link).unwrap();
+        let mut source = Running::start(&link);
+        source.until(&["one"]).await;
+        symlink("two", parent.path().join("next")).unwrap();
+        fs::rename(parent.path().join("next"), &link).unwrap();
+        source.until(&["two"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_missing_at_the_start_is_an_error_that_says_so() {
+        let parent = TempDir::new().unwrap();
+        let (sender, _updates) = mpsc::channel(1);
+        let source = DirectorySource {
+            directory: parent.path().join("absent"),
+            state_dir: None,
+            reread: Arc::default(),
+        };
+        let error = source.run(sender).await.unwrap_err().to_string();
+        assert!(error.contains("absent") && error.contains("--objects"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_nobody_listens() {
+        let dir = TempDir::new().unwrap();
+        let (sender, updates) = mpsc::channel(1);
+        let task = tokio::spawn(
+            DirectorySource {
+                directory: dir.path().to_owned(),
+                state_dir: None,
+                reread: Arc::default(),
+            }
+            .run(sender),
+        );
+        drop(updates);
+        task.await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,327 @@
+//! The source that watches the API server of a cluster.
+//!
+//! - [`kinds`]: what is watched, one row for each kind.
+//! - [`wire`]: objects cut down while they are read.
+//! - [`feed`]: one watch, with its back-off; all of them feed one
+//! - [`picture`]: what the watches say over time → [`Update`]s. Pure.
+//! - [`memory`]: the objects in force on disk, for a start while the API server is away.
+//! - [`health`]: how old it all is.
+//! - [`client`]: where the API server is.
+
+pub mod client;
+pub mod health;
+pub mod kinds;
+pub mod memory;
+pub mod picture;
+pub mod wire;
+
+mod feed;
+mod peers;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use policy::Severity;
+use state_dir::StateDir;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Level, debug, error, info, warn};
+
+use crate::object::Update;
+use crate::progress::Progress;
+use crate::report::{Report, ReportState};
+use crate::source::Source;
+use crate::status;
+
+use super::directory::few_of_a_kind;
+
+use client::{Access, AccessError};
+use feed::Recovery;
+use health::Health;
+use kinds::{Feed, KINDS, Kind};
+use memory::Memory;
+use picture::{Picture, Said};
+
+/// How long the API server has to tell everything before what an earlier process had in force is.
+const RECALL_AFTER: Duration = Duration::from_secs(1);
+/// How soon after a change what is in force is written down.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// Writing takes a share of the time that no number of objects can exceed.
+const SAVE_SHARE: u32 = 50;
+/// What watches have said and is not taken yet: enough for a burst, and little memory.
+const QUEUE: usize = 256;
+
+/// The API server of a cluster.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    access: Access,
+    node: String,
+    state_dir: Option<StateDir>,
+    ranges_configured: bool,
+    health: Health,
+    progress: watch::Receiver<Progress>,
+}
+
+/// Why there is nothing to watch.
+#[derive(Debug, Error)]
+pub enum KubernetesError {
+    /// Credentials that cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+}
+
+impl KubernetesSource {
+    /// The objects that matter to `node`. `ranges_configured`: the configuration says which
+    /// addresses are pods'.
+    pub fn new(access: Access, node: String, state_dir: Option<StateDir>, ranges_configured: bool) -> Self {
+        Self {
+            health: Health::new(access.server()),
+            access,
+            node,
+            state_dir,
+            ranges_configured,
+            progress: watch::channel(Progress::default()).1,
+        }
+    }
+}
+
+impl Source for KubernetesSource {
+    type Error = KubernetesError;
+
+    fn attend(&mut self, progress: watch::Receiver<Progress>) -> Option<Health> {
+        self.progress = progress;
+        Some(self.health.clone())
+    }
+
+    async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), KubernetesError> {
+        let memory = self.state_dir.as_ref().map(|directory| {
+            let server = self.access.server();
+            Memory::new(directory, server, self.node.clone())
+        });
+        let remembered = memory.as_ref().and_then(Memory::recall);
+        let saved = remembered.as_ref().map(|it| it.saved);
+        let documents = remembered.map(|it| it.documents).unwrap_or_default();
+        let mut picture = Picture::new(documents, self.ranges_configured);
+
+        let (statuses, inbox) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(status::run(
+            self.access.client()?,
+            self.node.clone(),
+            self.progress.clone(),
+            inbox,
+        ));
+
+        let (sender, mut said) = mpsc::channel(QUEUE);
+        let mut watches = Watches {
+            access: self.access,
+            node: self.node,
+            health: self.health.clone(),
+            recovery: Recovery::default(),
+            sender,
+            tasks: JoinSet::new(),
+            other_pods: None,
+        };
+        for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
+            watches.begin(kind)?;
+        }
+
+        let mut saving = Saving::new(memory);
+        let recall_at = Instant::now() + RECALL_AFTER;
+        let mut journal = Journal::default();
+        let mut may_recall = saved;
+        loop {
+            self.health.awaits(picture.awaited().collect());
+            tokio::select! {
+                Some((feed, heard)) = said.recv() => {
+                    picture.hear(feed, heard, Instant::now());
+                    // Whatever else has been said already: a burst becomes one update.
+                    while let Ok((feed, heard)) = said.try_recv() {
+                        picture.hear(feed, heard, Instant::now());
+                    }
+                }
+                () = at(picture.deadline()) => {}
+                () = sleep_until(recall_at), if may_recall.is_some() => {
+                    let from = may_recall.take();
+                    if let Some(update) = picture.recall() {
+                        warn_of_age(from, &self.health);
+                        self.health.recalled(from);
+                        if updates.send(update).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                () = saving.proceed(&picture, &self.health) => {}
+                () = updates.closed() => return Ok(()),
+            }
+            watches.follow_other_pods(picture.wants_other_pods())?;
+            if let Some(update) = picture.update(Instant::now()) {
+                may_recall = None;
+                self.health.recalled(None);
+                journal.write(&update);
+                saving.has_changed();
+                if updates.send(update).await.is_err() {
+                    return Ok(());
+                }
+            }
+            // Nobody reads it only when the writer of statuses has ended, which it does not.
+            let _ = statuses.send(status::News {
+                policies: picture.policy_news(),
+                nodes: picture.node_news(),
+            });
+        }
+    }
+}
+
+/// The watches that run.
+struct Watches {
+    access: Access,
+    node: String,
+    health: Health,
+    recovery: Recovery,
+    sender: mpsc::Sender<(Feed, Said)>,
+    tasks: JoinSet<()>,
+    other_pods: Option<AbortHandle>,
+}
+
+impl Watches {
+    fn begin(&mut self, kind: &'static Kind) -> Result<AbortHandle, AccessError> {
+        let health = self.health.clone();
+        // A watch holds its connection anyway.
+        let client = self.access.client_that(move || health.hears())?;
+        let watch = feed::follow(
+            client,
+            kind,
+            self.node.clone(),
+            self.health.clone(),
+            self.recovery.clone(),
+            self.sender.clone(),
+        );
+        Ok(self.tasks.spawn(watch))
+    }
+
+    fn follow_other_pods(&mut self, wanted: bool) -> Result<(), AccessError> {
+        match (wanted, &self.other_pods) {
+            (true, None) => {
+                info!("some policy depends on the pods of other nodes: watching them");
+                self.other_pods = Some(self.begin(Kind::of(Feed::OtherPods))?);
+            }
+            (false, Some(watch)) => {
+                info!("no policy depends on the pods of other nodes any more");
+                watch.abort();
+                self.health.is_well(Feed::OtherPods);
+                self.other_pods = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Writes down what is in force, a little after it changed, and beside everything else.
+struct Saving {
+    memory: Option<Memory>,
+    due: Option<Instant>,
+    /// Not before.
+    earliest: Instant,
+    writing: Option<JoinHandle<(Result<(), String>, Duration)>>,
+    trouble: Option<String>,
+}
+
+impl Saving {
+    fn new(memory: Option<Memory>) -> Self {
+        Self {
+            memory,
+            due: None,
+            earliest: Instant::now(),
+            writing: None,
+            trouble: None,
+        }
+    }
+
+    fn has_changed(&mut self) {
+        let soon = Instant::now() + SAVE_AFTER;
+        self.due.get_or_insert(soon.max(self.earliest));
+    }
+
+    /// The next step, when it is time for one. Can be dropped at any time and called again.
+    async fn proceed(&mut self, picture: &Picture, health: &Health) {
+        if let Some(writing) = &mut self.writing {
+            // The task could only have panicked, and it does not.
+            let (written, took) = writing.await.unwrap_or((Ok(()), Duration::ZERO));
+            self.writing = None;
+            self.earliest = Instant::now() + took * SAVE_SHARE;
+            let trouble = written.err();
+            if let Some(reason) = trouble.as_ref().filter(|_| self.trouble != trouble) {
+                warn!(
+                    "the objects in force cannot be written down: {reason}; an agent that starts while the API server is away will \
+                     not know them"
+                );
+            }
+            self.trouble = trouble;
+            return;
+        }
+        at(self.due).await;
+        self.due = None;
+        health.holds(picture.sizes());
+        let Some(memory) = self.memory.clone() else { return };
+        let documents = picture.documents();
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            (memory.keep(&documents), began.elapsed())
+        }));
+    }
+}
+
+/// Resolves then; never, where there is no time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn warn_of_age(saved: Option<SystemTime>, health: &Health) {
+    let age = saved.and_then(|saved| saved.elapsed().ok()).unwrap_or_default();
+    let age = Duration::from_secs(age.as_secs());
+    let why = health.missing();
+    warn!(
+        "in force is what an earlier agent wrote down {} ago: {why}",
+        humantime::format_duration(age)
+    );
+}
+
+/// What was logged, so that each thing is logged once as long as it stands.
+#[derive(Debug, Default)]
+struct Journal(BTreeSet<(Level, String)>);
+
+impl Journal {
+    fn write(&mut self, update: &Update) {
+        let lines: BTreeSet<_> = update.reports.iter().flat_map(lines).collect();
+        for (level, line) in few_of_a_kind(lines.difference(&self.0)) {
+            match level {
+                Level::ERROR => error!("{line}"),
+                _ => warn!("{line}"),
+            }
+        }
+        self.0 = lines;
+        debug!(changes = update.changes.len(), "objects were read");
+    }
+}
+
+fn lines(report: &Report) -> Vec<(Level, String)> {
+    let findings = report.diagnostics.iter();
+    let findings = findings.map(|it| match it.severity {
+        Severity::Error => (Level::ERROR, report.headline(it)),
+        Severity::Unenforced | Severity::Warning => (Level::WARN, report.headline(it)),
+    });
+    let kept = (report.state == ReportState::KeptLastGood).then(|| {
+        (
+            Level::ERROR,
+            format!("{} is refused now; its last good version stays in force", report.object),
+        )
+    });
+    findings.chain(kept).collect()
+}

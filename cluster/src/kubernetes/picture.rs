@@ -1,0 +1,404 @@
+//! What the watches say over time → [`Update`]s. Pure.
+//!
+//! What must hold:
+//! - Nothing is said before every list is complete, and a list that is read again counts only when
+//!   it is complete: half a list is never in force.
+//! - An object stays in force until it is *known* to be gone. While the API server is away nothing
+//!   changes.
+//! - A policy that is refused keeps its last good version, this process's or an earlier one's;
+//!   without one, what stands in for it closes whom it selects (`version`).
+//! - An object that looks the same is no news: heartbeats of nodes and conditions of pods cause no
+//!   work.
+
+mod version;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::Diagnostic;
+use tokio::time::Instant;
+
+use crate::object::{Change, Object, ObjectKey, Update};
+use crate::report::{Report, ReportState};
+
+use super::super::reading;
+use super::kinds::{Feed, KINDS, Kind};
+use super::wire::{Sight, Standing};
+
+/// How long policies wait for the pods that they speak of. Longer than a list of many pods takes,
+/// and short enough that a policy is in force soon even where that list does not come.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A kind whose objects are in force must be found missing this often before they are gone: to take
+/// objects away opens doors.
+const MISSING: u8 = 3;
+
+/// What a watch says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// A complete list follows.
+    Begin,
+    /// An object of that list.
+    Listed(Sight),
+    /// The list is complete.
+    Complete,
+    /// An object is new, or was changed.
+    Changed(Sight),
+    /// An object is gone: namespace and name.
+    Gone(String, String),
+    /// The API server does not know the kind.
+    Absent,
+}
+
+/// Everything that the watches said, as far as it counts.
+#[derive(Debug)]
+pub struct Picture {
+    feeds: BTreeMap<Feed, Followed>,
+    /// What an earlier process had in force, until the first lists are complete.
+    earlier: BTreeMap<ObjectKey, Arc<str>>,
+    /// What is to be said: the object, or that it is gone.
+    news: BTreeMap<ObjectKey, Option<Object>>,
+    /// What is to be said of objects.
+    reports: BTreeMap<Place, Report>,
+    /// Whether `reports` changed since they were given.
+    reports_changed: bool,
+    begun: bool,
+    /// Whether the ranges of pods are known without the pods.
+    ranges_configured: bool,
+    /// Policies that speak of pods.
+    speak_of_pods: BTreeSet<Place>,
+    /// Nodes that do not say which addresses their pods have.
+    without_ranges: BTreeSet<Place>,
+    /// Since when other nodes' pods are wanted and not there yet.
+    waiting_since: Option<Instant>,
+    /// The number of updates taken.
+    taken: u64,
+    /// Policies in `news` or seen anew, whose status may have to be written.
+    touched: BTreeSet<Place>,
+    nodes_changed: bool,
+}
+
+/// Where an object was seen.
+type Place = (Feed, String, String);
+
+/// One watch.
+#[derive(Debug, Default)]
+struct Followed {
+    objects: BTreeMap<(String, String), Held>,
+    /// Whether its list was complete at least once.
+    is_known: bool,
+    /// The list that is being read.
+    listing: Option<BTreeMap<(String, String), Sight>>,
+    /// How often in a row the kind was missing.
+    missing: u8,
+}
+
+/// An object, and what of it is in force.
+#[derive(Debug, Clone)]
+struct Held {
+    /// As it was last seen.
+    seen: Arc<str>,
+    /// The version in force, where that is a good one. The same text as `seen`, unless that is
+    /// refused.
+    good: Option<Arc<str>>,
+    standing: Option<Box<PolicyStanding>>,
+}
+
+/// What the status of a policy is written with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyStanding {
+    /// Which version was seen.
+    pub standing: Standing,
+    /// What became of it.
+    pub state: ReportState,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The number of the update that spoke of this version; 0: none has yet.
+    pub update: u64,
+}
+
+/// A policy whose status may have to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicyNews {
+    /// Its kind.
+    pub feed: Feed,
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `None`: it is gone.
+    pub standing: Option<PolicyStanding>,
+}
+
+impl Picture {
+    /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which
+    /// addresses are pods' is known without the pods.
+    pub fn new(earlier: Vec<Arc<str>>, ranges_configured: bool) -> Self {
+        let earlier = earlier.into_iter().filter_map(|document| {
+            let (key, _) = reading::reread(&document)?;
+            Some((key, document))
+        });
+        let feeds = KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods);
+        Self {
+            feeds: feeds.map(|kind| (kind.feed, Followed::default())).collect(),
+            earlier: earlier.collect(),
+            news: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            reports_changed: false,
+            begun: false,
+            ranges_configured,
+            speak_of_pods: BTreeSet::new(),
+            without_ranges: BTreeSet::new(),
+            waiting_since: None,
+            taken: 0,
+            touched: BTreeSet::new(),
+            nodes_changed: false,
+        }
+    }
+
+    /// Takes what a watch says.
+    pub fn hear(&mut self, feed: Feed, said: Said, now: Instant) {
+        // A watch that was ended may have said something before.
+        let Some(followed) = self.feeds.get_mut(&feed) else {
+            return;
+        };
+        match said {
+            Said::Begin => followed.listing = Some(BTreeMap::new()),
+            Said::Listed(sight) => {
+                if let Some(listing) = &mut followed.listing {
+                    listing.insert((sight.namespace.clone(), sight.name.clone()), sight);
+                }
+            }
+            Said::Complete => {
+                let listing = followed.listing.take().unwrap_or_default();
+                self.replace(feed, listing);
+            }
+            Said::Changed(sight) => self.see(feed, sight),
+            Said::Gone(namespace, name) => self.lose(feed, namespace, name),
+            Said::Absent => {
+                followed.listing = None;
+                followed.missing = followed.missing.saturating_add(1);
+                if followed.objects.is_empty() || followed.missing >= MISSING {
+                    self.replace(feed, BTreeMap::new());
+                }
+            }
+        }
+        self.settle_other_pods(now);
+    }
+
+    /// Puts in force what an earlier process had in force, because the API server does not answer.
+    /// `None` where nothing is known.
+    pub fn recall(&mut self) -> Option<Update> {
+        if self.begun || self.earlier.is_empty() {
+            return None;
+        }
+        let objects = self.earlier.values().filter_map(|document| reading::reread(document));
+        let changes = objects.map(|(_, object)| Change::Apply(object)).collect();
+        self.begun = true;
+        self.taken += 1;
+        Some(Update {
+            changes,
+            reports: Vec::new(),
+        })
+    }
+
+    /// What is new, if anything is to be said now.
+    pub fn update(&mut self, now: Instant) -> Option<Update> {
+        if !self.is_complete(now) {
+            return None;
+        }
+        let first = !self.begun;
+        self.forget_earlier(first);
+        let is_waiting = self.is_waiting(now);
+        let is_policy = |key: &ObjectKey| matches!(key, ObjectKey::Policy(_));
+        let (withheld, news): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.news)
+            .into_iter()
+            .partition(|(key, _)| is_waiting && is_policy(key));
+        self.news = withheld;
+        if !first && news.is_empty() && !self.reports_changed {
+            return None;
+        }
+        self.begun = true;
+        self.reports_changed = false;
+        self.taken += 1;
+        if !is_waiting {
+            self.number_policies();
+        }
+        // Deletions first: an address that moves from one pod to another is free before it is
+        // taken.
+        let (gone, applied): (Vec<_>, Vec<_>) = news.into_iter().partition(|(_, object)| object.is_none());
+        let gone = gone.into_iter().map(|(key, _)| Change::Delete(key));
+        let applied = applied.into_iter().filter_map(|(_, object)| object.map(Change::Apply));
+        Some(Update {
+            changes: gone.chain(applied).collect(),
+            reports: self.reports.values().cloned().collect(),
+        })
+    }
+
+    /// Until when [`update`](Self::update) holds something back that nobody may speak of again.
+    pub fn deadline(&self) -> Option<Instant> {
+        let waits = self.waiting_since.is_some() && !self.news.is_empty();
+        self.waiting_since.filter(|_| waits).map(|since| since + PATIENCE)
+    }
+
+    /// The number of the last update: updates are counted from 1.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether other nodes' pods are to be followed.
+    pub fn wants_other_pods(&self) -> bool {
+        let ranges_unknown = !self.ranges_configured && !self.without_ranges.is_empty();
+        !self.speak_of_pods.is_empty() || ranges_unknown && self.has_policies()
+    }
+
+    /// The watches whose first list is not complete.
+    pub fn awaited(&self) -> impl Iterator<Item = Feed> {
+        self.feeds.iter().filter(|(_, it)| !it.is_known).map(|(feed, _)| *feed)
+    }
+
+    /// The policies whose status may have to be written, since the last call.
+    pub fn policy_news(&mut self) -> Vec<PolicyNews> {
+        let touched = std::mem::take(&mut self.touched);
+        let news = touched.into_iter().map(|(feed, namespace, name)| {
+            let key = (namespace, name);
+            let held = self.feeds.get(&feed).and_then(|followed| followed.objects.get(&key));
+            let standing = held.and_then(|held| held.standing.as_deref().cloned());
+            let (namespace, name) = key;
+            PolicyNews {
+                feed,
+                namespace,
+                name,
+                standing,
+            }
+        });
+        news.collect()
+    }
+
+    /// The names of the nodes that exist, where they changed since the last call.
+    pub fn node_news(&mut self) -> Option<BTreeSet<String>> {
+        if !std::mem::take(&mut self.nodes_changed) {
+            return None;
+        }
+        let nodes = self.feeds.get(&Feed::Nodes).into_iter();
+        let names = nodes.flat_map(|followed| followed.objects.keys().map(|(_, name)| name.clone()));
+        Some(names.collect())
+    }
+
+    /// What a later process is to be told: every version in force that is good.
+    pub fn documents(&self) -> Vec<Arc<str>> {
+        let held = self.feeds.values().flat_map(|followed| followed.objects.values());
+        held.filter_map(|held| held.good.clone()).collect()
+    }
+
+    /// How many objects each watch holds, and the bytes of their documents.
+    pub fn sizes(&self) -> impl Iterator<Item = (Feed, usize, usize)> {
+        self.feeds.iter().map(|(feed, followed)| {
+            let bytes = followed.objects.values().map(|held| held.seen.len()).sum();
+            (*feed, followed.objects.len(), bytes)
+        })
+    }
+
+    fn is_complete(&self, now: Instant) -> bool {
+        let waits = self.is_waiting(now);
+        self.feeds
+            .iter()
+            .all(|(feed, it)| it.is_known || *feed == Feed::OtherPods && (self.begun || !waits))
+    }
+
+    /// Whether policies are withheld until the pods that they speak of are known.
+    fn is_waiting(&self, now: Instant) -> bool {
+        self.waiting_since.is_some_and(|since| now < since + PATIENCE)
+    }
+
+    fn has_policies(&self) -> bool {
+        let policies = self.feeds.iter().filter(|(feed, _)| Kind::of(**feed).is_policy());
+        policies.into_iter().any(|(_, followed)| !followed.objects.is_empty())
+    }
+
+    /// Follows other nodes' pods, or forgets them.
+    fn settle_other_pods(&mut self, now: Instant) {
+        let known = self.feeds.get(&Feed::OtherPods).map(|followed| followed.is_known);
+        match (self.wants_other_pods(), known) {
+            (true, None) => {
+                self.feeds.insert(Feed::OtherPods, Followed::default());
+                self.waiting_since = Some(now);
+            }
+            (true, Some(true)) => self.waiting_since = None,
+            (false, Some(_)) => {
+                self.replace(Feed::OtherPods, BTreeMap::new());
+                self.feeds.remove(&Feed::OtherPods);
+                self.waiting_since = None;
+            }
+            (true, Some(false)) | (false, None) => {}
+        }
+    }
+
+    /// A list is complete: it counts.
+    fn replace(&mut self, feed: Feed, listing: BTreeMap<(String, String), Sight>) {
+        let Some(followed) = self.feeds.get_mut(&feed) else {
+            return;
+        };
+        followed.is_known = true;
+        followed.missing = 0;
+        let gone: Vec<_> = followed
+            .objects
+            .keys()
+            .filter(|key| !listing.contains_key(*key))
+            .cloned()
+            .collect();
+        for (namespace, name) in gone {
+            self.lose(feed, namespace, name);
+        }
+        for sight in listing.into_values() {
+            self.see(feed, sight);
+        }
+    }
+
+    fn see(&mut self, feed: Feed, sight: Sight) {
+        let Sight {
+            namespace,
+            name,
+            document,
+            standing,
+        } = sight;
+        let Some(followed) = self.feeds.get_mut(&feed) else {
+            return;
+        };
+        followed.missing = 0;
+        let place = (feed, namespace, name);
+        if Kind::of(feed).is_policy() {
+            self.touched.insert(place.clone());
+        }
+        let entry = followed.objects.entry((place.1.clone(), place.2.clone()));
+        if let Entry::Occupied(mut held) = entry
+            && held.get().seen == document
+        {
+            // What its author wrote is the same; its status may not be, or it was made anew.
+            if let (Some(known), Some(standing)) = (&mut held.get_mut().standing, standing) {
+                known.standing = *standing;
+            }
+            return;
+        }
+        self.read(place, document, standing);
+    }
+
+    /// The lists are complete: what an earlier process had in force and nobody has seen since is
+    /// gone.
+    fn forget_earlier(&mut self, first: bool) {
+        let earlier = std::mem::take(&mut self.earlier);
+        if first {
+            // Nobody was told of it.
+            return;
+        }
+        for key in earlier.into_keys() {
+            if let Entry::Vacant(unseen) = self.news.entry(key) {
+                unseen.insert(None);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

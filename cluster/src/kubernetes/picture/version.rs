@@ -1,0 +1,201 @@
+//! One object: what of its newest version is in force.
+//!
+//! A version that is refused leaves the last good one in force; where there is none, what stands in
+//! for it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use policy::document::Document;
+use policy::{Diagnostic, Policy};
+
+use crate::object::{Object, ObjectKey};
+use crate::report::{Report, ReportState};
+
+use super::super::super::reading::{self, Reading};
+use super::super::kinds::{Feed, Kind};
+use super::super::peers;
+use super::super::wire::Standing;
+use super::{Held, Picture, Place, PolicyStanding};
+
+impl Picture {
+    /// Reads a version that was not seen before.
+    pub(super) fn read(&mut self, place: Place, seen: Arc<str>, standing: Option<Box<Standing>>) {
+        let (feed, namespace, name) = &place;
+        let reading = match read(&seen) {
+            Ok(Some(reading)) => reading,
+            // Not reached: the table of kinds has none that the reader passes over.
+            Ok(None) => return,
+            Err(diagnostic) => {
+                let object = format!("{} {namespace}/{name}", Kind::of(*feed).kind);
+                self.report(place.clone(), object, ReportState::Rejected, vec![diagnostic]);
+                return;
+            }
+        };
+        let held_key = (namespace.clone(), name.clone());
+        let before = self
+            .feeds
+            .get(feed)
+            .and_then(|followed| followed.objects.get(&held_key));
+        let mut state = reading.state();
+        let mut diagnostics = reading.diagnostics;
+        let mut good = None;
+        let mut in_force = None;
+        if let Some(object) = reading.object {
+            good = Some(Arc::clone(&seen));
+            in_force = Some(object);
+        } else if let Some((document, object)) = self.last_good(before, reading.key.as_ref()) {
+            state = ReportState::KeptLastGood;
+            good = Some(document);
+            in_force = Some(object);
+        } else {
+            diagnostics.extend(reading.stand_in.findings);
+            if let Some(policy) = reading.stand_in.policy {
+                in_force = Some(Object::Policy(Box::new(policy)));
+            }
+        }
+
+        self.nodes_changed |= *feed == Feed::Nodes;
+        set(
+            &mut self.speak_of_pods,
+            &place,
+            in_force.as_ref().is_some_and(speaks_of_pods),
+        );
+        set(
+            &mut self.without_ranges,
+            &place,
+            in_force.as_ref().is_some_and(is_node_without_ranges),
+        );
+        let standing = standing.map(|standing| {
+            Box::new(PolicyStanding {
+                standing: *standing,
+                state,
+                diagnostics: diagnostics.clone(),
+                update: 0,
+            })
+        });
+        if let Some(followed) = self.feeds.get_mut(feed) {
+            followed.objects.insert(held_key, Held { seen, good, standing });
+        }
+        if let Some(key) = reading.key {
+            self.tell(*feed, key, in_force);
+        }
+        if Kind::of(*feed).is_policy() || !diagnostics.is_empty() {
+            self.report(place, reading.label, state, diagnostics);
+        } else if self.reports.remove(&place).is_some() {
+            self.reports_changed = true;
+        }
+    }
+
+    fn last_good(&self, before: Option<&Held>, key: Option<&ObjectKey>) -> Option<(Arc<str>, Object)> {
+        let document = match before {
+            Some(held) => held.good.as_ref()?,
+            None => self.earlier.get(key?)?,
+        };
+        let (_, object) = reading::reread(document)?;
+        Some((Arc::clone(document), object))
+    }
+
+    pub(super) fn lose(&mut self, feed: Feed, namespace: String, name: String) {
+        let key = (namespace, name);
+        let Some(held) = self
+            .feeds
+            .get_mut(&feed)
+            .and_then(|followed| followed.objects.remove(&key))
+        else {
+            return;
+        };
+        let place = (feed, key.0, key.1);
+        self.speak_of_pods.remove(&place);
+        self.without_ranges.remove(&place);
+        if self.reports.remove(&place).is_some() {
+            self.reports_changed = true;
+        }
+        if let Ok(Some(reading)) = read(&held.seen)
+            && let Some(key) = reading.key
+        {
+            self.tell(feed, key, None);
+        }
+        self.nodes_changed |= feed == Feed::Nodes;
+        if Kind::of(feed).is_policy() {
+            self.touched.insert(place);
+        }
+    }
+
+    /// Notes which update spoke of the policies that no update spoke of before.
+    pub(super) fn number_policies(&mut self) {
+        let policies = self.feeds.iter_mut().filter(|(feed, _)| Kind::of(**feed).is_policy());
+        for (feed, followed) in policies {
+            for ((namespace, name), held) in &mut followed.objects {
+                if let Some(standing) = held.standing.as_mut().filter(|standing| standing.update == 0) {
+                    standing.update = self.taken;
+                    self.touched.insert((*feed, namespace.clone(), name.clone()));
+                }
+            }
+        }
+    }
+
+    /// Notes what is in force now by this feed. A pod that moves from the feed of other nodes' to
+    /// that of this node's is in both for a moment, and this node's counts.
+    fn tell(&mut self, feed: Feed, key: ObjectKey, object: Option<Object>) {
+        let sibling = match feed {
+            Feed::LocalPods => Feed::OtherPods,
+            Feed::OtherPods => Feed::LocalPods,
+            _ => {
+                self.news.insert(key, object);
+                return;
+            }
+        };
+        let ObjectKey::Pod(namespace, name) = &key else { return };
+        let place = (namespace.clone(), name.clone());
+        let other = self
+            .feeds
+            .get(&sibling)
+            .and_then(|followed| followed.objects.get(&place));
+        let other = other.and_then(|held| held.good.clone());
+        let object = match (feed, object, other) {
+            (Feed::LocalPods, Some(object), _) | (_, Some(object), None) => Some(object),
+            (_, _, Some(document)) => reading::reread(&document).map(|(_, object)| object),
+            (_, None, None) => None,
+        };
+        self.news.insert(key, object);
+    }
+
+    fn report(&mut self, place: Place, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
+        let report = Report::new(None, object, state, diagnostics);
+        self.reports_changed |= self.reports.get(&place) != Some(&report);
+        self.reports.insert(place, report);
+    }
+}
+
+fn set(places: &mut BTreeSet<Place>, place: &Place, present: bool) {
+    if present {
+        places.insert(place.clone());
+    } else {
+        places.remove(place);
+    }
+}
+
+fn read(document: &str) -> Result<Option<Reading>, Diagnostic> {
+    // It was made from JSON.
+    let value = serde_json::from_str(document).unwrap_or_default();
+    Ok(reading::read(&Document::from_value(value)?))
+}
+
+fn speaks_of_pods(object: &Object) -> bool {
+    let policy: Option<&Policy> = match object {
+        Object::Policy(policy) => Some(policy),
+        _ => None,
+    };
+    policy.is_some_and(peers::speaks_of_pods)
+}
+
+fn is_node_without_ranges(object: &Object) -> bool {
+    match object {
+        Object::Node(node) => {
+            let spec = node.spec.as_ref();
+            spec.is_none_or(|spec| spec.pod_cidr.is_none() && spec.pod_cidrs.as_ref().is_none_or(Vec::is_empty))
+        }
+        _ => false,
+    }
+}

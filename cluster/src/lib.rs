@@ -1,0 +1,37 @@
+//! Where Kubernetes objects come from, what they add up to, and what is written back into them.
+//!
+//! Every source feeds the same loop with the same [`Update`]s, so that a directory of files is a
+//! cluster too. This is the only crate that talks to an API server.
+//!
+//! - [`object`], [`report`], [`source`], [`progress`]: what sources say, and what they are told.
+//! - [`reading`]: one document → one object, or why not.
+//! - [`directory`]: the source that reads files: [`tree`], `watch`; [`catalogue`] keeps their
+//!   contents over time and the last good versions (pure); [`last_good`] keeps those on disk.
+//! - [`kubernetes`]: the source that watches the API server of a cluster.
+//! - [`index`]: all objects, indexed by what is asked about them. Pure.
+//! - [`status`]: conditions and Events, written into policies.
+//! - [`readiness`]: descriptors that the runtime waits for.
+//! - [`taint`]: what holds Pods back from a node until its agent is ready.
+
+pub mod catalogue;
+pub mod directory;
+pub mod index;
+pub mod kubernetes;
+pub mod last_good;
+pub mod object;
+pub mod progress;
+pub mod readiness;
+pub mod reading;
+pub mod report;
+pub mod source;
+pub mod status;
+pub mod taint;
+pub mod tree;
+
+mod watch;
+
+pub use index::Cluster;
+pub use object::{Change, Object, ObjectKey, Update};
+pub use progress::Progress;
+pub use report::{Report, ReportState};
+pub use source::Source;

@@ -1,0 +1,19 @@
+//! How far the agent is with what a source told it.
+
+use crate::report::Report;
+
+/// What is in force of a source's updates. The agent makes it; the source and the writer of statuses
+/// read it.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What was read, and what was found.
+    pub reports: Vec<Report>,
+    /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
+    pub in_force: bool,
+    /// Why the newest plan is not in force.
+    pub failure: Option<String>,
+    /// What somebody else has changed of what is in force, as long as it is not repaired.
+    pub damage: Option<String>,
+    /// How many of the source's updates are in force, the first ones.
+    pub updates_in_force: u64,
+}

@@ -1,0 +1,343 @@
+//! Every policy, with what is to be written into it and when. Pure: it is told what happened and
+//! what time it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::kubernetes::kinds::{Feed, Kind};
+use crate::kubernetes::picture::PolicyStanding;
+use crate::report::ReportState;
+
+use super::News;
+use super::conditions::{self, Condition, Here, NODES_TOLD};
+use super::turns;
+
+/// A failure that lasts shorter is no news: installations are tried again every second.
+const LASTING: Duration = Duration::from_secs(3);
+/// How wide the nodes are spread that fail together, so that most see that enough have said so.
+const SPREAD: Duration = Duration::from_secs(10);
+/// After a write that came to nothing: the watch says meanwhile what stands there.
+const AGAIN: Duration = Duration::from_secs(2);
+/// After a refusal that will not change by itself.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Which object a policy is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyRef {
+    /// Its kind.
+    pub feed: Feed,
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A write.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Of which policy.
+    pub policy: PolicyRef,
+    /// Which object of that name.
+    pub uid: String,
+    /// The version that the write is based on.
+    pub resource_version: String,
+    /// The whole list of conditions; `None`: the kind has no status.
+    pub conditions: Option<Vec<Value>>,
+    /// An Event besides.
+    pub event: Option<Notice>,
+}
+
+/// What an Event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// One word, stable.
+    pub reason: &'static str,
+    /// For people.
+    pub note: String,
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It stands: the version that it made, with the conditions as they are kept.
+    Written {
+        /// The new version; `None`: it was only an Event.
+        status: Option<(String, Vec<Value>)>,
+    },
+    /// Somebody else was faster, or the API server is away.
+    Later,
+    /// It is not allowed, or has no place to stand.
+    Never,
+}
+
+/// The policies.
+#[derive(Debug)]
+pub struct Book {
+    node: String,
+    nodes: BTreeSet<String>,
+    policies: BTreeMap<PolicyRef, Entry>,
+    updates_in_force: u64,
+    failure: Option<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    policy: PolicyStanding,
+    /// When what all agents know is to be written.
+    summary_due: Option<Instant>,
+    /// When what this node alone knows is.
+    own_due: Option<Instant>,
+    /// The version of which an Event was sent, for kinds whose objects do not show it.
+    noticed: Option<(String, i64)>,
+    not_before: Option<Instant>,
+    /// A write is under way, and its outcome is waited for.
+    is_written: bool,
+}
+
+impl Book {
+    /// Of the agent on `node`.
+    pub fn new(node: String) -> Self {
+        Self {
+            node,
+            nodes: BTreeSet::new(),
+            policies: BTreeMap::new(),
+            updates_in_force: 0,
+            failure: None,
+        }
+    }
+
+    /// Policies were seen anew, or nodes came or went.
+    pub fn hear(&mut self, news: News, now: Instant) {
+        if let Some(nodes) = news.nodes {
+            self.nodes = nodes;
+        }
+        for seen in news.policies {
+            let key = PolicyRef {
+                feed: seen.feed,
+                namespace: seen.namespace,
+                name: seen.name,
+            };
+            let Some(policy) = seen.standing else {
+                self.policies.remove(&key);
+                continue;
+            };
+            let entry = self.policies.entry(key.clone()).or_insert_with(|| Entry {
+                policy: policy.clone(),
+                summary_due: None,
+                own_due: None,
+                noticed: None,
+                not_before: None,
+                is_written: false,
+            });
+            entry.policy = policy;
+            self.schedule(&key, now);
+        }
+    }
+
+    /// What came of putting updates in force.
+    pub fn progress(&mut self, updates_in_force: u64, failure: Option<String>, now: Instant) {
+        if (self.updates_in_force, &self.failure) == (updates_in_force, &failure) {
+            return;
+        }
+        self.updates_in_force = updates_in_force;
+        self.failure = failure;
+        let keys: Vec<PolicyRef> = self.policies.keys().cloned().collect();
+        for key in keys {
+            self.schedule(&key, now);
+        }
+    }
+
+    /// When something is to be written.
+    pub fn due(&self) -> Option<Instant> {
+        self.policies.values().filter_map(Entry::due).min()
+    }
+
+    /// A write that is due. Of a policy whose last one is not [done](Self::done) there is none.
+    pub fn next(&mut self, now: Instant) -> Option<Task> {
+        let due = |entry: &Entry| entry.due().is_some_and(|due| due <= now);
+        let key = self
+            .policies
+            .iter()
+            .find(|(_, entry)| due(entry))
+            .map(|(key, _)| key.clone())?;
+        let here = self.here(&self.policies.get(&key)?.policy);
+        let (node, nodes) = (&self.node, &self.nodes);
+        let entry = self.policies.get_mut(&key)?;
+        let summary = entry.summary_due.is_some_and(|due| due <= now);
+        let own = entry.own_due.is_some_and(|due| due <= now);
+        let policy = &entry.policy;
+        let version = (policy.standing.uid.clone(), policy.standing.generation);
+
+        let mut written = policy.standing.conditions.clone();
+        let mut event = None;
+        if own {
+            let kind = conditions::own(node);
+            match conditions::of_node(policy, node, &here) {
+                Some(condition) => {
+                    event = Some(Notice {
+                        reason: "PolicyNotProgrammed",
+                        note: format!("not in force on {node}: {}", condition.message),
+                    });
+                    condition.write(&mut written, Timestamp::now());
+                }
+                None => written.retain(|condition| condition["type"] != kind.as_str()),
+            }
+        }
+        // Whoever is gone has nothing to say; nobody else takes it away.
+        written.retain(|condition| of_a_node_that_is(condition, nodes, node));
+        if summary {
+            let valid = conditions::valid(policy);
+            let is_new = !valid.stands_in(&policy.standing.conditions);
+            event = notice(policy, &valid).filter(|_| is_new).or(event);
+            for condition in summaries(policy, nodes, &here) {
+                condition.write(&mut written, Timestamp::now());
+            }
+        }
+        entry.noticed = Some(version);
+        entry.is_written = true;
+        let task = Task {
+            uid: policy.standing.uid.clone(),
+            resource_version: policy.standing.resource_version.clone(),
+            conditions: Kind::of(key.feed).has_status().then_some(written),
+            event,
+            policy: key,
+        };
+        Some(task)
+    }
+
+    /// A write came to something.
+    pub fn done(&mut self, key: &PolicyRef, outcome: Outcome, now: Instant) {
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        (entry.summary_due, entry.own_due) = (None, None);
+        entry.is_written = false;
+        match outcome {
+            Outcome::Written { status } => {
+                entry.not_before = None;
+                // The watch will say the same, a little later.
+                if let Some((version, conditions)) = status {
+                    entry.policy.standing.resource_version = version;
+                    entry.policy.standing.conditions = conditions;
+                }
+            }
+            Outcome::Later => {
+                entry.not_before = Some(now + AGAIN);
+                entry.noticed = None;
+            }
+            Outcome::Never => entry.not_before = Some(now + LONG),
+        }
+        self.schedule(key, now);
+    }
+
+    /// Says when something is to be written into a policy, if anything is.
+    fn schedule(&mut self, key: &PolicyRef, now: Instant) {
+        let Some(entry) = self.policies.get(key) else { return };
+        let here = self.here(&entry.policy);
+        let summary = self.summary_is_wanting(key, entry, &here);
+        let own = own_is_wanting(&entry.policy, &self.node, &here);
+        // Only now: it costs a hash for each node, and most policies need nothing.
+        let wait = summary
+            .then(|| turns::place(&entry.policy.standing.uid, &self.node, &self.nodes))
+            // Whoever is not the first cannot see whether the first has sent an Event.
+            .filter(|place| *place == 0 || Kind::of(key.feed).has_status())
+            .map(|place| turns::wait(place, rand::random()));
+        let failed = matches!(here, Here::Failed(_));
+        let Some(entry) = self.policies.get_mut(key) else {
+            return;
+        };
+        let earliest = entry.not_before.unwrap_or(now);
+        entry.summary_due = wait.map(|wait| entry.summary_due.unwrap_or((now + wait).max(earliest)));
+        entry.own_due = own.then(|| {
+            let lasting = if failed { LASTING } else { Duration::ZERO };
+            let wait = lasting + SPREAD.mul_f64(rand::random());
+            entry.own_due.unwrap_or((now + wait).max(earliest))
+        });
+    }
+
+    fn summary_is_wanting(&self, key: &PolicyRef, entry: &Entry, here: &Here) -> bool {
+        let policy = &entry.policy;
+        if *here == Here::Pending {
+            // Both conditions are written at once, when both are known.
+            return false;
+        }
+        if !Kind::of(key.feed).has_status() {
+            let version = (policy.standing.uid.clone(), policy.standing.generation);
+            return entry.noticed.as_ref() != Some(&version) && notice(policy, &conditions::valid(policy)).is_some();
+        }
+        let mut wanted = summaries(policy, &self.nodes, here);
+        wanted.any(|condition| !condition.stands_in(&policy.standing.conditions))
+    }
+
+    fn here(&self, policy: &PolicyStanding) -> Here {
+        match &self.failure {
+            _ if policy.update == 0 => Here::Pending,
+            _ if policy.update <= self.updates_in_force => Here::InForce,
+            Some(failure) => Here::Failed(failure.clone()),
+            None => Here::Pending,
+        }
+    }
+}
+
+impl Entry {
+    fn due(&self) -> Option<Instant> {
+        let due = [self.summary_due, self.own_due].into_iter().flatten().min();
+        due.filter(|_| !self.is_written)
+    }
+}
+
+/// The conditions that all agents would write.
+fn summaries(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> impl Iterator<Item = Condition> {
+    [
+        // Of somebody else's policy that is not ours to say.
+        Some(conditions::valid(policy)).filter(|_| !conditions::is_ignored(policy)),
+        conditions::programmed(policy, nodes, here),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Whether this node has to say something of itself, or to take it back.
+fn own_is_wanting(policy: &PolicyStanding, node: &str, here: &Here) -> bool {
+    let kind = conditions::own(node);
+    let told = policy
+        .standing
+        .conditions
+        .iter()
+        .any(|condition| condition["type"] == kind.as_str());
+    match conditions::of_node(policy, node, here) {
+        Some(condition) if told => !condition.stands_in(&policy.standing.conditions),
+        Some(_) => conditions::failed_nodes(policy).count() < NODES_TOLD,
+        None => told && *here != Here::Pending,
+    }
+}
+
+fn of_a_node_that_is(condition: &Value, nodes: &BTreeSet<String>, node: &str) -> bool {
+    match condition["type"]
+        .as_str()
+        .and_then(|kind| kind.strip_suffix(".namegate.io/Programmed"))
+    {
+        Some(name) => name == node || nodes.contains(name),
+        None => true,
+    }
+}
+
+/// What is to be said of a policy that fails.
+fn notice(policy: &PolicyStanding, valid: &Condition) -> Option<Notice> {
+    let reason = match policy.state {
+        ReportState::Accepted => return None,
+        ReportState::Partial => "PolicyPartlyEnforced",
+        ReportState::KeptLastGood | ReportState::Rejected => "PolicyRefused",
+    };
+    Some(Notice {
+        reason,
+        note: valid.message.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

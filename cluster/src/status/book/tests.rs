@@ -1,0 +1,283 @@
+use serde_json::json;
+
+use crate::kubernetes::picture::PolicyNews;
+
+use super::super::conditions::tests::policy;
+use super::*;
+
+/// A book, its clock, and the API server's copy of one policy.
+struct Agent {
+    book: Book,
+    now: Instant,
+}
+
+const FEED: Feed = Feed::CiliumNetworkPolicies;
+
+impl Agent {
+    fn new(node: &str, nodes: usize) -> Self {
+        let mut book = Book::new(node.into());
+        let now = Instant::now();
+        let nodes = (0..nodes).map(|it| format!("node-{it}")).collect();
+        book.hear(
+            News {
+                policies: Vec::new(),
+                nodes: Some(nodes),
+            },
+            now,
+        );
+        Self { book, now }
+    }
+
+    fn see(&mut self, policy: &PolicyStanding) {
+        self.see_of(FEED, Some(policy.clone()));
+    }
+
+    fn see_of(&mut self, feed: Feed, standing: Option<PolicyStanding>) {
+        let policies = vec![PolicyNews {
+            feed,
+            namespace: "shop".into(),
+            name: "p".into(),
+            standing,
+        }];
+        self.book.hear(News { policies, nodes: None }, self.now);
+    }
+
+    fn in_force(&mut self, updates: u64) {
+        self.book.progress(updates, None, self.now);
+    }
+
+    fn fails(&mut self, updates: u64) {
+        self.book.progress(updates, Some("no memory".into()), self.now);
+    }
+
+    /// Waits for what is due, and writes it.
+    fn write(&mut self, policy: &mut PolicyStanding) -> Option<Task> {
+        self.now = self.now.max(self.book.due()?);
+        let task = self.book.next(self.now).expect("it is due");
+        let status = task.conditions.clone().map(|conditions| {
+            policy.standing.conditions.clone_from(&conditions);
+            policy.standing.resource_version.push('+');
+            (policy.standing.resource_version.clone(), conditions)
+        });
+        self.book.done(&task.policy, Outcome::Written { status }, self.now);
+        Some(task)
+    }
+}
+
+fn summary(policy: &PolicyStanding) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let conditions = policy.standing.conditions.iter();
+    conditions.map(|it| (text(&it["type"]), text(&it["status"]))).collect()
+}
+
+fn pair(kind: &str, status: &str) -> (String, String) {
+    (kind.into(), status.into())
+}
+
+#[test]
+fn both_conditions_are_written_at_once_when_the_policy_is_in_force() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut policy = policy(ReportState::Accepted);
+    agent.see(&policy);
+    assert_eq!(agent.book.due(), None, "it is not in force yet");
+    agent.in_force(1);
+    let task = agent.write(&mut policy).unwrap();
+    assert_eq!(task.event, None);
+    assert_eq!(summary(&policy), [pair("Valid", "True"), pair("Programmed", "True")]);
+    assert_eq!(agent.write(&mut policy), None);
+}
+
+#[test]
+fn of_many_agents_one_writes_and_the_others_see_it() {
+    let mut agents: Vec<Agent> = (0..200).map(|it| Agent::new(&format!("node-{it}"), 200)).collect();
+    let mut policy = policy(ReportState::Accepted);
+    for agent in &mut agents {
+        agent.see(&policy);
+        agent.in_force(1);
+    }
+    let mut due: Vec<Instant> = agents.iter().map(|agent| agent.book.due().unwrap()).collect();
+    due.sort();
+    assert!(due[1] - due[0] > Duration::from_secs(2), "the watch has time to tell");
+    let first = agents
+        .iter()
+        .position(|agent| agent.book.due() == Some(due[0]))
+        .unwrap();
+    agents[first].write(&mut policy).unwrap();
+    for agent in &mut agents {
+        agent.see(&policy);
+        assert_eq!(agent.book.due(), None);
+    }
+}
+
+#[test]
+fn a_refused_policy_gets_every_error_and_one_event() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut policy = policy(ReportState::Rejected);
+    policy.diagnostics = vec![policy::Diagnostic {
+        severity: policy::Severity::Error,
+        code: "bad-pattern",
+        path: "spec.egress[0]".into(),
+        position: None,
+        reason: "it is bad".into(),
+        suggestion: None,
+    }];
+    agent.see(&policy);
+    agent.in_force(1);
+    let task = agent.write(&mut policy).unwrap();
+    let event = task.event.unwrap();
+    assert_eq!(event.reason, "PolicyRefused");
+    assert!(event.note.contains("spec.egress[0]: it is bad"));
+    assert_eq!(summary(&policy), [pair("Valid", "False"), pair("Programmed", "False")]);
+    assert_eq!(agent.write(&mut policy), None);
+}
+
+#[test]
+fn a_node_that_fails_says_so_and_takes_it_back() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut policy = policy(ReportState::Accepted);
+    agent.see(&policy);
+    agent.fails(0);
+    let began = agent.now;
+    let mut events = Vec::new();
+    while let Some(task) = agent.write(&mut policy) {
+        events.extend(task.event.map(|event| event.reason));
+    }
+    assert!(agent.now - began >= LASTING);
+    assert_eq!(events, ["PolicyNotProgrammed"]);
+    let mut said = summary(&policy);
+    said.sort();
+    let own = conditions::own("node-0");
+    assert_eq!(
+        said,
+        [pair("Programmed", "False"), pair("Valid", "True"), pair(&own, "False")]
+    );
+    agent.in_force(1);
+    while agent.write(&mut policy).is_some() {}
+    assert_eq!(summary(&policy), [pair("Valid", "True"), pair("Programmed", "True")]);
+}
+
+#[test]
+fn when_every_node_fails_a_few_say_so() {
+    let mut agents: Vec<Agent> = (0..100).map(|it| Agent::new(&format!("node-{it}"), 100)).collect();
+    let mut policy = policy(ReportState::Accepted);
+    for agent in &mut agents {
+        agent.see(&policy);
+        agent.fails(0);
+    }
+    let mut writes = 0;
+    // Whoever is due first writes, and all see it.
+    while let Some(next) = agents
+        .iter_mut()
+        .filter(|agent| agent.book.due().is_some())
+        .min_by_key(|agent| agent.book.due())
+    {
+        next.write(&mut policy).unwrap();
+        writes += 1;
+        assert!(writes <= 3 * NODES_TOLD, "a storm of writes");
+        for agent in &mut agents {
+            agent.see(&policy);
+        }
+    }
+    let told = conditions::failed_nodes(&policy).count();
+    assert_eq!(told, NODES_TOLD);
+}
+
+#[test]
+fn a_write_that_somebody_else_was_faster_with_is_looked_at_again() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut policy = policy(ReportState::Accepted);
+    agent.see(&policy);
+    agent.in_force(1);
+    agent.now = agent.book.due().unwrap();
+    let task = agent.book.next(agent.now).unwrap();
+    agent.book.done(&task.policy, Outcome::Later, agent.now);
+    assert!(agent.book.due().unwrap() >= agent.now + AGAIN);
+    // The watch tells of what the other wrote: nothing is left to do.
+    policy.standing.conditions = task.conditions.unwrap();
+    agent.see(&policy);
+    assert_eq!(agent.book.due(), None);
+}
+
+#[test]
+fn what_is_not_allowed_is_not_tried_again_soon() {
+    let mut agent = Agent::new("node-0", 1);
+    agent.see(&policy(ReportState::Accepted));
+    agent.in_force(1);
+    agent.now = agent.book.due().unwrap();
+    let task = agent.book.next(agent.now).unwrap();
+    agent.book.done(&task.policy, Outcome::Never, agent.now);
+    assert!(agent.book.due().unwrap() >= agent.now + LONG);
+    agent.see_of(FEED, None);
+    assert_eq!(agent.book.due(), None);
+}
+
+#[test]
+fn of_kinds_without_a_status_there_is_one_event() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut refused = policy(ReportState::Rejected);
+    agent.see_of(Feed::NetworkPolicies, Some(refused.clone()));
+    agent.in_force(1);
+    let task = agent.write(&mut refused).unwrap();
+    assert_eq!((task.conditions, task.event.unwrap().reason), (None, "PolicyRefused"));
+    assert_eq!(agent.book.due(), None);
+    refused.standing.resource_version = "8".into();
+    agent.see_of(Feed::NetworkPolicies, Some(refused.clone()));
+    assert_eq!(agent.book.due(), None);
+    refused.standing.generation += 1;
+    agent.see_of(Feed::NetworkPolicies, Some(refused));
+    assert!(agent.book.due().is_some());
+}
+
+#[test]
+fn conditions_of_other_writers_stay() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut policy = policy(ReportState::Accepted);
+    policy.standing.conditions = vec![json!({"type": "Other"}), json!({"type": "gone.namegate.io/Programmed"})];
+    agent.see(&policy);
+    agent.in_force(1);
+    agent.write(&mut policy).unwrap();
+    assert_eq!(policy.standing.conditions[0], json!({"type": "Other"}));
+    assert_eq!(
+        policy.standing.conditions.len(),
+        3,
+        "what a node that is gone said has gone"
+    );
+}
+
+#[test]
+fn a_policy_is_not_written_twice_at_once_and_what_came_meanwhile_is_written_after() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut seen = policy(ReportState::Accepted);
+    agent.see(&seen);
+    agent.in_force(1);
+    agent.now = agent.book.due().unwrap();
+    let task = agent.book.next(agent.now).unwrap();
+    // Edited while its status is on the way.
+    seen.standing.generation += 1;
+    seen.standing.resource_version = "later".into();
+    agent.see(&seen);
+    assert_eq!((agent.book.due(), agent.book.next(agent.now)), (None, None));
+    agent.book.done(&task.policy, Outcome::Later, agent.now);
+    agent.now = agent.book.due().unwrap();
+    assert_eq!(agent.book.next(agent.now).unwrap().resource_version, "later");
+}
+
+#[test]
+fn of_a_policy_that_is_somebody_elses_it_is_said_that_it_is_not_in_force_and_no_more() {
+    let mut agent = Agent::new("node-0", 1);
+    let mut seen = policy(ReportState::Accepted);
+    seen.diagnostics.push(policy::Diagnostic {
+        severity: policy::Severity::Warning,
+        code: policy::validate::IGNORED,
+        path: String::new(),
+        position: None,
+        reason: "not for this agent".into(),
+        suggestion: None,
+    });
+    agent.see(&seen);
+    agent.in_force(1);
+    agent.write(&mut seen).unwrap();
+    assert_eq!(summary(&seen), [pair("Programmed", "False")]);
+    agent.see(&seen);
+    assert_eq!(agent.book.due(), None);
+}

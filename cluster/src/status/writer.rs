@@ -1,0 +1,155 @@
+//! Writes statuses and Events to the API server.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Reporter};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use crate::kubernetes::kinds::Kind;
+
+use super::book::{Notice, Outcome, Task};
+use super::conditions::cut;
+use super::events::Events;
+
+/// Who writes, as managed fields and Events name it.
+const NAME: &str = "namegate";
+/// An API server that takes longer is asked again later.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Of an Event's note; the API allows 1,024 bytes.
+const LONGEST: usize = 1_000;
+
+pub(super) struct Writer {
+    client: Client,
+    events: Mutex<Events>,
+}
+
+impl Writer {
+    pub(super) fn new(client: Client, node: &str) -> Self {
+        let reporter = Reporter {
+            controller: NAME.into(),
+            instance: Some(node.to_owned()),
+        };
+        Self {
+            events: Mutex::new(Events::new(client.clone(), reporter)),
+            client,
+        }
+    }
+
+    pub(super) async fn write(&self, task: &Task) -> Outcome {
+        let outcome = match &task.conditions {
+            Some(conditions) => timeout(DEADLINE, self.patch_in_some_version(task, conditions))
+                .await
+                .unwrap_or(Outcome::Later),
+            None => Outcome::Written { status: None },
+        };
+        // Of what is not written somebody else may have the last word.
+        if let (Outcome::Written { .. }, Some(notice)) = (&outcome, &task.event) {
+            match timeout(DEADLINE, self.publish(task, notice)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(policy = task.policy.name, %error, "an Event could not be sent"),
+                Err(_) => warn!(policy = task.policy.name, "an Event could not be sent in time"),
+            }
+        }
+        outcome
+    }
+
+    /// Of a kind of several versions the API server may have another than the newest.
+    async fn patch_in_some_version(&self, task: &Task, conditions: &[Value]) -> Outcome {
+        let mut outcome = Outcome::Never;
+        for version in Kind::of(task.policy.feed).versions() {
+            match self.patch(task, version, conditions).await {
+                Ok(outcome) => return outcome,
+                Err(absent) => outcome = absent,
+            }
+        }
+        outcome
+    }
+
+    /// Replaces the conditions, if the object is still as it was seen: a list has no smaller part
+    /// that could be merged.
+    ///
+    /// # Errors
+    /// What became of it where the API server has no such object in this version.
+    async fn patch(&self, task: &Task, version: &str, conditions: &[Value]) -> Result<Outcome, Outcome> {
+        let resource = Kind::of(task.policy.feed).resource(version);
+        let api: Api<DynamicObject> = match task.policy.namespace.as_str() {
+            "" => Api::all_with(self.client.clone(), &resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        };
+        let patch = Patch::Merge(json!({
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"uid": task.uid, "resourceVersion": task.resource_version},
+            "status": {"conditions": conditions},
+        }));
+        let parameters = PatchParams {
+            field_manager: Some(NAME.into()),
+            ..PatchParams::default()
+        };
+        Ok(match api.patch_status(&task.policy.name, &parameters, &patch).await {
+            Ok(object) => Outcome::Written {
+                status: Some(kept(object)),
+            },
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                debug!(
+                    policy = task.policy.name,
+                    version, "there is no such object, or no such version"
+                );
+                return Err(Outcome::Never);
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                debug!(policy = task.policy.name, "its status was changed meanwhile");
+                Outcome::Later
+            }
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
+                warn!(
+                    policy = task.policy.name,
+                    kind = resource.kind,
+                    error = status.message,
+                    "its status cannot be written"
+                );
+                Outcome::Never
+            }
+            Err(error) => {
+                debug!(policy = task.policy.name, %error, "its status is not written yet");
+                Outcome::Later
+            }
+        })
+    }
+
+    async fn publish(&self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
+        let kind = Kind::of(task.policy.feed);
+        let namespace = Some(task.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());
+        let regarding = ObjectReference {
+            api_version: Some(kind.api_version()),
+            kind: Some(kind.kind.into()),
+            name: Some(task.policy.name.clone()),
+            namespace,
+            uid: Some(task.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let note = cut(notice.note.clone(), LONGEST);
+        let event = Event {
+            type_: EventType::Warning,
+            reason: notice.reason.into(),
+            note: Some(note),
+            action: "Enforce".into(),
+            secondary: None,
+        };
+        self.events.lock().await.publish(&event, &regarding).await
+    }
+}
+
+fn kept(object: DynamicObject) -> (String, Vec<Value>) {
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    (
+        object.metadata.resource_version.unwrap_or_default(),
+        conditions.cloned().unwrap_or_default(),
+    )
+}

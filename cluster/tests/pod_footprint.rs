@@ -1,0 +1,56 @@
+//! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the
+//! allocator.
+
+use allocations::in_use;
+use cluster::index::Cluster;
+use cluster::kubernetes::kinds::{Feed, KINDS, Kind};
+use cluster::kubernetes::picture::{Picture, Said};
+use cluster::kubernetes::wire::{Core, Visible};
+use serde_json::json;
+use tokio::time::Instant;
+
+#[test]
+fn a_pod_takes_less_than_four_kilobytes() {
+    const PODS: usize = 10_000;
+    let before = in_use();
+    let now = Instant::now();
+    let mut picture = Picture::new(Vec::new(), true);
+    for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
+        picture.hear(kind.feed, Said::Begin, now);
+        for index in 0..PODS {
+            if kind.feed == Feed::LocalPods {
+                picture.hear(kind.feed, Said::Listed(pod(index).sight(Kind::of(kind.feed))), now);
+            }
+        }
+        picture.hear(kind.feed, Said::Complete, now);
+    }
+    let update = picture.update(now).expect("everything was listed");
+    let mut cluster = Cluster::default();
+    for change in update.changes {
+        cluster.apply(change);
+    }
+    drop(update.reports);
+    let bytes = in_use() - before;
+    println!("{} bytes a pod, {} MiB", bytes / PODS, bytes >> 20);
+    assert!(bytes / PODS < 4 << 10, "{} bytes", bytes / PODS);
+}
+
+/// A Pod as the API server tells it, with what a Deployment and the kubelet put there.
+fn pod(index: usize) -> Core {
+    let name = format!("checkout-7d4b9c6f5d-{index:05}");
+    let address = format!("10.{}.{}.{}", 1 + index / 65_536, index / 256 % 256, index % 256);
+    let pod = json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": "0b7e5c1e-6b0f-4b55-9f43-2f4f1d6a8f11", "resourceVersion": "123456",
+            "labels": {"app.kubernetes.io/name": "checkout", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "7d4b9c6f5d", "tier": "backend"},
+            "annotations": {"prometheus.io/scrape": "true"},
+            "managedFields": [{"manager": "kubelet", "fieldsV1": {"f:status": {"f:conditions": {}}}}],
+        },
+        "spec": {
+            "nodeName": "node-1234", "serviceAccountName": "checkout", "volumes": [{"name": "token"}],
+            "containers": [{"name": "main", "image": "registry.example/checkout:1", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}],
+        },
+        "status": {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [{"type": "Ready", "status": "True"}]},
+    });
+    serde_json::from_value(pod).expect("it is a Pod")
+}

@@ -1,0 +1,76 @@
+//! The lab of the demo, and the agent in it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, io};
+
+use lab::process::{AgentProcess, Installation, PATIENCE};
+use lab::{Lab, Pod, RESOLVER, RESOLVER6};
+
+/// What the resolver knows at the start. Only `tickets` is short-lived.
+const RECORDS: [&str; 5] = [
+    "api.payments.example 60 A 198.51.100.7",
+    "api.payments.example 60 AAAA 2001:db8:7::7",
+    "gate.tickets.example 1 A 198.51.100.20",
+    "files.archive.example 60 A 203.0.113.5",
+    "mail.example 60 A 203.0.113.25",
+];
+
+/// The running lab and agent.
+pub(super) struct Stage {
+    // The agent ends before its directories and its node go.
+    agent: AgentProcess,
+    pub(super) installation: Installation,
+    pub(super) lab: Lab,
+}
+
+impl Stage {
+    /// Builds the lab and starts the agent on its node: the program `namegate` beside this one.
+    pub(super) fn set() -> io::Result<Self> {
+        let lab = Lab::builder().pods(2).build().map_err(io::Error::other)?;
+        lab.resolver().set(&RECORDS).map_err(io::Error::other)?;
+        let installation = Installation::new(env::current_exe()?.with_file_name("namegate"), lab.node())?;
+        for (file, text) in [
+            ("pods.yaml", include_str!("pods.yaml")),
+            ("checkout.yaml", include_str!("checkout.yaml")),
+            ("reports.yaml", include_str!("reports.yaml")),
+        ] {
+            installation.write_object(file, text)?;
+        }
+        let (resolver, resolver6) = (RESOLVER.to_string(), RESOLVER6.to_string());
+        let flags = ["--upstream", &resolver, "--upstream", &resolver6, "--grace", "1s"];
+        let mut agent = installation.start(flags)?;
+        agent.wait_ready()?;
+        Ok(Self {
+            agent,
+            installation,
+            lab,
+        })
+    }
+
+    /// The pod `shop/checkout`.
+    pub(super) fn checkout(&self) -> &Pod {
+        self.lab.pod(0)
+    }
+
+    /// The pod `shop/reports`.
+    pub(super) fn reports(&self) -> &Pod {
+        self.lab.pod(1)
+    }
+
+    pub(super) fn log(&self) -> String {
+        self.agent.log().join("\n")
+    }
+}
+
+/// Waits until `condition` holds, and says how long it took.
+pub(super) fn wait_until(mut condition: impl FnMut() -> bool) -> Option<Duration> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if condition() {
+            return Some(started.elapsed());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    None
+}

@@ -1,0 +1,168 @@
+//! The flags of `namegate exec`, and the settings of its agent that follow from them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use dns_proxy::gate::Rcode;
+use enforcer::{FailMode, Refusal};
+use ipnet::IpNet;
+use policy::Pattern;
+use policy::question::QuestionMode;
+use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
+use settings::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};
+
+use super::child::DNS_PORT;
+use super::network::Plan;
+use super::{firewall, source};
+
+/// Runs a command in a fresh network namespace that reaches only the names it is allowed.
+///
+/// The exit code is the command's, or 128 and the signal that ended it; 127 when it is not found,
+/// 126 when it cannot be executed, 2 when the sandbox cannot be made.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Name that may be reached, on every port; with stars a pattern, as in matchPattern
+    /// (repeatable)
+    #[arg(long, value_name = "NAME|PATTERN", value_parser = pattern)]
+    allow: Vec<Pattern>,
+
+    /// File with policies that apply to the command (repeatable)
+    #[arg(long, value_name = "FILE")]
+    policy: Vec<PathBuf>,
+
+    /// Label of the command, for the selectors of the policies (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
+
+    /// Resolver to ask, instead of those in /etc/resolv.conf; encrypted: tls://IP#NAME,
+    /// https://IP/PATH#NAME, quic://IP#NAME (repeatable)
+    #[arg(long, value_name = "IP[:PORT]|URL")]
+    upstream: Vec<UpstreamAddress>,
+
+    /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default:
+    /// the system's]
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<PathBuf>,
+
+    /// Names of an answer that policies are matched against: the one that was asked, or all of the
+    /// CNAME chain
+    #[arg(long, value_name = "WHICH", default_value = "question", value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]))]
+    dns_match: NameMatching,
+
+    /// How lookups of other names are answered
+    #[arg(long, value_name = "HOW", default_value = "nxdomain", value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]))]
+    dns_denied: Rcode,
+
+    /// What may be asked: names that a policy lets be reached, or any (which can carry data out)
+    #[arg(long, value_name = "WHICH", default_value = "allowed-only", value_parser = choice([("allowed-only", QuestionMode::AllowedOnly), ("any", QuestionMode::Any)]))]
+    dns_questions: QuestionMode,
+
+    /// What other packets get: an answer that they are refused, or none
+    #[arg(long, value_name = "HOW", default_value = "reject", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]))]
+    deny_response: Refusal,
+
+    /// Range that names may open although it is private, loopback, link-local or the like
+    /// (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    allow_rebind: Vec<IpNet>,
+
+    /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside
+    /// --allow-rebind
+    #[arg(long, value_name = "WHAT", default_value = "deny", value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]))]
+    private_addresses: PrivateAddresses,
+
+    /// Open file that the command inherits, by its descriptor's number; others are closed but 0, 1
+    /// and 2 (repeatable)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    keep_fd: Vec<RawFd>,
+
+    /// Say nothing but errors
+    #[arg(long, short)]
+    quiet: bool,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    pub(super) fn allowed(&self) -> &[Pattern] {
+        &self.allow
+    }
+
+    pub(super) fn policy_files(&self) -> &[PathBuf] {
+        &self.policy
+    }
+
+    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+        self.label.iter().cloned().collect()
+    }
+
+    pub(super) fn command(&self) -> &[OsString] {
+        &self.command
+    }
+
+    pub(super) fn kept_descriptors(&self) -> &[RawFd] {
+        &self.keep_fd
+    }
+
+    pub(super) fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be
+    /// on loopback: the agent reaches them where the sandbox would not.
+    pub(super) fn settings(&self, plan: &Plan) -> Result<Settings, Rejected> {
+        let listen = plan
+            .gateways()
+            .map(|gateway| DnsAddress(SocketAddr::new(gateway, DNS_PORT)));
+        let options = Options {
+            node: Some(source::NODE.to_owned()),
+            upstream: self.upstream.clone(),
+            upstream_ca: self.upstream_ca.clone(),
+            listen: listen.collect(),
+            intercept: Some(InterceptionMode::Off),
+            fail_mode: Some(FailMode::Closed),
+            dns_match: Some(self.dns_match),
+            dns_denied: Some(self.dns_denied),
+            dns_questions: Some(self.dns_questions),
+            // Names in the cluster's domain may be asked by everyone. There is no cluster here, so
+            // there is no such name.
+            cluster_domain: Some("exec.namegate.invalid".to_owned()),
+            allow_rebind: self.allow_rebind.clone(),
+            private_addresses: Some(self.private_addresses),
+            deny_response: Some(self.deny_response),
+            table: Some(firewall::agent_table(plan.id)),
+            http: Some(HttpAddress::Off),
+            records_group: Some(RecordsGroup::Off),
+            ..Options::default()
+        };
+        Ok(Settings {
+            state_dir: None,
+            take_over: false,
+            startup_taint: None,
+            run_dir: None,
+            cluster_dns: Vec::new(),
+            ..resolve::resolve(options, &Host::read())?
+        })
+    }
+}
+
+fn pattern(text: &str) -> Result<Pattern, String> {
+    if text.contains('*') {
+        Pattern::pattern(text)
+    } else {
+        Pattern::name(text)
+    }
+    .map_err(|error| error.to_string())
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}

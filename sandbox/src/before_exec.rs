@@ -1,0 +1,266 @@
+//! What the sandboxed process does to itself between fork and exec.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+
+use netns::Namespace;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{
+    CapabilitySet, LinkNameSpaceType, UnshareFlags, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs, unshare_unsafe,
+};
+use seccompiler::BpfProgram;
+
+use super::descriptors;
+use super::mounts::Mounts;
+
+/// Where the process is put, what it sees there, and what it may do. The PID namespace it is born
+/// in ([`pid_namespace`](super::pid_namespace)).
+#[derive(Debug)]
+pub(super) struct Confinement {
+    /// Its network.
+    pub(super) network: Namespace,
+    /// The kernel's own files, which it must not write.
+    pub(super) mounts: Mounts,
+    /// Files that are covered by others: what is seen, and where.
+    pub(super) covers: Vec<(CString, CString)>,
+    /// The rules of its Landlock domain, where the kernel has them.
+    pub(super) scope: Option<OwnedFd>,
+    /// The calls that it is refused.
+    pub(super) filters: Vec<BpfProgram>,
+    /// A pidfd of the process that it must not outlive.
+    pub(super) parent: OwnedFd,
+}
+
+/// What can fail before the command is even looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    EnterNetwork,
+    Unshare,
+    MountProcesses,
+    ProtectKernel,
+    CoverFile,
+    DropCapabilities,
+    ForbidNewPrivileges,
+    EnterDomain,
+    FilterCalls,
+    FollowParent,
+    KeepDescriptor,
+    StartInit,
+}
+
+/// What commands need of root's power over files, users and ports. Everything else, also what later
+/// kernels add, is lost: with it root inside could leave the sandbox or change what all of the host
+/// shares (its network, its devices, its clock, its kernel).
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    // `runuser` fails without it where the kernel audits.
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Confines the process of `command`, which inherits the descriptors `kept`. An error of it comes
+/// out of `spawn`; [`Step::of`] tells it from one of exec.
+pub(super) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept: Vec<RawFd>) {
+    // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed:
+    // it makes system calls on values made before the fork, and errors are numbers; nothing is
+    // allocated or locked.
+    unsafe {
+        command.pre_exec(move || {
+            for descriptor in &kept {
+                descriptors::unmark(*descriptor).map_err(|errno| Step::KeepDescriptor.mark(errno))?;
+            }
+            confinement.apply()
+        });
+    }
+}
+
+impl Confinement {
+    /// Confines the calling process. Async-signal-safe.
+    pub(super) fn apply(&self) -> io::Result<()> {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.network.as_fd(), network).map_err(|errno| Step::EnterNetwork.mark(errno))?;
+        // Shared memory, semaphores and message queues of the host are its processes' as well.
+        let unshared = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+        // SAFETY: only CLONE_FILES is unsafe to unshare.
+        unsafe { unshare_unsafe(unshared) }.map_err(|errno| Step::Unshare.mark(errno))?;
+        // Mounts of the host go on to appear inside; those made here stay here.
+        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(c"/", downstream).map_err(|errno| Step::Unshare.mark(errno))?;
+        self.cover()?;
+        drop_capabilities().map_err(|errno| Step::DropCapabilities.mark(errno))?;
+        // Otherwise a set-user-ID program, or one with file capabilities, could have more than this
+        // process.
+        set_no_new_privs(true).map_err(|errno| Step::ForbidNewPrivileges.mark(errno))?;
+        if let Some(rules) = &self.scope {
+            enter_domain(rules).map_err(|errno| Step::EnterDomain.mark(errno))?;
+        }
+        // Last, because a change of credentials clears it. It is tied to the parent's *thread* that
+        // forked.
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| Step::FollowParent.mark(errno))?;
+        // The parent is in another PID namespace, so that its number cannot be compared.
+        let mut ended = [PollFd::new(&self.parent, PollFlags::IN)];
+        match poll(&mut ended, Some(&Timespec::default())) {
+            Ok(0) => {}
+            Ok(_) => return Err(Step::FollowParent.mark(Errno::SRCH)),
+            Err(errno) => return Err(Step::FollowParent.mark(errno)),
+        }
+        self.filters.iter().try_for_each(|filter| {
+            seccompiler::apply_filter(filter).map_err(|error| Step::FilterCalls.mark(errno_of(&error)))
+        })
+    }
+
+    fn cover(&self) -> io::Result<()> {
+        let data = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let read_only = MountFlags::BIND | MountFlags::RDONLY | data;
+        for place in &self.mounts.processes {
+            mount(c"proc", place.as_c_str(), c"proc", data, None).map_err(|errno| Step::MountProcesses.mark(errno))?;
+        }
+        for path in &self.mounts.kernel {
+            mount_bind(path.as_c_str(), path.as_c_str())
+                .and_then(|()| mount_remount(path.as_c_str(), read_only, c""))
+                .or_else(unless_gone)
+                .map_err(|errno| Step::ProtectKernel.mark(errno))?;
+        }
+        for path in &self.mounts.read_only {
+            mount_remount(path.as_c_str(), read_only, c"")
+                .or_else(unless_gone)
+                .map_err(|errno| Step::ProtectKernel.mark(errno))?;
+        }
+        for (seen, place) in &self.covers {
+            mount_bind(seen.as_c_str(), place.as_c_str()).map_err(|errno| Step::CoverFile.mark(errno))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is not there, because it went or another mount hides it, cannot be written either.
+fn unless_gone(errno: Errno) -> rustix::io::Result<()> {
+    match errno {
+        // The last: it exists in what hides it, and is no mount there.
+        Errno::NOENT | Errno::NOTDIR | Errno::INVAL => Ok(()),
+        other => Err(other),
+    }
+}
+
+fn enter_domain(rules: &OwnedFd) -> rustix::io::Result<()> {
+    // SAFETY: the call takes a descriptor and flags, no memory.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+fn errno_of(error: &seccompiler::Error) -> Errno {
+    match error {
+        seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
+            Errno::from_io_error(error).unwrap_or(Errno::IO)
+        }
+        _ => Errno::INVAL,
+    }
+}
+
+/// From the bounding set too, because exec gives root whatever is in it.
+fn drop_capabilities() -> rustix::io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        // The kernel does not know the last ones.
+        if !KEPT.contains(capability) && capability_is_in_bounding_set(capability).unwrap_or(false) {
+            remove_capability_from_bounding_set(capability)?;
+        }
+    }
+    clear_ambient_capability_set()?;
+    let mut sets = capabilities(None)?;
+    sets.effective &= KEPT;
+    sets.permitted &= KEPT;
+    sets.inheritable &= KEPT;
+    set_capabilities(None, sets)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::EnterNetwork => "enter its network namespace",
+            Step::Unshare => "get mounts and shared memory of its own",
+            Step::MountProcesses => "get a /proc of its own",
+            Step::ProtectKernel => "make the kernel's own files read-only",
+            Step::CoverFile => "cover the files that name the resolver",
+            Step::DropCapabilities => "drop capabilities",
+            Step::ForbidNewPrivileges => "forbid new privileges",
+            Step::EnterDomain => "enter its Landlock domain",
+            Step::FilterCalls => "have its system calls filtered",
+            Step::FollowParent => "be tied to namegate's life",
+            Step::KeepDescriptor => "keep an open file",
+            Step::StartInit => "get an init for its processes",
+        })
+    }
+}
+
+impl Step {
+    const ALL: [Step; 12] = [
+        Step::EnterNetwork,
+        Step::Unshare,
+        Step::MountProcesses,
+        Step::ProtectKernel,
+        Step::CoverFile,
+        Step::DropCapabilities,
+        Step::ForbidNewPrivileges,
+        Step::EnterDomain,
+        Step::FilterCalls,
+        Step::FollowParent,
+        Step::KeepDescriptor,
+        Step::StartInit,
+    ];
+
+    /// Errnos of the kernel are at most this (MAX_ERRNO in include/linux/err.h).
+    const MAX_ERRNO: i32 = 4095;
+
+    /// A number is all that the forked child can hand to its parent, so the step goes into it,
+    /// above the errno.
+    pub(super) fn mark(self, errno: Errno) -> io::Error {
+        let step = 1 + Self::ALL.iter().position(|step| *step == self).unwrap_or(0) as i32;
+        io::Error::from_raw_os_error(step * (Self::MAX_ERRNO + 1) + errno.raw_os_error())
+    }
+
+    /// The step that an error of `spawn` comes from, with the errno; none when it is exec's own.
+    pub(super) fn of(error: &io::Error) -> Option<(Step, io::Error)> {
+        let code = error.raw_os_error()?;
+        let step = usize::try_from(code / (Self::MAX_ERRNO + 1)).ok()?.checked_sub(1)?;
+        let errno = io::Error::from_raw_os_error(code % (Self::MAX_ERRNO + 1));
+        Some((*Self::ALL.get(step)?, errno))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marked_error_tells_its_step_and_its_errno_and_others_tell_none() {
+        for step in Step::ALL {
+            let (found, errno) = Step::of(&step.mark(Errno::PERM)).unwrap();
+            assert_eq!((found, errno.raw_os_error()), (step, Some(libc::EPERM)));
+        }
+        assert!(Step::of(&io::Error::from_raw_os_error(libc::ENOENT)).is_none());
+        assert!(Step::of(&io::Error::other("text")).is_none());
+    }
+}

@@ -1,0 +1,212 @@
+//! The command in the sandbox: started, signalled, waited for.
+
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use netns::Namespace;
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open};
+use tempfile::NamedTempFile;
+use thiserror::Error;
+
+use super::before_exec::{Confinement, Step, confine};
+use super::mounts::Mounts;
+use super::pid_namespace::{self, Init};
+use super::signals::Signals;
+use super::terminal;
+use super::{filter, scope};
+
+/// Where the C library asks a resolver.
+pub(super) const DNS_PORT: u16 = 53;
+
+/// Where the C library finds its resolver.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Sockets on which the C library asks the *host's* name services. Inside they refuse, so that it
+/// goes on to `/etc/resolv.conf`, where the names' addresses are learned.
+const NAME_SERVICE_SOCKETS: [&str; 3] = [
+    "/run/systemd/resolve/io.systemd.Resolve",
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+];
+
+/// Why the command does not run.
+#[derive(Debug, Error)]
+pub(super) enum SpawnError {
+    /// As a shell says it, with exit code 127.
+    #[error("{}: command not found", .0.display())]
+    NotFound(OsString),
+    /// As a shell says it, with exit code 126.
+    #[error("{}: cannot be executed: {error}", command.display())]
+    NotExecutable {
+        /// The command as written.
+        command: OsString,
+        /// What exec said.
+        error: io::Error,
+    },
+    /// There is nothing to put the resolver's address into.
+    #[error("{RESOLV_CONF} cannot be covered inside the sandbox ({0}); it must exist, even if empty")]
+    ResolvConf(io::Error),
+    /// It could not be confined.
+    #[error("the command cannot be confined: it cannot {step}: {error}")]
+    Confine {
+        /// What failed.
+        step: Step,
+        /// Why.
+        error: io::Error,
+    },
+    /// Anything else at the rim.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl SpawnError {
+    /// The exit code that a shell would give.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            SpawnError::NotFound(_) => 127,
+            SpawnError::NotExecutable { .. } => 126,
+            _ => super::TROUBLE,
+        }
+    }
+}
+
+/// The command, alone with its processes in a PID namespace. Dropping it ends them all.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: tokio::process::Child,
+    _init: Init,
+}
+
+impl Child {
+    /// Its id outside; none once it was waited for.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Waits for its end.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.process.wait().await
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        // `id` is none once it was waited for, so its number cannot be another process's by now.
+        self.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+}
+
+/// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the
+/// standard ones. Must be called on a thread that lives until the child is gone: the kernel kills
+/// the child when the *thread* that started it ends.
+pub(super) fn start(
+    command: &[OsString],
+    network: &Namespace,
+    resolvers: &[IpAddr],
+    kept: &[RawFd],
+) -> Result<Child, SpawnError> {
+    let [program, arguments @ ..] = command else {
+        return Err(SpawnError::NotFound(OsString::new()));
+    };
+    let resolv_conf = resolv_conf(resolvers)?;
+    fs::metadata(RESOLV_CONF).map_err(SpawnError::ResolvConf)?;
+    let mut covers = vec![(c_path(resolv_conf.path())?, c_path(Path::new(RESOLV_CONF))?)];
+    for socket in NAME_SERVICE_SOCKETS.map(Path::new) {
+        if socket.exists() {
+            covers.push((c_path(Path::new("/dev/null"))?, c_path(socket)?));
+        }
+    }
+    let mut prepared = std::process::Command::new(program);
+    prepared.args(arguments);
+    let confinement = Arc::new(Confinement {
+        network: network.clone(),
+        mounts: Mounts::read()?,
+        covers,
+        scope: scope::rules()?,
+        filters: filter::filters()?,
+        parent: pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from)?,
+    });
+    confine(&mut prepared, Arc::clone(&confinement), kept.to_vec());
+    pid_namespace::in_new(|| {
+        let init = Init::start(confinement).map_err(|error| confinement_error(error).unwrap_or_else(SpawnError::Io))?;
+        // When this returns, the child has its mount, and the file may go.
+        let process = tokio::process::Command::from(prepared).spawn();
+        process
+            .map(|process| Child { process, _init: init })
+            .map_err(|error| confinement_error(error).unwrap_or_else(|error| exec_error(program, error)))
+    })
+}
+
+/// Waits for the command, and hands on the signals that it has not got by itself.
+pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+    if let Some(pid) = child.pid() {
+        terminal::follow_stops(pid)?;
+    }
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            signal = signals.next() => {
+                if !signals.reached_our_group(signal) {
+                    send(&child, signal);
+                }
+            }
+        }
+    }
+}
+
+fn confinement_error(error: io::Error) -> Result<SpawnError, io::Error> {
+    match Step::of(&error) {
+        Some((step, error)) => Ok(SpawnError::Confine { step, error }),
+        None => Err(error),
+    }
+}
+
+fn exec_error(program: &OsString, error: io::Error) -> SpawnError {
+    let command = program.clone();
+    match error.kind() {
+        io::ErrorKind::NotFound => SpawnError::NotFound(command),
+        _ => SpawnError::NotExecutable { command, error },
+    }
+}
+
+/// The exit code as a shell gives it: the command's own, or that of the signal that killed it.
+pub(super) fn exit_code(status: ExitStatus) -> u8 {
+    let killed = || Signal::from_named_raw(status.signal()?).map(killed_by);
+    let own = status.code().and_then(|code| u8::try_from(code).ok());
+    own.or_else(killed).unwrap_or(super::TROUBLE)
+}
+
+/// The exit code as a shell gives it for a process that a signal killed.
+pub(super) fn killed_by(signal: Signal) -> u8 {
+    // Signals are numbered from 1 to 64.
+    u8::try_from(128 + signal.as_raw()).unwrap_or(super::TROUBLE)
+}
+
+fn send(child: &Child, signal: Signal) {
+    if let Some(pid) = child.pid() {
+        // It may have ended on its own meanwhile.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+fn resolv_conf(resolvers: &[IpAddr]) -> io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::with_prefix("namegate-resolv-")?;
+    // The command may go on as another user.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    for resolver in resolvers {
+        writeln!(file, "nameserver {resolver}")?;
+    }
+    file.flush()?;
+    Ok(file)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}

@@ -1,0 +1,255 @@
+//! The objects of a sandbox's small world: one namespace, one pod, and what it is allowed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::ReportRow;
+use cluster::index::Cluster;
+use cluster::{Change, Object, Report, ReportState, Source, Update};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use policy::diagnostic::Severity;
+use policy::document::{self, Document};
+use policy::labels::LabelSelector;
+use policy::policy::{Action, EgressRule, Extensions, Peers, PolicyKind, Spec, Tier};
+use policy::{Diagnostic, Pattern, Policy, PolicyId, PortSet, validate};
+use tokio::sync::mpsc;
+
+/// The node of a sandbox's world.
+pub(super) const NODE: &str = "exec";
+
+/// The namespace of everything in a sandbox.
+const NAMESPACE: &str = "exec";
+
+/// The pod that stands for the command.
+const POD: &str = "sandbox";
+
+/// The policy made of `--allow`. No object can be named so, hence no policy of a file can replace
+/// it.
+const COMMAND_LINE: &str = "--allow";
+
+/// A source that tells everything at once, and nothing after.
+#[derive(Debug)]
+pub(super) struct SandboxSource {
+    update: Update,
+}
+
+impl SandboxSource {
+    /// The pod with its addresses and labels, closed but for what is allowed.
+    pub(super) fn new(
+        addresses: impl Iterator<Item = IpAddr>,
+        labels: BTreeMap<String, String>,
+        allow: &[Pattern],
+        policies: Policies,
+    ) -> Self {
+        let mut changes = vec![
+            Change::Apply(Object::Namespace(Box::new(Namespace {
+                metadata: ObjectMeta {
+                    name: Some(NAMESPACE.to_owned()),
+                    ..ObjectMeta::default()
+                },
+                ..Namespace::default()
+            }))),
+            Change::Apply(Object::Pod(Box::new(pod(addresses, labels)))),
+            Change::Apply(Object::Policy(Box::new(command_line_policy(allow)))),
+        ];
+        let read = policies.policies.into_iter();
+        changes.extend(read.map(|policy| Change::Apply(Object::Policy(Box::new(policy)))));
+        Self {
+            update: Update {
+                changes,
+                reports: policies.reports,
+            },
+        }
+    }
+}
+
+impl SandboxSource {
+    /// The policies that do not select the pod, which is probably not what their author thinks.
+    pub(super) fn idle_policies(&self) -> Vec<PolicyId> {
+        let mut cluster = Cluster::default();
+        self.update
+            .changes
+            .iter()
+            .cloned()
+            .for_each(|change| cluster.apply(change));
+        let endpoints = cluster.endpoints(NODE);
+        let selects = |policy: &&Arc<Policy>| {
+            let subjects = policy.specs.iter().map(|spec| &spec.subject);
+            endpoints
+                .iter()
+                .any(|pod| subjects.clone().any(|subject| subject.matches(&pod.labels)))
+        };
+        let idle = cluster.policies().filter(|policy| !selects(policy));
+        idle.map(|policy| policy.id.clone()).collect()
+    }
+}
+
+impl Source for SandboxSource {
+    type Error = Infallible;
+
+    async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Infallible> {
+        // An error means that the receiver is gone, which is the end as well.
+        if updates.send(self.update).await.is_ok() {
+            updates.closed().await;
+        }
+        Ok(())
+    }
+}
+
+/// The policies of `--policy` files.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    policies: Vec<Policy>,
+    reports: Vec<Report>,
+}
+
+impl Policies {
+    /// Reads files. All of them must be good: an error is the list of what is wrong, one line each.
+    pub(super) fn read(files: &[PathBuf]) -> Result<Self, Vec<String>> {
+        let mut read = Self::default();
+        let mut wrong = Vec::new();
+        let mut seen = BTreeSet::new();
+        for file in files {
+            let text = match fs::read_to_string(file) {
+                Ok(text) => text,
+                Err(error) => {
+                    wrong.push(format!("{}: {error}", file.display()));
+                    continue;
+                }
+            };
+            let (documents, diagnostics) = document::parse(&text);
+            read.report(file, String::new(), diagnostics);
+            for document in documents {
+                let object = format!("{} {}", document.kind, document.name);
+                let (policy, mut diagnostics) = policy_of(document);
+                if let Some(policy) = &policy
+                    && !seen.insert(policy.id.clone())
+                {
+                    diagnostics.push(refusal(
+                        "duplicate",
+                        "metadata.name",
+                        "another policy has this name already",
+                    ));
+                }
+                read.report(file, object, diagnostics);
+                read.policies.extend(policy);
+            }
+        }
+        let rejected = |report: &&Report| report.state == ReportState::Rejected;
+        wrong.extend(read.reports.iter().filter(rejected).flat_map(lines));
+        if wrong.is_empty() { Ok(read) } else { Err(wrong) }
+    }
+
+    /// What is to be said of policies that are good enough, one line each.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.reports.iter().flat_map(lines).collect()
+    }
+
+    fn report(&mut self, file: &Path, object: String, diagnostics: Vec<Diagnostic>) {
+        if object.is_empty() && diagnostics.is_empty() {
+            return;
+        }
+        let state = match diagnostics.iter().map(|diagnostic| diagnostic.severity).max() {
+            Some(Severity::Error) => ReportState::Rejected,
+            Some(Severity::Unenforced) => ReportState::Partial,
+            Some(Severity::Warning) | None => ReportState::Accepted,
+        };
+        self.reports.push(Report {
+            file: Some(file.to_owned()),
+            object,
+            state,
+            diagnostics,
+        });
+    }
+}
+
+/// A document's policy, moved to the sandbox's namespace, where it is to be tried.
+fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
+    let Some(id) = validate::id(&document) else {
+        let other = validate::foreign_policy(&document);
+        let no_policy = || refusal("not-a-policy", "kind", "only policies are read here");
+        return (None, vec![other.unwrap_or_else(no_policy)]);
+    };
+    if id.kind.is_namespaced() {
+        NAMESPACE.clone_into(&mut document.namespace);
+        if let Some(metadata) = document
+            .value
+            .get_mut("metadata")
+            .and_then(|value| value.as_object_mut())
+        {
+            metadata.insert("namespace".to_owned(), NAMESPACE.into());
+        }
+    }
+    let (verdict, diagnostics) = validate::validate(&document);
+    (verdict.accepted(), diagnostics)
+}
+
+/// Closes the sandbox, and opens what `--allow` names, on every port.
+fn command_line_policy(allow: &[Pattern]) -> Policy {
+    let rule = |patterns: &[Pattern]| EgressRule {
+        origin: COMMAND_LINE.to_owned(),
+        action: Action::Allow,
+        peers: Peers::Names(patterns.to_vec()),
+        ports: PortSet::All,
+        named: Vec::new(),
+        dns: Vec::new(),
+    };
+    Policy {
+        id: PolicyId {
+            // Clusterwide ones have no namespace, and print as their name alone.
+            kind: PolicyKind::CiliumClusterwideNetworkPolicy,
+            namespace: String::new(),
+            name: COMMAND_LINE.to_owned(),
+        },
+        extensions: Extensions::default(),
+        specs: vec![Spec {
+            subject: LabelSelector::default(),
+            tier: Tier::Network,
+            closes_egress: true,
+            rules: if allow.is_empty() {
+                Vec::new()
+            } else {
+                vec![rule(allow)]
+            },
+        }],
+    }
+}
+
+fn pod(addresses: impl Iterator<Item = IpAddr>, labels: BTreeMap<String, String>) -> Pod {
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(POD.to_owned()),
+            namespace: Some(NAMESPACE.to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        status: Some(PodStatus {
+            pod_ip: addresses.first().cloned(),
+            pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect()),
+            phase: Some("Running".to_owned()),
+            ..PodStatus::default()
+        }),
+        ..Pod::default()
+    }
+}
+
+fn refusal(code: &'static str, path: &str, reason: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Error,
+        code,
+        path: path.to_owned(),
+        position: None,
+        reason: reason.to_owned(),
+        suggestion: None,
+    }
+}
+
+fn lines(report: &Report) -> Vec<String> {
+    ReportRow::from(report).findings
+}

@@ -1,0 +1,200 @@
+//! Files that outlive the process (`--state-dir`), and how they are replaced.
+//!
+//! In an upgrade two agents share the directory. Each writes files of its own and puts them in
+//! their place whole; the last one counts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+/// The ledger's snapshot.
+pub const LEDGER_FILE: &str = "ledger.json";
+/// The objects of a cluster.
+pub const CLUSTER_FILE: &str = "cluster.json";
+/// The last good versions of objects in a directory.
+pub const OBJECTS_FILE: &str = "objects.json";
+
+/// `--state-dir`, and what is the matter with the files in it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    troubles: Arc<Mutex<BTreeMap<&'static str, String>>>,
+}
+
+impl StateDir {
+    /// This directory, which is made when something is written.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            troubles: Arc::default(),
+        }
+    }
+
+    /// The files that could not be written when last it was tried, and why.
+    pub fn troubles(&self) -> Vec<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = troubles
+            .iter()
+            .map(|(name, reason)| format!("{} cannot be written: {reason}", self.path.join(name).display()));
+        shown.collect()
+    }
+
+    fn note(&self, name: &'static str, trouble: Option<&io::Error>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble {
+            Some(error) => drop(troubles.insert(name, error.to_string())),
+            None => drop(troubles.remove(name)),
+        }
+    }
+}
+
+impl Deref for StateDir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl AsRef<Path> for StateDir {
+    fn as_ref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// How the names of files end that are not in their place yet.
+const UNFINISHED: &str = ".new";
+/// Nobody writes a file for so long.
+pub const ABANDONED: Duration = Duration::from_secs(600);
+
+/// What a file must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// A crash of the process.
+    Boot,
+    /// A power cut too.
+    Replaced,
+}
+
+/// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the
+/// other. Only the owner may read it.
+pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], until: Until) -> io::Result<()> {
+    replace_with(directory, name, until, |file| file.write_all(content))
+}
+
+/// As [`replace`], for content that is made piece by piece.
+pub fn replace_with(
+    directory: &StateDir,
+    name: &'static str,
+    until: Until,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let replaced = put(directory, name, until, write);
+    directory.note(name, replaced.as_ref().err());
+    replaced
+}
+
+fn put(directory: &Path, name: &str, until: Until, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    // By chance, and made by us: another agent may be writing the same, and what a crash left there
+    // may have other permissions.
+    let mut fresh: NamedTempFile = tempfile::Builder::new()
+        .prefix(&format!("{name}."))
+        .suffix(UNFINISHED)
+        .tempfile_in(directory)?;
+    write(fresh.as_file_mut())?;
+    if until == Until::Replaced {
+        fresh.as_file().sync_all()?;
+    }
+    fresh.persist(directory.join(name)).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Removes what agents that were killed while they wrote have left, if it is older than this.
+pub fn sweep(directory: &Path, age: Duration) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let written = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = written.is_ok_and(|modified| modified.elapsed().is_ok_and(|passed| passed >= age));
+        if is_old && entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
+            // It only takes room.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_its_owners_alone() {
+        let dir = TempDir::new().unwrap();
+        let state = StateDir::new(dir.path().join("made/state"));
+        for content in ["one", "two"] {
+            replace(&state, "a", content.as_bytes(), Until::Replaced).unwrap();
+            assert_eq!(fs::read_to_string(state.join("a")).unwrap(), content);
+            let mode = fs::metadata(state.join("a")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(fs::read_dir(&*state).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn two_agents_that_write_at_once_leave_the_whole_file_of_one() {
+        let dir = TempDir::new().unwrap();
+        let state = StateDir::new(dir.path().to_owned());
+        replace_with(&state, "a", Until::Boot, |file| {
+            file.write_all(b"the first ")?;
+            replace(&state, "a", b"the second", Until::Boot)?;
+            assert_eq!(fs::read_to_string(state.join("a"))?, "the second");
+            file.write_all(b"goes on")
+        })
+        .unwrap();
+        assert_eq!(fs::read_to_string(state.join("a")).unwrap(), "the first goes on");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_until_it_can() {
+        let dir = TempDir::new().unwrap();
+        let state = StateDir::new(dir.path().to_owned());
+        let full = |_: &mut File| Err(io::ErrorKind::StorageFull.into());
+        replace_with(&state, "a", Until::Boot, full).unwrap_err();
+        assert_eq!(state.troubles().len(), 1);
+        assert!(
+            state.troubles()[0].contains("/a cannot be written: no storage space"),
+            "{state:?}"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        replace(&state, "a", b"", Until::Boot).unwrap();
+        assert_eq!(state.troubles(), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_is_swept_away_when_it_is_old() {
+        let dir = TempDir::new().unwrap();
+        for name in ["a.1x.new", "a.2x.new", "a"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let old = File::options().write(true).open(dir.path().join("a.1x.new")).unwrap();
+        old.set_modified(std::time::UNIX_EPOCH).unwrap();
+        sweep(dir.path(), ABANDONED);
+        let mut left: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|it| it.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["a", "a.2x.new"]);
+    }
+}
