@@ -10,13 +10,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use api::{AddressAnswer, ExplainAnswer, ExplainVerdict};
 use fqdn_cache::{Ledger, Teacher, Time};
+use names::Name;
 use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
 use policy::labels::LabelSelector;
 use policy::policy::{ObjectSelector, ServiceSelector};
 use policy::program::Origin;
-use policy::{Endpoint, Name, Protocol};
+use policy::{Endpoint, Protocol};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

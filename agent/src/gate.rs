@@ -27,7 +27,7 @@ use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening, Transpo
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger, Owner, Time};
-use policy::Name;
+use names::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
 

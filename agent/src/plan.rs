@@ -30,11 +30,12 @@ use enforcer::writer::Holder;
 use enforcer::{Desired, Element, Interception, SetId};
 use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher, Time};
 use ipnet::IpNet;
+use names::{Name, Pattern};
 use policy::address::{Places, Teachable, without};
 use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
-use policy::{Endpoint, Inventory, Name, Pattern, Policy, PolicyId, Program, ProgramId, Tiers};
+use policy::{Endpoint, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
 use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use smallvec::SmallVec;
 

@@ -14,10 +14,12 @@ use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::{Teacher, Time};
+use names::Name;
+use policy::Policy;
 use policy::endpoint::EndpointId;
 use policy::explain::Scene;
 use policy::question::QuestionVerdict;
-use policy::{Name, Policy};
+use policy::Policy;
 use state_dir::StateDir;
 use tokio::sync::watch;
 

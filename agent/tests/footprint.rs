@@ -7,8 +7,9 @@ use std::sync::Arc;
 use agent::plan::Governed;
 use agent::records::Sightings;
 use allocations::{count, in_use};
+use names::Name;
+use policy::ProgramId;
 use policy::endpoint::EndpointId;
-use policy::{Name, ProgramId};
 
 /// One test, since what other threads have in use would count too.
 #[test]

@@ -320,7 +320,7 @@ fn version_and_help_go_to_stdout_with_0() {
     let dir = TempDir::new().unwrap();
     let (code, text) = said(&namegate(dir.path(), &["--version"]).output().unwrap());
     assert_eq!((code, text), (0, format!("namegate {}\n", env!("CARGO_PKG_VERSION"))));
-    for verb in ["agent", "check", "names", "status", "cleanup", "exec", "demo"] {
+    for verb in ["agent", "check", "names", "status", "cleanup", "exec"] {
         let (code, text) = said(&namegate(dir.path(), &[verb, "--help"]).output().unwrap());
         assert_eq!(code, 0);
         assert!(text.contains("Example"), "{text}");

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use policy::Name;
+use names::Name;
 use smallvec::SmallVec;
 
 use crate::message::{Query, read_question};

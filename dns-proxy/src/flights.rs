@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
-use policy::Name;
+use names::Name;
 
 use crate::lookups::Key;
 use crate::message::{Form, Query};

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::Name;
+use names::Name;
 use smallvec::SmallVec;
 
 pub use crate::ticket::Ticket;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use policy::Name;
+use names::Name;
 use thiserror::Error;
 
 /// Length of the header (RFC 1035 §4.1.1).

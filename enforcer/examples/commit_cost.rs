@@ -13,9 +13,10 @@ use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
 use fqdn_cache::Time;
+use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule, Tiers};
-use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
+use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use rustix::time::{ClockId, clock_gettime};
 

@@ -16,11 +16,12 @@ use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
+use names::Pattern;
 use policy::fold::{At, Place};
 use policy::labels::LabelSelector;
 use policy::policy::{Action, LeaseTerms, ObjectSelector, PolicyId, PolicyKind, Zone};
 use policy::program::{Destination, Origin, Rule, Tiers};
-use policy::{Pattern, PortRange, PortSet, Program, ProgramId, Protocol};
+use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
 
 const PROGRAMS: u16 = 250;
 const PODS: u16 = 10_000;

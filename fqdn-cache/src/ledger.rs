@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use ahash::HashSet;
-use policy::Name;
+use names::Name;
 use smallvec::SmallVec;
 
 use crate::holders::Holders;

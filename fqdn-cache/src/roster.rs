@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use ahash::HashMap;
-use policy::Name;
+use names::Name;
 use smallvec::SmallVec;
 
 use crate::leases::Leases;

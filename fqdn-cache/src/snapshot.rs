@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use policy::Name;
+use names::Name;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use allocations::in_use;
 use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
-use policy::Name;
+use names::Name;
 
 #[test]
 fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {

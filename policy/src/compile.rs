@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use names::Pattern;
+
 use crate::endpoint::Endpoint;
 use crate::inventory::Inventory;
-use crate::pattern::Pattern;
 use crate::policy::{Action, DenyResponse, DnsRule, EgressRule, LeaseTerms, Policy, PolicyId, Spec, Tier};
 use crate::ports::PortSet;
 use crate::program::{Destination, DnsGrant, DnsServers, Origin, Program, Rule, Tiers};

@@ -9,13 +9,13 @@ mod miss;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use names::Name;
 use serde::Serialize;
 
 use crate::compile::gather;
 use crate::endpoint::Endpoint;
 use crate::fold::Place;
 use crate::inventory::Inventory;
-use crate::name::Name;
 use crate::policy::Policy;
 use crate::ports::{PortSet, Protocol};
 use crate::program::{Origin, Verdict};

@@ -25,9 +25,9 @@ mod sweep;
 
 use std::net::IpAddr;
 
+use names::Pattern;
 use smallvec::SmallVec;
 
-use crate::pattern::Pattern;
 use crate::policy::{Action, Zone};
 use crate::port_map::PortMap;
 use crate::ports::{PortRange, PortSet, Protocol};

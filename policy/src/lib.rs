@@ -16,12 +16,11 @@
 //!    objects that rules may speak of.
 //!    [`membership`]: which addresses these objects have, kept up as they change.
 //!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
-//! 6. [`name`], [`pattern`], [`index`]: names, what they match, and many patterns matched at once.
-//! 7. [`question`]: may this endpoint ask this name?
-//! 8. [`explain`]: which rule decides, and what nearly would have.
-//! 9. [`lint`]: what is valid but probably not meant.
-//! 10. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the
-//!     way there.
+//! 6. [`question`]: may this endpoint ask this name?
+//! 7. [`explain`]: which rule decides, and what nearly would have.
+//! 8. [`lint`]: what is valid but probably not meant.
+//! 9. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the
+//!    way there.
 
 pub mod address;
 pub mod cidr_group;
@@ -32,14 +31,11 @@ pub mod document;
 pub mod endpoint;
 pub mod explain;
 pub mod fold;
-pub mod index;
 pub mod inventory;
 pub mod labels;
 pub mod last_applied;
 pub mod lint;
 pub mod membership;
-pub mod name;
-pub mod pattern;
 pub mod policy;
 pub mod port_map;
 pub mod ports;
@@ -63,10 +59,7 @@ mod stand_in;
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
 pub use endpoint::Endpoint;
-pub use index::NameIndex;
 pub use inventory::Inventory;
-pub use name::Name;
-pub use pattern::Pattern;
 pub use policy::{Policy, PolicyId};
 pub use ports::{PortRange, PortSet, Protocol};
 pub use program::{Program, ProgramId, Tiers, Verdict};

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use names::Pattern;
 use serde::Serialize;
 
 use crate::labels::LabelSelector;
-use crate::pattern::Pattern;
 use crate::ports::{PortSet, Protocol};
 use crate::question::QuestionMode;
 

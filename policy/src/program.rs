@@ -6,9 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use names::Pattern;
 use siphasher::sip::SipHasher24;
 
-use crate::pattern::Pattern;
 use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, NamedPort, ObjectSelector, PolicyId, Zone};
 use crate::ports::PortSet;
 use crate::question::QuestionMode;

@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::index::NameIndex;
-use crate::name::Name;
-use crate::pattern::Pattern;
+use names::{Name, NameIndex, Pattern};
+
 use crate::policy::Action;
 use crate::program::{Destination, DnsServers, Program, Rule};
 

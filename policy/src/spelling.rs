@@ -1,6 +1,6 @@
 //! Names as people paste them: URLs, `host:port`, and letters beyond ASCII.
 
-use crate::pattern::Pattern;
+use names::Pattern;
 
 /// What to write in place of a text that is no name or pattern.
 pub(crate) fn meant(text: &str) -> Option<String> {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use dns_proxy::gate::Rcode;
 use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
-use policy::Pattern;
+use names::Pattern;
 use policy::question::QuestionMode;
 use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use settings::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};

@@ -23,7 +23,7 @@ use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal};
 use fqdn_cache::{LeaseTerms, Limits};
 use ipnet::IpNet;
-use policy::Name;
+use names::Name;
 use policy::question::QuestionMode;
 use state_dir::StateDir;
 use thiserror::Error;

@@ -11,7 +11,7 @@ use dns_proxy::gate::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};
-use policy::Name;
+use names::Name;
 use policy::question::QuestionMode;
 use state_dir::StateDir;
 use thiserror::Error;

@@ -176,7 +176,7 @@ fn ip(host: &str) -> Option<IpAddr> {
 }
 
 fn is_name(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || policy::Name::parse(text).is_ok_and(|name| name != policy::Name::root())
+    text.parse::<IpAddr>().is_ok() || names::Name::parse(text).is_ok_and(|name| name != names::Name::root())
 }
 
 #[cfg(test)]

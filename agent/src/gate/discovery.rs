@@ -2,7 +2,7 @@
 //! nothing is learned from what it is told.
 
 use dns_proxy::Rcode;
-use policy::Name;
+use names::Name;
 
 /// What is said so that the client stays; `None`: it is a question like any other.
 pub(super) fn answer_that_keeps(name: &Name) -> Option<Rcode> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dns_proxy::Withheld;
 use dns_proxy::gate::Obstacle;
-use policy::Name;
+use names::Name;
 use tracing::{error, warn};
 
 use super::Core;

@@ -341,7 +341,7 @@ fn unix_now() -> Duration {
 #[cfg(test)]
 mod tests {
     use dns_proxy::Question;
-    use policy::Name;
+    use names::Name;
 
     use super::*;
 

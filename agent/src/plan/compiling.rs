@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use names::Name;
 use policy::compile::{gather_selected, governs};
 use policy::question::Questions;
-use policy::{CidrGroup, Endpoint, Inventory, Name, Policy, Program, ProgramId};
+use policy::{CidrGroup, Endpoint, Inventory, Policy, Program, ProgramId};
 use settings::Settings;
 
 /// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones

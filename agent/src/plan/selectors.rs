@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use enforcer::Element;
 use enforcer::layout::{self, Target};
+use names::{Name, NameIndex, Pattern};
+use policy::PolicyId;
 use policy::address::Places;
 use policy::fold::RuleIndex;
 use policy::policy::LeaseTerms;
-use policy::{Name, NameIndex, Pattern, PolicyId};
 use smallvec::SmallVec;
 
 use super::Evaluation;

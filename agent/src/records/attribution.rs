@@ -1,8 +1,9 @@
 //! What refused a packet, in a person's words.
 
 use enforcer::records::{Detail, Record};
+use names::Name;
 use policy::explain::{Decision, Hold, KnownName, Scene, Towards, explain};
-use policy::{Name, Policy, Protocol, Verdict};
+use policy::{Policy, Protocol, Verdict};
 
 use crate::plan::Plan;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::records::{Listener, Record};
-use policy::Name;
+use names::Name;
 use tokio::time::sleep;
 use tracing::{info, warn};
 

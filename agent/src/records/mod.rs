@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::{RecordRow, RecordsSummary};
 use enforcer::records::{Detail, Heard, Record, Verdict};
 use fqdn_cache::Time;
-use policy::Name;
+use names::Name;
 
 use crate::metrics::Metrics;
 use crate::plan::Plan;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use enforcer::records::Record;
 use fqdn_cache::Time;
-use policy::Name;
+use names::Name;
 use policy::endpoint::EndpointId;
 
 use super::Attribution;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use policy::Name;
+use names::Name;
 use policy::endpoint::EndpointId;
 use smallvec::SmallVec;
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use api::WithheldRow;
 use dns_proxy::Withheld;
 use fqdn_cache::Time;
-use policy::Name;
+use names::Name;
 use policy::endpoint::EndpointId;
 
 use crate::metrics::withheld_reason;

@@ -16,7 +16,8 @@ use cluster::{ReportState, tree};
 use policy::address::Places;
 use policy::endpoint::EndpointId;
 use policy::explain::Scene;
-use policy::{Name, Policy};
+use policy::Policy;
+use names::Name;
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
 use thiserror::Error;
 

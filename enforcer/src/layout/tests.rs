@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
+use names::Pattern;
 use policy::Tiers;
-use policy::pattern::Pattern;
 use policy::policy::{Action, LeaseTerms};
 use policy::program::Rule;
 use proptest::prelude::*;

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use enforcer::layout::elements;
 use enforcer::{Desired, Element, Evaluation};
+use names::Pattern;
 use policy::fold::{At, Class, Place};
 use policy::labels::LabelSelector;
 use policy::policy::{Action, DenyResponse, ObjectSelector, Zone};
 use policy::ports::Protocol::{Icmp, Icmpv6, Tcp};
 use policy::program::{Destination, Tiers};
-use policy::{Pattern, PortSet, ProgramId};
+use policy::{PortSet, ProgramId};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, ip};
 use crate::programs::{desired, evaluation, governs_by, learn_at, origin, ports, range, rule, single};

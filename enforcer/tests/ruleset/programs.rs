@@ -10,10 +10,11 @@ use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Evaluation, FailMode, FoldedProgram, Interception, Refusal};
 use ipnet::IpNet;
+use names::Pattern;
 use policy::fold::{At, Fold, Place};
 use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind, Zone};
 use policy::program::{Destination, Origin, Rule, Tiers};
-use policy::{Pattern, PortRange, PortSet, ProgramId, Protocol};
+use policy::{PortRange, PortSet, ProgramId, Protocol};
 
 /// Tiers without those of ClusterNetworkPolicies, as people think of them.
 #[derive(Debug, Clone, Default)]

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use enforcer::layout::{Family, SetKind};
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, ElementKey, Evaluation, FailMode, FoldedProgram, Interception, Refusal, SetId};
+use names::Pattern;
 use policy::fold::{Class, Fold};
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
 use policy::program::{Destination, Origin, Rule, Tiers};
-use policy::{Pattern, PortRange, PortSet, ProgramId, Protocol};
+use policy::{PortRange, PortSet, ProgramId, Protocol};
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
 pub(crate) const TWO: ProgramId = ProgramId(2);

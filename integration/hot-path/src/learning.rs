@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
-use policy::Name;
+use names::Name;
 
 use crate::Pass;
 

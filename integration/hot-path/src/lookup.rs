@@ -11,7 +11,7 @@ use dns_proxy::{CacheConfig, ServerConfig};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use policy::{NameIndex, Pattern};
+use names::{NameIndex, Pattern};
 
 use crate::Pass;
 

@@ -1,6 +1,6 @@
 //! Names against selectors.
 
-use policy::{Name, NameIndex, Pattern};
+use names::{Name, NameIndex, Pattern};
 
 use crate::Pass;
 

@@ -1,7 +1,8 @@
 //! `matchName` and `matchPattern`, in `toFQDNs` and in `rules.dns`.
 
+use names::Pattern;
+
 use crate::diagnostic::{Report, quoted};
-use crate::pattern::Pattern;
 use crate::shape::Node;
 use crate::spelling;
 

@@ -1,7 +1,8 @@
 //! `domainNames`: exact names, and `*.` for one or more whole labels before a name.
 
+use names::Pattern;
+
 use crate::diagnostic::{Report, quoted};
-use crate::pattern::Pattern;
 use crate::policy::{Action, Tier};
 use crate::shape::Node;
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use names::Pattern;
+
 use crate::diagnostic::Report;
-use crate::pattern::Pattern;
 use crate::policy::{ObjectSelector, Zone};
 use crate::prefix;
 use crate::selector;

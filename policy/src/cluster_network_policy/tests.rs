@@ -1,16 +1,16 @@
+mod domain_names;
 mod hostile;
-mod names;
 mod protocols;
 mod stand_ins;
 
 use ipnet::IpNet;
+use names::Name;
 use proptest::prelude::*;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
-use crate::name::Name;
 use crate::policy::{Action, EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier, Zone};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};

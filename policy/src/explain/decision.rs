@@ -3,10 +3,10 @@
 use std::fmt;
 
 use ipnet::IpNet;
+use names::Pattern;
 
 use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
 use crate::inventory::Inventory;
-use crate::pattern::Pattern;
 use crate::policy::{Action, ObjectSelector, Zone};
 use crate::ports::PortSet;
 use crate::program::{Destination, Origin, Rule, Tiers, Verdict};

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use names::{Name, Pattern};
+
 use super::decision::destined;
 use super::{Hold, KnownName, Matched, Scene, Towards, shown_origin, shown_ports};
 use crate::fold::Place;
 use crate::labels::{LabelSelector, Labels, Requirement};
-use crate::name::Name;
-use crate::pattern::Pattern;
 use crate::policy::{Action, ObjectSelector, Zone};
 use crate::ports::PortSet;
 use crate::program::{Destination, Origin, Rule, Tiers};

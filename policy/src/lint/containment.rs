@@ -3,7 +3,6 @@
 //! Only what is certain is said: `false` may mean that it cannot be told.
 
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::pattern::{Part, Pattern, is_plain_label};
 use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
 use crate::ports::PortSet;
 use crate::prefix;
@@ -41,39 +40,6 @@ pub(super) fn cost(part: &EgressRule, whole: &EgressRule) -> usize {
 pub(super) fn selector_in(part: &LabelSelector, whole: &LabelSelector) -> bool {
     let implied = |wanted: &Requirement| part.requirements.iter().any(|given| implies(given, wanted));
     whole.requirements.iter().all(implied)
-}
-
-/// Whether whatever `part` matches is matched by `whole`.
-pub(super) fn pattern_in(part: &Pattern, whole: &Pattern) -> bool {
-    if part == whole || whole.is_every_name() {
-        return true;
-    }
-    if part.is_every_name() {
-        return false;
-    }
-    let mut parts = part.parts_from_the_right();
-    for whole in whole.parts_from_the_right() {
-        let Some(part) = parts.next() else { return false };
-        let is_in = match (part, whole) {
-            (part, Part::OneOrMore) => return is_plain(part) && parts.all(is_plain),
-            (part, whole) if part == whole => true,
-            (Part::OneOrMore, _) => false,
-            (part, Part::One) => is_plain(part),
-            (Part::Exact(label), Part::Glob(glob)) => is_plain_label(label) && glob.matches(label),
-            _ => false,
-        };
-        if !is_in {
-            return false;
-        }
-    }
-    parts.next().is_none()
-}
-
-fn is_plain(part: Part<'_>) -> bool {
-    match part {
-        Part::Exact(label) => is_plain_label(label),
-        Part::One | Part::OneOrMore | Part::Glob(_) => true,
-    }
 }
 
 fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
@@ -116,7 +82,7 @@ fn destination_in(part: &Destination, whole: &Destination) -> bool {
         (Destination::Prefix(part_zone, part), Destination::Prefix(zone, whole)) => {
             whole.contains(part) && (zone == part_zone || *zone == Zone::Anywhere)
         }
-        (Destination::Name(part), Destination::Name(whole)) => pattern_in(part, whole),
+        (Destination::Name(part), Destination::Name(whole)) => whole.covers(part),
         (Destination::Object(part), Destination::Object(whole)) => object_in(part, whole),
         _ => false,
     }
@@ -153,38 +119,6 @@ fn implies(given: &Requirement, wanted: &Requirement) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pattern_is_in(part: &str, whole: &str) -> bool {
-        let read = |text| Pattern::pattern(text).unwrap();
-        pattern_in(&read(part), &read(whole))
-    }
-
-    #[test]
-    fn a_pattern_is_in_another_when_no_name_tells_them_apart() {
-        for (part, whole) in [
-            ("a.example", "a.example"),
-            ("a.example", "*.example"),
-            ("a.example", "*"),
-            ("*.example", "**.example"),
-            ("a.b.example", "**.example"),
-            ("**.b.example", "**.example"),
-            ("api-eu.example", "api-*.example"),
-            ("api-*.example", "*.example"),
-        ] {
-            assert!(pattern_is_in(part, whole), "{part} {whole}");
-        }
-        for (part, whole) in [
-            ("example", "*.example"),
-            ("a.b.example", "*.example"),
-            ("**.example", "*.example"),
-            ("**.example", "**.b.example"),
-            ("*.example", "api-*.example"),
-            ("*", "**.example"),
-            ("a.example", "b.example"),
-        ] {
-            assert!(!pattern_is_in(part, whole), "{part} {whole}");
-        }
-    }
 
     #[test]
     fn a_selector_is_in_another_that_asks_for_no_more() {

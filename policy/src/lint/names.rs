@@ -1,9 +1,8 @@
 //! Names that are allowed, denied, and may be asked.
 
+use names::{Name, NameIndex, Pattern};
+
 use crate::diagnostic::{Report, quoted};
-use crate::index::NameIndex;
-use crate::name::Name;
-use crate::pattern::Pattern;
 use crate::policy::Tier;
 use crate::shape::Node;
 

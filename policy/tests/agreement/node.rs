@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use names::Name;
 use oracle::world::{World, yaml};
 use oracle::{Probe, Traffic, is_refused};
 use policy::address::Teachable;
 use policy::fold::Place;
 use policy::validate::Verdict;
-use policy::{Endpoint, Inventory, Name, Policy, Protocol, document};
+use policy::{Endpoint, Inventory, Policy, Protocol, document};
 use serde_json::Value;
 
 use crate::objects;

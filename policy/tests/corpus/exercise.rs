@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use names::{Name, NameIndex, Pattern};
 use policy::compile::compile;
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::fold::{At, Fold, Place};
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
 use policy::validate::{Verdict, validate};
-use policy::{Inventory, Name, NameIndex, Pattern, Policy, Program, Protocol, Tiers, cidr_group, document, lint};
+use policy::{Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint};
 
 /// Text of policies: read, validated, linted, compiled for a pod, folded, and asked.
 pub(crate) fn policy_yaml(text: &str) {

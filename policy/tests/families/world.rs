@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use names::Name;
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
 use policy::fold::Place;
 use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
-use policy::{Name, Policy, Protocol, document, validate};
+use policy::{Policy, Protocol, document, validate};
 
 type Pairs = &'static [(&'static str, &'static str)];
 

@@ -1,9 +1,10 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule};
-use policy::{Pattern, PortRange, PortSet, Program, Protocol, Tiers};
+use policy::{PortRange, PortSet, Program, Protocol, Tiers};
 
 use super::*;
 use crate::desired::{FailMode, FoldedProgram, Interception, Refusal};

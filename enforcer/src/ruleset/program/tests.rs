@@ -1,6 +1,7 @@
+use names::Pattern;
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind, Zone};
 use policy::program::{Destination, Origin, Rule as PolicyRule, Tiers};
-use policy::{Pattern, PortSet, Program};
+use policy::{PortSet, Program};
 
 use super::*;
 

@@ -23,6 +23,7 @@ type ByLength<V> = SmallVec<[(usize, LabelMap<V>); 0]>;
 type Bucket = SmallVec<[(Box<str>, NodeId); 1]>;
 
 impl Globs {
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.by_prefix.is_empty()
     }

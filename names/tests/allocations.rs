@@ -1,7 +1,7 @@
 //! What the lookup path allocates, counted by the allocator.
 
 use allocations::count;
-use policy::{Name, NameIndex, Pattern};
+use names::{Name, NameIndex, Pattern};
 
 #[test]
 fn a_name_from_a_packet_is_one_allocation_even_if_all_of_it_is_escaped() {

@@ -105,6 +105,7 @@ impl<V> NameIndex<V> {
     }
 
     /// Whether no pattern is stored.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
     }

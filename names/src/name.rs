@@ -120,17 +120,20 @@ impl Name {
     }
 
     /// The name with its trailing dot.
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The labels, rightmost (the top-level domain) first; none for the root.
+    #[inline]
     pub fn labels_from_the_right(&self) -> LabelsFromTheRight<'_> {
         // The text ends with a dot.
         LabelsFromTheRight(self.0.split_at(self.0.len() - 1).0)
     }
 
     /// Whether a star may stand for each of its labels.
+    #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         self.0.bytes().fold(true, |is_plain, octet| {
             is_plain & (is_label_octet(octet) || octet == b'.')
@@ -138,6 +141,7 @@ impl Name {
     }
 
     /// Whether this name is `zone` or lies below it.
+    #[inline]
     pub fn is_within(&self, zone: &Name) -> bool {
         if &*zone.0 == "." {
             return true;
@@ -158,6 +162,7 @@ pub struct LabelsFromTheRight<'a>(&'a str);
 impl<'a> Iterator for LabelsFromTheRight<'a> {
     type Item = &'a str;
 
+    #[inline]
     fn next(&mut self) -> Option<&'a str> {
         if self.0.is_empty() {
             return None;
@@ -189,6 +194,7 @@ impl fmt::Debug for Name {
 
 /// Whether a star may stand for this octet of a folded name: the `C` of docs/policies.md, in lower
 /// case.
+#[inline]
 pub(crate) fn is_label_octet(octet: u8) -> bool {
     matches!(octet, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')
 }

@@ -70,6 +70,7 @@ pub(crate) fn contains_in_order(text: &str, middle: &str) -> bool {
 }
 
 /// Whether a star may stand for this label of a name.
+#[inline]
 pub(crate) fn is_plain_label(label: &str) -> bool {
     label.bytes().all(is_label_octet)
 }

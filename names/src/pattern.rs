@@ -1,6 +1,7 @@
 //! Name patterns: what `matchName` and `matchPattern` mean (docs/policies.md, "Names and
 //! patterns").
 
+mod coverage;
 mod part;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -112,12 +113,14 @@ impl Pattern {
     }
 
     /// The canonical text.
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Whether it matches every name, the root and names with unusual octets too.
-    pub(crate) fn is_every_name(&self) -> bool {
+    #[inline]
+    pub fn is_every_name(&self) -> bool {
         *self.text == *EVERY_NAME
     }
 

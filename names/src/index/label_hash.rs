@@ -14,6 +14,7 @@ pub(super) type LabelMap<V> = HashMap<Box<str>, V, BuildHasherDefault<LabelHashe
 pub(super) struct LabelHasher(u64);
 
 impl LabelHasher {
+    #[inline]
     fn mix(&mut self, word: u64) {
         // An odd constant with well-spread bits (2^64 divided by the golden ratio).
         self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -21,6 +22,7 @@ impl LabelHasher {
 }
 
 impl Hasher for LabelHasher {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         for word in words {
@@ -31,10 +33,12 @@ impl Hasher for LabelHasher {
         self.mix(u64::from_le_bytes(last));
     }
 
+    #[inline]
     fn write_u8(&mut self, byte: u8) {
         self.mix(byte.into());
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         // The table takes its bucket from the low bits, which multiplication mixes least.
         self.0 ^ self.0 >> 32
