@@ -9,7 +9,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use api::{AddressAnswer, ExplainAnswer, ExplainVerdict};
-use fqdn_cache::{Ledger, Teacher, Time};
+use clock::Time;
+use fqdn_cache::{Ledger, Teacher};
 use names::Name;
 use policy::address::{Places, Teachable};
 use policy::endpoint::EndpointId;

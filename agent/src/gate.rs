@@ -22,16 +22,16 @@ use std::time::Duration;
 
 use api::WithheldRow;
 use arc_swap::ArcSwap;
+use clock::Time;
 use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
 use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening, Transport};
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
-use fqdn_cache::{LeaseTerms, Ledger, Owner, Time};
+use fqdn_cache::{LeaseTerms, Ledger, Owner};
 use names::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
 
-use crate::clock;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
 use crate::records::{Sightings, WithheldAnswers};

@@ -10,12 +10,11 @@
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
-//! - [`snapshot`], [`clock`]: the ledger on disk, the one clock.
+//! - [`snapshot`]: the ledger on disk.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
 //!   [`local_api`] serve it.
 
 pub mod app;
-pub mod clock;
 pub mod explain;
 pub mod gate;
 pub mod http;

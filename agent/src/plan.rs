@@ -22,13 +22,14 @@ use std::sync::Arc;
 
 use ahash::HashMap;
 use api::EndpointRow;
+use clock::Time;
 use cluster::index::Cluster;
 use dns_proxy::Listener;
 use enforcer::desired::FoldedProgram;
 use enforcer::pod_links::PodLinks;
 use enforcer::writer::Holder;
 use enforcer::{Desired, Element, Interception, SetId};
-use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher, Time};
+use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Places, Teachable, without};

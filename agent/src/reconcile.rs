@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
-use crate::clock;
 use crate::gate::{InForce, lock};
 use crate::owners::Owners;
 use crate::parts::Parts;

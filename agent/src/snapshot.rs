@@ -16,7 +16,6 @@ use state_dir::{LEDGER_FILE, StateDir, Until, replace_with};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::clock;
 use crate::gate::lock;
 use crate::parts::Parts;
 

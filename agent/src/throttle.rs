@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// The pause between two lines of one kind, in milliseconds.
 const PAUSE: u64 = 1_000;

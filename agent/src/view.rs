@@ -7,23 +7,22 @@ use std::time::{Duration, Instant};
 
 use api::{ExplainAnswer, LookupAnswer};
 use api::{NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
+use clock::Time;
 use cluster::Progress;
 use cluster::ReportState;
 use cluster::kubernetes::health::Health;
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
-use fqdn_cache::{Teacher, Time};
+use fqdn_cache::Teacher;
 use names::Name;
 use policy::Policy;
 use policy::endpoint::EndpointId;
 use policy::explain::Scene;
 use policy::question::QuestionVerdict;
-use policy::Policy;
 use state_dir::StateDir;
 use tokio::sync::watch;
 
-use crate::clock;
 use crate::explain::{self, Asked, Known, Target};
 use crate::gate::{self, lock};
 use crate::inspect::{Figures, Inspect};

@@ -1,9 +1,11 @@
 //! The one place that reads the boot-time clock.
 
-use fqdn_cache::Time;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::Time;
+
 /// Now, on `CLOCK_BOOTTIME`.
+#[inline]
 pub fn now() -> Time {
     let now = clock_gettime(ClockId::Boottime);
     // Boot time is never negative and its sub-second part is below 10⁹ (clock_gettime(2)).

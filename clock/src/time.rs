@@ -13,16 +13,19 @@ pub struct Time(u64);
 
 impl Time {
     /// From milliseconds since boot.
+    #[inline]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since boot.
+    #[inline]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
     /// How long from `earlier` to `self`; zero when `earlier` is later.
+    #[inline]
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -32,6 +35,7 @@ impl Add<Duration> for Time {
     type Output = Time;
 
     /// Saturates; sub-millisecond parts are dropped.
+    #[inline]
     fn add(self, duration: Duration) -> Time {
         Time(
             self.0

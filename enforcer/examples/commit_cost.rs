@@ -9,16 +9,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clock::Time;
 use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
-use fqdn_cache::Time;
 use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule, Tiers};
 use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: u32 = 200;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let generation = enforcer.install(desired(id, &program), Vec::new).await?;
     let mut addresses = 0u32..;
     let mut fresh = |count: usize| -> Vec<(Element, Time)> {
-        let end = now() + LEASE;
+        let end = clock::now() + LEASE;
         let targets = prepared(id, &program.enforced.fold, 0).unwrap_or_default();
         let each = addresses
             .by_ref()
@@ -116,11 +115,6 @@ fn desired(id: ProgramId, program: &Arc<FoldedProgram>) -> Desired {
         records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),
     }
-}
-
-fn now() -> Time {
-    let now = clock_gettime(ClockId::Boottime);
-    Time::from_millis(now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000)
 }
 
 #[allow(unsafe_code)]

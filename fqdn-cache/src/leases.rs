@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use clock::Time;
 use smallvec::SmallVec;
 
 use crate::teacher::TeacherId;
-use crate::time::Time;
 
 /// One address of one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

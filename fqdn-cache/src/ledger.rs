@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use ahash::HashSet;
+use clock::Time;
 use names::Name;
 use smallvec::SmallVec;
 
@@ -14,7 +15,6 @@ use crate::lease::LeaseTerms;
 use crate::leases::Lease;
 use crate::roster::{NameId, Owner, Record, Roster};
 use crate::teacher::{Teacher, TeacherId, Teachers};
-use crate::time::Time;
 
 /// How much a ledger holds, apart from what was learned since it last [evicted](Ledger::evict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,10 +13,8 @@ pub mod ledger;
 mod roster;
 pub mod snapshot;
 pub mod teacher;
-pub mod time;
 
 pub use lease::LeaseTerms;
 pub use ledger::{Answer, Ended, Entry, Ledger, Limits, Outcome};
 pub use roster::Owner;
 pub use teacher::Teacher;
-pub use time::Time;

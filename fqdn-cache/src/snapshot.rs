@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
+use clock::Time;
 use names::Name;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -12,7 +13,6 @@ use crate::leases::Lease;
 use crate::ledger::Ledger;
 use crate::roster::{Owner, Record};
 use crate::teacher::Teacher;
-use crate::time::Time;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Error)]
@@ -245,8 +245,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
     use crate::{Answer, Entry, LeaseTerms, Limits};
+
+    use super::*;
 
     const BOOT: &str = "0f1e2d3c";
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use allocations::in_use;
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
+use clock::Time;
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher};
 use names::Name;
 
 #[test]

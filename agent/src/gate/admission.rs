@@ -6,16 +6,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use clock::Time;
 use dns_proxy::{Lesson, NotAdmitted, Obstacle, Ticket};
 use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
-use fqdn_cache::{Answer, Owner, Time};
+use fqdn_cache::{Answer, Owner};
 use policy::address::Unteachable;
 use tracing::{debug, warn};
 
-use super::{Core, lock};
-use crate::clock;
 use crate::plan::{Credited, Plan};
+
+use super::{Core, lock};
 
 /// What a lesson comes to under the plan in force.
 pub(super) enum Step {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use clock::Time;
 use dns_proxy::Transport;
-use fqdn_cache::Time;
 use tracing::{info, warn};
 
 /// The silent ones, and since when.

@@ -7,9 +7,9 @@ use dns_proxy::gate::Obstacle;
 use names::Name;
 use tracing::{error, warn};
 
-use super::Core;
-use crate::clock;
 use crate::records::WithheldAnswer;
+
+use super::Core;
 
 impl Core {
     /// Notes an answer that a client did not get. Whoever may ask for many names can bring it about

@@ -8,10 +8,10 @@ use names::Name;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Attribution, Recorder, State};
-use crate::clock;
 use crate::gate::NodeGate;
 use crate::plan::Plan;
+
+use super::{Attribution, Recorder, State};
 
 /// How often it is tried again, and looked whether the listener still runs.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{RecordRow, RecordsSummary};
+use clock::Time;
 use enforcer::records::{Detail, Heard, Record, Verdict};
-use fqdn_cache::Time;
 use names::Name;
 
 use crate::metrics::Metrics;

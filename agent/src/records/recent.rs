@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use clock::Time;
 use enforcer::records::Record;
-use fqdn_cache::Time;
 use names::Name;
 use policy::endpoint::EndpointId;
 

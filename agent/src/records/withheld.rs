@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 use api::WithheldRow;
+use clock::Time;
 use dns_proxy::Withheld;
-use fqdn_cache::Time;
 use names::Name;
 use policy::endpoint::EndpointId;
 

@@ -13,11 +13,11 @@ use api::{ExplainAnswer, ExplainQuestion, ExplainVerdict};
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
 use cluster::{ReportState, tree};
+use names::Name;
+use policy::Policy;
 use policy::address::Places;
 use policy::endpoint::EndpointId;
 use policy::explain::Scene;
-use policy::Policy;
-use names::Name;
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
 use thiserror::Error;
 

@@ -8,7 +8,6 @@ use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, PoisonError};
 
-use agent::clock;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;

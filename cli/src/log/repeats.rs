@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// Equal lines that pass within a [`WINDOW`]: twice is no flood, and three show that it goes on.
 pub(super) const OFTEN: u64 = 3;

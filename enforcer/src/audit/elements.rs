@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
-use super::{Damage, DamageKind};
 use crate::netlink::objects::Value;
 use crate::netlink::structure::Entry;
+
+use super::{Damage, DamageKind};
 
 /// By so much the end of an element may be another than the book says: clocks tick, and a dump
 /// takes its time.
@@ -92,8 +93,9 @@ fn told(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::netlink::batch::Key;
+
+    use super::*;
 
     const NOW: Time = Time::from_millis(1_000_000);
 

@@ -21,7 +21,7 @@ pub(crate) mod structure;
 use std::fmt;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// What kind of thing was damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// How often it is asked whether anybody has changed a table.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);

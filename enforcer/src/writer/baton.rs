@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 use super::pace::{self, Pace};
 

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{HashMap, HashSet};
-use fqdn_cache::Time;
+use clock::Time;
+
+use crate::layout::{Element, SetId};
 
 use self::leased::{Due, Leased};
 use super::Generation;
-use crate::layout::{Element, SetId};
 
 /// The book.
 #[derive(Debug, Default)]
@@ -346,8 +347,9 @@ mod tests {
     use policy::fold::Class;
     use proptest::prelude::*;
 
-    use super::*;
     use crate::layout::{ElementKey, Family, SetKind};
+
+    use super::*;
 
     fn set(program: u64) -> SetId {
         SetId {

@@ -4,16 +4,17 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
+
+use crate::layout::Element;
+use crate::netlink::batch::Refusal;
+use crate::netlink::socket::CommitError;
 
 use super::book::{Book, Holder, Life};
 use super::kernel::Kernel;
 use super::plan::{LINGER, Plan, Planner, TICKS};
 use super::thread::Writer;
-use super::{AdmitError, Committed, Generation, Settle, clock};
-use crate::layout::Element;
-use crate::netlink::batch::Refusal;
-use crate::netlink::socket::CommitError;
+use super::{AdmitError, Committed, Generation, Settle};
 
 /// An admission that waits.
 pub(super) struct Admission {

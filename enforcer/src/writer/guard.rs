@@ -24,17 +24,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
-use self::contents::Contents;
-use self::routing::Routing;
-use super::InstallError;
-use super::book::Phase;
-use super::clock;
-use super::install::{Learned, Lease, Purpose};
-use super::kernel::{Kernel, NfTables};
-use super::plan::encode_key;
-use super::thread::Writer;
 use crate::audit::schedule::{Backoff, Changes, LOOK, Share};
 use crate::audit::structure::{self as audited, Written};
 use crate::audit::{self, Damage, DamageKind};
@@ -45,6 +36,15 @@ use crate::netlink::objects::Command;
 use crate::netlink::structure::Structure;
 use crate::ruleset;
 use crate::ruleset::change::{self, Change};
+
+use self::contents::Contents;
+use self::routing::Routing;
+use super::InstallError;
+use super::book::Phase;
+use super::install::{Learned, Lease, Purpose};
+use super::kernel::{Kernel, NfTables};
+use super::plan::encode_key;
+use super::thread::Writer;
 
 /// Where somebody changes tables all the time, looking at the structure takes one part in so many
 /// of the time.

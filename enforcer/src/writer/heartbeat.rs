@@ -18,14 +18,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
-use super::kernel::{Kernel, NfTables};
-use super::plan::Pass;
-use super::{Renewal, clock};
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::netlink::socket::CommitError;
+
+use super::Renewal;
+use super::kernel::{Kernel, NfTables};
+use super::plan::Pass;
 
 /// How often the heartbeat is renewed.
 pub(super) const BEAT: Duration = Duration::from_secs(1);

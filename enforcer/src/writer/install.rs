@@ -7,17 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 use tokio::sync::oneshot;
 
-use super::book::{Holder, Life, Phase};
-use super::commit::Admission;
-use super::guard::Occasion;
-use super::kernel::NfTables;
-use super::members::MemberChange;
-use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
-use super::thread::Writer;
-use super::{Generation, InstallError, clock, nft};
 use crate::desired::{Desired, FailMode, Interception};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::Refusal;
@@ -27,6 +19,15 @@ use crate::netlink::transaction::Objection;
 use crate::ruleset::Standing;
 use crate::ruleset::change::Change;
 use crate::{routing, ruleset};
+
+use super::book::{Holder, Life, Phase};
+use super::commit::Admission;
+use super::guard::Occasion;
+use super::kernel::NfTables;
+use super::members::MemberChange;
+use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
+use super::thread::Writer;
+use super::{Generation, InstallError, nft};
 
 /// Elements put back at once, where a set that stays lacks them.
 const PUT_BACK: usize = 1024;

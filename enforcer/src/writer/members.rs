@@ -9,19 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 use policy::ProgramId;
 
-use super::book::{Book, Holder, Life};
-use super::clock;
-use super::install::Failure;
-use super::kernel::{Kernel, NfTables};
-use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
-use super::thread::Writer;
 use crate::desired::Desired;
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::{Operation, Verb};
 use crate::netlink::socket::CommitError;
+
+use super::book::{Book, Holder, Life};
+use super::install::Failure;
+use super::kernel::{Kernel, NfTables};
+use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
+use super::thread::Writer;
 
 /// A transaction takes in no more addresses once it has so many elements.
 const AT_ONCE: usize = 2048;

@@ -22,11 +22,10 @@
 //! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
 //! - `guard`: notices what others do to the table, and repairs it.
 //! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
-//! - `kernel`, `nft`, `probe`, `clock`: the rim.
+//! - `kernel`, `nft`, `probe`: the rim.
 
 mod baton;
 mod book;
-mod clock;
 mod commit;
 mod error;
 mod guard;
@@ -50,7 +49,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 use tokio::sync::{Notify, oneshot, watch};
 
 use self::baton::Baton;
@@ -66,13 +65,14 @@ use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
 pub use self::standing::Standing;
 pub use self::submission::{Settle, Submission};
-use self::sweep::Sweeps;
-use self::thread::{Request, Writer};
 use crate::audit::Integrity;
 use crate::desired::Desired;
 use crate::layout::Element;
 use crate::routing;
 use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
+
+use self::sweep::Sweeps;
+use self::thread::{Request, Writer};
 
 /// Counts installations; an admission names the one whose sets it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -12,7 +12,7 @@
 use std::fs;
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// How often a busy writer looks for readers.
 const LOOK: Duration = Duration::from_millis(100);

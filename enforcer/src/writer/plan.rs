@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::HashMap;
-use fqdn_cache::Time;
+use clock::Time;
 use smallvec::SmallVec;
+
+use crate::layout::{Element, ElementKey, SetId};
+use crate::netlink::batch::{Key, Operation, Verb};
 
 use super::book::{Book, Holder, Life, SetEntry};
 use super::{AdmitError, Renewal};
-use crate::layout::{Element, ElementKey, SetId};
-use crate::netlink::batch::{Key, Operation, Verb};
 
 /// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
 pub(super) const TICKS: Duration = Duration::from_millis(20);
@@ -343,8 +344,9 @@ mod tests {
     use policy::ProgramId;
     use policy::fold::Class;
 
-    use super::*;
     use crate::layout::{Family, SetKind};
+
+    use super::*;
 
     const NOW: Time = Time::from_millis(1_000_000);
 

@@ -1,6 +1,6 @@
 //! What can be relied on again without a look into the book.
 
-use fqdn_cache::Time;
+use clock::Time;
 
 /// That some elements were in the kernel, and until when each of them stays unless something is
 /// lost.

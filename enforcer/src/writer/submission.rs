@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::oneshot;
 
+use crate::layout::Element;
+
 use super::commit::Admission;
 use super::{AdmitError, Committed, Generation, Holder};
-use crate::layout::Element;
 
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;

@@ -14,16 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::HashMap;
-use fqdn_cache::Time;
+use clock::Time;
 
-use super::book::Book;
-use super::kernel::Kernel;
-use super::plan::deletion;
-use super::thread::Writer;
-use super::{clock, heartbeat};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::Operation;
 use crate::netlink::socket::CommitError;
+
+use super::book::Book;
+use super::heartbeat;
+use super::kernel::Kernel;
+use super::plan::deletion;
+use super::thread::Writer;
 
 /// A lease may be over for so long before its element is deleted: leases that end at about the same
 /// time share a transaction.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::desired::{Desired, Interception};
+
 use super::baton::Baton;
 use super::book::Phase;
 use super::commit::Admission;
@@ -15,8 +17,7 @@ use super::heartbeat::{Ends, Heart};
 use super::install::Installation;
 use super::kernel::{Kernel, NfTables};
 use super::sweep::Sweeps;
-use super::{Renewal, Shared, clock};
-use crate::desired::{Desired, Interception};
+use super::{Renewal, Shared};
 
 /// A transaction takes in no more admissions once it has this many elements: a hundred elements
 /// take 0.1 ms, and the first in line should not wait for the thousandth.
@@ -161,8 +162,9 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use super::*;
     use crate::writer::{Generation, Holder};
+
+    use super::*;
 
     /// An admission of nothing, for which nobody waits.
     fn empty() -> Admission {

@@ -19,10 +19,8 @@ use std::time::Duration;
 
 use enforcer::ruleset::Standing;
 use enforcer::{Desired, Element, Enforcer, Renewal};
-use fqdn_cache::Time;
 use nftables::schema::Nftables;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Socket, Type};
 
 /// An upper bound for what should happen at once; only a failing test waits for it.
@@ -103,7 +101,7 @@ impl Lab {
                 .unwrap();
             runtime.block_on(async {
                 let enforcer = Enforcer::start_with("namegate", Renewal::Refresh).unwrap();
-                let end = |lease| now() + lease;
+                let end = |lease| clock::now() + lease;
                 let learned = learned.iter().map(|(element, lease)| (*element, end(*lease))).collect();
                 enforcer.install(desired.clone(), move || learned).await.unwrap();
                 enforcer.shut_down().await;
@@ -328,11 +326,6 @@ fn packets_of(listing: &str, name: &str) -> u64 {
     packets
         .map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
         .sum()
-}
-
-fn now() -> Time {
-    let now = clock_gettime(ClockId::Boottime);
-    Time::from_millis(u64::try_from(now.tv_sec).unwrap() * 1000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000)
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

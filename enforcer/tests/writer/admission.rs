@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use clock::{Time, now};
 use enforcer::layout::Family;
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{AdmitError, Element, ElementKey, Enforcer, Renewal};
-use fqdn_cache::Time;
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, guard, inside, kernel_holds, listed, now, passes, seconds, until};
+use crate::namespace::{PATIENCE, guard, inside, kernel_holds, listed, passes, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, exact, group, whole};
 
 /// An enforcer with program [`ONE`] installed.

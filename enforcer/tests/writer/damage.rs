@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use clock::{Time, now};
 use enforcer::audit::{DamageKind, Integrity};
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Enforcer, FailMode, Interception, ResolverBinding};
-use fqdn_cache::Time;
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds, until};
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, whole};
 
 /// A repair that takes longer fails a test. It is a tenth of that in practice; this machine may be

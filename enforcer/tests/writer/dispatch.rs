@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use clock::now;
 use enforcer::layout::Family;
 use enforcer::{Desired, Enforcer};
 
-use crate::namespace::{inside, nft, now, run, seconds};
+use crate::namespace::{inside, nft, run, seconds};
 use crate::programs::{ONE, TWO, desired, group, whole};
 
 /// Every chain with the handles of its rules: a rule that is written anew has another.

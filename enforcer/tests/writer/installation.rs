@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use clock::now;
 use enforcer::{AdmitError, Enforcer, InstallError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds};
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds};
 use crate::programs::{ONE, TWO, desired, door, exact, whole};
 
 #[test]

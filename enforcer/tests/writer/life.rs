@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use clock::now;
 use enforcer::writer::{Generation, clean_up};
 use enforcer::{AdmitError, Enforcer, Renewal};
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, now, run, seconds, until};
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, whole};
 
 #[test]

@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use clock::now;
 use enforcer::{Desired, Element, Enforcer, InstallError, Renewal};
 use policy::ProgramId;
 
-use crate::namespace::{PATIENCE, guard, inside, kernel_holds, now, passes, run, seconds, until};
+use crate::namespace::{PATIENCE, guard, inside, kernel_holds, passes, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, exact};
 
 /// Program [`ONE`] with these members.

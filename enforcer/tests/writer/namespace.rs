@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use enforcer::{Element, SetId};
-use fqdn_cache::Time;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
-use rustix::time::{ClockId, clock_gettime};
 
 /// An upper bound for what should happen soon; only a failing test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,11 +37,6 @@ fn new_namespace() {
     // SAFETY: only the network namespace changes, which no memory or descriptor of this process
     // depends on.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-}
-
-pub(crate) fn now() -> Time {
-    let now = clock_gettime(ClockId::Boottime);
-    Time::from_millis(u64::try_from(now.tv_sec).unwrap() * 1000 + u64::try_from(now.tv_nsec).unwrap() / 1_000_000)
 }
 
 pub(crate) fn seconds(seconds: u64) -> Duration {

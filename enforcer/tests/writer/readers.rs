@@ -4,11 +4,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use clock::now;
 use enforcer::Enforcer;
 use enforcer::writer::{Holder, Submission};
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, inside, now, run, seconds};
+use crate::namespace::{PATIENCE, inside, run, seconds};
 use crate::programs::{ONE, desired, door};
 
 #[test]

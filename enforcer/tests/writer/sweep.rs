@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use clock::now;
 use enforcer::Enforcer;
 use enforcer::writer::{Generation, Holder};
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, now, seconds, until};
+use crate::namespace::{PATIENCE, inside, kernel_holds, listed, seconds, until};
 use crate::programs::{ONE, desired, door, exact};
 
 async fn installed(capacity: u32) -> (Enforcer, Generation) {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher, Time};
+use clock::Time;
+use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher};
 use names::Name;
 
 use crate::Pass;

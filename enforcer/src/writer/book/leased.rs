@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use ahash::RandomState;
-use fqdn_cache::Time;
+use clock::Time;
 use hashbrown::HashTable;
 
-use super::{Holder, Life};
 use crate::layout::{Element, SetId};
+
+use super::{Holder, Life};
 
 /// About 90 octets an element.
 #[derive(Debug)]

@@ -12,9 +12,8 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
 use ahash::HashMap;
-use fqdn_cache::Time;
+use clock::Time;
 
-use super::Company;
 use crate::audit::Damage;
 use crate::audit::elements::{self, Believed, Mend};
 use crate::audit::schedule::Share;
@@ -24,10 +23,11 @@ use crate::netlink::objects::Value;
 use crate::netlink::structure::Entry;
 use crate::ruleset::{self, change};
 use crate::writer::book::{Book, Holder, Life};
-use crate::writer::clock;
 use crate::writer::kernel::{Kernel, NfTables};
 use crate::writer::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use crate::writer::thread::Writer;
+
+use super::Company;
 
 /// Reading takes one part in so many of the time.
 const SHARE: u32 = 50;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use fqdn_cache::Time;
+use clock::Time;
 
 use crate::audit::schedule::Backoff;
 use crate::audit::{self, Damage};
 use crate::desired::Interception;
 use crate::routing::Watch;
-use crate::writer::clock;
 use crate::writer::kernel::NfTables;
 use crate::writer::thread::Writer;
 
