@@ -1,0 +1,84 @@
+//! Which crate may depend on which: the layers of ARCHITECTURE.md.
+
+use super::workspace::WorkspaceCrate;
+
+/// A crate, by its directory, and all that it may depend on within the workspace.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("clock", &[]),
+    ("names", &["clock"]),
+    ("api", &["names", "clock"]),
+    ("policy", &["names"]),
+    ("fqdn-cache", &["names", "clock"]),
+    ("dns-proxy", &["names", "clock"]),
+    ("enforcer", &["policy", "names", "clock"]),
+    ("cluster", &["policy", "names", "clock", "api"]),
+    (
+        "agent",
+        &[
+            "cluster",
+            "enforcer",
+            "dns-proxy",
+            "fqdn-cache",
+            "policy",
+            "names",
+            "clock",
+            "api",
+        ],
+    ),
+    (
+        "sandbox",
+        &[
+            "agent",
+            "cluster",
+            "enforcer",
+            "dns-proxy",
+            "fqdn-cache",
+            "policy",
+            "names",
+            "clock",
+            "api",
+        ],
+    ),
+    (
+        "cli",
+        &[
+            "sandbox",
+            "agent",
+            "cluster",
+            "enforcer",
+            "dns-proxy",
+            "fqdn-cache",
+            "policy",
+            "names",
+            "clock",
+            "api",
+        ],
+    ),
+];
+
+/// Crates that nothing of the product is built from. They may depend on everything.
+const TOOLS: &[&str] = &["demo", "integration", "xtask"];
+
+/// The dependencies that the layers do not allow.
+pub(crate) fn forbidden(crates: &[WorkspaceCrate]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for member in crates.iter().filter(|member| !is_tool(&member.directory)) {
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == member.directory) else {
+            findings.push(format!("{} has no layer", member.directory));
+            continue;
+        };
+        for dependency in &member.dependencies {
+            if !allowed.contains(&dependency.as_str()) {
+                findings.push(format!("{} -> {dependency}", member.directory));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether nothing of the product is built from the crate in this directory.
+pub(crate) fn is_tool(directory: &str) -> bool {
+    TOOLS
+        .iter()
+        .any(|tool| directory == *tool || directory.starts_with(&format!("{tool}/")))
+}
