@@ -2,58 +2,26 @@
 
 use super::workspace::WorkspaceCrate;
 
-/// A crate, by its directory, and all that it may depend on within the workspace.
+/// A crate, by its directory, and all that it may depend on within the workspace. From the ground
+/// up.
+#[rustfmt::skip]
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
-    ("names", &["clock"]),
-    ("api", &["names", "clock"]),
+    ("names", &[]),
+    ("api", &[]),
+    ("state-dir", &[]),
+    ("netns", &[]),
     ("policy", &["names"]),
     ("fqdn-cache", &["names", "clock"]),
     ("dns-proxy", &["names", "clock"]),
     ("enforcer", &["policy", "names", "clock"]),
-    ("cluster", &["policy", "names", "clock", "api"]),
-    (
-        "agent",
-        &[
-            "cluster",
-            "enforcer",
-            "dns-proxy",
-            "fqdn-cache",
-            "policy",
-            "names",
-            "clock",
-            "api",
-        ],
-    ),
-    (
-        "sandbox",
-        &[
-            "agent",
-            "cluster",
-            "enforcer",
-            "dns-proxy",
-            "fqdn-cache",
-            "policy",
-            "names",
-            "clock",
-            "api",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "sandbox",
-            "agent",
-            "cluster",
-            "enforcer",
-            "dns-proxy",
-            "fqdn-cache",
-            "policy",
-            "names",
-            "clock",
-            "api",
-        ],
-    ),
+    ("supervisor", &["dns-proxy"]),
+    ("cluster", &["policy", "names", "clock", "api", "state-dir"]),
+    ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
+    ("doctor", &["settings", "enforcer", "policy"]),
+    ("agent", &["settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
+    ("sandbox", &["agent", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
+    ("cli", &["sandbox", "agent", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
 ];
 
 /// Crates that nothing of the product is built from. They may depend on everything.
