@@ -18,14 +18,14 @@ use tokio::task::JoinSet;
 use tracing::error;
 
 use crate::gate::{InForce, NodeGate, Terms};
+use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
 use crate::local_api::{ApiServer, ServeError};
 use crate::metrics::Metrics;
-use crate::parts::Parts;
 use crate::plan::Planner;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
-use crate::run_dir::{Claim, ClaimError};
+use crate::run_dir::{RunDirClaim, RunDirError};
 use crate::snapshot;
 use crate::view::View;
 
@@ -46,7 +46,7 @@ pub enum StartError {
     Http(#[from] HttpError),
     /// The run directory.
     #[error(transparent)]
-    RunDir(#[from] ClaimError),
+    RunDir(#[from] RunDirError),
     /// The local API.
     #[error(transparent)]
     Api(#[from] ServeError),
@@ -54,13 +54,13 @@ pub enum StartError {
 
 /// A running agent. Dropping it stops it as a crash would; [`stop`](Agent::stop) ends it cleanly.
 pub struct Agent {
-    parts: Parts,
+    handles: AgentHandles,
     progress: watch::Receiver<Progress>,
     source_failure: watch::Receiver<Option<String>>,
     tasks: JoinSet<()>,
     _http: Option<HttpServer>,
     _api: Option<ApiServer>,
-    _claim: Option<Claim>,
+    _claim: Option<RunDirClaim>,
 }
 
 impl Agent {
@@ -77,23 +77,23 @@ impl Agent {
             Some(directory) => {
                 let process = supervision.as_deref().and_then(Supervision::supervisor);
                 let process = process.unwrap_or_else(std::process::id);
-                Some(Claim::make(directory, process, settings.take_over, kept)?)
+                Some(RunDirClaim::make(directory, process, settings.take_over, kept)?)
             }
             None => None,
         };
         let metrics = Arc::new(Metrics::new());
-        let parts = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
+        let handles = assemble(settings, Arc::clone(&metrics), supervision.clone())?;
         let mut tasks = JoinSet::new();
 
-        let reconciler = Reconciler::new(parts.clone());
+        let reconciler = Reconciler::new(handles.clone());
         let progress = reconciler.progress();
         let health = source.attend(progress.clone());
-        let view = Arc::new(View::new(parts.clone(), progress.clone(), health));
-        let http = match parts.settings.http {
+        let view = Arc::new(View::new(handles.clone(), progress.clone(), health));
+        let http = match handles.settings.http {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),
             None => None,
         };
-        let api = match &parts.settings.run_dir {
+        let api = match &handles.settings.run_dir {
             Some(directory) => Some(ApiServer::start(directory, view, kept)?),
             None => None,
         };
@@ -110,15 +110,15 @@ impl Agent {
                 failed.closed().await;
             }
         });
-        tasks.spawn(snapshot::keep(parts.clone()));
-        if let Some(group) = parts.settings.records_group {
-            let (recorder, gate) = (Arc::clone(&parts.recorder), Arc::clone(&parts.gate));
+        tasks.spawn(snapshot::keep(handles.clone()));
+        if let Some(group) = handles.settings.records_group {
+            let (recorder, gate) = (Arc::clone(&handles.recorder), Arc::clone(&handles.gate));
             tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
         }
         tasks.spawn(reconciler.run(inbox));
 
         Ok(Self {
-            parts,
+            handles,
             progress,
             source_failure,
             tasks,
@@ -160,8 +160,8 @@ impl Agent {
     pub async fn stop(mut self) {
         // No more rules, and no heartbeat: from here on new lookups no longer come to us.
         self.tasks.shutdown().await;
-        self.parts.enforcer.stop_heartbeat().await;
-        let mut server = self.parts.server.lock().await;
+        self.handles.enforcer.stop_heartbeat().await;
+        let mut server = self.handles.server.lock().await;
         if let Err(error) = server.listen(&[]).await {
             error!(%error, "the DNS listeners could not be ended in order");
         }
@@ -172,21 +172,21 @@ impl Agent {
         };
         // Whoever waits longer asks again, and then no longer us.
         let _ = tokio::time::timeout(DRAIN, drained).await;
-        self.parts.enforcer.shut_down().await;
-        if let Some(directory) = &self.parts.settings.state_dir
-            && let Err(error) = snapshot::save(directory, &self.parts.ledger)
+        self.handles.enforcer.shut_down().await;
+        if let Some(directory) = &self.handles.settings.state_dir
+            && let Err(error) = snapshot::save(directory, &self.handles.ledger)
         {
             error!(%error, "the ledger's snapshot cannot be written");
         }
     }
 }
 
-/// Makes the parts, with nothing in force yet.
+/// Makes the handles, with nothing in force yet.
 fn assemble(
     settings: Settings,
     metrics: Arc<Metrics>,
     supervision: Option<Arc<Supervision>>,
-) -> Result<Parts, StartError> {
+) -> Result<AgentHandles, StartError> {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
         state_dir::sweep(directory, state_dir::ABANDONED);
@@ -215,7 +215,7 @@ fn assemble(
         enforcer.clone(),
         terms,
         metrics,
-        settings.records_group.map(|_| recorder.sightings()),
+        settings.records_group.map(|_| recorder.answer_log()),
     ));
     let config = ServerConfig {
         cache: settings.cache,
@@ -227,7 +227,7 @@ fn assemble(
         server.keep_sockets(supervision.clone());
     }
     let server = Arc::new(tokio::sync::Mutex::new(server));
-    Ok(Parts {
+    Ok(AgentHandles {
         settings: Arc::new(settings),
         ledger,
         enforcer,

@@ -22,16 +22,16 @@ use policy::{Endpoint, Protocol};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct ExplainRequest {
     /// Where to.
-    pub to: Target,
+    pub to: ExplainTarget,
     /// Port, or type of ICMP message; `None`: any.
     pub traffic: Option<(Protocol, u16)>,
 }
 
 /// Where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum ExplainTarget {
     /// A name.
     Name(Name),
     /// An address.
@@ -42,7 +42,7 @@ pub enum Target {
 
 /// What the node knows; without an agent, nothing.
 #[derive(Clone, Copy)]
-pub struct Known<'a> {
+pub struct NodeKnowledge<'a> {
     /// What names resolved to, and the time.
     pub ledger: Option<(&'a Ledger, Time)>,
     /// Whose answers count for the endpoint.
@@ -61,20 +61,20 @@ pub struct Known<'a> {
 }
 
 /// Answers a question.
-pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> ExplainAnswer {
+pub fn answer(asked: &ExplainRequest, scene: Scene<'_>, known: NodeKnowledge<'_>) -> ExplainAnswer {
     let mut remarks = Vec::new();
     let towards = match &asked.to {
-        Target::Address(address) if known.answers(*address, asked.traffic) => {
+        ExplainTarget::Address(address) if known.answers(*address, asked.traffic) => {
             vec![known.address(*address, asked.traffic)]
         }
-        Target::Pod(pod) => known
+        ExplainTarget::Pod(pod) => known
             .pods
             .iter()
             .filter(|known| known.id == *pod)
             .flat_map(|known| &known.addresses)
             .map(|address| known.address(*address, asked.traffic))
             .collect(),
-        Target::Address(address) => match service_at(*address, scene) {
+        ExplainTarget::Address(address) => match service_at(*address, scene) {
             Some((service, backends)) => {
                 remarks.push(format!(
                     "{address} is the Service {service}; connections to it end at its backends, whose ports count"
@@ -86,7 +86,7 @@ pub fn answer(asked: &Asked, scene: Scene<'_>, known: Known<'_>) -> ExplainAnswe
             }
             None => vec![known.address(*address, asked.traffic)],
         },
-        Target::Name(name) => {
+        ExplainTarget::Name(name) => {
             remarks.extend(known.remarks_on(name));
             known.name(name, asked.traffic, scene)
         }
@@ -129,7 +129,7 @@ fn is_own(address: IpAddr, endpoint: &Endpoint) -> bool {
     address.is_loopback() || endpoint.addresses.contains(&address)
 }
 
-impl Known<'_> {
+impl NodeKnowledge<'_> {
     /// Why a packet passes that no rule is asked about.
     fn without_rules(self, towards: &Towards, scene: Scene<'_>) -> Option<String> {
         let (address, _) = towards.address?;
@@ -321,7 +321,7 @@ fn shown_port(traffic: Option<(Protocol, u16)>) -> String {
     }
 }
 
-impl Target {
+impl ExplainTarget {
     /// Reads an address, `NAMESPACE/NAME` of a pod, or a name.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some((namespace, name)) = text.split_once('/') {
@@ -342,12 +342,12 @@ impl Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ExplainTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Name(name) => name.fmt(f),
-            Target::Address(address) => address.fmt(f),
-            Target::Pod(pod) => pod.fmt(f),
+            ExplainTarget::Name(name) => name.fmt(f),
+            ExplainTarget::Address(address) => address.fmt(f),
+            ExplainTarget::Pod(pod) => pod.fmt(f),
         }
     }
 }

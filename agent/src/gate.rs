@@ -34,7 +34,7 @@ use settings::EncryptedDnsDiscovery;
 
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
-use crate::records::{Sightings, WithheldAnswers};
+use crate::records::{AnswerLog, WithheldAnswers};
 use crate::throttle::Throttle;
 
 use admission::{Step, Waiting};
@@ -93,7 +93,7 @@ struct Core {
     terms: Terms,
     metrics: Arc<Metrics>,
     /// Where packets are recorded.
-    sightings: Option<Arc<Sightings>>,
+    answer_log: Option<Arc<AnswerLog>>,
     lessons: AtomicU64,
     evicted_names: AtomicU64,
     left_out_addresses: AtomicU64,
@@ -158,7 +158,7 @@ impl NodeGate {
         enforcer: Enforcer,
         terms: Terms,
         metrics: Arc<Metrics>,
-        sightings: Option<Arc<Sightings>>,
+        answer_log: Option<Arc<AnswerLog>>,
     ) -> Self {
         Self(Arc::new(Core {
             in_force: ArcSwap::from_pointee(first),
@@ -168,7 +168,7 @@ impl NodeGate {
             enforcer,
             terms,
             metrics,
-            sightings,
+            answer_log,
             lessons: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
             left_out_addresses: AtomicU64::new(0),
@@ -325,10 +325,11 @@ impl Gate for NodeGate {
         ticket: impl FnOnce() -> Ticket<Committed>,
     ) -> Admission<Committed> {
         let core = &self.0;
-        if let (Some(sightings), Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..)) = (&core.sightings, asker)
+        if let (Some(answer_log), Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..)) =
+            (&core.answer_log, asker)
         {
             let addresses = lesson.addresses.iter().map(|(address, _)| *address);
-            sightings.saw(endpoint, &lesson.name, addresses);
+            answer_log.saw(endpoint, &lesson.name, addresses);
         }
         if lesson.addresses.is_empty() {
             return Admission::Settled(Ok(core.enforcer.admit_nothing()));
@@ -386,8 +387,8 @@ impl Gate for NodeGate {
     }
 
     fn replied(&self, desk: &mut Desk) {
-        if let Some(sightings) = &self.0.sightings {
-            sightings.file();
+        if let Some(answer_log) = &self.0.answer_log {
+            answer_log.file();
         }
         if std::mem::take(&mut desk.has_learned) {
             self.0.evict();

@@ -6,9 +6,9 @@ use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use policy::endpoint::EndpointId;
 
-use crate::explain::Asked;
+use crate::explain::ExplainRequest;
 
-/// Asked by the local API, `/readyz` and `/metrics`.
+/// ExplainRequest by the local API, `/readyz` and `/metrics`.
 pub trait Inspect: Send + Sync + 'static {
     /// The whole state, for `namegate status`.
     fn status(&self) -> Status;
@@ -25,7 +25,7 @@ pub trait Inspect: Send + Sync + 'static {
     }
     /// Why a pod may reach a destination, for `namegate explain`; an error says why that cannot be
     /// told.
-    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<ExplainAnswer, String>;
+    fn explain(&self, pod: &EndpointId, asked: &ExplainRequest) -> Result<ExplainAnswer, String>;
     /// Figures for the gauges of `/metrics`.
     fn figures(&self) -> Figures;
 }
@@ -103,7 +103,7 @@ pub(crate) mod fake {
     }
 
     impl Inspect for Fake {
-        fn explain(&self, pod: &EndpointId, _: &Asked) -> Result<ExplainAnswer, String> {
+        fn explain(&self, pod: &EndpointId, _: &ExplainRequest) -> Result<ExplainAnswer, String> {
             Err(format!("there is no pod {pod}"))
         }
 

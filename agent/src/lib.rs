@@ -1,12 +1,12 @@
 //! The agent of a node: settings and a source of objects in, a kernel and a resolver in step with
 //! them out.
 //!
-//! - [`app`]: from settings and a source to something that runs; [`parts`] is what its tasks share.
+//! - [`app`]: from settings and a source to something that runs; [`handles`] is what its tasks share.
 //! - [`plan`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts it
 //!   there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`]
 //!   keeps lookups from filling the log.
-//! - [`owners`]: which addresses have gone from one pod to another.
+//! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
@@ -14,15 +14,15 @@
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
 //!   [`local_api`] serve it.
 
+pub mod address_owners;
 pub mod app;
 pub mod explain;
 pub mod gate;
+pub mod handles;
 pub mod http;
 pub mod inspect;
 pub mod local_api;
 pub mod metrics;
-pub mod owners;
-pub mod parts;
 pub mod plan;
 pub mod reconcile;
 pub mod records;

@@ -25,7 +25,7 @@ use tokio::net::UnixListener;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::error;
 
-use crate::explain::{Asked, Target, traffic};
+use crate::explain::{ExplainRequest, ExplainTarget, traffic};
 use crate::inspect::Inspect;
 
 /// Connections that wait to be accepted.
@@ -143,9 +143,9 @@ async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.records()).await
 }
 
-fn read(question: &ExplainQuestion) -> Result<(EndpointId, Asked), String> {
-    let asked = Asked {
-        to: Target::parse(&question.to)?,
+fn read(question: &ExplainQuestion) -> Result<(EndpointId, ExplainRequest), String> {
+    let asked = ExplainRequest {
+        to: ExplainTarget::parse(&question.to)?,
         traffic: traffic(question.port, question.protocol.as_deref())?,
     };
     let Ok(pod) = question.from.parse();

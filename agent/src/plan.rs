@@ -4,10 +4,10 @@
 //! of sets that do not exist yet. The [`Planner`] makes one after the other, and computes again
 //! only what a change touches; each is what it would be if it were the first.
 
-mod claims;
+mod address_conflicts;
 mod compiling;
-mod evaluation;
-pub mod opened;
+mod folded_tiers;
+pub mod opened_pods;
 mod resolvers;
 mod selectors;
 
@@ -40,11 +40,11 @@ use policy::{Endpoint, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
 use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use smallvec::SmallVec;
 
-use claims::Claims;
-pub use claims::{Contest, report};
+use address_conflicts::AddressConflicts;
+pub use address_conflicts::{AddressConflict, report};
 use compiling::{Compiled, Compiler};
-pub use evaluation::Evaluation;
-use evaluation::Followed;
+pub use folded_tiers::FoldedTiers;
+use folded_tiers::TrackedTiers;
 pub use resolvers::{Resolver, Teaches};
 pub use selectors::Credited;
 use selectors::{SelectingRule, Selectors};
@@ -65,7 +65,7 @@ pub struct Plan {
     /// Local endpoints, for people.
     pub endpoints: Vec<EndpointRow>,
     /// Addresses that several local Pods claim.
-    pub contests: Vec<Contest>,
+    pub conflicts: Vec<AddressConflict>,
     /// Local endpoints, governed or not, to explain what becomes of their packets.
     pub local: Vec<Endpoint>,
     /// Every policy.
@@ -108,7 +108,7 @@ impl Governed {
 pub struct Planner {
     compiler: Compiler,
     membership: Membership,
-    evaluations: BTreeMap<ProgramId, Followed>,
+    evaluations: BTreeMap<ProgramId, TrackedTiers>,
     places: Places,
 }
 
@@ -119,10 +119,10 @@ impl Planner {
         let inventory = Arc::new(cluster.inventory(&settings.node));
         let policies: Vec<Arc<Policy>> = cluster.policies().cloned().collect();
         let compiled = self.compiler.compile(&local, &policies, &inventory, settings);
-        let Claims { governed, contests } = claims::settle(&local, &compiled);
+        let AddressConflicts { governed, conflicts } = address_conflicts::settle(&local, &compiled);
         let mut programs = distinct_programs(&compiled);
-        if contests.iter().any(|contest| contest.closed) {
-            let nothing = claims::refuse_all();
+        if conflicts.iter().any(|conflict| conflict.closed) {
+            let nothing = address_conflicts::refuse_all();
             programs.entry(nothing.id()).or_insert_with(|| Arc::new(nothing));
         }
 
@@ -145,7 +145,7 @@ impl Planner {
             endpoints: local
                 .iter()
                 .zip(&compiled)
-                .map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &contests))
+                .map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &conflicts))
                 .collect(),
             desired: Desired {
                 table: settings.table.clone(),
@@ -174,7 +174,7 @@ impl Planner {
                 records: settings.records_group,
                 capacity: settings.capacity,
             },
-            contests,
+            conflicts,
             governed,
             teachers: resolvers::teachers(&resolvers),
             resolvers,
@@ -199,7 +199,7 @@ impl Planner {
             let id = tiers.id();
             self.evaluations.entry(id).or_insert_with(|| {
                 let known = before.remove(&id).map(|followed| followed.renamed(tiers));
-                known.unwrap_or_else(|| Followed::new(tiers))
+                known.unwrap_or_else(|| TrackedTiers::new(tiers))
             });
         }
         let folds: Vec<_> = self
@@ -220,7 +220,7 @@ impl Planner {
     /// A program, with the folds that were made of its tiers.
     fn folded(&self, program: &Program) -> Arc<FoldedProgram> {
         let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
-            Some(Followed { evaluation, .. }) => enforcer::desired::Evaluation {
+            Some(TrackedTiers { evaluation, .. }) => enforcer::desired::Evaluation {
                 id: evaluation.id,
                 fold: Arc::clone(&evaluation.fold),
             },
@@ -456,10 +456,10 @@ fn unknown(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Ve
     ranges.into_iter().flat_map(|range| without(range, &known)).collect()
 }
 
-fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, contests: &[Contest]) -> EndpointRow {
-    let contested = contests
+fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, conflicts: &[AddressConflict]) -> EndpointRow {
+    let contested = conflicts
         .iter()
-        .any(|contest| contest.closed && contest.claimants.contains(&endpoint.id));
+        .any(|conflict| conflict.closed && conflict.claimants.contains(&endpoint.id));
     EndpointRow {
         endpoint: endpoint.id.to_string(),
         addresses: endpoint.addresses.iter().copied().collect(),

@@ -18,10 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
+use crate::address_owners::AddressOwners;
 use crate::gate::{InForce, lock};
-use crate::owners::Owners;
-use crate::parts::Parts;
-use crate::plan::{self, Contest, Plan, Planner};
+use crate::handles::AgentHandles;
+use crate::plan::{self, AddressConflict, Plan, Planner};
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -51,38 +51,38 @@ pub enum NotInForce {
 
 /// The loop's state. One task owns it; everybody else reads [`Progress`] and the gate's plan.
 pub struct Reconciler {
-    parts: Parts,
+    handles: AgentHandles,
     cluster: Cluster,
     planner: Planner,
     /// What the source says of the objects.
     reports: Vec<Report>,
     /// How many updates were applied.
     updates: u64,
-    contests: Vec<Contest>,
+    conflicts: Vec<AddressConflict>,
     /// This node's links, routes and addresses.
     network: Network,
     /// When they were read last.
     network_read: Instant,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
-    owners: Owners,
+    owners: AddressOwners,
     progress: watch::Sender<Progress>,
 }
 
 impl Reconciler {
     /// A loop with nothing in force yet.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(handles: AgentHandles) -> Self {
         Self {
-            parts,
+            handles,
             cluster: Cluster::default(),
             planner: Planner::default(),
             reports: Vec::new(),
             updates: 0,
-            contests: Vec::new(),
+            conflicts: Vec::new(),
             network: Network::default(),
             network_read: Instant::now(),
             newest: None,
-            owners: Owners::default(),
+            owners: AddressOwners::default(),
             progress: watch::Sender::default(),
         }
     }
@@ -104,7 +104,7 @@ impl Reconciler {
 
         let mut network = interval(NETWORK_EVERY);
         network.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let enforcer = self.parts.enforcer.clone();
+        let enforcer = self.handles.enforcer.clone();
         let mut integrity = enforcer.integrity();
         loop {
             let mut stale = tokio::select! {
@@ -154,7 +154,7 @@ impl Reconciler {
     async fn put_in_force(&mut self) -> bool {
         let mut plan = self
             .planner
-            .plan(&self.cluster, &self.parts.settings, &self.network.own);
+            .plan(&self.cluster, &self.handles.settings, &self.network.own);
         plan.desired.pod_links = pod_links(&self.network, &plan);
         let plan = Arc::new(plan);
         self.newest = Some(Arc::clone(&plan));
@@ -190,42 +190,47 @@ impl Reconciler {
 
     /// Shows what was read, with what the plan adds to it, and logs that once as long as it stands.
     fn report(&mut self, plan: &Plan) {
-        for contest in plan.contests.iter().filter(|it| !self.contests.contains(it)) {
-            match contest.closed {
-                true => error!("{contest}"),
-                false => warn!("{contest}"),
+        for conflict in plan.conflicts.iter().filter(|it| !self.conflicts.contains(it)) {
+            match conflict.closed {
+                true => error!("{conflict}"),
+                false => warn!("{conflict}"),
             }
         }
-        self.contests.clone_from(&plan.contests);
+        self.conflicts.clone_from(&plan.conflicts);
         let mut reports = self.reports.clone();
-        plan::report(&plan.contests, &mut reports);
+        plan::report(&plan.conflicts, &mut reports);
         self.progress.send_modify(|progress| progress.reports = reports);
     }
 
     async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
-        let before = Arc::clone(&self.parts.gate.in_force().plan);
+        let before = Arc::clone(&self.handles.gate.in_force().plan);
         // The listeners' own addresses must exist before they can be bound. Idempotent: somebody
         // may have removed them.
-        routing::set_up(&self.parts.settings.interception).map_err(|error| InstallError::Routing(error.to_string()))?;
+        routing::set_up(&self.handles.settings.interception)
+            .map_err(|error| InstallError::Routing(error.to_string()))?;
         // From the moment the rules are in the kernel lookups of endpoints come that were not
         // governed before. In an upgrade they come from the moment our listeners are bound: another
         // agent serves on the same ports already.
-        self.parts.gate.announce(Arc::clone(&plan));
+        self.handles.gate.announce(Arc::clone(&plan));
         // Bound before any rule sends lookups there; the old ones end only when no rule does any
         // more.
         self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
-        let (ledger, filling) = (Arc::clone(&self.parts.ledger), Arc::clone(&plan));
+        let (ledger, filling) = (Arc::clone(&self.handles.ledger), Arc::clone(&plan));
         let learned = move || filling.all_elements(&lock(&ledger), clock::now());
         // On an error the old rules stand, with the old plan's generation.
-        let generation = self.parts.enforcer.install_held(plan.desired.clone(), learned).await?;
-        self.parts.gate.publish(InForce {
+        let generation = self
+            .handles
+            .enforcer
+            .install_held(plan.desired.clone(), learned)
+            .await?;
+        self.handles.gate.publish(InForce {
             plan: Arc::clone(&plan),
             generation,
             coming: None,
         });
 
-        for opened in plan::opened::opened(&before, &plan) {
+        for opened in plan::opened_pods::opened(&before, &plan) {
             warn!("{opened}");
         }
         self.forget_former_owners(&plan);
@@ -237,7 +242,7 @@ impl Reconciler {
     async fn listen(&self, listeners: impl Iterator<Item = &Listener>) -> Result<(), NotInForce> {
         let listeners: BTreeSet<Listener> = listeners.copied().collect();
         let listeners: Vec<Listener> = listeners.into_iter().collect();
-        Ok(self.parts.server.lock().await.listen(&listeners).await?)
+        Ok(self.handles.server.lock().await.listen(&listeners).await?)
     }
 
     /// What was established with a pod is not with another that has its address now. Not before the

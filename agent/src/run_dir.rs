@@ -24,13 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// That the run directory is ours. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct RunDirClaim {
     _lock: File,
 }
 
 /// Why it is not.
 #[derive(Debug, Error)]
-pub enum ClaimError {
+pub enum RunDirError {
     /// Another agent has it.
     #[error(
         "another agent ({}) serves {}; stop it first, or start this one with --take-over to replace it, or with a --run-dir of its own",
@@ -59,7 +59,7 @@ fn holder(process: &Option<u32>) -> String {
     )
 }
 
-impl Claim {
+impl RunDirClaim {
     /// Claims the directory, which is made if it is missing, for `process`. Waits a little for an
     /// agent that is about to end. `take_over`: another one's claim counts no more; it goes on, and
     /// whoever started this one ends it.
@@ -68,9 +68,9 @@ impl Claim {
         process: u32,
         take_over: bool,
         kept: Option<&dyn KeptSockets>,
-    ) -> Result<Self, ClaimError> {
+    ) -> Result<Self, RunDirError> {
         let path = directory.join(LOCK);
-        let failed = |error| ClaimError::Io {
+        let failed = |error| RunDirError::Io {
             path: path.clone(),
             error,
         };
@@ -88,7 +88,7 @@ impl Claim {
             }
             if started.elapsed() > PATIENCE {
                 let (directory, process) = (directory.to_owned(), written(&path));
-                return Err(ClaimError::Held { directory, process });
+                return Err(RunDirError::Held { directory, process });
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -181,8 +181,8 @@ mod tests {
 
     use super::*;
 
-    fn claim(directory: &Path, process: u32, take_over: bool) -> Result<Claim, ClaimError> {
-        Claim::make(directory, process, take_over, None)
+    fn claim(directory: &Path, process: u32, take_over: bool) -> Result<RunDirClaim, RunDirError> {
+        RunDirClaim::make(directory, process, take_over, None)
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let elsewhere = dir.path().join("elsewhere");
         fs::write(&elsewhere, "precious").unwrap();
         std::os::unix::fs::symlink(&elsewhere, dir.path().join(LOCK)).unwrap();
-        assert!(matches!(claim(dir.path(), 1, false), Err(ClaimError::Io { .. })));
+        assert!(matches!(claim(dir.path(), 1, false), Err(RunDirError::Io { .. })));
         assert_eq!(fs::read_to_string(elsewhere).unwrap(), "precious");
     }
 }

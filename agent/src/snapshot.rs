@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::gate::lock;
-use crate::parts::Parts;
+use crate::handles::AgentHandles;
 
 /// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the
 /// ledger stays empty: names are then learned anew, and what the kernel holds goes on.
@@ -35,7 +35,7 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
 }
 
 /// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
-pub async fn keep(parts: Parts) {
+pub async fn keep(handles: AgentHandles) {
     const EVERY: Duration = Duration::from_millis(500);
     // Writing takes a share of the time that no table of any size can exceed.
     const SHARE: u32 = 50;
@@ -44,16 +44,16 @@ pub async fn keep(parts: Parts) {
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
-        lock(&parts.ledger).expire(clock::now());
-        let lessons = parts.gate.lessons();
-        let Some(directory) = parts.settings.state_dir.clone() else {
+        lock(&handles.ledger).expire(clock::now());
+        let lessons = handles.gate.lessons();
+        let Some(directory) = handles.settings.state_dir.clone() else {
             continue;
         };
         if saved == Some((lessons, ledger_file(&directory))) {
             continue;
         }
         let place = directory.clone();
-        let ledger = Arc::clone(&parts.ledger);
+        let ledger = Arc::clone(&handles.ledger);
         let writing = tokio::task::spawn_blocking(move || {
             let began = clock::now();
             save(&directory, &ledger).map(|()| clock::now().since(began))

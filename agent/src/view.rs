@@ -1,4 +1,4 @@
-//! What the running agent shows of itself, read from its parts.
+//! What the running agent shows of itself, read from its handles.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,15 +23,15 @@ use policy::question::QuestionVerdict;
 use state_dir::StateDir;
 use tokio::sync::watch;
 
-use crate::explain::{self, Asked, Known, Target};
+use crate::explain::{self, ExplainRequest, ExplainTarget, NodeKnowledge};
 use crate::gate::{self, lock};
+use crate::handles::AgentHandles;
 use crate::inspect::{Figures, Inspect};
-use crate::parts::Parts;
 use crate::plan::{Governed, Plan};
 
 /// The running agent, seen from outside.
 pub struct View {
-    parts: Parts,
+    handles: AgentHandles,
     progress: watch::Receiver<Progress>,
     integrity: watch::Receiver<Integrity>,
     /// Of a source that can be away.
@@ -40,11 +40,11 @@ pub struct View {
 }
 
 impl View {
-    /// A view of these parts, which start now.
-    pub fn new(parts: Parts, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
+    /// A view of these handles, which start now.
+    pub fn new(handles: AgentHandles, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
         Self {
-            integrity: parts.enforcer.integrity(),
-            parts,
+            integrity: handles.enforcer.integrity(),
+            handles,
             progress,
             health,
             started: Instant::now(),
@@ -52,13 +52,13 @@ impl View {
     }
 
     fn state_troubles(&self) -> Vec<String> {
-        let directory = self.parts.settings.state_dir.as_ref();
+        let directory = self.handles.settings.state_dir.as_ref();
         directory.map(StateDir::troubles).unwrap_or_default()
     }
 
     fn silent_upstreams(&self) -> Vec<String> {
         let now = clock::now();
-        let silent = self.parts.gate.silent_upstreams().into_iter();
+        let silent = self.handles.gate.silent_upstreams().into_iter();
         silent
             .map(|((server, transport), since)| {
                 let age = Duration::from_secs(now.since(since).as_secs());
@@ -73,7 +73,7 @@ impl View {
 
     /// Names and name–address pairs with live leases.
     fn leases(&self) -> (usize, usize) {
-        lock(&self.parts.ledger).size()
+        lock(&self.handles.ledger).size()
     }
 }
 
@@ -88,7 +88,7 @@ impl View {
         };
         let resolver = plan.desired.resolvers.first().map(|binding| binding.asked);
         let resolver = resolver.or_else(|| {
-            let settings = &self.parts.settings;
+            let settings = &self.handles.settings;
             settings.upstreams.first().map(|first| settings.asked_by_pods(*first))
         });
         let resolver = resolver.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 53)));
@@ -98,7 +98,7 @@ impl View {
                 reason: None,
             },
             QuestionVerdict::AllowedIfLearned(address) => LookupAnswer {
-                allowed: lock(&self.parts.ledger)
+                allowed: lock(&self.handles.ledger)
                     .is_learned(clock::now(), address, |teacher| plan.teaches(teacher, governed)),
                 reason: Some(format!("only while {address} is learned")),
             },
@@ -130,30 +130,30 @@ fn kernel_says<'a>(elements: impl Iterator<Item = &'a (Element, Time)>) -> Strin
 
 impl Inspect for View {
     fn status(&self) -> Status {
-        let plan = Arc::clone(&self.parts.gate.in_force().plan);
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
         let readiness = self.readiness();
         let progress = self.progress.borrow().clone();
         let integrity = self.integrity.borrow().clone();
         let (names, addresses) = self.leases();
-        let writer = self.parts.enforcer.stats();
+        let writer = self.handles.enforcer.stats();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            node: self.parts.settings.node.clone(),
+            node: self.handles.settings.node.clone(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            supervisor: self.parts.supervision.as_ref().map(|supervision| SupervisorStatus {
+            supervisor: self.handles.supervision.as_ref().map(|supervision| SupervisorStatus {
                 pid: supervision.supervisor().unwrap_or_default(),
                 deaths: supervision.deaths(),
             }),
             ready: readiness.is_ok(),
             not_ready_because: readiness.err(),
-            interception: match self.parts.settings.interception {
+            interception: match self.handles.settings.interception {
                 Interception::Dnat => "dnat",
                 Interception::Tproxy { .. } => "tproxy",
                 Interception::Off => "off",
             }
             .into(),
-            fail_mode: match self.parts.settings.fail_mode {
+            fail_mode: match self.handles.settings.fail_mode {
                 FailMode::Open => "open",
                 FailMode::Closed => "closed",
             }
@@ -164,7 +164,7 @@ impl Inspect for View {
                 .iter()
                 .map(|binding| binding.asked.to_string())
                 .collect(),
-            listening: self.parts.settings.listen.iter().map(ToString::to_string).collect(),
+            listening: self.handles.settings.listen.iter().map(ToString::to_string).collect(),
             endpoints: plan.endpoints.clone(),
             reports: progress.reports.iter().map(ReportRow::from).collect(),
             names,
@@ -172,7 +172,7 @@ impl Inspect for View {
             elements: writer.elements,
             heartbeat_gaps: writer.gaps,
             silent_upstreams: self.silent_upstreams(),
-            records: self.parts.recorder.summary(),
+            records: self.handles.recorder.summary(),
             state_troubles: self.state_troubles(),
             install_error: progress.failure,
             damage: integrity.damaged.iter().map(ToString::to_string).collect(),
@@ -186,9 +186,9 @@ impl Inspect for View {
     }
 
     fn names(&self) -> Vec<NameRow> {
-        let in_force = self.parts.gate.in_force();
+        let in_force = self.handles.gate.in_force();
         let now = clock::now();
-        lock(&self.parts.ledger)
+        lock(&self.handles.ledger)
             .entries(now)
             .map(|entry| {
                 let (selectors, policies) = in_force.plan.attribution(entry.name);
@@ -208,26 +208,26 @@ impl Inspect for View {
     fn records(&self) -> Records {
         let now = clock::now();
         Records {
-            summary: self.parts.recorder.summary(),
-            rows: self.parts.recorder.rows(now),
-            withheld: self.parts.gate.withheld(now),
+            summary: self.handles.recorder.summary(),
+            rows: self.handles.recorder.rows(now),
+            withheld: self.handles.gate.withheld(now),
         }
     }
 
-    fn explain(&self, pod: &EndpointId, asked: &Asked) -> Result<ExplainAnswer, String> {
-        let plan = Arc::clone(&self.parts.gate.in_force().plan);
+    fn explain(&self, pod: &EndpointId, asked: &ExplainRequest) -> Result<ExplainAnswer, String> {
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
         let Some(endpoint) = plan.local.iter().find(|endpoint| endpoint.id == *pod) else {
             return Err(format!(
                 "there is no pod {pod} with an address of its own on this node ({})",
-                self.parts.settings.node
+                self.handles.settings.node
             ));
         };
-        if let Target::Pod(to) = &asked.to
+        if let ExplainTarget::Pod(to) = &asked.to
             && !plan.local.iter().any(|known| known.id == *to)
         {
             return Err(format!(
                 "there is no pod {to} with an address of its own on this node ({}); write the address of one elsewhere",
-                self.parts.settings.node
+                self.handles.settings.node
             ));
         }
         let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
@@ -241,23 +241,23 @@ impl Inspect for View {
         let bindings = plan.desired.resolvers.iter().filter(|_| may_ask);
         let resolvers = bindings.map(|binding| binding.asked).collect();
         let seen = match &asked.to {
-            Target::Name(name) => self.parts.recorder.sightings().addresses(pod, name),
-            Target::Address(_) | Target::Pod(_) => Vec::new(),
+            ExplainTarget::Name(name) => self.handles.recorder.answer_log().addresses(pod, name),
+            ExplainTarget::Address(_) | ExplainTarget::Pod(_) => Vec::new(),
         };
         let mut told = {
-            let ledger = lock(&self.parts.ledger);
-            let known = Known {
+            let ledger = lock(&self.handles.ledger);
+            let known = NodeKnowledge {
                 ledger: Some((&ledger, clock::now())),
                 counts: &|teacher| governed.is_none_or(|governed| plan.teaches(teacher, governed)),
                 places: &plan.places,
-                cluster_domain: &self.parts.settings.cluster_domain,
+                cluster_domain: &self.handles.settings.cluster_domain,
                 resolvers: &resolvers,
                 pods: &plan.local,
                 seen: Some((&seen, &plan.teachable)),
             };
             explain::answer(asked, scene, known)
         };
-        if let Target::Name(name) = &asked.to {
+        if let ExplainTarget::Name(name) = &asked.to {
             told.lookup = governed.map(|governed| self.lookup(&plan, governed, name));
         }
         if let Some(governed) = governed {
@@ -266,7 +266,7 @@ impl Inspect for View {
                 .programs
                 .get(&governed.program)
                 .map(|program| program.enforced.id);
-            let live = self.parts.enforcer.elements();
+            let live = self.handles.enforcer.elements();
             for part in told.parts.iter_mut().filter(|part| part.by_rules) {
                 let elements = live.iter().filter(|(element, _)| {
                     Some(element.set.program) == tiers && Some(element.key.address) == part.address
@@ -301,7 +301,7 @@ impl Inspect for View {
     }
 
     fn figures(&self) -> Figures {
-        let plan = Arc::clone(&self.parts.gate.in_force().plan);
+        let plan = Arc::clone(&self.handles.gate.in_force().plan);
         let (names, addresses) = self.leases();
         let mut policies = [0; 4];
         for report in self
@@ -320,28 +320,28 @@ impl Inspect for View {
             policies[slot] += 1;
         }
         Figures {
-            writer: self.parts.enforcer.stats(),
+            writer: self.handles.enforcer.stats(),
             names,
             addresses,
-            evicted_names: self.parts.gate.evicted_names(),
-            left_out_addresses: self.parts.gate.left_out_addresses(),
+            evicted_names: self.handles.gate.evicted_names(),
+            left_out_addresses: self.handles.gate.left_out_addresses(),
             endpoints_selected: plan.endpoints.iter().filter(|row| row.program.is_some()).count(),
             endpoints: plan.endpoints.len(),
             programs: plan.desired.programs.len(),
             policies,
             // Locked only while listeners change; a scrape need not wait for that.
-            lookups_in_flight: self.parts.server.try_lock().map_or(0, |server| server.in_flight()),
-            refused_packets: self.parts.enforcer.refused_packets().unwrap_or_default(),
+            lookups_in_flight: self.handles.server.try_lock().map_or(0, |server| server.in_flight()),
+            refused_packets: self.handles.enforcer.refused_packets().unwrap_or_default(),
             silent_upstreams: {
-                let silent = self.parts.gate.silent_upstreams().into_iter();
+                let silent = self.handles.gate.silent_upstreams().into_iter();
                 silent.map(|((server, _), _)| server).collect::<BTreeSet<_>>().len()
             },
-            record_overruns: self.parts.recorder.summary().overruns,
+            record_overruns: self.handles.recorder.summary().overruns,
             source: self.health.as_ref().map(Health::figures),
             unwritten_files: self.state_troubles().len(),
             repairs: self.integrity.borrow().repairs,
             damage: self.integrity.borrow().damaged.len(),
-            deaths: self.parts.supervision.as_ref().map_or(0, |it| it.deaths()),
+            deaths: self.handles.supervision.as_ref().map_or(0, |it| it.deaths()),
         }
     }
 }

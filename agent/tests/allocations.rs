@@ -13,7 +13,7 @@ use std::time::Duration;
 use agent::gate::{InForce, NodeGate, Terms};
 use agent::metrics::Metrics;
 use agent::plan::Planner;
-use agent::records::Sightings;
+use agent::records::AnswerLog;
 use allocations::count;
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
@@ -178,6 +178,6 @@ fn gate() -> NodeGate {
         enforcer,
         terms,
         Arc::new(Metrics::new()),
-        Some(Arc::new(Sightings::default())),
+        Some(Arc::new(AnswerLog::default())),
     )
 }

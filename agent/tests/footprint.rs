@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use agent::plan::Governed;
-use agent::records::Sightings;
+use agent::records::AnswerLog;
 use allocations::{count, in_use};
 use names::Name;
 use policy::ProgramId;
@@ -15,22 +15,22 @@ use policy::endpoint::EndpointId;
 #[test]
 fn a_full_memory_of_names_fits_in_11_mib_and_what_is_known_is_noted_without_allocating() {
     let before = in_use();
-    let sightings = Sightings::default();
+    let answer_log = AnswerLog::default();
     for pod in 0..100 {
         let endpoint = endpoint(pod);
         for number in 0..2_000u32 {
-            sightings.saw(&endpoint, &name(number), [address(number)]);
+            answer_log.saw(&endpoint, &name(number), [address(number)]);
         }
     }
-    sightings.file();
+    answer_log.file();
     let used = in_use() - before;
     println!("{used} bytes");
     assert!(used < 11 << 20, "{used} bytes");
 
     let (endpoint, name) = (endpoint(99), name(1_999));
     let ((), allocated) = count(|| {
-        sightings.saw(&endpoint, &name, [address(1_999), address(1_998)]);
-        sightings.file();
+        answer_log.saw(&endpoint, &name, [address(1_999), address(1_998)]);
+        answer_log.file();
     });
     assert_eq!(allocated, 0);
 }

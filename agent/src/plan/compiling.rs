@@ -23,14 +23,14 @@ pub(super) struct Compiled {
 /// The programs that were compiled last time.
 #[derive(Debug, Default)]
 pub(super) struct Compiler {
-    known: HashMap<Key, Compiled>,
+    known: HashMap<CompileKey, Compiled>,
     cidr_groups: Vec<CidrGroup>,
 }
 
 /// A namespace, for its search list, and which specs govern: the policy's place in memory, and the
 /// number. A policy that changed is another one, and those that stand here are kept alive by what
 /// they compiled to, so none takes the place of another.
-type Key = (String, Vec<(usize, usize)>);
+type CompileKey = (String, Vec<(usize, usize)>);
 
 impl Compiler {
     /// Compiles every endpoint; `None` where no policy governs.
@@ -54,7 +54,7 @@ impl Compiler {
             let pointers = governing
                 .iter()
                 .map(|(policy, number)| (Arc::as_ptr(policy).addr(), *number));
-            let key: Key = (endpoint.id.namespace.clone(), pointers.collect());
+            let key: CompileKey = (endpoint.id.namespace.clone(), pointers.collect());
             let known = self.known.get(&key).cloned().or_else(|| before.remove(&key));
             let compiled = match known {
                 Some(known) => known,

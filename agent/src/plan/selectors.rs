@@ -13,7 +13,7 @@ use policy::fold::RuleIndex;
 use policy::policy::LeaseTerms;
 use smallvec::SmallVec;
 
-use super::Evaluation;
+use super::FoldedTiers;
 
 /// The selectors, by the names that they match.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ pub(super) struct Selector {
 /// A rule about names of one evaluation.
 #[derive(Debug, Clone)]
 pub(super) struct SelectingRule {
-    pub(super) evaluation: Arc<Evaluation>,
+    pub(super) evaluation: Arc<FoldedTiers>,
     pub(super) rule: RuleIndex,
     pub(super) lease: LeaseTerms,
     /// Its elements, where they are the same for every address.
@@ -70,7 +70,7 @@ impl SelectingRule {
 }
 
 impl Selectors {
-    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<Evaluation>>) -> Self {
+    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<FoldedTiers>>) -> Self {
         let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
         for evaluation in evaluations {
             for (rule, pattern) in evaluation.fold.names() {

@@ -565,18 +565,18 @@ fn an_address_that_pods_with_different_policies_claim_is_closed() {
         let governed = &plan.governed[&ip("10.0.0.1")];
         assert!(governed.questions.is_none());
         let program = &plan.desired.programs[&governed.program];
-        assert_eq!(**program, FoldedProgram::new(&claims::refuse_all()));
+        assert_eq!(**program, FoldedProgram::new(&address_conflicts::refuse_all()));
         assert_eq!(plan.desired.dispatch[&ip("10.0.0.1")], governed.program);
         assert!(plan.desired.intercepted.contains(&ip("10.0.0.1")));
         assert!(plan.endpoints.iter().all(|row| row.egress == "contested"));
         assert_eq!(
-            plan.contests[0].to_string(),
+            plan.conflicts[0].to_string(),
             "10.0.0.1 is claimed by n/a and n/b, whose policies differ: NOTHING is let through from it"
         );
     }
     let alike = contested(&[allow("b", "a.example")]);
     assert_eq!(alike.governed[&ip("10.0.0.1")].id.to_string(), "n/a");
-    assert!(!alike.contests[0].closed);
+    assert!(!alike.conflicts[0].closed);
     assert!(alike.endpoints.iter().all(|row| row.egress == "default-deny"));
 }
 
@@ -592,7 +592,7 @@ fn only_the_contested_address_of_a_pod_is_closed() {
 #[test]
 fn a_contest_is_reported_at_each_pod() {
     use cluster::{Report, ReportState};
-    let contests = plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.1"), allow("a", "a.example")]).contests;
+    let conflicts = plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.1"), allow("a", "a.example")]).conflicts;
     let said = |object: &str, state| Report::new(None, object.into(), state, Vec::new());
     let mut reports = vec![
         said("Pod n/a", ReportState::Accepted),
@@ -601,7 +601,7 @@ fn a_contest_is_reported_at_each_pod() {
         said("Pod n/b", ReportState::Rejected),
         said("Pod n/b", ReportState::KeptLastGood),
     ];
-    report(&contests, &mut reports);
+    report(&conflicts, &mut reports);
     let shown: Vec<_> = reports
         .iter()
         .map(|it| (it.object.as_str(), it.state.as_str(), it.diagnostics.len()))
@@ -617,7 +617,7 @@ fn a_contest_is_reported_at_each_pod() {
     );
     // A source that reports nothing of its Pods.
     let mut reports = Vec::new();
-    report(&contests, &mut reports);
+    report(&conflicts, &mut reports);
     assert_eq!(reports.len(), 2);
 }
 
@@ -627,7 +627,7 @@ fn a_deleted_policy_that_leaves_a_pod_open_is_told_with_the_pods_name() {
     let (of_a, of_b) = (allow("a", "x.example"), allow("b", "x.example"));
     let also_of_b = policy_of("b", "{}").replace("name: b, namespace", "name: other, namespace");
     let told = |before: &[String], now: &[String]| -> Vec<String> {
-        let opened = super::opened::opened(&plan(before), &plan(now));
+        let opened = super::opened_pods::opened(&plan(before), &plan(now));
         opened.iter().map(ToString::to_string).collect()
     };
     let all = [pods.clone(), of_a.clone(), of_b.clone(), also_of_b.clone()];

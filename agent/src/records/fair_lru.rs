@@ -7,7 +7,7 @@ use lru::LruCache;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct FairLruLimits {
     /// Entries in all.
     pub(super) total: NonZeroUsize,
     /// Entries of one owner.
@@ -21,13 +21,13 @@ pub(super) struct Limits {
 pub(super) struct FairLru<O: Hash + Eq, K: Hash + Eq, V> {
     /// No owner is without entries.
     owners: LruCache<O, LruCache<K, V>>,
-    limits: Limits,
+    limits: FairLruLimits,
     /// The entries of all owners.
     len: usize,
 }
 
 impl<O: Hash + Eq + Clone, K: Hash + Eq, V> FairLru<O, K, V> {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: FairLruLimits) -> Self {
         Self {
             // Bounded by the entries.
             owners: LruCache::unbounded(),
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn lru(total: usize, per_owner: usize) -> FairLru<u8, u8, u8> {
-        FairLru::new(Limits {
+        FairLru::new(FairLruLimits {
             total: NonZeroUsize::new(total).unwrap(),
             per_owner: NonZeroUsize::new(per_owner).unwrap(),
         })

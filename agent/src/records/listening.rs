@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::gate::NodeGate;
 use crate::plan::Plan;
 
-use super::{Attribution, Recorder, State};
+use super::{Attribution, Recorder, RecorderState};
 
 /// How often it is tried again, and looked whether the listener still runs.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -36,18 +36,18 @@ pub async fn listen(
         match Listener::bind(group, hear) {
             Ok(listener) => {
                 info!(group, "refused and audited packets are recorded");
-                recorder.set_state(State::On);
+                recorder.set_state(RecorderState::On);
                 said = None;
                 while !listener.has_ended() {
                     sleep(PAUSE).await;
                 }
-                recorder.set_state(State::Failed("the listener has ended; the log says why".into()));
+                recorder.set_state(RecorderState::Failed("the listener has ended; the log says why".into()));
             }
             Err(error) => {
                 let failure = error.to_string();
                 if said.as_ref() != Some(&failure) {
                     warn!(%failure, "packets are not recorded; trying again each second");
-                    recorder.set_state(State::Failed(failure.clone()));
+                    recorder.set_state(RecorderState::Failed(failure.clone()));
                     said = Some(failure);
                 }
             }

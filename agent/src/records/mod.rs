@@ -1,15 +1,15 @@
 //! Packets that policy refused, or would have refused, with pod, name and policy.
 //!
 //! `enforcer::records` hears bare packets; here they become rows that a person can use: the pod
-//! from the plan in force, the name from what the pod was answered ([`Sightings`]), the policy from
-//! an attribution that the caller chooses. Rows are samples ([`Recent`] is bounded, and records may
+//! from the plan in force, the name from what the pod was answered ([`AnswerLog`]), the policy from
+//! an attribution that the caller chooses. Rows are samples ([`RecentPackets`] is bounded, and records may
 //! be lost under load); totals are in the metrics.
 
+mod answer_log;
 mod attribution;
 mod fair_lru;
 mod listening;
-mod recent;
-mod sightings;
+mod recent_packets;
 mod withheld;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,27 +23,27 @@ use names::Name;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 
+pub use answer_log::AnswerLog;
 pub use attribution::{Attribution, by_explanation};
 pub use listening::listen;
-pub use recent::{Recent, Row};
-pub use sightings::Sightings;
+pub use recent_packets::{PacketGroup, RecentPackets};
 pub use withheld::{WithheldAnswer, WithheldAnswers};
 
 /// What is known of recorded packets, for whoever writes it and whoever shows it.
 #[derive(Debug)]
 pub struct Recorder {
-    sightings: Arc<Sightings>,
-    recent: Mutex<Recent>,
+    answer_log: Arc<AnswerLog>,
+    recent: Mutex<RecentPackets>,
     audited: AtomicU64,
     refused: AtomicU64,
     overruns: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
     metrics: Arc<Metrics>,
 }
 
 /// Whether packets are recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum RecorderState {
     /// It is not asked for.
     Off,
     /// They are.
@@ -56,19 +56,19 @@ impl Recorder {
     /// Nothing recorded yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            sightings: Arc::default(),
+            answer_log: Arc::default(),
             recent: Mutex::default(),
             audited: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             overruns: AtomicU64::new(0),
-            state: Mutex::new(State::Off),
+            state: Mutex::new(RecorderState::Off),
             metrics,
         }
     }
 
     /// What endpoints were answered, which the gate notes.
-    pub fn sightings(&self) -> Arc<Sightings> {
-        Arc::clone(&self.sightings)
+    pub fn answer_log(&self) -> Arc<AnswerLog> {
+        Arc::clone(&self.answer_log)
     }
 
     /// Takes in what the listener heard, under the plan in force.
@@ -85,7 +85,7 @@ impl Recorder {
                 for record in records {
                     let endpoint = plan.governed.get(&record.source).map(|governed| &governed.id);
                     self.count(record.verdict, endpoint.map_or("", |id| &id.namespace));
-                    let name = endpoint.and_then(|id| self.sightings.name(id, record.destination));
+                    let name = endpoint.and_then(|id| self.answer_log.name(id, record.destination));
                     recent.note(now, *record, endpoint, name, |record, name| {
                         attribute(plan, record, name)
                     });
@@ -100,7 +100,7 @@ impl Recorder {
     }
 
     /// Says whether packets are recorded.
-    pub fn set_state(&self, state: State) {
+    pub fn set_state(&self, state: RecorderState) {
         *lock(&self.state) = state;
     }
 
@@ -117,10 +117,10 @@ impl Recorder {
     pub fn summary(&self) -> RecordsSummary {
         let state = lock(&self.state).clone();
         RecordsSummary {
-            on: state == State::On,
+            on: state == RecorderState::On,
             failure: match state {
-                State::Failed(why) => Some(why),
-                State::Off | State::On => None,
+                RecorderState::Failed(why) => Some(why),
+                RecorderState::Off | RecorderState::On => None,
             },
             audited: self.audited.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
@@ -138,7 +138,7 @@ impl Recorder {
     }
 }
 
-fn show(now: Time, record: &Record, name: Option<&Name>, row: &Row) -> RecordRow {
+fn show(now: Time, record: &Record, name: Option<&Name>, row: &PacketGroup) -> RecordRow {
     let (port, icmp_type) = match record.detail {
         Detail::Port(port) => (Some(port), None),
         Detail::Icmp { kind, .. } => (None, Some(kind)),
@@ -258,7 +258,7 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let destination = IpAddr::from([192, 0, 2, 1]);
         let name = Name::parse("api.example").unwrap();
-        recorder.sightings().saw(&governed(), &name, [destination]);
+        recorder.answer_log().saw(&governed(), &name, [destination]);
         let records = [record(Verdict::Audited, POD, 6, Detail::Port(443)); 2];
         recorder.hear(Time::from_millis(1_000), Heard::Records(&records), &plan(), named);
         assert_eq!(
@@ -327,9 +327,9 @@ mod tests {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
         let told = |recorder: &Recorder| (recorder.summary().on, recorder.summary().failure);
         assert_eq!(told(&recorder), (false, None));
-        recorder.set_state(State::On);
+        recorder.set_state(RecorderState::On);
         assert_eq!(told(&recorder), (true, None));
-        recorder.set_state(State::Failed("the group is taken".into()));
+        recorder.set_state(RecorderState::Failed("the group is taken".into()));
         assert_eq!(told(&recorder), (false, Some("the group is taken".into())));
     }
 }

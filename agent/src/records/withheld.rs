@@ -12,18 +12,18 @@ use policy::endpoint::EndpointId;
 
 use crate::metrics::withheld_reason;
 
-use super::fair_lru::{FairLru, Limits};
+use super::fair_lru::{FairLru, FairLruLimits};
 use super::{ago, lock};
 
 /// Some 700 bytes each: below 1 MiB. Who asks for names whose answers are bogus drives out its own.
-const LIMITS: Limits = Limits {
+const LIMITS: FairLruLimits = FairLruLimits {
     total: NonZeroUsize::new(1_024).unwrap(),
     per_owner: NonZeroUsize::new(64).unwrap(),
 };
 
 /// The distinct ones of late, with how often and when. Bounded, in all and for each client.
 #[derive(Debug)]
-pub struct WithheldAnswers(Mutex<FairLru<Option<IpAddr>, Key, Row>>);
+pub struct WithheldAnswers(Mutex<FairLru<Option<IpAddr>, WithheldKey, WithheldGroup>>);
 
 /// One answer that a client did not get.
 #[derive(Debug, Clone, Copy)]
@@ -43,14 +43,14 @@ pub struct WithheldAnswer<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct WithheldKey {
     name: Name,
     upstream: SocketAddr,
     why: Withheld,
 }
 
 #[derive(Debug)]
-struct Row {
+struct WithheldGroup {
     endpoint: Option<EndpointId>,
     /// Of the last.
     text: String,
@@ -68,7 +68,7 @@ impl Default for WithheldAnswers {
 impl WithheldAnswers {
     /// Takes one in.
     pub fn note(&self, now: Time, answer: WithheldAnswer<'_>) {
-        let key = Key {
+        let key = WithheldKey {
             name: answer.name.clone(),
             upstream: answer.upstream,
             why: answer.why,
@@ -81,7 +81,7 @@ impl WithheldAnswers {
         {
             (count, first) = (row.count + 1, row.first);
         }
-        let row = Row {
+        let row = WithheldGroup {
             endpoint: answer.endpoint.cloned(),
             text: answer.text.into(),
             count,

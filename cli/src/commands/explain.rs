@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use agent::explain::{Asked, Known, Target, answer, refused_remark, traffic};
+use agent::explain::{ExplainRequest, ExplainTarget, NodeKnowledge, answer, refused_remark, traffic};
 use api::Client;
 use api::ask;
 use api::{ExplainAnswer, ExplainQuestion, ExplainVerdict};
@@ -93,8 +93,8 @@ pub(crate) enum ExplainError {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let asked = Asked {
-        to: Target::parse(&args.to).map_err(ExplainError::Usage)?,
+    let asked = ExplainRequest {
+        to: ExplainTarget::parse(&args.to).map_err(ExplainError::Usage)?,
         traffic: traffic(args.port, args.protocol.as_deref()).map_err(ExplainError::Usage)?,
     };
     let Ok(pod) = args.from.parse::<EndpointId>();
@@ -124,7 +124,7 @@ fn offline(
     directory: &Path,
     node: Option<&str>,
     pod: &EndpointId,
-    asked: &Asked,
+    asked: &ExplainRequest,
 ) -> Result<ExplainAnswer, ExplainError> {
     let contents = tree::read_tree(directory, &mut |_| {}).map_err(|error| ExplainError::Objects {
         directory: directory.to_owned(),
@@ -137,7 +137,7 @@ fn answer_from(
     contents: BTreeMap<PathBuf, cluster::catalogue::Content>,
     node: Option<&str>,
     pod: &EndpointId,
-    asked: &Asked,
+    asked: &ExplainRequest,
 ) -> Result<ExplainAnswer, ExplainError> {
     // The first scan always gives an update.
     let update = Catalogue::default().scan(contents).unwrap_or_default();
@@ -156,8 +156,8 @@ fn answer_from(
     };
     let (from, own_node) = endpoint(pod)?;
     let pods = match &asked.to {
-        Target::Pod(to) => vec![endpoint(to)?.0],
-        Target::Name(_) | Target::Address(_) => Vec::new(),
+        ExplainTarget::Pod(to) => vec![endpoint(to)?.0],
+        ExplainTarget::Name(_) | ExplainTarget::Address(_) => Vec::new(),
     };
     let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
     let inventory = cluster.inventory(&node);
@@ -178,7 +178,7 @@ fn answer_from(
     let resolvers = cluster.dns_services(&[(namespace.to_owned(), name.to_owned())]);
     let resolvers: BTreeSet<SocketAddr> = resolvers.into_iter().collect();
     let cluster_domain = Name::parse(DEFAULT_CLUSTER_DOMAIN).unwrap_or_else(|_| Name::root());
-    let known = Known {
+    let known = NodeKnowledge {
         ledger: None,
         counts: &|_| true,
         places: &places,
@@ -188,7 +188,7 @@ fn answer_from(
         seen: None,
     };
     let mut told = answer(asked, scene, known);
-    if let Target::Address(address) = &asked.to
+    if let ExplainTarget::Address(address) = &asked.to
         && told.verdict == ExplainVerdict::Denied
         && asked.traffic.is_some_and(|(_, port)| port == 53)
     {
@@ -280,8 +280,8 @@ spec:
 
     fn explained(from: &str, to: &str, port: u16) -> Result<ExplainAnswer, ExplainError> {
         let contents = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
-        let asked = Asked {
-            to: Target::parse(to).unwrap(),
+        let asked = ExplainRequest {
+            to: ExplainTarget::parse(to).unwrap(),
             traffic: traffic(Some(port), None).unwrap(),
         };
         answer_from(contents, None, &from.parse().unwrap(), &asked)
@@ -337,7 +337,7 @@ spec:
         assert_eq!((told.verdict, told.to.as_str()), (ExplainVerdict::Denied, "shop/db"));
         let error = explained("shop/web", "shop/bd", 80).unwrap_err().to_string();
         assert!(error.contains("did you mean shop/db?"), "{error}");
-        assert!(Target::parse("10.0.0.0/8").unwrap_err().contains("one address"));
+        assert!(ExplainTarget::parse("10.0.0.0/8").unwrap_err().contains("one address"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::records::Recorder;
 
 /// Handles to the parts of a running agent; cheap to clone.
 #[derive(Clone)]
-pub struct Parts {
+pub struct AgentHandles {
     /// What it was told.
     pub settings: Arc<Settings>,
     /// What names resolved to.

@@ -8,11 +8,12 @@ use names::Name;
 use policy::endpoint::EndpointId;
 use smallvec::SmallVec;
 
-use super::fair_lru::{FairLru, Limits};
 use crate::plan::Governed;
 
-/// A full memory takes about 10 MiB: 160 bytes an address, its name included.
-const LIMITS: Limits = Limits {
+use super::fair_lru::{FairLru, FairLruLimits};
+
+/// A full store takes about 10 MiB: 160 bytes an address, its name included.
+const LIMITS: FairLruLimits = FairLruLimits {
     total: NonZeroUsize::new(65_536).unwrap(),
     per_owner: NonZeroUsize::new(1_024).unwrap(),
 };
@@ -26,31 +27,31 @@ const WAITING: usize = 64;
 /// By endpoint and not by its address, since a pod may ask over IPv4 and connect over IPv6. A view
 /// for people: leases play no part in it, and nothing is decided by it.
 #[derive(Debug)]
-pub struct Sightings {
-    memory: Mutex<Memory>,
+pub struct AnswerLog {
+    store: Mutex<AnswerStore>,
 }
 
-/// An answer is put down before it is released, and filed once it is: in a full memory filing takes
+/// An answer is put down before it is released, and filed once it is: in a full store filing takes
 /// a microsecond or two, and nobody should wait for it. Who looks for a name files what waits
 /// first, so nobody sees a difference.
 #[derive(Debug)]
-struct Memory {
+struct AnswerStore {
     filed: FairLru<EndpointId, IpAddr, Name>,
-    waiting: Vec<Sighting>,
+    waiting: Vec<SeenAnswer>,
 }
 
 /// An answer to an endpoint.
 #[derive(Debug)]
-struct Sighting {
+struct SeenAnswer {
     endpoint: Arc<Governed>,
     name: Name,
     addresses: SmallVec<[IpAddr; 2]>,
 }
 
-impl Default for Sightings {
+impl Default for AnswerLog {
     fn default() -> Self {
         Self {
-            memory: Mutex::new(Memory {
+            store: Mutex::new(AnswerStore {
                 filed: FairLru::new(LIMITS),
                 waiting: Vec::with_capacity(WAITING),
             }),
@@ -58,7 +59,7 @@ impl Default for Sightings {
     }
 }
 
-impl Sightings {
+impl AnswerLog {
     /// Notes an answer. Called for every answer to a governed endpoint; [`file`](Self::file) is to
     /// follow.
     pub fn saw(&self, endpoint: &Arc<Governed>, name: &Name, addresses: impl IntoIterator<Item = IpAddr>) {
@@ -66,11 +67,11 @@ impl Sightings {
         if addresses.is_empty() {
             return;
         }
-        let mut memory = self.lock();
-        if memory.waiting.len() == WAITING {
-            memory.file();
+        let mut store = self.lock();
+        if store.waiting.len() == WAITING {
+            store.file();
         }
-        memory.waiting.push(Sighting {
+        store.waiting.push(SeenAnswer {
             endpoint: Arc::clone(endpoint),
             name: name.clone(),
             addresses,
@@ -84,29 +85,29 @@ impl Sightings {
 
     /// The name that last led `endpoint` to `address`.
     pub fn name(&self, endpoint: &EndpointId, address: IpAddr) -> Option<Name> {
-        let mut memory = self.lock();
-        memory.file();
-        memory.filed.peek(endpoint, &address).cloned()
+        let mut store = self.lock();
+        store.file();
+        store.filed.peek(endpoint, &address).cloned()
     }
 
     /// The addresses that `name` was answered to `endpoint` with of late, whatever they opened.
     pub fn addresses(&self, endpoint: &EndpointId, name: &Name) -> Vec<IpAddr> {
-        let mut memory = self.lock();
-        memory.file();
-        let seen = memory.filed.iter();
+        let mut store = self.lock();
+        store.file();
+        let seen = store.filed.iter();
         let of_name = seen.filter(|(owner, _, seen)| *owner == endpoint && *seen == name);
         of_name.map(|(_, address, _)| *address).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Memory> {
+    fn lock(&self) -> MutexGuard<'_, AnswerStore> {
         // It is whole between calls.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Memory {
+impl AnswerStore {
     fn file(&mut self) {
-        for Sighting {
+        for SeenAnswer {
             endpoint,
             name,
             addresses,
@@ -140,42 +141,42 @@ mod tests {
 
     #[test]
     fn the_last_name_is_told_to_whom_it_was_answered() {
-        let sightings = Sightings::default();
+        let answer_log = AnswerLog::default();
         let (web, api) = (endpoint("web"), endpoint("api"));
         let (a, b) = (Name::parse("a.example").unwrap(), Name::parse("b.example").unwrap());
         let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
-        sightings.saw(&web, &a, [v4, v6]);
-        sightings.saw(&api, &b, [v4]);
-        assert_eq!(sightings.name(&web.id, v4), Some(a.clone()));
-        sightings.saw(&web, &b, [v4]);
-        sightings.file();
-        assert_eq!(sightings.name(&web.id, v4), Some(b.clone()));
-        assert_eq!(sightings.name(&web.id, v6), Some(a));
-        assert_eq!(sightings.name(&api.id, v4), Some(b));
-        assert_eq!(sightings.name(&api.id, v6), None);
+        answer_log.saw(&web, &a, [v4, v6]);
+        answer_log.saw(&api, &b, [v4]);
+        assert_eq!(answer_log.name(&web.id, v4), Some(a.clone()));
+        answer_log.saw(&web, &b, [v4]);
+        answer_log.file();
+        assert_eq!(answer_log.name(&web.id, v4), Some(b.clone()));
+        assert_eq!(answer_log.name(&web.id, v6), Some(a));
+        assert_eq!(answer_log.name(&api.id, v4), Some(b));
+        assert_eq!(answer_log.name(&api.id, v6), None);
     }
 
     #[test]
     fn an_endpoint_that_looks_up_without_end_forgets_only_its_own() {
-        let sightings = Sightings::default();
+        let answer_log = AnswerLog::default();
         let (web, noisy) = (endpoint("web"), endpoint("noisy"));
         let name = Name::parse("a.example").unwrap();
-        sightings.saw(&web, &name, [ip("192.0.2.1")]);
+        answer_log.saw(&web, &name, [ip("192.0.2.1")]);
         for n in 0..5_000u32 {
-            sightings.saw(&noisy, &name, [IpAddr::from(n.to_be_bytes())]);
+            answer_log.saw(&noisy, &name, [IpAddr::from(n.to_be_bytes())]);
         }
-        assert!(sightings.name(&web.id, ip("192.0.2.1")).is_some());
-        assert!(sightings.name(&noisy.id, ip("0.0.19.135")).is_some());
-        assert!(sightings.name(&noisy.id, ip("0.0.0.1")).is_none());
+        assert!(answer_log.name(&web.id, ip("192.0.2.1")).is_some());
+        assert!(answer_log.name(&noisy.id, ip("0.0.19.135")).is_some());
+        assert!(answer_log.name(&noisy.id, ip("0.0.0.1")).is_none());
     }
 
     #[test]
     fn what_nobody_files_does_not_pile_up() {
-        let sightings = Sightings::default();
+        let answer_log = AnswerLog::default();
         let (web, name) = (endpoint("web"), Name::parse("a.example").unwrap());
         for n in 0..1_000u32 {
-            sightings.saw(&web, &name, [IpAddr::from(n.to_be_bytes())]);
-            assert!(sightings.lock().waiting.len() <= WAITING);
+            answer_log.saw(&web, &name, [IpAddr::from(n.to_be_bytes())]);
+            assert!(answer_log.lock().waiting.len() <= WAITING);
         }
     }
 }

@@ -14,7 +14,7 @@ const NAMED: usize = 5;
 
 /// A policy that is gone, and the pods that nothing restricts any more without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Opened {
+pub struct OpenedPods {
     /// Which.
     pub policy: PolicyId,
     /// Whom it leaves open; not empty.
@@ -22,7 +22,7 @@ pub struct Opened {
 }
 
 /// What the policies that `now` lacks leave open.
-pub fn opened(before: &Plan, now: &Plan) -> Vec<Opened> {
+pub fn opened(before: &Plan, now: &Plan) -> Vec<OpenedPods> {
     let left: BTreeSet<&PolicyId> = now.policies.iter().map(|policy| &policy.id).collect();
     let deleted = before.policies.iter().filter(|policy| !left.contains(&policy.id));
     let opened = deleted.map(|policy| {
@@ -30,7 +30,7 @@ pub fn opened(before: &Plan, now: &Plan) -> Vec<Opened> {
             restricts(policy, endpoint) && !now.policies.iter().any(|other| restricts(other, endpoint))
         };
         let pods = now.local.iter().filter(is_open).map(|endpoint| endpoint.id.clone());
-        Opened {
+        OpenedPods {
             policy: policy.id.clone(),
             pods: pods.collect(),
         }
@@ -47,7 +47,7 @@ fn restricts(policy: &Policy, endpoint: &Endpoint) -> bool {
         })
 }
 
-impl fmt::Display for Opened {
+impl fmt::Display for OpenedPods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let named: Vec<String> = self.pods.iter().take(NAMED).map(ToString::to_string).collect();
         write!(

@@ -15,11 +15,11 @@ const REMEMBERED: usize = 8192;
 
 /// The owners of local addresses, also of those that nobody has at the moment.
 #[derive(Debug, Default)]
-pub struct Owners {
+pub struct AddressOwners {
     last: BTreeMap<IpAddr, BTreeSet<EndpointId>>,
 }
 
-impl Owners {
+impl AddressOwners {
     /// Takes in who has which address now, and returns the addresses that have gone from one pod to
     /// another.
     pub fn update(&mut self, local: &[Endpoint]) -> Vec<IpAddr> {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn an_address_changes_hands_at_once_or_after_a_while() {
-        let mut owners = Owners::default();
+        let mut owners = AddressOwners::default();
         let address: IpAddr = "10.0.0.1".parse().unwrap();
         assert!(
             owners.update(&[pod("a", &["10.0.0.1", "fd00::1"])]).is_empty(),
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_claim_of_two_is_a_change_when_one_of_them_has_gone() {
-        let mut owners = Owners::default();
+        let mut owners = AddressOwners::default();
         let (a, b) = (pod("a", &["10.0.0.1"]), pod("b", &["10.0.0.1"]));
         owners.update(std::slice::from_ref(&a));
         assert!(owners.update(&[a, b.clone()]).is_empty());

@@ -25,7 +25,7 @@ use super::{Compiled, Governed};
 
 /// An address that several local Pods claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Contest {
+pub struct AddressConflict {
     /// Which.
     pub address: IpAddr,
     /// By name; at least two.
@@ -35,7 +35,7 @@ pub struct Contest {
 }
 
 /// `10.0.0.1 is claimed by shop/a and shop/b, …`, as one sentence.
-impl fmt::Display for Contest {
+impl fmt::Display for AddressConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let claimants: Vec<String> = self.claimants.iter().map(ToString::to_string).collect();
         let consequence = match self.closed {
@@ -52,9 +52,9 @@ impl fmt::Display for Contest {
 }
 
 /// Every claimed address that a program governs, and those that are contested.
-pub(super) struct Claims {
+pub(super) struct AddressConflicts {
     pub(super) governed: BTreeMap<IpAddr, Arc<Governed>>,
-    pub(super) contests: Vec<Contest>,
+    pub(super) conflicts: Vec<AddressConflict>,
 }
 
 /// What lets nothing through: the program of a contested address.
@@ -77,7 +77,7 @@ pub(super) fn refuse_all() -> Program {
     }
 }
 
-pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Claims {
+pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> AddressConflicts {
     type Claimant<'a> = (&'a EndpointId, Option<&'a Compiled>);
     let mut claims: BTreeMap<IpAddr, Vec<Claimant<'_>>> = BTreeMap::new();
     for (endpoint, compiled) in local.iter().zip(compiled) {
@@ -87,14 +87,14 @@ pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Claim
         }
     }
     let mut governed = BTreeMap::new();
-    let mut contests = Vec::new();
+    let mut conflicts = Vec::new();
     for (address, claimants) in claims {
         let [(first, program), others @ ..] = claimants.as_slice() else {
             continue;
         };
         let closed = others.iter().any(|(_, other)| !alike(*program, *other));
         if !others.is_empty() {
-            contests.push(Contest {
+            conflicts.push(AddressConflict {
                 address,
                 claimants: claimants.iter().map(|(id, _)| (*id).clone()).collect(),
                 closed,
@@ -115,7 +115,7 @@ pub(super) fn settle(local: &[Endpoint], compiled: &[Option<Compiled>]) -> Claim
         };
         governed.insert(address, Arc::new(entry));
     }
-    Claims { governed, contests }
+    AddressConflicts { governed, conflicts }
 }
 
 /// Whether two endpoints may do exactly the same.
@@ -128,38 +128,38 @@ fn alike(one: Option<&Compiled>, other: Option<&Compiled>) -> bool {
     }
 }
 
-/// Adds the contests to what is reported of the Pods, at each of them.
-pub fn report(contests: &[Contest], reports: &mut Vec<Report>) {
-    for contest in contests {
-        for claimant in &contest.claimants {
+/// Adds the conflicts to what is reported of the Pods, at each of them.
+pub fn report(conflicts: &[AddressConflict], reports: &mut Vec<Report>) {
+    for conflict in conflicts {
+        for claimant in &conflict.claimants {
             let object = ObjectKey::Pod(claimant.namespace.clone(), claimant.name.clone()).to_string();
             let counts = |report: &&mut Report| report.object == object && report.state != ReportState::Rejected;
             match reports.iter_mut().find(counts) {
                 Some(report) => {
                     let state = match report.state {
-                        ReportState::Accepted if contest.closed => ReportState::Partial,
+                        ReportState::Accepted if conflict.closed => ReportState::Partial,
                         state => state,
                     };
                     let mut diagnostics = std::mem::take(&mut report.diagnostics);
-                    diagnostics.push(finding(contest));
+                    diagnostics.push(finding(conflict));
                     *report = Report::new(report.file.as_deref(), object, state, diagnostics);
                 }
                 None => {
-                    let state = if contest.closed {
+                    let state = if conflict.closed {
                         ReportState::Partial
                     } else {
                         ReportState::Accepted
                     };
-                    reports.push(Report::new(None, object, state, vec![finding(contest)]));
+                    reports.push(Report::new(None, object, state, vec![finding(conflict)]));
                 }
             }
         }
     }
 }
 
-fn finding(contest: &Contest) -> Diagnostic {
+fn finding(conflict: &AddressConflict) -> Diagnostic {
     Diagnostic {
-        severity: if contest.closed {
+        severity: if conflict.closed {
             Severity::Unenforced
         } else {
             Severity::Warning
@@ -167,7 +167,7 @@ fn finding(contest: &Contest) -> Diagnostic {
         code: "contested-address",
         path: String::new(),
         position: None,
-        reason: contest.to_string(),
+        reason: conflict.to_string(),
         suggestion: Some("remove the Pod that does not have the address any more".into()),
     }
 }

@@ -13,7 +13,7 @@ use policy::{PortSet, ProgramId, Tiers};
 /// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what
 /// it audits.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct FoldedTiers {
     /// That of the tiers: its sets are named by it.
     pub id: ProgramId,
     /// The tiers, folded.
@@ -24,7 +24,7 @@ pub struct Evaluation {
     objects: Vec<(RuleIndex, Arc<Members>)>,
 }
 
-impl Evaluation {
+impl FoldedTiers {
     /// Without any object yet.
     fn new(tiers: &Tiers) -> Self {
         Self {
@@ -84,16 +84,16 @@ impl Evaluation {
 
 /// An evaluation that follows the objects.
 #[derive(Debug)]
-pub(super) struct Followed {
-    pub(super) evaluation: Arc<Evaluation>,
+pub(super) struct TrackedTiers {
+    pub(super) evaluation: Arc<FoldedTiers>,
     /// Its elements once more, to find those of an address.
     by_address: BTreeMap<IpAddr, Vec<Element>>,
 }
 
-impl Followed {
+impl TrackedTiers {
     pub(super) fn new(tiers: &Tiers) -> Self {
         Self {
-            evaluation: Arc::new(Evaluation::new(tiers)),
+            evaluation: Arc::new(FoldedTiers::new(tiers)),
             by_address: BTreeMap::new(),
         }
     }

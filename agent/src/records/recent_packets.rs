@@ -10,10 +10,10 @@ use names::Name;
 use policy::endpoint::EndpointId;
 
 use super::Attribution;
-use super::fair_lru::{FairLru, Limits};
+use super::fair_lru::{FairLru, FairLruLimits};
 
 /// Some 400 bytes each: below 2 MiB. A workload that scans ports drives out its own.
-const LIMITS: Limits = Limits {
+const LIMITS: FairLruLimits = FairLruLimits {
     total: NonZeroUsize::new(4_096).unwrap(),
     per_owner: NonZeroUsize::new(256).unwrap(),
 };
@@ -24,13 +24,13 @@ const ATTRIBUTION_AGE: Duration = Duration::from_secs(1);
 /// Distinct records with how often and when they came. Pure; bounded, in all and for each source
 /// address.
 #[derive(Debug)]
-pub struct Recent {
-    rows: FairLru<IpAddr, (Record, Option<Name>), Row>,
+pub struct RecentPackets {
+    rows: FairLru<IpAddr, (Record, Option<Name>), PacketGroup>,
 }
 
 /// Records that are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub struct PacketGroup {
     /// The Pod that has the source address; `None` when none has it (any more).
     pub endpoint: Option<EndpointId>,
     /// What decided.
@@ -44,7 +44,7 @@ pub struct Row {
     attributed: Time,
 }
 
-impl Default for Recent {
+impl Default for RecentPackets {
     fn default() -> Self {
         Self {
             rows: FairLru::new(LIMITS),
@@ -52,7 +52,7 @@ impl Default for Recent {
     }
 }
 
-impl Recent {
+impl RecentPackets {
     /// Takes one record in. `attribute` is asked for a new row, and again about once a second while
     /// it recurs.
     pub fn note(
@@ -75,7 +75,7 @@ impl Recent {
                 }
             }
             _ => {
-                let row = Row {
+                let row = PacketGroup {
                     endpoint: endpoint.cloned(),
                     attribution: attribute(&record, key.1.as_ref()),
                     count: 1,
@@ -89,7 +89,7 @@ impl Recent {
     }
 
     /// All rows, the most recent first.
-    pub fn rows(&self) -> Vec<(&Record, Option<&Name>, &Row)> {
+    pub fn rows(&self) -> Vec<(&Record, Option<&Name>, &PacketGroup)> {
         let mut rows: Vec<_> = self
             .rows
             .iter()
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn like_records_are_one_row_and_the_most_recent_stands_first() {
-        let mut recent = Recent::default();
+        let mut recent = RecentPackets::default();
         let name = Name::parse("a.example").unwrap();
         for (millis, port) in [(1, 443), (2, 80), (3, 443)] {
             recent.note(at(millis), record("10.0.0.2", port), Some(&pod("web")), None, |_, _| {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn an_attribution_is_asked_for_once_and_renewed_when_it_is_old() {
-        let mut recent = Recent::default();
+        let mut recent = RecentPackets::default();
         let mut note = |millis, policy: &str| {
             let mut asked = false;
             recent.note(at(millis), record("10.0.0.2", 443), Some(&pod("web")), None, |_, _| {
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_address_that_goes_over_to_another_pod_begins_anew() {
-        let mut recent = Recent::default();
+        let mut recent = RecentPackets::default();
         for (millis, name) in [(1, "web"), (2, "web"), (3, "api")] {
             recent.note(at(millis), record("10.0.0.2", 443), Some(&pod(name)), None, |_, _| None);
         }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_scan_of_ports_drives_out_only_the_scanners_own_rows() {
-        let mut recent = Recent::default();
+        let mut recent = RecentPackets::default();
         recent.note(at(1), record("10.0.0.3", 443), None, None, |_, _| None);
         for port in 0..5_000 {
             recent.note(at(2), record("10.0.0.2", port), None, None, |_, _| None);
