@@ -7,7 +7,7 @@ use std::time::Duration;
 use cluster::Progress;
 use cluster::Source;
 use cluster::index::Cluster;
-use dns_proxy::{KeptSockets, Server, ServerConfig};
+use dns_proxy::{DnsServer, ServerConfig, SocketStore};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
 use settings::Settings;
@@ -71,7 +71,7 @@ impl Agent {
         mut source: impl Source,
         supervision: Option<Arc<Supervision>>,
     ) -> Result<Self, StartError> {
-        let kept = supervision.as_deref().map(|it| it as &dyn KeptSockets);
+        let kept = supervision.as_deref().map(|it| it as &dyn SocketStore);
         // Before anything is touched that another agent may be using.
         let claim = match &settings.run_dir {
             Some(directory) => {
@@ -222,7 +222,7 @@ fn assemble(
         encrypted: settings.encrypted.clone(),
         ..ServerConfig::default()
     };
-    let mut server = Server::new(Arc::clone(&gate), config);
+    let mut server = DnsServer::new(Arc::clone(&gate), config);
     if let Some(supervision) = &supervision {
         server.keep_sockets(supervision.clone());
     }

@@ -3,7 +3,7 @@
 //! The ledger is written before elements are submitted, and a stale admission is computed again
 //! under the plan that replaced it (`enforcer::writer` explains why no answer is lost).
 //!
-//! - `admission`: from a lesson to the proof.
+//! - `admission`: from a validated answer to the proof.
 //! - `discovery`: keeps clients from leaving for encrypted DNS.
 //! - `recall`: what a worker need not ask twice.
 //! - `upstreams`: who does not answer.
@@ -23,8 +23,8 @@ use std::time::Duration;
 use api::WithheldRow;
 use arc_swap::ArcSwap;
 use clock::Time;
-use dns_proxy::gate::{Admission, Company, Rcode, Ticket};
-use dns_proxy::{Asked, Denial, Event, Gate, Lesson, Question, Screening, Transport};
+use dns_proxy::gate::{AdmissionStatus, CommitMode, Completion, Rcode};
+use dns_proxy::{Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer};
 use enforcer::writer::{Generation, Holder, Submission};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger, Owner};
@@ -55,17 +55,17 @@ pub struct InForce {
 impl InForce {
     /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who
     /// asks whom, or lets it be asked. True for the coming one.
-    pub(crate) fn plan_for(&self, source: IpAddr, asked: Asked, name: &Name) -> (&Plan, bool) {
+    pub(crate) fn plan_for(&self, source: IpAddr, target: QueryTarget, name: &Name) -> (&Plan, bool) {
         let knows = |plan: &Plan| {
-            let resolver = match asked {
-                Asked::Resolver(resolver) => plan.upstreams(resolver).is_some(),
-                Asked::Us => true,
+            let resolver = match target {
+                QueryTarget::Resolver(resolver) => plan.upstreams(resolver).is_some(),
+                QueryTarget::Proxy => true,
             };
             resolver && plan.governed.contains_key(&source)
         };
         let allows = |plan: &Plan| {
             let questions = plan.governed.get(&source).and_then(|it| it.questions.as_ref());
-            questions.is_some_and(|it| !matches!(it.judge(asked_address(asked), name), QuestionVerdict::Denied(_)))
+            questions.is_some_and(|it| !matches!(it.judge(target_address(target), name), QuestionVerdict::Denied(_)))
         };
         match &self.coming {
             Some(coming) if knows(coming) && (!knows(&self.plan) || !allows(&self.plan) && allows(coming)) => {
@@ -94,7 +94,7 @@ struct Core {
     metrics: Arc<Metrics>,
     /// Where packets are recorded.
     answer_log: Option<Arc<AnswerLog>>,
-    lessons: AtomicU64,
+    answers_learned: AtomicU64,
     evicted_names: AtomicU64,
     left_out_addresses: AtomicU64,
     complaints: Throttle,
@@ -105,7 +105,7 @@ struct Core {
 
 /// What a worker keeps to itself.
 #[derive(Debug)]
-pub struct Desk {
+pub struct WorkerState {
     recall: Recall,
     /// Collected, to be put on their way together.
     submissions: Vec<Submission>,
@@ -169,7 +169,7 @@ impl NodeGate {
             terms,
             metrics,
             answer_log,
-            lessons: AtomicU64::new(0),
+            answers_learned: AtomicU64::new(0),
             evicted_names: AtomicU64::new(0),
             left_out_addresses: AtomicU64::new(0),
             complaints: Throttle::default(),
@@ -204,8 +204,8 @@ impl NodeGate {
 
     /// Answers written to the ledger, since the start: when it has not grown, neither has the
     /// ledger.
-    pub fn lessons(&self) -> u64 {
-        self.0.lessons.load(Ordering::Relaxed)
+    pub fn answers_learned(&self) -> u64 {
+        self.0.answers_learned.load(Ordering::Relaxed)
     }
 
     /// Addresses of answers that were not opened, because their name may not hold so many; since
@@ -233,20 +233,26 @@ impl NodeGate {
 impl Gate for NodeGate {
     type Identity = Asker;
     type Proof = Committed;
-    type Desk = Desk;
+    type WorkerState = WorkerState;
 
-    fn desk(&self) -> Desk {
-        Desk {
+    fn worker_state(&self) -> WorkerState {
+        WorkerState {
             recall: Recall::new(),
             submissions: Vec::new(),
             has_learned: false,
         }
     }
 
-    fn screen(&self, _desk: &mut Desk, source: IpAddr, asked: Asked, question: &Question) -> Screening<Asker> {
+    fn screen(
+        &self,
+        _worker_state: &mut WorkerState,
+        source: IpAddr,
+        target: QueryTarget,
+        question: &DnsQuestion,
+    ) -> Screening<Asker> {
         let core = &*self.0;
         let in_force = core.in_force.load();
-        let (plan, is_coming) = in_force.plan_for(source, asked, &question.name);
+        let (plan, is_coming) = in_force.plan_for(source, target, &question.name);
         let refuse = |rcode, reason: &dyn Fn() -> String| {
             let reason = match question.takes_reasons {
                 true => reason(),
@@ -254,15 +260,15 @@ impl Gate for NodeGate {
             };
             Screening::Refuse(Denial { rcode, reason })
         };
-        let Some(upstreams) = core.upstreams(plan, asked) else {
+        let Some(upstreams) = core.upstreams(plan, target) else {
             return refuse(Rcode::Refused, &|| "namegate: this resolver is not known here".into());
         };
         let Some(endpoint) = plan.governed.get(&source) else {
-            let may_ask_anything = match asked {
-                Asked::Us => true,
+            let may_ask_anything = match target {
+                QueryTarget::Proxy => true,
                 // The kernel intercepts governed endpoints alone. This one was one a moment ago, or
                 // asks on a flow from then.
-                Asked::Resolver(_) => plan.is_local(source),
+                QueryTarget::Resolver(_) => plan.is_local(source),
             };
             if !may_ask_anything && plan.may_become_local(source) {
                 return refuse(Rcode::ServFail, &|| {
@@ -279,7 +285,7 @@ impl Gate for NodeGate {
                 }),
             };
         };
-        let to = asked_address(asked);
+        let to = target_address(target);
         let Some(questions) = &endpoint.questions else {
             // That says nothing of the name, and most often ends with the old Pod's object.
             return refuse(Rcode::ServFail, &|| {
@@ -318,91 +324,90 @@ impl Gate for NodeGate {
 
     fn admit(
         &self,
-        desk: &mut Desk,
+        worker_state: &mut WorkerState,
         asker: &Asker,
-        lesson: Lesson,
-        company: Company,
-        ticket: impl FnOnce() -> Ticket<Committed>,
-    ) -> Admission<Committed> {
+        validated: ValidatedAnswer,
+        mode: CommitMode,
+        completion: impl FnOnce() -> Completion<Committed>,
+    ) -> AdmissionStatus<Committed> {
         let core = &self.0;
         if let (Some(answer_log), Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..)) =
             (&core.answer_log, asker)
         {
-            let addresses = lesson.addresses.iter().map(|(address, _)| *address);
-            answer_log.saw(endpoint, &lesson.name, addresses);
+            let addresses = validated.addresses.iter().map(|(address, _)| *address);
+            answer_log.saw(endpoint, &validated.name, addresses);
         }
-        if lesson.addresses.is_empty() {
-            return Admission::Settled(Ok(core.enforcer.admit_nothing()));
+        if validated.addresses.is_empty() {
+            return AdmissionStatus::Settled(Ok(core.enforcer.admit_nothing()));
         }
-        let expanded = asker.expanded(&lesson);
+        let expanded = asker.expanded(&validated);
         if let Asker::Coming(.., generation) = asker
             && core.in_force.load().generation == *generation
         {
             // Its selectors come with the plan.
-            Waiting::new(core, (lesson, asker.owner(), expanded), ticket(), *generation).park();
-            return Admission::Waiting(core.terms.commit_deadline);
+            Waiting::new(core, (validated, asker.owner(), expanded), completion(), *generation).park();
+            return AdmissionStatus::Pending(core.terms.commit_deadline);
         }
         // Read before the plan: what is noted under an old count is never found under a new one.
         let circumstances = Circumstances {
             publications: core.publications.load(Ordering::Acquire),
             evictions: core.evicted_names.load(Ordering::Relaxed),
         };
-        let fingerprint = desk.recall.fingerprint(&lesson, circumstances);
-        // What a worker recalls is of everybody's lessons, and this one says more to one endpoint
-        // than to another.
-        if !expanded && let Some(standing) = desk.recall.find(fingerprint) {
-            let (now, longest) = (clock::now(), lesson.addresses.iter().map(|(_, ttl)| *ttl).max());
+        let fingerprint = worker_state.recall.fingerprint(&validated, circumstances);
+        // The cache is shared by all endpoints, and this answer grants more to this one than to others.
+        if !expanded && let Some(standing) = worker_state.recall.find(fingerprint) {
+            let (now, longest) = (clock::now(), validated.addresses.iter().map(|(_, ttl)| *ttl).max());
             let until = now + core.terms.lease.lease(longest.unwrap_or_default());
             let stands = core.enforcer.still_stands(standing, now, until, core.terms.lease.grace);
             if let Some(proof) = stands {
-                return Admission::Settled(Ok(proof));
+                return AdmissionStatus::Settled(Ok(proof));
             }
         }
-        desk.has_learned = true;
+        worker_state.has_learned = true;
         let owner = asker.owner();
-        match core.step(&lesson, owner, expanded) {
+        match core.step(&validated, owner, expanded) {
             Step::Admitted(proof, standing) => {
                 if let Some(standing) = standing.filter(|_| !expanded) {
-                    desk.recall.note(fingerprint, standing);
+                    worker_state.recall.note(fingerprint, standing);
                 }
-                Admission::Settled(Ok(proof))
+                AdmissionStatus::Settled(Ok(proof))
             }
             Step::Tell(generation, mut elements) => {
-                if company == Company::Alone
+                if mode == CommitMode::Immediate
                     && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder(owner.0))
                 {
-                    return Admission::Settled(Ok(proof));
+                    return AdmissionStatus::Settled(Ok(proof));
                 }
-                let waiting = Waiting::new(core, (lesson, owner, expanded), ticket(), generation);
-                desk.submissions.push(waiting.submit(elements));
-                Admission::Waiting(core.terms.commit_deadline)
+                let waiting = Waiting::new(core, (validated, owner, expanded), completion(), generation);
+                worker_state.submissions.push(waiting.submit(elements));
+                AdmissionStatus::Pending(core.terms.commit_deadline)
             }
         }
     }
 
-    fn flush(&self, desk: &mut Desk) {
-        if !desk.submissions.is_empty() {
-            self.0.enforcer.submit(desk.submissions.drain(..));
+    fn flush(&self, worker_state: &mut WorkerState) {
+        if !worker_state.submissions.is_empty() {
+            self.0.enforcer.submit(worker_state.submissions.drain(..));
         }
     }
 
-    fn replied(&self, desk: &mut Desk) {
+    fn replied(&self, worker_state: &mut WorkerState) {
         if let Some(answer_log) = &self.0.answer_log {
             answer_log.file();
         }
-        if std::mem::take(&mut desk.has_learned) {
+        if std::mem::take(&mut worker_state.has_learned) {
             self.0.evict();
         }
     }
 
-    fn observe(&self, _desk: &mut Desk, event: Event<'_>) {
+    fn observe(&self, _worker_state: &mut WorkerState, event: ProxyEvent<'_>) {
         match event {
-            Event::UpstreamState {
+            ProxyEvent::UpstreamState {
                 server,
                 transport,
                 answers,
             } => self.0.silent.note(clock::now(), (server, transport), answers),
-            Event::Withheld {
+            ProxyEvent::Withheld {
                 client,
                 name,
                 server,
@@ -416,13 +421,13 @@ impl Gate for NodeGate {
 }
 
 impl Asker {
-    /// Whether the first name of the lesson's chain counts for it as the question's does.
-    fn expanded(&self, lesson: &Lesson) -> bool {
-        let (Self::Endpoint(endpoint, asked) | Self::Coming(endpoint, asked, _)) = self else {
+    /// Whether the first name of the answer's chain counts for it as the question's does.
+    fn expanded(&self, validated: &ValidatedAnswer) -> bool {
+        let (Self::Endpoint(endpoint, resolver) | Self::Coming(endpoint, resolver, _)) = self else {
             return false;
         };
-        match (&endpoint.questions, lesson.chain.first()) {
-            (Some(questions), Some(target)) => questions.counts_as(*asked, &lesson.name, target),
+        match (&endpoint.questions, validated.chain.first()) {
+            (Some(questions), Some(target)) => questions.counts_as(*resolver, &validated.name, target),
             _ => false,
         }
     }
@@ -436,19 +441,19 @@ impl Core {
         self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
     }
 
-    fn upstreams(&self, plan: &Plan, asked: Asked) -> Option<Arc<[SocketAddr]>> {
-        match asked {
-            Asked::Us => Some(Arc::clone(&self.terms.upstreams)),
-            Asked::Resolver(resolver) => plan.upstreams(resolver),
+    fn upstreams(&self, plan: &Plan, target: QueryTarget) -> Option<Arc<[SocketAddr]>> {
+        match target {
+            QueryTarget::Proxy => Some(Arc::clone(&self.terms.upstreams)),
+            QueryTarget::Resolver(resolver) => plan.upstreams(resolver),
         }
     }
 }
 
 /// What rules about resolvers are asked of. Our own listener is none of those that they list.
-fn asked_address(asked: Asked) -> SocketAddr {
-    match asked {
-        Asked::Resolver(resolver) => resolver,
-        Asked::Us => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
+fn target_address(target: QueryTarget) -> SocketAddr {
+    match target {
+        QueryTarget::Resolver(resolver) => resolver,
+        QueryTarget::Proxy => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 53),
     }
 }
 

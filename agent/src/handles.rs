@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use dns_proxy::Server;
+use dns_proxy::DnsServer;
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
 use settings::Settings;
@@ -25,7 +25,7 @@ pub struct AgentHandles {
     /// Refused and audited packets.
     pub recorder: Arc<Recorder>,
     /// The DNS listeners. Locked only while they change.
-    pub server: Arc<tokio::sync::Mutex<Server<NodeGate>>>,
+    pub server: Arc<tokio::sync::Mutex<DnsServer<NodeGate>>>,
     /// Who starts it again when it dies, if anybody.
     pub supervision: Option<Arc<Supervision>>,
 }

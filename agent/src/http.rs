@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use dns_proxy::KeptSockets;
+use dns_proxy::SocketStore;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -46,7 +46,7 @@ impl HttpServer {
         address: SocketAddr,
         inspect: Arc<dyn Inspect>,
         metrics: Arc<Metrics>,
-        kept: Option<&dyn KeptSockets>,
+        kept: Option<&dyn SocketStore>,
     ) -> Result<Self, HttpError> {
         let failed = |error| HttpError { address, error };
         let listener = open(address, kept).map_err(failed)?;
@@ -73,7 +73,7 @@ impl Drop for HttpServer {
     }
 }
 
-fn open(address: SocketAddr, kept: Option<&dyn KeptSockets>) -> io::Result<TcpListener> {
+fn open(address: SocketAddr, kept: Option<&dyn SocketStore>) -> io::Result<TcpListener> {
     let Some(kept) = kept else { return bind(address) };
     let name = format!("http {address}");
     match kept.take(&name) {

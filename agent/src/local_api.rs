@@ -16,7 +16,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use dns_proxy::KeptSockets;
+use dns_proxy::SocketStore;
 use policy::endpoint::EndpointId;
 use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -57,7 +57,7 @@ impl ApiServer {
     pub fn start(
         run_dir: &Path,
         inspect: Arc<dyn Inspect>,
-        kept: Option<&dyn KeptSockets>,
+        kept: Option<&dyn SocketStore>,
     ) -> Result<Self, ServeError> {
         let socket = run_dir.join(SOCKET);
         let (listener, identity) = open(run_dir, &socket, kept).map_err(|error| ServeError {
@@ -90,7 +90,7 @@ impl Drop for ApiServer {
 }
 
 /// What an earlier process has left, if it is still what clients find there; or a new one.
-fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn KeptSockets>) -> io::Result<(UnixListener, (u64, u64))> {
+fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn SocketStore>) -> io::Result<(UnixListener, (u64, u64))> {
     let Some(kept) = kept else { return bind(run_dir, socket) };
     let name = |(device, inode): (u64, u64)| format!("api {device}:{inode}");
     if let Ok(identity) = identity(socket)

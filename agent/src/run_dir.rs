@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dns_proxy::KeptSockets;
+use dns_proxy::SocketStore;
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
@@ -67,7 +67,7 @@ impl RunDirClaim {
         directory: &Path,
         process: u32,
         take_over: bool,
-        kept: Option<&dyn KeptSockets>,
+        kept: Option<&dyn SocketStore>,
     ) -> Result<Self, RunDirError> {
         let path = directory.join(LOCK);
         let failed = |error| RunDirError::Io {
@@ -149,7 +149,7 @@ fn open(options: &mut fs::OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// The lock that the supervisor has kept, if it is still the one that counts.
-fn left(kept: &dyn KeptSockets, path: &Path) -> Option<File> {
+fn left(kept: &dyn SocketStore, path: &Path) -> Option<File> {
     let there = fs::symlink_metadata(path).ok()?;
     kept.take(&name(&there)).map(File::from)
 }

@@ -45,7 +45,7 @@ pub async fn keep(handles: AgentHandles) {
     loop {
         sleep(pause).await;
         lock(&handles.ledger).expire(clock::now());
-        let lessons = handles.gate.lessons();
+        let lessons = handles.gate.answers_learned();
         let Some(directory) = handles.settings.state_dir.clone() else {
             continue;
         };

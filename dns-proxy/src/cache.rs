@@ -74,7 +74,7 @@ struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refresh {
     Not,
-    Asked,
+    Requested,
     Failed(Instant),
 }
 
@@ -115,7 +115,7 @@ impl Cache {
             // The last tenth of its life.
             let refresh = entry.hits >= HOT && entry.refresh == Refresh::Not && age * 10 >= life * 9;
             if refresh {
-                entry.refresh = Refresh::Asked;
+                entry.refresh = Refresh::Requested;
             }
             // Less than a day, so it fits.
             entry.write(query, |ttl| ttl.saturating_sub(age.as_secs() as u32), room);

@@ -7,66 +7,66 @@ use std::time::Duration;
 use names::Name;
 use smallvec::SmallVec;
 
-pub use crate::ticket::Ticket;
-pub use crate::validate::Bogus;
+pub use crate::completion::Completion;
+pub use crate::validate::InvalidAnswer;
 
-/// How a lookup arrived.
+/// How a DNS message travels: from a client to the proxy, or between the proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
-    /// UDP.
+    /// Datagrams.
     Udp,
-    /// TCP.
+    /// A TCP connection in plain text (RFC 7766).
     Tcp,
 }
 
-/// Whom a client asked.
+/// The server that a client sent its query to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// A known resolver, intercepted on its way.
+pub enum QueryTarget {
+    /// This resolver: the kernel intercepted the query on its way there.
     Resolver(SocketAddr),
-    /// Our own listener (`--listen`): any upstream will do.
-    Us,
+    /// The proxy itself, at its own listener (`--listen`): any upstream may answer.
+    Proxy,
 }
 
-/// One question, as far as it matters here.
+/// The question of a query, as far as the gate needs it.
 #[derive(Debug, Clone)]
-pub struct Question {
-    /// The name, folded. The client's own spelling stays in the message.
+pub struct DnsQuestion {
+    /// The name in lower case. The client's own spelling stays in the message.
     pub name: Name,
     /// The type, for example 1 for A.
     pub qtype: u16,
     /// The class; 1 is IN.
     pub qclass: u16,
-    /// Whether the client sent OPT, and so is told the reason of a refusal (RFC 8914).
+    /// Whether the client sent OPT, so that a refusal can carry its reason (RFC 8914).
     pub takes_reasons: bool,
 }
 
-/// What the gate says of a question.
+/// The gate's decision on a question.
 #[derive(Debug)]
 pub enum Screening<I> {
-    /// Ask these upstreams in order; the answer goes through [`Gate::admit`] with this identity.
+    /// The question is forwarded; its answer goes through [`Gate::admit`] with this identity.
     Forward {
-        /// Who asks.
+        /// The client.
         identity: I,
-        /// Whom to ask, first to last; never empty.
+        /// The upstreams in order of preference; never empty.
         upstreams: Arc<[SocketAddr]>,
     },
-    /// Refuse at once.
+    /// The question is refused.
     Refuse(Denial),
 }
 
-/// How a refusal is said to the client.
+/// A refusal, as the client gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// NXDOMAIN or REFUSED; SERVFAIL where it is too early to say, which nobody keeps; NOERROR
-    /// where there is no such record.
+    /// NXDOMAIN or REFUSED; SERVFAIL where the gate cannot decide yet, since nobody caches that;
+    /// NOERROR where the name has no such record.
     pub rcode: Rcode,
-    /// The extra text of EDE 15 (RFC 8914), one line; may be empty when [`Question::takes_reasons`]
-    /// is false.
+    /// The extra text of EDE 15 (RFC 8914), one line. May be empty when
+    /// [`DnsQuestion::takes_reasons`] is false.
     pub reason: String,
 }
 
-/// The response codes that we make ourselves.
+/// The response codes of replies that the proxy makes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rcode {
     /// There is no such record.
@@ -97,35 +97,31 @@ impl Rcode {
     }
 }
 
-/// Who asks, in the gate's own terms.
-pub trait Identity: Send + Sync + 'static {}
-impl<T: Send + Sync + 'static> Identity for T {}
+/// Addresses with their TTLs. Two fit without an allocation, which most answers have at most.
+pub type AddressTtls = SmallVec<[(IpAddr, Duration); 2]>;
 
-/// Addresses and TTLs; most answers have a few, which are kept in place.
-pub type Addresses = SmallVec<[(IpAddr, Duration); 2]>;
-
-/// What an answer teaches, already validated: id, source and question matched, every address hangs
-/// on an unbroken chain of CNAMEs from the question's name.
+/// The names and addresses of an answer that was validated: id, source and question match, and an
+/// unbroken chain of CNAMEs leads from the question's name to every address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lesson {
+pub struct ValidatedAnswer {
     /// The question's name.
     pub name: Name,
-    /// The further names of the validated chain, in order, without the question's.
+    /// The names of the chain behind the question's, in order.
     pub chain: Vec<Name>,
     /// A and AAAA of the last owner, and `ipv4hint`/`ipv6hint` of its HTTPS and SVCB records, each
     /// with the smallest TTL along the chain; ascending, each address once.
-    pub addresses: Addresses,
+    pub addresses: AddressTtls,
     /// The upstream that answered.
     pub source: SocketAddr,
 }
 
-impl Lesson {
-    /// What an answer without addresses teaches.
-    pub(crate) fn nothing(name: Name, source: SocketAddr) -> Self {
+impl ValidatedAnswer {
+    /// An answer that holds no addresses.
+    pub(crate) fn without_addresses(name: Name, source: SocketAddr) -> Self {
         Self {
             name,
             chain: Vec::new(),
-            addresses: Addresses::new(),
+            addresses: AddressTtls::new(),
             source,
         }
     }
@@ -133,118 +129,119 @@ impl Lesson {
 
 /// Why an answer may not be released. The client gets SERVFAIL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotAdmitted {
-    /// What stood in the way.
-    pub obstacle: Obstacle,
-    /// For the log and the EDE text.
+pub struct AdmissionError {
+    /// The kind of error, for metrics.
+    pub kind: AdmissionErrorKind,
+    /// One line for the log and for the extended error of the reply.
     pub reason: String,
 }
 
-/// What stands between a valid answer and its release.
+/// The kind of an [`AdmissionError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Obstacle {
+pub enum AdmissionErrorKind {
     /// A set of the kernel has no room for its addresses.
     Full,
     /// The kernel refused its addresses.
     Refused,
     /// The kernel did not take its addresses in time.
-    Late,
-    /// Nobody tells the kernel any more.
+    TimedOut,
+    /// The writer to the kernel has stopped.
     Stopped,
 }
 
 /// Why an answer that belongs to its question was withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Withheld {
-    /// It is not believed.
-    Bogus(Bogus),
+pub enum WithheldReason {
+    /// It is not valid.
+    Invalid(InvalidAnswer),
     /// It was not admitted.
-    NotAdmitted(Obstacle),
+    NotAdmitted(AdmissionErrorKind),
 }
 
-/// What happened, for metrics and records. Made for every lookup, so it borrows.
+/// What happened to a lookup, for metrics and records. There are several for each lookup, so events
+/// borrow.
 #[derive(Debug)]
-pub enum Event<'a> {
-    /// A query was read. `qtype` is the wire value.
+pub enum ProxyEvent<'a> {
+    /// A query was read and screened.
     Query {
-        /// How it came.
+        /// How the client sent it.
         transport: Transport,
         /// What it asks.
-        question: &'a Question,
-        /// Whether it is forwarded.
+        question: &'a DnsQuestion,
+        /// Whether the gate lets it be forwarded.
         forwarded: bool,
     },
     /// A reply was sent.
     Reply {
-        /// How the query came.
+        /// How the client sent the query.
         transport: Transport,
         /// The wire RCODE (lower four bits).
         rcode: u8,
         /// From receiving the query to sending the reply.
         took: Duration,
     },
-    /// An upstream answered, or not.
+    /// An exchange with an upstream has ended.
     Upstream {
-        /// Which.
+        /// The upstream's address.
         server: SocketAddr,
         /// How it was asked.
         transport: Transport,
-        /// What came of it.
+        /// Answered, or why not.
         outcome: UpstreamOutcome,
-        /// How long it took.
+        /// From asking to the outcome.
         took: Duration,
     },
-    /// An upstream has fallen silent, and others are asked first from now on; or it answers again.
-    /// Told once a change.
+    /// An upstream has fallen silent, so that others are asked first from now on; or it answers
+    /// again. There is one event for each change.
     UpstreamState {
-        /// Which.
+        /// The upstream's address.
         server: SocketAddr,
-        /// Asked how; an encrypted one has TCP.
+        /// How it was asked.
         transport: Transport,
-        /// It answers again.
+        /// Whether it answers again.
         answers: bool,
     },
-    /// An answer waited for the kernel.
+    /// An answer has waited for the kernel.
     CommitWait {
-        /// How long.
+        /// How long the commit took.
         took: Duration,
-        /// Whether the kernel acknowledged.
+        /// Whether the kernel acknowledged it.
         committed: bool,
     },
-    /// An answer was withheld from a client. It gets SERVFAIL, unless another upstream has a better
-    /// one.
+    /// An answer was withheld from a client. The client gets SERVFAIL, unless another upstream has a
+    /// better answer.
     Withheld {
-        /// From whom; nobody where the proxy asked for its cache.
+        /// The client; `None` where the proxy asked on behalf of its cache.
         client: Option<IpAddr>,
-        /// What it asked for.
+        /// The name in question.
         name: &'a Name,
         /// The upstream that answered.
         server: SocketAddr,
-        /// Why.
-        why: Withheld,
-        /// The same for people, one line.
+        /// The reason as a closed enum, for metrics.
+        why: WithheldReason,
+        /// The reason as one line for people.
         reason: &'a str,
     },
     /// The answer cache was asked.
     Cache(CacheOutcome),
     /// A packet or a connection was discarded without a reply, or a limit was met.
-    Discarded(Discard),
+    Discarded(DiscardReason),
 }
 
-/// What the answer cache had.
+/// The outcome of asking the answer cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheOutcome {
-    /// The answer.
+    /// The cache has the answer.
     Hit,
-    /// Nothing: an upstream is asked.
+    /// It has none, so an upstream is asked.
     Miss,
-    /// An answer past its time, given because no upstream has one.
+    /// It has an expired answer, which is given because no upstream has one (RFC 8767).
     Stale,
-    /// A hot answer near its end, which is asked again before anybody waits for it.
+    /// It asks again for a popular answer that is about to expire.
     Refresh,
 }
 
-/// What came of asking an upstream.
+/// The outcome of one exchange with an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamOutcome {
     /// A valid answer.
@@ -253,7 +250,7 @@ pub enum UpstreamOutcome {
     Truncated,
     /// No answer in time.
     TimedOut,
-    /// The socket said no (ICMP unreachable, connection refused).
+    /// The socket reports an error (ICMP unreachable, connection refused).
     Unreachable,
     /// An answer that does not belong to the question was discarded (the wait goes on).
     Mismatched,
@@ -262,86 +259,88 @@ pub enum UpstreamOutcome {
     Unproven,
 }
 
-/// Why something was discarded.
+/// Why a packet or a connection was discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Discard {
+pub enum DiscardReason {
     /// Shorter than a header, or itself a response.
     NotAQuery,
     /// The client has too many lookups in flight.
     ClientLimit,
     /// The proxy has too many lookups in flight.
     TotalLimit,
-    /// Too many TCP connections.
+    /// The client, or all of them together, have too many TCP connections.
     ConnectionLimit,
 }
 
-/// Who else may be admitted in the same batch.
+/// When the elements of an admission are to go to the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Company {
-    /// Nobody: no other lookup of the worker is in flight. There is nothing to be gained by
-    /// collecting.
-    Alone,
-    /// Others, whose elements go to the kernel in the same transaction.
-    Others,
+pub enum CommitMode {
+    /// At once, on the caller's thread if that is possible: the worker has no other lookup in
+    /// flight, so there is nothing to collect.
+    Immediate,
+    /// At the next [`Gate::flush`], in one transaction with those of other lookups.
+    Batched,
 }
 
-/// What came of asking for an admission.
+/// How far an admission has come.
 #[derive(Debug)]
-pub enum Admission<P> {
+pub enum AdmissionStatus<P> {
     /// It is decided.
-    Settled(Result<P, NotAdmitted>),
-    /// The kernel has to be told first. The [`Ticket`] that was given says what came of it, within
-    /// this time: after it, the answer is withheld.
-    Waiting(Duration),
+    Settled(Result<P, AdmissionError>),
+    /// The kernel has to be told first. The [`Completion`] delivers the result within this time;
+    /// after it, the proxy withholds the answer.
+    Pending(Duration),
 }
 
-/// What the proxy asks the rest of the agent. Implementations must be cheap to call from many
-/// threads.
+/// What the proxy asks the rest of the agent. Many threads call an implementation for every
+/// packet, so its methods must be cheap and must not block.
 ///
-/// Each worker thread works at a desk of its own: what it keeps there it shares with nobody.
+/// Each worker thread has a [`WorkerState`](Self::WorkerState) of its own, so that what a lookup
+/// needs there takes no lock.
 pub trait Gate: Send + Sync + 'static {
-    /// Who asks, carried from [`screen`](Self::screen) to [`admit`](Self::admit).
-    type Identity: Identity;
+    /// The client as the gate knows it, carried from [`screen`](Self::screen) to
+    /// [`admit`](Self::admit).
+    type Identity: Send + Sync + 'static;
     /// Evidence that the kernel holds what an answer needs. Only the enforcer can make one, so no
     /// code path of the proxy can release an answer that was not committed.
     type Proof: Send + 'static;
     /// What a worker keeps between calls: snapshots, counters, admissions that are collected.
-    type Desk: Send + 'static;
+    type WorkerState: Send + 'static;
 
-    /// A desk for a new worker.
-    fn desk(&self) -> Self::Desk;
+    /// Makes the state of a new worker.
+    fn worker_state(&self) -> Self::WorkerState;
 
-    /// Identify and decide: may `source` ask this, and whom do we ask? Does no I/O and does not
-    /// block.
+    /// Identifies the client and decides: may `source` ask this question, and which upstreams are
+    /// to answer it? Does no I/O.
     fn screen(
         &self,
-        desk: &mut Self::Desk,
+        worker_state: &mut Self::WorkerState,
         source: IpAddr,
-        asked: Asked,
-        question: &Question,
+        target: QueryTarget,
+        question: &DnsQuestion,
     ) -> Screening<Self::Identity>;
 
-    /// Learn and commit: settled when the kernel holds every element that the lesson opens for
-    /// anybody. A lesson without addresses is admitted at once, and so may be one
-    /// [alone](Company::Alone), by the caller's hand. Waits for nobody: for what takes time it
-    /// takes a ticket and settles that later, from any thread, but not before
-    /// [`flush`](Self::flush).
+    /// Learns and commits: the admission is settled when the kernel holds every element that the
+    /// answer opens for anybody.
+    ///
+    /// An answer without addresses is settled at once, and so may be an
+    /// [immediate](CommitMode::Immediate) one. For everything else the gate takes a completion,
+    /// which any thread may settle later, but not before the next [`flush`](Self::flush).
     fn admit(
         &self,
-        desk: &mut Self::Desk,
+        worker_state: &mut Self::WorkerState,
         identity: &Self::Identity,
-        lesson: Lesson,
-        company: Company,
-        ticket: impl FnOnce() -> Ticket<Self::Proof>,
-    ) -> Admission<Self::Proof>;
+        answer: ValidatedAnswer,
+        mode: CommitMode,
+        completion: impl FnOnce() -> Completion<Self::Proof>,
+    ) -> AdmissionStatus<Self::Proof>;
 
-    /// The worker has come to the end of a batch: admissions that were collected are to be put on
-    /// their way.
-    fn flush(&self, desk: &mut Self::Desk);
+    /// Submits the admissions that were collected: the worker has come to the end of a batch.
+    fn flush(&self, worker_state: &mut Self::WorkerState);
 
-    /// The replies of a batch are on their way: what nobody waits for has its time now.
-    fn replied(&self, _desk: &mut Self::Desk) {}
+    /// Does what no client waits for: the replies of a batch are sent.
+    fn replied(&self, _worker_state: &mut Self::WorkerState) {}
 
-    /// Count what happened.
-    fn observe(&self, desk: &mut Self::Desk, event: Event<'_>);
+    /// Counts what happened.
+    fn observe(&self, worker_state: &mut Self::WorkerState, event: ProxyEvent<'_>);
 }

@@ -4,7 +4,7 @@
 //! Only *forward* and *admit* wait. What decides and what commits is not known here: it is asked
 //! through [`Gate`], which the agent implements.
 //!
-//! - [`gate`]: the border to the rest of the agent; `ticket`: how it says later what came of an
+//! - [`gate`]: the border to the rest of the agent; `completion`: how it says later what came of an
 //!   admission.
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
 //! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its
@@ -23,6 +23,7 @@
 //! - [`server`]: listeners, limits, and connections.
 
 mod cache;
+mod completion;
 mod cookie;
 mod edns;
 mod flights;
@@ -36,7 +37,6 @@ pub mod rehearsal;
 mod reply;
 pub mod server;
 mod stages;
-mod ticket;
 mod upstream;
 mod validate;
 mod wheel;
@@ -48,8 +48,9 @@ mod worker;
 mod packets;
 
 pub use gate::{
-    Admission, Asked, Bogus, CacheOutcome, Company, Denial, Discard, Event, Gate, Identity, Lesson, NotAdmitted,
-    Obstacle, Question, Rcode, Screening, Ticket, Transport, UpstreamOutcome, Withheld,
+    AdmissionError, AdmissionErrorKind, AdmissionStatus, CacheOutcome, CommitMode, Completion, Denial, DiscardReason,
+    DnsQuestion, Gate, InvalidAnswer, ProxyEvent, QueryTarget, Rcode, Screening, Transport, UpstreamOutcome,
+    ValidatedAnswer, WithheldReason,
 };
-pub use server::{CacheConfig, KeptSockets, Listener, ListenerKind, Server, ServerConfig, ServerError};
+pub use server::{CacheConfig, DnsServer, Listener, ListenerKind, ServerConfig, ServerError, SocketStore};
 pub use upstream::encrypted::{EncryptedProtocol, EncryptedUpstream, UnusableUpstream};

@@ -21,7 +21,8 @@ use crate::cache::{self, Cache};
 use crate::cookie::Cookies;
 use crate::flights::{Flight, Flights, Joined, Landed};
 use crate::gate::{
-    Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, UpstreamOutcome, Withheld,
+    AdmissionError, AdmissionStatus, CommitMode, Completion, DiscardReason, Gate, ProxyEvent, Transport,
+    UpstreamOutcome, ValidatedAnswer, WithheldReason,
 };
 use crate::message::Query;
 use crate::reply::{Held, Reply};
@@ -32,7 +33,7 @@ use crate::upstream::dialect::{Dialects, Heard, Level};
 use crate::upstream::health::{Health, Route};
 use crate::upstream::tcp::{Exchanged, observe_change};
 use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
-use crate::validate::{Bogus, validate};
+use crate::validate::{InvalidAnswer, validate};
 use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
@@ -75,7 +76,7 @@ pub(crate) struct Shared<P> {
 /// The lookups in flight, and what they need.
 pub(crate) struct Lookups<G: Gate, W> {
     gate: Arc<G>,
-    desk: G::Desk,
+    worker_state: G::WorkerState,
     config: ServerConfig,
     shared: Shared<G::Proof>,
     mailbox: Arc<Mailbox<G::Proof>>,
@@ -159,7 +160,7 @@ impl<G: Gate, W> Lookups<G, W> {
         now: Instant,
     ) -> Self {
         Self {
-            desk: gate.desk(),
+            worker_state: gate.worker_state(),
             cache: config.cache.map(|CacheConfig { entries, stale_for }| {
                 let share = entries.get().div_ceil(config.workers.max(1));
                 Cache::new(share.try_into().unwrap_or(entries), stale_for)
@@ -187,24 +188,24 @@ impl<G: Gate, W> Lookups<G, W> {
         packet: &[u8],
         out: &mut impl Outlet<W>,
     ) {
-        let (gate, desk, room) = (&*self.gate, &mut self.desk, &mut self.room);
-        let mut query = match stages::read(gate, desk, packet, room) {
+        let (gate, worker_state, room) = (&*self.gate, &mut self.worker_state, &mut self.room);
+        let mut query = match stages::read(gate, worker_state, packet, room) {
             Ok(query) => query,
-            Err(Some(reply)) => return send(gate, desk, now, &client, &way_back, &reply, out),
+            Err(Some(reply)) => return send(gate, worker_state, now, &client, &way_back, &reply, out),
             Err(None) => return,
         };
         query.take_cookie(&self.shared.cookies, client.source.ip());
-        let (identity, upstreams) = match stages::screen(gate, desk, &client, &query, room) {
+        let (identity, upstreams) = match stages::screen(gate, worker_state, &client, &query, room) {
             Ok(forward) => forward,
-            Err(refusal) => return send(gate, desk, now, &client, &way_back, &refusal, out),
+            Err(refusal) => return send(gate, worker_state, now, &client, &way_back, &refusal, out),
         };
         let permit = match self.shared.quota.take(client.source.ip()) {
             Ok(permit) => permit,
             Err(full) => {
-                let limit = Discard::from(full);
-                gate.observe(desk, Event::Discarded(limit));
+                let limit = DiscardReason::from(full);
+                gate.observe(worker_state, ProxyEvent::Discarded(limit));
                 let refusal = stages::overloaded(&query, limit, room);
-                return send(gate, desk, now, &client, &way_back, &refusal, out);
+                return send(gate, worker_state, now, &client, &way_back, &refusal, out);
             }
         };
         out.owe(&way_back);
@@ -270,10 +271,12 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         if header.has(crate::wire::Header::QR) {
-            return self.gate.observe(&mut self.desk, Event::Discarded(Discard::NotAQuery));
+            return self
+                .gate
+                .observe(&mut self.worker_state, ProxyEvent::Discarded(DiscardReason::NotAQuery));
         }
         let reply = Reply::to_overlong(header, &mut self.room);
-        send(&*self.gate, &mut self.desk, now, &client, way_back, &reply, out);
+        send(&*self.gate, &mut self.worker_state, now, &client, way_back, &reply, out);
     }
 
     /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
@@ -308,9 +311,9 @@ impl<G: Gate, W> Lookups<G, W> {
         out.forget(sent);
         let route = (server, Transport::Udp);
         let change = self.shared.health.answered(route);
-        observe_change(&*self.gate, &mut self.desk, route, change);
+        observe_change(&*self.gate, &mut self.worker_state, route, change);
         let truncated = is_truncated(answer);
-        let event = Event::Upstream {
+        let event = ProxyEvent::Upstream {
             server,
             transport: Transport::Udp,
             outcome: match truncated {
@@ -320,7 +323,7 @@ impl<G: Gate, W> Lookups<G, W> {
             },
             took: now.saturating_duration_since(began),
         };
-        self.gate.observe(&mut self.desk, event);
+        self.gate.observe(&mut self.worker_state, event);
         match heard {
             Heard::TooMuch(level) => {
                 lookup.at_most = level;
@@ -342,8 +345,8 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// What came of asking over TCP.
     pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
-        exchanged.observe(&*self.gate, &mut self.desk);
-        exchanged.tell(now, &self.shared.health, &*self.gate, &mut self.desk);
+        exchanged.observe(&*self.gate, &mut self.worker_state);
+        exchanged.tell(now, &self.shared.health, &*self.gate, &mut self.worker_state);
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
@@ -372,18 +375,18 @@ impl<G: Gate, W> Lookups<G, W> {
         }
         match landed {
             Landed::Answer { server, answer } => match validate(&lookup.query, &answer, server) {
-                Ok(lesson) => {
+                Ok(validated) => {
                     self.keep(now, key, &answer);
-                    self.admit(now, key, Held::new(&answer[..]), lesson, out);
+                    self.admit(now, key, Held::new(&answer[..]), validated, out);
                 }
                 Err(why) => {
                     self.observe_bogus(key, server, why);
-                    self.fail(now, key, &Failure::Bogus { server, why }, out);
+                    self.fail(now, key, &Failure::InvalidAnswer { server, why }, out);
                 }
             },
             Landed::Failure(failure) => {
                 // It was withheld from this client too.
-                if let Failure::Bogus { server, why } = *failure {
+                if let Failure::InvalidAnswer { server, why } = *failure {
                     self.observe_bogus(key, server, why);
                 }
                 self.fail(now, key, &failure, out);
@@ -407,13 +410,13 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// A datagram of `server` answers no question of ours.
     pub(crate) fn mismatched(&mut self, server: SocketAddr) {
-        let event = Event::Upstream {
+        let event = ProxyEvent::Upstream {
             server,
             transport: Transport::Udp,
             outcome: UpstreamOutcome::Mismatched,
             took: std::time::Duration::ZERO,
         };
-        self.gate.observe(&mut self.desk, event);
+        self.gate.observe(&mut self.worker_state, event);
     }
 
     /// What came of an admission.
@@ -421,7 +424,7 @@ impl<G: Gate, W> Lookups<G, W> {
         &mut self,
         now: Instant,
         key: Key,
-        outcome: Result<G::Proof, NotAdmitted>,
+        outcome: Result<G::Proof, AdmissionError>,
         out: &mut impl Outlet<W>,
     ) {
         let admitting = |lookup: &Lookup<G, W>| matches!(lookup.stage, Stage::Admitting { .. });
@@ -484,12 +487,12 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// The end of a batch.
     pub(crate) fn flush(&mut self) {
-        self.gate.flush(&mut self.desk);
+        self.gate.flush(&mut self.worker_state);
     }
 
     /// The replies of a batch were sent.
     pub(crate) fn replied(&mut self) {
-        self.gate.replied(&mut self.desk);
+        self.gate.replied(&mut self.worker_state);
     }
 
     /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is
@@ -531,13 +534,13 @@ impl<G: Gate, W> Lookups<G, W> {
         // that.
         let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
         match end {
-            End::Apology(held, lesson) => {
+            End::Apology(held, validated) => {
                 if let Some(flight) = flight {
-                    let (server, answer) = (lesson.source, held.as_bytes());
+                    let (server, answer) = (validated.source, held.as_bytes());
                     flight.land(|| answer_landed(server, answer));
                 }
                 if !self.answer_stale(now, key, out) {
-                    self.admit(now, key, held, lesson, out);
+                    self.admit(now, key, held, validated, out);
                 }
             }
             End::Failure(failure) => {
@@ -602,16 +605,16 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Notes that an upstream has left a question over UDP unanswered.
     fn upstream_failed(&mut self, now: Instant, key: Key, server: SocketAddr, failure: Failure, began: Instant) {
-        let event = Event::Upstream {
+        let event = ProxyEvent::Upstream {
             server,
             transport: Transport::Udp,
             outcome: failure.outcome(),
             took: now.saturating_duration_since(began),
         };
-        self.gate.observe(&mut self.desk, event);
+        self.gate.observe(&mut self.worker_state, event);
         let route = (server, Transport::Udp);
         let change = self.shared.health.failed(now, route);
-        observe_change(&*self.gate, &mut self.desk, route, change);
+        observe_change(&*self.gate, &mut self.worker_state, route, change);
         if let Some(lookup) = self.in_flight.get_mut(key) {
             lookup.attempts.failed(failure);
         }
@@ -655,7 +658,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         let reply = stages::no_answer(&lookup.query, failure, &mut self.room);
-        send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
+        send(&*self.gate, &mut self.worker_state, now, client, way_back, &reply, out);
     }
 
     fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
@@ -663,25 +666,31 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         match lookup.attempts.judge(&lookup.query, server, held) {
-            Judged::Usable(held, lesson) => {
+            Judged::Usable(held, validated) => {
                 if let Some(flight) = lookup.flight.take() {
                     flight.land(|| answer_landed(server, held.as_bytes()));
                 }
                 self.keep(now, key, held.as_bytes());
-                self.admit(now, key, held, lesson, out);
+                self.admit(now, key, held, validated, out);
             }
             Judged::AskOn => self.forward(now, key, out),
-            Judged::Withheld(why) => {
+            Judged::Invalid(why) => {
                 self.observe_bogus(key, server, why);
                 self.forward(now, key, out);
             }
         }
     }
 
-    fn observe_bogus(&mut self, key: Key, server: SocketAddr, why: Bogus) {
+    fn observe_bogus(&mut self, key: Key, server: SocketAddr, why: InvalidAnswer) {
         if let Some(lookup) = self.in_flight.get_mut(key) {
             let client = lookup.asker.as_ref().map(|asker| &asker.client);
-            stages::observe_bogus(&*self.gate, &mut self.desk, (client, &lookup.query), server, why);
+            stages::observe_bogus(
+                &*self.gate,
+                &mut self.worker_state,
+                (client, &lookup.query),
+                server,
+                why,
+            );
         }
     }
 
@@ -694,10 +703,10 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, lesson: Lesson, out: &mut impl Outlet<W>) {
-        let company = match self.in_flight.len() {
-            1 => Company::Alone,
-            _ => Company::Others,
+    fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, validated: ValidatedAnswer, out: &mut impl Outlet<W>) {
+        let mode = match self.in_flight.len() {
+            1 => CommitMode::Immediate,
+            _ => CommitMode::Batched,
         };
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
@@ -708,13 +717,13 @@ impl<G: Gate, W> Lookups<G, W> {
             drop(self.remove(key, out));
             return;
         };
-        let (opens_nothing, source) = (lesson.addresses.is_empty(), lesson.source);
-        let ticket = || Ticket::of_lookup(Arc::clone(&self.mailbox), key);
+        let (opens_nothing, source) = (validated.addresses.is_empty(), validated.source);
+        let completion = || Completion::for_lookup(Arc::clone(&self.mailbox), key);
         match self
             .gate
-            .admit(&mut self.desk, &asker.identity, lesson, company, ticket)
+            .admit(&mut self.worker_state, &asker.identity, validated, mode, completion)
         {
-            Admission::Waiting(patience) => {
+            AdmissionStatus::Pending(patience) => {
                 lookup.stage = Stage::Admitting {
                     held: held.keep(),
                     source,
@@ -723,9 +732,9 @@ impl<G: Gate, W> Lookups<G, W> {
                 lookup.until = lookup.deadline.min(now + patience);
                 self.deadlines.set(key.place(), lookup.until);
             }
-            Admission::Settled(outcome) => {
+            AdmissionStatus::Settled(outcome) => {
                 if !opens_nothing {
-                    stages::observe_commit(&*self.gate, &mut self.desk, Duration::ZERO, outcome.is_ok());
+                    stages::observe_commit(&*self.gate, &mut self.worker_state, Duration::ZERO, outcome.is_ok());
                 }
                 if let Some(lookup) = self.remove(key, out) {
                     self.release(now, &lookup, (held, source), outcome, out);
@@ -738,13 +747,13 @@ impl<G: Gate, W> Lookups<G, W> {
         &mut self,
         now: Instant,
         mut lookup: Box<Lookup<G, W>>,
-        outcome: Result<G::Proof, NotAdmitted>,
+        outcome: Result<G::Proof, AdmissionError>,
         out: &mut impl Outlet<W>,
     ) {
         let stage = std::mem::replace(&mut lookup.stage, Stage::ForwardedByTcp);
         if let Stage::Admitting { held, source, began } = stage {
             let took = now.saturating_duration_since(began);
-            stages::observe_commit(&*self.gate, &mut self.desk, took, outcome.is_ok());
+            stages::observe_commit(&*self.gate, &mut self.worker_state, took, outcome.is_ok());
             self.release(now, &lookup, (held, source), outcome, out);
         }
     }
@@ -755,7 +764,7 @@ impl<G: Gate, W> Lookups<G, W> {
         now: Instant,
         lookup: &Lookup<G, W>,
         (held, source): (Held<'_>, SocketAddr),
-        outcome: Result<G::Proof, NotAdmitted>,
+        outcome: Result<G::Proof, AdmissionError>,
         out: &mut impl Outlet<W>,
     ) {
         let Some(Asker { client, way_back, .. }) = &lookup.asker else {
@@ -763,15 +772,15 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let reply = match outcome {
             Ok(proof) => held.release::<G>(&lookup.query, client.transport, proof, &mut self.room),
-            Err(not_admitted) => {
-                let NotAdmitted { obstacle, reason } = &not_admitted;
-                let why = (Withheld::NotAdmitted(*obstacle), reason.as_str());
+            Err(error) => {
+                let AdmissionError { kind, reason } = &error;
+                let why = (WithheldReason::NotAdmitted(*kind), reason.as_str());
                 let asked = (Some(client), &lookup.query);
-                stages::observe_withheld(&*self.gate, &mut self.desk, asked, source, why);
-                stages::not_committed(&lookup.query, &not_admitted, &mut self.room)
+                stages::observe_withheld(&*self.gate, &mut self.worker_state, asked, source, why);
+                stages::not_committed(&lookup.query, &error, &mut self.room)
             }
         };
-        send(&*self.gate, &mut self.desk, now, client, way_back, &reply, out);
+        send(&*self.gate, &mut self.worker_state, now, client, way_back, &reply, out);
     }
 
     fn remove(&mut self, key: Key, out: &mut impl Outlet<W>) -> Option<Box<Lookup<G, W>>> {
@@ -794,7 +803,7 @@ fn answer_landed(server: SocketAddr, answer: &[u8]) -> Landed {
 
 fn send<G: Gate, W>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     now: Instant,
     client: &Client,
     way_back: &W,
@@ -802,12 +811,12 @@ fn send<G: Gate, W>(
     out: &mut impl Outlet<W>,
 ) {
     out.reply(way_back, client.source, reply);
-    let event = Event::Reply {
+    let event = ProxyEvent::Reply {
         transport: client.transport,
         rcode: reply.rcode(),
         took: now.saturating_duration_since(client.received),
     };
-    gate.observe(desk, event);
+    gate.observe(worker_state, event);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::cookie::{self, Cookies};
 use crate::edns;
-use crate::gate::{Question, Rcode, Transport};
+use crate::gate::{DnsQuestion, Rcode, Transport};
 use crate::upstream::dialect::Level;
 use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
 
@@ -24,7 +24,7 @@ const UDP_MAXIMUM: usize = 65_507;
 pub(crate) struct Query<'p> {
     bytes: Packet<'p>,
     header: Header,
-    question: Question,
+    question: DnsQuestion,
     /// Where the question section ends.
     question_end: usize,
     edns: Option<Edns>,
@@ -108,7 +108,7 @@ impl<'p> Query<'p> {
             Some(cookie) => Some(read_cookie(cookie).map_err(format_error)?),
         };
         Ok(Self {
-            question: Question {
+            question: DnsQuestion {
                 name: question.name.to_name(),
                 qtype: question.qtype,
                 qclass: question.qclass,
@@ -171,7 +171,7 @@ impl<'p> Query<'p> {
         self.bytes.bytes()
     }
 
-    pub(crate) fn question(&self) -> &Question {
+    pub(crate) fn question(&self) -> &DnsQuestion {
         &self.question
     }
 

@@ -9,7 +9,10 @@ use std::time::Instant;
 use tokio::time::timeout_at;
 
 use crate::cookie::Cookies;
-use crate::gate::{Admission, Company, Discard, Event, Gate, Lesson, NotAdmitted, Ticket, Transport, Withheld};
+use crate::gate::{
+    AdmissionError, AdmissionStatus, CommitMode, Completion, DiscardReason, Gate, ProxyEvent, Transport,
+    ValidatedAnswer, WithheldReason,
+};
 use crate::message::Query;
 use crate::reply::{Held, Reply};
 use crate::server::ServerConfig;
@@ -28,13 +31,13 @@ pub(crate) struct Pipeline<G: Gate> {
     /// Shared with the workers.
     pub(crate) health: Arc<Health>,
     /// One for all connections: they are few, and it is never held while anything is waited for.
-    desk: Mutex<G::Desk>,
+    worker_state: Mutex<G::WorkerState>,
 }
 
 impl<G: Gate> Pipeline<G> {
     pub(crate) fn new(gate: Arc<G>, config: ServerConfig, cookies: Arc<Cookies>) -> Self {
         Self {
-            desk: Mutex::new(gate.desk()),
+            worker_state: Mutex::new(gate.worker_state()),
             gate,
             pool: Arc::new(Pool::new(&config.encrypted)),
             config,
@@ -49,39 +52,45 @@ impl<G: Gate> Pipeline<G> {
     /// [`ServerConfig::lookup_timeout`].
     pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<Reply<'static>> {
         let room = &mut Vec::new();
-        let mut query = match stages::read(&*self.gate, &mut self.desk(), packet, room) {
+        let mut query = match stages::read(&*self.gate, &mut self.worker_state(), packet, room) {
             Ok(query) => query,
             Err(reply) => return reply.map(Reply::into_owned),
         };
         query.take_cookie(&self.cookies, client.source.ip());
-        let screened = stages::screen(&*self.gate, &mut self.desk(), &client, &query, room);
+        let screened = stages::screen(&*self.gate, &mut self.worker_state(), &client, &query, room);
         let (identity, upstreams) = match screened {
             Ok(forward) => forward,
             Err(reply) => return Some(reply.into_owned()),
         };
         let deadline = client.received + self.config.lookup_timeout;
-        let (held, lesson) = match self.forward(&client, &query, upstreams, deadline).await {
+        let (held, validated) = match self.forward(&client, &query, upstreams, deadline).await {
             Ok(answer) => answer,
             Err(failure) => return Some(stages::no_answer(&query, &failure, room).into_owned()),
         };
-        let source = lesson.source;
-        let reply = match self.admit(&identity, lesson, deadline).await {
+        let source = validated.source;
+        let reply = match self.admit(&identity, validated, deadline).await {
             Ok(proof) => held.release::<G>(&query, client.transport, proof, room),
-            Err(not_admitted) => {
-                let NotAdmitted { obstacle, reason } = &not_admitted;
-                let why = (Withheld::NotAdmitted(*obstacle), reason.as_str());
-                stages::observe_withheld(&*self.gate, &mut self.desk(), (Some(&client), &query), source, why);
-                stages::not_committed(&query, &not_admitted, room)
+            Err(error) => {
+                let AdmissionError { kind, reason } = &error;
+                let why = (WithheldReason::NotAdmitted(*kind), reason.as_str());
+                stages::observe_withheld(
+                    &*self.gate,
+                    &mut self.worker_state(),
+                    (Some(&client), &query),
+                    source,
+                    why,
+                );
+                stages::not_committed(&query, &error, room)
             }
         };
         Some(reply.into_owned())
     }
 
     /// What is said to a query that met a limit.
-    pub(crate) fn overloaded(&self, client: &Client, packet: &[u8], limit: Discard) -> Option<Reply<'static>> {
-        self.observe(Event::Discarded(limit));
+    pub(crate) fn overloaded(&self, client: &Client, packet: &[u8], limit: DiscardReason) -> Option<Reply<'static>> {
+        self.observe(ProxyEvent::Discarded(limit));
         let room = &mut Vec::new();
-        match stages::read(&*self.gate, &mut self.desk(), packet, room) {
+        match stages::read(&*self.gate, &mut self.worker_state(), packet, room) {
             Ok(mut query) => {
                 query.take_cookie(&self.cookies, client.source.ip());
                 Some(stages::overloaded(&query, limit, &mut Vec::new()).into_owned())
@@ -92,7 +101,7 @@ impl<G: Gate> Pipeline<G> {
 
     /// Counts a reply that was sent.
     pub(crate) fn sent(&self, client: &Client, reply: &Reply<'_>) {
-        self.observe(Event::Reply {
+        self.observe(ProxyEvent::Reply {
             transport: client.transport,
             rcode: reply.rcode(),
             took: client.received.elapsed(),
@@ -100,10 +109,10 @@ impl<G: Gate> Pipeline<G> {
     }
 
     /// Counts what happened.
-    pub(crate) fn observe(&self, event: Event<'_>) {
-        let mut desk = self.desk();
-        self.gate.observe(&mut desk, event);
-        self.gate.flush(&mut desk);
+    pub(crate) fn observe(&self, event: ProxyEvent<'_>) {
+        let mut worker_state = self.worker_state();
+        self.gate.observe(&mut worker_state, event);
+        self.gate.flush(&mut worker_state);
     }
 
     /// *Forward* and *validate*, by TCP all the way: a client comes by TCP because it expects more
@@ -114,7 +123,7 @@ impl<G: Gate> Pipeline<G> {
         query: &Query<'_>,
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
-    ) -> Result<(Held<'static>, Lesson), Failure> {
+    ) -> Result<(Held<'static>, ValidatedAnswer), Failure> {
         let first = self.health.first(&upstreams, |_| Transport::Tcp);
         let mut attempts = Attempts::new(upstreams, first);
         while Instant::now() < deadline
@@ -122,40 +131,55 @@ impl<G: Gate> Pipeline<G> {
         {
             let until = deadline.min(Instant::now() + self.config.upstream_timeout);
             let exchanged = self.pool.exchange(server, client.source.ip(), query, until).await;
-            exchanged.observe(&*self.gate, &mut self.desk());
-            exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.desk());
+            exchanged.observe(&*self.gate, &mut self.worker_state());
+            exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.worker_state());
             match exchanged.answer {
                 Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {
-                    Judged::Usable(held, lesson) => return Ok((held, lesson)),
+                    Judged::Usable(held, validated) => return Ok((held, validated)),
                     Judged::AskOn => {}
-                    Judged::Withheld(why) => {
-                        stages::observe_bogus(&*self.gate, &mut self.desk(), (Some(client), query), server, why);
+                    Judged::Invalid(why) => {
+                        stages::observe_bogus(
+                            &*self.gate,
+                            &mut self.worker_state(),
+                            (Some(client), query),
+                            server,
+                            why,
+                        );
                     }
                 },
                 Err(failure) => attempts.failed(failure),
             }
         }
         match attempts.end() {
-            End::Apology(held, lesson) => Ok((held, lesson)),
+            End::Apology(held, validated) => Ok((held, validated)),
             End::Failure(failure) => Err(failure),
         }
     }
 
-    async fn admit(&self, identity: &G::Identity, lesson: Lesson, deadline: Instant) -> Result<G::Proof, NotAdmitted> {
+    async fn admit(
+        &self,
+        identity: &G::Identity,
+        validated: ValidatedAnswer,
+        deadline: Instant,
+    ) -> Result<G::Proof, AdmissionError> {
         let began = Instant::now();
-        let opens_something = !lesson.addresses.is_empty();
-        let (ticket, settled) = Ticket::to_wait_for();
+        let opens_something = !validated.addresses.is_empty();
+        let (completion, settled) = Completion::channel();
         let admission = {
-            let mut desk = self.desk();
-            let admission = self.gate.admit(&mut desk, identity, lesson, Company::Alone, || ticket);
-            self.gate.flush(&mut desk);
+            let mut worker_state = self.worker_state();
+            let admission = self
+                .gate
+                .admit(&mut worker_state, identity, validated, CommitMode::Immediate, || {
+                    completion
+                });
+            self.gate.flush(&mut worker_state);
             // Whoever comes by TCP does not count microseconds.
-            self.gate.replied(&mut desk);
+            self.gate.replied(&mut worker_state);
             admission
         };
         let outcome = match admission {
-            Admission::Settled(outcome) => outcome,
-            Admission::Waiting(patience) => {
+            AdmissionStatus::Settled(outcome) => outcome,
+            AdmissionStatus::Pending(patience) => {
                 let until = deadline.min(began + patience);
                 match timeout_at(until.into(), settled).await {
                     Ok(Ok(outcome)) => outcome,
@@ -164,13 +188,13 @@ impl<G: Gate> Pipeline<G> {
             }
         };
         if opens_something {
-            stages::observe_commit(&*self.gate, &mut self.desk(), began.elapsed(), outcome.is_ok());
+            stages::observe_commit(&*self.gate, &mut self.worker_state(), began.elapsed(), outcome.is_ok());
         }
         outcome
     }
 
     /// Whatever panicked while it was held left counters and collected work, each of them whole.
-    fn desk(&self) -> MutexGuard<'_, G::Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn worker_state(&self) -> MutexGuard<'_, G::WorkerState> {
+        self.worker_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

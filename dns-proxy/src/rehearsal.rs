@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cookie::Cookies;
 use crate::flights::Flights;
-use crate::gate::{Asked, Gate, Transport};
+use crate::gate::{Gate, QueryTarget, Transport};
 use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
 use crate::reply::Reply;
 use crate::server::ServerConfig;
@@ -62,7 +62,7 @@ impl<G: Gate> Rehearsal<G> {
         self.sent.reply.clear();
         let client = Client {
             source: client,
-            asked: Asked::Us,
+            target: QueryTarget::Proxy,
             transport: Transport::Udp,
             received: self.now,
         };

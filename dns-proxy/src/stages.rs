@@ -8,17 +8,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::gate::{Asked, Denial, Discard, Event, Gate, NotAdmitted, Obstacle, Rcode, Screening, Transport, Withheld};
+use crate::gate::{
+    AdmissionError, AdmissionErrorKind, Denial, DiscardReason, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
+    Transport, WithheldReason,
+};
 use crate::message::{Query, Unreadable};
 use crate::reply::{ErrorCode, ExtendedError, Reply};
 use crate::upstream::Failure;
-use crate::validate::Bogus;
+use crate::validate::InvalidAnswer;
 
 /// Who sent a query, and how it came here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) source: SocketAddr,
-    pub(crate) asked: Asked,
+    pub(crate) target: QueryTarget,
     pub(crate) transport: Transport,
     /// When the query was received.
     pub(crate) received: Instant,
@@ -27,13 +30,13 @@ pub(crate) struct Client {
 /// *Receive*: reads a query. What cannot be read is answered as far as it deserves it.
 pub(crate) fn read<'p, 'r, G: Gate>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     packet: &'p [u8],
     room: &'r mut Vec<u8>,
 ) -> Result<Query<'p>, Option<Reply<'r>>> {
     Query::read(packet).map_err(|unreadable| match unreadable {
         Unreadable::NotAQuery => {
-            gate.observe(desk, Event::Discarded(Discard::NotAQuery));
+            gate.observe(worker_state, ProxyEvent::Discarded(DiscardReason::NotAQuery));
             None
         }
         Unreadable::Answer(rcode, header) => Some(Reply::to_unreadable(header, rcode, room)),
@@ -43,7 +46,7 @@ pub(crate) fn read<'p, 'r, G: Gate>(
 /// *Screen*: who asks, may it, and whom do we ask.
 pub(crate) fn screen<'r, G: Gate>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     client: &Client,
     query: &Query<'_>,
     room: &'r mut Vec<u8>,
@@ -52,7 +55,7 @@ pub(crate) fn screen<'r, G: Gate>(
         let text = "zone transfers are not forwarded";
         Err(refuse(query, Rcode::Refused, ErrorCode::NotSupported, text, room))
     } else {
-        match gate.screen(desk, client.source.ip(), client.asked, query.question()) {
+        match gate.screen(worker_state, client.source.ip(), client.target, query.question()) {
             Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
             Screening::Refuse(Denial { rcode, reason }) => {
                 let code = match rcode {
@@ -63,19 +66,19 @@ pub(crate) fn screen<'r, G: Gate>(
             }
         }
     };
-    let event = Event::Query {
+    let event = ProxyEvent::Query {
         transport: client.transport,
         question: query.question(),
         forwarded: screened.is_ok(),
     };
-    gate.observe(desk, event);
+    gate.observe(worker_state, event);
     screened
 }
 
 /// What is said to a query that met a limit.
-pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: Discard, room: &'r mut Vec<u8>) -> Reply<'r> {
+pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r mut Vec<u8>) -> Reply<'r> {
     let text = match limit {
-        Discard::ClientLimit => "too many lookups of this client in flight",
+        DiscardReason::ClientLimit => "too many lookups of this client in flight",
         _ => "too many lookups in flight",
     };
     refuse(query, Rcode::Refused, ErrorCode::Other, text, room)
@@ -86,54 +89,60 @@ pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &Failure, room: &'r mut 
     let code = match failure {
         Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
         Failure::Unreachable { .. } => ErrorCode::NetworkError,
-        Failure::Bogus { .. } | Failure::Busy { .. } => ErrorCode::Other,
+        Failure::InvalidAnswer { .. } | Failure::Busy { .. } => ErrorCode::Other,
     };
     refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
 }
 
 /// The kernel does not vouch for the answer.
-pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &NotAdmitted, room: &'r mut Vec<u8>) -> Reply<'r> {
+pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &AdmissionError, room: &'r mut Vec<u8>) -> Reply<'r> {
     refuse(query, Rcode::ServFail, ErrorCode::Other, &reason.reason, room)
 }
 
 /// Tells that an answer was withheld.
 pub(crate) fn observe_withheld<G: Gate>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     (client, query): (Option<&Client>, &Query<'_>),
     server: SocketAddr,
-    (why, reason): (Withheld, &str),
+    (why, reason): (WithheldReason, &str),
 ) {
-    let event = Event::Withheld {
+    let event = ProxyEvent::Withheld {
         client: client.map(|client| client.source.ip()),
         name: &query.question().name,
         server,
         why,
         reason,
     };
-    gate.observe(desk, event);
+    gate.observe(worker_state, event);
 }
 
 /// Tells that an answer of `server` was withheld because it is not believed.
 pub(crate) fn observe_bogus<G: Gate>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     asked: (Option<&Client>, &Query<'_>),
     server: SocketAddr,
-    why: Bogus,
+    why: InvalidAnswer,
 ) {
-    observe_withheld(gate, desk, asked, server, (Withheld::Bogus(why), &why.to_string()));
+    observe_withheld(
+        gate,
+        worker_state,
+        asked,
+        server,
+        (WithheldReason::Invalid(why), &why.to_string()),
+    );
 }
 
 /// Counts what came of an admission that the kernel was needed for.
-pub(crate) fn observe_commit<G: Gate>(gate: &G, desk: &mut G::Desk, took: Duration, committed: bool) {
-    gate.observe(desk, Event::CommitWait { took, committed });
+pub(crate) fn observe_commit<G: Gate>(gate: &G, worker_state: &mut G::WorkerState, took: Duration, committed: bool) {
+    gate.observe(worker_state, ProxyEvent::CommitWait { took, committed });
 }
 
 /// Why a commit that takes too long is given up.
-pub(crate) fn commit_timed_out() -> NotAdmitted {
-    NotAdmitted {
-        obstacle: Obstacle::Late,
+pub(crate) fn commit_timed_out() -> AdmissionError {
+    AdmissionError {
+        kind: AdmissionErrorKind::TimedOut,
         reason: "the kernel did not take the addresses in time".into(),
     }
 }

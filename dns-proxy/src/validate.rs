@@ -1,6 +1,6 @@
 //! What does an answer teach, and may it be believed?
 //!
-//! Pure: the bytes of the query and the bytes of the answer go in, a [`Lesson`] or the reason
+//! Pure: the bytes of the query and the bytes of the answer go in, a [`ValidatedAnswer`] or the reason
 //! against it comes out. That the answer belongs to the question (id, question, sender) was checked
 //! before it came here.
 //!
@@ -12,7 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::gate::Lesson;
+use crate::gate::ValidatedAnswer;
 use crate::message::{Query, read_question};
 use crate::wire::{Header, IN, Malformed, Reader, Record, WireName, rtype};
 
@@ -29,33 +29,33 @@ const IPV6_HINT: u16 = 6;
 /// Why an answer is not believed. It is never released.
 #[expect(missing_docs, reason = "each says itself what it is")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
-pub enum Bogus {
+pub enum InvalidAnswer {
     #[error("the answer cannot be read")]
     Malformed,
     #[error("broken chain: the answer holds a record that does not hang on the name asked")]
     BrokenChain,
     #[error("broken chain: the aliases lead in a circle")]
-    Circle,
+    AliasLoop,
     #[error("broken chain: a name has two different aliases")]
-    TwoAliases,
+    ConflictingAliases,
     #[error("broken chain: more than {MAX_CHAIN} aliases")]
-    TooLong,
+    ChainTooLong,
 }
 
-impl From<Malformed> for Bogus {
+impl From<Malformed> for InvalidAnswer {
     fn from(Malformed: Malformed) -> Self {
         Self::Malformed
     }
 }
 
 /// Reads an answer to `query` that came from `source`.
-pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> Result<Lesson, Bogus> {
+pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> Result<ValidatedAnswer, InvalidAnswer> {
     let header = Header::read(answer)?;
     let (question, answers_at) = read_question(answer, &header)?;
-    let mut lesson = Lesson::nothing(query.question().name.clone(), source);
+    let mut validated = ValidatedAnswer::without_addresses(query.question().name.clone(), source);
     // Other classes (CHAOS, for a server's version) hold no Internet addresses.
     if query.question().qclass != IN {
-        return Ok(lesson);
+        return Ok(validated);
     }
     let records = || answer_records(answer, answers_at, header.answers);
 
@@ -69,7 +69,7 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
         .iter()
         .copied()
         .chain(services.iter().map(|alias| alias.target));
-    lesson.chain = names.map(WireName::to_name).collect();
+    validated.chain = names.map(WireName::to_name).collect();
     for record in records() {
         let record = record?;
         if !teaches(&record) {
@@ -83,18 +83,18 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
             }
         };
         let Some(alias_ttl) = alias_ttl.filter(|_| record.class == IN) else {
-            return Err(Bogus::BrokenChain);
+            return Err(InvalidAnswer::BrokenChain);
         };
         if header.rcode() == NOERROR {
             let ttl = ttl(&record).min(chain.ttl).min(alias_ttl);
-            read_addresses(&record, |address| lesson.addresses.push((address, ttl)))?;
+            read_addresses(&record, |address| validated.addresses.push((address, ttl)))?;
         }
     }
     // One entry an address, with its smallest TTL (RFC 2181 §5.2), in an order that does not depend
     // on the server.
-    lesson.addresses.sort_unstable();
-    lesson.addresses.dedup_by_key(|(address, _)| *address);
-    Ok(lesson)
+    validated.addresses.sort_unstable();
+    validated.addresses.dedup_by_key(|(address, _)| *address);
+    Ok(validated)
 }
 
 /// The aliases of an answer, all of them on one way from the name asked.
@@ -110,7 +110,7 @@ struct Chain<'m> {
 fn follow<'m>(
     start: WireName<'m>,
     records: impl Iterator<Item = Result<Record<'m>, Malformed>>,
-) -> Result<Chain<'m>, Bogus> {
+) -> Result<Chain<'m>, InvalidAnswer> {
     let mut aliases: SmallVec<[Alias<'m>; 4]> = SmallVec::new();
     for record in records {
         let record = record?;
@@ -118,7 +118,7 @@ fn follow<'m>(
             continue;
         }
         if record.class != IN {
-            return Err(Bogus::BrokenChain);
+            return Err(InvalidAnswer::BrokenChain);
         }
         let alias = Alias {
             owner: record.owner,
@@ -127,10 +127,10 @@ fn follow<'m>(
         };
         let count = aliases.len();
         match aliases.iter_mut().find(|known| known.owner.same_as(alias.owner)) {
-            None if count == MAX_CHAIN => return Err(Bogus::TooLong),
+            None if count == MAX_CHAIN => return Err(InvalidAnswer::ChainTooLong),
             None => aliases.push(alias),
             Some(known) if known.target.same_as(alias.target) => known.ttl = known.ttl.min(alias.ttl),
-            Some(_) => return Err(Bogus::TwoAliases),
+            Some(_) => return Err(InvalidAnswer::ConflictingAliases),
         }
     }
 
@@ -142,7 +142,7 @@ fn follow<'m>(
     while let Some(alias) = aliases.iter().find(|alias| alias.owner.same_as(chain.last)) {
         // Owners are distinct, so more steps than aliases means that one was taken twice.
         if chain.targets.len() == aliases.len() {
-            return Err(Bogus::Circle);
+            return Err(InvalidAnswer::AliasLoop);
         }
         chain.targets.push(alias.target);
         chain.last = alias.target;
@@ -150,14 +150,17 @@ fn follow<'m>(
     }
     match chain.targets.len() == aliases.len() {
         true => Ok(chain),
-        false => Err(Bogus::BrokenChain),
+        false => Err(InvalidAnswer::BrokenChain),
     }
 }
 
 /// Follows HTTPS and SVCB records in AliasMode (RFC 9460 §2.4.2) from `start`, as long as each name
 /// has one such alias alone. Where it has several a client takes any of them, so none is followed,
 /// and what hangs on them is off the chain. Each TTL is the smallest on the way.
-fn follow_services<'m, R>(start: WireName<'m>, records: impl Fn() -> R) -> Result<SmallVec<[Alias<'m>; 4]>, Bogus>
+fn follow_services<'m, R>(
+    start: WireName<'m>,
+    records: impl Fn() -> R,
+) -> Result<SmallVec<[Alias<'m>; 4]>, InvalidAnswer>
 where
     R: Iterator<Item = Result<Record<'m>, Malformed>>,
 {
@@ -186,10 +189,10 @@ where
             Some(alias) if !alias.target.is_root() => {
                 let known = alias.target.same_as(start) || aliases.iter().any(|it| it.target.same_as(alias.target));
                 if known {
-                    return Err(Bogus::Circle);
+                    return Err(InvalidAnswer::AliasLoop);
                 }
                 if aliases.len() == MAX_CHAIN {
-                    return Err(Bogus::TooLong);
+                    return Err(InvalidAnswer::ChainTooLong);
                 }
                 aliases.push(alias);
             }

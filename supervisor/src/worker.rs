@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dns_proxy::KeptSockets;
+use dns_proxy::SocketStore;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -100,7 +100,7 @@ impl Supervision {
     }
 }
 
-impl KeptSockets for Supervision {
+impl SocketStore for Supervision {
     fn take(&self, name: &str) -> Option<OwnedFd> {
         self.handed().remove(name)
     }

@@ -1,4 +1,4 @@
-//! From a lesson to the proof that its answer may be released.
+//! From a validated answer to the proof that its answer may be released.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use clock::Time;
-use dns_proxy::{Lesson, NotAdmitted, Obstacle, Ticket};
+use dns_proxy::{AdmissionError, AdmissionErrorKind, Completion, ValidatedAnswer};
 use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Owner};
@@ -18,7 +18,7 @@ use crate::plan::{Credited, Plan};
 
 use super::{Core, lock};
 
-/// What a lesson comes to under the plan in force.
+/// What an answer needs under the plan in force.
 pub(super) enum Step {
     /// The kernel holds everything, and may be relied on to for this long.
     Admitted(Committed, Option<Standing>),
@@ -27,16 +27,16 @@ pub(super) enum Step {
 }
 
 impl Core {
-    /// Learns the lesson, for the bare name too if it answers a search expansion (`expanded`), and
+    /// Learns the answer, for the bare name too if it answers a search expansion (`expanded`), and
     /// finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
-    pub(super) fn step(&self, lesson: &Lesson, owner: Owner, expanded: bool) -> Step {
+    pub(super) fn step(&self, validated: &ValidatedAnswer, owner: Owner, expanded: bool) -> Step {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
-        let credited = plan.credited(&lesson.name, &lesson.chain, expanded);
-        if lesson.addresses.is_empty() || credited.is_empty() {
+        let credited = plan.credited(&validated.name, &validated.chain, expanded);
+        if validated.addresses.is_empty() || credited.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
-        let (elements, ends) = self.learn(plan, lesson, owner, &credited);
+        let (elements, ends) = self.learn(plan, validated, owner, &credited);
         if elements.is_empty() {
             return Step::Admitted(self.enforcer.admit_nothing(), None);
         }
@@ -54,36 +54,36 @@ impl Core {
         }
     }
 
-    /// Writes the lesson down, and says what it opens or closes under `plan`, and when the first of
+    /// Writes the answer to the ledger, and says what it opens or closes under `plan`, and when the first of
     /// its leases ends.
     fn learn(
         &self,
         plan: &Plan,
-        lesson: &Lesson,
+        validated: &ValidatedAnswer,
         owner: Owner,
         credited: &[Credited<'_>],
     ) -> (Vec<(Element, Time)>, Option<Time>) {
-        let teacher = plan.teacher(lesson.source.ip());
+        let teacher = plan.teacher(validated.source.ip());
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
             // A user meets it who meant that address, and can say so.
             Err(why @ Unteachable::Private) => {
-                warn!(name = %lesson.name, address = %address.0, "a name may not open this address: {why}");
+                warn!(name = %validated.name, address = %address.0, "a name may not open this address: {why}");
                 false
             }
             Err(why) => {
-                debug!(name = %lesson.name, address = %address.0, ?why, "a name may not open this address");
+                debug!(name = %validated.name, address = %address.0, ?why, "a name may not open this address");
                 false
             }
         };
         let mut answer = Answer {
-            name: lesson.name.clone(),
-            addresses: lesson.addresses.iter().filter(teachable).copied().collect(),
+            name: validated.name.clone(),
+            addresses: validated.addresses.iter().filter(teachable).copied().collect(),
             teacher,
             owner,
             terms: None,
         };
-        self.lessons.fetch_add(1, Ordering::Relaxed);
+        self.answers_learned.fetch_add(1, Ordering::Relaxed);
         let now = clock::now();
         let mut elements = Vec::new();
         let mut first_end: Option<Time> = None;
@@ -101,20 +101,20 @@ impl Core {
         }
         drop(ledger);
         if left_out > 0 {
-            self.left_out(lesson, left_out, now);
+            self.left_out(validated, left_out, now);
         }
         (elements, first_end)
     }
 
     /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked
     /// for.
-    fn unlearn(&self, lesson: &Lesson, expanded: bool) {
+    fn unlearn(&self, validated: &ValidatedAnswer, expanded: bool) {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
-        let teacher = plan.teacher(lesson.source.ip());
+        let teacher = plan.teacher(validated.source.ip());
         let now = clock::now();
-        for name in plan.credited(&lesson.name, &lesson.chain, expanded) {
-            for (address, _) in &lesson.addresses {
+        for name in plan.credited(&validated.name, &validated.chain, expanded) {
+            for (address, _) in &validated.addresses {
                 let mut is_open = false;
                 plan.elements(&name, *address, teacher, |element| {
                     let held = self
@@ -131,12 +131,12 @@ impl Core {
 
     /// Says that an answer has more addresses than a name may hold, so that not all of them are
     /// opened.
-    fn left_out(&self, lesson: &Lesson, count: usize, now: Time) {
+    fn left_out(&self, validated: &ValidatedAnswer, count: usize, now: Time) {
         let counted = u64::try_from(count).unwrap_or(u64::MAX);
         self.left_out_addresses.fetch_add(counted, Ordering::Relaxed);
         if let Some(others) = self.remarks.pass(now) {
-            let answered = lesson.addresses.len();
-            warn!(name = %lesson.name, answered, not_opened = count, others, "an answer has more addresses than --max-addresses-per-name");
+            let answered = validated.addresses.len();
+            warn!(name = %validated.name, answered, not_opened = count, others, "an answer has more addresses than --max-addresses-per-name");
         }
     }
 
@@ -149,13 +149,13 @@ impl Core {
 }
 
 /// What stood in the way, and what the client is told.
-fn withheld(why: &AdmitError) -> NotAdmitted {
-    NotAdmitted {
-        obstacle: match why {
-            AdmitError::Full { .. } => Obstacle::Full,
-            AdmitError::Rejected { .. } => Obstacle::Refused,
-            AdmitError::Stale | AdmitError::Unknown(_) => Obstacle::Late,
-            AdmitError::Stopped => Obstacle::Stopped,
+fn withheld(why: &AdmitError) -> AdmissionError {
+    AdmissionError {
+        kind: match why {
+            AdmitError::Full { .. } => AdmissionErrorKind::Full,
+            AdmitError::Rejected { .. } => AdmissionErrorKind::Refused,
+            AdmitError::Stale | AdmitError::Unknown(_) => AdmissionErrorKind::TimedOut,
+            AdmitError::Stopped => AdmissionErrorKind::Stopped,
         },
         reason: format!("namegate: {why}"),
     }
@@ -164,12 +164,12 @@ fn withheld(why: &AdmitError) -> NotAdmitted {
 /// An answer that waits for the kernel.
 pub(super) struct Waiting {
     core: Arc<Core>,
-    lesson: Lesson,
+    validated: ValidatedAnswer,
     owner: Owner,
     expanded: bool,
     generation: Generation,
     /// `None` once it was used.
-    ticket: Option<Ticket<Committed>>,
+    completion: Option<Completion<Committed>>,
     /// Nobody waits after this.
     until: Instant,
 }
@@ -177,17 +177,17 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn new(
         core: &Arc<Core>,
-        (lesson, owner, expanded): (Lesson, Owner, bool),
-        ticket: Ticket<Committed>,
+        (validated, owner, expanded): (ValidatedAnswer, Owner, bool),
+        completion: Completion<Committed>,
         generation: Generation,
     ) -> Self {
         Self {
             core: Arc::clone(core),
-            lesson,
+            validated,
             owner,
             expanded,
             generation,
-            ticket: Some(ticket),
+            completion: Some(completion),
             until: Instant::now() + core.terms.commit_deadline,
         }
     }
@@ -208,7 +208,7 @@ impl Waiting {
         if self.is_abandoned() {
             return;
         }
-        let step = self.core.step(&self.lesson, self.owner, self.expanded);
+        let step = self.core.step(&self.validated, self.owner, self.expanded);
         self.core.evict();
         match step {
             Step::Admitted(proof, _) => self.tell(Ok(proof)),
@@ -234,9 +234,9 @@ impl Waiting {
         parked.push(self);
     }
 
-    fn tell(&mut self, outcome: Result<Committed, NotAdmitted>) {
-        if let Some(ticket) = self.ticket.take() {
-            ticket.settle(outcome);
+    fn tell(&mut self, outcome: Result<Committed, AdmissionError>) {
+        if let Some(completion) = self.completion.take() {
+            completion.settle(outcome);
         }
     }
 }
@@ -248,7 +248,7 @@ impl Settle for Waiting {
             Err(AdmitError::Stale) => self.park(),
             Err(error) => {
                 if matches!(error, AdmitError::Full { .. } | AdmitError::Rejected { .. }) {
-                    self.core.unlearn(&self.lesson, self.expanded);
+                    self.core.unlearn(&self.validated, self.expanded);
                 }
                 self.tell(Err(withheld(&error)));
             }
@@ -264,7 +264,7 @@ impl fmt::Debug for Waiting {
     /// Without the core, which holds those that are parked.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Waiting")
-            .field("lesson", &self.lesson)
+            .field("validated", &self.validated)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
@@ -273,7 +273,7 @@ impl fmt::Debug for Waiting {
 impl Drop for Waiting {
     /// Whoever drops it has found that nobody waits any more.
     fn drop(&mut self) {
-        if self.ticket.is_some() {
+        if self.completion.is_some() {
             let late = AdmitError::Unknown(self.core.terms.commit_deadline);
             self.tell(Err(withheld(&late)));
         }

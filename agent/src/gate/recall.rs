@@ -11,7 +11,7 @@
 use std::hash::BuildHasher;
 
 use ahash::RandomState;
-use dns_proxy::Lesson;
+use dns_proxy::ValidatedAnswer;
 use enforcer::writer::Standing;
 
 /// Entries; a power of two. 32 octets each, and only those that are used take memory.
@@ -50,16 +50,16 @@ impl Recall {
         }
     }
 
-    /// What identifies a lesson, its TTLs apart. Two lessons with the same one (one in 2⁶⁴) could
+    /// What identifies an answer, its TTLs apart. Two answers with the same one (one in 2⁶⁴) could
     /// open nothing: the answer would be released, and its addresses refused.
-    pub(super) fn fingerprint(&self, lesson: &Lesson, circumstances: Circumstances) -> u64 {
+    pub(super) fn fingerprint(&self, validated: &ValidatedAnswer, circumstances: Circumstances) -> u64 {
         use std::hash::{Hash, Hasher};
         let mut hasher = self.hasher.build_hasher();
         circumstances.hash(&mut hasher);
-        lesson.name.hash(&mut hasher);
-        lesson.chain.hash(&mut hasher);
-        lesson.source.ip().hash(&mut hasher);
-        for (address, _) in &lesson.addresses {
+        validated.name.hash(&mut hasher);
+        validated.chain.hash(&mut hasher);
+        validated.source.ip().hash(&mut hasher);
+        for (address, _) in &validated.addresses {
             address.hash(&mut hasher);
         }
         hasher.finish()

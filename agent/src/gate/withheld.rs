@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dns_proxy::Withheld;
-use dns_proxy::gate::Obstacle;
+use dns_proxy::WithheldReason;
+use dns_proxy::gate::AdmissionErrorKind;
 use names::Name;
 use tracing::{error, warn};
 
@@ -18,7 +18,7 @@ impl Core {
         &self,
         client: Option<IpAddr>,
         (name, upstream): (&Name, SocketAddr),
-        (withheld, why): (Withheld, &str),
+        (withheld, why): (WithheldReason, &str),
     ) {
         let now = clock::now();
         let in_force = self.in_force.load();
@@ -44,10 +44,11 @@ impl Core {
             (None, None) => "the answer cache".into(),
         };
         match withheld {
-            Withheld::NotAdmitted(Obstacle::Full | Obstacle::Refused) => {
+            WithheldReason::NotAdmitted(AdmissionErrorKind::Full | AdmissionErrorKind::Refused) => {
                 error!(%name, client, %upstream, why, others, "an answer was withheld");
             }
-            Withheld::Bogus(_) | Withheld::NotAdmitted(Obstacle::Late | Obstacle::Stopped) => {
+            WithheldReason::Invalid(_)
+            | WithheldReason::NotAdmitted(AdmissionErrorKind::TimedOut | AdmissionErrorKind::Stopped) => {
                 warn!(%name, client, %upstream, why, others, "an answer was withheld");
             }
         }

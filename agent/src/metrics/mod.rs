@@ -9,8 +9,8 @@ mod namespaces;
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use dns_proxy::gate::{CacheOutcome, Discard, Obstacle, Transport, UpstreamOutcome, Withheld};
-use dns_proxy::{Bogus, Event};
+use dns_proxy::gate::{AdmissionErrorKind, CacheOutcome, DiscardReason, Transport, UpstreamOutcome, WithheldReason};
+use dns_proxy::{InvalidAnswer, ProxyEvent};
 use enforcer::records::Verdict;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
@@ -164,9 +164,9 @@ impl Metrics {
     }
 
     /// Counts one event of the proxy. Called for every lookup: does not allocate or lock.
-    pub fn observe(&self, event: &Event<'_>) {
+    pub fn observe(&self, event: &ProxyEvent<'_>) {
         match event {
-            Event::Query {
+            ProxyEvent::Query {
                 transport,
                 question,
                 forwarded,
@@ -174,11 +174,11 @@ impl Metrics {
                 let verdict = usize::from(!forwarded);
                 self.queries[transport_index(*transport)][type_index(question.qtype)][verdict].inc();
             }
-            Event::Reply { transport, rcode, took } => {
+            ProxyEvent::Reply { transport, rcode, took } => {
                 self.replies[transport_index(*transport)][rcode_index(*rcode)].inc();
                 self.request_duration.observe(took.as_secs_f64());
             }
-            Event::Upstream {
+            ProxyEvent::Upstream {
                 server: _,
                 transport,
                 outcome,
@@ -190,16 +190,16 @@ impl Metrics {
                 }
             }
             // A gauge tells who is silent.
-            Event::UpstreamState { .. } => {}
-            Event::CommitWait { took, committed } => {
+            ProxyEvent::UpstreamState { .. } => {}
+            ProxyEvent::CommitWait { took, committed } => {
                 self.commit_wait.observe(took.as_secs_f64());
                 if !committed {
                     self.commit_failures.inc();
                 }
             }
-            Event::Withheld { why, .. } => self.withheld[withheld_index(*why)].inc(),
-            Event::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
-            Event::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
+            ProxyEvent::Withheld { why, .. } => self.withheld[withheld_index(*why)].inc(),
+            ProxyEvent::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
+            ProxyEvent::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
         }
     }
 
@@ -266,31 +266,31 @@ fn cache_index(outcome: CacheOutcome) -> usize {
     }
 }
 
-fn withheld_index(why: Withheld) -> usize {
+fn withheld_index(why: WithheldReason) -> usize {
     match why {
-        Withheld::Bogus(Bogus::Malformed) => 0,
-        Withheld::Bogus(Bogus::BrokenChain) => 1,
-        Withheld::Bogus(Bogus::Circle) => 2,
-        Withheld::Bogus(Bogus::TwoAliases) => 3,
-        Withheld::Bogus(Bogus::TooLong) => 4,
-        Withheld::NotAdmitted(Obstacle::Full) => 5,
-        Withheld::NotAdmitted(Obstacle::Refused) => 6,
-        Withheld::NotAdmitted(Obstacle::Late) => 7,
-        Withheld::NotAdmitted(Obstacle::Stopped) => 8,
+        WithheldReason::Invalid(InvalidAnswer::Malformed) => 0,
+        WithheldReason::Invalid(InvalidAnswer::BrokenChain) => 1,
+        WithheldReason::Invalid(InvalidAnswer::AliasLoop) => 2,
+        WithheldReason::Invalid(InvalidAnswer::ConflictingAliases) => 3,
+        WithheldReason::Invalid(InvalidAnswer::ChainTooLong) => 4,
+        WithheldReason::NotAdmitted(AdmissionErrorKind::Full) => 5,
+        WithheldReason::NotAdmitted(AdmissionErrorKind::Refused) => 6,
+        WithheldReason::NotAdmitted(AdmissionErrorKind::TimedOut) => 7,
+        WithheldReason::NotAdmitted(AdmissionErrorKind::Stopped) => 8,
     }
 }
 
 /// Why an answer was withheld, as the label says it.
-pub fn withheld_reason(why: Withheld) -> &'static str {
+pub fn withheld_reason(why: WithheldReason) -> &'static str {
     WITHHELD[withheld_index(why)]
 }
 
-fn discard_index(discard: Discard) -> usize {
+fn discard_index(discard: DiscardReason) -> usize {
     match discard {
-        Discard::NotAQuery => 0,
-        Discard::ClientLimit => 1,
-        Discard::TotalLimit => 2,
-        Discard::ConnectionLimit => 3,
+        DiscardReason::NotAQuery => 0,
+        DiscardReason::ClientLimit => 1,
+        DiscardReason::TotalLimit => 2,
+        DiscardReason::ConnectionLimit => 3,
     }
 }
 
@@ -340,7 +340,7 @@ fn unix_now() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use dns_proxy::Question;
+    use dns_proxy::DnsQuestion;
     use names::Name;
 
     use super::*;
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn every_event_is_counted_under_its_labels() {
         let metrics = Metrics::new();
-        let question = |qtype| Question {
+        let question = |qtype| DnsQuestion {
             name: Name::root(),
             qtype,
             qclass: 1,
@@ -361,42 +361,42 @@ mod tests {
         let took = Duration::from_micros(300);
         let server = "192.0.2.53:53".parse().unwrap();
         for event in [
-            Event::Query {
+            ProxyEvent::Query {
                 transport: Transport::Udp,
                 question: &question(28),
                 forwarded: true,
             },
-            Event::Query {
+            ProxyEvent::Query {
                 transport: Transport::Tcp,
                 question: &question(6),
                 forwarded: false,
             },
-            Event::Reply {
+            ProxyEvent::Reply {
                 transport: Transport::Udp,
                 rcode: 3,
                 took,
             },
-            Event::Reply {
+            ProxyEvent::Reply {
                 transport: Transport::Udp,
                 rcode: 15,
                 took,
             },
-            Event::Upstream {
+            ProxyEvent::Upstream {
                 server,
                 transport: Transport::Udp,
                 outcome: UpstreamOutcome::Answered,
                 took,
             },
-            Event::Upstream {
+            ProxyEvent::Upstream {
                 server,
                 transport: Transport::Udp,
                 outcome: UpstreamOutcome::TimedOut,
                 took,
             },
-            Event::CommitWait { took, committed: true },
-            Event::CommitWait { took, committed: false },
-            Event::Cache(CacheOutcome::Hit),
-            Event::Discarded(Discard::ClientLimit),
+            ProxyEvent::CommitWait { took, committed: true },
+            ProxyEvent::CommitWait { took, committed: false },
+            ProxyEvent::Cache(CacheOutcome::Hit),
+            ProxyEvent::Discarded(DiscardReason::ClientLimit),
         ] {
             metrics.observe(&event);
         }

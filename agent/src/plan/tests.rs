@@ -476,7 +476,7 @@ fn the_chain_is_credited_only_where_the_configuration_says_so() {
 /// kernel.
 #[test]
 fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
-    use dns_proxy::Asked;
+    use dns_proxy::QueryTarget;
 
     use crate::gate::InForce;
     let objects = [pod("a", "10.0.0.1"), allow("a", "old.example")];
@@ -486,7 +486,7 @@ fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
         generation: Default::default(),
         coming: None,
     };
-    let asked = Asked::Resolver(at(UPSTREAM));
+    let asked = QueryTarget::Resolver(at(UPSTREAM));
     let coming_judges = |in_force: &InForce, text| in_force.plan_for(ip("10.0.0.1"), asked, &name(text)).1;
     assert!(!coming_judges(&in_force, "new.example"));
     in_force.coming = Some(Arc::new(plan(&edited)));

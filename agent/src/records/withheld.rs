@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use api::WithheldRow;
 use clock::Time;
-use dns_proxy::Withheld;
+use dns_proxy::WithheldReason;
 use names::Name;
 use policy::endpoint::EndpointId;
 
@@ -37,7 +37,7 @@ pub struct WithheldAnswer<'a> {
     /// Who answered.
     pub upstream: SocketAddr,
     /// Why.
-    pub why: Withheld,
+    pub why: WithheldReason,
     /// The same for people.
     pub text: &'a str,
 }
@@ -46,7 +46,7 @@ pub struct WithheldAnswer<'a> {
 struct WithheldKey {
     name: Name,
     upstream: SocketAddr,
-    why: Withheld,
+    why: WithheldReason,
 }
 
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl WithheldAnswers {
 
 #[cfg(test)]
 mod tests {
-    use dns_proxy::{Bogus, Obstacle};
+    use dns_proxy::{AdmissionErrorKind, InvalidAnswer};
 
     use super::*;
 
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    fn note(answers: &WithheldAnswers, at: u64, endpoint: &EndpointId, name: &str, why: Withheld) {
+    fn note(answers: &WithheldAnswers, at: u64, endpoint: &EndpointId, name: &str, why: WithheldReason) {
         let answer = WithheldAnswer {
             client: Some([10, 0, 0, 2].into()),
             endpoint: Some(endpoint),
@@ -139,7 +139,7 @@ mod tests {
         answers.note(Time::from_millis(at), answer);
     }
 
-    const OFF_CHAIN: Withheld = Withheld::Bogus(Bogus::BrokenChain);
+    const OFF_CHAIN: WithheldReason = WithheldReason::Invalid(InvalidAnswer::BrokenChain);
 
     #[test]
     fn answers_that_are_alike_are_one_row() {
@@ -151,7 +151,7 @@ mod tests {
             3_000,
             &pod("web"),
             "a.example",
-            Withheld::NotAdmitted(Obstacle::Full),
+            WithheldReason::NotAdmitted(AdmissionErrorKind::Full),
         );
         let rows = answers.rows(Time::from_millis(4_000));
         let told: Vec<_> = rows.iter().map(|row| (row.reason.as_str(), row.count)).collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::in_flight::Key;
 use super::{Lookup, Lookups, Outlet, Stage};
 use crate::cache::Found;
-use crate::gate::{CacheOutcome, Event, Gate};
+use crate::gate::{CacheOutcome, Gate, ProxyEvent};
 use crate::reply::Held;
 use crate::upstream::Judged;
 use crate::upstream::dialect::Level;
@@ -37,7 +37,7 @@ impl<G: Gate, W> Lookups<G, W> {
             Found::Answer { .. } => CacheOutcome::Hit,
             Found::Stale | Found::Nothing => CacheOutcome::Miss,
         };
-        self.gate.observe(&mut self.desk, Event::Cache(outcome));
+        self.gate.observe(&mut self.worker_state, ProxyEvent::Cache(outcome));
         match found {
             Found::Answer { refresh } => InCache::Answer { refresh },
             Found::Stale => {
@@ -62,9 +62,9 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let cached = std::mem::take(&mut self.cached);
         match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
-            Judged::Usable(held, lesson) => self.admit(now, key, held, lesson, out),
+            Judged::Usable(held, validated) => self.admit(now, key, held, validated, out),
             // It was usable when it was kept, so it is.
-            Judged::AskOn | Judged::Withheld(_) => self.forward(now, key, out),
+            Judged::AskOn | Judged::Invalid(_) => self.forward(now, key, out),
         }
         self.cached = cached;
     }
@@ -84,7 +84,8 @@ impl<G: Gate, W> Lookups<G, W> {
         if !std::mem::take(&mut lookup.stale) || !cache.find_stale(now, place, &lookup.query, &mut self.cached) {
             return false;
         }
-        self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Stale));
+        self.gate
+            .observe(&mut self.worker_state, ProxyEvent::Cache(CacheOutcome::Stale));
         let upstream = lookup.attempts.first();
         // It is kept already, and must not be taken for a fresh one.
         lookup.key = None;
@@ -95,7 +96,8 @@ impl<G: Gate, W> Lookups<G, W> {
     /// Asks again for what the cache has, on nobody's behalf.
     pub(super) fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
         if self.start_unasked(now, again, out) {
-            self.gate.observe(&mut self.desk, Event::Cache(CacheOutcome::Refresh));
+            self.gate
+                .observe(&mut self.worker_state, ProxyEvent::Cache(CacheOutcome::Refresh));
         }
     }
 

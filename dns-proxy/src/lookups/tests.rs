@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::gate::{Asked, Denial, Obstacle, Question, Rcode, Screening};
+use crate::gate::{AdmissionErrorKind, Denial, DnsQuestion, QueryTarget, Rcode, Screening};
 use crate::packets;
 use crate::worker::mailbox::Letter;
 
@@ -20,8 +20,8 @@ struct Gatekeeper {
     /// Whom it admits nothing for.
     strict_with: Option<IpAddr>,
     admitted: Mutex<Vec<(IpAddr, String)>>,
-    tickets: Mutex<Vec<Ticket<Proof>>>,
-    companies: Mutex<Vec<Company>>,
+    completions: Mutex<Vec<Completion<Proof>>>,
+    modes: Mutex<Vec<CommitMode>>,
     events: Mutex<Vec<String>>,
 }
 
@@ -31,11 +31,11 @@ struct Proof;
 impl Gate for Gatekeeper {
     type Identity = IpAddr;
     type Proof = Proof;
-    type Desk = ();
+    type WorkerState = ();
 
-    fn desk(&self) {}
+    fn worker_state(&self) {}
 
-    fn screen(&self, _: &mut (), source: IpAddr, _: Asked, question: &Question) -> Screening<IpAddr> {
+    fn screen(&self, _: &mut (), source: IpAddr, _: QueryTarget, question: &DnsQuestion) -> Screening<IpAddr> {
         match question.name.as_str().ends_with("denied.") {
             true => Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
@@ -52,28 +52,28 @@ impl Gate for Gatekeeper {
         &self,
         _: &mut (),
         asker: &IpAddr,
-        lesson: Lesson,
-        company: Company,
-        ticket: impl FnOnce() -> Ticket<Proof>,
-    ) -> Admission<Proof> {
-        self.companies.lock().unwrap().push(company);
-        self.admitted.lock().unwrap().push((*asker, lesson.name.to_string()));
+        validated: ValidatedAnswer,
+        mode: CommitMode,
+        completion: impl FnOnce() -> Completion<Proof>,
+    ) -> AdmissionStatus<Proof> {
+        self.modes.lock().unwrap().push(mode);
+        self.admitted.lock().unwrap().push((*asker, validated.name.to_string()));
         if self.strict_with == Some(*asker) {
-            return Admission::Settled(Err(NotAdmitted {
-                obstacle: Obstacle::Refused,
+            return AdmissionStatus::Settled(Err(AdmissionError {
+                kind: AdmissionErrorKind::Refused,
                 reason: "not for this one".into(),
             }));
         }
         if !self.holds {
-            return Admission::Settled(Ok(Proof));
+            return AdmissionStatus::Settled(Ok(Proof));
         }
-        self.tickets.lock().unwrap().push(ticket());
-        Admission::Waiting(Duration::from_millis(500))
+        self.completions.lock().unwrap().push(completion());
+        AdmissionStatus::Pending(Duration::from_millis(500))
     }
 
     fn flush(&self, _: &mut ()) {}
 
-    fn observe(&self, _: &mut (), event: Event<'_>) {
+    fn observe(&self, _: &mut (), event: ProxyEvent<'_>) {
         self.events.lock().unwrap().push(format!("{event:?}"));
     }
 }
@@ -83,7 +83,7 @@ impl Gate for Gatekeeper {
 struct Sheet {
     asked: Vec<(SocketAddr, Key, Sent, Vec<u8>)>,
     forgotten: usize,
-    /// Asked and not forgotten, by id.
+    /// Queries in flight, by id.
     pending: BTreeMap<u16, Vec<u8>>,
     by_tcp: Vec<(SocketAddr, Key)>,
     replies: Vec<Vec<u8>>,
@@ -166,7 +166,7 @@ impl Stage {
     fn receive_from(&mut self, client: &str, packet: &[u8]) {
         let client = Client {
             source: client.parse().unwrap(),
-            asked: Asked::Us,
+            target: QueryTarget::Proxy,
             transport: Transport::Udp,
             received: self.now,
         };
@@ -246,7 +246,10 @@ fn a_lookup_is_alone_while_no_other_is_in_flight() {
         &packets::query("b.example.", "A"),
         &["b.example. 60 A 192.0.2.7"],
     ));
-    assert_eq!(*stage.gate.companies.lock().unwrap(), [Company::Others, Company::Alone]);
+    assert_eq!(
+        *stage.gate.modes.lock().unwrap(),
+        [CommitMode::Batched, CommitMode::Immediate]
+    );
 }
 
 #[test]
@@ -258,7 +261,7 @@ fn an_answer_is_held_until_its_ticket_is_settled() {
     stage.receive(&query());
     stage.answer(&answer());
     assert!(stage.out.replies.is_empty());
-    stage.gate.tickets.lock().unwrap().remove(0).settle(Ok(Proof));
+    stage.gate.completions.lock().unwrap().remove(0).settle(Ok(Proof));
     stage.read_letters();
     assert_eq!(stage.out.replies, [answer()]);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::HashMap;
 
-use crate::gate::Discard;
+use crate::gate::DiscardReason;
 
 /// A number of places, of which one client gets a part only: as many as are still free at most. So
 /// one alone can have half of them, two a third each, and whoever comes new always finds as many
@@ -92,7 +92,7 @@ impl Drop for Permit {
     }
 }
 
-impl From<Full> for Discard {
+impl From<Full> for DiscardReason {
     fn from(full: Full) -> Self {
         match full {
             Full::Client => Self::ClientLimit,

@@ -27,14 +27,14 @@ use crate::worker;
 use crate::worker::listening::Listening as UdpListening;
 use crate::worker::mailbox::{Letter, Mailbox};
 
-pub(crate) mod kept;
 pub(crate) mod limits;
+pub(crate) mod socket_store;
 mod tcp;
 
-pub use kept::KeptSockets;
+pub use socket_store::SocketStore;
 
-use kept::Half;
 use limits::Quota;
+use socket_store::Half;
 
 /// One place to listen: UDP and TCP on the same address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -121,7 +121,7 @@ pub enum ServerError {
 /// The running proxy. Dropping it ends all its listeners, connections and lookups at once; a
 /// graceful end is [`listen`](Self::listen) with nothing, then waiting until it [is
 /// drained](Self::is_drained).
-pub struct Server<G: Gate> {
+pub struct DnsServer<G: Gate> {
     service: Arc<Service<G>>,
     /// They serve UDP; started with the first listener.
     workers: Vec<Arc<Mailbox<G::Proof>>>,
@@ -129,7 +129,7 @@ pub struct Server<G: Gate> {
     /// Listeners that no longer listen but still answer what they were asked.
     ending: Vec<JoinSet<()>>,
     /// Where the sockets outlive this process, if anywhere.
-    kept: Option<Arc<dyn KeptSockets>>,
+    kept: Option<Arc<dyn SocketStore>>,
 }
 
 impl ServerConfig {
@@ -156,7 +156,7 @@ impl Default for ServerConfig {
     }
 }
 
-impl<G: Gate> Server<G> {
+impl<G: Gate> DnsServer<G> {
     /// A proxy without listeners. Must be called inside a tokio runtime.
     pub fn new(gate: Arc<G>, config: ServerConfig) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl<G: Gate> Server<G> {
 
     /// Has the sockets of listeners kept there as long as they listen, and takes those from there
     /// that an earlier process left.
-    pub fn keep_sockets(&mut self, kept: Arc<dyn KeptSockets>) {
+    pub fn keep_sockets(&mut self, kept: Arc<dyn SocketStore>) {
         self.kept = Some(kept);
     }
 
@@ -238,7 +238,7 @@ impl<G: Gate> Server<G> {
         if let Some(kept) = &self.kept {
             let udp = (0..self.workers.len()).map(Half::Udp);
             udp.chain([Half::Tcp])
-                .for_each(|half| kept.forget(&kept::name(listener, half)));
+                .for_each(|half| kept.forget(&socket_store::name(listener, half)));
         }
     }
 
@@ -277,15 +277,15 @@ impl<G: Gate> Server<G> {
     }
 }
 
-impl<G: Gate> Drop for Server<G> {
+impl<G: Gate> Drop for DnsServer<G> {
     fn drop(&mut self) {
         self.workers.iter().for_each(|worker| worker.post(Letter::Stop));
     }
 }
 
-impl<G: Gate> fmt::Debug for Server<G> {
+impl<G: Gate> fmt::Debug for DnsServer<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
+        f.debug_struct("DnsServer")
             .field("listeners", &self.listening.keys())
             .field("in_flight", &self.in_flight())
             .finish_non_exhaustive()
@@ -309,7 +309,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn bind(listener: Listener, workers: usize, kept: Option<&dyn KeptSockets>) -> Result<Self, ServerError> {
+    fn bind(listener: Listener, workers: usize, kept: Option<&dyn SocketStore>) -> Result<Self, ServerError> {
         let failed = |transport| {
             move |error| ServerError::Bind {
                 address: listener.address,
@@ -335,13 +335,13 @@ impl Bound {
 fn open(
     listener: Listener,
     half: Half,
-    kept: Option<&dyn KeptSockets>,
+    kept: Option<&dyn SocketStore>,
     bind: impl FnOnce(Listener) -> io::Result<Socket>,
 ) -> io::Result<Socket> {
     let Some(kept) = kept else { return bind(listener) };
-    let name = kept::name(listener, half);
+    let name = socket_store::name(listener, half);
     if let Some(left) = kept.take(&name)
-        && let Ok(Some(socket)) = kept::checked(left, listener.address)
+        && let Ok(Some(socket)) = socket_store::checked(left, listener.address)
     {
         return Ok(socket);
     }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::limits::Permit;
 use super::{Listener, ListenerKind, Service};
 use crate::frame;
-use crate::gate::{Asked, Discard, Event, Gate, Transport};
+use crate::gate::{DiscardReason, Gate, ProxyEvent, QueryTarget, Transport};
 use crate::reply::Reply;
 use crate::stages::Client;
 use crate::worker::socket;
@@ -97,7 +97,7 @@ fn start<G: Gate>(
     connections: &mut JoinSet<()>,
 ) {
     let Ok(permit) = service.connections.take(source.ip()) else {
-        let limit = Event::Discarded(Discard::ConnectionLimit);
+        let limit = ProxyEvent::Discarded(DiscardReason::ConnectionLimit);
         return service.pipeline.observe(limit);
     };
     let (service, stopped) = (service.clone(), stopped.clone());
@@ -124,7 +124,7 @@ async fn accepted_already(listener: &TcpListener) -> Option<(TcpStream, SocketAd
 struct Connection<G: Gate> {
     stream: TcpStream,
     source: SocketAddr,
-    asked: Asked,
+    target: QueryTarget,
     service: Arc<Service<G>>,
     /// What was read and is not a whole message yet.
     unread: BytesMut,
@@ -139,17 +139,17 @@ impl<G: Gate> Connection<G> {
         // Answers are small and finished when written: holding them back for an ACK only delays
         // them.
         let _ = stream.set_nodelay(true);
-        let asked = match kind {
-            ListenerKind::Dnat(resolver) => Asked::Resolver(resolver),
+        let target = match kind {
+            ListenerKind::Dnat(resolver) => QueryTarget::Resolver(resolver),
             // A transparent connection's local address is the one that the client connected to.
-            ListenerKind::Tproxy => Asked::Resolver(stream.local_addr().ok()?),
-            ListenerKind::Plain => Asked::Us,
+            ListenerKind::Tproxy => QueryTarget::Resolver(stream.local_addr().ok()?),
+            ListenerKind::Plain => QueryTarget::Proxy,
         };
         Some(Self {
             idle_until: Instant::now() + service.pipeline.config.tcp_idle,
             stream,
             source,
-            asked,
+            target,
             service,
             unread: BytesMut::new(),
             lookups: JoinSet::new(),
@@ -204,7 +204,7 @@ impl<G: Gate> Connection<G> {
     async fn start_lookup(&mut self, packet: Bytes) -> ControlFlow<()> {
         let client = Client {
             source: self.source,
-            asked: self.asked,
+            target: self.target,
             transport: Transport::Tcp,
             received: Instant::now().into_std(),
         };

@@ -34,7 +34,7 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 struct State {
     /// By id.
-    asked: HashMap<u16, Asked, ahash::RandomState>,
+    asked: HashMap<u16, PendingQuestion, ahash::RandomState>,
     unsent: Vec<u8>,
     /// It takes no more questions.
     retired: bool,
@@ -45,7 +45,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Asked {
+struct PendingQuestion {
     client: IpAddr,
     query: Query<'static>,
     answer: oneshot::Sender<Result<Vec<u8>, Lost>>,
@@ -62,7 +62,7 @@ pub(crate) struct Lost {
 }
 
 /// A question on a connection. Dropped, it waits no more.
-struct Question<'a> {
+struct QuestionGuard<'a> {
     connection: &'a Connection,
     id: u16,
     asked: Instant,
@@ -115,7 +115,7 @@ impl Connection {
                 .find(|id| !state.asked.contains_key(id))
                 .unwrap_or_default();
             frame::push(&mut state.unsent, &query.with_id(id));
-            let asked = Asked {
+            let asked = PendingQuestion {
                 client,
                 query: query.again(),
                 answer: send,
@@ -125,7 +125,7 @@ impl Connection {
             id
         };
         self.changed.notify_one();
-        let _question = Question {
+        let _question = QuestionGuard {
             connection: self,
             id,
             asked: Instant::now(),
@@ -229,7 +229,7 @@ impl Connection {
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.connection.lock();
         let Some(asked) = state.asked.remove(&self.id) else {

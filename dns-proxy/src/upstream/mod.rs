@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::gate::{Lesson, UpstreamOutcome};
+use crate::gate::{UpstreamOutcome, ValidatedAnswer};
 use crate::message::{Query, is_bare_error};
 use crate::reply::Held;
-use crate::validate::{Bogus, validate};
+use crate::validate::{InvalidAnswer, validate};
 use crate::wire::Header;
 
 mod connection;
@@ -35,7 +35,7 @@ pub(crate) enum Failure {
     #[error("too many lookups of this client wait for upstream {server} over TCP")]
     Busy { server: SocketAddr },
     #[error("upstream {server}: {why}")]
-    Bogus { server: SocketAddr, why: Bogus },
+    InvalidAnswer { server: SocketAddr, why: InvalidAnswer },
 }
 
 impl Failure {
@@ -57,25 +57,25 @@ pub(crate) struct Attempts {
     first: usize,
     made: usize,
     failure: Failure,
-    apology: Option<Box<(Held<'static>, Lesson)>>,
+    apology: Option<Box<(Held<'static>, ValidatedAnswer)>>,
 }
 
 /// What an answer is good for.
 #[derive(Debug)]
 pub(crate) enum Judged<'a> {
     /// It is the answer, and teaches this.
-    Usable(Held<'a>, Lesson),
+    Usable(Held<'a>, ValidatedAnswer),
     /// There may be a better one; it was noted.
     AskOn,
     /// It is not to be believed; there may be a better one.
-    Withheld(Bogus),
+    Invalid(InvalidAnswer),
 }
 
 /// How it ends when nobody is left to ask.
 #[derive(Debug)]
 pub(crate) enum End {
     /// With an upstream's own error.
-    Apology(Held<'static>, Lesson),
+    Apology(Held<'static>, ValidatedAnswer),
     /// Without any answer.
     Failure(Failure),
 }
@@ -132,19 +132,19 @@ impl Attempts {
     /// Judges an answer of `server` that belongs to the question.
     pub(crate) fn judge<'a>(&mut self, query: &Query<'_>, server: SocketAddr, held: Held<'a>) -> Judged<'a> {
         if let Some(error) = without_question(query, &held) {
-            let lesson = Lesson::nothing(query.question().name.clone(), server);
-            self.apology = Some(Box::new((error, lesson)));
+            let validated = ValidatedAnswer::without_addresses(query.question().name.clone(), server);
+            self.apology = Some(Box::new((error, validated)));
             return Judged::AskOn;
         }
         match validate(query, held.as_bytes(), server) {
-            Ok(lesson) if is_apology(&held) => {
-                self.apology = Some(Box::new((held.keep(), lesson)));
+            Ok(validated) if is_apology(&held) => {
+                self.apology = Some(Box::new((held.keep(), validated)));
                 Judged::AskOn
             }
-            Ok(lesson) => Judged::Usable(held, lesson),
+            Ok(validated) => Judged::Usable(held, validated),
             Err(why) => {
-                self.failure = Failure::Bogus { server, why };
-                Judged::Withheld(why)
+                self.failure = Failure::InvalidAnswer { server, why };
+                Judged::Invalid(why)
             }
         }
     }
@@ -219,11 +219,11 @@ mod tests {
             Judged::AskOn
         ));
         assert_eq!(asked(&mut attempts), [1]);
-        let End::Apology(held, lesson) = attempts.end() else {
+        let End::Apology(held, validated) = attempts.end() else {
             panic!("there is one");
         };
         assert_eq!(held.as_bytes(), sorry);
-        assert!(lesson.addresses.is_empty());
+        assert!(validated.addresses.is_empty());
     }
 
     #[test]
@@ -235,6 +235,6 @@ mod tests {
         let server = attempts.next().unwrap();
         attempts.failed(Failure::TimedOut { server });
         attempts.judge(&query, server, Held::new(&bogus[..]));
-        assert!(matches!(attempts.end(), End::Failure(Failure::Bogus { .. })));
+        assert!(matches!(attempts.end(), End::Failure(Failure::InvalidAnswer { .. })));
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::health::{Change, Health, Route};
-use crate::gate::{Event, Gate, Transport, UpstreamOutcome};
+use crate::gate::{Gate, ProxyEvent, Transport, UpstreamOutcome};
 
 /// What came of it.
 #[derive(Debug)]
@@ -19,25 +19,25 @@ pub(crate) struct Exchanged {
 
 impl Exchanged {
     /// Counts it.
-    pub(crate) fn observe<G: Gate>(&self, gate: &G, desk: &mut G::Desk) {
+    pub(crate) fn observe<G: Gate>(&self, gate: &G, worker_state: &mut G::WorkerState) {
         let outcome = match &self.answer {
             Ok(_) => UpstreamOutcome::Answered,
             Err(failure) => failure.outcome(),
         };
         let outcomes = std::iter::repeat_n(UpstreamOutcome::Mismatched, self.mismatched).chain([outcome]);
         for outcome in outcomes {
-            let event = Event::Upstream {
+            let event = ProxyEvent::Upstream {
                 server: self.server,
                 transport: Transport::Tcp,
                 outcome,
                 took: self.took,
             };
-            gate.observe(desk, event);
+            gate.observe(worker_state, event);
         }
     }
 
     /// Tells what it says of the upstream.
-    pub(crate) fn tell<G: Gate>(&self, now: Instant, health: &Health, gate: &G, desk: &mut G::Desk) {
+    pub(crate) fn tell<G: Gate>(&self, now: Instant, health: &Health, gate: &G, worker_state: &mut G::WorkerState) {
         let route = (self.server, Transport::Tcp);
         let change = match &self.answer {
             Ok(_) => health.answered(route),
@@ -45,24 +45,24 @@ impl Exchanged {
             Err(Failure::Busy { .. }) => None,
             Err(_) => health.failed(now, route),
         };
-        observe_change(gate, desk, route, change);
+        observe_change(gate, worker_state, route, change);
     }
 }
 
 /// Tells that an upstream has fallen silent, or answers again.
 pub(crate) fn observe_change<G: Gate>(
     gate: &G,
-    desk: &mut G::Desk,
+    worker_state: &mut G::WorkerState,
     (server, transport): Route,
     change: Option<Change>,
 ) {
     if let Some(change) = change {
         let answers = change == Change::Answers;
-        let event = Event::UpstreamState {
+        let event = ProxyEvent::UpstreamState {
             server,
             transport,
             answers,
         };
-        gate.observe(desk, event);
+        gate.observe(worker_state, event);
     }
 }

@@ -5,33 +5,33 @@ use crate::packets;
 
 const SOURCE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 53)), 53);
 
-fn learn(question: (&str, &str), records: &[&str]) -> Result<Lesson, Bogus> {
+fn learn(question: (&str, &str), records: &[&str]) -> Result<ValidatedAnswer, InvalidAnswer> {
     let query = packets::query(question.0, question.1);
     validate(&Query::read(&query).unwrap(), &packets::answer(&query, records), SOURCE)
 }
 
-fn addresses(lesson: Result<Lesson, Bogus>) -> Vec<String> {
-    let lesson = lesson.unwrap().addresses.into_iter();
-    lesson.map(|(ip, ttl)| format!("{ip} {}", ttl.as_secs())).collect()
+fn addresses(validated: Result<ValidatedAnswer, InvalidAnswer>) -> Vec<String> {
+    let validated = validated.unwrap().addresses.into_iter();
+    validated.map(|(ip, ttl)| format!("{ip} {}", ttl.as_secs())).collect()
 }
 
 #[test]
 fn addresses_of_the_name_itself_are_taught_with_their_own_ttl() {
-    let lesson = learn(
+    let validated = learn(
         ("a.example.", "A"),
         &["a.example. 60 A 192.0.2.2", "A.eXample. 30 A 192.0.2.1"],
     );
-    assert_eq!(addresses(lesson), ["192.0.2.1 30", "192.0.2.2 60"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 30", "192.0.2.2 60"]);
 }
 
 /// The kernel sends IPv4 packets to it, so the IPv6 address would open nothing that is used.
 #[test]
 fn a_mapped_address_teaches_the_ipv4_address() {
-    let lesson = learn(
+    let validated = learn(
         ("a.example.", "AAAA"),
         &["a.example. 60 AAAA ::ffff:192.0.2.1", "a.example. 60 AAAA 2001:db8::1"],
     );
-    assert_eq!(addresses(lesson), ["192.0.2.1 60", "2001:db8::1 60"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 60", "2001:db8::1 60"]);
     let hinted = learn(
         ("a.example.", "HTTPS"),
         &["a.example. 60 HTTPS 1 . ipv6hint=::ffff:192.0.2.1"],
@@ -42,7 +42,7 @@ fn a_mapped_address_teaches_the_ipv4_address() {
 /// RFC 9460 §2.4.2: what a client connects to is what the alias leads to.
 #[test]
 fn an_alias_of_a_service_is_followed_like_a_cname() {
-    let lesson = learn(
+    let validated = learn(
         ("a.example.", "HTTPS"),
         &[
             "a.example. 300 HTTPS 0 b.example.",
@@ -51,9 +51,9 @@ fn an_alias_of_a_service_is_followed_like_a_cname() {
             "c.example. 10 A 192.0.2.2",
         ],
     );
-    let chain: Vec<_> = lesson.as_ref().unwrap().chain.iter().map(|it| it.as_str()).collect();
+    let chain: Vec<_> = validated.as_ref().unwrap().chain.iter().map(|it| it.as_str()).collect();
     assert_eq!(chain, ["b.example.", "c.example."]);
-    assert_eq!(addresses(lesson), ["192.0.2.1 20", "192.0.2.2 10"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 20", "192.0.2.2 10"]);
 }
 
 #[test]
@@ -64,34 +64,34 @@ fn an_alias_of_a_service_that_leads_nowhere_or_in_a_circle_teaches_nothing() {
         ["a.example. 60 HTTPS 0 b.example.", "b.example. 60 HTTPS 0 a.example."],
         ["a.example. 60 HTTPS 0 a.example.", "a.example. 60 HTTPS 0 a.example."],
     ] {
-        assert_eq!(learn(("a.example.", "HTTPS"), &records), Err(Bogus::Circle));
+        assert_eq!(learn(("a.example.", "HTTPS"), &records), Err(InvalidAnswer::AliasLoop));
     }
     let two = [
         "a.example. 60 HTTPS 0 b.example.",
         "a.example. 60 HTTPS 0 c.example.",
         "c.example. 60 HTTPS 1 . ipv4hint=192.0.2.1",
     ];
-    assert_eq!(learn(("a.example.", "HTTPS"), &two), Err(Bogus::BrokenChain));
+    assert_eq!(learn(("a.example.", "HTTPS"), &two), Err(InvalidAnswer::BrokenChain));
     assert!(addresses(learn(("a.example.", "HTTPS"), &two[..2])).is_empty());
     let beside = [
         "a.example. 60 HTTPS 0 b.example.",
         "c.example. 60 HTTPS 1 . ipv4hint=192.0.2.1",
     ];
-    assert_eq!(learn(("a.example.", "HTTPS"), &beside), Err(Bogus::BrokenChain));
+    assert_eq!(learn(("a.example.", "HTTPS"), &beside), Err(InvalidAnswer::BrokenChain));
 }
 
 #[test]
 fn an_address_that_stands_twice_counts_once_with_its_smallest_ttl() {
-    let lesson = learn(
+    let validated = learn(
         ("a.example.", "A"),
         &["a.example. 60 A 192.0.2.1", "a.example. 30 A 192.0.2.1"],
     );
-    assert_eq!(addresses(lesson), ["192.0.2.1 30"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 30"]);
 }
 
 #[test]
 fn a_chain_is_followed_in_any_order_and_its_smallest_ttl_counts() {
-    let lesson = learn(
+    let validated = learn(
         ("WWW.example.", "AAAA"),
         &[
             "c.example. 300 AAAA 2001:db8::1",
@@ -99,7 +99,7 @@ fn a_chain_is_followed_in_any_order_and_its_smallest_ttl_counts() {
             "www.example. 100 CNAME b.example.",
         ],
     );
-    let chain: Vec<_> = lesson
+    let chain: Vec<_> = validated
         .as_ref()
         .unwrap()
         .chain
@@ -107,9 +107,9 @@ fn a_chain_is_followed_in_any_order_and_its_smallest_ttl_counts() {
         .map(|name| name.as_str())
         .collect();
     assert_eq!(chain, ["b.example.", "c.example."]);
-    assert_eq!(lesson.as_ref().unwrap().name.as_str(), "www.example.");
-    assert_eq!(lesson.as_ref().unwrap().source, SOURCE);
-    assert_eq!(addresses(lesson), ["2001:db8::1 20"]);
+    assert_eq!(validated.as_ref().unwrap().name.as_str(), "www.example.");
+    assert_eq!(validated.as_ref().unwrap().source, SOURCE);
+    assert_eq!(addresses(validated), ["2001:db8::1 20"]);
 }
 
 #[test]
@@ -123,21 +123,21 @@ fn a_record_beside_the_chain_makes_the_answer_bogus() {
         // An address of a name that is an alias (RFC 1034 §3.6.2 forbids it).
         "a.example. 60 A 192.0.2.66",
     ] {
-        let lesson = learn(
+        let validated = learn(
             ("a.example.", "A"),
             &["a.example. 60 CNAME b.example.", "b.example. 60 A 192.0.2.1", stray],
         );
-        assert_eq!(lesson, Err(Bogus::BrokenChain), "{stray}");
+        assert_eq!(validated, Err(InvalidAnswer::BrokenChain), "{stray}");
     }
 }
 
 #[test]
 fn a_record_of_another_type_beside_the_chain_is_none_of_our_business() {
-    let lesson = learn(
+    let validated = learn(
         ("a.example.", "A"),
         &["b.example. 60 TXT hello", "a.example. 60 A 192.0.2.1"],
     );
-    assert_eq!(addresses(lesson), ["192.0.2.1 60"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 60"]);
 }
 
 #[test]
@@ -147,14 +147,14 @@ fn aliases_in_a_circle_are_bogus() {
         &["a.example. 60 CNAME b.example.", "b.example. 60 CNAME a.example."],
         &["a.example. 60 CNAME b.example.", "b.example. 60 CNAME b.example."],
     ] {
-        assert_eq!(learn(("a.example.", "A"), circle), Err(Bogus::Circle));
+        assert_eq!(learn(("a.example.", "A"), circle), Err(InvalidAnswer::AliasLoop));
     }
 }
 
 #[test]
 fn two_aliases_of_one_name_are_bogus_unless_they_are_the_same() {
     let two = ["a.example. 60 CNAME b.example.", "a.example. 60 CNAME c.example."];
-    assert_eq!(learn(("a.example.", "A"), &two), Err(Bogus::TwoAliases));
+    assert_eq!(learn(("a.example.", "A"), &two), Err(InvalidAnswer::ConflictingAliases));
 
     let same = [
         "a.example. 60 CNAME b.example.",
@@ -175,7 +175,7 @@ fn a_chain_of_sixteen_aliases_is_followed_and_one_of_seventeen_is_not() {
         learn(("n0.example.", "A"), &records)
     };
     assert_eq!(addresses(chain(16)), ["192.0.2.1 60"]);
-    assert_eq!(chain(17), Err(Bogus::TooLong));
+    assert_eq!(chain(17), Err(InvalidAnswer::ChainTooLong));
 }
 
 #[test]
@@ -193,8 +193,8 @@ fn hints_of_a_service_teach_and_those_of_an_alias_do_not() {
 fn an_answer_without_addresses_teaches_the_name_alone() {
     assert!(addresses(learn(("a.example.", "TXT"), &["a.example. 60 TXT hello"])).is_empty());
     assert!(addresses(learn(("a.example.", "A"), &[])).is_empty());
-    let lesson = learn(("a.example.", "A"), &["a.example. 60 CNAME b.example."]).unwrap();
-    assert_eq!(lesson.chain.len(), 1);
+    let validated = learn(("a.example.", "A"), &["a.example. 60 CNAME b.example."]).unwrap();
+    assert_eq!(validated.chain.len(), 1);
 }
 
 #[test]
@@ -202,8 +202,8 @@ fn addresses_count_under_noerror_only() {
     let query = packets::query("a.example.", "A");
     let mut answer = packets::answer(&query, &["a.example. 60 A 192.0.2.1"]);
     answer[3] |= 3;
-    let lesson = validate(&Query::read(&query).unwrap(), &answer, SOURCE);
-    assert!(addresses(lesson).is_empty());
+    let validated = validate(&Query::read(&query).unwrap(), &answer, SOURCE);
+    assert!(addresses(validated).is_empty());
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn another_class_opens_nothing() {
     answer[class + 1] = 3;
     assert_eq!(
         validate(&Query::read(&query).unwrap(), &answer, SOURCE),
-        Err(Bogus::BrokenChain)
+        Err(InvalidAnswer::BrokenChain)
     );
 
     let mut chaos = query;
@@ -226,8 +226,8 @@ fn another_class_opens_nothing() {
 
 #[test]
 fn a_negative_ttl_counts_as_zero() {
-    let lesson = learn(("a.example.", "A"), &["a.example. 2147483648 A 192.0.2.1"]);
-    assert_eq!(addresses(lesson), ["192.0.2.1 0"]);
+    let validated = learn(("a.example.", "A"), &["a.example. 2147483648 A 192.0.2.1"]);
+    assert_eq!(addresses(validated), ["192.0.2.1 0"]);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn every_answer_cut_short_inside_its_answer_section_is_malformed() {
     let answer = packets::answer(&query, &records);
     for length in query.len()..answer.len() {
         let cut = validate(&Query::read(&query).unwrap(), &answer[..length], SOURCE);
-        assert_eq!(cut, Err(Bogus::Malformed));
+        assert_eq!(cut, Err(InvalidAnswer::Malformed));
     }
 }
 
@@ -277,12 +277,12 @@ proptest! {
                 *place = byte;
             }
         }
-        if let (Ok(lesson), Ok(theirs)) = (
+        if let (Ok(validated), Ok(theirs)) = (
             validate(&Query::read(&query).unwrap(), &answer, SOURCE),
             hickory_proto::op::Message::from_vec(&answer),
         ) {
             let theirs: Vec<IpAddr> = theirs.answers.iter().filter_map(|record| record.data.ip_addr()).collect();
-            for (address, _) in lesson.addresses {
+            for (address, _) in validated.addresses {
                 prop_assert!(theirs.contains(&address));
             }
         }

@@ -10,7 +10,7 @@ use socket2::Socket;
 use super::control::LocalAddress;
 use super::mmsg::{Datagram, Outbox, SendSpace};
 use super::socket;
-use crate::gate::Asked;
+use crate::gate::QueryTarget;
 use crate::server::{Listener, ListenerKind};
 
 /// A bound socket, what its datagrams mean, and the answers that leave from it.
@@ -62,14 +62,14 @@ impl Listening {
 
     /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original
     /// destination.
-    pub(super) fn way(&self, number: u32, datagram: &Datagram<'_>) -> Option<(Asked, WayBack)> {
+    pub(super) fn way(&self, number: u32, datagram: &Datagram<'_>) -> Option<(QueryTarget, WayBack)> {
         let back = WayBack::Listening(number, datagram.received.local);
         Some(match self.listener.kind {
-            ListenerKind::Dnat(resolver) => (Asked::Resolver(resolver), back),
-            ListenerKind::Plain => (Asked::Us, back),
+            ListenerKind::Dnat(resolver) => (QueryTarget::Resolver(resolver), back),
+            ListenerKind::Plain => (QueryTarget::Proxy, back),
             ListenerKind::Tproxy => {
                 let resolver = datagram.received.original_destination?;
-                (Asked::Resolver(resolver), WayBack::As(number, resolver))
+                (QueryTarget::Resolver(resolver), WayBack::As(number, resolver))
             }
         })
     }

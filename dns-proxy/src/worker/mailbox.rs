@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::listening::Listening;
 use crate::flights::Landed;
-use crate::gate::NotAdmitted;
+use crate::gate::AdmissionError;
 use crate::lookups::Key;
 use crate::server::Listener;
 use crate::upstream::tcp::Exchanged;
@@ -19,7 +19,7 @@ use crate::upstream::tcp::Exchanged;
 #[derive(Debug)]
 pub(crate) enum Letter<P> {
     /// What came of an admission.
-    Settled(Key, Result<P, NotAdmitted>),
+    Settled(Key, Result<P, AdmissionError>),
     /// What came of asking over TCP.
     Exchanged(Key, Exchanged),
     /// What came of a flight that the lookup waited for.

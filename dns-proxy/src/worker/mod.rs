@@ -270,14 +270,14 @@ impl<G: Gate> Worker<G> {
                 let Some(listening) = self.sockets.listening_at(number) else {
                     return;
                 };
-                let (Some((asked, way_back)), Some(source)) = (listening.way(number, &datagram), datagram.source)
+                let (Some((target, way_back)), Some(source)) = (listening.way(number, &datagram), datagram.source)
                 else {
                     tracing::debug!(source = ?datagram.source, "a datagram without its original destination was discarded");
                     continue;
                 };
                 let client = Client {
                     source,
-                    asked,
+                    target,
                     transport: Transport::Udp,
                     received: now,
                 };

@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_proxy::{
-    Admission, Asked, Company, Denial, Event, Gate, Lesson, Listener, ListenerKind, NotAdmitted, Question, Rcode,
-    Screening, Server, ServerConfig, Ticket,
+    AdmissionError, AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, DnsServer, Gate, Listener,
+    ListenerKind, ProxyEvent, QueryTarget, Rcode, Screening, ServerConfig, ValidatedAnswer,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-/// What an admission waits for: the kernel's word on one lesson.
+/// What an admission waits for: the kernel's word on one answer.
 pub(crate) struct Pending {
-    pub(crate) lesson: Lesson,
-    pub(crate) commit: oneshot::Sender<Result<(), NotAdmitted>>,
+    pub(crate) validated: ValidatedAnswer,
+    pub(crate) commit: oneshot::Sender<Result<(), AdmissionError>>,
 }
 
 /// Forwards everything but names under `denied.`, to the upstreams it is given.
 pub(crate) struct Agent {
     upstreams: Arc<[SocketAddr]>,
-    /// Whether lessons wait for the test.
+    /// Whether answers wait for the test.
     holds: bool,
     pending: Mutex<Vec<Pending>>,
     events: Mutex<Vec<String>>,
-    questions: Mutex<Vec<(IpAddr, Asked, String)>>,
+    questions: Mutex<Vec<(IpAddr, QueryTarget, String)>>,
     changed: Notify,
     tasks: Handle,
 }
@@ -36,14 +36,14 @@ pub(crate) struct Committed(());
 impl Gate for Agent {
     type Identity = IpAddr;
     type Proof = Committed;
-    type Desk = ();
+    type WorkerState = ();
 
-    fn desk(&self) {}
+    fn worker_state(&self) {}
 
-    fn screen(&self, _: &mut (), source: IpAddr, asked: Asked, question: &Question) -> Screening<IpAddr> {
+    fn screen(&self, _: &mut (), source: IpAddr, target: QueryTarget, question: &DnsQuestion) -> Screening<IpAddr> {
         let name = question.name.as_str().to_owned();
         let denied = name.ends_with("denied.");
-        self.questions.lock().unwrap().push((source, asked, name));
+        self.questions.lock().unwrap().push((source, target, name));
         if denied {
             return Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
@@ -60,37 +60,37 @@ impl Gate for Agent {
         &self,
         _: &mut (),
         _: &IpAddr,
-        lesson: Lesson,
-        _: Company,
-        ticket: impl FnOnce() -> Ticket<Committed>,
-    ) -> Admission<Committed> {
-        if !self.holds || lesson.addresses.is_empty() {
-            return Admission::Settled(Ok(Committed(())));
+        validated: ValidatedAnswer,
+        _: CommitMode,
+        completion: impl FnOnce() -> Completion<Committed>,
+    ) -> AdmissionStatus<Committed> {
+        if !self.holds || validated.addresses.is_empty() {
+            return AdmissionStatus::Settled(Ok(Committed(())));
         }
-        let (commit, committed) = oneshot::channel::<Result<(), NotAdmitted>>();
-        let ticket = ticket();
+        let (commit, committed) = oneshot::channel::<Result<(), AdmissionError>>();
+        let completion = completion();
         self.tasks.spawn(async move {
             if let Ok(outcome) = committed.await {
-                ticket.settle(outcome.map(Committed));
+                completion.settle(outcome.map(Committed));
             }
         });
-        self.pending.lock().unwrap().push(Pending { lesson, commit });
+        self.pending.lock().unwrap().push(Pending { validated, commit });
         self.changed.notify_waiters();
-        Admission::Waiting(Duration::from_secs(60))
+        AdmissionStatus::Pending(Duration::from_secs(60))
     }
 
     fn flush(&self, _: &mut ()) {}
 
-    fn observe(&self, _: &mut (), event: Event<'_>) {
+    fn observe(&self, _: &mut (), event: ProxyEvent<'_>) {
         let event = match event {
-            Event::Query { forwarded, .. } => format!("query forwarded={forwarded}"),
-            Event::Reply { rcode, .. } => format!("reply {rcode}"),
-            Event::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
-            Event::UpstreamState { server, answers, .. } => format!("upstream {server} answers={answers}"),
-            Event::Withheld { client, name, why, .. } => format!("withheld {name} {why:?} {}", client.is_some()),
-            Event::CommitWait { committed, .. } => format!("commit {committed}"),
-            Event::Cache(outcome) => format!("cache {outcome:?}"),
-            Event::Discarded(why) => format!("discarded {why:?}"),
+            ProxyEvent::Query { forwarded, .. } => format!("query forwarded={forwarded}"),
+            ProxyEvent::Reply { rcode, .. } => format!("reply {rcode}"),
+            ProxyEvent::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
+            ProxyEvent::UpstreamState { server, answers, .. } => format!("upstream {server} answers={answers}"),
+            ProxyEvent::Withheld { client, name, why, .. } => format!("withheld {name} {why:?} {}", client.is_some()),
+            ProxyEvent::CommitWait { committed, .. } => format!("commit {committed}"),
+            ProxyEvent::Cache(outcome) => format!("cache {outcome:?}"),
+            ProxyEvent::Discarded(why) => format!("discarded {why:?}"),
         };
         self.events.lock().unwrap().push(event);
         self.changed.notify_waiters();
@@ -119,7 +119,7 @@ impl Agent {
         }
     }
 
-    /// The next lesson that waits for its commit.
+    /// The next answer that waits for its commit.
     pub(crate) async fn pending(&self) -> Pending {
         self.wait_for(|| {
             let mut pending = self.pending.lock().unwrap();
@@ -137,7 +137,7 @@ impl Agent {
         self.events.lock().unwrap().iter().filter(|seen| *seen == event).count()
     }
 
-    pub(crate) fn questions(&self) -> Vec<(IpAddr, Asked, String)> {
+    pub(crate) fn questions(&self) -> Vec<(IpAddr, QueryTarget, String)> {
         self.questions.lock().unwrap().clone()
     }
 
@@ -161,7 +161,7 @@ impl Agent {
 /// A proxy that listens on a port of its own.
 pub(crate) struct Proxy {
     pub(crate) agent: Arc<Agent>,
-    pub(crate) server: Server<Agent>,
+    pub(crate) server: DnsServer<Agent>,
     pub(crate) address: SocketAddr,
 }
 
@@ -174,10 +174,10 @@ impl Proxy {
         let address = free_address();
         let mut proxy = Self {
             agent: Arc::new(agent),
-            server: Server::new(Arc::new(Agent::new(&[])), config.clone()),
+            server: DnsServer::new(Arc::new(Agent::new(&[])), config.clone()),
             address,
         };
-        proxy.server = Server::new(proxy.agent.clone(), config);
+        proxy.server = DnsServer::new(proxy.agent.clone(), config);
         proxy.server.listen(&[plain(address)]).await.unwrap();
         proxy
     }

@@ -34,8 +34,8 @@ async fn what_was_asked_is_not_asked_again_and_waits_for_the_kernel_all_the_same
     let again = packets::query("A.Example.", "A");
     client.send(&again).await;
     let pending = proxy.agent.pending().await;
-    assert_eq!(pending.lesson.name.as_str(), "a.example.");
-    assert_eq!(pending.lesson.source, resolver.address);
+    assert_eq!(pending.validated.name.as_str(), "a.example.");
+    assert_eq!(pending.validated.source, resolver.address);
     assert!(client.has_nothing());
     pending.commit.send(Ok(())).unwrap();
     let reply = client.receive().await;
@@ -56,8 +56,8 @@ async fn a_commit_that_fails_withholds_what_the_cache_has() {
     for (commit, code) in [
         (Ok(()), 0),
         (
-            Err(dns_proxy::NotAdmitted {
-                obstacle: dns_proxy::Obstacle::Late,
+            Err(dns_proxy::AdmissionError {
+                kind: dns_proxy::AdmissionErrorKind::TimedOut,
                 reason: "the set is full".into(),
             }),
             2,

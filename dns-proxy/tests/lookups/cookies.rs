@@ -1,7 +1,7 @@
 //! Clients that send DNS cookies: once they have a server's, they drop what comes without one
 //! (c-ares does).
 
-use dns_proxy::{NotAdmitted, Obstacle};
+use dns_proxy::{AdmissionError, AdmissionErrorKind};
 
 use crate::agent::{Agent, Proxy};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
@@ -64,8 +64,8 @@ async fn an_answer_that_is_not_committed_carries_a_cookie_too() {
     let pending = proxy.agent.pending().await;
     pending
         .commit
-        .send(Err(NotAdmitted {
-            obstacle: Obstacle::Full,
+        .send(Err(AdmissionError {
+            kind: AdmissionErrorKind::Full,
             reason,
         }))
         .unwrap();

@@ -1,6 +1,6 @@
 //! An answer reaches the client only after the gate vouched for it.
 
-use dns_proxy::{NotAdmitted, Obstacle};
+use dns_proxy::{AdmissionError, AdmissionErrorKind};
 
 use crate::agent::{Agent, Proxy, impatient};
 use crate::client::{UdpClient, answers, rcode};
@@ -15,8 +15,8 @@ async fn an_answer_waits_for_the_commit() {
     client.send(&packets::query("a.example.", "A")).await;
 
     let pending = proxy.agent.pending().await;
-    assert_eq!(pending.lesson.name.as_str(), "a.example.");
-    assert_eq!(pending.lesson.source, resolver.address);
+    assert_eq!(pending.validated.name.as_str(), "a.example.");
+    assert_eq!(pending.validated.source, resolver.address);
     assert!(client.has_nothing());
     // A whole other lookup passes meanwhile, so there was time for the answer to leave.
     let other = UdpClient::of(proxy.address).await;
@@ -38,8 +38,8 @@ async fn a_failed_commit_is_servfail_and_no_answer() {
     client.send(&packets::query_with_edns("a.example.", "A", 1_232)).await;
 
     let reason = "the kernel said ENOMEM".to_owned();
-    let failed = Err(NotAdmitted {
-        obstacle: Obstacle::Full,
+    let failed = Err(AdmissionError {
+        kind: AdmissionErrorKind::Full,
         reason: reason.clone(),
     });
     proxy.agent.pending().await.commit.send(failed).unwrap();
@@ -49,7 +49,7 @@ async fn a_failed_commit_is_servfail_and_no_answer() {
     proxy.agent.observed("commit false", 1).await;
     proxy
         .agent
-        .observed("withheld a.example NotAdmitted(Full) true", 1)
+        .observed("withheld a.example AdmissionError(Full) true", 1)
         .await;
 }
 
@@ -80,7 +80,7 @@ async fn an_answer_with_a_broken_chain_is_never_released() {
     let (code, text) = packets::extended_error(&reply).unwrap();
     assert!(code == 0 && text.contains("broken chain"), "{text}");
     // Asked twice, and told each time.
-    let withheld = "withheld a.example Bogus(BrokenChain) true";
+    let withheld = "withheld a.example InvalidAnswer(BrokenChain) true";
     assert_eq!(proxy.agent.count(withheld), 2);
 }
 

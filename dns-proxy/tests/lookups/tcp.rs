@@ -42,7 +42,7 @@ async fn queries_on_one_connection_are_answered_as_they_are_ready() {
     for _ in 0..3 {
         pending.push(proxy.agent.pending().await);
     }
-    pending.sort_by(|one, another| another.lesson.name.cmp(&one.lesson.name));
+    pending.sort_by(|one, another| another.validated.name.cmp(&one.validated.name));
     for expected in [b'c', b'b', b'a'] {
         pending.remove(0).commit.send(Ok(())).unwrap();
         assert_eq!(client.receive().await[0], expected);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use dns_proxy::{Asked, Listener, ListenerKind};
+use dns_proxy::{Listener, ListenerKind, QueryTarget};
 use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -99,7 +99,7 @@ async fn inside() {
         let seen = proxy.agent.questions();
         assert_eq!(seen.len(), 3);
         for (source, whom, _) in seen {
-            assert_eq!((source, whom), (client.ip(), Asked::Resolver(asked)));
+            assert_eq!((source, whom), (client.ip(), QueryTarget::Resolver(asked)));
         }
         proxy.agent.forget_questions();
     }

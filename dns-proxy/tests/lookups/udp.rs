@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dns_proxy::{Asked, Listener, ListenerKind, ServerError, Transport};
+use dns_proxy::{Listener, ListenerKind, QueryTarget, ServerError, Transport};
 
 use crate::agent::{Agent, Proxy, free_address, plain};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
@@ -109,7 +109,7 @@ async fn a_long_answer_is_learned_whole_and_truncated_for_the_client() {
 
     client.send(&packets::query_with_edns("A.example.", "A", 600)).await;
     let pending = proxy.agent.pending().await;
-    assert_eq!(pending.lesson.addresses.len(), 100);
+    assert_eq!(pending.validated.addresses.len(), 100);
     pending.commit.send(Ok(())).unwrap();
     let reply = client.receive().await;
     assert_eq!((rcode(&reply), answers(&reply)), (0, 0));
@@ -154,9 +154,12 @@ async fn listeners_say_whom_their_clients_asked() {
             .ask(&packets::query("a.example.", "A"))
             .await;
     }
-    let asked: Vec<Asked> = proxy.agent.questions().into_iter().map(|(_, asked, _)| asked).collect();
-    let intercepted = Asked::Resolver("198.51.100.53:53".parse().unwrap());
-    assert_eq!(asked, [Asked::Us, Asked::Us, intercepted, intercepted]);
+    let asked: Vec<QueryTarget> = proxy.agent.questions().into_iter().map(|(_, asked, _)| asked).collect();
+    let intercepted = QueryTarget::Resolver("198.51.100.53:53".parse().unwrap());
+    assert_eq!(
+        asked,
+        [QueryTarget::Proxy, QueryTarget::Proxy, intercepted, intercepted]
+    );
 }
 
 #[tokio::test]

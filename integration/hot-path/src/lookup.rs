@@ -5,7 +5,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns_proxy::gate::{Admission, Asked, Company, Denial, Event, Gate, Lesson, Question, Rcode, Screening, Ticket};
+use dns_proxy::gate::{
+    AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
+    ValidatedAnswer,
+};
 use dns_proxy::rehearsal::Rehearsal;
 use dns_proxy::{CacheConfig, ServerConfig};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
@@ -95,11 +98,11 @@ pub fn packets(name: &str) -> (Vec<u8>, Vec<u8>) {
 impl Gate for Gatekeeper {
     type Identity = IpAddr;
     type Proof = ();
-    type Desk = ();
+    type WorkerState = ();
 
-    fn desk(&self) {}
+    fn worker_state(&self) {}
 
-    fn screen(&self, (): &mut (), source: IpAddr, _: Asked, question: &Question) -> Screening<IpAddr> {
+    fn screen(&self, (): &mut (), source: IpAddr, _: QueryTarget, question: &DnsQuestion) -> Screening<IpAddr> {
         match self.allowed.any_match(&question.name) {
             true => Screening::Forward {
                 identity: source,
@@ -112,11 +115,18 @@ impl Gate for Gatekeeper {
         }
     }
 
-    fn admit(&self, (): &mut (), _: &IpAddr, _: Lesson, _: Company, _: impl FnOnce() -> Ticket<()>) -> Admission<()> {
-        Admission::Settled(Ok(()))
+    fn admit(
+        &self,
+        (): &mut (),
+        _: &IpAddr,
+        _: ValidatedAnswer,
+        _: CommitMode,
+        _: impl FnOnce() -> Completion<()>,
+    ) -> AdmissionStatus<()> {
+        AdmissionStatus::Settled(Ok(()))
     }
 
     fn flush(&self, (): &mut ()) {}
 
-    fn observe(&self, (): &mut (), _: Event<'_>) {}
+    fn observe(&self, (): &mut (), _: ProxyEvent<'_>) {}
 }

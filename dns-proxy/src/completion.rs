@@ -5,38 +5,38 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::gate::{NotAdmitted, Obstacle};
+use crate::gate::{AdmissionError, AdmissionErrorKind};
 use crate::lookups::Key;
 use crate::worker::mailbox::{Letter, Mailbox};
 
 /// The right, and the duty, to say once what came of an admission. One that is dropped says that
 /// nothing came of it.
-pub struct Ticket<P: Send + 'static>(Option<Destination<P>>);
+pub struct Completion<P: Send + 'static>(Option<Destination<P>>);
 
 enum Destination<P> {
     /// A lookup of a worker.
     Lookup(Arc<Mailbox<P>>, Key),
     /// A task that waits.
-    Task(oneshot::Sender<Result<P, NotAdmitted>>),
+    Task(oneshot::Sender<Result<P, AdmissionError>>),
 }
 
-impl<P: Send + 'static> Ticket<P> {
-    /// A ticket, and where to wait for what comes of it.
-    pub fn to_wait_for() -> (Self, oneshot::Receiver<Result<P, NotAdmitted>>) {
+impl<P: Send + 'static> Completion<P> {
+    /// A completion, and where to wait for what comes of it.
+    pub fn channel() -> (Self, oneshot::Receiver<Result<P, AdmissionError>>) {
         let (send, receive) = oneshot::channel();
         (Self(Some(Destination::Task(send))), receive)
     }
 
-    pub(crate) fn of_lookup(mailbox: Arc<Mailbox<P>>, lookup: Key) -> Self {
+    pub(crate) fn for_lookup(mailbox: Arc<Mailbox<P>>, lookup: Key) -> Self {
         Self(Some(Destination::Lookup(mailbox, lookup)))
     }
 
     /// Says what came of it.
-    pub fn settle(mut self, outcome: Result<P, NotAdmitted>) {
+    pub fn settle(mut self, outcome: Result<P, AdmissionError>) {
         self.deliver(outcome);
     }
 
-    fn deliver(&mut self, outcome: Result<P, NotAdmitted>) {
+    fn deliver(&mut self, outcome: Result<P, AdmissionError>) {
         match self.0.take() {
             Some(Destination::Lookup(mailbox, lookup)) => mailbox.post(Letter::Settled(lookup, outcome)),
             // Who does not wait any more needs no answer.
@@ -46,17 +46,17 @@ impl<P: Send + 'static> Ticket<P> {
     }
 }
 
-impl<P: Send + 'static> Drop for Ticket<P> {
+impl<P: Send + 'static> Drop for Completion<P> {
     fn drop(&mut self) {
-        self.deliver(Err(NotAdmitted {
-            obstacle: Obstacle::Stopped,
+        self.deliver(Err(AdmissionError {
+            kind: AdmissionErrorKind::Stopped,
             reason: "the addresses were not admitted".into(),
         }));
     }
 }
 
-impl<P: Send + 'static> fmt::Debug for Ticket<P> {
+impl<P: Send + 'static> fmt::Debug for Completion<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ticket")
+        f.write_str("Completion")
     }
 }

@@ -10,7 +10,7 @@ use super::{Listener, ListenerKind};
 
 /// Where duplicates of listening sockets are kept while they listen, so that what waits in their
 /// queues survives a crash.
-pub trait KeptSockets: Send + Sync {
+pub trait SocketStore: Send + Sync {
     /// Gives what an earlier process has kept under this name, once.
     fn take(&self, name: &str) -> Option<OwnedFd>;
     /// Keeps a duplicate of a socket under this name.
