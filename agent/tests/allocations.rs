@@ -17,7 +17,7 @@ use agent::records::AnswerLog;
 use allocations::count;
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
-use dns_proxy::rehearsal::Rehearsal;
+use dns_proxy::bench_harness::LookupHarness;
 use dns_proxy::{CacheConfig, ServerConfig};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
@@ -68,7 +68,7 @@ fn a_lookup_allocates_no_more_than_is_noted() {
     let node = Namespace::new().unwrap();
     node.run(|| {
         let gate = Arc::new(gate());
-        let plain = || Rehearsal::new(Arc::clone(&gate), ServerConfig::default()).unwrap();
+        let plain = || LookupHarness::new(Arc::clone(&gate), ServerConfig::default()).unwrap();
         let cache = CacheConfig {
             entries: NonZeroUsize::new(1_000).unwrap(),
             stale_for: Duration::ZERO,
@@ -77,7 +77,7 @@ fn a_lookup_allocates_no_more_than_is_noted() {
             cache: Some(cache),
             ..ServerConfig::default()
         };
-        let caching = Rehearsal::new(Arc::clone(&gate), config).unwrap();
+        let caching = LookupHarness::new(Arc::clone(&gate), config).unwrap();
         let known = |_| "api.example.".to_owned();
         let new = |number| format!("n{number}.example.");
         let denied = |_| "api.denied.".to_owned();
@@ -98,7 +98,7 @@ fn a_lookup_allocates_no_more_than_is_noted() {
 }
 
 /// Allocations of the calling thread for each lookup: the least of [`RUNS`].
-fn allocated(mut worker: Rehearsal<NodeGate>, name: impl Fn(u32) -> String, code: ResponseCode) -> f64 {
+fn allocated(mut worker: LookupHarness<NodeGate>, name: impl Fn(u32) -> String, code: ResponseCode) -> f64 {
     let mut packets: Vec<_> = (0..(1 + RUNS) * TIMES)
         .map(|number| packets(&name(number), number))
         .collect();

@@ -14,7 +14,7 @@ use names::Name;
 use smallvec::SmallVec;
 
 use crate::message::{Query, read_question};
-use crate::wire::{HEADER, Header, IN, Malformed, Reader, rtype};
+use crate::wire::{HEADER, Header, IN, Malformed, MessageReader, rtype};
 
 /// RFC 2308 §5: values of one to three hours work well, more than a day is a problem.
 const LONGEST_NEGATIVE: u32 = 3 * 3_600;
@@ -39,8 +39,8 @@ const KEPT_CODES: [u8; 2] = [0, 3];
 
 /// The cache of one worker.
 #[derive(Debug)]
-pub(crate) struct Cache {
-    entries: LruCache<Key, Entry>,
+pub(crate) struct AnswerCache {
+    entries: LruCache<CacheKey, CacheEntry>,
     /// How long after its time an answer may still be given.
     stale_for: Duration,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Cache {
 /// What must be equal for an answer to be the answer: besides the question all that an upstream may
 /// heed in it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct CacheKey {
     upstream: SocketAddr,
     name: Name,
     qtype: u16,
@@ -59,7 +59,7 @@ pub(crate) struct Key {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     answer: Box<[u8]>,
     /// Where its TTLs stand.
     ttls: SmallVec<[u16; 6]>,
@@ -68,23 +68,23 @@ struct Entry {
     life: u32,
     hits: u32,
     /// A refresh is on its way, or has failed at this moment.
-    refresh: Refresh,
+    refresh: RefreshState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refresh {
-    Not,
+enum RefreshState {
+    Idle,
     Requested,
     Failed(Instant),
 }
 
 /// What is known of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum CacheLookup {
     /// Nothing that could be used.
-    Nothing,
+    Miss,
     /// The answer, which was written.
-    Answer {
+    Fresh {
         /// It is hot and near its end: it should be asked again before others wait for it.
         refresh: bool,
     },
@@ -92,7 +92,7 @@ pub(crate) enum Found {
     Stale,
 }
 
-impl Cache {
+impl AnswerCache {
     pub(crate) fn new(entries: NonZeroUsize, stale_for: Duration) -> Self {
         // Not `LruCache::new`, which takes all its memory at once.
         let mut kept = LruCache::unbounded();
@@ -104,62 +104,62 @@ impl Cache {
     }
 
     /// Looks for the answer, and writes it as it is to be given now.
-    pub(crate) fn find(&mut self, now: Instant, key: &Key, query: &Query<'_>, room: &mut Vec<u8>) -> Found {
+    pub(crate) fn find(&mut self, now: Instant, key: &CacheKey, query: &Query<'_>, room: &mut Vec<u8>) -> CacheLookup {
         let Some(entry) = self.entries.get_mut(key) else {
-            return Found::Nothing;
+            return CacheLookup::Miss;
         };
         let age = now.saturating_duration_since(entry.stored);
         let life = Duration::from_secs(u64::from(entry.life));
         if age < life {
             entry.hits = entry.hits.saturating_add(1);
             // The last tenth of its life.
-            let refresh = entry.hits >= HOT && entry.refresh == Refresh::Not && age * 10 >= life * 9;
+            let refresh = entry.hits >= HOT && entry.refresh == RefreshState::Idle && age * 10 >= life * 9;
             if refresh {
-                entry.refresh = Refresh::Requested;
+                entry.refresh = RefreshState::Requested;
             }
             // Less than a day, so it fits.
             entry.write(query, |ttl| ttl.saturating_sub(age.as_secs() as u32), room);
-            return Found::Answer { refresh };
+            return CacheLookup::Fresh { refresh };
         }
         if age >= life + self.stale_for {
             self.entries.pop(key);
-            return Found::Nothing;
+            return CacheLookup::Miss;
         }
         match entry.refresh {
-            Refresh::Failed(at) if now.saturating_duration_since(at) < RECHECK => {
+            RefreshState::Failed(at) if now.saturating_duration_since(at) < RECHECK => {
                 entry.write(query, |_| STALE_TTL, room);
-                Found::Answer { refresh: false }
+                CacheLookup::Fresh { refresh: false }
             }
-            _ => Found::Stale,
+            _ => CacheLookup::Stale,
         }
     }
 
     /// No upstream has answered: whether there is an answer past its time, which is written then.
-    pub(crate) fn find_stale(&mut self, now: Instant, key: &Key, query: &Query<'_>, room: &mut Vec<u8>) -> bool {
+    pub(crate) fn find_stale(&mut self, now: Instant, key: &CacheKey, query: &Query<'_>, room: &mut Vec<u8>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
         };
-        entry.refresh = Refresh::Failed(now);
+        entry.refresh = RefreshState::Failed(now);
         entry.write(query, |_| STALE_TTL, room);
         true
     }
 
     /// A refresh has failed.
-    pub(crate) fn not_refreshed(&mut self, now: Instant, key: &Key) {
+    pub(crate) fn not_refreshed(&mut self, now: Instant, key: &CacheKey) {
         if let Some(entry) = self.entries.peek_mut(key) {
-            entry.refresh = Refresh::Failed(now);
+            entry.refresh = RefreshState::Failed(now);
         }
     }
 
     /// Keeps an answer that was validated, if it may be kept.
-    pub(crate) fn keep(&mut self, now: Instant, key: Key, answer: &[u8]) {
-        if let Some(entry) = Entry::new(now, answer) {
+    pub(crate) fn keep(&mut self, now: Instant, key: CacheKey, answer: &[u8]) {
+        if let Some(entry) = CacheEntry::new(now, answer) {
             self.entries.put(key, entry);
         }
     }
 }
 
-impl Key {
+impl CacheKey {
     /// `None`: its answer depends on more than the key says.
     pub(crate) fn of(query: &Query<'_>, upstream: SocketAddr) -> Option<Self> {
         let question = query.question();
@@ -177,7 +177,7 @@ impl Key {
     }
 }
 
-impl Entry {
+impl CacheEntry {
     fn new(now: Instant, answer: &[u8]) -> Option<Self> {
         let header = Header::read(answer).ok()?;
         let keep = answer.len() <= LARGEST && KEPT_CODES.contains(&header.rcode()) && !header.has(Header::TC);
@@ -188,7 +188,7 @@ impl Entry {
             stored: now,
             life,
             hits: 0,
-            refresh: Refresh::Not,
+            refresh: RefreshState::Idle,
         })
     }
 
@@ -215,7 +215,7 @@ impl Entry {
 /// Where TTLs stand, and for how many seconds the answer may be kept.
 fn read_ttls(answer: &[u8], header: &Header) -> Result<(SmallVec<[u16; 6]>, u32), Malformed> {
     let (question, answers_at) = read_question(answer, header)?;
-    let mut reader = Reader::at(answer, answers_at);
+    let mut reader = MessageReader::at(answer, answers_at);
     let mut places = SmallVec::new();
     let (mut life, mut negative, mut answered) = (LONGEST, None, false);
     let records = u32::from(header.answers) + u32::from(header.authorities) + u32::from(header.additionals);
@@ -259,15 +259,15 @@ mod tests {
 
     const UPSTREAM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 53);
 
-    struct Bench {
-        cache: Cache,
+    struct CacheBench {
+        cache: AnswerCache,
         start: Instant,
     }
 
-    impl Bench {
+    impl CacheBench {
         fn new() -> Self {
             Self {
-                cache: Cache::new(NonZeroUsize::new(2).unwrap(), Duration::from_secs(1_000)),
+                cache: AnswerCache::new(NonZeroUsize::new(2).unwrap(), Duration::from_secs(1_000)),
                 start: Instant::now(),
             }
         }
@@ -277,19 +277,19 @@ mod tests {
         }
 
         fn keep(&mut self, seconds: u64, query: &[u8], answer: &[u8]) {
-            let key = Key::of(&Query::read(query).unwrap(), UPSTREAM).unwrap();
+            let key = CacheKey::of(&Query::read(query).unwrap(), UPSTREAM).unwrap();
             self.cache.keep(self.at(seconds), key, answer);
         }
 
-        fn find(&mut self, seconds: u64, query: &[u8]) -> (Found, Vec<u8>) {
+        fn find(&mut self, seconds: u64, query: &[u8]) -> (CacheLookup, Vec<u8>) {
             let query = Query::read(query).unwrap();
-            let (key, mut room) = (Key::of(&query, UPSTREAM).unwrap(), Vec::new());
+            let (key, mut room) = (CacheKey::of(&query, UPSTREAM).unwrap(), Vec::new());
             let found = self.cache.find(self.at(seconds), &key, &query, &mut room);
             (found, room)
         }
     }
 
-    const FRESH: Found = Found::Answer { refresh: false };
+    const FRESH: CacheLookup = CacheLookup::Fresh { refresh: false };
 
     fn ttls(answer: &[u8]) -> Vec<u32> {
         let message = Message::from_vec(answer).unwrap();
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_given_with_the_time_that_is_left_and_the_question_as_it_was_asked() {
-        let mut bench = Bench::new();
+        let mut bench = CacheBench::new();
         let query = packets::query("a.example.", "A");
         let records = ["a.example. 60 CNAME b.example.", "b.example. 300 A 192.0.2.1"];
         bench.keep(0, &query, &packets::answer(&query, &records));
@@ -322,13 +322,13 @@ mod tests {
         assert_eq!(ttls(&answer), [50, 290]);
         assert_eq!(answer[..2], [7, 7]);
         assert_eq!(answer[12..again.len()], again[12..]);
-        assert_eq!(bench.find(60, &query).0, Found::Stale);
-        assert_eq!(bench.find(1_060, &query).0, Found::Nothing);
+        assert_eq!(bench.find(60, &query).0, CacheLookup::Stale);
+        assert_eq!(bench.find(1_060, &query).0, CacheLookup::Miss);
     }
 
     #[test]
     fn another_type_upstream_or_flag_is_another_question() {
-        let mut bench = Bench::new();
+        let mut bench = CacheBench::new();
         let query = packets::query("a.example.", "A");
         bench.keep(0, &query, &packets::answer(&query, &["a.example. 60 A 192.0.2.1"]));
         let mut checking_disabled = query.clone();
@@ -340,12 +340,12 @@ mod tests {
             checking_disabled,
         ];
         for other in others {
-            assert_eq!(bench.find(1, &other).0, Found::Nothing);
+            assert_eq!(bench.find(1, &other).0, CacheLookup::Miss);
         }
         let query = Query::read(&query).unwrap();
-        let elsewhere = Key::of(&query, SocketAddr::from(([192, 0, 2, 53], 53))).unwrap();
+        let elsewhere = CacheKey::of(&query, SocketAddr::from(([192, 0, 2, 53], 53))).unwrap();
         let found = bench.cache.find(bench.at(1), &elsewhere, &query, &mut Vec::new());
-        assert_eq!(found, Found::Nothing);
+        assert_eq!(found, CacheLookup::Miss);
     }
 
     #[test]
@@ -353,25 +353,25 @@ mod tests {
         let mut options = packets::query("a.example.", "A");
         options[11] = 1;
         options.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 6, 0xfd, 0xe9, 0, 2, 0xab, 0xcd]);
-        assert_eq!(Key::of(&Query::read(&options).unwrap(), UPSTREAM), None);
+        assert_eq!(CacheKey::of(&Query::read(&options).unwrap(), UPSTREAM), None);
         let mut iterative = packets::query("a.example.", "A");
         iterative[2] = 0;
-        assert_eq!(Key::of(&Query::read(&iterative).unwrap(), UPSTREAM), None);
+        assert_eq!(CacheKey::of(&Query::read(&iterative).unwrap(), UPSTREAM), None);
     }
 
     #[test]
     fn a_negative_answer_is_kept_as_long_as_its_soa_says_and_not_without() {
         for rcode in [0, 3] {
-            let mut bench = Bench::new();
+            let mut bench = CacheBench::new();
             let query = packets::query("a.example.", "A");
             bench.keep(0, &query, &negative(&query, rcode, 300, 20));
             let (found, answer) = bench.find(19, &query);
             assert_eq!((found, ttls(&answer)), (FRESH, vec![281]));
-            assert_eq!(bench.find(20, &query).0, Found::Stale);
+            assert_eq!(bench.find(20, &query).0, CacheLookup::Stale);
 
-            let mut bench = Bench::new();
+            let mut bench = CacheBench::new();
             bench.keep(0, &query, &packets::answer_with_rcode(&query, rcode));
-            assert_eq!(bench.find(0, &query).0, Found::Nothing);
+            assert_eq!(bench.find(0, &query).0, CacheLookup::Miss);
         }
     }
 
@@ -382,19 +382,19 @@ mod tests {
         let mut truncated = answer(60);
         truncated[2] |= 2;
         for answer in [packets::answer_with_rcode(&query, 2), truncated, answer(0)] {
-            let mut bench = Bench::new();
+            let mut bench = CacheBench::new();
             bench.keep(0, &query, &answer);
-            assert_eq!(bench.find(0, &query).0, Found::Nothing);
+            assert_eq!(bench.find(0, &query).0, CacheLookup::Miss);
         }
     }
 
     #[test]
     fn a_hot_name_is_refreshed_once_before_its_end() {
-        let mut bench = Bench::new();
+        let mut bench = CacheBench::new();
         let query = packets::query("a.example.", "A");
         bench.keep(0, &query, &packets::answer(&query, &["a.example. 100 A 192.0.2.1"]));
         assert_eq!(bench.find(95, &query).0, FRESH, "asked once");
-        assert_eq!(bench.find(96, &query).0, Found::Answer { refresh: true });
+        assert_eq!(bench.find(96, &query).0, CacheLookup::Fresh { refresh: true });
         assert_eq!(bench.find(97, &query).0, FRESH, "on its way");
         bench.keep(98, &query, &packets::answer(&query, &["a.example. 100 A 192.0.2.2"]));
         assert_eq!(bench.find(120, &query).0, FRESH);
@@ -402,23 +402,23 @@ mod tests {
 
     #[test]
     fn when_no_upstream_answers_the_last_answer_is_given_for_a_while_without_asking_again() {
-        let mut bench = Bench::new();
+        let mut bench = CacheBench::new();
         let packet = packets::query("a.example.", "A");
         bench.keep(0, &packet, &packets::answer(&packet, &["a.example. 10 A 192.0.2.1"]));
-        assert_eq!(bench.find(20, &packet).0, Found::Stale);
+        assert_eq!(bench.find(20, &packet).0, CacheLookup::Stale);
         let query = Query::read(&packet).unwrap();
-        let (key, mut room) = (Key::of(&query, UPSTREAM).unwrap(), Vec::new());
+        let (key, mut room) = (CacheKey::of(&query, UPSTREAM).unwrap(), Vec::new());
         let now = bench.at(20);
         assert!(bench.cache.find_stale(now, &key, &query, &mut room));
         assert_eq!(ttls(&room), [STALE_TTL]);
         let (found, answer) = bench.find(49, &packet);
         assert_eq!((found, ttls(&answer)), (FRESH, vec![STALE_TTL]));
-        assert_eq!(bench.find(50, &packet).0, Found::Stale, "time to ask again");
+        assert_eq!(bench.find(50, &packet).0, CacheLookup::Stale, "time to ask again");
     }
 
     #[test]
     fn the_least_recently_asked_goes_first() {
-        let mut bench = Bench::new();
+        let mut bench = CacheBench::new();
         let query = |name| packets::query(name, "A");
         for name in ["a.example.", "b.example."] {
             bench.keep(
@@ -434,7 +434,7 @@ mod tests {
             &packets::answer(&query("c.example."), &["c.example. 60 A 192.0.2.1"]),
         );
         assert_eq!(bench.find(1, &query("a.example.")).0, FRESH);
-        assert_eq!(bench.find(1, &query("b.example.")).0, Found::Nothing);
+        assert_eq!(bench.find(1, &query("b.example.")).0, CacheLookup::Miss);
     }
 
     proptest! {
@@ -443,7 +443,7 @@ mod tests {
             counts in any::<[u8; 3]>(),
             noise in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xc0), Just(12), Just(0), Just(6)], 0..300),
         ) {
-            let mut bench = Bench::new();
+            let mut bench = CacheBench::new();
             let query = packets::query("a.example.", "A");
             let mut answer = packets::answer(&query, &[]);
             answer[7] = counts[0] % 4;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::gate::{AdmissionError, AdmissionErrorKind};
-use crate::lookups::Key;
-use crate::worker::mailbox::{Letter, Mailbox};
+use crate::lookups::LookupKey;
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
 /// The right, and the duty, to say once what came of an admission. One that is dropped says that
 /// nothing came of it.
@@ -15,7 +15,7 @@ pub struct Completion<P: Send + 'static>(Option<Destination<P>>);
 
 enum Destination<P> {
     /// A lookup of a worker.
-    Lookup(Arc<Mailbox<P>>, Key),
+    ActiveLookup(Arc<Mailbox<P>>, LookupKey),
     /// A task that waits.
     Task(oneshot::Sender<Result<P, AdmissionError>>),
 }
@@ -27,8 +27,8 @@ impl<P: Send + 'static> Completion<P> {
         (Self(Some(Destination::Task(send))), receive)
     }
 
-    pub(crate) fn for_lookup(mailbox: Arc<Mailbox<P>>, lookup: Key) -> Self {
-        Self(Some(Destination::Lookup(mailbox, lookup)))
+    pub(crate) fn for_lookup(mailbox: Arc<Mailbox<P>>, lookup: LookupKey) -> Self {
+        Self(Some(Destination::ActiveLookup(mailbox, lookup)))
     }
 
     /// Says what came of it.
@@ -38,7 +38,9 @@ impl<P: Send + 'static> Completion<P> {
 
     fn deliver(&mut self, outcome: Result<P, AdmissionError>) {
         match self.0.take() {
-            Some(Destination::Lookup(mailbox, lookup)) => mailbox.post(Letter::Settled(lookup, outcome)),
+            Some(Destination::ActiveLookup(mailbox, lookup)) => {
+                mailbox.post(WorkerMessage::AdmissionSettled(lookup, outcome))
+            }
             // Who does not wait any more needs no answer.
             Some(Destination::Task(send)) => drop(send.send(outcome)),
             None => {}

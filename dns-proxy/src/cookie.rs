@@ -30,13 +30,13 @@ pub(crate) const LENGTH: usize = 2 * CLIENT;
 
 /// What a client sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sent {
+pub(crate) struct ClientCookie {
     client: [u8; CLIENT],
     /// It has a server cookie, so it drops what comes without.
     has_server_cookie: bool,
 }
 
-impl Sent {
+impl ClientCookie {
     /// Reads the option's data. All other lengths are format errors (RFC 7873 §5.2.2).
     pub(crate) fn read(data: &[u8]) -> Result<Self, Malformed> {
         match data.first_chunk() {
@@ -74,7 +74,7 @@ impl Cookies {
 
     /// The cookie that goes with whatever is said to a client that sent this: its own, and a hash
     /// of that and its address (RFC 7873 §B.1, with the hash of RFC 9018 §4.4).
-    pub(crate) fn answer(&self, sent: Sent, client: IpAddr) -> Option<[u8; LENGTH]> {
+    pub(crate) fn answer(&self, sent: ClientCookie, client: IpAddr) -> Option<[u8; LENGTH]> {
         if !sent.has_server_cookie && !self.upstreams_speak.load(Ordering::Relaxed) {
             return None;
         }
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_client_gets_its_own_cookie_back_with_one_of_ours() {
         let (cookies, client) = (Cookies::new(), "10.0.0.1".parse().unwrap());
-        let sent = Sent::read(b"original+servers").unwrap();
+        let sent = ClientCookie::read(b"original+servers").unwrap();
         let cookie = cookies.answer(sent, client).unwrap();
         assert_eq!(cookie[..CLIENT], *CLIENTS);
         assert_eq!(Some(cookie), cookies.answer(sent, client), "it stays the same");
@@ -121,7 +121,7 @@ mod tests {
             cookies.answer(sent, "10.0.0.2".parse().unwrap()),
             "and is no other client's"
         );
-        let other = Sent::read(b"original, and 32 octets of a server's...").unwrap();
+        let other = ClientCookie::read(b"original, and 32 octets of a server's...").unwrap();
         assert_eq!(Some(cookie), cookies.answer(other, client), "whoever made the old one");
     }
 
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_client_without_a_server_cookie_gets_one_where_upstreams_speak_cookies() {
         let (cookies, client) = (Cookies::new(), "10.0.0.1".parse().unwrap());
-        let sent = Sent::read(CLIENTS).unwrap();
+        let sent = ClientCookie::read(CLIENTS).unwrap();
         assert_eq!(cookies.answer(sent, client), None);
         cookies.upstream_speaks();
         assert!(cookies.answer(sent, client).is_some());
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn a_cookie_of_another_length_is_a_format_error() {
         for length in (0..8).chain(9..16).chain(41..50) {
-            assert_eq!(Sent::read(&vec![7; length]), Err(Malformed), "{length}");
+            assert_eq!(ClientCookie::read(&vec![7; length]), Err(Malformed), "{length}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The OPT record, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream have
 //! agreed is not what a client has asked for, and what a client says to us is not for the upstream.
 
-use crate::wire::{Header, Malformed, Reader, rtype};
+use crate::wire::{Header, Malformed, MessageReader, rtype};
 
 /// The option that carries DNS cookies (RFC 7873 §4).
 pub(crate) const COOKIE: u16 = 10;
@@ -20,7 +20,7 @@ const BETWEEN_NEIGHBOURS: [u16; 3] = [COOKIE, 11, PADDING];
 const FIXED: usize = 11;
 
 /// An OPT record, in place.
-pub(crate) struct Opt<'m> {
+pub(crate) struct OptRecord<'m> {
     /// Where it begins.
     at: usize,
     /// Additional records before it.
@@ -32,7 +32,7 @@ pub(crate) struct Opt<'m> {
 }
 
 /// The OPT record of a message, if it has one.
-pub(crate) fn find(message: &[u8]) -> Result<Option<Opt<'_>>, Malformed> {
+pub(crate) fn find(message: &[u8]) -> Result<Option<OptRecord<'_>>, Malformed> {
     let header = Header::read(message)?;
     if header.additionals == 0 {
         return Ok(None);
@@ -42,7 +42,7 @@ pub(crate) fn find(message: &[u8]) -> Result<Option<Opt<'_>>, Malformed> {
         let at = reader.position();
         let record = reader.record()?;
         if record.rtype == rtype::OPT {
-            return Ok(Some(Opt {
+            return Ok(Some(OptRecord {
                 at,
                 before,
                 options: record.data,
@@ -54,8 +54,8 @@ pub(crate) fn find(message: &[u8]) -> Result<Option<Opt<'_>>, Malformed> {
 }
 
 /// At the first additional record.
-fn additional_section<'m>(message: &'m [u8], header: &Header) -> Result<Reader<'m>, Malformed> {
-    let mut reader = Reader::after_header(message);
+fn additional_section<'m>(message: &'m [u8], header: &Header) -> Result<MessageReader<'m>, Malformed> {
+    let mut reader = MessageReader::after_header(message);
     for _ in 0..header.questions {
         reader.question()?;
     }
@@ -65,7 +65,7 @@ fn additional_section<'m>(message: &'m [u8], header: &Header) -> Result<Reader<'
     Ok(reader)
 }
 
-impl Opt<'_> {
+impl OptRecord<'_> {
     /// The data of the first option of this kind.
     pub(crate) fn option(&self, code: u16) -> Result<Option<&[u8]>, Malformed> {
         option(self.options, code)
@@ -158,7 +158,7 @@ pub(crate) fn push_option(to: &mut Vec<u8>, code: u16, data: &[u8]) {
 }
 
 fn options(data: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Malformed>> {
-    let mut reader = Reader::at(data, 0);
+    let mut reader = MessageReader::at(data, 0);
     let mut broken = false;
     std::iter::from_fn(move || {
         if broken || reader.is_at_the_end() {

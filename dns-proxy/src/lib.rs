@@ -7,39 +7,39 @@
 //! - [`gate`]: the border to the rest of the agent; `completion`: how it says later what came of an
 //!   admission.
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
-//! - `lookups`: the story of a datagram, as a state machine without sockets; `wheel` keeps its
+//! - `lookups`: the story of a datagram, as a state machine without sockets; `timer_wheel` keeps its
 //!   deadlines.
 //! - `cache`: answers kept, if that is wanted.
-//! - `flights`: one copy of a question in flight, of all workers.
+//! - `single_flight`: one copy of a question in flight, of all workers.
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.
-//! - `pipeline`: the same story for a query that came by TCP, as a task.
+//! - `tcp_lookups`: the same story for a query that came by TCP, as a task.
 //! - `message`: reading queries, out of what `wire` sees in a packet.
 //! - `cookie`: DNS cookies, which are between us and the client, or us and the upstream.
 //! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for;
 //!   `edns`: what is agreed with it alone.
 //! - `validate`: which addresses does an answer teach, and may it be believed?
 //! - `reply`: refusals and errors of our own, and the one way to release an answer.
-//! - `rehearsal`: a worker without sockets, to be measured.
+//! - `bench_harness`: a worker without sockets, to be measured.
 //! - [`server`]: listeners, limits, and connections.
 
+#[doc(hidden)]
+pub mod bench_harness;
 mod cache;
 mod completion;
 mod cookie;
 mod edns;
-mod flights;
 mod frame;
 pub mod gate;
 mod lookups;
 mod message;
-mod pipeline;
-#[doc(hidden)]
-pub mod rehearsal;
 mod reply;
 pub mod server;
+mod single_flight;
 mod stages;
+mod tcp_lookups;
+mod timer_wheel;
 mod upstream;
 mod validate;
-mod wheel;
 mod wire;
 mod worker;
 

@@ -2,9 +2,9 @@
 //! admit → release.
 //!
 //! A state machine that is fed with packets and time, and knows no socket: what is to be sent goes
-//! through [`Outlet`]. Between two steps a lookup rests [in flight](in_flight), in one of the
-//! [`Stage`]s, and exactly one of these wakes it: its answer, the answer that another lookup was
-//! given to the same question ([`flights`](crate::flights)), its commit, or its time.
+//! through [`LookupOutput`]. Between two steps a lookup rests [in flight](in_flight), in one of the
+//! [`LookupStage`]s, and exactly one of these wakes it: its answer, the answer that another lookup was
+//! given to the same question ([`single_flight`](crate::single_flight)), its commit, or its time.
 
 mod cached;
 mod in_flight;
@@ -14,27 +14,27 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::cached::InCache;
+use self::cached::CacheDecision;
 use self::in_flight::InFlight;
-pub(crate) use self::in_flight::Key;
-use crate::cache::{self, Cache};
+pub(crate) use self::in_flight::LookupKey;
+use crate::cache::{AnswerCache, CacheKey};
 use crate::cookie::Cookies;
-use crate::flights::{Flight, Flights, Joined, Landed};
 use crate::gate::{
     AdmissionError, AdmissionStatus, CommitMode, Completion, DiscardReason, Gate, ProxyEvent, Transport,
     UpstreamOutcome, ValidatedAnswer, WithheldReason,
 };
 use crate::message::Query;
-use crate::reply::{Held, Reply};
-use crate::server::limits::{Permit, Quota};
+use crate::reply::{ClientReply, HeldAnswer};
+use crate::server::limits::{ClientQuota, QuotaPermit};
 use crate::server::{CacheConfig, ServerConfig};
+use crate::single_flight::{FlightLeader, FlightResult, FlightRole, SingleFlight};
 use crate::stages::{self, Client};
-use crate::upstream::dialect::{Dialects, Heard, Level};
-use crate::upstream::health::{Health, Route};
-use crate::upstream::tcp::{Exchanged, observe_change};
-use crate::upstream::{Attempts, End, Failure, Judged, is_truncated};
+use crate::timer_wheel::TimerWheel;
+use crate::upstream::exchange::{UpstreamExchange, observe_change};
+use crate::upstream::health::{UpstreamHealth, UpstreamRoute};
+use crate::upstream::profile::{EdnsCheck, EdnsLevel, UpstreamProfiles};
+use crate::upstream::{AnswerAssessment, AttemptsOutcome, UpstreamAttempts, UpstreamFailure, is_truncated};
 use crate::validate::{InvalidAnswer, validate};
-use crate::wheel::Wheel;
 use crate::worker::mailbox::Mailbox;
 
 /// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3),
@@ -43,33 +43,46 @@ const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 /// Under what a query was sent to an upstream: which socket, which id on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sent {
+pub(crate) struct SentQuery {
     pub(crate) socket: u32,
     pub(crate) id: u16,
 }
 
 /// What sends. `W` is how an answer gets back to its client, of which nothing is known here.
-pub(crate) trait Outlet<W> {
+pub(crate) trait LookupOutput<W> {
     /// Sends a query under a random id from a random port, and remembers whose answer comes there.
-    fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent>;
+    fn send_query(
+        &mut self,
+        now: Instant,
+        server: SocketAddr,
+        lookup: LookupKey,
+        query: &[u8],
+    ) -> io::Result<SentQuery>;
     /// Forgets whose answer comes there.
-    fn forget(&mut self, sent: Sent);
+    fn forget_query(&mut self, sent: SentQuery);
     /// Asks over TCP, out of the client's share; [`Lookups::exchanged`] is told what came of it,
     /// `until` at the latest.
-    fn ask_by_tcp(&mut self, server: SocketAddr, client: IpAddr, lookup: Key, query: &[u8], until: Instant);
+    fn query_over_connection(
+        &mut self,
+        server: SocketAddr,
+        client: IpAddr,
+        lookup: LookupKey,
+        query: &[u8],
+        until: Instant,
+    );
     /// Notes that a lookup in flight is to be answered on this way.
-    fn owe(&mut self, way_back: &W);
+    fn track_pending(&mut self, reply_path: &W);
     /// Notes that such a lookup has ended; its reply follows within the batch.
-    fn owe_no_more(&mut self, way_back: &W);
+    fn untrack_pending(&mut self, reply_path: &W);
     /// Sends a reply.
-    fn reply(&mut self, way_back: &W, client: SocketAddr, reply: &Reply<'_>);
+    fn send_reply(&mut self, reply_path: &W, client: SocketAddr, reply: &ClientReply<'_>);
 }
 
 /// What the workers share.
-pub(crate) struct Shared<P> {
-    pub(crate) quota: Arc<Quota>,
-    pub(crate) flights: Arc<Flights<P>>,
-    pub(crate) health: Arc<Health>,
+pub(crate) struct SharedLookupState<P> {
+    pub(crate) quota: Arc<ClientQuota>,
+    pub(crate) flights: Arc<SingleFlight<P>>,
+    pub(crate) health: Arc<UpstreamHealth>,
     pub(crate) cookies: Arc<Cookies>,
 }
 
@@ -78,12 +91,12 @@ pub(crate) struct Lookups<G: Gate, W> {
     gate: Arc<G>,
     worker_state: G::WorkerState,
     config: ServerConfig,
-    shared: Shared<G::Proof>,
+    shared: SharedLookupState<G::Proof>,
     mailbox: Arc<Mailbox<G::Proof>>,
-    in_flight: InFlight<Lookup<G, W>>,
-    deadlines: Wheel,
-    dialects: Dialects,
-    cache: Option<Cache>,
+    in_flight: InFlight<ActiveLookup<G, W>>,
+    deadlines: TimerWheel,
+    profiles: UpstreamProfiles,
+    cache: Option<AnswerCache>,
     /// Lookups in flight on nobody's behalf: for the cache, and to see whether an upstream answers.
     unasked: usize,
     /// Where queries to upstreams are written.
@@ -94,16 +107,16 @@ pub(crate) struct Lookups<G: Gate, W> {
     cached: Vec<u8>,
 }
 
-struct Lookup<G: Gate, W> {
+struct ActiveLookup<G: Gate, W> {
     /// `None`: no client wants to know.
-    asker: Option<Asker<G, W>>,
+    client_waiting: Option<WaitingClient<G, W>>,
     query: Query<'static>,
-    attempts: Attempts,
-    stage: Stage,
-    /// Held while it asks on behalf of all that ask the same.
-    flight: Option<Flight<G::Proof>>,
+    attempts: UpstreamAttempts,
+    stage: LookupStage,
+    /// `Some` while it asks on behalf of all lookups with the same question.
+    flight: Option<FlightLeader<G::Proof>>,
     /// What the upstream has shown to understand of this question.
-    at_most: Level,
+    max_level: EdnsLevel,
     /// It is not asked over UDP.
     by_tcp: bool,
     /// The upstream was shown the cookie that it wanted, once.
@@ -115,28 +128,28 @@ struct Lookup<G: Gate, W> {
     /// When its present stage is given up.
     until: Instant,
     /// Where its answer belongs in the cache.
-    key: Option<cache::Key>,
+    key: Option<CacheKey>,
     /// There is an answer past its time.
     stale: bool,
 }
 
 /// Who is to be answered.
-struct Asker<G: Gate, W> {
+struct WaitingClient<G: Gate, W> {
     client: Client,
-    way_back: W,
+    reply_path: W,
     identity: G::Identity,
-    _permit: Permit,
+    _permit: QuotaPermit,
 }
 
 /// What a lookup waits for.
-enum Stage {
+enum LookupStage {
     /// An answer by UDP.
     Forwarded {
         server: SocketAddr,
-        sent: Sent,
+        sent: SentQuery,
         began: Instant,
         /// How it was asked.
-        level: Level,
+        level: EdnsLevel,
     },
     /// An answer by TCP, which a task waits for.
     ForwardedByTcp,
@@ -144,7 +157,7 @@ enum Stage {
     Waiting,
     /// The kernel.
     Admitting {
-        held: Held<'static>,
+        held: HeldAnswer<'static>,
         /// Who gave the answer.
         source: SocketAddr,
         began: Instant,
@@ -155,7 +168,7 @@ impl<G: Gate, W> Lookups<G, W> {
     pub(crate) fn new(
         gate: Arc<G>,
         config: ServerConfig,
-        shared: Shared<G::Proof>,
+        shared: SharedLookupState<G::Proof>,
         mailbox: Arc<Mailbox<G::Proof>>,
         now: Instant,
     ) -> Self {
@@ -163,17 +176,17 @@ impl<G: Gate, W> Lookups<G, W> {
             worker_state: gate.worker_state(),
             cache: config.cache.map(|CacheConfig { entries, stale_for }| {
                 let share = entries.get().div_ceil(config.workers.max(1));
-                Cache::new(share.try_into().unwrap_or(entries), stale_for)
+                AnswerCache::new(share.try_into().unwrap_or(entries), stale_for)
             }),
             unasked: 0,
             cached: Vec::new(),
             gate,
             config,
-            dialects: Dialects::new(Arc::clone(&shared.cookies)),
+            profiles: UpstreamProfiles::new(Arc::clone(&shared.cookies)),
             shared,
             mailbox,
             in_flight: InFlight::new(),
-            deadlines: Wheel::new(now),
+            deadlines: TimerWheel::new(now),
             asked: Vec::new(),
             room: Vec::new(),
         }
@@ -184,20 +197,20 @@ impl<G: Gate, W> Lookups<G, W> {
         &mut self,
         now: Instant,
         client: Client,
-        way_back: W,
+        reply_path: W,
         packet: &[u8],
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
         let (gate, worker_state, room) = (&*self.gate, &mut self.worker_state, &mut self.room);
         let mut query = match stages::read(gate, worker_state, packet, room) {
             Ok(query) => query,
-            Err(Some(reply)) => return send(gate, worker_state, now, &client, &way_back, &reply, out),
+            Err(Some(reply)) => return send(gate, worker_state, now, &client, &reply_path, &reply, out),
             Err(None) => return,
         };
         query.take_cookie(&self.shared.cookies, client.source.ip());
         let (identity, upstreams) = match stages::screen(gate, worker_state, &client, &query, room) {
             Ok(forward) => forward,
-            Err(refusal) => return send(gate, worker_state, now, &client, &way_back, &refusal, out),
+            Err(refusal) => return send(gate, worker_state, now, &client, &reply_path, &refusal, out),
         };
         let permit = match self.shared.quota.take(client.source.ip()) {
             Ok(permit) => permit,
@@ -205,13 +218,13 @@ impl<G: Gate, W> Lookups<G, W> {
                 let limit = DiscardReason::from(full);
                 gate.observe(worker_state, ProxyEvent::Discarded(limit));
                 let refusal = stages::overloaded(&query, limit, room);
-                return send(gate, worker_state, now, &client, &way_back, &refusal, out);
+                return send(gate, worker_state, now, &client, &reply_path, &refusal, out);
             }
         };
-        out.owe(&way_back);
-        let asker = Asker {
+        out.track_pending(&reply_path);
+        let client_waiting = WaitingClient {
             client,
-            way_back,
+            reply_path,
             identity,
             _permit: permit,
         };
@@ -226,18 +239,18 @@ impl<G: Gate, W> Lookups<G, W> {
         let first = self.shared.health.first(&upstreams, transport);
         let upstream = upstreams.first().copied();
         let deadline = now + self.config.lookup_timeout;
-        let mut lookup = Box::new(Lookup {
-            asker: Some(asker),
+        let mut lookup = Box::new(ActiveLookup {
+            client_waiting: Some(client_waiting),
             key: self
                 .cache
                 .as_ref()
                 .and(upstream)
-                .and_then(|upstream| cache::Key::of(&query, upstream)),
+                .and_then(|upstream| CacheKey::of(&query, upstream)),
             query: query.keep(),
-            attempts: Attempts::new(upstreams, first),
-            stage: Stage::ForwardedByTcp,
+            attempts: UpstreamAttempts::new(upstreams, first),
+            stage: LookupStage::ForwardedByTcp,
             flight: None,
-            at_most: Level::Cookies,
+            max_level: EdnsLevel::Cookies,
             by_tcp: false,
             has_shown_cookie: false,
             deadline,
@@ -247,11 +260,11 @@ impl<G: Gate, W> Lookups<G, W> {
         });
         let found = self.look_up(now, &mut lookup);
         // Taken before its answer ends the lookup.
-        let again = matches!(found, InCache::Answer { refresh: true }).then(|| lookup.again());
+        let again = matches!(found, CacheDecision::Hit { refresh: true }).then(|| lookup.again());
         let key = self.in_flight.insert(lookup);
         match found {
-            InCache::Answer { .. } => self.answer_from_cache(now, key, upstream, out),
-            InCache::Nothing => self.forward(now, key, out),
+            CacheDecision::Hit { .. } => self.answer_from_cache(now, key, upstream, out),
+            CacheDecision::Miss => self.forward(now, key, out),
         }
         if let Some(again) = again {
             self.refresh(now, again, out);
@@ -263,9 +276,9 @@ impl<G: Gate, W> Lookups<G, W> {
         &mut self,
         now: Instant,
         client: Client,
-        way_back: &W,
+        reply_path: &W,
         beginning: &[u8],
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
         let Ok(header) = crate::wire::Header::read(beginning) else {
             return;
@@ -275,23 +288,31 @@ impl<G: Gate, W> Lookups<G, W> {
                 .gate
                 .observe(&mut self.worker_state, ProxyEvent::Discarded(DiscardReason::NotAQuery));
         }
-        let reply = Reply::to_overlong(header, &mut self.room);
-        send(&*self.gate, &mut self.worker_state, now, &client, way_back, &reply, out);
+        let reply = ClientReply::to_overlong(header, &mut self.room);
+        send(
+            &*self.gate,
+            &mut self.worker_state,
+            now,
+            &client,
+            reply_path,
+            &reply,
+            out,
+        );
     }
 
     /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
     pub(crate) fn answered(
         &mut self,
         now: Instant,
-        key: Key,
+        key: LookupKey,
         id: u16,
         answer: &[u8],
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) -> bool {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
         };
-        let Stage::Forwarded {
+        let LookupStage::Forwarded {
             server,
             sent,
             began,
@@ -303,12 +324,12 @@ impl<G: Gate, W> Lookups<G, W> {
         if !lookup.query.is_answered_by(id, answer) {
             return false;
         }
-        let may_lower = level == Level::Cookies || lookup.query.edns().is_none();
-        let heard = self.dialects.of(server).heard(now, level, may_lower, answer);
-        if heard == Heard::Forged {
+        let may_lower = level == EdnsLevel::Cookies || lookup.query.edns().is_none();
+        let check = self.profiles.of(server).check(now, level, may_lower, answer);
+        if check == EdnsCheck::Forged {
             return false;
         }
-        out.forget(sent);
+        out.forget_query(sent);
         let route = (server, Transport::Udp);
         let change = self.shared.health.answered(route);
         observe_change(&*self.gate, &mut self.worker_state, route, change);
@@ -317,34 +338,40 @@ impl<G: Gate, W> Lookups<G, W> {
             server,
             transport: Transport::Udp,
             outcome: match truncated {
-                _ if heard == Heard::Unproven => UpstreamOutcome::Unproven,
+                _ if check == EdnsCheck::MissingCookie => UpstreamOutcome::Unproven,
                 true => UpstreamOutcome::Truncated,
                 false => UpstreamOutcome::Answered,
             },
             took: now.saturating_duration_since(began),
         };
         self.gate.observe(&mut self.worker_state, event);
-        match heard {
-            Heard::TooMuch(level) => {
-                lookup.at_most = level;
+        match check {
+            EdnsCheck::NotUnderstood(level) => {
+                lookup.max_level = level;
                 self.ask(now, key, server, out);
             }
-            Heard::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
+            EdnsCheck::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
                 self.ask(now, key, server, out);
             }
             // There is more than fits. We must learn all of it, whatever the client will take. Or
             // it may be a forgery.
-            _ if truncated || heard != Heard::Answer => {
+            _ if truncated || check != EdnsCheck::Accepted => {
                 let until = lookup.deadline.min(now + self.config.upstream_timeout);
                 self.ask_by_tcp(now, key, server, until, out);
             }
-            _ => self.validate(now, key, server, Held::new(answer), out),
+            _ => self.validate(now, key, server, HeldAnswer::new(answer), out),
         }
         true
     }
 
     /// What came of asking over TCP.
-    pub(crate) fn exchanged(&mut self, now: Instant, key: Key, exchanged: Exchanged, out: &mut impl Outlet<W>) {
+    pub(crate) fn exchanged(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        exchanged: UpstreamExchange,
+        out: &mut impl LookupOutput<W>,
+    ) {
         exchanged.observe(&*self.gate, &mut self.worker_state);
         exchanged.tell(now, &self.shared.health, &*self.gate, &mut self.worker_state);
         let Some(lookup) = self.in_flight.get_mut(key) else {
@@ -353,9 +380,9 @@ impl<G: Gate, W> Lookups<G, W> {
         match exchanged.answer {
             Ok(answer) => {
                 if !lookup.query.has_options() {
-                    self.dialects.of(exchanged.server).heard_by_tcp(&answer);
+                    self.profiles.of(exchanged.server).check_over_tcp(&answer);
                 }
-                self.validate(now, key, exchanged.server, Held::new(answer), out);
+                self.validate(now, key, exchanged.server, HeldAnswer::new(answer), out);
             }
             Err(failure) => {
                 lookup.attempts.failed(failure);
@@ -364,46 +391,58 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// What came of the question that another lookup asked. Shared is the answer alone: what it
+    /// What came of the question that another lookup asked. They share the answer alone: what it
     /// teaches is read and admitted for this client as for the other.
-    pub(crate) fn landed(&mut self, now: Instant, key: Key, landed: Landed, out: &mut impl Outlet<W>) {
+    pub(crate) fn landed(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        landed: FlightResult,
+        out: &mut impl LookupOutput<W>,
+    ) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        if !matches!(lookup.stage, Stage::Waiting) {
+        if !matches!(lookup.stage, LookupStage::Waiting) {
             return;
         }
         match landed {
-            Landed::Answer { server, answer } => match validate(&lookup.query, &answer, server) {
+            FlightResult::Answer { server, answer } => match validate(&lookup.query, &answer, server) {
                 Ok(validated) => {
                     self.keep(now, key, &answer);
-                    self.admit(now, key, Held::new(&answer[..]), validated, out);
+                    self.admit(now, key, HeldAnswer::new(&answer[..]), validated, out);
                 }
                 Err(why) => {
                     self.observe_bogus(key, server, why);
-                    self.fail(now, key, &Failure::InvalidAnswer { server, why }, out);
+                    self.fail(now, key, &UpstreamFailure::InvalidAnswer { server, why }, out);
                 }
             },
-            Landed::Failure(failure) => {
+            FlightResult::Failure(failure) => {
                 // It was withheld from this client too.
-                if let Failure::InvalidAnswer { server, why } = *failure {
+                if let UpstreamFailure::InvalidAnswer { server, why } = *failure {
                     self.observe_bogus(key, server, why);
                 }
                 self.fail(now, key, &failure, out);
             }
-            Landed::Abandoned => self.forward(now, key, out),
+            FlightResult::Abandoned => self.forward(now, key, out),
         }
     }
 
     /// The socket that a query was sent from says that the upstream cannot be reached.
-    pub(crate) fn unreachable(&mut self, now: Instant, key: Key, error: io::Error, out: &mut impl Outlet<W>) {
+    pub(crate) fn unreachable(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        error: io::Error,
+        out: &mut impl LookupOutput<W>,
+    ) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        let Stage::Forwarded { server, began, .. } = lookup.stage else {
+        let LookupStage::Forwarded { server, began, .. } = lookup.stage else {
             return;
         };
-        let failure = Failure::Unreachable { server, error };
+        let failure = UpstreamFailure::Unreachable { server, error };
         self.upstream_failed(now, key, server, failure, began);
         self.forward(now, key, out);
     }
@@ -423,11 +462,11 @@ impl<G: Gate, W> Lookups<G, W> {
     pub(crate) fn settled(
         &mut self,
         now: Instant,
-        key: Key,
+        key: LookupKey,
         outcome: Result<G::Proof, AdmissionError>,
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
-        let admitting = |lookup: &Lookup<G, W>| matches!(lookup.stage, Stage::Admitting { .. });
+        let admitting = |lookup: &ActiveLookup<G, W>| matches!(lookup.stage, LookupStage::Admitting { .. });
         if self.in_flight.get_mut(key).is_some_and(|lookup| admitting(lookup))
             && let Some(lookup) = self.remove(key, out)
         {
@@ -436,7 +475,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Gives up what has waited too long, each for its next chance or for good.
-    pub(crate) fn expire(&mut self, now: Instant, out: &mut impl Outlet<W>) {
+    pub(crate) fn expire(&mut self, now: Instant, out: &mut impl LookupOutput<W>) {
         while let Some(place) = self.deadlines.pop(now) {
             let Some((key, lookup)) = self.in_flight.at(place) else {
                 continue;
@@ -447,30 +486,30 @@ impl<G: Gate, W> Lookups<G, W> {
                 continue;
             }
             match lookup.stage {
-                Stage::Forwarded {
+                LookupStage::Forwarded {
                     server,
                     sent,
                     began,
                     level,
                 } => {
-                    out.forget(sent);
-                    self.dialects.of(server).silent(now, level);
-                    let failure = Failure::TimedOut { server };
+                    out.forget_query(sent);
+                    self.profiles.of(server).timed_out(now, level);
+                    let failure = UpstreamFailure::TimedOut { server };
                     self.upstream_failed(now, key, server, failure, began);
                     self.forward(now, key, out);
                 }
-                Stage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
+                LookupStage::Admitting { .. } => self.settled(now, key, Err(stages::commit_timed_out()), out),
                 // Who leads the flight began before, and so is given up before; only a worker that
                 // has ended says nothing.
-                Stage::Waiting => {
+                LookupStage::Waiting => {
                     let failure = match lookup.attempts.first() {
-                        Some(server) => Failure::TimedOut { server },
-                        None => Failure::NoUpstream,
+                        Some(server) => UpstreamFailure::TimedOut { server },
+                        None => UpstreamFailure::NoUpstream,
                     };
                     self.fail(now, key, &failure, out);
                 }
                 // Its task ends in time by itself.
-                Stage::ForwardedByTcp => {}
+                LookupStage::ForwardedByTcp => {}
             }
         }
     }
@@ -497,7 +536,7 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is
     /// waited for.
-    fn forward(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) {
+    fn forward(&mut self, now: Instant, key: LookupKey, out: &mut impl LookupOutput<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
@@ -506,13 +545,13 @@ impl<G: Gate, W> Lookups<G, W> {
         if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
             match self.shared.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
-                Joined::Leads(flight) => lookup.flight = Some(flight),
-                Joined::Waits => {
-                    lookup.stage = Stage::Waiting;
+                FlightRole::Leader(flight) => lookup.flight = Some(flight),
+                FlightRole::Follower => {
+                    lookup.stage = LookupStage::Waiting;
                     lookup.until = lookup.deadline;
                     return self.deadlines.set(key.place(), lookup.until);
                 }
-                Joined::Differs => by_tcp = true,
+                FlightRole::OtherFlags => by_tcp = true,
             }
         }
         if now < lookup.ask_until
@@ -520,7 +559,7 @@ impl<G: Gate, W> Lookups<G, W> {
         {
             let until = lookup.ask_until.min(now + self.config.upstream_timeout);
             lookup.until = until;
-            lookup.at_most = Level::Cookies;
+            lookup.max_level = EdnsLevel::Cookies;
             // An encrypted one is asked on a connection, whatever the question.
             by_tcp |= self.config.is_encrypted(server);
             return match by_tcp {
@@ -534,7 +573,7 @@ impl<G: Gate, W> Lookups<G, W> {
         // that.
         let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
         match end {
-            End::Apology(held, validated) => {
+            AttemptsOutcome::ErrorAnswer(held, validated) => {
                 if let Some(flight) = flight {
                     let (server, answer) = (validated.source, held.as_bytes());
                     flight.land(|| answer_landed(server, answer));
@@ -543,12 +582,12 @@ impl<G: Gate, W> Lookups<G, W> {
                     self.admit(now, key, held, validated, out);
                 }
             }
-            End::Failure(failure) => {
+            AttemptsOutcome::Failure(failure) => {
                 let failure = Arc::new(failure);
                 if let Some(flight) = flight
                     && !hurried
                 {
-                    flight.land(|| Landed::Failure(Arc::clone(&failure)));
+                    flight.land(|| FlightResult::Failure(Arc::clone(&failure)));
                 }
                 self.fail(now, key, &failure, out);
             }
@@ -556,16 +595,16 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Asks an upstream over UDP, until what is left of this try.
-    fn ask(&mut self, now: Instant, key: Key, server: SocketAddr, out: &mut impl Outlet<W>) {
+    fn ask(&mut self, now: Instant, key: LookupKey, server: SocketAddr, out: &mut impl LookupOutput<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        let dialect = self.dialects.of(server);
-        let level = dialect.level(now).min(lookup.at_most);
-        lookup.query.write_for(level, dialect.cookie(), &mut self.asked);
-        match out.ask(now, server, key, &self.asked) {
+        let profile = self.profiles.of(server);
+        let level = profile.level(now).min(lookup.max_level);
+        lookup.query.write_for(level, profile.cookie(), &mut self.asked);
+        match out.send_query(now, server, key, &self.asked) {
             Ok(sent) => {
-                lookup.stage = Stage::Forwarded {
+                lookup.stage = LookupStage::Forwarded {
                     server,
                     sent,
                     began: now,
@@ -574,7 +613,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 self.deadlines.set(key.place(), lookup.until);
             }
             Err(error) => {
-                let failure = Failure::Unreachable { server, error };
+                let failure = UpstreamFailure::Unreachable { server, error };
                 self.upstream_failed(now, key, server, failure, now);
                 self.forward(now, key, out);
             }
@@ -582,29 +621,43 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Asks an upstream over TCP: the client's bytes where it has options, as over UDP otherwise.
-    fn ask_by_tcp(&mut self, now: Instant, key: Key, server: SocketAddr, until: Instant, out: &mut impl Outlet<W>) {
+    fn ask_by_tcp(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        server: SocketAddr,
+        until: Instant,
+        out: &mut impl LookupOutput<W>,
+    ) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        lookup.stage = Stage::ForwardedByTcp;
+        lookup.stage = LookupStage::ForwardedByTcp;
         self.deadlines.clear(key.place());
-        let client = match &lookup.asker {
-            Some(asker) => asker.client.source.ip(),
+        let client = match &lookup.client_waiting {
+            Some(client_waiting) => client_waiting.client.source.ip(),
             // The cache has a share of its own.
             None => Ipv4Addr::UNSPECIFIED.into(),
         };
         if lookup.query.has_options() {
-            return out.ask_by_tcp(server, client, key, lookup.query.as_bytes(), until);
+            return out.query_over_connection(server, client, key, lookup.query.as_bytes(), until);
         }
-        let dialect = self.dialects.of(server);
+        let profile = self.profiles.of(server);
         lookup
             .query
-            .write_for(dialect.level(now), dialect.cookie(), &mut self.asked);
-        out.ask_by_tcp(server, client, key, &self.asked, until);
+            .write_for(profile.level(now), profile.cookie(), &mut self.asked);
+        out.query_over_connection(server, client, key, &self.asked, until);
     }
 
     /// Notes that an upstream has left a question over UDP unanswered.
-    fn upstream_failed(&mut self, now: Instant, key: Key, server: SocketAddr, failure: Failure, began: Instant) {
+    fn upstream_failed(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        server: SocketAddr,
+        failure: UpstreamFailure,
+        began: Instant,
+    ) {
         let event = ProxyEvent::Upstream {
             server,
             transport: Transport::Udp,
@@ -622,21 +675,21 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in
     /// vain.
-    fn probe(&mut self, now: Instant, (server, transport): Route, out: &mut impl Outlet<W>) {
+    fn probe(&mut self, now: Instant, (server, transport): UpstreamRoute, out: &mut impl LookupOutput<W>) {
         let Ok(query) = Query::read(&PROBE) else {
             return;
         };
         let deadline = now + self.config.lookup_timeout;
         self.start_unasked(
             now,
-            Box::new(Lookup {
-                asker: None,
+            Box::new(ActiveLookup {
+                client_waiting: None,
                 key: None,
                 query: query.keep(),
-                attempts: Attempts::new(Arc::new([server]), 0),
-                stage: Stage::ForwardedByTcp,
+                attempts: UpstreamAttempts::new(Arc::new([server]), 0),
+                stage: LookupStage::ForwardedByTcp,
                 flight: None,
-                at_most: Level::Cookies,
+                max_level: EdnsLevel::Cookies,
                 by_tcp: transport == Transport::Tcp,
                 has_shown_cookie: false,
                 deadline,
@@ -649,41 +702,59 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Ends a lookup that no upstream has an answer to.
-    fn fail(&mut self, now: Instant, key: Key, failure: &Failure, out: &mut impl Outlet<W>) {
+    fn fail(&mut self, now: Instant, key: LookupKey, failure: &UpstreamFailure, out: &mut impl LookupOutput<W>) {
         if self.answer_stale(now, key, out) {
             return;
         }
         let Some(lookup) = self.remove(key, out) else { return };
-        let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+        let Some(WaitingClient { client, reply_path, .. }) = &lookup.client_waiting else {
             return;
         };
         let reply = stages::no_answer(&lookup.query, failure, &mut self.room);
-        send(&*self.gate, &mut self.worker_state, now, client, way_back, &reply, out);
+        send(
+            &*self.gate,
+            &mut self.worker_state,
+            now,
+            client,
+            reply_path,
+            &reply,
+            out,
+        );
     }
 
-    fn validate(&mut self, now: Instant, key: Key, server: SocketAddr, held: Held<'_>, out: &mut impl Outlet<W>) {
+    fn validate(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        server: SocketAddr,
+        held: HeldAnswer<'_>,
+        out: &mut impl LookupOutput<W>,
+    ) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
         match lookup.attempts.judge(&lookup.query, server, held) {
-            Judged::Usable(held, validated) => {
+            AnswerAssessment::Usable(held, validated) => {
                 if let Some(flight) = lookup.flight.take() {
                     flight.land(|| answer_landed(server, held.as_bytes()));
                 }
                 self.keep(now, key, held.as_bytes());
                 self.admit(now, key, held, validated, out);
             }
-            Judged::AskOn => self.forward(now, key, out),
-            Judged::Invalid(why) => {
+            AnswerAssessment::TryNext => self.forward(now, key, out),
+            AnswerAssessment::Invalid(why) => {
                 self.observe_bogus(key, server, why);
                 self.forward(now, key, out);
             }
         }
     }
 
-    fn observe_bogus(&mut self, key: Key, server: SocketAddr, why: InvalidAnswer) {
+    fn observe_bogus(&mut self, key: LookupKey, server: SocketAddr, why: InvalidAnswer) {
         if let Some(lookup) = self.in_flight.get_mut(key) {
-            let client = lookup.asker.as_ref().map(|asker| &asker.client);
+            let client = lookup
+                .client_waiting
+                .as_ref()
+                .map(|client_waiting| &client_waiting.client);
             stages::observe_bogus(
                 &*self.gate,
                 &mut self.worker_state,
@@ -695,7 +766,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Keeps a validated answer in the cache, if there is one.
-    fn keep(&mut self, now: Instant, key: Key, answer: &[u8]) {
+    fn keep(&mut self, now: Instant, key: LookupKey, answer: &[u8]) {
         if let Some(cache) = &mut self.cache
             && let Some(place) = self.in_flight.get_mut(key).and_then(|lookup| lookup.key.take())
         {
@@ -703,7 +774,14 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    fn admit(&mut self, now: Instant, key: Key, held: Held<'_>, validated: ValidatedAnswer, out: &mut impl Outlet<W>) {
+    fn admit(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        held: HeldAnswer<'_>,
+        validated: ValidatedAnswer,
+        out: &mut impl LookupOutput<W>,
+    ) {
         let mode = match self.in_flight.len() {
             1 => CommitMode::Immediate,
             _ => CommitMode::Batched,
@@ -711,7 +789,7 @@ impl<G: Gate, W> Lookups<G, W> {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        let Some(asker) = &lookup.asker else {
+        let Some(client_waiting) = &lookup.client_waiting else {
             // The cache has it, and nobody waits: what it opens is admitted with the first who
             // asks.
             drop(self.remove(key, out));
@@ -719,12 +797,15 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let (opens_nothing, source) = (validated.addresses.is_empty(), validated.source);
         let completion = || Completion::for_lookup(Arc::clone(&self.mailbox), key);
-        match self
-            .gate
-            .admit(&mut self.worker_state, &asker.identity, validated, mode, completion)
-        {
+        match self.gate.admit(
+            &mut self.worker_state,
+            &client_waiting.identity,
+            validated,
+            mode,
+            completion,
+        ) {
             AdmissionStatus::Pending(patience) => {
-                lookup.stage = Stage::Admitting {
+                lookup.stage = LookupStage::Admitting {
                     held: held.keep(),
                     source,
                     began: now,
@@ -746,12 +827,12 @@ impl<G: Gate, W> Lookups<G, W> {
     fn finish_admission(
         &mut self,
         now: Instant,
-        mut lookup: Box<Lookup<G, W>>,
+        mut lookup: Box<ActiveLookup<G, W>>,
         outcome: Result<G::Proof, AdmissionError>,
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
-        let stage = std::mem::replace(&mut lookup.stage, Stage::ForwardedByTcp);
-        if let Stage::Admitting { held, source, began } = stage {
+        let stage = std::mem::replace(&mut lookup.stage, LookupStage::ForwardedByTcp);
+        if let LookupStage::Admitting { held, source, began } = stage {
             let took = now.saturating_duration_since(began);
             stages::observe_commit(&*self.gate, &mut self.worker_state, took, outcome.is_ok());
             self.release(now, &lookup, (held, source), outcome, out);
@@ -762,12 +843,12 @@ impl<G: Gate, W> Lookups<G, W> {
     fn release(
         &mut self,
         now: Instant,
-        lookup: &Lookup<G, W>,
-        (held, source): (Held<'_>, SocketAddr),
+        lookup: &ActiveLookup<G, W>,
+        (held, source): (HeldAnswer<'_>, SocketAddr),
         outcome: Result<G::Proof, AdmissionError>,
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
-        let Some(Asker { client, way_back, .. }) = &lookup.asker else {
+        let Some(WaitingClient { client, reply_path, .. }) = &lookup.client_waiting else {
             return;
         };
         let reply = match outcome {
@@ -780,22 +861,30 @@ impl<G: Gate, W> Lookups<G, W> {
                 stages::not_committed(&lookup.query, &error, &mut self.room)
             }
         };
-        send(&*self.gate, &mut self.worker_state, now, client, way_back, &reply, out);
+        send(
+            &*self.gate,
+            &mut self.worker_state,
+            now,
+            client,
+            reply_path,
+            &reply,
+            out,
+        );
     }
 
-    fn remove(&mut self, key: Key, out: &mut impl Outlet<W>) -> Option<Box<Lookup<G, W>>> {
+    fn remove(&mut self, key: LookupKey, out: &mut impl LookupOutput<W>) -> Option<Box<ActiveLookup<G, W>>> {
         let lookup = self.in_flight.take(key)?;
         self.deadlines.clear(key.place());
-        match &lookup.asker {
-            Some(asker) => out.owe_no_more(&asker.way_back),
+        match &lookup.client_waiting {
+            Some(client_waiting) => out.untrack_pending(&client_waiting.reply_path),
             None => self.unasked -= 1,
         }
         Some(lookup)
     }
 }
 
-fn answer_landed(server: SocketAddr, answer: &[u8]) -> Landed {
-    Landed::Answer {
+fn answer_landed(server: SocketAddr, answer: &[u8]) -> FlightResult {
+    FlightResult::Answer {
         server,
         answer: answer.into(),
     }
@@ -806,11 +895,11 @@ fn send<G: Gate, W>(
     worker_state: &mut G::WorkerState,
     now: Instant,
     client: &Client,
-    way_back: &W,
-    reply: &Reply<'_>,
-    out: &mut impl Outlet<W>,
+    reply_path: &W,
+    reply: &ClientReply<'_>,
+    out: &mut impl LookupOutput<W>,
 ) {
-    out.reply(way_back, client.source, reply);
+    out.send_reply(reply_path, client.source, reply);
     let event = ProxyEvent::Reply {
         transport: client.transport,
         rcode: reply.rcode(),

@@ -7,8 +7,8 @@ use smallvec::SmallVec;
 use crate::cookie::{self, Cookies};
 use crate::edns;
 use crate::gate::{DnsQuestion, Rcode, Transport};
-use crate::upstream::dialect::Level;
-use crate::wire::{HEADER, Header, Malformed, Reader, WireQuestion, rtype};
+use crate::upstream::profile::EdnsLevel;
+use crate::wire::{HEADER, Header, Malformed, MessageReader, WireQuestion, rtype};
 
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
@@ -22,21 +22,21 @@ const UDP_MAXIMUM: usize = 65_507;
 /// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
 #[derive(Debug)]
 pub(crate) struct Query<'p> {
-    bytes: Packet<'p>,
+    bytes: QueryBytes<'p>,
     header: Header,
     question: DnsQuestion,
     /// Where the question section ends.
     question_end: usize,
-    edns: Option<Edns>,
+    edns: Option<ClientEdns>,
     /// It carries more than a question and a plain OPT.
     has_options: bool,
-    cookie: Option<Box<ClientCookie>>,
+    cookie: Option<Box<CookieExchange>>,
 }
 
 /// Rare, so it takes no room in other queries.
 #[derive(Debug)]
-struct ClientCookie {
-    sent: cookie::Sent,
+struct CookieExchange {
+    sent: cookie::ClientCookie,
     /// The one that goes with what is said to the client.
     owed: Option<[u8; cookie::LENGTH]>,
 }
@@ -44,13 +44,13 @@ struct ClientCookie {
 /// The packet of a query: in the buffer that it was received in, or kept for as long as its answer
 /// takes.
 #[derive(Debug)]
-enum Packet<'p> {
+enum QueryBytes<'p> {
     Received(&'p [u8]),
     /// Most queries are shorter, and are kept in place.
     Kept(SmallVec<[u8; 96]>),
 }
 
-impl Packet<'_> {
+impl QueryBytes<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Received(bytes) => bytes,
@@ -61,7 +61,7 @@ impl Packet<'_> {
 
 /// What the client's OPT record says (RFC 6891 §6.1.2–3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Edns {
+pub(crate) struct ClientEdns {
     /// The largest UDP payload that the client takes.
     pub(crate) udp_size: u16,
     /// It wants DNSSEC records (the DO bit, RFC 3225).
@@ -70,7 +70,7 @@ pub(crate) struct Edns {
 
 /// All that an upstream may heed in a plain query besides its question: RD, AD, CD, and DO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Form(u16);
+pub(crate) struct QueryFlags(u16);
 
 /// The flags of a header that say what a client wants.
 const WISHES: u16 = Header::RD | Header::AD | Header::CD;
@@ -80,7 +80,7 @@ const DNSSEC_OK: u16 = 0x8000;
 
 /// Why a packet is not a query that we can work on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unreadable {
+pub(crate) enum QueryError {
     /// Shorter than a header, or itself a response: an answer could start a loop, so it gets none.
     NotAQuery,
     /// It deserves an answer with this code, which can echo nothing but the header.
@@ -88,17 +88,17 @@ pub(crate) enum Unreadable {
 }
 
 impl<'p> Query<'p> {
-    pub(crate) fn read(packet: &'p [u8]) -> Result<Self, Unreadable> {
-        let header = Header::read(packet).map_err(|Malformed| Unreadable::NotAQuery)?;
+    pub(crate) fn read(packet: &'p [u8]) -> Result<Self, QueryError> {
+        let header = Header::read(packet).map_err(|Malformed| QueryError::NotAQuery)?;
         if header.has(Header::QR) {
-            return Err(Unreadable::NotAQuery);
+            return Err(QueryError::NotAQuery);
         }
         if header.opcode() != 0 {
-            return Err(Unreadable::Answer(Rcode::NotImp, header));
+            return Err(QueryError::Answer(Rcode::NotImp, header));
         }
-        let format_error = |Malformed| Unreadable::Answer(Rcode::FormErr, header);
+        let format_error = |Malformed| QueryError::Answer(Rcode::FormErr, header);
         let (question, question_end) = read_question(packet, &header).map_err(format_error)?;
-        let Additional {
+        let AdditionalSection {
             edns,
             has_options,
             cookie,
@@ -114,7 +114,7 @@ impl<'p> Query<'p> {
                 qclass: question.qclass,
                 takes_reasons: edns.is_some(),
             },
-            bytes: Packet::Received(packet),
+            bytes: QueryBytes::Received(packet),
             header,
             question_end,
             edns,
@@ -126,7 +126,7 @@ impl<'p> Query<'p> {
     /// The same query, independent of the buffer that it was received in.
     pub(crate) fn keep(self) -> Query<'static> {
         Query {
-            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            bytes: QueryBytes::Kept(SmallVec::from_slice(self.bytes.bytes())),
             question: self.question,
             header: self.header,
             question_end: self.question_end,
@@ -139,7 +139,7 @@ impl<'p> Query<'p> {
     /// A copy that is kept on its own.
     pub(crate) fn again(&self) -> Query<'static> {
         Query {
-            bytes: Packet::Kept(SmallVec::from_slice(self.bytes.bytes())),
+            bytes: QueryBytes::Kept(SmallVec::from_slice(self.bytes.bytes())),
             question: self.question.clone(),
             header: self.header,
             question_end: self.question_end,
@@ -157,7 +157,7 @@ impl<'p> Query<'p> {
             let mut bytes = self.bytes.bytes().to_vec();
             // It has been read, so this can be, too.
             let _ = edns::hand_on(&mut bytes, true, None);
-            self.bytes = Packet::Kept(SmallVec::from_vec(bytes));
+            self.bytes = QueryBytes::Kept(SmallVec::from_vec(bytes));
         }
     }
 
@@ -185,7 +185,7 @@ impl<'p> Query<'p> {
         self.has_options
     }
 
-    pub(crate) fn edns(&self) -> Option<Edns> {
+    pub(crate) fn edns(&self) -> Option<ClientEdns> {
         self.edns
     }
 
@@ -197,23 +197,23 @@ impl<'p> Query<'p> {
 
     /// What tells it from other queries with this question, none of which [has
     /// options](Self::has_options).
-    pub(crate) fn form(&self) -> Form {
-        Form(self.header.flags & WISHES | self.dnssec_ok())
+    pub(crate) fn flags(&self) -> QueryFlags {
+        QueryFlags(self.header.flags & WISHES | self.dnssec_ok())
     }
 
     /// The query as it is put to an upstream over UDP, under id 0: with an OPT of ours, which is
     /// between neighbours (RFC 6891 §6.1.1). Its size is what passes any path unfragmented,
     /// whatever the client takes: a fragment is easier to forge than an answer.
-    pub(crate) fn write_for(&self, level: Level, cookie: &[u8], room: &mut Vec<u8>) {
-        let has_opt = self.edns.is_some() || level > Level::Plain;
+    pub(crate) fn write_for(&self, level: EdnsLevel, cookie: &[u8], room: &mut Vec<u8>) {
+        let has_opt = self.edns.is_some() || level > EdnsLevel::Plain;
         let header = [0, self.header.flags & WISHES, 1, 0, 0, u16::from(has_opt)];
         room.clear();
         room.extend(header.into_iter().flat_map(u16::to_be_bytes));
         room.extend_from_slice(self.question_section());
         if has_opt {
             let options = match level {
-                Level::Cookies => 4 + cookie.len() as u16,
-                Level::Edns | Level::Plain => 0,
+                EdnsLevel::Cookies => 4 + cookie.len() as u16,
+                EdnsLevel::Edns | EdnsLevel::Plain => 0,
             };
             room.push(0);
             let fixed = [rtype::OPT, edns::OUR_UDP_SIZE, 0, self.dnssec_ok(), options];
@@ -273,7 +273,7 @@ impl<'p> Query<'p> {
     fn asks_the_same_as(&self, answer: &[u8], header: &Header) -> bool {
         match (
             read_question(answer, header),
-            Reader::after_header(self.as_bytes()).question(),
+            MessageReader::after_header(self.as_bytes()).question(),
         ) {
             (Ok((theirs, _)), Ok(ours)) => {
                 theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
@@ -291,7 +291,7 @@ pub(crate) fn is_bare_error(answer: &[u8], header: &Header) -> bool {
     }
     // The upper bits stand in OPT (RFC 6891 §6.1.3).
     let extended = || {
-        Reader::after_header(answer)
+        MessageReader::after_header(answer)
             .record()
             .is_ok_and(|record| record.rtype == rtype::OPT && record.ttl >> 24 != 0)
     };
@@ -307,22 +307,26 @@ pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(W
     if header.questions != 1 {
         return Err(Malformed);
     }
-    let mut reader = Reader::after_header(message);
+    let mut reader = MessageReader::after_header(message);
     let question = reader.question()?;
     Ok((question, reader.position()))
 }
 
 /// What stands behind the question of a query.
-struct Additional<'p> {
-    edns: Option<Edns>,
+struct AdditionalSection<'p> {
+    edns: Option<ClientEdns>,
     /// Anything beside a plain OPT and a cookie.
     has_options: bool,
     cookie: Option<&'p [u8]>,
 }
 
 /// Walks the rest of the query, which must end with its last record, and finds OPT.
-fn read_additional<'p>(packet: &'p [u8], question_end: usize, header: &Header) -> Result<Additional<'p>, Malformed> {
-    let mut reader = Reader::at(packet, question_end);
+fn read_additional<'p>(
+    packet: &'p [u8],
+    question_end: usize,
+    header: &Header,
+) -> Result<AdditionalSection<'p>, Malformed> {
+    let mut reader = MessageReader::at(packet, question_end);
     let records = u32::from(header.answers) + u32::from(header.authorities);
     let mut has_options = records > 0;
     for _ in 0..records {
@@ -345,13 +349,13 @@ fn read_additional<'p>(packet: &'p [u8], question_end: usize, header: &Header) -
         // An option that an answer may depend on, another version, or a flag other than DO.
         has_options |= edns::matter(record.data)? || record.ttl & !0x8000 != 0;
         cookie = edns::option(record.data, edns::COOKIE)?;
-        found = Some(Edns {
+        found = Some(ClientEdns {
             udp_size: record.class,
             dnssec_ok: record.ttl & 0x8000 != 0,
         });
     }
     match reader.is_at_the_end() {
-        true => Ok(Additional {
+        true => Ok(AdditionalSection {
             edns: found,
             has_options,
             cookie,
@@ -361,9 +365,9 @@ fn read_additional<'p>(packet: &'p [u8], question_end: usize, header: &Header) -
 }
 
 #[cold]
-fn read_cookie(cookie: &[u8]) -> Result<Box<ClientCookie>, Malformed> {
-    let sent = cookie::Sent::read(cookie)?;
-    Ok(Box::new(ClientCookie { sent, owed: None }))
+fn read_cookie(cookie: &[u8]) -> Result<Box<CookieExchange>, Malformed> {
+    let sent = cookie::ClientCookie::read(cookie)?;
+    Ok(Box::new(CookieExchange { sent, owed: None }))
 }
 
 #[cfg(test)]
@@ -375,7 +379,7 @@ mod tests {
 
     fn rcode(packet: &[u8]) -> Option<Rcode> {
         match Query::read(packet) {
-            Err(Unreadable::Answer(rcode, _)) => Some(rcode),
+            Err(QueryError::Answer(rcode, _)) => Some(rcode),
             _ => None,
         }
     }
@@ -393,10 +397,10 @@ mod tests {
 
     #[test]
     fn what_is_no_query_is_not_answered() {
-        assert_eq!(Query::read(&[0; 11]).unwrap_err(), Unreadable::NotAQuery);
+        assert_eq!(Query::read(&[0; 11]).unwrap_err(), QueryError::NotAQuery);
         let query = packets::query("a.example.", "A");
         let response = packets::answer(&query, &[]);
-        assert_eq!(Query::read(&response).unwrap_err(), Unreadable::NotAQuery);
+        assert_eq!(Query::read(&response).unwrap_err(), QueryError::NotAQuery);
     }
 
     #[test]

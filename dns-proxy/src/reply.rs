@@ -1,7 +1,7 @@
 //! What may be sent to a client, and the only two ways to make it.
 //!
-//! A [`Reply`] either holds no records that we did not write ourselves (a refusal, an error), or it
-//! is an upstream's answer, [`Held`] until somebody hands over the gate's proof that the kernel has
+//! A [`ClientReply`] either holds no records that we did not write ourselves (a refusal, an error), or it
+//! is an upstream's answer, [`HeldAnswer`] until somebody hands over the gate's proof that the kernel has
 //! what the answer needs. There is no third way, so no code path can release an answer that was not
 //! committed.
 
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use crate::edns;
 use crate::gate::{Gate, Rcode, Transport};
 use crate::message::Query;
-use crate::wire::{HEADER, Header, Reader, rtype};
+use crate::wire::{HEADER, Header, MessageReader, rtype};
 
 /// The longest extra text. With it, the longest question, a cookie and everything else, a reply has
 /// 512 octets at most.
@@ -21,26 +21,26 @@ const EDE_OPTION: u16 = 15;
 
 /// Bytes for a client, in a buffer that is used again or on their own.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Reply<'b> {
+pub(crate) struct ClientReply<'b> {
     bytes: Cow<'b, [u8]>,
 }
 
 /// An upstream's answer that the kernel does not vouch for yet.
 #[derive(Debug)]
-pub(crate) struct Held<'a> {
+pub(crate) struct HeldAnswer<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
 /// An extended error (RFC 8914): why there is no answer, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExtendedError<'t> {
-    pub(crate) code: ErrorCode,
+    pub(crate) code: ExtendedErrorCode,
     pub(crate) text: &'t str,
 }
 
 /// The codes that we use, of RFC 8914 §5.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ErrorCode {
+pub(crate) enum ExtendedErrorCode {
     Other = 0,
     NotReady = 14,
     Blocked = 15,
@@ -49,7 +49,7 @@ pub(crate) enum ErrorCode {
     NetworkError = 23,
 }
 
-impl<'a> Held<'a> {
+impl<'a> HeldAnswer<'a> {
     /// Takes an upstream's answer that belongs to the question.
     pub(crate) fn new(bytes: impl Into<Cow<'a, [u8]>>) -> Self {
         Self { bytes: bytes.into() }
@@ -58,9 +58,9 @@ impl<'a> Held<'a> {
     /// Takes an error that was sent without a question, and puts the client's into it: stub
     /// resolvers look for it. OPT stays if it is there alone, since its absence tells a client to
     /// ask without.
-    pub(crate) fn bare_error(query: &Query<'_>, header: &Header, bytes: &[u8]) -> Held<'static> {
+    pub(crate) fn bare_error(query: &Query<'_>, header: &Header, bytes: &[u8]) -> HeldAnswer<'static> {
         let opt = bytes.get(HEADER..).filter(|rest| {
-            let mut reader = Reader::at(rest, 0);
+            let mut reader = MessageReader::at(rest, 0);
             let record = reader.record();
             record.is_ok_and(|record| record.rtype == rtype::OPT) && reader.is_at_the_end()
         });
@@ -68,7 +68,7 @@ impl<'a> Held<'a> {
         push_all(&mut room, [header.id, header.flags, 1, 0, 0, u16::from(opt.is_some())]);
         room.extend_from_slice(query.question_section());
         room.extend_from_slice(opt.unwrap_or_default());
-        Held { bytes: room.into() }
+        HeldAnswer { bytes: room.into() }
     }
 
     /// For a look at it; the way out is [`release`](Self::release).
@@ -77,8 +77,8 @@ impl<'a> Held<'a> {
     }
 
     /// The same answer, independent of the buffer that it was received in.
-    pub(crate) fn keep(self) -> Held<'static> {
-        Held {
+    pub(crate) fn keep(self) -> HeldAnswer<'static> {
+        HeldAnswer {
             bytes: Cow::Owned(self.bytes.into_owned()),
         }
     }
@@ -92,7 +92,7 @@ impl<'a> Held<'a> {
         transport: Transport,
         proof: G::Proof,
         room: &'b mut Vec<u8>,
-    ) -> Reply<'b> {
+    ) -> ClientReply<'b> {
         drop(proof);
         room.clear();
         room.extend_from_slice(&self.bytes);
@@ -107,11 +107,11 @@ impl<'a> Held<'a> {
             truncated(&self.bytes, query, room);
         }
         room[..2].copy_from_slice(&query.header().id.to_be_bytes());
-        Reply::of(room)
+        ClientReply::of(room)
     }
 }
 
-impl<'b> Reply<'b> {
+impl<'b> ClientReply<'b> {
     /// No answer, for a reason. NXDOMAIN comes without an SOA, so that nobody caches it (RFC 2308
     /// §5).
     pub(crate) fn without_answer(
@@ -152,8 +152,8 @@ impl<'b> Reply<'b> {
     }
 
     /// The same reply, independent of the buffer.
-    pub(crate) fn into_owned(self) -> Reply<'static> {
-        Reply {
+    pub(crate) fn into_owned(self) -> ClientReply<'static> {
+        ClientReply {
             bytes: Cow::Owned(self.bytes.into_owned()),
         }
     }
@@ -224,7 +224,7 @@ mod tests {
 
     fn blocked(text: &str) -> ExtendedError<'_> {
         ExtendedError {
-            code: ErrorCode::Blocked,
+            code: ExtendedErrorCode::Blocked,
             text,
         }
     }
@@ -234,7 +234,7 @@ mod tests {
         let packet = packets::query("WwW.eXample.", "A");
         let query = Query::read(&packet).unwrap();
         let mut room = Vec::new();
-        let reply = Reply::without_answer(
+        let reply = ClientReply::without_answer(
             &query,
             Rcode::NxDomain,
             Some(&blocked("no policy allows it")),
@@ -257,7 +257,8 @@ mod tests {
         let packet = packets::query_with_edns("a.example.", "A", 1_232);
         let query = Query::read(&packet).unwrap();
         let mut room = Vec::new();
-        let reply = Reply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")), &mut room);
+        let reply =
+            ClientReply::without_answer(&query, Rcode::Refused, Some(&blocked("no policy allows it")), &mut room);
         let told = packets::extended_error(reply.as_bytes());
         assert_eq!(told, Some((15, "no policy allows it".into())));
     }
@@ -270,7 +271,7 @@ mod tests {
         let mut query = Query::read(&packet).unwrap();
         query.take_cookie(&crate::cookie::Cookies::new(), [10, 0, 0, 1].into());
         let (text, mut room) = ("ö".repeat(500), Vec::new());
-        let reply = Reply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&text)), &mut room);
+        let reply = ClientReply::without_answer(&query, Rcode::NxDomain, Some(&blocked(&text)), &mut room);
         assert!(query.cookie().is_some() && reply.as_bytes().len() <= 512);
         let (_, text) = packets::extended_error(reply.as_bytes()).unwrap();
         assert_eq!(text, "ö".repeat(MAX_TEXT / 2), "cut between characters");
@@ -282,7 +283,7 @@ mod tests {
         packet[2] |= 0x28;
         let header = Header::read(&packet).unwrap();
         let mut room = Vec::new();
-        let reply = Reply::to_unreadable(header, Rcode::NotImp, &mut room);
+        let reply = ClientReply::to_unreadable(header, Rcode::NotImp, &mut room);
         assert_eq!(reply.as_bytes(), [0x12, 0x34, 0xa9, 0x84, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(reply.rcode(), 4);
     }

@@ -2,7 +2,7 @@
 //! knows a socket.
 //!
 //! What waits (for upstreams, for the kernel) is put between these steps by who drives them:
-//! [`lookups`](crate::lookups) for datagrams, [`pipeline`](crate::pipeline) for connections.
+//! [`lookups`](crate::lookups) for datagrams, [`tcp_lookups`](crate::tcp_lookups) for connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::gate::{
     AdmissionError, AdmissionErrorKind, Denial, DiscardReason, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
     Transport, WithheldReason,
 };
-use crate::message::{Query, Unreadable};
-use crate::reply::{ErrorCode, ExtendedError, Reply};
-use crate::upstream::Failure;
+use crate::message::{Query, QueryError};
+use crate::reply::{ClientReply, ExtendedError, ExtendedErrorCode};
+use crate::upstream::UpstreamFailure;
 use crate::validate::InvalidAnswer;
 
 /// Who sent a query, and how it came here.
@@ -33,13 +33,13 @@ pub(crate) fn read<'p, 'r, G: Gate>(
     worker_state: &mut G::WorkerState,
     packet: &'p [u8],
     room: &'r mut Vec<u8>,
-) -> Result<Query<'p>, Option<Reply<'r>>> {
+) -> Result<Query<'p>, Option<ClientReply<'r>>> {
     Query::read(packet).map_err(|unreadable| match unreadable {
-        Unreadable::NotAQuery => {
+        QueryError::NotAQuery => {
             gate.observe(worker_state, ProxyEvent::Discarded(DiscardReason::NotAQuery));
             None
         }
-        Unreadable::Answer(rcode, header) => Some(Reply::to_unreadable(header, rcode, room)),
+        QueryError::Answer(rcode, header) => Some(ClientReply::to_unreadable(header, rcode, room)),
     })
 }
 
@@ -50,17 +50,23 @@ pub(crate) fn screen<'r, G: Gate>(
     client: &Client,
     query: &Query<'_>,
     room: &'r mut Vec<u8>,
-) -> Result<(G::Identity, Arc<[SocketAddr]>), Reply<'r>> {
+) -> Result<(G::Identity, Arc<[SocketAddr]>), ClientReply<'r>> {
     let screened = if query.is_zone_transfer() {
         let text = "zone transfers are not forwarded";
-        Err(refuse(query, Rcode::Refused, ErrorCode::NotSupported, text, room))
+        Err(refuse(
+            query,
+            Rcode::Refused,
+            ExtendedErrorCode::NotSupported,
+            text,
+            room,
+        ))
     } else {
         match gate.screen(worker_state, client.source.ip(), client.target, query.question()) {
             Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
             Screening::Refuse(Denial { rcode, reason }) => {
                 let code = match rcode {
-                    Rcode::ServFail => ErrorCode::NotReady,
-                    _ => ErrorCode::Blocked,
+                    Rcode::ServFail => ExtendedErrorCode::NotReady,
+                    _ => ExtendedErrorCode::Blocked,
                 };
                 Err(refuse(query, rcode, code, &reason, room))
             }
@@ -76,27 +82,27 @@ pub(crate) fn screen<'r, G: Gate>(
 }
 
 /// What is said to a query that met a limit.
-pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r mut Vec<u8>) -> Reply<'r> {
+pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r mut Vec<u8>) -> ClientReply<'r> {
     let text = match limit {
         DiscardReason::ClientLimit => "too many lookups of this client in flight",
         _ => "too many lookups in flight",
     };
-    refuse(query, Rcode::Refused, ErrorCode::Other, text, room)
+    refuse(query, Rcode::Refused, ExtendedErrorCode::Other, text, room)
 }
 
 /// The upstreams failed: the one place where failures become codes.
-pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &Failure, room: &'r mut Vec<u8>) -> Reply<'r> {
+pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &UpstreamFailure, room: &'r mut Vec<u8>) -> ClientReply<'r> {
     let code = match failure {
-        Failure::NoUpstream | Failure::TimedOut { .. } => ErrorCode::NoReachableAuthority,
-        Failure::Unreachable { .. } => ErrorCode::NetworkError,
-        Failure::InvalidAnswer { .. } | Failure::Busy { .. } => ErrorCode::Other,
+        UpstreamFailure::NoUpstream | UpstreamFailure::TimedOut { .. } => ExtendedErrorCode::NoReachableAuthority,
+        UpstreamFailure::Unreachable { .. } => ExtendedErrorCode::NetworkError,
+        UpstreamFailure::InvalidAnswer { .. } | UpstreamFailure::Busy { .. } => ExtendedErrorCode::Other,
     };
     refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
 }
 
 /// The kernel does not vouch for the answer.
-pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &AdmissionError, room: &'r mut Vec<u8>) -> Reply<'r> {
-    refuse(query, Rcode::ServFail, ErrorCode::Other, &reason.reason, room)
+pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &AdmissionError, room: &'r mut Vec<u8>) -> ClientReply<'r> {
+    refuse(query, Rcode::ServFail, ExtendedErrorCode::Other, &reason.reason, room)
 }
 
 /// Tells that an answer was withheld.
@@ -147,6 +153,12 @@ pub(crate) fn commit_timed_out() -> AdmissionError {
     }
 }
 
-fn refuse<'r>(query: &Query<'_>, rcode: Rcode, code: ErrorCode, text: &str, room: &'r mut Vec<u8>) -> Reply<'r> {
-    Reply::without_answer(query, rcode, Some(&ExtendedError { code, text }), room)
+fn refuse<'r>(
+    query: &Query<'_>,
+    rcode: Rcode,
+    code: ExtendedErrorCode,
+    text: &str,
+    room: &'r mut Vec<u8>,
+) -> ClientReply<'r> {
+    ClientReply::without_answer(query, rcode, Some(&ExtendedError { code, text }), room)
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::gate::ValidatedAnswer;
 use crate::message::{Query, read_question};
-use crate::wire::{Header, IN, Malformed, Reader, Record, WireName, rtype};
+use crate::wire::{Header, IN, Malformed, MessageReader, WireName, WireRecord, rtype};
 
 /// How many CNAMEs an answer may hold. Public resolvers stop between 8 (Unbound) and 16 (BIND).
 const MAX_CHAIN: usize = 16;
@@ -98,7 +98,7 @@ pub(crate) fn validate(query: &Query<'_>, answer: &[u8], source: SocketAddr) -> 
 }
 
 /// The aliases of an answer, all of them on one way from the name asked.
-struct Chain<'m> {
+struct AliasChain<'m> {
     targets: SmallVec<[WireName<'m>; 4]>,
     /// Where the way ends: the owner that addresses must have.
     last: WireName<'m>,
@@ -109,9 +109,9 @@ struct Chain<'m> {
 /// Follows the CNAMEs from `start`, in whatever order they stand.
 fn follow<'m>(
     start: WireName<'m>,
-    records: impl Iterator<Item = Result<Record<'m>, Malformed>>,
-) -> Result<Chain<'m>, InvalidAnswer> {
-    let mut aliases: SmallVec<[Alias<'m>; 4]> = SmallVec::new();
+    records: impl Iterator<Item = Result<WireRecord<'m>, Malformed>>,
+) -> Result<AliasChain<'m>, InvalidAnswer> {
+    let mut aliases: SmallVec<[AliasLink<'m>; 4]> = SmallVec::new();
     for record in records {
         let record = record?;
         if record.rtype != rtype::CNAME {
@@ -120,7 +120,7 @@ fn follow<'m>(
         if record.class != IN {
             return Err(InvalidAnswer::BrokenChain);
         }
-        let alias = Alias {
+        let alias = AliasLink {
             owner: record.owner,
             target: record.target()?,
             ttl: ttl(&record),
@@ -134,7 +134,7 @@ fn follow<'m>(
         }
     }
 
-    let mut chain = Chain {
+    let mut chain = AliasChain {
         targets: SmallVec::new(),
         last: start,
         ttl: Duration::MAX,
@@ -160,16 +160,16 @@ fn follow<'m>(
 fn follow_services<'m, R>(
     start: WireName<'m>,
     records: impl Fn() -> R,
-) -> Result<SmallVec<[Alias<'m>; 4]>, InvalidAnswer>
+) -> Result<SmallVec<[AliasLink<'m>; 4]>, InvalidAnswer>
 where
-    R: Iterator<Item = Result<Record<'m>, Malformed>>,
+    R: Iterator<Item = Result<WireRecord<'m>, Malformed>>,
 {
-    let mut aliases: SmallVec<[Alias<'m>; 4]> = SmallVec::new();
+    let mut aliases: SmallVec<[AliasLink<'m>; 4]> = SmallVec::new();
     loop {
         let (owner, so_far) = aliases
             .last()
             .map_or((start, Duration::MAX), |last| (last.target, last.ttl));
-        let mut next: Option<Alias<'m>> = None;
+        let mut next: Option<AliasLink<'m>> = None;
         for record in records() {
             let record = record?;
             if !matches!(record.rtype, rtype::HTTPS | rtype::SVCB) || !record.owner.same_as(owner) {
@@ -182,7 +182,7 @@ where
                 return Ok(aliases);
             }
             let ttl = ttl(&record).min(so_far);
-            next = Some(Alias { owner, target, ttl });
+            next = Some(AliasLink { owner, target, ttl });
         }
         match next {
             // `.` as target says that there is no such service.
@@ -202,23 +202,23 @@ where
 }
 
 #[derive(Clone, Copy)]
-struct Alias<'m> {
+struct AliasLink<'m> {
     owner: WireName<'m>,
     target: WireName<'m>,
     ttl: Duration,
 }
 
-fn answer_records(answer: &[u8], at: usize, count: u16) -> impl Iterator<Item = Result<Record<'_>, Malformed>> {
-    let mut reader = Reader::at(answer, at);
+fn answer_records(answer: &[u8], at: usize, count: u16) -> impl Iterator<Item = Result<WireRecord<'_>, Malformed>> {
+    let mut reader = MessageReader::at(answer, at);
     (0..count).map(move |_| reader.record())
 }
 
 /// Whether the record holds, or may hold, addresses.
-fn teaches(record: &Record<'_>) -> bool {
+fn teaches(record: &WireRecord<'_>) -> bool {
     matches!(record.rtype, rtype::A | rtype::AAAA | rtype::HTTPS | rtype::SVCB)
 }
 
-fn read_addresses(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
+fn read_addresses(record: &WireRecord<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
     match record.rtype {
         rtype::A => found(v4(record.data)?),
         rtype::AAAA => found(v6(record.data)?),
@@ -229,8 +229,8 @@ fn read_addresses(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<
 
 /// `ipv4hint` and `ipv6hint` of a ServiceMode record (RFC 9460 §2.2 and §7.3). In AliasMode
 /// (priority 0) parameters are to be ignored (§2.4.2).
-fn read_hints(record: &Record<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
-    let mut reader = Reader::at(record.data, 0);
+fn read_hints(record: &WireRecord<'_>, mut found: impl FnMut(IpAddr)) -> Result<(), Malformed> {
+    let mut reader = MessageReader::at(record.data, 0);
     if reader.u16()? == 0 {
         return Ok(());
     }
@@ -267,7 +267,7 @@ fn v6(octets: &[u8]) -> Result<IpAddr, Malformed> {
 }
 
 /// A TTL with the highest bit set counts as zero (RFC 2181 §8).
-fn ttl(record: &Record<'_>) -> Duration {
+fn ttl(record: &WireRecord<'_>) -> Duration {
     let seconds = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl };
     Duration::from_secs(u64::from(seconds))
 }

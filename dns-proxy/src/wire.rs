@@ -62,7 +62,7 @@ pub(crate) struct WireQuestion<'m> {
 
 /// One resource record, in place.
 #[derive(Clone, Copy)]
-pub(crate) struct Record<'m> {
+pub(crate) struct WireRecord<'m> {
     pub(crate) owner: WireName<'m>,
     pub(crate) rtype: u16,
     pub(crate) class: u16,
@@ -81,7 +81,7 @@ pub(crate) struct WireName<'m> {
 }
 
 /// Reads a message from front to back.
-pub(crate) struct Reader<'m> {
+pub(crate) struct MessageReader<'m> {
     message: &'m [u8],
     at: usize,
 }
@@ -95,7 +95,7 @@ impl Header {
     pub(crate) const CD: u16 = 0x0010;
 
     pub(crate) fn read(message: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader { message, at: 0 };
+        let mut reader = MessageReader { message, at: 0 };
         Ok(Self {
             id: reader.u16()?,
             flags: reader.u16()?,
@@ -120,7 +120,7 @@ impl Header {
     }
 }
 
-impl<'m> Reader<'m> {
+impl<'m> MessageReader<'m> {
     /// A reader that stands behind the header.
     pub(crate) fn after_header(message: &'m [u8]) -> Self {
         Self { message, at: HEADER }
@@ -148,14 +148,14 @@ impl<'m> Reader<'m> {
         })
     }
 
-    pub(crate) fn record(&mut self) -> Result<Record<'m>, Malformed> {
+    pub(crate) fn record(&mut self) -> Result<WireRecord<'m>, Malformed> {
         let owner = self.name()?;
         let (rtype, class) = (self.u16()?, self.u16()?);
         let ttl = u32::from(self.u16()?) << 16 | u32::from(self.u16()?);
         let length = usize::from(self.u16()?);
         let data_at = self.at;
         let data = self.take(length)?;
-        Ok(Record {
+        Ok(WireRecord {
             owner,
             rtype,
             class,
@@ -177,13 +177,13 @@ impl<'m> Reader<'m> {
     /// Steps over a name that may not be compressed, as in record types younger than RFC 3597.
     pub(crate) fn uncompressed_name(&mut self) -> Result<(), Malformed> {
         loop {
-            match Step::at(self.message, self.at).ok_or(Malformed)? {
-                Step::Root => {
+            match NamePart::at(self.message, self.at).ok_or(Malformed)? {
+                NamePart::Root => {
                     self.at += 1;
                     return Ok(());
                 }
-                Step::Label(label) => self.at += 1 + label.len(),
-                Step::Pointer(_) => return Err(Malformed),
+                NamePart::Label(label) => self.at += 1 + label.len(),
+                NamePart::Pointer(_) => return Err(Malformed),
             }
         }
     }
@@ -201,7 +201,7 @@ impl<'m> Reader<'m> {
     }
 }
 
-impl<'m> Record<'m> {
+impl<'m> WireRecord<'m> {
     /// Where its TTL begins in the message: before the length of the data and the data.
     pub(crate) fn ttl_at(&self) -> u16 {
         // A message has at most 65,535 octets.
@@ -211,7 +211,7 @@ impl<'m> Record<'m> {
     /// The target of an HTTPS or SVCB record in AliasMode: behind the priority 0. It is not
     /// compressed (RFC 9460 §2.2).
     pub(crate) fn service_alias(&self) -> Result<Option<WireName<'m>>, Malformed> {
-        let mut reader = Reader::at(self.data, 0);
+        let mut reader = MessageReader::at(self.data, 0);
         if reader.u16()? != 0 {
             return Ok(None);
         }
@@ -242,13 +242,13 @@ impl<'m> WireName<'m> {
         let mut at = self.at;
         std::iter::from_fn(move || {
             loop {
-                match Step::at(self.message, at)? {
-                    Step::Label(label) => {
+                match NamePart::at(self.message, at)? {
+                    NamePart::Label(label) => {
                         at += 1 + label.len();
                         return Some(label);
                     }
-                    Step::Pointer(target) => at = target,
-                    Step::Root => return None,
+                    NamePart::Pointer(target) => at = target,
+                    NamePart::Root => return None,
                 }
             }
         })
@@ -277,7 +277,7 @@ impl<'m> WireName<'m> {
     /// Where its first label stands, behind whatever pointers lead there.
     fn begins_at(self) -> usize {
         let mut at = self.at;
-        while let Some(Step::Pointer(target)) = Step::at(self.message, at) {
+        while let Some(NamePart::Pointer(target)) = NamePart::at(self.message, at) {
             at = target;
         }
         at
@@ -292,13 +292,13 @@ impl<'m> WireName<'m> {
         let (mut at, mut length, mut pointers) = (self.at, 1, 0);
         let mut end = None;
         loop {
-            match Step::at(self.message, at).ok_or(Malformed)? {
-                Step::Root => return Ok(end.unwrap_or(at + 1)),
-                Step::Label(label) => {
+            match NamePart::at(self.message, at).ok_or(Malformed)? {
+                NamePart::Root => return Ok(end.unwrap_or(at + 1)),
+                NamePart::Label(label) => {
                     at += 1 + label.len();
                     length += 1 + label.len();
                 }
-                Step::Pointer(target) => {
+                NamePart::Pointer(target) => {
                     // Strictly backward (RFC 1035 §4.1.4: "a prior occurrence"), which rules out
                     // loops, and never into the header.
                     if target >= at || target < HEADER {
@@ -326,13 +326,13 @@ impl fmt::Debug for WireName<'_> {
 }
 
 /// What stands at one place of a name.
-enum Step<'m> {
+enum NamePart<'m> {
     Label(&'m [u8]),
     Pointer(usize),
     Root,
 }
 
-impl<'m> Step<'m> {
+impl<'m> NamePart<'m> {
     fn at(message: &'m [u8], at: usize) -> Option<Self> {
         let first = *message.get(at)?;
         match first >> 6 {

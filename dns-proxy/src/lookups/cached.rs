@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::in_flight::Key;
-use super::{Lookup, Lookups, Outlet, Stage};
-use crate::cache::Found;
+use super::in_flight::LookupKey;
+use super::{ActiveLookup, LookupOutput, LookupStage, Lookups};
+use crate::cache::CacheLookup;
 use crate::gate::{CacheOutcome, Gate, ProxyEvent};
-use crate::reply::Held;
-use crate::upstream::Judged;
-use crate::upstream::dialect::Level;
+use crate::reply::HeldAnswer;
+use crate::upstream::AnswerAssessment;
+use crate::upstream::profile::EdnsLevel;
 
 /// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
@@ -19,33 +19,33 @@ const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
 const UNASKED: usize = 1_000;
 
 /// What the cache has for a lookup that begins.
-pub(super) enum InCache {
+pub(super) enum CacheDecision {
     /// Its answer, which is asked for again meanwhile if `refresh`.
-    Answer { refresh: bool },
+    Hit { refresh: bool },
     /// Nothing that could be given before upstreams were asked.
-    Nothing,
+    Miss,
 }
 
 impl<G: Gate, W> Lookups<G, W> {
     /// Asks the cache. When it has the answer, that is written.
-    pub(super) fn look_up(&mut self, now: Instant, lookup: &mut Lookup<G, W>) -> InCache {
+    pub(super) fn look_up(&mut self, now: Instant, lookup: &mut ActiveLookup<G, W>) -> CacheDecision {
         let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
-            return InCache::Nothing;
+            return CacheDecision::Miss;
         };
         let found = cache.find(now, key, &lookup.query, &mut self.cached);
         let outcome = match found {
-            Found::Answer { .. } => CacheOutcome::Hit,
-            Found::Stale | Found::Nothing => CacheOutcome::Miss,
+            CacheLookup::Fresh { .. } => CacheOutcome::Hit,
+            CacheLookup::Stale | CacheLookup::Miss => CacheOutcome::Miss,
         };
         self.gate.observe(&mut self.worker_state, ProxyEvent::Cache(outcome));
         match found {
-            Found::Answer { refresh } => InCache::Answer { refresh },
-            Found::Stale => {
+            CacheLookup::Fresh { refresh } => CacheDecision::Hit { refresh },
+            CacheLookup::Stale => {
                 lookup.stale = true;
                 lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
-                InCache::Nothing
+                CacheDecision::Miss
             }
-            Found::Nothing => InCache::Nothing,
+            CacheLookup::Miss => CacheDecision::Miss,
         }
     }
 
@@ -53,31 +53,34 @@ impl<G: Gate, W> Lookups<G, W> {
     pub(super) fn answer_from_cache(
         &mut self,
         now: Instant,
-        key: Key,
+        key: LookupKey,
         upstream: Option<SocketAddr>,
-        out: &mut impl Outlet<W>,
+        out: &mut impl LookupOutput<W>,
     ) {
         let (Some(lookup), Some(server)) = (self.in_flight.get_mut(key), upstream) else {
             return;
         };
         let cached = std::mem::take(&mut self.cached);
-        match lookup.attempts.judge(&lookup.query, server, Held::new(&cached[..])) {
-            Judged::Usable(held, validated) => self.admit(now, key, held, validated, out),
+        match lookup
+            .attempts
+            .judge(&lookup.query, server, HeldAnswer::new(&cached[..]))
+        {
+            AnswerAssessment::Usable(held, validated) => self.admit(now, key, held, validated, out),
             // It was usable when it was kept, so it is.
-            Judged::AskOn | Judged::Invalid(_) => self.forward(now, key, out),
+            AnswerAssessment::TryNext | AnswerAssessment::Invalid(_) => self.forward(now, key, out),
         }
         self.cached = cached;
     }
 
     /// No upstream has an answer: gives the one that is past its time, if there is one.
-    pub(super) fn answer_stale(&mut self, now: Instant, key: Key, out: &mut impl Outlet<W>) -> bool {
+    pub(super) fn answer_stale(&mut self, now: Instant, key: LookupKey, out: &mut impl LookupOutput<W>) -> bool {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
         };
         let (Some(cache), Some(place)) = (&mut self.cache, &lookup.key) else {
             return false;
         };
-        if lookup.asker.is_none() {
+        if lookup.client_waiting.is_none() {
             cache.not_refreshed(now, place);
             return false;
         }
@@ -94,7 +97,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Asks again for what the cache has, on nobody's behalf.
-    pub(super) fn refresh(&mut self, now: Instant, again: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) {
+    pub(super) fn refresh(&mut self, now: Instant, again: Box<ActiveLookup<G, W>>, out: &mut impl LookupOutput<W>) {
         if self.start_unasked(now, again, out) {
             self.gate
                 .observe(&mut self.worker_state, ProxyEvent::Cache(CacheOutcome::Refresh));
@@ -102,7 +105,12 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Starts a lookup that no client asked for, unless there are too many. Whether it has.
-    pub(super) fn start_unasked(&mut self, now: Instant, lookup: Box<Lookup<G, W>>, out: &mut impl Outlet<W>) -> bool {
+    pub(super) fn start_unasked(
+        &mut self,
+        now: Instant,
+        lookup: Box<ActiveLookup<G, W>>,
+        out: &mut impl LookupOutput<W>,
+    ) -> bool {
         if self.unasked >= UNASKED {
             return false;
         }
@@ -113,16 +121,16 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 }
 
-impl<G: Gate, W> Lookup<G, W> {
+impl<G: Gate, W> ActiveLookup<G, W> {
     /// The same question, for the cache alone.
     pub(super) fn again(&self) -> Box<Self> {
         Box::new(Self {
-            asker: None,
+            client_waiting: None,
             query: self.query.again(),
             attempts: self.attempts.again(),
-            stage: Stage::ForwardedByTcp,
+            stage: LookupStage::ForwardedByTcp,
             flight: None,
-            at_most: Level::Cookies,
+            max_level: EdnsLevel::Cookies,
             by_tcp: false,
             has_shown_cookie: false,
             key: self.key.clone(),

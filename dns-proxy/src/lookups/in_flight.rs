@@ -3,12 +3,12 @@
 
 /// A lookup in flight. Once it has ended its key finds nothing, whoever has the place then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key {
+pub(crate) struct LookupKey {
     place: u32,
     turn: u32,
 }
 
-/// The lookups in flight, by [`Key`]. All operations take constant time.
+/// The lookups in flight, by [`LookupKey`]. All operations take constant time.
 pub(super) struct InFlight<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
@@ -19,7 +19,7 @@ struct Place<T> {
     lookup: Option<Box<T>>,
 }
 
-impl Key {
+impl LookupKey {
     /// Lookups in flight at the same time have different ones.
     pub(super) fn place(self) -> u32 {
         self.place
@@ -43,7 +43,7 @@ impl<T> InFlight<T> {
         self.places.len() - self.free.len()
     }
 
-    pub(super) fn insert(&mut self, lookup: Box<T>) -> Key {
+    pub(super) fn insert(&mut self, lookup: Box<T>) -> LookupKey {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { turn: 0, lookup: None });
             // The quota admits far fewer.
@@ -51,27 +51,27 @@ impl<T> InFlight<T> {
         });
         let entry = &mut self.places[place as usize];
         entry.lookup = Some(lookup);
-        Key {
+        LookupKey {
             place,
             turn: entry.turn,
         }
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, key: LookupKey) -> Option<&mut T> {
         self.held(key)?.lookup.as_deref_mut()
     }
 
     /// Who has this place now.
-    pub(super) fn at(&mut self, place: u32) -> Option<(Key, &mut T)> {
+    pub(super) fn at(&mut self, place: u32) -> Option<(LookupKey, &mut T)> {
         let entry = self.places.get_mut(place as usize)?;
-        let key = Key {
+        let key = LookupKey {
             place,
             turn: entry.turn,
         };
         Some((key, entry.lookup.as_deref_mut()?))
     }
 
-    pub(super) fn take(&mut self, key: Key) -> Option<Box<T>> {
+    pub(super) fn take(&mut self, key: LookupKey) -> Option<Box<T>> {
         let entry = self.held(key)?;
         let lookup = entry.lookup.take()?;
         entry.turn = entry.turn.wrapping_add(1);
@@ -80,7 +80,7 @@ impl<T> InFlight<T> {
     }
 
     /// The place of a key, while it is its turn.
-    fn held(&mut self, key: Key) -> Option<&mut Place<T>> {
+    fn held(&mut self, key: LookupKey) -> Option<&mut Place<T>> {
         let entry = self.places.get_mut(key.place as usize)?;
         (entry.turn == key.turn).then_some(entry)
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::gate::{AdmissionErrorKind, Denial, DnsQuestion, QueryTarget, Rcode, Screening};
 use crate::packets;
-use crate::worker::mailbox::Letter;
+use crate::worker::mailbox::WorkerMessage;
 
 mod single_flight;
 
@@ -51,14 +51,17 @@ impl Gate for Gatekeeper {
     fn admit(
         &self,
         _: &mut (),
-        asker: &IpAddr,
+        client_waiting: &IpAddr,
         validated: ValidatedAnswer,
         mode: CommitMode,
         completion: impl FnOnce() -> Completion<Proof>,
     ) -> AdmissionStatus<Proof> {
         self.modes.lock().unwrap().push(mode);
-        self.admitted.lock().unwrap().push((*asker, validated.name.to_string()));
-        if self.strict_with == Some(*asker) {
+        self.admitted
+            .lock()
+            .unwrap()
+            .push((*client_waiting, validated.name.to_string()));
+        if self.strict_with == Some(*client_waiting) {
             return AdmissionStatus::Settled(Err(AdmissionError {
                 kind: AdmissionErrorKind::Refused,
                 reason: "not for this one".into(),
@@ -81,51 +84,51 @@ impl Gate for Gatekeeper {
 /// What was sent.
 #[derive(Default)]
 struct Sheet {
-    asked: Vec<(SocketAddr, Key, Sent, Vec<u8>)>,
+    asked: Vec<(SocketAddr, LookupKey, SentQuery, Vec<u8>)>,
     forgotten: usize,
     /// Queries in flight, by id.
     pending: BTreeMap<u16, Vec<u8>>,
-    by_tcp: Vec<(SocketAddr, Key)>,
+    by_tcp: Vec<(SocketAddr, LookupKey)>,
     replies: Vec<Vec<u8>>,
     owed: isize,
     unreachable: bool,
 }
 
-impl Outlet<()> for Sheet {
-    fn ask(&mut self, _: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent> {
+impl LookupOutput<()> for Sheet {
+    fn send_query(&mut self, _: Instant, server: SocketAddr, lookup: LookupKey, query: &[u8]) -> io::Result<SentQuery> {
         if self.unreachable {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
         let id = 0x5000 + self.asked.len() as u16;
-        let sent = Sent { socket: 0, id };
+        let sent = SentQuery { socket: 0, id };
         self.asked.push((server, lookup, sent, query.to_vec()));
         self.pending.insert(id, query.to_vec());
         Ok(sent)
     }
 
-    fn forget(&mut self, sent: Sent) {
+    fn forget_query(&mut self, sent: SentQuery) {
         self.forgotten += 1;
         self.pending.remove(&sent.id);
     }
 
-    fn ask_by_tcp(&mut self, server: SocketAddr, _: IpAddr, lookup: Key, _: &[u8], _: Instant) {
+    fn query_over_connection(&mut self, server: SocketAddr, _: IpAddr, lookup: LookupKey, _: &[u8], _: Instant) {
         self.by_tcp.push((server, lookup));
     }
 
-    fn owe(&mut self, (): &()) {
+    fn track_pending(&mut self, (): &()) {
         self.owed += 1;
     }
 
-    fn owe_no_more(&mut self, (): &()) {
+    fn untrack_pending(&mut self, (): &()) {
         self.owed -= 1;
     }
 
-    fn reply(&mut self, (): &(), _: SocketAddr, reply: &Reply<'_>) {
+    fn send_reply(&mut self, (): &(), _: SocketAddr, reply: &ClientReply<'_>) {
         self.replies.push(reply.as_bytes().to_vec());
     }
 }
 
-struct Stage {
+struct LookupStage {
     lookups: Lookups<Gatekeeper, ()>,
     gate: Arc<Gatekeeper>,
     mailbox: Arc<Mailbox<Proof>>,
@@ -133,25 +136,25 @@ struct Stage {
     now: Instant,
 }
 
-impl Stage {
+impl LookupStage {
     fn new(gate: Gatekeeper) -> Self {
-        Self::beside(gate, &Flights::new())
+        Self::beside(gate, &SingleFlight::new())
     }
 
     /// A worker that shares its questions in flight with others.
-    fn beside(gate: Gatekeeper, flights: &Arc<Flights<Proof>>) -> Self {
+    fn beside(gate: Gatekeeper, flights: &Arc<SingleFlight<Proof>>) -> Self {
         let (gate, now) = (Arc::new(gate), Instant::now());
         let mailbox = Arc::new(Mailbox::new().unwrap());
-        let shared = Shared {
-            quota: Quota::new(10, 100),
+        let shared = SharedLookupState {
+            quota: ClientQuota::new(10, 100),
             flights: Arc::clone(flights),
             health: Arc::default(),
             cookies: Arc::new(Cookies::new()),
         };
         let config = ServerConfig::default();
-        let letters = Arc::clone(&mailbox);
+        let messages = Arc::clone(&mailbox);
         Self {
-            lookups: Lookups::new(Arc::clone(&gate), config, shared, letters, now),
+            lookups: Lookups::new(Arc::clone(&gate), config, shared, messages, now),
             gate,
             mailbox,
             out: Sheet::default(),
@@ -186,14 +189,16 @@ impl Stage {
         self.lookups.expire(self.now, &mut self.out);
     }
 
-    fn read_letters(&mut self) {
-        let mut letters = Vec::new();
-        self.mailbox.collect(&mut letters);
-        for letter in letters {
-            match letter {
-                Letter::Settled(key, outcome) => self.lookups.settled(self.now, key, outcome, &mut self.out),
-                Letter::Landed(key, landed) => self.lookups.landed(self.now, key, landed, &mut self.out),
-                _ => panic!("{letter:?}"),
+    fn read_messages(&mut self) {
+        let mut messages = Vec::new();
+        self.mailbox.take_all(&mut messages);
+        for message in messages {
+            match message {
+                WorkerMessage::AdmissionSettled(key, outcome) => {
+                    self.lookups.settled(self.now, key, outcome, &mut self.out)
+                }
+                WorkerMessage::FlightEnded(key, landed) => self.lookups.landed(self.now, key, landed, &mut self.out),
+                _ => panic!("{message:?}"),
             }
         }
     }
@@ -213,7 +218,7 @@ fn answer() -> Vec<u8> {
 
 #[test]
 fn an_answer_is_released_under_the_clients_id_and_its_place_is_free_again() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     assert_eq!((stage.out.asked.len(), stage.out.owed), (1, 1));
     assert!(stage.answer(&answer()));
@@ -221,14 +226,14 @@ fn an_answer_is_released_under_the_clients_id_and_its_place_is_free_again() {
     assert_eq!((stage.out.forgotten, stage.out.owed), (1, 0));
     assert!(!stage.answer(&answer()), "once");
     stage.receive(&query());
-    let keys: Vec<Key> = stage.out.asked.iter().map(|it| it.1).collect();
+    let keys: Vec<LookupKey> = stage.out.asked.iter().map(|it| it.1).collect();
     assert_eq!(keys[0].place(), keys[1].place());
     assert_ne!(keys[0], keys[1], "another turn");
 }
 
 #[test]
 fn a_denial_asks_nobody_and_takes_no_place() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&packets::query("x.denied.", "A"));
     assert_eq!(stage.rcodes(), [3]);
     assert!(stage.out.asked.is_empty() && stage.out.owed == 0);
@@ -237,7 +242,7 @@ fn a_denial_asks_nobody_and_takes_no_place() {
 
 #[test]
 fn a_lookup_is_alone_while_no_other_is_in_flight() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&packets::query("b.example.", "A"));
     stage.receive(&query());
     stage.answer(&answer());
@@ -254,7 +259,7 @@ fn a_lookup_is_alone_while_no_other_is_in_flight() {
 
 #[test]
 fn an_answer_is_held_until_its_ticket_is_settled() {
-    let mut stage = Stage::new(Gatekeeper {
+    let mut stage = LookupStage::new(Gatekeeper {
         holds: true,
         ..Gatekeeper::default()
     });
@@ -262,13 +267,13 @@ fn an_answer_is_held_until_its_ticket_is_settled() {
     stage.answer(&answer());
     assert!(stage.out.replies.is_empty());
     stage.gate.completions.lock().unwrap().remove(0).settle(Ok(Proof));
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!(stage.out.replies, [answer()]);
 }
 
 #[test]
 fn an_answer_whose_commit_takes_too_long_is_withheld_and_a_late_commit_changes_nothing() {
-    let mut stage = Stage::new(Gatekeeper {
+    let mut stage = LookupStage::new(Gatekeeper {
         holds: true,
         ..Gatekeeper::default()
     });
@@ -285,7 +290,7 @@ fn an_answer_whose_commit_takes_too_long_is_withheld_and_a_late_commit_changes_n
 
 #[test]
 fn silence_moves_on_to_the_next_upstream_and_ends_with_servfail() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     for _ in 0..3 {
         stage.pass(Duration::from_millis(2_020));
@@ -298,7 +303,7 @@ fn silence_moves_on_to_the_next_upstream_and_ends_with_servfail() {
 
 #[test]
 fn an_upstream_that_cannot_be_reached_is_passed_over_at_once() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     let key = stage.out.asked[0].1;
     let refused = io::ErrorKind::ConnectionRefused;
@@ -315,7 +320,7 @@ fn an_upstream_that_cannot_be_reached_is_passed_over_at_once() {
 
 #[test]
 fn a_truncated_answer_is_asked_for_by_tcp_and_is_not_timed_out_meanwhile() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     let mut truncated = answer();
     truncated[2] |= 2;
@@ -327,7 +332,7 @@ fn a_truncated_answer_is_asked_for_by_tcp_and_is_not_timed_out_meanwhile() {
 
 #[test]
 fn what_does_not_belong_to_the_question_is_waited_out() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     let other = packets::answer(&packets::query("b.example.", "A"), &["b.example. 60 A 192.0.2.66"]);
     assert!(!stage.answer(&other));
@@ -337,7 +342,7 @@ fn what_does_not_belong_to_the_question_is_waited_out() {
 
 #[test]
 fn a_client_has_so_many_places_and_is_told() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     for number in 0..11 {
         stage.receive(&packets::query(&format!("{number}.example."), "A"));
     }
@@ -347,7 +352,7 @@ fn a_client_has_so_many_places_and_is_told() {
 
 #[test]
 fn a_silent_upstream_is_waited_for_three_times_and_then_asked_last_until_it_answers() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     let named = |number: usize| packets::query(&format!("{number}.example."), "A");
     for number in 0..3 {
         stage.receive(&named(number));
@@ -358,7 +363,7 @@ fn a_silent_upstream_is_waited_for_three_times_and_then_asked_last_until_it_answ
     stage.receive(&named(3));
     assert_eq!(stage.out.asked.last().unwrap().0.to_string(), ANOTHER);
     assert!(stage.answer(&packets::answer(&named(3), &[])));
-    let told = |stage: &Stage, answers| {
+    let told = |stage: &LookupStage, answers| {
         let told = format!("UpstreamState {{ server: {ONE}, transport: Udp, answers: {answers} }}");
         stage
             .gate

@@ -11,14 +11,14 @@ use crate::gate::DiscardReason;
 /// one alone can have half of them, two a third each, and whoever comes new always finds as many
 /// free as the greediest has.
 #[derive(Debug)]
-pub(crate) struct Quota {
+pub(crate) struct ClientQuota {
     per_client: usize,
     total: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<QuotaUsage>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct QuotaUsage {
     total: usize,
     /// Holds only clients that have something.
     by_client: HashMap<IpAddr, usize>,
@@ -26,19 +26,19 @@ struct Taken {
 
 /// One place, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Permit {
-    quota: Arc<Quota>,
+pub(crate) struct QuotaPermit {
+    quota: Arc<ClientQuota>,
     client: IpAddr,
 }
 
 /// Whose places are all taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum QuotaExceeded {
     Client,
     Total,
 }
 
-impl Quota {
+impl ClientQuota {
     pub(crate) fn new(per_client: usize, total: usize) -> Arc<Self> {
         Arc::new(Self {
             per_client,
@@ -47,11 +47,11 @@ impl Quota {
         })
     }
 
-    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
+    pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<QuotaPermit, QuotaExceeded> {
         let mut taken = self.lock();
         let free = self.total.saturating_sub(taken.total);
         if free == 0 {
-            return Err(Full::Total);
+            return Err(QuotaExceeded::Total);
         }
         let of_client = taken.by_client.entry(client).or_default();
         if *of_client >= self.per_client.min(free) {
@@ -59,11 +59,11 @@ impl Quota {
             if *of_client == 0 {
                 taken.by_client.remove(&client);
             }
-            return Err(Full::Client);
+            return Err(QuotaExceeded::Client);
         }
         *of_client += 1;
         taken.total += 1;
-        Ok(Permit {
+        Ok(QuotaPermit {
             quota: self.clone(),
             client,
         })
@@ -74,12 +74,12 @@ impl Quota {
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock holds good numbers.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Taken> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, QuotaUsage> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Permit {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         let mut taken = self.quota.lock();
         taken.total = taken.total.saturating_sub(1);
@@ -92,11 +92,11 @@ impl Drop for Permit {
     }
 }
 
-impl From<Full> for DiscardReason {
-    fn from(full: Full) -> Self {
+impl From<QuotaExceeded> for DiscardReason {
+    fn from(full: QuotaExceeded) -> Self {
         match full {
-            Full::Client => Self::ClientLimit,
-            Full::Total => Self::TotalLimit,
+            QuotaExceeded::Client => Self::ClientLimit,
+            QuotaExceeded::Total => Self::TotalLimit,
         }
     }
 }
@@ -110,11 +110,11 @@ mod tests {
 
     #[test]
     fn a_client_at_its_limit_leaves_room_for_another() {
-        let quota = Quota::new(2, 3);
+        let quota = ClientQuota::new(2, 3);
         let held = [quota.take(ONE).unwrap(), quota.take(ONE).unwrap()];
-        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        assert_eq!(quota.take(ONE).unwrap_err(), QuotaExceeded::Client);
         let other = quota.take(ANOTHER).unwrap();
-        assert_eq!(quota.take(ANOTHER).unwrap_err(), Full::Total);
+        assert_eq!(quota.take(ANOTHER).unwrap_err(), QuotaExceeded::Total);
         drop((held, other));
         assert_eq!(quota.taken(), 0);
         assert!(
@@ -125,21 +125,21 @@ mod tests {
 
     #[test]
     fn the_greediest_leave_as_much_free_as_they_have() {
-        let quota = Quota::new(usize::MAX, 12);
+        let quota = ClientQuota::new(usize::MAX, 12);
         let takes = |client| std::iter::from_fn(|| quota.take(client).ok()).collect::<Vec<_>>();
         let one = takes(ONE);
         assert_eq!(one.len(), 6);
         let another = takes(ANOTHER);
         assert_eq!(another.len(), 3);
-        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        assert_eq!(quota.take(ONE).unwrap_err(), QuotaExceeded::Client);
         drop(one);
         assert_eq!(takes(ONE).len(), 5);
     }
 
     #[test]
     fn a_limit_of_zero_admits_nobody_and_remembers_nobody() {
-        let quota = Quota::new(0, 10);
-        assert_eq!(quota.take(ONE).unwrap_err(), Full::Client);
+        let quota = ClientQuota::new(0, 10);
+        assert_eq!(quota.take(ONE).unwrap_err(), QuotaExceeded::Client);
         assert!(quota.lock().by_client.is_empty());
     }
 }

@@ -18,14 +18,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::cookie::Cookies;
-use crate::flights::Flights;
 use crate::gate::Gate;
-use crate::lookups::Shared;
-use crate::pipeline::Pipeline;
+use crate::lookups::SharedLookupState;
+use crate::single_flight::SingleFlight;
+use crate::tcp_lookups::TcpLookups;
 use crate::upstream::encrypted::EncryptedUpstream;
 use crate::worker;
-use crate::worker::listening::Listening as UdpListening;
-use crate::worker::mailbox::{Letter, Mailbox};
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
+use crate::worker::udp_listener::UdpListener;
 
 pub(crate) mod limits;
 pub(crate) mod socket_store;
@@ -33,8 +33,8 @@ mod tcp;
 
 pub use socket_store::SocketStore;
 
-use limits::Quota;
-use socket_store::Half;
+use limits::ClientQuota;
+use socket_store::SocketRole;
 
 /// One place to listen: UDP and TCP on the same address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,7 +125,7 @@ pub struct DnsServer<G: Gate> {
     service: Arc<Service<G>>,
     /// They serve UDP; started with the first listener.
     workers: Vec<Arc<Mailbox<G::Proof>>>,
-    listening: BTreeMap<Listener, Listening>,
+    listening: BTreeMap<Listener, RunningListener>,
     /// Listeners that no longer listen but still answer what they were asked.
     ending: Vec<JoinSet<()>>,
     /// Where the sockets outlive this process, if anywhere.
@@ -161,10 +161,10 @@ impl<G: Gate> DnsServer<G> {
     pub fn new(gate: Arc<G>, config: ServerConfig) -> Self {
         Self {
             service: Arc::new(Service {
-                flights: Flights::new(),
-                lookups: Quota::new(config.in_flight_per_client, config.in_flight_total),
-                connections: Quota::new(config.tcp_per_client, config.tcp_total),
-                pipeline: Pipeline::new(gate, config, Arc::new(Cookies::new())),
+                flights: SingleFlight::new(),
+                lookups: ClientQuota::new(config.in_flight_per_client, config.in_flight_total),
+                connections: ClientQuota::new(config.tcp_per_client, config.tcp_total),
+                tcp_lookups: TcpLookups::new(gate, config, Arc::new(Cookies::new())),
             }),
             workers: Vec::new(),
             listening: BTreeMap::new(),
@@ -193,15 +193,19 @@ impl<G: Gate> DnsServer<G> {
         let mut bound = Vec::new();
         for listener in &wanted {
             if !self.listening.contains_key(listener) {
-                bound.push(Bound::bind(*listener, self.workers.len(), self.kept.as_deref())?);
+                bound.push(BoundListener::bind(
+                    *listener,
+                    self.workers.len(),
+                    self.kept.as_deref(),
+                )?);
             }
         }
-        for Bound { listener, udp, tcp } in bound {
+        for BoundListener { listener, udp, tcp } in bound {
             for (worker, socket) in self.workers.iter().zip(udp) {
-                worker.post(Letter::Listen(Box::new(socket)));
+                worker.post(WorkerMessage::AddListener(Box::new(socket)));
             }
             self.listening
-                .insert(listener, Listening::start(tcp, listener.kind, &self.service));
+                .insert(listener, RunningListener::start(tcp, listener.kind, &self.service));
         }
         let (stay, ended): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.listening)
             .into_iter()
@@ -214,7 +218,7 @@ impl<G: Gate> DnsServer<G> {
             self.forget(listener);
             for worker in &self.workers {
                 let (done, ending) = oneshot::channel();
-                worker.post(Letter::End(listener, done));
+                worker.post(WorkerMessage::RemoveListener(listener, done));
                 endings.push(ending);
             }
             self.ending.push(listening.tasks);
@@ -236,8 +240,8 @@ impl<G: Gate> DnsServer<G> {
 
     fn forget(&self, listener: Listener) {
         if let Some(kept) = &self.kept {
-            let udp = (0..self.workers.len()).map(Half::Udp);
-            udp.chain([Half::Tcp])
+            let udp = (0..self.workers.len()).map(SocketRole::Udp);
+            udp.chain([SocketRole::Tcp])
                 .for_each(|half| kept.forget(&socket_store::name(listener, half)));
         }
     }
@@ -250,16 +254,16 @@ impl<G: Gate> DnsServer<G> {
     }
 
     fn start_workers(&mut self) -> std::io::Result<()> {
-        let pipeline = &self.service.pipeline;
-        while self.workers.len() < pipeline.config.workers.max(1) {
-            let (gate, config) = (Arc::clone(&pipeline.gate), pipeline.config.clone());
-            let shared = Shared {
+        let tcp_lookups = &self.service.tcp_lookups;
+        while self.workers.len() < tcp_lookups.config.workers.max(1) {
+            let (gate, config) = (Arc::clone(&tcp_lookups.gate), tcp_lookups.config.clone());
+            let shared = SharedLookupState {
                 quota: Arc::clone(&self.service.lookups),
                 flights: Arc::clone(&self.service.flights),
-                health: Arc::clone(&pipeline.health),
-                cookies: Arc::clone(&pipeline.cookies),
+                health: Arc::clone(&tcp_lookups.health),
+                cookies: Arc::clone(&tcp_lookups.cookies),
             };
-            let pool = Arc::clone(&pipeline.pool);
+            let pool = Arc::clone(&tcp_lookups.pool);
             self.workers
                 .push(worker::start(gate, config, shared, pool, Handle::current())?);
         }
@@ -279,7 +283,7 @@ impl<G: Gate> DnsServer<G> {
 
 impl<G: Gate> Drop for DnsServer<G> {
     fn drop(&mut self) {
-        self.workers.iter().for_each(|worker| worker.post(Letter::Stop));
+        self.workers.iter().for_each(|worker| worker.post(WorkerMessage::Stop));
     }
 }
 
@@ -294,21 +298,21 @@ impl<G: Gate> fmt::Debug for DnsServer<G> {
 
 /// What all listeners share.
 struct Service<G: Gate> {
-    pipeline: Pipeline<G>,
-    flights: Arc<Flights<G::Proof>>,
-    lookups: Arc<Quota>,
-    connections: Arc<Quota>,
+    tcp_lookups: TcpLookups<G>,
+    flights: Arc<SingleFlight<G::Proof>>,
+    lookups: Arc<ClientQuota>,
+    connections: Arc<ClientQuota>,
 }
 
 /// The sockets of one listener, before anything is read from them.
-struct Bound {
+struct BoundListener {
     listener: Listener,
     /// One for each worker.
-    udp: Vec<UdpListening>,
+    udp: Vec<UdpListener>,
     tcp: TcpListener,
 }
 
-impl Bound {
+impl BoundListener {
     fn bind(listener: Listener, workers: usize, kept: Option<&dyn SocketStore>) -> Result<Self, ServerError> {
         let failed = |transport| {
             move |error| ServerError::Bind {
@@ -318,13 +322,13 @@ impl Bound {
             }
         };
         let udp = (0..workers).map(|worker| {
-            let socket = open(listener, Half::Udp(worker), kept, UdpListening::open)?;
-            Ok(UdpListening::new(listener, socket))
+            let socket = open(listener, SocketRole::Udp(worker), kept, UdpListener::open)?;
+            Ok(UdpListener::new(listener, socket))
         });
         Ok(Self {
             listener,
             udp: udp.collect::<Result<_, _>>().map_err(failed("UDP"))?,
-            tcp: open(listener, Half::Tcp, kept, tcp::bind)
+            tcp: open(listener, SocketRole::Tcp, kept, tcp::bind)
                 .and_then(|socket| TcpListener::from_std(socket.into()))
                 .map_err(failed("TCP"))?,
         })
@@ -334,7 +338,7 @@ impl Bound {
 /// The socket that an earlier process has left, or a new one.
 fn open(
     listener: Listener,
-    half: Half,
+    half: SocketRole,
     kept: Option<&dyn SocketStore>,
     bind: impl FnOnce(Listener) -> io::Result<Socket>,
 ) -> io::Result<Socket> {
@@ -351,14 +355,14 @@ fn open(
 }
 
 /// A listener's TCP half at work; the workers serve the other.
-struct Listening {
+struct RunningListener {
     /// Dropped with the aborting of what is left.
     tasks: JoinSet<()>,
     /// Dropping it asks the tasks to come to an end.
     _stop: watch::Sender<()>,
 }
 
-impl Listening {
+impl RunningListener {
     fn start<G: Gate>(tcp: TcpListener, kind: ListenerKind, service: &Arc<Service<G>>) -> Self {
         let (stop, stopped) = watch::channel(());
         let mut tasks = JoinSet::new();

@@ -21,7 +21,7 @@ pub trait SocketStore: Send + Sync {
 
 /// A half of a listener that has a socket.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Half {
+pub(crate) enum SocketRole {
     /// The UDP socket of this worker.
     Udp(usize),
     Tcp,
@@ -29,10 +29,10 @@ pub(crate) enum Half {
 
 /// The name under which a listener's socket is kept. Two that differ in anything that matters have
 /// different names.
-pub(crate) fn name(listener: Listener, half: Half) -> String {
+pub(crate) fn name(listener: Listener, half: SocketRole) -> String {
     let half = match half {
-        Half::Udp(worker) => format!("udp{worker}"),
-        Half::Tcp => "tcp".into(),
+        SocketRole::Udp(worker) => format!("udp{worker}"),
+        SocketRole::Tcp => "tcp".into(),
     };
     let means = match listener.kind {
         ListenerKind::Dnat(resolver) => format!("dnat {resolver}"),

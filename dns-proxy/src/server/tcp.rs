@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::limits::Permit;
+use super::limits::QuotaPermit;
 use super::{Listener, ListenerKind, Service};
 use crate::frame;
 use crate::gate::{DiscardReason, Gate, ProxyEvent, QueryTarget, Transport};
-use crate::reply::Reply;
+use crate::reply::ClientReply;
 use crate::stages::Client;
 use crate::worker::socket;
 
@@ -98,11 +98,11 @@ fn start<G: Gate>(
 ) {
     let Ok(permit) = service.connections.take(source.ip()) else {
         let limit = ProxyEvent::Discarded(DiscardReason::ConnectionLimit);
-        return service.pipeline.observe(limit);
+        return service.tcp_lookups.observe(limit);
     };
     let (service, stopped) = (service.clone(), stopped.clone());
     connections.spawn(async move {
-        if let Some(connection) = Connection::new(stream, source, kind, service) {
+        if let Some(connection) = ClientConnection::new(stream, source, kind, service) {
             connection.serve(stopped).await;
         }
         drop(permit);
@@ -121,7 +121,7 @@ async fn accepted_already(listener: &TcpListener) -> Option<(TcpStream, SocketAd
 }
 
 /// One client's connection.
-struct Connection<G: Gate> {
+struct ClientConnection<G: Gate> {
     stream: TcpStream,
     source: SocketAddr,
     target: QueryTarget,
@@ -129,12 +129,12 @@ struct Connection<G: Gate> {
     /// What was read and is not a whole message yet.
     unread: BytesMut,
     /// An answer keeps its lookup's place until it is written.
-    lookups: JoinSet<(Client, Option<Reply<'static>>, Permit)>,
+    lookups: JoinSet<(Client, Option<ClientReply<'static>>, QuotaPermit)>,
     /// Pushed on by whole queries and by answers only: a byte now and then keeps nobody connected.
     idle_until: Instant,
 }
 
-impl<G: Gate> Connection<G> {
+impl<G: Gate> ClientConnection<G> {
     fn new(stream: TcpStream, source: SocketAddr, kind: ListenerKind, service: Arc<Service<G>>) -> Option<Self> {
         // Answers are small and finished when written: holding them back for an ACK only delays
         // them.
@@ -146,7 +146,7 @@ impl<G: Gate> Connection<G> {
             ListenerKind::Plain => QueryTarget::Proxy,
         };
         Some(Self {
-            idle_until: Instant::now() + service.pipeline.config.tcp_idle,
+            idle_until: Instant::now() + service.tcp_lookups.config.tcp_idle,
             stream,
             source,
             target,
@@ -213,12 +213,12 @@ impl<G: Gate> Connection<G> {
             Ok(permit) => {
                 let service = self.service.clone();
                 self.lookups.spawn(async move {
-                    let reply = service.pipeline.lookup(client, &packet).await;
+                    let reply = service.tcp_lookups.lookup(client, &packet).await;
                     (client, reply, permit)
                 });
             }
             Err(full) => {
-                if let Some(reply) = self.service.pipeline.overloaded(&client, &packet, full.into()) {
+                if let Some(reply) = self.service.tcp_lookups.overloaded(&client, &packet, full.into()) {
                     return self.answer(client, reply).await;
                 }
             }
@@ -228,13 +228,13 @@ impl<G: Gate> Connection<G> {
 
     /// Writes an answer. A client that does not read its answers for as long as it may be idle is
     /// let go.
-    async fn answer(&mut self, client: Client, reply: Reply<'_>) -> ControlFlow<()> {
+    async fn answer(&mut self, client: Client, reply: ClientReply<'_>) -> ControlFlow<()> {
         let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
         frame::push(&mut framed, reply.as_bytes());
-        let patience = self.service.pipeline.config.tcp_idle;
+        let patience = self.service.tcp_lookups.config.tcp_idle;
         match timeout(patience, self.stream.write_all(&framed)).await {
             Ok(Ok(())) => {
-                self.service.pipeline.sent(&client, &reply);
+                self.service.tcp_lookups.sent(&client, &reply);
                 self.stay();
                 ControlFlow::Continue(())
             }
@@ -243,6 +243,6 @@ impl<G: Gate> Connection<G> {
     }
 
     fn stay(&mut self) {
-        self.idle_until = Instant::now() + self.service.pipeline.config.tcp_idle;
+        self.idle_until = Instant::now() + self.service.tcp_lookups.config.tcp_idle;
     }
 }

@@ -25,14 +25,14 @@ const IDLE: Duration = Duration::from_secs(8);
 const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(crate) struct Connection {
-    state: Mutex<State>,
+pub(crate) struct UpstreamConnection {
+    state: Mutex<ConnectionState>,
     /// There is something to be sent, or nothing more to wait for.
     changed: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     /// By id.
     asked: HashMap<u16, PendingQuestion, ahash::RandomState>,
     unsent: Vec<u8>,
@@ -48,14 +48,14 @@ struct State {
 struct PendingQuestion {
     client: IpAddr,
     query: Query<'static>,
-    answer: oneshot::Sender<Result<Vec<u8>, Lost>>,
+    answer: oneshot::Sender<Result<Vec<u8>, ConnectionLost>>,
     /// Answers under its id that were not its own.
     mismatched: usize,
 }
 
 /// The connection has ended before the answer came.
 #[derive(Debug)]
-pub(crate) struct Lost {
+pub(crate) struct ConnectionLost {
     pub(crate) error: io::Error,
     /// It had answered before, so the upstream is there.
     pub(crate) was_in_use: bool,
@@ -63,17 +63,17 @@ pub(crate) struct Lost {
 
 /// A question on a connection. Dropped, it waits no more.
 struct QuestionGuard<'a> {
-    connection: &'a Connection,
+    connection: &'a UpstreamConnection,
     id: u16,
     asked: Instant,
     until: Instant,
     mismatched: &'a mut usize,
 }
 
-impl Connection {
+impl UpstreamConnection {
     pub(crate) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(ConnectionState {
                 asked: HashMap::default(),
                 unsent: Vec::new(),
                 retired: false,
@@ -103,7 +103,7 @@ impl Connection {
         query: &Query<'_>,
         until: Instant,
         mismatched: &mut usize,
-    ) -> Result<Vec<u8>, Lost> {
+    ) -> Result<Vec<u8>, ConnectionLost> {
         let (send, answer) = oneshot::channel();
         let id = {
             let mut state = self.lock();
@@ -219,12 +219,12 @@ impl Connection {
         let was_in_use = state.was_in_use;
         for (_, asked) in std::mem::take(&mut state.asked) {
             let error = again(error);
-            let _ = asked.answer.send(Err(Lost { error, was_in_use }));
+            let _ = asked.answer.send(Err(ConnectionLost { error, was_in_use }));
         }
     }
 
     /// Nothing in here panics while it is locked.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -247,8 +247,8 @@ impl Drop for QuestionGuard<'_> {
 }
 
 /// It was closed between being chosen and being asked.
-fn closed() -> Lost {
-    Lost {
+fn closed() -> ConnectionLost {
+    ConnectionLost {
         error: io::ErrorKind::ConnectionAborted.into(),
         was_in_use: true,
     }

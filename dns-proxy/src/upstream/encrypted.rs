@@ -33,7 +33,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 
-use super::Failure;
+use super::UpstreamFailure;
 use crate::edns::PADDING;
 use crate::message::Query;
 use crate::wire::Header;
@@ -95,22 +95,22 @@ pub enum UnusableUpstream {
 
 /// All encrypted upstreams, by address.
 pub(crate) struct EncryptedUpstreams {
-    upstreams: HashMap<SocketAddr, Arc<Encrypted>, RandomState>,
+    upstreams: HashMap<SocketAddr, Arc<EncryptedEndpoint>, RandomState>,
 }
 
 /// One of them; an address where it could not be made of its settings. Nobody is asked there in
 /// plain for that.
-pub(crate) struct Encrypted(Result<Upstream, SocketAddr>);
+pub(crate) struct EncryptedEndpoint(Result<EncryptedClient, SocketAddr>);
 
-struct Upstream {
+struct EncryptedClient {
     address: SocketAddr,
     protocol: EncryptedProtocol,
     name: ServerName<'static>,
     tls: ClientConfig,
-    connection: Mutex<Option<Arc<Connection>>>,
+    connection: Mutex<Option<Arc<EncryptedConnection>>>,
 }
 
-struct Connection {
+struct EncryptedConnection {
     exchange: DnsExchange<TokioRuntimeProvider>,
     /// Answers that came over it.
     answers: AtomicU64,
@@ -119,17 +119,20 @@ struct Connection {
 impl EncryptedUpstream {
     /// Whether it can be asked, as far as that shows without asking.
     pub fn check(&self) -> Result<(), UnusableUpstream> {
-        Upstream::new(self).map(|_| ())
+        EncryptedClient::new(self).map(|_| ())
     }
 }
 
 impl EncryptedUpstreams {
     pub(crate) fn new(upstreams: &[EncryptedUpstream]) -> Self {
         let upstreams = upstreams.iter().map(|it| {
-            let upstream = Upstream::new(it).inspect_err(|why| {
+            let upstream = EncryptedClient::new(it).inspect_err(|why| {
                 tracing::error!(upstream = %it.address, %why, "an upstream cannot be asked");
             });
-            (it.address, Arc::new(Encrypted(upstream.map_err(|_| it.address))))
+            (
+                it.address,
+                Arc::new(EncryptedEndpoint(upstream.map_err(|_| it.address))),
+            )
         });
         Self {
             upstreams: upstreams.collect(),
@@ -137,19 +140,19 @@ impl EncryptedUpstreams {
     }
 
     /// The encrypted upstream at this address.
-    pub(crate) fn of(&self, server: SocketAddr) -> Option<Arc<Encrypted>> {
+    pub(crate) fn of(&self, server: SocketAddr) -> Option<Arc<EncryptedEndpoint>> {
         self.upstreams.get(&server).cloned()
     }
 }
 
-impl Encrypted {
+impl EncryptedEndpoint {
     /// Asks it, until `until`.
     pub(crate) async fn ask(
         &self,
         query: &Query<'_>,
         until: Instant,
         mismatched: &mut usize,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, UpstreamFailure> {
         let upstream = match &self.0 {
             Ok(upstream) => upstream,
             Err(server) => return Err(unreachable(*server, "its settings cannot be used")),
@@ -165,13 +168,13 @@ impl Encrypted {
     }
 }
 
-impl fmt::Debug for Encrypted {
+impl fmt::Debug for EncryptedEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self
             .0
             .as_ref()
             .map_or_else(|address| address, |upstream| &upstream.address);
-        f.debug_tuple("Encrypted").field(address).finish()
+        f.debug_tuple("EncryptedEndpoint").field(address).finish()
     }
 }
 
@@ -181,7 +184,7 @@ impl fmt::Debug for EncryptedUpstreams {
     }
 }
 
-impl Upstream {
+impl EncryptedClient {
     fn new(spec: &EncryptedUpstream) -> Result<Self, UnusableUpstream> {
         let name = ServerName::try_from(spec.name.clone()).map_err(|why| UnusableUpstream::Name {
             name: spec.name.clone(),
@@ -211,12 +214,12 @@ impl Upstream {
         })
     }
 
-    async fn ask(&self, query: &Query<'_>, until: Instant) -> Result<Vec<u8>, Failure> {
+    async fn ask(&self, query: &Query<'_>, until: Instant) -> Result<Vec<u8>, UpstreamFailure> {
         let server = self.address;
         let request = padded(query.as_bytes()).map_err(|why| unreachable(server, why))?;
         loop {
             let connected = timeout_at(until.into(), self.connection()).await;
-            let (connection, kept) = connected.map_err(|_| Failure::TimedOut { server })??;
+            let (connection, kept) = connected.map_err(|_| UpstreamFailure::TimedOut { server })??;
             let before = connection.answers.load(Ordering::Relaxed);
             let mut answers = connection.exchange.send(request.clone());
             match timeout_at(until.into(), answers.next()).await {
@@ -229,7 +232,7 @@ impl Upstream {
                     if connection.answers.load(Ordering::Relaxed) == before {
                         self.forget(&connection).await;
                     }
-                    return Err(Failure::TimedOut { server });
+                    return Err(UpstreamFailure::TimedOut { server });
                 }
                 Ok(lost) => {
                     self.forget(&connection).await;
@@ -247,14 +250,14 @@ impl Upstream {
     }
 
     /// The connection, and whether it was there before.
-    async fn connection(&self) -> Result<(Arc<Connection>, bool), Failure> {
-        // Held while it is made: the others wait for the same.
+    async fn connection(&self) -> Result<(Arc<EncryptedConnection>, bool), UpstreamFailure> {
+        // Locked while it is made: the others wait for the same.
         let mut kept = self.connection.lock().await;
         if let Some(connection) = &*kept {
             return Ok((Arc::clone(connection), true));
         }
         let exchange = self.connect().await.map_err(|why| unreachable(self.address, why))?;
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(EncryptedConnection {
             exchange,
             answers: AtomicU64::new(0),
         });
@@ -288,7 +291,7 @@ impl Upstream {
     }
 
     /// So that the next lookup makes another.
-    async fn forget(&self, connection: &Arc<Connection>) {
+    async fn forget(&self, connection: &Arc<EncryptedConnection>) {
         let mut kept = self.connection.lock().await;
         kept.take_if(|kept| Arc::ptr_eq(kept, connection));
     }
@@ -317,8 +320,8 @@ fn padded(query: &[u8]) -> Result<DnsRequest, hickory_proto::ProtoError> {
     Ok(DnsRequest::new(message, DnsRequestOptions::default()))
 }
 
-fn unreachable(server: SocketAddr, why: impl ToString) -> Failure {
-    Failure::Unreachable {
+fn unreachable(server: SocketAddr, why: impl ToString) -> UpstreamFailure {
+    UpstreamFailure::Unreachable {
         server,
         error: io::Error::other(why.to_string()),
     }

@@ -30,19 +30,19 @@ const REMEMBERED: usize = 256;
 
 /// The upstreams in trouble, of all workers.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
-    /// How many are in `troubled`.
+pub(crate) struct UpstreamHealth {
+    /// How many are in `failing`.
     count: AtomicUsize,
-    troubled: Mutex<Vec<Troubled>>,
+    failing: Mutex<Vec<FailingUpstream>>,
 }
 
 /// A server, and how it is asked.
-pub(crate) type Route = (SocketAddr, Transport);
+pub(crate) type UpstreamRoute = (SocketAddr, Transport);
 
 /// An upstream that has left a question unanswered and has answered none since.
 #[derive(Debug)]
-struct Troubled {
-    route: Route,
+struct FailingUpstream {
+    route: UpstreamRoute,
     failures: u32,
     /// Once it counts as silent: when it is next tried, and the pause after that.
     silent: Option<(Instant, Duration)>,
@@ -50,48 +50,48 @@ struct Troubled {
 
 /// An upstream has fallen silent, or answers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum HealthChange {
     Silent,
     Answers,
 }
 
-impl Health {
+impl UpstreamHealth {
     /// It has answered, whatever.
-    pub(crate) fn answered(&self, route: Route) -> Option<Change> {
+    pub(crate) fn answered(&self, route: UpstreamRoute) -> Option<HealthChange> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut troubled = self.lock();
-        let index = troubled.iter().position(|it| it.route == route)?;
-        let was_silent = troubled.swap_remove(index).silent.is_some();
-        self.count.store(troubled.len(), Ordering::Relaxed);
-        was_silent.then_some(Change::Answers)
+        let mut failing = self.lock();
+        let index = failing.iter().position(|it| it.route == route)?;
+        let was_silent = failing.swap_remove(index).silent.is_some();
+        self.count.store(failing.len(), Ordering::Relaxed);
+        was_silent.then_some(HealthChange::Answers)
     }
 
     /// It has not answered in time, or cannot be reached.
-    pub(crate) fn failed(&self, now: Instant, route: Route) -> Option<Change> {
-        let mut troubled = self.lock();
-        let index = troubled.iter().position(|it| it.route == route);
+    pub(crate) fn failed(&self, now: Instant, route: UpstreamRoute) -> Option<HealthChange> {
+        let mut failing = self.lock();
+        let index = failing.iter().position(|it| it.route == route);
         let index = match index {
             Some(index) => index,
-            None if troubled.len() < REMEMBERED => {
-                troubled.push(Troubled {
+            None if failing.len() < REMEMBERED => {
+                failing.push(FailingUpstream {
                     route,
                     failures: 0,
                     silent: None,
                 });
-                self.count.store(troubled.len(), Ordering::Relaxed);
-                troubled.len() - 1
+                self.count.store(failing.len(), Ordering::Relaxed);
+                failing.len() - 1
             }
             None => return None,
         };
-        let it = &mut troubled[index];
+        let it = &mut failing[index];
         it.failures = it.failures.saturating_add(1);
         if it.failures < FAILURES || it.silent.is_some() {
             return None;
         }
         it.silent = Some((now + FIRST_PAUSE, FIRST_PAUSE));
-        Some(Change::Silent)
+        Some(HealthChange::Silent)
     }
 
     /// Which of these to ask first, each over its transport: the first that is not silent, if there
@@ -100,21 +100,21 @@ impl Health {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;
         }
-        let troubled = self.lock();
+        let failing = self.lock();
         let is_silent = |server: &SocketAddr| {
             let route = (*server, transport(*server));
-            troubled.iter().any(|it| it.route == route && it.silent.is_some())
+            failing.iter().any(|it| it.route == route && it.silent.is_some())
         };
         upstreams.iter().position(|it| !is_silent(it)).unwrap_or(0)
     }
 
     /// One of these that it is time to try. It is not told again before the pause is over.
-    pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<Route> {
+    pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<UpstreamRoute> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut troubled = self.lock();
-        let due = troubled
+        let mut failing = self.lock();
+        let due = failing
             .iter_mut()
             .filter(|it| upstreams.contains(&it.route.0))
             .find_map(|it| Some((it.route, it.silent.as_mut().filter(|(next, _)| now >= *next)?)));
@@ -125,8 +125,8 @@ impl Health {
     }
 
     /// Nothing in here panics half-way.
-    fn lock(&self) -> MutexGuard<'_, Vec<Troubled>> {
-        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<FailingUpstream>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -138,13 +138,13 @@ mod tests {
         ["192.0.2.1:53", "192.0.2.2:53"].map(|it| it.parse().unwrap())
     }
 
-    fn udp(server: SocketAddr) -> Route {
+    fn udp(server: SocketAddr) -> UpstreamRoute {
         (server, Transport::Udp)
     }
 
     #[test]
     fn who_does_not_answer_over_tcp_is_asked_first_over_udp() {
-        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        let (health, servers, now) = (UpstreamHealth::default(), servers(), Instant::now());
         let tcp = (servers[0], Transport::Tcp);
         for _ in 0..3 {
             health.failed(now, tcp);
@@ -153,27 +153,27 @@ mod tests {
         assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
         assert_eq!(health.first(&servers, |_| Transport::Tcp), 1);
         assert_eq!(health.to_be_tried(now + FIRST_PAUSE, &servers), Some(tcp));
-        assert_eq!(health.answered(tcp), Some(Change::Answers));
+        assert_eq!(health.answered(tcp), Some(HealthChange::Answers));
         assert_eq!(health.first(&servers, |_| Transport::Tcp), 0);
     }
 
     #[test]
     fn who_leaves_three_questions_unanswered_is_asked_last_until_it_answers() {
-        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        let (health, servers, now) = (UpstreamHealth::default(), servers(), Instant::now());
         assert_eq!(health.failed(now, udp(servers[0])), None);
         assert_eq!(health.failed(now, udp(servers[0])), None);
         assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
-        assert_eq!(health.failed(now, udp(servers[0])), Some(Change::Silent));
+        assert_eq!(health.failed(now, udp(servers[0])), Some(HealthChange::Silent));
         assert_eq!(health.failed(now, udp(servers[0])), None, "said once");
         assert_eq!(health.first(&servers, |_| Transport::Udp), 1);
         assert_eq!(health.answered(udp(servers[1])), None);
-        assert_eq!(health.answered(udp(servers[0])), Some(Change::Answers));
+        assert_eq!(health.answered(udp(servers[0])), Some(HealthChange::Answers));
         assert_eq!(health.first(&servers, |_| Transport::Udp), 0);
     }
 
     #[test]
     fn an_answer_between_failures_shows_that_it_is_alive() {
-        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        let (health, servers, now) = (UpstreamHealth::default(), servers(), Instant::now());
         for _ in 0..10 {
             assert_eq!(health.failed(now, udp(servers[0])), None);
             assert_eq!(health.failed(now, udp(servers[0])), None);
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn when_all_are_silent_the_order_is_as_written() {
-        let (health, servers, now) = (Health::default(), servers(), Instant::now());
+        let (health, servers, now) = (UpstreamHealth::default(), servers(), Instant::now());
         for server in servers {
             (0..3).for_each(|_| _ = health.failed(now, udp(server)));
         }
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_silent_upstream_is_tried_again_ever_more_seldom_but_once_a_minute() {
-        let (health, servers, start) = (Health::default(), servers(), Instant::now());
+        let (health, servers, start) = (UpstreamHealth::default(), servers(), Instant::now());
         (0..3).for_each(|_| _ = health.failed(start, udp(servers[0])));
         let mut tries = Vec::new();
         for second in 0..300 {

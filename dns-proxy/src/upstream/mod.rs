@@ -9,23 +9,23 @@ use thiserror::Error;
 
 use crate::gate::{UpstreamOutcome, ValidatedAnswer};
 use crate::message::{Query, is_bare_error};
-use crate::reply::Held;
+use crate::reply::HeldAnswer;
 use crate::validate::{InvalidAnswer, validate};
 use crate::wire::Header;
 
 mod connection;
-pub(crate) mod dialect;
 pub(crate) mod encrypted;
+pub(crate) mod exchange;
 pub(crate) mod health;
 pub(crate) mod pool;
-pub(crate) mod tcp;
+pub(crate) mod profile;
 
 /// The upstreams are asked in turn, at most this often each: a lost packet is nobody's fault.
 const ROUNDS: usize = 2;
 
 /// Why no upstream gave an answer that can be used; of several failures the last.
 #[derive(Debug, Error)]
-pub(crate) enum Failure {
+pub(crate) enum UpstreamFailure {
     #[error("no upstream is configured")]
     NoUpstream,
     #[error("upstream {server} did not answer in time")]
@@ -38,7 +38,7 @@ pub(crate) enum Failure {
     InvalidAnswer { server: SocketAddr, why: InvalidAnswer },
 }
 
-impl Failure {
+impl UpstreamFailure {
     /// How the failure of one exchange is counted.
     pub(crate) fn outcome(&self) -> UpstreamOutcome {
         match self {
@@ -51,44 +51,44 @@ impl Failure {
 /// Whom to ask next. An upstream that itself failed (SERVFAIL, REFUSED) is believed only when no
 /// other has anything better to say.
 #[derive(Debug)]
-pub(crate) struct Attempts {
+pub(crate) struct UpstreamAttempts {
     upstreams: Arc<[SocketAddr]>,
     /// Which is asked first.
     first: usize,
     made: usize,
-    failure: Failure,
-    apology: Option<Box<(Held<'static>, ValidatedAnswer)>>,
+    failure: UpstreamFailure,
+    error_answer: Option<Box<(HeldAnswer<'static>, ValidatedAnswer)>>,
 }
 
 /// What an answer is good for.
 #[derive(Debug)]
-pub(crate) enum Judged<'a> {
+pub(crate) enum AnswerAssessment<'a> {
     /// It is the answer, and teaches this.
-    Usable(Held<'a>, ValidatedAnswer),
+    Usable(HeldAnswer<'a>, ValidatedAnswer),
     /// There may be a better one; it was noted.
-    AskOn,
+    TryNext,
     /// It is not to be believed; there may be a better one.
     Invalid(InvalidAnswer),
 }
 
 /// How it ends when nobody is left to ask.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum AttemptsOutcome {
     /// With an upstream's own error.
-    Apology(Held<'static>, ValidatedAnswer),
+    ErrorAnswer(HeldAnswer<'static>, ValidatedAnswer),
     /// Without any answer.
-    Failure(Failure),
+    Failure(UpstreamFailure),
 }
 
-impl Attempts {
+impl UpstreamAttempts {
     /// Begins with the upstream at `first`; the others follow in turn.
     pub(crate) fn new(upstreams: Arc<[SocketAddr]>, first: usize) -> Self {
         Self {
             upstreams,
             first,
             made: 0,
-            failure: Failure::NoUpstream,
-            apology: None,
+            failure: UpstreamFailure::NoUpstream,
+            error_answer: None,
         }
     }
 
@@ -107,7 +107,7 @@ impl Attempts {
         self.upstreams.first().copied()
     }
 
-    /// Whom to ask now; nobody when all were asked often enough, or an apology has to do.
+    /// Whom to ask now; nobody when all were asked often enough, or the error answer of one has to do.
     pub(crate) fn next(&mut self) -> Option<SocketAddr> {
         if self.is_over() {
             return None;
@@ -121,39 +121,44 @@ impl Attempts {
     pub(crate) fn is_over(&self) -> bool {
         let count = self.upstreams.len();
         let round_is_over = self.made > 0 && self.made.is_multiple_of(count);
-        self.made >= ROUNDS * count || round_is_over && self.apology.is_some()
+        self.made >= ROUNDS * count || round_is_over && self.error_answer.is_some()
     }
 
     /// Notes that an exchange brought nothing.
-    pub(crate) fn failed(&mut self, failure: Failure) {
+    pub(crate) fn failed(&mut self, failure: UpstreamFailure) {
         self.failure = failure;
     }
 
     /// Judges an answer of `server` that belongs to the question.
-    pub(crate) fn judge<'a>(&mut self, query: &Query<'_>, server: SocketAddr, held: Held<'a>) -> Judged<'a> {
+    pub(crate) fn judge<'a>(
+        &mut self,
+        query: &Query<'_>,
+        server: SocketAddr,
+        held: HeldAnswer<'a>,
+    ) -> AnswerAssessment<'a> {
         if let Some(error) = without_question(query, &held) {
             let validated = ValidatedAnswer::without_addresses(query.question().name.clone(), server);
-            self.apology = Some(Box::new((error, validated)));
-            return Judged::AskOn;
+            self.error_answer = Some(Box::new((error, validated)));
+            return AnswerAssessment::TryNext;
         }
         match validate(query, held.as_bytes(), server) {
-            Ok(validated) if is_apology(&held) => {
-                self.apology = Some(Box::new((held.keep(), validated)));
-                Judged::AskOn
+            Ok(validated) if is_server_error(&held) => {
+                self.error_answer = Some(Box::new((held.keep(), validated)));
+                AnswerAssessment::TryNext
             }
-            Ok(validated) => Judged::Usable(held, validated),
+            Ok(validated) => AnswerAssessment::Usable(held, validated),
             Err(why) => {
-                self.failure = Failure::InvalidAnswer { server, why };
-                Judged::Invalid(why)
+                self.failure = UpstreamFailure::InvalidAnswer { server, why };
+                AnswerAssessment::Invalid(why)
             }
         }
     }
 
     /// What is left when nobody is.
-    pub(crate) fn end(&mut self) -> End {
-        match self.apology.take() {
-            Some(apology) => End::Apology(apology.0, apology.1),
-            None => End::Failure(std::mem::replace(&mut self.failure, Failure::NoUpstream)),
+    pub(crate) fn end(&mut self) -> AttemptsOutcome {
+        match self.error_answer.take() {
+            Some(error_answer) => AttemptsOutcome::ErrorAnswer(error_answer.0, error_answer.1),
+            None => AttemptsOutcome::Failure(std::mem::replace(&mut self.failure, UpstreamFailure::NoUpstream)),
         }
     }
 }
@@ -163,14 +168,14 @@ pub(crate) fn is_truncated(answer: &[u8]) -> bool {
 }
 
 /// An error that came without a question, with the client's. It says something of the server alone.
-fn without_question(query: &Query<'_>, held: &Held<'_>) -> Option<Held<'static>> {
+fn without_question(query: &Query<'_>, held: &HeldAnswer<'_>) -> Option<HeldAnswer<'static>> {
     let header = Header::read(held.as_bytes()).ok()?;
     (header.questions == 0 && is_bare_error(held.as_bytes(), &header))
-        .then(|| Held::bare_error(query, &header, held.as_bytes()))
+        .then(|| HeldAnswer::bare_error(query, &header, held.as_bytes()))
 }
 
 /// SERVFAIL (2) or REFUSED (5): says something of the server and nothing of the name.
-fn is_apology(held: &Held<'_>) -> bool {
+fn is_server_error(held: &HeldAnswer<'_>) -> bool {
     Header::read(held.as_bytes()).is_ok_and(|header| matches!(header.rcode(), 2 | 5))
 }
 
@@ -179,8 +184,8 @@ mod tests {
     use super::*;
     use crate::packets;
 
-    fn attempts(count: usize) -> Attempts {
-        Attempts::new(
+    fn attempts(count: usize) -> UpstreamAttempts {
+        UpstreamAttempts::new(
             (0..count)
                 .map(|i| SocketAddr::from(([192, 0, 2, i as u8], 53)))
                 .collect(),
@@ -188,7 +193,7 @@ mod tests {
         )
     }
 
-    fn asked(attempts: &mut Attempts) -> Vec<u8> {
+    fn asked(attempts: &mut UpstreamAttempts) -> Vec<u8> {
         std::iter::from_fn(|| attempts.next())
             .map(|server| match server.ip() {
                 std::net::IpAddr::V4(ip) => ip.octets()[3],
@@ -204,7 +209,10 @@ mod tests {
         from_the_second.first = 1;
         assert_eq!(asked(&mut from_the_second), [1, 2, 0, 1, 2, 0]);
         assert!(asked(&mut attempts(0)).is_empty());
-        assert!(matches!(attempts(0).end(), End::Failure(Failure::NoUpstream)));
+        assert!(matches!(
+            attempts(0).end(),
+            AttemptsOutcome::Failure(UpstreamFailure::NoUpstream)
+        ));
     }
 
     #[test]
@@ -215,11 +223,11 @@ mod tests {
         let mut attempts = attempts(2);
         let server = attempts.next().unwrap();
         assert!(matches!(
-            attempts.judge(&query, server, Held::new(&sorry[..])),
-            Judged::AskOn
+            attempts.judge(&query, server, HeldAnswer::new(&sorry[..])),
+            AnswerAssessment::TryNext
         ));
         assert_eq!(asked(&mut attempts), [1]);
-        let End::Apology(held, validated) = attempts.end() else {
+        let AttemptsOutcome::ErrorAnswer(held, validated) = attempts.end() else {
             panic!("there is one");
         };
         assert_eq!(held.as_bytes(), sorry);
@@ -233,8 +241,11 @@ mod tests {
         let bogus = packets::answer(&packet, &["b.example. 60 A 192.0.2.66"]);
         let mut attempts = attempts(1);
         let server = attempts.next().unwrap();
-        attempts.failed(Failure::TimedOut { server });
-        attempts.judge(&query, server, Held::new(&bogus[..]));
-        assert!(matches!(attempts.end(), End::Failure(Failure::InvalidAnswer { .. })));
+        attempts.failed(UpstreamFailure::TimedOut { server });
+        attempts.judge(&query, server, HeldAnswer::new(&bogus[..]));
+        assert!(matches!(
+            attempts.end(),
+            AttemptsOutcome::Failure(UpstreamFailure::InvalidAnswer { .. })
+        ));
     }
 }

@@ -5,7 +5,7 @@
 //! closed when they are idle, and each client has a share: of the places, and of the connections,
 //! since an upstream that answers in order holds up whatever stands behind a slow question.
 //!
-//! The seam for other transports is [`Pool::exchange`]: the bytes of a query go in, those of its
+//! The seam for other transports is [`ConnectionPool::exchange`]: the bytes of a query go in, those of its
 //! answer come out, until a deadline.
 
 use std::collections::HashMap;
@@ -19,10 +19,10 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
 
-use super::Failure;
-use super::connection::{Connection, Lost};
-use super::encrypted::{Encrypted, EncryptedUpstream, EncryptedUpstreams};
-use super::tcp::Exchanged;
+use super::UpstreamFailure;
+use super::connection::{ConnectionLost, UpstreamConnection};
+use super::encrypted::{EncryptedEndpoint, EncryptedUpstream, EncryptedUpstreams};
+use super::exchange::UpstreamExchange;
 use crate::message::Query;
 
 /// Connections to one upstream.
@@ -49,42 +49,42 @@ const RETRIES: usize = 2;
 
 /// The connections to all upstreams, of all workers. Dropped, it closes them.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct ConnectionPool {
     /// Those that are asked otherwise than over plain TCP.
     encrypted: EncryptedUpstreams,
-    upstreams: Mutex<HashMap<SocketAddr, Arc<Upstream>, RandomState>>,
+    upstreams: Mutex<HashMap<SocketAddr, Arc<PooledUpstream>, RandomState>>,
 }
 
 #[derive(Debug)]
-struct Upstream {
+struct PooledUpstream {
     server: SocketAddr,
-    encrypted: Option<Arc<Encrypted>>,
-    open: Mutex<Vec<Open>>,
+    encrypted: Option<Arc<EncryptedEndpoint>>,
+    open: Mutex<Vec<PooledConnection>>,
     places: Semaphore,
     /// Holds only clients with lookups here.
-    shares: Mutex<HashMap<IpAddr, Share, RandomState>>,
+    shares: Mutex<HashMap<IpAddr, ClientShare, RandomState>>,
 }
 
 #[derive(Debug)]
-struct Open {
-    connection: Arc<Connection>,
+struct PooledConnection {
+    connection: Arc<UpstreamConnection>,
     task: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Share {
+struct ClientShare {
     places: Arc<Semaphore>,
     lookups: usize,
 }
 
 /// A lookup's part in the share of its client.
-struct Queued<'a> {
-    upstream: &'a Upstream,
+struct QueuedLookup<'a> {
+    upstream: &'a PooledUpstream,
     client: IpAddr,
     places: Arc<Semaphore>,
 }
 
-impl Pool {
+impl ConnectionPool {
     /// Without any connection yet. At the addresses of `encrypted` upstreams nobody is ever asked
     /// in plain.
     pub(crate) fn new(encrypted: &[EncryptedUpstream]) -> Self {
@@ -101,15 +101,15 @@ impl Pool {
         client: IpAddr,
         query: &Query<'_>,
         until: Instant,
-    ) -> Exchanged {
+    ) -> UpstreamExchange {
         let began = Instant::now();
         let upstream = self.upstream(server);
         let mut mismatched = 0;
         let answer = match timeout_at(until.into(), upstream.ask(client, query, until, &mut mismatched)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::TimedOut { server }),
+            Err(_) => Err(UpstreamFailure::TimedOut { server }),
         };
-        Exchanged {
+        UpstreamExchange {
             server,
             answer,
             took: began.elapsed(),
@@ -117,7 +117,7 @@ impl Pool {
         }
     }
 
-    fn upstream(&self, server: SocketAddr) -> Arc<Upstream> {
+    fn upstream(&self, server: SocketAddr) -> Arc<PooledUpstream> {
         let mut upstreams = lock(&self.upstreams);
         if !upstreams.contains_key(&server) && upstreams.len() >= REMEMBERED {
             upstreams
@@ -125,13 +125,13 @@ impl Pool {
         }
         let upstream = upstreams
             .entry(server)
-            .or_insert_with(|| Arc::new(Upstream::new(server, self.encrypted.of(server))));
+            .or_insert_with(|| Arc::new(PooledUpstream::new(server, self.encrypted.of(server))));
         Arc::clone(upstream)
     }
 }
 
-impl Upstream {
-    fn new(server: SocketAddr, encrypted: Option<Arc<Encrypted>>) -> Self {
+impl PooledUpstream {
+    fn new(server: SocketAddr, encrypted: Option<Arc<EncryptedEndpoint>>) -> Self {
         Self {
             server,
             encrypted,
@@ -147,9 +147,9 @@ impl Upstream {
         query: &Query<'_>,
         until: Instant,
         mismatched: &mut usize,
-    ) -> Result<Vec<u8>, Failure> {
+    ) -> Result<Vec<u8>, UpstreamFailure> {
         let server = self.server;
-        let queued = self.queue(client).ok_or(Failure::Busy { server })?;
+        let queued = self.queue(client).ok_or(UpstreamFailure::Busy { server })?;
         // Neither is ever closed. First the client's own, so that none waits in the common queue
         // with more than its share.
         let _own = queued.places.acquire().await;
@@ -164,8 +164,8 @@ impl Upstream {
                 Ok(answer) => return Ok(answer),
                 // Upstreams close what was idle for a while, perhaps while this was on its way (RFC
                 // 7766 §6.2.4).
-                Err(Lost { error, was_in_use }) if !was_in_use || retries.next().is_none() => {
-                    return Err(Failure::Unreachable { server, error });
+                Err(ConnectionLost { error, was_in_use }) if !was_in_use || retries.next().is_none() => {
+                    return Err(UpstreamFailure::Unreachable { server, error });
                 }
                 Err(_) => {}
             }
@@ -173,9 +173,9 @@ impl Upstream {
     }
 
     /// `None`: too many lookups of this client wait already.
-    fn queue(&self, client: IpAddr) -> Option<Queued<'_>> {
+    fn queue(&self, client: IpAddr) -> Option<QueuedLookup<'_>> {
         let mut shares = lock(&self.shares);
-        let share = shares.entry(client).or_insert_with(|| Share {
+        let share = shares.entry(client).or_insert_with(|| ClientShare {
             places: Arc::new(Semaphore::new(PLACES_PER_CLIENT)),
             lookups: 0,
         });
@@ -183,7 +183,7 @@ impl Upstream {
             return None;
         }
         share.lookups += 1;
-        Some(Queued {
+        Some(QueuedLookup {
             upstream: self,
             client,
             places: Arc::clone(&share.places),
@@ -192,7 +192,7 @@ impl Upstream {
 
     /// The connection for a client's next lookup: an idle one, a new one, or the one with the least
     /// to do; and no more than a few for one client.
-    fn connection(&self, client: IpAddr) -> Arc<Connection> {
+    fn connection(&self, client: IpAddr) -> Arc<UpstreamConnection> {
         let mut open = lock(&self.open);
         open.retain(|it| it.connection.is_open());
         let loads = open.iter().map(|it| it.connection.load(client));
@@ -209,9 +209,9 @@ impl Upstream {
                 Arc::clone(&open[index].connection)
             }
             _ => {
-                let connection = Arc::new(Connection::new());
+                let connection = Arc::new(UpstreamConnection::new());
                 let task = tokio::spawn(Arc::clone(&connection).run(self.server)).abort_handle();
-                open.push(Open {
+                open.push(PooledConnection {
                     connection: Arc::clone(&connection),
                     task,
                 });
@@ -221,13 +221,13 @@ impl Upstream {
     }
 }
 
-impl Drop for Upstream {
+impl Drop for PooledUpstream {
     fn drop(&mut self) {
         lock(&self.open).iter().for_each(|it| it.task.abort());
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for QueuedLookup<'_> {
     fn drop(&mut self) {
         let mut shares = lock(&self.upstream.shares);
         if let Some(share) = shares.get_mut(&self.client) {

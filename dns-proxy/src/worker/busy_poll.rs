@@ -4,11 +4,11 @@
 //! worker does for a lookup. Often it is hardly asleep when it is woken: a resolver on the same
 //! node answers within tens of microseconds, and a client that goes through its search list asks
 //! for the next name as soon as the last one failed. So where hardly anything is going on, the
-//! worker looks for a [`MOMENT`] before it sleeps. Under load it never does: there one wake-up
+//! worker polls for [`SPIN_TIME`] before it sleeps. Under load it never does: there one wake-up
 //! serves many lookups, and what counts is the processor's time.
 //!
 //! What it costs is bounded. Whoever else is ready to run on the processor goes first. And after
-//! each vain look twice as many chances are left out as after the one before, up to [`RAREST`]:
+//! each vain look twice as many chances are left out as after the one before, up to [`MAX_SKIPPED`]:
 //! where nothing ever comes in time, that is less than a microsecond for each lookup.
 
 use std::time::Duration;
@@ -16,28 +16,28 @@ use std::time::Duration;
 /// How long to look: what a resolver on the node needs that has the answer, its own wake-up
 /// included. That is some 40 µs on a virtual machine, and twice that while its host is busy; a
 /// moment that is just too short is worse than none.
-pub(super) const MOMENT: Duration = Duration::from_micros(100);
+pub(super) const SPIN_TIME: Duration = Duration::from_micros(100);
 
 /// After so many looks, a few microseconds, whoever else is ready to run on the processor goes
 /// first.
-pub(super) const LOOKS: usize = 8;
+pub(super) const POLLS_PER_YIELD: usize = 8;
 
 /// The A and AAAA that a stub resolver asks for at once.
 const FEW: usize = 2;
 
-/// Of so many chances at least one is used.
-const RAREST: u32 = 128;
+/// At least one chance in so many is used.
+const MAX_SKIPPED: u32 = 128;
 
 /// What there is to look for, and how much use it was.
 #[derive(Debug, Default)]
 pub(super) struct BusyPoll {
-    answers: Chances,
-    queries: Chances,
+    answers: Backoff,
+    queries: Backoff,
 }
 
 /// What may come in a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hope {
+pub(super) enum PollTarget {
     /// The answers to lookups in flight.
     Answer,
     /// The next query of a client that was answered.
@@ -45,7 +45,7 @@ pub(super) enum Hope {
 }
 
 #[derive(Debug, Default)]
-struct Chances {
+struct Backoff {
     /// So many are left out after the next vain look; 0 after a good one.
     pause: u32,
     /// So many are still to be left out.
@@ -55,40 +55,40 @@ struct Chances {
 impl BusyPoll {
     /// Nothing else is to be done, `taken` datagrams were taken in the last turn, and so many
     /// lookups are in flight: what to look for, if anything.
-    pub(super) fn hope(&mut self, taken: usize, in_flight: usize) -> Option<Hope> {
+    pub(super) fn poll_target(&mut self, taken: usize, in_flight: usize) -> Option<PollTarget> {
         let few = 1..=FEW;
-        let hope = match in_flight {
-            0 if few.contains(&taken) => Hope::Query,
-            _ if few.contains(&in_flight) => Hope::Answer,
+        let target = match in_flight {
+            0 if few.contains(&taken) => PollTarget::Query,
+            _ if few.contains(&in_flight) => PollTarget::Answer,
             _ => return None,
         };
-        self.chances(hope).take().then_some(hope)
+        self.backoff(target).take().then_some(target)
     }
 
-    /// Whether something came in that moment.
-    pub(super) fn note(&mut self, hope: Hope, came: bool) {
-        self.chances(hope).note(came);
+    /// Whether something arrived in that moment.
+    pub(super) fn record(&mut self, target: PollTarget, arrived: bool) {
+        self.backoff(target).record(arrived);
     }
 
-    fn chances(&mut self, hope: Hope) -> &mut Chances {
-        match hope {
-            Hope::Answer => &mut self.answers,
-            Hope::Query => &mut self.queries,
+    fn backoff(&mut self, target: PollTarget) -> &mut Backoff {
+        match target {
+            PollTarget::Answer => &mut self.answers,
+            PollTarget::Query => &mut self.queries,
         }
     }
 }
 
-impl Chances {
+impl Backoff {
     fn take(&mut self) -> bool {
         let is_used = self.left == 0;
         self.left = self.left.saturating_sub(1);
         is_used
     }
 
-    fn note(&mut self, came: bool) {
-        self.pause = match came {
+    fn record(&mut self, arrived: bool) {
+        self.pause = match arrived {
             true => 0,
-            false => (2 * self.pause + 1).min(RAREST - 1),
+            false => (2 * self.pause + 1).min(MAX_SKIPPED - 1),
         };
         self.left = self.pause;
     }
@@ -101,12 +101,12 @@ mod tests {
     #[test]
     fn a_worker_looks_where_little_is_going_on_and_never_under_load() {
         let mut poll = BusyPoll::default();
-        assert_eq!(poll.hope(1, 1), Some(Hope::Answer));
-        assert_eq!(poll.hope(0, 2), Some(Hope::Answer));
-        assert_eq!(poll.hope(2, 0), Some(Hope::Query));
+        assert_eq!(poll.poll_target(1, 1), Some(PollTarget::Answer));
+        assert_eq!(poll.poll_target(0, 2), Some(PollTarget::Answer));
+        assert_eq!(poll.poll_target(2, 0), Some(PollTarget::Query));
         for (taken, in_flight) in [(0, 0), (3, 0), (64, 0), (1, 3), (1, 20_000)] {
             assert_eq!(
-                poll.hope(taken, in_flight),
+                poll.poll_target(taken, in_flight),
                 None,
                 "{taken} taken, {in_flight} in flight"
             );
@@ -114,15 +114,15 @@ mod tests {
     }
 
     /// How often a worker looks for an answer that comes in time, or never does.
-    fn looks(poll: &mut BusyPoll, chances: usize, came: bool) -> usize {
+    fn looks(poll: &mut BusyPoll, backoff: usize, arrived: bool) -> usize {
         let look = |_: &usize| {
-            let hope = poll.hope(1, 1);
-            if let Some(hope) = hope {
-                poll.note(hope, came);
+            let target = poll.poll_target(1, 1);
+            if let Some(target) = target {
+                poll.record(target, arrived);
             }
-            hope.is_some()
+            target.is_some()
         };
-        (0..chances).filter(look).count()
+        (0..backoff).filter(look).count()
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             "after 0, 1, 3, 7, 15, 31 and 63 that were left out"
         );
         assert_eq!(looks(&mut poll, 12_800, false), 100);
-        assert_eq!(poll.hope(1, 0), Some(Hope::Query), "each for itself");
+        assert_eq!(poll.poll_target(1, 0), Some(PollTarget::Query), "each for itself");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) struct LocalAddress {
 
 /// What the control messages of a received datagram say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Received {
+pub(super) struct PacketInfo {
     /// `IP_PKTINFO`, `IPV6_PKTINFO`.
     pub(super) local: Option<LocalAddress>,
     /// `IP_ORIGDSTADDR`, `IPV6_ORIGDSTADDR`.
@@ -31,8 +31,8 @@ pub(super) struct Received {
 }
 
 /// Reads what the kernel wrote. What is not known, or is cut off, is ignored.
-pub(super) fn read(mut control: &[u8]) -> Received {
-    let mut received = Received::default();
+pub(super) fn read(mut control: &[u8]) -> PacketInfo {
+    let mut received = PacketInfo::default();
     while let Some((length, rest)) = control.split_first_chunk::<ALIGN>() {
         let length = usize::from_ne_bytes(*length);
         let (Some(level), Some(kind), Some(data)) = (int(rest, 0), int(rest, 4), control.get(HEADER..length)) else {

@@ -8,118 +8,118 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
-use super::listening::Listening;
-use crate::flights::Landed;
+use super::udp_listener::UdpListener;
 use crate::gate::AdmissionError;
-use crate::lookups::Key;
+use crate::lookups::LookupKey;
 use crate::server::Listener;
-use crate::upstream::tcp::Exchanged;
+use crate::single_flight::FlightResult;
+use crate::upstream::exchange::UpstreamExchange;
 
 /// One thing to be told.
 #[derive(Debug)]
-pub(crate) enum Letter<P> {
+pub(crate) enum WorkerMessage<P> {
     /// What came of an admission.
-    Settled(Key, Result<P, AdmissionError>),
+    AdmissionSettled(LookupKey, Result<P, AdmissionError>),
     /// What came of asking over TCP.
-    Exchanged(Key, Exchanged),
+    ExchangeEnded(LookupKey, UpstreamExchange),
     /// What came of a flight that the lookup waited for.
-    Landed(Key, Landed),
+    FlightEnded(LookupKey, FlightResult),
     /// Listen there too.
-    Listen(Box<Listening>),
+    AddListener(Box<UdpListener>),
     /// Take no more there, and answer what was taken; say when all that was queued there is taken,
     /// and counts as in flight.
-    End(Listener, oneshot::Sender<()>),
+    RemoveListener(Listener, oneshot::Sender<()>),
     /// Stop at once.
     Stop,
 }
 
-/// Letters, and a bell that wakes who waits for them in epoll. It is rung for one who sleeps, and
-/// for nobody else: a ring costs both sides a system call.
+/// Messages, and an eventfd that wakes the owner from epoll. It is written to only while the owner
+/// sleeps: each wake-up costs both sides a system call.
 #[derive(Debug)]
 pub(crate) struct Mailbox<P> {
-    inside: Mutex<Inside<P>>,
-    bell: OwnedFd,
+    state: Mutex<MailboxState<P>>,
+    wakeup: OwnedFd,
 }
 
 #[derive(Debug)]
-struct Inside<P> {
-    letters: Vec<Letter<P>>,
+struct MailboxState<P> {
+    messages: Vec<WorkerMessage<P>>,
     is_owner_asleep: bool,
     has_owner: bool,
 }
 
-/// Held by the owner for as long as it reads its letters. When it is dropped, those unread and all
+/// Held by the owner for as long as it reads its messages. When it is dropped, those unread and all
 /// that come later are dropped too: whoever waits for a sign that one was read learns so that there
 /// will be none.
 #[derive(Debug)]
-pub(crate) struct Owner<P>(pub(crate) Arc<Mailbox<P>>);
+pub(crate) struct MailboxOwner<P>(pub(crate) Arc<Mailbox<P>>);
 
 impl<P> Mailbox<P> {
     /// Its owner is awake.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            inside: Mutex::new(Inside {
-                letters: Vec::new(),
+            state: Mutex::new(MailboxState {
+                messages: Vec::new(),
                 is_owner_asleep: false,
                 has_owner: true,
             }),
-            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            wakeup: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
 
-    /// Readable once it was rung, until it is [silenced](Self::silence).
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    /// Readable once it was written to, until it is [cleared](Self::clear_wakeup).
+    pub(crate) fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    pub(crate) fn silence(&self) {
-        // It has nothing to say when it was not rung.
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+    pub(crate) fn clear_wakeup(&self) {
+        // There is nothing to read when it was not written to.
+        let _ = rustix::io::read(&self.wakeup, &mut [0; 8]);
     }
 
-    pub(crate) fn post(&self, letter: Letter<P>) {
+    pub(crate) fn post(&self, message: WorkerMessage<P>) {
         let wakes = {
-            let mut inside = self.lock();
-            if !inside.has_owner {
+            let mut state = self.lock();
+            if !state.has_owner {
                 return;
             }
-            inside.letters.push(letter);
-            mem::take(&mut inside.is_owner_asleep)
+            state.messages.push(message);
+            mem::take(&mut state.is_owner_asleep)
         };
         if wakes {
             // Fails only when the counter would overflow, and then it is readable.
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.wakeup, &1u64.to_ne_bytes());
         }
     }
 
-    /// Takes all letters; `into` is empty. The owner is awake.
-    pub(crate) fn collect(&self, into: &mut Vec<Letter<P>>) {
-        let mut inside = self.lock();
-        inside.is_owner_asleep = false;
-        mem::swap(&mut inside.letters, into);
+    /// Takes all messages; `into` is empty. The owner is awake.
+    pub(crate) fn take_all(&self, into: &mut Vec<WorkerMessage<P>>) {
+        let mut state = self.lock();
+        state.is_owner_asleep = false;
+        mem::swap(&mut state.messages, into);
     }
 
-    /// Whether the owner may sleep, and will be woken: there are no letters.
-    pub(crate) fn may_sleep(&self) -> bool {
-        let mut inside = self.lock();
-        inside.is_owner_asleep = inside.letters.is_empty();
-        inside.is_owner_asleep
+    /// Whether the owner may sleep, and will be woken: there are no messages.
+    pub(crate) fn prepare_to_sleep(&self) -> bool {
+        let mut state = self.lock();
+        state.is_owner_asleep = state.messages.is_empty();
+        state.is_owner_asleep
     }
 
     /// A push cannot leave it half-written.
-    fn lock(&self) -> MutexGuard<'_, Inside<P>> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, MailboxState<P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<P> Drop for Owner<P> {
+impl<P> Drop for MailboxOwner<P> {
     fn drop(&mut self) {
         let unread = {
-            let mut inside = self.0.lock();
-            inside.has_owner = false;
-            mem::take(&mut inside.letters)
+            let mut state = self.0.lock();
+            state.has_owner = false;
+            mem::take(&mut state.messages)
         };
-        // Not while it is locked: a letter may have somebody write another when it is dropped.
+        // Not while it is locked: a message may have somebody write another when it is dropped.
         drop(unread);
     }
 }
@@ -128,47 +128,47 @@ impl<P> Drop for Owner<P> {
 mod tests {
     use super::*;
 
-    fn is_rung(mailbox: &Mailbox<()>) -> bool {
-        rustix::io::read(mailbox.bell(), &mut [0; 8]).is_ok()
+    fn is_woken(mailbox: &Mailbox<()>) -> bool {
+        rustix::io::read(mailbox.wakeup(), &mut [0; 8]).is_ok()
     }
 
     #[test]
     fn only_who_sleeps_is_woken_and_once() {
         let mailbox = Mailbox::<()>::new().unwrap();
-        mailbox.post(Letter::Stop);
-        assert!(!is_rung(&mailbox), "awake");
-        assert!(!mailbox.may_sleep(), "a letter is there");
-        let mut letters = Vec::new();
-        mailbox.collect(&mut letters);
-        assert_eq!(letters.len(), 1);
-        assert!(mailbox.may_sleep());
-        mailbox.post(Letter::Stop);
-        assert!(is_rung(&mailbox));
-        mailbox.post(Letter::Stop);
-        assert!(!is_rung(&mailbox), "woken already");
-        letters.clear();
-        mailbox.collect(&mut letters);
-        assert_eq!(letters.len(), 2);
+        mailbox.post(WorkerMessage::Stop);
+        assert!(!is_woken(&mailbox), "awake");
+        assert!(!mailbox.prepare_to_sleep(), "a message is there");
+        let mut messages = Vec::new();
+        mailbox.take_all(&mut messages);
+        assert_eq!(messages.len(), 1);
+        assert!(mailbox.prepare_to_sleep());
+        mailbox.post(WorkerMessage::Stop);
+        assert!(is_woken(&mailbox));
+        mailbox.post(WorkerMessage::Stop);
+        assert!(!is_woken(&mailbox), "woken already");
+        messages.clear();
+        mailbox.take_all(&mut messages);
+        assert_eq!(messages.len(), 2);
     }
 
     #[test]
     fn nobody_waits_for_an_owner_that_has_ended() {
         let mailbox = Arc::new(Mailbox::<()>::new().unwrap());
-        let owner = Owner(Arc::clone(&mailbox));
+        let owner = MailboxOwner(Arc::clone(&mailbox));
         let listener = Listener {
             address: "127.0.0.1:53".parse().unwrap(),
             kind: crate::ListenerKind::Plain,
         };
         let mut unread = {
             let (done, ending) = oneshot::channel();
-            mailbox.post(Letter::End(listener, done));
+            mailbox.post(WorkerMessage::RemoveListener(listener, done));
             ending
         };
         assert_eq!(unread.try_recv(), Err(oneshot::error::TryRecvError::Empty));
         drop(owner);
         assert_eq!(unread.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         let (done, mut late) = oneshot::channel();
-        mailbox.post(Letter::End(listener, done));
+        mailbox.post(WorkerMessage::RemoveListener(listener, done));
         assert_eq!(late.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 }

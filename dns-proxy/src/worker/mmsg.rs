@@ -15,24 +15,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::control::{self, LocalAddress, Received};
+use super::control::{self, LocalAddress, PacketInfo};
 
 /// The address of a datagram, in the layout of the kernel.
 #[derive(Clone, Copy)]
 #[repr(C)]
-union Address {
+union RawAddress {
     family: libc::sa_family_t,
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
 
 /// Room for a batch of received datagrams.
-pub(super) struct Inbox {
+pub(super) struct ReceiveBatch {
     /// The largest payload that is received whole.
     size: usize,
     payloads: Vec<u8>,
     controls: Vec<[u8; control::ROOM]>,
-    addresses: Vec<Address>,
+    addresses: Vec<RawAddress>,
     buffers: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
     /// How many hold a datagram.
@@ -45,20 +45,20 @@ pub(super) struct Inbox {
 
 /// One received datagram.
 #[derive(Debug)]
-pub(super) struct Datagram<'a> {
+pub(super) struct ReceivedDatagram<'a> {
     pub(super) payload: &'a [u8],
     /// The payload was longer, and this is its beginning.
     pub(super) is_cut: bool,
     /// `None` on a connected socket that was not asked, or for a family that is not ours.
     pub(super) source: Option<SocketAddr>,
-    pub(super) received: Received,
+    pub(super) received: PacketInfo,
 }
 
 // SAFETY: the pointers in `buffers` and `headers` point into the other vectors, whose memory does
 // not move with the struct and is used through `&mut self` only.
-unsafe impl Send for Inbox {}
+unsafe impl Send for ReceiveBatch {}
 
-impl Inbox {
+impl ReceiveBatch {
     /// Where fewer came lately, so many are asked for: a whole batch is laid out for nothing then.
     const FEW: usize = 8;
 
@@ -94,7 +94,7 @@ impl Inbox {
             };
             let header = &mut self.headers[index].msg_hdr;
             header.msg_name = (&raw mut self.addresses[index]).cast();
-            header.msg_namelen = size_of::<Address>() as libc::socklen_t;
+            header.msg_namelen = size_of::<RawAddress>() as libc::socklen_t;
             header.msg_iov = &raw mut self.buffers[index];
             header.msg_iovlen = 1;
             header.msg_control = self.controls[index].as_mut_ptr().cast();
@@ -124,13 +124,13 @@ impl Inbox {
     }
 
     /// What the last [`receive`](Self::receive) brought.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = ReceivedDatagram<'_>> {
         (0..self.filled).map(|index| {
             let header = &self.headers[index];
             let length = (header.msg_len as usize).min(self.size);
             let told: usize = header.msg_hdr.msg_controllen as _;
             let control_length = told.min(control::ROOM);
-            Datagram {
+            ReceivedDatagram {
                 payload: &self.payloads[index * self.size..][..length],
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
                 source: match header.msg_hdr.msg_namelen {
@@ -145,15 +145,15 @@ impl Inbox {
 
 /// Datagrams that wait to be sent together. Their order is of no importance.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(super) struct SendQueue {
     payloads: Vec<u8>,
-    envelopes: Vec<Envelope>,
+    datagrams: Vec<QueuedDatagram>,
     /// The way out takes no segments, or has refused some.
-    one_by_one: bool,
+    no_segmentation: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Envelope {
+struct QueuedDatagram {
     start: usize,
     length: usize,
     /// `None` on a connected socket.
@@ -164,7 +164,7 @@ struct Envelope {
     order: u64,
 }
 
-impl Envelope {
+impl QueuedDatagram {
     fn new(start: usize, length: usize, to: Option<SocketAddr>, from: Option<LocalAddress>) -> Self {
         // Of an IPv6 address the end, where the hosts of a network differ.
         let address = match to.map(|to| to.ip()) {
@@ -188,11 +188,11 @@ impl Envelope {
     }
 }
 
-impl Outbox {
+impl SendQueue {
     pub(super) fn push(&mut self, payload: &[u8], to: Option<SocketAddr>, from: Option<LocalAddress>) {
         let start = self.payloads.len();
         self.payloads.extend_from_slice(payload);
-        self.envelopes.push(Envelope::new(start, payload.len(), to, from));
+        self.datagrams.push(QueuedDatagram::new(start, payload.len(), to, from));
     }
 
     /// As [`push`](Self::push) on a connected socket, with the first two octets replaced.
@@ -201,33 +201,33 @@ impl Outbox {
         self.payloads.extend_from_slice(&id.to_be_bytes());
         self.payloads.extend_from_slice(payload.get(2..).unwrap_or_default());
         let length = self.payloads.len() - start;
-        self.envelopes.push(Envelope::new(start, length, None, None));
+        self.datagrams.push(QueuedDatagram::new(start, length, None, None));
     }
 
     pub(super) fn len(&self) -> usize {
-        self.envelopes.len()
+        self.datagrams.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.envelopes.is_empty()
+        self.datagrams.is_empty()
     }
 
     /// A payload that waits.
     pub(super) fn payload(&self, index: usize) -> &[u8] {
-        let Envelope { start, length, .. } = self.envelopes[index];
+        let QueuedDatagram { start, length, .. } = self.datagrams[index];
         &self.payloads[start..start + length]
     }
 
     /// To be called before the first [`send`](Self::send): brings together what goes as one.
     pub(super) fn sort(&mut self) {
-        if !self.one_by_one && self.len() > 1 {
-            self.envelopes.sort_unstable_by_key(|envelope| envelope.order);
+        if !self.no_segmentation && self.len() > 1 {
+            self.datagrams.sort_unstable_by_key(|datagram| datagram.order);
         }
     }
 
     /// Sends those from `first` on; says how many were sent. An error speaks of the first of them,
     /// or of what was sent before.
-    pub(super) fn send(&mut self, first: usize, socket: BorrowedFd<'_>, space: &mut SendSpace) -> io::Result<usize> {
+    pub(super) fn send(&mut self, first: usize, socket: BorrowedFd<'_>, space: &mut SendBuffers) -> io::Result<usize> {
         loop {
             space.lay_out(self, first);
             // SAFETY: each header points to an address, buffers and control messages of the lengths
@@ -251,7 +251,7 @@ impl Outbox {
                     }
                     // An old kernel, a link without checksums, or one of the datagrams cannot be
                     // sent: each by itself.
-                    self.one_by_one = true;
+                    self.no_segmentation = true;
                 }
             }
         }
@@ -259,13 +259,13 @@ impl Outbox {
 
     pub(super) fn clear(&mut self) {
         self.payloads.clear();
-        self.envelopes.clear();
+        self.datagrams.clear();
     }
 }
 
 /// What sendmmsg(2) reads its batch from; one for all outboxes of a thread.
-pub(super) struct SendSpace {
-    addresses: Vec<Address>,
+pub(super) struct SendBuffers {
+    addresses: Vec<RawAddress>,
     buffers: Vec<libc::iovec>,
     controls: Vec<Vec<u8>>,
     headers: Vec<libc::mmsghdr>,
@@ -274,10 +274,10 @@ pub(super) struct SendSpace {
 }
 
 // SAFETY: the pointers are written anew before each use, and used within one call only.
-unsafe impl Send for SendSpace {}
+unsafe impl Send for SendBuffers {}
 
-impl SendSpace {
-    /// Sent with one call.
+impl SendBuffers {
+    /// Messages sent with one call.
     const COUNT: usize = 128;
 
     /// Datagrams that go as one: UDP_MAX_SEGMENTS of all kernels, and together not longer than the
@@ -297,36 +297,36 @@ impl SendSpace {
         }
     }
 
-    /// Lays out as many of the outbox as there is space for.
-    fn lay_out(&mut self, outbox: &Outbox, first: usize) {
+    /// Lays out as many of the queue as there is space for.
+    fn lay_out(&mut self, queue: &SendQueue, first: usize) {
         self.runs.clear();
-        let envelopes = &outbox.envelopes[first..];
-        let envelopes = &envelopes[..envelopes.len().min(Self::COUNT)];
-        for (index, envelope) in envelopes.iter().enumerate() {
+        let datagrams = &queue.datagrams[first..];
+        let datagrams = &datagrams[..datagrams.len().min(Self::COUNT)];
+        for (index, datagram) in datagrams.iter().enumerate() {
             self.buffers[index] = libc::iovec {
                 // The kernel only reads it.
-                iov_base: outbox.payloads[envelope.start..].as_ptr().cast_mut().cast(),
-                iov_len: envelope.length,
+                iov_base: queue.payloads[datagram.start..].as_ptr().cast_mut().cast(),
+                iov_len: datagram.length,
             };
         }
         let mut at = 0;
-        while let Some(envelope) = envelopes.get(at) {
-            let run = match outbox.one_by_one {
+        while let Some(datagram) = datagrams.get(at) {
+            let run = match queue.no_segmentation {
                 true => 1,
-                false => run_length(&envelopes[at..]),
+                false => run_length(&datagrams[at..]),
             };
-            self.lay_out_run(at, run, envelope);
+            self.lay_out_run(at, run, datagram);
             at += run;
         }
     }
 
-    fn lay_out_run(&mut self, at: usize, run: usize, envelope: &Envelope) {
+    fn lay_out_run(&mut self, at: usize, run: usize, datagram: &QueuedDatagram) {
         let index = self.runs.len();
         self.runs.push(run);
         let header = &mut self.headers[index].msg_hdr;
         header.msg_iov = &raw mut self.buffers[at];
         header.msg_iovlen = run as _;
-        (header.msg_name, header.msg_namelen) = match envelope.to {
+        (header.msg_name, header.msg_namelen) = match datagram.to {
             None => (ptr::null_mut(), 0),
             Some(to) => {
                 let length = self.addresses[index].write(to);
@@ -335,11 +335,11 @@ impl SendSpace {
         };
         let control = &mut self.controls[index];
         control.clear();
-        if let Some(from) = envelope.from {
+        if let Some(from) = datagram.from {
             control::leave_from(from, control);
         }
         if run > 1 {
-            control::segments_of(envelope.length, control);
+            control::segments_of(datagram.length, control);
         }
         (header.msg_control, header.msg_controllen) = match control.is_empty() {
             true => (ptr::null_mut(), 0),
@@ -349,17 +349,17 @@ impl SendSpace {
 }
 
 /// How many of the first of these go as one.
-fn run_length(envelopes: &[Envelope]) -> usize {
-    let first = envelopes[0];
+fn run_length(datagrams: &[QueuedDatagram]) -> usize {
+    let first = datagrams[0];
     if first.length == 0 {
         return 1;
     }
-    let most = (SendSpace::LONGEST / first.length).clamp(1, SendSpace::SEGMENTS);
-    let same = envelopes.iter().take(most);
+    let most = (SendBuffers::LONGEST / first.length).clamp(1, SendBuffers::SEGMENTS);
+    let same = datagrams.iter().take(most);
     same.take_while(|it| it.destination() == first.destination()).count()
 }
 
-impl Address {
+impl RawAddress {
     fn read(&self) -> Option<SocketAddr> {
         // SAFETY: the union was zeroed or filled by the kernel, so every field is initialised, and
         // all begin with the family.
@@ -421,14 +421,14 @@ mod tests {
     fn a_batch_arrives_whole_with_its_senders() {
         for local in ["127.0.0.1:0", "[::1]:0"] {
             let (one, another) = (UdpSocket::bind(local).unwrap(), UdpSocket::bind(local).unwrap());
-            let mut outbox = Outbox::default();
-            outbox.push(b"first", Some(another.local_addr().unwrap()), None);
-            outbox.push(b"", Some(another.local_addr().unwrap()), None);
-            outbox.push(&[7; 100], Some(another.local_addr().unwrap()), None);
-            outbox.sort();
-            assert_eq!(outbox.send(0, one.as_fd(), &mut SendSpace::new()).unwrap(), 3);
+            let mut queue = SendQueue::default();
+            queue.push(b"first", Some(another.local_addr().unwrap()), None);
+            queue.push(b"", Some(another.local_addr().unwrap()), None);
+            queue.push(&[7; 100], Some(another.local_addr().unwrap()), None);
+            queue.sort();
+            assert_eq!(queue.send(0, one.as_fd(), &mut SendBuffers::new()).unwrap(), 3);
 
-            let mut inbox = Inbox::new(8, 64);
+            let mut inbox = ReceiveBatch::new(8, 64);
             assert_eq!(inbox.receive(another.as_fd()).unwrap(), 3);
             let mut seen: Vec<_> = inbox
                 .datagrams()
@@ -451,25 +451,25 @@ mod tests {
     }
 
     /// Sends these payloads between two sockets, and says what arrived, sorted.
-    fn sent(payloads: &[Vec<u8>], one_by_one: bool) -> Vec<Vec<u8>> {
+    fn sent(payloads: &[Vec<u8>], no_segmentation: bool) -> Vec<Vec<u8>> {
         let (one, another) = (
             UdpSocket::bind("127.0.0.1:0").unwrap(),
             UdpSocket::bind("127.0.0.1:0").unwrap(),
         );
-        let mut outbox = Outbox {
-            one_by_one,
-            ..Outbox::default()
+        let mut queue = SendQueue {
+            no_segmentation,
+            ..SendQueue::default()
         };
         for payload in payloads {
-            outbox.push(payload, another.local_addr().ok(), None);
+            queue.push(payload, another.local_addr().ok(), None);
         }
-        outbox.sort();
-        let mut space = SendSpace::new();
+        queue.sort();
+        let mut space = SendBuffers::new();
         let mut sent = 0;
-        while sent < outbox.len() {
-            sent += outbox.send(sent, one.as_fd(), &mut space).unwrap();
+        while sent < queue.len() {
+            sent += queue.send(sent, one.as_fd(), &mut space).unwrap();
         }
-        let mut inbox = Inbox::new(512, 2_048);
+        let mut inbox = ReceiveBatch::new(512, 2_048);
         let mut arrived = Vec::new();
         while inbox.receive(another.as_fd()).is_ok() {
             arrived.extend(inbox.datagrams().map(|it| it.payload.to_vec()));
@@ -486,8 +486,8 @@ mod tests {
         let mut payloads: Vec<Vec<u8>> = (0u16..80).map(|i| i.to_be_bytes().repeat(20)).collect();
         payloads.extend((0..20).map(|length| vec![7; length * 13]));
         payloads.sort();
-        for one_by_one in [false, true] {
-            assert_eq!(sent(&payloads, one_by_one), payloads);
+        for no_segmentation in [false, true] {
+            assert_eq!(sent(&payloads, no_segmentation), payloads);
         }
     }
 
@@ -503,7 +503,7 @@ mod tests {
                 one.send(b"payload").unwrap();
             }
         };
-        let mut inbox = Inbox::new(64, 64);
+        let mut inbox = ReceiveBatch::new(64, 64);
         let mut receive = || (inbox.receive(another.as_fd()).ok(), inbox.is_full());
         send(80);
         assert_eq!(receive(), (Some(8), true));
@@ -522,24 +522,24 @@ mod tests {
 
     #[test]
     fn an_id_takes_the_place_of_another() {
-        let mut outbox = Outbox::default();
-        outbox.push_under_id(0x0102, b"??payload");
-        assert_eq!(outbox.payload(0), b"\x01\x02payload");
+        let mut queue = SendQueue::default();
+        queue.push_under_id(0x0102, b"??payload");
+        assert_eq!(queue.payload(0), b"\x01\x02payload");
     }
 
     #[test]
     fn a_run_has_one_destination_and_one_length() {
         let to = |port: u16| Some(SocketAddr::from(([192, 0, 2, 1], port)));
-        let mut outbox = Outbox::default();
+        let mut queue = SendQueue::default();
         for (length, port) in [(40, 1), (40, 2), (41, 1), (40, 1), (0, 3), (0, 3), (40, 1)] {
-            outbox.push(&vec![0; length], to(port), None);
+            queue.push(&vec![0; length], to(port), None);
         }
-        outbox.sort();
-        let mut space = SendSpace::new();
-        space.lay_out(&outbox, 0);
+        queue.sort();
+        let mut space = SendBuffers::new();
+        space.lay_out(&queue, 0);
         assert_eq!(space.runs, [3, 1, 1, 1, 1]);
-        outbox.one_by_one = true;
-        space.lay_out(&outbox, 2);
+        queue.no_segmentation = true;
+        space.lay_out(&queue, 2);
         assert_eq!(space.runs, [1; 5]);
     }
 }

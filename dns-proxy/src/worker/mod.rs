@@ -3,7 +3,7 @@
 //! It has a socket of its own on every address that is listened on, sockets of its own to every
 //! upstream, and everything that [`Lookups`] holds. It sleeps in one place, `epoll_wait`; then it
 //! takes what is there in batches, works it off, and sends what came of it in batches. What takes a
-//! runtime (TCP) is done by tokio's tasks, which write a [`Letter`] when they are done.
+//! runtime (TCP) is done by tokio's tasks, which write a [`WorkerMessage`] when they are done.
 
 use std::io;
 use std::mem;
@@ -20,34 +20,34 @@ use rustix::event::epoll;
 use tokio::runtime::Handle;
 
 use self::busy_poll::BusyPoll;
-use self::listening::{Listening, WayBack};
-use self::mailbox::{Letter, Mailbox, Owner};
-use self::mmsg::{Inbox, SendSpace};
-use self::tproxy::AnswerSockets;
-use self::upstreams::{Upstreams, id_of};
+use self::mailbox::{Mailbox, MailboxOwner, WorkerMessage};
+use self::mmsg::{ReceiveBatch, SendBuffers};
+use self::tproxy::SpoofingSockets;
+use self::udp_listener::{ReplyPath, UdpListener};
+use self::upstream_sockets::{UpstreamSockets, id_of};
 use crate::gate::{Gate, Transport};
-use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
+use crate::lookups::{LookupKey, LookupOutput, Lookups, SentQuery, SharedLookupState};
 use crate::message::Query;
-use crate::reply::Reply;
+use crate::reply::ClientReply;
 use crate::server::{Listener, ServerConfig};
 use crate::stages::Client;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::ConnectionPool;
 
 mod busy_poll;
 mod control;
-pub(crate) mod listening;
 pub(crate) mod mailbox;
 mod mmsg;
 pub(crate) mod socket;
 mod sys;
 mod tproxy;
-mod upstreams;
+pub(crate) mod udp_listener;
+mod upstream_sockets;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 64;
 
 /// Batches taken from one socket before the others have their turn.
-const TURNS: usize = 4;
+const BATCHES_PER_TURN: usize = 4;
 
 /// The longest query over UDP. DNS messages of more are fragments on most links; a client with such
 /// a query is told to come by TCP.
@@ -58,7 +58,7 @@ const MAX_ANSWER: usize = 65_535;
 
 /// So many datagrams in one turn show that they come fast. Fewer than a whole batch: then the next
 /// one waits already.
-const CROWD: Range<usize> = 8..BATCH;
+const BURST: Range<usize> = 8..BATCH;
 
 /// A crowd is given so much time to grow. Sending is most of what a lookup costs, and what goes to
 /// the same client goes as one: so the processor has less to do when there is much, and where there
@@ -66,58 +66,58 @@ const CROWD: Range<usize> = 8..BATCH;
 const GATHER: Duration = Duration::from_micros(50);
 
 /// How often sockets that are of no use any more are looked for.
-const TIDY: Duration = Duration::from_secs(1);
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after an error of a listening socket itself, which may last (no memory).
-const PAUSE: Duration = Duration::from_millis(10);
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
-/// Starts a worker in the network namespace of the calling thread. It ends with the letter
-/// [`Letter::Stop`].
+/// Starts a worker in the network namespace of the calling thread. It ends with the message
+/// [`WorkerMessage::Stop`].
 pub(crate) fn start<G: Gate>(
     gate: Arc<G>,
     config: ServerConfig,
-    shared: Shared<G::Proof>,
-    pool: Arc<Pool>,
+    shared: SharedLookupState<G::Proof>,
+    pool: Arc<ConnectionPool>,
     tasks: Handle,
 ) -> io::Result<Arc<Mailbox<G::Proof>>> {
     let mailbox = Arc::new(Mailbox::new()?);
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let token = epoll::EventData::new_u64(Token::Mailbox.into());
-    epoll::add(&poll, mailbox.bell(), token, epoll::EventFlags::IN)?;
+    let token = epoll::EventData::new_u64(PollToken::Mailbox.into());
+    epoll::add(&poll, mailbox.wakeup(), token, epoll::EventFlags::IN)?;
     let now = Instant::now();
-    let worker = Worker {
+    let worker = UdpWorker {
         lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
-        sockets: Sockets {
+        sockets: WorkerSockets {
             poll,
             listening: Vec::new(),
-            answering: AnswerSockets::new(),
-            upstreams: Upstreams::new(),
-            space: SendSpace::new(),
+            answering: SpoofingSockets::new(),
+            upstreams: UpstreamSockets::new(),
+            space: SendBuffers::new(),
             pool,
             tasks,
             mailbox: Arc::clone(&mailbox),
         },
-        queries: Inbox::new(BATCH, MAX_QUERY),
-        answers: Inbox::new(BATCH, MAX_ANSWER),
-        letters: Vec::new(),
+        queries: ReceiveBatch::new(BATCH, MAX_QUERY),
+        answers: ReceiveBatch::new(BATCH, MAX_ANSWER),
+        messages: Vec::new(),
         taken: 0,
         busy_poll: BusyPoll::default(),
         tidied: now,
     };
     thread::Builder::new().name("dns-worker".to_owned()).spawn(move || {
         // Also when it panics.
-        let _owner = Owner(Arc::clone(&worker.sockets.mailbox));
+        let _owner = MailboxOwner(Arc::clone(&worker.sockets.mailbox));
         worker.run();
     })?;
     Ok(mailbox)
 }
 
-struct Worker<G: Gate> {
-    lookups: Lookups<G, WayBack>,
-    sockets: Sockets<G::Proof>,
-    queries: Inbox,
-    answers: Inbox,
-    letters: Vec<Letter<G::Proof>>,
+struct UdpWorker<G: Gate> {
+    lookups: Lookups<G, ReplyPath>,
+    sockets: WorkerSockets<G::Proof>,
+    queries: ReceiveBatch,
+    answers: ReceiveBatch,
+    messages: Vec<WorkerMessage<G::Proof>>,
     /// Datagrams taken in this turn.
     taken: usize,
     busy_poll: BusyPoll,
@@ -125,27 +125,27 @@ struct Worker<G: Gate> {
 }
 
 /// Everything that sends.
-struct Sockets<P> {
+struct WorkerSockets<P> {
     poll: OwnedFd,
     /// By number; `None`: the number is free.
-    listening: Vec<Option<Listening>>,
-    answering: AnswerSockets,
-    upstreams: Upstreams,
-    space: SendSpace,
-    pool: Arc<Pool>,
+    listening: Vec<Option<UdpListener>>,
+    answering: SpoofingSockets,
+    upstreams: UpstreamSockets,
+    space: SendBuffers,
+    pool: Arc<ConnectionPool>,
     tasks: Handle,
     mailbox: Arc<Mailbox<P>>,
 }
 
 /// What epoll speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
+enum PollToken {
     Mailbox,
     Listening(u32),
     Upstream(u32),
 }
 
-impl<G: Gate> Worker<G> {
+impl<G: Gate> UdpWorker<G> {
     fn run(mut self) {
         // Otherwise the kernel takes as long again for a pause as it is long. Without, they are
         // longer.
@@ -158,32 +158,32 @@ impl<G: Gate> Worker<G> {
     fn turn(&mut self, events: &mut Vec<epoll::Event>) -> ControlFlow<()> {
         events.clear();
         let taken = mem::take(&mut self.taken);
-        if CROWD.contains(&taken) {
+        if BURST.contains(&taken) {
             thread::sleep(GATHER);
         }
         match self.wait(taken, events) {
             Ok(()) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "epoll_wait failed; going on");
-                thread::sleep(PAUSE);
+                thread::sleep(ERROR_PAUSE);
             }
         }
         let now = Instant::now();
-        self.read_letters(now)?;
+        self.read_messages(now)?;
         for event in events.iter() {
-            match Token::from(event.data.u64()) {
-                Token::Mailbox => self.sockets.mailbox.silence(),
-                Token::Listening(number) => self.take_queries(now, number, TURNS),
-                Token::Upstream(number) => self.take_answers(now, number),
+            match PollToken::from(event.data.u64()) {
+                PollToken::Mailbox => self.sockets.mailbox.clear_wakeup(),
+                PollToken::Listening(number) => self.take_queries(now, number, BATCHES_PER_TURN),
+                PollToken::Upstream(number) => self.take_answers(now, number),
             }
         }
         self.lookups.expire(now, &mut self.sockets);
         self.lookups.flush();
         // What was admitted at once. Whoever asks to stop has seen that no lookup is in flight, and
         // their replies still lie here.
-        let flow = self.read_letters(now);
+        let flow = self.read_messages(now);
         self.send(now);
-        if now.saturating_duration_since(self.tidied) > TIDY {
+        if now.saturating_duration_since(self.tidied) > TIDY_INTERVAL {
             self.tidied = now;
             self.sockets.upstreams.tidy(now);
         }
@@ -200,23 +200,23 @@ impl<G: Gate> Worker<G> {
             )
         };
         let at_once = Some(Timespec::default());
-        if !self.sockets.mailbox.may_sleep() {
+        if !self.sockets.mailbox.prepare_to_sleep() {
             return look(at_once).map(drop);
         }
         let mut now = Instant::now();
-        if let Some(hope) = self.busy_poll.hope(taken, self.lookups.in_flight()) {
-            let until = now + busy_poll::MOMENT;
+        if let Some(target) = self.busy_poll.poll_target(taken, self.lookups.in_flight()) {
+            let until = now + busy_poll::SPIN_TIME;
             while now < until {
-                for _ in 0..busy_poll::LOOKS {
+                for _ in 0..busy_poll::POLLS_PER_YIELD {
                     if look(at_once)? > 0 {
-                        self.busy_poll.note(hope, true);
+                        self.busy_poll.record(target, true);
                         return Ok(());
                     }
                 }
                 thread::yield_now();
                 now = Instant::now();
             }
-            self.busy_poll.note(hope, false);
+            self.busy_poll.record(target, false);
         }
         look(self.pause(now)).map(drop)
     }
@@ -224,31 +224,35 @@ impl<G: Gate> Worker<G> {
     /// How long there is nothing to do by itself.
     fn pause(&self, now: Instant) -> Option<Timespec> {
         let idle = self.sockets.upstreams.is_empty();
-        let tidy = (!idle).then_some(self.tidied + TIDY);
+        let tidy = (!idle).then_some(self.tidied + TIDY_INTERVAL);
         let next = self.lookups.next_deadline().into_iter().chain(tidy).min()?;
         // A nanosecond later than asked is not noticed; earlier would be a turn for nothing.
         Timespec::try_from(next.saturating_duration_since(now)).ok()
     }
 
-    fn read_letters(&mut self, now: Instant) -> ControlFlow<()> {
-        let mut letters = mem::take(&mut self.letters);
-        self.sockets.mailbox.collect(&mut letters);
-        for letter in letters.drain(..) {
-            match letter {
-                Letter::Settled(lookup, outcome) => self.lookups.settled(now, lookup, outcome, &mut self.sockets),
-                Letter::Exchanged(lookup, exchanged) => {
+    fn read_messages(&mut self, now: Instant) -> ControlFlow<()> {
+        let mut messages = mem::take(&mut self.messages);
+        self.sockets.mailbox.take_all(&mut messages);
+        for message in messages.drain(..) {
+            match message {
+                WorkerMessage::AdmissionSettled(lookup, outcome) => {
+                    self.lookups.settled(now, lookup, outcome, &mut self.sockets)
+                }
+                WorkerMessage::ExchangeEnded(lookup, exchanged) => {
                     self.lookups.exchanged(now, lookup, exchanged, &mut self.sockets);
                 }
-                Letter::Landed(lookup, landed) => self.lookups.landed(now, lookup, landed, &mut self.sockets),
-                Letter::Listen(listening) => self.sockets.listen(*listening),
-                Letter::End(listener, done) => {
+                WorkerMessage::FlightEnded(lookup, landed) => {
+                    self.lookups.landed(now, lookup, landed, &mut self.sockets)
+                }
+                WorkerMessage::AddListener(listening) => self.sockets.listen(*listening),
+                WorkerMessage::RemoveListener(listener, done) => {
                     self.end(now, listener);
                     let _ = done.send(());
                 }
-                Letter::Stop => return ControlFlow::Break(()),
+                WorkerMessage::Stop => return ControlFlow::Break(()),
             }
         }
-        self.letters = letters;
+        self.messages = messages;
         ControlFlow::Continue(())
     }
 
@@ -263,14 +267,14 @@ impl<G: Gate> Worker<G> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(listener = %listening.listener.address, %error, "receiving lookups failed; going on");
-                    return thread::sleep(PAUSE);
+                    return thread::sleep(ERROR_PAUSE);
                 }
             }
             for datagram in self.queries.datagrams() {
                 let Some(listening) = self.sockets.listening_at(number) else {
                     return;
                 };
-                let (Some((target, way_back)), Some(source)) = (listening.way(number, &datagram), datagram.source)
+                let (Some((target, reply_path)), Some(source)) = (listening.way(number, &datagram), datagram.source)
                 else {
                     tracing::debug!(source = ?datagram.source, "a datagram without its original destination was discarded");
                     continue;
@@ -283,8 +287,8 @@ impl<G: Gate> Worker<G> {
                 };
                 let (payload, out) = (datagram.payload, &mut self.sockets);
                 match datagram.is_cut {
-                    false => self.lookups.receive(now, client, way_back, payload, out),
-                    true => self.lookups.receive_overlong(now, client, &way_back, payload, out),
+                    false => self.lookups.receive(now, client, reply_path, payload, out),
+                    true => self.lookups.receive_overlong(now, client, &reply_path, payload, out),
                 }
             }
             if !self.queries.is_full() {
@@ -295,7 +299,7 @@ impl<G: Gate> Worker<G> {
 
     /// Takes the answers that have come from an upstream.
     fn take_answers(&mut self, now: Instant, number: u32) {
-        for _ in 0..TURNS {
+        for _ in 0..BATCHES_PER_TURN {
             let Some(socket) = self.sockets.upstreams.get(number) else {
                 return;
             };
@@ -351,7 +355,7 @@ impl<G: Gate> Worker<G> {
 
     /// Comes to an end with a listener.
     fn end(&mut self, now: Instant, listener: Listener) {
-        let wanted = |it: &Option<Listening>| it.as_ref().is_some_and(|it| it.listener == listener && !it.ends);
+        let wanted = |it: &Option<UdpListener>| it.as_ref().is_some_and(|it| it.listener == listener && !it.ends);
         let Some(number) = self.sockets.listening.iter().position(wanted) else {
             return;
         };
@@ -364,19 +368,19 @@ impl<G: Gate> Worker<G> {
     }
 }
 
-impl<P: Send + 'static> Sockets<P> {
-    fn listening_at(&mut self, number: u32) -> Option<&mut Listening> {
+impl<P: Send + 'static> WorkerSockets<P> {
+    fn listening_at(&mut self, number: u32) -> Option<&mut UdpListener> {
         self.listening.get_mut(number as usize)?.as_mut()
     }
 
-    fn listen(&mut self, listening: Listening) {
+    fn listen(&mut self, listening: UdpListener) {
         let free = self.listening.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
             self.listening.push(None);
             self.listening.len() - 1
         });
         let address = listening.listener.address;
-        if let Err(error) = watch(&self.poll, listening.as_fd(), Token::Listening(number as u32)) {
+        if let Err(error) = watch(&self.poll, listening.as_fd(), PollToken::Listening(number as u32)) {
             // Out of memory or of watches: the other workers, if any, serve the address alone.
             return tracing::error!(listener = %address, %error, "a worker cannot listen");
         }
@@ -385,7 +389,7 @@ impl<P: Send + 'static> Sockets<P> {
 
     /// Closes the socket of a listener that ends, when it owes no answer any more.
     fn close_if_done(&mut self, number: u32) {
-        let is_over = self.listening_at(number).is_some_and(|it| it.ends && it.owed == 0);
+        let is_over = self.listening_at(number).is_some_and(|it| it.ends && it.pending == 0);
         if is_over && let Some(mut listening) = self.listening[number as usize].take() {
             listening.flush(&mut self.space);
         }
@@ -402,35 +406,48 @@ impl<P: Send + 'static> Sockets<P> {
     }
 }
 
-impl<P: Send + 'static> Outlet<WayBack> for Sockets<P> {
-    fn ask(&mut self, now: Instant, server: SocketAddr, lookup: Key, query: &[u8]) -> io::Result<Sent> {
-        let opened = |number, socket: BorrowedFd<'_>| watch(&self.poll, socket, Token::Upstream(number));
+impl<P: Send + 'static> LookupOutput<ReplyPath> for WorkerSockets<P> {
+    fn send_query(
+        &mut self,
+        now: Instant,
+        server: SocketAddr,
+        lookup: LookupKey,
+        query: &[u8],
+    ) -> io::Result<SentQuery> {
+        let opened = |number, socket: BorrowedFd<'_>| watch(&self.poll, socket, PollToken::Upstream(number));
         self.upstreams.ask(now, server, lookup, query, opened)
     }
 
-    fn forget(&mut self, sent: Sent) {
+    fn forget_query(&mut self, sent: SentQuery) {
         self.upstreams.forget(sent);
     }
 
-    fn ask_by_tcp(&mut self, server: SocketAddr, client: IpAddr, lookup: Key, query: &[u8], until: Instant) {
+    fn query_over_connection(
+        &mut self,
+        server: SocketAddr,
+        client: IpAddr,
+        lookup: LookupKey,
+        query: &[u8],
+        until: Instant,
+    ) {
         let (mailbox, pool, query) = (Arc::clone(&self.mailbox), Arc::clone(&self.pool), query.to_vec());
         self.tasks.spawn(async move {
             // It was read before.
             if let Ok(query) = Query::read(&query) {
                 let exchanged = pool.exchange(server, client, &query, until).await;
-                mailbox.post(Letter::Exchanged(lookup, exchanged));
+                mailbox.post(WorkerMessage::ExchangeEnded(lookup, exchanged));
             }
         });
     }
 
-    fn reply(&mut self, way_back: &WayBack, client: SocketAddr, reply: &Reply<'_>) {
-        match *way_back {
-            WayBack::Listening(number, from) => {
+    fn send_reply(&mut self, reply_path: &ReplyPath, client: SocketAddr, reply: &ClientReply<'_>) {
+        match *reply_path {
+            ReplyPath::Listening(number, from) => {
                 if let Some(listening) = self.listening_at(number) {
                     listening.answer(reply.as_bytes(), client, from);
                 }
             }
-            WayBack::As(_, resolver) => {
+            ReplyPath::As(_, resolver) => {
                 let bytes = reply.as_bytes();
                 if let Err(error) = self.answering.answer_as(resolver, bytes, client, &mut self.space) {
                     tracing::debug!(%client, %resolver, %error, "an answer could not be sent");
@@ -439,41 +456,41 @@ impl<P: Send + 'static> Outlet<WayBack> for Sockets<P> {
         }
     }
 
-    fn owe(&mut self, way_back: &WayBack) {
-        if let Some(listening) = self.listening_at(way_back.number()) {
-            listening.owed += 1;
+    fn track_pending(&mut self, reply_path: &ReplyPath) {
+        if let Some(listening) = self.listening_at(reply_path.number()) {
+            listening.pending += 1;
         }
     }
 
-    fn owe_no_more(&mut self, way_back: &WayBack) {
-        if let Some(listening) = self.listening_at(way_back.number()) {
-            listening.owed = listening.owed.saturating_sub(1);
+    fn untrack_pending(&mut self, reply_path: &ReplyPath) {
+        if let Some(listening) = self.listening_at(reply_path.number()) {
+            listening.pending = listening.pending.saturating_sub(1);
         }
     }
 }
 
-fn watch(poll: &OwnedFd, socket: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+fn watch(poll: &OwnedFd, socket: BorrowedFd<'_>, token: PollToken) -> io::Result<()> {
     let data = epoll::EventData::new_u64(token.into());
     Ok(epoll::add(poll, socket, data, epoll::EventFlags::IN)?)
 }
 
-impl From<Token> for u64 {
-    fn from(token: Token) -> u64 {
+impl From<PollToken> for u64 {
+    fn from(token: PollToken) -> u64 {
         match token {
-            Token::Mailbox => 0,
-            Token::Listening(number) => 1 << 32 | u64::from(number),
-            Token::Upstream(number) => 2 << 32 | u64::from(number),
+            PollToken::Mailbox => 0,
+            PollToken::Listening(number) => 1 << 32 | u64::from(number),
+            PollToken::Upstream(number) => 2 << 32 | u64::from(number),
         }
     }
 }
 
-impl From<u64> for Token {
+impl From<u64> for PollToken {
     fn from(data: u64) -> Self {
         let number = data as u32;
         match data >> 32 {
-            0 => Token::Mailbox,
-            1 => Token::Listening(number),
-            _ => Token::Upstream(number),
+            0 => PollToken::Mailbox,
+            1 => PollToken::Listening(number),
+            _ => PollToken::Upstream(number),
         }
     }
 }

@@ -12,22 +12,22 @@ use std::os::fd::AsFd;
 use lru::LruCache;
 use socket2::{Protocol, Socket, Type};
 
-use super::listening::send_all;
-use super::mmsg::{Outbox, SendSpace};
+use super::mmsg::{SendBuffers, SendQueue};
 use super::socket;
+use super::udp_listener::send_all;
 
 /// Sockets kept. A cluster has a handful of resolvers; what a pod makes up beyond them must not
 /// cost us descriptors.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
 /// The sockets that answers leave from, one for each resolver that was asked lately.
-pub(super) struct AnswerSockets {
-    by_resolver: LruCache<SocketAddr, (Socket, Outbox)>,
+pub(super) struct SpoofingSockets {
+    by_resolver: LruCache<SocketAddr, (Socket, SendQueue)>,
     /// Those with something to send.
     unsent: Vec<SocketAddr>,
 }
 
-impl AnswerSockets {
+impl SpoofingSockets {
     pub(super) fn new() -> Self {
         Self {
             by_resolver: LruCache::new(KEPT),
@@ -41,27 +41,27 @@ impl AnswerSockets {
         resolver: SocketAddr,
         payload: &[u8],
         to: SocketAddr,
-        space: &mut SendSpace,
+        space: &mut SendBuffers,
     ) -> io::Result<()> {
         if !self.by_resolver.contains(&resolver) {
-            let opened = (bind(resolver)?, Outbox::default());
-            if let Some((_, (socket, mut outbox))) = self.by_resolver.push(resolver, opened) {
-                send_all(&mut outbox, socket.as_fd(), space);
+            let opened = (bind(resolver)?, SendQueue::default());
+            if let Some((_, (socket, mut queue))) = self.by_resolver.push(resolver, opened) {
+                send_all(&mut queue, socket.as_fd(), space);
             }
         }
-        if let Some((_, outbox)) = self.by_resolver.get_mut(&resolver) {
-            if outbox.is_empty() {
+        if let Some((_, queue)) = self.by_resolver.get_mut(&resolver) {
+            if queue.is_empty() {
                 self.unsent.push(resolver);
             }
-            outbox.push(payload, Some(to), None);
+            queue.push(payload, Some(to), None);
         }
         Ok(())
     }
 
-    pub(super) fn flush(&mut self, space: &mut SendSpace) {
+    pub(super) fn flush(&mut self, space: &mut SendBuffers) {
         for resolver in self.unsent.drain(..) {
-            if let Some((socket, outbox)) = self.by_resolver.peek_mut(&resolver) {
-                send_all(outbox, socket.as_fd(), space);
+            if let Some((socket, queue)) = self.by_resolver.peek_mut(&resolver) {
+                send_all(queue, socket.as_fd(), space);
             }
         }
     }

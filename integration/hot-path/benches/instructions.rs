@@ -6,14 +6,14 @@
 
 use std::hint::black_box;
 
-use hot_path::{PARTS, Part};
+use hot_path::{BENCH_CASES, BenchCase};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["names"] => PARTS.iter().for_each(|part| println!("{}", part.name)),
+        ["names"] => BENCH_CASES.iter().for_each(|part| println!("{}", part.name)),
         [name, times] => {
-            let (Some(part), Ok(times)) = (Part::named(name), times.parse::<u64>()) else {
+            let (Some(part), Ok(times)) = (BenchCase::named(name), times.parse::<u64>()) else {
                 return;
             };
             let mut pass = part.prepare();

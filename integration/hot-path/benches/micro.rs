@@ -2,15 +2,15 @@
 
 use divan::{Bencher, black_box};
 use hickory_proto::op::Message;
-use hot_path::{PARTS, Part};
+use hot_path::{BENCH_CASES, BenchCase};
 
 fn main() {
     divan::main();
 }
 
-#[divan::bench(args = PARTS.iter().map(|part| part.name))]
+#[divan::bench(args = BENCH_CASES.iter().map(|part| part.name))]
 fn part(bencher: Bencher, name: &str) {
-    if let Some(part) = Part::named(name) {
+    if let Some(part) = BenchCase::named(name) {
         bencher.bench_local(part.prepare());
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use enforcer::rehearsal::Additions;
 
-use crate::Pass;
+use crate::BenchIteration;
 
 /// `COUNT` learned addresses of one set, port 443 over TCP.
-pub(crate) fn of<const COUNT: u32>() -> Pass {
+pub(crate) fn of<const COUNT: u32>() -> BenchIteration {
     let keys = (0..COUNT).map(|number| {
         let [a, b, c, d] = (0x1400_0000 + number).to_be_bytes();
         let [high, low] = 443_u16.to_be_bytes();

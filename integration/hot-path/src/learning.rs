@@ -8,12 +8,12 @@ use clock::Time;
 use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher};
 use names::Name;
 
-use crate::Pass;
+use crate::BenchIteration;
 
 const NAMES: u32 = 10_000;
 
 /// Each answer was learned before.
-pub(crate) fn again() -> Pass {
+pub(crate) fn again() -> BenchIteration {
     let (mut ledger, mut now) = (ledger(), 0);
     let answers: Vec<Answer> = (0..NAMES).map(answer).collect();
     for answer in &answers {
@@ -27,7 +27,7 @@ pub(crate) fn again() -> Pass {
 }
 
 /// No answer was learned before, and the oldest go to make room.
-pub(crate) fn new() -> Pass {
+pub(crate) fn new() -> BenchIteration {
     let mut ledger = ledger();
     let mut next = 0;
     let mut learn = move || {

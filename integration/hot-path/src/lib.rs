@@ -13,52 +13,52 @@ mod program;
 pub use lookup::packets;
 
 /// A part.
-pub struct Part {
+pub struct BenchCase {
     /// What it is called.
     pub name: &'static str,
-    prepare: fn() -> Pass,
+    prepare: fn() -> BenchIteration,
 }
 
 /// One pass through a part. What it returns follows from all that it does, so that none of it can
 /// be left out.
-pub type Pass = Box<dyn FnMut() -> usize>;
+pub type BenchIteration = Box<dyn FnMut() -> usize>;
 
 /// Every part.
-pub const PARTS: [Part; 14] = [
+pub const BENCH_CASES: [BenchCase; 14] = [
     // A lookup from the packet to the packets that leave, as `dns_proxy` has it.
-    Part::new("lookup-forwarded", lookup::forwarded),
-    Part::new("lookup-cached", lookup::cached),
-    Part::new("lookup-denied", lookup::denied),
+    BenchCase::new("lookup-forwarded", lookup::forwarded),
+    BenchCase::new("lookup-cached", lookup::cached),
+    BenchCase::new("lookup-denied", lookup::denied),
     // A name against so many selectors.
-    Part::new("match-10", matching::against::<10>),
-    Part::new("match-10000", matching::against::<10_000>),
+    BenchCase::new("match-10", matching::against::<10>),
+    BenchCase::new("match-10000", matching::against::<10_000>),
     // An answer into a ledger of 10,000 names.
-    Part::new("learn-again", learning::again),
-    Part::new("learn-new", learning::new),
+    BenchCase::new("learn-again", learning::again),
+    BenchCase::new("learn-new", learning::new),
     // So many elements as one transaction.
-    Part::new("encode-1", batch::of::<1>),
-    Part::new("encode-10", batch::of::<10>),
-    Part::new("encode-100", batch::of::<100>),
+    BenchCase::new("encode-1", batch::of::<1>),
+    BenchCase::new("encode-10", batch::of::<10>),
+    BenchCase::new("encode-100", batch::of::<100>),
     // Policies that select one endpoint into its program, and that into what the kernel can
     // evaluate.
-    Part::new("compile-1", program::compiled::<1>),
-    Part::new("compile-20", program::compiled::<20>),
-    Part::new("fold-1", program::folded::<1>),
-    Part::new("fold-20", program::folded::<20>),
+    BenchCase::new("compile-1", program::compiled::<1>),
+    BenchCase::new("compile-20", program::compiled::<20>),
+    BenchCase::new("fold-1", program::folded::<1>),
+    BenchCase::new("fold-20", program::folded::<20>),
 ];
 
-impl Part {
-    const fn new(name: &'static str, prepare: fn() -> Pass) -> Self {
+impl BenchCase {
+    const fn new(name: &'static str, prepare: fn() -> BenchIteration) -> Self {
         Self { name, prepare }
     }
 
     /// The part of this name.
     pub fn named(name: &str) -> Option<&'static Self> {
-        const { &PARTS }.iter().find(|part| part.name == name)
+        const { &BENCH_CASES }.iter().find(|part| part.name == name)
     }
 
     /// Makes what it needs.
-    pub fn prepare(&self) -> Pass {
+    pub fn prepare(&self) -> BenchIteration {
         (self.prepare)()
     }
 }

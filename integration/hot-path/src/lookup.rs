@@ -5,55 +5,55 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dns_proxy::bench_harness::LookupHarness;
 use dns_proxy::gate::{
     AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
     ValidatedAnswer,
 };
-use dns_proxy::rehearsal::Rehearsal;
 use dns_proxy::{CacheConfig, ServerConfig};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use names::{NameIndex, Pattern};
 
-use crate::Pass;
+use crate::BenchIteration;
 
 /// Lets pass what some pattern matches, and finds everything in the kernel.
-struct Gatekeeper {
+struct AllowListGate {
     allowed: NameIndex<()>,
     upstreams: Arc<[SocketAddr]>,
 }
 
 /// The whole way of a lookup, again and again.
-struct Lookup {
-    rehearsal: Rehearsal<Gatekeeper>,
+struct BenchLookup {
+    harness: LookupHarness<AllowListGate>,
     query: Vec<u8>,
     answer: Vec<u8>,
 }
 
-pub(crate) fn forwarded() -> Pass {
-    Lookup::new("www.example.com.", None).passes()
+pub(crate) fn forwarded() -> BenchIteration {
+    BenchLookup::new("www.example.com.", None).passes()
 }
 
-pub(crate) fn cached() -> Pass {
+pub(crate) fn cached() -> BenchIteration {
     let entries = NonZeroUsize::MIN;
     let stale_for = Duration::ZERO;
-    let mut lookup = Lookup::new("www.example.com.", Some(CacheConfig { entries, stale_for }));
+    let mut lookup = BenchLookup::new("www.example.com.", Some(CacheConfig { entries, stale_for }));
     lookup.run();
     lookup.passes()
 }
 
-pub(crate) fn denied() -> Pass {
-    Lookup::new("www.denied.example.", None).passes()
+pub(crate) fn denied() -> BenchIteration {
+    BenchLookup::new("www.denied.example.", None).passes()
 }
 
-impl Lookup {
+impl BenchLookup {
     fn new(name: &str, cache: Option<CacheConfig>) -> Self {
         let mut allowed = NameIndex::default();
         for pattern in ["*.example.com", "api.example.org", "**.internal.example"] {
             allowed.insert(&Pattern::pattern(pattern).unwrap(), ());
         }
-        let gate = Gatekeeper {
+        let gate = AllowListGate {
             allowed,
             upstreams: Arc::new([SocketAddr::from(([192, 0, 2, 53], 53))]),
         };
@@ -64,20 +64,20 @@ impl Lookup {
         };
         let (query, answer) = packets(name);
         Self {
-            rehearsal: Rehearsal::new(Arc::new(gate), config).unwrap(),
+            harness: LookupHarness::new(Arc::new(gate), config).unwrap(),
             query,
             answer,
         }
     }
 
-    fn passes(mut self) -> Pass {
+    fn passes(mut self) -> BenchIteration {
         Box::new(move || self.run())
     }
 
     /// One lookup; the length of what the client gets.
     fn run(&mut self) -> usize {
         let client = SocketAddr::from(([10, 0, 0, 1], 40_000));
-        self.rehearsal.lookup(client, &self.query, &mut self.answer).len()
+        self.harness.lookup(client, &self.query, &mut self.answer).len()
     }
 }
 
@@ -95,7 +95,7 @@ pub fn packets(name: &str) -> (Vec<u8>, Vec<u8>) {
     (query.to_vec().unwrap(), answer.to_vec().unwrap())
 }
 
-impl Gate for Gatekeeper {
+impl Gate for AllowListGate {
     type Identity = IpAddr;
     type Proof = ();
     type WorkerState = ();

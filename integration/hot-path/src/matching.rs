@@ -2,10 +2,10 @@
 
 use names::{Name, NameIndex, Pattern};
 
-use crate::Pass;
+use crate::BenchIteration;
 
 /// `COUNT` patterns of all kinds, and a name that some match.
-pub(crate) fn against<const COUNT: usize>() -> Pass {
+pub(crate) fn against<const COUNT: usize>() -> BenchIteration {
     let mut index = NameIndex::default();
     for i in 0..COUNT {
         let text = match i % 3 {

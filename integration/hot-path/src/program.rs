@@ -7,10 +7,10 @@ use policy::endpoint::{Endpoint, EndpointId};
 use policy::fold::Fold;
 use policy::{Inventory, Policy, document, endpoint, validate};
 
-use crate::Pass;
+use crate::BenchIteration;
 
 /// What an endpoint that `COUNT` policies select may do.
-pub(crate) fn compiled<const COUNT: usize>() -> Pass {
+pub(crate) fn compiled<const COUNT: usize>() -> BenchIteration {
     let (endpoint, policies, inventory) = (endpoint(), policies(COUNT), Inventory::default());
     Box::new(move || {
         let program = compile(&endpoint, &policies, &inventory).unwrap();
@@ -19,7 +19,7 @@ pub(crate) fn compiled<const COUNT: usize>() -> Pass {
 }
 
 /// The same, with its prefixes, ports and names folded.
-pub(crate) fn folded<const COUNT: usize>() -> Pass {
+pub(crate) fn folded<const COUNT: usize>() -> BenchIteration {
     let program = compile(&endpoint(), &policies(COUNT), &Inventory::default()).unwrap();
     Box::new(move || Fold::new(&program.enforced).names().count())
 }

@@ -13,7 +13,7 @@ fn with_id(id: u8, mut packet: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn equal_questions_are_asked_once_and_each_is_answered_under_its_own_id_and_spelling() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     let queries = ["a.example.", "A.example.", "a.eXaMPLe."].map(|name| packets::query(name, "A"));
     let queries: Vec<Vec<u8>> = (1..).zip(queries).map(|(id, it)| with_id(id, it)).collect();
     for query in &queries {
@@ -21,7 +21,7 @@ fn equal_questions_are_asked_once_and_each_is_answered_under_its_own_id_and_spel
     }
     assert_eq!((stage.out.asked.len(), stage.out.owed), (1, 3));
     assert!(stage.answer(&answer()));
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!((stage.out.replies.len(), stage.out.owed), (3, 0));
     for (query, reply) in queries.iter().zip(&stage.out.replies) {
         assert_eq!((&reply[..2], &reply[12..query.len()]), (&query[..2], &query[12..]));
@@ -33,7 +33,7 @@ fn equal_questions_are_asked_once_and_each_is_answered_under_its_own_id_and_spel
 
 #[test]
 fn what_is_shared_is_admitted_for_each_client_by_itself() {
-    let mut stage = Stage::new(Gatekeeper {
+    let mut stage = LookupStage::new(Gatekeeper {
         strict_with: Some([10, 0, 0, 2].into()),
         ..Gatekeeper::default()
     });
@@ -41,7 +41,7 @@ fn what_is_shared_is_admitted_for_each_client_by_itself() {
         stage.receive_from(client, &query());
     }
     stage.answer(&answer());
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!(stage.rcodes(), [0, 2, 0]);
     let admitted = stage.gate.admitted.lock().unwrap();
     let clients: Vec<String> = admitted.iter().map(|it| it.0.to_string()).collect();
@@ -50,42 +50,42 @@ fn what_is_shared_is_admitted_for_each_client_by_itself() {
 
 #[test]
 fn workers_share_their_flights() {
-    let flights = Flights::new();
-    let mut workers = [(); 2].map(|()| Stage::beside(Gatekeeper::default(), &flights));
+    let flights = SingleFlight::new();
+    let mut workers = [(); 2].map(|()| LookupStage::beside(Gatekeeper::default(), &flights));
     for worker in &mut workers {
         worker.receive(&query());
     }
     assert!(workers[1].out.asked.is_empty());
     workers[0].answer(&answer());
-    workers[1].read_letters();
+    workers[1].read_messages();
     assert_eq!(workers[1].out.replies, [answer()]);
     assert_eq!(workers[1].gate.admitted.lock().unwrap().len(), 1);
 }
 
 #[test]
 fn when_the_shared_attempt_fails_all_are_told() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     stage.pass(Duration::from_millis(100));
     stage.receive(&query());
     for _ in 0..3 {
         stage.pass(Duration::from_millis(2_020));
     }
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!((stage.rcodes(), stage.out.owed), (vec![2, 2], 0));
     assert_eq!(stage.out.asked.len(), 3, "the rounds of one lookup");
 }
 
 #[test]
 fn an_upstreams_own_error_and_a_bogus_answer_are_shared_too() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     for _ in 0..2 {
         stage.receive(&query());
     }
     for _ in 0..2 {
         stage.answer(&packets::answer_with_rcode(&query(), 5));
     }
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!(stage.rcodes(), [5, 5]);
     for _ in 0..2 {
         stage.receive(&query());
@@ -93,22 +93,22 @@ fn an_upstreams_own_error_and_a_bogus_answer_are_shared_too() {
     for _ in 0..4 {
         stage.answer(&packets::answer(&query(), &["b.example. 60 A 192.0.2.66"]));
     }
-    stage.read_letters();
+    stage.read_messages();
     assert_eq!(stage.rcodes(), [5, 5, 2, 2]);
 }
 
 #[test]
 fn a_worker_that_ends_leaves_its_questions_to_those_that_wait() {
-    let flights = Flights::new();
-    let [mut first, mut second] = [(); 2].map(|()| Stage::beside(Gatekeeper::default(), &flights));
+    let flights = SingleFlight::new();
+    let [mut first, mut second] = [(); 2].map(|()| LookupStage::beside(Gatekeeper::default(), &flights));
     first.receive(&query());
     second.receive(&query());
     second.receive(&query());
     drop(first);
-    second.read_letters();
+    second.read_messages();
     assert_eq!(second.out.asked.len(), 1);
     second.answer(&answer());
-    second.read_letters();
+    second.read_messages();
     assert_eq!(second.rcodes(), [0, 0]);
 }
 
@@ -116,7 +116,7 @@ fn a_worker_that_ends_leaves_its_questions_to_those_that_wait() {
 fn the_same_question_with_other_flags_goes_by_tcp_and_alone_by_udp() {
     let mut checking_disabled = query();
     checking_disabled[3] |= 0x10;
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     stage.receive(&query());
     stage.receive(&checking_disabled);
     assert_eq!((stage.out.asked.len(), stage.out.by_tcp.len()), (1, 1));
@@ -127,7 +127,7 @@ fn the_same_question_with_other_flags_goes_by_tcp_and_alone_by_udp() {
 
 #[test]
 fn those_that_wait_count_as_in_flight_for_their_client() {
-    let mut stage = Stage::new(Gatekeeper::default());
+    let mut stage = LookupStage::new(Gatekeeper::default());
     for _ in 0..11 {
         stage.receive(&query());
     }
@@ -173,8 +173,8 @@ proptest! {
     /// flight by UDP.
     #[test]
     fn there_is_never_a_second_copy_for_a_forger_to_hit(steps in proptest::collection::vec(step(), 1..60)) {
-        let flights = Flights::new();
-        let mut workers = [(); 2].map(|()| Stage::beside(Gatekeeper::default(), &flights));
+        let flights = SingleFlight::new();
+        let mut workers = [(); 2].map(|()| LookupStage::beside(Gatekeeper::default(), &flights));
         for step in steps {
             match step {
                 Step::Ask(worker, name, flags, edns, option) => {
@@ -184,7 +184,7 @@ proptest! {
                 Step::Apology(worker) => oldest(&mut workers[worker], 2),
                 Step::Pass(millis) => workers.iter_mut().for_each(|it| it.pass(Duration::from_millis(millis))),
             }
-            workers.iter_mut().for_each(Stage::read_letters);
+            workers.iter_mut().for_each(LookupStage::read_messages);
             let mut copies: BTreeMap<String, usize> = BTreeMap::new();
             for query in workers.iter().flat_map(|it| it.out.pending.values()) {
                 *copies.entry(crate::message::Query::read(query).unwrap().question().name.to_string()).or_default() += 1;
@@ -194,7 +194,7 @@ proptest! {
         // And nobody is forgotten.
         for _ in 0..4 {
             workers.iter_mut().for_each(|it| it.pass(Duration::from_millis(2_020)));
-            workers.iter_mut().for_each(Stage::read_letters);
+            workers.iter_mut().for_each(LookupStage::read_messages);
         }
         for worker in &workers {
             prop_assert_eq!(worker.out.owed, worker.out.by_tcp.len() as isize);
@@ -203,7 +203,7 @@ proptest! {
 }
 
 /// Answers what was asked first and not answered yet.
-fn oldest(worker: &mut Stage, rcode: u8) {
+fn oldest(worker: &mut LookupStage, rcode: u8) {
     let waiting = worker
         .out
         .asked

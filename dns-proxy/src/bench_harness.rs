@@ -9,38 +9,38 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cookie::Cookies;
-use crate::flights::Flights;
 use crate::gate::{Gate, QueryTarget, Transport};
-use crate::lookups::{Key, Lookups, Outlet, Sent, Shared};
-use crate::reply::Reply;
+use crate::lookups::{LookupKey, LookupOutput, Lookups, SentQuery, SharedLookupState};
+use crate::reply::ClientReply;
 use crate::server::ServerConfig;
-use crate::server::limits::Quota;
+use crate::server::limits::ClientQuota;
+use crate::single_flight::SingleFlight;
 use crate::stages::Client;
-use crate::worker::mailbox::{Letter, Mailbox};
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
 /// A worker that is handed packets and keeps what it would send.
-pub struct Rehearsal<G: Gate> {
+pub struct LookupHarness<G: Gate> {
     lookups: Lookups<G, ()>,
     mailbox: Arc<Mailbox<G::Proof>>,
-    letters: Vec<Letter<G::Proof>>,
-    sent: Kept,
+    messages: Vec<WorkerMessage<G::Proof>>,
+    sent: HarnessOutput,
     now: Instant,
 }
 
 /// What was sent last.
 #[derive(Default)]
-struct Kept {
-    asked: Option<(Key, Sent)>,
+struct HarnessOutput {
+    asked: Option<(LookupKey, SentQuery)>,
     reply: Vec<u8>,
 }
 
-impl<G: Gate> Rehearsal<G> {
+impl<G: Gate> LookupHarness<G> {
     /// A worker with nothing in flight.
     pub fn new(gate: Arc<G>, config: ServerConfig) -> io::Result<Self> {
         let now = Instant::now();
-        let shared = Shared {
-            quota: Quota::new(config.in_flight_per_client, config.in_flight_total),
-            flights: Flights::new(),
+        let shared = SharedLookupState {
+            quota: ClientQuota::new(config.in_flight_per_client, config.in_flight_total),
+            flights: SingleFlight::new(),
             health: Arc::default(),
             cookies: Arc::new(Cookies::new()),
         };
@@ -48,8 +48,8 @@ impl<G: Gate> Rehearsal<G> {
         Ok(Self {
             lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
             mailbox,
-            letters: Vec::new(),
-            sent: Kept::default(),
+            messages: Vec::new(),
+            sent: HarnessOutput::default(),
             now,
         })
     }
@@ -81,38 +81,38 @@ impl<G: Gate> Rehearsal<G> {
     }
 
     fn wait_for_the_gate(&mut self) {
-        if self.mailbox.may_sleep() {
+        if self.mailbox.prepare_to_sleep() {
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-            let mut bell = [PollFd::from_borrowed_fd(self.mailbox.bell(), PollFlags::IN)];
+            let mut wakeup = [PollFd::from_borrowed_fd(self.mailbox.wakeup(), PollFlags::IN)];
             // Whether it was rung or not: what came is in the box.
-            let _ = poll(&mut bell, Some(&second));
-            self.mailbox.silence();
+            let _ = poll(&mut wakeup, Some(&second));
+            self.mailbox.clear_wakeup();
         }
-        self.mailbox.collect(&mut self.letters);
-        for letter in self.letters.drain(..) {
-            if let Letter::Settled(key, outcome) = letter {
+        self.mailbox.take_all(&mut self.messages);
+        for message in self.messages.drain(..) {
+            if let WorkerMessage::AdmissionSettled(key, outcome) = message {
                 self.lookups.settled(self.now, key, outcome, &mut self.sent);
             }
         }
     }
 }
 
-impl Outlet<()> for Kept {
-    fn ask(&mut self, _: Instant, _: SocketAddr, lookup: Key, _: &[u8]) -> io::Result<Sent> {
-        let sent = Sent { socket: 0, id: 4_711 };
+impl LookupOutput<()> for HarnessOutput {
+    fn send_query(&mut self, _: Instant, _: SocketAddr, lookup: LookupKey, _: &[u8]) -> io::Result<SentQuery> {
+        let sent = SentQuery { socket: 0, id: 4_711 };
         self.asked = Some((lookup, sent));
         Ok(sent)
     }
 
-    fn forget(&mut self, _: Sent) {}
+    fn forget_query(&mut self, _: SentQuery) {}
 
-    fn ask_by_tcp(&mut self, _: SocketAddr, _: IpAddr, _: Key, _: &[u8], _: Instant) {}
+    fn query_over_connection(&mut self, _: SocketAddr, _: IpAddr, _: LookupKey, _: &[u8], _: Instant) {}
 
-    fn owe(&mut self, (): &()) {}
+    fn track_pending(&mut self, (): &()) {}
 
-    fn owe_no_more(&mut self, (): &()) {}
+    fn untrack_pending(&mut self, (): &()) {}
 
-    fn reply(&mut self, (): &(), _: SocketAddr, reply: &Reply<'_>) {
+    fn send_reply(&mut self, (): &(), _: SocketAddr, reply: &ClientReply<'_>) {
         self.reply.extend_from_slice(reply.as_bytes());
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! Equal questions that are forwarded each under an id and a port of their own give a forger as
 //! many chances for each packet as there are copies. So the first lookup that asks leads a
-//! [`Flight`], and those that ask the same meanwhile wait for it. What they share is the upstream's
+//! [`FlightLeader`], and those that ask the same meanwhile wait for it. What they share is the upstream's
 //! answer alone: each lookup validates it, has it admitted for its own client, and replies under
 //! its own id.
 //!
-//! Lookups that differ in their [`Form`] only (flags, EDNS) cannot share an answer, and would be
+//! Lookups that differ in their [`QueryFlags`] only (flags, EDNS) cannot share an answer, and would be
 //! further copies: a forged answer fits all of them. The one that comes first has UDP, the others
 //! go by TCP.
 
@@ -18,67 +18,67 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 use names::Name;
 
-use crate::lookups::Key;
-use crate::message::{Form, Query};
-use crate::upstream::Failure;
-use crate::worker::mailbox::{Letter, Mailbox};
+use crate::lookups::LookupKey;
+use crate::message::{Query, QueryFlags};
+use crate::upstream::UpstreamFailure;
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
 /// Workers that meet in one part of the table wait for each other; a power of two.
 const SHARDS: usize = 64;
 
 /// The questions in flight of all workers.
-pub(crate) struct Flights<P> {
-    shards: [Mutex<Shard<P>>; SHARDS],
+pub(crate) struct SingleFlight<P> {
+    shards: [Mutex<FlightShard<P>>; SHARDS],
     /// Keyed at random: who makes up questions cannot have them meet in one place.
     hasher: RandomState,
 }
 
-struct Shard<P> {
+struct FlightShard<P> {
     /// By question; at most one for each question and list of upstreams.
-    entries: HashTable<Entry<P>>,
+    entries: HashTable<FlightEntry<P>>,
     /// Flights that have begun here, so that no two have the same number.
     begun: u64,
 }
 
-struct Entry<P> {
+struct FlightEntry<P> {
     number: u64,
     hash: u64,
     name: Name,
     qtype: u16,
     qclass: u16,
     upstreams: Arc<[SocketAddr]>,
-    form: Form,
-    waiting: Vec<Waiter<P>>,
+    flags: QueryFlags,
+    waiting: Vec<FlightWaiter<P>>,
 }
 
 /// A lookup of some worker that waits for a flight.
-struct Waiter<P> {
+struct FlightWaiter<P> {
     mailbox: Arc<Mailbox<P>>,
-    lookup: Key,
+    lookup: LookupKey,
 }
 
 /// A question in flight, held by the lookup that asks it. Dropped without an outcome, it sends
 /// those that wait on their own way.
-pub(crate) struct Flight<P> {
+pub(crate) struct FlightLeader<P> {
     /// `None` once it has ended.
-    flights: Option<Arc<Flights<P>>>,
+    flights: Option<Arc<SingleFlight<P>>>,
     hash: u64,
     number: u64,
 }
 
 /// What a lookup that is to be forwarded finds.
-pub(crate) enum Joined<P> {
+pub(crate) enum FlightRole<P> {
     /// Nobody asks this: the lookup does.
-    Leads(Flight<P>),
-    /// Somebody does: [`Letter::Landed`] tells what came of it.
-    Waits,
-    /// Somebody asks the same question in another form.
-    Differs,
+    Leader(FlightLeader<P>),
+    /// Somebody does: [`WorkerMessage::FlightEnded`] tells what came of it.
+    Follower,
+    /// Somebody asks the same question with other flags.
+    OtherFlags,
 }
 
 /// What came of a flight, for those that waited.
 #[derive(Debug, Clone)]
-pub(crate) enum Landed {
+pub(crate) enum FlightResult {
     /// This upstream gave this answer, which belongs to the question.
     Answer {
         /// Who answered.
@@ -87,16 +87,16 @@ pub(crate) enum Landed {
         answer: Arc<[u8]>,
     },
     /// No upstream did.
-    Failure(Arc<Failure>),
+    Failure(Arc<UpstreamFailure>),
     /// It was given up early; an upstream may still have the answer.
     Abandoned,
 }
 
-impl<P> Flights<P> {
+impl<P> SingleFlight<P> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             shards: std::array::from_fn(|_| {
-                Mutex::new(Shard {
+                Mutex::new(FlightShard {
                     entries: HashTable::new(),
                     begun: 0,
                 })
@@ -111,48 +111,48 @@ impl<P> Flights<P> {
         query: &Query<'_>,
         upstreams: &Arc<[SocketAddr]>,
         mailbox: &Arc<Mailbox<P>>,
-        lookup: Key,
-    ) -> Joined<P> {
+        lookup: LookupKey,
+    ) -> FlightRole<P> {
         let question = query.question();
         let hash = self.hasher.hash_one((question.name.as_str(), question.qtype));
         let mut shard = self.shard(hash);
         let shard = &mut *shard;
-        let asks_the_same = |entry: &Entry<P>| {
+        let asks_the_same = |entry: &FlightEntry<P>| {
             entry.name == question.name
                 && (entry.qtype, entry.qclass) == (question.qtype, question.qclass)
                 && (Arc::ptr_eq(&entry.upstreams, upstreams) || entry.upstreams == *upstreams)
         };
         if let Some(entry) = shard.entries.find_mut(hash, asks_the_same) {
-            if entry.form != query.form() {
-                return Joined::Differs;
+            if entry.flags != query.flags() {
+                return FlightRole::OtherFlags;
             }
-            entry.waiting.push(Waiter {
+            entry.waiting.push(FlightWaiter {
                 mailbox: Arc::clone(mailbox),
                 lookup,
             });
-            return Joined::Waits;
+            return FlightRole::Follower;
         }
         let number = shard.begun;
         shard.begun += 1;
-        let entry = Entry {
+        let entry = FlightEntry {
             number,
             hash,
             name: question.name.clone(),
             qtype: question.qtype,
             qclass: question.qclass,
             upstreams: Arc::clone(upstreams),
-            form: query.form(),
+            flags: query.flags(),
             waiting: Vec::new(),
         };
         shard.entries.insert_unique(hash, entry, |entry| entry.hash);
-        Joined::Leads(Flight {
+        FlightRole::Leader(FlightLeader {
             flights: Some(Arc::clone(self)),
             hash,
             number,
         })
     }
 
-    fn end(&self, hash: u64, number: u64) -> Vec<Waiter<P>> {
+    fn end(&self, hash: u64, number: u64) -> Vec<FlightWaiter<P>> {
         let mut shard = self.shard(hash);
         match shard.entries.find_entry(hash, |entry| entry.number == number) {
             Ok(found) => found.remove().0.waiting,
@@ -161,20 +161,20 @@ impl<P> Flights<P> {
     }
 
     /// Nothing in here panics half-way, so a poisoned lock holds whole entries.
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard<P>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, FlightShard<P>> {
         // The table takes its places from the lowest bits and its tags from the highest.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<P> Flight<P> {
+impl<P> FlightLeader<P> {
     /// Ends it, and tells those that waited. `landed` is made only if there are any.
-    pub(crate) fn land(mut self, landed: impl FnOnce() -> Landed) {
+    pub(crate) fn land(mut self, landed: impl FnOnce() -> FlightResult) {
         self.end(landed);
     }
 
-    fn end(&mut self, landed: impl FnOnce() -> Landed) {
+    fn end(&mut self, landed: impl FnOnce() -> FlightResult) {
         let Some(flights) = self.flights.take() else {
             return;
         };
@@ -183,14 +183,14 @@ impl<P> Flight<P> {
             return;
         }
         let landed = landed();
-        for Waiter { mailbox, lookup } in waiting {
-            mailbox.post(Letter::Landed(lookup, landed.clone()));
+        for FlightWaiter { mailbox, lookup } in waiting {
+            mailbox.post(WorkerMessage::FlightEnded(lookup, landed.clone()));
         }
     }
 }
 
-impl<P> Drop for Flight<P> {
+impl<P> Drop for FlightLeader<P> {
     fn drop(&mut self) {
-        self.end(|| Landed::Abandoned);
+        self.end(|| FlightResult::Abandoned);
     }
 }

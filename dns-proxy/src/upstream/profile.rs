@@ -32,7 +32,7 @@ const BADCOOKIE: (u8, u8) = (7, 1);
 
 /// How much of EDNS is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+pub(crate) enum EdnsLevel {
     /// Nothing that the client did not say itself.
     Plain,
     /// A larger UDP size.
@@ -41,7 +41,7 @@ pub(crate) enum Level {
     Cookies,
 }
 
-impl Level {
+impl EdnsLevel {
     fn lower(self) -> Self {
         match self {
             Self::Cookies => Self::Edns,
@@ -51,47 +51,47 @@ impl Level {
 }
 
 /// The upstreams that a worker knows.
-pub(crate) struct Dialects {
+pub(crate) struct UpstreamProfiles {
     cookies: Arc<Cookies>,
     /// Few, so that looking through them is as fast as anything.
-    known: Vec<Dialect>,
+    known: Vec<UpstreamProfile>,
     /// Which gives way to the next when there are too many.
     oldest: usize,
 }
 
 /// One upstream.
-pub(crate) struct Dialect {
+pub(crate) struct UpstreamProfile {
     server: SocketAddr,
     /// Told when it sends one.
     cookies: Arc<Cookies>,
     /// Our cookie for this server alone, and behind it the server's as it was last sent.
     cookie: SmallVec<[u8; 40]>,
-    level: Level,
+    level: EdnsLevel,
     /// When more is tried again.
     lowered_until: Option<Instant>,
     /// The most that it has answered to.
-    proven: Option<Level>,
+    proven: Option<EdnsLevel>,
     /// It sends cookies.
-    speaks_cookies: bool,
+    sends_cookies: bool,
 }
 
 /// What to make of a message that belongs to the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum EdnsCheck {
     /// It is from the upstream, as far as that can be told.
-    Answer,
+    Accepted,
     /// Somebody else's cookie: it is a forgery, and the wait goes on.
     Forged,
     /// The upstream speaks cookies, and there is none: TCP tells whether it is true.
-    Unproven,
+    MissingCookie,
     /// The upstream wants to see the cookie that it has sent along.
     BadCookie,
     /// The upstream did not understand it, perhaps because of what we added: it is to be asked
     /// again at this level.
-    TooMuch(Level),
+    NotUnderstood(EdnsLevel),
 }
 
-impl Dialects {
+impl UpstreamProfiles {
     pub(crate) fn new(cookies: Arc<Cookies>) -> Self {
         Self {
             cookies,
@@ -100,16 +100,16 @@ impl Dialects {
         }
     }
 
-    pub(crate) fn of(&mut self, server: SocketAddr) -> &mut Dialect {
+    pub(crate) fn of(&mut self, server: SocketAddr) -> &mut UpstreamProfile {
         let index = match self.known.iter().position(|it| it.server == server) {
             Some(index) => index,
             None if self.known.len() < REMEMBERED => {
-                self.known.push(Dialect::new(server, &self.cookies));
+                self.known.push(UpstreamProfile::new(server, &self.cookies));
                 self.known.len() - 1
             }
             None => {
                 self.oldest = (self.oldest + 1) % REMEMBERED;
-                self.known[self.oldest] = Dialect::new(server, &self.cookies);
+                self.known[self.oldest] = UpstreamProfile::new(server, &self.cookies);
                 self.oldest
             }
         };
@@ -117,24 +117,24 @@ impl Dialects {
     }
 }
 
-impl Dialect {
+impl UpstreamProfile {
     fn new(server: SocketAddr, cookies: &Arc<Cookies>) -> Self {
         Self {
             server,
             cookie: SmallVec::from_slice(&cookies.for_upstream(server)),
             cookies: Arc::clone(cookies),
-            level: Level::Cookies,
+            level: EdnsLevel::Cookies,
             lowered_until: None,
             proven: None,
-            speaks_cookies: false,
+            sends_cookies: false,
         }
     }
 
     /// What to say to it now.
-    pub(crate) fn level(&mut self, now: Instant) -> Level {
+    pub(crate) fn level(&mut self, now: Instant) -> EdnsLevel {
         if self.lowered_until.is_some_and(|until| now >= until) {
             self.lowered_until = None;
-            self.level = Level::Cookies;
+            self.level = EdnsLevel::Cookies;
         }
         self.level
     }
@@ -146,60 +146,62 @@ impl Dialect {
 
     /// A message has come by UDP that belongs to a question asked at this level. `may_lower`: what
     /// we added can be left out.
-    pub(crate) fn heard(&mut self, now: Instant, level: Level, may_lower: bool, answer: &[u8]) -> Heard {
-        let told = self.read(answer);
-        match told.cookie {
-            Told::Ours => {}
-            Told::Foreign => return Heard::Forged,
-            Told::Nothing if level == Level::Cookies && self.speaks_cookies => return Heard::Unproven,
-            Told::Nothing => {}
+    pub(crate) fn check(&mut self, now: Instant, level: EdnsLevel, may_lower: bool, answer: &[u8]) -> EdnsCheck {
+        let received = self.read(answer);
+        match received.cookie {
+            ReceivedCookie::Matching => {}
+            ReceivedCookie::Foreign => return EdnsCheck::Forged,
+            ReceivedCookie::Absent if level == EdnsLevel::Cookies && self.sends_cookies => {
+                return EdnsCheck::MissingCookie;
+            }
+            ReceivedCookie::Absent => {}
         }
-        if told.is_bad_cookie && level == Level::Cookies {
-            return Heard::BadCookie;
+        if received.is_bad_cookie && level == EdnsLevel::Cookies {
+            return EdnsCheck::BadCookie;
         }
-        if told.is_not_understood {
-            return match may_lower && level > Level::Plain {
-                true => Heard::TooMuch(level.lower()),
-                false => Heard::Answer,
+        if received.is_not_understood {
+            return match may_lower && level > EdnsLevel::Plain {
+                true => EdnsCheck::NotUnderstood(level.lower()),
+                false => EdnsCheck::Accepted,
             };
         }
         // Said with less, it was understood. Some questions are not however they are put, and those
         // show nothing.
-        if level < self.level && !self.speaks_cookies {
+        if level < self.level && !self.sends_cookies {
             self.lower(now, level);
         }
         self.proven = self.proven.max(Some(level));
-        Heard::Answer
+        EdnsCheck::Accepted
     }
 
     /// An answer has come by TCP to a question that carried our cookie.
-    pub(crate) fn heard_by_tcp(&mut self, answer: &[u8]) {
+    pub(crate) fn check_over_tcp(&mut self, answer: &[u8]) {
         // It may have been exchanged for one that knows no cookies, or some servers behind one
         // address know them and others do not.
-        if self.read(answer).cookie == Told::Nothing {
-            self.speaks_cookies = false;
+        if self.read(answer).cookie == ReceivedCookie::Absent {
+            self.sends_cookies = false;
             self.cookie.truncate(CLIENT);
         }
     }
 
     /// There was no answer to a question at this level. Some networks drop what they do not know;
     /// an upstream that has answered to as much before is only slow.
-    pub(crate) fn silent(&mut self, now: Instant, level: Level) {
-        if level > Level::Plain && self.proven < Some(level) {
+    pub(crate) fn timed_out(&mut self, now: Instant, level: EdnsLevel) {
+        if level > EdnsLevel::Plain && self.proven < Some(level) {
             self.lower(now, level.lower());
         }
     }
 
-    fn lower(&mut self, now: Instant, level: Level) {
+    fn lower(&mut self, now: Instant, level: EdnsLevel) {
         self.level = self.level.min(level);
         self.lowered_until = Some(now + SPARED);
     }
 
     /// Reads what concerns us, and keeps the server's cookie.
-    fn read(&mut self, answer: &[u8]) -> Message {
+    fn read(&mut self, answer: &[u8]) -> ReceivedEdns {
         let rcode = Header::read(answer).map_or(0, |header| header.rcode());
         let is_not_understood = NOT_UNDERSTOOD.contains(&rcode);
-        let mut cookie = Told::Nothing;
+        let mut cookie = ReceivedCookie::Absent;
         let mut is_bad_cookie = false;
         // What cannot be read is for `validate` to say.
         if let Ok(Some(opt)) = edns::find(answer) {
@@ -207,17 +209,17 @@ impl Dialect {
             cookie = match opt.option(COOKIE) {
                 Ok(Some(data)) if self.is_ours(data) => {
                     if data.len() > CLIENT {
-                        self.speaks_cookies = true;
+                        self.sends_cookies = true;
                         self.cookies.upstream_speaks();
                         self.cookie = SmallVec::from_slice(data);
                     }
-                    Told::Ours
+                    ReceivedCookie::Matching
                 }
-                Ok(None) => Told::Nothing,
-                Ok(Some(_)) | Err(Malformed) => Told::Foreign,
+                Ok(None) => ReceivedCookie::Absent,
+                Ok(Some(_)) | Err(Malformed) => ReceivedCookie::Foreign,
             };
         }
-        Message {
+        ReceivedEdns {
             cookie,
             is_bad_cookie,
             is_not_understood,
@@ -230,17 +232,17 @@ impl Dialect {
     }
 }
 
-struct Message {
-    cookie: Told,
+struct ReceivedEdns {
+    cookie: ReceivedCookie,
     is_bad_cookie: bool,
     is_not_understood: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Ours,
+enum ReceivedCookie {
+    Matching,
     Foreign,
-    Nothing,
+    Absent,
 }
 
 #[cfg(test)]
@@ -250,8 +252,8 @@ mod tests {
 
     const SERVER: &str = "192.0.2.53:53";
 
-    fn dialect() -> Dialect {
-        Dialect::new(SERVER.parse().unwrap(), &Arc::new(Cookies::new()))
+    fn profile() -> UpstreamProfile {
+        UpstreamProfile::new(SERVER.parse().unwrap(), &Arc::new(Cookies::new()))
     }
 
     fn answer(cookie: Option<&[u8]>) -> Vec<u8> {
@@ -264,93 +266,104 @@ mod tests {
         answer
     }
 
-    fn from_server(dialect: &Dialect) -> Vec<u8> {
-        [&dialect.cookie()[..CLIENT], b"+servers"].concat()
+    fn from_server(profile: &UpstreamProfile) -> Vec<u8> {
+        [&profile.cookie()[..CLIENT], b"+servers"].concat()
     }
 
     #[test]
     fn who_has_sent_a_cookie_is_not_believed_without_ours() {
-        let (mut dialect, now) = (dialect(), Instant::now());
-        let heard =
-            |dialect: &mut Dialect, cookie: Option<&[u8]>| dialect.heard(now, Level::Cookies, true, &answer(cookie));
-        assert_eq!(heard(&mut dialect, None), Heard::Answer, "it may not know cookies");
-        let cookie = from_server(&dialect);
-        assert_eq!(heard(&mut dialect, Some(&cookie)), Heard::Answer);
-        assert_eq!(dialect.cookie(), cookie, "sent back from now on");
-        assert_eq!(heard(&mut dialect, None), Heard::Unproven);
-        assert_eq!(heard(&mut dialect, Some(b"anothers+servers")), Heard::Forged);
-        assert_eq!(heard(&mut dialect, Some(&cookie[..8])), Heard::Answer);
-        assert_eq!(dialect.cookie(), cookie);
+        let (mut profile, now) = (profile(), Instant::now());
+        let heard = |profile: &mut UpstreamProfile, cookie: Option<&[u8]>| {
+            profile.check(now, EdnsLevel::Cookies, true, &answer(cookie))
+        };
+        assert_eq!(
+            heard(&mut profile, None),
+            EdnsCheck::Accepted,
+            "it may not know cookies"
+        );
+        let cookie = from_server(&profile);
+        assert_eq!(heard(&mut profile, Some(&cookie)), EdnsCheck::Accepted);
+        assert_eq!(profile.cookie(), cookie, "sent back from now on");
+        assert_eq!(heard(&mut profile, None), EdnsCheck::MissingCookie);
+        assert_eq!(heard(&mut profile, Some(b"anothers+servers")), EdnsCheck::Forged);
+        assert_eq!(heard(&mut profile, Some(&cookie[..8])), EdnsCheck::Accepted);
+        assert_eq!(profile.cookie(), cookie);
         // Only TCP can tell that it has changed.
-        dialect.heard_by_tcp(&answer(None));
-        assert_eq!(heard(&mut dialect, None), Heard::Answer);
+        profile.check_over_tcp(&answer(None));
+        assert_eq!(heard(&mut profile, None), EdnsCheck::Accepted);
     }
 
     #[test]
     fn each_server_sees_a_cookie_of_its_own() {
         let cookies = Arc::new(Cookies::new());
-        let of = |server: &str| Dialect::new(server.parse().unwrap(), &cookies);
+        let of = |server: &str| UpstreamProfile::new(server.parse().unwrap(), &cookies);
         assert_ne!(of(SERVER).cookie(), of("192.0.2.54:53").cookie());
         assert_eq!(of(SERVER).cookie(), of(SERVER).cookie());
-        assert_ne!(of(SERVER).cookie(), dialect().cookie(), "nor the same at each start");
+        assert_ne!(of(SERVER).cookie(), profile().cookie(), "nor the same at each start");
     }
 
     #[test]
     fn what_is_not_understood_is_left_out_for_a_while_step_by_step() {
-        let (mut dialect, now) = (dialect(), Instant::now());
+        let (mut profile, now) = (profile(), Instant::now());
         let mut sorry = answer(None);
         sorry[3] |= 1;
         assert_eq!(
-            dialect.heard(now, Level::Cookies, true, &sorry),
-            Heard::TooMuch(Level::Edns)
+            profile.check(now, EdnsLevel::Cookies, true, &sorry),
+            EdnsCheck::NotUnderstood(EdnsLevel::Edns)
         );
         assert_eq!(
-            dialect.heard(now, Level::Edns, true, &sorry),
-            Heard::TooMuch(Level::Plain)
+            profile.check(now, EdnsLevel::Edns, true, &sorry),
+            EdnsCheck::NotUnderstood(EdnsLevel::Plain)
         );
         assert_eq!(
-            dialect.heard(now, Level::Plain, true, &sorry),
-            Heard::Answer,
+            profile.check(now, EdnsLevel::Plain, true, &sorry),
+            EdnsCheck::Accepted,
             "it is the question"
         );
         assert_eq!(
-            dialect.level(now),
-            Level::Cookies,
+            profile.level(now),
+            EdnsLevel::Cookies,
             "which shows nothing of the upstream"
         );
-        assert_eq!(dialect.heard(now, Level::Edns, true, &answer(None)), Heard::Answer);
-        assert_eq!(dialect.level(now), Level::Edns);
-        assert_eq!(dialect.level(now + SPARED), Level::Cookies);
+        assert_eq!(
+            profile.check(now, EdnsLevel::Edns, true, &answer(None)),
+            EdnsCheck::Accepted
+        );
+        assert_eq!(profile.level(now), EdnsLevel::Edns);
+        assert_eq!(profile.level(now + SPARED), EdnsLevel::Cookies);
     }
 
     #[test]
     fn a_forger_cannot_have_what_is_proven_left_out() {
-        let (mut dialect, now) = (dialect(), Instant::now());
-        let cookie = from_server(&dialect);
-        dialect.heard(now, Level::Cookies, true, &answer(Some(&cookie)));
+        let (mut profile, now) = (profile(), Instant::now());
+        let cookie = from_server(&profile);
+        profile.check(now, EdnsLevel::Cookies, true, &answer(Some(&cookie)));
         let mut sorry = answer(None);
         sorry[3] |= 1;
-        assert_eq!(dialect.heard(now, Level::Cookies, true, &sorry), Heard::Unproven);
-        dialect.silent(now, Level::Cookies);
-        assert_eq!(dialect.level(now), Level::Cookies);
+        assert_eq!(
+            profile.check(now, EdnsLevel::Cookies, true, &sorry),
+            EdnsCheck::MissingCookie
+        );
+        profile.timed_out(now, EdnsLevel::Cookies);
+        assert_eq!(profile.level(now), EdnsLevel::Cookies);
     }
 
     #[test]
     fn silence_at_the_first_word_lowers_the_voice() {
-        let (mut dialect, now) = (dialect(), Instant::now());
-        dialect.silent(now, Level::Cookies);
-        assert_eq!(dialect.level(now), Level::Edns);
+        let (mut profile, now) = (profile(), Instant::now());
+        profile.timed_out(now, EdnsLevel::Cookies);
+        assert_eq!(profile.level(now), EdnsLevel::Edns);
     }
 
     #[test]
     fn a_bad_cookie_is_exchanged_for_the_one_that_comes_with_it() {
-        let (mut dialect, now) = (dialect(), Instant::now());
-        let cookie = from_server(&dialect);
+        let (mut profile, now) = (profile(), Instant::now());
+        let cookie = from_server(&profile);
         let mut bad = answer(Some(&cookie));
         bad[3] |= 7;
         let ttl = bad.len() - 4 - cookie.len() - 6;
         bad[ttl] = 1;
-        assert_eq!(dialect.heard(now, Level::Cookies, true, &bad), Heard::BadCookie);
-        assert_eq!(dialect.cookie(), cookie);
+        assert_eq!(profile.check(now, EdnsLevel::Cookies, true, &bad), EdnsCheck::BadCookie);
+        assert_eq!(profile.cookie(), cookie);
     }
 }

@@ -14,7 +14,7 @@ const SLOTS: usize = 1_024;
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub(crate) struct TimerWheel {
     start: Instant,
     /// The tick up to which everything came up.
     now: u64,
@@ -34,7 +34,7 @@ struct Link {
     slot: u32,
 }
 
-impl Wheel {
+impl TimerWheel {
     pub(crate) fn new(start: Instant) -> Self {
         Self {
             start,
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    fn popped(wheel: &mut Wheel, now: Instant) -> Vec<u32> {
+    fn popped(wheel: &mut TimerWheel, now: Instant) -> Vec<u32> {
         let mut places: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
         places.sort_unstable();
         places
@@ -143,7 +143,7 @@ mod tests {
     fn a_place_comes_up_once_after_its_deadline_and_not_before() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut wheel = Wheel::new(start);
+        let mut wheel = TimerWheel::new(start);
         assert_eq!(wheel.next(), None);
         wheel.set(3, at(100));
         wheel.set(1, at(2_000));
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_out_of_reach_comes_up_early_to_be_set_again() {
         let start = Instant::now();
-        let mut wheel = Wheel::new(start);
+        let mut wheel = TimerWheel::new(start);
         let deadline = start + Duration::from_secs(100);
         wheel.set(0, deadline);
         let mut now = start;
@@ -181,7 +181,7 @@ mod tests {
             steps in proptest::collection::vec((0u32..20, 0u64..4_000, prop::bool::ANY, 0u64..300), 0..200),
         ) {
             let start = Instant::now();
-            let mut wheel = Wheel::new(start);
+            let mut wheel = TimerWheel::new(start);
             let mut plain = std::collections::BTreeMap::new();
             let mut now = 0;
             for (place, ahead, clear, passes) in steps {

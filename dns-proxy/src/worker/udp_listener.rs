@@ -8,25 +8,25 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::Socket;
 
 use super::control::LocalAddress;
-use super::mmsg::{Datagram, Outbox, SendSpace};
+use super::mmsg::{ReceivedDatagram, SendBuffers, SendQueue};
 use super::socket;
 use crate::gate::QueryTarget;
 use crate::server::{Listener, ListenerKind};
 
 /// A bound socket, what its datagrams mean, and the answers that leave from it.
-pub(crate) struct Listening {
+pub(crate) struct UdpListener {
     pub(super) listener: Listener,
     socket: Socket,
-    outbox: Outbox,
+    queue: SendQueue,
     /// It takes nothing any more.
     pub(super) ends: bool,
     /// Lookups that it is to answer.
-    pub(super) owed: usize,
+    pub(super) pending: usize,
 }
 
 /// How an answer leaves.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum WayBack {
+pub(super) enum ReplyPath {
     /// From the listening socket of this number; under a wildcard, from the address that was asked.
     /// Under dnat, conntrack puts the resolver's address back.
     Listening(u32, Option<LocalAddress>),
@@ -34,7 +34,7 @@ pub(super) enum WayBack {
     As(u32, SocketAddr),
 }
 
-impl WayBack {
+impl ReplyPath {
     /// The listener's number.
     pub(super) fn number(self) -> u32 {
         match self {
@@ -43,7 +43,7 @@ impl WayBack {
     }
 }
 
-impl Listening {
+impl UdpListener {
     /// A socket of its own for a worker.
     pub(crate) fn open(listener: Listener) -> io::Result<Socket> {
         socket::bind(listener.address, listener.kind == ListenerKind::Tproxy)
@@ -54,32 +54,32 @@ impl Listening {
         Self {
             listener,
             socket,
-            outbox: Outbox::default(),
+            queue: SendQueue::default(),
             ends: false,
-            owed: 0,
+            pending: 0,
         }
     }
 
     /// Whom a datagram's sender asked, and how the answer gets there. `None` without the original
     /// destination.
-    pub(super) fn way(&self, number: u32, datagram: &Datagram<'_>) -> Option<(QueryTarget, WayBack)> {
-        let back = WayBack::Listening(number, datagram.received.local);
+    pub(super) fn way(&self, number: u32, datagram: &ReceivedDatagram<'_>) -> Option<(QueryTarget, ReplyPath)> {
+        let back = ReplyPath::Listening(number, datagram.received.local);
         Some(match self.listener.kind {
             ListenerKind::Dnat(resolver) => (QueryTarget::Resolver(resolver), back),
             ListenerKind::Plain => (QueryTarget::Proxy, back),
             ListenerKind::Tproxy => {
                 let resolver = datagram.received.original_destination?;
-                (QueryTarget::Resolver(resolver), WayBack::As(number, resolver))
+                (QueryTarget::Resolver(resolver), ReplyPath::As(number, resolver))
             }
         })
     }
 
     pub(super) fn answer(&mut self, payload: &[u8], to: SocketAddr, from: Option<LocalAddress>) {
-        self.outbox.push(payload, Some(to), from);
+        self.queue.push(payload, Some(to), from);
     }
 
-    pub(super) fn flush(&mut self, space: &mut SendSpace) {
-        send_all(&mut self.outbox, self.socket.as_fd(), space);
+    pub(super) fn flush(&mut self, space: &mut SendBuffers) {
+        send_all(&mut self.queue, self.socket.as_fd(), space);
     }
 
     /// Another process, or another socket of ours, may listen on the same address: new lookups go
@@ -92,24 +92,24 @@ impl Listening {
     }
 }
 
-impl AsFd for Listening {
+impl AsFd for UdpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl std::fmt::Debug for Listening {
+impl std::fmt::Debug for UdpListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Listening").field(&self.listener).finish()
+        f.debug_tuple("UdpListener").field(&self.listener).finish()
     }
 }
 
 /// Sends answers. One that cannot be sent is lost, as any datagram may be: its client asks again.
-pub(super) fn send_all(outbox: &mut Outbox, socket: BorrowedFd<'_>, space: &mut SendSpace) {
-    outbox.sort();
+pub(super) fn send_all(queue: &mut SendQueue, socket: BorrowedFd<'_>, space: &mut SendBuffers) {
+    queue.sort();
     let mut sent = 0;
-    while sent < outbox.len() {
-        match outbox.send(sent, socket, space) {
+    while sent < queue.len() {
+        match queue.send(sent, socket, space) {
             Ok(count) => sent += count,
             Err(error) => {
                 // A client can bring this about (port 0, an address without a way back), so it may
@@ -119,5 +119,5 @@ pub(super) fn send_all(outbox: &mut Outbox, socket: BorrowedFd<'_>, space: &mut 
             }
         }
     }
-    outbox.clear();
+    queue.clear();
 }

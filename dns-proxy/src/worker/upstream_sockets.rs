@@ -18,8 +18,8 @@ use rand::RngExt;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::mmsg::{Outbox, SendSpace};
-use crate::lookups::{Key, Sent};
+use super::mmsg::{SendBuffers, SendQueue};
+use crate::lookups::{LookupKey, SentQuery};
 
 /// Ports of one upstream that are in use at a time.
 const POOL: usize = 16;
@@ -37,8 +37,8 @@ const IN_FLIGHT: usize = 8_192;
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// All pools of a worker.
-pub(super) struct Upstreams {
-    pools: HashMap<SocketAddr, Pool>,
+pub(super) struct UpstreamSockets {
+    pools: HashMap<SocketAddr, PortPool>,
     sockets: Vec<Option<UpstreamSocket>>,
     /// Places in `sockets` that are free.
     free: Vec<u32>,
@@ -47,7 +47,7 @@ pub(super) struct Upstreams {
 }
 
 /// The ports of one upstream.
-struct Pool {
+struct PortPool {
     sockets: [Option<u32>; POOL],
     /// Drawn for this batch, so that its queries leave in one system call.
     drawn: Option<usize>,
@@ -62,11 +62,11 @@ pub(super) struct UpstreamSocket {
     strays: u32,
     /// No query leaves from it any more; it ends when nothing is in flight.
     retired: bool,
-    in_flight: HashMap<u16, Key, BuildHasherDefault<IdHasher>>,
-    outbox: Outbox,
+    in_flight: HashMap<u16, LookupKey, BuildHasherDefault<IdHasher>>,
+    queue: SendQueue,
 }
 
-impl Upstreams {
+impl UpstreamSockets {
     pub(super) fn new() -> Self {
         Self {
             pools: HashMap::new(),
@@ -81,10 +81,10 @@ impl Upstreams {
         &mut self,
         now: Instant,
         server: SocketAddr,
-        lookup: Key,
+        lookup: LookupKey,
         query: &[u8],
         opened: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>,
-    ) -> io::Result<Sent> {
+    ) -> io::Result<SentQuery> {
         let index = self.draw(now, server, opened)?;
         // Drawn from those that are open.
         let socket = self.sockets[index as usize].as_mut().ok_or(io::ErrorKind::NotFound)?;
@@ -96,11 +96,11 @@ impl Upstreams {
             }
         };
         socket.in_flight.insert(id, lookup);
-        if socket.outbox.is_empty() {
+        if socket.queue.is_empty() {
             self.unsent.push(index);
         }
-        socket.outbox.push_under_id(id, query);
-        Ok(Sent { socket: index, id })
+        socket.queue.push_under_id(id, query);
+        Ok(SentQuery { socket: index, id })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -108,11 +108,11 @@ impl Upstreams {
     }
 
     /// Whose answer may come under `id`.
-    pub(super) fn lookup(&self, socket: u32, id: u16) -> Option<Key> {
+    pub(super) fn lookup(&self, socket: u32, id: u16) -> Option<LookupKey> {
         self.get(socket)?.in_flight.get(&id).copied()
     }
 
-    pub(super) fn forget(&mut self, sent: Sent) {
+    pub(super) fn forget(&mut self, sent: SentQuery) {
         if let Some(socket) = self.get_mut(sent.socket) {
             socket.in_flight.remove(&sent.id);
         }
@@ -131,13 +131,13 @@ impl Upstreams {
 
     /// Takes out the lookups that wait on a socket whose upstream cannot be reached, but for those
     /// whose query has not left yet.
-    pub(super) fn give_up(&mut self, socket: u32) -> Vec<Key> {
+    pub(super) fn give_up(&mut self, socket: u32) -> Vec<LookupKey> {
         let Some(socket) = self.get_mut(socket) else {
             return Vec::new();
         };
         let mut waiting = std::mem::take(&mut socket.in_flight);
-        for index in 0..socket.outbox.len() {
-            if let Some((id, key)) = id_of(socket.outbox.payload(index)).and_then(|id| waiting.remove_entry(&id)) {
+        for index in 0..socket.queue.len() {
+            if let Some((id, key)) = id_of(socket.queue.payload(index)).and_then(|id| waiting.remove_entry(&id)) {
                 socket.in_flight.insert(id, key);
             }
         }
@@ -146,7 +146,7 @@ impl Upstreams {
 
     /// Sends the batch, and has the next one leave from other ports. `failed` is told of queries
     /// that cannot be sent, and of those sent before whose upstream cannot be reached.
-    pub(super) fn flush(&mut self, space: &mut SendSpace, mut failed: impl FnMut(Key, io::Error)) {
+    pub(super) fn flush(&mut self, space: &mut SendBuffers, mut failed: impl FnMut(LookupKey, io::Error)) {
         for index in std::mem::take(&mut self.unsent) {
             self.send(index, space, &mut failed);
         }
@@ -155,19 +155,19 @@ impl Upstreams {
         }
     }
 
-    fn send(&mut self, index: u32, space: &mut SendSpace, failed: &mut impl FnMut(Key, io::Error)) {
+    fn send(&mut self, index: u32, space: &mut SendBuffers, failed: &mut impl FnMut(LookupKey, io::Error)) {
         let Some(socket) = self.sockets.get_mut(index as usize).and_then(Option::as_mut) else {
             return;
         };
-        socket.outbox.sort();
+        socket.queue.sort();
         let mut sent = 0;
-        while sent < socket.outbox.len() {
-            match socket.outbox.send(sent, socket.socket.as_fd(), space) {
+        while sent < socket.queue.len() {
+            match socket.queue.send(sent, socket.socket.as_fd(), space) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     // An ICMP error that an earlier query brought: it is told once, and does not
                     // concern this one.
-                    let unsent = (sent..socket.outbox.len()).filter_map(|index| id_of(socket.outbox.payload(index)));
+                    let unsent = (sent..socket.queue.len()).filter_map(|index| id_of(socket.queue.payload(index)));
                     let unsent: Vec<u16> = unsent.collect();
                     let refused: Vec<u16> = socket
                         .in_flight
@@ -182,7 +182,7 @@ impl Upstreams {
                     }
                 }
                 Err(error) => {
-                    let id = id_of(socket.outbox.payload(sent));
+                    let id = id_of(socket.queue.payload(sent));
                     if let Some(key) = id.and_then(|id| socket.in_flight.remove(&id)) {
                         failed(key, error);
                     }
@@ -190,7 +190,7 @@ impl Upstreams {
                 }
             }
         }
-        socket.outbox.clear();
+        socket.queue.clear();
     }
 
     /// Closes sockets that are no longer of use.
@@ -211,7 +211,7 @@ impl Upstreams {
         for (index, place) in (0..).zip(&mut self.sockets) {
             if place
                 .as_ref()
-                .is_some_and(|it| it.retired && it.in_flight.is_empty() && it.outbox.is_empty())
+                .is_some_and(|it| it.retired && it.in_flight.is_empty() && it.queue.is_empty())
             {
                 *place = None;
                 self.free.push(index);
@@ -226,7 +226,7 @@ impl Upstreams {
         server: SocketAddr,
         opened: impl FnOnce(u32, BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<u32> {
-        let pool = self.pools.entry(server).or_insert_with(|| Pool {
+        let pool = self.pools.entry(server).or_insert_with(|| PortPool {
             sockets: [None; POOL],
             drawn: None,
             used: now,
@@ -283,7 +283,7 @@ impl UpstreamSocket {
             strays: 0,
             retired: false,
             in_flight: HashMap::default(),
-            outbox: Outbox::default(),
+            queue: SendQueue::default(),
         })
     }
 
@@ -329,14 +329,14 @@ mod tests {
 
     use super::*;
 
-    fn ask(upstreams: &mut Upstreams, now: Instant, server: SocketAddr) -> Sent {
-        let lookup = Key::of_test(0);
+    fn ask(upstreams: &mut UpstreamSockets, now: Instant, server: SocketAddr) -> SentQuery {
+        let lookup = LookupKey::of_test(0);
         upstreams.ask(now, server, lookup, &[0; 12], |_, _| Ok(())).unwrap()
     }
 
-    fn ports(resolver: &UdpSocket, upstreams: &mut Upstreams, batches: usize, now: Instant) -> Vec<u16> {
+    fn ports(resolver: &UdpSocket, upstreams: &mut UpstreamSockets, batches: usize, now: Instant) -> Vec<u16> {
         let server = resolver.local_addr().unwrap();
-        let mut space = SendSpace::new();
+        let mut space = SendBuffers::new();
         (0..batches)
             .map(|_| {
                 let sent = ask(upstreams, now, server);
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn queries_leave_from_a_pool_of_ports_that_is_replaced_after_a_while() {
         let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut upstreams = Upstreams::new();
+        let mut upstreams = UpstreamSockets::new();
         let now = Instant::now();
         let distinct = |mut ports: Vec<u16>| {
             ports.sort_unstable();
@@ -377,7 +377,7 @@ mod tests {
     fn a_port_that_is_guessed_at_is_left() {
         let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let server = resolver.local_addr().unwrap();
-        let mut upstreams = Upstreams::new();
+        let mut upstreams = UpstreamSockets::new();
         let now = Instant::now();
         let first = ask(&mut upstreams, now, server);
         for _ in 0..STRAYS {
@@ -388,7 +388,7 @@ mod tests {
         assert_ne!(first.socket, second.socket);
         assert_eq!(
             upstreams.lookup(first.socket, first.id),
-            Some(Key::of_test(0)),
+            Some(LookupKey::of_test(0)),
             "it still waits there"
         );
     }
@@ -396,9 +396,9 @@ mod tests {
     #[test]
     fn ids_in_flight_on_one_socket_differ() {
         let resolver = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut upstreams = Upstreams::new();
+        let mut upstreams = UpstreamSockets::new();
         let now = Instant::now();
-        let sent: Vec<Sent> = (0..3_000)
+        let sent: Vec<SentQuery> = (0..3_000)
             .map(|_| ask(&mut upstreams, now, resolver.local_addr().unwrap()))
             .collect();
         let mut ids: Vec<u16> = sent.iter().map(|sent| sent.id).collect();

@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::Failure;
-use super::health::{Change, Health, Route};
+use super::UpstreamFailure;
+use super::health::{HealthChange, UpstreamHealth, UpstreamRoute};
 use crate::gate::{Gate, ProxyEvent, Transport, UpstreamOutcome};
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) struct Exchanged {
+pub(crate) struct UpstreamExchange {
     pub(crate) server: SocketAddr,
-    pub(crate) answer: Result<Vec<u8>, Failure>,
+    pub(crate) answer: Result<Vec<u8>, UpstreamFailure>,
     pub(super) took: Duration,
     /// Answers that did not belong to the question.
     pub(super) mismatched: usize,
 }
 
-impl Exchanged {
+impl UpstreamExchange {
     /// Counts it.
     pub(crate) fn observe<G: Gate>(&self, gate: &G, worker_state: &mut G::WorkerState) {
         let outcome = match &self.answer {
@@ -37,12 +37,18 @@ impl Exchanged {
     }
 
     /// Tells what it says of the upstream.
-    pub(crate) fn tell<G: Gate>(&self, now: Instant, health: &Health, gate: &G, worker_state: &mut G::WorkerState) {
+    pub(crate) fn tell<G: Gate>(
+        &self,
+        now: Instant,
+        health: &UpstreamHealth,
+        gate: &G,
+        worker_state: &mut G::WorkerState,
+    ) {
         let route = (self.server, Transport::Tcp);
         let change = match &self.answer {
             Ok(_) => health.answered(route),
             // That says something of the client.
-            Err(Failure::Busy { .. }) => None,
+            Err(UpstreamFailure::Busy { .. }) => None,
             Err(_) => health.failed(now, route),
         };
         observe_change(gate, worker_state, route, change);
@@ -53,11 +59,11 @@ impl Exchanged {
 pub(crate) fn observe_change<G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
-    (server, transport): Route,
-    change: Option<Change>,
+    (server, transport): UpstreamRoute,
+    change: Option<HealthChange>,
 ) {
     if let Some(change) = change {
-        let answers = change == Change::Answers;
+        let answers = change == HealthChange::Answers;
         let event = ProxyEvent::UpstreamState {
             server,
             transport,

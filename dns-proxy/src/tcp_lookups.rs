@@ -14,32 +14,32 @@ use crate::gate::{
     ValidatedAnswer, WithheldReason,
 };
 use crate::message::Query;
-use crate::reply::{Held, Reply};
+use crate::reply::{ClientReply, HeldAnswer};
 use crate::server::ServerConfig;
 use crate::stages::{self, Client};
-use crate::upstream::health::Health;
-use crate::upstream::pool::Pool;
-use crate::upstream::{Attempts, End, Failure, Judged};
+use crate::upstream::health::UpstreamHealth;
+use crate::upstream::pool::ConnectionPool;
+use crate::upstream::{AnswerAssessment, AttemptsOutcome, UpstreamAttempts, UpstreamFailure};
 
 /// What every lookup over TCP needs.
-pub(crate) struct Pipeline<G: Gate> {
+pub(crate) struct TcpLookups<G: Gate> {
     pub(crate) gate: Arc<G>,
     pub(crate) config: ServerConfig,
     /// Shared with the workers, as the pool is.
     pub(crate) cookies: Arc<Cookies>,
-    pub(crate) pool: Arc<Pool>,
+    pub(crate) pool: Arc<ConnectionPool>,
     /// Shared with the workers.
-    pub(crate) health: Arc<Health>,
+    pub(crate) health: Arc<UpstreamHealth>,
     /// One for all connections: they are few, and it is never held while anything is waited for.
     worker_state: Mutex<G::WorkerState>,
 }
 
-impl<G: Gate> Pipeline<G> {
+impl<G: Gate> TcpLookups<G> {
     pub(crate) fn new(gate: Arc<G>, config: ServerConfig, cookies: Arc<Cookies>) -> Self {
         Self {
             worker_state: Mutex::new(gate.worker_state()),
             gate,
-            pool: Arc::new(Pool::new(&config.encrypted)),
+            pool: Arc::new(ConnectionPool::new(&config.encrypted)),
             config,
             health: Arc::default(),
             cookies,
@@ -50,11 +50,11 @@ impl<G: Gate> Pipeline<G> {
     ///
     /// Only the upstream and the commit are waited for, and both together no longer than
     /// [`ServerConfig::lookup_timeout`].
-    pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<Reply<'static>> {
+    pub(crate) async fn lookup(&self, client: Client, packet: &[u8]) -> Option<ClientReply<'static>> {
         let room = &mut Vec::new();
         let mut query = match stages::read(&*self.gate, &mut self.worker_state(), packet, room) {
             Ok(query) => query,
-            Err(reply) => return reply.map(Reply::into_owned),
+            Err(reply) => return reply.map(ClientReply::into_owned),
         };
         query.take_cookie(&self.cookies, client.source.ip());
         let screened = stages::screen(&*self.gate, &mut self.worker_state(), &client, &query, room);
@@ -87,7 +87,12 @@ impl<G: Gate> Pipeline<G> {
     }
 
     /// What is said to a query that met a limit.
-    pub(crate) fn overloaded(&self, client: &Client, packet: &[u8], limit: DiscardReason) -> Option<Reply<'static>> {
+    pub(crate) fn overloaded(
+        &self,
+        client: &Client,
+        packet: &[u8],
+        limit: DiscardReason,
+    ) -> Option<ClientReply<'static>> {
         self.observe(ProxyEvent::Discarded(limit));
         let room = &mut Vec::new();
         match stages::read(&*self.gate, &mut self.worker_state(), packet, room) {
@@ -95,12 +100,12 @@ impl<G: Gate> Pipeline<G> {
                 query.take_cookie(&self.cookies, client.source.ip());
                 Some(stages::overloaded(&query, limit, &mut Vec::new()).into_owned())
             }
-            Err(reply) => reply.map(Reply::into_owned),
+            Err(reply) => reply.map(ClientReply::into_owned),
         }
     }
 
     /// Counts a reply that was sent.
-    pub(crate) fn sent(&self, client: &Client, reply: &Reply<'_>) {
+    pub(crate) fn sent(&self, client: &Client, reply: &ClientReply<'_>) {
         self.observe(ProxyEvent::Reply {
             transport: client.transport,
             rcode: reply.rcode(),
@@ -123,9 +128,9 @@ impl<G: Gate> Pipeline<G> {
         query: &Query<'_>,
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
-    ) -> Result<(Held<'static>, ValidatedAnswer), Failure> {
+    ) -> Result<(HeldAnswer<'static>, ValidatedAnswer), UpstreamFailure> {
         let first = self.health.first(&upstreams, |_| Transport::Tcp);
-        let mut attempts = Attempts::new(upstreams, first);
+        let mut attempts = UpstreamAttempts::new(upstreams, first);
         while Instant::now() < deadline
             && let Some(server) = attempts.next()
         {
@@ -134,10 +139,10 @@ impl<G: Gate> Pipeline<G> {
             exchanged.observe(&*self.gate, &mut self.worker_state());
             exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.worker_state());
             match exchanged.answer {
-                Ok(answer) => match attempts.judge(query, server, Held::new(answer)) {
-                    Judged::Usable(held, validated) => return Ok((held, validated)),
-                    Judged::AskOn => {}
-                    Judged::Invalid(why) => {
+                Ok(answer) => match attempts.judge(query, server, HeldAnswer::new(answer)) {
+                    AnswerAssessment::Usable(held, validated) => return Ok((held, validated)),
+                    AnswerAssessment::TryNext => {}
+                    AnswerAssessment::Invalid(why) => {
                         stages::observe_bogus(
                             &*self.gate,
                             &mut self.worker_state(),
@@ -151,8 +156,8 @@ impl<G: Gate> Pipeline<G> {
             }
         }
         match attempts.end() {
-            End::Apology(held, validated) => Ok((held, validated)),
-            End::Failure(failure) => Err(failure),
+            AttemptsOutcome::ErrorAnswer(held, validated) => Ok((held, validated)),
+            AttemptsOutcome::Failure(failure) => Err(failure),
         }
     }
 
