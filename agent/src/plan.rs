@@ -207,7 +207,7 @@ impl Planner {
             .values()
             .map(|it| Arc::clone(&it.evaluation.fold))
             .collect();
-        let rules = folds.iter().flat_map(|fold| fold.objects().map(|(_, rule)| rule));
+        let rules = folds.iter().flat_map(|fold| fold.object_rules().map(|(_, rule)| rule));
         self.membership.update(inventory, rules);
         let was = std::mem::replace(&mut self.places, places.clone());
         let same_places = was == *places;

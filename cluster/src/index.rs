@@ -11,10 +11,9 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::address::Places;
 use policy::endpoint::{self, EndpointId};
-use policy::fold::Place;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::{CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
+use policy::{AddressZone, CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
 
 use crate::object::{Change, Object, ObjectKey};
 
@@ -235,7 +234,7 @@ impl Cluster {
         let known = Places::new([], ranges.iter().copied());
         let pods = self.pods.values().filter_map(KnownPod::addressed);
         let addresses = pods.flat_map(|pod| &pod.addresses).copied();
-        let strays = addresses.filter(|address| known.of(*address) == Place::World);
+        let strays = addresses.filter(|address| known.of(*address) == AddressZone::World);
         let all: Vec<IpNet> = strays.map(IpNet::from).chain(ranges.iter().copied()).collect();
         IpNet::aggregate(&all)
     }

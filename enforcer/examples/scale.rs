@@ -17,11 +17,11 @@ use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
 use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
 use names::Pattern;
-use policy::fold::{At, Place};
+use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
-use policy::policy::{Action, LeaseTerms, ObjectSelector, PolicyId, PolicyKind, Zone};
+use policy::policy::{Action, LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
 use policy::program::{Destination, Origin, Rule, Tiers};
-use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
+use policy::{AddressZone, PortRange, PortSet, Program, ProgramId, Protocol, Zone};
 
 const PROGRAMS: u16 = 250;
 const PODS: u16 = 10_000;
@@ -218,21 +218,21 @@ fn allow(rule: u16, to: Destination) -> Rule {
     }
 }
 
-fn member(id: ProgramId, fold: &policy::fold::Fold, address: IpAddr) -> Vec<Element> {
+fn member(id: ProgramId, fold: &policy::classifier::Classifier, address: IpAddr) -> Vec<Element> {
     let objects: Vec<_> = fold
-        .objects()
+        .object_rules()
         .take(1)
         .map(|(index, rule)| (index, rule.ports.clone()))
         .collect();
-    let at = At {
+    let at = AddressContext {
         address,
-        place: Place::Cluster,
+        zone: AddressZone::Cluster,
         objects: &objects,
     };
-    let doors = fold.member(at);
+    let doors = fold.entries_for_objects(at);
     doors
         .iter()
-        .flat_map(|door| elements(id, fold.possible(), address, door))
+        .flat_map(|door| elements(id, fold.layout(), address, door))
         .collect()
 }
 

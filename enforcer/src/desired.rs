@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use policy::fold::Fold;
+use policy::classifier::Classifier;
 use policy::policy::DenyResponse;
 use policy::{Program, ProgramId, Tiers};
 
@@ -80,7 +80,7 @@ pub struct Evaluation {
     /// The identity of the tiers; their sets are named after it.
     pub id: ProgramId,
     /// Their verdicts.
-    pub fold: Arc<Fold>,
+    pub fold: Arc<Classifier>,
 }
 
 impl FoldedProgram {
@@ -104,7 +104,7 @@ impl Evaluation {
     pub fn new(tiers: &Tiers) -> Self {
         Self {
             id: tiers.id(),
-            fold: Arc::new(Fold::new(tiers)),
+            fold: Arc::new(Classifier::new(tiers)),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! How the doors of an address become elements of sets.
 //!
-//! The tiers of a program are folded ([`policy::fold`]); what names and objects add is said for
-//! single addresses, in *learned sets*: hash sets with timeouts, some for each [`Class`]. The ports
-//! of a door decide which:
+//! The tiers of a program are folded ([`policy::classifier`]); what names and objects add is said
+//! for single addresses, in *learned sets*: hash sets with timeouts, some for each [`SetClass`].
+//! The ports of a door decide which:
 //!
 //! | ports | set | key |
 //! |---|---|---|
@@ -10,11 +10,11 @@
 //! | a wider piece, or types of ICMP messages | the *cell* of that piece | address |
 //! | every port and protocol | all | address |
 //!
-//! A [piece](policy::fold::Possible::pieces) is a range of ports that no rule of the tiers cuts, so
-//! that the ports of every door are made up of pieces (or are single ports that containers name). A
-//! packet's port lies in one piece at most: it costs one lookup of the port, and one of the address
-//! in that piece's cell, however many pieces there are. Learned addresses never go into interval
-//! sets.
+//! A [piece](policy::classifier::SetLayout::port_ranges) is a range of ports that no rule of the
+//! tiers cuts, so that the ports of every door are made up of pieces (or are single ports that
+//! containers name). A packet's port lies in one piece at most: it costs one lookup of the port,
+//! and one of the address in that piece's cell, however many pieces there are. Learned addresses
+//! never go into interval sets.
 //!
 //! Pieces follow from the tiers alone, and their places are the numbers of their cells: these mean
 //! the same to every process.
@@ -30,9 +30,9 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use policy::fold::{At, Class, Door, Fold, Place, Possible, RuleIndex};
+use policy::classifier::{AddressContext, Classifier, RuleIndex, SetClass, SetEntry, SetLayout};
 use policy::program::Destination;
-use policy::{PortRange, PortSet, ProgramId, Protocol};
+use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
 /// The widest piece that is written as single ports: an element a port is still cheaper than a
@@ -65,7 +65,7 @@ pub enum Family {
 pub enum SetKind {
     /// Keys are address . protocol . port.
     Exact,
-    /// Keys are addresses; the number is the piece's place in [`Possible::pieces`].
+    /// Keys are addresses; the number is the piece's place in [`SetLayout::port_ranges`].
     Cell(u16),
     /// Keys are addresses, for every port and protocol.
     All,
@@ -78,7 +78,7 @@ pub struct SetId {
     /// share.
     pub program: ProgramId,
     /// Which class.
-    pub class: Class,
+    pub class: SetClass,
     /// Which set.
     pub kind: SetKind,
     /// Which family.
@@ -114,7 +114,7 @@ pub struct Target {
     /// The tiers.
     pub program: ProgramId,
     /// Which class.
-    pub class: Class,
+    pub class: SetClass,
     /// Which set.
     pub kind: SetKind,
     /// Protocol and port, in an exact set.
@@ -126,15 +126,15 @@ pub struct Target {
 /// The elements of one door of `address`, for tiers of this identity.
 pub fn elements<'a>(
     tiers: ProgramId,
-    possible: &'a Possible,
+    possible: &'a SetLayout,
     address: IpAddr,
-    door: &'a Door,
+    door: &'a SetEntry,
 ) -> impl Iterator<Item = Element> + 'a {
     targets(tiers, possible, door).filter_map(move |target| target.element(address))
 }
 
 /// The elements of one door, whatever its address is.
-pub fn targets<'a>(tiers: ProgramId, possible: &'a Possible, door: &'a Door) -> impl Iterator<Item = Target> + 'a {
+pub fn targets<'a>(tiers: ProgramId, possible: &'a SetLayout, door: &'a SetEntry) -> impl Iterator<Item = Target> + 'a {
     let class = door.class;
     let (all, ranges) = match &door.ports {
         PortSet::All => (Some((SetKind::All, None)), &[][..]),
@@ -165,22 +165,22 @@ pub fn targets<'a>(tiers: ProgramId, possible: &'a Possible, door: &'a Door) -> 
 ///
 /// It does not where all rules allow, since then nothing comes before a name, and where there are
 /// no rules but those about names.
-pub fn prepared(tiers: ProgramId, fold: &Fold, rule: RuleIndex) -> Option<Box<[Target]>> {
-    let only_allows = fold.possible().classes.iter().all(|class| *class == Class::Allow);
+pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<Box<[Target]>> {
+    let only_allows = fold.layout().classes.iter().all(|class| *class == SetClass::Allow);
     let only_names = || fold.rules().iter().all(|rule| matches!(rule.to, Destination::Name(_)));
     if !only_allows && !only_names() {
         return None;
     }
-    let anywhere = At {
+    let anywhere = AddressContext {
         address: IpAddr::from([0, 0, 0, 0]),
-        place: Place::World,
+        zone: AddressZone::World,
         objects: &[],
     };
-    let doors = fold.learned(rule, anywhere);
+    let doors = fold.entries_for_name(rule, anywhere);
     Some(
         doors
             .iter()
-            .flat_map(|door| targets(tiers, fold.possible(), door))
+            .flat_map(|door| targets(tiers, fold.layout(), door))
             .collect(),
     )
 }
@@ -208,7 +208,7 @@ impl Target {
 }
 
 /// The learned sets that tiers of this identity need in one family.
-pub fn sets<'a>(tiers: ProgramId, possible: &'a Possible, family: Family) -> impl Iterator<Item = SetId> + 'a {
+pub fn sets<'a>(tiers: ProgramId, possible: &'a SetLayout, family: Family) -> impl Iterator<Item = SetId> + 'a {
     possible.classes.iter().flat_map(move |class| {
         let set = move |kind| SetId {
             program: tiers,
@@ -221,21 +221,21 @@ pub fn sets<'a>(tiers: ProgramId, possible: &'a Possible, family: Family) -> imp
 }
 
 /// The kinds of sets that each class needs, the exact one first.
-pub(crate) fn kinds(possible: &Possible, family: Family) -> impl Iterator<Item = SetKind> + '_ {
+pub(crate) fn kinds(possible: &SetLayout, family: Family) -> impl Iterator<Item = SetKind> + '_ {
     let narrow = || {
         (0..)
-            .zip(&possible.pieces)
+            .zip(&possible.port_ranges)
             .any(|(place, piece)| cell(place, piece).is_none())
     };
-    let exact = (possible.named || narrow()).then_some(SetKind::Exact);
+    let exact = (possible.named_ports || narrow()).then_some(SetKind::Exact);
     let cells = cells(possible, family).map(|(number, _)| SetKind::Cell(number));
-    let all = possible.all.then_some(SetKind::All);
+    let all = possible.all_traffic.then_some(SetKind::All);
     exact.into_iter().chain(cells).chain(all)
 }
 
 /// The pieces that have cells in this family, with their numbers.
-pub(crate) fn cells(possible: &Possible, family: Family) -> impl Iterator<Item = (u16, PortRange)> + '_ {
-    let cells = (0..).zip(&possible.pieces);
+pub(crate) fn cells(possible: &SetLayout, family: Family) -> impl Iterator<Item = (u16, PortRange)> + '_ {
+    let cells = (0..).zip(&possible.port_ranges);
     let of_family = move |piece: &PortRange| family_of(piece.protocol).is_none_or(|only| only == family);
     cells.filter_map(move |(place, piece)| match cell(place, piece) {
         Some(number) if of_family(piece) => Some((number, *piece)),
@@ -263,11 +263,11 @@ fn cell(place: usize, piece: &PortRange) -> Option<u16> {
 }
 
 /// The sets that `range` goes to, piece by piece; what no piece covers goes port by port.
-fn places(possible: &Possible, range: PortRange) -> impl Iterator<Item = (SetKind, Option<(Protocol, u16)>)> + '_ {
+fn places(possible: &SetLayout, range: PortRange) -> impl Iterator<Item = (SetKind, Option<(Protocol, u16)>)> + '_ {
     let covered = move |piece: &PortRange| {
         piece.protocol == range.protocol && range.first <= piece.first && piece.last <= range.last
     };
-    let mut cells = (0..).zip(&possible.pieces).filter_map(move |(place, piece)| {
+    let mut cells = (0..).zip(&possible.port_ranges).filter_map(move |(place, piece)| {
         let number = cell(place, piece).filter(|_| covered(piece))?;
         Some((number, *piece))
     });
@@ -374,12 +374,12 @@ impl FromStr for SetId {
 fn read_set_name(name: &str) -> Option<SetId> {
     let mut parts = name.split('-');
     let beginning = parts.next()?;
-    let of_name = |class: &Class| {
+    let of_name = |class: &SetClass| {
         beginning
             .strip_prefix(class_name(*class))
             .map(|family| (*class, family))
     };
-    let (class, family) = Class::ALL.iter().find_map(of_name)?;
+    let (class, family) = SetClass::ALL.iter().find_map(of_name)?;
     let family = match family {
         "4" => Family::V4,
         "6" => Family::V6,
@@ -400,12 +400,12 @@ fn read_set_name(name: &str) -> Option<SetId> {
 }
 
 /// As it stands at the beginning of set names.
-pub(crate) fn class_name(class: Class) -> &'static str {
+pub(crate) fn class_name(class: SetClass) -> &'static str {
     match class {
-        Class::Admin => "admin",
-        Class::Deny => "deny",
-        Class::Allow => "allow",
-        Class::Rest => "rest",
+        SetClass::Admin => "admin",
+        SetClass::Deny => "deny",
+        SetClass::Allow => "allow",
+        SetClass::Rest => "rest",
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use thiserror::Error;
 
-use crate::fold::Place;
+use crate::zone::AddressZone;
 
 pub use crate::prefix::without;
 
@@ -118,13 +118,13 @@ impl Places {
     }
 
     /// Where an address lies.
-    pub fn of(&self, address: IpAddr) -> Place {
+    pub fn of(&self, address: IpAddr) -> AddressZone {
         if self.host.contain(address) {
-            Place::Host
+            AddressZone::Host
         } else if self.cluster.contain(address) {
-            Place::Cluster
+            AddressZone::Cluster
         } else {
-            Place::World
+            AddressZone::World
         }
     }
 }

@@ -14,11 +14,11 @@ use serde::Serialize;
 
 use crate::compile::gather;
 use crate::endpoint::Endpoint;
-use crate::fold::Place;
 use crate::inventory::Inventory;
 use crate::policy::Policy;
 use crate::ports::{PortSet, Protocol};
 use crate::program::{Origin, Verdict};
+use crate::zone::AddressZone;
 
 use decision::decide;
 pub use decision::{Decision, Matched};
@@ -40,7 +40,7 @@ pub struct Scene<'a> {
 pub struct Towards {
     /// The address, with where it lies. `None` when only a name is known: what rules say of
     /// addresses is then left out.
-    pub address: Option<(IpAddr, Place)>,
+    pub address: Option<(IpAddr, AddressZone)>,
     /// Names that resolve, or resolved, to the address.
     pub names: Vec<KnownName>,
     /// The port. `None`: any; then the answer holds if some port is let through.

@@ -12,10 +12,11 @@ use ipnet::IpNet;
 use crate::cidr_group::CidrGroup;
 use crate::endpoint::keys;
 use crate::labels::Labels;
-use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
+use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, Peers, ServiceSelector};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::prefix;
 use crate::program::{Destination, Rule};
+use crate::zone::Zone;
 
 /// What the cluster holds.
 #[derive(Debug, Clone, Default)]

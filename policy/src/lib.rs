@@ -15,7 +15,7 @@
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the
 //!    objects that rules may speak of.
 //!    [`membership`]: which addresses these objects have, kept up as they change.
-//!    [`fold`]: its tiers → verdicts, in the form in which the kernel looks them up.
+//!    [`classifier`]: its tiers → verdicts, in the form in which the kernel looks them up.
 //! 6. [`question`]: may this endpoint ask this name?
 //! 7. [`explain`]: which rule decides, and what nearly would have.
 //! 8. [`lint`]: what is valid but probably not meant.
@@ -24,13 +24,13 @@
 
 pub mod address;
 pub mod cidr_group;
+pub mod classifier;
 pub mod compile;
 pub mod crd;
 pub mod diagnostic;
 pub mod document;
 pub mod endpoint;
 pub mod explain;
-pub mod fold;
 pub mod inventory;
 pub mod labels;
 pub mod last_applied;
@@ -55,6 +55,7 @@ mod service_names;
 mod shape;
 mod spelling;
 mod stand_in;
+mod zone;
 
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
@@ -63,3 +64,4 @@ pub use inventory::Inventory;
 pub use policy::{Policy, PolicyId};
 pub use ports::{PortRange, PortSet, Protocol};
 pub use program::{Program, ProgramId, Tiers, Verdict};
+pub use zone::{AddressZone, Zone};

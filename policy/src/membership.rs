@@ -157,8 +157,9 @@ mod tests {
     use super::*;
     use crate::inventory::{ContainerPort, InventoryService};
     use crate::labels::{LabelSelector, Requirement};
-    use crate::policy::{Action, LeaseTerms, ServiceSelector, Zone};
+    use crate::policy::{Action, LeaseTerms, ServiceSelector};
     use crate::ports::{PortRange, Protocol};
+    use crate::zone::Zone;
 
     fn pod(app: u8, last: u8, port: u16) -> Arc<InventoryPod> {
         Arc::new(InventoryPod {

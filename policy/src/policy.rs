@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::labels::LabelSelector;
 use crate::ports::{PortSet, Protocol};
 use crate::question::QuestionMode;
+use crate::zone::Zone;
 
 /// The kinds of policy objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -340,19 +341,6 @@ impl Peers {
         let host = |prefix: &IpNet| (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr());
         prefixes.iter().map(|(_, prefix)| host(prefix)).collect()
     }
-}
-
-/// Which part of the address space a prefix speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Zone {
-    /// Everywhere.
-    Anywhere,
-    /// Outside the cluster: what CIDRs and `world` mean.
-    World,
-    /// Pods, services and nodes of the cluster.
-    Cluster,
-    /// This node.
-    Host,
 }
 
 /// One `toPorts` entry with `rules.dns`. It speaks of UDP and TCP alike, whichever protocol the

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::diagnostic::{Report, quoted};
-use crate::policy::Zone;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 /// How many `except` one entry may have: each may split its prefix 128 times.
 const MAX_EXCEPT: usize = 1000;

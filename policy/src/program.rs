@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use names::Pattern;
 use siphasher::sip::SipHasher24;
 
-use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, NamedPort, ObjectSelector, PolicyId, Zone};
+use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, NamedPort, ObjectSelector, PolicyId};
 use crate::ports::PortSet;
 use crate::question::QuestionMode;
+use crate::zone::Zone;
 
 /// The compiled egress policy of one endpoint, or of many that are governed alike.
 ///

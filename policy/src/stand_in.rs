@@ -2,10 +2,11 @@
 //! open (docs/security.md, 7).
 
 use crate::diagnostic::{Diagnostic, Report, closest};
-use crate::policy::{Action, EgressRule, Peers, Policy, Zone};
+use crate::policy::{Action, EgressRule, Peers, Policy};
 use crate::ports::PortSet;
 use crate::prefix::everything;
 use crate::shape::{Node, Shape};
+use crate::zone::Zone;
 
 /// What stands in for a refused policy as long as no earlier version of it is known.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use policy::document::{self, Document};
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::labels::Labels;
-use policy::policy::{Action, Zone};
+use policy::policy::Action;
 use policy::program::Destination;
-use policy::{Inventory, Policy, Program, compile, lint, validate};
+use policy::{Inventory, Policy, Program, Zone, compile, lint, validate};
 
 /// Each example with the program of its Pod.
 fn programs() -> BTreeMap<String, Program> {

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use cluster::{ObjectKey, Report, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::endpoint::EndpointId;
-use policy::policy::{Action, LeaseTerms, Zone};
+use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule};
-use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers};
+use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers, Zone};
 
 use super::{Compiled, Governed};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use enforcer::{Element, layout};
 use policy::address::Places;
-use policy::fold::{At, Fold, RuleIndex};
+use policy::classifier::{AddressContext, Classifier, RuleIndex};
 use policy::membership::{Members, Membership};
 use policy::{PortSet, ProgramId, Tiers};
 
@@ -17,7 +17,7 @@ pub struct FoldedTiers {
     /// That of the tiers: its sets are named by it.
     pub id: ProgramId,
     /// The tiers, folded.
-    pub fold: Arc<Fold>,
+    pub fold: Arc<Classifier>,
     /// The elements of objects.
     pub elements: Arc<BTreeSet<Element>>,
     /// The members of each rule about objects.
@@ -29,7 +29,7 @@ impl FoldedTiers {
     fn new(tiers: &Tiers) -> Self {
         Self {
             id: tiers.id(),
-            fold: Arc::new(Fold::new(tiers)),
+            fold: Arc::new(Classifier::new(tiers)),
             elements: Arc::default(),
             objects: Vec::new(),
         }
@@ -39,17 +39,17 @@ impl FoldedTiers {
     pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &Places, element: impl FnMut(Element)) {
         let objects = self.objects_at(address);
         let place = places.of(address);
-        let doors = self.fold.learned(
+        let doors = self.fold.entries_for_name(
             rule,
-            At {
+            AddressContext {
                 address,
-                place,
+                zone: place,
                 objects: &objects,
             },
         );
         let elements = doors
             .iter()
-            .flat_map(|door| layout::elements(self.id, self.fold.possible(), address, door));
+            .flat_map(|door| layout::elements(self.id, self.fold.layout(), address, door));
         elements.for_each(element);
     }
 
@@ -60,14 +60,14 @@ impl FoldedTiers {
             return Vec::new();
         }
         let place = places.of(address);
-        let doors = self.fold.member(At {
+        let doors = self.fold.entries_for_objects(AddressContext {
             address,
-            place,
+            zone: place,
             objects: &objects,
         });
         let elements = doors
             .iter()
-            .flat_map(|door| layout::elements(self.id, self.fold.possible(), address, door));
+            .flat_map(|door| layout::elements(self.id, self.fold.layout(), address, door));
         elements.collect()
     }
 
@@ -101,7 +101,7 @@ impl TrackedTiers {
     /// The same rules may have come to stand in other policies, which people are told.
     pub(super) fn renamed(mut self, tiers: &Tiers) -> Self {
         if !self.evaluation.fold.rules().iter().eq(tiers.rules()) {
-            let fold = Arc::new(Fold::new(tiers));
+            let fold = Arc::new(Classifier::new(tiers));
             Arc::make_mut(&mut self.evaluation).fold = fold;
         }
         self
@@ -114,7 +114,7 @@ impl TrackedTiers {
         let is_new = !self.evaluation.has_objects();
         let mut touched: BTreeSet<IpAddr> = self.by_address.keys().copied().filter(|it| moved(*it)).collect();
         let mut objects = Vec::new();
-        for (index, rule) in fold.objects() {
+        for (index, rule) in fold.object_rules() {
             let Some(members) = membership.members(rule) else {
                 continue;
             };

@@ -9,7 +9,7 @@ use enforcer::layout::{self, Target};
 use names::{Name, NameIndex, Pattern};
 use policy::PolicyId;
 use policy::address::Places;
-use policy::fold::RuleIndex;
+use policy::classifier::RuleIndex;
 use policy::policy::LeaseTerms;
 use smallvec::SmallVec;
 
@@ -73,7 +73,7 @@ impl Selectors {
     pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<FoldedTiers>>) -> Self {
         let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
         for evaluation in evaluations {
-            for (rule, pattern) in evaluation.fold.names() {
+            for (rule, pattern) in evaluation.fold.name_rules() {
                 let (rules, policies) = by_pattern.entry(pattern).or_default();
                 let written = &evaluation.fold.rules()[rule];
                 policies.extend(written.origins.iter().map(|origin| origin.policy.clone()));

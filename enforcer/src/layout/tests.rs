@@ -19,13 +19,13 @@ fn a_set_is_named_by_class_family_tiers_and_kind() {
         kind,
         family,
     };
-    let exact = set(Class::Allow, Family::V4, SetKind::Exact);
+    let exact = set(SetClass::Allow, Family::V4, SetKind::Exact);
     assert_eq!(exact.to_string(), "allow4-00abcdef01234567");
-    let cell = set(Class::Deny, Family::V6, SetKind::Cell(12));
+    let cell = set(SetClass::Deny, Family::V6, SetKind::Cell(12));
     assert_eq!(cell.to_string(), "deny6-00abcdef01234567-c12");
-    let all = set(Class::Rest, Family::V4, SetKind::All);
+    let all = set(SetClass::Rest, Family::V4, SetKind::All);
     assert_eq!(all.to_string(), "rest4-00abcdef01234567-all");
-    let longest = set(Class::Admin, Family::V6, SetKind::Cell(u16::MAX));
+    let longest = set(SetClass::Admin, Family::V6, SetKind::Cell(u16::MAX));
     assert!(longest.to_string().len() <= 31, "old kernels cut longer names");
 }
 
@@ -33,7 +33,7 @@ proptest! {
     #[test]
     fn every_set_name_reads_back(
         program: u64,
-        class in proptest::sample::select(&Class::ALL[..]),
+        class in proptest::sample::select(&SetClass::ALL[..]),
         v6: bool,
         kind in prop_oneof![Just(SetKind::Exact), Just(SetKind::All), any::<u16>().prop_map(SetKind::Cell)],
     ) {
@@ -98,15 +98,15 @@ fn rule(action: Action, name: &str, ports: PortSet) -> Rule {
     }
 }
 
-fn fold(network: Vec<Rule>) -> Fold {
-    Fold::new(&Tiers {
+fn fold(network: Vec<Rule>) -> Classifier {
+    Classifier::new(&Tiers {
         network,
         ..Tiers::default()
     })
 }
 
 /// Rules about TCP 80, TCP 8000 to 8999, TCP 8500 to 8515, and echo requests.
-fn possible() -> Possible {
+fn possible() -> SetLayout {
     let rules = [
         range(Tcp, 80, 80),
         range(Tcp, 8000, 8999),
@@ -114,12 +114,12 @@ fn possible() -> Possible {
         range(Icmp, 8, 8),
     ];
     let rules = rules.map(|range| rule(Action::Allow, "a.example", ranges(&[range])));
-    fold(rules.to_vec()).possible().clone()
+    fold(rules.to_vec()).layout().clone()
 }
 
-fn allowed(possible: &Possible, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
-    let door = Door {
-        class: Class::Allow,
+fn allowed(possible: &SetLayout, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
+    let door = SetEntry {
+        class: SetClass::Allow,
         ports,
     };
     elements(ID, possible, address.parse().unwrap(), &door)
@@ -137,7 +137,7 @@ fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_t
         range(Tcp, 8516, 8999),
         range(Icmp, 8, 8),
     ];
-    assert_eq!(possible.pieces, pieces);
+    assert_eq!(possible.port_ranges, pieces);
     let set = |suffix: &str| format!("allow4-{ID}{suffix}");
     assert_eq!(
         allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 80, 80)])),
@@ -182,10 +182,10 @@ fn the_last_port_does_not_overflow() {
         "a.example",
         ranges(&[range(Tcp, 0, u16::MAX)]),
     )]);
-    let found = allowed(every.possible(), "192.0.2.1", ranges(&[range(Tcp, 0, u16::MAX)]));
+    let found = allowed(every.layout(), "192.0.2.1", ranges(&[range(Tcp, 0, u16::MAX)]));
     assert_eq!(found, [(format!("allow4-{ID}-c0"), None)]);
     let last = ranges(&[range(Tcp, u16::MAX - 1, u16::MAX)]);
-    assert_eq!(allowed(every.possible(), "192.0.2.1", last).len(), 2);
+    assert_eq!(allowed(every.layout(), "192.0.2.1", last).len(), 2);
 }
 
 #[test]
@@ -200,17 +200,17 @@ fn every_element_of_a_possible_door_has_its_set() {
         rule(Action::Allow, "one.example", ranges(&[range(Tcp, 443, 443)])),
     ];
     let fold = fold(network);
-    let possible = fold.possible();
+    let possible = fold.layout();
     for address in ["192.0.2.1", "2001:db8::1"] {
         let address: IpAddr = address.parse().unwrap();
         let known: BTreeSet<SetId> = sets(ID, possible, Family::of(address)).collect();
-        let at = At {
+        let at = AddressContext {
             address,
-            place: Place::World,
+            zone: AddressZone::World,
             objects: &[],
         };
-        for (index, _) in fold.names() {
-            for door in fold.learned(index, at) {
+        for (index, _) in fold.name_rules() {
+            for door in fold.entries_for_name(index, at) {
                 for element in elements(ID, possible, address, &door) {
                     assert!(known.contains(&element.set), "{}", element.set);
                 }
@@ -233,19 +233,19 @@ fn what_is_prepared_is_what_each_address_would_get() {
         ]),
     ];
     for fold in folds {
-        for (index, _) in fold.names() {
+        for (index, _) in fold.name_rules() {
             let prepared = prepared(ID, &fold, index).expect("there are only names");
             for address in ["192.0.2.1", "2001:db8::1"] {
                 let address: IpAddr = address.parse().unwrap();
-                let at = At {
+                let at = AddressContext {
                     address,
-                    place: Place::Host,
+                    zone: AddressZone::Host,
                     objects: &[],
                 };
-                let doors = fold.learned(index, at);
+                let doors = fold.entries_for_name(index, at);
                 let expected: Vec<Element> = doors
                     .iter()
-                    .flat_map(|door| elements(ID, fold.possible(), address, door))
+                    .flat_map(|door| elements(ID, fold.layout(), address, door))
                     .collect();
                 let found: Vec<Element> = prepared.iter().filter_map(|target| target.element(address)).collect();
                 assert_eq!(found, expected);
@@ -257,7 +257,7 @@ fn what_is_prepared_is_what_each_address_would_get() {
 #[test]
 fn nothing_is_prepared_where_a_prefix_may_come_before_a_name() {
     let prefix = Rule {
-        to: Destination::Prefix(policy::policy::Zone::World, "192.0.2.0/24".parse().unwrap()),
+        to: Destination::Prefix(policy::Zone::World, "192.0.2.0/24".parse().unwrap()),
         ..rule(Action::Deny, "x.example", PortSet::All)
     };
     let name = rule(Action::Allow, "a.example", PortSet::All);

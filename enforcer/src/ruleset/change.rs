@@ -183,7 +183,7 @@ fn weight(command: &Command) -> usize {
 pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
-        let possible = evaluation.fold.possible();
+        let possible = evaluation.fold.layout();
         Family::BOTH
             .into_iter()
             .flat_map(move |family| layout::sets(evaluation.id, possible, family))

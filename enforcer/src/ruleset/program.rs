@@ -19,8 +19,8 @@
 //! four (exact set, piece, its set, every port), two for the place, three among prefixes. That is
 //! at most 4 × 4 + 2 + 3 = 21, and [`longest_path`] counts them; twice that where policies are in
 //! mode audit. A usual program, which only allows names and objects on single ports, costs one.
-//! [`Possible`](policy::fold::Possible) says what there may be, and what cannot be is not looked
-//! up.
+//! [`SetLayout`](policy::classifier::SetLayout) says what there may be, and what cannot be is not
+//! looked up.
 //!
 //! The prefixes of a place are folded into disjoint intervals, each with one verdict for all
 //! traffic (the *base*) and exceptions. Where the base is what the rest gets, it need not be looked
@@ -32,9 +32,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use policy::fold::{Class, Fold, Interval, Place};
+use policy::classifier::{AddressInterval, Classifier, SetClass};
 use policy::policy::DenyResponse;
-use policy::{PortRange, ProgramId, Protocol, Verdict};
+use policy::{AddressZone, PortRange, ProgramId, Protocol, Verdict};
 
 use super::{refusal, zones};
 use crate::desired::{Evaluation, FoldedProgram};
@@ -136,7 +136,7 @@ fn written(
     allow: objects::Verdict,
     deny: objects::Verdict,
 ) -> Vec<Chain> {
-    let intervals = Place::ALL.map(|place| {
+    let intervals = AddressZone::ALL.map(|place| {
         let mut intervals = evaluation.fold.intervals(place);
         intervals.retain(|interval| Family::of(interval.first) == family);
         intervals
@@ -168,9 +168,9 @@ struct Writer<'a> {
     name: String,
     family: Family,
     tiers: ProgramId,
-    fold: &'a Fold,
-    /// For each of [`Place::ALL`].
-    intervals: [Vec<Interval>; 3],
+    fold: &'a Classifier,
+    /// For each of [`AddressZone::ALL`].
+    intervals: [Vec<AddressInterval>; 3],
     allow: objects::Verdict,
     deny: objects::Verdict,
     chains: Vec<Chain>,
@@ -202,7 +202,12 @@ impl Writer<'_> {
 
     fn tells_icmp_apart(&self) -> bool {
         let icmp = self.icmp();
-        let possible = self.fold.possible().pieces.iter().any(|piece| piece.protocol == icmp);
+        let possible = self
+            .fold
+            .layout()
+            .port_ranges
+            .iter()
+            .any(|piece| piece.protocol == icmp);
         let mut exceptions = self
             .intervals
             .iter()
@@ -221,16 +226,16 @@ impl Writer<'_> {
     /// The rules of a chain, and before it the chains that it calls.
     fn evaluate(&mut self, traffic: Traffic, name: &str) -> Vec<Rule> {
         let mut rules = Vec::new();
-        for class in &self.fold.possible().classes {
+        for class in &self.fold.layout().classes {
             self.look_up_class(*class, traffic, &mut rules);
         }
         self.look_up_prefixes(traffic, name, &mut rules);
         rules
     }
 
-    fn look_up_class(&mut self, class: Class, traffic: Traffic, rules: &mut Vec<Rule>) {
+    fn look_up_class(&mut self, class: SetClass, traffic: Traffic, rules: &mut Vec<Rule>) {
         let verdict = self.verdict(class.verdict());
-        let possible = self.fold.possible();
+        let possible = self.fold.layout();
         let set = |kind| {
             let set = SetId {
                 program: self.tiers,
@@ -267,15 +272,15 @@ impl Writer<'_> {
                 verdict: None,
             });
         }
-        if possible.all {
+        if possible.all_traffic {
             rules.push(found(vec![address()], set(SetKind::All), &verdict));
         }
         self.chains.append(&mut cells);
     }
 
     fn look_up_prefixes(&mut self, traffic: Traffic, name: &str, rules: &mut Vec<Rule>) {
-        let [world, cluster, host] =
-            Place::ALL.map(|place| Folded::new(&self.intervals[place as usize], self.fold.rest(), traffic));
+        let [world, cluster, host] = AddressZone::ALL
+            .map(|place| Folded::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
         // This node's addresses are among the cluster's.
         let branches = [
             (host != cluster, zones::host(self.family), "host", &host),
@@ -287,7 +292,7 @@ impl Writer<'_> {
             if differs {
                 let test = Test::In(vec![Field::Destination(self.family)], Lookup::Set(addresses.into()));
                 let verdict = if folded.is_empty() {
-                    self.verdict(self.fold.rest())
+                    self.verdict(self.fold.default_verdict())
                 } else {
                     let name = format!("{name}-{suffix}");
                     let there = self.decide(traffic, folded);
@@ -305,7 +310,7 @@ impl Writer<'_> {
 
     /// Exceptions, base, rest.
     fn decide(&self, traffic: Traffic, folded: &Folded) -> Vec<Rule> {
-        let rest = self.fold.rest();
+        let rest = self.fold.default_verdict();
         let other = other_than(rest);
         let mut with_port = vec![Field::Destination(self.family)];
         with_port.extend(self.port_fields(traffic));
@@ -354,7 +359,7 @@ struct Folded {
 }
 
 impl Folded {
-    fn new(intervals: &[Interval], rest: Verdict, traffic: Traffic) -> Self {
+    fn new(intervals: &[AddressInterval], rest: Verdict, traffic: Traffic) -> Self {
         let mut folded = Self {
             excepted_from_rest: Vec::new(),
             back_to_rest: Vec::new(),
@@ -392,7 +397,7 @@ impl Folded {
 }
 
 /// Whether messages of this protocol go to these addresses at all.
-fn speaks_of(interval: &Interval, protocol: Protocol) -> bool {
+fn speaks_of(interval: &AddressInterval, protocol: Protocol) -> bool {
     layout::family_of(protocol).is_none_or(|only| only == Family::of(interval.first))
 }
 

@@ -344,7 +344,7 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
-    use policy::fold::Class;
+    use policy::classifier::SetClass;
     use proptest::prelude::*;
 
     use crate::layout::{ElementKey, Family, SetKind};
@@ -354,7 +354,7 @@ mod tests {
     fn set(program: u64) -> SetId {
         SetId {
             program: ProgramId(program),
-            class: Class::Allow,
+            class: SetClass::Allow,
             kind: SetKind::All,
             family: Family::V4,
         }

@@ -257,12 +257,12 @@ mod tests {
 
     use super::*;
     use crate::writer::plan::encode_key;
-    use policy::fold::Class;
+    use policy::classifier::SetClass;
 
     fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
         let set = SetId {
             program: ProgramId(1),
-            class: Class::Allow,
+            class: SetClass::Allow,
             kind: if port.is_some() { SetKind::Exact } else { SetKind::All },
             family: Family::of(address),
         };

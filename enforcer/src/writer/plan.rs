@@ -342,7 +342,7 @@ pub(super) fn encode_key(key: &ElementKey) -> Key {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
-    use policy::fold::Class;
+    use policy::classifier::SetClass;
 
     use crate::layout::{Family, SetKind};
 
@@ -354,7 +354,7 @@ mod tests {
         Element {
             set: SetId {
                 program: ProgramId(program),
-                class: Class::Allow,
+                class: SetClass::Allow,
                 kind: SetKind::All,
                 family: Family::V4,
             },

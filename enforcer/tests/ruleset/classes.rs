@@ -7,12 +7,12 @@ use std::time::Duration;
 use enforcer::layout::elements;
 use enforcer::{Desired, Element, Evaluation};
 use names::Pattern;
-use policy::fold::{At, Class, Place};
+use policy::classifier::{AddressContext, SetClass};
 use policy::labels::LabelSelector;
-use policy::policy::{Action, DenyResponse, ObjectSelector, Zone};
+use policy::policy::{Action, DenyResponse, ObjectSelector};
 use policy::ports::Protocol::{Icmp, Icmpv6, Tcp};
 use policy::program::{Destination, Tiers};
-use policy::{PortSet, ProgramId};
+use policy::{AddressZone, PortSet, ProgramId, Zone};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, ip};
 use crate::programs::{desired, evaluation, governs_by, learn_at, origin, ports, range, rule, single};
@@ -51,7 +51,7 @@ fn governed(tiers: &Tiers) -> (Desired, Evaluation) {
 }
 
 fn learned(evaluation: &Evaluation, names: &[(&str, &str)]) -> Vec<(Element, Duration)> {
-    let of = |(name, address): &(&str, &str)| learn_at(evaluation, name, ip(address), Place::World, MINUTE);
+    let of = |(name, address): &(&str, &str)| learn_at(evaluation, name, ip(address), AddressZone::World, MINUTE);
     names.iter().flat_map(of).collect()
 }
 
@@ -59,18 +59,18 @@ fn learned(evaluation: &Evaluation, names: &[(&str, &str)]) -> Vec<(Element, Dur
 fn member(evaluation: &Evaluation, address: &str) -> BTreeSet<Element> {
     let fold = &evaluation.fold;
     let objects: Vec<_> = fold
-        .objects()
+        .object_rules()
         .map(|(index, rule)| (index, rule.ports.clone()))
         .collect();
-    let at = At {
+    let at = AddressContext {
         address: ip(address),
-        place: Place::World,
+        zone: AddressZone::World,
         objects: &objects,
     };
-    let doors = fold.member(at);
+    let doors = fold.entries_for_objects(at);
     doors
         .iter()
-        .flat_map(|door| elements(evaluation.id, fold.possible(), at.address, door))
+        .flat_map(|door| elements(evaluation.id, fold.layout(), at.address, door))
         .collect()
 }
 
@@ -117,7 +117,7 @@ fn what_objects_are_refused_for_want_of_a_rule_comes_before_what_prefixes_allow(
     };
     let (mut desired, evaluation) = governed(&tiers);
     let members = member(&evaluation, "10.88.0.1");
-    assert!(members.iter().all(|element| element.set.class == Class::Rest));
+    assert!(members.iter().all(|element| element.set.class == SetClass::Rest));
     desired.members = [(ID, Arc::new(members))].into();
     lab.install(&desired, &[]);
     let open = |address, port| lab.pod.tries(address, port) == Outcome::Connected;

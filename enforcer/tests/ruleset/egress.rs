@@ -7,9 +7,8 @@ use crate::programs::{
     NameRule, Program, Rules, desired, governs, learn, name_rule, ports, prefix_rule, range, single,
 };
 use enforcer::Refusal;
-use policy::policy::Zone;
 use policy::ports::Protocol::{Sctp, Tcp, Udp};
-use policy::{PortSet, ProgramId};
+use policy::{PortSet, ProgramId, Zone};
 
 const ID: ProgramId = ProgramId(0x00ab_cdef_0123_4567);
 const NEXT: ProgramId = ProgramId(0xfedc_ba98_7654_3210);

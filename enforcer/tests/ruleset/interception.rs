@@ -6,8 +6,7 @@ use std::num::NonZeroU32;
 use enforcer::routing::{self, LISTEN_V4, LISTEN_V6};
 use enforcer::ruleset::frame;
 use enforcer::{Desired, FailMode, Interception, ResolverBinding};
-use policy::policy::Zone;
-use policy::{PortSet, ProgramId};
+use policy::{PortSet, ProgramId, Zone};
 use socket2::{Domain, Socket, Type};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, echo_tcp, ip, tagged};

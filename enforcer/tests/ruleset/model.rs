@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use enforcer::Desired;
 use ipnet::IpNet;
-use policy::fold::Place;
-use policy::policy::Zone;
 use policy::ports::Protocol::Tcp;
-use policy::{PortSet, ProgramId};
+use policy::{AddressZone, PortSet, ProgramId, Zone};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -54,9 +52,9 @@ fn the_kernel_decides_as_the_program_reads() {
             desired.host = case.host.iter().map(|address| ip(address)).collect();
             let program = evaluation(id, &case.program.tiers());
             let place = |address| match address {
-                address if desired.host.contains(&address) => Place::Host,
-                address if desired.cluster.iter().any(|prefix| prefix.contains(&address)) => Place::Cluster,
-                _ => Place::World,
+                address if desired.host.contains(&address) => AddressZone::Host,
+                address if desired.cluster.iter().any(|prefix| prefix.contains(&address)) => AddressZone::Cluster,
+                _ => AddressZone::World,
             };
             let learned: Vec<_> = case
                 .taught

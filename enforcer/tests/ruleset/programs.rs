@@ -11,10 +11,10 @@ use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, Evaluation, FailMode, FoldedProgram, Interception, Refusal};
 use ipnet::IpNet;
 use names::Pattern;
-use policy::fold::{At, Fold, Place};
-use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind, Zone};
+use policy::classifier::{AddressContext, Classifier};
+use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind};
 use policy::program::{Destination, Origin, Rule, Tiers};
-use policy::{PortRange, PortSet, ProgramId, Protocol};
+use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol, Zone};
 
 /// Tiers without those of ClusterNetworkPolicies, as people think of them.
 #[derive(Debug, Clone, Default)]
@@ -147,7 +147,7 @@ pub(crate) fn governs_by<const N: usize>(
 pub(crate) fn evaluation(id: ProgramId, tiers: &Tiers) -> Evaluation {
     Evaluation {
         id,
-        fold: Arc::new(Fold::new(tiers)),
+        fold: Arc::new(Classifier::new(tiers)),
     }
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn learn(
 ) -> Vec<(Element, Duration)> {
     let each = addresses.iter().map(|address| address.parse().unwrap());
     let evaluation = evaluation(id, &program.tiers());
-    each.flat_map(|address| learn_at(&evaluation, name, address, Place::World, lease))
+    each.flat_map(|address| learn_at(&evaluation, name, address, AddressZone::World, lease))
         .collect()
 }
 
@@ -170,21 +170,21 @@ pub(crate) fn learn_at(
     evaluation: &Evaluation,
     name: &str,
     address: IpAddr,
-    place: Place,
+    place: AddressZone,
     lease: Duration,
 ) -> Vec<(Element, Duration)> {
     let pattern = Pattern::name(name).unwrap();
     let (id, fold) = (evaluation.id, &evaluation.fold);
-    let at = At {
+    let at = AddressContext {
         address,
-        place,
+        zone: place,
         objects: &[],
     };
-    let of_name = fold.names().filter(|(_, of)| **of == pattern);
-    let doors: Vec<_> = of_name.flat_map(|(index, _)| fold.learned(index, at)).collect();
-    let elements = doors
-        .iter()
-        .flat_map(|door| elements(id, fold.possible(), address, door));
+    let of_name = fold.name_rules().filter(|(_, of)| **of == pattern);
+    let doors: Vec<_> = of_name
+        .flat_map(|(index, _)| fold.entries_for_name(index, at))
+        .collect();
+    let elements = doors.iter().flat_map(|door| elements(id, fold.layout(), address, door));
     elements.map(|element| (element, lease)).collect()
 }
 

@@ -9,7 +9,7 @@ use enforcer::layout::{Family, SetKind};
 use enforcer::pod_links::PodLinks;
 use enforcer::{Desired, Element, ElementKey, Evaluation, FailMode, FoldedProgram, Interception, Refusal, SetId};
 use names::Pattern;
-use policy::fold::{Class, Fold};
+use policy::classifier::{Classifier, SetClass};
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
 use policy::program::{Destination, Origin, Rule, Tiers};
 use policy::{PortRange, PortSet, ProgramId, Protocol};
@@ -41,7 +41,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         }],
         ..Tiers::default()
     };
-    let fold = Arc::new(Fold::new(&tiers));
+    let fold = Arc::new(Classifier::new(&tiers));
     let pods = (1..).map(|host: u8| IpAddr::from([10, 66, 0, host]));
     Desired {
         table: "namegate".to_owned(),
@@ -65,7 +65,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
     }
 }
 
-fn folded(id: ProgramId, fold: &Arc<Fold>) -> Arc<FoldedProgram> {
+fn folded(id: ProgramId, fold: &Arc<Classifier>) -> Arc<FoldedProgram> {
     Arc::new(FoldedProgram {
         enforced: Evaluation {
             id,
@@ -79,7 +79,7 @@ fn folded(id: ProgramId, fold: &Arc<Fold>) -> Arc<FoldedProgram> {
 pub(crate) fn exact(program: ProgramId) -> SetId {
     SetId {
         program,
-        class: Class::Allow,
+        class: SetClass::Allow,
         kind: SetKind::Exact,
         family: Family::V4,
     }
@@ -88,7 +88,7 @@ pub(crate) fn exact(program: ProgramId) -> SetId {
 pub(crate) fn group(program: ProgramId, family: Family) -> SetId {
     SetId {
         program,
-        class: Class::Allow,
+        class: SetClass::Allow,
         kind: SetKind::All,
         family,
     }

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
+use policy::classifier::Classifier;
 use policy::compile::compile;
 use policy::endpoint::{Endpoint, EndpointId};
-use policy::fold::Fold;
 use policy::{Inventory, Policy, document, endpoint, validate};
 
 use crate::BenchIteration;
@@ -21,7 +21,7 @@ pub(crate) fn compiled<const COUNT: usize>() -> BenchIteration {
 /// The same, with its prefixes, ports and names folded.
 pub(crate) fn folded<const COUNT: usize>() -> BenchIteration {
     let program = compile(&endpoint(), &policies(COUNT), &Inventory::default()).unwrap();
-    Box::new(move || Fold::new(&program.enforced).names().count())
+    Box::new(move || Classifier::new(&program.enforced).name_rules().count())
 }
 
 fn endpoint() -> Endpoint {

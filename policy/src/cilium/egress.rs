@@ -1,9 +1,10 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyId, Zone};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyId};
 use crate::prefix;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::peers;
 use super::to_ports::{self, PortNames};

@@ -3,10 +3,11 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector, Zone};
+use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector};
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::egress::Side;
 

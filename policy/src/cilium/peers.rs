@@ -2,10 +2,11 @@
 
 use crate::diagnostic::{Report, closest, quoted};
 use crate::labels::LabelSelector;
-use crate::policy::{CidrGroupSelector, ObjectSelector, Peers, PolicyId, Zone};
+use crate::policy::{CidrGroupSelector, ObjectSelector, Peers, PolicyId};
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::egress::Side;
 use super::names::{self, Both};

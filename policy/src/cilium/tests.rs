@@ -9,9 +9,10 @@ use proptest::prelude::*;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, parse};
-use crate::policy::{Action, DnsRule, EgressRule, Peers, Policy, Spec, Zone};
+use crate::policy::{Action, DnsRule, EgressRule, Peers, Policy, Spec};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, is_policy, validate};
+use crate::zone::Zone;
 
 /// Six lines: the `spec` fields that a test adds begin on line 7.
 const HEAD: &str = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: p\n  namespace: n\nspec:\n";

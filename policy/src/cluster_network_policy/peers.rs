@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use names::Pattern;
 
 use crate::diagnostic::Report;
-use crate::policy::{ObjectSelector, Zone};
+use crate::policy::ObjectSelector;
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::rule::{Direction, OneOf, Unknown};
 use super::{domain_names, schema, some_items, subject};

@@ -11,9 +11,10 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
-use crate::policy::{Action, EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier, Zone};
+use crate::policy::{Action, EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};
+use crate::zone::Zone;
 
 /// Five lines: the fields of `spec` that a test adds begin on line 6.
 const HEAD: &str =

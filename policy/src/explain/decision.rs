@@ -7,9 +7,10 @@ use names::Pattern;
 
 use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
 use crate::inventory::Inventory;
-use crate::policy::{Action, ObjectSelector, Zone};
+use crate::policy::{Action, ObjectSelector};
 use crate::ports::PortSet;
 use crate::program::{Destination, Origin, Rule, Tiers, Verdict};
+use crate::zone::Zone;
 
 /// Who decides.
 #[derive(Debug, Clone, PartialEq, Eq)]

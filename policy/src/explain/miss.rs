@@ -6,11 +6,11 @@ use names::{Name, Pattern};
 
 use super::decision::destined;
 use super::{Hold, KnownName, Matched, Scene, Towards, shown_origin, shown_ports};
-use crate::fold::Place;
 use crate::labels::{LabelSelector, Labels, Requirement};
-use crate::policy::{Action, ObjectSelector, Zone};
+use crate::policy::{Action, ObjectSelector};
 use crate::ports::PortSet;
 use crate::program::{Destination, Origin, Rule, Tiers};
+use crate::zone::{AddressZone, Zone};
 
 /// How many are told.
 const TOLD: usize = 3;
@@ -38,7 +38,7 @@ pub enum MissKind {
     /// The pattern is a name, and this one lies below it.
     Below(Pattern, Name),
     /// The address lies in the prefix, which speaks of another zone.
-    Zone(Zone, Place),
+    Zone(Zone, AddressZone),
     /// The destination's pod lacks this label.
     DestinationLabel(Requirement),
     /// The policy would select the endpoint if it had this label.
@@ -82,9 +82,9 @@ impl fmt::Display for Miss {
                     Zone::Host => "this node",
                 };
                 let lies = match place {
-                    Place::World => "outside the cluster",
-                    Place::Cluster => "inside the cluster",
-                    Place::Host => "on this node",
+                    AddressZone::World => "outside the cluster",
+                    AddressZone::Cluster => "inside the cluster",
+                    AddressZone::Host => "on this node",
                 };
                 write!(f, "means {meant}, and the address lies {lies}")
             }

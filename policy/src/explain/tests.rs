@@ -78,7 +78,7 @@ fn to_name(name: &str, port: u16) -> Towards {
     }
 }
 
-fn to_address(address: [u8; 4], place: Place, names: &[(&str, Hold)]) -> Towards {
+fn to_address(address: [u8; 4], place: AddressZone, names: &[(&str, Hold)]) -> Towards {
     let known = |(name, lease): &(&str, Hold)| KnownName {
         name: Name::parse(name).unwrap(),
         lease: *lease,
@@ -164,7 +164,7 @@ fn what_nothing_allows_is_closed_and_the_nearest_miss_is_told() {
 #[test]
 fn a_lease_that_ended_is_the_nearest_miss() {
     let rules = names("{matchName: a.example}");
-    let held = |lease| to_address([192, 0, 2, 1], Place::World, &[("a.example", lease)]);
+    let held = |lease| to_address([192, 0, 2, 1], AddressZone::World, &[("a.example", lease)]);
     let live = explained(&[&rules], &held(Hold::Left(Duration::from_secs(30))));
     assert_eq!(live.outcome, Outcome::Allowed);
     assert!(live.decision.to_string().contains("30 s left"), "{}", live.decision);
@@ -177,7 +177,7 @@ fn a_lease_that_ended_is_the_nearest_miss() {
 fn labels_and_zones_that_are_missing_are_told() {
     let endpoints = format!("  egress:\n  - toEndpoints: [{{matchLabels: {{app: cache}}}}]\n{HTTPS}");
     let prefix = format!("  egress:\n  - toCIDR: [10.0.0.0/8]\n{HTTPS}");
-    let database = to_address([10, 244, 0, 9], Place::Cluster, &[]);
+    let database = to_address([10, 244, 0, 9], AddressZone::Cluster, &[]);
     for (app, rules, miss) in [
         ("web", &endpoints, "would match if the destination's pod had app=cache"),
         (

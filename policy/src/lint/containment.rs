@@ -3,10 +3,11 @@
 //! Only what is certain is said: `false` may mean that it cannot be told.
 
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, ServiceSelector, Zone};
+use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, ServiceSelector};
 use crate::ports::PortSet;
 use crate::prefix;
 use crate::program::Destination;
+use crate::zone::Zone;
 
 /// Whether all traffic that `part` speaks of is traffic that `whole` speaks of.
 pub(super) fn rule_in(part: &EgressRule, whole: &EgressRule) -> bool {

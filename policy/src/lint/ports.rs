@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind, Zone};
+use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::around::{Around, ServicePort, TargetPort};
 use super::peers::written;

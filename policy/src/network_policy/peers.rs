@@ -3,10 +3,11 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
-use crate::policy::{ObjectSelector, PolicyId, Zone};
+use crate::policy::{ObjectSelector, PolicyId};
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::own_namespace;
 

@@ -1,9 +1,10 @@
 //! One rule: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, Peers, PolicyId, Zone};
+use crate::policy::{Action, EgressRule, Peers, PolicyId};
 use crate::prefix;
 use crate::shape::Node;
+use crate::zone::Zone;
 
 use super::{peers, ports};
 

@@ -1,12 +1,12 @@
-//! A packet's verdict by the compiled program, with the doors that a node would open.
+//! A packet's verdict by the compiled program, with the entries that a node would add.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use oracle::{Policies, Probe, Verdict};
+use policy::classifier::{AddressContext, Classifier, SetEntry};
 use policy::compile::compile;
-use policy::fold::{At, Door, Fold, Place};
-use policy::{Endpoint, Inventory, Policy, Tiers};
+use policy::{AddressZone, Endpoint, Inventory, Policy, Tiers};
 
 use crate::node::{Node, traffic};
 
@@ -14,19 +14,19 @@ use crate::node::{Node, traffic};
 pub(crate) struct Compiled<'a> {
     node: &'a Node<'a>,
     /// By namespace and name of the pod; nothing for one that no policy selects.
-    programs: BTreeMap<(String, String), Option<Folds>>,
+    programs: BTreeMap<(String, String), Option<Classifiers>>,
 }
 
-struct Folds {
-    enforced: Fold,
-    all: Fold,
+struct Classifiers {
+    enforced: Classifier,
+    all: Classifier,
 }
 
 impl<'a> Compiled<'a> {
     pub(crate) fn new(node: &'a Node<'a>) -> Self {
         let programs = node.endpoints.iter().map(|endpoint| {
             let key = (endpoint.id.namespace.clone(), endpoint.id.name.clone());
-            (key, folds(endpoint, &node.policies, &node.inventory))
+            (key, classifiers(endpoint, &node.policies, &node.inventory))
         });
         let programs = programs.collect();
         Self { node, programs }
@@ -34,49 +34,49 @@ impl<'a> Compiled<'a> {
 
     pub(crate) fn verdict(&self, probe: &Probe, policies: Policies) -> Verdict {
         let key = (probe.namespace.clone(), probe.pod.clone());
-        let Some(folds) = &self.programs[&key] else {
+        let Some(classifiers) = &self.programs[&key] else {
             return Verdict::Allow;
         };
-        let fold = match policies {
-            Policies::Enforced => &folds.enforced,
-            Policies::All => &folds.all,
+        let classifier = match policies {
+            Policies::Enforced => &classifiers.enforced,
+            Policies::All => &classifiers.all,
         };
-        let place = self.node.place(probe.to);
-        let doors = self.doors(fold, probe.to, place);
-        match fold.verdict(probe.to, place, doors.iter(), traffic(probe)) {
+        let zone = self.node.zone(probe.to);
+        let entries = self.entries(classifier, probe.to, zone);
+        match classifier.verdict(probe.to, zone, entries.iter(), traffic(probe)) {
             policy::Verdict::Allow => Verdict::Allow,
             policy::Verdict::Deny => Verdict::Deny,
         }
     }
 
     /// Those of each name that the address was learned for, and those of the objects that have it.
-    fn doors(&self, fold: &Fold, address: IpAddr, place: Place) -> Vec<Door> {
-        let objects: Vec<_> = fold
-            .objects()
+    fn entries(&self, classifier: &Classifier, address: IpAddr, zone: AddressZone) -> Vec<SetEntry> {
+        let objects: Vec<_> = classifier
+            .object_rules()
             .filter_map(|(index, rule)| Some((index, self.node.inventory.members(rule).remove(&address)?)))
             .collect();
-        let at = At {
+        let at = AddressContext {
             address,
-            place,
+            zone,
             objects: &objects,
         };
-        let mut doors = Vec::new();
+        let mut entries = Vec::new();
         for name in self.node.names_of(address) {
-            let matching = fold.names().filter(|(_, pattern)| pattern.matches(&name));
-            doors.extend(matching.flat_map(|(index, _)| fold.learned(index, at)));
+            let matching = classifier.name_rules().filter(|(_, pattern)| pattern.matches(&name));
+            entries.extend(matching.flat_map(|(index, _)| classifier.entries_for_name(index, at)));
         }
         if !objects.is_empty() {
-            doors.extend(fold.member(at));
+            entries.extend(classifier.entries_for_objects(at));
         }
-        doors
+        entries
     }
 }
 
-fn folds(endpoint: &Endpoint, policies: &[Policy], inventory: &Inventory) -> Option<Folds> {
+fn classifiers(endpoint: &Endpoint, policies: &[Policy], inventory: &Inventory) -> Option<Classifiers> {
     let program = compile(endpoint, policies, inventory)?;
     let all: &Tiers = program.audited.as_ref().unwrap_or(&program.enforced);
-    Some(Folds {
-        enforced: Fold::new(&program.enforced),
-        all: Fold::new(all),
+    Some(Classifiers {
+        enforced: Classifier::new(&program.enforced),
+        all: Classifier::new(all),
     })
 }

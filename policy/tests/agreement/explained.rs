@@ -56,7 +56,7 @@ impl<'a> Explained<'a> {
             lease: Hold::Left(Duration::from_secs(60)),
         };
         let towards = Towards {
-            address: Some((probe.to, self.node.place(probe.to))),
+            address: Some((probe.to, self.node.zone(probe.to))),
             names: self.node.names_of(probe.to).into_iter().map(known).collect(),
             traffic: Some(traffic),
         };

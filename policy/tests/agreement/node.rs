@@ -6,9 +6,8 @@ use names::Name;
 use oracle::world::{World, yaml};
 use oracle::{Probe, Traffic, is_refused};
 use policy::address::Teachable;
-use policy::fold::Place;
 use policy::validate::Verdict;
-use policy::{Endpoint, Inventory, Policy, Protocol, document};
+use policy::{AddressZone, Endpoint, Inventory, Policy, Protocol, document};
 use serde_json::Value;
 
 use crate::objects;
@@ -37,13 +36,13 @@ impl<'a> Node<'a> {
         })
     }
 
-    pub(crate) fn place(&self, address: IpAddr) -> Place {
+    pub(crate) fn zone(&self, address: IpAddr) -> AddressZone {
         if self.world.is_host(address) {
-            Place::Host
+            AddressZone::Host
         } else if self.world.is_inside(address) {
-            Place::Cluster
+            AddressZone::Cluster
         } else {
-            Place::World
+            AddressZone::World
         }
     }
 

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use names::{Name, NameIndex, Pattern};
+use policy::classifier::{AddressContext, Classifier};
 use policy::compile::compile;
 use policy::endpoint::{self, Endpoint, EndpointId};
-use policy::fold::{At, Fold, Place};
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
 use policy::validate::{Verdict, validate};
-use policy::{Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint};
+use policy::{AddressZone, Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint};
 
-/// Text of policies: read, validated, linted, compiled for a pod, folded, and asked.
+/// Text of policies: read, validated, linted, compiled for a pod, classified, and asked.
 pub(crate) fn policy_yaml(text: &str) {
     let (documents, _) = document::parse(text);
     let mut policies = Vec::new();
@@ -100,28 +100,30 @@ fn program(policies: &[Policy], inventory: &Inventory) -> Option<Program> {
     compile(&pod("here", 1), policies, inventory)
 }
 
-/// Every interval and every door, as a node would open them.
+/// Every interval and every entry, as a node would add them.
 fn ask(tiers: &Tiers, inventory: &Inventory) {
-    let fold = Fold::new(tiers);
+    let classifier = Classifier::new(tiers);
     let addresses = [[192, 0, 2, 1], [10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 9]].map(IpAddr::from);
-    for place in Place::ALL {
-        let intervals = fold.intervals(place);
+    for zone in AddressZone::ALL {
+        let intervals = classifier.intervals(zone);
         let sorted = intervals.windows(2).all(|pair| pair[0].last < pair[1].first);
         assert!(sorted, "they are disjoint");
         for address in addresses {
-            let objects: Vec<_> = fold
-                .objects()
+            let objects: Vec<_> = classifier
+                .object_rules()
                 .filter_map(|(index, rule)| Some((index, inventory.members(rule).remove(&address)?)))
                 .collect();
-            let at = At {
+            let at = AddressContext {
                 address,
-                place,
+                zone,
                 objects: &objects,
             };
-            let learned = fold.names().flat_map(|(index, _)| fold.learned(index, at));
-            let doors: Vec<_> = learned.chain(fold.member(at)).collect();
+            let learned = classifier
+                .name_rules()
+                .flat_map(|(index, _)| classifier.entries_for_name(index, at));
+            let entries: Vec<_> = learned.chain(classifier.entries_for_objects(at)).collect();
             for traffic in [None, Some((Protocol::Tcp, 443)), Some((Protocol::Icmp, 8))] {
-                fold.verdict(address, place, doors.iter(), traffic);
+                classifier.verdict(address, zone, entries.iter(), traffic);
             }
         }
     }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use names::Name;
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
-use policy::fold::Place;
 use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
-use policy::{Policy, Protocol, document, validate};
+use policy::{AddressZone, Policy, Protocol, document, validate};
 
 type Pairs = &'static [(&'static str, &'static str)];
 
@@ -157,7 +156,14 @@ impl World {
         };
         let place = |address: IpAddr| {
             let inside = PODS.iter().any(|pod| IpAddr::from(pod.address) == address) || address == IpAddr::from(NODE);
-            (address, if inside { Place::Cluster } else { Place::World })
+            (
+                address,
+                if inside {
+                    AddressZone::Cluster
+                } else {
+                    AddressZone::World
+                },
+            )
         };
         let name = name.map(|name| KnownName {
             name: Name::parse(name).unwrap(),

@@ -1,7 +1,7 @@
 use names::Pattern;
-use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind, Zone};
+use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
 use policy::program::{Destination, Origin, Rule as PolicyRule, Tiers};
-use policy::{PortSet, Program};
+use policy::{PortSet, Program, Zone};
 
 use super::*;
 

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use policy::ProgramId;
-use policy::fold::Class;
+use policy::classifier::SetClass;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
@@ -120,7 +120,7 @@ const CAPACITY: u32 = 1000;
 fn set() -> SetId {
     SetId {
         program: ProgramId(1),
-        class: Class::Allow,
+        class: SetClass::Allow,
         kind: SetKind::All,
         family: Family::V4,
     }

@@ -1,22 +1,24 @@
-//! Prefixes that lie in each other → disjoint spans.
+//! Prefixes that lie in each other → disjoint spans of addresses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Fold, Level, Place, RuleIndex};
+use super::RuleIndex;
+use super::evaluation::{Precedence, RuleList};
 use crate::port_map::PortMap;
 use crate::program::Destination;
+use crate::zone::AddressZone;
 
 /// Addresses that the same prefix rules match.
 #[derive(Debug, Clone)]
-pub(super) struct Span {
+pub(super) struct RuleSpan {
     pub(super) first: IpAddr,
     pub(super) last: IpAddr,
     /// In order; not empty.
     pub(super) rules: Vec<RuleIndex>,
-    pub(super) levels: PortMap<Level>,
+    pub(super) ports: PortMap<Precedence>,
 }
 
 /// Whether one address comes right after another of the same family.
@@ -28,14 +30,14 @@ pub(super) fn follows(before: IpAddr, next: IpAddr) -> bool {
     }
 }
 
-/// What the prefix rules say in a place, sorted by address.
-pub(super) fn spans(fold: &Fold, place: Place) -> Vec<Span> {
+/// What the prefix rules say in a zone, sorted by address.
+pub(super) fn spans(list: &RuleList, zone: AddressZone) -> Vec<RuleSpan> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for (index, rule) in fold.rules.iter().enumerate() {
-        let Destination::Prefix(zone, prefix) = rule.to else {
+    for (index, rule) in list.rules.iter().enumerate() {
+        let Destination::Prefix(spoken_of, prefix) = rule.to else {
             continue;
         };
-        if !place.is_in(zone) {
+        if !zone.is_in(spoken_of) {
             continue;
         }
         match prefix {
@@ -50,23 +52,23 @@ pub(super) fn spans(fold: &Fold, place: Place) -> Vec<Span> {
         .into_iter()
         .map(|(first, last, rules)| (address_v6(first), address_v6(last), rules));
     let spans = v4.chain(v6).map(|(first, last, rules)| {
-        let matching = rules.iter().map(|index| (*index, &fold.rules[*index].ports));
-        let levels = fold.levels_by(matching);
-        Span {
+        let matching = rules.iter().map(|index| (*index, &list.rules[*index].ports));
+        let ports = list.evaluate(matching);
+        RuleSpan {
             first,
             last,
             rules,
-            levels,
+            ports,
         }
     });
     spans.collect()
 }
 
-/// First and last address, and the rule.
-type Range = (u128, u128, RuleIndex);
+/// First address, last address, and the rule.
+type RuleRange = (u128, u128, RuleIndex);
 
 /// Sweeps over ranges from the lowest address to the highest.
-fn swept(ranges: Vec<Range>) -> Vec<(u128, u128, Vec<RuleIndex>)> {
+fn swept(ranges: Vec<RuleRange>) -> Vec<(u128, u128, Vec<RuleIndex>)> {
     // Where the set of matching rules changes; nothing changes after the last address.
     let mut changes: Vec<(u128, bool, RuleIndex)> = Vec::with_capacity(2 * ranges.len());
     for (first, last, rule) in ranges {
@@ -93,7 +95,7 @@ fn swept(ranges: Vec<Range>) -> Vec<(u128, u128, Vec<RuleIndex>)> {
     spans
 }
 
-/// `u128::MAX`, where a range reaches the last address of all, is cut to the family's last.
+/// `u128::MAX` stands for the last address of the family.
 fn address_v4(bits: u128) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)))
 }

@@ -1,27 +1,29 @@
-//! Which doors a program may ever have: what sets the kernel must hold for it.
+//! Which entries a program may ever have, and so which sets the kernel must hold for it.
 
 use std::collections::BTreeSet;
 
-use super::{Class, every_port};
+use super::{SetClass, every_port};
 use crate::policy::Action;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{Destination, Rule, Tiers};
 
-/// What doors there may be. Rather too many than too few; a set that stays empty costs a lookup.
+/// Which entries there may be. It may name too many and never too few: a set that stays empty costs
+/// a lookup, and a set that is missing costs an address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Possible {
+pub struct SetLayout {
     /// The classes, in order.
-    pub classes: BTreeSet<Class>,
-    /// Whether a door may be for all traffic.
-    pub all: bool,
-    /// Whether a door may be for a single port that is known only when the address is: one that a
+    pub classes: BTreeSet<SetClass>,
+    /// Whether an entry may be for all traffic.
+    pub all_traffic: bool,
+    /// Whether an entry may be for a single port that is known only when the address is: one that a
     /// container names.
-    pub named: bool,
-    /// Sorted and disjoint: the ports of every other door are made up of some of these.
-    pub pieces: Vec<PortRange>,
+    pub named_ports: bool,
+    /// Sorted and disjoint. No rule cuts one of them, so the ports of every other entry are made up
+    /// of some of these.
+    pub port_ranges: Vec<PortRange>,
 }
 
-impl Possible {
+impl SetLayout {
     pub(super) fn of(tiers: &Tiers) -> Self {
         let exact: Vec<&Rule> = tiers.rules().filter(|rule| is_exact(rule)).collect();
         if exact.is_empty() {
@@ -30,50 +32,51 @@ impl Possible {
         let only_allows = tiers.rules().all(|rule| rule.action == Action::Allow)
             && tiers.admin.is_empty()
             && tiers.baseline.is_empty();
-        let all = exact.iter().any(|rule| rule.ports == PortSet::All);
+        let all_traffic = exact.iter().any(|rule| rule.ports == PortSet::All);
         let mut ports = PortSet::Ranges(Vec::new());
         for rule in exact.iter().filter(|rule| rule.ports != PortSet::All) {
             ports = ports.union(&rule.ports);
         }
-        if all && !only_allows {
-            // All traffic with exceptions is said port by port.
+        if all_traffic && !only_allows {
+            // All traffic with exceptions is written port by port.
             ports = every_port();
         }
         let classes = match only_allows {
-            true => BTreeSet::from([Class::Allow]),
+            true => BTreeSet::from([SetClass::Allow]),
             false => classes(tiers),
         };
         Self {
             classes,
-            all,
-            named: exact.iter().any(|rule| !rule.named.is_empty()),
-            pieces: pieces(&ports, tiers),
+            all_traffic,
+            named_ports: exact.iter().any(|rule| !rule.named.is_empty()),
+            port_ranges: uncut_ranges(&ports, tiers),
         }
     }
 }
 
+/// Whether a rule speaks of single addresses.
 fn is_exact(rule: &Rule) -> bool {
     !matches!(rule.to, Destination::Prefix(..))
 }
 
-fn classes(tiers: &Tiers) -> BTreeSet<Class> {
-    let mut classes = BTreeSet::from([Class::Allow]);
+fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {
+    let mut classes = BTreeSet::from([SetClass::Allow]);
     let any = |rules: &[Rule], action| rules.iter().any(|rule| rule.action == action);
     if any(&tiers.admin, Action::Allow) {
-        classes.insert(Class::Admin);
+        classes.insert(SetClass::Admin);
     }
     if any(&tiers.admin, Action::Deny) || any(&tiers.network, Action::Deny) {
-        classes.insert(Class::Deny);
+        classes.insert(SetClass::Deny);
     }
     // Only where something else would decide before: what is passed, or denied in tier Baseline.
     if any(&tiers.admin, Action::Pass) || any(&tiers.baseline, Action::Deny) || any(&tiers.baseline, Action::Pass) {
-        classes.insert(Class::Rest);
+        classes.insert(SetClass::Rest);
     }
     classes
 }
 
 /// `ports`, cut wherever a range of some rule begins or ends.
-fn pieces(ports: &PortSet, tiers: &Tiers) -> Vec<PortRange> {
+fn uncut_ranges(ports: &PortSet, tiers: &Tiers) -> Vec<PortRange> {
     // A cut stands before its port.
     let mut cuts: BTreeSet<(Protocol, u16)> = BTreeSet::new();
     for rule in tiers.rules() {
@@ -87,7 +90,7 @@ fn pieces(ports: &PortSet, tiers: &Tiers) -> Vec<PortRange> {
     let PortSet::Ranges(ranges) = ports else {
         return Vec::new();
     };
-    let mut pieces = Vec::new();
+    let mut uncut = Vec::new();
     for range in ranges {
         let inside = cuts
             .range((range.protocol, range.first)..=(range.protocol, range.last))
@@ -95,14 +98,14 @@ fn pieces(ports: &PortSet, tiers: &Tiers) -> Vec<PortRange> {
             .filter(|port| *port > range.first);
         let mut first = range.first;
         for cut in inside {
-            pieces.push(PortRange {
+            uncut.push(PortRange {
                 first,
                 last: cut - 1,
                 ..*range
             });
             first = cut;
         }
-        pieces.push(PortRange { first, ..*range });
+        uncut.push(PortRange { first, ..*range });
     }
-    pieces
+    uncut
 }

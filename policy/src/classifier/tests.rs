@@ -5,6 +5,7 @@ use super::*;
 use crate::labels::{LabelSelector, Requirement};
 use crate::policy::{LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
 use crate::program::Origin;
+use crate::zone::Zone;
 
 /// The addresses are 10.0.0.0 to 10.0.0.7, the names n0 to n2, the objects o0 to o2.
 const ADDRESSES: u8 = 8;
@@ -121,27 +122,31 @@ fn origin() -> Origin {
 #[derive(Debug, Clone)]
 struct Target {
     last: u8,
-    place: Place,
+    zone: AddressZone,
     names: Vec<u8>,
     objects: Vec<u8>,
 }
 
 fn target() -> impl Strategy<Value = Target> {
     let some = || prop::collection::btree_set(0_u8..3, 0..3).prop_map(|set| set.into_iter().collect());
-    (0..ADDRESSES, prop::sample::select(Place::ALL.to_vec()), some(), some()).prop_map(
-        |(last, place, names, objects)| Target {
+    (
+        0..ADDRESSES,
+        prop::sample::select(AddressZone::ALL.to_vec()),
+        some(),
+        some(),
+    )
+        .prop_map(|(last, zone, names, objects)| Target {
             last,
-            place,
+            zone,
             names,
             objects,
-        },
-    )
+        })
 }
 
 impl Target {
     fn is_meant_by(&self, to: &Destination) -> bool {
         match to {
-            Destination::Prefix(zone, prefix) => self.place.is_in(*zone) && prefix.contains(&address(self.last)),
+            Destination::Prefix(zone, prefix) => self.zone.is_in(*zone) && prefix.contains(&address(self.last)),
             Destination::PodsWithin(..) => false,
             to => self.names.iter().any(|n| name(*n) == *to) || self.objects.iter().any(|o| object(*o) == *to),
         }
@@ -175,25 +180,25 @@ impl Target {
     }
 
     /// Each name and all objects by themselves, as they come and go.
-    fn doors(&self, fold: &Fold) -> Vec<Door> {
-        let objects: Vec<_> = fold
-            .objects()
+    fn entries(&self, classifier: &Classifier) -> Vec<SetEntry> {
+        let objects: Vec<_> = classifier
+            .object_rules()
             .filter(|(_, rule)| self.is_meant_by(&rule.to))
             .map(|(index, rule)| (index, rule.ports.clone()))
             .collect();
-        let at = At {
+        let at = AddressContext {
             address: address(self.last),
-            place: self.place,
+            zone: self.zone,
             objects: &objects,
         };
-        let names = fold
-            .names()
-            .filter(|(index, _)| self.is_meant_by(&fold.rules()[*index].to));
-        let learned = names.flat_map(|(index, _)| fold.learned(index, at));
+        let names = classifier
+            .name_rules()
+            .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].to));
+        let learned = names.flat_map(|(index, _)| classifier.entries_for_name(index, at));
         let member = if objects.is_empty() {
-            Doors::new()
+            SetEntries::new()
         } else {
-            fold.member(at)
+            classifier.entries_for_objects(at)
         };
         learned.chain(member).collect()
     }
@@ -203,47 +208,47 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn a_fold_decides_as_its_tiers_do(tiers in tiers(), target in target(), traffic in traffic()) {
-        let fold = Fold::new(&tiers);
-        let doors = target.doors(&fold);
-        let verdict = fold.verdict(address(target.last), target.place, doors.iter(), traffic);
+    fn a_classifier_decides_as_its_tiers_do(tiers in tiers(), target in target(), traffic in traffic()) {
+        let classifier = Classifier::new(&tiers);
+        let entries = target.entries(&classifier);
+        let verdict = classifier.verdict(address(target.last), target.zone, entries.iter(), traffic);
         let expected = target.plainly(&tiers, traffic);
         // What has no ports is refused where it cannot be excepted from all traffic that tier Admin
         // accepts for a name or object.
         let narrowed = traffic.is_none() && expected == Verdict::Allow && !tiers.admin.is_empty();
-        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {doors:#?}");
+        prop_assert!(verdict == expected || narrowed, "{verdict:?}, not {expected:?}, by {entries:#?}");
     }
 
     #[test]
     fn intervals_say_what_prefixes_decide(tiers in tiers(), target in target(), traffic in traffic()) {
-        let fold = Fold::new(&tiers);
+        let classifier = Classifier::new(&tiers);
         let target = Target { names: Vec::new(), objects: Vec::new(), ..target };
         let address = address(target.last);
-        let intervals = fold.intervals(target.place);
+        let intervals = classifier.intervals(target.zone);
         let found: Vec<_> = intervals.iter().filter(|it| it.first <= address && address <= it.last).collect();
         prop_assert!(found.len() <= 1, "they are disjoint");
-        let verdict = found.first().map_or(fold.rest(), |interval| interval.verdicts.at(traffic));
+        let verdict = found.first().map_or(classifier.default_verdict(), |interval| interval.verdicts.at(traffic));
         prop_assert_eq!(verdict, target.plainly(&tiers, traffic));
     }
 
     #[test]
-    fn doors_are_made_of_what_was_foreseen(tiers in tiers(), target in target()) {
-        let fold = Fold::new(&tiers);
-        let possible = fold.possible();
-        for door in target.doors(&fold) {
-            prop_assert!(possible.classes.contains(&door.class), "{door:?} {possible:?}");
-            match &door.ports {
-                PortSet::All => prop_assert!(possible.all),
+    fn entries_are_made_of_what_the_layout_names(tiers in tiers(), target in target()) {
+        let classifier = Classifier::new(&tiers);
+        let layout = classifier.layout();
+        for entry in target.entries(&classifier) {
+            prop_assert!(layout.classes.contains(&entry.class), "{entry:?} {layout:?}");
+            match &entry.ports {
+                PortSet::All => prop_assert!(layout.all_traffic),
                 PortSet::Ranges(_) => {
-                    let pieces = possible.pieces.iter().filter(|piece| door.ports.contains(piece.protocol, piece.first));
-                    prop_assert_eq!(PortSet::from_ranges(pieces.copied()), door.ports);
+                    let ranges = layout.port_ranges.iter().filter(|range| entry.ports.contains(range.protocol, range.first));
+                    prop_assert_eq!(PortSet::from_ranges(ranges.copied()), entry.ports);
                 }
             }
         }
     }
 }
 
-/// A door for all traffic cannot be made there, since it would hide the port that is passed.
+/// An entry for all traffic cannot be made there, since it would hide the port that is passed.
 #[test]
 fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_passed() {
     let web = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
@@ -257,13 +262,13 @@ fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_pas
     };
     let target = Target {
         last: 0,
-        place: Place::Cluster,
+        zone: AddressZone::Cluster,
         names: Vec::new(),
         objects: vec![0],
     };
-    let fold = Fold::new(&tiers);
-    let doors = target.doors(&fold);
-    let verdict = |traffic| fold.verdict(address(0), target.place, doors.iter(), traffic);
+    let classifier = Classifier::new(&tiers);
+    let entries = target.entries(&classifier);
+    let verdict = |traffic| classifier.verdict(address(0), target.zone, entries.iter(), traffic);
     assert_eq!(verdict(None), Verdict::Deny);
     assert_eq!(verdict(Some((Protocol::Tcp, 81))), Verdict::Deny);
     assert_eq!(verdict(Some((Protocol::Tcp, 80))), Verdict::Allow);

@@ -1,0 +1,44 @@
+//! What names and objects add: ports of single addresses, in sets of four classes.
+
+use smallvec::SmallVec;
+
+use crate::ports::PortSet;
+use crate::program::Verdict;
+
+/// The class of set that an entry stands in. The kernel looks classes up in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetClass {
+    /// Accepted in tier Admin.
+    Admin,
+    /// Denied in tier Admin or Network.
+    Deny,
+    /// Allowed in tier Network or later.
+    Allow,
+    /// Refused because no rule allows it.
+    Rest,
+}
+
+impl SetClass {
+    /// All of them, in order.
+    pub const ALL: [SetClass; 4] = [SetClass::Admin, SetClass::Deny, SetClass::Allow, SetClass::Rest];
+
+    /// The verdict on a packet that such a set holds.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            SetClass::Admin | SetClass::Allow => Verdict::Allow,
+            SetClass::Deny | SetClass::Rest => Verdict::Deny,
+        }
+    }
+}
+
+/// Ports of an address, in the set of a class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetEntry {
+    /// Which set.
+    pub class: SetClass,
+    /// Which ports; not empty.
+    pub ports: PortSet,
+}
+
+/// What one address needs, for one name or for all objects that have it.
+pub type SetEntries = SmallVec<[SetEntry; 1]>;

@@ -1,0 +1,40 @@
+//! Which part of the address space rules speak of, and where an address lies.
+
+/// The part of the address space that a prefix speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Zone {
+    /// Everywhere.
+    Anywhere,
+    /// Outside the cluster: what CIDRs and `world` mean.
+    World,
+    /// Pods, services and nodes of the cluster.
+    Cluster,
+    /// This node.
+    Host,
+}
+
+/// Where one address lies. Unlike [`Zone`]s, these do not overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AddressZone {
+    /// Outside the cluster.
+    World,
+    /// Inside the cluster, and not this node.
+    Cluster,
+    /// This node.
+    Host,
+}
+
+impl AddressZone {
+    /// All of them.
+    pub const ALL: [AddressZone; 3] = [AddressZone::World, AddressZone::Cluster, AddressZone::Host];
+
+    /// Whether it is part of a zone.
+    pub fn is_in(self, zone: Zone) -> bool {
+        match zone {
+            Zone::Anywhere => true,
+            Zone::World => self == AddressZone::World,
+            Zone::Cluster => self != AddressZone::World,
+            Zone::Host => self == AddressZone::Host,
+        }
+    }
+}
