@@ -25,7 +25,7 @@ use arc_swap::ArcSwap;
 use clock::Time;
 use dns_proxy::gate::{AdmissionStatus, CommitMode, Completion, Rcode};
 use dns_proxy::{Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer};
-use enforcer::writer::{Generation, Holder, Submission};
+use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseTerms, Ledger, Owner};
 use names::Name;
@@ -108,7 +108,7 @@ struct Core {
 pub struct WorkerState {
     recall: Recall,
     /// Collected, to be put on their way together.
-    submissions: Vec<Submission>,
+    submissions: Vec<AdmissionRequest>,
     /// Something was written to the ledger since it last evicted.
     has_learned: bool,
 }
@@ -358,7 +358,9 @@ impl Gate for NodeGate {
         if !expanded && let Some(standing) = worker_state.recall.find(fingerprint) {
             let (now, longest) = (clock::now(), validated.addresses.iter().map(|(_, ttl)| *ttl).max());
             let until = now + core.terms.lease.lease(longest.unwrap_or_default());
-            let stands = core.enforcer.still_stands(standing, now, until, core.terms.lease.grace);
+            let stands = core
+                .enforcer
+                .still_committed(standing, now, until, core.terms.lease.grace);
             if let Some(proof) = stands {
                 return AdmissionStatus::Settled(Ok(proof));
             }

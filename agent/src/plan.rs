@@ -25,10 +25,10 @@ use api::EndpointRow;
 use clock::Time;
 use cluster::index::Cluster;
 use dns_proxy::Listener;
-use enforcer::desired::FoldedProgram;
+use enforcer::desired::KernelProgram;
 use enforcer::pod_links::PodLinks;
 use enforcer::writer::Holder;
-use enforcer::{Desired, Element, Interception, SetId};
+use enforcer::{DesiredState, Element, Interception, SetId};
 use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
@@ -53,7 +53,7 @@ use selectors::{SelectingRule, Selectors};
 #[derive(Debug)]
 pub struct Plan {
     /// What the kernel holds.
-    pub desired: Desired,
+    pub desired: DesiredState,
     /// Where the proxy listens.
     pub listeners: Vec<Listener>,
     /// Who governs lookups from an address. Endpoints that no policy selects are absent.
@@ -147,7 +147,7 @@ impl Planner {
                 .zip(&compiled)
                 .map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &conflicts))
                 .collect(),
-            desired: Desired {
+            desired: DesiredState {
                 table: settings.table.clone(),
                 programs: programs
                     .iter()
@@ -218,15 +218,15 @@ impl Planner {
     }
 
     /// A program, with the folds that were made of its tiers.
-    fn folded(&self, program: &Program) -> Arc<FoldedProgram> {
+    fn folded(&self, program: &Program) -> Arc<KernelProgram> {
         let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
-            Some(TrackedTiers { evaluation, .. }) => enforcer::desired::Evaluation {
+            Some(TrackedTiers { evaluation, .. }) => enforcer::desired::KernelTiers {
                 id: evaluation.id,
                 fold: Arc::clone(&evaluation.fold),
             },
-            None => enforcer::desired::Evaluation::new(tiers),
+            None => enforcer::desired::KernelTiers::new(tiers),
         };
-        Arc::new(FoldedProgram {
+        Arc::new(KernelProgram {
             enforced: of(&program.enforced),
             audited: program.audited.as_ref().map(of),
             response: program.response,

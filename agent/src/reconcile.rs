@@ -10,7 +10,7 @@ use cluster::readiness;
 use cluster::{Cluster, Progress};
 use cluster::{Report, Update};
 use dns_proxy::Listener;
-use enforcer::pod_links::{Network, PodLinks};
+use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
@@ -60,7 +60,7 @@ pub struct Reconciler {
     updates: u64,
     conflicts: Vec<AddressConflict>,
     /// This node's links, routes and addresses.
-    network: Network,
+    network: NodeNetwork,
     /// When they were read last.
     network_read: Instant,
     /// The newest plan, in force or not.
@@ -79,7 +79,7 @@ impl Reconciler {
             reports: Vec::new(),
             updates: 0,
             conflicts: Vec::new(),
-            network: Network::default(),
+            network: NodeNetwork::default(),
             network_read: Instant::now(),
             newest: None,
             owners: AddressOwners::default(),
@@ -312,7 +312,7 @@ impl Reconciler {
 }
 
 /// Where this plan's pods are.
-fn pod_links(network: &Network, plan: &Plan) -> PodLinks {
+fn pod_links(network: &NodeNetwork, plan: &Plan) -> PodLinks {
     let addresses = plan.local.iter().flat_map(|endpoint| &endpoint.addresses);
     let local = addresses.map(|address| (*address, plan.governed.contains_key(address)));
     let resolvers = plan.desired.servers.iter().map(SocketAddr::ip);

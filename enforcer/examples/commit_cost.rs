@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clock::Time;
 use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
-use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
 use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule, Tiers};
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     enter_new_namespace()?;
     let program = program()?;
     let id = program.id();
-    let program = Arc::new(FoldedProgram::new(&program));
+    let program = Arc::new(KernelProgram::new(&program));
     let enforcer = Enforcer::start("namegate")?;
     let generation = enforcer.install(desired(id, &program), Vec::new).await?;
     let mut addresses = 0u32..;
@@ -95,8 +95,8 @@ fn program() -> Result<Program, Box<dyn Error>> {
     })
 }
 
-fn desired(id: ProgramId, program: &Arc<FoldedProgram>) -> Desired {
-    Desired {
+fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
+    DesiredState {
         table: "namegate".to_owned(),
         programs: BTreeMap::from([(id, Arc::clone(program))]),
         members: BTreeMap::new(),

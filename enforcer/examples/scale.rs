@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
-use enforcer::{Desired, Element, Enforcer, FailMode, FoldedProgram, Interception, Refusal};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
 use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
@@ -120,7 +120,7 @@ async fn measure() {
     enforcer.shut_down().await;
 }
 
-async fn install(enforcer: &Enforcer, desired: &Desired) -> Duration {
+async fn install(enforcer: &Enforcer, desired: &DesiredState) -> Duration {
     let desired = desired.clone();
     let begun = Instant::now();
     enforcer.install(desired, Vec::new).await.unwrap();
@@ -134,7 +134,7 @@ fn report(what: &str, mut times: Vec<Duration>) {
     println!("{what:<36} {median:>9.2?} median, {most:.2?} at most");
 }
 
-fn desired() -> Desired {
+fn desired() -> DesiredState {
     let mut programs = BTreeMap::new();
     let mut members = BTreeMap::new();
     let mut dispatch = BTreeMap::new();
@@ -146,7 +146,7 @@ fn desired() -> Desired {
         let [high, low] = number.to_be_bytes();
         dispatch.insert(IpAddr::from([10, 100, high, low]), id);
     }
-    Desired {
+    DesiredState {
         table: "namegate".to_owned(),
         programs,
         members,
@@ -167,7 +167,7 @@ fn desired() -> Desired {
     }
 }
 
-type Governed = (ProgramId, Arc<FoldedProgram>, Arc<BTreeSet<Element>>);
+type Governed = (ProgramId, Arc<KernelProgram>, Arc<BTreeSet<Element>>);
 
 /// 30 names, 10 prefixes and 10 rules about objects; a denial among each.
 fn program(number: u16, members: u16) -> Governed {
@@ -199,7 +199,7 @@ fn program(number: u16, members: u16) -> Governed {
         ..Program::default()
     };
     let id = program.id();
-    let folded = FoldedProgram::new(&program);
+    let folded = KernelProgram::new(&program);
     let members = (0..members)
         .flat_map(|number| member(id, &folded.enforced.fold, pod(number)))
         .collect();

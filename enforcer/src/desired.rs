@@ -15,12 +15,12 @@ use crate::pod_links::PodLinks;
 
 /// Everything that decides the ruleset. Two equal values give the same ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Desired {
+pub struct DesiredState {
     /// The table's name in family `inet`, `namegate` unless several instances share a network
     /// namespace.
     pub table: String,
     /// The programs in use.
-    pub programs: BTreeMap<ProgramId, Arc<FoldedProgram>>,
+    pub programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
     /// The elements of objects' addresses, by the tiers whose sets they belong to. They stay as
     /// long as they stand here.
     ///
@@ -65,41 +65,41 @@ pub struct Desired {
 /// A program, in the form in which the kernel looks it up. Equal where the identities of what is
 /// evaluated are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoldedProgram {
+pub struct KernelProgram {
     /// What is enforced.
-    pub enforced: Evaluation,
+    pub enforced: KernelTiers,
     /// What would be enforced were no policy in mode audit.
-    pub audited: Option<Evaluation>,
-    /// What a refused packet gets, in place of [`Desired::refusal`].
+    pub audited: Option<KernelTiers>,
+    /// What a refused packet gets, in place of [`DesiredState::refusal`].
     pub response: Option<DenyResponse>,
 }
 
 /// Folded tiers.
 #[derive(Debug, Clone)]
-pub struct Evaluation {
+pub struct KernelTiers {
     /// The identity of the tiers; their sets are named after it.
     pub id: ProgramId,
     /// Their verdicts.
     pub fold: Arc<Classifier>,
 }
 
-impl FoldedProgram {
+impl KernelProgram {
     /// Folds a program.
     pub fn new(program: &Program) -> Self {
         Self {
-            enforced: Evaluation::new(&program.enforced),
-            audited: program.audited.as_ref().map(Evaluation::new),
+            enforced: KernelTiers::new(&program.enforced),
+            audited: program.audited.as_ref().map(KernelTiers::new),
             response: program.response,
         }
     }
 
     /// All that is evaluated.
-    pub fn evaluations(&self) -> impl Iterator<Item = &Evaluation> {
+    pub fn evaluations(&self) -> impl Iterator<Item = &KernelTiers> {
         std::iter::once(&self.enforced).chain(&self.audited)
     }
 }
 
-impl Evaluation {
+impl KernelTiers {
     /// Folds tiers.
     pub fn new(tiers: &Tiers) -> Self {
         Self {
@@ -109,13 +109,13 @@ impl Evaluation {
     }
 }
 
-impl PartialEq for Evaluation {
+impl PartialEq for KernelTiers {
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
     }
 }
 
-impl Eq for Evaluation {}
+impl Eq for KernelTiers {}
 
 /// A known resolver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -53,7 +53,7 @@ pub const ALIVE_PROTOCOLS: [u8; 2] = [6, 17];
 
 /// The address family of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub enum IpFamily {
     /// IPv4.
     V4,
     /// IPv6.
@@ -82,13 +82,13 @@ pub struct SetId {
     /// Which set.
     pub kind: SetKind,
     /// Which family.
-    pub family: Family,
+    pub family: IpFamily,
 }
 
 /// A name in the kernel that is not a learned set's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not the name of a learned set (such as allow4-0123456789abcdef or deny6-0123456789abcdef-c0)")]
-pub struct NotALearnedSet(pub String);
+pub struct ParseSetIdError(pub String);
 
 /// The key of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +110,7 @@ pub struct Element {
 
 /// An element, but for its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Target {
+pub struct ElementTemplate {
     /// The tiers.
     pub program: ProgramId,
     /// Which class.
@@ -120,7 +120,7 @@ pub struct Target {
     /// Protocol and port, in an exact set.
     pub port: Option<(Protocol, u16)>,
     /// Where only addresses of one family have such an element: types of ICMP messages.
-    pub only: Option<Family>,
+    pub only: Option<IpFamily>,
 }
 
 /// The elements of one door of `address`, for tiers of this identity.
@@ -134,7 +134,11 @@ pub fn elements<'a>(
 }
 
 /// The elements of one door, whatever its address is.
-pub fn targets<'a>(tiers: ProgramId, possible: &'a SetLayout, door: &'a SetEntry) -> impl Iterator<Item = Target> + 'a {
+pub fn targets<'a>(
+    tiers: ProgramId,
+    possible: &'a SetLayout,
+    door: &'a SetEntry,
+) -> impl Iterator<Item = ElementTemplate> + 'a {
     let class = door.class;
     let (all, ranges) = match &door.ports {
         PortSet::All => (Some((SetKind::All, None)), &[][..]),
@@ -144,20 +148,21 @@ pub fn targets<'a>(tiers: ProgramId, possible: &'a SetLayout, door: &'a SetEntry
         let places = places(possible, *range);
         places.map(move |(kind, port)| (range.protocol, kind, port))
     });
-    let all = all.map(|(kind, port)| Target {
+    let all = all.map(|(kind, port)| ElementTemplate {
         program: tiers,
         class,
         kind,
         port,
         only: None,
     });
-    all.into_iter().chain(ranges.map(move |(protocol, kind, port)| Target {
-        program: tiers,
-        class,
-        kind,
-        port,
-        only: family_of(protocol),
-    }))
+    all.into_iter()
+        .chain(ranges.map(move |(protocol, kind, port)| ElementTemplate {
+            program: tiers,
+            class,
+            kind,
+            port,
+            only: family_of(protocol),
+        }))
 }
 
 /// What every address opens or closes that a name resolves to, for a rule about names; `None` where
@@ -165,7 +170,7 @@ pub fn targets<'a>(tiers: ProgramId, possible: &'a SetLayout, door: &'a SetEntry
 ///
 /// It does not where all rules allow, since then nothing comes before a name, and where there are
 /// no rules but those about names.
-pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<Box<[Target]>> {
+pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<Box<[ElementTemplate]>> {
     let only_allows = fold.layout().classes.iter().all(|class| *class == SetClass::Allow);
     let only_names = || fold.rules().iter().all(|rule| matches!(rule.to, Destination::Name(_)));
     if !only_allows && !only_names() {
@@ -185,10 +190,10 @@ pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<
     )
 }
 
-impl Target {
+impl ElementTemplate {
     /// The element of this address; `None` where addresses of its family have none.
     pub fn element(&self, address: IpAddr) -> Option<Element> {
-        let family = Family::of(address);
+        let family = IpFamily::of(address);
         if self.only.is_some_and(|only| only != family) {
             return None;
         }
@@ -208,7 +213,7 @@ impl Target {
 }
 
 /// The learned sets that tiers of this identity need in one family.
-pub fn sets<'a>(tiers: ProgramId, possible: &'a SetLayout, family: Family) -> impl Iterator<Item = SetId> + 'a {
+pub fn sets<'a>(tiers: ProgramId, possible: &'a SetLayout, family: IpFamily) -> impl Iterator<Item = SetId> + 'a {
     possible.classes.iter().flat_map(move |class| {
         let set = move |kind| SetId {
             program: tiers,
@@ -221,7 +226,7 @@ pub fn sets<'a>(tiers: ProgramId, possible: &'a SetLayout, family: Family) -> im
 }
 
 /// The kinds of sets that each class needs, the exact one first.
-pub(crate) fn kinds(possible: &SetLayout, family: Family) -> impl Iterator<Item = SetKind> + '_ {
+pub(crate) fn kinds(possible: &SetLayout, family: IpFamily) -> impl Iterator<Item = SetKind> + '_ {
     let narrow = || {
         (0..)
             .zip(&possible.port_ranges)
@@ -234,7 +239,7 @@ pub(crate) fn kinds(possible: &SetLayout, family: Family) -> impl Iterator<Item 
 }
 
 /// The pieces that have cells in this family, with their numbers.
-pub(crate) fn cells(possible: &SetLayout, family: Family) -> impl Iterator<Item = (u16, PortRange)> + '_ {
+pub(crate) fn cells(possible: &SetLayout, family: IpFamily) -> impl Iterator<Item = (u16, PortRange)> + '_ {
     let cells = (0..).zip(&possible.port_ranges);
     let of_family = move |piece: &PortRange| family_of(piece.protocol).is_none_or(|only| only == family);
     cells.filter_map(move |(place, piece)| match cell(place, piece) {
@@ -244,11 +249,11 @@ pub(crate) fn cells(possible: &SetLayout, family: Family) -> impl Iterator<Item 
 }
 
 /// Which family's addresses messages of this protocol go to, where that is only one.
-pub(crate) fn family_of(protocol: Protocol) -> Option<Family> {
+pub(crate) fn family_of(protocol: Protocol) -> Option<IpFamily> {
     match protocol {
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => None,
-        Protocol::Icmp => Some(Family::V4),
-        Protocol::Icmpv6 => Some(Family::V6),
+        Protocol::Icmp => Some(IpFamily::V4),
+        Protocol::Icmpv6 => Some(IpFamily::V6),
     }
 }
 
@@ -290,15 +295,15 @@ fn places(possible: &SetLayout, range: PortRange) -> impl Iterator<Item = (SetKi
     })
 }
 
-impl Family {
+impl IpFamily {
     /// Both, in the order in which they are always written.
-    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+    pub const BOTH: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
     /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
+            IpAddr::V4(_) => IpFamily::V4,
+            IpAddr::V6(_) => IpFamily::V6,
         }
     }
 }
@@ -333,12 +338,12 @@ impl Hash for ElementKey {
     }
 }
 
-impl fmt::Display for Family {
+impl fmt::Display for IpFamily {
     /// `4` or `6`, as it stands at the end of set names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Family::V4 => "4",
-            Family::V6 => "6",
+            IpFamily::V4 => "4",
+            IpFamily::V6 => "6",
         })
     }
 }
@@ -361,13 +366,13 @@ impl fmt::Display for SetId {
 }
 
 impl FromStr for SetId {
-    type Err = NotALearnedSet;
+    type Err = ParseSetIdError;
 
     /// The inverse of `Display`, and of nothing else: one set has one name.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         read_set_name(name)
             .filter(|set| set.to_string() == name)
-            .ok_or_else(|| NotALearnedSet(name.to_owned()))
+            .ok_or_else(|| ParseSetIdError(name.to_owned()))
     }
 }
 
@@ -381,8 +386,8 @@ fn read_set_name(name: &str) -> Option<SetId> {
     };
     let (class, family) = SetClass::ALL.iter().find_map(of_name)?;
     let family = match family {
-        "4" => Family::V4,
-        "6" => Family::V6,
+        "4" => IpFamily::V4,
+        "6" => IpFamily::V6,
         _ => return None,
     };
     let program = ProgramId(u64::from_str_radix(parts.next()?, 16).ok()?);

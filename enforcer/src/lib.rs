@@ -17,21 +17,21 @@
 //! 9. [`pod_links`]: which links lead to pods, and what may come from them.
 //! 10. [`records`]: packets that the ruleset refused or noted, as it logs them.
 //!
-//! `rehearsal`: what is sent to the kernel, without one, to be measured.
+//! `bench_harness`: what is sent to the kernel, without one, to be measured.
 
 pub mod audit;
+#[doc(hidden)]
+pub mod bench_harness;
 pub mod conntrack;
 pub mod desired;
 pub mod layout;
 mod netlink;
 pub mod pod_links;
 pub mod records;
-#[doc(hidden)]
-pub mod rehearsal;
 pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
-pub use desired::{Desired, Evaluation, FailMode, FoldedProgram, Interception, Refusal, ResolverBinding};
-pub use layout::{Element, ElementKey, SetId, Target};
+pub use desired::{DesiredState, FailMode, Interception, KernelProgram, KernelTiers, Refusal, ResolverBinding};
+pub use layout::{Element, ElementKey, ElementTemplate, SetId};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

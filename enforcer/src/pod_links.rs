@@ -9,7 +9,7 @@
 //!   routes put behind *this* link;
 //! - on a link that many share (a bridge): the rest of the networks on it, but for the node's own
 //!   addresses. A pod that no object names yet has one of these; whether it is refused is decided
-//!   by [`Desired::unknown`](crate::Desired::unknown).
+//!   by [`DesiredState::unknown`](crate::DesiredState::unknown).
 //!
 //! Addresses of links (`fe80::/10`, `169.254.0.0/16`) are nobody's: every host has some on every
 //! link, and may choose them.
@@ -26,18 +26,18 @@ use policy::address::without;
 
 /// What the node's kernel says of its links.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Network {
+pub struct NodeNetwork {
     /// Addresses of all links.
     pub own: BTreeSet<IpAddr>,
     /// Links that have one other end, by index: a veth, not a bridge.
     pub dedicated: BTreeSet<u32>,
     /// Unicast routes of every table but `local`; one of several next hops is a route of its own.
-    pub routes: Vec<Route>,
+    pub routes: Vec<NodeRoute>,
 }
 
 /// A route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
+pub struct NodeRoute {
     /// Where to.
     pub destination: IpNet,
     /// The index of the link that it leaves by.
@@ -76,11 +76,11 @@ impl PodLinks {
     /// Finds them: `local` are the addresses of this node's pods, each with whether it is governed,
     /// `resolvers` the addresses of known resolvers.
     pub fn find(
-        network: &Network,
+        network: &NodeNetwork,
         local: impl IntoIterator<Item = (IpAddr, bool)>,
         resolvers: impl IntoIterator<Item = IpAddr>,
     ) -> Self {
-        let paths = Paths::new(network);
+        let paths = RouteLookup::new(network);
         let mut found = Self::default();
         for (address, is_governed) in local {
             for link in paths.links_to(address) {
@@ -111,22 +111,22 @@ impl PodLinks {
 }
 
 /// The node's routes, looked through once.
-struct Paths<'a> {
-    network: &'a Network,
-    by_destination: BTreeMap<IpNet, Vec<&'a Route>>,
+struct RouteLookup<'a> {
+    network: &'a NodeNetwork,
+    by_destination: BTreeMap<IpNet, Vec<&'a NodeRoute>>,
     /// Lengths of the prefixes in use, the longest first.
     lengths: Vec<u8>,
     /// Links that lead to others than pods.
     outward: BTreeSet<u32>,
 }
 
-impl<'a> Paths<'a> {
-    fn new(network: &'a Network) -> Self {
-        let leads_outward = |route: &&Route| {
+impl<'a> RouteLookup<'a> {
+    fn new(network: &'a NodeNetwork) -> Self {
+        let leads_outward = |route: &&NodeRoute| {
             let to_everything = route.destination.prefix_len() < SHORTEST_NETWORK;
             to_everything || (route.through_gateway && !network.dedicated.contains(&route.link))
         };
-        let mut by_destination: BTreeMap<IpNet, Vec<&Route>> = BTreeMap::new();
+        let mut by_destination: BTreeMap<IpNet, Vec<&NodeRoute>> = BTreeMap::new();
         for route in &network.routes {
             by_destination.entry(route.destination).or_default().push(route);
         }
@@ -165,14 +165,14 @@ mod tests {
     use super::*;
 
     /// Of a node whose only way out is link 1.
-    fn network(routes: &[(&str, u32, bool)], dedicated: &[u32]) -> Network {
+    fn network(routes: &[(&str, u32, bool)], dedicated: &[u32]) -> NodeNetwork {
         let uplink = ("0.0.0.0/0", 1, true);
         let routes = routes.iter().chain([&uplink, &("192.0.2.0/24", 1, false)]);
-        Network {
+        NodeNetwork {
             own: ["10.244.0.1", "192.0.2.9", "fd00::1"].map(ip).into(),
             dedicated: dedicated.iter().copied().collect(),
             routes: routes
-                .map(|(destination, link, through_gateway)| Route {
+                .map(|(destination, link, through_gateway)| NodeRoute {
                     destination: destination.parse().unwrap(),
                     link: *link,
                     through_gateway: *through_gateway,
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    fn find(network: &Network, governed: &[&str], others: &[&str]) -> PodLinks {
+    fn find(network: &NodeNetwork, governed: &[&str], others: &[&str]) -> PodLinks {
         let all = governed
             .iter()
             .map(|it| (ip(it), true))

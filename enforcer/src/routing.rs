@@ -27,7 +27,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use tracing::warn;
 
 use crate::desired::Interception;
-use crate::layout::Family;
+use crate::layout::IpFamily;
 pub use network::{changes, network, take_changes};
 use rtnetlink::{Outcome, Rtnetlink};
 pub(crate) use watch::Watch;
@@ -60,7 +60,7 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
     for piece in pieces(interception) {
         match kernel.create(piece.creation()) {
             Ok(_) => {}
-            Err(error) if piece.family == Family::V6 && means_no_ipv6(&error) => {
+            Err(error) if piece.family == IpFamily::V6 && means_no_ipv6(&error) => {
                 warn!(%error, "IPv6 is off here; lookups over IPv6 are not intercepted");
             }
             Err(error) => return Err(error),
@@ -112,7 +112,7 @@ fn own_addresses_of(kernel: &mut Rtnetlink) -> io::Result<BTreeSet<IpAddr>> {
 
 /// One thing that a mode puts beside the ruleset.
 struct Piece {
-    family: Family,
+    family: IpFamily,
     what: What,
 }
 
@@ -145,13 +145,13 @@ fn pieces(interception: &Interception) -> Vec<Piece> {
         Interception::Off => Vec::new(),
         Interception::Dnat => [IpAddr::from(LISTEN_V4), IpAddr::from(LISTEN_V6)]
             .map(|listen| Piece {
-                family: Family::of(listen),
+                family: IpFamily::of(listen),
                 what: What::Address(on_loopback(listen)),
             })
             .into(),
         Interception::Tproxy {
             mark, routing_table, ..
-        } => Family::BOTH
+        } => IpFamily::BOTH
             .into_iter()
             .flat_map(|family| {
                 // The guard stands before the rule that it guards against.
@@ -169,12 +169,12 @@ fn pieces(interception: &Interception) -> Vec<Piece> {
 /// Rules that carry our protocol, and the routes of the tables that they name.
 fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
     let mut pieces = Vec::new();
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let mut request = RuleMessage::default();
         request.header.family = address_family(family);
         let rules = match kernel.dump(RouteNetlinkMessage::GetRule(request)) {
             Ok(rules) => rules,
-            Err(error) if family == Family::V6 && means_no_ipv6(&error) => continue,
+            Err(error) if family == IpFamily::V6 && means_no_ipv6(&error) => continue,
             Err(error) => return Err(error),
         };
         for message in rules {
@@ -213,7 +213,7 @@ fn remove(kernel: &mut Rtnetlink, pieces: Vec<Piece>) -> io::Result<()> {
         let family = piece.family;
         match kernel.delete(piece.removal()) {
             Ok(Outcome::Done | Outcome::AlreadySo) => {}
-            Err(error) if family == Family::V6 && means_no_ipv6(&error) => {}
+            Err(error) if family == IpFamily::V6 && means_no_ipv6(&error) => {}
             Err(error) => result = result.and(Err(error)),
         }
     }
@@ -236,7 +236,7 @@ fn loopback_up() -> LinkMessage {
 
 fn on_loopback(address: IpAddr) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = address_family(Family::of(address));
+    message.header.family = address_family(IpFamily::of(address));
     message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
     // Without duplicate address detection: the proxy binds at once, and a tentative IPv6 address
     // cannot be bound.
@@ -249,7 +249,7 @@ fn on_loopback(address: IpAddr) -> AddressMessage {
 }
 
 /// `ip rule add pref 99 iif lo fwmark M/M goto 32766`
-fn guard_rule(family: Family, mark: u32) -> RuleMessage {
+fn guard_rule(family: IpFamily, mark: u32) -> RuleMessage {
     let mut message = marked(family, mark);
     message.header.action = RuleAction::Goto;
     message.attributes.extend([
@@ -261,7 +261,7 @@ fn guard_rule(family: Family, mark: u32) -> RuleMessage {
 }
 
 /// `ip rule add pref 100 fwmark M/M lookup T`
-fn delivery_rule(family: Family, mark: u32, table: u32) -> RuleMessage {
+fn delivery_rule(family: IpFamily, mark: u32, table: u32) -> RuleMessage {
     let mut message = marked(family, mark);
     message.header.action = RuleAction::ToTable;
     message.attributes.extend([
@@ -272,7 +272,7 @@ fn delivery_rule(family: Family, mark: u32, table: u32) -> RuleMessage {
     message
 }
 
-fn marked(family: Family, mark: u32) -> RuleMessage {
+fn marked(family: IpFamily, mark: u32) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = address_family(family);
     message.attributes = vec![
@@ -284,7 +284,7 @@ fn marked(family: Family, mark: u32) -> RuleMessage {
 }
 
 /// `ip route add local default dev lo table T`
-fn local_route(family: Family, table: u32) -> RouteMessage {
+fn local_route(family: IpFamily, table: u32) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(family);
     message.header.kind = RouteType::Local;
@@ -294,10 +294,10 @@ fn local_route(family: Family, table: u32) -> RouteMessage {
     message
 }
 
-fn address_family(family: Family) -> AddressFamily {
+fn address_family(family: IpFamily) -> AddressFamily {
     match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
+        IpFamily::V4 => AddressFamily::Inet,
+        IpFamily::V6 => AddressFamily::Inet6,
     }
 }
 

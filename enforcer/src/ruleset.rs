@@ -57,7 +57,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::Nftables;
 
-use crate::desired::Desired;
+use crate::desired::DesiredState;
+
 use document::{Document, Form};
 
 pub use program::longest_path;
@@ -65,7 +66,7 @@ pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct ExistingObjects {
     /// Whether the table exists.
     pub table: bool,
     /// Names of its chains.
@@ -79,13 +80,13 @@ pub struct Standing {
 ///
 /// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's;
 /// what is not named there is left alone.
-pub fn frame(desired: &Desired, replaced: &Standing) -> Nftables<'static> {
+pub fn frame(desired: &DesiredState, replaced: &ExistingObjects) -> Nftables<'static> {
     let mut document = Document::new(&desired.table, replaced);
     write_frame(&mut document, desired);
     document.finish()
 }
 
-fn write_frame(document: &mut Document<'_>, desired: &Desired) {
+fn write_frame(document: &mut Document<'_>, desired: &DesiredState) {
     refusal::chains(document, desired);
     strangers::chain(document);
     related::chain(document);
@@ -96,25 +97,25 @@ fn write_frame(document: &mut Document<'_>, desired: &Desired) {
 }
 
 /// The names of the frame's chains.
-fn frame_chains(desired: &Desired) -> BTreeSet<String> {
-    let nothing = Standing::default();
+fn frame_chains(desired: &DesiredState) -> BTreeSet<String> {
+    let nothing = ExistingObjects::default();
     let mut document = Document::new(&desired.table, &nothing);
     write_frame(&mut document, desired);
     document.into_chains()
 }
 
 /// The chains of the frame as the kernel tells them.
-pub(crate) fn frame_forms(desired: &Desired) -> BTreeMap<String, Form> {
-    let nothing = Standing::default();
+pub(crate) fn frame_forms(desired: &DesiredState) -> BTreeMap<String, Form> {
+    let nothing = ExistingObjects::default();
     let mut document = Document::new(&desired.table, &nothing);
     write_frame(&mut document, desired);
     document.into_forms()
 }
 
 /// Whether two desired states have the same frame.
-pub(crate) fn have_the_same_frame(a: &Desired, b: &Desired) -> bool {
-    let settings = |desired: &Desired| {
-        let Desired {
+pub(crate) fn have_the_same_frame(a: &DesiredState, b: &DesiredState) -> bool {
+    let settings = |desired: &DesiredState| {
+        let DesiredState {
             interception,
             fail_mode,
             refusal,

@@ -10,7 +10,10 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use enforcer::records::{BindError, DEFAULT_GROUP, Detail, Heard, Listener, Record, Verdict, prefix};
+use enforcer::records::{
+    BindError, DEFAULT_GROUP, PacketDetail, RecordEvent, RecordListener, RecordedPacket, RecordedVerdict, prefix,
+};
+
 use namespace::{inside, nft};
 
 /// Only a failing test waits that long.
@@ -19,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[test]
 fn refused_and_audited_packets_are_heard() {
     inside(|| {
-        let (refused, audited) = (prefix(Verdict::Refused), prefix(Verdict::Audited));
+        let (refused, audited) = (prefix(RecordedVerdict::Refused), prefix(RecordedVerdict::Audited));
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ip saddr 127.0.0.2 tcp dport 443 tcp flags syn / syn,ack log prefix "{refused}" group {DEFAULT_GROUP} drop
@@ -28,8 +31,8 @@ fn refused_and_audited_packets_are_heard() {
             }}; }}"#
         ));
         let (sender, heard) = mpsc::channel();
-        let _listener = Listener::bind(DEFAULT_GROUP, move |it| {
-            if let Heard::Records(records) = it {
+        let _listener = RecordListener::bind(DEFAULT_GROUP, move |it| {
+            if let RecordEvent::Records(records) = it {
                 records.iter().for_each(|record| sender.send(*record).unwrap());
             }
         })
@@ -39,12 +42,12 @@ fn refused_and_audited_packets_are_heard() {
         udp.send_to(b"?", "127.0.0.3:9").unwrap();
         assert_eq!(
             heard.recv_timeout(PATIENCE).unwrap(),
-            Record {
-                verdict: Verdict::Audited,
+            RecordedPacket {
+                verdict: RecordedVerdict::Audited,
                 source: ip("127.0.0.2"),
                 destination: ip("127.0.0.3"),
                 protocol: 17,
-                detail: Detail::Port(9),
+                detail: PacketDetail::Port(9),
             }
         );
 
@@ -54,8 +57,8 @@ fn refused_and_audited_packets_are_heard() {
         // It stays on its way: the packet is dropped.
         socket.connect(&socket_address("127.0.0.3:443")).unwrap_err();
         let record = heard.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(record.verdict, Verdict::Refused);
-        assert_eq!((record.protocol, record.detail), (6, Detail::Port(443)));
+        assert_eq!(record.verdict, RecordedVerdict::Refused);
+        assert_eq!((record.protocol, record.detail), (6, PacketDetail::Port(443)));
 
         let ping = socket2::Socket::new(
             socket2::Domain::IPV6,
@@ -69,7 +72,7 @@ fn refused_and_audited_packets_are_heard() {
         assert_eq!((record.source, record.destination), (ip("::1"), ip("::1")));
         assert_eq!(
             (record.protocol, record.detail),
-            (58, Detail::Icmp { kind: 128, code: 0 })
+            (58, PacketDetail::Icmp { kind: 128, code: 0 })
         );
     });
 }
@@ -81,8 +84,8 @@ fn packets_that_others_log_are_told_apart() {
             "table inet t { chain c { type filter hook output priority 0; udp dport 9 log prefix \"mine\" group 7; }; }",
         );
         let (sender, heard) = mpsc::channel();
-        let _listener = Listener::bind(7, move |it| {
-            sender.send(matches!(it, Heard::Strangers(1))).unwrap();
+        let _listener = RecordListener::bind(7, move |it| {
+            sender.send(matches!(it, RecordEvent::Strangers(1))).unwrap();
         })
         .unwrap();
         let udp = UdpSocket::bind("127.0.0.2:0").unwrap();
@@ -94,12 +97,15 @@ fn packets_that_others_log_are_told_apart() {
 #[test]
 fn a_group_has_one_listener_and_is_free_when_it_is_dropped() {
     inside(|| {
-        let first = Listener::bind(7, |_| {}).unwrap();
-        assert!(matches!(Listener::bind(7, |_| {}), Err(BindError::Taken { group: 7 })));
+        let first = RecordListener::bind(7, |_| {}).unwrap();
+        assert!(matches!(
+            RecordListener::bind(7, |_| {}),
+            Err(BindError::Taken { group: 7 })
+        ));
         assert!(!first.has_ended());
-        let other = Listener::bind(8, |_| {}).unwrap();
+        let other = RecordListener::bind(8, |_| {}).unwrap();
         drop(first);
-        let again = Listener::bind(7, |_| {}).unwrap();
+        let again = RecordListener::bind(7, |_| {}).unwrap();
         drop((other, again));
     });
 }
@@ -107,22 +113,22 @@ fn a_group_has_one_listener_and_is_free_when_it_is_dropped() {
 #[test]
 fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
     inside(|| {
-        let words = prefix(Verdict::Refused);
+        let words = prefix(RecordedVerdict::Refused);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0; udp dport 9 log prefix "{words}" group 7 drop; }}; }}"#
         ));
         let (heard, overruns) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(Barrier::new(2));
-        let _listener = Listener::bind(7, {
+        let _listener = RecordListener::bind(7, {
             let (heard, overruns, gate) = (Arc::clone(&heard), Arc::clone(&overruns), Arc::clone(&gate));
             move |it| match it {
-                Heard::Records(records) => {
+                RecordEvent::Records(records) => {
                     if heard.fetch_add(records.len(), Ordering::SeqCst) == 0 {
                         gate.wait();
                     }
                 }
-                Heard::Overrun => drop(overruns.fetch_add(1, Ordering::SeqCst)),
-                Heard::Strangers(_) => {}
+                RecordEvent::Overrun => drop(overruns.fetch_add(1, Ordering::SeqCst)),
+                RecordEvent::Strangers(_) => {}
             }
         })
         .unwrap();
@@ -146,14 +152,14 @@ fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
 #[test]
 fn established_flows_are_not_recorded() {
     inside(|| {
-        let words = prefix(Verdict::Audited);
+        let words = prefix(RecordedVerdict::Audited);
         nft(&format!(
             r#"table inet t {{ chain c {{ type filter hook output priority 0;
                 ct state established accept; tcp dport 80 log prefix "{words}" group 7; }}; }}"#
         ));
         let (sender, heard) = mpsc::channel();
-        let listener = Listener::bind(7, move |it| {
-            if let Heard::Records(records) = it {
+        let listener = RecordListener::bind(7, move |it| {
+            if let RecordEvent::Records(records) = it {
                 sender.send(records.len()).unwrap();
             }
         })

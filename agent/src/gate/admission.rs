@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clock::Time;
 use dns_proxy::{AdmissionError, AdmissionErrorKind, Completion, ValidatedAnswer};
-use enforcer::writer::{Generation, Holder, Settle, Standing, Submission};
+use enforcer::writer::{AdmissionCallback, AdmissionRequest, CommitToken, Generation, Holder};
 use enforcer::{AdmitError, Committed, Element};
 use fqdn_cache::{Answer, Owner};
 use policy::address::Unteachable;
@@ -21,7 +21,7 @@ use super::{Core, lock};
 /// What an answer needs under the plan in force.
 pub(super) enum Step {
     /// The kernel holds everything, and may be relied on to for this long.
-    Admitted(Committed, Option<Standing>),
+    Admitted(Committed, Option<CommitToken>),
     /// It has to be told of these first.
     Tell(Generation, Vec<(Element, Time)>),
 }
@@ -45,7 +45,7 @@ impl Core {
             .already_admitted(generation, &elements, self.terms.lease.grace)
         {
             Some(proof) => {
-                let standing = self.enforcer.standing(generation, &elements);
+                let standing = self.enforcer.commit_token(generation, &elements);
                 // The ledger's leases and the kernel's elements end at about the same time; neither
                 // may be relied on for longer than the other.
                 Step::Admitted(proof, standing.zip(ends).map(|(standing, ends)| standing.at_most(ends)))
@@ -193,8 +193,8 @@ impl Waiting {
     }
 
     /// What the enforcer is to be told.
-    pub(super) fn submit(self, elements: Vec<(Element, Time)>) -> Submission {
-        Submission {
+    pub(super) fn submit(self, elements: Vec<(Element, Time)>) -> AdmissionRequest {
+        AdmissionRequest {
             generation: self.generation,
             elements,
             holder: Holder(self.owner.0),
@@ -241,7 +241,7 @@ impl Waiting {
     }
 }
 
-impl Settle for Waiting {
+impl AdmissionCallback for Waiting {
     fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         match outcome {
             Ok(proof) => self.tell(Ok(proof)),

@@ -2,8 +2,8 @@
 //!
 //! Most answers teach what was taught seconds ago. For those neither the ledger nor the kernel's
 //! book has to be asked: it is enough that the same answer was admitted, that nothing was lost
-//! since (`enforcer::writer::Standing`), and that the lease it would give now is no longer than the
-//! one in force, less the grace.
+//! since (`enforcer::writer::CommitToken`), and that the lease it would give now is no longer than
+//! the one in force, less the grace.
 //!
 //! A table of fixed size, in which a newer entry takes the place of an older one: forgetting costs
 //! a look at the book, no more.
@@ -12,7 +12,7 @@ use std::hash::BuildHasher;
 
 use ahash::RandomState;
 use dns_proxy::ValidatedAnswer;
-use enforcer::writer::Standing;
+use enforcer::writer::CommitToken;
 
 /// Entries; a power of two. 32 octets each, and only those that are used take memory.
 const ENTRIES: usize = 65_536;
@@ -39,7 +39,7 @@ pub(super) struct Recall {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     fingerprint: u64,
-    standing: Standing,
+    standing: CommitToken,
 }
 
 impl Recall {
@@ -65,12 +65,12 @@ impl Recall {
         hasher.finish()
     }
 
-    pub(super) fn find(&self, fingerprint: u64) -> Option<Standing> {
+    pub(super) fn find(&self, fingerprint: u64) -> Option<CommitToken> {
         let entry = (*self.entries.get(place(fingerprint))?)?;
         (entry.fingerprint == fingerprint).then_some(entry.standing)
     }
 
-    pub(super) fn note(&mut self, fingerprint: u64, standing: Standing) {
+    pub(super) fn note(&mut self, fingerprint: u64, standing: CommitToken) {
         if self.entries.is_empty() {
             self.entries = vec![None; ENTRIES];
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use dns_proxy::gate::{AdmissionErrorKind, CacheOutcome, DiscardReason, Transport, UpstreamOutcome, WithheldReason};
 use dns_proxy::{InvalidAnswer, ProxyEvent};
-use enforcer::records::Verdict;
+use enforcer::records::RecordedVerdict;
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
@@ -204,10 +204,10 @@ impl Metrics {
     }
 
     /// Counts a recorded packet; the namespace is empty where the sender is no Pod of this node.
-    pub fn record(&self, verdict: Verdict, namespace: &str) {
+    pub fn record(&self, verdict: RecordedVerdict, namespace: &str) {
         match verdict {
-            Verdict::Audited => self.audited.count(namespace),
-            Verdict::Refused => self.refused.count(namespace),
+            RecordedVerdict::Audited => self.audited.count(namespace),
+            RecordedVerdict::Refused => self.refused.count(namespace),
         }
     }
 
@@ -423,9 +423,9 @@ mod tests {
     fn recorded_packets_are_counted_by_namespace() {
         let metrics = Metrics::new();
         for (verdict, namespace) in [
-            (Verdict::Audited, "shop"),
-            (Verdict::Audited, "shop"),
-            (Verdict::Refused, ""),
+            (RecordedVerdict::Audited, "shop"),
+            (RecordedVerdict::Audited, "shop"),
+            (RecordedVerdict::Refused, ""),
         ] {
             metrics.record(verdict, namespace);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer::Element;
-use enforcer::layout::{self, Target};
+use enforcer::layout::{self, ElementTemplate};
 use names::{Name, NameIndex, Pattern};
 use policy::PolicyId;
 use policy::address::Places;
@@ -53,7 +53,7 @@ pub(super) struct SelectingRule {
     pub(super) rule: RuleIndex,
     pub(super) lease: LeaseTerms,
     /// Its elements, where they are the same for every address.
-    prepared: Option<Box<[Target]>>,
+    prepared: Option<Box<[ElementTemplate]>>,
 }
 
 impl SelectingRule {

@@ -1,6 +1,6 @@
 //! What refused a packet, in a person's words.
 
-use enforcer::records::{Detail, Record};
+use enforcer::records::{PacketDetail, RecordedPacket};
 use names::Name;
 use policy::explain::{Decision, Hold, KnownName, Scene, Towards, explain};
 use policy::{Policy, Protocol, Verdict};
@@ -21,7 +21,7 @@ pub struct Attribution {
 ///
 /// `name` is what the packet's destination was resolved from. It is taken to hold the address as it
 /// was when the packet was judged.
-pub fn by_explanation(plan: &Plan, record: &Record, name: Option<&Name>) -> Option<Attribution> {
+pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>) -> Option<Attribution> {
     let endpoint = plan.local.iter().find(|it| it.addresses.contains(&record.source))?;
     let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
     let scene = Scene {
@@ -69,13 +69,13 @@ fn attributed_to(policies: impl Iterator<Item = String>) -> Option<Attribution> 
 }
 
 /// The port, or the type of the message; `None` for what rules do not tell apart.
-fn traffic(record: &Record) -> Option<(Protocol, u16)> {
+fn traffic(record: &RecordedPacket) -> Option<(Protocol, u16)> {
     let protocol = Protocol::ALL
         .into_iter()
         .find(|protocol| protocol.number() == record.protocol)?;
     match record.detail {
-        Detail::Port(port) => Some((protocol, port)),
-        Detail::Icmp { kind, .. } => Some((protocol, kind.into())),
-        Detail::Unknown => None,
+        PacketDetail::Port(port) => Some((protocol, port)),
+        PacketDetail::Icmp { kind, .. } => Some((protocol, kind.into())),
+        PacketDetail::Unknown => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer::records::{Listener, Record};
+use enforcer::records::{RecordListener, RecordedPacket};
 use names::Name;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -23,17 +23,17 @@ pub async fn listen(
     group: u16,
     recorder: Arc<Recorder>,
     gate: Arc<NodeGate>,
-    attribute: impl Fn(&Plan, &Record, Option<&Name>) -> Option<Attribution> + Clone + Send + Sync + 'static,
+    attribute: impl Fn(&Plan, &RecordedPacket, Option<&Name>) -> Option<Attribution> + Clone + Send + Sync + 'static,
 ) {
     let mut said = None;
     loop {
         let hear = {
             let (recorder, gate, attribute) = (Arc::clone(&recorder), Arc::clone(&gate), attribute.clone());
-            move |heard: enforcer::records::Heard<'_>| {
+            move |heard: enforcer::records::RecordEvent<'_>| {
                 recorder.hear(clock::now(), heard, &gate.in_force().plan, &attribute);
             }
         };
-        match Listener::bind(group, hear) {
+        match RecordListener::bind(group, hear) {
             Ok(listener) => {
                 info!(group, "refused and audited packets are recorded");
                 recorder.set_state(RecorderState::On);

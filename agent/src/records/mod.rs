@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{RecordRow, RecordsSummary};
 use clock::Time;
-use enforcer::records::{Detail, Heard, Record, Verdict};
+use enforcer::records::{PacketDetail, RecordEvent, RecordedPacket, RecordedVerdict};
 use names::Name;
 
 use crate::metrics::Metrics;
@@ -75,12 +75,12 @@ impl Recorder {
     pub fn hear(
         &self,
         now: Time,
-        heard: Heard<'_>,
+        heard: RecordEvent<'_>,
         plan: &Plan,
-        attribute: impl Fn(&Plan, &Record, Option<&Name>) -> Option<Attribution>,
+        attribute: impl Fn(&Plan, &RecordedPacket, Option<&Name>) -> Option<Attribution>,
     ) {
         match heard {
-            Heard::Records(records) => {
+            RecordEvent::Records(records) => {
                 let mut recent = lock(&self.recent);
                 for record in records {
                     let endpoint = plan.governed.get(&record.source).map(|governed| &governed.id);
@@ -91,11 +91,11 @@ impl Recorder {
                     });
                 }
             }
-            Heard::Overrun => {
+            RecordEvent::Overrun => {
                 self.overruns.fetch_add(1, Ordering::Relaxed);
             }
             // Not ours to count.
-            Heard::Strangers(_) => {}
+            RecordEvent::Strangers(_) => {}
         }
     }
 
@@ -128,29 +128,29 @@ impl Recorder {
         }
     }
 
-    fn count(&self, verdict: Verdict, namespace: &str) {
+    fn count(&self, verdict: RecordedVerdict, namespace: &str) {
         let total = match verdict {
-            Verdict::Audited => &self.audited,
-            Verdict::Refused => &self.refused,
+            RecordedVerdict::Audited => &self.audited,
+            RecordedVerdict::Refused => &self.refused,
         };
         total.fetch_add(1, Ordering::Relaxed);
         self.metrics.record(verdict, namespace);
     }
 }
 
-fn show(now: Time, record: &Record, name: Option<&Name>, row: &PacketGroup) -> RecordRow {
+fn show(now: Time, record: &RecordedPacket, name: Option<&Name>, row: &PacketGroup) -> RecordRow {
     let (port, icmp_type) = match record.detail {
-        Detail::Port(port) => (Some(port), None),
-        Detail::Icmp { kind, .. } => (None, Some(kind)),
-        Detail::Unknown => (None, None),
+        PacketDetail::Port(port) => (Some(port), None),
+        PacketDetail::Icmp { kind, .. } => (None, Some(kind)),
+        PacketDetail::Unknown => (None, None),
     };
     RecordRow {
         last_seen_ms_ago: ago(now, row.last),
         first_seen_ms_ago: ago(now, row.first),
         count: row.count,
         verdict: match record.verdict {
-            Verdict::Audited => "audited",
-            Verdict::Refused => "refused",
+            RecordedVerdict::Audited => "audited",
+            RecordedVerdict::Refused => "refused",
         }
         .into(),
         pod: row.endpoint.as_ref().map(ToString::to_string),
@@ -236,8 +236,8 @@ mod tests {
         }
     }
 
-    fn record(verdict: Verdict, source: [u8; 4], protocol: u8, detail: Detail) -> Record {
-        Record {
+    fn record(verdict: RecordedVerdict, source: [u8; 4], protocol: u8, detail: PacketDetail) -> RecordedPacket {
+        RecordedPacket {
             verdict,
             source: source.into(),
             destination: [192, 0, 2, 1].into(),
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    fn named(_: &Plan, _: &Record, name: Option<&Name>) -> Option<Attribution> {
+    fn named(_: &Plan, _: &RecordedPacket, name: Option<&Name>) -> Option<Attribution> {
         Some(Attribution {
             policy: "shop/egress".into(),
             rule: name.map(|name| format!("for {name}")),
@@ -259,8 +259,8 @@ mod tests {
         let destination = IpAddr::from([192, 0, 2, 1]);
         let name = Name::parse("api.example").unwrap();
         recorder.answer_log().saw(&governed(), &name, [destination]);
-        let records = [record(Verdict::Audited, POD, 6, Detail::Port(443)); 2];
-        recorder.hear(Time::from_millis(1_000), Heard::Records(&records), &plan(), named);
+        let records = [record(RecordedVerdict::Audited, POD, 6, PacketDetail::Port(443)); 2];
+        recorder.hear(Time::from_millis(1_000), RecordEvent::Records(&records), &plan(), named);
         assert_eq!(
             recorder.rows(Time::from_millis(3_500)),
             [RecordRow {
@@ -284,12 +284,17 @@ mod tests {
     #[test]
     fn a_sender_that_is_no_pod_has_an_address_and_no_name() {
         let recorder = Recorder::new(Arc::new(Metrics::new()));
-        let ping = Detail::Icmp { kind: 8, code: 0 };
+        let ping = PacketDetail::Icmp { kind: 8, code: 0 };
         let records = [
-            record(Verdict::Refused, [10, 0, 0, 9], 1, ping),
-            record(Verdict::Refused, [10, 0, 0, 9], 4, Detail::Unknown),
+            record(RecordedVerdict::Refused, [10, 0, 0, 9], 1, ping),
+            record(RecordedVerdict::Refused, [10, 0, 0, 9], 4, PacketDetail::Unknown),
         ];
-        recorder.hear(Time::from_millis(0), Heard::Records(&records), &plan(), |_, _, _| None);
+        recorder.hear(
+            Time::from_millis(0),
+            RecordEvent::Records(&records),
+            &plan(),
+            |_, _, _| None,
+        );
         let rows = recorder.rows(Time::from_millis(0));
         let told: Vec<_> = rows
             .iter()
@@ -304,11 +309,15 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let recorder = Recorder::new(Arc::clone(&metrics));
         let records = [
-            record(Verdict::Audited, POD, 6, Detail::Port(443)),
-            record(Verdict::Refused, POD, 6, Detail::Port(25)),
-            record(Verdict::Refused, POD, 6, Detail::Port(25)),
+            record(RecordedVerdict::Audited, POD, 6, PacketDetail::Port(443)),
+            record(RecordedVerdict::Refused, POD, 6, PacketDetail::Port(25)),
+            record(RecordedVerdict::Refused, POD, 6, PacketDetail::Port(25)),
         ];
-        for heard in [Heard::Records(&records), Heard::Overrun, Heard::Strangers(7)] {
+        for heard in [
+            RecordEvent::Records(&records),
+            RecordEvent::Overrun,
+            RecordEvent::Strangers(7),
+        ] {
             recorder.hear(Time::from_millis(0), heard, &plan(), named);
         }
         let summary = recorder.summary();

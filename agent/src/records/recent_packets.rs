@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clock::Time;
-use enforcer::records::Record;
+use enforcer::records::RecordedPacket;
 use names::Name;
 use policy::endpoint::EndpointId;
 
@@ -25,7 +25,7 @@ const ATTRIBUTION_AGE: Duration = Duration::from_secs(1);
 /// address.
 #[derive(Debug)]
 pub struct RecentPackets {
-    rows: FairLru<IpAddr, (Record, Option<Name>), PacketGroup>,
+    rows: FairLru<IpAddr, (RecordedPacket, Option<Name>), PacketGroup>,
 }
 
 /// Records that are alike.
@@ -58,10 +58,10 @@ impl RecentPackets {
     pub fn note(
         &mut self,
         now: Time,
-        record: Record,
+        record: RecordedPacket,
         endpoint: Option<&EndpointId>,
         name: Option<Name>,
-        attribute: impl FnOnce(&Record, Option<&Name>) -> Option<Attribution>,
+        attribute: impl FnOnce(&RecordedPacket, Option<&Name>) -> Option<Attribution>,
     ) {
         let key = (record, name);
         match self.rows.get_mut(&record.source, &key) {
@@ -89,7 +89,7 @@ impl RecentPackets {
     }
 
     /// All rows, the most recent first.
-    pub fn rows(&self) -> Vec<(&Record, Option<&Name>, &PacketGroup)> {
+    pub fn rows(&self) -> Vec<(&RecordedPacket, Option<&Name>, &PacketGroup)> {
         let mut rows: Vec<_> = self
             .rows
             .iter()
@@ -102,17 +102,17 @@ impl RecentPackets {
 
 #[cfg(test)]
 mod tests {
-    use enforcer::records::{Detail, Verdict};
+    use enforcer::records::{PacketDetail, RecordedVerdict};
 
     use super::*;
 
-    fn record(source: &str, port: u16) -> Record {
-        Record {
-            verdict: Verdict::Refused,
+    fn record(source: &str, port: u16) -> RecordedPacket {
+        RecordedPacket {
+            verdict: RecordedVerdict::Refused,
             source: source.parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),
             protocol: 6,
-            detail: Detail::Port(port),
+            detail: PacketDetail::Port(port),
         }
     }
 
@@ -159,9 +159,9 @@ mod tests {
         assert_eq!(
             rows,
             [
-                (Detail::Port(443), Some(&name), 1, at(4), at(4)),
-                (Detail::Port(443), None, 2, at(1), at(3)),
-                (Detail::Port(80), None, 1, at(2), at(2)),
+                (PacketDetail::Port(443), Some(&name), 1, at(4), at(4)),
+                (PacketDetail::Port(443), None, 2, at(1), at(3)),
+                (PacketDetail::Port(80), None, 1, at(2), at(2)),
             ]
         );
     }
@@ -204,6 +204,6 @@ mod tests {
         let rows = recent.rows();
         assert_eq!(rows.len(), 257);
         assert_eq!(rows[256].0.source, "10.0.0.3".parse::<IpAddr>().unwrap());
-        assert!(rows.iter().any(|row| row.0.detail == Detail::Port(4_999)));
+        assert!(rows.iter().any(|row| row.0.detail == PacketDetail::Port(4_999)));
     }
 }

@@ -99,7 +99,7 @@ fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
     if let Some(process) = run_dir::owner(&args.run_dir).map_err(CleanupError::Unknown)? {
         return Err(CleanupError::Running(process).into());
     }
-    match enforcer::writer::somebody_beats(&args.table) {
+    match enforcer::writer::agent_is_alive(&args.table) {
         Ok(false) => Ok(()),
         Ok(true) => Err(CleanupError::Beating(args.table.clone()).into()),
         Err(error) => Err(CleanupError::Unknown(error).into()),

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use policy::Protocol;
 
+use crate::layout::IpFamily;
+
 use super::batch::Key;
-use crate::layout::Family;
 
 /// One step of a transaction. Names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(crate) enum MapsTo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Datum {
     /// An address.
-    Address(Family),
+    Address(IpFamily),
     /// A protocol.
     Protocol,
     /// A port.
@@ -76,7 +77,7 @@ pub(crate) enum Datum {
     /// The index of a link, in the order of octets of this machine.
     Link,
     /// The type of an ICMP message.
-    MessageType(Family),
+    MessageType(IpFamily),
 }
 
 /// An element to be added.
@@ -139,14 +140,14 @@ pub(crate) enum Test {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
     /// Its destination address.
-    Destination(Family),
+    Destination(IpFamily),
     /// Its protocol, behind any IPv6 extension headers.
     Protocol,
     /// Its destination port. Of a protocol without ports these are other octets, so that a key that
     /// holds it must hold the protocol too.
     Port,
     /// The type of an ICMP message; only where it is known to be one.
-    MessageType(Family),
+    MessageType(IpFamily),
 }
 
 /// Where something is looked up.
@@ -173,8 +174,8 @@ impl Datum {
     /// Octets, without padding.
     pub(crate) fn length(self) -> usize {
         match self {
-            Datum::Address(Family::V4) | Datum::Link => 4,
-            Datum::Address(Family::V6) => 16,
+            Datum::Address(IpFamily::V4) | Datum::Link => 4,
+            Datum::Address(IpFamily::V6) => 16,
             Datum::Port => 2,
             Datum::Protocol | Datum::MessageType(_) => 1,
         }

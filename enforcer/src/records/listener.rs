@@ -11,9 +11,10 @@ use smallvec::SmallVec;
 use thiserror::Error;
 use tracing::error;
 
-use super::{Record, read_datagram};
 use crate::netlink::log;
 use crate::netlink::socket::NetfilterSocket;
+
+use super::{RecordedPacket, read_datagram};
 
 /// Datagrams read at a time, some 64 records each.
 const BUDGET: usize = 64;
@@ -26,9 +27,9 @@ const REST: Timespec = Timespec {
 
 /// What a listener hears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum RecordEvent<'a> {
     /// Some records, in the order of their packets.
-    Records(&'a [Record]),
+    Records(&'a [RecordedPacket]),
     /// The receive buffer was full: an unknown number of records is lost.
     Overrun,
     /// So many packets in our group that are no records: other rules log to it, or they cannot be
@@ -40,7 +41,7 @@ pub enum Heard<'a> {
 ///
 /// The queue is the socket's receive buffer, which the kernel bounds: whoever is slow to hear loses
 /// records and never delays a packet.
-pub struct Listener {
+pub struct RecordListener {
     stop: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -67,10 +68,10 @@ pub enum BindError {
     },
 }
 
-impl Listener {
+impl RecordListener {
     /// Binds `group` in the network namespace of the calling thread, and calls `hear` on the new
     /// thread for whatever comes.
-    pub fn bind(group: u16, hear: impl FnMut(Heard<'_>) + Send + 'static) -> Result<Self, BindError> {
+    pub fn bind(group: u16, hear: impl FnMut(RecordEvent<'_>) + Send + 'static) -> Result<Self, BindError> {
         let refused = |error| BindError::Refused { group, error };
         let mut socket = NetfilterSocket::open().map_err(refused)?;
         // What is logged before the acknowledgement is read is lost here, and nobody has been
@@ -113,7 +114,7 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+impl Drop for RecordListener {
     /// Waits for the thread: afterwards nothing is heard, and the group is free.
     fn drop(&mut self) {
         let one = 1u64.to_ne_bytes();
@@ -126,7 +127,7 @@ impl Drop for Listener {
     }
 }
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for RecordListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
             .field("has_ended", &self.has_ended())
@@ -134,7 +135,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-fn listen(socket: &mut NetfilterSocket, stop: &OwnedFd, mut hear: impl FnMut(Heard<'_>)) -> io::Result<()> {
+fn listen(socket: &mut NetfilterSocket, stop: &OwnedFd, mut hear: impl FnMut(RecordEvent<'_>)) -> io::Result<()> {
     let mut records = Vec::new();
     loop {
         if wait(&[stop.as_fd(), socket.as_fd()], None)? {
@@ -150,8 +151,8 @@ fn listen(socket: &mut NetfilterSocket, stop: &OwnedFd, mut hear: impl FnMut(Hea
 /// Reads until the budget is used up or nothing waits; true when more may wait.
 fn read_some(
     socket: &mut NetfilterSocket,
-    records: &mut Vec<Record>,
-    hear: &mut impl FnMut(Heard<'_>),
+    records: &mut Vec<RecordedPacket>,
+    hear: &mut impl FnMut(RecordEvent<'_>),
 ) -> io::Result<bool> {
     for _ in 0..BUDGET {
         records.clear();
@@ -159,16 +160,16 @@ fn read_some(
             Ok(datagram) => read_datagram(datagram, records),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                hear(Heard::Overrun);
+                hear(RecordEvent::Overrun);
                 continue;
             }
             Err(error) => return Err(error),
         };
         if !records.is_empty() {
-            hear(Heard::Records(records));
+            hear(RecordEvent::Records(records));
         }
         if strangers > 0 {
-            hear(Heard::Strangers(strangers));
+            hear(RecordEvent::Strangers(strangers));
         }
     }
     Ok(true)

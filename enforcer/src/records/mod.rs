@@ -3,8 +3,8 @@
 //!
 //! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an
 //! NFLOG group with a [`prefix`] that says which of the two it is. The kernel copies the first
-//! bytes of such packets to whoever has bound the group; [`Listener`] reads them. The records are a
-//! view and decide nothing: some may be lost under load, which the listener reports.
+//! bytes of such packets to whoever has bound the group; [`RecordListener`] reads them. The records
+//! are a view and decide nothing: some may be lost under load, which the listener reports.
 //!
 //! The messages are read with this crate's own netlink code, of which they need three attributes,
 //! and the packets with safe code, since their bytes were chosen by workloads.
@@ -14,7 +14,7 @@ mod packet;
 
 use std::net::IpAddr;
 
-pub use listener::{BindError, Heard, Listener};
+pub use listener::{BindError, RecordEvent, RecordListener};
 
 use crate::netlink::log;
 use crate::netlink::message::Messages;
@@ -24,9 +24,9 @@ pub const DEFAULT_GROUP: u16 = 5371;
 
 /// A packet that a rule logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Record {
+pub struct RecordedPacket {
     /// What became of it.
-    pub verdict: Verdict,
+    pub verdict: RecordedVerdict,
     /// Who sent it.
     pub source: IpAddr,
     /// Where to, as the packet said when it met the rule: behind a Service, that is the backend.
@@ -35,12 +35,12 @@ pub struct Record {
     /// one that is known of.
     pub protocol: u8,
     /// The destination port, or what stands for it.
-    pub detail: Detail,
+    pub detail: PacketDetail,
 }
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum RecordedVerdict {
     /// It was refused.
     Refused,
     /// It passed, because the policy that would have refused it is only audited.
@@ -49,7 +49,7 @@ pub enum Verdict {
 
 /// What is told of a packet beyond its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Detail {
+pub enum PacketDetail {
     /// The destination port.
     Port(u16),
     /// ICMP and ICMPv6.
@@ -64,29 +64,29 @@ pub enum Detail {
 }
 
 /// The prefix of a `log` rule.
-pub const fn prefix(verdict: Verdict) -> &'static str {
+pub const fn prefix(verdict: RecordedVerdict) -> &'static str {
     match verdict {
-        Verdict::Refused => "namegate refused",
-        Verdict::Audited => "namegate audited",
+        RecordedVerdict::Refused => "namegate refused",
+        RecordedVerdict::Audited => "namegate audited",
     }
 }
 
 /// What [`prefix`] gave; `None` for the rules of others that log to the same group.
-fn read_prefix(text: &str) -> Option<Verdict> {
-    [Verdict::Refused, Verdict::Audited]
+fn read_prefix(text: &str) -> Option<RecordedVerdict> {
+    [RecordedVerdict::Refused, RecordedVerdict::Audited]
         .into_iter()
         .find(|verdict| prefix(*verdict) == text)
 }
 
 /// Reads the records of a datagram into `records`, and returns how many logged packets are none:
 /// not ours, or unreadable.
-fn read_datagram(datagram: &[u8], records: &mut Vec<Record>) -> usize {
+fn read_datagram(datagram: &[u8], records: &mut Vec<RecordedPacket>) -> usize {
     let mut strangers = 0;
     for message in Messages(datagram).filter(|message| message.kind == log::PACKET) {
         let record = log::read(&message).and_then(|logged| {
             let verdict = read_prefix(logged.prefix)?;
             let packet = packet::read(logged.packet)?;
-            Some(Record {
+            Some(RecordedPacket {
                 verdict,
                 source: packet.source,
                 destination: packet.destination,
@@ -106,8 +106,9 @@ fn read_datagram(datagram: &[u8], records: &mut Vec<Record>) -> usize {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
     use crate::netlink::message::Encoder;
+
+    use super::*;
 
     const PACKET: [u8; 24] = [
         0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 2, 192, 0, 2, 1, 0x12, 0x34, 0x01, 0xbb,
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_prefix_is_read_as_it_was_written() {
-        for verdict in [Verdict::Refused, Verdict::Audited] {
+        for verdict in [RecordedVerdict::Refused, RecordedVerdict::Audited] {
             assert_eq!(read_prefix(prefix(verdict)), Some(verdict));
         }
         for text in ["", "namegate", "namegate passed", "namegate refused "] {
@@ -140,8 +141,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                (Verdict::Refused, Detail::Port(443)),
-                (Verdict::Audited, Detail::Port(443))
+                (RecordedVerdict::Refused, PacketDetail::Port(443)),
+                (RecordedVerdict::Audited, PacketDetail::Port(443))
             ]
         );
     }

@@ -5,20 +5,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::Detail;
 use crate::netlink::message::field;
+
+use super::PacketDetail;
 
 /// What a packet's headers tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Packet {
+pub(super) struct PacketHeaders {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) protocol: u8,
-    pub(super) detail: Detail,
+    pub(super) detail: PacketDetail,
 }
 
 /// Reads a packet of either family; `None` when its addresses cannot be read.
-pub(super) fn read(bytes: &[u8]) -> Option<Packet> {
+pub(super) fn read(bytes: &[u8]) -> Option<PacketHeaders> {
     match bytes.first()? >> 4 {
         4 => read_v4(bytes),
         6 => read_v6(bytes),
@@ -27,7 +28,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Packet> {
 }
 
 /// RFC 791 §3.1.
-fn read_v4(bytes: &[u8]) -> Option<Packet> {
+fn read_v4(bytes: &[u8]) -> Option<PacketHeaders> {
     const SHORTEST: usize = 20;
     let header = usize::from(bytes.first()? & 0xf) * 4;
     if header < SHORTEST {
@@ -37,7 +38,7 @@ fn read_v4(bytes: &[u8]) -> Option<Packet> {
     let protocol = *bytes.get(9)?;
     // Only the first fragment has the ports.
     let payload = bytes.get(header..).filter(|_| fragment == 0).unwrap_or_default();
-    Some(Packet {
+    Some(PacketHeaders {
         source: Ipv4Addr::from(field::<4>(bytes, 12)?).into(),
         destination: Ipv4Addr::from(field::<4>(bytes, 16)?).into(),
         protocol,
@@ -46,13 +47,13 @@ fn read_v4(bytes: &[u8]) -> Option<Packet> {
 }
 
 /// RFC 8200 §3 and §4.
-fn read_v6(bytes: &[u8]) -> Option<Packet> {
+fn read_v6(bytes: &[u8]) -> Option<PacketHeaders> {
     const HEADER: usize = 40;
     let first = *bytes.get(6)?;
     let source = Ipv6Addr::from(field::<16>(bytes, 8)?).into();
     let destination = Ipv6Addr::from(field::<16>(bytes, 24)?).into();
     let (protocol, payload) = past_extensions(first, bytes.get(HEADER..).unwrap_or_default());
-    Some(Packet {
+    Some(PacketHeaders {
         source,
         destination,
         protocol,
@@ -95,15 +96,15 @@ fn past_extensions(first: u8, bytes: &[u8]) -> (u8, &[u8]) {
     }
 }
 
-fn detail(protocol: u8, payload: &[u8]) -> Detail {
+fn detail(protocol: u8, payload: &[u8]) -> PacketDetail {
     let read = || match protocol {
         // TCP, UDP, DCCP, SCTP, UDP-Lite: source port, destination port.
-        6 | 17 | 33 | 132 | 136 => Some(Detail::Port(u16::from_be_bytes(field(payload, 2)?))),
+        6 | 17 | 33 | 132 | 136 => Some(PacketDetail::Port(u16::from_be_bytes(field(payload, 2)?))),
         // ICMP, ICMPv6.
-        1 | 58 => field(payload, 0).map(|[kind, code]| Detail::Icmp { kind, code }),
+        1 | 58 => field(payload, 0).map(|[kind, code]| PacketDetail::Icmp { kind, code }),
         _ => None,
     };
-    read().unwrap_or(Detail::Unknown)
+    read().unwrap_or(PacketDetail::Unknown)
 }
 
 #[cfg(test)]
@@ -130,7 +131,7 @@ mod tests {
         bytes
     }
 
-    fn told(bytes: &[u8]) -> (u8, Detail) {
+    fn told(bytes: &[u8]) -> (u8, PacketDetail) {
         let packet = read(bytes).unwrap();
         (packet.protocol, packet.detail)
     }
@@ -143,30 +144,33 @@ mod tests {
         let packet = read(&v4(6, 0, &PORTS)).unwrap();
         assert_eq!(
             packet,
-            Packet {
+            PacketHeaders {
                 source: "10.0.0.2".parse().unwrap(),
                 destination: "192.0.2.1".parse().unwrap(),
                 protocol: 6,
-                detail: Detail::Port(443),
+                detail: PacketDetail::Port(443),
             }
         );
         for protocol in [17, 33, 132, 136] {
-            assert_eq!(told(&v4(protocol, 0, &PORTS)), (protocol, Detail::Port(443)));
+            assert_eq!(told(&v4(protocol, 0, &PORTS)), (protocol, PacketDetail::Port(443)));
         }
     }
 
     #[test]
     fn icmp_has_a_type_and_a_code() {
-        assert_eq!(told(&v4(1, 0, &[3, 4])), (1, Detail::Icmp { kind: 3, code: 4 }));
-        assert_eq!(told(&v6(58, &[128, 0])), (58, Detail::Icmp { kind: 128, code: 0 }));
-        assert_eq!(told(&v4(47, 0, &PORTS)), (47, Detail::Unknown));
+        assert_eq!(told(&v4(1, 0, &[3, 4])), (1, PacketDetail::Icmp { kind: 3, code: 4 }));
+        assert_eq!(
+            told(&v6(58, &[128, 0])),
+            (58, PacketDetail::Icmp { kind: 128, code: 0 })
+        );
+        assert_eq!(told(&v4(47, 0, &PORTS)), (47, PacketDetail::Unknown));
     }
 
     #[test]
     fn only_a_first_fragment_has_a_port() {
         const MORE: u16 = 0x2000;
-        assert_eq!(told(&v4(17, MORE, &PORTS)), (17, Detail::Port(443)));
-        assert_eq!(told(&v4(17, MORE | 185, &PORTS)), (17, Detail::Unknown));
+        assert_eq!(told(&v4(17, MORE, &PORTS)), (17, PacketDetail::Port(443)));
+        assert_eq!(told(&v4(17, MORE | 185, &PORTS)), (17, PacketDetail::Unknown));
         let fragment = |offset: u16| {
             let mut header = vec![17, 0];
             header.extend((offset << 3 | 1).to_be_bytes());
@@ -174,8 +178,8 @@ mod tests {
             header.extend(PORTS);
             v6(44, &header)
         };
-        assert_eq!(told(&fragment(0)), (17, Detail::Port(443)));
-        assert_eq!(told(&fragment(1)), (17, Detail::Unknown));
+        assert_eq!(told(&fragment(0)), (17, PacketDetail::Port(443)));
+        assert_eq!(told(&fragment(1)), (17, PacketDetail::Unknown));
     }
 
     #[test]
@@ -186,10 +190,10 @@ mod tests {
         payload.extend([6, 1, 0, 0]); // of three words, then TCP
         payload.extend([0; 8]);
         payload.extend(PORTS);
-        assert_eq!(told(&v6(0, &payload)), (6, Detail::Port(443)));
+        assert_eq!(told(&v6(0, &payload)), (6, PacketDetail::Port(443)));
         for cut in 0..payload.len() {
             let (_, detail) = told(&v6(0, &payload[..cut]));
-            assert_eq!(detail, Detail::Unknown, "cut off after {cut} bytes");
+            assert_eq!(detail, PacketDetail::Unknown, "cut off after {cut} bytes");
         }
     }
 
@@ -202,7 +206,7 @@ mod tests {
         for cut in 0..40 {
             assert_eq!(read(&v6[..cut]), None);
         }
-        assert_eq!(told(&v4[..20]), (6, Detail::Unknown));
+        assert_eq!(told(&v4[..20]), (6, PacketDetail::Unknown));
         // A header that says it is shorter than any is, and another version.
         assert_eq!(read(&[0x44; 64]), None);
         assert_eq!(read(&[0x50; 64]), None);

@@ -12,10 +12,11 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 
+use crate::layout::IpFamily;
+use crate::pod_links::{NodeNetwork, NodeRoute};
+
 use super::rtnetlink::Rtnetlink;
 use super::{address_family, means_no_ipv6, own_addresses_of};
-use crate::layout::Family;
-use crate::pod_links::{Network, Route};
 
 /// RT_TABLE_LOCAL: the node's own addresses and multicast.
 const LOCAL_TABLE: u32 = 255;
@@ -24,7 +25,7 @@ const LOCAL_TABLE: u32 = 255;
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// Reads links, addresses and routes of the calling thread's network namespace.
-pub fn network() -> io::Result<Network> {
+pub fn network() -> io::Result<NodeNetwork> {
     let mut kernel = Rtnetlink::open()?;
     let own = own_addresses_of(&mut kernel)?;
     let links = kernel.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
@@ -33,7 +34,7 @@ pub fn network() -> io::Result<Network> {
         _ => None,
     });
     let mut routes = Vec::new();
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let mut request = RouteMessage::default();
         request.header.address_family = address_family(family);
         match kernel.dump(RouteNetlinkMessage::GetRoute(request)) {
@@ -41,11 +42,11 @@ pub fn network() -> io::Result<Network> {
                 RouteNetlinkMessage::NewRoute(route) => routes_of(route),
                 _ => Vec::new(),
             })),
-            Err(error) if family == Family::V6 && means_no_ipv6(&error) => {}
+            Err(error) if family == IpFamily::V6 && means_no_ipv6(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(Network {
+    Ok(NodeNetwork {
         own,
         dedicated: dedicated.collect(),
         routes,
@@ -63,7 +64,7 @@ fn is_dedicated(link: &LinkMessage) -> bool {
 }
 
 /// One route for each next hop.
-fn routes_of(message: &RouteMessage) -> Vec<Route> {
+fn routes_of(message: &RouteMessage) -> Vec<NodeRoute> {
     if message.header.kind != RouteType::Unicast {
         return Vec::new();
     }
@@ -96,7 +97,7 @@ fn routes_of(message: &RouteMessage) -> Vec<Route> {
     if table == LOCAL_TABLE {
         return Vec::new();
     }
-    let route = |(link, through_gateway)| Route {
+    let route = |(link, through_gateway)| NodeRoute {
         destination: destination.trunc(),
         link,
         through_gateway,

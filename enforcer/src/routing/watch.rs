@@ -11,11 +11,12 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::rtnetlink::{Outcome, Rtnetlink};
-use super::{LOOPBACK, PROTOCOL, Piece, What, loopback_up, means_no_ipv6, pieces};
 use crate::audit::{Damage, DamageKind};
 use crate::desired::Interception;
-use crate::layout::Family;
+use crate::layout::IpFamily;
+
+use super::rtnetlink::{Outcome, Rtnetlink};
+use super::{LOOPBACK, PROTOCOL, Piece, What, loopback_up, means_no_ipv6, pieces};
 
 /// `RTNLGRP_*` of `linux/rtnetlink.h`.
 const LINK: u32 = 1;
@@ -65,7 +66,7 @@ impl Watch {
                     restored.push(damage(&piece, "was removed"));
                     true
                 }
-                Err(error) if piece.family == Family::V6 && means_no_ipv6(&error) => false,
+                Err(error) if piece.family == IpFamily::V6 && means_no_ipv6(&error) => false,
                 Err(error) => return Err(error),
             });
         }
@@ -185,8 +186,8 @@ fn is_up(kernel: &mut Rtnetlink) -> io::Result<bool> {
 
 fn damage(piece: &Piece, how: &str) -> Damage {
     let family = match piece.family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
+        IpFamily::V4 => "IPv4",
+        IpFamily::V6 => "IPv6",
     };
     match &piece.what {
         What::Address(_) => Damage::new(

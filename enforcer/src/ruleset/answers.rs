@@ -13,11 +13,12 @@ use std::net::SocketAddr;
 use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfHook};
 
+use crate::desired::DesiredState;
+use crate::layout::IpFamily;
+
 use super::document::{Document, Hook};
 use super::expression::{any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, source};
 use super::{refusal, sets, strangers, zones};
-use crate::desired::Desired;
-use crate::layout::Family;
 
 /// Packets that come in, before connection tracking looks at them.
 pub(super) const BEFORE_TRACKING: &str = "before-tracking";
@@ -26,7 +27,7 @@ const CHAIN: &str = "answers";
 /// `raw - 1`: just before those who switch connection tracking off.
 pub(super) const BEFORE_RAW: i32 = -301;
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
+pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
     document.base_chain(
         BEFORE_TRACKING,
         Hook {
@@ -49,7 +50,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
             jump(CHAIN),
         ],
     );
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         for known in strangers::belongs(family) {
             document.rule(CHAIN, known.into_iter().chain([Statement::Return(None)]));
         }
@@ -70,7 +71,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
 
 /// The ports that resolvers answer from. They belong to the frame, so that nobody pays a lookup for
 /// them.
-pub(super) fn ports(desired: &Desired) -> BTreeSet<u16> {
+pub(super) fn ports(desired: &DesiredState) -> BTreeSet<u16> {
     let known = desired.servers.iter().map(SocketAddr::port);
     known.chain([53]).collect()
 }

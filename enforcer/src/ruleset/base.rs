@@ -6,14 +6,15 @@ use ipnet::{IpNet, Ipv6Net};
 use nftables::types::{NfChainType, NfHook};
 use policy::Protocol;
 
+use crate::desired::DesiredState;
+use crate::layout::IpFamily;
+
 use super::document::{Document, Hook};
 use super::expression::{
     accept, any_of, conntrack, destination, goto, has_any, header, is, jump, number, prefix, protocol, protocol_value,
     word,
 };
 use super::{dispatch, interception, refusal, related, sets, strangers};
-use crate::desired::Desired;
-use crate::layout::Family;
 
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
@@ -21,7 +22,7 @@ const FORWARD: &str = "forward";
 /// RFC 4291 §2.7.
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
+pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
     for (chain, hook) in [(INPUT, NfHook::Input), (FORWARD, NfHook::Forward)] {
         document.base_chain(
             chain,
@@ -84,7 +85,7 @@ fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
         chain,
         [
             icmpv6(),
-            is(destination(Family::V6), prefix(IpNet::V6(MULTICAST))),
+            is(destination(IpFamily::V6), prefix(IpNet::V6(MULTICAST))),
             is_one_of(&[&listening[..], &routers[2..]].concat()),
             accept(),
         ],

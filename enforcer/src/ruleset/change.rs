@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use policy::ProgramId;
 
-use super::program::{self, Chain};
-use super::{Standing, have_the_same_frame, refusal, sets};
-use crate::desired::{Desired, Evaluation};
-use crate::layout::{self, Family, SetId, SetKind};
+use crate::desired::{DesiredState, KernelTiers};
+use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::objects::{Command, Datum, NewElement, SetForm};
 use crate::netlink::structure::{self, Limits, Shape, Structure};
 use crate::netlink::transaction::declared;
+
+use super::program::{self, Chain};
+use super::{ExistingObjects, have_the_same_frame, refusal, sets};
 
 /// A transaction takes in no more once it has so many commands and elements. Nothing refers to what
 /// is prepared, so it may come in several; and each holds the kernel's commit lock, which others
@@ -33,14 +34,14 @@ pub(crate) struct Change {
     /// The one transaction that makes new programs count.
     pub(crate) switch: Vec<Command>,
     /// What the frame takes the place of, if it must be written.
-    pub(crate) frame_replaces: Option<Standing>,
+    pub(crate) frame_replaces: Option<ExistingObjects>,
     /// What is needed no more.
     pub(crate) removal: Vec<Command>,
 }
 
 impl Change {
     /// From one desired state that is in force to another.
-    pub(crate) fn between(before: &Desired, after: &Desired) -> Self {
+    pub(crate) fn between(before: &DesiredState, after: &DesiredState) -> Self {
         let (programs, audits) = (after.programs.keys(), audits_of(after));
         let former_audits = audits_of(before);
         let new_programs = programs.filter(|id| !before.programs.contains_key(id));
@@ -76,16 +77,16 @@ impl Change {
 
     /// From whatever stands under our table's name. All rules are written anew, since what has our
     /// names need not be ours; sets that are [sound](Self::is_sound) stay, with what they hold.
-    pub(crate) fn onto(standing: &Standing, after: &Desired) -> Self {
+    pub(crate) fn onto(existing: &ExistingObjects, after: &DesiredState) -> Self {
         let sets = learned_sets(after);
-        let stands = |set: &&SetId| standing.sets.contains(&set.to_string());
+        let stands = |set: &&SetId| existing.sets.contains(&set.to_string());
         let new_sets = sets.iter().filter(|set| !stands(set)).copied().collect();
         let audits = audits_of(after);
         let chains = audits.values().map(|audit| program::audit_chains(audit));
         let programs = after.programs.iter().map(|(id, program)| program::chains(*id, program));
         let chains: Vec<Vec<Chain>> = chains.chain(programs).collect();
 
-        let mut foreign = standing.clone();
+        let mut foreign = existing.clone();
         for chain in chains.iter().flatten() {
             foreign.chains.remove(&*chain.name);
         }
@@ -104,7 +105,7 @@ impl Change {
         Self {
             new_chains: chains
                 .into_iter()
-                .map(|chains| written(chains, Some(standing)))
+                .map(|chains| written(chains, Some(existing)))
                 .collect(),
             sets,
             new_sets,
@@ -117,16 +118,16 @@ impl Change {
 
     /// Whether what stands can be made what is desired: each of our names is that of a set of our
     /// form, or of a chain that is called as ours is, or of nothing.
-    pub(crate) fn is_sound(standing: &Structure, after: &Desired) -> bool {
+    pub(crate) fn is_sound(existing: &Structure, after: &DesiredState) -> bool {
         let is_set = |(name, (shape, _)): (String, (Shape, Limits))| {
-            standing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
+            existing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
         };
         let frame = super::frame_forms(after);
         let hook = |name: &String| frame.get(name).and_then(|form| form.hook.as_ref());
         let has_place = |(name, chain): (&String, &structure::Chain)| chain.hook.as_ref() == hook(name);
         let is_ours = |name: &str| frame.contains_key(name) || program::is_chain_name(name);
         set_forms(after).into_iter().all(is_set)
-            && standing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
+            && existing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
     }
 
     /// The chains of programs that it writes, with the number of their rules.
@@ -180,11 +181,11 @@ fn weight(command: &Command) -> usize {
 }
 
 /// The learned sets of a desired state.
-pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
+pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
         let possible = evaluation.fold.layout();
-        Family::BOTH
+        IpFamily::BOTH
             .into_iter()
             .flat_map(move |family| layout::sets(evaluation.id, possible, family))
     });
@@ -192,7 +193,7 @@ pub(crate) fn learned_sets(desired: &Desired) -> BTreeSet<SetId> {
 }
 
 /// All sets of a desired state, with what the kernel tells of them.
-pub(crate) fn set_forms(desired: &Desired) -> BTreeMap<String, (Shape, Limits)> {
+pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (Shape, Limits)> {
     let forms = sets::forms();
     let of_table = forms.iter().map(|(name, form)| (name.to_string(), declared(form)));
     let learned = learned_sets(desired);
@@ -203,18 +204,18 @@ pub(crate) fn set_forms(desired: &Desired) -> BTreeMap<String, (Shape, Limits)> 
     of_table.chain(learned).collect()
 }
 
-fn audits_of(desired: &Desired) -> BTreeMap<ProgramId, &Evaluation> {
+fn audits_of(desired: &DesiredState) -> BTreeMap<ProgramId, &KernelTiers> {
     let audited = desired.programs.values().filter_map(|program| program.audited.as_ref());
     audited.map(|audited| (audited.id, audited)).collect()
 }
 
 /// The commands that write chains which call none but each other, and those that are known to
 /// stand.
-fn written(chains: Vec<Chain>, standing: Option<&Standing>) -> Vec<Command> {
+fn written(chains: Vec<Chain>, existing: Option<&ExistingObjects>) -> Vec<Command> {
     let names = chains.iter().map(|chain| Command::AddChain(Arc::clone(&chain.name)));
     let mut commands: Vec<Command> = names.collect();
     // Part of a program is left where somebody else has deleted the rest.
-    let stands = |chain: &&Chain| standing.is_some_and(|standing| standing.chains.contains(&*chain.name));
+    let stands = |chain: &&Chain| existing.is_some_and(|existing| existing.chains.contains(&*chain.name));
     let left = chains.iter().filter(stands);
     commands.extend(left.map(|chain| Command::EmptyChain(Arc::clone(&chain.name))));
     for chain in chains {
@@ -236,8 +237,8 @@ fn removal(chains: &[Arc<str>], sets: impl Iterator<Item = Arc<str>>) -> Vec<Com
 }
 
 /// The chains of a frame, as if they had been read.
-fn frame_of(desired: &Desired) -> Standing {
-    Standing {
+fn frame_of(desired: &DesiredState) -> ExistingObjects {
+    ExistingObjects {
         table: true,
         chains: super::frame_chains(desired),
         sets: BTreeSet::new(),

@@ -2,10 +2,11 @@
 
 use nftables::stmt::{Statement, VerdictMap};
 
+use crate::layout::IpFamily;
+
 use super::document::Document;
 use super::expression::{goto, is, named_set, source};
 use super::{refusal, sets, strangers};
-use crate::layout::Family;
 
 /// The chain that both `forward` and `input` jump to. A source that no program governs comes back
 /// from it, unless it is none that may be, or comes from where only pods are.
@@ -13,7 +14,7 @@ pub(super) const CHAIN: &str = "dispatch";
 
 pub(super) fn chain(document: &mut Document<'_>) {
     document.chain(CHAIN);
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let by_source = VerdictMap {
             key: source(family),
             data: named_set(&sets::dispatch(family)),

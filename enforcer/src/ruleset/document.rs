@@ -10,13 +10,14 @@ use nftables::schema::{
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::Standing;
 use crate::netlink::structure;
+
+use super::ExistingObjects;
 
 /// Collects the parts of a transaction; [`finish`](Self::finish) puts them in order.
 pub(super) struct Document<'a> {
     table: &'a str,
-    standing: &'a Standing,
+    existing: &'a ExistingObjects,
     wanted_chains: BTreeSet<String>,
     base_chains: BTreeMap<String, structure::Hook>,
     declarations: Vec<NfListObject<'static>>,
@@ -63,10 +64,10 @@ impl Hook {
 }
 
 impl<'a> Document<'a> {
-    pub(super) fn new(table: &'a str, standing: &'a Standing) -> Self {
+    pub(super) fn new(table: &'a str, existing: &'a ExistingObjects) -> Self {
         Self {
             table,
-            standing,
+            existing,
             wanted_chains: BTreeSet::new(),
             base_chains: BTreeMap::new(),
             declarations: Vec::new(),
@@ -153,15 +154,15 @@ impl<'a> Document<'a> {
         });
         let mut emptied_chains = Vec::new();
         let mut deletions = Vec::new();
-        if self.standing.table {
-            for name in &self.standing.chains {
+        if self.existing.table {
+            for name in &self.existing.chains {
                 emptied_chains.push(FlushObject::Chain(self.bare_chain(name)));
             }
-            for name in &self.standing.sets {
+            for name in &self.existing.sets {
                 deletions.push(NfListObject::Set(Box::new(self.bare_set(name))));
             }
             // After the sets: elements of a verdict map hold on to chains.
-            for name in self.standing.chains.difference(&self.wanted_chains) {
+            for name in self.existing.chains.difference(&self.wanted_chains) {
                 deletions.push(NfListObject::Chain(self.bare_chain(name)));
             }
         }

@@ -7,7 +7,7 @@ use nftables::expr::{CT, CTDir, Expression, Meta, MetaKey, NamedExpression, Payl
 use nftables::stmt::{JumpTarget, Match, Operator, Statement};
 use policy::Protocol;
 
-use crate::layout::Family;
+use crate::layout::IpFamily;
 
 /// An expression that owns its text.
 pub(super) type Expr = Expression<'static>;
@@ -15,12 +15,12 @@ pub(super) type Expr = Expression<'static>;
 // ---- What a packet carries
 
 /// The source address.
-pub(super) fn source(family: Family) -> Expr {
+pub(super) fn source(family: IpFamily) -> Expr {
     header(ip(family), "saddr")
 }
 
 /// The destination address.
-pub(super) fn destination(family: Family) -> Expr {
+pub(super) fn destination(family: IpFamily) -> Expr {
     header(ip(family), "daddr")
 }
 
@@ -64,10 +64,10 @@ pub(super) fn header(protocol: &'static str, field: &'static str) -> Expr {
 }
 
 /// The family's name in expressions.
-pub(super) fn ip(family: Family) -> &'static str {
+pub(super) fn ip(family: IpFamily) -> &'static str {
     match family {
-        Family::V4 => "ip",
-        Family::V6 => "ip6",
+        IpFamily::V4 => "ip",
+        IpFamily::V6 => "ip6",
     }
 }
 
@@ -158,10 +158,10 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
 
 /// The packet is of this family. nft asks for it by itself, but only where it needs to know: a
 /// packet of the other family has paid for what stands before that.
-pub(super) fn is_of(family: Family) -> Statement<'static> {
+pub(super) fn is_of(family: IpFamily) -> Statement<'static> {
     let family = match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
+        IpFamily::V4 => "ipv4",
+        IpFamily::V6 => "ipv6",
     };
     is(meta(MetaKey::Nfproto), word(family))
 }

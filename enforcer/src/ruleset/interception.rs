@@ -48,6 +48,10 @@ use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
 use policy::Protocol;
 
+use crate::desired::{DesiredState, FailMode, Interception, ResolverBinding};
+use crate::layout::{ALIVE_SET, IpFamily};
+use crate::routing::{LISTEN_V4, LISTEN_V6};
+
 use super::answers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::document::{Document, Hook};
 use super::expression::{
@@ -55,9 +59,6 @@ use super::expression::{
     meta, named, named_set, number, original, port, port_value, protocol, protocol_value, source, word,
 };
 use super::{refusal, sets, zones};
-use crate::desired::{Desired, FailMode, Interception, ResolverBinding};
-use crate::layout::{ALIVE_SET, Family};
-use crate::routing::{LISTEN_V4, LISTEN_V6};
 
 const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
@@ -73,7 +74,7 @@ const BEFORE_DNAT: i32 = -105;
 const AFTER_DNAT: i32 = -99;
 
 /// The chain of the mode.
-pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
+pub(super) fn chain(document: &mut Document<'_>, desired: &DesiredState) {
     match desired.interception {
         Interception::Off => {}
         Interception::Dnat => {
@@ -86,12 +87,12 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                     priority: BEFORE_DNAT,
                 },
             );
-            for family in Family::BOTH {
+            for family in IpFamily::BOTH {
                 let to_listener = NAT {
                     addr: Some(mapped(asked_now(family), &address_map(family))),
                     family: Some(match family {
-                        Family::V4 => NATFamily::IP,
-                        Family::V6 => NATFamily::IP6,
+                        IpFamily::V4 => NATFamily::IP,
+                        IpFamily::V6 => NATFamily::IP6,
                     }),
                     port: Some(mapped(asked_now(family), &port_map(family))),
                     flags: None,
@@ -116,7 +117,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
                     priority: AFTER_DNAT,
                 },
             );
-            for family in Family::BOTH {
+            for family in IpFamily::BOTH {
                 let chain = tproxy_chain(family);
                 document.chain(&chain);
                 let forwards = is(conntrack("direction", None), word("original"));
@@ -151,7 +152,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &Desired) {
 
 /// Gives lookups that are going to be translated their zone, and what belongs to their flows:
 /// replies, and errors that either end reports.
-fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
+fn keep_in_zone(document: &mut Document<'_>, desired: &DesiredState) {
     document.base_chain(
         REPLIES_CHAIN,
         Hook {
@@ -160,7 +161,7 @@ fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
             priority: BEFORE_RAW,
         },
     );
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         for sources in [pods_set(family), sets::unknown(family)] {
             let mut statements = vec![is_of(family), is_tcp_or_udp()];
             statements.extend(lookups(desired, family, asked_now(family), &sources));
@@ -170,8 +171,8 @@ fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
 
         // A client that is gone says so. Its word is about a flow of the zone, while there is one.
         let (icmp, header_name, unreachable) = match family {
-            Family::V4 => (Protocol::Icmp, "icmp", 3),
-            Family::V6 => (Protocol::Icmpv6, "icmpv6", 1),
+            IpFamily::V4 => (Protocol::Icmp, "icmp", 3),
+            IpFamily::V6 => (Protocol::Icmpv6, "icmpv6", 1),
         };
         document.rule(
             BEFORE_TRACKING,
@@ -185,8 +186,8 @@ fn keep_in_zone(document: &mut Document<'_>, desired: &Desired) {
             ],
         );
         let listener = match family {
-            Family::V4 => IpAddr::V4(LISTEN_V4),
-            Family::V6 => IpAddr::V6(LISTEN_V6),
+            IpFamily::V4 => IpAddr::V4(LISTEN_V4),
+            IpFamily::V6 => IpAddr::V6(LISTEN_V6),
         };
         document.rule(
             REPLIES_CHAIN,
@@ -203,10 +204,10 @@ fn set_zone() -> Statement<'static> {
 }
 
 /// Lets intercepted lookups into this node, whatever the program of the pod says about the node.
-pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired: &Desired) {
+pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
     match desired.interception {
         Interception::Dnat => {
-            for family in Family::BOTH {
+            for family in IpFamily::BOTH {
                 document.rule(
                     chain,
                     [
@@ -231,9 +232,9 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
 }
 
 /// Lets lookups that workloads send to the proxy's own addresses into this node.
-pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &Desired) {
-    for family in Family::BOTH {
-        let own = desired.listening.iter().filter(|own| Family::of(own.ip()) == family);
+pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
+    for family in IpFamily::BOTH {
+        let own = desired.listening.iter().filter(|own| IpFamily::of(own.ip()) == family);
         let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) =
             own.copied().partition(|own| own.ip().is_unspecified());
         let sockets: Vec<_> = at.iter().map(|own| socket(own.ip(), own.port())).collect();
@@ -252,11 +253,11 @@ pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desire
 
 /// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives
 /// to take it.
-pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desired: &Desired) {
+pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
     if desired.interception == Interception::Off {
         return;
     }
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let verdict = match desired.fail_mode {
             FailMode::Open => accept(),
             FailMode::Closed => goto(refusal::CHAIN),
@@ -278,7 +279,7 @@ pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desi
 }
 
 /// Lookups that are intercepted, while the heartbeat goes where that is asked for.
-fn lookups(desired: &Desired, family: Family, asked: Expr, sources: &str) -> Vec<Statement<'static>> {
+fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str) -> Vec<Statement<'static>> {
     let mut statements = Vec::from(to_resolver(family, asked, sources));
     match desired.fail_mode {
         FailMode::Open => statements.push(is(protocol(), named_set(ALIVE_SET))),
@@ -291,7 +292,7 @@ fn lookups(desired: &Desired, family: Family, asked: Expr, sources: &str) -> Vec
 /// lets a rule translate or read ports. The resolver is asked for first: nearly every packet comes
 /// from a pod or goes to one, and nearly none goes to a resolver, so that all others pay one lookup
 /// of a set.
-fn to_resolver(family: Family, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
+fn to_resolver(family: IpFamily, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
         is(asked, named_set(&resolvers_set(family))),
         is(source(family), named_set(sources)),
@@ -299,13 +300,13 @@ fn to_resolver(family: Family, asked: Expr, sources: &str) -> [Statement<'static
 }
 
 /// Address and port that the packet carries now.
-fn asked_now(family: Family) -> Expr {
+fn asked_now(family: IpFamily) -> Expr {
     concat([destination(family), port()])
 }
 
 /// Address and port that the flow's first packet carried. Only after [`is_tcp_or_udp`] does nft
 /// know the port's type.
-fn asked_first(family: Family) -> Expr {
+fn asked_first(family: IpFamily) -> Expr {
     concat([
         original(format!("{} daddr", ip(family))),
         conntrack("proto-dst", Some(CTDir::Original)),
@@ -313,12 +314,12 @@ fn asked_first(family: Family) -> Expr {
 }
 
 /// The bindings of a family, sorted; of each resolver one.
-pub(super) fn bindings(desired: &Desired, family: Family) -> Vec<ResolverBinding> {
+pub(super) fn bindings(desired: &DesiredState, family: IpFamily) -> Vec<ResolverBinding> {
     let mut bindings: Vec<_> = desired
         .resolvers
         .iter()
         .copied()
-        .filter(|binding| Family::of(binding.asked.ip()) == family && Family::of(binding.listener.ip()) == family)
+        .filter(|binding| IpFamily::of(binding.asked.ip()) == family && IpFamily::of(binding.listener.ip()) == family)
         .collect();
     // A map refuses a second value for a key.
     bindings.sort_unstable();
@@ -346,31 +347,31 @@ fn set_mark(mark: u32) -> Statement<'static> {
     })
 }
 
-fn tproxy_chain(family: Family) -> String {
+fn tproxy_chain(family: IpFamily) -> String {
     format!("{TPROXY_CHAIN}{family}")
 }
 
-pub(super) fn pods_set(family: Family) -> String {
+pub(super) fn pods_set(family: IpFamily) -> String {
     format!("pods{family}")
 }
 
-pub(super) fn resolvers_set(family: Family) -> String {
+pub(super) fn resolvers_set(family: IpFamily) -> String {
     format!("resolvers{family}")
 }
 
 /// The addresses of known resolvers, whatever their ports.
-pub(super) fn resolver_hosts_set(family: Family) -> String {
+pub(super) fn resolver_hosts_set(family: IpFamily) -> String {
     format!("resolver-hosts{family}")
 }
 
-pub(super) fn listeners_set(family: Family) -> String {
+pub(super) fn listeners_set(family: IpFamily) -> String {
     format!("listeners{family}")
 }
 
-pub(super) fn address_map(family: Family) -> String {
+pub(super) fn address_map(family: IpFamily) -> String {
     format!("listener-address{family}")
 }
 
-pub(super) fn port_map(family: Family) -> String {
+pub(super) fn port_map(family: IpFamily) -> String {
     format!("listener-port{family}")
 }

@@ -36,11 +36,12 @@ use policy::classifier::{AddressInterval, Classifier, SetClass};
 use policy::policy::DenyResponse;
 use policy::{AddressZone, PortRange, ProgramId, Protocol, Verdict};
 
-use super::{refusal, zones};
-use crate::desired::{Evaluation, FoldedProgram};
-use crate::layout::{self, Family, SetId, SetKind, class_name};
+use crate::desired::{KernelProgram, KernelTiers};
+use crate::layout::{self, IpFamily, SetId, SetKind, class_name};
 use crate::netlink::batch::Key;
 use crate::netlink::objects::{self, Field, KeyRange, Lookup, Rule, Test};
+
+use super::{refusal, zones};
 
 /// A chain with its rules. Those that it calls stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,11 +51,11 @@ pub(crate) struct Chain {
 }
 
 /// The name of a program's chain.
-pub(crate) fn chain_name(id: ProgramId, family: Family) -> String {
+pub(crate) fn chain_name(id: ProgramId, family: IpFamily) -> String {
     format!("ep{family}-{id}")
 }
 
-fn audit_chain_name(id: ProgramId, family: Family) -> String {
+fn audit_chain_name(id: ProgramId, family: IpFamily) -> String {
     format!("au{family}-{id}")
 }
 
@@ -65,7 +66,7 @@ pub(crate) fn is_chain_name(name: &str) -> bool {
 }
 
 /// The chains of a program but for those of its audited policies.
-pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
+pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<Chain> {
     let refuse = match program.response {
         None => refusal::CHAIN,
         Some(DenyResponse::Reject) => refusal::REJECT_CHAIN,
@@ -78,12 +79,12 @@ pub(crate) fn chains(id: ProgramId, program: &FoldedProgram) -> Vec<Chain> {
         };
         written(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
     };
-    Family::BOTH.into_iter().flat_map(of_family).collect()
+    IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
 /// The chains that evaluate the policies of mode audit together with all others. Nothing is refused
 /// there.
-pub(crate) fn audit_chains(audited: &Evaluation) -> Vec<Chain> {
+pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<Chain> {
     let of_family = |family| {
         let name = audit_chain_name(audited.id, family);
         written(
@@ -94,11 +95,11 @@ pub(crate) fn audit_chains(audited: &Evaluation) -> Vec<Chain> {
             goto(refusal::AUDITED_CHAIN),
         )
     };
-    Family::BOTH.into_iter().flat_map(of_family).collect()
+    IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
 /// The most lookups that a packet may pay in the chains of a program.
-pub fn longest_path(program: &FoldedProgram) -> usize {
+pub fn longest_path(program: &KernelProgram) -> usize {
     let id = ProgramId(0);
     let audited = program.audited.iter().flat_map(audit_chains);
     let chains: BTreeMap<Arc<str>, Vec<Rule>> = chains(id, program)
@@ -107,7 +108,7 @@ pub fn longest_path(program: &FoldedProgram) -> usize {
         .map(|chain| (chain.name, chain.rules))
         .collect();
     let of_family = |family| path(&chains, &chain_name(id, family));
-    Family::BOTH.into_iter().map(of_family).max().unwrap_or(0)
+    IpFamily::BOTH.into_iter().map(of_family).max().unwrap_or(0)
 }
 
 fn path(chains: &BTreeMap<Arc<str>, Vec<Rule>>, name: &str) -> usize {
@@ -131,14 +132,14 @@ fn path(chains: &BTreeMap<Arc<str>, Vec<Rule>>, name: &str) -> usize {
 
 fn written(
     name: String,
-    family: Family,
-    evaluation: &Evaluation,
+    family: IpFamily,
+    evaluation: &KernelTiers,
     allow: objects::Verdict,
     deny: objects::Verdict,
 ) -> Vec<Chain> {
     let intervals = AddressZone::ALL.map(|place| {
         let mut intervals = evaluation.fold.intervals(place);
-        intervals.retain(|interval| Family::of(interval.first) == family);
+        intervals.retain(|interval| IpFamily::of(interval.first) == family);
         intervals
     });
     let mut writer = Writer {
@@ -166,7 +167,7 @@ enum Traffic {
 
 struct Writer<'a> {
     name: String,
-    family: Family,
+    family: IpFamily,
     tiers: ProgramId,
     fold: &'a Classifier,
     /// For each of [`AddressZone::ALL`].
@@ -218,8 +219,8 @@ impl Writer<'_> {
 
     fn icmp(&self) -> Protocol {
         match self.family {
-            Family::V4 => Protocol::Icmp,
-            Family::V6 => Protocol::Icmpv6,
+            IpFamily::V4 => Protocol::Icmp,
+            IpFamily::V6 => Protocol::Icmpv6,
         }
     }
 
@@ -398,7 +399,7 @@ impl Folded {
 
 /// Whether messages of this protocol go to these addresses at all.
 fn speaks_of(interval: &AddressInterval, protocol: Protocol) -> bool {
-    layout::family_of(protocol).is_none_or(|only| only == Family::of(interval.first))
+    layout::family_of(protocol).is_none_or(|only| only == IpFamily::of(interval.first))
 }
 
 /// Adds a range; one that begins where the last has ended continues it.

@@ -7,11 +7,12 @@ use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
 use policy::Protocol;
 
+use crate::desired::{DesiredState, Refusal};
+use crate::layout::IpFamily;
+use crate::records;
+
 use super::document::Document;
 use super::expression::{accept, is, is_not, is_of, protocol, protocol_value};
-use crate::desired::{Desired, Refusal};
-use crate::layout::Family;
-use crate::records;
 
 /// The named counter of refused IPv4 packets.
 pub const REFUSED_V4: &str = "refused4";
@@ -22,7 +23,7 @@ pub const AUDITED_V4: &str = "audited4";
 /// The same of IPv6 packets.
 pub const AUDITED_V6: &str = "audited6";
 
-/// The chain that refuses as [`Desired::refusal`] says.
+/// The chain that refuses as [`DesiredState::refusal`] says.
 pub(crate) const CHAIN: &str = "refuse";
 /// The chain that refuses by an answer, whatever the setting.
 pub(crate) const REJECT_CHAIN: &str = "refuse-reject";
@@ -41,9 +42,9 @@ const REJECTS: (u32, u32) = (1000, 500);
 /// Records a second.
 const RECORDS: (u32, u32) = (100, 50);
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
-    let refused = [(Family::V4, REFUSED_V4), (Family::V6, REFUSED_V6)];
-    let audited = [(Family::V4, AUDITED_V4), (Family::V6, AUDITED_V6)];
+pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
+    let refused = [(IpFamily::V4, REFUSED_V4), (IpFamily::V6, REFUSED_V6)];
+    let audited = [(IpFamily::V4, AUDITED_V4), (IpFamily::V6, AUDITED_V6)];
     for counter in [REFUSED_V4, REFUSED_V6, AUDITED_V4, AUDITED_V6] {
         document.counter(counter);
     }
@@ -53,7 +54,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
         (DROP_CHAIN, Refusal::Drop),
     ] {
         document.chain(chain);
-        record(document, chain, desired.records, records::Verdict::Refused);
+        record(document, chain, desired.records, records::RecordedVerdict::Refused);
         count(document, chain, refused);
         if refusal == Refusal::Reject {
             reject(document, chain);
@@ -61,12 +62,17 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &Desired) {
         document.rule(chain, [Statement::Drop(None)]);
     }
     document.chain(AUDITED_CHAIN);
-    record(document, AUDITED_CHAIN, desired.records, records::Verdict::Audited);
+    record(
+        document,
+        AUDITED_CHAIN,
+        desired.records,
+        records::RecordedVerdict::Audited,
+    );
     count(document, AUDITED_CHAIN, audited);
     document.rule(AUDITED_CHAIN, [accept()]);
 }
 
-fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict: records::Verdict) {
+fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict: records::RecordedVerdict) {
     let Some(group) = group else { return };
     let log = Log {
         prefix: Some(records::prefix(verdict).into()),
@@ -79,7 +85,7 @@ fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict:
     document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
 }
 
-fn count(document: &mut Document<'_>, chain: &str, counters: [(Family, &'static str); 2]) {
+fn count(document: &mut Document<'_>, chain: &str, counters: [(IpFamily, &'static str); 2]) {
     for (family, counter) in counters {
         let count = Statement::Counter(Counter::Named(counter.into()));
         document.rule(chain, [is_of(family), count]);

@@ -11,12 +11,13 @@ use nftables::expr::CTDir;
 use nftables::stmt::Statement;
 use policy::Protocol;
 
+use crate::layout::IpFamily;
+
 use super::document::Document;
 use super::expression::{
     accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, source,
 };
 use super::{interception, refusal, sets, strangers};
-use crate::layout::Family;
 
 pub(super) const CHAIN: &str = "related";
 
@@ -29,13 +30,13 @@ pub(super) fn chain(document: &mut Document<'_>) {
         CHAIN,
         [
             strangers::comes_from(sets::GOVERNED_LINKS),
-            is_of(Family::V4),
+            is_of(IpFamily::V4),
             is(protocol(), protocol_value(Protocol::Icmp)),
             is(header("icmp", "type"), number(REDIRECT)),
             goto(refusal::DROP_CHAIN),
         ],
     );
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let ends = || named_set(&sets::ends(family));
         for dir in [CTDir::Original, CTDir::Reply] {
             let end = conntrack(format!("{} saddr", super::expression::ip(family)), Some(dir));

@@ -8,22 +8,23 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::program::{address_key, chain_name};
-use super::{interception, refusal, zones};
-use crate::desired::{Desired, ResolverBinding};
-use crate::layout::{ALIVE_SET, Family};
+use crate::desired::{DesiredState, ResolverBinding};
+use crate::layout::{ALIVE_SET, IpFamily};
 use crate::netlink::batch::Key;
 use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
 use crate::netlink::structure::Entry;
 use crate::pod_links::PodLinks;
 
+use super::program::{address_key, chain_name};
+use super::{interception, refusal, zones};
+
 /// The map from source addresses to the chains of their programs.
-pub(super) fn dispatch(family: Family) -> String {
+pub(super) fn dispatch(family: IpFamily) -> String {
     format!("dispatch{family}")
 }
 
 /// The sources that are refused although no program governs them.
-pub(super) fn unknown(family: Family) -> String {
+pub(super) fn unknown(family: IpFamily) -> String {
     format!("unknown{family}")
 }
 
@@ -35,23 +36,23 @@ pub(super) const GOVERNED_LINKS: &str = "governed-links";
 pub(super) const SHARED_LINKS: &str = "shared-links";
 
 /// Links and the known addresses behind each.
-pub(super) fn link_sources(family: Family) -> String {
+pub(super) fn link_sources(family: IpFamily) -> String {
     format!("link-sources{family}")
 }
 
 /// Where unknown pods of shared links may be.
-pub(super) fn link_networks(family: Family) -> String {
+pub(super) fn link_networks(family: IpFamily) -> String {
     format!("link-networks{family}")
 }
 
 /// The servers whose answers are believed.
-pub(super) fn servers(family: Family) -> String {
+pub(super) fn servers(family: IpFamily) -> String {
     format!("servers{family}")
 }
 
 /// Each governed address twice, so that one lookup tells whether two addresses are the same and
 /// governed.
-pub(super) fn ends(family: Family) -> String {
+pub(super) fn ends(family: IpFamily) -> String {
     format!("ends{family}")
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
     for links in [POD_LINKS, GOVERNED_LINKS, SHARED_LINKS] {
         forms.push((links.into(), form([Datum::Link], None)));
     }
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         let address = Datum::Address(family);
         let socket = [address, Datum::Port];
         let maps_to = |datum| Some(MapsTo::Datum(datum));
@@ -118,7 +119,7 @@ fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
 
 /// The commands that make these sets hold what `desired` says. `before` is what they hold; without
 /// it they are written anew.
-pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Command> {
+pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> Vec<Command> {
     let mut commands = Vec::new();
     let mut before = before.map(|before| contents(before).into_iter());
     for (name, after) in contents(desired) {
@@ -130,7 +131,7 @@ pub(crate) fn changes(before: Option<&Desired>, desired: &Desired) -> Vec<Comman
 
 /// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which
 /// every agent of this node writes.
-pub(crate) fn entries(desired: &Desired) -> Vec<(String, BTreeMap<Entry, Option<Value>>)> {
+pub(crate) fn entries(desired: &DesiredState) -> Vec<(String, BTreeMap<Entry, Option<Value>>)> {
     let contents = contents(desired).into_iter();
     let entries = contents.map(|(name, content)| {
         let elements = written(content).into_iter().map(|element| {
@@ -146,7 +147,7 @@ pub(crate) fn entries(desired: &Desired) -> Vec<(String, BTreeMap<Entry, Option<
 }
 
 /// The commands that write one of these sets anew, if it is one of them.
-pub(crate) fn rewritten(desired: &Desired, set: &str) -> Vec<Command> {
+pub(crate) fn rewritten(desired: &DesiredState, set: &str) -> Vec<Command> {
     let mut commands = Vec::new();
     let contents = contents(desired).into_iter();
     for (name, content) in contents.filter(|(name, _)| name == set) {
@@ -156,7 +157,7 @@ pub(crate) fn rewritten(desired: &Desired, set: &str) -> Vec<Command> {
 }
 
 /// Always in the same order.
-fn contents(desired: &Desired) -> Vec<(String, Content)> {
+fn contents(desired: &DesiredState) -> Vec<(String, Content)> {
     let PodLinks {
         links,
         governed,
@@ -167,12 +168,14 @@ fn contents(desired: &Desired) -> Vec<(String, Content)> {
         let keys = links.iter().map(|link| (link_key(*link), None));
         (name.to_owned(), Content::Elements(keys.collect()))
     });
-    let of_families = Family::BOTH.into_iter().flat_map(|family| contents_of(desired, family));
+    let of_families = IpFamily::BOTH
+        .into_iter()
+        .flat_map(|family| contents_of(desired, family));
     of_both.into_iter().chain(of_families).collect()
 }
 
-fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
-    let of_family = move |address: &&IpAddr| Family::of(**address) == family;
+fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, Content)> {
+    let of_family = move |address: &&IpAddr| IpFamily::of(**address) == family;
     let plain = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
         Content::Elements(addresses.map(|address| (address_key(*address), None)).collect())
     };
@@ -184,7 +187,7 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
         Content::Elements(pairs.collect())
     };
     let behind_links = desired.pod_links.sources.iter();
-    let behind_links = behind_links.filter(|(_, address)| Family::of(*address) == family);
+    let behind_links = behind_links.filter(|(_, address)| IpFamily::of(*address) == family);
     let behind_links = behind_links.map(|(link, address)| {
         let mut key = link_key(*link);
         key.extend_from_slice(&address_key(*address));
@@ -192,7 +195,7 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     });
     let networks = desired.pod_links.networks.iter().copied();
     let servers_known = desired.servers.iter();
-    let servers_known = servers_known.filter(|server| Family::of(server.ip()) == family);
+    let servers_known = servers_known.filter(|server| IpFamily::of(server.ip()) == family);
     let governed = desired.intercepted.iter().filter(of_family);
     let ends_of_flows = governed.map(|address| {
         let mut key = address_key(*address);
@@ -243,11 +246,11 @@ fn contents_of(desired: &Desired, family: Family) -> Vec<(String, Content)> {
     ]
 }
 
-fn verdicts(desired: &Desired, family: Family) -> BTreeMap<Key, Option<Value>> {
+fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<Key, Option<Value>> {
     let sources = desired
         .dispatch
         .iter()
-        .filter(|(source, _)| Family::of(**source) == family);
+        .filter(|(source, _)| IpFamily::of(**source) == family);
     let verdicts = sources.map(|(source, id)| {
         // A program that is not there cannot allow anything.
         let chain = match desired.programs.contains_key(id) {

@@ -11,13 +11,14 @@ use nftables::expr::MetaKey;
 use nftables::stmt::Statement;
 use policy::Protocol;
 
+use crate::layout::IpFamily;
+
 use super::document::Document;
 use super::expression::{
     Expr, accept, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value,
     prefix, protocol, protocol_value, source,
 };
 use super::{refusal, sets};
-use crate::layout::Family;
 
 pub(super) const CHAIN: &str = "strangers";
 
@@ -28,7 +29,7 @@ const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 pub(super) fn chain(document: &mut Document<'_>) {
     document.chain(CHAIN);
-    for family in Family::BOTH {
+    for family in IpFamily::BOTH {
         for known in belongs(family) {
             document.rule(CHAIN, known.into_iter().chain([accept()]));
         }
@@ -43,7 +44,7 @@ pub(super) fn comes_from(links: &str) -> Statement<'static> {
 }
 
 /// What holds of a source that belongs on the link of its packet; one of these is enough.
-pub(super) fn belongs(family: Family) -> [Vec<Statement<'static>>; 2] {
+pub(super) fn belongs(family: IpFamily) -> [Vec<Statement<'static>>; 2] {
     let on_link = concat([link(), source(family)]);
     [
         vec![is_of(family), is(on_link, named_set(&sets::link_sources(family)))],
@@ -57,13 +58,13 @@ pub(super) fn belongs(family: Family) -> [Vec<Statement<'static>>; 2] {
 
 /// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Nothing leaves the node by
 /// it: there is no link that it would leave by.
-fn asks_for_address(family: Family) -> Vec<Statement<'static>> {
+fn asks_for_address(family: IpFamily) -> Vec<Statement<'static>> {
     let (server, rest) = match family {
-        Family::V4 => {
+        IpFamily::V4 => {
             let nobody = is(source(family), address(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
             (67, [nobody, is(header("th", "sport"), port_value(68))])
         }
-        Family::V6 => {
+        IpFamily::V6 => {
             let from_link = is(source(family), prefix(IpNet::V6(LINK_LOCAL)));
             (
                 547,

@@ -4,31 +4,32 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nftables::stmt::Statement;
 
-use super::expression::{destination, is, named_set};
-use super::program::{address_key, push_joined};
-use crate::desired::Desired;
-use crate::layout::Family;
+use crate::desired::DesiredState;
+use crate::layout::IpFamily;
 use crate::netlink::objects::KeyRange;
 
+use super::expression::{destination, is, named_set};
+use super::program::{address_key, push_joined};
+
 /// The set of the cluster's addresses, this node's own among them.
-pub(super) fn cluster(family: Family) -> String {
+pub(super) fn cluster(family: IpFamily) -> String {
     format!("cluster{family}")
 }
 
 /// The set of this node's own addresses.
-pub(super) fn host(family: Family) -> String {
+pub(super) fn host(family: IpFamily) -> String {
     format!("host{family}")
 }
 
 /// The ranges of [`cluster`]: sorted, and joined where they meet, because an interval set refuses
 /// what overlaps.
-pub(super) fn cluster_ranges(desired: &Desired, family: Family) -> Vec<KeyRange> {
+pub(super) fn cluster_ranges(desired: &DesiredState, family: IpFamily) -> Vec<KeyRange> {
     let own = desired.host.iter().copied().map(IpNet::from);
     ranges(desired.cluster.iter().copied().chain(own), family)
 }
 
 /// Prefixes as an interval set takes them.
-pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: Family) -> Vec<KeyRange> {
+pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: IpFamily) -> Vec<KeyRange> {
     let mut ranges = Vec::new();
     for prefix in merged(prefixes, family) {
         let range = KeyRange {
@@ -41,12 +42,12 @@ pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: Family) -> V
 }
 
 /// The destination is this node.
-pub(super) fn is_host(family: Family) -> Statement<'static> {
+pub(super) fn is_host(family: IpFamily) -> Statement<'static> {
     is(destination(family), named_set(&host(family)))
 }
 
 /// The prefixes of one family, sorted, without those that lie in others.
-fn merged(prefixes: impl IntoIterator<Item = IpNet>, family: Family) -> Vec<IpNet> {
+fn merged(prefixes: impl IntoIterator<Item = IpNet>, family: IpFamily) -> Vec<IpNet> {
     let mut v4 = Vec::new();
     let mut v6 = Vec::new();
     for prefix in prefixes {
@@ -56,7 +57,7 @@ fn merged(prefixes: impl IntoIterator<Item = IpNet>, family: Family) -> Vec<IpNe
         }
     }
     match family {
-        Family::V4 => Ipv4Net::aggregate(&v4).into_iter().map(IpNet::V4).collect(),
-        Family::V6 => Ipv6Net::aggregate(&v6).into_iter().map(IpNet::V6).collect(),
+        IpFamily::V4 => Ipv4Net::aggregate(&v4).into_iter().map(IpNet::V4).collect(),
+        IpFamily::V6 => Ipv6Net::aggregate(&v6).into_iter().map(IpNet::V6).collect(),
     }
 }

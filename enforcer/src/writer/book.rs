@@ -347,7 +347,7 @@ mod tests {
     use policy::classifier::SetClass;
     use proptest::prelude::*;
 
-    use crate::layout::{ElementKey, Family, SetKind};
+    use crate::layout::{ElementKey, IpFamily, SetKind};
 
     use super::*;
 
@@ -356,7 +356,7 @@ mod tests {
             program: ProgramId(program),
             class: SetClass::Allow,
             kind: SetKind::All,
-            family: Family::V4,
+            family: IpFamily::V4,
         }
     }
 

@@ -14,7 +14,7 @@ use super::book::{Book, Holder, Life};
 use super::kernel::Kernel;
 use super::plan::{LINGER, Plan, Planner, TICKS};
 use super::thread::Writer;
-use super::{AdmitError, Committed, Generation, Settle};
+use super::{AdmissionCallback, AdmitError, Committed, Generation};
 
 /// An admission that waits.
 pub(super) struct Admission {
@@ -25,7 +25,7 @@ pub(super) struct Admission {
     pub(super) holder: Holder,
     /// How long its caller waits, for the error's text.
     pub(super) deadline: Duration,
-    pub(super) answer: Box<dyn Settle>,
+    pub(super) answer: Box<dyn AdmissionCallback>,
 }
 
 impl Admission {

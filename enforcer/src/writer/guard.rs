@@ -29,7 +29,7 @@ use clock::Time;
 use crate::audit::schedule::{Backoff, Changes, LOOK, Share};
 use crate::audit::structure::{self as audited, Written};
 use crate::audit::{self, Damage, DamageKind};
-use crate::desired::Desired;
+use crate::desired::DesiredState;
 use crate::layout::Element;
 use crate::netlink::batch::{Operation, Verb};
 use crate::netlink::objects::Command;
@@ -187,7 +187,7 @@ impl Writer<NfTables> {
     }
 
     /// Notes what a change has made; called before it counts as installed.
-    pub(super) fn note_written(&mut self, desired: &Desired, change: &Change) {
+    pub(super) fn note_written(&mut self, desired: &DesiredState, change: &Change) {
         let is_whole = self.installed.is_none();
         let Some(guard) = &mut self.guard else { return };
         let written = &mut guard.written;

@@ -109,7 +109,7 @@ impl Others {
 /// Whether some agent renews its heartbeat in this table, in the network namespace of the calling
 /// thread. Takes as long as it takes to tell a crashed one from a living one: three seconds at
 /// most. Without a table nobody does.
-pub fn somebody_beats(table: &str) -> io::Result<bool> {
+pub fn agent_is_alive(table: &str) -> io::Result<bool> {
     let mut kernel = NfTables::open(table).map_err(io::Error::other)?;
     let mut others = Others::default();
     loop {

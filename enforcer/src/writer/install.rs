@@ -10,13 +10,13 @@ use std::time::Duration;
 use clock::Time;
 use tokio::sync::oneshot;
 
-use crate::desired::{Desired, FailMode, Interception};
+use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::Refusal;
 use crate::netlink::objects::{Command, NewElement};
 use crate::netlink::structure::Structure;
 use crate::netlink::transaction::Objection;
-use crate::ruleset::Standing;
+use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::Change;
 use crate::{routing, ruleset};
 
@@ -37,7 +37,7 @@ pub(super) type Lease = (Element, Time, Holder);
 
 /// An installation that waits.
 pub(super) struct Installation {
-    pub(super) desired: Desired,
+    pub(super) desired: DesiredState,
     pub(super) learned: Box<dyn FnOnce() -> Vec<Lease> + Send>,
     pub(super) answer: oneshot::Sender<Result<Generation, InstallError>>,
 }
@@ -79,7 +79,11 @@ impl Writer<NfTables> {
         let _ = answer.send(result);
     }
 
-    fn replace(&mut self, desired: Desired, learned: impl FnOnce() -> Vec<Lease>) -> Result<Generation, InstallError> {
+    fn replace(
+        &mut self,
+        desired: DesiredState,
+        learned: impl FnOnce() -> Vec<Lease>,
+    ) -> Result<Generation, InstallError> {
         if desired.table != self.kernel.table() {
             let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
             return Err(InstallError::Refused(text));
@@ -118,7 +122,7 @@ impl Writer<NfTables> {
     /// order).
     pub(super) fn attempt<L: FnOnce() -> Vec<Lease>>(
         &mut self,
-        desired: &Desired,
+        desired: &DesiredState,
         learned: &mut Learned<L>,
         purpose: Purpose,
     ) -> Result<Generation, Failure> {
@@ -142,7 +146,7 @@ impl Writer<NfTables> {
                     self.shared.book().forget();
                     structure = Structure::default();
                 }
-                Change::onto(&standing(structure), desired)
+                Change::onto(&existing(structure), desired)
             }
         };
         let sets = (&change.sets, &change.new_sets);
@@ -201,7 +205,7 @@ impl Writer<NfTables> {
     }
 
     /// The frame was refused: endpoints get back the programs that they had.
-    fn switch_back(&mut self, desired: &Desired) {
+    fn switch_back(&mut self, desired: &DesiredState) {
         let Some(before) = &self.installed else { return };
         let commands = ruleset::sets::changes(Some(desired), before);
         if let Err(failure) = self.transact(&commands) {
@@ -215,7 +219,7 @@ impl Writer<NfTables> {
     /// Makes the book what the transactions made the kernel.
     fn note_installation(
         &self,
-        desired: &Desired,
+        desired: &DesiredState,
         sets: &BTreeSet<SetId>,
         filled: &[Fill],
         kept: &BTreeSet<Element>,
@@ -243,7 +247,7 @@ impl Writer<NfTables> {
     }
 
     /// Removes what only the former way of interception needed.
-    fn leave_former_interception(&mut self, desired: &Desired) {
+    fn leave_former_interception(&mut self, desired: &DesiredState) {
         let former = self.interception.replace(desired.interception);
         let Some(former) = former.filter(|former| *former != desired.interception) else {
             return;
@@ -308,8 +312,8 @@ pub(super) enum Purpose {
 }
 
 /// What has our names, as far as a change must know it.
-fn standing(structure: Structure) -> Standing {
-    Standing {
+fn existing(structure: Structure) -> ExistingObjects {
+    ExistingObjects {
         table: structure.table.is_some(),
         chains: structure.chains.into_keys().collect(),
         sets: structure.sets.into_keys().collect(),
@@ -416,7 +420,7 @@ fn brief(command: &Command) -> String {
 }
 
 /// Whether nothing differs that elements of sets which stay depend on.
-fn only_endpoints_differ(before: &Desired, after: &Desired) -> bool {
+fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
     let same_members = || {
         let pairs = before.members.iter().zip(&after.members);
         before.members.len() == after.members.len()
@@ -471,7 +475,7 @@ impl Fill {
 /// Each live element of these sets once, with its latest end, ordered; where there are more than a
 /// set may hold, those that end last. One element too many would make the kernel refuse the whole
 /// ruleset.
-fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &Desired, now: Time) -> Vec<Lease> {
+fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &DesiredState, now: Time) -> Vec<Lease> {
     learned.retain(|(element, end, _)| *end > now && sets.contains(&element.set));
     learned.sort_unstable_by_key(|(element, end, holder)| (*element, Reverse(*end), *holder));
     learned.dedup_by_key(|(element, ..)| *element);
@@ -491,6 +495,6 @@ fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &De
     within
 }
 
-pub(super) fn set_up_routing(desired: &Desired) -> Result<(), InstallError> {
+pub(super) fn set_up_routing(desired: &DesiredState) -> Result<(), InstallError> {
     routing::set_up(&desired.interception).map_err(|error| InstallError::Routing(error.to_string()))
 }

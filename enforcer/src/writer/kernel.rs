@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use policy::Protocol;
 
-use super::plan::encode_key;
-use crate::layout::{ALIVE_SET, ElementKey, Family, SetId, SetKind};
+use crate::layout::{ALIVE_SET, ElementKey, IpFamily, SetId, SetKind};
 use crate::netlink::batch::Operation;
 use crate::netlink::message::field;
 use crate::netlink::objects::{Command, Value};
@@ -16,6 +15,8 @@ use crate::netlink::socket::{CommitError, NetfilterSocket};
 use crate::netlink::structure::{self, Entry, Structure};
 use crate::netlink::tables;
 use crate::netlink::transaction::Objection;
+
+use super::plan::encode_key;
 
 /// One table in one network namespace.
 pub(super) trait Kernel {
@@ -222,8 +223,8 @@ fn is_as_named(set: &tables::Set) -> bool {
         return true;
     };
     let address = match id.family {
-        Family::V4 => 4,
-        Family::V6 => 16,
+        IpFamily::V4 => 4,
+        IpFamily::V6 => 16,
     };
     // Each part of a key takes four bytes or a multiple.
     let rest = match id.kind {
@@ -236,8 +237,8 @@ fn is_as_named(set: &tables::Set) -> bool {
 /// Reads the key of an element of `set`; the inverse of [`encode_key`](super::plan::encode_key).
 fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
     let (address, rest) = match set.family {
-        Family::V4 => (IpAddr::from(field::<4>(key, 0)?), key.get(4..)?),
-        Family::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
+        IpFamily::V4 => (IpAddr::from(field::<4>(key, 0)?), key.get(4..)?),
+        IpFamily::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
     };
     let port = match set.kind {
         SetKind::Cell(_) | SetKind::All => None,
@@ -253,18 +254,19 @@ fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
+    use policy::classifier::SetClass;
     use proptest::prelude::*;
 
-    use super::*;
     use crate::writer::plan::encode_key;
-    use policy::classifier::SetClass;
+
+    use super::*;
 
     fn key(address: IpAddr, port: Option<(Protocol, u16)>) -> (SetId, ElementKey) {
         let set = SetId {
             program: ProgramId(1),
             class: SetClass::Allow,
             kind: if port.is_some() { SetKind::Exact } else { SetKind::All },
-            family: Family::of(address),
+            family: IpFamily::of(address),
         };
         (set, ElementKey { address, port })
     }

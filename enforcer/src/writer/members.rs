@@ -12,7 +12,7 @@ use std::time::Duration;
 use clock::Time;
 use policy::ProgramId;
 
-use crate::desired::Desired;
+use crate::desired::DesiredState;
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::{Operation, Verb};
 use crate::netlink::socket::CommitError;
@@ -52,8 +52,8 @@ pub(super) struct MemberChange {
 impl MemberChange {
     /// Compares. `before` is what was in force; without it the book knows what the kernel holds.
     pub(super) fn new(
-        before: Option<&Desired>,
-        after: &Desired,
+        before: Option<&DesiredState>,
+        after: &DesiredState,
         sets: (&BTreeSet<SetId>, &BTreeSet<SetId>),
         book: &Book,
     ) -> Result<Self, Failure> {

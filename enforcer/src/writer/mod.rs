@@ -24,9 +24,11 @@
 //! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
 //! - `kernel`, `nft`, `probe`: the rim.
 
+mod admission_request;
 mod baton;
 mod book;
 mod commit;
+mod commit_token;
 mod error;
 mod guard;
 mod heartbeat;
@@ -38,8 +40,6 @@ mod pace;
 mod plan;
 mod probe;
 mod proof;
-mod standing;
-mod submission;
 mod sweep;
 mod thread;
 
@@ -52,21 +52,21 @@ use std::time::Duration;
 use clock::Time;
 use tokio::sync::{Notify, oneshot, watch};
 
+pub use self::admission_request::{AdmissionCallback, AdmissionRequest};
 use self::baton::Baton;
 pub use self::book::Holder;
 use self::book::{Book, Phase};
 use self::commit::Admission;
+pub use self::commit_token::CommitToken;
 pub use self::error::{AdmitError, InstallError};
 use self::guard::Guard;
 use self::heartbeat::Heart;
-pub use self::heartbeat::somebody_beats;
+pub use self::heartbeat::agent_is_alive;
 use self::install::Installation;
 use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
-pub use self::standing::Standing;
-pub use self::submission::{Settle, Submission};
 use crate::audit::Integrity;
-use crate::desired::Desired;
+use crate::desired::DesiredState;
 use crate::layout::Element;
 use crate::routing;
 use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
@@ -231,7 +231,7 @@ impl Enforcer {
     /// On an error the rules before stay in force, with their generation.
     pub async fn install(
         &self,
-        desired: Desired,
+        desired: DesiredState,
         learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let of_nobody = |(element, end)| (element, end, Holder::default());
@@ -242,7 +242,7 @@ impl Enforcer {
     /// As [`install`](Self::install), where it is known for whom elements are held.
     pub async fn install_held(
         &self,
-        desired: Desired,
+        desired: DesiredState,
         learned: impl FnOnce() -> Vec<(Element, Time, Holder)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let (answer, outcome) = oneshot::channel();
@@ -277,10 +277,10 @@ impl Enforcer {
         (current && elements.iter().all(held)).then(Committed::acknowledged)
     }
 
-    /// That every element is in the kernel, to be [asked again](Self::still_stands) without a look
+    /// That every element is in the kernel, to be [asked again](Self::still_committed) without a look
     /// at each. `None` where [`already_admitted`](Self::already_admitted) would have no proof
     /// without slack.
-    pub fn standing(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<Standing> {
+    pub fn commit_token(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<CommitToken> {
         let now = clock::now();
         let book = self.shared.book();
         if book.phase != Phase::Serving || book.generation != generation {
@@ -292,14 +292,20 @@ impl Enforcer {
         let until = ends.min()??;
         // Read under the book's lock, so that no loss comes between.
         let epoch = self.shared.epoch.load(Ordering::Acquire);
-        (until > now).then_some(Standing { epoch, until })
+        (until > now).then_some(CommitToken { epoch, until })
     }
 
     /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`,
     /// less `slack`. Takes no lock.
-    pub fn still_stands(&self, standing: Standing, now: Time, until: Time, slack: Duration) -> Option<Committed> {
-        let stands = standing.until > now && standing.until + slack >= until;
-        let current = self.shared.epoch.load(Ordering::Acquire) == standing.epoch;
+    pub fn still_committed(
+        &self,
+        commit_token: CommitToken,
+        now: Time,
+        until: Time,
+        slack: Duration,
+    ) -> Option<Committed> {
+        let stands = commit_token.until > now && commit_token.until + slack >= until;
+        let current = self.shared.epoch.load(Ordering::Acquire) == commit_token.epoch;
         (stands && current).then(Committed::acknowledged)
     }
 
@@ -333,7 +339,7 @@ impl Enforcer {
         deadline: Duration,
     ) -> Result<Committed, AdmitError> {
         let (answer, outcome) = oneshot::channel();
-        self.submit([Submission {
+        self.submit([AdmissionRequest {
             generation,
             elements,
             holder,
@@ -356,7 +362,7 @@ impl Enforcer {
         elements: &mut Vec<(Element, Time)>,
         holder: Holder,
     ) -> Option<Committed> {
-        submission::put_in_order(elements);
+        admission_request::put_in_order(elements);
         let commit = |writer: &mut Writer<NfTables>, elements: &[_]| {
             writer.commit_one(generation, elements, holder, clock::now())
         };
@@ -366,8 +372,8 @@ impl Enforcer {
     /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told
     /// what came of it, by the writer's thread or, if they are few and nobody writes, before this
     /// returns.
-    pub fn submit(&self, submissions: impl IntoIterator<Item = Submission>) {
-        let admissions = submissions.into_iter().flat_map(Submission::into_admissions);
+    pub fn submit(&self, submissions: impl IntoIterator<Item = AdmissionRequest>) {
+        let admissions = submissions.into_iter().flat_map(AdmissionRequest::into_admissions);
         let admissions: Vec<Admission> = admissions.collect();
         let elements: usize = admissions.iter().map(|admission| admission.elements.len()).sum();
         let Err(admissions) = self.by_caller(elements, admissions, Writer::commit_group) else {

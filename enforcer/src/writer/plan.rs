@@ -344,7 +344,7 @@ mod tests {
     use policy::ProgramId;
     use policy::classifier::SetClass;
 
-    use crate::layout::{Family, SetKind};
+    use crate::layout::{IpFamily, SetKind};
 
     use super::*;
 
@@ -356,7 +356,7 @@ mod tests {
                 program: ProgramId(program),
                 class: SetClass::Allow,
                 kind: SetKind::All,
-                family: Family::V4,
+                family: IpFamily::V4,
             },
             key: ElementKey {
                 address: [192, 0, 2, last].into(),

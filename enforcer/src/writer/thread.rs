@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::desired::{Desired, Interception};
+use crate::desired::{DesiredState, Interception};
 
 use super::baton::Baton;
 use super::book::Phase;
@@ -40,7 +40,7 @@ pub(super) struct Writer<K> {
     pub(super) renewal: Renewal,
     /// What is in force, unless the table was lost since, or an installation failed and left it
     /// unclear.
-    pub(super) installed: Option<Desired>,
+    pub(super) installed: Option<DesiredState>,
     /// The way of interception that routing was last set up for.
     pub(super) interception: Option<Interception>,
     pub(super) heart: Arc<Heart<K>>,

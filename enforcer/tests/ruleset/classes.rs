@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::layout::elements;
-use enforcer::{Desired, Element, Evaluation};
+use enforcer::{DesiredState, Element, KernelTiers};
 use names::Pattern;
 use policy::classifier::{AddressContext, SetClass};
 use policy::labels::LabelSelector;
@@ -42,7 +42,7 @@ fn closed(network: Vec<policy::program::Rule>) -> Tiers {
     }
 }
 
-fn governed(tiers: &Tiers) -> (Desired, Evaluation) {
+fn governed(tiers: &Tiers) -> (DesiredState, KernelTiers) {
     let enforced = evaluation(ID, tiers);
     (
         governs_by(desired(), [POD_V4, POD_V6], ID, enforced.clone(), None, None),
@@ -50,13 +50,13 @@ fn governed(tiers: &Tiers) -> (Desired, Evaluation) {
     )
 }
 
-fn learned(evaluation: &Evaluation, names: &[(&str, &str)]) -> Vec<(Element, Duration)> {
+fn learned(evaluation: &KernelTiers, names: &[(&str, &str)]) -> Vec<(Element, Duration)> {
     let of = |(name, address): &(&str, &str)| learn_at(evaluation, name, ip(address), AddressZone::World, MINUTE);
     names.iter().flat_map(of).collect()
 }
 
 /// The elements of an address that every rule about objects means.
-fn member(evaluation: &Evaluation, address: &str) -> BTreeSet<Element> {
+fn member(evaluation: &KernelTiers, address: &str) -> BTreeSet<Element> {
     let fold = &evaluation.fold;
     let objects: Vec<_> = fold
         .object_rules()
@@ -313,7 +313,7 @@ fn a_program_may_say_what_refused_packets_get() {
         Some(DenyResponse::Reject),
     );
     for refusal in [enforcer::Refusal::Drop, enforcer::Refusal::Reject] {
-        let desired = Desired {
+        let desired = DesiredState {
             refusal,
             ..loud.clone()
         };

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use enforcer::ruleset::{Standing, frame};
-use enforcer::{Desired, FailMode, Interception, Refusal, ResolverBinding};
+use enforcer::ruleset::{ExistingObjects, frame};
+use enforcer::{DesiredState, FailMode, Interception, Refusal, ResolverBinding};
 use nftables::schema::Nftables;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ruleset/documen
 /// difference.
 #[test]
 fn the_frame_of_a_new_table_is_the_golden_one() {
-    let text = commands(&frame(&example(), &Standing::default()))
+    let text = commands(&frame(&example(), &ExistingObjects::default()))
         .iter()
         .map(|command| format!("{command}\n"))
         .collect::<String>();
@@ -33,21 +33,21 @@ fn the_frame_of_a_new_table_is_the_golden_one() {
 
 #[test]
 fn the_frame_depends_on_settings_only() {
-    let first = frame(&example(), &Standing::default());
+    let first = frame(&example(), &ExistingObjects::default());
     let mut other = example();
     other.resolvers.clear();
     other.dispatch.clear();
     other.intercepted.clear();
     other.cluster.clear();
     other.host.clear();
-    assert_eq!(frame(&other, &Standing::default()), first);
+    assert_eq!(frame(&other, &ExistingObjects::default()), first);
 }
 
 #[test]
 fn commands_stand_in_the_order_that_the_kernel_needs() {
-    let mut standing = standing_after(&frame(&example(), &Standing::default()));
-    standing.chains.insert("old".to_owned());
-    standing.sets.insert("older".to_owned());
+    let mut existing = standing_after(&frame(&example(), &ExistingObjects::default()));
+    existing.chains.insert("old".to_owned());
+    existing.sets.insert("older".to_owned());
     let rank = |command: &Value| {
         let is = |verb: &str, kind: &str| command[verb][kind].is_object();
         match command {
@@ -60,7 +60,7 @@ fn commands_stand_in_the_order_that_the_kernel_needs() {
             _ => panic!("{command}"),
         }
     };
-    let commands = commands(&frame(&example(), &standing));
+    let commands = commands(&frame(&example(), &existing));
     assert!(commands.is_sorted_by_key(rank));
     for rank_in_use in 0..=5 {
         assert!(
@@ -72,13 +72,13 @@ fn commands_stand_in_the_order_that_the_kernel_needs() {
 
 #[test]
 fn what_is_replaced_is_emptied_and_what_is_foreign_deleted() {
-    let mut standing = standing_after(&frame(&example(), &Standing::default()));
-    standing.chains.insert("old".to_owned());
-    standing.sets.insert("older".to_owned());
-    let commands = commands(&frame(&example(), &standing));
+    let mut existing = standing_after(&frame(&example(), &ExistingObjects::default()));
+    existing.chains.insert("old".to_owned());
+    existing.sets.insert("older".to_owned());
+    let commands = commands(&frame(&example(), &existing));
     assert_eq!(
         names(&commands, "flush", "chain"),
-        standing.chains.iter().cloned().collect::<Vec<_>>()
+        existing.chains.iter().cloned().collect::<Vec<_>>()
     );
     assert_eq!(names(&commands, "delete", "set"), ["older"]);
     assert_eq!(names(&commands, "delete", "chain"), ["old"]);
@@ -86,8 +86,8 @@ fn what_is_replaced_is_emptied_and_what_is_foreign_deleted() {
 
 #[test]
 fn what_stands_is_nothing_where_the_table_is_gone() {
-    let new = frame(&example(), &Standing::default());
-    let gone = Standing {
+    let new = frame(&example(), &ExistingObjects::default());
+    let gone = ExistingObjects {
         table: false,
         ..standing_after(&new)
     };
@@ -107,17 +107,17 @@ fn the_frame_is_taken_where_etc_is_empty() {
             port: 10053,
         },
     ] {
-        let desired = Desired {
+        let desired = DesiredState {
             interception,
             ..example()
         };
         lab.install(&desired, &[]);
         // Without the sets, which the frame does not write.
-        let standing = Standing {
+        let existing = ExistingObjects {
             sets: BTreeSet::new(),
-            ..lab.standing()
+            ..lab.existing()
         };
-        let text = serde_json::to_string(&frame(&desired, &standing)).unwrap();
+        let text = serde_json::to_string(&frame(&desired, &existing)).unwrap();
         let script = "mount -t tmpfs none /etc; exec nft -j -f -";
         let unshared = ["--mount", "--propagation", "private", "sh", "-ec", script];
         if let Err(error) = lab.node.run("unshare", &unshared, &text) {
@@ -127,7 +127,7 @@ fn the_frame_is_taken_where_etc_is_empty() {
 }
 
 /// Settings that use everything once.
-fn example() -> Desired {
+fn example() -> DesiredState {
     let mut desired = desired();
     desired.cluster = ["10.0.0.0/24", "10.0.1.0/24", "10.0.0.5/32", "fd00::/64"]
         .map(|prefix| prefix.parse().unwrap())
@@ -166,8 +166,8 @@ fn names(commands: &[Value], verb: &str, kind: &str) -> Vec<String> {
 }
 
 /// What stands once a document for a new table is applied.
-fn standing_after(document: &Nftables<'_>) -> Standing {
-    Standing {
+fn standing_after(document: &Nftables<'_>) -> ExistingObjects {
+    ExistingObjects {
         table: true,
         chains: names(&commands(document), "add", "chain").into_iter().collect(),
         sets: BTreeSet::new(),

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use enforcer::Refusal;
+use policy::ports::Protocol::{Sctp, Tcp, Udp};
+use policy::{PortSet, ProgramId, Zone};
+
 use crate::lab::{Lab, NODE_V4, OUTSIDE, Outcome, POD_V4, POD_V6, ip, say};
 use crate::programs::{
     NameRule, Program, Rules, desired, governs, learn, name_rule, ports, prefix_rule, range, single,
 };
-use enforcer::Refusal;
-use policy::ports::Protocol::{Sctp, Tcp, Udp};
-use policy::{PortSet, ProgramId, Zone};
 
 const ID: ProgramId = ProgramId(0x00ab_cdef_0123_4567);
 const NEXT: ProgramId = ProgramId(0xfedc_ba98_7654_3210);
@@ -317,7 +318,7 @@ fn what_another_version_left_in_the_table_is_removed() {
          add rule inet namegate old-hook ip saddr vmap @old-dispatch
          add rule inet namegate old ip daddr @old-set accept",
     );
-    assert!(lab.standing().sets.contains("old-dispatch"));
+    assert!(lab.existing().sets.contains("old-dispatch"));
     lab.install(&desired(), &[]);
     assert!(!lab.nft("list table inet namegate").contains("old"));
     assert_eq!(lab.pod.tries("10.88.0.1", 80), Outcome::Connected);

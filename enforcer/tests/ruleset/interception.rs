@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use enforcer::routing::{self, LISTEN_V4, LISTEN_V6};
 use enforcer::ruleset::frame;
-use enforcer::{Desired, FailMode, Interception, ResolverBinding};
+use enforcer::{DesiredState, FailMode, Interception, ResolverBinding};
 use policy::{PortSet, ProgramId, Zone};
 use socket2::{Domain, Socket, Type};
 
@@ -106,7 +106,7 @@ fn installing_again_keeps_the_heartbeat() {
     };
     lab.nft("add element inet namegate alive { tcp timeout 1h, udp timeout 1h }");
     let desired = with_resolvers(governed(Interception::Dnat, FailMode::Open));
-    let mut replaced = lab.standing();
+    let mut replaced = lab.existing();
     replaced.sets.clear();
     replaced.chains.retain(|chain| !chain.starts_with("ep"));
     lab.apply(&frame(&desired, &replaced));
@@ -235,10 +235,10 @@ fn the_mode_can_change_in_one_transaction() {
     };
     let tproxy = with_resolvers(governed(TPROXY, FailMode::Closed));
     lab.install(&tproxy, &[]);
-    assert!(!lab.standing().chains.contains("intercept-dnat"));
+    assert!(!lab.existing().chains.contains("intercept-dnat"));
     let off = governed(Interception::Off, FailMode::Closed);
     lab.install(&off, &[]);
-    assert!(!lab.standing().chains.contains("intercept-tproxy"));
+    assert!(!lab.existing().chains.contains("intercept-tproxy"));
     assert_eq!(lab.pod.tries("10.88.0.1", 53), Outcome::Refused);
 }
 
@@ -263,7 +263,7 @@ fn routing_set_up(lab: &Lab, interception: Interception) {
     lab.node.enter(|| routing::set_up(&interception)).unwrap();
 }
 
-fn governed(interception: Interception, fail_mode: FailMode) -> Desired {
+fn governed(interception: Interception, fail_mode: FailMode) -> DesiredState {
     let closed = Program {
         closed: true,
         ..Program::default()
@@ -274,7 +274,7 @@ fn governed(interception: Interception, fail_mode: FailMode) -> Desired {
     desired
 }
 
-fn with_resolvers(mut desired: Desired) -> Desired {
+fn with_resolvers(mut desired: DesiredState) -> DesiredState {
     desired.resolvers = RESOLVERS
         .map(|resolver| ResolverBinding {
             asked: (ip(resolver), 53).into(),

@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use enforcer::ruleset::Standing;
-use enforcer::{Desired, Element, Enforcer, Renewal};
+use enforcer::ruleset::ExistingObjects;
+use enforcer::{DesiredState, Element, Enforcer, Renewal};
 use nftables::schema::Nftables;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
@@ -93,7 +93,7 @@ impl Lab {
     }
 
     /// Makes the node's table what is desired, as an agent does that then goes: its heartbeat ends.
-    pub(crate) fn install(&self, desired: &Desired, learned: &[(Element, Duration)]) {
+    pub(crate) fn install(&self, desired: &DesiredState, learned: &[(Element, Duration)]) {
         self.node.enter(|| {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -125,9 +125,9 @@ impl Lab {
     }
 
     /// What stands in the table.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn existing(&self) -> ExistingObjects {
         let Ok(listing) = self.node.run("nft", &["-j", "list", "table", "inet", "namegate"], "") else {
-            return Standing::default();
+            return ExistingObjects::default();
         };
         let listing: serde_json::Value = serde_json::from_str(&listing).unwrap();
         let names = |kinds: &[&str]| -> BTreeSet<String> {
@@ -139,7 +139,7 @@ impl Lab {
                 .map(|object| object["name"].as_str().unwrap().to_owned())
                 .collect()
         };
-        Standing {
+        ExistingObjects {
             table: true,
             chains: names(&["chain"]),
             sets: names(&["set", "map"]),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use enforcer::Desired;
+use enforcer::DesiredState;
 use ipnet::IpNet;
 use policy::ports::Protocol::Tcp;
 use policy::{AddressZone, PortSet, ProgramId, Zone};
@@ -91,7 +91,7 @@ struct Case {
 }
 
 impl Case {
-    fn allows(&self, desired: &Desired, address: &str, port: u16) -> bool {
+    fn allows(&self, desired: &DesiredState, address: &str, port: u16) -> bool {
         let matches = |rules: &Rules| {
             rules.names.iter().any(|rule| self.name_matches(rule, address, port))
                 || rules
@@ -108,7 +108,7 @@ impl Case {
     }
 }
 
-fn prefix_matches(rule: &PrefixRule, desired: &Desired, address: IpAddr, port: u16) -> bool {
+fn prefix_matches(rule: &PrefixRule, desired: &DesiredState, address: IpAddr, port: u16) -> bool {
     let host = desired.host.contains(&address);
     let inside = host || desired.cluster.iter().any(|prefix| prefix.contains(&address));
     let in_zone = match rule.zone {

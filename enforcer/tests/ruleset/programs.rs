@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
-use enforcer::{Desired, Element, Evaluation, FailMode, FoldedProgram, Interception, Refusal};
+use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, KernelTiers, Refusal};
 use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
@@ -89,8 +89,8 @@ pub(crate) fn origin() -> Origin {
 }
 
 /// Nothing governed, nothing intercepted.
-pub(crate) fn desired() -> Desired {
-    Desired {
+pub(crate) fn desired() -> DesiredState {
+    DesiredState {
         table: "namegate".to_owned(),
         programs: BTreeMap::new(),
         members: BTreeMap::new(),
@@ -113,23 +113,23 @@ pub(crate) fn desired() -> Desired {
 
 /// The same with a program for these addresses, whose lookups are intercepted.
 pub(crate) fn governs<const N: usize>(
-    desired: Desired,
+    desired: DesiredState,
     addresses: [&str; N],
     id: ProgramId,
     program: Program,
-) -> Desired {
+) -> DesiredState {
     governs_by(desired, addresses, id, evaluation(id, &program.tiers()), None, None)
 }
 
 pub(crate) fn governs_by<const N: usize>(
-    mut desired: Desired,
+    mut desired: DesiredState,
     addresses: [&str; N],
     id: ProgramId,
-    enforced: Evaluation,
-    audited: Option<Evaluation>,
+    enforced: KernelTiers,
+    audited: Option<KernelTiers>,
     response: Option<DenyResponse>,
-) -> Desired {
-    let program = FoldedProgram {
+) -> DesiredState {
+    let program = KernelProgram {
         enforced,
         audited,
         response,
@@ -144,8 +144,8 @@ pub(crate) fn governs_by<const N: usize>(
 }
 
 /// Tiers under a name of the test's choice.
-pub(crate) fn evaluation(id: ProgramId, tiers: &Tiers) -> Evaluation {
-    Evaluation {
+pub(crate) fn evaluation(id: ProgramId, tiers: &Tiers) -> KernelTiers {
+    KernelTiers {
         id,
         fold: Arc::new(Classifier::new(tiers)),
     }
@@ -167,7 +167,7 @@ pub(crate) fn learn(
 
 /// The elements of an address in a place that a name taught.
 pub(crate) fn learn_at(
-    evaluation: &Evaluation,
+    evaluation: &KernelTiers,
     name: &str,
     address: IpAddr,
     place: AddressZone,

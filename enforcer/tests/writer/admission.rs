@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clock::{Time, now};
-use enforcer::layout::Family;
-use enforcer::writer::{Generation, Holder, Submission};
+use enforcer::layout::IpFamily;
+use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{AdmitError, Element, ElementKey, Enforcer, Renewal};
 use tokio::sync::oneshot;
 
@@ -43,8 +43,8 @@ fn an_admitted_element_is_in_the_kernel_until_the_end_of_its_lease() {
 
         for (set, value) in [
             (exact(ONE), "10.99.0.1.udp.443"),
-            (group(ONE, Family::V4), "10.99.0.2"),
-            (group(ONE, Family::V6), "fd99::3"),
+            (group(ONE, IpFamily::V4), "10.99.0.2"),
+            (group(ONE, IpFamily::V6), "fd99::3"),
         ] {
             let listed = listed(&set.to_string());
             assert_eq!(listed.len(), 1, "{listed:?}");
@@ -141,7 +141,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
                 .clone()
                 .map(|answer| {
                     let (answered, outcome) = oneshot::channel();
-                    let submission = Submission {
+                    let submission = AdmissionRequest {
                         generation,
                         elements: lease([door(ONE, answer)], seconds(60)),
                         holder: Holder(1),
@@ -326,7 +326,7 @@ fn one_bad_request_does_not_take_others_with_it() {
         let (enforcer, generation) = installed(1000).await;
         // An IPv4 key in a set of IPv6 addresses: the kernel refuses its length.
         let bad = Element {
-            set: group(ONE, Family::V6),
+            set: group(ONE, IpFamily::V6),
             key: ElementKey {
                 address: [10, 99, 0, 1].into(),
                 port: None,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clock::{Time, now};
 use enforcer::audit::{DamageKind, Integrity};
 use enforcer::pod_links::PodLinks;
-use enforcer::{Desired, Element, Enforcer, FailMode, Interception, ResolverBinding};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, ResolverBinding};
 
 use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, whole};
@@ -16,9 +16,9 @@ use crate::programs::{ONE, TWO, desired, door, whole};
 const SOON: Duration = Duration::from_secs(3);
 
 /// A desired state with something in every set of the table.
-fn full() -> Desired {
+fn full() -> DesiredState {
     let socket = |text: &str| text.parse().unwrap();
-    Desired {
+    DesiredState {
         intercepted: [[10, 66, 0, 1].into()].into(),
         resolvers: vec![ResolverBinding {
             asked: socket("10.53.0.53:53"),
@@ -547,7 +547,7 @@ fn addresses_of_the_proxy_that_were_removed_are_put_back() {
 fn rules_and_routes_of_mode_tproxy_that_were_removed_are_put_back() {
     inside(|| async {
         let enforcer = Enforcer::start_guarded("namegate").unwrap();
-        let tproxy = Desired {
+        let tproxy = DesiredState {
             interception: Interception::Tproxy {
                 mark: std::num::NonZeroU32::new(0x100).unwrap(),
                 routing_table: 1053,

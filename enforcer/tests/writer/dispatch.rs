@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clock::now;
-use enforcer::layout::Family;
-use enforcer::{Desired, Enforcer};
+use enforcer::layout::IpFamily;
+use enforcer::{DesiredState, Enforcer};
 
 use crate::namespace::{inside, nft, run, seconds};
 use crate::programs::{ONE, TWO, desired, group, whole};
@@ -199,7 +199,7 @@ fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
         assert!(denied.recv(&mut [0; 8]).is_err(), "no packet has passed meanwhile");
         let listing = run("nft", &["list", "table", "inet", "namegate"], "").unwrap();
         assert!(!listing.contains("00000000000000aa"), "{listing}");
-        assert!(listing.contains(&group(ONE, Family::V4).to_string()));
+        assert!(listing.contains(&group(ONE, IpFamily::V4).to_string()));
         assert!(!listing.contains("10.1.0.0/16"));
     });
 }
@@ -211,7 +211,7 @@ fn a_set_that_somebody_deleted_is_made_again_by_the_next_installation() {
         let wanted = desired([ONE], 10);
         enforcer.install(wanted.clone(), Vec::new).await.unwrap();
         nft("flush ruleset");
-        let more = Desired {
+        let more = DesiredState {
             host: [IpAddr::from([10, 9, 9, 9])].into(),
             ..wanted
         };

@@ -9,15 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clock::now;
-use enforcer::{Desired, Element, Enforcer, InstallError, Renewal};
+use enforcer::{DesiredState, Element, Enforcer, InstallError, Renewal};
 use policy::ProgramId;
 
 use crate::namespace::{PATIENCE, guard, inside, kernel_holds, passes, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, exact};
 
 /// Program [`ONE`] with these members.
-fn with(members: impl IntoIterator<Item = Element>) -> Desired {
-    Desired {
+fn with(members: impl IntoIterator<Item = Element>) -> DesiredState {
+    DesiredState {
         members: [(ONE, Arc::new(members.into_iter().collect::<BTreeSet<_>>()))].into(),
         ..desired([ONE], 100)
     }
@@ -176,7 +176,7 @@ fn a_member_without_a_set_is_refused_before_anything_changes() {
 fn ten_thousand_members_come_and_go() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
-        let many = |numbers: std::ops::Range<u16>| Desired {
+        let many = |numbers: std::ops::Range<u16>| DesiredState {
             capacity: 20_000.try_into().unwrap(),
             ..with(numbers.map(|number| door(ONE, number)))
         };

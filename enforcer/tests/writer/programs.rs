@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use enforcer::layout::{Family, SetKind};
+use enforcer::layout::{IpFamily, SetKind};
 use enforcer::pod_links::PodLinks;
-use enforcer::{Desired, Element, ElementKey, Evaluation, FailMode, FoldedProgram, Interception, Refusal, SetId};
+use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, Refusal, SetId};
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
@@ -18,7 +18,7 @@ pub(crate) const ONE: ProgramId = ProgramId(1);
 pub(crate) const TWO: ProgramId = ProgramId(2);
 
 /// A closed program for each id, with one name on UDP port 443 and one on every port.
-pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -> Desired {
+pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -> DesiredState {
     let rule = |name: &str, ports| Rule {
         action: Action::Allow,
         to: Destination::Name(Pattern::name(name).unwrap()),
@@ -43,7 +43,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
     };
     let fold = Arc::new(Classifier::new(&tiers));
     let pods = (1..).map(|host: u8| IpAddr::from([10, 66, 0, host]));
-    Desired {
+    DesiredState {
         table: "namegate".to_owned(),
         // The same tiers under several names.
         programs: programs.map(|id| (id, folded(id, &fold))).into(),
@@ -65,9 +65,9 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
     }
 }
 
-fn folded(id: ProgramId, fold: &Arc<Classifier>) -> Arc<FoldedProgram> {
-    Arc::new(FoldedProgram {
-        enforced: Evaluation {
+fn folded(id: ProgramId, fold: &Arc<Classifier>) -> Arc<KernelProgram> {
+    Arc::new(KernelProgram {
+        enforced: KernelTiers {
             id,
             fold: Arc::clone(fold),
         },
@@ -81,11 +81,11 @@ pub(crate) fn exact(program: ProgramId) -> SetId {
         program,
         class: SetClass::Allow,
         kind: SetKind::Exact,
-        family: Family::V4,
+        family: IpFamily::V4,
     }
 }
 
-pub(crate) fn group(program: ProgramId, family: Family) -> SetId {
+pub(crate) fn group(program: ProgramId, family: IpFamily) -> SetId {
     SetId {
         program,
         class: SetClass::Allow,
@@ -110,7 +110,7 @@ pub(crate) fn door(program: ProgramId, number: u16) -> Element {
 pub(crate) fn whole(program: ProgramId, address: &str) -> Element {
     let address: IpAddr = address.parse().unwrap();
     Element {
-        set: group(program, Family::of(address)),
+        set: group(program, IpFamily::of(address)),
         key: ElementKey { address, port: None },
     }
 }

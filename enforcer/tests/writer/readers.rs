@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clock::now;
 use enforcer::Enforcer;
-use enforcer::writer::{Holder, Submission};
+use enforcer::writer::{AdmissionRequest, Holder};
 use tokio::sync::oneshot;
 
 use crate::namespace::{PATIENCE, inside, run, seconds};
@@ -32,7 +32,7 @@ fn our_rules_can_be_read_beside_three_thousand_new_names_a_second() {
                     let asked = Instant::now();
                     if enforcer.admit_now(generation, &mut elements, Holder(1)).is_none() {
                         let (answer, admitted) = oneshot::channel();
-                        enforcer.submit([Submission {
+                        enforcer.submit([AdmissionRequest {
                             generation,
                             elements,
                             holder: Holder(1),

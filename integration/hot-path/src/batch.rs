@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use enforcer::rehearsal::Additions;
+use enforcer::bench_harness::ElementAdditions;
 
 use crate::BenchIteration;
 
@@ -13,6 +13,6 @@ pub(crate) fn of<const COUNT: u32>() -> BenchIteration {
         let [high, low] = 443_u16.to_be_bytes();
         [a, b, c, d, 6, 0, 0, 0, high, low, 0, 0]
     });
-    let additions = Additions::new("allow4-0123456789abcdef", keys, Duration::from_secs(300));
+    let additions = ElementAdditions::new("allow4-0123456789abcdef", keys, Duration::from_secs(300));
     Box::new(move || additions.encode("namegate").len())
 }

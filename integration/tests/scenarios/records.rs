@@ -86,7 +86,7 @@ fn a_group_that_another_program_has_is_said_and_taken_once_it_is_free() {
     let holder = scenario
         .lab()
         .node()
-        .run(|| enforcer::records::Listener::bind(5371, |_| {}).unwrap())
+        .run(|| enforcer::records::RecordListener::bind(5371, |_| {}).unwrap())
         .unwrap();
     scenario.start();
     scenario.wait_until("the failure is told", || {

@@ -1,9 +1,10 @@
 //! A rule as expressions: little programs over registers of four octets.
 
-use super::set::encode_verdict;
-use crate::layout::Family;
+use crate::layout::IpFamily;
 use crate::netlink::message::{Encoder, align};
 use crate::netlink::objects::{Field, Verdict};
+
+use super::set::encode_verdict;
 
 /// `NFTA_LIST_ELEM`.
 const LIST_ELEMENT: u16 = 1;
@@ -105,16 +106,16 @@ fn say_context(encoder: &mut Encoder, field: Field) {
         Field::Destination(family) => {
             load_meta(encoder, META_NFPROTO, FIRST);
             let nfproto = match family {
-                Family::V4 => 2,
-                Family::V6 => 10,
+                IpFamily::V4 => 2,
+                IpFamily::V6 => 10,
             };
             compare(encoder, FIRST, &[nfproto]);
         }
         Field::MessageType(family) => {
             load_meta(encoder, META_L4PROTO, FIRST);
             let protocol = match family {
-                Family::V4 => policy::Protocol::Icmp,
-                Family::V6 => policy::Protocol::Icmpv6,
+                IpFamily::V4 => policy::Protocol::Icmp,
+                IpFamily::V6 => policy::Protocol::Icmpv6,
             };
             compare(encoder, FIRST, &[protocol.number()]);
         }
@@ -125,8 +126,8 @@ fn say_context(encoder: &mut Encoder, field: Field) {
 fn load(encoder: &mut Encoder, field: Field, to: u32) {
     let (base, offset) = match field {
         Field::Protocol => return load_meta(encoder, META_L4PROTO, to),
-        Field::Destination(Family::V4) => (NETWORK, 16),
-        Field::Destination(Family::V6) => (NETWORK, 24),
+        Field::Destination(IpFamily::V4) => (NETWORK, 16),
+        Field::Destination(IpFamily::V6) => (NETWORK, 24),
         Field::Port => (TRANSPORT, 2),
         Field::MessageType(_) => (TRANSPORT, 0),
     };

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::expression::{Resolved, ResolvedTest};
-use super::{NEW_SET, SET_NAME, SET_TABLE, Writer};
-use crate::layout::Family;
+use crate::layout::IpFamily;
 use crate::netlink::batch::{DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, ELEMENT_TIMEOUT};
 use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
 use crate::netlink::objects::{
     Datum, Field, KeyRange, Lookup, MapsTo, NewElement, Rule, SetForm, Test, Value, Verdict, half_open,
 };
 use crate::netlink::structure;
+
+use super::expression::{Resolved, ResolvedTest};
+use super::{NEW_SET, SET_NAME, SET_TABLE, Writer};
 
 /// `NFTA_SET_*`.
 const FLAGS: u16 = 3;
@@ -234,13 +235,13 @@ struct Shape<'a> {
 fn type_of(key: &[Datum]) -> u32 {
     key.iter().fold(0, |number, datum| {
         let of_part = match datum {
-            Datum::Address(Family::V4) => 7,
-            Datum::Address(Family::V6) => 8,
+            Datum::Address(IpFamily::V4) => 7,
+            Datum::Address(IpFamily::V6) => 8,
             Datum::Protocol => 12,
             Datum::Port => 13,
-            Datum::MessageType(Family::V4) => 14,
+            Datum::MessageType(IpFamily::V4) => 14,
             Datum::Link => 20,
-            Datum::MessageType(Family::V6) => 29,
+            Datum::MessageType(IpFamily::V6) => 29,
         };
         number << 6 | of_part
     })

@@ -6,12 +6,13 @@ use policy::policy::{Action, LeaseTerms};
 use policy::program::{Destination, Rule};
 use policy::{PortRange, PortSet, Program, Protocol, Tiers};
 
-use super::*;
-use crate::desired::{FailMode, FoldedProgram, Interception, Refusal};
+use crate::desired::{FailMode, Interception, KernelProgram, Refusal};
 use crate::pod_links::PodLinks;
 
+use super::*;
+
 /// Allows a name on a port.
-fn program(port: u16, audited: bool) -> (ProgramId, Arc<FoldedProgram>) {
+fn program(port: u16, audited: bool) -> (ProgramId, Arc<KernelProgram>) {
     let tiers = |port| Tiers {
         network: vec![Rule {
             action: Action::Allow,
@@ -28,13 +29,13 @@ fn program(port: u16, audited: bool) -> (ProgramId, Arc<FoldedProgram>) {
         audited: audited.then(|| tiers(9)),
         ..Program::default()
     };
-    (program.id(), Arc::new(FoldedProgram::new(&program)))
+    (program.id(), Arc::new(KernelProgram::new(&program)))
 }
 
 /// Pods 10.0.0.1, 10.0.0.2, …, each with its program.
-fn desired(programs: &[(ProgramId, Arc<FoldedProgram>)]) -> Desired {
+fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
     let pods = (1..).map(|last: u8| IpAddr::from([10, 0, 0, last]));
-    Desired {
+    DesiredState {
         table: "namegate".to_owned(),
         programs: programs.iter().cloned().collect(),
         members: BTreeMap::new(),
@@ -98,7 +99,7 @@ fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_swi
 #[test]
 fn tiers_that_another_program_still_evaluates_keep_their_sets() {
     let tiers = program(80, false).1.enforced.clone();
-    let quiet = FoldedProgram {
+    let quiet = KernelProgram {
         enforced: tiers.clone(),
         audited: None,
         response: Some(policy::policy::DenyResponse::Drop),
@@ -118,20 +119,20 @@ fn tiers_that_another_program_still_evaluates_keep_their_sets() {
 fn sets_that_stand_are_adopted_rules_are_written_anew_and_what_is_foreign_goes_with_the_frame() {
     let one = program(80, false);
     let after = desired(std::slice::from_ref(&one));
-    let mut standing = Standing {
+    let mut existing = ExistingObjects {
         table: true,
-        ..Standing::default()
+        ..ExistingObjects::default()
     };
-    for command in prepared(&Change::onto(&Standing::default(), &after)) {
+    for command in prepared(&Change::onto(&ExistingObjects::default(), &after)) {
         match command {
-            Command::AddChain(name) => drop(standing.chains.insert(name.to_string())),
-            Command::AddSet(name, _) => drop(standing.sets.insert(name.to_string())),
+            Command::AddChain(name) => drop(existing.chains.insert(name.to_string())),
+            Command::AddSet(name, _) => drop(existing.sets.insert(name.to_string())),
             _ => {}
         }
     }
-    standing.chains.insert("dispatch".to_owned());
-    standing.sets.insert("allow4-0000000000000001".to_owned());
-    let change = Change::onto(&standing, &after);
+    existing.chains.insert("dispatch".to_owned());
+    existing.sets.insert("allow4-0000000000000001".to_owned());
+    let change = Change::onto(&existing, &after);
     assert!(change.new_sets.is_empty());
     // A chain of the right name may be empty, or hold rules of somebody else.
     let rewritten = |chain: &str| {
@@ -149,15 +150,15 @@ fn sets_that_stand_are_adopted_rules_are_written_anew_and_what_is_foreign_goes_w
     assert!(replaced.chains.contains("dispatch") && !replaced.chains.contains(&format!("ep4-{}", one.0)));
 
     // Somebody has deleted one of its chains.
-    standing.chains.remove(&format!("ep6-{}", one.0));
-    let prepared = prepared(&Change::onto(&standing, &after));
+    existing.chains.remove(&format!("ep6-{}", one.0));
+    let prepared = prepared(&Change::onto(&existing, &after));
     assert!(prepared.contains(&Command::EmptyChain(format!("ep4-{}", one.0).into())));
 }
 
 #[test]
 fn settings_write_the_frame_anew_and_touch_no_program() {
     let before = desired(&[program(80, false)]);
-    let after = Desired {
+    let after = DesiredState {
         records: Some(5),
         ..before.clone()
     };

@@ -42,8 +42,8 @@ fn origin() -> Origin {
     }
 }
 
-fn folded(tiers: Tiers) -> FoldedProgram {
-    FoldedProgram::new(&Program {
+fn folded(tiers: Tiers) -> KernelProgram {
+    KernelProgram::new(&Program {
         enforced: tiers,
         ..Program::default()
     })
@@ -117,7 +117,7 @@ fn what_audited_policies_are_asked_comes_on_top() {
         network: vec![rule(Action::Allow, name(0), tcp(443, 443))],
         ..Tiers::default()
     };
-    let program = FoldedProgram::new(&Program {
+    let program = KernelProgram::new(&Program {
         enforced: tiers.clone(),
         audited: Some(tiers),
         ..Program::default()

@@ -10,13 +10,14 @@ use policy::classifier::SetClass;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
-use super::*;
-use crate::layout::{ElementKey, Family, SetId, SetKind};
+use crate::layout::{ElementKey, IpFamily, SetId, SetKind};
 use crate::netlink::batch::{Key, Operation, Verb};
 use crate::writer::heartbeat::Heart;
 use crate::writer::plan::encode_key;
 use crate::writer::sweep::Sweeps;
 use crate::writer::{Renewal, Shared};
+
+use super::*;
 
 /// What goes wrong with a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +123,7 @@ fn set() -> SetId {
         program: ProgramId(1),
         class: SetClass::Allow,
         kind: SetKind::All,
-        family: Family::V4,
+        family: IpFamily::V4,
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::netlink::batch::{Batch, Key, Operation, Verb};
 
 /// Additions to one set, to be encoded again and again.
-pub struct Additions(Vec<Operation>);
+pub struct ElementAdditions(Vec<Operation>);
 
-impl Additions {
+impl ElementAdditions {
     /// Each key is address . protocol . port of IPv4, as the kernel keeps them: four octets each.
     pub fn new(set: &str, keys: impl IntoIterator<Item = [u8; 12]>, life: Duration) -> Self {
         let operations = keys.into_iter().map(|key| Operation {

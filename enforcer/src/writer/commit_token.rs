@@ -8,12 +8,12 @@ use clock::Time;
 /// Only the [writer](super) makes one. It is worth nothing once the epoch has changed: rules were
 /// replaced, the table was lost, or the kernel had to be read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct CommitToken {
     pub(super) epoch: u64,
     pub(super) until: Time,
 }
 
-impl Standing {
+impl CommitToken {
     /// As this one, and until `until` at the latest.
     pub fn at_most(self, until: Time) -> Self {
         Self {

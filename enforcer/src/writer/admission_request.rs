@@ -19,7 +19,7 @@ const PIECE: usize = 4096;
 /// Who is told what came of an admission. It is told once, by whoever committed: the writer's
 /// thread, or the caller of [`submit`](super::Enforcer::submit) before it returns. What it does
 /// must be short.
-pub trait Settle: Send {
+pub trait AdmissionCallback: Send {
     /// What came of it.
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>);
 
@@ -28,7 +28,7 @@ pub trait Settle: Send {
 }
 
 /// One admission.
-pub struct Submission {
+pub struct AdmissionRequest {
     /// Under which rules the elements were computed.
     pub generation: Generation,
     /// What is to be in the kernel, and until when.
@@ -38,10 +38,10 @@ pub struct Submission {
     /// How long the caller waits, for an error's text.
     pub deadline: Duration,
     /// Who is told.
-    pub answer: Box<dyn Settle>,
+    pub answer: Box<dyn AdmissionCallback>,
 }
 
-impl Submission {
+impl AdmissionRequest {
     pub(super) fn into_admissions(mut self) -> SmallVec<[Admission; 1]> {
         put_in_order(&mut self.elements);
         let admission = |elements, answer| Admission {
@@ -60,7 +60,12 @@ impl Submission {
             error: None,
             answer: Some(self.answer),
         }));
-        let piece = |elements| admission(elements, Box::new(Piece(Arc::clone(&whole))) as Box<dyn Settle>);
+        let piece = |elements| {
+            admission(
+                elements,
+                Box::new(Piece(Arc::clone(&whole))) as Box<dyn AdmissionCallback>,
+            )
+        };
         pieces.into_iter().map(piece).collect()
     }
 }
@@ -71,7 +76,7 @@ pub(super) fn put_in_order(elements: &mut Vec<(Element, Time)>) {
     elements.dedup_by_key(|(element, _)| *element);
 }
 
-impl fmt::Debug for Submission {
+impl fmt::Debug for AdmissionRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submission")
             .field("generation", &self.generation)
@@ -80,7 +85,7 @@ impl fmt::Debug for Submission {
     }
 }
 
-impl Settle for oneshot::Sender<Result<Committed, AdmitError>> {
+impl AdmissionCallback for oneshot::Sender<Result<Committed, AdmitError>> {
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         // A caller whose deadline has passed does not listen any more; the book knows the outcome.
         let _ = self.send(outcome);
@@ -96,12 +101,12 @@ struct Whole {
     left: usize,
     /// Of the first piece that failed.
     error: Option<AdmitError>,
-    answer: Option<Box<dyn Settle>>,
+    answer: Option<Box<dyn AdmissionCallback>>,
 }
 
 struct Piece(Arc<Mutex<Whole>>);
 
-impl Settle for Piece {
+impl AdmissionCallback for Piece {
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         let mut whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         whole.left -= 1;
