@@ -17,7 +17,9 @@ use enforcer::records::{
 use namespace::{inside, nft};
 
 /// Only a failing test waits that long.
-const PATIENCE: Duration = Duration::from_secs(10);
+fn patience() -> Duration {
+    patience::scaled(Duration::from_secs(10))
+}
 
 #[test]
 fn refused_and_audited_packets_are_heard() {
@@ -41,7 +43,7 @@ fn refused_and_audited_packets_are_heard() {
         let udp = UdpSocket::bind("127.0.0.2:0").unwrap();
         udp.send_to(b"?", "127.0.0.3:9").unwrap();
         assert_eq!(
-            heard.recv_timeout(PATIENCE).unwrap(),
+            heard.recv_timeout(patience()).unwrap(),
             RecordedPacket {
                 verdict: RecordedVerdict::Audited,
                 source: ip("127.0.0.2"),
@@ -56,7 +58,7 @@ fn refused_and_audited_packets_are_heard() {
         socket.set_nonblocking(true).unwrap();
         // It stays on its way: the packet is dropped.
         socket.connect(&socket_address("127.0.0.3:443")).unwrap_err();
-        let record = heard.recv_timeout(PATIENCE).unwrap();
+        let record = heard.recv_timeout(patience()).unwrap();
         assert_eq!(record.verdict, RecordedVerdict::Refused);
         assert_eq!((record.protocol, record.detail), (6, PacketDetail::Port(443)));
 
@@ -68,7 +70,7 @@ fn refused_and_audited_packets_are_heard() {
         .unwrap();
         ping.send_to(&[128, 0, 0, 0, 0, 1, 0, 1], &socket_address("[::1]:0"))
             .unwrap();
-        let record = heard.recv_timeout(PATIENCE).unwrap();
+        let record = heard.recv_timeout(patience()).unwrap();
         assert_eq!((record.source, record.destination), (ip("::1"), ip("::1")));
         assert_eq!(
             (record.protocol, record.detail),
@@ -90,7 +92,7 @@ fn packets_that_others_log_are_told_apart() {
         .unwrap();
         let udp = UdpSocket::bind("127.0.0.2:0").unwrap();
         udp.send_to(b"?", "127.0.0.3:9").unwrap();
-        assert!(heard.recv_timeout(PATIENCE).unwrap());
+        assert!(heard.recv_timeout(patience()).unwrap());
     });
 }
 
@@ -168,7 +170,7 @@ fn established_flows_are_not_recorded() {
         let mut client = TcpStream::connect("127.0.0.1:80").unwrap();
         let _accepted = server.accept().unwrap();
         client.write_all(b"hello").unwrap();
-        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), 1);
+        assert_eq!(heard.recv_timeout(patience()).unwrap(), 1);
         drop(listener);
         assert_eq!(heard.iter().sum::<usize>(), 0, "the rest of the flow");
     });
@@ -177,7 +179,7 @@ fn established_flows_are_not_recorded() {
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "it did not happen: {what}");
+        assert!(began.elapsed() < patience(), "it did not happen: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

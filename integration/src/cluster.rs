@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 use lab::client::{Attempt, Transport};
@@ -209,13 +209,9 @@ impl Cluster {
     }
 
     /// Waits for a condition that takes longer than most.
-    pub fn wait_long(&self, what: &str, patience: Duration, mut condition: impl FnMut() -> bool) -> Duration {
-        let started = Instant::now();
-        while !condition() {
-            assert!(started.elapsed() < patience, "waited in vain until {what}");
-            thread::sleep(Duration::from_millis(50));
-        }
-        started.elapsed()
+    pub fn wait_long(&self, what: &str, patience: Duration, condition: impl FnMut() -> bool) -> Duration {
+        patience::wait(patience, Duration::from_millis(50), condition)
+            .unwrap_or_else(|| panic!("waited in vain until {what}"))
     }
 }
 

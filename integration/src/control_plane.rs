@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use netns::Namespace;
 use tempfile::TempDir;
@@ -273,18 +273,14 @@ impl ControlPlane {
         command
     }
 
-    fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !condition() {
-            if started.elapsed() > PATIENCE {
-                let said = |log: &str| fs::read_to_string(self.path(log)).unwrap_or_default();
-                panic!(
-                    "waited in vain until {what}\netcd: {}\nkube-apiserver: {}",
-                    said("serve-etcd.err"),
-                    said("serve-api.err")
-                );
-            }
-            std::thread::sleep(Duration::from_millis(50));
+    fn wait(&self, what: &str, condition: impl FnMut() -> bool) {
+        if patience::wait(PATIENCE, Duration::from_millis(50), condition).is_none() {
+            let said = |log: &str| fs::read_to_string(self.path(log)).unwrap_or_default();
+            panic!(
+                "waited in vain until {what}\netcd: {}\nkube-apiserver: {}",
+                said("serve-etcd.err"),
+                said("serve-api.err")
+            );
         }
     }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::NameRow;
 use hickory_proto::rr::RecordType;
@@ -410,15 +410,9 @@ impl Drop for Scenario {
 }
 
 /// Waits until `condition` holds, and says how long that took.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
-        if condition() {
-            return started.elapsed();
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("waited in vain until {what}");
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    patience::wait(PATIENCE, Duration::from_millis(10), condition)
+        .unwrap_or_else(|| panic!("waited in vain until {what}"))
 }
 
 /// Ends what clients do until this is set, when it is dropped: also when the test fails, since a

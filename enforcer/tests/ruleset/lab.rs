@@ -24,7 +24,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
 /// An upper bound for what should happen at once; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+fn patience() -> Duration {
+    patience::scaled(Duration::from_secs(5))
+}
 
 /// The addresses of the outside. All of them answer on the ports of [`Lab::serve_outside`].
 pub(crate) const OUTSIDE: [&str; 6] = ["10.77.0.2", "10.88.0.1", "10.88.0.2", "fd77::2", "fd88::1", "fd88::2"];
@@ -220,7 +222,7 @@ impl Namespace {
 
     /// Opens a TCP connection.
     pub(crate) fn connect(&self, address: &str, port: u16) -> io::Result<TcpStream> {
-        self.enter(|| TcpStream::connect_timeout(&SocketAddr::new(ip(address), port), PATIENCE))
+        self.enter(|| TcpStream::connect_timeout(&SocketAddr::new(ip(address), port), patience()))
     }
 
     /// Says something over TCP and returns the answer.
@@ -235,7 +237,7 @@ impl Namespace {
         self.enter(|| {
             let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let socket = UdpSocket::bind(any)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patience()))?;
             socket.connect(to)?;
             socket.send(text.as_bytes())?;
             let mut buffer = [0; 512];
@@ -255,7 +257,7 @@ impl Namespace {
         };
         self.enter(|| {
             let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patience()))?;
             socket.connect(&to.into())?;
             // The kernel fills in the checksum and the identifier.
             socket.send(&[echo_request, 0, 0, 0, 0, 0, 0, 1])?;
@@ -305,7 +307,7 @@ pub(crate) fn echo_tcp(listener: TcpListener, tag: &'static str) {
 
 /// One exchange on a connection.
 pub(crate) fn say(stream: &mut TcpStream, text: &str) -> io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience()))?;
     stream.write_all(text.as_bytes())?;
     let mut buffer = [0; 512];
     let length = stream.read(&mut buffer)?;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::lab::{Namespace, POD_V4, ip};
-use crate::strangers::{PATIENCE, lab, link_local, send_from, wait_refused};
+use crate::strangers::{lab, link_local, patience, send_from, wait_refused};
 
 #[test]
 fn an_error_passes_from_an_end_of_its_flow_alone() {
@@ -28,7 +28,7 @@ fn an_error_passes_from_an_end_of_its_flow_alone() {
     // It speaks of its own: somebody asks where nobody listens.
     let asking = lab.outside.enter(|| {
         let socket = UdpSocket::bind("10.77.0.2:0").unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(patience())).unwrap();
         socket.connect((ip(POD_V4), 9)).unwrap();
         socket.send(b"?").unwrap();
         socket

@@ -15,7 +15,9 @@ use crate::programs::{Program, desired, governs};
 const ID: ProgramId = ProgramId(7);
 const SERVERS: [&str; 2] = ["10.88.0.1", "fd88::1"];
 /// For what must arrive; what must not is asked for after something that did.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) fn patience() -> Duration {
+    patience::scaled(Duration::from_secs(30))
+}
 
 #[test]
 fn from_its_link_local_address_a_closed_pod_reaches_nothing_and_others_go_on() {
@@ -25,7 +27,7 @@ fn from_its_link_local_address_a_closed_pod_reaches_nothing_and_others_go_on() {
         let mut node = link_local(&lab.node, device);
         node.set_port(8080);
         node.set_scope_id(link_local(from, "eth0").scope_id());
-        outcome(from.enter(|| TcpStream::connect_timeout(&node.into(), PATIENCE)))
+        outcome(from.enter(|| TcpStream::connect_timeout(&node.into(), patience())))
     };
     assert_eq!(to_node(&lab.other, "other"), Outcome::Connected, "it is not governed");
     assert_ne!(to_node(&lab.pod, "pod"), Outcome::Connected);
@@ -161,7 +163,7 @@ pub(crate) fn lab() -> Option<Lab> {
 pub(crate) fn wait_refused(lab: &Lab, packets: u64, what: &str) {
     let began = Instant::now();
     while lab.refused() < packets {
-        assert!(began.elapsed() < PATIENCE, "{what} was not refused");
+        assert!(began.elapsed() < patience(), "{what} was not refused");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -179,7 +181,7 @@ pub(crate) fn send_from(namespace: &Namespace, from: SocketAddr, to: SocketAddr,
 }
 
 fn received(socket: &UdpSocket) -> Vec<u8> {
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(patience())).unwrap();
     let mut buffer = [0; 64];
     let (length, _) = socket.recv_from(&mut buffer).unwrap();
     buffer[..length].to_vec()
@@ -199,7 +201,7 @@ pub(crate) fn link_local(namespace: &Namespace, device: &str) -> SocketAddrV6 {
     let mut text = show();
     // Until nobody else on the link has it.
     let began = Instant::now();
-    while text.contains("tentative") && began.elapsed() < PATIENCE {
+    while text.contains("tentative") && began.elapsed() < patience() {
         std::thread::sleep(Duration::from_millis(50));
         text = show();
     }

@@ -12,7 +12,7 @@ use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{AdmitError, Element, ElementKey, Enforcer, Renewal};
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, guard, inside, kernel_holds, listed, passes, seconds, until};
+use crate::namespace::{guard, inside, kernel_holds, listed, passes, patience, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, exact, group, whole};
 
 /// An enforcer with program [`ONE`] installed.
@@ -39,7 +39,7 @@ fn an_admitted_element_is_in_the_kernel_until_the_end_of_its_lease() {
                 .already_admitted(generation, &elements, Duration::ZERO)
                 .is_none()
         );
-        let _proof = enforcer.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements.clone(), patience()).await.unwrap();
 
         for (set, value) in [
             (exact(ONE), "10.99.0.1.udp.443"),
@@ -62,7 +62,7 @@ fn an_admitted_element_is_in_the_kernel_until_the_end_of_its_lease() {
         let stats = enforcer.stats();
         assert_eq!((stats.elements, stats.capacity, stats.transactions), (3, 400, 1));
         // What is there already costs no transaction.
-        let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         assert_eq!(enforcer.stats().transactions, 1);
     });
 }
@@ -83,7 +83,7 @@ fn the_packet_that_follows_an_admission_passes_ten_thousand_times() {
                 for answer in 0..100 {
                     let door = door(ONE, client * 100 + answer);
                     let _proof = enforcer
-                        .admit(generation, lease([door], seconds(60)), PATIENCE)
+                        .admit(generation, lease([door], seconds(60)), patience())
                         .await
                         .unwrap();
                     assert!(passes(socket, door.key.address, 443), "{door:?}");
@@ -145,7 +145,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
                         generation,
                         elements: lease([door(ONE, answer)], seconds(60)),
                         holder: Holder(1),
-                        deadline: PATIENCE,
+                        deadline: patience(),
                         answer: Box::new(answered),
                     };
                     (submission, outcome)
@@ -166,7 +166,7 @@ fn ten_thousand_elements_of_one_admission_are_committed() {
     inside(|| async {
         let (enforcer, generation) = installed(20_000).await;
         let elements = lease((0..10_000).map(|number| door(ONE, number)), seconds(60));
-        let _proof = enforcer.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements.clone(), patience()).await.unwrap();
         assert_eq!(listed(&exact(ONE).to_string()).len(), 10_000);
         assert!(
             enforcer
@@ -186,7 +186,7 @@ fn an_element_is_renewed_in_both_ways_and_never_shortened() {
             for (life, left) in [(30, 33..=35), (90, 93..=95), (10, 93..=95)] {
                 // A neighbour that is new each time travels in the same transaction.
                 let elements = lease([door(ONE, 1), door(ONE, 100 + life)], seconds(life.into()));
-                let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+                let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
                 let listed = listed(&set);
                 let (_, expires) = listed.iter().find(|(value, _)| value == "10.99.0.1.udp.443").unwrap();
                 assert!(left.contains(expires), "{renewal:?} to {life}: {listed:?}");
@@ -204,7 +204,7 @@ fn renewing_never_shuts_the_door_for_a_packet() {
         guard(&exact(ONE));
         let door = door(ONE, 1);
         let _proof = enforcer
-            .admit(generation, lease([door], seconds(30)), PATIENCE)
+            .admit(generation, lease([door], seconds(30)), patience())
             .await
             .unwrap();
         // A socket stays in the namespace that it was made in, whichever thread uses it.
@@ -221,7 +221,7 @@ fn renewing_never_shuts_the_door_for_a_packet() {
         });
         for renewal in 1..500 {
             let elements = vec![(door, now() + seconds(30 + renewal))];
-            let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+            let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         }
         stop.store(true, Relaxed);
         assert!(sender.join().unwrap() > 0);
@@ -234,7 +234,7 @@ fn an_element_ends_with_its_lease_and_leaves_the_book() {
         let (enforcer, generation) = installed(100).await;
         let elements = lease([door(ONE, 1)], seconds(1));
         let (_, end) = elements[0];
-        let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         until("the element ends", || !kernel_holds(&door(ONE, 1))).await;
         assert!(now() >= end, "it ended at {:?}, and was to live until {end:?}", now());
         until("the book forgets it", || enforcer.stats().elements == 0).await;
@@ -247,7 +247,7 @@ fn a_lease_that_is_over_already_still_opens_for_a_moment() {
     inside(|| async {
         let (enforcer, generation) = installed(100).await;
         let elements = vec![(door(ONE, 1), Time::from_millis(1))];
-        let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         assert!(kernel_holds(&door(ONE, 1)));
     });
 }
@@ -256,7 +256,7 @@ fn a_lease_that_is_over_already_still_opens_for_a_moment() {
 fn a_full_set_refuses_what_can_never_fit_and_leaves_the_others_working() {
     inside(|| async {
         let (enforcer, generation) = installed(10).await;
-        let admit = |elements| enforcer.admit(generation, elements, PATIENCE);
+        let admit = |elements| enforcer.admit(generation, elements, patience());
         let _proof = admit(lease((0..9).map(|n| door(ONE, n)), seconds(60))).await.unwrap();
         // More than the set holds.
         let many = || (20..31).map(|n| door(ONE, n));
@@ -305,7 +305,7 @@ fn a_set_that_the_kernel_finds_full_refuses_only_those_who_need_it() {
                 exact(ONE)
             ));
         }
-        let admit = |elements| enforcer.admit(generation, elements, PATIENCE);
+        let admit = |elements| enforcer.admit(generation, elements, patience());
         let (first, second, other) = tokio::join!(
             admit(lease([door(ONE, 1)], seconds(60))),
             admit(lease([door(ONE, 2)], seconds(60))),
@@ -337,7 +337,7 @@ fn one_bad_request_does_not_take_others_with_it() {
                 0 => lease([bad, door(ONE, number)], seconds(60)),
                 _ => lease([door(ONE, number), whole(ONE, &format!("fd99::{number}"))], seconds(60)),
             };
-            enforcer.admit(generation, elements, PATIENCE)
+            enforcer.admit(generation, elements, patience())
         });
         let outcomes = futures::future::join_all(requests).await;
         for (number, outcome) in (0u16..).zip(outcomes) {
@@ -360,7 +360,7 @@ fn a_set_that_was_never_installed_is_refused_without_asking_the_kernel() {
     inside(|| async {
         let (enforcer, generation) = installed(10).await;
         let outcome = enforcer
-            .admit(generation, lease([door(TWO, 1)], seconds(60)), PATIENCE)
+            .admit(generation, lease([door(TWO, 1)], seconds(60)), patience())
             .await;
         assert!(
             matches!(

@@ -164,6 +164,9 @@ impl Sender {
     }
 }
 
+/// The map of the version before is a named one. No version may dispatch by an anonymous map: the
+/// kernel turns its elements off together with its rule, and a packet that is in the rule just then
+/// finds nothing in the map, and passes.
 #[test]
 fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
     inside(|| async {
@@ -181,7 +184,8 @@ fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
              add rule inet namegate ep4-00000000000000aa ip daddr @allow4-00000000000000aa-g0 accept
              add rule inet namegate ep4-00000000000000aa goto refuse
              add chain inet namegate dispatch
-             add rule inet namegate dispatch ip saddr vmap { 10.66.0.1 : goto ep4-00000000000000aa }
+             add map inet namegate sources4 { type ipv4_addr : verdict; elements = { 10.66.0.1 : goto ep4-00000000000000aa } }
+             add rule inet namegate dispatch ip saddr vmap @sources4
              add chain inet namegate input { type filter hook input priority 0; }
              add rule inet namegate input jump dispatch
              add element inet namegate allow4-00000000000000aa-g0 { 10.99.0.1 timeout 1h }");

@@ -9,7 +9,7 @@ use enforcer::{AdmitError, Enforcer, InstallError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds};
+use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds};
 use crate::programs::{ONE, TWO, desired, door, exact, whole};
 
 #[test]
@@ -53,7 +53,7 @@ fn a_set_of_another_type_in_the_place_of_ours_is_refused_until_it_is_gone() {
         nft(&format!("delete set {foreign}"));
         let generation = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
         let elements = vec![(door(TWO, 1), now() + seconds(60))];
-        let _proof = enforcer.admit(generation, elements, PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         assert!(kernel_holds(&door(TWO, 1)));
     });
 }
@@ -64,12 +64,12 @@ fn a_new_generation_makes_admissions_of_the_old_one_stale() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let elements = vec![(door(ONE, 1), now() + seconds(60))];
-        let _proof = enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(old, elements.clone(), patience()).await.unwrap();
         let new = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
         assert!(new > old);
         assert!(enforcer.already_admitted(old, &elements, Duration::ZERO).is_none());
         assert_eq!(
-            enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap_err(),
+            enforcer.admit(old, elements.clone(), patience()).await.unwrap_err(),
             AdmitError::Stale
         );
         // The set stayed, and what it held is still known.
@@ -84,7 +84,7 @@ fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let elements = vec![(door(ONE, 1), now() + seconds(60))];
-        let _proof = enforcer.admit(old, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(old, elements.clone(), patience()).await.unwrap();
         let during = enforcer.clone();
         let (begun, admission) = oneshot::channel();
         let runtime = Handle::current();
@@ -96,7 +96,7 @@ fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
             // Asked for here, and not beside the installation: a caller may commit it before the
             // writer's thread begins.
             let _clock = runtime.enter();
-            let mut admitted = Box::pin(async move { during.admit(old, elements, PATIENCE).await });
+            let mut admitted = Box::pin(async move { during.admit(old, elements, patience()).await });
             let polled = admitted.as_mut().poll(&mut Context::from_waker(Waker::noop()));
             assert!(polled.is_pending(), "it waits for the installation");
             begun.send(admitted).map_err(drop).unwrap();
@@ -113,7 +113,10 @@ fn new_sets_are_filled_and_sets_that_are_gone_are_forgotten() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let end = now() + seconds(60);
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let _proof = enforcer.admit(old, vec![(door(ONE, 1), end)], PATIENCE).await.unwrap();
+        let _proof = enforcer
+            .admit(old, vec![(door(ONE, 1), end)], patience())
+            .await
+            .unwrap();
         let learned = vec![
             (door(TWO, 1), end),
             (whole(TWO, "fd99::1"), end),
@@ -181,7 +184,7 @@ fn an_installation_that_fails_leaves_everything_as_it_was() {
         broken.members = [(TWO, Arc::new(members))].into();
         let (installed, admitted) = tokio::join!(
             enforcer.install(broken, Vec::new),
-            enforcer.admit(generation, elements.clone(), PATIENCE)
+            enforcer.admit(generation, elements.clone(), patience())
         );
         let Err(InstallError::Refused(text)) = installed else {
             panic!("{installed:?}");

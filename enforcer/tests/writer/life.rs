@@ -6,7 +6,7 @@ use clock::now;
 use enforcer::writer::{Generation, clean_up};
 use enforcer::{AdmitError, Enforcer, Renewal};
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, nft, run, seconds, until};
+use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, whole};
 
 #[test]
@@ -45,7 +45,7 @@ fn heart_beats(renewal: Renewal) {
             run("nft", &["list", "table", "inet", "namegate"], "").is_ok(),
             "enforcement stays"
         );
-        let ended = enforcer.admit(enforcer.generation(), vec![], PATIENCE).await;
+        let ended = enforcer.admit(enforcer.generation(), vec![], patience()).await;
         assert_eq!(ended.unwrap_err(), AdmitError::Stopped);
     });
 }
@@ -112,7 +112,7 @@ fn a_new_enforcer_adopts_what_the_one_before_left() {
         ];
         let before = Enforcer::start("namegate").unwrap();
         let generation = before.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let _proof = before.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = before.admit(generation, elements.clone(), patience()).await.unwrap();
         drop(before);
 
         let after = Enforcer::start("namegate").unwrap();
@@ -130,7 +130,7 @@ fn a_new_enforcer_adopts_what_the_one_before_left() {
         assert!(after.already_admitted(generation, &elements, seconds(1)).is_some());
         // What it adopted it renews.
         let _proof = after
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(600))], PATIENCE)
+            .admit(generation, vec![(door(ONE, 1), now() + seconds(600))], patience())
             .await
             .unwrap();
         assert!(
@@ -147,9 +147,9 @@ fn a_ruleset_flushed_by_somebody_is_noticed_and_can_be_installed_again() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let elements = vec![(door(ONE, 1), now() + seconds(60))];
-        let _proof = enforcer.admit(generation, elements.clone(), PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(generation, elements.clone(), patience()).await.unwrap();
         nft("flush ruleset");
-        tokio::time::timeout(PATIENCE, enforcer.table_lost()).await.unwrap();
+        tokio::time::timeout(patience(), enforcer.table_lost()).await.unwrap();
         assert_eq!(enforcer.elements(), []);
         assert!(
             enforcer
@@ -175,7 +175,7 @@ fn an_admission_notices_the_loss_too() {
         let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         nft("flush ruleset");
         let outcome = enforcer
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], PATIENCE)
+            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], patience())
             .await;
         assert!(
             matches!(
@@ -187,7 +187,7 @@ fn an_admission_notices_the_loss_too() {
             ),
             "{outcome:?}"
         );
-        tokio::time::timeout(PATIENCE, enforcer.table_lost()).await.unwrap();
+        tokio::time::timeout(patience(), enforcer.table_lost()).await.unwrap();
     });
 }
 
@@ -201,7 +201,7 @@ fn an_enforcer_without_rules_admits_answers_that_open_nothing() {
                 .already_admitted(Generation::default(), &[], Duration::ZERO)
                 .is_some()
         );
-        let _proof = enforcer.admit(Generation::default(), vec![], PATIENCE).await.unwrap();
+        let _proof = enforcer.admit(Generation::default(), vec![], patience()).await.unwrap();
         let _proof = enforcer.admit_nothing();
         assert_eq!(
             run("nft", &["list", "ruleset"], "").unwrap(),

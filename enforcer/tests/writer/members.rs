@@ -12,7 +12,7 @@ use clock::now;
 use enforcer::{DesiredState, Element, Enforcer, InstallError, Renewal};
 use policy::ProgramId;
 
-use crate::namespace::{PATIENCE, guard, inside, kernel_holds, passes, run, seconds, until};
+use crate::namespace::{guard, inside, kernel_holds, passes, patience, run, seconds, until};
 use crate::programs::{ONE, TWO, desired, door, exact};
 
 /// Program [`ONE`] with these members.
@@ -75,7 +75,7 @@ fn a_lease_does_not_shorten_a_member_and_takes_over_when_it_goes() {
                 .await
                 .unwrap();
             let lease = vec![(door(ONE, 1), now() + seconds(60))];
-            let _proof = enforcer.admit(generation, lease.clone(), PATIENCE).await.unwrap();
+            let _proof = enforcer.admit(generation, lease.clone(), patience()).await.unwrap();
             assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
             assert!(!has_an_end(&door(ONE, 1)));
             assert_eq!(enforcer.stats().transactions, 0, "it is there, longer than asked");
@@ -97,7 +97,7 @@ fn a_leased_element_that_becomes_a_member_outlives_its_lease() {
             let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
             let lease = |number| (door(ONE, number), now() + seconds(1));
             let _proof = enforcer
-                .admit(generation, vec![lease(1), lease(2)], PATIENCE)
+                .admit(generation, vec![lease(1), lease(2)], patience())
                 .await
                 .unwrap();
             enforcer.install(with([door(ONE, 1)]), Vec::new).await.unwrap();

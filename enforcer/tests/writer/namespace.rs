@@ -10,7 +10,9 @@ use enforcer::{Element, SetId};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// An upper bound for what should happen soon; only a failing test waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) fn patience() -> Duration {
+    patience::scaled(Duration::from_secs(10))
+}
 
 /// Runs a test on a thread of its own in a new namespace.
 pub(crate) fn inside<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
@@ -122,7 +124,7 @@ pub(crate) fn passes(socket: &UdpSocket, to: IpAddr, port: u16) -> bool {
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(begun.elapsed() < patience(), "{what}: not within {:?}", patience());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

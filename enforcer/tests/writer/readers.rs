@@ -9,7 +9,7 @@ use enforcer::Enforcer;
 use enforcer::writer::{AdmissionRequest, Holder};
 use tokio::sync::oneshot;
 
-use crate::namespace::{PATIENCE, inside, run, seconds};
+use crate::namespace::{inside, patience, run, seconds};
 use crate::programs::{ONE, desired, door};
 
 #[test]
@@ -36,7 +36,7 @@ fn our_rules_can_be_read_beside_three_thousand_new_names_a_second() {
                             generation,
                             elements,
                             holder: Holder(1),
-                            deadline: PATIENCE,
+                            deadline: patience(),
                             answer: Box::new(answer),
                         }]);
                         let _proof = admitted.blocking_recv().unwrap().unwrap();

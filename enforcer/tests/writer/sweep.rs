@@ -6,7 +6,7 @@ use clock::now;
 use enforcer::Enforcer;
 use enforcer::writer::{Generation, Holder};
 
-use crate::namespace::{PATIENCE, inside, kernel_holds, listed, seconds, until};
+use crate::namespace::{inside, kernel_holds, listed, patience, seconds, until};
 use crate::programs::{ONE, desired, door, exact};
 
 async fn installed(capacity: u32) -> (Enforcer, Generation) {
@@ -29,7 +29,7 @@ fn a_set_holds_as_many_names_as_live_at_a_time_however_fast_they_come() {
             }
             let mut elements = vec![(door(ONE, number), now() + seconds(1))];
             if enforcer.admit_now(generation, &mut elements, Holder(1)).is_none() {
-                let admitted = enforcer.admit(generation, elements, PATIENCE).await;
+                let admitted = enforcer.admit(generation, elements, patience()).await;
                 assert!(
                     admitted.is_ok(),
                     "the {number}th after {:?}: {admitted:?}",
@@ -50,7 +50,7 @@ fn an_element_is_deleted_when_its_lease_is_over() {
         tokio::time::sleep(seconds(2)).await;
         let end = now() + seconds(2);
         let _proof = enforcer
-            .admit(generation, vec![(door(ONE, 1), end)], PATIENCE)
+            .admit(generation, vec![(door(ONE, 1), end)], patience())
             .await
             .unwrap();
         let (_, left) = listed(&exact(ONE).to_string())[0];
@@ -70,13 +70,13 @@ fn beside_another_agent_nothing_is_deleted() {
         tokio::time::sleep(seconds(2)).await;
         let end = now() + seconds(2);
         let _proof = old
-            .admit(generation, vec![(door(ONE, 1), end)], PATIENCE)
+            .admit(generation, vec![(door(ONE, 1), end)], patience())
             .await
             .unwrap();
         // It has read that the lease ends soon, and does not hear that the old one renews it.
         let (new, _) = installed(10).await;
         let _proof = old
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], PATIENCE)
+            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], patience())
             .await
             .unwrap();
         until("the old lease is over by far", || now() > end + seconds(2)).await;
@@ -98,7 +98,7 @@ fn who_fills_a_set_gives_way_to_others_and_to_itself() {
             async move {
                 if enforcer.admit_now(generation, &mut elements, holder).is_none() {
                     let _proof = enforcer
-                        .admit_for(holder, generation, elements, PATIENCE)
+                        .admit_for(holder, generation, elements, patience())
                         .await
                         .unwrap();
                 }

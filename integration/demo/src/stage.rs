@@ -1,7 +1,6 @@
 //! The lab of the demo, and the agent in it.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{env, io};
 
 use lab::process::{AgentProcess, Installation, PATIENCE};
@@ -64,13 +63,6 @@ impl Stage {
 }
 
 /// Waits until `condition` holds, and says how long it took.
-pub(super) fn wait_until(mut condition: impl FnMut() -> bool) -> Option<Duration> {
-    let started = Instant::now();
-    while started.elapsed() < PATIENCE {
-        if condition() {
-            return Some(started.elapsed());
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    None
+pub(super) fn wait_until(condition: impl FnMut() -> bool) -> Option<Duration> {
+    patience::wait(PATIENCE, Duration::from_millis(10), condition)
 }

@@ -133,7 +133,7 @@ impl Stub {
         self.socket.send(&query.to_vec().map_err(io::Error::other)?)?;
         let mut buffer = [0; 65_535];
         loop {
-            let left = LOOKUP_TIMEOUT
+            let left = patience::scaled(LOOKUP_TIMEOUT)
                 .checked_sub(started.elapsed())
                 .filter(|left| !left.is_zero());
             let left = left.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
@@ -153,7 +153,7 @@ impl Stub {
 impl Connection {
     /// Asks for `/` and gives the body. A connection may be used again and again.
     pub fn get(&mut self, host: &str) -> io::Result<String> {
-        self.stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        self.stream.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
         write!(self.stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
         let mut response = Vec::new();
         let mut chunk = [0; 1_024];
@@ -184,7 +184,7 @@ pub fn resolve(server: SocketAddr, name: &str, kind: RecordType, transport: Tran
 /// Connects over TCP.
 pub fn connect(to: SocketAddr) -> io::Result<Attempt> {
     let silent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
-    match TcpStream::connect_timeout(&to, CONNECT_TIMEOUT) {
+    match TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT)) {
         Ok(stream) => Ok(Attempt::Connected(Connection { stream })),
         Err(error) if silent(&error) => Ok(Attempt::TimedOut),
         Err(error) => error.raw_os_error().map(Attempt::Refused).ok_or(error),
@@ -202,8 +202,8 @@ pub fn http_get(to: SocketAddr, host: &str) -> io::Result<String> {
 
 /// One HTTP request on a connection of its own: status and body.
 pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)?;
-    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT))?;
+    stream.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
     // HTTP/1.0: no chunks, and the end of the connection is the end of the body.
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {to}\r\n\r\n")?;
     let mut response = String::new();
@@ -217,7 +217,7 @@ pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
 pub fn exchange_udp(to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((unspecified(to), 0))?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
     socket.send(payload)?;
     let mut buffer = [0; 2_048];
     let length = socket.recv(&mut buffer)?;
@@ -234,7 +234,7 @@ pub fn ping(to: Ipv4Addr) -> io::Result<bool> {
         Some(socket2::Protocol::ICMPV4),
     )?;
     socket.connect(&SocketAddr::from((to, 0)).into())?;
-    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
     socket.send(&REQUEST)?;
     let mut socket = socket;
     loop {
@@ -259,8 +259,8 @@ pub fn ping(to: Ipv4Addr) -> io::Result<bool> {
 
 fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Reply> {
     let started = Instant::now();
-    let mut stream = TcpStream::connect_timeout(&server, CONNECT_TIMEOUT)?;
-    stream.set_read_timeout(Some(LOOKUP_TIMEOUT))?;
+    let mut stream = TcpStream::connect_timeout(&server, patience::scaled(CONNECT_TIMEOUT))?;
+    stream.set_read_timeout(Some(patience::scaled(LOOKUP_TIMEOUT)))?;
     let bytes = query(name, kind, true)?.to_vec().map_err(io::Error::other)?;
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
     // One write: a length that travels alone is legal, and a test of its own.

@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use super::client;
 
-/// Patience with the agent's start, its end, and with everything that a test waits for. Only
-/// failures take this long.
+/// Patience with the agent's start, its end, and with everything that a test waits for, before it
+/// is [scaled](patience::scaled). Only failures take this long.
 pub const PATIENCE: Duration = Duration::from_secs(45);
 
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
@@ -225,7 +225,7 @@ impl AgentProcess {
     pub fn wait_ready(&mut self) -> io::Result<()> {
         let started = Instant::now();
         let mut last = String::from("it did not answer");
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < patience::scaled(PATIENCE) {
             if let Some(status) = self.child.try_wait()? {
                 self.join_reader();
                 return Err(io::Error::other(format!(
@@ -294,7 +294,7 @@ impl AgentProcess {
     pub fn terminate(&mut self) -> io::Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < patience::scaled(PATIENCE) {
             if let Some(status) = self.child.try_wait()? {
                 self.join_reader();
                 return Ok(status);

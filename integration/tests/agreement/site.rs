@@ -221,7 +221,7 @@ impl Node {
         let started = Instant::now();
         loop {
             self.look();
-            if expected.is_subset(&self.arrived) || started.elapsed() > PATIENCE {
+            if expected.is_subset(&self.arrived) || started.elapsed() > patience::scaled(PATIENCE) {
                 return self.arrived.clone();
             }
             thread::sleep(Duration::from_millis(1));

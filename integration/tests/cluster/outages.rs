@@ -66,8 +66,7 @@ fn a_policy_is_in_force_soon_after_the_api_server_was_away_for_long() {
     let took = cluster.wait_long("the policy is in force", RECOVERY, || {
         cluster.connect(0, denied()).is_refused()
     });
-    println!("in force {took:?} after the API server was back");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    patience::assert_took("in force after the API server was back", took, Duration::from_secs(15));
     cluster.wait_long("every watch works", Duration::from_secs(10), || {
         cluster.agent().metric("namegate_broken_watches").unwrap() == 0.0
     });

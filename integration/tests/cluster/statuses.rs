@@ -57,9 +57,8 @@ fn the_statuses_of_many_policies_come_soon() {
     let took = cluster.wait_long("every policy says that it is in force", Duration::from_secs(60), || {
         programmed() == MANY
     });
-    println!("{MANY} statuses were written {took:?} after the policies were");
     // By ten a second it would take half a minute.
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    patience::assert_took(&format!("{MANY} statuses are written"), took, Duration::from_secs(25));
 }
 
 #[test]

@@ -10,8 +10,9 @@ use namegate_integration::{Scenario, ip};
 
 use super::plan;
 
-/// What must be in force again within 300 ms is given more on a machine that is loaded.
-const SOON: Duration = Duration::from_secs(3);
+/// What is in force again within 300 ms is given more on a machine that is loaded. The figures are
+/// printed.
+const SOON: Duration = Duration::from_secs(10);
 
 const ALLOWED: &str = "198.51.100.1";
 const DENIED: &str = "198.51.100.2";
@@ -66,9 +67,9 @@ fn is_enforced_again(scenario: &Scenario, what: &str) {
     // The figures are part of what the tests show.
     #[allow(clippy::print_stdout)]
     {
-        println!("{what}: {times:?}, in all {:?}", begun.elapsed());
+        println!("{what}: {times:?}");
     }
-    assert!(begun.elapsed() < SOON, "{what}: {times:?}");
+    patience::assert_took(what, begun.elapsed(), SOON);
     assert!(scenario.connect(0, ip("198.51.100.3")).is_connected(), "{what}");
 }
 
@@ -80,7 +81,7 @@ fn is_told(scenario: &Scenario, kind: &str, part: &str) {
             .last_repair
             .is_some_and(|repair| repair.damage.iter().any(|what| what.contains(part)))
     });
-    assert!(took < SOON, "{took:?}");
+    patience::assert_took("the repair is told", took, SOON);
     let status = scenario.installation().status().unwrap();
     assert!(status.ready, "{:?}", status.not_ready_because);
     assert_eq!(status.damage, [""; 0]);
@@ -188,10 +189,8 @@ fn whoever_damages_again_and_again_makes_the_agent_say_that_it_is_not_ready() {
 
 fn is_ready_again(scenario: &Scenario) {
     // At pauses of ten seconds at most.
-    let begun = Instant::now();
-    while !scenario.installation().status().is_ok_and(|status| status.ready) {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it stays not ready");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let is_ready = || scenario.installation().status().is_ok_and(|status| status.ready);
+    let ready = patience::wait(Duration::from_secs(60), Duration::from_millis(50), is_ready);
+    assert!(ready.is_some(), "it stays not ready");
     assert!(scenario.connect(0, ip(DENIED)).is_refused());
 }

@@ -41,7 +41,7 @@ fn after_a_crash_enforcement_stays_lookups_fall_through_and_a_new_agent_adopts_w
     let took = scenario.wait_until("lookups fall through", || {
         scenario.try_ask(0, "b.example", RecordType::A).is_ok()
     });
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    patience::assert_took("lookups fall through after a crash", took, Duration::from_secs(20));
     assert_enforced(&scenario);
 
     scenario.start();
