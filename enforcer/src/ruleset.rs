@@ -41,6 +41,7 @@
 mod answers;
 mod base;
 pub(crate) mod change;
+pub(crate) mod closure;
 mod dispatch;
 mod document;
 mod expression;

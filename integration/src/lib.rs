@@ -179,6 +179,12 @@ impl Scenario {
         self.agent = new;
     }
 
+    /// From now on agents that are started run this script in place of a program.
+    pub fn stand_in(&mut self, program: &str, script: &str) {
+        let stands_in = self.installation.stand_in(program, script);
+        stands_in.unwrap_or_else(fail("a script in place of a program"));
+    }
+
     /// Starts an agent that may not be ready soon.
     pub fn start_unready(&mut self) {
         let agent = self.installation.start(&self.flags);

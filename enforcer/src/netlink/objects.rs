@@ -11,6 +11,7 @@ use policy::Protocol;
 use crate::layout::IpFamily;
 
 use super::batch::Key;
+use super::structure::Hook;
 
 /// One step of a transaction. Names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub(crate) enum Command {
     DeleteTable,
     /// Makes a chain that rules call; one that stands is left as it is.
     AddChain(Arc<str>),
+    /// Makes a chain that a hook calls, with policy accept; one that stands in the same place is
+    /// left as it is.
+    AddBaseChain(Arc<str>, Hook),
     /// Makes a set that does not stand yet.
     AddSet(Arc<str>, SetForm),
     /// Adds elements.
@@ -110,6 +114,8 @@ pub(crate) enum Value {
 pub(crate) enum Verdict {
     /// It passes our table.
     Accept,
+    /// It is dropped.
+    Drop,
     /// It goes on in a chain, and comes back from its end.
     Jump(Arc<str>),
     /// It goes on in a chain, whose end is the end of this one.
@@ -132,6 +138,8 @@ pub(crate) enum Test {
     Always,
     /// That its protocol is this one.
     Is(Protocol),
+    /// That it belongs to a flow that both ends have taken part in.
+    Established,
     /// That a set holds these of its fields.
     In(Vec<Field>, Lookup),
 }
@@ -139,6 +147,14 @@ pub(crate) enum Test {
 /// Something that a packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Field {
+    /// Its source address.
+    Source(IpFamily),
+    /// The index of the link that it came in on.
+    Link,
+    /// The destination address of the first packet of its flow, before any translation.
+    OriginalDestination(IpFamily),
+    /// The destination port of the first packet of its flow, before any translation.
+    OriginalPort,
     /// Its destination address.
     Destination(IpFamily),
     /// Its protocol, behind any IPv6 extension headers.
@@ -186,9 +202,12 @@ impl Field {
     /// Its type.
     pub(crate) fn datum(self) -> Datum {
         match self {
-            Field::Destination(family) => Datum::Address(family),
+            Field::Source(family) | Field::Destination(family) | Field::OriginalDestination(family) => {
+                Datum::Address(family)
+            }
+            Field::Link => Datum::Link,
             Field::Protocol => Datum::Protocol,
-            Field::Port => Datum::Port,
+            Field::Port | Field::OriginalPort => Datum::Port,
             Field::MessageType(family) => Datum::MessageType(family),
         }
     }

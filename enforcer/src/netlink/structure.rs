@@ -65,6 +65,7 @@ const INTERVAL_END: u32 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
@@ -297,6 +298,7 @@ fn read_value(data: &[u8]) -> Option<Value> {
     };
     let code = i32::from_be_bytes(field(Attributes(verdict).find(VERDICT_CODE)?, 0)?);
     let verdict = match code {
+        DROP => Verdict::Drop,
         ACCEPT => Verdict::Accept,
         JUMP => Verdict::Jump(chain()?),
         GOTO => Verdict::Goto(chain()?),

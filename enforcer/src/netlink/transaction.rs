@@ -35,6 +35,14 @@ const TABLE_FLAGS: u16 = 2;
 /// `NFTA_CHAIN_*`.
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_TYPE: u16 = 7;
+/// `NFTA_HOOK_*`.
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+/// `NF_ACCEPT`.
+const POLICY_ACCEPT: u32 = 1;
 /// `NFTA_RULE_*`.
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -156,6 +164,18 @@ impl Writer<'_> {
                 self.encoder.close_message(message);
             }
             Command::AddChain(name) => self.named(NEW_CHAIN, flags::CREATE, (CHAIN_TABLE, CHAIN_NAME), name),
+            Command::AddBaseChain(name, at) => {
+                let message = self.open(NEW_CHAIN, flags::CREATE);
+                self.encoder.string(CHAIN_TABLE, self.table);
+                self.encoder.string(CHAIN_NAME, name);
+                let hook = self.encoder.open_nest(CHAIN_HOOK);
+                self.encoder.attribute(HOOK_NUMBER, &at.number.to_be_bytes());
+                self.encoder.attribute(HOOK_PRIORITY, &at.priority.to_be_bytes());
+                self.encoder.close_nest(hook);
+                self.encoder.attribute(CHAIN_POLICY, &POLICY_ACCEPT.to_be_bytes());
+                self.encoder.string(CHAIN_TYPE, &at.kind);
+                self.encoder.close_message(message);
+            }
             Command::AddSet(name, form) => self.add_set(name, form),
             Command::AddElements(set, elements) => self.add_elements(set, None, elements),
             Command::DeleteElements(set, keys) => {

@@ -113,7 +113,7 @@ pub fn longest_path(program: &KernelProgram) -> usize {
 
 fn path(chains: &BTreeMap<Arc<str>, Vec<Rule>>, name: &str) -> usize {
     let beyond = |verdict: &objects::Verdict| match verdict {
-        objects::Verdict::Accept => 0,
+        objects::Verdict::Accept | objects::Verdict::Drop => 0,
         objects::Verdict::Jump(chain) | objects::Verdict::Goto(chain) => path(chains, chain),
     };
     let (mut so_far, mut longest) = (0, 0);

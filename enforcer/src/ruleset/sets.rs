@@ -263,7 +263,7 @@ fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<Key, Option<Va
     verdicts.collect()
 }
 
-fn link_key(link: u32) -> Key {
+pub(super) fn link_key(link: u32) -> Key {
     Key::from_slice(&link.to_ne_bytes())
 }
 

@@ -8,7 +8,8 @@
 //! force and the elements that the book believes in; so the generation stays, and no plan has to be
 //! computed.
 //!
-//! While something is known to be damaged, no answer is released that relies on what is only
+//! The first transaction of a repair closes governed pods (`ruleset::closure`), and the frame opens
+//! them again. While something is known to be damaged, no answer is released that relies on what is only
 //! believed to stand.
 //!
 //! # Two agents
@@ -324,6 +325,9 @@ impl Writer<NfTables> {
         self.shared.begin_epoch();
         if !guard.backoff.allows(now) {
             let pause = guard.backoff.pause();
+            if let Err(failure) = self.close(&desired) {
+                tracing::warn!(?failure, "governed pods are open");
+            }
             return self.publish_damage(Some(format!(
                 "something else changes it again and again; the next attempt comes {pause:?} after the last"
             )));

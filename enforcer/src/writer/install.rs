@@ -18,6 +18,7 @@ use crate::netlink::structure::Structure;
 use crate::netlink::transaction::Objection;
 use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::Change;
+use crate::ruleset::closure;
 use crate::{routing, ruleset};
 
 use super::book::{Holder, Life, Phase};
@@ -138,15 +139,26 @@ impl Writer<NfTables> {
                 }
                 // What somebody puts in a place that we come to need later is for them to take
                 // away: nobody relies on it, and the refusal is told.
-                let is_ours = purpose != Purpose::Install || self.interception.is_none();
-                if is_ours && !Change::is_sound(&structure, desired) {
+                let was_installed = self.interception.is_some();
+                let is_ours = purpose != Purpose::Install || !was_installed;
+                let is_unsound = is_ours && !Change::is_sound(&structure, desired);
+                let is_lost = structure.table.is_none() && was_installed;
+                let is_closed = is_unsound || is_lost || purpose.is_of_what_may_be_open();
+                if is_unsound {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
                     adopted = self.shared.book().leases(clock::now());
-                    self.transact(&[Command::DeleteTable])?;
+                    self.transact(&[&[Command::DeleteTable], &*closure::commands(desired)].concat())?;
                     self.shared.book().forget();
                     structure = Structure::default();
+                } else if is_closed {
+                    self.close(desired)?;
                 }
-                Change::onto(&existing(structure), desired)
+                let mut existing = existing(structure);
+                if is_closed {
+                    existing.table = true;
+                    existing.chains.extend(closure::chains());
+                }
+                Change::onto(&existing, desired)
             }
         };
         let sets = (&change.sets, &change.new_sets);
@@ -196,6 +208,13 @@ impl Writer<NfTables> {
         }
         self.put_back(generation, stay);
         Ok(generation)
+    }
+
+    /// Lets nothing new of governed pods pass until the frame is written again.
+    pub(super) fn close(&mut self, desired: &DesiredState) -> Result<(), Failure> {
+        // By itself: the kernel wakes no table that is given a hook in the same transaction.
+        self.transact(&[Command::AddTable])?;
+        self.transact(&closure::commands(desired))
     }
 
     fn transact(&mut self, commands: &[Command]) -> Result<(), Failure> {
@@ -311,6 +330,16 @@ pub(super) enum Purpose {
     RepairRules,
 }
 
+impl Purpose {
+    /// Whether governed pods may be open until it is done.
+    fn is_of_what_may_be_open(self) -> bool {
+        match self {
+            Purpose::Install => false,
+            Purpose::Repair | Purpose::RepairRules => true,
+        }
+    }
+}
+
 /// What has our names, as far as a change must know it.
 fn existing(structure: Structure) -> ExistingObjects {
     ExistingObjects {
@@ -412,7 +441,10 @@ impl From<Failure> for InstallError {
 fn brief(command: &Command) -> String {
     match command {
         Command::AddTable | Command::DeleteTable => "the table".to_owned(),
-        Command::AddChain(name) | Command::EmptyChain(name) | Command::DeleteChain(name) => format!("chain {name}"),
+        Command::AddChain(name)
+        | Command::AddBaseChain(name, _)
+        | Command::EmptyChain(name)
+        | Command::DeleteChain(name) => format!("chain {name}"),
         Command::AddSet(name, _) | Command::EmptySet(name) | Command::DeleteSet(name) => format!("set {name}"),
         Command::AddElements(set, _) | Command::DeleteElements(set, _) => format!("elements of {set}"),
         Command::AddRule(chain, rule) => format!("a rule of {chain}: {rule:?}").chars().take(200).collect(),

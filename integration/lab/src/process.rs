@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,8 @@ pub struct Installation {
     directory: TempDir,
     /// The flags that say where objects come from.
     source: Vec<OsString>,
+    /// Where agents look for programs first.
+    programs: Option<PathBuf>,
 }
 
 /// A running agent. Dropping it kills it, as a crash would.
@@ -57,6 +60,7 @@ impl Installation {
             node: node.clone(),
             directory,
             source: vec!["--objects".into(), objects.into()],
+            programs: None,
         })
     }
 
@@ -64,6 +68,17 @@ impl Installation {
     /// name.
     pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
         self.source = vec!["--kubeconfig".into(), kubeconfig.into(), "--node".into(), node.into()];
+    }
+
+    /// From now on agents that are started run this script in place of a program.
+    pub fn stand_in(&mut self, program: &str, script: &str) -> io::Result<()> {
+        let programs = self.directory.path().join("programs");
+        fs::create_dir_all(&programs)?;
+        let file = programs.join(program);
+        fs::write(&file, script)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        self.programs = Some(programs);
+        Ok(())
     }
 
     /// The directory of objects.
@@ -118,6 +133,11 @@ impl Installation {
         for name in ["state", "run"] {
             // `namegate cleanup` removes them.
             fs::create_dir_all(self.path(name))?;
+        }
+        if let Some(programs) = &self.programs {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = std::iter::once(programs.clone()).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all).map_err(io::Error::other)?);
         }
         let mut child = command
             .arg("agent")

@@ -1,12 +1,14 @@
 //! What others do to the node under a running agent, and to the table while there is none.
 
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use lab::client::Transport;
 use lab::{RESOLVER, dns};
-use namegate_integration::{Scenario, ip};
+use namegate_integration::{End, Scenario, ip};
 
 use super::plan;
 
@@ -126,6 +128,94 @@ fn a_table_that_is_gone_is_in_force_again() {
     scenario.nft("delete table inet namegate");
     is_enforced_again(&scenario, "delete table");
     is_told(&scenario, "table", "the table was removed");
+}
+
+/// A port of the internet that nobody else listens at.
+const SINK: u16 = 7_777;
+
+/// Damages the table while a pod sends to a denied address, each datagram as a flow of its own, and
+/// writing the whole table takes three seconds. From the moment when the agent has noticed, nothing
+/// passes.
+fn is_closed_while_it_is_repaired(damage: &str) {
+    let mut scenario = plan()
+        .allow(0, &["a.example", "c.example"])
+        .records(&["a.example 300 A 198.51.100.1", "c.example 300 A 198.51.100.3"])
+        .build();
+    let slow = scenario.installation().scratch("slow");
+    let nft = "if [ -e SLOW ]; then sleep 3; fi; exec /usr/sbin/nft \"$@\"";
+    let nft = nft.replace("SLOW", &slow.display().to_string());
+    scenario.stand_in("nft", &format!("#!/bin/sh\n{nft}\n"));
+    scenario.start();
+    scenario.learn(0, "a.example");
+    std::fs::write(&slow, "").unwrap();
+
+    let internet = scenario.lab().internet().namespace();
+    let sink = internet.run(|| UdpSocket::bind((ip(DENIED), SINK))).unwrap().unwrap();
+    sink.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let over = AtomicBool::new(false);
+    let begun = Instant::now();
+    let (damaged, arrived) = std::thread::scope(|scope| {
+        let _end = End(&over);
+        let pod = scenario.pod(0).namespace();
+        scope.spawn(|| {
+            pod.run(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let sent = u64::try_from(begun.elapsed().as_micros()).unwrap();
+                    let socket = UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+                    // What is refused is an error of the socket.
+                    let _ = socket.send_to(&sent.to_be_bytes(), (ip(DENIED), SINK));
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            })
+            .unwrap();
+        });
+        let arrivals = scope.spawn(|| {
+            let mut arrived = Vec::new();
+            let mut sent = [0; 8];
+            while !over.load(Ordering::Relaxed) {
+                if sink.recv(&mut sent).is_ok() {
+                    arrived.push(Duration::from_micros(u64::from_be_bytes(sent)));
+                }
+            }
+            arrived
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let damaged = begun.elapsed();
+        scenario.nft(damage);
+        scenario.wait_until("the repair is told", || {
+            let status = scenario.installation().status();
+            status.is_ok_and(|status| status.last_repair.is_some())
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        over.store(true, Ordering::Relaxed);
+        (damaged, arrivals.join().unwrap())
+    });
+    let open: Vec<Duration> = arrived.iter().map(|sent| sent.saturating_sub(damaged)).collect();
+    let last = open.iter().max().copied().unwrap_or_default();
+    // The figures are part of what the tests show.
+    #[allow(clippy::print_stdout)]
+    {
+        println!("{damage}: {} datagrams passed, the last after {last:?}", open.len());
+    }
+    assert!(
+        last < Duration::from_secs(2),
+        "{} passed, the last after {last:?}",
+        open.len()
+    );
+    std::fs::remove_file(slow).unwrap();
+    is_enforced_again(&scenario, damage);
+}
+
+#[test]
+fn a_table_that_is_gone_is_closed_before_it_is_made_again() {
+    is_closed_while_it_is_repaired("delete table inet namegate");
+}
+
+#[test]
+fn a_table_that_is_somebody_elses_is_closed_before_it_is_made_anew() {
+    is_closed_while_it_is_repaired(
+        "delete table inet namegate; add table inet namegate; add set inet namegate pods4 { type ipv6_addr; }",
+    );
 }
 
 #[test]

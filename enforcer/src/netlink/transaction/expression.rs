@@ -23,6 +23,16 @@ const PAYLOAD_LENGTH: u16 = 4;
 const COMPARE_FROM: u16 = 1;
 const COMPARE_HOW: u16 = 2;
 const COMPARE_WITH: u16 = 3;
+/// `NFTA_CT_*`.
+const CONNTRACK_TO: u16 = 1;
+const CONNTRACK_KEY: u16 = 2;
+const CONNTRACK_DIRECTION: u16 = 3;
+/// `NFTA_BITWISE_*`.
+const BITWISE_FROM: u16 = 1;
+const BITWISE_TO: u16 = 2;
+const BITWISE_LENGTH: u16 = 3;
+const BITWISE_MASK: u16 = 4;
+const BITWISE_XOR: u16 = 5;
 /// `NFTA_LOOKUP_*`.
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_FROM: u16 = 2;
@@ -38,7 +48,21 @@ const DATA_VALUE: u16 = 1;
 const VERDICT: u32 = 0;
 const FIRST: u32 = 8;
 
+/// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
+const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
+
+/// `NFT_CT_*`, and `IP_CT_DIR_ORIGINAL`.
+const CONNTRACK_STATE: u32 = 0;
+const CONNTRACK_PORT: u32 = 12;
+const CONNTRACK_DESTINATION_V4: u32 = 20;
+const CONNTRACK_DESTINATION_V6: u32 = 22;
+const ORIGINAL: u8 = 0;
+/// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED)`.
+const ESTABLISHED: u32 = 2;
+
 /// `NFT_META_*`.
+const META_LINK: u32 = 4;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 
@@ -55,6 +79,7 @@ pub(super) struct Resolved<'a> {
 pub(super) enum ResolvedTest<'a> {
     Always,
     Is(u8),
+    Established,
     In {
         fields: &'a [Field],
         set: String,
@@ -69,7 +94,12 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
         ResolvedTest::Always => {}
         ResolvedTest::Is(protocol) => {
             load_meta(encoder, META_L4PROTO, FIRST);
-            compare(encoder, FIRST, &[*protocol]);
+            compare(encoder, FIRST, EQUAL, &[*protocol]);
+        }
+        ResolvedTest::Established => {
+            load_conntrack(encoder, CONNTRACK_STATE, None, FIRST);
+            mask(encoder, FIRST, ESTABLISHED);
+            compare(encoder, FIRST, UNEQUAL, &0u32.to_ne_bytes());
         }
         ResolvedTest::In {
             fields,
@@ -103,13 +133,13 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
 
 fn say_context(encoder: &mut Encoder, field: Field) {
     match field {
-        Field::Destination(family) => {
+        Field::Source(family) | Field::Destination(family) | Field::OriginalDestination(family) => {
             load_meta(encoder, META_NFPROTO, FIRST);
             let nfproto = match family {
                 IpFamily::V4 => 2,
                 IpFamily::V6 => 10,
             };
-            compare(encoder, FIRST, &[nfproto]);
+            compare(encoder, FIRST, EQUAL, &[nfproto]);
         }
         Field::MessageType(family) => {
             load_meta(encoder, META_L4PROTO, FIRST);
@@ -117,15 +147,25 @@ fn say_context(encoder: &mut Encoder, field: Field) {
                 IpFamily::V4 => policy::Protocol::Icmp,
                 IpFamily::V6 => policy::Protocol::Icmpv6,
             };
-            compare(encoder, FIRST, &[protocol.number()]);
+            compare(encoder, FIRST, EQUAL, &[protocol.number()]);
         }
-        Field::Protocol | Field::Port => {}
+        Field::Link | Field::Protocol | Field::Port | Field::OriginalPort => {}
     }
 }
 
 fn load(encoder: &mut Encoder, field: Field, to: u32) {
     let (base, offset) = match field {
         Field::Protocol => return load_meta(encoder, META_L4PROTO, to),
+        Field::Link => return load_meta(encoder, META_LINK, to),
+        Field::OriginalDestination(IpFamily::V4) => {
+            return load_conntrack(encoder, CONNTRACK_DESTINATION_V4, Some(ORIGINAL), to);
+        }
+        Field::OriginalDestination(IpFamily::V6) => {
+            return load_conntrack(encoder, CONNTRACK_DESTINATION_V6, Some(ORIGINAL), to);
+        }
+        Field::OriginalPort => return load_conntrack(encoder, CONNTRACK_PORT, Some(ORIGINAL), to),
+        Field::Source(IpFamily::V4) => (NETWORK, 12),
+        Field::Source(IpFamily::V6) => (NETWORK, 8),
         Field::Destination(IpFamily::V4) => (NETWORK, 16),
         Field::Destination(IpFamily::V6) => (NETWORK, 24),
         Field::Port => (TRANSPORT, 2),
@@ -147,11 +187,35 @@ fn load_meta(encoder: &mut Encoder, key: u32, to: u32) {
     });
 }
 
-/// Goes on only where they are equal (`NFT_CMP_EQ`).
-fn compare(encoder: &mut Encoder, from: u32, with: &[u8]) {
+fn load_conntrack(encoder: &mut Encoder, key: u32, direction: Option<u8>, to: u32) {
+    expression(encoder, "ct", |encoder| {
+        encoder.attribute(CONNTRACK_TO, &to.to_be_bytes());
+        encoder.attribute(CONNTRACK_KEY, &key.to_be_bytes());
+        if let Some(direction) = direction {
+            encoder.attribute(CONNTRACK_DIRECTION, &[direction]);
+        }
+    });
+}
+
+/// Leaves these bits of a register, which is in the order of octets of this machine.
+fn mask(encoder: &mut Encoder, register: u32, bits: u32) {
+    expression(encoder, "bitwise", |encoder| {
+        encoder.attribute(BITWISE_FROM, &register.to_be_bytes());
+        encoder.attribute(BITWISE_TO, &register.to_be_bytes());
+        encoder.attribute(BITWISE_LENGTH, &4u32.to_be_bytes());
+        for (operand, value) in [(BITWISE_MASK, bits), (BITWISE_XOR, 0)] {
+            let data = encoder.open_nest(operand);
+            encoder.attribute(DATA_VALUE, &value.to_ne_bytes());
+            encoder.close_nest(data);
+        }
+    });
+}
+
+/// Goes on only where the register and the value are [`EQUAL`], or [`UNEQUAL`].
+fn compare(encoder: &mut Encoder, from: u32, how: u32, with: &[u8]) {
     expression(encoder, "cmp", |encoder| {
         encoder.attribute(COMPARE_FROM, &from.to_be_bytes());
-        encoder.attribute(COMPARE_HOW, &0u32.to_be_bytes());
+        encoder.attribute(COMPARE_HOW, &how.to_be_bytes());
         let data = encoder.open_nest(COMPARE_WITH);
         encoder.attribute(DATA_VALUE, with);
         encoder.close_nest(data);

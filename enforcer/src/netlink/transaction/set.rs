@@ -52,7 +52,8 @@ const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
 /// `sizeof(struct nft_verdict)`: a number, padded, and a pointer.
 const VERDICT_LENGTH: usize = 2 * size_of::<usize>();
 
-/// `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`.
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`.
+const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
@@ -77,6 +78,7 @@ impl Writer<'_> {
         let test = match &rule.test {
             Test::Always => ResolvedTest::Always,
             Test::Is(protocol) => ResolvedTest::Is(protocol.number()),
+            Test::Established => ResolvedTest::Established,
             Test::In(fields, Lookup::Set(set)) => ResolvedTest::In {
                 fields,
                 set: set.to_string(),
@@ -274,7 +276,7 @@ pub(super) fn element_size(element: &NewElement) -> usize {
     let value = match &element.value {
         None => 0,
         Some(Value::Data(data)) => key(data.len()),
-        Some(Value::Verdict(Verdict::Accept)) => 3 * ATTRIBUTE + 4,
+        Some(Value::Verdict(Verdict::Accept | Verdict::Drop)) => 3 * ATTRIBUTE + 4,
         Some(Value::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => 4 * ATTRIBUTE + 4 + align(chain.len() + 1),
     };
     ATTRIBUTE
@@ -317,6 +319,7 @@ fn data(encoder: &mut Encoder, kind: u16, value: &[u8]) {
 
 pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &Verdict) {
     let (code, chain) = match verdict {
+        Verdict::Drop => (DROP, None),
         Verdict::Accept => (ACCEPT, None),
         Verdict::Jump(chain) => (JUMP, Some(chain)),
         Verdict::Goto(chain) => (GOTO, Some(chain)),

@@ -1,0 +1,126 @@
+//! What closes governed pods while the table is made anew.
+//!
+//! To write a whole table takes some ten milliseconds, and longer where there is much to write. A
+//! table that is gone, or whose rules are somebody else's, is open for as long. So one small
+//! transaction comes first: chains of their own, in the hooks that decide about egress, that let
+//! pass nothing new of a governed source. The frame deletes them in the transaction that hangs up
+//! its own chains, so that there is no moment between the two.
+//!
+//! Packets are dropped and not rejected: a client whose connection is allowed sends its first
+//! packet again, and finds the door open.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use policy::Protocol;
+
+use super::program::address_key;
+use super::{sets, zones};
+use crate::desired::{DesiredState, FailMode, Interception};
+use crate::layout::IpFamily;
+use crate::netlink::batch::Key;
+use crate::netlink::objects::{Command, Field, KeyRange, Lookup, Rule, Test, Verdict};
+use crate::netlink::structure::Hook;
+
+/// The chains, and the hooks that they are called by (`NF_INET_LOCAL_IN`, `NF_INET_FORWARD`).
+const CHAINS: [(&str, u32); 2] = [("closed-input", 1), ("closed-forward", 2)];
+
+/// The names of the chains.
+pub(crate) fn chains() -> impl Iterator<Item = String> {
+    CHAINS.into_iter().map(|(name, _)| name.to_owned())
+}
+
+/// The commands that close, in a table that may be gone.
+pub(crate) fn commands(desired: &DesiredState) -> Vec<Command> {
+    let rules = rules(desired);
+    let mut commands = vec![Command::AddTable];
+    for (name, number) in CHAINS {
+        let name: Arc<str> = name.into();
+        let hook = Hook {
+            number,
+            priority: 0,
+            kind: "filter".to_owned(),
+        };
+        commands.push(Command::AddBaseChain(Arc::clone(&name), hook));
+        // It stands where an earlier attempt came to nothing.
+        commands.push(Command::EmptyChain(Arc::clone(&name)));
+        let rules = rules.iter().cloned();
+        commands.extend(rules.map(|rule| Command::AddRule(Arc::clone(&name), rule)));
+    }
+    commands
+}
+
+fn rules(desired: &DesiredState) -> Vec<Rule> {
+    let mut rules = vec![rule(Test::Established, Verdict::Accept)];
+    // As when no agent lives: lookups go to the resolver, and teach nothing.
+    if desired.fail_mode == FailMode::Open && desired.interception != Interception::Off {
+        rules.extend(
+            IpFamily::BOTH
+                .into_iter()
+                .filter_map(|family| lookups_pass(desired, family)),
+        );
+    }
+    for family in IpFamily::BOTH {
+        let governed = desired.dispatch.keys().copied().map(IpNet::from);
+        let sources = zones::ranges(governed.chain(desired.unknown.iter().copied()), family);
+        if !sources.is_empty() {
+            let test = Test::In(vec![Field::Source(family)], Lookup::Ranges(sources));
+            rules.push(rule(test, Verdict::Drop));
+        }
+    }
+    // A pod's link leads to nobody else, whatever the source. On a link that many share are pods
+    // that no policy governs.
+    let links = &desired.pod_links;
+    let mut of_pods: Vec<Key> = links
+        .governed
+        .difference(&links.shared)
+        .copied()
+        .map(sets::link_key)
+        .collect();
+    if !of_pods.is_empty() {
+        of_pods.sort_unstable();
+        let ranges = of_pods.into_iter().map(|link| KeyRange {
+            first: link.clone(),
+            last: link,
+        });
+        // Neighbour discovery from link-local addresses, without which there is no IPv6.
+        rules.push(rule(Test::Is(Protocol::Icmpv6), Verdict::Accept));
+        let test = Test::In(vec![Field::Link], Lookup::Ranges(ranges.collect()));
+        rules.push(rule(test, Verdict::Drop));
+    }
+    rules
+}
+
+/// Lookups to known resolvers, by the address that the pod asked.
+fn lookups_pass(desired: &DesiredState, family: IpFamily) -> Option<Rule> {
+    let asked = desired.resolvers.iter().map(|binding| binding.asked);
+    let mut keys: Vec<Key> = asked
+        .filter(|asked| IpFamily::of(asked.ip()) == family)
+        .flat_map(|asked| [Protocol::Udp, Protocol::Tcp].map(|protocol| lookup_key(asked.ip(), protocol, asked.port())))
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let ranges = keys.into_iter().map(|key| KeyRange {
+        first: key.clone(),
+        last: key,
+    });
+    let ranges: Vec<KeyRange> = ranges.collect();
+    let fields = vec![Field::OriginalDestination(family), Field::Protocol, Field::OriginalPort];
+    (!ranges.is_empty()).then(|| rule(Test::In(fields, Lookup::Ranges(ranges)), Verdict::Accept))
+}
+
+/// Each part padded to four octets.
+fn lookup_key(address: IpAddr, protocol: Protocol, port: u16) -> Key {
+    let mut key = address_key(address);
+    let [high, low] = port.to_be_bytes();
+    key.extend_from_slice(&[protocol.number(), 0, 0, 0, high, low, 0, 0]);
+    key
+}
+
+fn rule(test: Test, verdict: Verdict) -> Rule {
+    Rule {
+        test,
+        verdict: Some(verdict),
+    }
+}
