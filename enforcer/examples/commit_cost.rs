@@ -15,7 +15,7 @@ use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
 use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
-use policy::program::{Destination, Rule, Tiers};
+use policy::program::{Peer, Rule, Tiers};
 use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -80,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn program() -> Result<Program, Box<dyn Error>> {
     let rule = Rule {
         action: Action::Allow,
-        to: Destination::Name(Pattern::name("api.example")?),
+        peer: Peer::Name(Pattern::name("api.example")?),
         ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, 443)]),
         named: vec![],
         lease: LeaseTerms::default(),

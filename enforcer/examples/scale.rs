@@ -20,7 +20,7 @@ use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
 use policy::policy::{Action, LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
-use policy::program::{Destination, Origin, Rule, Tiers};
+use policy::program::{Origin, Peer, Rule, Tiers};
 use policy::{AddressZone, PortRange, PortSet, Program, ProgramId, Protocol, Zone};
 
 const PROGRAMS: u16 = 250;
@@ -174,18 +174,15 @@ fn program(number: u16, members: u16) -> Governed {
     let mut network = Vec::new();
     for rule in 0..30 {
         let name = Pattern::name(&format!("n{rule}.p{number}.example")).unwrap();
-        network.push((rule, Destination::Name(name)));
+        network.push((rule, Peer::Name(name)));
     }
     for rule in 30..40 {
         let prefix = format!("192.{}.{rule}.0/24", number % 256).parse().unwrap();
-        network.push((rule, Destination::Prefix(Zone::World, prefix)));
+        network.push((rule, Peer::Prefix(Zone::World, prefix)));
     }
     for rule in 40..50 {
         let requirements = Vec::new();
-        network.push((
-            rule,
-            Destination::Object(ObjectSelector::Pods(LabelSelector { requirements })),
-        ));
+        network.push((rule, Peer::Object(ObjectSelector::Pods(LabelSelector { requirements }))));
     }
     let mut network: Vec<Rule> = network.into_iter().map(|(rule, to)| allow(rule, to)).collect();
     network.sort_by_key(|rule| rule.action);
@@ -206,11 +203,11 @@ fn program(number: u16, members: u16) -> Governed {
     (id, Arc::new(folded), Arc::new(members))
 }
 
-fn allow(rule: u16, to: Destination) -> Rule {
+fn allow(rule: u16, peer: Peer) -> Rule {
     let tcp = |port| PortRange::single(Protocol::Tcp, port);
     Rule {
         action: if rule % 10 == 9 { Action::Deny } else { Action::Allow },
-        to,
+        peer,
         ports: PortSet::from_ranges([tcp(443), tcp(8000 + rule)]),
         named: vec![],
         lease: LeaseTerms::default(),

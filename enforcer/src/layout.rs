@@ -31,7 +31,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use policy::classifier::{AddressContext, Classifier, RuleIndex, SetClass, SetEntry, SetLayout};
-use policy::program::Destination;
+use policy::program::Peer;
 use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
@@ -172,7 +172,7 @@ pub fn targets<'a>(
 /// no rules but those about names.
 pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<Box<[ElementTemplate]>> {
     let only_allows = fold.layout().classes.iter().all(|class| *class == SetClass::Allow);
-    let only_names = || fold.rules().iter().all(|rule| matches!(rule.to, Destination::Name(_)));
+    let only_names = || fold.rules().iter().all(|rule| matches!(rule.peer, Peer::Name(_)));
     if !only_allows && !only_names() {
         return None;
     }

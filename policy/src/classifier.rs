@@ -32,7 +32,7 @@ use smallvec::SmallVec;
 use crate::policy::Action;
 use crate::port_map::PortMap;
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::program::{Destination, Rule, Tiers, Verdict};
+use crate::program::{Peer, Rule, Tiers, Verdict};
 use crate::zone::AddressZone;
 
 pub use entry::{SetClass, SetEntries, SetEntry};
@@ -109,8 +109,8 @@ impl Classifier {
             .rules
             .iter()
             .enumerate()
-            .filter_map(|(index, rule)| match &rule.to {
-                Destination::Name(pattern) => Some((index, pattern)),
+            .filter_map(|(index, rule)| match &rule.peer {
+                Peer::Name(pattern) => Some((index, pattern)),
                 _ => None,
             })
     }
@@ -118,8 +118,7 @@ impl Classifier {
     /// The rules about objects; [`Inventory::members`](crate::Inventory::members) says which
     /// addresses they mean.
     pub fn object_rules(&self) -> impl Iterator<Item = (RuleIndex, &Rule)> {
-        let objects =
-            |(_, rule): &(RuleIndex, &Rule)| matches!(rule.to, Destination::Object(_) | Destination::PodsWithin(..));
+        let objects = |(_, rule): &(RuleIndex, &Rule)| matches!(rule.peer, Peer::Object(_) | Peer::PodsWithin(..));
         self.list.rules.iter().enumerate().filter(objects)
     }
 

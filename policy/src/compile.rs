@@ -7,9 +7,9 @@ use names::Pattern;
 
 use crate::endpoint::Endpoint;
 use crate::inventory::Inventory;
-use crate::policy::{Action, DenyResponse, DnsRule, EgressRule, LeaseTerms, Policy, PolicyId, Spec, Tier};
+use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, Policy, PolicyId, PolicyRule, Spec, Tier};
 use crate::ports::PortSet;
-use crate::program::{Destination, DnsGrant, DnsServers, Origin, Program, Rule, Tiers};
+use crate::program::{DnsGrant, DnsServers, Origin, Peer, Program, Rule, Tiers};
 use crate::question::QuestionMode;
 
 /// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed
@@ -126,11 +126,11 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &Spec, inventory: &Inventory) {
     }
 }
 
-/// A rule as people write it → one for each of its destinations.
-fn single(policy: &PolicyId, rule: &EgressRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
-    let of = |to, ports: PortSet, named: &[_], lease| Rule {
+/// A rule as people write it → one for each of its peers.
+fn single(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
+    let of = |peer, ports: PortSet, named: &[_], lease| Rule {
         action: rule.action,
-        to,
+        peer,
         ports,
         named: named.to_vec(),
         lease,
@@ -140,21 +140,21 @@ fn single(policy: &PolicyId, rule: &EgressRule, lease: LeaseTerms, inventory: &I
         }],
     };
     let mut rules = Vec::new();
-    for to in inventory.destinations(&rule.peers) {
-        match to {
-            Destination::Name(_) => rules.push(of(to, rule.ports.clone(), &[], lease)),
-            Destination::Prefix(zone, prefix) => {
+    for peer in inventory.peers(&rule.peers) {
+        match peer {
+            Peer::Name(_) => rules.push(of(peer, rule.ports.clone(), &[], lease)),
+            Peer::Prefix(zone, prefix) => {
                 if !rule.ports.is_empty() {
-                    rules.push(of(to, rule.ports.clone(), &[], LeaseTerms::default()));
+                    rules.push(of(peer, rule.ports.clone(), &[], LeaseTerms::default()));
                 }
                 if !rule.named.is_empty() {
-                    let pods = Destination::PodsWithin(zone, prefix);
+                    let pods = Peer::PodsWithin(zone, prefix);
                     let none = PortSet::Ranges(Vec::new());
                     rules.push(of(pods, none, &rule.named, LeaseTerms::default()));
                 }
             }
-            Destination::PodsWithin(..) | Destination::Object(_) => {
-                rules.push(of(to, rule.ports.clone(), &rule.named, LeaseTerms::default()));
+            Peer::PodsWithin(..) | Peer::Object(_) => {
+                rules.push(of(peer, rule.ports.clone(), &rule.named, LeaseTerms::default()));
             }
         }
     }
@@ -163,10 +163,10 @@ fn single(policy: &PolicyId, rule: &EgressRule, lease: LeaseTerms, inventory: &I
 
 type Questions = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;
 
-/// Binds the DNS rules of a rule to servers: to its destinations where these are single addresses
+/// Binds the DNS rules of a rule to servers: to its peers where these are single addresses
 /// (they become known resolvers), and to every trusted resolver where they cannot be listed
 /// (`toEndpoints` of the cluster's DNS, entities, wide prefixes, names).
-fn grant_questions(rule: &EgressRule, questions: &mut Questions) {
+fn grant_questions(rule: &PolicyRule, questions: &mut Questions) {
     if rule.dns.is_empty() {
         return;
     }

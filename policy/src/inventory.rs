@@ -12,10 +12,10 @@ use ipnet::IpNet;
 use crate::cidr_group::CidrGroup;
 use crate::endpoint::keys;
 use crate::labels::Labels;
-use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, Peers, ServiceSelector};
+use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::prefix;
-use crate::program::{Destination, Rule};
+use crate::program::{Peer, Rule};
 use crate::zone::Zone;
 
 /// What the cluster holds.
@@ -83,30 +83,30 @@ pub struct ContainerPort {
 }
 
 impl Inventory {
-    /// The destinations of a rule, CiliumCIDRGroups resolved to prefixes.
-    pub(crate) fn destinations(&self, peers: &Peers) -> Vec<Destination> {
-        let prefix = |(zone, prefix): &(Zone, IpNet)| Destination::Prefix(*zone, *prefix);
+    /// The peers of a rule, CiliumCIDRGroups resolved to prefixes.
+    pub(crate) fn peers(&self, peers: &PeerSelector) -> Vec<Peer> {
+        let prefix = |(zone, prefix): &(Zone, IpNet)| Peer::Prefix(*zone, *prefix);
         match peers {
-            Peers::Unresolved => Vec::new(),
-            Peers::Names(patterns) => patterns.iter().cloned().map(Destination::Name).collect(),
-            Peers::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
-            Peers::Objects(selectors) => selectors
+            PeerSelector::Unresolved => Vec::new(),
+            PeerSelector::Names(patterns) => patterns.iter().cloned().map(Peer::Name).collect(),
+            PeerSelector::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
+            PeerSelector::Objects(selectors) => selectors
                 .iter()
                 .flat_map(|selector| self.resolve_groups(selector))
                 .collect(),
         }
     }
 
-    fn resolve_groups(&self, selector: &ObjectSelector) -> Vec<Destination> {
+    fn resolve_groups(&self, selector: &ObjectSelector) -> Vec<Peer> {
         match selector {
-            ObjectSelector::Prefix(zone, prefix) => vec![Destination::Prefix(*zone, *prefix)],
+            ObjectSelector::Prefix(zone, prefix) => vec![Peer::Prefix(*zone, *prefix)],
             ObjectSelector::CidrGroups(selector) => {
                 let groups = self.cidr_groups.iter().filter(|group| selector.matches(group));
                 let all = groups.flat_map(|group| &group.prefixes);
                 let left = all.flat_map(|whole| prefix::without(*whole, &selector.except));
-                left.map(|prefix| Destination::Prefix(Zone::World, prefix)).collect()
+                left.map(|prefix| Peer::Prefix(Zone::World, prefix)).collect()
             }
-            objects => vec![Destination::Object(objects.clone())],
+            objects => vec![Peer::Object(objects.clone())],
         }
     }
 
@@ -121,24 +121,24 @@ impl Inventory {
             let known = members.entry(address).or_insert_with(|| PortSet::Ranges(Vec::new()));
             *known = known.union(ports);
         };
-        match &rule.to {
-            Destination::Prefix(..) | Destination::Name(_) => return members,
+        match &rule.peer {
+            Peer::Prefix(..) | Peer::Name(_) => return members,
             // Pods are inside the cluster, and never this node.
-            Destination::PodsWithin(Zone::World | Zone::Host, _) => return members,
-            Destination::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) => {
+            Peer::PodsWithin(Zone::World | Zone::Host, _) => return members,
+            Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) => {
                 for pod in &self.pods {
                     let ports = pod.named(&rule.named);
                     let within = pod.addresses.iter().filter(|address| prefix.contains(*address));
                     within.for_each(|address| add(*address, &ports));
                 }
             }
-            Destination::Object(ObjectSelector::Pods(labels)) => {
+            Peer::Object(ObjectSelector::Pods(labels)) => {
                 for pod in self.pods.iter().filter(|pod| labels.matches(&pod.labels)) {
                     let ports = rule.ports.union(&pod.named(&rule.named));
                     pod.addresses.iter().for_each(|address| add(*address, &ports));
                 }
             }
-            Destination::Object(selector) => {
+            Peer::Object(selector) => {
                 let addresses = self.addresses(selector);
                 addresses.iter().for_each(|address| add(*address, &rule.ports));
                 if !rule.named.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::inventory::{Inventory, InventoryPod};
 use crate::policy::{NamedPort, ObjectSelector};
 use crate::ports::PortSet;
-use crate::program::{Destination, Rule};
+use crate::program::{Peer, Rule};
 
 /// The addresses that a rule means, with its ports there.
 pub type Members = BTreeMap<IpAddr, PortSet>;
@@ -18,7 +18,7 @@ pub type Members = BTreeMap<IpAddr, PortSet>;
 /// What decides a rule's members; many rules of many programs share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    to: Destination,
+    peer: Peer,
     ports: PortSet,
     named: Vec<NamedPort>,
 }
@@ -79,7 +79,7 @@ impl Membership {
 impl Key {
     fn of(rule: &Rule) -> Self {
         Self {
-            to: rule.to.clone(),
+            peer: rule.peer.clone(),
             ports: rule.ports.clone(),
             named: rule.named.clone(),
         }
@@ -102,10 +102,7 @@ impl Followed {
         objects_changed: bool,
     ) -> Self {
         self.changed.clear();
-        let by_pods_alone = matches!(
-            rule.to,
-            Destination::PodsWithin(..) | Destination::Object(ObjectSelector::Pods(_))
-        );
+        let by_pods_alone = matches!(rule.peer, Peer::PodsWithin(..) | Peer::Object(ObjectSelector::Pods(_)));
         if by_pods_alone {
             // Pods before and after the change: whatever address they have or had is asked anew.
             let of_changed = Inventory {
@@ -177,10 +174,10 @@ mod tests {
         })
     }
 
-    fn rule(to: Destination, named: bool) -> Rule {
+    fn rule(peer: Peer, named: bool) -> Rule {
         Rule {
             action: Action::Allow,
-            to,
+            peer,
             ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, 443)]),
             named: named
                 .then(|| NamedPort {
@@ -204,13 +201,10 @@ mod tests {
             labels: LabelSelector::default(),
         };
         vec![
-            rule(Destination::Object(ObjectSelector::Pods(app(0))), false),
-            rule(Destination::Object(ObjectSelector::Pods(app(1))), true),
-            rule(
-                Destination::PodsWithin(Zone::Anywhere, "10.0.0.0/30".parse().unwrap()),
-                true,
-            ),
-            rule(Destination::Object(ObjectSelector::Services(service)), false),
+            rule(Peer::Object(ObjectSelector::Pods(app(0))), false),
+            rule(Peer::Object(ObjectSelector::Pods(app(1))), true),
+            rule(Peer::PodsWithin(Zone::Anywhere, "10.0.0.0/30".parse().unwrap()), true),
+            rule(Peer::Object(ObjectSelector::Services(service)), false),
         ]
     }
 

@@ -115,12 +115,12 @@ pub struct Spec {
     /// What is not enforced here opens nothing: such an allowing rule is absent or has no peers. A
     /// denying rule that cannot be enforced as written is *widened* to what can be (at worst:
     /// everything), never left out.
-    pub rules: Vec<EgressRule>,
+    pub rules: Vec<PolicyRule>,
 }
 
 impl Spec {
     /// The rules of one action.
-    pub fn rules_that(&self, action: Action) -> impl Iterator<Item = &EgressRule> {
+    pub fn rules_that(&self, action: Action) -> impl Iterator<Item = &PolicyRule> {
         self.rules.iter().filter(move |rule| rule.action == action)
     }
 }
@@ -155,21 +155,21 @@ pub enum Action {
     Pass,
 }
 
-/// One egress rule: peers, crossed with ports.
+/// One rule: peers, crossed with ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EgressRule {
+pub struct PolicyRule {
     /// Where in the object it stands, for example `spec.egress[0]`.
     pub origin: String,
     /// What it does.
     pub action: Action,
-    /// The destinations.
-    pub peers: Peers,
+    /// The other end.
+    pub peers: PeerSelector,
     /// The ports. Those of DNS rules are not among them: lookups to known resolvers are
     /// intercepted, and others must not pass unobserved.
     pub ports: PortSet,
-    /// Ports by the names that containers give them: at each pod among the destinations, its own.
+    /// Ports by the names that containers give them: at each pod among the peers, its own.
     pub named: Vec<NamedPort>,
-    /// The questions that may be asked of these destinations, from `toPorts[].rules.dns`.
+    /// The questions that may be asked of these peers, from `toPorts[].rules.dns`.
     pub dns: Vec<DnsRule>,
 }
 
@@ -207,9 +207,10 @@ pub enum DenyResponse {
     Drop,
 }
 
-/// The destinations of a rule.
+/// The peers of a rule, as people select them. An [`Inventory`](crate::Inventory) resolves them
+/// to [`Peer`](crate::program::Peer)s.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peers {
+pub enum PeerSelector {
     /// `toFQDNs`.
     Names(Vec<Pattern>),
     /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or
@@ -245,7 +246,7 @@ pub enum ObjectSelector {
 }
 
 impl ObjectSelector {
-    /// Whether it speaks of destinations outside the cluster only.
+    /// Whether it speaks of peers outside the cluster only.
     pub fn is_outside(&self) -> bool {
         matches!(
             self,
@@ -319,7 +320,7 @@ pub struct NamedPort {
     pub protocols: Vec<Protocol>,
 }
 
-impl From<Vec<ObjectSelector>> for Peers {
+impl From<Vec<ObjectSelector>> for PeerSelector {
     /// Prefixes alone need no inventory, and single addresses among them may be known resolvers.
     fn from(selectors: Vec<ObjectSelector>) -> Self {
         let prefixes = selectors.iter().map(|selector| match selector {
@@ -327,17 +328,19 @@ impl From<Vec<ObjectSelector>> for Peers {
             _ => None,
         });
         match prefixes.collect() {
-            Some(prefixes) => Peers::Prefixes(prefixes),
-            None => Peers::Objects(selectors),
+            Some(prefixes) => PeerSelector::Prefixes(prefixes),
+            None => PeerSelector::Objects(selectors),
         }
     }
 }
 
-impl Peers {
-    /// The destinations, where each is a single address: a DNS rule makes these known resolvers,
-    /// lookups to which are intercepted.
+impl PeerSelector {
+    /// The addresses of the peers, where each is a single address: a DNS rule makes these known
+    /// resolvers, lookups to which are intercepted.
     pub fn single_hosts(&self) -> Option<Vec<IpAddr>> {
-        let Peers::Prefixes(prefixes) = self else { return None };
+        let PeerSelector::Prefixes(prefixes) = self else {
+            return None;
+        };
         let host = |prefix: &IpNet| (prefix.prefix_len() == prefix.max_prefix_len()).then(|| prefix.addr());
         prefixes.iter().map(|(_, prefix)| host(prefix)).collect()
     }

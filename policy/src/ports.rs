@@ -105,7 +105,7 @@ impl PortRange {
     }
 }
 
-/// Which traffic to a destination a rule speaks of.
+/// Which traffic of a peer a rule speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PortSet {
     /// Every port and every protocol, ICMP included: a rule without `toPorts`.

@@ -52,17 +52,17 @@ pub struct Tiers {
     pub teachers: BTreeSet<IpAddr>,
 }
 
-/// One destination, crossed with ports. (Not to be confused with the rules that people write, which
-/// have many destinations.)
+/// One peer, crossed with ports. A [`PolicyRule`](crate::policy::PolicyRule), which people write,
+/// has many peers and becomes many of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What it does.
     pub action: Action,
-    /// Where to.
-    pub to: Destination,
+    /// The other end.
+    pub peer: Peer,
     /// The ports.
     pub ports: PortSet,
-    /// More ports, at destinations that are pods: those that their containers give these names.
+    /// More ports, at peers that are pods: those that their containers give these names.
     pub named: Vec<NamedPort>,
     /// How long the addresses of a name stay.
     pub lease: LeaseTerms,
@@ -70,9 +70,9 @@ pub struct Rule {
     pub origins: Vec<Origin>,
 }
 
-/// Where a rule speaks of.
+/// The other end of the packets that a rule speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Destination {
+pub enum Peer {
     /// Addresses of a zone.
     Prefix(Zone, IpNet),
     /// The pods whose addresses lie in there, for named ports.
@@ -211,7 +211,7 @@ impl Tiers {
 
     /// Lets these servers teach, if there is a name whose addresses they could tell.
     pub(crate) fn taught_by(mut self, servers: &BTreeSet<IpAddr>) -> Self {
-        if self.rules().any(|rule| matches!(rule.to, Destination::Name(_))) {
+        if self.rules().any(|rule| matches!(rule.peer, Peer::Name(_))) {
             self.teachers.clone_from(servers);
         }
         self
@@ -248,8 +248,8 @@ impl Rule {
     }
 
     /// Ordered so that denials come first.
-    fn without_ports(&self) -> (Action, &Destination, &[NamedPort], LeaseTerms) {
-        (self.action, &self.to, &self.named, self.lease)
+    fn without_ports(&self) -> (Action, &Peer, &[NamedPort], LeaseTerms) {
+        (self.action, &self.peer, &self.named, self.lease)
     }
 
     fn effect(&self) -> impl Hash {
@@ -279,10 +279,10 @@ mod tests {
         }
     }
 
-    fn rule(to: Destination, port: u16) -> Rule {
+    fn rule(peer: Peer, port: u16) -> Rule {
         Rule {
             action: Action::Allow,
-            to,
+            peer,
             ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, port)]),
             named: Vec::new(),
             lease: LeaseTerms::default(),
@@ -290,12 +290,12 @@ mod tests {
         }
     }
 
-    fn name(pattern: &str) -> Destination {
-        Destination::Name(Pattern::pattern(pattern).unwrap())
+    fn name(pattern: &str) -> Peer {
+        Peer::Name(Pattern::pattern(pattern).unwrap())
     }
 
-    fn prefix(text: &str) -> Destination {
-        Destination::Prefix(Zone::World, text.parse().unwrap())
+    fn prefix(text: &str) -> Peer {
+        Peer::Prefix(Zone::World, text.parse().unwrap())
     }
 
     fn program() -> Program {
@@ -338,10 +338,10 @@ mod tests {
         let mut others = vec![program(); 8];
         others[0].enforced.closed_by.clear();
         others[1].enforced.admin = std::mem::take(&mut others[1].enforced.network);
-        others[2].enforced.network[0].to = Destination::Prefix(Zone::Anywhere, "192.0.2.0/24".parse().unwrap());
+        others[2].enforced.network[0].peer = Peer::Prefix(Zone::Anywhere, "192.0.2.0/24".parse().unwrap());
         others[3].enforced.network[0].action = Action::Deny;
         others[4].enforced.network[1].ports = PortSet::All;
-        others[5].enforced.network[1].to = name("a.example.com");
+        others[5].enforced.network[1].peer = name("a.example.com");
         others[6].audited = Some(others[6].enforced.clone());
         others[7].response = Some(DenyResponse::Drop);
         others.push(program());

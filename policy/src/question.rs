@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use names::{Name, NameIndex, Pattern};
 
 use crate::policy::Action;
-use crate::program::{Destination, DnsServers, Program, Rule};
+use crate::program::{DnsServers, Peer, Program, Rule};
 
 /// What may be asked where no policy has a DNS rule (`dns.questions`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -186,8 +186,8 @@ fn patterns(rules: &[Rule], action: Action) -> impl Iterator<Item = &Pattern> {
     rules
         .iter()
         .filter(move |rule| rule.action == action)
-        .filter_map(|rule| match &rule.to {
-            Destination::Name(pattern) => Some(pattern),
+        .filter_map(|rule| match &rule.peer {
+            Peer::Name(pattern) => Some(pattern),
             _ => None,
         })
 }
@@ -214,7 +214,7 @@ mod tests {
     fn rules(action: Action, patterns: &[&str]) -> Vec<Rule> {
         let names = patterns.iter().map(|text| Rule {
             action,
-            to: Destination::Name(Pattern::pattern(text).unwrap()),
+            peer: Peer::Name(Pattern::pattern(text).unwrap()),
             ports: PortSet::All,
             named: Vec::new(),
             lease: LeaseTerms::default(),

@@ -2,7 +2,7 @@
 //! open (docs/security.md, 7).
 
 use crate::diagnostic::{Diagnostic, Report, closest};
-use crate::policy::{Action, EgressRule, Peers, Policy};
+use crate::policy::{Action, PeerSelector, Policy, PolicyRule};
 use crate::ports::PortSet;
 use crate::prefix::everything;
 use crate::shape::{Node, Shape};
@@ -36,11 +36,11 @@ pub(crate) fn misspelt<'n>(
 
 /// What was meant to be denied is not known, and must not be let through by what other policies
 /// allow.
-pub(crate) fn deny_everything(origin: String) -> EgressRule {
-    EgressRule {
+pub(crate) fn deny_everything(origin: String) -> PolicyRule {
+    PolicyRule {
         origin,
         action: Action::Deny,
-        peers: Peers::Prefixes(everything(Zone::Anywhere)),
+        peers: PeerSelector::Prefixes(everything(Zone::Anywhere)),
         ports: PortSet::All,
         named: Vec::new(),
         dns: Vec::new(),

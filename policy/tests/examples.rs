@@ -10,7 +10,7 @@ use policy::document::{self, Document};
 use policy::endpoint::{self, Endpoint, EndpointId};
 use policy::labels::Labels;
 use policy::policy::Action;
-use policy::program::Destination;
+use policy::program::Peer;
 use policy::{Inventory, Policy, Program, Zone, compile, lint, validate};
 
 /// Each example with the program of its Pod.
@@ -76,7 +76,7 @@ fn examples_of_ciliums_kinds_open_names() {
             .enforced
             .network
             .iter()
-            .any(|rule| rule.action == Action::Allow && matches!(rule.to, Destination::Name(_)));
+            .any(|rule| rule.action == Action::Allow && matches!(rule.peer, Peer::Name(_)));
         assert!(allows_a_name, "{name}");
     }
 }
@@ -87,10 +87,10 @@ fn network_policies_add_up_and_filter_no_questions() {
     assert_eq!(program.enforced.closed_by.len(), 2);
     let network = &program.enforced.network;
     assert!(network.iter().all(|rule| rule.action == Action::Allow));
-    let objects = network.iter().filter(|rule| matches!(rule.to, Destination::Object(_)));
+    let objects = network.iter().filter(|rule| matches!(rule.peer, Peer::Object(_)));
     assert_eq!(objects.count(), 2, "the database, and the gateway");
-    let partner = Destination::Prefix(Zone::Anywhere, "198.51.100.0/25".parse().unwrap());
-    assert!(network.iter().any(|rule| rule.to == partner));
+    let partner = Peer::Prefix(Zone::Anywhere, "198.51.100.0/25".parse().unwrap());
+    assert!(network.iter().any(|rule| rule.peer == partner));
     assert_eq!((program.dns.len(), program.questions), (0, None));
 }
 

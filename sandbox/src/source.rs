@@ -16,7 +16,7 @@ use names::Pattern;
 use policy::diagnostic::Severity;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
-use policy::policy::{Action, EgressRule, Extensions, Peers, PolicyKind, Spec, Tier};
+use policy::policy::{Action, Extensions, PeerSelector, PolicyKind, PolicyRule, Spec, Tier};
 use policy::{Diagnostic, Policy, PolicyId, PortSet, validate};
 use tokio::sync::mpsc;
 
@@ -192,10 +192,10 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
 
 /// Closes the sandbox, and opens what `--allow` names, on every port.
 fn command_line_policy(allow: &[Pattern]) -> Policy {
-    let rule = |patterns: &[Pattern]| EgressRule {
+    let rule = |patterns: &[Pattern]| PolicyRule {
         origin: COMMAND_LINE.to_owned(),
         action: Action::Allow,
-        peers: Peers::Names(patterns.to_vec()),
+        peers: PeerSelector::Names(patterns.to_vec()),
         ports: PortSet::All,
         named: Vec::new(),
         dns: Vec::new(),

@@ -18,7 +18,7 @@ use cluster::{ObjectKey, Report, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::endpoint::EndpointId;
 use policy::policy::{Action, LeaseTerms};
-use policy::program::{Destination, Rule};
+use policy::program::{Peer, Rule};
 use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers, Zone};
 
 use super::{Compiled, Governed};
@@ -62,7 +62,7 @@ pub(super) fn refuse_all() -> Program {
     let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())].into_iter();
     let deny = |prefix: IpNet| Rule {
         action: Action::Deny,
-        to: Destination::Prefix(Zone::Anywhere, prefix),
+        peer: Peer::Prefix(Zone::Anywhere, prefix),
         ports: PortSet::All,
         named: Vec::new(),
         lease: LeaseTerms::default(),

@@ -1,7 +1,7 @@
 //! What depends on the addresses of other nodes' pods.
 
 use policy::Policy;
-use policy::policy::{ObjectSelector, Peers};
+use policy::policy::{ObjectSelector, PeerSelector};
 
 /// Whether `policy` means something else when other nodes' pods are not known: it selects pods as
 /// destinations, or names ports that they number. (A Service's backends are known by its
@@ -10,8 +10,8 @@ pub(super) fn speaks_of_pods(policy: &Policy) -> bool {
     let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
     rules.into_iter().any(|rule| {
         let by_pods = match &rule.peers {
-            Peers::Objects(selectors) => selectors.iter().any(|it| matches!(it, ObjectSelector::Pods(_))),
-            Peers::Names(_) | Peers::Prefixes(_) | Peers::Unresolved => false,
+            PeerSelector::Objects(selectors) => selectors.iter().any(|it| matches!(it, ObjectSelector::Pods(_))),
+            PeerSelector::Names(_) | PeerSelector::Prefixes(_) | PeerSelector::Unresolved => false,
         };
         by_pods || !rule.named.is_empty()
     })

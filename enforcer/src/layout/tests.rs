@@ -90,7 +90,7 @@ fn ranges(ranges: &[PortRange]) -> PortSet {
 fn rule(action: Action, name: &str, ports: PortSet) -> Rule {
     Rule {
         action,
-        to: Destination::Name(Pattern::name(name).unwrap()),
+        peer: Peer::Name(Pattern::name(name).unwrap()),
         ports,
         named: vec![],
         lease: LeaseTerms::default(),
@@ -257,7 +257,7 @@ fn what_is_prepared_is_what_each_address_would_get() {
 #[test]
 fn nothing_is_prepared_where_a_prefix_may_come_before_a_name() {
     let prefix = Rule {
-        to: Destination::Prefix(policy::Zone::World, "192.0.2.0/24".parse().unwrap()),
+        peer: Peer::Prefix(policy::Zone::World, "192.0.2.0/24".parse().unwrap()),
         ..rule(Action::Deny, "x.example", PortSet::All)
     };
     let name = rule(Action::Allow, "a.example", PortSet::All);

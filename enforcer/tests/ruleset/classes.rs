@@ -11,7 +11,7 @@ use policy::classifier::{AddressContext, SetClass};
 use policy::labels::LabelSelector;
 use policy::policy::{Action, DenyResponse, ObjectSelector};
 use policy::ports::Protocol::{Icmp, Icmpv6, Tcp};
-use policy::program::{Destination, Tiers};
+use policy::program::{Peer, Tiers};
 use policy::{AddressZone, PortSet, ProgramId, Zone};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, ip};
@@ -21,17 +21,17 @@ const ID: ProgramId = ProgramId(0x0bad_cafe_0123_4567);
 const AUDITED: ProgramId = ProgramId(0x0bad_cafe_0000_0001);
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn name(text: &str) -> Destination {
-    Destination::Name(Pattern::name(text).unwrap())
+fn name(text: &str) -> Peer {
+    Peer::Name(Pattern::name(text).unwrap())
 }
 
-fn prefix(zone: Zone, text: &str) -> Destination {
-    Destination::Prefix(zone, text.parse().unwrap())
+fn prefix(zone: Zone, text: &str) -> Peer {
+    Peer::Prefix(zone, text.parse().unwrap())
 }
 
-fn pods() -> Destination {
+fn pods() -> Peer {
     let requirements = vec![];
-    Destination::Object(ObjectSelector::Pods(LabelSelector { requirements }))
+    Peer::Object(ObjectSelector::Pods(LabelSelector { requirements }))
 }
 
 fn closed(network: Vec<policy::program::Rule>) -> Tiers {

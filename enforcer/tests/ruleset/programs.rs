@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
 use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Destination, Origin, Rule, Tiers};
+use policy::program::{Origin, Peer, Rule, Tiers};
 use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol, Zone};
 
 /// Tiers without those of ClusterNetworkPolicies, as people think of them.
@@ -49,11 +49,11 @@ impl Program {
             let prefixes = rules
                 .prefixes
                 .iter()
-                .map(|rule| (Destination::Prefix(rule.zone, rule.prefix), &rule.ports));
+                .map(|rule| (Peer::Prefix(rule.zone, rule.prefix), &rule.ports));
             let names = rules
                 .names
                 .iter()
-                .map(|rule| (Destination::Name(rule.pattern.clone()), &rule.ports));
+                .map(|rule| (Peer::Name(rule.pattern.clone()), &rule.ports));
             let all = prefixes.chain(names).map(|(to, ports)| rule(action, to, ports.clone()));
             all.collect::<Vec<_>>()
         };
@@ -65,10 +65,10 @@ impl Program {
     }
 }
 
-pub(crate) fn rule(action: Action, to: Destination, ports: PortSet) -> Rule {
+pub(crate) fn rule(action: Action, peer: Peer, ports: PortSet) -> Rule {
     Rule {
         action,
-        to,
+        peer,
         ports,
         named: vec![],
         lease: LeaseTerms::default(),

@@ -11,7 +11,7 @@ use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, Kernel
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Destination, Origin, Rule, Tiers};
+use policy::program::{Origin, Peer, Rule, Tiers};
 use policy::{PortRange, PortSet, ProgramId, Protocol};
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
@@ -21,7 +21,7 @@ pub(crate) const TWO: ProgramId = ProgramId(2);
 pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -> DesiredState {
     let rule = |name: &str, ports| Rule {
         action: Action::Allow,
-        to: Destination::Name(Pattern::name(name).unwrap()),
+        peer: Peer::Name(Pattern::name(name).unwrap()),
         ports,
         named: vec![],
         lease: LeaseTerms::default(),

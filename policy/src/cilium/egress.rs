@@ -1,7 +1,7 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyId};
+use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyId, PolicyRule};
 use crate::prefix;
 use crate::shape::Node;
 use crate::zone::Zone;
@@ -18,7 +18,7 @@ pub(super) enum Side {
 }
 
 /// `None` for a rule that neither opens nor denies anything (`{}`).
-pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<EgressRule> {
+pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<PolicyRule> {
     let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
     let condition = unenforced_condition(rule, side, report);
@@ -35,7 +35,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
         }
         return None;
     }
-    let mut peers = destinations.unwrap_or_else(|| Peers::Prefixes(prefix::everything(Zone::Anywhere)));
+    let mut peers = destinations.unwrap_or_else(|| PeerSelector::Prefixes(prefix::everything(Zone::Anywhere)));
     if let Some(path) = condition {
         report.unenforced(
             &path,
@@ -45,11 +45,11 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
             },
         );
         if side == Side::Allow {
-            peers = Peers::Unresolved;
+            peers = PeerSelector::Unresolved;
         }
     }
     let ports = to_ports::read(rule, side, port_names(&peers), report);
-    if matches!(peers, Peers::Names(_) | Peers::Prefixes(_)) && peers.single_hosts().is_none() {
+    if matches!(peers, PeerSelector::Names(_) | PeerSelector::Prefixes(_)) && peers.single_hosts().is_none() {
         for (path, dns) in &ports.dns {
             let reason = format!(
                 "these destinations cannot be listed, so port {} of them is not opened (lookups to unknown servers would pass unobserved); the rule filters the questions to every trusted resolver instead",
@@ -61,7 +61,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
         }
     }
     let dns = ports.dns.into_iter().map(|(_, dns)| dns).collect();
-    Some(EgressRule {
+    Some(PolicyRule {
         origin: rule.path.clone(),
         action: match side {
             Side::Allow => Action::Allow,
@@ -98,12 +98,12 @@ fn unenforced_condition(rule: &Node<'_>, side: Side, report: &mut Report<'_>) ->
 
 /// Where the name of a port is looked up: outside the cluster it can only be IANA's, inside it is a
 /// container's.
-fn port_names(peers: &Peers) -> PortNames {
+fn port_names(peers: &PeerSelector) -> PortNames {
     match peers {
-        Peers::Unresolved => PortNames::Irrelevant,
-        Peers::Names(_) => PortNames::Iana,
-        Peers::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
-        Peers::Objects(selectors) if selectors.iter().all(ObjectSelector::is_outside) => PortNames::Iana,
-        Peers::Prefixes(_) | Peers::Objects(_) => PortNames::Containers,
+        PeerSelector::Unresolved => PortNames::Irrelevant,
+        PeerSelector::Names(_) => PortNames::Iana,
+        PeerSelector::Prefixes(prefixes) if prefixes.iter().all(|(zone, _)| *zone == Zone::World) => PortNames::Iana,
+        PeerSelector::Objects(selectors) if selectors.iter().all(ObjectSelector::is_outside) => PortNames::Iana,
+        PeerSelector::Prefixes(_) | PeerSelector::Objects(_) => PortNames::Containers,
     }
 }

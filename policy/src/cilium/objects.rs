@@ -3,7 +3,7 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{ObjectSelector, Peers, PolicyId, ServiceSelector};
+use crate::policy::{ObjectSelector, PeerSelector, PolicyId, ServiceSelector};
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
@@ -12,7 +12,7 @@ use crate::zone::Zone;
 use super::egress::Side;
 
 /// `toEndpoints`.
-pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
+pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         if let Some(path) = reserved(&entry) {
@@ -22,19 +22,19 @@ pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: 
             selectors.push(ObjectSelector::Pods(selector));
         }
     }
-    Peers::Objects(selectors)
+    PeerSelector::Objects(selectors)
 }
 
 /// `toServices`.
-pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| service(&entry, report));
-    Peers::Objects(selectors.map(ObjectSelector::Services).collect())
+    PeerSelector::Objects(selectors.map(ObjectSelector::Services).collect())
 }
 
 /// `toNodes`.
-pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> Peers {
+pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
-    Peers::Objects(selectors.map(ObjectSelector::Nodes).collect())
+    PeerSelector::Objects(selectors.map(ObjectSelector::Nodes).collect())
 }
 
 /// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is

@@ -1,8 +1,8 @@
-//! The L3 selectors of a rule → [`Peers`].
+//! The L3 selectors of a rule → a [`PeerSelector`].
 
 use crate::diagnostic::{Report, closest, quoted};
 use crate::labels::LabelSelector;
-use crate::policy::{CidrGroupSelector, ObjectSelector, Peers, PolicyId};
+use crate::policy::{CidrGroupSelector, ObjectSelector, PeerSelector, PolicyId};
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;
@@ -25,7 +25,7 @@ const KINDS: [&str; 8] = [
 ];
 
 /// `None` where the rule has no L3 selector: any destination.
-pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<Peers> {
+pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<PeerSelector> {
     let present: Vec<_> = KINDS
         .iter()
         .filter_map(|kind| rule.get(kind).map(|node| (*kind, node)))
@@ -34,7 +34,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
         return None;
     }
     // An empty list selects nothing, and beside another selector it is nothing.
-    let nothing = Peers::Prefixes(Vec::new());
+    let nothing = PeerSelector::Prefixes(Vec::new());
     let mut chosen = present.into_iter().filter(|(_, node)| !node.is_empty_list());
     let Some((kind, node)) = chosen.next() else {
         return Some(nothing);
@@ -57,14 +57,14 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     Some(if others.is_empty() { peers } else { nothing })
 }
 
-fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Peers {
+fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> PeerSelector {
     match kind {
-        "toFQDNs" => Peers::Names(
+        "toFQDNs" => PeerSelector::Names(
             node.items()
                 .flat_map(|entry| names::patterns(&entry, Both::Refused, report))
                 .collect(),
         ),
-        "toCIDR" => Peers::Prefixes(
+        "toCIDR" => PeerSelector::Prefixes(
             node.items()
                 .filter_map(|entry| prefix::read_or_address(&entry, report))
                 .map(|prefix| (Zone::World, prefix))
@@ -84,7 +84,7 @@ fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &
                     "`toGroups` needs the API of a cloud provider and is not supported",
                 )
                 .suggest("list the group's addresses with `toCIDR`");
-            Peers::Prefixes(Vec::new())
+            PeerSelector::Prefixes(Vec::new())
         }
         "toEndpoints" => objects::endpoints(node, side, policy, report),
         "toServices" => objects::services(node, report),
@@ -92,7 +92,7 @@ fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &
     }
 }
 
-fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> Peers {
+fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         let Some(entity) = entry.value.as_str() else { continue };

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, parse};
-use crate::policy::{Action, DnsRule, EgressRule, Peers, Policy, Spec};
+use crate::policy::{Action, DnsRule, PeerSelector, Policy, PolicyRule, Spec};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, is_policy, validate};
 use crate::zone::Zone;
@@ -46,23 +46,23 @@ fn spec(fields: &str) -> Spec {
     policy.unwrap_or_else(|| panic!("{diagnostics:?}")).specs.remove(0)
 }
 
-fn rule(rule: &str) -> EgressRule {
+fn rule(rule: &str) -> PolicyRule {
     only_rule(spec(&format!("  egress:\n{rule}")), Action::Allow)
 }
 
-fn denial(rule: &str) -> EgressRule {
+fn denial(rule: &str) -> PolicyRule {
     only_rule(spec(&format!("  egressDeny:\n{rule}")), Action::Deny)
 }
 
-fn only_rule(mut spec: Spec, action: Action) -> EgressRule {
+fn only_rule(mut spec: Spec, action: Action) -> PolicyRule {
     assert_eq!(spec.rules.len(), 1);
     let rule = spec.rules.remove(0);
     assert_eq!(rule.action, action);
     rule
 }
 
-fn prefixes(zone: Zone, prefixes: &[&str]) -> Peers {
-    Peers::Prefixes(
+fn prefixes(zone: Zone, prefixes: &[&str]) -> PeerSelector {
+    PeerSelector::Prefixes(
         prefixes
             .iter()
             .map(|prefix| (zone, prefix.parse::<IpNet>().unwrap()))
@@ -70,7 +70,7 @@ fn prefixes(zone: Zone, prefixes: &[&str]) -> Peers {
     )
 }
 
-fn everything(zone: Zone) -> Peers {
+fn everything(zone: Zone) -> PeerSelector {
     prefixes(zone, &["0.0.0.0/0", "::/0"])
 }
 
@@ -119,13 +119,13 @@ fn the_policy_that_everybody_writes_filters_questions_and_opens_the_name() {
     let [dns, names] = spec.rules.as_slice() else {
         panic!("{spec:?}")
     };
-    assert!(matches!(&dns.peers, Peers::Objects(selectors) if selectors.len() == 1));
+    assert!(matches!(&dns.peers, PeerSelector::Objects(selectors) if selectors.len() == 1));
     assert!(dns.ports.is_empty(), "lookups are intercepted, the port is not opened");
     let [DnsRule { port: 53, patterns }] = dns.dns.as_slice() else {
         panic!("{dns:?}")
     };
     assert_eq!(patterns.len(), 2);
-    assert!(matches!(&names.peers, Peers::Names(patterns) if patterns.len() == 2));
+    assert!(matches!(&names.peers, PeerSelector::Names(patterns) if patterns.len() == 2));
     assert_eq!(names.ports, PortSet::Ranges(vec![range(Protocol::Tcp, 443, 443)]));
     assert_eq!(names.origin, "spec.egress[1]");
 }

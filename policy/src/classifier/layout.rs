@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{SetClass, every_port};
 use crate::policy::Action;
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::program::{Destination, Rule, Tiers};
+use crate::program::{Peer, Rule, Tiers};
 
 /// Which entries there may be. It may name too many and never too few: a set that stays empty costs
 /// a lookup, and a set that is missing costs an address.
@@ -56,7 +56,7 @@ impl SetLayout {
 
 /// Whether a rule speaks of single addresses.
 fn is_exact(rule: &Rule) -> bool {
-    !matches!(rule.to, Destination::Prefix(..))
+    !matches!(rule.peer, Peer::Prefix(..))
 }
 
 fn classes(tiers: &Tiers) -> BTreeSet<SetClass> {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::RuleIndex;
 use super::evaluation::{Precedence, RuleList};
 use crate::port_map::PortMap;
-use crate::program::Destination;
+use crate::program::Peer;
 use crate::zone::AddressZone;
 
 /// Addresses that the same prefix rules match.
@@ -34,7 +34,7 @@ pub(super) fn follows(before: IpAddr, next: IpAddr) -> bool {
 pub(super) fn spans(list: &RuleList, zone: AddressZone) -> Vec<RuleSpan> {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for (index, rule) in list.rules.iter().enumerate() {
-        let Destination::Prefix(spoken_of, prefix) = rule.to else {
+        let Peer::Prefix(spoken_of, prefix) = rule.peer else {
             continue;
         };
         if !zone.is_in(spoken_of) {

@@ -38,28 +38,28 @@ fn traffic() -> impl Strategy<Value = Option<(Protocol, u16)>> {
     ])
 }
 
-fn prefix() -> impl Strategy<Value = Destination> {
+fn prefix() -> impl Strategy<Value = Peer> {
     let zones = [Zone::Anywhere, Zone::World, Zone::Cluster, Zone::Host];
     let lengths = prop_oneof![1 => Just(0_u8), 4 => 28_u8..=32];
     (prop::sample::select(zones.to_vec()), 0..ADDRESSES, lengths).prop_map(|(zone, last, length)| {
         let prefix = Ipv4Net::new([10, 0, 0, last].into(), length).unwrap().trunc();
-        Destination::Prefix(zone, IpNet::V4(prefix))
+        Peer::Prefix(zone, IpNet::V4(prefix))
     })
 }
 
-fn name(number: u8) -> Destination {
-    Destination::Name(Pattern::name(&format!("n{number}.example")).unwrap())
+fn name(number: u8) -> Peer {
+    Peer::Name(Pattern::name(&format!("n{number}.example")).unwrap())
 }
 
-fn object(number: u8) -> Destination {
+fn object(number: u8) -> Peer {
     let requirements = vec![Requirement::equals("app", &format!("o{number}"))];
-    Destination::Object(ObjectSelector::Pods(LabelSelector { requirements }))
+    Peer::Object(ObjectSelector::Pods(LabelSelector { requirements }))
 }
 
-fn rule(action: Action, to: Destination, ports: PortSet) -> Rule {
+fn rule(action: Action, peer: Peer, ports: PortSet) -> Rule {
     Rule {
         action,
-        to,
+        peer,
         ports,
         named: Vec::new(),
         lease: LeaseTerms::default(),
@@ -75,7 +75,9 @@ fn ordered(names: bool) -> impl Strategy<Value = Vec<Rule>> {
         prop_oneof![prefix(), (0_u8..3).prop_map(object)],
         ports(),
     );
-    let other = other.prop_map(|(action, to, ports)| rule(action, to, ports)).boxed();
+    let other = other
+        .prop_map(|(action, peer, ports)| rule(action, peer, ports))
+        .boxed();
     let accepted = (0_u8..3, ports()).prop_map(|(number, ports)| rule(Action::Allow, name(number), ports));
     let one = if names {
         prop_oneof![3 => other, 1 => accepted].boxed()
@@ -87,9 +89,9 @@ fn ordered(names: bool) -> impl Strategy<Value = Vec<Rule>> {
 
 fn network() -> impl Strategy<Value = Vec<Rule>> {
     let actions = [Action::Allow, Action::Deny];
-    let to = prop_oneof![prefix(), (0_u8..3).prop_map(object), (0_u8..3).prop_map(name)];
-    let one =
-        (prop::sample::select(actions.to_vec()), to, ports()).prop_map(|(action, to, ports)| rule(action, to, ports));
+    let peer = prop_oneof![prefix(), (0_u8..3).prop_map(object), (0_u8..3).prop_map(name)];
+    let one = (prop::sample::select(actions.to_vec()), peer, ports())
+        .prop_map(|(action, peer, ports)| rule(action, peer, ports));
     prop::collection::vec(one, 0..6).prop_map(|mut rules| {
         rules.sort_by_key(|rule| rule.action);
         rules
@@ -144,11 +146,11 @@ fn target() -> impl Strategy<Value = Target> {
 }
 
 impl Target {
-    fn is_meant_by(&self, to: &Destination) -> bool {
-        match to {
-            Destination::Prefix(zone, prefix) => self.zone.is_in(*zone) && prefix.contains(&address(self.last)),
-            Destination::PodsWithin(..) => false,
-            to => self.names.iter().any(|n| name(*n) == *to) || self.objects.iter().any(|o| object(*o) == *to),
+    fn is_meant_by(&self, peer: &Peer) -> bool {
+        match peer {
+            Peer::Prefix(zone, prefix) => self.zone.is_in(*zone) && prefix.contains(&address(self.last)),
+            Peer::PodsWithin(..) => false,
+            peer => self.names.iter().any(|n| name(*n) == *peer) || self.objects.iter().any(|o| object(*o) == *peer),
         }
     }
 
@@ -156,7 +158,7 @@ impl Target {
     fn plainly(&self, tiers: &Tiers, traffic: Option<(Protocol, u16)>) -> Verdict {
         let first = |rules: &[Rule]| {
             let speaks = |rule: &&Rule| {
-                self.is_meant_by(&rule.to)
+                self.is_meant_by(&rule.peer)
                     && match traffic {
                         Some((protocol, port)) => rule.ports.contains(protocol, port),
                         None => rule.ports == PortSet::All,
@@ -183,7 +185,7 @@ impl Target {
     fn entries(&self, classifier: &Classifier) -> Vec<SetEntry> {
         let objects: Vec<_> = classifier
             .object_rules()
-            .filter(|(_, rule)| self.is_meant_by(&rule.to))
+            .filter(|(_, rule)| self.is_meant_by(&rule.peer))
             .map(|(index, rule)| (index, rule.ports.clone()))
             .collect();
         let at = AddressContext {
@@ -193,7 +195,7 @@ impl Target {
         };
         let names = classifier
             .name_rules()
-            .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].to));
+            .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].peer));
         let learned = names.flat_map(|(index, _)| classifier.entries_for_name(index, at));
         let member = if objects.is_empty() {
             SetEntries::new()
@@ -252,7 +254,7 @@ proptest! {
 #[test]
 fn what_has_no_ports_is_not_let_through_where_one_port_of_a_denied_object_is_passed() {
     let web = PortSet::from_ranges([PortRange::single(Protocol::Tcp, 80)]);
-    let everywhere = Destination::Prefix(Zone::Anywhere, "0.0.0.0/0".parse().unwrap());
+    let everywhere = Peer::Prefix(Zone::Anywhere, "0.0.0.0/0".parse().unwrap());
     let tiers = Tiers {
         admin: vec![
             rule(Action::Pass, everywhere, web),

@@ -1,7 +1,7 @@
 //! One rule: an action on peers, crossed with protocols.
 
 use crate::diagnostic::{Report, closest, quoted};
-use crate::policy::{Action, EgressRule, NamedPort, Peers, Tier};
+use crate::policy::{Action, NamedPort, PeerSelector, PolicyRule, Tier};
 use crate::ports::PortSet;
 use crate::shape::{Node, Shape};
 use crate::stand_in::deny_everything;
@@ -22,7 +22,7 @@ pub(super) fn read(
     direction: Direction,
     tier: Option<Tier>,
     report: &mut Report<'_>,
-) -> Vec<EgressRule> {
+) -> Vec<PolicyRule> {
     if !rule.value.is_object() {
         return Vec::new();
     }
@@ -57,7 +57,7 @@ pub(super) fn read(
             Action::Deny | Action::Pass => vec![deny_everything(origin)],
         };
     }
-    let of = |peers| EgressRule {
+    let of = |peers| PolicyRule {
         origin: origin.clone(),
         action,
         peers,
@@ -68,7 +68,7 @@ pub(super) fn read(
     let names = destinations.names.into_iter().filter_map(|(_, pattern)| pattern);
     let names = Some(names.collect::<Vec<_>>()).filter(|names| !names.is_empty());
     let objects = Some(destinations.objects).filter(|objects| !objects.is_empty());
-    let names = names.map(|names| of(Peers::Names(names)));
+    let names = names.map(|names| of(PeerSelector::Names(names)));
     names
         .into_iter()
         .chain(objects.map(|objects| of(objects.into())))

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
-use crate::policy::{Action, EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier};
+use crate::policy::{Action, NamedPort, ObjectSelector, PeerSelector, Policy, PolicyRule, Spec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};
 use crate::zone::Zone;
@@ -39,11 +39,11 @@ fn spec(fields: &str) -> Spec {
 }
 
 /// The rules of a policy in tier Admin.
-fn rules(rules: &str) -> Vec<EgressRule> {
+fn rules(rules: &str) -> Vec<PolicyRule> {
     spec(&format!("{ADMIN}    {rules}]}}\n")).rules
 }
 
-fn rule(rule: &str) -> EgressRule {
+fn rule(rule: &str) -> PolicyRule {
     let mut rules = rules(&format!("{{action: Accept, {rule}}}"));
     assert_eq!(rules.len(), 1, "{rules:?}");
     rules.remove(0)
@@ -74,7 +74,7 @@ fn labels(namespace: &str, pairs: &[(&str, &str)], of_namespace: &[(&str, &str)]
 
 fn pods(peer: &str) -> LabelSelector {
     match rule(&format!("to: [{peer}]")).peers {
-        Peers::Objects(mut selectors) => match selectors.remove(0) {
+        PeerSelector::Objects(mut selectors) => match selectors.remove(0) {
             ObjectSelector::Pods(selector) => selector,
             other => panic!("{other:?}"),
         },
@@ -82,9 +82,9 @@ fn pods(peer: &str) -> LabelSelector {
     }
 }
 
-fn anywhere(prefixes: &[&str]) -> Peers {
+fn anywhere(prefixes: &[&str]) -> PeerSelector {
     let prefix = |text: &&str| (Zone::Anywhere, text.parse::<IpNet>().unwrap());
-    Peers::Prefixes(prefixes.iter().map(prefix).collect())
+    PeerSelector::Prefixes(prefixes.iter().map(prefix).collect())
 }
 
 fn range(protocol: Protocol, first: u16, last: u16) -> PortSet {
@@ -214,14 +214,14 @@ fn peers_are_namespaces_pods_nodes_networks_and_names() {
     let nodes =
         rule("to: [{nodes: {matchExpressions: [{key: node-role.kubernetes.io/control-plane, operator: Exists}]}}]");
     assert!(
-        matches!(nodes.peers, Peers::Objects(selectors) if matches!(selectors.as_slice(), [ObjectSelector::Nodes(_)]))
+        matches!(nodes.peers, PeerSelector::Objects(selectors) if matches!(selectors.as_slice(), [ObjectSelector::Nodes(_)]))
     );
     assert_eq!(
         rule("to: [{networks: [10.0.0.0/8]}, {networks: ['fd00::/8']}]").peers,
         anywhere(&["10.0.0.0/8", "fd00::/8"])
     );
     let mixed = rules("{action: Accept, to: [{networks: [10.0.0.0/8]}, {domainNames: [a.example]}]}");
-    assert!(matches!(&mixed[0].peers, Peers::Names(names) if names.len() == 1));
+    assert!(matches!(&mixed[0].peers, PeerSelector::Names(names) if names.len() == 1));
     assert_eq!(mixed[1].peers, anywhere(&["10.0.0.0/8"]));
     assert_eq!(mixed[0].origin, mixed[1].origin);
 }

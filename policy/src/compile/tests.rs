@@ -91,8 +91,8 @@ fn names_gather_the_ports_and_origins_of_every_rule_that_has_them() {
     let [a, b] = program.enforced.network.as_slice() else {
         panic!("{program:?}")
     };
-    let name = |text| Destination::Name(Pattern::name(text).unwrap());
-    assert_eq!((&a.to, &b.to), (&name("a.example"), &name("b.example")));
+    let name = |text| Peer::Name(Pattern::name(text).unwrap());
+    assert_eq!((&a.peer, &b.peer), (&name("a.example"), &name("b.example")));
     let origins: Vec<_> = a.origins.iter().map(|o| format!("{} {}", o.policy, o.rule)).collect();
     assert_eq!(origins, ["n/p spec.egress[1]", "n/q spec.egress[0]"]);
     assert!(a.ports.contains(Protocol::Tcp, 443) && a.ports.contains(Protocol::Tcp, 80));

@@ -9,7 +9,7 @@ use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
 use crate::inventory::Inventory;
 use crate::policy::{Action, ObjectSelector};
 use crate::ports::PortSet;
-use crate::program::{Destination, Origin, Rule, Tiers, Verdict};
+use crate::program::{Origin, Peer, Rule, Tiers, Verdict};
 use crate::zone::Zone;
 
 /// Who decides.
@@ -154,27 +154,27 @@ fn matching(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Ma
 
 /// What a rule matches of the destination, whatever the port.
 pub(super) fn destined(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
-    let matched = match (&rule.to, towards.address) {
-        (Destination::Name(pattern), _) => {
+    let matched = match (&rule.peer, towards.address) {
+        (Peer::Name(pattern), _) => {
             let known = towards
                 .names
                 .iter()
                 .find(|known| known.lease.is_live() && pattern.matches(&known.name))?;
             Matched::Name(pattern.clone(), known.clone())
         }
-        (Destination::Prefix(zone, prefix), Some((address, place))) => {
+        (Peer::Prefix(zone, prefix), Some((address, place))) => {
             let lies_in = place.is_in(*zone) && prefix.contains(&address);
             lies_in.then_some(Matched::Prefix(*zone, *prefix))?
         }
         // A name's address is never one of the cluster's, and nothing else is known of it.
-        (Destination::Prefix(zone @ (Zone::Anywhere | Zone::World), prefix), None) if prefix.prefix_len() == 0 => {
+        (Peer::Prefix(zone @ (Zone::Anywhere | Zone::World), prefix), None) if prefix.prefix_len() == 0 => {
             Matched::Prefix(*zone, *prefix)
         }
-        (Destination::Object(selector), Some((address, _))) => {
+        (Peer::Object(selector), Some((address, _))) => {
             let ports = inventory.members(rule).remove(&address)?;
             return Some((Matched::Object(selector.clone()), ports));
         }
-        (Destination::PodsWithin(..), Some((address, _))) => {
+        (Peer::PodsWithin(..), Some((address, _))) => {
             let ports = inventory.members(rule).remove(&address)?;
             return Some((Matched::PortName, ports));
         }

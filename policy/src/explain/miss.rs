@@ -9,7 +9,7 @@ use super::{Hold, KnownName, Matched, Scene, Towards, shown_origin, shown_ports}
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::policy::{Action, ObjectSelector};
 use crate::ports::PortSet;
-use crate::program::{Destination, Origin, Rule, Tiers};
+use crate::program::{Origin, Peer, Rule, Tiers};
 use crate::zone::{AddressZone, Zone};
 
 /// How many are told.
@@ -138,13 +138,13 @@ fn missed(rule: &Rule, scene: Scene<'_>, towards: &Towards) -> Option<Miss> {
     if !speaks_of_port(rule, towards) {
         return None;
     }
-    match (&rule.to, towards.address) {
-        (Destination::Name(pattern), _) => name_missed(pattern, towards).and_then(of),
-        (Destination::Prefix(zone, prefix), Some((address, place))) => {
+    match (&rule.peer, towards.address) {
+        (Peer::Name(pattern), _) => name_missed(pattern, towards).and_then(of),
+        (Peer::Prefix(zone, prefix), Some((address, place))) => {
             let other_zone = prefix.contains(&address) && !place.is_in(*zone);
             other_zone.then_some(MissKind::Zone(*zone, place)).and_then(of)
         }
-        (Destination::Object(ObjectSelector::Pods(selector)), Some((address, _))) => {
+        (Peer::Object(ObjectSelector::Pods(selector)), Some((address, _))) => {
             let pods = scene.inventory.pods.iter();
             let labels = pods
                 .filter(|pod| pod.addresses.contains(&address))

@@ -140,9 +140,9 @@ fn shown(program: &Program, action: Action) -> Vec<String> {
     let mut shown = Vec::new();
     let mut members: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
     for rule in program.enforced.network.iter().filter(|rule| rule.action == action) {
-        match &rule.to {
-            Destination::Prefix(Zone::Anywhere, prefix) => shown.push(format!("{prefix} {}", ports(&rule.ports))),
-            Destination::Prefix(zone, prefix) => shown.push(format!("{zone:?} {prefix} {}", ports(&rule.ports))),
+        match &rule.peer {
+            Peer::Prefix(Zone::Anywhere, prefix) => shown.push(format!("{prefix} {}", ports(&rule.ports))),
+            Peer::Prefix(zone, prefix) => shown.push(format!("{zone:?} {prefix} {}", ports(&rule.ports))),
             _ => {
                 for (address, ports) in cluster().members(rule) {
                     let known = members.entry(address).or_insert_with(|| PortSet::Ranges(Vec::new()));

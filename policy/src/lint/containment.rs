@@ -3,36 +3,34 @@
 //! Only what is certain is said: `false` may mean that it cannot be told.
 
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, ServiceSelector};
+use crate::policy::{NamedPort, ObjectSelector, PeerSelector, PolicyRule, ServiceSelector};
 use crate::ports::PortSet;
 use crate::prefix;
-use crate::program::Destination;
+use crate::program::Peer;
 use crate::zone::Zone;
 
 /// Whether all traffic that `part` speaks of is traffic that `whole` speaks of.
-pub(super) fn rule_in(part: &EgressRule, whole: &EgressRule) -> bool {
-    let every_destination = everywhere(&whole.peers);
+pub(super) fn rule_in(part: &PolicyRule, whole: &PolicyRule) -> bool {
+    let is_everywhere = everywhere(&whole.peers);
     ports_in(part, whole)
         && match &part.peers {
-            Peers::Unresolved => false,
-            _ if every_destination => true,
+            PeerSelector::Unresolved => false,
+            _ if is_everywhere => true,
             peers => {
-                let wholes = destinations(&whole.peers);
-                let parts = destinations(peers);
-                parts
-                    .iter()
-                    .all(|part| wholes.iter().any(|whole| destination_in(part, whole)))
+                let wholes = peers_of(&whole.peers);
+                let parts = peers_of(peers);
+                parts.iter().all(|part| wholes.iter().any(|whole| peer_in(part, whole)))
             }
         }
 }
 
 /// How many comparisons [`rule_in`] makes at most.
-pub(super) fn cost(part: &EgressRule, whole: &EgressRule) -> usize {
-    let count = |peers: &Peers| match peers {
-        Peers::Names(names) => names.len(),
-        Peers::Prefixes(prefixes) => prefixes.len(),
-        Peers::Objects(objects) => objects.len(),
-        Peers::Unresolved => 0,
+pub(super) fn cost(part: &PolicyRule, whole: &PolicyRule) -> usize {
+    let count = |peers: &PeerSelector| match peers {
+        PeerSelector::Names(names) => names.len(),
+        PeerSelector::Prefixes(prefixes) => prefixes.len(),
+        PeerSelector::Objects(objects) => objects.len(),
+        PeerSelector::Unresolved => 0,
     };
     1 + count(&part.peers).saturating_mul(count(&whole.peers))
 }
@@ -43,7 +41,7 @@ pub(super) fn selector_in(part: &LabelSelector, whole: &LabelSelector) -> bool {
     whole.requirements.iter().all(implied)
 }
 
-fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
+fn ports_in(part: &PolicyRule, whole: &PolicyRule) -> bool {
     let named_in = |name: &NamedPort| {
         let is_there =
             |known: &NamedPort| known.name == name.name && name.protocols.iter().all(|it| known.protocols.contains(it));
@@ -53,38 +51,40 @@ fn ports_in(part: &EgressRule, whole: &EgressRule) -> bool {
 }
 
 /// Whether peers are every address, inside the cluster and outside.
-pub(super) fn everywhere(peers: &Peers) -> bool {
-    let Peers::Prefixes(prefixes) = peers else { return false };
+pub(super) fn everywhere(peers: &PeerSelector) -> bool {
+    let PeerSelector::Prefixes(prefixes) = peers else {
+        return false;
+    };
     prefix::everything(Zone::Anywhere)
         .iter()
         .all(|all| prefixes.contains(all))
 }
 
-/// As [`Inventory::destinations`](crate::Inventory), but for CiliumCIDRGroups, which are left as
+/// As [`Inventory::peers`](crate::Inventory), but for CiliumCIDRGroups, which are left as
 /// they are.
-fn destinations(peers: &Peers) -> Vec<Destination> {
-    let prefix = |(zone, prefix): &_| Destination::Prefix(*zone, *prefix);
+fn peers_of(peers: &PeerSelector) -> Vec<Peer> {
+    let prefix = |(zone, prefix): &_| Peer::Prefix(*zone, *prefix);
     match peers {
-        Peers::Unresolved => Vec::new(),
-        Peers::Names(patterns) => patterns.iter().cloned().map(Destination::Name).collect(),
-        Peers::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
-        Peers::Objects(selectors) => {
+        PeerSelector::Unresolved => Vec::new(),
+        PeerSelector::Names(patterns) => patterns.iter().cloned().map(Peer::Name).collect(),
+        PeerSelector::Prefixes(prefixes) => prefixes.iter().map(prefix).collect(),
+        PeerSelector::Objects(selectors) => {
             let each = selectors.iter().map(|selector| match selector {
-                ObjectSelector::Prefix(zone, prefix) => Destination::Prefix(*zone, *prefix),
-                other => Destination::Object(other.clone()),
+                ObjectSelector::Prefix(zone, prefix) => Peer::Prefix(*zone, *prefix),
+                other => Peer::Object(other.clone()),
             });
             each.collect()
         }
     }
 }
 
-fn destination_in(part: &Destination, whole: &Destination) -> bool {
+fn peer_in(part: &Peer, whole: &Peer) -> bool {
     match (part, whole) {
-        (Destination::Prefix(part_zone, part), Destination::Prefix(zone, whole)) => {
+        (Peer::Prefix(part_zone, part), Peer::Prefix(zone, whole)) => {
             whole.contains(part) && (zone == part_zone || *zone == Zone::Anywhere)
         }
-        (Destination::Name(part), Destination::Name(whole)) => whole.covers(part),
-        (Destination::Object(part), Destination::Object(whole)) => object_in(part, whole),
+        (Peer::Name(part), Peer::Name(whole)) => whole.covers(part),
+        (Peer::Object(part), Peer::Object(whole)) => object_in(part, whole),
         _ => false,
     }
 }

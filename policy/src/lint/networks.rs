@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind, Tier};
+use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyKind, PolicyRule, Tier};
 use crate::ports::PortSet;
 use crate::shape::Node;
 
@@ -34,8 +34,8 @@ pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report:
 }
 
 /// Whether a rule speaks of all traffic to every Pod.
-fn decides_pods(rule: &EgressRule) -> bool {
-    let Peers::Objects(selectors) = &rule.peers else {
+fn decides_pods(rule: &PolicyRule) -> bool {
+    let PeerSelector::Objects(selectors) = &rule.peers else {
         return false;
     };
     let is_every_pod =

@@ -2,7 +2,9 @@
 
 use crate::diagnostic::Report;
 use crate::inventory::Inventory;
-use crate::policy::{Action, CidrGroupSelector, EgressRule, ObjectSelector, Peers, PolicyKind, ServiceSelector, Spec};
+use crate::policy::{
+    Action, CidrGroupSelector, ObjectSelector, PeerSelector, PolicyKind, PolicyRule, ServiceSelector, Spec,
+};
 use crate::shape::Node;
 
 use super::around::Around;
@@ -10,7 +12,7 @@ use super::path_of;
 use super::subjects::{is_empty_selector, no_pods};
 use super::together::Placed;
 
-/// The lists of destinations in Cilium's kinds.
+/// The lists of peers in Cilium's kinds.
 const CILIUM_LISTS: [&str; 7] = [
     "toFQDNs",
     "toCIDR",
@@ -117,7 +119,7 @@ fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
 /// Peers that no object is.
 pub(super) fn select_nothing(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
     for rule in &placed.spec.rules {
-        let Peers::Objects(selectors) = &rule.peers else {
+        let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
         };
         let Some(written) = written(&placed.node, rule) else {
@@ -190,7 +192,7 @@ fn group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
 }
 
 /// A rule as it was written.
-pub(super) fn written<'a>(spec: &Node<'a>, rule: &EgressRule) -> Option<Node<'a>> {
+pub(super) fn written<'a>(spec: &Node<'a>, rule: &PolicyRule) -> Option<Node<'a>> {
     let path = path_of(&rule.origin);
     let list = path.strip_prefix(&spec.path)?.strip_prefix('.')?;
     let (list, index) = list.strip_suffix(']')?.split_once('[')?;

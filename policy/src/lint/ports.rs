@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
-use crate::policy::{Action, EgressRule, ObjectSelector, Peers, PolicyKind};
+use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyKind, PolicyRule};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::Node;
 use crate::zone::Zone;
@@ -110,7 +110,7 @@ pub(super) fn of_services(placed: &Placed<'_>, around: &Around<'_>, report: &mut
 
 fn shadow_port(
     placed: &Placed<'_>,
-    rule: &EgressRule,
+    rule: &PolicyRule,
     range: PortRange,
     service: &InventoryService,
     target: u16,
@@ -126,8 +126,8 @@ fn shadow_port(
 }
 
 /// The services that peers mean by themselves or through their Pods, with their ports.
-fn services<'i>(peers: &Peers, around: &'i Around<'_>) -> Vec<(&'i InventoryService, &'i [ServicePort])> {
-    let Peers::Objects(selectors) = peers else {
+fn services<'i>(peers: &PeerSelector, around: &'i Around<'_>) -> Vec<(&'i InventoryService, &'i [ServicePort])> {
+    let PeerSelector::Objects(selectors) = peers else {
         return Vec::new();
     };
     let pods = pods(peers, &around.inventory);
@@ -160,14 +160,14 @@ fn targets(service: &InventoryService, port: &ServicePort, inventory: &Inventory
 }
 
 /// The Pods among peers.
-fn pods<'i>(peers: &Peers, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
+fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
     let is_meant = |pod: &&InventoryPod| match peers {
-        Peers::Names(_) | Peers::Unresolved => false,
-        Peers::Prefixes(prefixes) => prefixes.iter().any(|(zone, prefix)| {
+        PeerSelector::Names(_) | PeerSelector::Unresolved => false,
+        PeerSelector::Prefixes(prefixes) => prefixes.iter().any(|(zone, prefix)| {
             matches!(zone, Zone::Anywhere | Zone::Cluster)
                 && (prefix.prefix_len() == 0 || pod.addresses.iter().any(|address| prefix.contains(address)))
         }),
-        Peers::Objects(selectors) => selectors.iter().any(|selector| match selector {
+        PeerSelector::Objects(selectors) => selectors.iter().any(|selector| match selector {
             ObjectSelector::Pods(labels) => labels.matches(&pod.labels),
             ObjectSelector::Services(selector) => {
                 let mut services = inventory.services.iter();
@@ -180,7 +180,7 @@ fn pods<'i>(peers: &Peers, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
 }
 
 /// Where in a rule a port stands, by its text; the rule itself where it does not.
-fn place(placed: &Placed<'_>, rule: &EgressRule, port: &str) -> String {
+fn place(placed: &Placed<'_>, rule: &PolicyRule, port: &str) -> String {
     let Some(written) = written(&placed.node, rule) else {
         return rule.origin.clone();
     };

@@ -1,7 +1,7 @@
 //! Rules that change nothing, because others have decided what they speak of.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, Peers, Spec, Tier};
+use crate::policy::{Action, PeerSelector, PolicyRule, Spec, Tier};
 
 use super::containment::{cost, rule_in, selector_in};
 use super::path_of;
@@ -23,7 +23,7 @@ impl Budget {
     }
 
     /// Whether `part` is known to be in `whole`.
-    fn rule_in(&mut self, part: &EgressRule, whole: &EgressRule) -> bool {
+    fn rule_in(&mut self, part: &PolicyRule, whole: &PolicyRule) -> bool {
         let cost = cost(part, whole);
         if cost > self.0 {
             return false;
@@ -60,7 +60,7 @@ pub(super) fn of_one(spec: &Spec, budget: &mut Budget, report: &mut Report<'_>) 
     }
     for rule in allowances.into_iter().filter(|rule| has_effect(rule)) {
         // Each name is spoken of by itself.
-        if matches!(rule.peers, Peers::Names(_)) {
+        if matches!(rule.peers, PeerSelector::Names(_)) {
             continue;
         }
         if let Some(by) = denials.iter().find(|denial| budget.rule_in(rule, denial)) {
@@ -110,7 +110,7 @@ fn is_admin(placed: &Placed<'_>) -> bool {
 /// rules were made.
 struct Written<'a> {
     path: &'a str,
-    parts: Vec<&'a EgressRule>,
+    parts: Vec<&'a PolicyRule>,
 }
 
 impl<'a> Written<'a> {
@@ -158,7 +158,7 @@ fn decided(rule: &Written<'_>, by: &str, whose: &str, action: Option<Action>, re
         .suggest("put it before that rule, make that rule narrower, or take this one out");
 }
 
-fn superfluous(rule: &EgressRule, by: &EgressRule, report: &mut Report<'_>) {
+fn superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut Report<'_>) {
     let verb = match rule.action {
         Action::Deny => "denies",
         Action::Allow | Action::Pass => "allows",
@@ -171,12 +171,12 @@ fn superfluous(rule: &EgressRule, by: &EgressRule, report: &mut Report<'_>) {
 }
 
 /// Whether a rule speaks of any traffic by itself. One with DNS rules says what may be asked, too.
-fn has_effect(rule: &EgressRule) -> bool {
+fn has_effect(rule: &PolicyRule) -> bool {
     let has_peers = match &rule.peers {
-        Peers::Names(names) => !names.is_empty(),
-        Peers::Prefixes(prefixes) => !prefixes.is_empty(),
-        Peers::Objects(objects) => !objects.is_empty(),
-        Peers::Unresolved => false,
+        PeerSelector::Names(names) => !names.is_empty(),
+        PeerSelector::Prefixes(prefixes) => !prefixes.is_empty(),
+        PeerSelector::Objects(objects) => !objects.is_empty(),
+        PeerSelector::Unresolved => false,
     };
     has_peers && rule.dns.is_empty() && !(rule.ports.is_empty() && rule.named.is_empty())
 }

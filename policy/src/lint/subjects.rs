@@ -7,7 +7,7 @@ use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Action, EgressRule, Policy, PolicyKind, Spec};
+use crate::policy::{Action, Policy, PolicyKind, PolicyRule, Spec};
 use crate::ports::PortSet;
 use crate::shape::Node;
 
@@ -41,7 +41,7 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
 /// A policy of the whole cluster that closes every Pod, those of the cluster's own services
 /// included.
 pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {
-    let denies_all = |rule: &EgressRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
+    let denies_all = |rule: &PolicyRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
     if !meaning.closes_egress && !meaning.rules_that(Action::Deny).any(denies_all) {
         return;
     }

@@ -1,7 +1,7 @@
 //! One rule: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, EgressRule, Peers, PolicyId};
+use crate::policy::{Action, PeerSelector, PolicyId, PolicyRule};
 use crate::prefix;
 use crate::shape::Node;
 use crate::zone::Zone;
@@ -10,16 +10,16 @@ use super::{peers, ports};
 
 /// A rule whose peers stand under `field`. Without peers it speaks of every destination, without
 /// ports of every port.
-pub(super) fn read(rule: &Node<'_>, field: &str, id: &PolicyId, report: &mut Report<'_>) -> EgressRule {
+pub(super) fn read(rule: &Node<'_>, field: &str, id: &PolicyId, report: &mut Report<'_>) -> PolicyRule {
     let entries = rule.list(field);
     let peers = if entries.is_empty() {
-        Peers::Prefixes(prefix::everything(Zone::Anywhere))
+        PeerSelector::Prefixes(prefix::everything(Zone::Anywhere))
     } else {
         let selectors = entries.iter().flat_map(|peer| peers::read(peer, id, report));
         selectors.collect::<Vec<_>>().into()
     };
     let (ports, named) = ports::read(rule, report);
-    EgressRule {
+    PolicyRule {
         origin: rule.path.clone(),
         action: Action::Allow,
         peers,

@@ -5,7 +5,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
-use crate::policy::{EgressRule, NamedPort, ObjectSelector, Peers, Policy, Spec, Tier};
+use crate::policy::{NamedPort, ObjectSelector, PeerSelector, Policy, PolicyRule, Spec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};
 use crate::zone::Zone;
@@ -30,7 +30,7 @@ fn spec(fields: &str) -> Spec {
     policy(fields).specs.remove(0)
 }
 
-fn rule(rule: &str) -> EgressRule {
+fn rule(rule: &str) -> PolicyRule {
     let mut spec = spec(&format!("{EGRESS}  egress:\n{rule}"));
     assert_eq!(spec.rules.len(), 1);
     spec.rules.remove(0)
@@ -62,7 +62,7 @@ fn labels(namespace: &str, pairs: &[(&str, &str)], of_namespace: &[(&str, &str)]
 /// The only selector of Pods among the peers.
 fn pods(peers: &str) -> LabelSelector {
     match rule(&format!("  - to:\n{peers}")).peers {
-        Peers::Objects(mut selectors) if selectors.len() == 1 => match selectors.remove(0) {
+        PeerSelector::Objects(mut selectors) if selectors.len() == 1 => match selectors.remove(0) {
             ObjectSelector::Pods(selector) => selector,
             other => panic!("{other:?}"),
         },
@@ -70,9 +70,9 @@ fn pods(peers: &str) -> LabelSelector {
     }
 }
 
-fn anywhere(prefixes: &[&str]) -> Peers {
+fn anywhere(prefixes: &[&str]) -> PeerSelector {
     let prefix = |text: &&str| (Zone::Anywhere, text.parse::<IpNet>().unwrap());
-    Peers::Prefixes(prefixes.iter().map(prefix).collect())
+    PeerSelector::Prefixes(prefixes.iter().map(prefix).collect())
 }
 
 fn range(protocol: Protocol, first: u16, last: u16) -> PortSet {
@@ -237,9 +237,9 @@ fn pods_are_selected_by_their_labels_and_by_those_of_their_namespaces() {
 fn two_peers_are_either_and_one_peer_is_both() {
     let either =
         "  - to:\n    - namespaceSelector: {matchLabels: {team: a}}\n    - podSelector: {matchLabels: {app: db}}\n";
-    assert!(matches!(rule(either).peers, Peers::Objects(selectors) if selectors.len() == 2));
+    assert!(matches!(rule(either).peers, PeerSelector::Objects(selectors) if selectors.len() == 2));
     let mixed = "  - to: [{ipBlock: {cidr: 192.0.2.0/24}}, {podSelector: {}}]\n";
-    assert!(matches!(rule(mixed).peers, Peers::Objects(selectors) if selectors.len() == 2));
+    assert!(matches!(rule(mixed).peers, PeerSelector::Objects(selectors) if selectors.len() == 2));
 }
 
 #[test]

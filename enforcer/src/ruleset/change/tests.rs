@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 
 use names::Pattern;
 use policy::policy::{Action, LeaseTerms};
-use policy::program::{Destination, Rule};
+use policy::program::{Peer, Rule};
 use policy::{PortRange, PortSet, Program, Protocol, Tiers};
 
 use crate::desired::{FailMode, Interception, KernelProgram, Refusal};
@@ -16,7 +16,7 @@ fn program(port: u16, audited: bool) -> (ProgramId, Arc<KernelProgram>) {
     let tiers = |port| Tiers {
         network: vec![Rule {
             action: Action::Allow,
-            to: Destination::Name(Pattern::name("a.example").unwrap()),
+            peer: Peer::Name(Pattern::name("a.example").unwrap()),
             ports: PortSet::Ranges(vec![PortRange::single(Protocol::Tcp, port)]),
             named: vec![],
             lease: LeaseTerms::default(),

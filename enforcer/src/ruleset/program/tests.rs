@@ -1,14 +1,14 @@
 use names::Pattern;
 use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Destination, Origin, Rule as PolicyRule, Tiers};
+use policy::program::{Origin, Peer, Rule as PolicyRule, Tiers};
 use policy::{PortSet, Program, Zone};
 
 use super::*;
 
-fn rule(action: Action, to: Destination, ports: PortSet) -> PolicyRule {
+fn rule(action: Action, peer: Peer, ports: PortSet) -> PolicyRule {
     PolicyRule {
         action,
-        to,
+        peer,
         ports,
         named: vec![],
         lease: LeaseTerms::default(),
@@ -16,13 +16,13 @@ fn rule(action: Action, to: Destination, ports: PortSet) -> PolicyRule {
     }
 }
 
-fn name(number: usize) -> Destination {
-    Destination::Name(Pattern::name(&format!("n{number}.example")).unwrap())
+fn name(number: usize) -> Peer {
+    Peer::Name(Pattern::name(&format!("n{number}.example")).unwrap())
 }
 
-fn prefix(number: usize, zone: Zone) -> Destination {
+fn prefix(number: usize, zone: Zone) -> Peer {
     let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
-    Destination::Prefix(zone, format!("10.{high}.{low}.0/24").parse().unwrap())
+    Peer::Prefix(zone, format!("10.{high}.{low}.0/24").parse().unwrap())
 }
 
 fn tcp(first: u16, last: u16) -> PortSet {

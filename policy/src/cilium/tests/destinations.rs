@@ -27,7 +27,7 @@ fn rules_without_destinations_speak_of_any_and_empty_lists_of_none() {
     ] {
         assert_eq!(
             rule(&format!("  - {kind}: []\n    {port}\n")).peers,
-            Peers::Prefixes(vec![]),
+            PeerSelector::Prefixes(vec![]),
             "{kind}"
         );
     }
@@ -49,7 +49,7 @@ fn names_that_are_none_are_refused_with_the_reason() {
             "name-and-pattern spec.egress[0].toFQDNs[3] 13",
         ]
     );
-    assert_eq!(rule("  - toFQDNs: [{}]\n").peers, Peers::Names(vec![]));
+    assert_eq!(rule("  - toFQDNs: [{}]\n").peers, PeerSelector::Names(vec![]));
 }
 
 #[test]
@@ -109,16 +109,16 @@ fn entities_are_zones() {
         ("world-ipv6", prefixes(Zone::World, &["::/0"])),
         ("all", everything(Zone::Anywhere)),
         ("host", everything(Zone::Host)),
-        ("none", Peers::Prefixes(vec![])),
-        ("unmanaged", Peers::Prefixes(vec![])),
-        ("kube-apiserver", Peers::Objects(vec![ObjectSelector::ApiServer])),
-        ("remote-node", Peers::Objects(vec![ObjectSelector::RemoteNodes])),
+        ("none", PeerSelector::Prefixes(vec![])),
+        ("unmanaged", PeerSelector::Prefixes(vec![])),
+        ("kube-apiserver", PeerSelector::Objects(vec![ObjectSelector::ApiServer])),
+        ("remote-node", PeerSelector::Objects(vec![ObjectSelector::RemoteNodes])),
     ] {
         assert_eq!(rule(&format!("  - toEntities: [{entity}]\n")).peers, peers, "{entity}");
     }
-    assert!(matches!(rule("  - toEntities: [cluster]\n").peers, Peers::Prefixes(p) if p.len() == 4));
+    assert!(matches!(rule("  - toEntities: [cluster]\n").peers, PeerSelector::Prefixes(p) if p.len() == 4));
     let mixed = rule("  - toEntities: [kube-apiserver, world]\n");
-    assert!(matches!(mixed.peers, Peers::Objects(selectors) if selectors.len() == 3));
+    assert!(matches!(mixed.peers, PeerSelector::Objects(selectors) if selectors.len() == 3));
     assert_eq!(
         findings_in_egress("  - toEntities: [worlds]\n"),
         ["unknown-entity spec.egress[0].toEntities[0] 9"]
@@ -135,7 +135,7 @@ fn what_is_not_enforced_is_reported_and_opens_nothing() {
         ),
     ] {
         let text = format!("  - {fields}\n");
-        assert_eq!(rule(&text).peers, Peers::Unresolved, "{fields}");
+        assert_eq!(rule(&text).peers, PeerSelector::Unresolved, "{fields}");
         let (_, diagnostics) = read(&format!("{HEAD}{SELECTOR}  egress:\n{text}"));
         let [diagnostic] = diagnostics.as_slice() else {
             panic!("{diagnostics:?}")
@@ -166,7 +166,7 @@ fn denials_that_cannot_be_enforced_are_widened_and_never_left_out() {
     );
     assert!(matches!(
         denial("  - toFQDNs: [{matchName: a.example}]\n").peers,
-        Peers::Names(_)
+        PeerSelector::Names(_)
     ));
     let rules = findings(&format!(
         "{HEAD}{SELECTOR}  egressDeny:\n  - toPorts: [{{ports: [{{port: '1'}}], rules: {{}}}}]\n"
@@ -201,12 +201,16 @@ fn endpoints_are_of_the_policys_namespace_unless_they_ask_for_one() {
     ] {
         let text = format!("  - toEndpoints: [{selector}]\n");
         assert_eq!(findings_in_egress(&text), none(), "{selector}");
-        assert_eq!(rule(&text).peers, Peers::Objects(vec![expected.clone()]), "{selector}");
-        assert_eq!(denial(&text).peers, Peers::Objects(vec![expected]), "{selector}");
+        assert_eq!(
+            rule(&text).peers,
+            PeerSelector::Objects(vec![expected.clone()]),
+            "{selector}"
+        );
+        assert_eq!(denial(&text).peers, PeerSelector::Objects(vec![expected]), "{selector}");
     }
     let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  egress: [{toEndpoints: [{}]}]\n";
     let policy = read(clusterwide).0.unwrap();
-    assert_eq!(policy.specs[0].rules[0].peers, Peers::Objects(vec![pods(&[])]));
+    assert_eq!(policy.specs[0].rules[0].peers, PeerSelector::Objects(vec![pods(&[])]));
 }
 
 #[test]
@@ -242,8 +246,8 @@ fn selectors_of_endpoints_that_cannot_be_told_are_refused_and_reserved_ones_repo
         );
     }
     let text = "  - toEndpoints: [{matchLabels: {reserved:host: ''}}]\n";
-    assert_eq!(rule(text).peers, Peers::Objects(vec![]));
-    assert!(matches!(denial(text).peers, Peers::Objects(selectors) if selectors.len() == 2));
+    assert_eq!(rule(text).peers, PeerSelector::Objects(vec![]));
+    assert!(matches!(denial(text).peers, PeerSelector::Objects(selectors) if selectors.len() == 2));
 }
 
 #[test]
@@ -275,7 +279,7 @@ fn services_are_told_by_name_or_by_labels_in_one_namespace_or_in_all() {
     ] {
         let text = format!("  - toServices: [{{{entry}}}]\n");
         assert_eq!(findings_in_egress(&text), none(), "{entry}");
-        let peers = Peers::Objects(vec![ObjectSelector::Services(expected)]);
+        let peers = PeerSelector::Objects(vec![ObjectSelector::Services(expected)]);
         assert_eq!(rule(&text).peers, peers, "{entry}");
         assert_eq!(denial(&text).peers, peers, "{entry}");
     }
@@ -303,7 +307,7 @@ fn services_are_told_by_name_or_by_labels_in_one_namespace_or_in_all() {
 #[test]
 fn groups_of_cidrs_are_told_by_name_or_by_labels_and_except_may_lie_anywhere() {
     let group = |name: Option<&str>, labels: &[(&str, &str)], except: &[&str]| {
-        Peers::Objects(vec![ObjectSelector::CidrGroups(CidrGroupSelector {
+        PeerSelector::Objects(vec![ObjectSelector::CidrGroups(CidrGroupSelector {
             name: name.map(str::to_owned),
             labels: LabelSelector {
                 requirements: labels

@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn a_star_is_one_or_more_whole_labels_and_never_the_apex() {
-    let Peers::Names(names) = rule("to: [{domainNames: ['*.kubernetes.io', Blog.Example.com., _x.a_b.example]}]").peers
+    let PeerSelector::Names(names) =
+        rule("to: [{domainNames: ['*.kubernetes.io', Blog.Example.com., _x.a_b.example]}]").peers
     else {
         panic!()
     };
