@@ -5,16 +5,16 @@ mod ports;
 
 use serde_json::Value;
 
-use crate::decide::Said;
 use crate::json::{list, text};
 use crate::labels::{Condition, conditions};
 use crate::probe::Probe;
 use crate::refused::is_refused;
+use crate::verdict::FamilyEffect;
 use crate::world::{Pod, World, namespace_of};
 
 /// What those that select a pod say of a packet.
-pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
-    let mut said = Said::default();
+pub(crate) fn effect(world: &World, from: Pod<'_>, probe: &Probe) -> FamilyEffect {
+    let mut effect = FamilyEffect::default();
     for policy in world
         .of_kind("CiliumNetworkPolicy")
         .chain(world.of_kind("CiliumClusterwideNetworkPolicy"))
@@ -27,19 +27,19 @@ pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
             if is_refused(policy) {
                 // Nothing that it may have been meant to close or to deny stays open.
                 let denies = !list(spec, "egressDeny").is_empty();
-                said.denies |= denies;
+                effect.denies |= denies;
                 // Without any rule it is not known what was meant.
-                said.closes |= denies || spec["enableDefaultDeny"]["egress"] != false;
+                effect.closes |= denies || spec["enableDefaultDeny"]["egress"] != false;
                 continue;
             }
-            said.closes |= closes(spec);
+            effect.closes |= closes(spec);
             let allowing = |rule: &Value| matches(world, namespace, rule, Side::Allow, probe);
             let denying = |rule: &Value| matches(world, namespace, rule, Side::Deny, probe);
-            said.allows |= list(spec, "egress").iter().any(allowing);
-            said.denies |= list(spec, "egressDeny").iter().any(denying);
+            effect.allows |= list(spec, "egress").iter().any(allowing);
+            effect.denies |= list(spec, "egressDeny").iter().any(denying);
         }
     }
-    said
+    effect
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use crate::decide::Verdict;
 use crate::json::{list, text, texts};
 use crate::labels::select;
 use crate::names;
 use crate::probe::{Probe, Protocol, Traffic};
 use crate::refused::is_refused;
+use crate::verdict::Verdict;
 use crate::world::{Pod, World, name_of, prefix};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

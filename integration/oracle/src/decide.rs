@@ -1,4 +1,4 @@
-//! What becomes of a packet.
+//! How the families of policies meet: the verdict about a packet.
 
 use serde_json::Value;
 
@@ -6,16 +6,8 @@ use crate::cilium;
 use crate::cluster_network_policy::{self, Tier};
 use crate::network_policy;
 use crate::probe::Probe;
+use crate::verdict::Verdict;
 use crate::world::{Pod, World};
-
-/// What becomes of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It passes.
-    Allow,
-    /// It does not.
-    Deny,
-}
 
 /// Which policies count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +16,6 @@ pub enum Policies {
     Enforced,
     /// Those in mode audit too.
     All,
-}
-
-/// What the policies of one family say of a packet.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Said {
-    /// What no rule allows is refused.
-    pub(crate) closes: bool,
-    pub(crate) allows: bool,
-    pub(crate) denies: bool,
 }
 
 /// Decides packets as if some policies were all that there are.
@@ -76,15 +59,15 @@ impl Oracle {
 
 /// They all add up; any denial wins.
 fn network(world: &World, from: Pod<'_>, probe: &Probe) -> Option<Verdict> {
-    let said = [
-        cilium::said(world, from, probe),
-        network_policy::said(world, from, probe),
+    let families = [
+        cilium::effect(world, from, probe),
+        network_policy::effect(world, from, probe),
     ];
-    if said.iter().any(|said| said.denies) {
+    if families.iter().any(|family| family.denies) {
         Some(Verdict::Deny)
-    } else if said.iter().any(|said| said.allows) {
+    } else if families.iter().any(|family| family.allows) {
         Some(Verdict::Allow)
     } else {
-        said.iter().any(|said| said.closes).then_some(Verdict::Deny)
+        families.iter().any(|family| family.closes).then_some(Verdict::Deny)
     }
 }

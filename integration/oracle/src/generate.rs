@@ -18,8 +18,8 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 
-use crate::decide::Verdict;
 use crate::probe::{Probe, Protocol, Traffic};
+use crate::verdict::Verdict;
 use crate::world::World;
 
 /// A world, and packets sent in it.

@@ -22,8 +22,10 @@ mod labels;
 mod names;
 mod network_policy;
 mod refused;
+mod verdict;
 
-pub use decide::{Oracle, Policies, Verdict};
+pub use decide::{Oracle, Policies};
 pub use probe::{Probe, Protocol, Traffic};
 pub use refused::is_refused;
+pub use verdict::Verdict;
 pub use world::World;

@@ -2,27 +2,27 @@
 
 use serde_json::Value;
 
-use crate::decide::Said;
 use crate::json::{list, text, texts};
 use crate::labels::select;
 use crate::probe::{Probe, Traffic};
 use crate::refused::{is_meant, is_refused};
+use crate::verdict::FamilyEffect;
 use crate::world::{Pod, World, namespace_of, prefix};
 
 /// What those that select a pod say of a packet. They only allow.
-pub(crate) fn said(world: &World, from: Pod<'_>, probe: &Probe) -> Said {
-    let mut said = Said::default();
+pub(crate) fn effect(world: &World, from: Pod<'_>, probe: &Probe) -> FamilyEffect {
+    let mut effect = FamilyEffect::default();
     for policy in world.of_kind("NetworkPolicy") {
         let (namespace, spec) = (namespace_of(policy), &policy["spec"]);
         let selects = namespace == from.namespace() && select(&spec["podSelector"], &from.labels());
         if selects && speaks_of_egress(spec) {
-            said.closes = true;
+            effect.closes = true;
             // A refused one closes all the same.
             let mut rules = list(spec, "egress").iter();
-            said.allows |= !is_refused(policy) && rules.any(|rule| allows(world, namespace, rule, probe));
+            effect.allows |= !is_refused(policy) && rules.any(|rule| allows(world, namespace, rule, probe));
         }
     }
-    said
+    effect
 }
 
 /// Without `policyTypes` a policy speaks of egress if it has rules for it.

@@ -1,0 +1,19 @@
+//! What becomes of a packet, and what the policies of one family do to it.
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes.
+    Allow,
+    /// It does not.
+    Deny,
+}
+
+/// What the policies of one family that select the sender do to a packet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FamilyEffect {
+    /// What no rule allows is refused.
+    pub(crate) closes: bool,
+    pub(crate) allows: bool,
+    pub(crate) denies: bool,
+}
