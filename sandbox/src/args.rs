@@ -14,9 +14,9 @@ use policy::question::QuestionMode;
 use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use settings::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};
 
-use super::child::DNS_PORT;
-use super::network::Plan;
-use super::{firewall, source};
+use crate::child::DNS_PORT;
+use crate::network_plan::NetworkPlan;
+use crate::{firewall, source};
 
 /// Runs a command in a fresh network namespace that reaches only the names it is allowed.
 ///
@@ -89,33 +89,33 @@ pub struct Args {
 }
 
 impl Args {
-    pub(super) fn allowed(&self) -> &[Pattern] {
+    pub(crate) fn allowed(&self) -> &[Pattern] {
         &self.allow
     }
 
-    pub(super) fn policy_files(&self) -> &[PathBuf] {
+    pub(crate) fn policy_files(&self) -> &[PathBuf] {
         &self.policy
     }
 
-    pub(super) fn labels(&self) -> BTreeMap<String, String> {
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
         self.label.iter().cloned().collect()
     }
 
-    pub(super) fn command(&self) -> &[OsString] {
+    pub(crate) fn command(&self) -> &[OsString] {
         &self.command
     }
 
-    pub(super) fn kept_descriptors(&self) -> &[RawFd] {
+    pub(crate) fn kept_descriptors(&self) -> &[RawFd] {
         &self.keep_fd
     }
 
-    pub(super) fn quiet(&self) -> bool {
+    pub(crate) fn quiet(&self) -> bool {
         self.quiet
     }
 
     /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be
     /// on loopback: the agent reaches them where the sandbox would not.
-    pub(super) fn settings(&self, plan: &Plan) -> Result<Settings, Rejected> {
+    pub(crate) fn settings(&self, plan: &NetworkPlan) -> Result<Settings, Rejected> {
         let listen = plan
             .gateways()
             .map(|gateway| DnsAddress(SocketAddr::new(gateway, DNS_PORT)));

@@ -17,15 +17,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, getpid, kill_process, pidfd_open}
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::before_exec::{Confinement, Step, confine};
-use super::mounts::Mounts;
-use super::pid_namespace::{self, Init};
-use super::signals::Signals;
-use super::terminal;
-use super::{filter, scope};
+use crate::confinement::{Confinement, ConfinementStep, confine};
+use crate::mounts::Mounts;
+use crate::pid_namespace::{self, Init};
+use crate::signals::Signals;
+use crate::terminal;
+use crate::{landlock_scope, seccomp};
 
 /// Where the C library asks a resolver.
-pub(super) const DNS_PORT: u16 = 53;
+pub(crate) const DNS_PORT: u16 = 53;
 
 /// Where the C library finds its resolver.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -40,7 +40,7 @@ const NAME_SERVICE_SOCKETS: [&str; 3] = [
 
 /// Why the command does not run.
 #[derive(Debug, Error)]
-pub(super) enum SpawnError {
+pub(crate) enum SpawnError {
     /// As a shell says it, with exit code 127.
     #[error("{}: command not found", .0.display())]
     NotFound(OsString),
@@ -59,7 +59,7 @@ pub(super) enum SpawnError {
     #[error("the command cannot be confined: it cannot {step}: {error}")]
     Confine {
         /// What failed.
-        step: Step,
+        step: ConfinementStep,
         /// Why.
         error: io::Error,
     },
@@ -70,30 +70,30 @@ pub(super) enum SpawnError {
 
 impl SpawnError {
     /// The exit code that a shell would give.
-    pub(super) fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             SpawnError::NotFound(_) => 127,
             SpawnError::NotExecutable { .. } => 126,
-            _ => super::TROUBLE,
+            _ => crate::TROUBLE,
         }
     }
 }
 
 /// The command, alone with its processes in a PID namespace. Dropping it ends them all.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     process: tokio::process::Child,
     _init: Init,
 }
 
 impl Child {
     /// Its id outside; none once it was waited for.
-    pub(super) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.process.id()
     }
 
     /// Waits for its end.
-    pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 
@@ -106,7 +106,7 @@ impl Child {
 /// Starts `command` (program and arguments) in the sandbox, with the descriptors `kept` besides the
 /// standard ones. Must be called on a thread that lives until the child is gone: the kernel kills
 /// the child when the *thread* that started it ends.
-pub(super) fn start(
+pub(crate) fn start(
     command: &[OsString],
     network: &Namespace,
     resolvers: &[IpAddr],
@@ -129,8 +129,8 @@ pub(super) fn start(
         network: network.clone(),
         mounts: Mounts::read()?,
         covers,
-        scope: scope::rules()?,
-        filters: filter::filters()?,
+        scope: landlock_scope::rules()?,
+        filters: seccomp::filters()?,
         parent: pidfd_open(getpid(), PidfdFlags::empty()).map_err(io::Error::from)?,
     });
     confine(&mut prepared, Arc::clone(&confinement), kept.to_vec());
@@ -145,7 +145,7 @@ pub(super) fn start(
 }
 
 /// Waits for the command, and hands on the signals that it has not got by itself.
-pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+pub(crate) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     if let Some(pid) = child.pid() {
         terminal::follow_stops(pid)?;
     }
@@ -162,7 +162,7 @@ pub(super) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<
 }
 
 fn confinement_error(error: io::Error) -> Result<SpawnError, io::Error> {
-    match Step::of(&error) {
+    match ConfinementStep::of(&error) {
         Some((step, error)) => Ok(SpawnError::Confine { step, error }),
         None => Err(error),
     }
@@ -177,16 +177,16 @@ fn exec_error(program: &OsString, error: io::Error) -> SpawnError {
 }
 
 /// The exit code as a shell gives it: the command's own, or that of the signal that killed it.
-pub(super) fn exit_code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let killed = || Signal::from_named_raw(status.signal()?).map(killed_by);
     let own = status.code().and_then(|code| u8::try_from(code).ok());
-    own.or_else(killed).unwrap_or(super::TROUBLE)
+    own.or_else(killed).unwrap_or(crate::TROUBLE)
 }
 
 /// The exit code as a shell gives it for a process that a signal killed.
-pub(super) fn killed_by(signal: Signal) -> u8 {
+pub(crate) fn killed_by(signal: Signal) -> u8 {
     // Signals are numbered from 1 to 64.
-    u8::try_from(128 + signal.as_raw()).unwrap_or(super::TROUBLE)
+    u8::try_from(128 + signal.as_raw()).unwrap_or(crate::TROUBLE)
 }
 
 fn send(child: &Child, signal: Signal) {

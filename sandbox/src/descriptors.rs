@@ -13,7 +13,7 @@ use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 
 /// Marks every descriptor of this process but the standard ones to be closed by exec. What namegate
 /// opens later is marked by itself.
-pub(super) fn mark_all() -> io::Result<()> {
+pub(crate) fn mark_all() -> io::Result<()> {
     let open = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor| *descriptor > libc::STDERR_FILENO);
@@ -28,12 +28,12 @@ pub(super) fn mark_all() -> io::Result<()> {
 }
 
 /// Takes the mark off again. Safe between fork and exec.
-pub(super) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
+pub(crate) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
     set_flags(descriptor, FdFlags::empty())
 }
 
 /// Whether it is open.
-pub(super) fn is_open(descriptor: RawFd) -> bool {
+pub(crate) fn is_open(descriptor: RawFd) -> bool {
     // SAFETY: asking for the flags of a descriptor does nothing to what it refers to, and a closed
     // one is an error.
     descriptor >= 0 && fcntl_getfd(unsafe { BorrowedFd::borrow_raw(descriptor) }).is_ok()

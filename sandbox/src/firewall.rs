@@ -1,15 +1,13 @@
-//! The nftables table beside the agent's own: address translation, and what a sandbox must not
-//! fake.
+//! The sandbox's nftables table: address translation and protection against spoofed addresses.
 //!
-//! The rules that decide where the sandbox may go are the agent's, in a table of their own. This
-//! one
+//! The agent's rules decide where the sandbox may go; they stand in a table of their own. The table
+//! here
 //!
-//! - drops what comes from the sandbox's link with another source than the sandbox's (the agent
-//!   knows it by its address),
-//! - lets nobody else connect to the sandbox through the host,
-//! - keeps links from forwarding for others that forward only for sandboxes, and remembers which
-//!   these are,
-//! - masquerades what leaves.
+//! - drops packets from the sandbox's link that do not have the sandbox's address as their source,
+//!   because the agent knows the sandbox by its address;
+//! - drops connections to the sandbox through the host;
+//! - records which links forward only for sandboxes, and drops what these would forward for others;
+//! - masquerades what leaves the sandbox.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -23,34 +21,34 @@ use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, Set, SetTy
 use nftables::stmt::{Match, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use super::network::{LINK_PREFIX, Plan};
+use crate::network_plan::{LINK_PREFIX, NetworkPlan};
 
-/// How the names of all tables of sandboxes begin; the number follows.
+/// The prefix of the names of all sandboxes' tables; the sandbox's number follows.
 const TABLE_PREFIX: &str = "namegate_exec_";
 
-/// How the name of this module's table ends.
+/// The suffix of the name of this module's table.
 const NAT_SUFFIX: &str = "_nat";
 
-/// The set of links that forward IPv4 only because a sandbox needs it.
+/// The set of links for which IPv4 forwarding was switched on for a sandbox.
 const SWITCHED: &str = "switched";
 
-/// The agent's table.
-pub(super) fn agent_table(id: u32) -> String {
+/// The name of the agent's table.
+pub(crate) fn agent_table(id: u32) -> String {
     format!("{TABLE_PREFIX}{id}")
 }
 
-/// This module's table.
-pub(super) fn nat_table(id: u32) -> String {
+/// The name of this module's table.
+pub(crate) fn nat_table(id: u32) -> String {
     format!("{TABLE_PREFIX}{id}{NAT_SUFFIX}")
 }
 
 /// Installs the table for `plan`, in the namespace of the calling thread.
-pub(super) fn install(plan: &Plan) -> io::Result<()> {
+pub(crate) fn install(plan: &NetworkPlan) -> io::Result<()> {
     apply(&document(plan))
 }
 
-/// Removes tables, in the namespace of the calling thread; those that are not there too.
-pub(super) fn remove(tables: &[String]) -> io::Result<()> {
+/// Removes tables in the namespace of the calling thread. A table that is not there is no error.
+pub(crate) fn remove(tables: &[String]) -> io::Result<()> {
     let mut batch = Batch::new();
     for name in tables {
         let table = NfListObject::Table(Table {
@@ -58,8 +56,8 @@ pub(super) fn remove(tables: &[String]) -> io::Result<()> {
             name: Cow::Borrowed(name),
             handle: None,
         });
-        // Adding what is there changes nothing, so that the deletion cannot fail (`destroy` needs
-        // Linux 6.3).
+        // Added first so that the deletion cannot fail; adding a table that exists changes nothing.
+        // (`destroy` needs Linux 6.3.)
         batch.add(table.clone());
         batch.delete(table);
     }
@@ -67,7 +65,7 @@ pub(super) fn remove(tables: &[String]) -> io::Result<()> {
 }
 
 /// The numbers of the sandboxes that have tables.
-pub(super) fn sandboxes() -> io::Result<BTreeSet<u32>> {
+pub(crate) fn sandboxes() -> io::Result<BTreeSet<u32>> {
     let listed = list(&["list", "tables", "inet"])?;
     Ok(listed
         .objects
@@ -79,11 +77,10 @@ pub(super) fn sandboxes() -> io::Result<BTreeSet<u32>> {
         .collect())
 }
 
-/// The links that a sandbox recorded as forwarding only because of it; none when it has no such
-/// table.
-pub(super) fn switched_by(id: u32) -> io::Result<BTreeSet<String>> {
+/// The links for which the sandbox `id` has switched forwarding on; none when it has no table.
+pub(crate) fn switched_by(id: u32) -> io::Result<BTreeSet<String>> {
     let table = nat_table(id);
-    // The set may have gone with its sandbox since it was seen.
+    // The set may have gone with its sandbox since the sandbox was listed.
     let Ok(listed) = list(&["list", "set", "inet", &table, SWITCHED]) else {
         return Ok(BTreeSet::new());
     };
@@ -102,8 +99,8 @@ pub(super) fn switched_by(id: u32) -> io::Result<BTreeSet<String>> {
         .collect())
 }
 
-/// The same of every sandbox but `own`.
-pub(super) fn switched_by_others(own: Option<u32>) -> io::Result<BTreeSet<String>> {
+/// The links for which any sandbox but `own` has switched forwarding on.
+pub(crate) fn switched_by_others(own: Option<u32>) -> io::Result<BTreeSet<String>> {
     let mut links = BTreeSet::new();
     for id in sandboxes()?.into_iter().filter(|id| Some(*id) != own) {
         links.extend(switched_by(id)?);
@@ -111,10 +108,9 @@ pub(super) fn switched_by_others(own: Option<u32>) -> io::Result<BTreeSet<String
     Ok(links)
 }
 
-/// Chains of others that drop what they do not know, as `table chain` in nft's words: what a
-/// sandbox sends and asks may be lost in them, because no accept of ours overrides a drop of
-/// theirs.
-pub(super) fn foreign_chains_that_drop() -> io::Result<Vec<String>> {
+/// Chains of others whose policy is to drop, as `family table chain`. Packets and lookups of a
+/// sandbox may be dropped in them: an accept in one table never overrides a drop in another.
+pub(crate) fn foreign_chains_that_drop() -> io::Result<Vec<String>> {
     let listed = list(&["list", "chains"])?;
     Ok(listed
         .objects
@@ -138,7 +134,7 @@ fn sandbox_of(table: &str) -> Option<u32> {
     number.strip_suffix(NAT_SUFFIX).unwrap_or(number).parse().ok()
 }
 
-fn document(plan: &Plan) -> Nftables<'static> {
+fn document(plan: &NetworkPlan) -> Nftables<'static> {
     let table = nat_table(plan.id);
     let from_sandbox = || is(meta(MetaKey::Iifname), text(&plan.link));
     let to_sandbox = || is(meta(MetaKey::Oifname), text(&plan.link));
@@ -182,8 +178,8 @@ fn document(plan: &Plan) -> Nftables<'static> {
         }));
     };
 
-    // Neighbour discovery speaks from link-local addresses too (RFC 4861 §4.3, §4.4). Everything
-    // else of IPv6 from another address than the sandbox's would be a way around the agent's rules.
+    // Neighbour discovery uses link-local sources too (RFC 4861 §4.3, §4.4). Any other IPv6 packet
+    // that does not come from the sandbox's address would bypass the agent's rules.
     let neighbours = ["nd-neighbor-solicit", "nd-neighbor-advert"];
     rule(
         "prerouting",
@@ -193,9 +189,9 @@ fn document(plan: &Plan) -> Nftables<'static> {
             Statement::Accept(None),
         ],
     );
-    for (family, ends) in [("ipv4", Some(plan.v4)), ("ipv6", plan.v6)] {
+    for (family, veth) in [("ipv4", Some(plan.v4)), ("ipv6", plan.v6)] {
         let mut statements = vec![from_sandbox(), is(meta(MetaKey::Nfproto), text(family))];
-        statements.extend(ends.map(|ends| is_not(source(&ends.sandbox), text(&ends.sandbox.addr().to_string()))));
+        statements.extend(veth.map(|veth| is_not(source(&veth.sandbox), text(&veth.sandbox.addr().to_string()))));
         statements.push(Statement::Drop(None));
         rule("prerouting", statements);
     }
@@ -212,11 +208,11 @@ fn document(plan: &Plan) -> Nftables<'static> {
             Statement::Drop(None),
         ],
     );
-    for ends in plan.ends() {
+    for veth in plan.veth_addresses() {
         rule(
             "postrouting",
             vec![
-                is(source(&ends.sandbox), text(&ends.sandbox.addr().to_string())),
+                is(source(&veth.sandbox), text(&veth.sandbox.addr().to_string())),
                 is_not(meta(MetaKey::Oifname), text(&plan.link)),
                 Statement::Masquerade(None),
             ],
@@ -298,18 +294,18 @@ mod tests {
 
     use netns::Route;
 
-    use super::super::network::Host;
     use super::*;
+    use crate::network_plan::HostNetwork;
 
-    /// nft looks some names up in files of the host, which it need not have.
+    /// nft looks up names of protocols and ports in files below /etc, which may be missing.
     #[test]
     fn the_rules_are_taken_where_etc_is_empty() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let mut dual = Host {
+        let mut dual = HostNetwork {
             forwards_ipv6: true,
-            ..Host::default()
+            ..HostNetwork::default()
         };
         dual.routes.push(Route {
             destination: "::/0".parse().unwrap(),
@@ -317,7 +313,7 @@ mod tests {
             link: Some("eth0".into()),
             table: 254,
         });
-        let plans = [Host::default(), dual].map(|host| Plan::choose(0, &host).unwrap());
+        let plans = [HostNetwork::default(), dual].map(|host| NetworkPlan::choose(0, &host).unwrap());
         assert!(plans[1].v6.is_some());
         for plan in plans {
             let script = "mount -t tmpfs none /etc; exec nft -j -f -";

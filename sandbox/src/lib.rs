@@ -1,32 +1,33 @@
-//! `namegate exec`: any command, in a network that reaches the allowed names and nothing else.
+//! `namegate exec`: runs any command in a network that reaches the allowed names and nothing else.
 //!
-//! The life of a run, each step a module:
+//! The steps of a run, and the modules that do them:
 //!
-//! 1. [`source`]: the policies are read; whatever is wrong with them ends it here.
-//! 2. [`claim`], [`undo`]: the sandbox gets a number; what dead runs left is removed.
-//! 3. [`network`], [`firewall`]: its network is chosen from what the host leaves free.
-//! 4. [`guard`]: a second process learns how to undo it all, before any of it is done.
-//! 5. The network is built, and an agent started on the host's side of it.
-//! 6. [`child`], `before_exec`: the command runs inside; `signals` for it are handed on.
-//! 7. All is undone; the exit code is the command's.
+//! 1. [`source`] reads the policies. An error in them ends the run here.
+//! 2. [`undo`] removes what dead runs have left; [`sandbox_id`] claims a number for the sandbox.
+//! 3. [`network_plan`] chooses a network from what the host leaves free.
+//! 4. [`crash_guard`] starts a second process that can undo all changes, before the first is made.
+//! 5. [`network_setup`] and [`firewall`] build the network. An agent starts on the host's side.
+//! 6. [`child`] runs the command inside, confined by [`confinement`]; [`signals`] are forwarded.
+//! 7. [`undo`] removes everything. The exit code is the command's.
 //!
-//! What is *not* contained: the command keeps its user, files and terminal. Processes outside are
-//! hidden from it and the capabilities that matter to them are gone, but root inside can still ask
-//! daemons of the host to act for it, through their Unix sockets, and write files that the host
+//! What is *not* confined: the command keeps its user, its files and its terminal. It does not see
+//! processes outside, and has no capability that would harm them. But root inside can still ask
+//! daemons of the host to act for it, through their Unix sockets, and can write files that the host
 //! will run. Processes that outlive the command are ended with it.
 
 mod args;
-mod before_exec;
 mod child;
-mod claim;
+mod confinement;
+mod crash_guard;
 mod descriptors;
-mod filter;
 mod firewall;
-mod guard;
+mod landlock_scope;
 mod mounts;
-mod network;
+mod network_plan;
+mod network_setup;
 mod pid_namespace;
-mod scope;
+mod sandbox_id;
+mod seccomp;
 mod signals;
 mod source;
 mod terminal;
@@ -47,21 +48,21 @@ use settings::{Rejected, Settings};
 use thiserror::Error;
 
 use child::{Child, SpawnError};
-use claim::Claim;
-use guard::Guard;
-use network::{Host, Plan};
+use crash_guard::CrashGuard;
+use network_plan::{HostNetwork, NetworkPlan};
+use sandbox_id::SandboxIdClaim;
 use signals::Signals;
 use source::{Policies, SandboxSource};
 use terminal::Foreground;
 use undo::Undo;
 
-/// The exit code when the command could not be run for a reason that is not the command's.
+/// The exit code when the sandbox cannot be made.
 const TROUBLE: u8 = 2;
 
-/// The verb that the guard is started with.
+/// The hidden verb that starts the crash guard.
 pub const GUARD_VERB: &str = "exec-guard";
 
-/// Why the command did not run, or how it ended badly.
+/// Why the command did not run, or could not be waited for.
 #[derive(Debug, Error)]
 enum ExecError {
     #[error("{}", .0.join("\n"))]
@@ -100,7 +101,8 @@ impl ExecError {
     }
 }
 
-/// The verb. Must be called on the main thread, which the command's life is tied to.
+/// Runs the verb `exec`. Must be called on the main thread: the kernel ends the command when the
+/// thread that started it ends.
 pub fn run(args: Args) -> ExitCode {
     match try_run(&args) {
         Ok(code) => ExitCode::from(code),
@@ -111,9 +113,9 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-/// The hidden verb of the guard.
+/// Runs the hidden verb [`GUARD_VERB`].
 pub fn guard() -> ExitCode {
-    match guard::watch_standard_input() {
+    match crash_guard::watch_standard_input() {
         Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
         Ok(problems) => {
             problems
@@ -143,7 +145,7 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
         .enable_all()
         .build()
         .map_err(ExecError::Network)?;
-    // From here on a signal is answered, so that nothing stays half made.
+    // From here on a signal no longer ends this process, so that every change is undone.
     let mut signals = {
         let _inside = runtime.enter();
         Signals::take().map_err(ExecError::Network)?
@@ -151,9 +153,9 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
 
     let host = Namespace::current().map_err(ExecError::Network)?;
     prepare(args.quiet()).map_err(ExecError::Network)?;
-    let claim = Claim::fresh().map_err(ExecError::Network)?;
-    let plan = Host::read(&host)
-        .and_then(|host| Plan::choose(claim.id(), &host))
+    let claim = SandboxIdClaim::fresh().map_err(ExecError::Network)?;
+    let plan = HostNetwork::read(&host)
+        .and_then(|host| NetworkPlan::choose(claim.id(), &host))
         .map_err(ExecError::Network)?;
     let settings = args.settings(&plan)?;
     let source = SandboxSource::new(plan.addresses(), args.labels(), args.allowed(), policies);
@@ -167,12 +169,12 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     let undo = Undo::of(&plan);
     let mut program = Command::new("/proc/self/exe");
     program.arg(GUARD_VERB);
-    let guard = Guard::start(program, &undo).map_err(ExecError::Guard)?;
+    let guard = CrashGuard::start(program, &undo).map_err(ExecError::Guard)?;
 
     let ended = plan.build(&host).map_err(ExecError::Network).and_then(|network| {
         let resolvers: Vec<_> = plan.gateways().collect();
         let command = |network: &Namespace| child::start(args.command(), network, &resolvers, args.kept_descriptors());
-        runtime.block_on(confined(settings, source, || command(&network), &mut signals))
+        runtime.block_on(run_beside_agent(settings, source, || command(&network), &mut signals))
     });
 
     terminal.restore();
@@ -184,8 +186,8 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     ended
 }
 
-/// The agent, and the command beside it.
-async fn confined(
+/// Runs the agent, and the command beside it once the agent is ready.
+async fn run_beside_agent(
     settings: Settings,
     source: SandboxSource,
     start_command: impl FnOnce() -> Result<Child, SpawnError>,
@@ -211,8 +213,10 @@ async fn confined(
     ended
 }
 
-/// Removes what dead runs left, and tells what of the host may stand in the way. Fails without
-/// `nft`.
+/// Removes what dead runs have left, and warns of chains that may drop the sandbox's packets.
+///
+/// # Errors
+/// When `nft` cannot be run.
 fn prepare(quiet: bool) -> io::Result<()> {
     let problems = undo::sweep()?;
     let foreign = firewall::foreign_chains_that_drop()?;
@@ -226,7 +230,7 @@ fn prepare(quiet: bool) -> io::Result<()> {
         say(&format!(
             "note: the chain `{chain}` of this host's firewall drops what it does not know; if even allowed names cannot be \
              reached, let links named {}* through it, from them and to them",
-            network::LINK_PREFIX
+            network_plan::LINK_PREFIX
         ));
     }
     Ok(())
@@ -240,7 +244,8 @@ fn check_privileges() -> Result<(), ExecError> {
     }
 }
 
-/// Standard output is the command's. Nothing can be done if standard error is closed.
+/// Writes to standard error: standard output is the command's. Nothing is left to do when standard
+/// error is closed.
 fn say(text: &str) {
     let mut stderr = io::stderr().lock();
     for line in text.lines() {

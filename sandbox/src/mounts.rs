@@ -30,18 +30,18 @@ const KERNELS_OWN: [&str; 12] = [
 /// What is done to mounts inside the sandbox. Made before the fork, after which nothing can be
 /// allocated.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Mounts {
+pub(crate) struct Mounts {
     /// Where a `/proc` is, which shows the host's processes: one of the sandbox's own covers it.
-    pub(super) processes: Vec<CString>,
+    pub(crate) processes: Vec<CString>,
     /// What of the new `/proc` concerns the whole kernel; made read-only.
-    pub(super) kernel: Vec<CString>,
+    pub(crate) kernel: Vec<CString>,
     /// Mounts of the host that are made read-only.
-    pub(super) read_only: Vec<CString>,
+    pub(crate) read_only: Vec<CString>,
 }
 
 impl Mounts {
     /// Reads them from the mount namespace of this process.
-    pub(super) fn read() -> io::Result<Self> {
+    pub(crate) fn read() -> io::Result<Self> {
         let mut mounts = Self::of(&fs::read("/proc/self/mountinfo")?);
         for entry in fs::read_dir("/proc")? {
             let (path, file) = (

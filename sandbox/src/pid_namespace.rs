@@ -16,11 +16,11 @@ use std::sync::Arc;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, set_name, unshare_unsafe};
 
-use super::before_exec::{Confinement, Step};
+use crate::confinement::{Confinement, ConfinementStep};
 
 /// Runs `work` on this thread so that the processes it starts are in a new PID namespace; the first
 /// is its init. `work` must not start threads: the kernel refuses that meanwhile.
-pub(super) fn in_new<T, E: From<io::Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+pub(crate) fn in_new<T, E: From<io::Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let own = File::open("/proc/thread-self/ns/pid")?;
     // SAFETY: only CLONE_FILES is unsafe to unshare; this unshares the PID namespace of later
     // children alone.
@@ -33,13 +33,13 @@ pub(super) fn in_new<T, E: From<io::Error>>(work: impl FnOnce() -> Result<T, E>)
 /// The first process of a namespace, which lives until this value is dropped. With it ends
 /// everything in the namespace.
 #[derive(Debug)]
-pub(super) struct Init {
+pub(crate) struct Init {
     process: Child,
 }
 
 impl Init {
     /// Starts it, as confined as the command, so that nothing is gained by taking it over.
-    pub(super) fn start(confinement: Arc<Confinement>) -> io::Result<Self> {
+    pub(crate) fn start(confinement: Arc<Confinement>) -> io::Result<Self> {
         // Nothing is ever executed: the forked child is the init.
         let mut command = Command::new("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -71,9 +71,9 @@ impl Drop for Init {
 
 /// The life of init. Orphans need no waiting for: a parent that ignores SIGCHLD has no zombies.
 fn serve() -> io::Result<()> {
-    set_name(c"namegate-init").map_err(|errno| Step::StartInit.mark(errno))?;
+    set_name(c"namegate-init").map_err(|errno| ConfinementStep::StartInit.mark(errno))?;
     // Its memory is a copy of namegate's.
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| Step::StartInit.mark(errno))?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| ConfinementStep::StartInit.mark(errno))?;
     let mut every = MaybeUninit::uninit();
     // SAFETY: `sigfillset` initializes the set that `sigprocmask` reads; no handler is involved.
     // Nobody else in this process uses its descriptors: it has one thread, and nothing of it runs

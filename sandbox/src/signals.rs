@@ -8,7 +8,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 /// Signals that were asked for and have arrived.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     taken: [Option<unix::Signal>; 4],
 }
 
@@ -18,7 +18,7 @@ const FORWARDED: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::
 impl Signals {
     /// Takes them, so that they no longer end this process. Those that it was started to ignore
     /// (`nohup`) it goes on to ignore, and so does the command.
-    pub(super) fn take() -> io::Result<Self> {
+    pub(crate) fn take() -> io::Result<Self> {
         let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
         let mut taken = [const { None }; 4];
         for (place, signal) in taken.iter_mut().zip(FORWARDED) {
@@ -30,7 +30,7 @@ impl Signals {
     }
 
     /// The next one.
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         let [int, term, hup, quit] = &mut self.taken;
         tokio::select! {
             () = arrival(int) => Signal::INT,
@@ -42,7 +42,7 @@ impl Signals {
 
     /// Whether the terminal sent this signal, and so to the command as well: it sends to its whole
     /// foreground group.
-    pub(super) fn reached_our_group(&self, signal: Signal) -> bool {
+    pub(crate) fn reached_our_group(&self, signal: Signal) -> bool {
         let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
         from_keyboard && fs::read_to_string("/proc/self/stat").is_ok_and(|stat| is_foreground(&stat))
     }

@@ -21,7 +21,7 @@ use policy::{Diagnostic, Policy, PolicyId, PortSet, validate};
 use tokio::sync::mpsc;
 
 /// The node of a sandbox's world.
-pub(super) const NODE: &str = "exec";
+pub(crate) const NODE: &str = "exec";
 
 /// The namespace of everything in a sandbox.
 const NAMESPACE: &str = "exec";
@@ -35,13 +35,13 @@ const COMMAND_LINE: &str = "--allow";
 
 /// A source that tells everything at once, and nothing after.
 #[derive(Debug)]
-pub(super) struct SandboxSource {
+pub(crate) struct SandboxSource {
     update: Update,
 }
 
 impl SandboxSource {
     /// The pod with its addresses and labels, closed but for what is allowed.
-    pub(super) fn new(
+    pub(crate) fn new(
         addresses: impl Iterator<Item = IpAddr>,
         labels: BTreeMap<String, String>,
         allow: &[Pattern],
@@ -71,7 +71,7 @@ impl SandboxSource {
 
 impl SandboxSource {
     /// The policies that do not select the pod, which is probably not what their author thinks.
-    pub(super) fn idle_policies(&self) -> Vec<PolicyId> {
+    pub(crate) fn idle_policies(&self) -> Vec<PolicyId> {
         let mut cluster = Cluster::default();
         self.update
             .changes
@@ -104,14 +104,14 @@ impl Source for SandboxSource {
 
 /// The policies of `--policy` files.
 #[derive(Debug, Default)]
-pub(super) struct Policies {
+pub(crate) struct Policies {
     policies: Vec<Policy>,
     reports: Vec<Report>,
 }
 
 impl Policies {
     /// Reads files. All of them must be good: an error is the list of what is wrong, one line each.
-    pub(super) fn read(files: &[PathBuf]) -> Result<Self, Vec<String>> {
+    pub(crate) fn read(files: &[PathBuf]) -> Result<Self, Vec<String>> {
         let mut read = Self::default();
         let mut wrong = Vec::new();
         let mut seen = BTreeSet::new();
@@ -147,7 +147,7 @@ impl Policies {
     }
 
     /// What is to be said of policies that are good enough, one line each.
-    pub(super) fn remarks(&self) -> Vec<String> {
+    pub(crate) fn remarks(&self) -> Vec<String> {
         self.reports.iter().flat_map(lines).collect()
     }
 

@@ -16,13 +16,13 @@ use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 /// The terminal that this process was started in the foreground of, if it was.
 #[derive(Debug)]
-pub(super) struct Foreground {
+pub(crate) struct Foreground {
     terminal: Option<File>,
 }
 
 impl Foreground {
     /// Of the controlling terminal.
-    pub(super) fn of_this_process() -> Self {
+    pub(crate) fn of_this_process() -> Self {
         Self {
             terminal: File::options()
                 .read(true)
@@ -34,7 +34,7 @@ impl Foreground {
     }
 
     /// Puts our group into the foreground again, where a shell inside has left its own.
-    pub(super) fn restore(&self) {
+    pub(crate) fn restore(&self) {
         let Some(terminal) = self.terminal.as_ref().filter(|terminal| !is_ours(terminal)) else {
             return;
         };
@@ -51,7 +51,7 @@ impl Foreground {
 ///
 /// On a thread of its own, which ends when the command has been waited for: handlers of SIGCHLD
 /// here are not told of stops.
-pub(super) fn follow_stops(command: Pid) -> io::Result<()> {
+pub(crate) fn follow_stops(command: Pid) -> io::Result<()> {
     // When the shell continues the group, it reaches us a moment before the command.
     const SETTLED: Duration = Duration::from_millis(20);
     let follow = move || {

@@ -10,13 +10,14 @@ use std::path::Path;
 use netns::Namespace;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
-use super::child::{self, SpawnError};
-use super::claim::Claim;
-use super::firewall;
-use super::network::{Host, Plan, forwarding_sysctl};
-use super::signals::Signals;
-use super::undo::{self, Undo};
-use super::{TROUBLE, guard};
+use crate::child::{self, SpawnError};
+use crate::firewall;
+use crate::network_plan::{HostNetwork, NetworkPlan};
+use crate::network_setup::forwarding_sysctl;
+use crate::sandbox_id::SandboxIdClaim;
+use crate::signals::Signals;
+use crate::undo::{self, Undo};
+use crate::{TROUBLE, crash_guard};
 
 #[test]
 fn a_sandbox_reaches_the_internet_as_the_host_and_leaves_nothing_behind() {
@@ -153,8 +154,8 @@ fn a_sweep_removes_what_dead_runs_left_and_spares_the_living() {
     let (_dead, _) = world.sandbox(1);
     let (living, _) = world.sandbox(2);
     world.on_host(|| {
-        let claim = Claim::take(2).unwrap().unwrap();
-        assert!(Claim::take(2).unwrap().is_none(), "it is held");
+        let claim = SandboxIdClaim::take(2).unwrap().unwrap();
+        assert!(SandboxIdClaim::take(2).unwrap().is_none(), "it is held");
         assert_eq!(undo::sweep().unwrap(), [""; 0]);
         assert_eq!(firewall::sandboxes().unwrap(), BTreeSet::from([2]));
         drop(claim);
@@ -170,7 +171,7 @@ fn the_guard_undoes_what_was_not_reported_done() {
     let world = World::new();
     let (plan, _sandbox) = world.sandbox(1);
     let undo = serde_json::to_string(&Undo::of(&plan)).unwrap();
-    let watch = |text: String| guard::watch(Cursor::new(text)).unwrap();
+    let watch = |text: String| crash_guard::watch(Cursor::new(text)).unwrap();
     world.on_host(|| {
         assert_eq!(watch(String::new()), [""; 0], "it died before anything was done");
         assert_eq!(watch(format!("{undo}\ndone\n")), [""; 0]);
@@ -310,9 +311,9 @@ impl World {
         Self { host, internet }
     }
 
-    fn sandbox(&self, id: u32) -> (Plan, Namespace) {
+    fn sandbox(&self, id: u32) -> (NetworkPlan, Namespace) {
         self.on_host(|| {
-            let plan = Plan::choose(id, &Host::read(&self.host).unwrap()).unwrap();
+            let plan = NetworkPlan::choose(id, &HostNetwork::read(&self.host).unwrap()).unwrap();
             let sandbox = plan.build(&self.host).unwrap();
             (plan, sandbox)
         })

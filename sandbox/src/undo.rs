@@ -1,5 +1,6 @@
-//! What a sandbox changed on the host, and how to change it back: one type for the normal end, for
-//! the guard that outlives a crash, and for the leftovers of runs whose guard was killed too.
+//! Removes what a sandbox has changed on the host.
+//!
+//! One type serves the usual end of a run, the crash guard, and runs whose guard was killed too.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,36 +8,36 @@ use std::io;
 use netns::Namespace;
 use serde::{Deserialize, Serialize};
 
-use super::claim::Claim;
-use super::firewall;
-use super::network::{LINK_PREFIX, Plan, forwarding_sysctl, ignore_missing};
+use crate::firewall;
+use crate::network_plan::{LINK_PREFIX, NetworkPlan};
+use crate::network_setup::{forwarding_sysctl, ignore_missing};
+use crate::sandbox_id::SandboxIdClaim;
 
-/// Everything to be undone. Known before anything is done.
+/// What a run changes on the host. It is known before the first change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Undo {
-    /// The sandbox's number.
+pub(crate) struct Undo {
     id: u32,
-    /// Links whose IPv4 forwarding is switched on for it.
+    /// Links for which the sandbox has IPv4 forwarding switched on.
     forwarding: BTreeSet<String>,
 }
 
 impl Undo {
-    /// What building `plan` and running an agent for it will leave.
-    pub(super) fn of(plan: &Plan) -> Self {
+    /// What building the network of `plan` changes, and what an agent leaves that runs for it.
+    pub(crate) fn of(plan: &NetworkPlan) -> Self {
         Self {
             id: plan.id,
             forwarding: plan.forwarding.clone(),
         }
     }
 
-    /// Undoes it all in the namespace of the calling thread, whatever of it was done. Goes on after
-    /// an error; what could not be undone is returned, as text.
-    pub(super) fn perform(&self) -> Vec<String> {
+    /// Undoes all of it in the namespace of the calling thread. What was never done is no error.
+    /// Goes on after an error, and returns the errors as text.
+    pub(crate) fn perform(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut note = |result: io::Result<()>| problems.extend(result.err().map(|error| error.to_string()));
         match Namespace::current() {
             Ok(host) => {
-                // The link first: processes that are left over must never reach more than before.
+                // The link goes first, so that processes that still run never reach more than before.
                 note(ignore_missing(host.delete_link(&format!("{LINK_PREFIX}{}", self.id))));
                 note(firewall::remove(&[
                     firewall::agent_table(self.id),
@@ -49,7 +50,7 @@ impl Undo {
         problems
     }
 
-    /// Links that another sandbox has switched on too stay on: it does the rest when it ends.
+    /// Links that another sandbox needs stay on. That sandbox switches them off when it ends.
     fn switch_forwarding_off(&self, host: &Namespace) -> io::Result<()> {
         if self.forwarding.is_empty() {
             return Ok(());
@@ -64,11 +65,11 @@ impl Undo {
 
 /// Undoes what sandboxes left whose process and guard are both gone. Returns what could not be
 /// undone.
-pub(super) fn sweep() -> io::Result<Vec<String>> {
+pub(crate) fn sweep() -> io::Result<Vec<String>> {
     let mut problems = Vec::new();
     for id in firewall::sandboxes()? {
-        // While this is held, nobody else takes the number.
-        let Some(_claim) = Claim::take(id)? else {
+        // While the claim is held, no new sandbox takes the number.
+        let Some(_claim) = SandboxIdClaim::take(id)? else {
             continue;
         };
         let undo = Undo {

@@ -1,23 +1,23 @@
-//! A sandbox's number, held by one process at a time.
+//! The number of a sandbox, which one process holds at a time.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The right to use a number in this network namespace, until it is dropped or the process ends.
+/// The exclusive use of a number in this network namespace, until it is dropped or the process ends.
 ///
-/// It is an abstract Unix socket: the kernel keeps these per network namespace, as it keeps the
-/// tables and links that are named by the number, so the claim holds between processes of different
-/// pid namespaces too.
+/// The lock is an abstract Unix socket. The kernel keeps these per network namespace, as it keeps
+/// the tables and links that are named by the number. So the lock also holds between processes of
+/// different PID namespaces.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct SandboxIdClaim {
     id: u32,
     _socket: UnixDatagram,
 }
 
-impl Claim {
-    /// The first free number from this process's id on.
-    pub(super) fn fresh() -> io::Result<Self> {
+impl SandboxIdClaim {
+    /// Claims the first free number from this process's id on.
+    pub(crate) fn fresh() -> io::Result<Self> {
         const TRIES: u32 = 64;
         let first = std::process::id();
         for id in first..first.saturating_add(TRIES) {
@@ -28,8 +28,8 @@ impl Claim {
         Err(io::Error::other("no number for the sandbox is free"))
     }
 
-    /// This number, unless somebody holds it.
-    pub(super) fn take(id: u32) -> io::Result<Option<Self>> {
+    /// Claims `id`; `None` when another process holds it.
+    pub(crate) fn take(id: u32) -> io::Result<Option<Self>> {
         let name = SocketAddr::from_abstract_name(format!("namegate-exec-{id}"))?;
         match UnixDatagram::bind_addr(&name) {
             Ok(socket) => Ok(Some(Self { id, _socket: socket })),
@@ -38,8 +38,7 @@ impl Claim {
         }
     }
 
-    /// The number.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.id
     }
 }

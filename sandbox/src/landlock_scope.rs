@@ -12,7 +12,7 @@ use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope
 
 /// The rules of a domain, which a process enters by itself; none on kernels before Linux 6.12,
 /// whose Landlock knows no scopes.
-pub(super) fn rules() -> io::Result<Option<OwnedFd>> {
+pub(crate) fn rules() -> io::Result<Option<OwnedFd>> {
     let created = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .scope(Scope::from_all(ABI::V6))

@@ -48,7 +48,7 @@ const FAMILIES: [c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc
 ///
 /// A program of another architecture than ours (of 32 bits) is killed with SIGSYS at its first
 /// call, whose number would mean another call to them.
-pub(super) fn filters() -> io::Result<Vec<BpfProgram>> {
+pub(crate) fn filters() -> io::Result<Vec<BpfProgram>> {
     let absent = ABSENT.into_iter().map(|call| (call, Vec::new()));
     let keystrokes = KEYSTROKES
         .into_iter()

@@ -21,30 +21,30 @@ use rustix::thread::{
 };
 use seccompiler::BpfProgram;
 
-use super::descriptors;
-use super::mounts::Mounts;
+use crate::descriptors;
+use crate::mounts::Mounts;
 
 /// Where the process is put, what it sees there, and what it may do. The PID namespace it is born
-/// in ([`pid_namespace`](super::pid_namespace)).
+/// in ([`pid_namespace`](crate::pid_namespace)).
 #[derive(Debug)]
-pub(super) struct Confinement {
+pub(crate) struct Confinement {
     /// Its network.
-    pub(super) network: Namespace,
+    pub(crate) network: Namespace,
     /// The kernel's own files, which it must not write.
-    pub(super) mounts: Mounts,
+    pub(crate) mounts: Mounts,
     /// Files that are covered by others: what is seen, and where.
-    pub(super) covers: Vec<(CString, CString)>,
+    pub(crate) covers: Vec<(CString, CString)>,
     /// The rules of its Landlock domain, where the kernel has them.
-    pub(super) scope: Option<OwnedFd>,
+    pub(crate) scope: Option<OwnedFd>,
     /// The calls that it is refused.
-    pub(super) filters: Vec<BpfProgram>,
+    pub(crate) filters: Vec<BpfProgram>,
     /// A pidfd of the process that it must not outlive.
-    pub(super) parent: OwnedFd,
+    pub(crate) parent: OwnedFd,
 }
 
 /// What can fail before the command is even looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum ConfinementStep {
     EnterNetwork,
     Unshare,
     MountProcesses,
@@ -77,15 +77,15 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// Confines the process of `command`, which inherits the descriptors `kept`. An error of it comes
-/// out of `spawn`; [`Step::of`] tells it from one of exec.
-pub(super) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept: Vec<RawFd>) {
+/// out of `spawn`; [`ConfinementStep::of`] tells it from one of exec.
+pub(crate) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept: Vec<RawFd>) {
     // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed:
     // it makes system calls on values made before the fork, and errors are numbers; nothing is
     // allocated or locked.
     unsafe {
         command.pre_exec(move || {
             for descriptor in &kept {
-                descriptors::unmark(*descriptor).map_err(|errno| Step::KeepDescriptor.mark(errno))?;
+                descriptors::unmark(*descriptor).map_err(|errno| ConfinementStep::KeepDescriptor.mark(errno))?;
             }
             confinement.apply()
         });
@@ -94,36 +94,38 @@ pub(super) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept
 
 impl Confinement {
     /// Confines the calling process. Async-signal-safe.
-    pub(super) fn apply(&self) -> io::Result<()> {
+    pub(crate) fn apply(&self) -> io::Result<()> {
         let network = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(self.network.as_fd(), network).map_err(|errno| Step::EnterNetwork.mark(errno))?;
+        move_into_link_name_space(self.network.as_fd(), network)
+            .map_err(|errno| ConfinementStep::EnterNetwork.mark(errno))?;
         // Shared memory, semaphores and message queues of the host are its processes' as well.
         let unshared = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
         // SAFETY: only CLONE_FILES is unsafe to unshare.
-        unsafe { unshare_unsafe(unshared) }.map_err(|errno| Step::Unshare.mark(errno))?;
+        unsafe { unshare_unsafe(unshared) }.map_err(|errno| ConfinementStep::Unshare.mark(errno))?;
         // Mounts of the host go on to appear inside; those made here stay here.
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        mount_change(c"/", downstream).map_err(|errno| Step::Unshare.mark(errno))?;
+        mount_change(c"/", downstream).map_err(|errno| ConfinementStep::Unshare.mark(errno))?;
         self.cover()?;
-        drop_capabilities().map_err(|errno| Step::DropCapabilities.mark(errno))?;
+        drop_capabilities().map_err(|errno| ConfinementStep::DropCapabilities.mark(errno))?;
         // Otherwise a set-user-ID program, or one with file capabilities, could have more than this
         // process.
-        set_no_new_privs(true).map_err(|errno| Step::ForbidNewPrivileges.mark(errno))?;
+        set_no_new_privs(true).map_err(|errno| ConfinementStep::ForbidNewPrivileges.mark(errno))?;
         if let Some(rules) = &self.scope {
-            enter_domain(rules).map_err(|errno| Step::EnterDomain.mark(errno))?;
+            enter_domain(rules).map_err(|errno| ConfinementStep::EnterDomain.mark(errno))?;
         }
         // Last, because a change of credentials clears it. It is tied to the parent's *thread* that
         // forked.
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(|errno| Step::FollowParent.mark(errno))?;
+        set_parent_process_death_signal(Some(Signal::KILL))
+            .map_err(|errno| ConfinementStep::FollowParent.mark(errno))?;
         // The parent is in another PID namespace, so that its number cannot be compared.
         let mut ended = [PollFd::new(&self.parent, PollFlags::IN)];
         match poll(&mut ended, Some(&Timespec::default())) {
             Ok(0) => {}
-            Ok(_) => return Err(Step::FollowParent.mark(Errno::SRCH)),
-            Err(errno) => return Err(Step::FollowParent.mark(errno)),
+            Ok(_) => return Err(ConfinementStep::FollowParent.mark(Errno::SRCH)),
+            Err(errno) => return Err(ConfinementStep::FollowParent.mark(errno)),
         }
         self.filters.iter().try_for_each(|filter| {
-            seccompiler::apply_filter(filter).map_err(|error| Step::FilterCalls.mark(errno_of(&error)))
+            seccompiler::apply_filter(filter).map_err(|error| ConfinementStep::FilterCalls.mark(errno_of(&error)))
         })
     }
 
@@ -131,21 +133,22 @@ impl Confinement {
         let data = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let read_only = MountFlags::BIND | MountFlags::RDONLY | data;
         for place in &self.mounts.processes {
-            mount(c"proc", place.as_c_str(), c"proc", data, None).map_err(|errno| Step::MountProcesses.mark(errno))?;
+            mount(c"proc", place.as_c_str(), c"proc", data, None)
+                .map_err(|errno| ConfinementStep::MountProcesses.mark(errno))?;
         }
         for path in &self.mounts.kernel {
             mount_bind(path.as_c_str(), path.as_c_str())
                 .and_then(|()| mount_remount(path.as_c_str(), read_only, c""))
                 .or_else(unless_gone)
-                .map_err(|errno| Step::ProtectKernel.mark(errno))?;
+                .map_err(|errno| ConfinementStep::ProtectKernel.mark(errno))?;
         }
         for path in &self.mounts.read_only {
             mount_remount(path.as_c_str(), read_only, c"")
                 .or_else(unless_gone)
-                .map_err(|errno| Step::ProtectKernel.mark(errno))?;
+                .map_err(|errno| ConfinementStep::ProtectKernel.mark(errno))?;
         }
         for (seen, place) in &self.covers {
-            mount_bind(seen.as_c_str(), place.as_c_str()).map_err(|errno| Step::CoverFile.mark(errno))?;
+            mount_bind(seen.as_c_str(), place.as_c_str()).map_err(|errno| ConfinementStep::CoverFile.mark(errno))?;
         }
         Ok(())
     }
@@ -196,39 +199,39 @@ fn drop_capabilities() -> rustix::io::Result<()> {
     set_capabilities(None, sets)
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ConfinementStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Step::EnterNetwork => "enter its network namespace",
-            Step::Unshare => "get mounts and shared memory of its own",
-            Step::MountProcesses => "get a /proc of its own",
-            Step::ProtectKernel => "make the kernel's own files read-only",
-            Step::CoverFile => "cover the files that name the resolver",
-            Step::DropCapabilities => "drop capabilities",
-            Step::ForbidNewPrivileges => "forbid new privileges",
-            Step::EnterDomain => "enter its Landlock domain",
-            Step::FilterCalls => "have its system calls filtered",
-            Step::FollowParent => "be tied to namegate's life",
-            Step::KeepDescriptor => "keep an open file",
-            Step::StartInit => "get an init for its processes",
+            ConfinementStep::EnterNetwork => "enter its network namespace",
+            ConfinementStep::Unshare => "get mounts and shared memory of its own",
+            ConfinementStep::MountProcesses => "get a /proc of its own",
+            ConfinementStep::ProtectKernel => "make the kernel's own files read-only",
+            ConfinementStep::CoverFile => "cover the files that name the resolver",
+            ConfinementStep::DropCapabilities => "drop capabilities",
+            ConfinementStep::ForbidNewPrivileges => "forbid new privileges",
+            ConfinementStep::EnterDomain => "enter its Landlock domain",
+            ConfinementStep::FilterCalls => "have its system calls filtered",
+            ConfinementStep::FollowParent => "be tied to namegate's life",
+            ConfinementStep::KeepDescriptor => "keep an open file",
+            ConfinementStep::StartInit => "get an init for its processes",
         })
     }
 }
 
-impl Step {
-    const ALL: [Step; 12] = [
-        Step::EnterNetwork,
-        Step::Unshare,
-        Step::MountProcesses,
-        Step::ProtectKernel,
-        Step::CoverFile,
-        Step::DropCapabilities,
-        Step::ForbidNewPrivileges,
-        Step::EnterDomain,
-        Step::FilterCalls,
-        Step::FollowParent,
-        Step::KeepDescriptor,
-        Step::StartInit,
+impl ConfinementStep {
+    const ALL: [ConfinementStep; 12] = [
+        ConfinementStep::EnterNetwork,
+        ConfinementStep::Unshare,
+        ConfinementStep::MountProcesses,
+        ConfinementStep::ProtectKernel,
+        ConfinementStep::CoverFile,
+        ConfinementStep::DropCapabilities,
+        ConfinementStep::ForbidNewPrivileges,
+        ConfinementStep::EnterDomain,
+        ConfinementStep::FilterCalls,
+        ConfinementStep::FollowParent,
+        ConfinementStep::KeepDescriptor,
+        ConfinementStep::StartInit,
     ];
 
     /// Errnos of the kernel are at most this (MAX_ERRNO in include/linux/err.h).
@@ -236,13 +239,13 @@ impl Step {
 
     /// A number is all that the forked child can hand to its parent, so the step goes into it,
     /// above the errno.
-    pub(super) fn mark(self, errno: Errno) -> io::Error {
+    pub(crate) fn mark(self, errno: Errno) -> io::Error {
         let step = 1 + Self::ALL.iter().position(|step| *step == self).unwrap_or(0) as i32;
         io::Error::from_raw_os_error(step * (Self::MAX_ERRNO + 1) + errno.raw_os_error())
     }
 
     /// The step that an error of `spawn` comes from, with the errno; none when it is exec's own.
-    pub(super) fn of(error: &io::Error) -> Option<(Step, io::Error)> {
+    pub(crate) fn of(error: &io::Error) -> Option<(ConfinementStep, io::Error)> {
         let code = error.raw_os_error()?;
         let step = usize::try_from(code / (Self::MAX_ERRNO + 1)).ok()?.checked_sub(1)?;
         let errno = io::Error::from_raw_os_error(code % (Self::MAX_ERRNO + 1));
@@ -256,11 +259,11 @@ mod tests {
 
     #[test]
     fn a_marked_error_tells_its_step_and_its_errno_and_others_tell_none() {
-        for step in Step::ALL {
-            let (found, errno) = Step::of(&step.mark(Errno::PERM)).unwrap();
+        for step in ConfinementStep::ALL {
+            let (found, errno) = ConfinementStep::of(&step.mark(Errno::PERM)).unwrap();
             assert_eq!((found, errno.raw_os_error()), (step, Some(libc::EPERM)));
         }
-        assert!(Step::of(&io::Error::from_raw_os_error(libc::ENOENT)).is_none());
-        assert!(Step::of(&io::Error::other("text")).is_none());
+        assert!(ConfinementStep::of(&io::Error::from_raw_os_error(libc::ENOENT)).is_none());
+        assert!(ConfinementStep::of(&io::Error::other("text")).is_none());
     }
 }
