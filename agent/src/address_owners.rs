@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use policy::Endpoint;
-use policy::endpoint::EndpointId;
+use policy::{Endpoint, EndpointId};
 
 /// Former owners are remembered up to so many addresses: those that a node gives to its pods in
 /// turn.

@@ -13,12 +13,9 @@ use clock::Time;
 use fqdn_cache::{Ledger, Teacher};
 use names::Name;
 use policy::address::{Places, Teachable};
-use policy::endpoint::EndpointId;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
 use policy::labels::LabelSelector;
-use policy::policy::{ObjectSelector, ServiceSelector};
-use policy::program::Origin;
-use policy::{Endpoint, Protocol};
+use policy::{Endpoint, EndpointId, ObjectSelector, Origin, Protocol, ServiceSelector};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

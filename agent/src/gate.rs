@@ -354,7 +354,8 @@ impl Gate for NodeGate {
             evictions: core.evicted_names.load(Ordering::Relaxed),
         };
         let fingerprint = worker_state.recall.fingerprint(&validated, circumstances);
-        // The cache is shared by all endpoints, and this answer grants more to this one than to others.
+        // The cache is shared by all endpoints, and this answer grants more to this one than to
+        // others.
         if !expanded && let Some(standing) = worker_state.recall.find(fingerprint) {
             let (now, longest) = (clock::now(), validated.addresses.iter().map(|(_, ttl)| *ttl).max());
             let until = now + core.terms.lease.lease(longest.unwrap_or_default());
@@ -480,8 +481,7 @@ pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 
 #[cfg(test)]
 mod tests {
-    use policy::ProgramId;
-    use policy::endpoint::EndpointId;
+    use policy::{EndpointId, ProgramId};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use api::{ExplainAnswer, NameRow, Records, Status};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
-use policy::endpoint::EndpointId;
+use policy::EndpointId;
 
 use crate::explain::ExplainRequest;
 

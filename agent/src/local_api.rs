@@ -17,7 +17,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use dns_proxy::SocketStore;
-use policy::endpoint::EndpointId;
+use policy::EndpointId;
 use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;

@@ -33,10 +33,9 @@ use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Places, Teachable, without};
-use policy::endpoint::EndpointId;
 use policy::membership::Membership;
 use policy::question::Questions;
-use policy::{Endpoint, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
+use policy::{Endpoint, EndpointId, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
 use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use smallvec::SmallVec;
 

@@ -5,21 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{ExplainAnswer, LookupAnswer};
-use api::{NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
+use api::{ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
 use clock::Time;
-use cluster::Progress;
-use cluster::ReportState;
 use cluster::kubernetes::health::Health;
+use cluster::{Progress, ReportState};
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::Teacher;
 use names::Name;
-use policy::Policy;
-use policy::endpoint::EndpointId;
 use policy::explain::Scene;
 use policy::question::QuestionVerdict;
+use policy::{EndpointId, Policy};
 use state_dir::StateDir;
 use tokio::sync::watch;
 

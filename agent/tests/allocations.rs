@@ -25,7 +25,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns::Namespace;
-use policy::question::QuestionMode;
+use policy::QuestionMode;
 use settings::resolve::resolve;
 use settings::{Host, Options};
 

@@ -8,8 +8,7 @@ use agent::plan::Governed;
 use agent::records::AnswerLog;
 use allocations::{count, in_use};
 use names::Name;
-use policy::ProgramId;
-use policy::endpoint::EndpointId;
+use policy::{EndpointId, ProgramId};
 
 /// One test, since what other threads have in use would count too.
 #[test]

@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::address::Places;
-use policy::endpoint::{self, EndpointId};
+use policy::endpoint;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::{AddressZone, CidrGroup, Endpoint, Inventory, Policy, PolicyId, Protocol};
+use policy::{AddressZone, CidrGroup, Endpoint, EndpointId, Inventory, Policy, PolicyId, Protocol};
 
 use crate::object::{Change, Object, ObjectKey};
 

@@ -14,9 +14,7 @@ use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
 use names::Pattern;
-use policy::policy::{Action, LeaseTerms};
-use policy::program::{Peer, Rule, Tiers};
-use policy::{PortRange, PortSet, Program, ProgramId, Protocol};
+use policy::{Action, LeaseTerms, Peer, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const ROUNDS: u32 = 200;

@@ -19,9 +19,10 @@ use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelPr
 use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
-use policy::policy::{Action, LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
-use policy::program::{Origin, Peer, Rule, Tiers};
-use policy::{AddressZone, PortRange, PortSet, Program, ProgramId, Protocol, Zone};
+use policy::{
+    Action, AddressZone, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, Program,
+    ProgramId, Protocol, Rule, Tiers, Zone,
+};
 
 const PROGRAMS: u16 = 250;
 const PODS: u16 = 10_000;

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::classifier::Classifier;
-use policy::policy::DenyResponse;
-use policy::{Program, ProgramId, Tiers};
+use policy::{DenyResponse, Program, ProgramId, Tiers};
 
 use crate::layout::Element;
 use crate::pod_links::PodLinks;

@@ -31,8 +31,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use policy::classifier::{AddressContext, Classifier, RuleIndex, SetClass, SetEntry, SetLayout};
-use policy::program::Peer;
-use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol};
+use policy::{AddressZone, Peer, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
 /// The widest piece that is written as single ports: an element a port is still cheaper than a

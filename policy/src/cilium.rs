@@ -17,7 +17,8 @@ mod to_ports;
 mod tests;
 
 use crate::diagnostic::Report;
-use crate::policy::{PolicyId, Spec};
+use crate::policy::Spec;
+use crate::policy_id::PolicyId;
 use crate::shape::{self, Node};
 
 pub(crate) use stand_in::read as stand_in;

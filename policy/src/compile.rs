@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use names::Pattern;
 
+use crate::dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode};
 use crate::endpoint::Endpoint;
+use crate::extensions::{DenyResponse, LeaseTerms};
 use crate::inventory::Inventory;
-use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, Policy, PolicyId, PolicyRule, Spec, Tier};
+use crate::policy::{Action, Policy, PolicyRule, Spec, Tier};
+use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
-use crate::program::{DnsGrant, DnsServers, Origin, Peer, Program, Rule, Tiers};
-use crate::question::QuestionMode;
+use crate::program::{Origin, Peer, Program, Rule, Tiers};
 
 /// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed
 /// alike share.

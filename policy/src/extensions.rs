@@ -3,11 +3,46 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::diagnostic::{Report, closest, quoted};
+use crate::dns_rules::QuestionMode;
 use crate::document::Document;
-use crate::policy::{DenyResponse, Extensions};
-use crate::question::QuestionMode;
 use crate::shape::Node;
+
+/// What the `namegate.io/` annotations of a policy object say; nothing is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Extensions {
+    /// `namegate.io/mode: audit`: nothing is dropped, what would have been is recorded.
+    pub audit: bool,
+    /// `namegate.io/mode: ignore`: it is somebody else's to enforce, and has no effect here.
+    pub ignored: bool,
+    /// How long addresses of its names stay.
+    pub lease: LeaseTerms,
+    /// `namegate.io/dns-questions`.
+    pub questions: Option<QuestionMode>,
+    /// `namegate.io/deny-response`.
+    pub response: Option<DenyResponse>,
+}
+
+/// What a policy says about leases, where it differs from the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseTerms {
+    /// `namegate.io/min-ttl`: a TTL below counts as this.
+    pub min_ttl: Option<Duration>,
+    /// `namegate.io/grace`: how long an address stays when its TTL is over.
+    pub grace: Option<Duration>,
+}
+
+/// What a refused packet gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DenyResponse {
+    /// A TCP reset or an ICMP error, so that applications fail at once.
+    Reject,
+    /// Nothing.
+    Drop,
+}
 
 const MODE: &str = "namegate.io/mode";
 const MIN_TTL: &str = "namegate.io/min-ttl";

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::cidr_group::CidrGroup;
 use crate::endpoint::keys;
 use crate::labels::Labels;
-use crate::policy::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
+use crate::peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::prefix;
 use crate::program::{Peer, Rule};

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::policy::PolicyKind;
+use crate::policy_id::PolicyKind;
 use crate::shape::Shape;
 use crate::validate::shape_of;
 

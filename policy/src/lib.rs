@@ -10,7 +10,7 @@
 //! 2. [`mod@validate`]: a document of any of the kinds (`cilium`, `network_policy`,
 //!    `cluster_network_policy`) → a [`Policy`], with every problem named, or what stands in for one
 //!    that is refused.
-//! 3. [`policy`]: a validated policy, in this project's own terms.
+//! 3. [`Policy`]: a validated policy, in this project's own terms.
 //! 4. [`endpoint`]: who a policy may select, and [`labels`] to select them by.
 //! 5. [`compile`]: all policies of one endpoint → one [`Program`], with an [`Inventory`] of the
 //!    objects that rules may speak of.
@@ -36,20 +36,23 @@ pub mod labels;
 pub mod last_applied;
 pub mod lint;
 pub mod membership;
-pub mod policy;
 pub mod port_map;
-pub mod ports;
-pub mod program;
 pub mod question;
 pub mod validate;
 
 mod cilium;
 mod cluster_network_policy;
+mod dns_rules;
 mod extensions;
 #[cfg(test)]
 mod hostile;
 mod network_policy;
+mod peer_selector;
+mod policy;
+mod policy_id;
+mod ports;
 mod prefix;
+mod program;
 mod selector;
 mod service_names;
 mod shape;
@@ -59,9 +62,13 @@ mod zone;
 
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
-pub use endpoint::Endpoint;
+pub use dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode};
+pub use endpoint::{Endpoint, EndpointId};
+pub use extensions::{DenyResponse, Extensions, LeaseTerms};
 pub use inventory::Inventory;
-pub use policy::{Policy, PolicyId};
+pub use peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
+pub use policy::{Action, Policy, PolicyRule, Spec, Tier};
+pub use policy_id::{PolicyId, PolicyKind};
 pub use ports::{PortRange, PortSet, Protocol};
-pub use program::{Program, ProgramId, Tiers, Verdict};
+pub use program::{Origin, Peer, Program, ProgramId, Rule, Tiers, Verdict};
 pub use zone::{AddressZone, Zone};

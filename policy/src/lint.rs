@@ -76,7 +76,7 @@ fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item =
     nodes.into_iter().zip(&policy.specs)
 }
 
-/// The path of the rule that an [`origin`](crate::policy::PolicyRule::origin) names: some rules
+/// The path of the rule that an [`origin`](crate::PolicyRule::origin) names: some rules
 /// have names beside it.
 fn path_of(origin: &str) -> &str {
     origin.split(' ').next().unwrap_or_default()

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::inventory::{Inventory, InventoryPod};
-use crate::policy::{NamedPort, ObjectSelector};
+use crate::peer_selector::{NamedPort, ObjectSelector};
 use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
 
@@ -152,9 +152,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::extensions::LeaseTerms;
     use crate::inventory::{ContainerPort, InventoryService};
     use crate::labels::{LabelSelector, Requirement};
-    use crate::policy::{Action, LeaseTerms, ServiceSelector};
+    use crate::peer_selector::ServiceSelector;
+    use crate::policy::Action;
     use crate::ports::{PortRange, Protocol};
     use crate::zone::Zone;
 

@@ -14,7 +14,8 @@ mod tests;
 use crate::diagnostic::{Report, quoted};
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{PolicyId, Spec, Tier};
+use crate::policy::{Spec, Tier};
+use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::{self, Node};
 

@@ -9,9 +9,12 @@ use ipnet::IpNet;
 use names::Pattern;
 use siphasher::sip::SipHasher24;
 
-use crate::policy::{Action, DenyResponse, DnsRule, LeaseTerms, NamedPort, ObjectSelector, PolicyId};
+use crate::dns_rules::{DnsGrant, QuestionMode};
+use crate::extensions::{DenyResponse, LeaseTerms};
+use crate::peer_selector::{NamedPort, ObjectSelector};
+use crate::policy::Action;
+use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
-use crate::question::QuestionMode;
 use crate::zone::Zone;
 
 /// The compiled egress policy of one endpoint, or of many that are governed alike.
@@ -52,7 +55,7 @@ pub struct Tiers {
     pub teachers: BTreeSet<IpAddr>,
 }
 
-/// One peer, crossed with ports. A [`PolicyRule`](crate::policy::PolicyRule), which people write,
+/// One peer, crossed with ports. A [`PolicyRule`](crate::PolicyRule), which people write,
 /// has many peers and becomes many of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -100,34 +103,6 @@ pub enum Verdict {
     Allow,
     /// It does not.
     Deny,
-}
-
-/// A DNS rule of an endpoint, bound to the servers it speaks of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DnsGrant {
-    /// The servers.
-    pub servers: DnsServers,
-    /// Port and patterns.
-    pub rule: DnsRule,
-}
-
-/// Which servers a DNS rule speaks of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum DnsServers {
-    /// Every trusted resolver.
-    Trusted,
-    /// These addresses, which the rule thereby makes known resolvers.
-    Listed(Vec<IpAddr>),
-}
-
-impl DnsServers {
-    /// The addresses that are listed.
-    pub fn listed(&self) -> &[IpAddr] {
-        match self {
-            DnsServers::Trusted => &[],
-            DnsServers::Listed(servers) => servers,
-        }
-    }
 }
 
 /// The identity of what a program makes the kernel do: equal for programs that differ only in
@@ -265,7 +240,8 @@ fn hasher() -> SipHasher24 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::PolicyKind;
+    use crate::dns_rules::{DnsRule, DnsServers};
+    use crate::policy_id::PolicyKind;
     use crate::ports::{PortRange, Protocol};
 
     fn origin(name: &str) -> Origin {

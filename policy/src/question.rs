@@ -4,18 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use names::{Name, NameIndex, Pattern};
 
+use crate::dns_rules::{DnsServers, QuestionMode};
 use crate::policy::Action;
-use crate::program::{DnsServers, Peer, Program, Rule};
-
-/// What may be asked where no policy has a DNS rule (`dns.questions`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum QuestionMode {
-    /// Any name.
-    Any,
-    /// Names that some `toFQDNs` of the endpoint matches, the cluster domain, and reverse lookups
-    /// of learned addresses.
-    AllowedOnly,
-}
+use crate::program::{Peer, Program, Rule};
 
 /// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,9 +196,11 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{DnsRule, LeaseTerms, PolicyId, PolicyKind};
+    use crate::dns_rules::{DnsGrant, DnsRule};
+    use crate::extensions::LeaseTerms;
+    use crate::policy_id::{PolicyId, PolicyKind};
     use crate::ports::PortSet;
-    use crate::program::{DnsGrant, Origin, Tiers};
+    use crate::program::{Origin, Tiers};
 
     const CLUSTER_DNS: &str = "10.96.0.10:53";
 

@@ -2,7 +2,8 @@
 //! open (docs/security.md, 7).
 
 use crate::diagnostic::{Diagnostic, Report, closest};
-use crate::policy::{Action, PeerSelector, Policy, PolicyRule};
+use crate::peer_selector::PeerSelector;
+use crate::policy::{Action, Policy, PolicyRule};
 use crate::ports::PortSet;
 use crate::prefix::everything;
 use crate::shape::{Node, Shape};

@@ -6,7 +6,8 @@
 
 use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
-use crate::policy::{Policy, PolicyId, PolicyKind};
+use crate::policy::Policy;
+use crate::policy_id::{PolicyId, PolicyKind};
 use crate::shape::{Node, Shape};
 use crate::{cilium, cluster_network_policy, extensions, network_policy};
 

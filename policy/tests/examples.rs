@@ -7,11 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use policy::document::{self, Document};
-use policy::endpoint::{self, Endpoint, EndpointId};
+use policy::endpoint;
 use policy::labels::Labels;
-use policy::policy::Action;
-use policy::program::Peer;
-use policy::{Inventory, Policy, Program, Zone, compile, lint, validate};
+use policy::{Action, Endpoint, EndpointId, Inventory, Peer, Policy, Program, Zone, compile, lint, validate};
 
 /// Each example with the program of its Pod.
 fn programs() -> BTreeMap<String, Program> {
@@ -98,7 +96,7 @@ fn network_policies_add_up_and_filter_no_questions() {
 fn tiers_of_the_cluster_stand_before_and_after_the_namespaces() {
     let tiers = &programs()["cluster-tiers"].enforced;
     assert!(!tiers.closed() && tiers.network.is_empty());
-    let actions = |rules: &[policy::program::Rule]| rules.iter().map(|rule| rule.action).collect::<Vec<_>>();
+    let actions = |rules: &[policy::Rule]| rules.iter().map(|rule| rule.action).collect::<Vec<_>>();
     use Action::{Allow, Deny, Pass};
     assert_eq!(actions(&tiers.admin), [Allow, Allow, Allow, Pass, Deny, Deny]);
     assert_eq!(actions(&tiers.baseline), [Allow, Allow, Deny, Deny]);

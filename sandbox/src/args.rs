@@ -10,7 +10,7 @@ use dns_proxy::gate::Rcode;
 use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use names::Pattern;
-use policy::question::QuestionMode;
+use policy::QuestionMode;
 use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use settings::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};
 

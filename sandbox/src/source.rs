@@ -13,11 +13,12 @@ use cluster::{Change, Object, Report, ReportState, Source, Update};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use names::Pattern;
-use policy::diagnostic::Severity;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
-use policy::policy::{Action, Extensions, PeerSelector, PolicyKind, PolicyRule, Spec, Tier};
-use policy::{Diagnostic, Policy, PolicyId, PortSet, validate};
+use policy::{
+    Action, Diagnostic, Extensions, PeerSelector, Policy, PolicyId, PolicyKind, PolicyRule, PortSet, Severity, Spec,
+    Tier, validate,
+};
 use tokio::sync::mpsc;
 
 /// The node of a sandbox's world.

@@ -24,7 +24,7 @@ use enforcer::{FailMode, Interception, Refusal};
 use fqdn_cache::{LeaseTerms, Limits};
 use ipnet::IpNet;
 use names::Name;
-use policy::question::QuestionMode;
+use policy::QuestionMode;
 use state_dir::StateDir;
 use thiserror::Error;
 

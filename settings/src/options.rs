@@ -12,7 +12,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dns_proxy::gate::Rcode;
 use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
-use policy::question::QuestionMode;
+use policy::QuestionMode;
 
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
 

@@ -12,7 +12,7 @@ use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};
 use names::Name;
-use policy::question::QuestionMode;
+use policy::QuestionMode;
 use state_dir::StateDir;
 use thiserror::Error;
 

@@ -16,10 +16,9 @@ use std::sync::Arc;
 
 use cluster::{ObjectKey, Report, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use policy::endpoint::EndpointId;
-use policy::policy::{Action, LeaseTerms};
-use policy::program::{Peer, Rule};
-use policy::{Diagnostic, Endpoint, PortSet, Program, Severity, Tiers, Zone};
+use policy::{
+    Action, Diagnostic, Endpoint, EndpointId, LeaseTerms, Peer, PortSet, Program, Rule, Severity, Tiers, Zone,
+};
 
 use super::{Compiled, Governed};
 

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use policy::endpoint::EndpointId;
-use policy::policy::Action;
-use policy::{Endpoint, Policy, PolicyId};
+use policy::{Action, Endpoint, EndpointId, Policy, PolicyId};
 
 use super::Plan;
 

@@ -10,8 +10,7 @@ use cluster::index::Cluster;
 use dns_proxy::{Listener, ListenerKind};
 use enforcer::routing::{LISTEN_V4, LISTEN_V6};
 use enforcer::{Interception, ResolverBinding};
-use policy::program::DnsServers;
-use policy::{Program, ProgramId, Tiers};
+use policy::{DnsServers, Program, ProgramId, Tiers};
 use settings::Settings;
 
 use super::compiling::Compiled;

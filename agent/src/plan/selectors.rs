@@ -7,10 +7,9 @@ use std::sync::Arc;
 use enforcer::Element;
 use enforcer::layout::{self, ElementTemplate};
 use names::{Name, NameIndex, Pattern};
-use policy::PolicyId;
 use policy::address::Places;
 use policy::classifier::RuleIndex;
-use policy::policy::LeaseTerms;
+use policy::{LeaseTerms, PolicyId};
 use smallvec::SmallVec;
 
 use super::FoldedTiers;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use names::Name;
-use policy::endpoint::EndpointId;
+use policy::EndpointId;
 use smallvec::SmallVec;
 
 use crate::plan::Governed;

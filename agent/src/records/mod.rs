@@ -2,8 +2,8 @@
 //!
 //! `enforcer::records` hears bare packets; here they become rows that a person can use: the pod
 //! from the plan in force, the name from what the pod was answered ([`AnswerLog`]), the policy from
-//! an attribution that the caller chooses. Rows are samples ([`RecentPackets`] is bounded, and records may
-//! be lost under load); totals are in the metrics.
+//! an attribution that the caller chooses. Rows are samples ([`RecentPackets`] is bounded, and
+//! records may be lost under load); totals are in the metrics.
 
 mod answer_log;
 mod attribution;
@@ -198,7 +198,7 @@ mod tests {
     use std::net::IpAddr;
 
     use cluster::index::Cluster;
-    use policy::endpoint::EndpointId;
+    use policy::EndpointId;
     use settings::resolve::resolve;
     use settings::{Host, Options};
 

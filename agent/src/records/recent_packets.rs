@@ -7,7 +7,7 @@ use std::time::Duration;
 use clock::Time;
 use enforcer::records::RecordedPacket;
 use names::Name;
-use policy::endpoint::EndpointId;
+use policy::EndpointId;
 
 use super::Attribution;
 use super::fair_lru::{FairLru, FairLruLimits};

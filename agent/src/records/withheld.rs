@@ -8,7 +8,7 @@ use api::WithheldRow;
 use clock::Time;
 use dns_proxy::WithheldReason;
 use names::Name;
-use policy::endpoint::EndpointId;
+use policy::EndpointId;
 
 use crate::metrics::withheld_reason;
 

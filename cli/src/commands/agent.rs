@@ -269,7 +269,7 @@ mod tests {
     use std::fs;
 
     use clap::Parser;
-    use policy::question::QuestionMode;
+    use policy::QuestionMode;
     use tempfile::TempDir;
 
     use super::*;

@@ -7,17 +7,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use agent::explain::{ExplainRequest, ExplainTarget, NodeKnowledge, answer, refused_remark, traffic};
-use api::Client;
 use api::ask;
-use api::{ExplainAnswer, ExplainQuestion, ExplainVerdict};
+use api::{Client, ExplainAnswer, ExplainQuestion, ExplainVerdict};
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
 use cluster::{ReportState, tree};
 use names::Name;
-use policy::Policy;
 use policy::address::Places;
-use policy::endpoint::EndpointId;
 use policy::explain::Scene;
+use policy::{EndpointId, Policy};
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! The kinds that are watched: one row each.
 
 use kube::core::ApiResource;
-use policy::policy::PolicyKind;
+use policy::PolicyKind;
 
 /// One watch. Where several hold the same object, the first in this order tells what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

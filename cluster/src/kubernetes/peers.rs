@@ -1,7 +1,6 @@
 //! What depends on the addresses of other nodes' pods.
 
-use policy::Policy;
-use policy::policy::{ObjectSelector, PeerSelector};
+use policy::{ObjectSelector, PeerSelector, Policy};
 
 /// Whether `policy` means something else when other nodes' pods are not known: it selects pods as
 /// destinations, or names ports that they number. (A Service's backends are known by its

@@ -2,9 +2,7 @@ use std::collections::BTreeSet;
 
 use Protocol::{Icmp, Icmpv6, Tcp, Udp};
 use names::Pattern;
-use policy::Tiers;
-use policy::policy::{Action, LeaseTerms};
-use policy::program::Rule;
+use policy::{Action, LeaseTerms, Rule, Tiers};
 use proptest::prelude::*;
 
 use super::*;

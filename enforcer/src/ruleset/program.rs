@@ -33,8 +33,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::classifier::{AddressInterval, Classifier, SetClass};
-use policy::policy::DenyResponse;
-use policy::{AddressZone, PortRange, ProgramId, Protocol, Verdict};
+use policy::{AddressZone, DenyResponse, PortRange, ProgramId, Protocol, Verdict};
 
 use crate::desired::{KernelProgram, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind, class_name};

@@ -7,12 +7,10 @@ use std::time::Duration;
 use enforcer::layout::elements;
 use enforcer::{DesiredState, Element, KernelTiers};
 use names::Pattern;
+use policy::Protocol::{Icmp, Icmpv6, Tcp};
 use policy::classifier::{AddressContext, SetClass};
 use policy::labels::LabelSelector;
-use policy::policy::{Action, DenyResponse, ObjectSelector};
-use policy::ports::Protocol::{Icmp, Icmpv6, Tcp};
-use policy::program::{Peer, Tiers};
-use policy::{AddressZone, PortSet, ProgramId, Zone};
+use policy::{Action, AddressZone, DenyResponse, ObjectSelector, Peer, PortSet, ProgramId, Tiers, Zone};
 
 use crate::lab::{Lab, NODE_V4, Outcome, POD_V4, POD_V6, ip};
 use crate::programs::{desired, evaluation, governs_by, learn_at, origin, ports, range, rule, single};
@@ -34,7 +32,7 @@ fn pods() -> Peer {
     Peer::Object(ObjectSelector::Pods(LabelSelector { requirements }))
 }
 
-fn closed(network: Vec<policy::program::Rule>) -> Tiers {
+fn closed(network: Vec<policy::Rule>) -> Tiers {
     Tiers {
         network,
         closed_by: vec![origin()],

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use enforcer::Refusal;
-use policy::ports::Protocol::{Sctp, Tcp, Udp};
+use policy::Protocol::{Sctp, Tcp, Udp};
 use policy::{PortSet, ProgramId, Zone};
 
 use crate::lab::{Lab, NODE_V4, OUTSIDE, Outcome, POD_V4, POD_V6, ip, say};
 use crate::programs::{
     NameRule, Program, Rules, desired, governs, learn, name_rule, ports, prefix_rule, range, single,
 };
+use policy::Protocol::{Sctp, Tcp, Udp};
 
 const ID: ProgramId = ProgramId(0x00ab_cdef_0123_4567);
 const NEXT: ProgramId = ProgramId(0xfedc_ba98_7654_3210);

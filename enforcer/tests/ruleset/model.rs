@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use enforcer::DesiredState;
 use ipnet::IpNet;
-use policy::ports::Protocol::Tcp;
+use policy::Protocol::Tcp;
 use policy::{AddressZone, PortSet, ProgramId, Zone};
 use proptest::collection::{hash_set, vec};
 use proptest::prelude::*;

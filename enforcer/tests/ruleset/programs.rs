@@ -12,9 +12,10 @@ use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, Ker
 use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
-use policy::policy::{Action, DenyResponse, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Origin, Peer, Rule, Tiers};
-use policy::{AddressZone, PortRange, PortSet, ProgramId, Protocol, Zone};
+use policy::{
+    Action, AddressZone, DenyResponse, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId,
+    Protocol, Rule, Tiers, Zone,
+};
 
 /// Tiers without those of ClusterNetworkPolicies, as people think of them.
 #[derive(Debug, Clone, Default)]

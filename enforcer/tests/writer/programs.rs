@@ -10,9 +10,9 @@ use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, Refusal, SetId};
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
-use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Origin, Peer, Rule, Tiers};
-use policy::{PortRange, PortSet, ProgramId, Protocol};
+use policy::{
+    Action, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId, Protocol, Rule, Tiers,
+};
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
 pub(crate) const TWO: ProgramId = ProgramId(2);

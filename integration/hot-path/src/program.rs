@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use policy::classifier::Classifier;
 use policy::compile::compile;
-use policy::endpoint::{Endpoint, EndpointId};
-use policy::{Inventory, Policy, document, endpoint, validate};
+use policy::{Endpoint, EndpointId, Inventory, Policy, document, endpoint, validate};
 
 use crate::BenchIteration;
 

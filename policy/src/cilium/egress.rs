@@ -1,7 +1,9 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyId, PolicyRule};
+use crate::peer_selector::{ObjectSelector, PeerSelector};
+use crate::policy::{Action, PolicyRule};
+use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::shape::Node;
 use crate::zone::Zone;

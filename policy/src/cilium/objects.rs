@@ -3,7 +3,8 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{ObjectSelector, PeerSelector, PolicyId, ServiceSelector};
+use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
+use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;

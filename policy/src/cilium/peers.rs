@@ -2,7 +2,8 @@
 
 use crate::diagnostic::{Report, closest, quoted};
 use crate::labels::LabelSelector;
-use crate::policy::{CidrGroupSelector, ObjectSelector, PeerSelector, PolicyId};
+use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector};
+use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;

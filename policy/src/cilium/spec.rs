@@ -3,7 +3,8 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{PolicyId, PolicyKind, Spec, Tier};
+use crate::policy::{Spec, Tier};
+use crate::policy_id::{PolicyId, PolicyKind};
 use crate::selector;
 use crate::shape::Node;
 use crate::stand_in::misspelt;

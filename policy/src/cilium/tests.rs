@@ -8,8 +8,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use crate::diagnostic::Diagnostic;
+use crate::dns_rules::DnsRule;
 use crate::document::{Document, parse};
-use crate::policy::{Action, DnsRule, PeerSelector, Policy, PolicyRule, Spec};
+use crate::peer_selector::PeerSelector;
+use crate::policy::{Action, Policy, PolicyRule, Spec};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, is_policy, validate};
 use crate::zone::Zone;

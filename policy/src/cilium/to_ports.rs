@@ -1,7 +1,8 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
 use crate::diagnostic::{Report, closest, quoted};
-use crate::policy::{DnsRule, NamedPort};
+use crate::dns_rules::DnsRule;
+use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
 use crate::shape::Node;

@@ -2,8 +2,10 @@ use ipnet::{IpNet, Ipv4Net};
 use proptest::prelude::*;
 
 use super::*;
+use crate::extensions::LeaseTerms;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{LeaseTerms, ObjectSelector, PolicyId, PolicyKind};
+use crate::peer_selector::ObjectSelector;
+use crate::policy_id::{PolicyId, PolicyKind};
 use crate::program::Origin;
 use crate::zone::Zone;
 

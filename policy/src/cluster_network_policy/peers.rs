@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use names::Pattern;
 
 use crate::diagnostic::Report;
-use crate::policy::ObjectSelector;
+use crate::peer_selector::ObjectSelector;
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;

@@ -1,7 +1,7 @@
 //! `protocols` of a rule → its ports.
 
 use crate::diagnostic::{Report, quoted};
-use crate::policy::NamedPort;
+use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
 use crate::shape::Node;

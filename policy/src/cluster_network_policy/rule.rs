@@ -1,7 +1,8 @@
 //! One rule: an action on peers, crossed with protocols.
 
 use crate::diagnostic::{Report, closest, quoted};
-use crate::policy::{Action, NamedPort, PeerSelector, PolicyRule, Tier};
+use crate::peer_selector::{NamedPort, PeerSelector};
+use crate::policy::{Action, PolicyRule, Tier};
 use crate::ports::PortSet;
 use crate::shape::{Node, Shape};
 use crate::stand_in::deny_everything;

@@ -7,7 +7,8 @@ use names::Pattern;
 
 use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
 use crate::inventory::Inventory;
-use crate::policy::{Action, ObjectSelector};
+use crate::peer_selector::ObjectSelector;
+use crate::policy::Action;
 use crate::ports::PortSet;
 use crate::program::{Origin, Peer, Rule, Tiers, Verdict};
 use crate::zone::Zone;

@@ -2,10 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::compile::compile;
+use crate::dns_rules::DnsServers;
 use crate::endpoint::{self, Endpoint, EndpointId};
 use crate::labels::LabelSelector;
 use crate::policy::Action;
-use crate::program::{DnsServers, Program};
+use crate::program::Program;
 use crate::{Policy, document, validate};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {

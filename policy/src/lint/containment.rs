@@ -3,7 +3,8 @@
 //! Only what is certain is said: `false` may mean that it cannot be told.
 
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{NamedPort, ObjectSelector, PeerSelector, PolicyRule, ServiceSelector};
+use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
+use crate::policy::PolicyRule;
 use crate::ports::PortSet;
 use crate::prefix;
 use crate::program::Peer;

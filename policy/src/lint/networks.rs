@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyKind, PolicyRule, Tier};
+use crate::peer_selector::{ObjectSelector, PeerSelector};
+use crate::policy::{Action, PolicyRule, Tier};
+use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
 use crate::shape::Node;
 

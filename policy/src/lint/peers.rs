@@ -2,9 +2,9 @@
 
 use crate::diagnostic::Report;
 use crate::inventory::Inventory;
-use crate::policy::{
-    Action, CidrGroupSelector, ObjectSelector, PeerSelector, PolicyKind, PolicyRule, ServiceSelector, Spec,
-};
+use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector, ServiceSelector};
+use crate::policy::{Action, PolicyRule, Spec};
+use crate::policy_id::PolicyKind;
 use crate::shape::Node;
 
 use super::around::Around;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Report, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
-use crate::policy::{Action, ObjectSelector, PeerSelector, PolicyKind, PolicyRule};
+use crate::peer_selector::{ObjectSelector, PeerSelector};
+use crate::policy::{Action, PolicyRule};
+use crate::policy_id::PolicyKind;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::Node;
 use crate::zone::Zone;

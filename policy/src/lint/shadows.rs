@@ -1,7 +1,8 @@
 //! Rules that change nothing, because others have decided what they speak of.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, PeerSelector, PolicyRule, Spec, Tier};
+use crate::peer_selector::PeerSelector;
+use crate::policy::{Action, PolicyRule, Spec, Tier};
 
 use super::containment::{cost, rule_in, selector_in};
 use super::path_of;

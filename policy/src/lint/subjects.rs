@@ -7,7 +7,8 @@ use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Action, Policy, PolicyKind, PolicyRule, Spec};
+use crate::policy::{Action, Policy, PolicyRule, Spec};
+use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
 use crate::shape::Node;
 

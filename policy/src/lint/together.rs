@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::document::Document;
-use crate::policy::{Policy, PolicyId, Spec};
+use crate::policy::{Policy, Spec};
+use crate::policy_id::PolicyId;
 use crate::shape::Node;
 
 use super::around::Around;

@@ -3,7 +3,8 @@
 use crate::diagnostic::Report;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
-use crate::policy::{ObjectSelector, PolicyId};
+use crate::peer_selector::ObjectSelector;
+use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
 use crate::shape::Node;

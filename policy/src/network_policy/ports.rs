@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::diagnostic::{Report, quoted};
-use crate::policy::NamedPort;
+use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
 use crate::shape::Node;

@@ -1,7 +1,9 @@
 //! One rule: peers, crossed with ports.
 
 use crate::diagnostic::Report;
-use crate::policy::{Action, PeerSelector, PolicyId, PolicyRule};
+use crate::peer_selector::PeerSelector;
+use crate::policy::{Action, PolicyRule};
+use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::shape::Node;
 use crate::zone::Zone;

@@ -3,7 +3,8 @@
 use crate::diagnostic::Report;
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{PolicyId, Spec, Tier};
+use crate::policy::{Spec, Tier};
+use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::Node;
 use crate::stand_in::{cannot_close, closed, misspelt};

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use oracle::{Oracle, Policies, Probe, Verdict, World};
 use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
-use policy::program::Origin;
-use policy::{Policy, endpoint::EndpointId};
+use policy::{Origin, Policy, endpoint::EndpointId};
 use serde_json::json;
 
 use crate::node::{Node, traffic};

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use oracle::World;
 use policy::address::Teachable;
-use policy::endpoint::{self, EndpointId};
+use policy::endpoint;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::{Endpoint, Inventory, Protocol, cidr_group, document};
+use policy::{Endpoint, EndpointId, Inventory, Protocol, cidr_group, document};
 use serde_json::Value;
 
 pub(crate) fn is_policy(object: &Value) -> bool {

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use names::{Name, NameIndex, Pattern};
 use policy::classifier::{AddressContext, Classifier};
 use policy::compile::compile;
-use policy::endpoint::{self, Endpoint, EndpointId};
+use policy::endpoint;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
 use policy::validate::{Verdict, validate};
-use policy::{AddressZone, Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint};
+use policy::{
+    AddressZone, Endpoint, EndpointId, Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint,
+};
 
 /// Text of policies: read, validated, linted, compiled for a pod, classified, and asked.
 pub(crate) fn policy_yaml(text: &str) {

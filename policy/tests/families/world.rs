@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use names::Name;
-use policy::endpoint::{self, Endpoint, EndpointId};
+use policy::endpoint;
 use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
 use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
-use policy::{AddressZone, Policy, Protocol, document, validate};
+use policy::{AddressZone, Endpoint, EndpointId, Policy, Protocol, document, validate};
 
 type Pairs = &'static [(&'static str, &'static str)];
 

@@ -2,9 +2,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use names::Pattern;
-use policy::policy::{Action, LeaseTerms};
-use policy::program::{Peer, Rule};
-use policy::{PortRange, PortSet, Program, Protocol, Tiers};
+use policy::{Action, LeaseTerms, Peer, PortRange, PortSet, Program, Protocol, Rule, Tiers};
 
 use crate::desired::{FailMode, Interception, KernelProgram, Refusal};
 use crate::pod_links::PodLinks;
@@ -102,7 +100,7 @@ fn tiers_that_another_program_still_evaluates_keep_their_sets() {
     let quiet = KernelProgram {
         enforced: tiers.clone(),
         audited: None,
-        response: Some(policy::policy::DenyResponse::Drop),
+        response: Some(policy::DenyResponse::Drop),
     };
     let both = [(ProgramId(1), Arc::new(quiet)), program(80, false)];
     let change = Change::between(&desired(&both), &desired(&both[1..]));

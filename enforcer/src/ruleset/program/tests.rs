@@ -1,7 +1,7 @@
 use names::Pattern;
-use policy::policy::{Action, LeaseTerms, PolicyId, PolicyKind};
-use policy::program::{Origin, Peer, Rule as PolicyRule, Tiers};
-use policy::{PortSet, Program, Zone};
+use policy::{
+    Action, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortSet, Program, Rule as PolicyRule, Tiers, Zone,
+};
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{CidrGroupSelector, ObjectSelector, ServiceSelector};
+use crate::peer_selector::{CidrGroupSelector, ObjectSelector, ServiceSelector};
 
 use super::*;
 

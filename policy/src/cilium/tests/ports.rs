@@ -1,6 +1,6 @@
 //! `toPorts`: ports, and what may be asked or looked into there.
 
-use crate::policy::NamedPort;
+use crate::peer_selector::NamedPort;
 
 use super::*;
 
