@@ -17,7 +17,7 @@ mod to_ports;
 mod tests;
 
 use crate::diagnostic::Report;
-use crate::policy::Spec;
+use crate::policy::PolicySpec;
 use crate::policy_id::PolicyId;
 use crate::shape::{self, Node};
 
@@ -27,7 +27,7 @@ pub(crate) use peers::ENTITIES;
 pub(crate) use schema::POLICY as POLICY_SHAPE;
 
 /// The specs of a policy object.
-pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let nodes = specs(root);
     if nodes.is_empty() {

@@ -17,10 +17,9 @@ mod subject;
 mod tests;
 
 use crate::diagnostic::{Report, quoted};
-use crate::policy::{Spec, Tier};
+use crate::direction::{Direction, PerDirection};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::shape::{self, Node};
-
-use rule::Direction;
 
 pub(crate) use stand_in::read as stand_in;
 
@@ -28,7 +27,7 @@ pub(crate) use stand_in::read as stand_in;
 const MAX_ITEMS: usize = 25;
 
 /// The only spec of a policy object.
-pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let Some(spec) = root.get("spec") else {
         report
@@ -54,11 +53,10 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
         .iter()
         .flat_map(|node| rule::read(node, Direction::Egress, tier, report))
         .collect();
-    let spec = tier.zip(subject).map(|(tier, subject)| Spec {
+    let spec = tier.zip(subject).map(|(tier, subject)| PolicySpec {
         subject,
         tier,
-        closes_egress: false,
-        rules,
+        directions: PerDirection::of_egress(DirectionSpec { closes: false, rules }),
     });
     spec.into_iter().collect()
 }

@@ -5,29 +5,30 @@ use std::net::IpAddr;
 
 use names::Pattern;
 
-use crate::dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode};
+use crate::direction::{Direction, PerDirection};
+use crate::dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode, QuestionRules};
 use crate::endpoint::Endpoint;
 use crate::extensions::{DenyResponse, LeaseTerms};
 use crate::inventory::Inventory;
-use crate::policy::{Action, Policy, PolicyRule, Spec, Tier};
+use crate::policy::{Action, DirectionSpec, Policy, PolicyRule, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
-use crate::program::{Origin, Peer, Program, Rule, Tiers};
+use crate::program::{EndpointPolicy, Origin, Peer, Program, Rule, Tiers};
 
-/// Compiles the egress policy of one endpoint, into the form that all endpoints that are governed
-/// alike share.
+/// Compiles what governs one endpoint, into the form that all endpoints that are governed alike
+/// share.
 ///
 /// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing
-/// of egress (only ingress, or empty lists) does not count as selecting.
+/// of either direction (empty lists) does not count as selecting.
 ///
-/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of the program. Which addresses
+/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of a program. Which addresses
 /// pods and other objects have does not.
 pub fn compile<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
     inventory: &Inventory,
-) -> Option<Program> {
-    gather(endpoint, policies, inventory).map(Program::merged)
+) -> Option<EndpointPolicy> {
+    gather(endpoint, policies, inventory).map(EndpointPolicy::merged)
 }
 
 /// As [`compile`], with every rule by itself, so that it can be told which one decides.
@@ -35,57 +36,89 @@ pub fn gather<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
     inventory: &Inventory,
-) -> Option<Program> {
+) -> Option<EndpointPolicy> {
     let specs = policies
         .into_iter()
         .flat_map(|policy| policy.specs.iter().map(move |spec| (policy, spec)));
     gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
 }
 
-/// Whether a spec selects an endpoint and says anything of its egress. Endpoints that the same
-/// specs govern have the same program.
-pub fn governs(spec: &Spec, endpoint: &Endpoint) -> bool {
-    let says_anything = spec.closes_egress || !spec.rules.is_empty();
+/// Whether a spec selects an endpoint and says anything of it. Endpoints that the same specs govern
+/// have the same programs.
+pub fn governs(spec: &PolicySpec, endpoint: &Endpoint) -> bool {
+    let says_anything = spec.directions.iter().any(|(_, spec)| spec.says_anything());
     says_anything && spec.subject.matches(&endpoint.labels)
 }
 
 /// As [`gather`], of the specs that [`governs`] has told.
 pub fn gather_selected<'a>(
-    specs: impl IntoIterator<Item = (&'a Policy, &'a Spec)>,
+    specs: impl IntoIterator<Item = (&'a Policy, &'a PolicySpec)>,
     inventory: &Inventory,
-) -> Option<Program> {
-    let mut selecting: Vec<_> = specs.into_iter().collect();
-    if selecting.is_empty() {
+) -> Option<EndpointPolicy> {
+    let mut specs: Vec<_> = specs.into_iter().collect();
+    if specs.is_empty() {
         return None;
     }
     // Equal priorities are settled by name. (The API leaves it open; it should be the same
     // everywhere and at all times.)
-    selecting.sort_by(|(a, a_spec), (b, b_spec)| (a_spec.tier, &a.id).cmp(&(b_spec.tier, &b.id)));
+    specs.sort_by(|(a, a_spec), (b, b_spec)| (a_spec.tier, &a.id).cmp(&(b_spec.tier, &b.id)));
+    let questions = question_rules(&specs);
+    let teachers = questions.listed_servers();
+    Some(EndpointPolicy {
+        programs: PerDirection::from_fn(|direction| program(direction, &specs, &teachers, inventory)),
+        questions,
+    })
+}
 
+/// The program of one direction; `None` where no spec says anything of it. `specs` are in the order
+/// of evaluation.
+fn program(
+    direction: Direction,
+    specs: &[(&Policy, &PolicySpec)],
+    teachers: &BTreeSet<IpAddr>,
+    inventory: &Inventory,
+) -> Option<Program> {
     let mut enforced = Tiers::default();
     let mut all = Tiers::default();
-    let mut program = Program::default();
-    let mut questions = Questions::new();
-    for (policy, spec) in &selecting {
-        add(&mut all, policy, spec, inventory);
-        if policy.extensions.audit {
+    let mut response = None;
+    let (mut governed, mut audited) = (false, false);
+    for (policy, spec) in specs {
+        if !spec.directions[direction].says_anything() {
             continue;
         }
-        add(&mut enforced, policy, spec, inventory);
-        let allowing = spec.rules_that(Action::Allow);
-        allowing.for_each(|rule| grant_questions(rule, &mut questions));
-        program.questions = stricter(program.questions, policy.extensions.questions);
-        program.response = quieter(program.response, policy.extensions.response);
+        governed = true;
+        add(&mut all, policy, spec, direction, inventory);
+        if policy.extensions.audit {
+            audited = true;
+            continue;
+        }
+        add(&mut enforced, policy, spec, direction, inventory);
+        response = quieter(response, policy.extensions.response);
     }
-    let audited = selecting.iter().any(|(policy, _)| policy.extensions.audit);
-    let dns = grants(questions);
-    let teachers: BTreeSet<IpAddr> = dns.iter().flat_map(|grant| grant.servers.listed()).copied().collect();
-    Some(Program {
-        enforced: enforced.taught_by(&teachers),
-        audited: audited.then(|| all.taught_by(&teachers)),
-        dns,
-        ..program
+    governed.then(|| Program {
+        enforced: enforced.taught_by(teachers),
+        audited: audited.then(|| all.taught_by(teachers)),
+        response,
     })
+}
+
+/// What the egress rules that are enforced say of questions.
+fn question_rules(specs: &[(&Policy, &PolicySpec)]) -> QuestionRules {
+    let mut granted = GrantedPatterns::new();
+    let mut mode = None;
+    for (policy, spec) in specs {
+        let egress = &spec.directions.egress;
+        if policy.extensions.audit || !egress.says_anything() {
+            continue;
+        }
+        let allowing = egress.rules_that(Action::Allow);
+        allowing.for_each(|rule| grant_questions(rule, &mut granted));
+        mode = stricter(mode, policy.extensions.questions);
+    }
+    QuestionRules {
+        grants: grants(granted),
+        mode,
+    }
 }
 
 /// Of several policies that speak of it, the one that lets less be asked counts.
@@ -104,7 +137,9 @@ fn quieter(a: Option<DenyResponse>, b: Option<DenyResponse>) -> Option<DenyRespo
     }
 }
 
-fn add(tiers: &mut Tiers, policy: &Policy, spec: &Spec, inventory: &Inventory) {
+/// Adds what a spec says of one direction to its tier.
+fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Direction, inventory: &Inventory) {
+    let DirectionSpec { closes, rules: written } = &spec.directions[direction];
     let rules = match spec.tier {
         Tier::Admin { .. } => &mut tiers.admin,
         Tier::Network => &mut tiers.network,
@@ -112,14 +147,14 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &Spec, inventory: &Inventory) {
     };
     let terms = policy.extensions.lease;
     rules.extend(
-        spec.rules
+        written
             .iter()
             .flat_map(|rule| single(&policy.id, rule, terms, inventory)),
     );
     if spec.tier == Tier::Network {
         // Stable, so that rules of one action stay in the order in which they were written.
         tiers.network.sort_by_key(|rule| rule.action);
-        if spec.closes_egress {
+        if *closes {
             tiers.closed_by.push(Origin {
                 policy: policy.id.clone(),
                 rule: String::new(),
@@ -163,12 +198,12 @@ fn single(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &I
     rules
 }
 
-type Questions = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;
+type GrantedPatterns = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;
 
 /// Binds the DNS rules of a rule to servers: to its peers where these are single addresses
 /// (they become known resolvers), and to every trusted resolver where they cannot be listed
 /// (`toEndpoints` of the cluster's DNS, entities, wide prefixes, names).
-fn grant_questions(rule: &PolicyRule, questions: &mut Questions) {
+fn grant_questions(rule: &PolicyRule, granted: &mut GrantedPatterns) {
     if rule.dns.is_empty() {
         return;
     }
@@ -179,13 +214,13 @@ fn grant_questions(rule: &PolicyRule, questions: &mut Questions) {
         None => DnsServers::Trusted,
     };
     for dns in &rule.dns {
-        let patterns = questions.entry((servers.clone(), dns.port)).or_default();
+        let patterns = granted.entry((servers.clone(), dns.port)).or_default();
         patterns.extend(dns.patterns.iter().cloned());
     }
 }
 
-fn grants(questions: Questions) -> Vec<DnsGrant> {
-    let grants = questions.into_iter().map(|((servers, port), patterns)| DnsGrant {
+fn grants(granted: GrantedPatterns) -> Vec<DnsGrant> {
+    let grants = granted.into_iter().map(|((servers, port), patterns)| DnsGrant {
         servers,
         rule: DnsRule {
             port,

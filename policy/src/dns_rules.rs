@@ -1,5 +1,6 @@
 //! Which questions may be asked of which DNS servers.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use names::Pattern;
@@ -50,5 +51,22 @@ impl DnsServers {
             DnsServers::Trusted => &[],
             DnsServers::Listed(servers) => servers,
         }
+    }
+}
+
+/// What an endpoint may ask resolvers. Egress rules alone speak of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QuestionRules {
+    /// The DNS rules.
+    pub grants: Vec<DnsGrant>,
+    /// What may be asked where no DNS rule speaks; `None` where no policy says.
+    pub mode: Option<QuestionMode>,
+}
+
+impl QuestionRules {
+    /// The servers that DNS rules list.
+    pub(crate) fn listed_servers(&self) -> BTreeSet<IpAddr> {
+        let listed = self.grants.iter().flat_map(|grant| grant.servers.listed());
+        listed.copied().collect()
     }
 }

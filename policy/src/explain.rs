@@ -100,7 +100,8 @@ pub struct Explanation {
 
 /// Explains one connection.
 pub fn explain(scene: Scene<'_>, towards: &Towards) -> Explanation {
-    let Some(program) = gather(scene.endpoint, scene.policies.iter().copied(), scene.inventory) else {
+    let governed = gather(scene.endpoint, scene.policies.iter().copied(), scene.inventory);
+    let Some(program) = governed.and_then(|governed| governed.programs.egress) else {
         let decision = Decision::Unselected;
         let misses = Vec::new();
         return Explanation {

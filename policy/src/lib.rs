@@ -42,6 +42,7 @@ pub mod validate;
 
 mod cilium;
 mod cluster_network_policy;
+mod direction;
 mod dns_rules;
 mod extensions;
 #[cfg(test)]
@@ -62,13 +63,14 @@ mod zone;
 
 pub use cidr_group::CidrGroup;
 pub use diagnostic::{Diagnostic, Severity};
-pub use dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode};
+pub use direction::{Direction, PerDirection};
+pub use dns_rules::{DnsGrant, DnsRule, DnsServers, QuestionMode, QuestionRules};
 pub use endpoint::{Endpoint, EndpointId};
 pub use extensions::{DenyResponse, Extensions, LeaseTerms};
 pub use inventory::Inventory;
 pub use peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
-pub use policy::{Action, Policy, PolicyRule, Spec, Tier};
+pub use policy::{Action, DirectionSpec, Policy, PolicyRule, PolicySpec, Tier};
 pub use policy_id::{PolicyId, PolicyKind};
 pub use ports::{PortRange, PortSet, Protocol};
-pub use program::{Origin, Peer, Program, ProgramId, Rule, Tiers, Verdict};
+pub use program::{EndpointPolicy, Origin, Peer, Program, ProgramId, Rule, Tiers, Verdict};
 pub use zone::{AddressZone, Zone};

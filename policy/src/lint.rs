@@ -20,7 +20,7 @@ mod tests;
 
 use crate::diagnostic::{Diagnostic, Report};
 use crate::document::Document;
-use crate::policy::{Policy, Spec};
+use crate::policy::{Policy, PolicySpec};
 use crate::shape::Node;
 
 pub use around::{Around, ServicePort, TargetPort};
@@ -70,7 +70,7 @@ pub fn across(policies: &[(&Document, &Policy)], around: &Around<'_>) -> Vec<Vec
 }
 
 /// The specs of a policy with what was written.
-fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item = (Node<'a>, &'a Spec)> {
+fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item = (Node<'a>, &'a PolicySpec)> {
     let root = Node::root(&document.value);
     let nodes: Vec<_> = root.get("spec").into_iter().chain(root.list("specs")).collect();
     nodes.into_iter().zip(&policy.specs)

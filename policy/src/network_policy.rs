@@ -12,9 +12,10 @@ mod stand_in;
 mod tests;
 
 use crate::diagnostic::{Report, quoted};
+use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
-use crate::policy::{Spec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::{self, Node};
@@ -23,7 +24,7 @@ pub(crate) use schema::POLICY as POLICY_SHAPE;
 pub(crate) use stand_in::read as stand_in;
 
 /// The only spec of a policy object.
-pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let Some(spec) = root.get("spec") else {
         report.warning("no-spec", "", "it has no `spec`, and says nothing of egress");
@@ -58,11 +59,10 @@ pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> V
             .suggest("add `Egress` to `policyTypes`");
     }
     let subject = subject.filter(|_| governs.egress);
-    let spec = subject.map(|subject| Spec {
+    let spec = subject.map(|subject| PolicySpec {
         subject,
         tier: Tier::Network,
-        closes_egress: true,
-        rules,
+        directions: PerDirection::of_egress(DirectionSpec { closes: true, rules }),
     });
     spec.into_iter().collect()
 }

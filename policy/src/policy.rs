@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::direction::PerDirection;
 use crate::dns_rules::DnsRule;
 use crate::extensions::Extensions;
 use crate::labels::LabelSelector;
@@ -17,19 +18,27 @@ pub struct Policy {
     /// What its `namegate.io/` annotations say.
     pub extensions: Extensions,
     /// `spec`, then `specs` in order.
-    pub specs: Vec<Spec>,
+    pub specs: Vec<PolicySpec>,
 }
 
 /// One `spec` (or one entry of `specs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spec {
+pub struct PolicySpec {
     /// Whom it selects. The namespace of a namespaced policy is part of it, as a requirement on
     /// `io.kubernetes.pod.namespace`.
     pub subject: LabelSelector,
     /// Where it stands in the order of evaluation.
     pub tier: Tier,
-    /// Whether a selected endpoint is closed for egress by this spec. Only in [`Tier::Network`].
-    pub closes_egress: bool,
+    /// What it says of each direction.
+    pub directions: PerDirection<DirectionSpec>,
+}
+
+/// What one `spec` says of one direction. The default says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DirectionSpec {
+    /// Whether it closes the endpoints that it selects: what no rule allows is refused. Only in
+    /// [`Tier::Network`].
+    pub closes: bool,
     /// In the order of the object, which decides in the tiers of ClusterNetworkPolicies; in
     /// [`Tier::Network`] any denial wins.
     ///
@@ -39,7 +48,19 @@ pub struct Spec {
     pub rules: Vec<PolicyRule>,
 }
 
-impl Spec {
+impl PolicySpec {
+    /// The rules of both directions.
+    pub fn rules(&self) -> impl Iterator<Item = &PolicyRule> {
+        self.directions.iter().flat_map(|(_, spec)| &spec.rules)
+    }
+}
+
+impl DirectionSpec {
+    /// Whether it has any effect on the endpoints that are selected.
+    pub fn says_anything(&self) -> bool {
+        self.closes || !self.rules.is_empty()
+    }
+
     /// The rules of one action.
     pub fn rules_that(&self, action: Action) -> impl Iterator<Item = &PolicyRule> {
         self.rules.iter().filter(move |rule| rule.action == action)
@@ -55,8 +76,8 @@ pub enum Tier {
         /// 0 to 1000.
         priority: u16,
     },
-    /// NetworkPolicies and Cilium's policies: all add up, any denial wins, and where one closes
-    /// egress the rest is refused.
+    /// NetworkPolicies and Cilium's policies: all add up, any denial wins, and where one closes the
+    /// direction the rest is refused.
     Network,
     /// ClusterNetworkPolicies of tier Baseline, as in tier Admin.
     Baseline {

@@ -1,4 +1,4 @@
-//! The compiled egress policy of an endpoint.
+//! The compiled policy of an endpoint in one direction.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use names::Pattern;
 use siphasher::sip::SipHasher24;
 
-use crate::dns_rules::{DnsGrant, QuestionMode};
+use crate::direction::PerDirection;
+use crate::dns_rules::QuestionRules;
 use crate::extensions::{DenyResponse, LeaseTerms};
 use crate::peer_selector::{NamedPort, ObjectSelector};
 use crate::policy::Action;
@@ -17,7 +18,8 @@ use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
 use crate::zone::Zone;
 
-/// The compiled egress policy of one endpoint, or of many that are governed alike.
+/// The compiled policy of one endpoint in one direction, or of many endpoints that are governed
+/// alike. It speaks of peers and says nothing of the direction.
 ///
 /// [`gather`](crate::compile::gather) makes one in which every rule stands by itself, for people;
 /// [`merged`](Program::merged) brings it into the one form that all programs of the same effect
@@ -31,10 +33,15 @@ pub struct Program {
     pub audited: Option<Tiers>,
     /// What a refused packet gets, where a policy says so.
     pub response: Option<DenyResponse>,
-    /// What may be asked of resolvers.
-    pub dns: Vec<DnsGrant>,
-    /// What may be asked where no DNS rule speaks, where a policy says so.
-    pub questions: Option<QuestionMode>,
+}
+
+/// What governs an endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointPolicy {
+    /// The program of each direction; `None` where no policy says anything of that direction.
+    pub programs: PerDirection<Option<Program>>,
+    /// What the endpoint may ask resolvers.
+    pub questions: QuestionRules,
 }
 
 /// Rules in the order in which they decide: tier by tier, in each the first that matches.
@@ -44,8 +51,8 @@ pub struct Tiers {
     pub admin: Vec<Rule>,
     /// Of Cilium's policies and NetworkPolicies: denials before allowances.
     pub network: Vec<Rule>,
-    /// The specs that close egress: what no rule of `network` matches is refused. Where there are
-    /// none, `baseline` decides.
+    /// The specs that close the direction: what no rule of `network` matches is refused. Where
+    /// there are none, `baseline` decides.
     pub closed_by: Vec<Origin>,
     /// Of ClusterNetworkPolicies in tier Baseline. What these leave undecided is let through.
     pub baseline: Vec<Rule>,
@@ -106,7 +113,7 @@ pub enum Verdict {
 }
 
 /// The identity of what a program makes the kernel do: equal for programs that differ only in
-/// origins, or in DNS rules that list the same servers.
+/// origins.
 ///
 /// Stable between processes of one build and, as long as [`ProgramId::SCHEME`] stays, meant to be
 /// so between versions: kernel chains and sets are named after it and outlive the agent. (If it is
@@ -116,7 +123,7 @@ pub struct ProgramId(pub u64);
 
 impl ProgramId {
     /// Raise when the meaning of a program in the kernel changes.
-    pub const SCHEME: u8 = 2;
+    pub const SCHEME: u8 = 3;
 }
 
 impl fmt::Display for ProgramId {
@@ -128,6 +135,17 @@ impl fmt::Display for ProgramId {
 impl fmt::Debug for ProgramId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl EndpointPolicy {
+    /// With [merged](Program::merged) programs.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self {
+            programs: self.programs.map(|_, program| program.map(Program::merged)),
+            ..self
+        }
     }
 }
 
@@ -240,7 +258,6 @@ fn hasher() -> SipHasher24 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns_rules::{DnsRule, DnsServers};
     use crate::policy_id::PolicyKind;
     use crate::ports::{PortRange, Protocol};
 
@@ -289,23 +306,16 @@ mod tests {
     fn the_id_is_the_same_in_every_process_and_version() {
         assert_eq!(
             program().id().to_string(),
-            "f96d76a51a0b9e19",
+            "f4ed44e81289ca15",
             "raise ProgramId::SCHEME if the meaning changed"
         );
     }
 
     #[test]
-    fn origins_and_dns_rules_are_no_part_of_the_id() {
+    fn origins_are_no_part_of_the_id() {
         let mut other = program();
         other.enforced.network[0].origins.clear();
         other.enforced.closed_by.push(origin("q"));
-        other.dns.push(DnsGrant {
-            servers: DnsServers::Trusted,
-            rule: DnsRule {
-                port: 53,
-                patterns: Vec::new(),
-            },
-        });
         assert_eq!(other.id(), program().id());
     }
 

@@ -6,7 +6,7 @@ use names::{Name, NameIndex, Pattern};
 
 use crate::dns_rules::{DnsServers, QuestionMode};
 use crate::policy::Action;
-use crate::program::{Peer, Program, Rule};
+use crate::program::{EndpointPolicy, Peer, Rule, Tiers};
 
 /// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,22 +66,28 @@ struct Grant {
 }
 
 impl Questions {
-    /// Prepares a program. `mode` counts where no policy says otherwise, and only where some policy
-    /// is enforced (and not all are audited). `cluster_domain` is `cluster.local.` unless
-    /// configured; `search` are the suffixes of the endpoint's search list, longest first.
-    pub fn new(program: &Program, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
+    /// Prepares what governs an endpoint. `mode` counts where no policy says otherwise, and only
+    /// where some policy is enforced (and not all are audited). `cluster_domain` is
+    /// `cluster.local.` unless configured; `search` are the suffixes of the endpoint's search list,
+    /// longest first.
+    pub fn new(policy: &EndpointPolicy, mode: QuestionMode, cluster_domain: &Name, search: &[Name]) -> Self {
         let index = |patterns: &mut dyn Iterator<Item = &Pattern>| {
             let mut index = NameIndex::default();
             patterns.for_each(|pattern| index.insert(pattern, ()));
             index
         };
-        let tiers = &program.enforced;
+        let nothing = Tiers::default();
+        let tiers = policy
+            .programs
+            .egress
+            .as_ref()
+            .map_or(&nothing, |program| &program.enforced);
         let names = |rules, action| index(&mut patterns(rules, action));
-        let mode = match program.enforced.rules().next().is_some() || program.enforced.closed() {
-            true => program.questions.unwrap_or(mode),
+        let mode = match tiers.rules().next().is_some() || tiers.closed() {
+            true => policy.questions.mode.unwrap_or(mode),
             false => QuestionMode::Any,
         };
-        let grants = program.dns.iter().map(|grant| Grant {
+        let grants = policy.questions.grants.iter().map(|grant| Grant {
             servers: grant.servers.clone(),
             port: grant.rule.port,
             names: index(&mut grant.rule.patterns.iter()),
@@ -196,11 +202,12 @@ impl Grant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns_rules::{DnsGrant, DnsRule};
+    use crate::direction::PerDirection;
+    use crate::dns_rules::{DnsGrant, DnsRule, QuestionRules};
     use crate::extensions::LeaseTerms;
     use crate::policy_id::{PolicyId, PolicyKind};
     use crate::ports::PortSet;
-    use crate::program::{Origin, Tiers};
+    use crate::program::{Origin, Program};
 
     const CLUSTER_DNS: &str = "10.96.0.10:53";
 
@@ -224,13 +231,13 @@ mod tests {
         }
     }
 
-    fn program(allow: &[&str], deny: &[&str], dns: Vec<DnsGrant>) -> Program {
+    fn policy(allow: &[&str], deny: &[&str], grants: Vec<DnsGrant>) -> EndpointPolicy {
         let policy = PolicyId {
             kind: PolicyKind::CiliumNetworkPolicy,
             namespace: "n".into(),
             name: "p".into(),
         };
-        Program {
+        let program = Program {
             enforced: Tiers {
                 network: [rules(Action::Deny, deny), rules(Action::Allow, allow)].concat(),
                 closed_by: vec![Origin {
@@ -239,14 +246,17 @@ mod tests {
                 }],
                 ..Tiers::default()
             },
-            dns,
             ..Program::default()
+        };
+        EndpointPolicy {
+            programs: PerDirection::of_egress(Some(program)),
+            questions: QuestionRules { grants, mode: None },
         }
     }
 
-    fn judge(program: &Program, mode: QuestionMode, asked: &str, name: &str) -> QuestionVerdict {
+    fn judge(policy: &EndpointPolicy, mode: QuestionMode, asked: &str, name: &str) -> QuestionVerdict {
         let search = ["default.svc.cluster.local", "cluster.local", "corp.example"].map(|s| Name::parse(s).unwrap());
-        let questions = Questions::new(program, mode, &Name::parse("cluster.local").unwrap(), &search);
+        let questions = Questions::new(policy, mode, &Name::parse("cluster.local").unwrap(), &search);
         questions.judge(asked.parse().unwrap(), &Name::parse(name).unwrap())
     }
 
@@ -256,23 +266,23 @@ mod tests {
 
     #[test]
     fn any_name_may_be_asked_where_nothing_rules_questions() {
-        let program = program(&["a.example"], &[], vec![]);
+        let policy = policy(&["a.example"], &[], vec![]);
         assert_eq!(
-            judge(&program, QuestionMode::Any, CLUSTER_DNS, "elsewhere.example"),
+            judge(&policy, QuestionMode::Any, CLUSTER_DNS, "elsewhere.example"),
             QuestionVerdict::Allowed
         );
     }
 
     #[test]
     fn a_denied_name_is_denied_in_every_mode_and_whatever_the_rules_grant() {
-        let program = program(&["*"], &["bad.example"], vec![grant(DnsServers::Trusted, 53, &["*"])]);
+        let policy = policy(&["*"], &["bad.example"], vec![grant(DnsServers::Trusted, 53, &["*"])]);
         for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
             assert_eq!(
-                judge(&program, mode, CLUSTER_DNS, "BAD.example."),
+                judge(&policy, mode, CLUSTER_DNS, "BAD.example."),
                 denied(QuestionDenial::DeniedName)
             );
             assert_eq!(
-                judge(&program, mode, CLUSTER_DNS, "good.example"),
+                judge(&policy, mode, CLUSTER_DNS, "good.example"),
                 QuestionVerdict::Allowed
             );
         }
@@ -280,8 +290,8 @@ mod tests {
 
     #[test]
     fn allowed_only_lets_through_selectors_the_cluster_domain_and_reverse_names_of_learned_addresses() {
-        let program = program(&["*.example.com"], &[], vec![]);
-        let judge = |name| judge(&program, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
+        let policy = policy(&["*.example.com"], &[], vec![]);
+        let judge = |name| judge(&policy, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
         assert_eq!(judge("a.example.com"), QuestionVerdict::Allowed);
         assert_eq!(judge("kubernetes.default.svc.cluster.local"), QuestionVerdict::Allowed);
         let learned = QuestionVerdict::AllowedIfLearned("192.0.2.1".parse().unwrap());
@@ -291,8 +301,8 @@ mod tests {
 
     #[test]
     fn search_expansions_of_a_name_that_may_be_asked_are_told_apart_from_denials() {
-        let program = program(&["*.example.com"], &["no.example.com"], vec![]);
-        let judge = |name| judge(&program, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
+        let policy = policy(&["*.example.com"], &["no.example.com"], vec![]);
+        let judge = |name| judge(&policy, QuestionMode::AllowedOnly, CLUSTER_DNS, name);
         assert_eq!(
             judge("a.example.com.corp.example"),
             denied(QuestionDenial::SearchExpansion)
@@ -307,11 +317,11 @@ mod tests {
 
     #[test]
     fn a_chain_from_a_search_expansion_to_its_bare_name_counts_as_that() {
-        let program = program(&["a.example.com"], &["no.example.com"], vec![]);
+        let policy = policy(&["a.example.com"], &["no.example.com"], vec![]);
         let search = ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(|s| Name::parse(s).unwrap());
         let domain = Name::parse("cluster.local").unwrap();
         for mode in [QuestionMode::Any, QuestionMode::AllowedOnly] {
-            let questions = Questions::new(&program, mode, &domain, &search);
+            let questions = Questions::new(&policy, mode, &domain, &search);
             let counts = |name, target| {
                 let [name, target] = [name, target].map(|text| Name::parse(text).unwrap());
                 questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target)
@@ -347,7 +357,7 @@ mod tests {
                 assert!(!counts(name, target), "{why}");
             }
         }
-        let questions = Questions::new(&program, QuestionMode::AllowedOnly, &domain, &search);
+        let questions = Questions::new(&policy, QuestionMode::AllowedOnly, &domain, &search);
         let [name, target] = ["b.example.shop.svc.cluster.local", "b.example"].map(|text| Name::parse(text).unwrap());
         let counts = questions.counts_as(CLUSTER_DNS.parse().unwrap(), &name, &target);
         assert!(!counts, "the bare name may not be asked");
@@ -356,8 +366,8 @@ mod tests {
     #[test]
     fn dns_rules_alone_decide_for_the_resolvers_that_they_speak_of() {
         let listed = DnsServers::Listed(vec!["192.0.2.53".parse().unwrap()]);
-        let program = program(&["a.example"], &[], vec![grant(listed, 53, &["b.example"])]);
-        let judge = |asked, name| judge(&program, QuestionMode::AllowedOnly, asked, name);
+        let policy = policy(&["a.example"], &[], vec![grant(listed, 53, &["b.example"])]);
+        let judge = |asked, name| judge(&policy, QuestionMode::AllowedOnly, asked, name);
         assert_eq!(judge("192.0.2.53:53", "b.example"), QuestionVerdict::Allowed);
         assert_eq!(judge("[::ffff:192.0.2.53]:53", "b.example"), QuestionVerdict::Allowed);
         assert_eq!(judge("192.0.2.53:53", "a.example"), denied(QuestionDenial::NoDnsRule));
@@ -380,7 +390,7 @@ mod tests {
 
     #[test]
     fn grants_add_up_and_a_grant_without_names_denies_all() {
-        let both = program(
+        let both = policy(
             &[],
             &[],
             vec![
@@ -398,7 +408,7 @@ mod tests {
                 QuestionVerdict::Allowed
             );
         }
-        let none = program(&[], &[], vec![grant(DnsServers::Trusted, 53, &[])]);
+        let none = policy(&[], &[], vec![grant(DnsServers::Trusted, 53, &[])]);
         assert_eq!(
             judge(&none, QuestionMode::Any, CLUSTER_DNS, "a.example"),
             denied(QuestionDenial::NoDnsRule)

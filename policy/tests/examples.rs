@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use policy::document::{self, Document};
 use policy::endpoint;
 use policy::labels::Labels;
-use policy::{Action, Endpoint, EndpointId, Inventory, Peer, Policy, Program, Zone, compile, lint, validate};
+use policy::{
+    Action, Endpoint, EndpointId, EndpointPolicy, Inventory, Peer, Policy, Program, QuestionRules, Zone, compile, lint,
+    validate,
+};
 
 /// Each example with the program of its Pod.
-fn programs() -> BTreeMap<String, Program> {
+fn programs() -> BTreeMap<String, EndpointPolicy> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples");
     let mut programs = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -26,7 +29,7 @@ fn programs() -> BTreeMap<String, Program> {
     programs
 }
 
-fn program(name: &str, text: &str) -> Program {
+fn program(name: &str, text: &str) -> EndpointPolicy {
     let (documents, errors) = document::parse(text);
     assert_eq!(errors, [], "{name}");
     let mut policies: Vec<Policy> = Vec::new();
@@ -51,15 +54,20 @@ fn program(name: &str, text: &str) -> Program {
         labels: endpoint::labels(&labels(pod), &pod.namespace, &of_namespace, "default", "default"),
         addresses: BTreeSet::new(),
     };
-    let program = compile::compile(&endpoint, &policies, &Inventory::default());
-    program.unwrap_or_else(|| panic!("{name}: the Pod is not governed"))
+    let governed = compile::compile(&endpoint, &policies, &Inventory::default());
+    governed.unwrap_or_else(|| panic!("{name}: the Pod is not governed"))
+}
+
+fn egress(governed: &EndpointPolicy) -> &Program {
+    governed.programs.egress.as_ref().unwrap()
 }
 
 #[test]
 fn every_example_governs_the_pod_beside_it() {
     let programs = programs();
     assert!(programs.len() >= 7, "{:?}", programs.keys());
-    for (name, program) in &programs {
+    for (name, governed) in &programs {
+        let program = egress(governed);
         let tiers = program.audited.as_ref().unwrap_or(&program.enforced);
         let denies_the_rest = tiers.baseline.iter().any(|rule| rule.action == Action::Deny);
         assert!(tiers.closed() || denies_the_rest, "{name}");
@@ -70,7 +78,7 @@ fn every_example_governs_the_pod_beside_it() {
 fn examples_of_ciliums_kinds_open_names() {
     let programs = programs();
     for name in ["cluster-dns", "clusterwide-deny", "dns-rules", "one-name"] {
-        let allows_a_name = programs[name]
+        let allows_a_name = egress(&programs[name])
             .enforced
             .network
             .iter()
@@ -81,7 +89,8 @@ fn examples_of_ciliums_kinds_open_names() {
 
 #[test]
 fn network_policies_add_up_and_filter_no_questions() {
-    let program = &programs()["network-policy"];
+    let governed = &programs()["network-policy"];
+    let program = egress(governed);
     assert_eq!(program.enforced.closed_by.len(), 2);
     let network = &program.enforced.network;
     assert!(network.iter().all(|rule| rule.action == Action::Allow));
@@ -89,12 +98,13 @@ fn network_policies_add_up_and_filter_no_questions() {
     assert_eq!(objects.count(), 2, "the database, and the gateway");
     let partner = Peer::Prefix(Zone::Anywhere, "198.51.100.0/25".parse().unwrap());
     assert!(network.iter().any(|rule| rule.peer == partner));
-    assert_eq!((program.dns.len(), program.questions), (0, None));
+    assert_eq!(governed.questions, QuestionRules::default());
 }
 
 #[test]
 fn tiers_of_the_cluster_stand_before_and_after_the_namespaces() {
-    let tiers = &programs()["cluster-tiers"].enforced;
+    let governed = &programs()["cluster-tiers"];
+    let tiers = &egress(governed).enforced;
     assert!(!tiers.closed() && tiers.network.is_empty());
     let actions = |rules: &[policy::Rule]| rules.iter().map(|rule| rule.action).collect::<Vec<_>>();
     use Action::{Allow, Deny, Pass};
@@ -104,7 +114,8 @@ fn tiers_of_the_cluster_stand_before_and_after_the_namespaces() {
 
 #[test]
 fn an_audited_policy_enforces_nothing() {
-    let program = &programs()["audit"];
+    let governed = &programs()["audit"];
+    let program = egress(governed);
     assert!(!program.enforced.closed() && program.enforced.network.is_empty());
     assert!(
         program

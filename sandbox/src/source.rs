@@ -16,8 +16,8 @@ use names::Pattern;
 use policy::document::{self, Document};
 use policy::labels::LabelSelector;
 use policy::{
-    Action, Diagnostic, Extensions, PeerSelector, Policy, PolicyId, PolicyKind, PolicyRule, PortSet, Severity, Spec,
-    Tier, validate,
+    Action, Diagnostic, DirectionSpec, Extensions, PeerSelector, PerDirection, Policy, PolicyId, PolicyKind,
+    PolicyRule, PolicySpec, PortSet, Severity, Tier, validate,
 };
 use tokio::sync::mpsc;
 
@@ -209,15 +209,17 @@ fn command_line_policy(allow: &[Pattern]) -> Policy {
             name: COMMAND_LINE.to_owned(),
         },
         extensions: Extensions::default(),
-        specs: vec![Spec {
+        specs: vec![PolicySpec {
             subject: LabelSelector::default(),
             tier: Tier::Network,
-            closes_egress: true,
-            rules: if allow.is_empty() {
-                Vec::new()
-            } else {
-                vec![rule(allow)]
-            },
+            directions: PerDirection::of_egress(DirectionSpec {
+                closes: true,
+                rules: if allow.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![rule(allow)]
+                },
+            }),
         }],
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use names::Name;
 use policy::compile::{gather_selected, governs};
 use policy::question::Questions;
-use policy::{CidrGroup, Endpoint, Inventory, Policy, Program, ProgramId};
+use policy::{CidrGroup, Endpoint, Inventory, Policy, Program, ProgramId, QuestionRules};
 use settings::Settings;
 
 /// What the specs that govern an endpoint compile to; shared by all endpoints that the same ones
@@ -15,6 +15,7 @@ use settings::Settings;
 pub(super) struct Compiled {
     pub(super) id: ProgramId,
     pub(super) program: Arc<Program>,
+    pub(super) question_rules: Arc<QuestionRules>,
     pub(super) questions: Arc<Questions>,
     /// The policies, in order.
     pub(super) policies: Arc<[Arc<Policy>]>,
@@ -85,14 +86,16 @@ fn compile_one(
     let specs = governing
         .iter()
         .map(|(policy, number)| (&***policy, &policy.specs[*number]));
-    let program = Arc::new(gather_selected(specs, inventory)?.merged());
+    let compiled = gather_selected(specs, inventory)?.merged();
     let search = search_list(&endpoint.id.namespace, &settings.cluster_domain);
-    let questions = Questions::new(&program, settings.questions, &settings.cluster_domain, &search);
+    let questions = Questions::new(&compiled, settings.questions, &settings.cluster_domain, &search);
     let mut policies: Vec<_> = governing.iter().map(|(policy, _)| Arc::clone(policy)).collect();
     policies.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let program = compiled.programs.egress?;
     Some(Compiled {
         id: program.id(),
-        program,
+        program: Arc::new(program),
+        question_rules: Arc::new(compiled.questions),
         questions: Arc::new(questions),
         policies: policies.into(),
     })

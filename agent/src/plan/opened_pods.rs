@@ -40,8 +40,14 @@ pub fn opened(before: &Plan, now: &Plan) -> Vec<OpenedPods> {
 fn restricts(policy: &Policy, endpoint: &Endpoint) -> bool {
     !policy.extensions.audit
         && policy.specs.iter().any(|spec| {
-            let denies = || spec.rules.iter().any(|rule| rule.action == Action::Deny);
-            (spec.closes_egress || denies()) && spec.subject.matches(&endpoint.labels)
+            let denies = || {
+                spec.directions
+                    .egress
+                    .rules
+                    .iter()
+                    .any(|rule| rule.action == Action::Deny)
+            };
+            (spec.directions.egress.closes || denies()) && spec.subject.matches(&endpoint.labels)
         })
 }
 

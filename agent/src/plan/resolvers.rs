@@ -46,7 +46,7 @@ pub(super) fn known(
 ) -> HashMap<SocketAddr, Resolver> {
     let mut known = HashMap::default();
     for compiled in compiled.iter().flatten() {
-        for grant in &compiled.program.dns {
+        for grant in &compiled.question_rules.grants {
             let DnsServers::Listed(servers) = &grant.servers else {
                 continue;
             };

@@ -30,7 +30,7 @@ fn words(update: Update) -> (String, String) {
             pod.metadata.labels.as_ref().map_or("", |labels| &labels["v"])
         ),
         Change::Apply(Object::Policy(policy)) => {
-            let open = policy.specs.iter().any(|spec| !spec.rules.is_empty());
+            let open = policy.specs.iter().any(|spec| spec.rules().next().is_some());
             format!("+{}={}", policy.id.name, if open { "written" } else { "closed" })
         }
         Change::Apply(other) => panic!("{other:?}"),

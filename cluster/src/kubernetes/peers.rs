@@ -6,7 +6,7 @@ use policy::{ObjectSelector, PeerSelector, Policy};
 /// destinations, or names ports that they number. (A Service's backends are known by its
 /// EndpointSlices.)
 pub(super) fn speaks_of_pods(policy: &Policy) -> bool {
-    let rules = policy.specs.iter().flat_map(|spec| &spec.rules);
+    let rules = policy.specs.iter().flat_map(|spec| spec.rules());
     rules.into_iter().any(|rule| {
         let by_pods = match &rule.peers {
             PeerSelector::Objects(selectors) => selectors.iter().any(|it| matches!(it, ObjectSelector::Pods(_))),

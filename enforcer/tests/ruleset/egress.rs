@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use enforcer::Refusal;
-use policy::Protocol::{Sctp, Tcp, Udp};
 use policy::{PortSet, ProgramId, Zone};
 
 use crate::lab::{Lab, NODE_V4, OUTSIDE, Outcome, POD_V4, POD_V6, ip, say};

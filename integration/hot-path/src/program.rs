@@ -12,14 +12,22 @@ use crate::BenchIteration;
 pub(crate) fn compiled<const COUNT: usize>() -> BenchIteration {
     let (endpoint, policies, inventory) = (endpoint(), policies(COUNT), Inventory::default());
     Box::new(move || {
-        let program = compile(&endpoint, &policies, &inventory).unwrap();
+        let program = compile(&endpoint, &policies, &inventory)
+            .unwrap()
+            .programs
+            .egress
+            .unwrap();
         program.enforced.rules().count()
     })
 }
 
 /// The same, with its prefixes, ports and names folded.
 pub(crate) fn folded<const COUNT: usize>() -> BenchIteration {
-    let program = compile(&endpoint(), &policies(COUNT), &Inventory::default()).unwrap();
+    let program = compile(&endpoint(), &policies(COUNT), &Inventory::default())
+        .unwrap()
+        .programs
+        .egress
+        .unwrap();
     Box::new(move || Classifier::new(&program.enforced).name_rules().count())
 }
 

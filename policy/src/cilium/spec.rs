@@ -1,9 +1,10 @@
 //! One `spec`: whom it selects, whether it closes egress, and its rules.
 
 use crate::diagnostic::Report;
+use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Spec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::selector;
 use crate::shape::Node;
@@ -13,7 +14,7 @@ use super::egress::{self, Side};
 use super::schema;
 
 /// `None` when its subject cannot be told; an error says why.
-pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<Spec> {
+pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<PolicySpec> {
     let subject = subject(spec, id, report);
     if subject.is_some()
         && has_no_rule(spec)
@@ -54,11 +55,13 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
     };
     let allow = rules("egress", Side::Allow);
     let deny = rules("egressDeny", Side::Deny);
-    Some(Spec {
+    Some(PolicySpec {
         subject: subject?,
         tier: Tier::Network,
-        closes_egress: closes_egress(spec),
-        rules: allow.into_iter().chain(deny).collect(),
+        directions: PerDirection::of_egress(DirectionSpec {
+            closes: closes_egress(spec),
+            rules: allow.into_iter().chain(deny).collect(),
+        }),
     })
 }
 

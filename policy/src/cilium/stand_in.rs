@@ -1,9 +1,10 @@
 //! Of a refused policy: whom it selects, closed.
 
 use crate::diagnostic::Report;
+use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{Spec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::{self, Node, Shape};
@@ -15,7 +16,7 @@ use super::spec::{endpoints, has_no_rule, said};
 const SELECTOR: &str = "endpointSelector";
 
 /// Reads no more of each spec than whom it selects and whether it is about egress.
-pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
     // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
     let astray = guess(root, &schema::POLICY).is_some();
     let mut specs = Vec::new();
@@ -37,15 +38,17 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: 
             true => "nothing is let through, since what its `egressDeny` denies is not known",
         };
         closed(&format!("{}.{SELECTOR}", node.path), extent, report);
-        specs.push(Spec {
+        specs.push(PolicySpec {
             subject,
             tier: Tier::Network,
-            closes_egress: true,
-            rules: if denies {
-                vec![deny_everything(format!("{}.egressDeny", node.path))]
-            } else {
-                Vec::new()
-            },
+            directions: PerDirection::of_egress(DirectionSpec {
+                closes: true,
+                rules: if denies {
+                    vec![deny_everything(format!("{}.egressDeny", node.path))]
+                } else {
+                    Vec::new()
+                },
+            }),
         });
     }
     let unreadable_list = root.get("specs").filter(|specs| !specs.value.is_array());

@@ -11,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::dns_rules::DnsRule;
 use crate::document::{Document, parse};
 use crate::peer_selector::PeerSelector;
-use crate::policy::{Action, Policy, PolicyRule, Spec};
+use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, is_policy, validate};
 use crate::zone::Zone;
@@ -43,7 +43,7 @@ fn findings_in_egress(rules: &str) -> Vec<String> {
     findings(&format!("{HEAD}{SELECTOR}  egress:\n{rules}"))
 }
 
-fn spec(fields: &str) -> Spec {
+fn spec(fields: &str) -> PolicySpec {
     let (policy, diagnostics) = read(&format!("{HEAD}{SELECTOR}{fields}"));
     policy.unwrap_or_else(|| panic!("{diagnostics:?}")).specs.remove(0)
 }
@@ -56,9 +56,9 @@ fn denial(rule: &str) -> PolicyRule {
     only_rule(spec(&format!("  egressDeny:\n{rule}")), Action::Deny)
 }
 
-fn only_rule(mut spec: Spec, action: Action) -> PolicyRule {
-    assert_eq!(spec.rules.len(), 1);
-    let rule = spec.rules.remove(0);
+fn only_rule(mut spec: PolicySpec, action: Action) -> PolicyRule {
+    assert_eq!(spec.directions.egress.rules.len(), 1);
+    let rule = spec.directions.egress.rules.remove(0);
     assert_eq!(rule.action, action);
     rule
 }
@@ -117,8 +117,8 @@ fn the_policy_that_everybody_writes_filters_questions_and_opens_the_name() {
     let [spec] = policy.specs.as_slice() else {
         panic!("{policy:?}")
     };
-    assert!(spec.closes_egress);
-    let [dns, names] = spec.rules.as_slice() else {
+    assert!(spec.directions.egress.closes);
+    let [dns, names] = spec.directions.egress.rules.as_slice() else {
         panic!("{spec:?}")
     };
     assert!(matches!(&dns.peers, PeerSelector::Objects(selectors) if selectors.len() == 1));
@@ -279,7 +279,7 @@ proptest! {
                 Verdict::Accepted(policy) => drop(crate::lint::lint(&document, &policy)),
                 Verdict::Refused(stand_in) => {
                     let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
-                    prop_assert!(specs.iter().all(|spec| spec.closes_egress && spec.rules_that(Action::Allow).next().is_none()));
+                    prop_assert!(specs.iter().all(|spec| spec.directions.egress.closes && spec.directions.egress.rules_that(Action::Allow).next().is_none()));
                 }
             }
         }

@@ -11,8 +11,9 @@ use crate::selector;
 use crate::shape::Node;
 use crate::zone::Zone;
 
-use super::rule::{Direction, OneOf, Unknown};
+use super::rule::{OneOf, Unknown};
 use super::{domain_names, schema, some_items, subject};
+use crate::direction::Direction;
 
 /// How many of the known peers may stand in an ingress rule: `namespaces` and `pods`.
 const INGRESS_PEERS: usize = 2;

@@ -1,6 +1,7 @@
 //! One rule: an action on peers, crossed with protocols.
 
 use crate::diagnostic::{Report, closest, quoted};
+use crate::direction::Direction;
 use crate::peer_selector::{NamedPort, PeerSelector};
 use crate::policy::{Action, PolicyRule, Tier};
 use crate::ports::PortSet;
@@ -8,14 +9,6 @@ use crate::shape::{Node, Shape};
 use crate::stand_in::deny_everything;
 
 use super::{domain_names, peers, protocols};
-
-/// Which list a rule stands in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// Not enforced; read for what is wrong with it.
-    Ingress,
-    Egress,
-}
 
 /// What a rule comes to: nothing, or one rule for its names and one for its other peers.
 pub(super) fn read(

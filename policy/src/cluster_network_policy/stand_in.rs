@@ -1,9 +1,10 @@
 //! Of a refused policy: whom it selects, with everything denied in its place.
 
 use crate::diagnostic::Report;
+use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{Spec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::shape::{self, Node};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
@@ -13,7 +14,7 @@ use super::{priority, schema, subject};
 ///
 /// A policy that only accepts closes nothing, so that there is nothing to close while it is
 /// refused.
-pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>) -> Vec<PolicySpec> {
     let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
         cannot_close(root.get("spec").map_or("", |_| "spec"), "subject", report);
         return Vec::new();
@@ -40,11 +41,13 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>
         ),
     };
     closed(&format!("{}.subject", spec.path), extent, report);
-    vec![Spec {
+    vec![PolicySpec {
         subject,
         tier,
-        closes_egress: false,
-        rules: vec![deny_everything(format!("{}.egress", spec.path))],
+        directions: PerDirection::of_egress(DirectionSpec {
+            closes: false,
+            rules: vec![deny_everything(format!("{}.egress", spec.path))],
+        }),
     }]
 }
 

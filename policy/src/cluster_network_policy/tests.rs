@@ -12,7 +12,7 @@ use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
 use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector};
-use crate::policy::{Action, Policy, PolicyRule, Spec, Tier};
+use crate::policy::{Action, Policy, PolicyRule, PolicySpec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};
 use crate::zone::Zone;
@@ -35,13 +35,13 @@ fn policy(fields: &str) -> Policy {
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
-fn spec(fields: &str) -> Spec {
+fn spec(fields: &str) -> PolicySpec {
     policy(fields).specs.remove(0)
 }
 
 /// The rules of a policy in tier Admin.
 fn rules(rules: &str) -> Vec<PolicyRule> {
-    spec(&format!("{ADMIN}    {rules}]}}\n")).rules
+    spec(&format!("{ADMIN}    {rules}]}}\n")).directions.egress.rules
 }
 
 fn rule(rule: &str) -> PolicyRule {
@@ -109,8 +109,10 @@ fn rules_stand_in_their_tier_and_order_and_close_nothing() {
     assert_eq!(findings(text), none());
     let spec = spec(text);
     assert_eq!(spec.tier, Tier::Admin { priority: 1000 });
-    assert!(!spec.closes_egress);
+    assert!(!spec.directions.egress.closes);
     let written: Vec<_> = spec
+        .directions
+        .egress
         .rules
         .iter()
         .map(|rule| (rule.action, rule.origin.as_str()))
@@ -123,10 +125,10 @@ fn rules_stand_in_their_tier_and_order_and_close_nothing() {
             (Action::Deny, "spec.egress[2]"),
         ]
     );
-    assert_eq!(spec.rules[2].peers, anywhere(&["0.0.0.0/0", "::/0"]));
+    assert_eq!(spec.directions.egress.rules[2].peers, anywhere(&["0.0.0.0/0", "::/0"]));
     let baseline = self::spec("  {tier: Baseline, priority: 0, subject: {namespaces: {}}}\n");
     assert_eq!(baseline.tier, Tier::Baseline { priority: 0 });
-    assert_eq!(baseline.rules, []);
+    assert_eq!(baseline.directions.egress.rules, []);
 }
 
 #[test]
@@ -328,7 +330,7 @@ fn an_unknown_or_empty_entry_makes_its_rule_fail_closed() {
 fn ingress_is_reported_and_has_no_effect() {
     let text = "  {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\n";
     assert_eq!(findings(text), ["not-enforced spec.ingress 6"]);
-    assert_eq!(spec(text).rules, []);
+    assert_eq!(spec(text).directions.egress.rules, []);
     let bad = "  {tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: []}]}\n";
     assert_eq!(
         findings(bad),

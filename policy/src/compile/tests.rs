@@ -32,8 +32,12 @@ fn policy(name: &str, spec: &str) -> Policy {
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
-fn compiled(policies: &[Policy]) -> Program {
+fn governed_by(policies: &[Policy]) -> EndpointPolicy {
     compile(&endpoint("n", &[("app", "a")]), policies, &Inventory::default()).unwrap()
+}
+
+fn compiled(policies: &[Policy]) -> Program {
+    governed_by(policies).programs.egress.unwrap()
 }
 
 fn selected(endpoint: &Endpoint, policies: &[Policy]) -> bool {
@@ -119,9 +123,10 @@ fn dns_rules_bind_to_single_addresses_or_to_every_trusted_resolver() {
         dns("toFQDNs: [{matchName: dns.example}]", "named.example"),
         dns("toCIDR: []", "nowhere.example"),
     ];
-    let program = compiled(&[policy("p", &format!("  egress:\n{}", rules.concat()))]);
-    let grants: Vec<_> = program
-        .dns
+    let governed = governed_by(&[policy("p", &format!("  egress:\n{}", rules.concat()))]);
+    let grants: Vec<_> = governed
+        .questions
+        .grants
         .iter()
         .map(|grant| {
             (
@@ -146,7 +151,7 @@ fn dns_rules_bind_to_single_addresses_or_to_every_trusted_resolver() {
         ]
     );
     assert_eq!(
-        program.enforced.network,
+        governed.programs.egress.unwrap().enforced.network,
         [],
         "no port 53 is opened: lookups are intercepted"
     );
@@ -200,11 +205,12 @@ fn an_audited_policy_enforces_nothing_and_says_what_it_would() {
     assert!(alone.audited.unwrap().closed());
 
     let dns = "  egress:\n  - toCIDR: [192.0.2.53]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchName: a.example}]}}]\n";
-    let beside = compiled(&[
+    let beside = governed_by(&[
         audited(policy("p", dns)),
         policy("q", "  egressDeny: [{toCIDR: [192.0.2.0/24]}]\n"),
     ]);
-    assert_eq!(beside.dns, [], "its DNS rules deny no question");
+    assert_eq!(beside.questions.grants, [], "its DNS rules deny no question");
+    let beside = beside.programs.egress.unwrap();
     assert_eq!(beside.enforced.network.len(), 1);
     assert!(beside.enforced.closed(), "by the other");
     assert!(beside.audited.is_some());
@@ -218,9 +224,9 @@ fn the_stricter_annotation_counts() {
     let mut lax = policy("q", "  egress: [{}]\n");
     lax.extensions.questions = Some(QuestionMode::Any);
     lax.extensions.response = Some(DenyResponse::Reject);
-    let program = compiled(&[lax, strict]);
-    assert_eq!(program.questions, Some(QuestionMode::AllowedOnly));
-    assert_eq!(program.response, Some(DenyResponse::Drop));
+    let both = governed_by(&[lax, strict]);
+    assert_eq!(both.questions.mode, Some(QuestionMode::AllowedOnly));
+    assert_eq!(both.programs.egress.unwrap().response, Some(DenyResponse::Drop));
 }
 
 #[test]
@@ -228,7 +234,7 @@ fn an_admin_tier_is_ordered_by_priority_and_then_by_name() {
     let ordered = |name: &str, priority| {
         let mut policy = policy(name, "  egressDeny: [{toCIDR: [192.0.2.0/24]}]\n");
         policy.specs[0].tier = Tier::Admin { priority };
-        policy.specs[0].closes_egress = false;
+        policy.specs[0].directions.egress.closes = false;
         policy
     };
     let program = compiled(&[ordered("c", 5), ordered("b", 5), ordered("a", 7), ordered("d", 0)]);

@@ -207,7 +207,8 @@ fn of_other_subjects(scene: Scene<'_>, towards: &Towards) -> Vec<Miss> {
                 specs: vec![spec.clone()],
                 ..(*policy).clone()
             };
-            let Some(program) = crate::compile::gather(&nearly, [&only], scene.inventory) else {
+            let governed = crate::compile::gather(&nearly, [&only], scene.inventory);
+            let Some(program) = governed.and_then(|governed| governed.programs.egress) else {
                 continue;
             };
             let tiers = program.audited.as_ref().unwrap_or(&program.enforced);

@@ -6,7 +6,7 @@ use crate::dns_rules::DnsServers;
 use crate::endpoint::{self, Endpoint, EndpointId};
 use crate::labels::LabelSelector;
 use crate::policy::Action;
-use crate::program::Program;
+use crate::program::{EndpointPolicy, Program};
 use crate::{Policy, document, validate};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -109,6 +109,10 @@ fn policy(rules: &str) -> Policy {
 }
 
 fn compiled(rules: &str) -> Program {
+    governed_by(rules).programs.egress.unwrap()
+}
+
+fn governed_by(rules: &str) -> EndpointPolicy {
     let endpoint = Endpoint {
         id: EndpointId {
             namespace: "n".into(),
@@ -304,14 +308,14 @@ fn nodes_the_api_server_and_groups_of_cidrs_are_what_their_objects_say() {
 
 #[test]
 fn a_dns_rule_on_endpoints_filters_questions_to_trusted_resolvers_and_opens_no_port() {
-    let program = compiled(
+    let governed = governed_by(
         "  egress:\n  - toEndpoints: [{matchLabels: {k8s:io.kubernetes.pod.namespace: kube-system}}]\n    toPorts: [{ports: [{port: '53'}], rules: {dns: [{matchPattern: '*'}]}}]\n",
     );
-    assert_eq!(shown(&program, Action::Allow), [""; 0]);
-    let [grant] = program.dns.as_slice() else {
-        panic!("{program:?}")
+    let [grant] = governed.questions.grants.as_slice() else {
+        panic!("{governed:?}")
     };
     assert_eq!(grant.servers, DnsServers::Trusted);
+    assert_eq!(shown(&governed.programs.egress.unwrap(), Action::Allow), [""; 0]);
 }
 
 proptest! {

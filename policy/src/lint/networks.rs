@@ -18,8 +18,8 @@ use super::together::Placed;
 pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
     let mut parts = parts(around);
     let mut said = Vec::new();
-    for (index, rule) in placed.spec.rules.iter().enumerate() {
-        if placed.spec.tier != Tier::Network && placed.spec.rules[..index].iter().any(decides_pods) {
+    for (index, rule) in placed.spec.directions.egress.rules.iter().enumerate() {
+        if placed.spec.tier != Tier::Network && placed.spec.directions.egress.rules[..index].iter().any(decides_pods) {
             parts.retain(|part| !part.is_pods);
         }
         let Some(written) = written(&placed.node, rule) else {

@@ -3,7 +3,7 @@
 use crate::diagnostic::Report;
 use crate::inventory::Inventory;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector, ServiceSelector};
-use crate::policy::{Action, PolicyRule, Spec};
+use crate::policy::{Action, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
 use crate::shape::Node;
 
@@ -24,13 +24,13 @@ const CILIUM_LISTS: [&str; 7] = [
 ];
 
 /// Lists without entries, and selectors that ask for nothing.
-pub(super) fn empty(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {
+pub(super) fn empty(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpec, report: &mut Report<'_>) {
     for list in ["egress", "egressDeny"] {
         for rule in spec.list(list) {
             empty_lists(&rule, kind, report);
         }
     }
-    for rule in meaning.rules_that(Action::Allow) {
+    for rule in meaning.directions.egress.rules_that(Action::Allow) {
         // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be
         // anywhere.
         let is_open = rule.ports == crate::PortSet::All && rule.dns.is_empty();
@@ -118,7 +118,7 @@ fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
 
 /// Peers that no object is.
 pub(super) fn select_nothing(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in &placed.spec.rules {
+    for rule in &placed.spec.directions.egress.rules {
         let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
         };

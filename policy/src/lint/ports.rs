@@ -54,7 +54,14 @@ pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report
 
 /// Names of ports that no container among the destinations gives.
 pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in placed.spec.rules.iter().filter(|rule| !rule.named.is_empty()) {
+    for rule in placed
+        .spec
+        .directions
+        .egress
+        .rules
+        .iter()
+        .filter(|rule| !rule.named.is_empty())
+    {
         let pods = pods(&rule.peers, &around.inventory);
         // Where there are none, that is what is to be said.
         if pods.is_empty() {
@@ -85,7 +92,7 @@ pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &m
 
 /// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
 pub(super) fn of_services(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in placed.spec.rules_that(Action::Allow) {
+    for rule in placed.spec.directions.egress.rules_that(Action::Allow) {
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
         let services = services(&rule.peers, around);
         for range in ranges.iter().filter(|range| range.is_single()) {

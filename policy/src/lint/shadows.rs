@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Report;
 use crate::peer_selector::PeerSelector;
-use crate::policy::{Action, PolicyRule, Spec, Tier};
+use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
 
 use super::containment::{cost, rule_in, selector_in};
 use super::path_of;
@@ -35,7 +35,7 @@ impl Budget {
 }
 
 /// Rules that another of the same spec makes superfluous.
-pub(super) fn of_one(spec: &Spec, budget: &mut Budget, report: &mut Report<'_>) {
+pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut Report<'_>) {
     if spec.tier != Tier::Network {
         let rules = Written::of(spec);
         for (index, rule) in rules.iter().enumerate() {
@@ -45,8 +45,8 @@ pub(super) fn of_one(spec: &Spec, budget: &mut Budget, report: &mut Report<'_>) 
         }
         return;
     }
-    let denials: Vec<_> = spec.rules_that(Action::Deny).collect();
-    let allowances: Vec<_> = spec.rules_that(Action::Allow).collect();
+    let denials: Vec<_> = spec.directions.egress.rules_that(Action::Deny).collect();
+    let allowances: Vec<_> = spec.directions.egress.rules_that(Action::Allow).collect();
     for rules in [&allowances, &denials] {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| has_effect(rule)) {
             let mut others = rules.iter().enumerate();
@@ -115,9 +115,9 @@ struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    fn of(spec: &'a Spec) -> Vec<Self> {
+    fn of(spec: &'a PolicySpec) -> Vec<Self> {
         let mut rules: Vec<Self> = Vec::new();
-        for rule in &spec.rules {
+        for rule in &spec.directions.egress.rules {
             let path = path_of(&rule.origin);
             match rules.last_mut().filter(|last| last.path == path) {
                 Some(last) => last.parts.push(rule),

@@ -7,7 +7,7 @@ use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::policy::{Action, Policy, PolicyRule, Spec};
+use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
 use crate::shape::Node;
@@ -19,7 +19,7 @@ use super::together::Placed;
 
 /// A policy that is valid, and does nothing at all.
 pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut Report<'_>) {
-    let does_nothing = |spec: &Spec| !spec.closes_egress && spec.rules.is_empty();
+    let does_nothing = |spec: &PolicySpec| !spec.directions.egress.says_anything();
     let speaks_of_ingress = |(node, _): (Node<'_>, _)| {
         let lists = ["ingress", "ingressDeny"];
         lists.iter().any(|field| !node.list(field).is_empty())
@@ -41,9 +41,9 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
 
 /// A policy of the whole cluster that closes every Pod, those of the cluster's own services
 /// included.
-pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &Spec, report: &mut Report<'_>) {
+pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpec, report: &mut Report<'_>) {
     let denies_all = |rule: &PolicyRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
-    if !meaning.closes_egress && !meaning.rules_that(Action::Deny).any(denies_all) {
+    if !meaning.directions.egress.closes && !meaning.directions.egress.rules_that(Action::Deny).any(denies_all) {
         return;
     }
     let suggestion = match kind {

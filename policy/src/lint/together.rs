@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::document::Document;
-use crate::policy::{Policy, Spec};
+use crate::policy::{Policy, PolicySpec};
 use crate::policy_id::PolicyId;
 use crate::shape::Node;
 
@@ -28,7 +28,7 @@ pub(super) struct Placed<'a> {
     /// Whether its policy is in mode audit.
     pub(super) is_audited: bool,
     pub(super) node: Node<'a>,
-    pub(super) spec: &'a Spec,
+    pub(super) spec: &'a PolicySpec,
     pub(super) names: Names<'a>,
     /// The indices of the Pods that it selects.
     pub(super) pods: Vec<usize>,

@@ -1,9 +1,10 @@
 //! Of a refused policy: whom it selects, closed.
 
 use crate::diagnostic::Report;
+use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
-use crate::policy::{Spec, Tier};
+use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
 use crate::shape::Node;
@@ -14,7 +15,7 @@ use super::{Governs, own_namespace, schema};
 const SELECTOR: &str = "podSelector";
 
 /// Reads no more than whom it selects and whether it is about egress.
-pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<Spec> {
+pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
     let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
         cannot_close(root.get("spec").map_or("", |_| "spec"), SELECTOR, report);
         return Vec::new();
@@ -33,11 +34,13 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: 
         None => spec.path,
     };
     closed(&place, "only what other policies allow is let through", report);
-    vec![Spec {
+    vec![PolicySpec {
         subject,
         tier: Tier::Network,
-        closes_egress: true,
-        rules: Vec::new(),
+        directions: PerDirection::of_egress(DirectionSpec {
+            closes: true,
+            rules: Vec::new(),
+        }),
     }]
 }
 

@@ -6,7 +6,7 @@ use crate::document::{Document, parse};
 use crate::endpoint;
 use crate::labels::{LabelSelector, Labels};
 use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector};
-use crate::policy::{Policy, PolicyRule, Spec, Tier};
+use crate::policy::{Policy, PolicyRule, PolicySpec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::validate::{StandIn, Verdict, validate};
 use crate::zone::Zone;
@@ -27,14 +27,14 @@ fn policy(fields: &str) -> Policy {
     verdict.accepted().unwrap_or_else(|| panic!("{diagnostics:?}"))
 }
 
-fn spec(fields: &str) -> Spec {
+fn spec(fields: &str) -> PolicySpec {
     policy(fields).specs.remove(0)
 }
 
 fn rule(rule: &str) -> PolicyRule {
     let mut spec = spec(&format!("{EGRESS}  egress:\n{rule}"));
-    assert_eq!(spec.rules.len(), 1);
-    spec.rules.remove(0)
+    assert_eq!(spec.directions.egress.rules.len(), 1);
+    spec.directions.egress.rules.remove(0)
 }
 
 /// `code path line` of each finding.
@@ -106,7 +106,7 @@ fn it_selects_pods_of_its_own_namespace() {
 fn policy_types_say_what_is_governed_and_have_defaults() {
     let closes = |fields: &str| {
         let specs = policy(&format!("  podSelector: {{}}\n{fields}")).specs;
-        assert!(specs.iter().all(|spec| spec.closes_egress));
+        assert!(specs.iter().all(|spec| spec.directions.egress.closes));
         !specs.is_empty()
     };
     // Absent or empty: Ingress always, Egress if there are rules for it.
@@ -159,7 +159,7 @@ fn a_rule_without_peers_speaks_of_everything_and_without_ports_of_every_port() {
         assert!(rule.dns.is_empty() && rule.named.is_empty());
     }
     let closed = spec(&format!("{EGRESS}  egress: []\n"));
-    assert!(closed.closes_egress && closed.rules.is_empty());
+    assert!(closed.directions.egress.closes && closed.directions.egress.rules.is_empty());
 }
 
 #[test]
@@ -354,7 +354,11 @@ fn stands_in(fields: &str) -> (Vec<String>, bool) {
         .iter()
         .map(|finding| format!("{} {}", finding.code, finding.path));
     let specs = policy.map(|policy| policy.specs).unwrap_or_default();
-    assert!(specs.iter().all(|spec| spec.closes_egress && spec.rules.is_empty()));
+    assert!(
+        specs
+            .iter()
+            .all(|spec| spec.directions.egress.closes && spec.directions.egress.rules.is_empty())
+    );
     (said.collect(), !specs.is_empty())
 }
 
@@ -504,5 +508,5 @@ fn a_field_without_a_value_is_refused_where_it_would_open_more() {
         ["not-enforced spec 5", "no-value spec.egress 7"]
     );
     let closed = spec(&format!("{EGRESS}  egress:\n"));
-    assert!(closed.closes_egress && closed.rules.is_empty());
+    assert!(closed.directions.egress.closes && closed.directions.egress.rules.is_empty());
 }

@@ -73,7 +73,7 @@ impl<'a> Compiled<'a> {
 }
 
 fn classifiers(endpoint: &Endpoint, policies: &[Policy], inventory: &Inventory) -> Option<Classifiers> {
-    let program = compile(endpoint, policies, inventory)?;
+    let program = compile(endpoint, policies, inventory)?.programs.egress?;
     let all: &Tiers = program.audited.as_ref().unwrap_or(&program.enforced);
     Some(Classifiers {
         enforced: Classifier::new(&program.enforced),

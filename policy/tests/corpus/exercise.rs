@@ -99,7 +99,7 @@ pub(crate) fn dns_name(bytes: &[u8]) {
 }
 
 fn program(policies: &[Policy], inventory: &Inventory) -> Option<Program> {
-    compile(&pod("here", 1), policies, inventory)
+    compile(&pod("here", 1), policies, inventory)?.programs.egress
 }
 
 /// Every interval and every entry, as a node would add them.

@@ -77,7 +77,7 @@ fn words(update: Update) -> Vec<String> {
             let allows = policy
                 .specs
                 .iter()
-                .any(|spec| spec.rules_that(policy::Action::Allow).count() > 0);
+                .any(|spec| spec.rules().any(|rule| rule.action == policy::Action::Allow));
             format!("+{} {}", if allows { "Policy" } else { "Closed" }, policy.id)
         }
         Change::Apply(other) => format!("+{other:?}").chars().take(12).collect(),

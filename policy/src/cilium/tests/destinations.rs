@@ -210,7 +210,10 @@ fn endpoints_are_of_the_policys_namespace_unless_they_ask_for_one() {
     }
     let clusterwide = "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  egress: [{toEndpoints: [{}]}]\n";
     let policy = read(clusterwide).0.unwrap();
-    assert_eq!(policy.specs[0].rules[0].peers, PeerSelector::Objects(vec![pods(&[])]));
+    assert_eq!(
+        policy.specs[0].directions.egress.rules[0].peers,
+        PeerSelector::Objects(vec![pods(&[])])
+    );
 }
 
 #[test]

@@ -22,8 +22,12 @@ pub(super) fn said(text: &str) -> Vec<String> {
         .partition(|finding| finding.code == "closed-until-mended");
     assert_eq!(closed.len(), specs.len());
     let closed = closed.iter().zip(&specs).map(|(finding, spec)| {
-        assert!(spec.closes_egress && spec.rules_that(Action::Allow).next().is_none());
-        let mark = if spec.rules.is_empty() { "" } else { "!" };
+        assert!(spec.directions.egress.closes && spec.directions.egress.rules_that(Action::Allow).next().is_none());
+        let mark = if spec.directions.egress.rules.is_empty() {
+            ""
+        } else {
+            "!"
+        };
         format!("{} {}{mark}", finding.code, finding.path)
     });
     let others = others
@@ -90,8 +94,8 @@ fn a_denial_that_cannot_be_read_denies_everything() {
     let whatever_the_default = format!("{HEAD}{SELECTOR}  enableDefaultDeny: {{egress: false}}\n  egressDeny: [7]\n");
     assert_eq!(said(&whatever_the_default), DENIED);
     let spec = stand_in(&whatever_the_default).policy.unwrap().specs.remove(0);
-    assert_eq!(spec.rules[0].peers, everything(Zone::Anywhere));
-    assert_eq!(spec.rules[0].ports, PortSet::All);
+    assert_eq!(spec.directions.egress.rules[0].peers, everything(Zone::Anywhere));
+    assert_eq!(spec.directions.egress.rules[0].ports, PortSet::All);
 }
 
 #[test]

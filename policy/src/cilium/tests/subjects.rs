@@ -37,8 +37,8 @@ fn egress_is_closed_by_rules_and_by_nothing_else() {
         ("  enableDefaultDeny: {egress: true}\n", true),
     ] {
         let spec = spec(fields);
-        assert_eq!(spec.closes_egress, closes, "{fields}");
-        assert!(spec.rules.is_empty(), "{fields}");
+        assert_eq!(spec.directions.egress.closes, closes, "{fields}");
+        assert!(spec.directions.egress.rules.is_empty(), "{fields}");
     }
 }
 
@@ -130,7 +130,7 @@ fn spec_and_specs_add_up_and_one_must_stand() {
     );
     let policy = read(&text).0.unwrap();
     assert_eq!(policy.specs.len(), 2);
-    assert_eq!(policy.specs[1].rules[0].origin, "specs[0].egress[0]");
+    assert_eq!(policy.specs[1].directions.egress.rules[0].origin, "specs[0].egress[0]");
     let neither = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\n";
     assert_eq!(findings(neither), ["missing-field  1"]);
 }

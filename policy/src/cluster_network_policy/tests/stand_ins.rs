@@ -30,11 +30,11 @@ fn a_refused_policy_denies_everything_in_its_place() {
         ));
         assert_eq!(said(&stand_in), ["closed-until-mended spec.subject"]);
         let spec = stand_in.policy.unwrap().specs.remove(0);
-        assert_eq!((spec.tier, spec.closes_egress), (expected, false));
+        assert_eq!((spec.tier, spec.directions.egress.closes), (expected, false));
         assert!(
             spec.subject.matches(&labels("n", &[], &[("team", "a")])) && !spec.subject.matches(&labels("n", &[], &[]))
         );
-        let [rule] = spec.rules.as_slice() else {
+        let [rule] = spec.directions.egress.rules.as_slice() else {
             panic!("{spec:?}")
         };
         assert_eq!((rule.action, &rule.ports), (Action::Deny, &PortSet::All));
