@@ -23,7 +23,7 @@ use std::time::Duration;
 use api::WithheldRow;
 use arc_swap::ArcSwap;
 use clock::Time;
-use dns_proxy::gate::{AdmissionStatus, CommitMode, Completion, Rcode};
+use dns_proxy::{AdmissionStatus, CommitMode, Completion, Rcode};
 use dns_proxy::{Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer};
 use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};

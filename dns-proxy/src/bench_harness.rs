@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::client_quota::ClientQuota;
+use crate::config::ServerConfig;
 use crate::cookie::Cookies;
-use crate::gate::{Gate, QueryTarget, Transport};
-use crate::lookups::{LookupKey, LookupOutput, Lookups, SentQuery, SharedLookupState};
+use crate::gate::Gate;
+use crate::lookup_key::LookupKey;
+use crate::lookups::{LookupOutput, Lookups, SentQuery, SharedLookupState};
+use crate::question::{QueryTarget, Transport};
 use crate::reply::ClientReply;
-use crate::server::ServerConfig;
-use crate::server::limits::ClientQuota;
 use crate::single_flight::SingleFlight;
 use crate::stages::Client;
 use crate::worker::mailbox::{Mailbox, WorkerMessage};
@@ -46,7 +48,7 @@ impl<G: Gate> LookupHarness<G> {
         };
         let mailbox = Arc::new(Mailbox::new()?);
         Ok(Self {
-            lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
+            lookups: Lookups::new(gate, config, shared, &mailbox, now),
             mailbox,
             messages: Vec::new(),
             sent: HarnessOutput::default(),

@@ -1,48 +1,71 @@
-//! How a gate says, later and from any thread, what came of an admission.
+//! How a gate delivers, later and from any thread, the result of an admission.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::gate::{AdmissionError, AdmissionErrorKind};
-use crate::lookups::LookupKey;
-use crate::worker::mailbox::{Mailbox, WorkerMessage};
+use crate::lookup_key::LookupKey;
 
-/// The right, and the duty, to say once what came of an admission. One that is dropped says that
-/// nothing came of it.
-pub struct Completion<P: Send + 'static>(Option<Destination<P>>);
+/// Why an answer may not be released. The client gets SERVFAIL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmissionError {
+    /// The kind of error, for metrics.
+    pub kind: AdmissionErrorKind,
+    /// One line for the log and for the extended error of the reply.
+    pub reason: String,
+}
 
-enum Destination<P> {
+/// The kind of an [`AdmissionError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdmissionErrorKind {
+    /// A set of the kernel has no room for its addresses.
+    Full,
+    /// The kernel refused its addresses.
+    Refused,
+    /// The kernel did not take its addresses in time.
+    TimedOut,
+    /// The writer to the kernel has stopped.
+    Stopped,
+}
+
+/// Receives the results of admissions for the lookups of one worker.
+pub(crate) trait CompletionReceiver<P>: Send + Sync {
+    /// Hands over the result of this lookup's admission. Any thread may call it.
+    fn admission_settled(&self, lookup: LookupKey, result: Result<P, AdmissionError>);
+}
+
+/// Delivers the result of one admission, exactly once. One that is dropped delivers an error.
+pub struct Completion<P: Send + 'static>(Option<CompletionTarget<P>>);
+
+enum CompletionTarget<P> {
     /// A lookup of a worker.
-    ActiveLookup(Arc<Mailbox<P>>, LookupKey),
+    Lookup(Arc<dyn CompletionReceiver<P>>, LookupKey),
     /// A task that waits.
     Task(oneshot::Sender<Result<P, AdmissionError>>),
 }
 
 impl<P: Send + 'static> Completion<P> {
-    /// A completion, and where to wait for what comes of it.
+    /// A completion, and the end of the channel where its result arrives.
     pub fn channel() -> (Self, oneshot::Receiver<Result<P, AdmissionError>>) {
         let (send, receive) = oneshot::channel();
-        (Self(Some(Destination::Task(send))), receive)
+        (Self(Some(CompletionTarget::Task(send))), receive)
     }
 
-    pub(crate) fn for_lookup(mailbox: Arc<Mailbox<P>>, lookup: LookupKey) -> Self {
-        Self(Some(Destination::ActiveLookup(mailbox, lookup)))
+    pub(crate) fn for_lookup(receiver: Arc<dyn CompletionReceiver<P>>, lookup: LookupKey) -> Self {
+        Self(Some(CompletionTarget::Lookup(receiver, lookup)))
     }
 
-    /// Says what came of it.
-    pub fn settle(mut self, outcome: Result<P, AdmissionError>) {
-        self.deliver(outcome);
+    /// Delivers the result.
+    pub fn settle(mut self, result: Result<P, AdmissionError>) {
+        self.deliver(result);
     }
 
-    fn deliver(&mut self, outcome: Result<P, AdmissionError>) {
+    fn deliver(&mut self, result: Result<P, AdmissionError>) {
         match self.0.take() {
-            Some(Destination::ActiveLookup(mailbox, lookup)) => {
-                mailbox.post(WorkerMessage::AdmissionSettled(lookup, outcome))
-            }
-            // Who does not wait any more needs no answer.
-            Some(Destination::Task(send)) => drop(send.send(outcome)),
+            Some(CompletionTarget::Lookup(receiver, lookup)) => receiver.admission_settled(lookup, result),
+            // The task may have given up waiting.
+            Some(CompletionTarget::Task(send)) => drop(send.send(result)),
             None => {}
         }
     }

@@ -22,18 +22,26 @@
 //! - `bench_harness`: a worker without sockets, to be measured.
 //! - [`server`]: listeners, limits, and connections.
 
+mod answer;
 #[doc(hidden)]
 pub mod bench_harness;
 mod cache;
+mod client_quota;
 mod completion;
+mod config;
 mod cookie;
 mod edns;
+mod event;
 mod frame;
-pub mod gate;
+mod gate;
+mod listener;
+mod lookup_key;
 mod lookups;
 mod message;
+mod question;
+mod rcode;
 mod reply;
-pub mod server;
+mod server;
 mod single_flight;
 mod stages;
 mod tcp_lookups;
@@ -47,10 +55,14 @@ mod worker;
 #[path = "../tests/packets/mod.rs"]
 mod packets;
 
-pub use gate::{
-    AdmissionError, AdmissionErrorKind, AdmissionStatus, CacheOutcome, CommitMode, Completion, Denial, DiscardReason,
-    DnsQuestion, Gate, InvalidAnswer, ProxyEvent, QueryTarget, Rcode, Screening, Transport, UpstreamOutcome,
-    ValidatedAnswer, WithheldReason,
-};
-pub use server::{CacheConfig, DnsServer, Listener, ListenerKind, ServerConfig, ServerError, SocketStore};
+pub use answer::{AddressTtls, ValidatedAnswer};
+pub use completion::{AdmissionError, AdmissionErrorKind, Completion};
+pub use config::{CacheConfig, ServerConfig};
+pub use event::{CacheOutcome, DiscardReason, ProxyEvent, UpstreamOutcome, WithheldReason};
+pub use gate::{AdmissionStatus, CommitMode, Denial, Gate, Screening};
+pub use listener::{Listener, ListenerKind};
+pub use question::{DnsQuestion, QueryTarget, Transport};
+pub use rcode::Rcode;
+pub use server::{DnsServer, ServerError, SocketStore};
 pub use upstream::encrypted::{EncryptedProtocol, EncryptedUpstream, UnusableUpstream};
+pub use validate::InvalidAnswer;

@@ -7,27 +7,28 @@
 //! given to the same question ([`single_flight`](crate::single_flight)), its commit, or its time.
 
 mod cached;
-mod in_flight;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slotmap::SlotMap;
+
 use self::cached::CacheDecision;
-use self::in_flight::InFlight;
-pub(crate) use self::in_flight::LookupKey;
+use crate::answer::ValidatedAnswer;
 use crate::cache::{AnswerCache, CacheKey};
+use crate::client_quota::{ClientQuota, QuotaPermit};
+use crate::completion::{AdmissionError, Completion, CompletionReceiver};
+use crate::config::{CacheConfig, ServerConfig};
 use crate::cookie::Cookies;
-use crate::gate::{
-    AdmissionError, AdmissionStatus, CommitMode, Completion, DiscardReason, Gate, ProxyEvent, Transport,
-    UpstreamOutcome, ValidatedAnswer, WithheldReason,
-};
+use crate::event::{DiscardReason, ProxyEvent, UpstreamOutcome, WithheldReason};
+use crate::gate::{AdmissionStatus, CommitMode, Gate};
+use crate::lookup_key::LookupKey;
 use crate::message::Query;
+use crate::question::Transport;
 use crate::reply::{ClientReply, HeldAnswer};
-use crate::server::limits::{ClientQuota, QuotaPermit};
-use crate::server::{CacheConfig, ServerConfig};
-use crate::single_flight::{FlightLeader, FlightResult, FlightRole, SingleFlight};
+use crate::single_flight::{FlightLeader, FlightReceiver, FlightResult, FlightRole, SingleFlight};
 use crate::stages::{self, Client};
 use crate::timer_wheel::TimerWheel;
 use crate::upstream::exchange::{UpstreamExchange, observe_change};
@@ -35,7 +36,6 @@ use crate::upstream::health::{UpstreamHealth, UpstreamRoute};
 use crate::upstream::profile::{EdnsCheck, EdnsLevel, UpstreamProfiles};
 use crate::upstream::{AnswerAssessment, AttemptsOutcome, UpstreamAttempts, UpstreamFailure, is_truncated};
 use crate::validate::{InvalidAnswer, validate};
-use crate::worker::mailbox::Mailbox;
 
 /// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3),
 /// under id 0.
@@ -79,9 +79,9 @@ pub(crate) trait LookupOutput<W> {
 }
 
 /// What the workers share.
-pub(crate) struct SharedLookupState<P> {
+pub(crate) struct SharedLookupState {
     pub(crate) quota: Arc<ClientQuota>,
-    pub(crate) flights: Arc<SingleFlight<P>>,
+    pub(crate) flights: Arc<SingleFlight>,
     pub(crate) health: Arc<UpstreamHealth>,
     pub(crate) cookies: Arc<Cookies>,
 }
@@ -91,9 +91,10 @@ pub(crate) struct Lookups<G: Gate, W> {
     gate: Arc<G>,
     worker_state: G::WorkerState,
     config: ServerConfig,
-    shared: SharedLookupState<G::Proof>,
-    mailbox: Arc<Mailbox<G::Proof>>,
-    in_flight: InFlight<ActiveLookup<G, W>>,
+    shared: SharedLookupState,
+    completions: Arc<dyn CompletionReceiver<G::Proof>>,
+    flights: Arc<dyn FlightReceiver>,
+    in_flight: SlotMap<LookupKey, Box<ActiveLookup<G, W>>>,
     deadlines: TimerWheel,
     profiles: UpstreamProfiles,
     cache: Option<AnswerCache>,
@@ -114,7 +115,7 @@ struct ActiveLookup<G: Gate, W> {
     attempts: UpstreamAttempts,
     stage: LookupStage,
     /// `Some` while it asks on behalf of all lookups with the same question.
-    flight: Option<FlightLeader<G::Proof>>,
+    flight: Option<FlightLeader>,
     /// What the upstream has shown to understand of this question.
     max_level: EdnsLevel,
     /// It is not asked over UDP.
@@ -168,8 +169,8 @@ impl<G: Gate, W> Lookups<G, W> {
     pub(crate) fn new(
         gate: Arc<G>,
         config: ServerConfig,
-        shared: SharedLookupState<G::Proof>,
-        mailbox: Arc<Mailbox<G::Proof>>,
+        shared: SharedLookupState,
+        receiver: &Arc<impl CompletionReceiver<G::Proof> + FlightReceiver + 'static>,
         now: Instant,
     ) -> Self {
         Self {
@@ -184,8 +185,9 @@ impl<G: Gate, W> Lookups<G, W> {
             config,
             profiles: UpstreamProfiles::new(Arc::clone(&shared.cookies)),
             shared,
-            mailbox,
-            in_flight: InFlight::new(),
+            completions: receiver.clone(),
+            flights: receiver.clone(),
+            in_flight: SlotMap::with_key(),
             deadlines: TimerWheel::new(now),
             asked: Vec::new(),
             room: Vec::new(),
@@ -476,13 +478,13 @@ impl<G: Gate, W> Lookups<G, W> {
 
     /// Gives up what has waited too long, each for its next chance or for good.
     pub(crate) fn expire(&mut self, now: Instant, out: &mut impl LookupOutput<W>) {
-        while let Some(place) = self.deadlines.pop(now) {
-            let Some((key, lookup)) = self.in_flight.at(place) else {
+        while let Some(key) = self.deadlines.pop(now) {
+            let Some(lookup) = self.in_flight.get_mut(key) else {
                 continue;
             };
             if lookup.until > now {
                 // Farther away than the wheel reaches.
-                self.deadlines.set(place, lookup.until);
+                self.deadlines.set(key, lookup.until);
                 continue;
             }
             match lookup.stage {
@@ -544,12 +546,12 @@ impl<G: Gate, W> Lookups<G, W> {
         let mut by_tcp = lookup.by_tcp || lookup.query.has_options();
         if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
-            match self.shared.flights.join(&lookup.query, upstreams, &self.mailbox, key) {
+            match self.shared.flights.join(&lookup.query, upstreams, &self.flights, key) {
                 FlightRole::Leader(flight) => lookup.flight = Some(flight),
                 FlightRole::Follower => {
                     lookup.stage = LookupStage::Waiting;
                     lookup.until = lookup.deadline;
-                    return self.deadlines.set(key.place(), lookup.until);
+                    return self.deadlines.set(key, lookup.until);
                 }
                 FlightRole::OtherFlags => by_tcp = true,
             }
@@ -610,7 +612,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     began: now,
                     level,
                 };
-                self.deadlines.set(key.place(), lookup.until);
+                self.deadlines.set(key, lookup.until);
             }
             Err(error) => {
                 let failure = UpstreamFailure::Unreachable { server, error };
@@ -633,7 +635,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         lookup.stage = LookupStage::ForwardedByTcp;
-        self.deadlines.clear(key.place());
+        self.deadlines.clear(key);
         let client = match &lookup.client_waiting {
             Some(client_waiting) => client_waiting.client.source.ip(),
             // The cache has a share of its own.
@@ -796,7 +798,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         let (opens_nothing, source) = (validated.addresses.is_empty(), validated.source);
-        let completion = || Completion::for_lookup(Arc::clone(&self.mailbox), key);
+        let completion = || Completion::for_lookup(Arc::clone(&self.completions), key);
         match self.gate.admit(
             &mut self.worker_state,
             &client_waiting.identity,
@@ -811,7 +813,7 @@ impl<G: Gate, W> Lookups<G, W> {
                     began: now,
                 };
                 lookup.until = lookup.deadline.min(now + patience);
-                self.deadlines.set(key.place(), lookup.until);
+                self.deadlines.set(key, lookup.until);
             }
             AdmissionStatus::Settled(outcome) => {
                 if !opens_nothing {
@@ -873,8 +875,8 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     fn remove(&mut self, key: LookupKey, out: &mut impl LookupOutput<W>) -> Option<Box<ActiveLookup<G, W>>> {
-        let lookup = self.in_flight.take(key)?;
-        self.deadlines.clear(key.place());
+        let lookup = self.in_flight.remove(key)?;
+        self.deadlines.clear(key);
         match &lookup.client_waiting {
             Some(client_waiting) => out.untrack_pending(&client_waiting.reply_path),
             None => self.unasked -= 1,

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use crate::cookie::{self, Cookies};
 use crate::edns;
-use crate::gate::{DnsQuestion, Rcode, Transport};
+use crate::question::{DnsQuestion, Transport};
+use crate::rcode::Rcode;
 use crate::upstream::profile::EdnsLevel;
 use crate::wire::{HEADER, Header, Malformed, MessageReader, WireQuestion, rtype};
 

@@ -8,8 +8,10 @@
 use std::borrow::Cow;
 
 use crate::edns;
-use crate::gate::{Gate, Rcode, Transport};
+use crate::gate::Gate;
 use crate::message::Query;
+use crate::question::Transport;
+use crate::rcode::Rcode;
 use crate::wire::{HEADER, Header, MessageReader, rtype};
 
 /// The longest extra text. With it, the longest question, a cookie and everything else, a reply has

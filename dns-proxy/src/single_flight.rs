@@ -12,35 +12,35 @@
 //! go by TCP.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 use names::Name;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::lookups::LookupKey;
+use crate::lookup_key::LookupKey;
 use crate::message::{Query, QueryFlags};
 use crate::upstream::UpstreamFailure;
-use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
 /// Workers that meet in one part of the table wait for each other; a power of two.
 const SHARDS: usize = 64;
 
 /// The questions in flight of all workers.
-pub(crate) struct SingleFlight<P> {
-    shards: [Mutex<FlightShard<P>>; SHARDS],
+pub(crate) struct SingleFlight {
+    shards: [Mutex<FlightShard>; SHARDS],
     /// Keyed at random: who makes up questions cannot have them meet in one place.
     hasher: RandomState,
 }
 
-struct FlightShard<P> {
+struct FlightShard {
     /// By question; at most one for each question and list of upstreams.
-    entries: HashTable<FlightEntry<P>>,
+    entries: HashTable<FlightEntry>,
     /// Flights that have begun here, so that no two have the same number.
     begun: u64,
 }
 
-struct FlightEntry<P> {
+struct FlightEntry {
     number: u64,
     hash: u64,
     name: Name,
@@ -48,35 +48,41 @@ struct FlightEntry<P> {
     qclass: u16,
     upstreams: Arc<[SocketAddr]>,
     flags: QueryFlags,
-    waiting: Vec<FlightWaiter<P>>,
+    waiting: Vec<FlightWaiter>,
 }
 
 /// A lookup of some worker that waits for a flight.
-struct FlightWaiter<P> {
-    mailbox: Arc<Mailbox<P>>,
+struct FlightWaiter {
+    receiver: Arc<dyn FlightReceiver>,
     lookup: LookupKey,
 }
 
 /// A question in flight, held by the lookup that asks it. Dropped without an outcome, it sends
 /// those that wait on their own way.
-pub(crate) struct FlightLeader<P> {
+pub(crate) struct FlightLeader {
     /// `None` once it has ended.
-    flights: Option<Arc<SingleFlight<P>>>,
+    flights: Option<Arc<SingleFlight>>,
     hash: u64,
     number: u64,
 }
 
 /// What a lookup that is to be forwarded finds.
-pub(crate) enum FlightRole<P> {
+pub(crate) enum FlightRole {
     /// Nobody asks this: the lookup does.
-    Leader(FlightLeader<P>),
-    /// Somebody does: [`WorkerMessage::FlightEnded`] tells what came of it.
+    Leader(FlightLeader),
+    /// Somebody does: [`FlightReceiver::flight_ended`] tells the result.
     Follower,
     /// Somebody asks the same question with other flags.
     OtherFlags,
 }
 
-/// What came of a flight, for those that waited.
+/// Receives the results of flights for the lookups of one worker.
+pub(crate) trait FlightReceiver: Send + Sync {
+    /// Hands over the result of the flight that this lookup waits for. Any thread may call it.
+    fn flight_ended(&self, lookup: LookupKey, result: FlightResult);
+}
+
+/// The result of a flight, for the lookups that waited for it.
 #[derive(Debug, Clone)]
 pub(crate) enum FlightResult {
     /// This upstream gave this answer, which belongs to the question.
@@ -92,7 +98,7 @@ pub(crate) enum FlightResult {
     Abandoned,
 }
 
-impl<P> SingleFlight<P> {
+impl SingleFlight {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             shards: std::array::from_fn(|_| {
@@ -105,19 +111,19 @@ impl<P> SingleFlight<P> {
         })
     }
 
-    /// Leads the question, or waits for who does; `mailbox` is where `lookup` waits.
+    /// Leads the question, or waits for who does, which is told through `receiver`.
     pub(crate) fn join(
         self: &Arc<Self>,
         query: &Query<'_>,
         upstreams: &Arc<[SocketAddr]>,
-        mailbox: &Arc<Mailbox<P>>,
+        receiver: &Arc<dyn FlightReceiver>,
         lookup: LookupKey,
-    ) -> FlightRole<P> {
+    ) -> FlightRole {
         let question = query.question();
         let hash = self.hasher.hash_one((question.name.as_str(), question.qtype));
         let mut shard = self.shard(hash);
         let shard = &mut *shard;
-        let asks_the_same = |entry: &FlightEntry<P>| {
+        let asks_the_same = |entry: &FlightEntry| {
             entry.name == question.name
                 && (entry.qtype, entry.qclass) == (question.qtype, question.qclass)
                 && (Arc::ptr_eq(&entry.upstreams, upstreams) || entry.upstreams == *upstreams)
@@ -127,7 +133,7 @@ impl<P> SingleFlight<P> {
                 return FlightRole::OtherFlags;
             }
             entry.waiting.push(FlightWaiter {
-                mailbox: Arc::clone(mailbox),
+                receiver: Arc::clone(receiver),
                 lookup,
             });
             return FlightRole::Follower;
@@ -152,7 +158,7 @@ impl<P> SingleFlight<P> {
         })
     }
 
-    fn end(&self, hash: u64, number: u64) -> Vec<FlightWaiter<P>> {
+    fn end(&self, hash: u64, number: u64) -> Vec<FlightWaiter> {
         let mut shard = self.shard(hash);
         match shard.entries.find_entry(hash, |entry| entry.number == number) {
             Ok(found) => found.remove().0.waiting,
@@ -160,21 +166,20 @@ impl<P> SingleFlight<P> {
         }
     }
 
-    /// Nothing in here panics half-way, so a poisoned lock holds whole entries.
-    fn shard(&self, hash: u64) -> MutexGuard<'_, FlightShard<P>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, FlightShard> {
         // The table takes its places from the lowest bits and its tags from the highest.
         let shard = &self.shards[(hash >> 32) as usize % SHARDS];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
+        shard.lock()
     }
 }
 
-impl<P> FlightLeader<P> {
-    /// Ends it, and tells those that waited. `landed` is made only if there are any.
-    pub(crate) fn land(mut self, landed: impl FnOnce() -> FlightResult) {
-        self.end(landed);
+impl FlightLeader {
+    /// Ends it, and tells those that waited. `result` is made only if there are any.
+    pub(crate) fn land(mut self, result: impl FnOnce() -> FlightResult) {
+        self.end(result);
     }
 
-    fn end(&mut self, landed: impl FnOnce() -> FlightResult) {
+    fn end(&mut self, result: impl FnOnce() -> FlightResult) {
         let Some(flights) = self.flights.take() else {
             return;
         };
@@ -182,14 +187,14 @@ impl<P> FlightLeader<P> {
         if waiting.is_empty() {
             return;
         }
-        let landed = landed();
-        for FlightWaiter { mailbox, lookup } in waiting {
-            mailbox.post(WorkerMessage::FlightEnded(lookup, landed.clone()));
+        let result = result();
+        for FlightWaiter { receiver, lookup } in waiting {
+            receiver.flight_ended(lookup, result.clone());
         }
     }
 }
 
-impl<P> Drop for FlightLeader<P> {
+impl Drop for FlightLeader {
     fn drop(&mut self) {
         self.end(|| FlightResult::Abandoned);
     }

@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::gate::{
-    AdmissionError, AdmissionErrorKind, Denial, DiscardReason, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
-    Transport, WithheldReason,
-};
+use crate::completion::{AdmissionError, AdmissionErrorKind};
+use crate::event::{DiscardReason, ProxyEvent, WithheldReason};
+use crate::gate::{Denial, Gate, Screening};
 use crate::message::{Query, QueryError};
+use crate::question::{QueryTarget, Transport};
+use crate::rcode::Rcode;
 use crate::reply::{ClientReply, ExtendedError, ExtendedErrorCode};
 use crate::upstream::UpstreamFailure;
 use crate::validate::InvalidAnswer;

@@ -3,19 +3,21 @@
 //! The steps are those of [`stages`]; [`lookups`](crate::lookups) is the same story for datagrams.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout_at;
 
+use crate::answer::ValidatedAnswer;
+use crate::completion::{AdmissionError, Completion};
+use crate::config::ServerConfig;
 use crate::cookie::Cookies;
-use crate::gate::{
-    AdmissionError, AdmissionStatus, CommitMode, Completion, DiscardReason, Gate, ProxyEvent, Transport,
-    ValidatedAnswer, WithheldReason,
-};
+use crate::event::{DiscardReason, ProxyEvent, WithheldReason};
+use crate::gate::{AdmissionStatus, CommitMode, Gate};
 use crate::message::Query;
+use crate::question::Transport;
 use crate::reply::{ClientReply, HeldAnswer};
-use crate::server::ServerConfig;
 use crate::stages::{self, Client};
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::pool::ConnectionPool;
@@ -198,8 +200,7 @@ impl<G: Gate> TcpLookups<G> {
         outcome
     }
 
-    /// Whatever panicked while it was held left counters and collected work, each of them whole.
     fn worker_state(&self) -> MutexGuard<'_, G::WorkerState> {
-        self.worker_state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.worker_state.lock()
     }
 }

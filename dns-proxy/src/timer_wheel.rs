@@ -1,37 +1,44 @@
-//! Deadlines of many lookups, set and cleared at a cost that does not depend on how many there are.
+//! The deadlines of lookups in flight: a hashed timing wheel.
 //!
-//! A wheel of slots, each a doubly linked list of places. A deadline is met up to one tick late,
-//! and never early.
+//! Setting and clearing a deadline takes constant time, however many there are, which a heap does
+//! not: nearly every lookup sets one and clears it microseconds later. The price is precision: a
+//! deadline fires up to one tick late, and never early.
 
 use std::time::{Duration, Instant};
 
-const TICK: Duration = Duration::from_millis(8);
-/// A power of two. The wheel reaches 8 seconds ahead; what is farther away comes up then, and is
-/// set again.
-const SLOTS: usize = 1_024;
+use crate::lookup_key::LookupKey;
 
-/// No place.
+/// The precision of the wheel.
+const TICK: Duration = Duration::from_millis(8);
+
+/// How many ticks the wheel reaches ahead: 8 seconds. A deadline farther away fires then, and the
+/// caller sets it again. A power of two.
+const BUCKETS: usize = 1_024;
+
+/// No lookup, or no bucket.
 const NONE: u32 = u32::MAX;
 
+/// Each bucket is a doubly linked list of the deadlines of one tick.
 #[derive(Debug)]
 pub(crate) struct TimerWheel {
     start: Instant,
-    /// The tick up to which everything came up.
+    /// The tick up to which all deadlines have fired.
     now: u64,
-    /// The first place of each slot.
+    /// The first deadline of each bucket, by the slot of its lookup.
     heads: Vec<u32>,
-    /// By place.
-    links: Vec<Link>,
-    /// How many places are set.
+    /// The links of the lists, by the slot of the lookup.
+    links: Vec<WheelLink>,
+    /// How many deadlines are set.
     count: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Link {
+struct WheelLink {
+    key: LookupKey,
     before: u32,
     after: u32,
-    /// In which slot; `NONE`: not set.
-    slot: u32,
+    /// `NONE`: not set.
+    bucket: u32,
 }
 
 impl TimerWheel {
@@ -39,52 +46,61 @@ impl TimerWheel {
         Self {
             start,
             now: 0,
-            heads: vec![NONE; SLOTS],
+            heads: vec![NONE; BUCKETS],
             links: Vec::new(),
             count: 0,
         }
     }
 
-    /// Sets the deadline of a place, whether or not it had one.
-    pub(crate) fn set(&mut self, place: u32, deadline: Instant) {
-        self.clear(place);
-        let index = place as usize;
+    /// Sets the deadline of a lookup, in place of the one that it had.
+    pub(crate) fn set(&mut self, key: LookupKey, deadline: Instant) {
+        self.clear(key);
+        let slot = key.slot();
+        let index = slot as usize;
         if index >= self.links.len() {
-            let unset = Link {
+            let unset = WheelLink {
+                key,
                 before: NONE,
                 after: NONE,
-                slot: NONE,
+                bucket: NONE,
             };
             self.links.resize(index + 1, unset);
         }
-        // Rounded up: never early.
+        // Rounded up, so that it never fires early.
         let tick = ticks(deadline.saturating_duration_since(self.start)) + 1;
-        let tick = tick.clamp(self.now + 1, self.now + SLOTS as u64 - 1);
-        let slot = (tick % SLOTS as u64) as usize;
-        let after = std::mem::replace(&mut self.heads[slot], place);
+        let tick = tick.clamp(self.now + 1, self.now + BUCKETS as u64 - 1);
+        let bucket = (tick % BUCKETS as u64) as usize;
+        let after = std::mem::replace(&mut self.heads[bucket], slot);
         if after != NONE {
-            self.links[after as usize].before = place;
+            self.links[after as usize].before = slot;
         }
-        self.links[index] = Link {
+        self.links[index] = WheelLink {
+            key,
             before: NONE,
             after,
-            slot: slot as u32,
+            bucket: bucket as u32,
         };
         self.count += 1;
     }
 
-    /// Clears the deadline of a place, if it has one.
-    pub(crate) fn clear(&mut self, place: u32) {
-        let Some(link) = self.links.get_mut(place as usize) else {
+    /// Clears the deadline of a lookup, if it has one.
+    pub(crate) fn clear(&mut self, key: LookupKey) {
+        self.clear_slot(key.slot());
+    }
+
+    fn clear_slot(&mut self, slot: u32) {
+        let Some(link) = self.links.get_mut(slot as usize) else {
             return;
         };
-        let Link { before, after, slot } = *link;
-        if slot == NONE {
+        let WheelLink {
+            before, after, bucket, ..
+        } = *link;
+        if bucket == NONE {
             return;
         }
-        link.slot = NONE;
+        link.bucket = NONE;
         match before {
-            NONE => self.heads[slot as usize] = after,
+            NONE => self.heads[bucket as usize] = after,
             _ => self.links[before as usize].after = after,
         }
         if after != NONE {
@@ -93,17 +109,17 @@ impl TimerWheel {
         self.count -= 1;
     }
 
-    /// Takes out a place that came up.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<u32> {
+    /// Takes out a lookup whose deadline has fired.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<LookupKey> {
         let until = ticks(now.saturating_duration_since(self.start));
         if self.count == 0 {
             self.now = self.now.max(until);
         }
         loop {
-            let head = self.heads[(self.now % SLOTS as u64) as usize];
+            let head = self.heads[(self.now % BUCKETS as u64) as usize];
             if head != NONE {
-                self.clear(head);
-                return Some(head);
+                self.clear_slot(head);
+                return Some(self.links[head as usize].key);
             }
             if self.now >= until {
                 return None;
@@ -112,13 +128,13 @@ impl TimerWheel {
         }
     }
 
-    /// When the next place comes up.
+    /// When the next deadline fires.
     pub(crate) fn next(&self) -> Option<Instant> {
         if self.count == 0 {
             return None;
         }
-        (self.now..self.now + SLOTS as u64)
-            .find(|tick| self.heads[(tick % SLOTS as u64) as usize] != NONE)
+        (self.now..self.now + BUCKETS as u64)
+            .find(|tick| self.heads[(tick % BUCKETS as u64) as usize] != NONE)
             .map(|tick| self.start + TICK * u32::try_from(tick).unwrap_or(u32::MAX))
     }
 }
@@ -133,20 +149,25 @@ mod tests {
 
     use super::*;
 
+    fn key(slot: u32) -> LookupKey {
+        LookupKey::of_test(slot)
+    }
+
+    /// The slots of the lookups whose deadlines have fired.
     fn popped(wheel: &mut TimerWheel, now: Instant) -> Vec<u32> {
-        let mut places: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
-        places.sort_unstable();
-        places
+        let mut slots: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).map(LookupKey::slot).collect();
+        slots.sort_unstable();
+        slots
     }
 
     #[test]
-    fn a_place_comes_up_once_after_its_deadline_and_not_before() {
+    fn a_deadline_fires_once_and_not_early() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut wheel = TimerWheel::new(start);
         assert_eq!(wheel.next(), None);
-        wheel.set(3, at(100));
-        wheel.set(1, at(2_000));
+        wheel.set(key(3), at(100));
+        wheel.set(key(1), at(2_000));
         assert!(popped(&mut wheel, at(99)).is_empty());
         let next = wheel.next().unwrap();
         assert!(next > at(100) && next <= at(116));
@@ -156,18 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_reach_comes_up_early_to_be_set_again() {
+    fn a_deadline_out_of_reach_fires_early_to_be_set_again() {
         let start = Instant::now();
         let mut wheel = TimerWheel::new(start);
         let deadline = start + Duration::from_secs(100);
-        wheel.set(0, deadline);
+        wheel.set(key(0), deadline);
         let mut now = start;
         let mut times = 0;
         while now < deadline {
             now = wheel.next().unwrap();
             assert_eq!(popped(&mut wheel, now), [0]);
             if now < deadline {
-                wheel.set(0, deadline);
+                wheel.set(key(0), deadline);
             }
             times += 1;
         }
@@ -184,21 +205,21 @@ mod tests {
             let mut wheel = TimerWheel::new(start);
             let mut plain = std::collections::BTreeMap::new();
             let mut now = 0;
-            for (place, ahead, clear, passes) in steps {
+            for (slot, ahead, clear, passes) in steps {
                 match clear {
                     true => {
-                        wheel.clear(place);
-                        plain.remove(&place);
+                        wheel.clear(key(slot));
+                        plain.remove(&slot);
                     }
                     false => {
-                        wheel.set(place, start + Duration::from_millis(now + ahead));
-                        plain.insert(place, now + ahead);
+                        wheel.set(key(slot), start + Duration::from_millis(now + ahead));
+                        plain.insert(slot, now + ahead);
                     }
                 }
                 now += passes;
-                for place in popped(&mut wheel, start + Duration::from_millis(now)) {
-                    let due = plain.remove(&place);
-                    prop_assert!(due.is_some_and(|due| due <= now), "{place} came up early");
+                for slot in popped(&mut wheel, start + Duration::from_millis(now)) {
+                    let due = plain.remove(&slot);
+                    prop_assert!(due.is_some_and(|due| due <= now), "{slot} fired early");
                 }
                 let late = TICK.as_millis() as u64 * 2;
                 prop_assert!(plain.values().all(|due| due + late >= now));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::gate::ValidatedAnswer;
+use crate::answer::ValidatedAnswer;
 use crate::message::{Query, read_question};
 use crate::wire::{Header, IN, Malformed, MessageReader, WireName, WireRecord, rtype};
 

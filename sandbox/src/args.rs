@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use dns_proxy::gate::Rcode;
+use dns_proxy::Rcode;
 use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use names::Pattern;

@@ -18,7 +18,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dns_proxy::gate::Rcode;
+use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal};
 use fqdn_cache::{LeaseTerms, Limits};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use dns_proxy::gate::Rcode;
+use dns_proxy::Rcode;
 use enforcer::{FailMode, Refusal};
 use ipnet::IpNet;
 use policy::QuestionMode;

@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dns_proxy::gate::Rcode;
+use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, Refusal, records};
 use fqdn_cache::{LeaseTerms, Limits};

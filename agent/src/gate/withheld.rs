@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use dns_proxy::AdmissionErrorKind;
 use dns_proxy::WithheldReason;
-use dns_proxy::gate::AdmissionErrorKind;
 use names::Name;
 use tracing::{error, warn};
 

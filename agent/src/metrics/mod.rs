@@ -9,7 +9,7 @@ mod namespaces;
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use dns_proxy::gate::{AdmissionErrorKind, CacheOutcome, DiscardReason, Transport, UpstreamOutcome, WithheldReason};
+use dns_proxy::{AdmissionErrorKind, CacheOutcome, DiscardReason, Transport, UpstreamOutcome, WithheldReason};
 use dns_proxy::{InvalidAnswer, ProxyEvent};
 use enforcer::records::RecordedVerdict;
 use prometheus::core::Collector;

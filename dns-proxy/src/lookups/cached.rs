@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::in_flight::LookupKey;
 use super::{ActiveLookup, LookupOutput, LookupStage, Lookups};
 use crate::cache::CacheLookup;
-use crate::gate::{CacheOutcome, Gate, ProxyEvent};
+use crate::event::{CacheOutcome, ProxyEvent};
+use crate::gate::Gate;
+use crate::lookup_key::LookupKey;
 use crate::reply::HeldAnswer;
 use crate::upstream::AnswerAssessment;
 use crate::upstream::profile::EdnsLevel;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::gate::{AdmissionErrorKind, Denial, DnsQuestion, QueryTarget, Rcode, Screening};
+use crate::completion::AdmissionErrorKind;
+use crate::gate::{Denial, Screening};
 use crate::packets;
-use crate::worker::mailbox::WorkerMessage;
+use crate::question::{DnsQuestion, QueryTarget};
+use crate::rcode::Rcode;
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
 mod single_flight;
 
@@ -142,7 +145,7 @@ impl LookupStage {
     }
 
     /// A worker that shares its questions in flight with others.
-    fn beside(gate: Gatekeeper, flights: &Arc<SingleFlight<Proof>>) -> Self {
+    fn beside(gate: Gatekeeper, flights: &Arc<SingleFlight>) -> Self {
         let (gate, now) = (Arc::new(gate), Instant::now());
         let mailbox = Arc::new(Mailbox::new().unwrap());
         let shared = SharedLookupState {
@@ -152,9 +155,8 @@ impl LookupStage {
             cookies: Arc::new(Cookies::new()),
         };
         let config = ServerConfig::default();
-        let messages = Arc::clone(&mailbox);
         Self {
-            lookups: Lookups::new(Arc::clone(&gate), config, shared, messages, now),
+            lookups: Lookups::new(Arc::clone(&gate), config, shared, &mailbox, now),
             gate,
             mailbox,
             out: Sheet::default(),
@@ -227,7 +229,7 @@ fn an_answer_is_released_under_the_clients_id_and_its_place_is_free_again() {
     assert!(!stage.answer(&answer()), "once");
     stage.receive(&query());
     let keys: Vec<LookupKey> = stage.out.asked.iter().map(|it| it.1).collect();
-    assert_eq!(keys[0].place(), keys[1].place());
+    assert_eq!(keys[0].slot(), keys[1].slot());
     assert_ne!(keys[0], keys[1], "another turn");
 }
 

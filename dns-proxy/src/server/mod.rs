@@ -4,11 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use socket2::Socket;
 use thiserror::Error;
@@ -17,88 +14,24 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::client_quota::ClientQuota;
+use crate::config::ServerConfig;
 use crate::cookie::Cookies;
 use crate::gate::Gate;
+use crate::listener::{Listener, ListenerKind};
 use crate::lookups::SharedLookupState;
 use crate::single_flight::SingleFlight;
 use crate::tcp_lookups::TcpLookups;
-use crate::upstream::encrypted::EncryptedUpstream;
 use crate::worker;
 use crate::worker::mailbox::{Mailbox, WorkerMessage};
 use crate::worker::udp_listener::UdpListener;
 
-pub(crate) mod limits;
 pub(crate) mod socket_store;
 mod tcp;
 
 pub use socket_store::SocketStore;
 
-use limits::ClientQuota;
 use socket_store::SocketRole;
-
-/// One place to listen: UDP and TCP on the same address and port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Listener {
-    /// Where.
-    pub address: SocketAddr,
-    /// What lookups that arrive there mean.
-    pub kind: ListenerKind,
-}
-
-/// What lookups that arrive at a listener mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum ListenerKind {
-    /// They were sent to this resolver and dnat brought them here.
-    Dnat(SocketAddr),
-    /// Transparent (`IP_TRANSPARENT`): each was sent to the address it still carries, and is
-    /// answered from it.
-    Tproxy,
-    /// They were sent to us.
-    Plain,
-}
-
-/// Limits and times. Every client is hostile.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Patience with one upstream, per try. Default 2 s.
-    pub upstream_timeout: Duration,
-    /// Patience with one lookup, all upstreams and the commit together; then SERVFAIL. Default 5 s,
-    /// the stub resolvers' own: an answer after that reaches nobody.
-    pub lookup_timeout: Duration,
-    /// Idle time of a client's TCP connection (RFC 7766 §6.2.3). Default 10 s.
-    pub tcp_idle: Duration,
-    /// TCP connections of one client address. Default 32.
-    pub tcp_per_client: usize,
-    /// TCP connections in all. Default 1,024.
-    pub tcp_total: usize,
-    /// Lookups in flight of one client address. Default 32,768; and never more than there are
-    /// places free, so that a client alone gets half of all, and others always find room beside it.
-    pub in_flight_per_client: usize,
-    /// Lookups in flight in all. Default 65,536: an upstream that takes 50 ms is asked a million
-    /// times a second then. Each takes half a KiB, and the query itself as far as it is longer than
-    /// usual (1,232 octets at most).
-    pub in_flight_total: usize,
-    /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four
-    /// at most. One serves some hundred thousand lookups a second, and the rest of the node belongs
-    /// to its workloads.
-    pub workers: usize,
-    /// Upstreams that are asked over an encrypted connection, wherever the gate names their
-    /// address.
-    pub encrypted: Vec<EncryptedUpstream>,
-    /// The answer cache; `None`, the default: every lookup is forwarded.
-    pub cache: Option<CacheConfig>,
-}
-
-/// The answer cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheConfig {
-    /// Answers kept, of all workers together; the least recently asked goes first. An answer with
-    /// two addresses takes some 500 octets.
-    pub entries: NonZeroUsize,
-    /// How long after its time an answer is given when no upstream has one (RFC 8767); zero: not at
-    /// all.
-    pub stale_for: Duration,
-}
 
 /// Why a listener could not be opened.
 #[derive(Debug, Error)]
@@ -130,30 +63,6 @@ pub struct DnsServer<G: Gate> {
     ending: Vec<JoinSet<()>>,
     /// Where the sockets outlive this process, if anywhere.
     kept: Option<Arc<dyn SocketStore>>,
-}
-
-impl ServerConfig {
-    /// Whether an upstream is asked over an encrypted connection.
-    pub(crate) fn is_encrypted(&self, server: SocketAddr) -> bool {
-        self.encrypted.iter().any(|it| it.address == server)
-    }
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            upstream_timeout: Duration::from_secs(2),
-            lookup_timeout: Duration::from_secs(5),
-            tcp_idle: Duration::from_secs(10),
-            tcp_per_client: 32,
-            tcp_total: 1_024,
-            in_flight_per_client: 32_768,
-            in_flight_total: 65_536,
-            workers: thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, 4)),
-            encrypted: Vec::new(),
-            cache: None,
-        }
-    }
 }
 
 impl<G: Gate> DnsServer<G> {
@@ -299,7 +208,7 @@ impl<G: Gate> fmt::Debug for DnsServer<G> {
 /// What all listeners share.
 struct Service<G: Gate> {
     tcp_lookups: TcpLookups<G>,
-    flights: Arc<SingleFlight<G::Proof>>,
+    flights: Arc<SingleFlight>,
     lookups: Arc<ClientQuota>,
     connections: Arc<ClientQuota>,
 }

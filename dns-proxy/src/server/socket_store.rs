@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use socket2::Socket;
 
-use super::{Listener, ListenerKind};
+use crate::listener::{Listener, ListenerKind};
 
 /// Where duplicates of listening sockets are kept while they listen, so that what waits in their
 /// queues survives a crash.

@@ -16,10 +16,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::limits::QuotaPermit;
-use super::{Listener, ListenerKind, Service};
+use super::Service;
+use crate::client_quota::QuotaPermit;
+use crate::event::{DiscardReason, ProxyEvent};
 use crate::frame;
-use crate::gate::{DiscardReason, Gate, ProxyEvent, QueryTarget, Transport};
+use crate::gate::Gate;
+use crate::listener::{Listener, ListenerKind};
+use crate::question::{QueryTarget, Transport};
 use crate::reply::ClientReply;
 use crate::stages::Client;
 use crate::worker::socket;

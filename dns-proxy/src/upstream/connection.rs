@@ -4,16 +4,16 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep_until, timeout};
 
-use super::pool::again;
 use crate::frame;
 use crate::message::Query;
 
@@ -86,12 +86,12 @@ impl UpstreamConnection {
 
     /// Whether it takes questions.
     pub(crate) fn is_open(&self) -> bool {
-        !self.lock().retired
+        !self.state.lock().retired
     }
 
     /// Questions on it: all, and those of one client.
     pub(crate) fn load(&self, client: IpAddr) -> (usize, usize) {
-        let state = self.lock();
+        let state = self.state.lock();
         let of_client = state.asked.values().filter(|it| it.client == client).count();
         (state.asked.len(), of_client)
     }
@@ -106,7 +106,7 @@ impl UpstreamConnection {
     ) -> Result<Vec<u8>, ConnectionLost> {
         let (send, answer) = oneshot::channel();
         let id = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.retired {
                 return Err(closed());
             }
@@ -157,7 +157,7 @@ impl UpstreamConnection {
         let mut idle_until = Instant::now() + IDLE;
         loop {
             let is_idle = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 unsent.extend_from_slice(&state.unsent);
                 state.unsent.clear();
                 if state.asked.is_empty() && (state.retired || Instant::now() >= idle_until) {
@@ -194,7 +194,7 @@ impl UpstreamConnection {
         let Some(id) = answer.first_chunk().copied().map(u16::from_be_bytes) else {
             return;
         };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.heard = Instant::now();
         state.was_in_use = true;
         // Nobody waits for it any more, or it was never asked.
@@ -214,7 +214,7 @@ impl UpstreamConnection {
     }
 
     fn end(&self, error: &io::Error) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.retired = true;
         let was_in_use = state.was_in_use;
         for (_, asked) in std::mem::take(&mut state.asked) {
@@ -222,16 +222,11 @@ impl UpstreamConnection {
             let _ = asked.answer.send(Err(ConnectionLost { error, was_in_use }));
         }
     }
-
-    /// Nothing in here panics while it is locked.
-    fn lock(&self) -> MutexGuard<'_, ConnectionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.connection.lock();
+        let mut state = self.connection.state.lock();
         let Some(asked) = state.asked.remove(&self.id) else {
             return;
         };
@@ -251,5 +246,13 @@ fn closed() -> ConnectionLost {
     ConnectionLost {
         error: io::ErrorKind::ConnectionAborted.into(),
         was_in_use: true,
+    }
+}
+
+/// An error of a connection, for each that waited on it.
+fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::UpstreamFailure;
 use super::health::{HealthChange, UpstreamHealth, UpstreamRoute};
-use crate::gate::{Gate, ProxyEvent, Transport, UpstreamOutcome};
+use crate::event::{ProxyEvent, UpstreamOutcome};
+use crate::gate::Gate;
+use crate::question::Transport;
 
 /// What came of it.
 #[derive(Debug)]

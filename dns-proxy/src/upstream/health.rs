@@ -12,10 +12,11 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use std::time::{Duration, Instant};
 
-use crate::gate::Transport;
+use crate::question::Transport;
+use parking_lot::Mutex;
 
 /// Questions in a row without an answer after which an upstream counts as silent.
 const FAILURES: u32 = 3;
@@ -61,7 +62,7 @@ impl UpstreamHealth {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut failing = self.lock();
+        let mut failing = self.failing.lock();
         let index = failing.iter().position(|it| it.route == route)?;
         let was_silent = failing.swap_remove(index).silent.is_some();
         self.count.store(failing.len(), Ordering::Relaxed);
@@ -70,7 +71,7 @@ impl UpstreamHealth {
 
     /// It has not answered in time, or cannot be reached.
     pub(crate) fn failed(&self, now: Instant, route: UpstreamRoute) -> Option<HealthChange> {
-        let mut failing = self.lock();
+        let mut failing = self.failing.lock();
         let index = failing.iter().position(|it| it.route == route);
         let index = match index {
             Some(index) => index,
@@ -100,7 +101,7 @@ impl UpstreamHealth {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;
         }
-        let failing = self.lock();
+        let failing = self.failing.lock();
         let is_silent = |server: &SocketAddr| {
             let route = (*server, transport(*server));
             failing.iter().any(|it| it.route == route && it.silent.is_some())
@@ -113,7 +114,7 @@ impl UpstreamHealth {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut failing = self.lock();
+        let mut failing = self.failing.lock();
         let due = failing
             .iter_mut()
             .filter(|it| upstreams.contains(&it.route.0))
@@ -122,11 +123,6 @@ impl UpstreamHealth {
         *pause = (*pause * 2).min(LONGEST_PAUSE);
         *next = now + *pause;
         Some(route)
-    }
-
-    /// Nothing in here panics half-way.
-    fn lock(&self) -> MutexGuard<'_, Vec<FailingUpstream>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

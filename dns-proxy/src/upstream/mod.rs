@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::gate::{UpstreamOutcome, ValidatedAnswer};
+use crate::answer::ValidatedAnswer;
+use crate::event::UpstreamOutcome;
 use crate::message::{Query, is_bare_error};
 use crate::reply::HeldAnswer;
 use crate::validate::{InvalidAnswer, validate};

@@ -9,12 +9,12 @@
 //! answer come out, until a deadline.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout_at;
@@ -118,10 +118,10 @@ impl ConnectionPool {
     }
 
     fn upstream(&self, server: SocketAddr) -> Arc<PooledUpstream> {
-        let mut upstreams = lock(&self.upstreams);
+        let mut upstreams = self.upstreams.lock();
         if !upstreams.contains_key(&server) && upstreams.len() >= REMEMBERED {
             upstreams
-                .retain(|_, it| Arc::strong_count(it) > 1 || lock(&it.open).iter().any(|it| it.connection.is_open()));
+                .retain(|_, it| Arc::strong_count(it) > 1 || it.open.lock().iter().any(|it| it.connection.is_open()));
         }
         let upstream = upstreams
             .entry(server)
@@ -174,7 +174,7 @@ impl PooledUpstream {
 
     /// `None`: too many lookups of this client wait already.
     fn queue(&self, client: IpAddr) -> Option<QueuedLookup<'_>> {
-        let mut shares = lock(&self.shares);
+        let mut shares = self.shares.lock();
         let share = shares.entry(client).or_insert_with(|| ClientShare {
             places: Arc::new(Semaphore::new(PLACES_PER_CLIENT)),
             lookups: 0,
@@ -193,7 +193,7 @@ impl PooledUpstream {
     /// The connection for a client's next lookup: an idle one, a new one, or the one with the least
     /// to do; and no more than a few for one client.
     fn connection(&self, client: IpAddr) -> Arc<UpstreamConnection> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         open.retain(|it| it.connection.is_open());
         let loads = open.iter().map(|it| it.connection.load(client));
         let loads: Vec<(usize, usize)> = loads.collect();
@@ -223,31 +223,18 @@ impl PooledUpstream {
 
 impl Drop for PooledUpstream {
     fn drop(&mut self) {
-        lock(&self.open).iter().for_each(|it| it.task.abort());
+        self.open.lock().iter().for_each(|it| it.task.abort());
     }
 }
 
 impl Drop for QueuedLookup<'_> {
     fn drop(&mut self) {
-        let mut shares = lock(&self.upstream.shares);
+        let mut shares = self.upstream.shares.lock();
         if let Some(share) = shares.get_mut(&self.client) {
             share.lookups -= 1;
             if share.lookups == 0 {
                 shares.remove(&self.client);
             }
         }
-    }
-}
-
-/// Nothing in here panics while it is locked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An error of a connection, for each that waited on it.
-pub(super) fn again(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
     }
 }

@@ -3,16 +3,17 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::udp_listener::UdpListener;
-use crate::gate::AdmissionError;
-use crate::lookups::LookupKey;
-use crate::server::Listener;
-use crate::single_flight::FlightResult;
+use crate::completion::{AdmissionError, CompletionReceiver};
+use crate::listener::Listener;
+use crate::lookup_key::LookupKey;
+use crate::single_flight::{FlightReceiver, FlightResult};
 use crate::upstream::exchange::UpstreamExchange;
 
 /// One thing to be told.
@@ -79,7 +80,7 @@ impl<P> Mailbox<P> {
 
     pub(crate) fn post(&self, message: WorkerMessage<P>) {
         let wakes = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if !state.has_owner {
                 return;
             }
@@ -94,28 +95,35 @@ impl<P> Mailbox<P> {
 
     /// Takes all messages; `into` is empty. The owner is awake.
     pub(crate) fn take_all(&self, into: &mut Vec<WorkerMessage<P>>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_owner_asleep = false;
         mem::swap(&mut state.messages, into);
     }
 
     /// Whether the owner may sleep, and will be woken: there are no messages.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_owner_asleep = state.messages.is_empty();
         state.is_owner_asleep
     }
+}
 
-    /// A push cannot leave it half-written.
-    fn lock(&self) -> MutexGuard<'_, MailboxState<P>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl<P: Send> CompletionReceiver<P> for Mailbox<P> {
+    fn admission_settled(&self, lookup: LookupKey, result: Result<P, AdmissionError>) {
+        self.post(WorkerMessage::AdmissionSettled(lookup, result));
+    }
+}
+
+impl<P: Send> FlightReceiver for Mailbox<P> {
+    fn flight_ended(&self, lookup: LookupKey, result: FlightResult) {
+        self.post(WorkerMessage::FlightEnded(lookup, result));
     }
 }
 
 impl<P> Drop for MailboxOwner<P> {
     fn drop(&mut self) {
         let unread = {
-            let mut state = self.0.lock();
+            let mut state = self.0.state.lock();
             state.has_owner = false;
             mem::take(&mut state.messages)
         };

@@ -257,6 +257,25 @@ impl SendQueue {
         }
     }
 
+    /// Sends all answers. One that cannot be sent is lost, as any datagram may be: its client asks
+    /// again.
+    pub(super) fn send_all(&mut self, socket: BorrowedFd<'_>, space: &mut SendBuffers) {
+        self.sort();
+        let mut sent = 0;
+        while sent < self.len() {
+            match self.send(sent, socket, space) {
+                Ok(count) => sent += count,
+                Err(error) => {
+                    // A client can cause this (port 0, an unreachable address), so it must not fill
+                    // the log.
+                    tracing::debug!(%error, "an answer could not be sent");
+                    sent += 1;
+                }
+            }
+        }
+        self.clear();
+    }
+
     pub(super) fn clear(&mut self) {
         self.payloads.clear();
         self.datagrams.clear();

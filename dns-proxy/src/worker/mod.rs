@@ -25,11 +25,14 @@ use self::mmsg::{ReceiveBatch, SendBuffers};
 use self::tproxy::SpoofingSockets;
 use self::udp_listener::{ReplyPath, UdpListener};
 use self::upstream_sockets::{UpstreamSockets, id_of};
-use crate::gate::{Gate, Transport};
-use crate::lookups::{LookupKey, LookupOutput, Lookups, SentQuery, SharedLookupState};
+use crate::config::ServerConfig;
+use crate::gate::Gate;
+use crate::listener::Listener;
+use crate::lookup_key::LookupKey;
+use crate::lookups::{LookupOutput, Lookups, SentQuery, SharedLookupState};
 use crate::message::Query;
+use crate::question::Transport;
 use crate::reply::ClientReply;
-use crate::server::{Listener, ServerConfig};
 use crate::stages::Client;
 use crate::upstream::pool::ConnectionPool;
 
@@ -76,7 +79,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) fn start<G: Gate>(
     gate: Arc<G>,
     config: ServerConfig,
-    shared: SharedLookupState<G::Proof>,
+    shared: SharedLookupState,
     pool: Arc<ConnectionPool>,
     tasks: Handle,
 ) -> io::Result<Arc<Mailbox<G::Proof>>> {
@@ -86,7 +89,7 @@ pub(crate) fn start<G: Gate>(
     epoll::add(&poll, mailbox.wakeup(), token, epoll::EventFlags::IN)?;
     let now = Instant::now();
     let worker = UdpWorker {
-        lookups: Lookups::new(gate, config, shared, Arc::clone(&mailbox), now),
+        lookups: Lookups::new(gate, config, shared, &mailbox, now),
         sockets: WorkerSockets {
             poll,
             listening: Vec::new(),

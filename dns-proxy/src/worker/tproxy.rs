@@ -14,7 +14,6 @@ use socket2::{Protocol, Socket, Type};
 
 use super::mmsg::{SendBuffers, SendQueue};
 use super::socket;
-use super::udp_listener::send_all;
 
 /// Sockets kept. A cluster has a handful of resolvers; what a pod makes up beyond them must not
 /// cost us descriptors.
@@ -46,7 +45,7 @@ impl SpoofingSockets {
         if !self.by_resolver.contains(&resolver) {
             let opened = (bind(resolver)?, SendQueue::default());
             if let Some((_, (socket, mut queue))) = self.by_resolver.push(resolver, opened) {
-                send_all(&mut queue, socket.as_fd(), space);
+                queue.send_all(socket.as_fd(), space);
             }
         }
         if let Some((_, queue)) = self.by_resolver.get_mut(&resolver) {
@@ -61,7 +60,7 @@ impl SpoofingSockets {
     pub(super) fn flush(&mut self, space: &mut SendBuffers) {
         for resolver in self.unsent.drain(..) {
             if let Some((socket, queue)) = self.by_resolver.peek_mut(&resolver) {
-                send_all(queue, socket.as_fd(), space);
+                queue.send_all(socket.as_fd(), space);
             }
         }
     }

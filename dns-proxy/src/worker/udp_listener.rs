@@ -10,8 +10,8 @@ use socket2::Socket;
 use super::control::LocalAddress;
 use super::mmsg::{ReceivedDatagram, SendBuffers, SendQueue};
 use super::socket;
-use crate::gate::QueryTarget;
-use crate::server::{Listener, ListenerKind};
+use crate::listener::{Listener, ListenerKind};
+use crate::question::QueryTarget;
 
 /// A bound socket, what its datagrams mean, and the answers that leave from it.
 pub(crate) struct UdpListener {
@@ -79,7 +79,7 @@ impl UdpListener {
     }
 
     pub(super) fn flush(&mut self, space: &mut SendBuffers) {
-        send_all(&mut self.queue, self.socket.as_fd(), space);
+        self.queue.send_all(self.socket.as_fd(), space);
     }
 
     /// Another process, or another socket of ours, may listen on the same address: new lookups go
@@ -102,22 +102,4 @@ impl std::fmt::Debug for UdpListener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("UdpListener").field(&self.listener).finish()
     }
-}
-
-/// Sends answers. One that cannot be sent is lost, as any datagram may be: its client asks again.
-pub(super) fn send_all(queue: &mut SendQueue, socket: BorrowedFd<'_>, space: &mut SendBuffers) {
-    queue.sort();
-    let mut sent = 0;
-    while sent < queue.len() {
-        match queue.send(sent, socket, space) {
-            Ok(count) => sent += count,
-            Err(error) => {
-                // A client can bring this about (port 0, an address without a way back), so it may
-                // not fill the log.
-                tracing::debug!(%error, "an answer could not be sent");
-                sent += 1;
-            }
-        }
-    }
-    queue.clear();
 }

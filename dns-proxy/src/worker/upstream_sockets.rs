@@ -19,7 +19,8 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::mmsg::{SendBuffers, SendQueue};
-use crate::lookups::{LookupKey, SentQuery};
+use crate::lookup_key::LookupKey;
+use crate::lookups::SentQuery;
 
 /// Ports of one upstream that are in use at a time.
 const POOL: usize = 16;

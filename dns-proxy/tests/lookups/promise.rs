@@ -49,7 +49,7 @@ async fn a_failed_commit_is_servfail_and_no_answer() {
     proxy.agent.observed("commit false", 1).await;
     proxy
         .agent
-        .observed("withheld a.example AdmissionError(Full) true", 1)
+        .observed("withheld a.example NotAdmitted(Full) true", 1)
         .await;
 }
 
@@ -80,7 +80,7 @@ async fn an_answer_with_a_broken_chain_is_never_released() {
     let (code, text) = packets::extended_error(&reply).unwrap();
     assert!(code == 0 && text.contains("broken chain"), "{text}");
     // Asked twice, and told each time.
-    let withheld = "withheld a.example InvalidAnswer(BrokenChain) true";
+    let withheld = "withheld a.example Invalid(BrokenChain) true";
     assert_eq!(proxy.agent.count(withheld), 2);
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dns_proxy::bench_harness::LookupHarness;
-use dns_proxy::gate::{
+use dns_proxy::{
     AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
     ValidatedAnswer,
 };

@@ -1,11 +1,12 @@
 //! How much one client, and all of them, may have at once.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ahash::HashMap;
+use parking_lot::Mutex;
 
-use crate::gate::DiscardReason;
+use crate::event::DiscardReason;
 
 /// A number of places, of which one client gets a part only: as many as are still free at most. So
 /// one alone can have half of them, two a third each, and whoever comes new always finds as many
@@ -48,7 +49,7 @@ impl ClientQuota {
     }
 
     pub(crate) fn take(self: &Arc<Self>, client: IpAddr) -> Result<QuotaPermit, QuotaExceeded> {
-        let mut taken = self.lock();
+        let mut taken = self.taken.lock();
         let free = self.total.saturating_sub(taken.total);
         if free == 0 {
             return Err(QuotaExceeded::Total);
@@ -70,18 +71,13 @@ impl ClientQuota {
     }
 
     pub(crate) fn taken(&self) -> usize {
-        self.lock().total
-    }
-
-    /// Nothing in here can panic half-way, so a poisoned lock holds good numbers.
-    fn lock(&self) -> std::sync::MutexGuard<'_, QuotaUsage> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().total
     }
 }
 
 impl Drop for QuotaPermit {
     fn drop(&mut self) {
-        let mut taken = self.quota.lock();
+        let mut taken = self.quota.taken.lock();
         taken.total = taken.total.saturating_sub(1);
         if let Some(of_client) = taken.by_client.get_mut(&self.client) {
             *of_client -= 1;
@@ -118,7 +114,7 @@ mod tests {
         drop((held, other));
         assert_eq!(quota.taken(), 0);
         assert!(
-            quota.lock().by_client.is_empty(),
+            quota.taken.lock().by_client.is_empty(),
             "clients without places are forgotten"
         );
     }
@@ -140,6 +136,6 @@ mod tests {
     fn a_limit_of_zero_admits_nobody_and_remembers_nobody() {
         let quota = ClientQuota::new(0, 10);
         assert_eq!(quota.take(ONE).unwrap_err(), QuotaExceeded::Client);
-        assert!(quota.lock().by_client.is_empty());
+        assert!(quota.taken.lock().by_client.is_empty());
     }
 }
