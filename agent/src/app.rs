@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use cluster::ObjectSource;
 use cluster::Progress;
-use cluster::Source;
 use cluster::index::Cluster;
 use dns_proxy::{DnsServer, ServerConfig, SocketStore};
 use enforcer::Enforcer;
@@ -68,7 +68,7 @@ impl Agent {
     /// share. Under supervision its sockets outlive it.
     pub async fn start(
         settings: Settings,
-        mut source: impl Source,
+        mut source: impl ObjectSource,
         supervision: Option<Arc<Supervision>>,
     ) -> Result<Self, StartError> {
         let kept = supervision.as_deref().map(|it| it as &dyn SocketStore);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster::readiness;
 use cluster::{Cluster, Progress};
-use cluster::{Report, Update};
+use cluster::{ReadReport, Update};
 use dns_proxy::Listener;
 use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
@@ -55,7 +55,7 @@ pub struct Reconciler {
     cluster: Cluster,
     planner: Planner,
     /// What the source says of the objects.
-    reports: Vec<Report>,
+    reports: Vec<ReadReport>,
     /// How many updates were applied.
     updates: u64,
     conflicts: Vec<AddressConflict>,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::{ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
 use clock::Time;
-use cluster::kubernetes::health::Health;
+use cluster::kubernetes::health::SourceHealth;
 use cluster::{Progress, ReportState};
 use dns_proxy::Transport;
 use enforcer::audit::Integrity;
@@ -32,13 +32,13 @@ pub struct View {
     progress: watch::Receiver<Progress>,
     integrity: watch::Receiver<Integrity>,
     /// Of a source that can be away.
-    health: Option<Health>,
+    health: Option<SourceHealth>,
     started: Instant,
 }
 
 impl View {
     /// A view of these handles, which start now.
-    pub fn new(handles: AgentHandles, progress: watch::Receiver<Progress>, health: Option<Health>) -> Self {
+    pub fn new(handles: AgentHandles, progress: watch::Receiver<Progress>, health: Option<SourceHealth>) -> Self {
         Self {
             integrity: handles.enforcer.integrity(),
             handles,
@@ -178,7 +178,7 @@ impl Inspect for View {
                 seconds_ago: clock::now().since(repair.at).as_secs(),
                 took_ms: u64::try_from(repair.took.as_millis()).unwrap_or(u64::MAX),
             }),
-            source: self.health.as_ref().map(Health::status),
+            source: self.health.as_ref().map(SourceHealth::status),
         }
     }
 
@@ -294,7 +294,7 @@ impl Inspect for View {
     }
 
     fn remark(&self) -> Option<String> {
-        self.health.as_ref().and_then(Health::remark)
+        self.health.as_ref().and_then(SourceHealth::remark)
     }
 
     fn figures(&self) -> Figures {
@@ -334,7 +334,7 @@ impl Inspect for View {
                 silent.map(|((server, _), _)| server).collect::<BTreeSet<_>>().len()
             },
             record_overruns: self.handles.recorder.summary().overruns,
-            source: self.health.as_ref().map(Health::figures),
+            source: self.health.as_ref().map(SourceHealth::figures),
             unwritten_files: self.state_troubles().len(),
             repairs: self.integrity.borrow().repairs,
             damage: self.integrity.borrow().damaged.len(),

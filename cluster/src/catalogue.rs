@@ -10,7 +10,7 @@
 //! - One object, one definition: the first path that defines it wins, whether its version is good
 //!   or not, so that what is in force does not depend on mistakes elsewhere.
 
-mod doubt;
+mod confirmation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,46 +19,46 @@ use std::time::Instant;
 
 use policy::{Diagnostic, Severity};
 
-use crate::object::{Change, Object, ObjectKey, Update};
-use crate::report::{Report, ReportState};
+use crate::object::{Object, ObjectChange, ObjectKey, Update};
+use crate::report::{ReadReport, ReportState};
 
-use super::reading::{FileReading, Reading, read_file, reread};
+use super::reading::{ParsedDocument, ParsedFile, read_file, reread};
 
-pub use doubt::{CONFIRMATION, Look};
-use doubt::{Doubt, Judged, judge};
+pub use confirmation::{CONFIRMATION, ScanContext};
+use confirmation::{HeldBack, PendingLoss, judge};
 
 /// The content of one file, or why there is none.
-pub type Content = Result<String, String>;
+pub type FileContent = Result<String, String>;
 
 /// What the files hold now, and what is in force.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     /// What each file says, kept so that an unchanged file is not read again.
-    files: BTreeMap<PathBuf, (Content, FileReading)>,
-    in_force: BTreeMap<ObjectKey, Held>,
-    reports: Vec<Report>,
+    files: BTreeMap<PathBuf, (FileContent, ParsedFile)>,
+    in_force: BTreeMap<ObjectKey, ObjectInForce>,
+    reports: Vec<ReadReport>,
     /// Whether the first update, which is complete even when it is empty, was given.
     begun: bool,
     /// Whether the files as a whole could not be read the last time.
     unreadable: bool,
     /// The files that are kept as they were until they are looked at again, and what is said of
     /// them.
-    doubts: BTreeMap<PathBuf, Doubt>,
-    doubtful: Vec<Report>,
+    doubts: BTreeMap<PathBuf, PendingLoss>,
+    doubtful: Vec<ReadReport>,
     again: Option<Instant>,
 }
 
 /// An object in force, and the file that it came from.
 #[derive(Debug, Clone, PartialEq)]
-struct Held {
+struct ObjectInForce {
     file: PathBuf,
     object: Object,
-    version: Version,
+    version: InForceVersion,
 }
 
 /// What an object in force was made of.
 #[derive(Debug, Clone, PartialEq)]
-enum Version {
+enum InForceVersion {
     /// A document that is good, as JSON.
     Good(Arc<str>),
     /// A document that is refused. What is to be said of that.
@@ -80,8 +80,8 @@ impl Catalogue {
     pub fn remembering(earlier: impl IntoIterator<Item = LastGood>) -> Self {
         let known = |LastGood { file, document }| {
             let (key, object) = reread(&document)?;
-            let version = Version::Good(document);
-            Some((key, Held { file, object, version }))
+            let version = InForceVersion::Good(document);
+            Some((key, ObjectInForce { file, object, version }))
         };
         Self {
             in_force: earlier.into_iter().filter_map(known).collect(),
@@ -91,12 +91,12 @@ impl Catalogue {
 
     /// What [`remembering`](Self::remembering) is to be told in a later process.
     pub fn last_good(&self) -> Vec<LastGood> {
-        let good = |held: &Held| match &held.version {
-            Version::Good(document) => Some(LastGood {
+        let good = |held: &ObjectInForce| match &held.version {
+            InForceVersion::Good(document) => Some(LastGood {
                 file: held.file.clone(),
                 document: Arc::clone(document),
             }),
-            Version::StandIn(_) => None,
+            InForceVersion::StandIn(_) => None,
         };
         self.in_force.values().filter_map(good).collect()
     }
@@ -104,11 +104,11 @@ impl Catalogue {
     /// As [`scan`](Self::scan), where contents may be those of files that are being written: what
     /// looks as if policies were lost by accident is kept as it was, said, and believed when it is
     /// still so at [`look_again`](Self::look_again).
-    pub fn look(&mut self, mut contents: BTreeMap<PathBuf, Content>, look: Look) -> Option<Update> {
+    pub fn look(&mut self, mut contents: BTreeMap<PathBuf, FileContent>, look: ScanContext) -> Option<Update> {
         if !self.begun && contents.is_empty() && self.in_force.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
             return Some(self.begin_without_files());
         }
-        let Judged { doubts, reports, again } = judge(self, &mut contents, look);
+        let HeldBack { doubts, reports, again } = judge(self, &mut contents, look);
         (self.doubts, self.again) = (doubts, again);
         self.scan_with(contents, reports)
     }
@@ -119,7 +119,7 @@ impl Catalogue {
     }
 
     /// Takes the contents of all files and says what changed; `None` when nothing did.
-    pub fn scan(&mut self, contents: BTreeMap<PathBuf, Content>) -> Option<Update> {
+    pub fn scan(&mut self, contents: BTreeMap<PathBuf, FileContent>) -> Option<Update> {
         self.scan_with(contents, Vec::new())
     }
 
@@ -132,8 +132,11 @@ impl Catalogue {
             "mount or fill the directory; to remove every object, put a file there that holds nothing but a comment"
                 .into(),
         );
-        let report = Report::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
-        let changes = self.in_force.values().map(|held| Change::Apply(held.object.clone()));
+        let report = ReadReport::new(None, String::new(), ReportState::KeptLastGood, vec![finding]);
+        let changes = self
+            .in_force
+            .values()
+            .map(|held| ObjectChange::Apply(held.object.clone()));
         self.begun = true;
         self.reports = vec![report];
         Update {
@@ -142,7 +145,7 @@ impl Catalogue {
         }
     }
 
-    fn scan_with(&mut self, contents: BTreeMap<PathBuf, Content>, doubtful: Vec<Report>) -> Option<Update> {
+    fn scan_with(&mut self, contents: BTreeMap<PathBuf, FileContent>, doubtful: Vec<ReadReport>) -> Option<Update> {
         let before = self.files.iter().map(|(path, (content, _))| (path, content));
         if self.begun && !self.unreadable && doubtful == self.doubtful && before.eq(&contents) {
             return None;
@@ -183,7 +186,7 @@ impl Catalogue {
             return None;
         }
         self.unreadable = true;
-        let trouble = Report::new(
+        let trouble = ReadReport::new(
             Some(directory),
             String::new(),
             ReportState::KeptLastGood,
@@ -212,10 +215,10 @@ impl Catalogue {
         self.in_force.is_empty()
     }
 
-    fn read(&self, path: &Path, content: &Content) -> FileReading {
-        let fault_only = |code, reason| FileReading {
+    fn read(&self, path: &Path, content: &FileContent) -> ParsedFile {
+        let fault_only = |code, reason| ParsedFile {
             faults: vec![fault(code, reason)],
-            ..FileReading::default()
+            ..ParsedFile::default()
         };
         match content {
             Err(reason) => fault_only("unreadable-file", format!("the file cannot be read: {reason}")),
@@ -229,7 +232,7 @@ impl Catalogue {
         }
     }
 
-    fn replace(&mut self, next: BTreeMap<ObjectKey, Held>, reports: Vec<Report>) -> Option<Update> {
+    fn replace(&mut self, next: BTreeMap<ObjectKey, ObjectInForce>, reports: Vec<ReadReport>) -> Option<Update> {
         // Nobody was told of what an earlier process had in force: the first update is complete.
         let told = match self.begun {
             true => std::mem::take(&mut self.in_force),
@@ -241,9 +244,9 @@ impl Catalogue {
             .filter(|(key, held)| told.get(*key).is_none_or(|before| before.object != held.object));
         // Deletions first: an address that moves from one pod to another is free before it is
         // taken.
-        let changes: Vec<Change> = gone
-            .map(|key| Change::Delete(key.clone()))
-            .chain(applied.map(|(_, held)| Change::Apply(held.object.clone())))
+        let changes: Vec<ObjectChange> = gone
+            .map(|key| ObjectChange::Delete(key.clone()))
+            .chain(applied.map(|(_, held)| ObjectChange::Apply(held.object.clone())))
             .collect();
         let news = !self.begun || !changes.is_empty() || reports != self.reports;
         self.begun = true;
@@ -253,9 +256,9 @@ impl Catalogue {
     }
 }
 
-impl Held {
+impl ObjectInForce {
     fn is_good(&self) -> bool {
-        matches!(self.version, Version::Good(_))
+        matches!(self.version, InForceVersion::Good(_))
     }
 }
 
@@ -263,13 +266,16 @@ impl Held {
 struct Settlement<'a> {
     /// The definition that counts: the file and the place in it.
     definitions: BTreeMap<&'a ObjectKey, (&'a Path, usize)>,
-    before: &'a BTreeMap<ObjectKey, Held>,
-    next: BTreeMap<ObjectKey, Held>,
-    reports: Vec<Report>,
+    before: &'a BTreeMap<ObjectKey, ObjectInForce>,
+    next: BTreeMap<ObjectKey, ObjectInForce>,
+    reports: Vec<ReadReport>,
 }
 
 impl<'a> Settlement<'a> {
-    fn new(files: &'a BTreeMap<PathBuf, (Content, FileReading)>, before: &'a BTreeMap<ObjectKey, Held>) -> Self {
+    fn new(
+        files: &'a BTreeMap<PathBuf, (FileContent, ParsedFile)>,
+        before: &'a BTreeMap<ObjectKey, ObjectInForce>,
+    ) -> Self {
         let mut definitions = BTreeMap::new();
         for (path, (_, file)) in files {
             for (index, reading) in file.objects.iter().enumerate() {
@@ -302,14 +308,14 @@ impl<'a> Settlement<'a> {
         for (key, held) in kept {
             self.next.insert(key.clone(), held.clone());
             let (state, diagnostics) = match &held.version {
-                Version::Good(_) => (ReportState::KeptLastGood, Vec::new()),
-                Version::StandIn(findings) => (ReportState::Rejected, without_positions(findings)),
+                InForceVersion::Good(_) => (ReportState::KeptLastGood, Vec::new()),
+                InForceVersion::StandIn(findings) => (ReportState::Rejected, without_positions(findings)),
             };
             self.report(path, key.to_string(), state, diagnostics);
         }
     }
 
-    fn settle(&mut self, path: &Path, index: usize, reading: &Reading) {
+    fn settle(&mut self, path: &Path, index: usize, reading: &ParsedDocument) {
         let mut state = reading.state();
         let mut diagnostics = reading.diagnostics.clone();
         if let Some(key) = &reading.key {
@@ -318,15 +324,15 @@ impl<'a> Settlement<'a> {
                 state = ReportState::Rejected;
                 diagnostics = vec![duplicate(first, path)];
             } else if let Some(object) = &reading.object {
-                let held = Held {
+                let held = ObjectInForce {
                     file: path.to_owned(),
                     object: object.clone(),
-                    version: Version::Good(Arc::clone(&reading.source)),
+                    version: InForceVersion::Good(Arc::clone(&reading.source)),
                 };
                 self.next.insert(key.clone(), held);
             } else if let Some(held) = self.before.get(key).filter(|held| held.is_good()) {
                 state = ReportState::KeptLastGood;
-                let held = Held {
+                let held = ObjectInForce {
                     file: path.to_owned(),
                     ..held.clone()
                 };
@@ -334,10 +340,10 @@ impl<'a> Settlement<'a> {
             } else {
                 diagnostics.extend_from_slice(&reading.stand_in.findings);
                 if let Some(policy) = &reading.stand_in.policy {
-                    let held = Held {
+                    let held = ObjectInForce {
                         file: path.to_owned(),
                         object: Object::Policy(Box::new(policy.clone())),
-                        version: Version::StandIn(reading.stand_in.findings.clone()),
+                        version: InForceVersion::StandIn(reading.stand_in.findings.clone()),
                     };
                     self.next.insert(key.clone(), held);
                 }
@@ -347,7 +353,8 @@ impl<'a> Settlement<'a> {
     }
 
     fn report(&mut self, path: &Path, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
-        self.reports.push(Report::new(Some(path), object, state, diagnostics));
+        self.reports
+            .push(ReadReport::new(Some(path), object, state, diagnostics));
     }
 }
 

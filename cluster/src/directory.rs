@@ -21,11 +21,11 @@ use tracing::{Level, error, info, warn};
 
 use crate::object::Update;
 use crate::report::ReportState;
-use crate::source::Source;
+use crate::source::ObjectSource;
 
-use super::catalogue::{Catalogue, Content, LastGood, Look};
+use super::catalogue::{Catalogue, FileContent, LastGood, ScanContext};
+use super::inotify::WatchedDirectory;
 use super::last_good::Memory;
-use super::watch::Watched;
 
 /// How long the files must be quiet before they are read: editors and configuration tools write in
 /// several steps.
@@ -62,7 +62,7 @@ pub enum DirectoryError {
     },
 }
 
-impl Source for DirectorySource {
+impl ObjectSource for DirectorySource {
     type Error = DirectoryError;
 
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), DirectoryError> {
@@ -71,7 +71,7 @@ impl Source for DirectorySource {
             directory: directory.clone(),
             error,
         };
-        let mut watched = Watched::new(&directory);
+        let mut watched = WatchedDirectory::new(&directory);
         let mut memory = self.state_dir.map(|state_dir| Memory::new(&state_dir, &directory));
         let mut catalogue = Catalogue::remembering(memory.as_ref().map(Memory::recall).unwrap_or_default());
         let mut journal = Journal::default();
@@ -120,13 +120,13 @@ impl Source for DirectorySource {
 struct Place(Option<(u64, u64)>);
 
 impl Place {
-    fn look(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, Content>) -> Look {
+    fn look(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, FileContent>) -> ScanContext {
         let now = fs::metadata(directory).ok().map(|it| (it.dev(), it.ino()));
         let is_same = now.is_some() && now == self.0;
         if !contents.is_empty() {
             self.0 = now;
         }
-        Look {
+        ScanContext {
             at: Instant::now().into_std(),
             is_same,
         }
@@ -166,7 +166,7 @@ async fn keep(memory: Option<Memory>, objects: Vec<LastGood>) -> Option<Memory> 
 }
 
 /// Waits until changes stop coming, or patience ends.
-async fn settle(watched: &Watched) {
+async fn settle(watched: &WatchedDirectory) {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         if timeout_at(end.min(Instant::now() + QUIET), watched.changed())
@@ -266,8 +266,8 @@ mod tests {
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
 
-    use crate::object::{Change, ObjectKey};
-    use crate::report::Report;
+    use crate::object::{ObjectChange, ObjectKey};
+    use crate::report::ReadReport;
 
     use super::*;
 
@@ -309,10 +309,10 @@ mod tests {
                     .unwrap();
                 for change in update.changes {
                     match change {
-                        Change::Apply(crate::object::Object::Pod(pod)) => {
+                        ObjectChange::Apply(crate::object::Object::Pod(pod)) => {
                             self.present.insert(pod.metadata.name.unwrap());
                         }
-                        Change::Delete(ObjectKey::Pod(_, name)) => {
+                        ObjectChange::Delete(ObjectKey::Pod(_, name)) => {
                             self.present.remove(&name);
                         }
                         other => panic!("{other:?}"),
@@ -328,7 +328,7 @@ mod tests {
             let end = Instant::now() + RESCAN / 2;
             loop {
                 let update = timeout_at(end, self.updates.recv()).await.unwrap().unwrap();
-                let said = |it: &Report| it.diagnostics.iter().any(|it| it.reason.contains(text));
+                let said = |it: &ReadReport| it.diagnostics.iter().any(|it| it.reason.contains(text));
                 if update.reports.iter().any(said) {
                     return;
                 }

@@ -1,6 +1,6 @@
 //! The objects, indexed: one synchronous picture that every source's changes are applied to.
 
-mod around;
+mod lint_context;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventorySer
 use policy::labels::Labels;
 use policy::{AddressZone, CidrGroup, Endpoint, EndpointId, Inventory, Policy, PolicyId, Protocol};
 
-use crate::object::{Change, Object, ObjectKey};
+use crate::object::{Object, ObjectChange, ObjectKey};
 
 /// What the API server puts where a Pod names no service account.
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
@@ -65,49 +65,51 @@ impl KnownPod {
 
 impl Cluster {
     /// Applies one change.
-    pub fn apply(&mut self, change: Change) {
+    pub fn apply(&mut self, change: ObjectChange) {
         match change {
-            Change::Apply(Object::Pod(pod)) => {
+            ObjectChange::Apply(Object::Pod(pod)) => {
                 let key = (namespace_of(&pod.metadata.namespace), name_of(&pod.metadata.name));
                 let before = self.pods.remove(&key).and_then(|known| known.inventory);
                 let known = self.known(&key.0, &pod, before);
                 self.pods.insert(key, known);
             }
-            Change::Apply(Object::Namespace(namespace)) => {
+            ObjectChange::Apply(Object::Namespace(namespace)) => {
                 let name = name_of(&namespace.metadata.name);
                 self.namespaces.insert(name.clone(), *namespace);
                 self.look_again_at_pods_of(&name);
             }
-            Change::Apply(Object::Node(node)) => {
+            ObjectChange::Apply(Object::Node(node)) => {
                 self.nodes.insert(name_of(&node.metadata.name), *node);
             }
-            Change::Apply(Object::Service(service)) => {
+            ObjectChange::Apply(Object::Service(service)) => {
                 let key = (
                     namespace_of(&service.metadata.namespace),
                     name_of(&service.metadata.name),
                 );
                 self.services.insert(key, *service);
             }
-            Change::Apply(Object::EndpointSlice(slice)) => {
+            ObjectChange::Apply(Object::EndpointSlice(slice)) => {
                 let key = (namespace_of(&slice.metadata.namespace), name_of(&slice.metadata.name));
                 self.slices.insert(key, *slice);
             }
-            Change::Apply(Object::CidrGroup(group)) => {
+            ObjectChange::Apply(Object::CidrGroup(group)) => {
                 self.cidr_groups.insert(group.name.clone(), *group);
             }
-            Change::Apply(Object::Policy(policy)) => {
+            ObjectChange::Apply(Object::Policy(policy)) => {
                 self.policies.insert(policy.id.clone(), Arc::from(policy));
             }
-            Change::Delete(ObjectKey::Pod(namespace, name)) => drop(self.pods.remove(&(namespace, name))),
-            Change::Delete(ObjectKey::Namespace(name)) => {
+            ObjectChange::Delete(ObjectKey::Pod(namespace, name)) => drop(self.pods.remove(&(namespace, name))),
+            ObjectChange::Delete(ObjectKey::Namespace(name)) => {
                 self.namespaces.remove(&name);
                 self.look_again_at_pods_of(&name);
             }
-            Change::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
-            Change::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
-            Change::Delete(ObjectKey::EndpointSlice(namespace, name)) => drop(self.slices.remove(&(namespace, name))),
-            Change::Delete(ObjectKey::CidrGroup(name)) => drop(self.cidr_groups.remove(&name)),
-            Change::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
+            ObjectChange::Delete(ObjectKey::Node(name)) => drop(self.nodes.remove(&name)),
+            ObjectChange::Delete(ObjectKey::Service(namespace, name)) => drop(self.services.remove(&(namespace, name))),
+            ObjectChange::Delete(ObjectKey::EndpointSlice(namespace, name)) => {
+                drop(self.slices.remove(&(namespace, name)))
+            }
+            ObjectChange::Delete(ObjectKey::CidrGroup(name)) => drop(self.cidr_groups.remove(&name)),
+            ObjectChange::Delete(ObjectKey::Policy(id)) => drop(self.policies.remove(&id)),
         }
     }
 
@@ -425,8 +427,8 @@ fn node_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
 mod tests {
     use super::*;
 
-    fn pod(yaml: serde_json::Value) -> Change {
-        Change::Apply(Object::Pod(Box::new(serde_json::from_value(yaml).unwrap())))
+    fn pod(yaml: serde_json::Value) -> ObjectChange {
+        ObjectChange::Apply(Object::Pod(Box::new(serde_json::from_value(yaml).unwrap())))
     }
 
     fn simple(name: &str, address: &str) -> serde_json::Value {
@@ -496,7 +498,7 @@ mod tests {
         let mut cluster = Cluster::default();
         cluster.apply(pod(simple("a", "10.0.0.1")));
         let namespace = serde_json::json!({"metadata": {"name": "shop", "labels": {"team": "red"}}});
-        cluster.apply(Change::Apply(Object::Namespace(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::Namespace(Box::new(
             serde_json::from_value(namespace).unwrap(),
         ))));
         assert_eq!(
@@ -513,7 +515,7 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.10", "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}, {"name": "metrics", "port": 9153}]},
         });
-        cluster.apply(Change::Apply(Object::Service(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::Service(Box::new(
             serde_json::from_value(service).unwrap(),
         ))));
         let asked = cluster.dns_services(&[("kube-system".into(), "kube-dns".into())]);
@@ -532,7 +534,7 @@ mod tests {
             "addressType": "IPv4",
             "endpoints": [{"addresses": ["192.0.2.10"], "conditions": {"ready": false}}],
         });
-        cluster.apply(Change::Apply(Object::EndpointSlice(Box::new(
+        cluster.apply(ObjectChange::Apply(Object::EndpointSlice(Box::new(
             serde_json::from_value(slice).unwrap(),
         ))));
         for (name, address) in [("here", "192.0.2.1"), ("other", "192.0.2.2")] {
@@ -540,7 +542,7 @@ mod tests {
                 "metadata": {"name": name},
                 "status": {"addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}]},
             });
-            cluster.apply(Change::Apply(Object::Node(Box::new(
+            cluster.apply(ObjectChange::Apply(Object::Node(Box::new(
                 serde_json::from_value(node).unwrap(),
             ))));
         }

@@ -5,7 +5,7 @@
 //!
 //! - [`object`], [`report`], [`source`], [`progress`]: what sources say, and what they are told.
 //! - [`reading`]: one document → one object, or why not.
-//! - [`directory`]: the source that reads files: [`tree`], `watch`; [`catalogue`] keeps their
+//! - [`directory`]: the source that reads files: [`tree`], `inotify`; [`catalogue`] keeps their
 //!   contents over time and the last good versions (pure); [`last_good`] keeps those on disk.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
@@ -28,10 +28,10 @@ pub mod status;
 pub mod taint;
 pub mod tree;
 
-mod watch;
+mod inotify;
 
 pub use index::Cluster;
-pub use object::{Change, Object, ObjectKey, Update};
+pub use object::{Object, ObjectChange, ObjectKey, Update};
 pub use progress::Progress;
-pub use report::{Report, ReportState};
-pub use source::Source;
+pub use report::{ReadReport, ReportState};
+pub use source::ObjectSource;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use policy::{CidrGroup, Policy, PolicyId};
 
-use crate::report::Report;
+use crate::report::ReadReport;
 
 /// An object that Namegate acts on.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,7 @@ impl fmt::Display for ObjectKey {
 
 /// One thing that happened to the objects.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub enum ObjectChange {
     /// The object is now this.
     Apply(Object),
     /// The object is gone.
@@ -93,8 +93,8 @@ pub enum Change {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Update {
     /// In order.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ObjectChange>,
     /// What is to be said of every file or object, complete: it replaces the reports of the update
     /// before.
-    pub reports: Vec<Report>,
+    pub reports: Vec<ReadReport>,
 }

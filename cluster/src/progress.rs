@@ -1,13 +1,13 @@
 //! How far the agent is with what a source told it.
 
-use crate::report::Report;
+use crate::report::ReadReport;
 
 /// What is in force of a source's updates. The agent makes it; the source and the writer of statuses
 /// read it.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// What was read, and what was found.
-    pub reports: Vec<Report>,
+    pub reports: Vec<ReadReport>,
     /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
     pub in_force: bool,
     /// Why the newest plan is not in force.

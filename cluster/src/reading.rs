@@ -21,9 +21,9 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// What a file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct FileReading {
+pub struct ParsedFile {
     /// The objects that Namegate acts on or refuses, in the file's order.
-    pub objects: Vec<Reading>,
+    pub objects: Vec<ParsedDocument>,
     /// What is wrong with the file itself: text that is not YAML, documents that are no objects.
     pub faults: Vec<Diagnostic>,
     /// `kind namespace/name` of objects that Namegate has no use for.
@@ -32,7 +32,7 @@ pub struct FileReading {
 
 /// What one document says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct ParsedDocument {
     /// `kind namespace/name`.
     pub label: String,
     /// Which object it is; `None` for a kind that is refused as such.
@@ -47,7 +47,7 @@ pub struct Reading {
     pub source: Arc<str>,
 }
 
-impl Reading {
+impl ParsedDocument {
     /// What becomes of the object as written, when no earlier version is known.
     pub fn state(&self) -> ReportState {
         match &self.object {
@@ -59,11 +59,11 @@ impl Reading {
 }
 
 /// Reads the text of a file.
-pub fn read_file(text: &str) -> FileReading {
+pub fn read_file(text: &str) -> ParsedFile {
     let (documents, faults) = document::parse(text);
-    let mut file = FileReading {
+    let mut file = ParsedFile {
         faults,
-        ..FileReading::default()
+        ..ParsedFile::default()
     };
     for document in &documents {
         match read(document) {
@@ -74,7 +74,7 @@ pub fn read_file(text: &str) -> FileReading {
     file
 }
 
-/// Reads a [`Reading::source`] again; `None` when it is no object that can be in force.
+/// Reads a [`ParsedDocument::source`] again; `None` when it is no object that can be in force.
 pub fn reread(source: &str) -> Option<(ObjectKey, Object)> {
     let document = Document::from_value(serde_json::from_str(source).ok()?).ok()?;
     let reading = read(&document)?;
@@ -82,7 +82,7 @@ pub fn reread(source: &str) -> Option<(ObjectKey, Object)> {
 }
 
 /// Reads one document; `None` for a kind that says nothing about egress.
-pub fn read(document: &Document) -> Option<Reading> {
+pub fn read(document: &Document) -> Option<ParsedDocument> {
     let (group, kind) = (document.api_version.as_str(), document.kind.as_str());
     Some(match (group, kind) {
         ("v1", "Pod") => core(document, pod),
@@ -111,11 +111,11 @@ pub fn read(document: &Document) -> Option<Reading> {
 type Converted = Result<(ObjectKey, Object, Findings), Diagnostic>;
 
 /// Reads an object of Kubernetes itself.
-fn core(document: &Document, convert: fn(&Document) -> Converted) -> Reading {
+fn core(document: &Document, convert: fn(&Document) -> Converted) -> ParsedDocument {
     match convert(document) {
         Ok((key, object, Findings(diagnostics))) => {
             let refused = diagnostics.iter().any(|it| it.severity == Severity::Error);
-            Reading {
+            ParsedDocument {
                 label: key.to_string(),
                 key: Some(key),
                 object: (!refused).then_some(object),
@@ -124,7 +124,7 @@ fn core(document: &Document, convert: fn(&Document) -> Converted) -> Reading {
                 source: source(document),
             }
         }
-        Err(diagnostic) => Reading {
+        Err(diagnostic) => ParsedDocument {
             label: label(document),
             key: key_of(document),
             object: None,
@@ -230,10 +230,10 @@ fn endpoint_slice(document: &Document) -> Converted {
     ))
 }
 
-fn cidr_group_of(document: &Document) -> Reading {
+fn cidr_group_of(document: &Document) -> ParsedDocument {
     let (group, diagnostics) = cidr_group::read(document);
     let key = ObjectKey::CidrGroup(document.name.clone());
-    Reading {
+    ParsedDocument {
         label: key.to_string(),
         key: Some(key),
         object: group.map(|group| Object::CidrGroup(Box::new(group))),
@@ -243,7 +243,7 @@ fn cidr_group_of(document: &Document) -> Reading {
     }
 }
 
-fn policy(document: &Document) -> Reading {
+fn policy(document: &Document) -> ParsedDocument {
     let (verdict, mut diagnostics) = validate::validate(document);
     let (policy, stand_in) = match verdict {
         Verdict::Accepted(policy) => (Some(policy), StandIn::default()),
@@ -256,7 +256,7 @@ fn policy(document: &Document) -> Reading {
         Some(policy) => Some(ObjectKey::Policy(policy.id.clone())),
         None => key_of(document),
     };
-    Reading {
+    ParsedDocument {
         label: key.as_ref().map_or_else(|| label(document), ObjectKey::to_string),
         key,
         object: policy.map(|policy| Object::Policy(Box::new(policy))),
@@ -266,8 +266,8 @@ fn policy(document: &Document) -> Reading {
     }
 }
 
-fn refused_kind(document: &Document, diagnostic: Diagnostic) -> Reading {
-    Reading {
+fn refused_kind(document: &Document, diagnostic: Diagnostic) -> ParsedDocument {
+    ParsedDocument {
         label: label(document),
         key: None,
         object: None,
@@ -324,7 +324,7 @@ fn label(document: &Document) -> String {
 struct Findings(Vec<Diagnostic>);
 
 impl Findings {
-    fn check<T: Written>(&mut self, document: &Document, path: &str, value: Option<&str>) {
+    fn check<T: TextValue>(&mut self, document: &Document, path: &str, value: Option<&str>) {
         if let Some(value) = value
             && value.parse::<T>().is_err()
         {
@@ -341,17 +341,17 @@ impl Findings {
 }
 
 /// How people write a value.
-trait Written: FromStr {
+trait TextValue: FromStr {
     const WHAT: &str;
     const EXAMPLE: &str;
 }
 
-impl Written for IpAddr {
+impl TextValue for IpAddr {
     const WHAT: &str = "an IP address";
     const EXAMPLE: &str = "10.0.0.1 or fd00::1";
 }
 
-impl Written for IpNet {
+impl TextValue for IpNet {
     const WHAT: &str = "a prefix";
     const EXAMPLE: &str = "10.0.0.0/24 or fd00::/64";
 }
@@ -360,7 +360,7 @@ impl Written for IpNet {
 mod tests {
     use super::*;
 
-    fn only(text: &str) -> Reading {
+    fn only(text: &str) -> ParsedDocument {
         let mut file = read_file(text);
         assert_eq!(file.faults, []);
         assert_eq!(file.objects.len(), 1, "{file:?}");

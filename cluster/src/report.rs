@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// How a file's or an object's reading went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct ReadReport {
     /// The file, where the source is a directory.
     pub file: Option<PathBuf>,
     /// Kind, namespace and name as `kind namespace/name`; empty when the whole file is meant.
@@ -35,7 +35,7 @@ pub enum ReportState {
     Rejected,
 }
 
-impl Report {
+impl ReadReport {
     /// A report with its diagnostics in order: most severe first, then as they stand in the file.
     pub fn new(file: Option<&Path>, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) -> Self {
         let mut report = Self {
@@ -99,8 +99,8 @@ impl ReportState {
     }
 }
 
-impl From<&Report> for ReportRow {
-    fn from(report: &Report) -> Self {
+impl From<&ReadReport> for ReportRow {
+    fn from(report: &ReadReport) -> Self {
         let finding = |diagnostic| {
             let headline = report.headline(diagnostic);
             match &diagnostic.suggestion {
@@ -143,7 +143,7 @@ mod tests {
     fn findings_are_lines_that_say_where_how_bad_and_what_to_do() {
         let mut error = finding(Severity::Error, Some((7, 5)));
         error.suggestion = Some("write it right".into());
-        let report = Report::new(
+        let report = ReadReport::new(
             Some(Path::new("objects/a.yaml")),
             "CiliumNetworkPolicy shop/api".into(),
             ReportState::KeptLastGood,

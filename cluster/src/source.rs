@@ -5,18 +5,18 @@ use std::future::Future;
 use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
 
-use crate::kubernetes::health::Health;
+use crate::kubernetes::health::SourceHealth;
 use crate::object::Update;
 use crate::progress::Progress;
 
 /// A source of objects.
-pub trait Source: Send + 'static {
+pub trait ObjectSource: Send + 'static {
     /// Why it cannot go on.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// Called once before [`run`](Self::run): a source may tell its objects' authors what became of
     /// them, and how current they are.
-    fn attend(&mut self, _progress: Receiver<Progress>) -> Option<Health> {
+    fn attend(&mut self, _progress: Receiver<Progress>) -> Option<SourceHealth> {
         None
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::catalogue::Content;
+use super::catalogue::FileContent;
 
 /// A policy file is some kilobytes; etcd takes objects up to 1.5 MiB.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 16;
 /// Entries whose names begin with a dot are left out: editors' temporary files, `.git`, and the
 /// `..data` directories of ConfigMap mounts, whose files are read through the links beside them.
 /// `entering` is told each directory before it is read.
-pub fn read_tree(directory: &Path, entering: &mut dyn FnMut(&Path)) -> io::Result<BTreeMap<PathBuf, Content>> {
+pub fn read_tree(directory: &Path, entering: &mut dyn FnMut(&Path)) -> io::Result<BTreeMap<PathBuf, FileContent>> {
     let mut files = BTreeMap::new();
     read_below(directory, entering, &mut Vec::new(), &mut files)?;
     Ok(files)
@@ -53,7 +53,7 @@ fn read_below(
     directory: &Path,
     entering: &mut dyn FnMut(&Path),
     above: &mut Vec<Identity>,
-    files: &mut BTreeMap<PathBuf, Content>,
+    files: &mut BTreeMap<PathBuf, FileContent>,
 ) -> io::Result<()> {
     let identity = Identity::of(&fs::metadata(directory)?);
     if above.contains(&identity) || above.len() > MAX_DEPTH {
@@ -120,11 +120,11 @@ mod tests {
 
     use super::*;
 
-    fn read(directory: &Path) -> BTreeMap<PathBuf, Content> {
+    fn read(directory: &Path) -> BTreeMap<PathBuf, FileContent> {
         read_tree(directory, &mut |_| {}).unwrap()
     }
 
-    fn names(files: &BTreeMap<PathBuf, Content>, directory: &Path) -> Vec<String> {
+    fn names(files: &BTreeMap<PathBuf, FileContent>, directory: &Path) -> Vec<String> {
         let name = |path: &PathBuf| path.strip_prefix(directory).unwrap().display().to_string();
         files.keys().map(name).collect()
     }

@@ -1,11 +1,11 @@
-//! What a pod of the cluster takes, in the picture of the watches and in the index, counted by the
+//! What a pod of the cluster takes, in the cache of the watches and in the index, counted by the
 //! allocator.
 
 use allocations::in_use;
 use cluster::index::Cluster;
-use cluster::kubernetes::kinds::{Feed, KINDS, Kind};
-use cluster::kubernetes::picture::{Picture, Said};
-use cluster::kubernetes::wire::{Core, Visible};
+use cluster::kubernetes::resources::{KINDS, Resource, ResourceKind};
+use cluster::kubernetes::watch_cache::{WatchCache, WatchEvent};
+use cluster::kubernetes::wire::{Observe, WireObject};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -14,17 +14,21 @@ fn a_pod_takes_less_than_four_kilobytes() {
     const PODS: usize = 10_000;
     let before = in_use();
     let now = Instant::now();
-    let mut picture = Picture::new(Vec::new(), true);
-    for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
-        picture.hear(kind.feed, Said::Begin, now);
+    let mut cache = WatchCache::new(Vec::new(), true);
+    for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
+        cache.handle(kind.resource, WatchEvent::Init, now);
         for index in 0..PODS {
-            if kind.feed == Feed::LocalPods {
-                picture.hear(kind.feed, Said::Listed(pod(index).sight(Kind::of(kind.feed))), now);
+            if kind.resource == Resource::LocalPods {
+                cache.handle(
+                    kind.resource,
+                    WatchEvent::InitApply(pod(index).observe(ResourceKind::of(kind.resource))),
+                    now,
+                );
             }
         }
-        picture.hear(kind.feed, Said::Complete, now);
+        cache.handle(kind.resource, WatchEvent::InitDone, now);
     }
-    let update = picture.update(now).expect("everything was listed");
+    let update = cache.update(now).expect("everything was listed");
     let mut cluster = Cluster::default();
     for change in update.changes {
         cluster.apply(change);
@@ -36,7 +40,7 @@ fn a_pod_takes_less_than_four_kilobytes() {
 }
 
 /// A Pod as the API server tells it, with what a Deployment and the kubelet put there.
-fn pod(index: usize) -> Core {
+fn pod(index: usize) -> WireObject {
     let name = format!("checkout-7d4b9c6f5d-{index:05}");
     let address = format!("10.{}.{}.{}", 1 + index / 65_536, index / 256 % 256, index % 256);
     let pod = json!({

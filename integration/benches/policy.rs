@@ -150,7 +150,7 @@ fn apply(cluster: &mut Cluster, text: &str) {
     read(text).into_iter().for_each(|change| cluster.apply(change));
 }
 
-fn read(text: &str) -> Vec<cluster::Change> {
+fn read(text: &str) -> Vec<cluster::ObjectChange> {
     // Files of four megabytes at most are read.
     let documents: Vec<&str> = text.split_inclusive("---\n").collect();
     let files = documents.chunks(1_000).enumerate();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use api::ReportRow;
 use cluster::index::Cluster;
-use cluster::{Change, Object, Report, ReportState, Source, Update};
+use cluster::{Object, ObjectChange, ObjectSource, ReadReport, ReportState, Update};
 use k8s_openapi::api::core::v1::{Namespace, Pod, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use names::Pattern;
@@ -49,18 +49,18 @@ impl SandboxSource {
         policies: Policies,
     ) -> Self {
         let mut changes = vec![
-            Change::Apply(Object::Namespace(Box::new(Namespace {
+            ObjectChange::Apply(Object::Namespace(Box::new(Namespace {
                 metadata: ObjectMeta {
                     name: Some(NAMESPACE.to_owned()),
                     ..ObjectMeta::default()
                 },
                 ..Namespace::default()
             }))),
-            Change::Apply(Object::Pod(Box::new(pod(addresses, labels)))),
-            Change::Apply(Object::Policy(Box::new(command_line_policy(allow)))),
+            ObjectChange::Apply(Object::Pod(Box::new(pod(addresses, labels)))),
+            ObjectChange::Apply(Object::Policy(Box::new(command_line_policy(allow)))),
         ];
         let read = policies.policies.into_iter();
-        changes.extend(read.map(|policy| Change::Apply(Object::Policy(Box::new(policy)))));
+        changes.extend(read.map(|policy| ObjectChange::Apply(Object::Policy(Box::new(policy)))));
         Self {
             update: Update {
                 changes,
@@ -91,7 +91,7 @@ impl SandboxSource {
     }
 }
 
-impl Source for SandboxSource {
+impl ObjectSource for SandboxSource {
     type Error = Infallible;
 
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Infallible> {
@@ -107,7 +107,7 @@ impl Source for SandboxSource {
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     policies: Vec<Policy>,
-    reports: Vec<Report>,
+    reports: Vec<ReadReport>,
 }
 
 impl Policies {
@@ -142,7 +142,7 @@ impl Policies {
                 read.policies.extend(policy);
             }
         }
-        let rejected = |report: &&Report| report.state == ReportState::Rejected;
+        let rejected = |report: &&ReadReport| report.state == ReportState::Rejected;
         wrong.extend(read.reports.iter().filter(rejected).flat_map(lines));
         if wrong.is_empty() { Ok(read) } else { Err(wrong) }
     }
@@ -161,7 +161,7 @@ impl Policies {
             Some(Severity::Unenforced) => ReportState::Partial,
             Some(Severity::Warning) | None => ReportState::Accepted,
         };
-        self.reports.push(Report {
+        self.reports.push(ReadReport {
             file: Some(file.to_owned()),
             object,
             state,
@@ -254,6 +254,6 @@ fn refusal(code: &'static str, path: &str, reason: &str) -> Diagnostic {
     }
 }
 
-fn lines(report: &Report) -> Vec<String> {
+fn lines(report: &ReadReport) -> Vec<String> {
     ReportRow::from(report).findings
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cluster::ReportState;
 use cluster::kubernetes::health::SourceFigures;
-use cluster::kubernetes::kinds::KINDS;
+use cluster::kubernetes::resources::KINDS;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cluster::{ObjectKey, Report, ReportState};
+use cluster::{ObjectKey, ReadReport, ReportState};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use policy::{
     Action, Diagnostic, Endpoint, EndpointId, LeaseTerms, Peer, PortSet, Program, Rule, Severity, Tiers, Zone,
@@ -128,11 +128,11 @@ fn alike(one: Option<&Compiled>, other: Option<&Compiled>) -> bool {
 }
 
 /// Adds the conflicts to what is reported of the Pods, at each of them.
-pub fn report(conflicts: &[AddressConflict], reports: &mut Vec<Report>) {
+pub fn report(conflicts: &[AddressConflict], reports: &mut Vec<ReadReport>) {
     for conflict in conflicts {
         for claimant in &conflict.claimants {
             let object = ObjectKey::Pod(claimant.namespace.clone(), claimant.name.clone()).to_string();
-            let counts = |report: &&mut Report| report.object == object && report.state != ReportState::Rejected;
+            let counts = |report: &&mut ReadReport| report.object == object && report.state != ReportState::Rejected;
             match reports.iter_mut().find(counts) {
                 Some(report) => {
                     let state = match report.state {
@@ -141,7 +141,7 @@ pub fn report(conflicts: &[AddressConflict], reports: &mut Vec<Report>) {
                     };
                     let mut diagnostics = std::mem::take(&mut report.diagnostics);
                     diagnostics.push(finding(conflict));
-                    *report = Report::new(report.file.as_deref(), object, state, diagnostics);
+                    *report = ReadReport::new(report.file.as_deref(), object, state, diagnostics);
                 }
                 None => {
                     let state = if conflict.closed {
@@ -149,7 +149,7 @@ pub fn report(conflicts: &[AddressConflict], reports: &mut Vec<Report>) {
                     } else {
                         ReportState::Accepted
                     };
-                    reports.push(Report::new(None, object, state, vec![finding(conflict)]));
+                    reports.push(ReadReport::new(None, object, state, vec![finding(conflict)]));
                 }
             }
         }

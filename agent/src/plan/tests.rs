@@ -591,9 +591,9 @@ fn only_the_contested_address_of_a_pod_is_closed() {
 
 #[test]
 fn a_contest_is_reported_at_each_pod() {
-    use cluster::{Report, ReportState};
+    use cluster::{ReadReport, ReportState};
     let conflicts = plan(&[pod("a", "10.0.0.1"), pod("b", "10.0.0.1"), allow("a", "a.example")]).conflicts;
-    let said = |object: &str, state| Report::new(None, object.into(), state, Vec::new());
+    let said = |object: &str, state| ReadReport::new(None, object.into(), state, Vec::new());
     let mut reports = vec![
         said("Pod n/a", ReportState::Accepted),
         said("Pod n/c", ReportState::Accepted),

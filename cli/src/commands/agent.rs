@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent::app::{Agent, StartError};
-use cluster::Source;
+use cluster::ObjectSource;
 use cluster::directory::DirectorySource;
 use cluster::kubernetes::KubernetesSource;
 use cluster::kubernetes::client::{Access, AccessError};
@@ -190,7 +190,7 @@ fn raise_open_files() {
 
 async fn serve(
     settings: Settings,
-    source: impl Source,
+    source: impl ObjectSource,
     reload: Reload,
     supervision: Option<Arc<Supervision>>,
     taint: Option<StartupTaint>,

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use cluster::catalogue::Content;
+use cluster::catalogue::FileContent;
 use cluster::tree;
 use thiserror::Error;
 
@@ -88,7 +88,7 @@ fn is_for_a_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
-fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, Content>> {
+fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, FileContent>> {
     if path == Path::new("-") {
         // What is longer is refused, but not because it is cut.
         let limit = 2 * policy::document::MAX_TEXT as u64;

@@ -132,7 +132,7 @@ fn offline(
 }
 
 fn answer_from(
-    contents: BTreeMap<PathBuf, cluster::catalogue::Content>,
+    contents: BTreeMap<PathBuf, cluster::catalogue::FileContent>,
     node: Option<&str>,
     pod: &EndpointId,
     asked: &ExplainRequest,

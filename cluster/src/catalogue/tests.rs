@@ -24,17 +24,17 @@ fn scan(catalogue: &mut Catalogue, files: &[(&str, &str)]) -> Option<(String, St
 fn words(update: Update) -> (String, String) {
     let name = |text: &str| text.rsplit('/').next().unwrap().to_owned();
     let changes = update.changes.iter().map(|change| match change {
-        Change::Apply(Object::Pod(pod)) => format!(
+        ObjectChange::Apply(Object::Pod(pod)) => format!(
             "+{}={}",
             pod.metadata.name.as_deref().unwrap(),
             pod.metadata.labels.as_ref().map_or("", |labels| &labels["v"])
         ),
-        Change::Apply(Object::Policy(policy)) => {
+        ObjectChange::Apply(Object::Policy(policy)) => {
             let open = policy.specs.iter().any(|spec| spec.rules().next().is_some());
             format!("+{}={}", policy.id.name, if open { "written" } else { "closed" })
         }
-        Change::Apply(other) => panic!("{other:?}"),
-        Change::Delete(key) => format!("-{}", name(&key.to_string())),
+        ObjectChange::Apply(other) => panic!("{other:?}"),
+        ObjectChange::Delete(key) => format!("-{}", name(&key.to_string())),
     });
     let reports = update
         .reports
@@ -298,7 +298,7 @@ fn look(catalogue: &mut Catalogue, after: Duration, files: &[(&str, &str)]) -> O
     let contents = files
         .iter()
         .map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned())));
-    let look = Look {
+    let look = ScanContext {
         at: *BEGIN + after,
         is_same: true,
     };

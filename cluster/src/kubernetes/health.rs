@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::SourceStatus;
 
-use super::kinds::{Feed, KINDS, Kind};
+use super::resources::{KINDS, Resource, ResourceKind};
 
 /// Figures of an API server as a source of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,39 +34,39 @@ pub struct ObjectCount {
 
 /// Shared by the watches, which write it, and whoever shows it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Health(Arc<Shared>);
+pub struct SourceHealth(Arc<HealthInner>);
 
 #[derive(Debug)]
-struct Shared {
+struct HealthInner {
     server: String,
     started: Instant,
     /// Milliseconds after `started` at which something came from the API server; 0: nothing has.
     heard: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<HealthState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    troubles: BTreeMap<Feed, Trouble>,
+struct HealthState {
+    troubles: BTreeMap<Resource, WatchTrouble>,
     /// Kinds that the API server does not have.
-    absent: BTreeSet<Feed>,
-    awaited: Vec<Feed>,
+    absent: BTreeSet<Resource>,
+    awaited: Vec<Resource>,
     /// Since when the objects in force are as they are, while those of an earlier process are.
     recalled: Option<SystemTime>,
     counts: [ObjectCount; KINDS.len()],
 }
 
 #[derive(Debug)]
-struct Trouble {
+struct WatchTrouble {
     reason: String,
     /// In milliseconds after `started`.
     since: u64,
 }
 
-impl Health {
+impl SourceHealth {
     /// Nothing is known yet.
     pub(super) fn new(server: String) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(HealthInner {
             server,
             started: Instant::now(),
             heard: AtomicU64::new(0),
@@ -79,30 +79,30 @@ impl Health {
         self.0.heard.store(self.now(), Ordering::Relaxed);
     }
 
-    pub(super) fn is_well(&self, feed: Feed) {
+    pub(super) fn is_well(&self, resource: Resource) {
         let mut state = self.state();
-        state.troubles.remove(&feed);
-        state.absent.remove(&feed);
+        state.troubles.remove(&resource);
+        state.absent.remove(&resource);
     }
 
     /// The API server does not have the kind.
-    pub(super) fn is_absent(&self, feed: Feed) {
+    pub(super) fn is_absent(&self, resource: Resource) {
         let mut state = self.state();
-        state.troubles.remove(&feed);
-        state.absent.insert(feed);
+        state.troubles.remove(&resource);
+        state.absent.insert(resource);
     }
 
-    pub(super) fn has_trouble(&self, feed: Feed, reason: String) {
+    pub(super) fn has_trouble(&self, resource: Resource, reason: String) {
         let since = self.now();
         self.state()
             .troubles
-            .entry(feed)
+            .entry(resource)
             .and_modify(|trouble| trouble.reason.clone_from(&reason))
-            .or_insert(Trouble { reason, since });
+            .or_insert(WatchTrouble { reason, since });
     }
 
-    pub(super) fn awaits(&self, feeds: Vec<Feed>) {
-        self.state().awaited = feeds;
+    pub(super) fn awaits(&self, resources: Vec<Resource>) {
+        self.state().awaited = resources;
     }
 
     /// What is in force is from an earlier process, which wrote it down then; `None`: not any more.
@@ -110,10 +110,10 @@ impl Health {
         self.state().recalled = from;
     }
 
-    pub(super) fn holds(&self, sizes: impl Iterator<Item = (Feed, usize, usize)>) {
+    pub(super) fn holds(&self, sizes: impl Iterator<Item = (Resource, usize, usize)>) {
         let mut counts = [ObjectCount::default(); KINDS.len()];
-        for (feed, objects, bytes) in sizes {
-            counts[feed as usize] = ObjectCount { objects, bytes };
+        for (resource, objects, bytes) in sizes {
+            counts[resource as usize] = ObjectCount { objects, bytes };
         }
         self.state().counts = counts;
     }
@@ -155,11 +155,11 @@ impl Health {
             awaited: state
                 .awaited
                 .iter()
-                .map(|feed| Kind::of(*feed).kind.to_owned())
+                .map(|resource| ResourceKind::of(*resource).kind.to_owned())
                 .collect(),
             absent: state.absent().collect(),
             troubles: troubles
-                .map(|(feed, trouble)| format!("{}: {}", Kind::of(feed).kind, trouble.reason))
+                .map(|(resource, trouble)| format!("{}: {}", ResourceKind::of(resource).kind, trouble.reason))
                 .collect(),
         }
     }
@@ -179,7 +179,11 @@ impl Health {
     /// What is missing before anything is in force.
     pub fn missing(&self) -> String {
         let state = self.state();
-        let awaited: Vec<&str> = state.awaited.iter().map(|feed| Kind::of(*feed).kind).collect();
+        let awaited: Vec<&str> = state
+            .awaited
+            .iter()
+            .map(|resource| ResourceKind::of(*resource).kind)
+            .collect();
         let mut text = format!("the API server at {} has not told all objects yet", self.0.server);
         if !awaited.is_empty() {
             text.push_str(&format!(" (missing: {})", awaited.join(", ")));
@@ -197,25 +201,25 @@ impl Health {
             .max(1)
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, HealthState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl HealthState {
     fn absent(&self) -> impl Iterator<Item = String> {
-        let kinds = self.absent.iter().map(|feed| Kind::of(*feed));
+        let kinds = self.absent.iter().map(|resource| ResourceKind::of(*resource));
         kinds.map(|kind| format!("{} ({})", kind.kind, kind.api_version()))
     }
 
     /// A watch that goes on silently where it broke shows that only by what comes from the API
     /// server afterwards.
-    fn broken(&self, heard: u64) -> impl Iterator<Item = (Feed, &Trouble)> {
-        let lasting = move |trouble: &Trouble| trouble.since >= heard;
+    fn broken(&self, heard: u64) -> impl Iterator<Item = (Resource, &WatchTrouble)> {
+        let lasting = move |trouble: &WatchTrouble| trouble.since >= heard;
         self.troubles
             .iter()
             .filter(move |(_, it)| lasting(it))
-            .map(|(feed, it)| (*feed, it))
+            .map(|(resource, it)| (*resource, it))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`kinds`]: what is watched, one row for each kind.
 //! - [`wire`]: objects cut down while they are read.
-//! - [`feed`]: one watch, with its back-off; all of them feed one
+//! - [`resource`]: one watch, with its back-off; all of them resource one
 //! - [`picture`]: what the watches say over time → [`Update`]s. Pure.
 //! - [`memory`]: the objects in force on disk, for a start while the API server is away.
 //! - [`health`]: how old it all is.
@@ -10,13 +10,13 @@
 
 pub mod client;
 pub mod health;
-pub mod kinds;
 pub mod memory;
-pub mod picture;
+pub mod resources;
+pub mod watch_cache;
 pub mod wire;
 
-mod feed;
 mod peers;
+mod resource_watch;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -31,18 +31,18 @@ use tracing::{Level, debug, error, info, warn};
 
 use crate::object::Update;
 use crate::progress::Progress;
-use crate::report::{Report, ReportState};
-use crate::source::Source;
+use crate::report::{ReadReport, ReportState};
+use crate::source::ObjectSource;
 use crate::status;
 
 use super::directory::few_of_a_kind;
 
 use client::{Access, AccessError};
-use feed::Recovery;
-use health::Health;
-use kinds::{Feed, KINDS, Kind};
+use health::SourceHealth;
 use memory::Memory;
-use picture::{Picture, Said};
+use resource_watch::Recovery;
+use resources::{KINDS, Resource, ResourceKind};
+use watch_cache::{WatchCache, WatchEvent};
 
 /// How long the API server has to tell everything before what an earlier process had in force is.
 const RECALL_AFTER: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ pub struct KubernetesSource {
     node: String,
     state_dir: Option<StateDir>,
     ranges_configured: bool,
-    health: Health,
+    health: SourceHealth,
     progress: watch::Receiver<Progress>,
 }
 
@@ -77,7 +77,7 @@ impl KubernetesSource {
     /// addresses are pods'.
     pub fn new(access: Access, node: String, state_dir: Option<StateDir>, ranges_configured: bool) -> Self {
         Self {
-            health: Health::new(access.server()),
+            health: SourceHealth::new(access.server()),
             access,
             node,
             state_dir,
@@ -87,10 +87,10 @@ impl KubernetesSource {
     }
 }
 
-impl Source for KubernetesSource {
+impl ObjectSource for KubernetesSource {
     type Error = KubernetesError;
 
-    fn attend(&mut self, progress: watch::Receiver<Progress>) -> Option<Health> {
+    fn attend(&mut self, progress: watch::Receiver<Progress>) -> Option<SourceHealth> {
         self.progress = progress;
         Some(self.health.clone())
     }
@@ -103,7 +103,7 @@ impl Source for KubernetesSource {
         let remembered = memory.as_ref().and_then(Memory::recall);
         let saved = remembered.as_ref().map(|it| it.saved);
         let documents = remembered.map(|it| it.documents).unwrap_or_default();
-        let mut picture = Picture::new(documents, self.ranges_configured);
+        let mut cache = WatchCache::new(documents, self.ranges_configured);
 
         let (statuses, inbox) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
@@ -114,7 +114,7 @@ impl Source for KubernetesSource {
             inbox,
         ));
 
-        let (sender, mut said) = mpsc::channel(QUEUE);
+        let (sender, mut events) = mpsc::channel(QUEUE);
         let mut watches = Watches {
             access: self.access,
             node: self.node,
@@ -124,7 +124,7 @@ impl Source for KubernetesSource {
             tasks: JoinSet::new(),
             other_pods: None,
         };
-        for kind in KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods) {
+        for kind in KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods) {
             watches.begin(kind)?;
         }
 
@@ -133,19 +133,19 @@ impl Source for KubernetesSource {
         let mut journal = Journal::default();
         let mut may_recall = saved;
         loop {
-            self.health.awaits(picture.awaited().collect());
+            self.health.awaits(cache.awaited().collect());
             tokio::select! {
-                Some((feed, heard)) = said.recv() => {
-                    picture.hear(feed, heard, Instant::now());
+                Some((resource, event)) = events.recv() => {
+                    cache.handle(resource, event, Instant::now());
                     // Whatever else has been said already: a burst becomes one update.
-                    while let Ok((feed, heard)) = said.try_recv() {
-                        picture.hear(feed, heard, Instant::now());
+                    while let Ok((resource, event)) = events.try_recv() {
+                        cache.handle(resource, event, Instant::now());
                     }
                 }
-                () = at(picture.deadline()) => {}
+                () = at(cache.deadline()) => {}
                 () = sleep_until(recall_at), if may_recall.is_some() => {
                     let from = may_recall.take();
-                    if let Some(update) = picture.recall() {
+                    if let Some(update) = cache.recall() {
                         warn_of_age(from, &self.health);
                         self.health.recalled(from);
                         if updates.send(update).await.is_err() {
@@ -153,11 +153,11 @@ impl Source for KubernetesSource {
                         }
                     }
                 }
-                () = saving.proceed(&picture, &self.health) => {}
+                () = saving.proceed(&cache, &self.health) => {}
                 () = updates.closed() => return Ok(()),
             }
-            watches.follow_other_pods(picture.wants_other_pods())?;
-            if let Some(update) = picture.update(Instant::now()) {
+            watches.follow_other_pods(cache.wants_other_pods())?;
+            if let Some(update) = cache.update(Instant::now()) {
                 may_recall = None;
                 self.health.recalled(None);
                 journal.write(&update);
@@ -167,9 +167,9 @@ impl Source for KubernetesSource {
                 }
             }
             // Nobody reads it only when the writer of statuses has ended, which it does not.
-            let _ = statuses.send(status::News {
-                policies: picture.policy_news(),
-                nodes: picture.node_news(),
+            let _ = statuses.send(status::StatusInput {
+                policies: cache.policy_news(),
+                nodes: cache.node_news(),
             });
         }
     }
@@ -179,19 +179,19 @@ impl Source for KubernetesSource {
 struct Watches {
     access: Access,
     node: String,
-    health: Health,
+    health: SourceHealth,
     recovery: Recovery,
-    sender: mpsc::Sender<(Feed, Said)>,
+    sender: mpsc::Sender<(Resource, WatchEvent)>,
     tasks: JoinSet<()>,
     other_pods: Option<AbortHandle>,
 }
 
 impl Watches {
-    fn begin(&mut self, kind: &'static Kind) -> Result<AbortHandle, AccessError> {
+    fn begin(&mut self, kind: &'static ResourceKind) -> Result<AbortHandle, AccessError> {
         let health = self.health.clone();
         // A watch holds its connection anyway.
         let client = self.access.client_that(move || health.hears())?;
-        let watch = feed::follow(
+        let watch = resource_watch::follow(
             client,
             kind,
             self.node.clone(),
@@ -206,12 +206,12 @@ impl Watches {
         match (wanted, &self.other_pods) {
             (true, None) => {
                 info!("some policy depends on the pods of other nodes: watching them");
-                self.other_pods = Some(self.begin(Kind::of(Feed::OtherPods))?);
+                self.other_pods = Some(self.begin(ResourceKind::of(Resource::OtherPods))?);
             }
             (false, Some(watch)) => {
                 info!("no policy depends on the pods of other nodes any more");
                 watch.abort();
-                self.health.is_well(Feed::OtherPods);
+                self.health.is_well(Resource::OtherPods);
                 self.other_pods = None;
             }
             (true, Some(_)) | (false, None) => {}
@@ -247,7 +247,7 @@ impl Saving {
     }
 
     /// The next step, when it is time for one. Can be dropped at any time and called again.
-    async fn proceed(&mut self, picture: &Picture, health: &Health) {
+    async fn proceed(&mut self, cache: &WatchCache, health: &SourceHealth) {
         if let Some(writing) = &mut self.writing {
             // The task could only have panicked, and it does not.
             let (written, took) = writing.await.unwrap_or((Ok(()), Duration::ZERO));
@@ -265,9 +265,9 @@ impl Saving {
         }
         at(self.due).await;
         self.due = None;
-        health.holds(picture.sizes());
+        health.holds(cache.sizes());
         let Some(memory) = self.memory.clone() else { return };
-        let documents = picture.documents();
+        let documents = cache.documents();
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             (memory.keep(&documents), began.elapsed())
@@ -283,7 +283,7 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-fn warn_of_age(saved: Option<SystemTime>, health: &Health) {
+fn warn_of_age(saved: Option<SystemTime>, health: &SourceHealth) {
     let age = saved.and_then(|saved| saved.elapsed().ok()).unwrap_or_default();
     let age = Duration::from_secs(age.as_secs());
     let why = health.missing();
@@ -311,7 +311,7 @@ impl Journal {
     }
 }
 
-fn lines(report: &Report) -> Vec<(Level, String)> {
+fn lines(report: &ReadReport) -> Vec<(Level, String)> {
     let findings = report.diagnostics.iter();
     let findings = findings.map(|it| match it.severity {
         Severity::Error => (Level::ERROR, report.headline(it)),

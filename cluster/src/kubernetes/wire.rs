@@ -1,7 +1,7 @@
 //! Objects as they come from the API server, cut down while they are read: what is not kept is
 //! skipped and never held in memory.
 //!
-//! What is left becomes a [`Sight`]: a document such as a file could hold, so that one reader
+//! What is left becomes a [`ObservedObject`]: a document such as a file could hold, so that one reader
 //! serves both sources, and of a policy what its status needs besides.
 
 use std::borrow::Cow;
@@ -16,14 +16,14 @@ use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::kinds::Kind;
+use super::resources::ResourceKind;
 
 /// Annotations that mean something here begin so.
 const OURS: &str = "namegate.io/";
 
 /// What was seen of an object.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sight {
+pub struct ObservedObject {
     /// Its namespace; empty for what has none.
     pub namespace: String,
     /// Its name.
@@ -31,12 +31,12 @@ pub struct Sight {
     /// What of it is kept.
     pub document: Arc<str>,
     /// Of a policy, what its status is written with.
-    pub standing: Option<Box<Standing>>,
+    pub version: Option<Box<ObjectVersion>>,
 }
 
 /// Which version of an object was seen, and what its status says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
+pub struct ObjectVersion {
     /// Tells it from another object of the same name.
     pub uid: String,
     /// Counts what its author wrote.
@@ -48,35 +48,35 @@ pub struct Standing {
 }
 
 /// An object that can be seen.
-pub trait Visible: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt::Debug + Send + 'static {
+pub trait Observe: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt::Debug + Send + 'static {
     /// What of it is kept. Must not depend on what Namegate has no use for: an object that looks
     /// the same is not looked at again.
-    fn sight(self, kind: &Kind) -> Sight;
+    fn observe(self, kind: &ResourceKind) -> ObservedObject;
 }
 
 /// The fields of core objects that are read. Those of all kinds stand together: their names do not
 /// clash.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Core {
+pub struct WireObject {
     #[serde(default, deserialize_with = "metadata")]
     metadata: ObjectMeta,
     #[serde(skip_serializing_if = "Option::is_none")]
-    spec: Option<Spec>,
+    spec: Option<WireSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<WireStatus>,
     /// Of an EndpointSlice, as are the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
     address_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    endpoints: Option<Vec<Endpoint>>,
+    endpoints: Option<Vec<WireEndpoint>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ports: Option<Vec<Value>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Spec {
+struct WireSpec {
     /// Of a Pod, down to its containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     node_name: Option<String>,
@@ -85,9 +85,9 @@ struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     service_account_name: Option<String>,
     #[serde(default, deserialize_with = "ports", skip_serializing_if = "Vec::is_empty")]
-    init_containers: Vec<Container>,
+    init_containers: Vec<WireContainer>,
     #[serde(default, deserialize_with = "ports", skip_serializing_if = "Vec::is_empty")]
-    containers: Vec<Container>,
+    containers: Vec<WireContainer>,
     /// Of a Node.
     #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
     pod_cidr: Option<String>,
@@ -101,21 +101,21 @@ struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     selector: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ports: Option<Vec<ServicePort>>,
+    ports: Option<Vec<WireServicePort>>,
 }
 
 /// A container is its named ports.
 #[derive(Debug, Clone, Deserialize, Serialize)]
-struct Container {
+struct WireContainer {
     #[serde(default)]
     name: Cow<'static, str>,
     #[serde(default)]
-    ports: Vec<Port>,
+    ports: Vec<WirePort>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Port {
+struct WirePort {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     container_port: i32,
@@ -125,7 +125,7 @@ struct Port {
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ServicePort {
+struct WireServicePort {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     port: i32,
@@ -137,34 +137,34 @@ struct ServicePort {
 
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+struct WireStatus {
     /// Of a Pod, as are the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<String>,
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs", skip_serializing_if = "Option::is_none")]
-    pod_ips: Option<Vec<PodIp>>,
+    pod_ips: Option<Vec<WirePodIp>>,
     /// Of a Node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    addresses: Option<Vec<NodeAddress>>,
+    addresses: Option<Vec<WireNodeAddress>>,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-struct PodIp {
+struct WirePodIp {
     #[serde(default)]
     ip: String,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-struct NodeAddress {
+struct WireNodeAddress {
     #[serde(rename = "type")]
     kind: String,
     address: String,
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-struct Endpoint {
+struct WireEndpoint {
     #[serde(default)]
     addresses: Vec<String>,
 }
@@ -173,14 +173,14 @@ struct Endpoint {
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Kept {
+    struct KeptMetadata {
         name: Option<String>,
         namespace: Option<String>,
         labels: Option<BTreeMap<String, String>>,
         resource_version: Option<String>,
         deletion_timestamp: Option<Time>,
     }
-    let kept = Kept::deserialize(deserializer)?;
+    let kept = KeptMetadata::deserialize(deserializer)?;
     Ok(ObjectMeta {
         name: kept.name,
         namespace: kept.namespace,
@@ -192,16 +192,16 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
 }
 
 /// The containers that name ports.
-fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D::Error> {
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<WireContainer>, D::Error> {
     #[derive(Deserialize)]
-    struct Written {
-        ports: Option<Vec<Port>>,
+    struct PortsOfContainer {
+        ports: Option<Vec<WirePort>>,
     }
-    let containers = Option::<Vec<Written>>::deserialize(deserializer)?;
-    let named = |written: Written| {
+    let containers = Option::<Vec<PortsOfContainer>>::deserialize(deserializer)?;
+    let named = |written: PortsOfContainer| {
         let mut ports = written.ports.unwrap_or_default();
         ports.retain(|port| port.name.is_some());
-        (!ports.is_empty()).then_some(Container {
+        (!ports.is_empty()).then_some(WireContainer {
             name: Cow::Borrowed(""),
             ports,
         })
@@ -209,8 +209,8 @@ fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D
     Ok(containers.into_iter().flatten().filter_map(named).collect())
 }
 
-impl Visible for Core {
-    fn sight(self, kind: &Kind) -> Sight {
+impl Observe for WireObject {
+    fn observe(self, kind: &ResourceKind) -> ObservedObject {
         let meta = &self.metadata;
         let (namespace, name) = names(meta);
         let mut kept = Map::new();
@@ -218,21 +218,21 @@ impl Visible for Core {
         put(&mut kept, "namespace", &meta.namespace);
         put(&mut kept, "labels", &meta.labels);
         put(&mut kept, "deletionTimestamp", &meta.deletion_timestamp);
-        let rest = Core {
+        let rest = WireObject {
             metadata: ObjectMeta::default(),
             ..self
         };
-        Sight {
+        ObservedObject {
             namespace,
             name,
             document: document(kind, kept, serde_json::to_value(&rest).unwrap_or_default()),
-            standing: None,
+            version: None,
         }
     }
 }
 
-impl Visible for DynamicObject {
-    fn sight(self, kind: &Kind) -> Sight {
+impl Observe for DynamicObject {
+    fn observe(self, kind: &ResourceKind) -> ObservedObject {
         let Self {
             metadata: meta,
             mut data,
@@ -247,10 +247,10 @@ impl Visible for DynamicObject {
         if let Some((policy, applied)) = kind.policy().zip(applied) {
             last_applied::restore(policy, &mut data, applied);
         }
-        let standing = kind.is_policy().then(|| {
+        let version = kind.is_policy().then(|| {
             let conditions = status.and_then(|mut status| status.get_mut("conditions").map(Value::take));
             let conditions = conditions.and_then(|it| it.as_array().cloned()).unwrap_or_default();
-            Box::new(Standing {
+            Box::new(ObjectVersion {
                 uid: meta.uid.clone().unwrap_or_default(),
                 generation: meta.generation.unwrap_or_default(),
                 resource_version: meta.resource_version.clone().unwrap_or_default(),
@@ -268,11 +268,11 @@ impl Visible for DynamicObject {
         put(&mut kept, "namespace", &meta.namespace);
         put(&mut kept, "labels", &meta.labels);
         put(&mut kept, "annotations", &(!ours.is_empty()).then_some(ours));
-        Sight {
+        ObservedObject {
             namespace,
             name,
             document: document(kind, kept, data),
-            standing,
+            version,
         }
     }
 }
@@ -292,7 +292,7 @@ fn put(fields: &mut Map<String, Value>, key: &str, value: &Option<impl Serialize
 
 /// Items of a list do not say what they are, so that it is said here. Keys stand in a fixed order:
 /// equal objects are equal texts.
-fn document(kind: &Kind, metadata: Map<String, Value>, mut fields: Value) -> Arc<str> {
+fn document(kind: &ResourceKind, metadata: Map<String, Value>, mut fields: Value) -> Arc<str> {
     if let Some(fields) = fields.as_object_mut() {
         fields.insert("apiVersion".into(), kind.api_version().into());
         fields.insert("kind".into(), kind.kind.into());
@@ -301,7 +301,7 @@ fn document(kind: &Kind, metadata: Map<String, Value>, mut fields: Value) -> Arc
     fields.to_string().into()
 }
 
-impl kube::Resource for Core {
+impl kube::Resource for WireObject {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -338,12 +338,12 @@ impl kube::Resource for Core {
 mod tests {
     use serde_json::json;
 
-    use super::super::kinds::Feed;
+    use super::super::resources::Resource;
     use super::*;
 
-    fn core(feed: Feed, object: Value) -> Value {
-        let core: Core = serde_json::from_value(object).unwrap();
-        serde_json::from_str(&core.sight(Kind::of(feed)).document).unwrap()
+    fn core(resource: Resource, object: Value) -> Value {
+        let core: WireObject = serde_json::from_value(object).unwrap();
+        serde_json::from_str(&core.observe(ResourceKind::of(resource)).document).unwrap()
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
             "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready"}]},
         });
         assert_eq!(
-            core(Feed::LocalPods, pod),
+            core(Resource::LocalPods, pod),
             json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {"name": "web-0", "namespace": "shop", "labels": {"app": "web"}},
@@ -384,14 +384,14 @@ mod tests {
             "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": false}, "nodeName": "n"}],
             "ports": [{"port": 80}],
         });
-        let kept = core(Feed::EndpointSlices, slice);
+        let kept = core(Resource::EndpointSlices, slice);
         assert_eq!(kept["endpoints"], json!([{"addresses": ["10.0.0.1"]}]));
         let node = json!({
             "metadata": {"name": "n"},
             "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"], "taints": []},
             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}], "images": [{"names": ["x"]}]},
         });
-        let kept = core(Feed::Nodes, node);
+        let kept = core(Resource::Nodes, node);
         assert_eq!(
             kept["spec"],
             json!({"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]})
@@ -405,7 +405,7 @@ mod tests {
             "spec": {"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}, "ports": [{"port": 80, "targetPort": "http"}], "type": "ClusterIP"},
             "status": {"loadBalancer": {}},
         });
-        let kept = core(Feed::Services, service);
+        let kept = core(Resource::Services, service);
         assert_eq!(kept["spec"]["selector"], json!({"a": "b"}));
         assert_eq!(kept["spec"]["ports"], json!([{"port": 80, "targetPort": "http"}]));
     }
@@ -422,7 +422,12 @@ mod tests {
             "spec": stored,
         });
         let object: DynamicObject = serde_json::from_value(object).unwrap();
-        let seen: Value = serde_json::from_str(&object.sight(Kind::of(Feed::CiliumNetworkPolicies)).document).unwrap();
+        let seen: Value = serde_json::from_str(
+            &object
+                .observe(ResourceKind::of(Resource::CiliumNetworkPolicies))
+                .document,
+        )
+        .unwrap();
         assert_eq!(seen["spec"], applied);
         assert_eq!(seen["metadata"].get("annotations"), None);
     }
@@ -440,7 +445,7 @@ mod tests {
                 "status": status,
             });
             let object: DynamicObject = serde_json::from_value(object).unwrap();
-            object.sight(Kind::of(Feed::CiliumNetworkPolicies))
+            object.observe(ResourceKind::of(Resource::CiliumNetworkPolicies))
         };
         let before = object(json!({}));
         let after = object(json!({"conditions": [
@@ -451,8 +456,8 @@ mod tests {
         let kept: Value = serde_json::from_str(&after.document).unwrap();
         assert_eq!(kept["spec"]["egress"], json!([{"unknown": 1}]));
         assert_eq!(kept["metadata"]["annotations"], json!({"namegate.io/mode": "audit"}));
-        let standing = after.standing.unwrap();
-        assert_eq!((standing.uid.as_str(), standing.generation), ("u", 3));
-        assert_eq!(standing.conditions[0]["type"], "Valid");
+        let version = after.version.unwrap();
+        assert_eq!((version.uid.as_str(), version.generation), ("u", 3));
+        assert_eq!(version.conditions[0]["type"], "Valid");
     }
 }

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use policy::{Diagnostic, Severity, validate};
 use serde_json::{Value, json};
 
-use crate::kubernetes::picture::PolicyStanding;
+use crate::kubernetes::watch_cache::ObservedPolicy;
 use crate::report::ReportState;
 
 /// The condition that says whether a policy was understood.
@@ -29,7 +29,7 @@ const LONGEST: usize = 30_000;
 
 /// What a version of a policy has come to on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Here {
+pub enum NodeOutcome {
     /// It is not known yet.
     Pending,
     /// It is in the kernel.
@@ -54,7 +54,7 @@ pub struct Condition {
 }
 
 /// Whether the policy was understood.
-pub fn valid(policy: &PolicyStanding) -> Condition {
+pub fn valid(policy: &ObservedPolicy) -> Condition {
     let (holds, reason, summary) = match policy.state {
         ReportState::Accepted => (true, "Accepted", ""),
         ReportState::Partial => (
@@ -101,12 +101,12 @@ pub fn valid(policy: &PolicyStanding) -> Condition {
         holds,
         reason,
         message: shortened(message),
-        generation: policy.standing.generation,
+        generation: policy.version.generation,
     }
 }
 
 /// Whether the policy is somebody else's to enforce.
-pub fn is_ignored(policy: &PolicyStanding) -> bool {
+pub fn is_ignored(policy: &ObservedPolicy) -> bool {
     policy
         .diagnostics
         .iter()
@@ -117,14 +117,14 @@ pub fn is_ignored(policy: &PolicyStanding) -> bool {
 ///
 /// What stands in the status decides, and not what this node knows besides: agents that disagreed
 /// would write against each other for ever.
-pub fn programmed(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> Option<Condition> {
+pub fn programmed(policy: &ObservedPolicy, nodes: &BTreeSet<String>, here: &NodeOutcome) -> Option<Condition> {
     let condition = |holds, reason, message| {
         Some(Condition {
             kind: PROGRAMMED.into(),
             holds,
             reason,
             message,
-            generation: policy.standing.generation,
+            generation: policy.version.generation,
         })
     };
     if is_ignored(policy) {
@@ -163,20 +163,20 @@ pub fn programmed(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here
         );
     }
     match here {
-        Here::InForce => condition(true, "Programmed", "no node reports a failure".into()),
+        NodeOutcome::InForce => condition(true, "Programmed", "no node reports a failure".into()),
         _ => None,
     }
 }
 
 /// What this node says of itself; `None`: nothing bad.
-pub fn of_node(policy: &PolicyStanding, node: &str, here: &Here) -> Option<Condition> {
-    let Here::Failed(reason) = here else { return None };
+pub fn of_node(policy: &ObservedPolicy, node: &str, here: &NodeOutcome) -> Option<Condition> {
+    let NodeOutcome::Failed(reason) = here else { return None };
     Some(Condition {
         kind: own(node),
         holds: false,
         reason: "InstallFailed",
         message: shortened(reason.clone()),
-        generation: policy.standing.generation,
+        generation: policy.version.generation,
     })
 }
 
@@ -186,14 +186,14 @@ pub fn own(node: &str) -> String {
 }
 
 /// The nodes that say of this version that it is not in force there.
-pub fn failed_nodes(policy: &PolicyStanding) -> impl Iterator<Item = &str> {
-    let generation = policy.standing.generation;
+pub fn failed_nodes(policy: &ObservedPolicy) -> impl Iterator<Item = &str> {
+    let generation = policy.version.generation;
     let current = move |condition: &&Value| {
         condition["observedGeneration"]
             .as_i64()
             .is_none_or(|it| it == generation)
     };
-    let conditions = policy.standing.conditions.iter().filter(current);
+    let conditions = policy.version.conditions.iter().filter(current);
     conditions.filter_map(|condition| condition["type"].as_str()?.strip_suffix(OF_NODE))
 }
 
@@ -272,14 +272,14 @@ pub(super) fn cut(mut text: String, longest: usize) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use crate::kubernetes::wire::Standing;
+    use crate::kubernetes::wire::ObjectVersion;
 
     use super::*;
 
     /// A policy of generation 3 with nothing in its status.
-    pub(crate) fn policy(state: ReportState) -> PolicyStanding {
-        PolicyStanding {
-            standing: Standing {
+    pub(crate) fn policy(state: ReportState) -> ObservedPolicy {
+        ObservedPolicy {
+            version: ObjectVersion {
                 uid: "u".into(),
                 generation: 3,
                 resource_version: "7".into(),
@@ -318,22 +318,22 @@ pub(super) mod tests {
     fn a_policy_is_programmed_until_a_node_that_exists_says_otherwise() {
         let mut policy = policy(ReportState::Accepted);
         let nodes = nodes(&["a", "b"]);
-        let summary = |policy: &_, here: &Here| programmed(policy, &nodes, here);
-        assert_eq!(summary(&policy, &Here::Pending), None);
-        assert!(summary(&policy, &Here::InForce).unwrap().holds);
-        let mut failure = of_node(&policy, "b", &Here::Failed("no memory".into())).unwrap();
-        failure.write(&mut policy.standing.conditions, Timestamp::UNIX_EPOCH);
-        let condition = summary(&policy, &Here::InForce).unwrap();
+        let summary = |policy: &_, here: &NodeOutcome| programmed(policy, &nodes, here);
+        assert_eq!(summary(&policy, &NodeOutcome::Pending), None);
+        assert!(summary(&policy, &NodeOutcome::InForce).unwrap().holds);
+        let mut failure = of_node(&policy, "b", &NodeOutcome::Failed("no memory".into())).unwrap();
+        failure.write(&mut policy.version.conditions, Timestamp::UNIX_EPOCH);
+        let condition = summary(&policy, &NodeOutcome::InForce).unwrap();
         assert!(!condition.holds);
         assert_eq!(condition.message, "not in force on b");
         // Of an earlier version, and of a node that is gone.
-        policy.standing.conditions.clear();
+        policy.version.conditions.clear();
         failure.generation = 2;
-        failure.write(&mut policy.standing.conditions, Timestamp::UNIX_EPOCH);
+        failure.write(&mut policy.version.conditions, Timestamp::UNIX_EPOCH);
         failure.kind = own("gone");
         failure.generation = 3;
-        failure.write(&mut policy.standing.conditions, Timestamp::UNIX_EPOCH);
-        assert!(summary(&policy, &Here::InForce).unwrap().holds);
+        failure.write(&mut policy.version.conditions, Timestamp::UNIX_EPOCH);
+        assert!(summary(&policy, &NodeOutcome::InForce).unwrap().holds);
     }
 
     #[test]

@@ -16,21 +16,21 @@ use tokio::time::Instant;
 const SERIES: Duration = Duration::from_secs(360);
 
 /// Sends Events, and remembers which were sent lately.
-pub(super) struct Events {
+pub(super) struct EventPublisher {
     client: Client,
     reporter: Reporter,
     /// By the object and the reason.
-    lately: BTreeMap<(String, String), Sent>,
+    lately: BTreeMap<(String, String), SentEvent>,
 }
 
-struct Sent {
+struct SentEvent {
     note: Option<String>,
     /// Of this note alone: it counts whatever is published through it as one Event.
     recorder: Recorder,
     at: Instant,
 }
 
-impl Events {
+impl EventPublisher {
     pub(super) fn new(client: Client, reporter: Reporter) -> Self {
         Self {
             client,
@@ -45,7 +45,7 @@ impl Events {
         self.lately.retain(|_, sent| sent.at + SERIES > now);
         let key = (regarding.uid.clone().unwrap_or_default(), event.reason.clone());
         let (client, reporter) = (&self.client, &self.reporter);
-        let begin = || Sent {
+        let begin = || SentEvent {
             note: event.note.clone(),
             recorder: Recorder::new(client.clone(), reporter.clone()),
             at: now,

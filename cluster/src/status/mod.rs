@@ -8,17 +8,17 @@
 //!
 //! - [`conditions`]: what is to stand in a policy's status. Pure.
 //! - [`turns`]: who writes, and when. Pure.
-//! - [`book`]: every policy, with what is due. Pure.
-//! - `pace`: how fast one agent writes. Pure.
+//! - [`queue`]: every policy, with what is due. Pure.
+//! - `rate_limit`: how fast one agent writes. Pure.
 //! - `writer`: the API server.
 //! - `events`: which Events are the same.
 
-pub mod book;
 pub mod conditions;
-pub mod turns;
+pub mod queue;
+pub mod rendezvous;
 
 mod events;
-mod pace;
+mod rate_limit;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -29,12 +29,12 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::kubernetes::picture::PolicyNews;
+use crate::kubernetes::watch_cache::PolicyEvent;
 use crate::progress::Progress;
 
-use book::Book;
-use pace::Pace;
-use writer::Writer;
+use queue::StatusQueue;
+use rate_limit::WriteRateLimit;
+use writer::StatusWriter;
 
 /// Writes of one agent that wait for the API server at the same time. One takes tens of
 /// milliseconds, most of them the disk's.
@@ -42,9 +42,9 @@ const IN_FLIGHT: usize = 4;
 
 /// What is new for whoever writes statuses.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct News {
+pub struct StatusInput {
     /// Policies that were seen anew.
-    pub policies: Vec<PolicyNews>,
+    pub policies: Vec<PolicyEvent>,
     /// The nodes that exist, where they changed.
     pub nodes: Option<BTreeSet<String>>,
 }
@@ -55,35 +55,35 @@ pub async fn run(
     client: Client,
     node: String,
     mut progress: watch::Receiver<Progress>,
-    mut news: mpsc::UnboundedReceiver<News>,
+    mut news: mpsc::UnboundedReceiver<StatusInput>,
 ) {
-    let writer = Writer::new(client, &node);
-    let mut book = Book::new(node);
-    let mut pace = Pace::new(Instant::now());
+    let writer = StatusWriter::new(client, &node);
+    let mut queue = StatusQueue::new(node);
+    let mut rate_limit = WriteRateLimit::new(Instant::now());
     let mut writing = FuturesUnordered::new();
     loop {
-        let due = book
+        let due = queue
             .due()
             .filter(|_| writing.len() < IN_FLIGHT)
-            .map(|due| due.max(pace.next()));
+            .map(|due| due.max(rate_limit.next()));
         tokio::select! {
-            heard = news.recv() => match heard {
-                Some(heard) => book.hear(heard, Instant::now()),
+            input = news.recv() => match input {
+                Some(input) => queue.observe(input, Instant::now()),
                 None => return,
             },
             Ok(()) = progress.changed() => {
                 let progress = progress.borrow_and_update();
                 // Policies that somebody else has taken out of the kernel are not in force either.
                 let failure = progress.failure.as_ref().or(progress.damage.as_ref());
-                book.progress(progress.updates_in_force, failure.cloned(), Instant::now());
+                queue.progress(progress.updates_in_force, failure.cloned(), Instant::now());
             }
-            Some((policy, outcome)) = writing.next() => book.done(&policy, outcome, Instant::now()),
+            Some((policy, outcome)) = writing.next() => queue.done(&policy, outcome, Instant::now()),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                if let Some(task) = book.next(Instant::now()) {
-                    pace.write(Instant::now());
+                if let Some(write) = queue.next(Instant::now()) {
+                    rate_limit.write(Instant::now());
                     writing.push(async {
-                        let outcome = writer.write(&task).await;
-                        (task.policy, outcome)
+                        let outcome = writer.write(&write).await;
+                        (write.policy, outcome)
                     });
                 }
             }

@@ -11,11 +11,11 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::kubernetes::kinds::Kind;
+use crate::kubernetes::resources::ResourceKind;
 
-use super::book::{Notice, Outcome, Task};
 use super::conditions::cut;
-use super::events::Events;
+use super::events::EventPublisher;
+use super::queue::{EventNotice, StatusWrite, WriteOutcome};
 
 /// Who writes, as managed fields and Events name it.
 const NAME: &str = "namegate";
@@ -24,46 +24,46 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Of an Event's note; the API allows 1,024 bytes.
 const LONGEST: usize = 1_000;
 
-pub(super) struct Writer {
+pub(super) struct StatusWriter {
     client: Client,
-    events: Mutex<Events>,
+    events: Mutex<EventPublisher>,
 }
 
-impl Writer {
+impl StatusWriter {
     pub(super) fn new(client: Client, node: &str) -> Self {
         let reporter = Reporter {
             controller: NAME.into(),
             instance: Some(node.to_owned()),
         };
         Self {
-            events: Mutex::new(Events::new(client.clone(), reporter)),
+            events: Mutex::new(EventPublisher::new(client.clone(), reporter)),
             client,
         }
     }
 
-    pub(super) async fn write(&self, task: &Task) -> Outcome {
-        let outcome = match &task.conditions {
-            Some(conditions) => timeout(DEADLINE, self.patch_in_some_version(task, conditions))
+    pub(super) async fn write(&self, write: &StatusWrite) -> WriteOutcome {
+        let outcome = match &write.conditions {
+            Some(conditions) => timeout(DEADLINE, self.patch_in_some_version(write, conditions))
                 .await
-                .unwrap_or(Outcome::Later),
-            None => Outcome::Written { status: None },
+                .unwrap_or(WriteOutcome::Later),
+            None => WriteOutcome::Written { status: None },
         };
         // Of what is not written somebody else may have the last word.
-        if let (Outcome::Written { .. }, Some(notice)) = (&outcome, &task.event) {
-            match timeout(DEADLINE, self.publish(task, notice)).await {
+        if let (WriteOutcome::Written { .. }, Some(notice)) = (&outcome, &write.event) {
+            match timeout(DEADLINE, self.publish(write, notice)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(policy = task.policy.name, %error, "an Event could not be sent"),
-                Err(_) => warn!(policy = task.policy.name, "an Event could not be sent in time"),
+                Ok(Err(error)) => warn!(policy = write.policy.name, %error, "an Event could not be sent"),
+                Err(_) => warn!(policy = write.policy.name, "an Event could not be sent in time"),
             }
         }
         outcome
     }
 
     /// Of a kind of several versions the API server may have another than the newest.
-    async fn patch_in_some_version(&self, task: &Task, conditions: &[Value]) -> Outcome {
-        let mut outcome = Outcome::Never;
-        for version in Kind::of(task.policy.feed).versions() {
-            match self.patch(task, version, conditions).await {
+    async fn patch_in_some_version(&self, write: &StatusWrite, conditions: &[Value]) -> WriteOutcome {
+        let mut outcome = WriteOutcome::Never;
+        for version in ResourceKind::of(write.policy.resource).versions() {
+            match self.patch(write, version, conditions).await {
                 Ok(outcome) => return outcome,
                 Err(absent) => outcome = absent,
             }
@@ -76,62 +76,67 @@ impl Writer {
     ///
     /// # Errors
     /// What became of it where the API server has no such object in this version.
-    async fn patch(&self, task: &Task, version: &str, conditions: &[Value]) -> Result<Outcome, Outcome> {
-        let resource = Kind::of(task.policy.feed).resource(version);
-        let api: Api<DynamicObject> = match task.policy.namespace.as_str() {
+    async fn patch(
+        &self,
+        write: &StatusWrite,
+        version: &str,
+        conditions: &[Value],
+    ) -> Result<WriteOutcome, WriteOutcome> {
+        let resource = ResourceKind::of(write.policy.resource).api_resource(version);
+        let api: Api<DynamicObject> = match write.policy.namespace.as_str() {
             "" => Api::all_with(self.client.clone(), &resource),
             namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
         };
         let patch = Patch::Merge(json!({
             "apiVersion": resource.api_version,
             "kind": resource.kind,
-            "metadata": {"uid": task.uid, "resourceVersion": task.resource_version},
+            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
             "status": {"conditions": conditions},
         }));
         let parameters = PatchParams {
             field_manager: Some(NAME.into()),
             ..PatchParams::default()
         };
-        Ok(match api.patch_status(&task.policy.name, &parameters, &patch).await {
-            Ok(object) => Outcome::Written {
+        Ok(match api.patch_status(&write.policy.name, &parameters, &patch).await {
+            Ok(object) => WriteOutcome::Written {
                 status: Some(kept(object)),
             },
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 debug!(
-                    policy = task.policy.name,
+                    policy = write.policy.name,
                     version, "there is no such object, or no such version"
                 );
-                return Err(Outcome::Never);
+                return Err(WriteOutcome::Never);
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                debug!(policy = task.policy.name, "its status was changed meanwhile");
-                Outcome::Later
+                debug!(policy = write.policy.name, "its status was changed meanwhile");
+                WriteOutcome::Later
             }
             Err(kube::Error::Api(status)) if (400..500).contains(&status.code) && status.code != 429 => {
                 warn!(
-                    policy = task.policy.name,
+                    policy = write.policy.name,
                     kind = resource.kind,
                     error = status.message,
                     "its status cannot be written"
                 );
-                Outcome::Never
+                WriteOutcome::Never
             }
             Err(error) => {
-                debug!(policy = task.policy.name, %error, "its status is not written yet");
-                Outcome::Later
+                debug!(policy = write.policy.name, %error, "its status is not written yet");
+                WriteOutcome::Later
             }
         })
     }
 
-    async fn publish(&self, task: &Task, notice: &Notice) -> Result<(), kube::Error> {
-        let kind = Kind::of(task.policy.feed);
-        let namespace = Some(task.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());
+    async fn publish(&self, write: &StatusWrite, notice: &EventNotice) -> Result<(), kube::Error> {
+        let kind = ResourceKind::of(write.policy.resource);
+        let namespace = Some(write.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());
         let regarding = ObjectReference {
             api_version: Some(kind.api_version()),
             kind: Some(kind.kind.into()),
-            name: Some(task.policy.name.clone()),
+            name: Some(write.policy.name.clone()),
             namespace,
-            uid: Some(task.uid.clone()),
+            uid: Some(write.uid.clone()),
             ..ObjectReference::default()
         };
         let note = cut(notice.note.clone(), LONGEST);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 
-use cluster::kubernetes::kinds::KINDS;
+use cluster::kubernetes::resources::KINDS;
 use hickory_proto::rr::RecordType;
 use lab::client::Transport;
 use lab::{Lab, Pod, RESOLVER, dns};

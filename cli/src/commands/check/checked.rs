@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use cluster::catalogue::{Catalogue, Content};
+use cluster::catalogue::{Catalogue, FileContent};
 use cluster::index::Cluster;
-use cluster::{ObjectKey, Report, ReportState};
+use cluster::{ObjectKey, ReadReport, ReportState};
 use policy::document::{self, Document};
 use policy::validate::{self, validate};
 use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
 
 /// The result of a check.
 pub(super) struct Checked {
-    contents: BTreeMap<PathBuf, Content>,
-    pub(super) reports: Vec<Report>,
+    contents: BTreeMap<PathBuf, FileContent>,
+    pub(super) reports: Vec<ReadReport>,
     /// Objects that Namegate has no use for.
     foreign: usize,
     /// Files and documents of a repository that are no objects.
@@ -23,7 +23,7 @@ pub(super) struct Checked {
 
 /// A finding, and what it is about.
 pub(super) struct Finding<'c> {
-    pub(super) report: &'c Report,
+    pub(super) report: &'c ReadReport,
     pub(super) diagnostic: &'c Diagnostic,
     /// The file that it points into.
     pub(super) text: Option<&'c str>,
@@ -33,7 +33,7 @@ impl Checked {
     /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in
     /// a repository beside objects is passed over. The values and templates of a chart and what
     /// kustomize reads are no objects, and nobody takes them for policies that are in force.
-    pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, Content>, found: &BTreeSet<PathBuf>) -> Self {
+    pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, FileContent>, found: &BTreeSet<PathBuf>) -> Self {
         let all = contents.len();
         contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
         let mut passed_over = all - contents.len();
@@ -57,7 +57,7 @@ impl Checked {
         Self { passed_over, ..checked }
     }
 
-    pub(super) fn new(contents: BTreeMap<PathBuf, Content>) -> Self {
+    pub(super) fn new(contents: BTreeMap<PathBuf, FileContent>) -> Self {
         let mut catalogue = Catalogue::default();
         // The first scan always gives an update.
         let update = catalogue.scan(contents.clone()).unwrap_or_default();
@@ -153,10 +153,10 @@ fn counted(count: usize, noun: &str) -> String {
 
 /// Adds what can only be told of several objects to the reports about the policies that it is found
 /// in.
-fn add_findings_across(contents: &BTreeMap<PathBuf, Content>, cluster: &Cluster, reports: &mut [Report]) {
+fn add_findings_across(contents: &BTreeMap<PathBuf, FileContent>, cluster: &Cluster, reports: &mut [ReadReport]) {
     let policies = policies(contents);
     let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
-    let found = lint::across(&pairs, &cluster.around());
+    let found = lint::across(&pairs, &cluster.lint_context());
     let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
     for report in reports {
         let place = (report.file.clone().unwrap_or_default(), report.object.clone());
@@ -187,7 +187,7 @@ impl Valid<'_> {
 }
 
 /// The policies that stand. As in the catalogue, the first definition of one counts, good or not.
-fn policies(contents: &BTreeMap<PathBuf, Content>) -> Vec<Valid<'_>> {
+fn policies(contents: &BTreeMap<PathBuf, FileContent>) -> Vec<Valid<'_>> {
     let mut known: BTreeSet<PolicyId> = BTreeSet::new();
     let mut policies = Vec::new();
     for (file, content) in contents {

@@ -12,30 +12,30 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::health::Health;
-use super::kinds::{Feed, Kind, Reading};
-use super::picture::Said;
-use super::wire::{Core, Visible};
+use super::health::SourceHealth;
+use super::resources::{KeptFields, Resource, ResourceKind};
+use super::watch_cache::WatchEvent;
+use super::wire::{Observe, WireObject};
 
 /// Pauses after failures. The longest bounds what thousands of agents ask of an API server that is
 /// starting.
-const TROUBLE: Pauses = Pauses {
+const TROUBLE: WatchBackoff = WatchBackoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
 };
 /// Pauses of the one watch of an agent that looks whether an API server which does not even answer
 /// is back. Such an attempt costs the API server nothing while it is away, and one connection for
 /// each agent when it is back.
-const AWAY: Pauses = Pauses {
+const AWAY: WatchBackoff = WatchBackoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(3),
 };
 /// The watch that looks.
-const SCOUT: Feed = Feed::LocalPods;
+const SCOUT: Resource = Resource::LocalPods;
 /// The other watches of all agents come back within so long of their scouts.
 const RETURN: Duration = Duration::from_secs(1);
 /// Pauses until it is asked again for a kind that it does not have.
-const ABSENCE: Pauses = Pauses {
+const ABSENCE: WatchBackoff = WatchBackoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
 };
@@ -57,11 +57,11 @@ impl Default for Recovery {
 /// Follows one kind until nobody listens.
 pub(super) async fn follow(
     client: Client,
-    kind: &'static Kind,
+    kind: &'static ResourceKind,
     node: String,
-    health: Health,
+    health: SourceHealth,
     recovery: Recovery,
-    said: mpsc::Sender<(Feed, Said)>,
+    events: mpsc::Sender<(Resource, WatchEvent)>,
 ) {
     let mut config = watcher::Config {
         field_selector: kind.selector(&node),
@@ -72,7 +72,7 @@ pub(super) async fn follow(
     };
     let (mut trouble, mut absence) = (TROUBLE.begin(), ABSENCE.begin());
     // The server answers, is in trouble of this watch's own, or does not answer at all.
-    let away = if kind.feed == SCOUT { AWAY } else { TROUBLE };
+    let away = if kind.resource == SCOUT { AWAY } else { TROUBLE };
     let mut silence = away.begin();
     let mut recovered = recovery.0.subscribe();
     // The one that the API server has, or the first that it is asked for.
@@ -81,26 +81,26 @@ pub(super) async fn follow(
     versions.next();
     let mut stream = watch_kind(client.clone(), kind, version, config.clone());
     while let Some(outcome) = stream.next().await {
-        match outcome.map_err(|error| Failure::of(&error, &config)) {
-            Ok(heard) => {
+        match outcome.map_err(|error| WatchFailure::of(&error, &config)) {
+            Ok(event) => {
                 // The beginning of a list says nothing of the API server yet.
-                if heard != Said::Begin {
+                if event != WatchEvent::Init {
                     if !silence.is_first() {
                         recovery.0.send_modify(|times| *times += 1);
                     }
                     (trouble, absence, silence) = (TROUBLE.begin(), ABSENCE.begin(), away.begin());
-                    health.is_well(kind.feed);
+                    health.is_well(kind.resource);
                 }
-                if said.send((kind.feed, heard)).await.is_err() {
+                if events.send((kind.resource, event)).await.is_err() {
                     return;
                 }
             }
-            Err(Failure::NoStreamingLists) => {
+            Err(WatchFailure::NoStreamingLists) => {
                 debug!(kind = kind.kind, "the API server does not stream lists; reading pages");
                 config.initial_list_strategy = watcher::InitialListStrategy::ListWatch;
                 stream = watch_kind(client.clone(), kind, version, config.clone());
             }
-            Err(Failure::Absent) => {
+            Err(WatchFailure::Absent) => {
                 if let Some(older) = versions.next() {
                     debug!(
                         kind = kind.kind,
@@ -118,8 +118,8 @@ pub(super) async fn follow(
                     );
                 }
                 trouble = TROUBLE.begin();
-                health.is_absent(kind.feed);
-                if said.send((kind.feed, Said::Absent)).await.is_err() {
+                health.is_absent(kind.resource);
+                if events.send((kind.resource, WatchEvent::KindAbsent)).await.is_err() {
                     return;
                 }
                 sleep(absence.next()).await;
@@ -131,7 +131,7 @@ pub(super) async fn follow(
                     stream = watch_kind(client.clone(), kind, version, config.clone());
                 }
             }
-            Err(Failure::Gone) => {
+            Err(WatchFailure::Gone) => {
                 info!(
                     kind = kind.kind,
                     "the API server no longer knows what came after what this watch had seen (410 Gone): reading the list again"
@@ -139,14 +139,14 @@ pub(super) async fn follow(
                 // Not at once: all agents are told so in the same moment.
                 sleep(trouble.next()).await;
             }
-            Err(Failure::Trouble(reason)) => {
+            Err(WatchFailure::Trouble(reason)) => {
                 note(kind, &reason, trouble.is_first());
-                health.has_trouble(kind.feed, reason);
+                health.has_trouble(kind.resource, reason);
                 sleep(trouble.next()).await;
             }
-            Err(Failure::Silence(reason)) => {
+            Err(WatchFailure::Silence(reason)) => {
                 note(kind, &reason, silence.is_first());
-                health.has_trouble(kind.feed, reason);
+                health.has_trouble(kind.resource, reason);
                 // Also when another watch found it back during the attempt that just failed.
                 let another_is_answered = async {
                     if recovered.changed().await.is_err() {
@@ -165,7 +165,7 @@ pub(super) async fn follow(
     }
 }
 
-fn note(kind: &Kind, reason: &str, is_first: bool) {
+fn note(kind: &ResourceKind, reason: &str, is_first: bool) {
     match is_first {
         true => warn!(kind = kind.kind, "the watch broke, and is tried again: {reason}"),
         false => debug!(kind = kind.kind, "the watch is still broken: {reason}"),
@@ -174,40 +174,40 @@ fn note(kind: &Kind, reason: &str, is_first: bool) {
 
 fn watch_kind(
     client: Client,
-    kind: &'static Kind,
+    kind: &'static ResourceKind,
     version: &str,
     config: watcher::Config,
-) -> BoxStream<'static, watcher::Result<Said>> {
-    match kind.reading {
-        Reading::Core => watch_as::<Core>(client, kind, version, config),
-        Reading::Whole | Reading::Policy { .. } => watch_as::<DynamicObject>(client, kind, version, config),
+) -> BoxStream<'static, watcher::Result<WatchEvent>> {
+    match kind.kept {
+        KeptFields::Selected => watch_as::<WireObject>(client, kind, version, config),
+        KeptFields::All | KeptFields::Policy { .. } => watch_as::<DynamicObject>(client, kind, version, config),
     }
 }
 
 fn watch_as<K>(
     client: Client,
-    kind: &'static Kind,
+    kind: &'static ResourceKind,
     version: &str,
     config: watcher::Config,
-) -> BoxStream<'static, watcher::Result<Said>>
+) -> BoxStream<'static, watcher::Result<WatchEvent>>
 where
-    K: Visible + serde::de::DeserializeOwned,
+    K: Observe + serde::de::DeserializeOwned,
 {
-    let api: Api<K> = Api::all_with(client, &kind.resource(version));
+    let api: Api<K> = Api::all_with(client, &kind.api_resource(version));
     watcher::watcher(api, config)
         .map_ok(move |event| match event {
-            Event::Init => Said::Begin,
-            Event::InitApply(object) => Said::Listed(object.sight(kind)),
-            Event::InitDone => Said::Complete,
-            Event::Apply(object) => Said::Changed(object.sight(kind)),
-            Event::Delete(object) => Said::Gone(object.namespace().unwrap_or_default(), object.name_any()),
+            Event::Init => WatchEvent::Init,
+            Event::InitApply(object) => WatchEvent::InitApply(object.observe(kind)),
+            Event::InitDone => WatchEvent::InitDone,
+            Event::Apply(object) => WatchEvent::Apply(object.observe(kind)),
+            Event::Delete(object) => WatchEvent::Delete(object.namespace().unwrap_or_default(), object.name_any()),
         })
         .boxed()
 }
 
 /// What a failure means.
 #[derive(Debug, PartialEq, Eq)]
-enum Failure {
+enum WatchFailure {
     /// The API server does not know the kind.
     Absent,
     /// It does not know how to stream a list.
@@ -220,7 +220,7 @@ enum Failure {
     Silence(String),
 }
 
-impl Failure {
+impl WatchFailure {
     fn of(error: &watcher::Error, config: &watcher::Config) -> Self {
         let is_silent = matches!(
             error,
@@ -236,14 +236,14 @@ impl Failure {
         };
         let streams = config.initial_list_strategy == watcher::InitialListStrategy::StreamingList;
         match refused {
-            Some(404) => Failure::Absent,
-            Some(GONE) => Failure::Gone,
-            Some(400 | 422) if streams => Failure::NoStreamingLists,
-            Some(403) => Failure::Trouble(format!(
+            Some(404) => WatchFailure::Absent,
+            Some(GONE) => WatchFailure::Gone,
+            Some(400 | 422) if streams => WatchFailure::NoStreamingLists,
+            Some(403) => WatchFailure::Trouble(format!(
                 "{error}; the agent's ClusterRole must let it list and watch this kind"
             )),
-            _ if is_silent => Failure::Silence(chain(error)),
-            _ => Failure::Trouble(chain(error)),
+            _ if is_silent => WatchFailure::Silence(chain(error)),
+            _ => WatchFailure::Trouble(chain(error)),
         }
     }
 }
@@ -266,18 +266,18 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Pauses that double, each shortened by chance to as little as a half, so that those who failed
 /// together do not come back together.
 #[derive(Debug, Clone, Copy)]
-struct Pauses {
+struct WatchBackoff {
     first: Duration,
     longest: Duration,
 }
 
 #[derive(Debug)]
 struct Pausing {
-    pauses: Pauses,
+    pauses: WatchBackoff,
     count: u32,
 }
 
-impl Pauses {
+impl WatchBackoff {
     fn begin(self) -> Pausing {
         Pausing { pauses: self, count: 0 }
     }
@@ -324,18 +324,18 @@ mod tests {
                 true => watcher::Config::default().streaming_lists(),
                 false => watcher::Config::default(),
             };
-            Failure::of(
+            WatchFailure::of(
                 &watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))),
                 &config,
             )
         };
-        assert_eq!(failure(404, true), Failure::Absent);
-        assert_eq!(failure(404, false), Failure::Absent);
-        assert_eq!(failure(422, true), Failure::NoStreamingLists);
-        assert!(matches!(failure(422, false), Failure::Trouble(_)));
-        assert!(matches!(failure(403, true), Failure::Trouble(reason) if reason.contains("ClusterRole")));
-        assert!(matches!(failure(503, true), Failure::Trouble(_)));
-        assert_eq!(failure(410, true), Failure::Gone);
-        assert_eq!(failure(410, false), Failure::Gone);
+        assert_eq!(failure(404, true), WatchFailure::Absent);
+        assert_eq!(failure(404, false), WatchFailure::Absent);
+        assert_eq!(failure(422, true), WatchFailure::NoStreamingLists);
+        assert!(matches!(failure(422, false), WatchFailure::Trouble(_)));
+        assert!(matches!(failure(403, true), WatchFailure::Trouble(reason) if reason.contains("ClusterRole")));
+        assert!(matches!(failure(503, true), WatchFailure::Trouble(_)));
+        assert_eq!(failure(410, true), WatchFailure::Gone);
+        assert_eq!(failure(410, false), WatchFailure::Gone);
     }
 }

@@ -12,12 +12,12 @@ const EACH: Duration = Duration::from_millis(20);
 
 /// A bucket of [`BURST`] writes that is filled by one write each [`EACH`].
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct WriteRateLimit {
     /// When the bucket will be full.
     full_at: Instant,
 }
 
-impl Pace {
+impl WriteRateLimit {
     /// A full one.
     pub(super) fn new(now: Instant) -> Self {
         Self { full_at: now }
@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn a_burst_comes_at_once_and_what_follows_at_its_pace() {
         let start = Instant::now() + Duration::from_secs(3_600);
-        let mut pace = Pace::new(start);
+        let mut pace = WriteRateLimit::new(start);
         let mut now = start;
         for number in 0..300 {
             now = now.max(pace.next());

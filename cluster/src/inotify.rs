@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::catalogue::Content;
+use super::catalogue::FileContent;
 use super::readiness::register;
 use super::tree::read_tree;
 
@@ -41,7 +41,7 @@ const BUFFER: usize = 8 * 1024;
 
 /// A directory that is read again and again, and watched in between.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct WatchedDirectory {
     directory: PathBuf,
     /// `None` where the kernel grants no instance (`fs.inotify.max_user_instances`).
     inotify: Option<Arc<AsyncFd<OwnedFd>>>,
@@ -53,13 +53,13 @@ pub(super) struct Watched {
 }
 
 /// What one reading found.
-struct Reading {
-    files: io::Result<BTreeMap<PathBuf, Content>>,
+struct WatchedTree {
+    files: io::Result<BTreeMap<PathBuf, FileContent>>,
     tree: BTreeSet<i32>,
     trouble: Option<String>,
 }
 
-impl Watched {
+impl WatchedDirectory {
     /// Watches nothing yet. Must be called inside a tokio runtime.
     pub(super) fn new(directory: &Path) -> Self {
         let instance = || register(inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?);
@@ -77,7 +77,7 @@ impl Watched {
     }
 
     /// Reads the files, and watches from before that on.
-    pub(super) async fn read(&mut self) -> io::Result<BTreeMap<PathBuf, Content>> {
+    pub(super) async fn read(&mut self) -> io::Result<BTreeMap<PathBuf, FileContent>> {
         self.watch_parent();
         let (directory, inotify) = (self.directory.clone(), self.inotify.clone());
         let reading = tokio::task::spawn_blocking(move || read(&directory, inotify.as_deref()))
@@ -154,7 +154,7 @@ impl Watched {
     }
 }
 
-fn read(directory: &Path, inotify: Option<&AsyncFd<OwnedFd>>) -> Reading {
+fn read(directory: &Path, inotify: Option<&AsyncFd<OwnedFd>>) -> WatchedTree {
     let mut tree = BTreeSet::new();
     let mut trouble = None;
     let files = read_tree(directory, &mut |path| {
@@ -165,5 +165,5 @@ fn read(directory: &Path, inotify: Option<&AsyncFd<OwnedFd>>) -> Reading {
             Err(error) => trouble = Some(format!("cannot watch {}: {error}", path.display())),
         }
     });
-    Reading { files, tree, trouble }
+    WatchedTree { files, tree, trouble }
 }

@@ -8,13 +8,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::kubernetes::kinds::{Feed, Kind};
-use crate::kubernetes::picture::PolicyStanding;
+use crate::kubernetes::resources::{Resource, ResourceKind};
+use crate::kubernetes::watch_cache::ObservedPolicy;
 use crate::report::ReportState;
 
-use super::News;
-use super::conditions::{self, Condition, Here, NODES_TOLD};
-use super::turns;
+use super::StatusInput;
+use super::conditions::{self, Condition, NODES_TOLD, NodeOutcome};
+use super::rendezvous;
 
 /// A failure that lasts shorter is no news: installations are tried again every second.
 const LASTING: Duration = Duration::from_secs(3);
@@ -29,7 +29,7 @@ const LONG: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyRef {
     /// Its kind.
-    pub feed: Feed,
+    pub resource: Resource,
     /// Its namespace; empty for what has none.
     pub namespace: String,
     /// Its name.
@@ -38,7 +38,7 @@ pub struct PolicyRef {
 
 /// A write.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
+pub struct StatusWrite {
     /// Of which policy.
     pub policy: PolicyRef,
     /// Which object of that name.
@@ -48,12 +48,12 @@ pub struct Task {
     /// The whole list of conditions; `None`: the kind has no status.
     pub conditions: Option<Vec<Value>>,
     /// An Event besides.
-    pub event: Option<Notice>,
+    pub event: Option<EventNotice>,
 }
 
 /// What an Event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct EventNotice {
     /// One word, stable.
     pub reason: &'static str,
     /// For people.
@@ -62,7 +62,7 @@ pub struct Notice {
 
 /// What came of a write.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// It stands: the version that it made, with the conditions as they are kept.
     Written {
         /// The new version; `None`: it was only an Event.
@@ -76,17 +76,17 @@ pub enum Outcome {
 
 /// The policies.
 #[derive(Debug)]
-pub struct Book {
+pub struct StatusQueue {
     node: String,
     nodes: BTreeSet<String>,
-    policies: BTreeMap<PolicyRef, Entry>,
+    policies: BTreeMap<PolicyRef, QueuedPolicy>,
     updates_in_force: u64,
     failure: Option<String>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    policy: PolicyStanding,
+struct QueuedPolicy {
+    policy: ObservedPolicy,
     /// When what all agents know is to be written.
     summary_due: Option<Instant>,
     /// When what this node alone knows is.
@@ -98,7 +98,7 @@ struct Entry {
     is_written: bool,
 }
 
-impl Book {
+impl StatusQueue {
     /// Of the agent on `node`.
     pub fn new(node: String) -> Self {
         Self {
@@ -111,21 +111,21 @@ impl Book {
     }
 
     /// Policies were seen anew, or nodes came or went.
-    pub fn hear(&mut self, news: News, now: Instant) {
-        if let Some(nodes) = news.nodes {
+    pub fn observe(&mut self, input: StatusInput, now: Instant) {
+        if let Some(nodes) = input.nodes {
             self.nodes = nodes;
         }
-        for seen in news.policies {
+        for seen in input.policies {
             let key = PolicyRef {
-                feed: seen.feed,
+                resource: seen.resource,
                 namespace: seen.namespace,
                 name: seen.name,
             };
-            let Some(policy) = seen.standing else {
+            let Some(policy) = seen.policy else {
                 self.policies.remove(&key);
                 continue;
             };
-            let entry = self.policies.entry(key.clone()).or_insert_with(|| Entry {
+            let entry = self.policies.entry(key.clone()).or_insert_with(|| QueuedPolicy {
                 policy: policy.clone(),
                 summary_due: None,
                 own_due: None,
@@ -153,12 +153,12 @@ impl Book {
 
     /// When something is to be written.
     pub fn due(&self) -> Option<Instant> {
-        self.policies.values().filter_map(Entry::due).min()
+        self.policies.values().filter_map(QueuedPolicy::due).min()
     }
 
     /// A write that is due. Of a policy whose last one is not [done](Self::done) there is none.
-    pub fn next(&mut self, now: Instant) -> Option<Task> {
-        let due = |entry: &Entry| entry.due().is_some_and(|due| due <= now);
+    pub fn next(&mut self, now: Instant) -> Option<StatusWrite> {
+        let due = |entry: &QueuedPolicy| entry.due().is_some_and(|due| due <= now);
         let key = self
             .policies
             .iter()
@@ -170,15 +170,15 @@ impl Book {
         let summary = entry.summary_due.is_some_and(|due| due <= now);
         let own = entry.own_due.is_some_and(|due| due <= now);
         let policy = &entry.policy;
-        let version = (policy.standing.uid.clone(), policy.standing.generation);
+        let version = (policy.version.uid.clone(), policy.version.generation);
 
-        let mut written = policy.standing.conditions.clone();
+        let mut written = policy.version.conditions.clone();
         let mut event = None;
         if own {
             let kind = conditions::own(node);
             match conditions::of_node(policy, node, &here) {
                 Some(condition) => {
-                    event = Some(Notice {
+                    event = Some(EventNotice {
                         reason: "PolicyNotProgrammed",
                         note: format!("not in force on {node}: {}", condition.message),
                     });
@@ -191,7 +191,7 @@ impl Book {
         written.retain(|condition| of_a_node_that_is(condition, nodes, node));
         if summary {
             let valid = conditions::valid(policy);
-            let is_new = !valid.stands_in(&policy.standing.conditions);
+            let is_new = !valid.stands_in(&policy.version.conditions);
             event = notice(policy, &valid).filter(|_| is_new).or(event);
             for condition in summaries(policy, nodes, &here) {
                 condition.write(&mut written, Timestamp::now());
@@ -199,37 +199,37 @@ impl Book {
         }
         entry.noticed = Some(version);
         entry.is_written = true;
-        let task = Task {
-            uid: policy.standing.uid.clone(),
-            resource_version: policy.standing.resource_version.clone(),
-            conditions: Kind::of(key.feed).has_status().then_some(written),
+        let write = StatusWrite {
+            uid: policy.version.uid.clone(),
+            resource_version: policy.version.resource_version.clone(),
+            conditions: ResourceKind::of(key.resource).has_status().then_some(written),
             event,
             policy: key,
         };
-        Some(task)
+        Some(write)
     }
 
     /// A write came to something.
-    pub fn done(&mut self, key: &PolicyRef, outcome: Outcome, now: Instant) {
+    pub fn done(&mut self, key: &PolicyRef, outcome: WriteOutcome, now: Instant) {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
         (entry.summary_due, entry.own_due) = (None, None);
         entry.is_written = false;
         match outcome {
-            Outcome::Written { status } => {
+            WriteOutcome::Written { status } => {
                 entry.not_before = None;
                 // The watch will say the same, a little later.
                 if let Some((version, conditions)) = status {
-                    entry.policy.standing.resource_version = version;
-                    entry.policy.standing.conditions = conditions;
+                    entry.policy.version.resource_version = version;
+                    entry.policy.version.conditions = conditions;
                 }
             }
-            Outcome::Later => {
+            WriteOutcome::Later => {
                 entry.not_before = Some(now + AGAIN);
                 entry.noticed = None;
             }
-            Outcome::Never => entry.not_before = Some(now + LONG),
+            WriteOutcome::Never => entry.not_before = Some(now + LONG),
         }
         self.schedule(key, now);
     }
@@ -242,11 +242,11 @@ impl Book {
         let own = own_is_wanting(&entry.policy, &self.node, &here);
         // Only now: it costs a hash for each node, and most policies need nothing.
         let wait = summary
-            .then(|| turns::place(&entry.policy.standing.uid, &self.node, &self.nodes))
+            .then(|| rendezvous::place(&entry.policy.version.uid, &self.node, &self.nodes))
             // Whoever is not the first cannot see whether the first has sent an Event.
-            .filter(|place| *place == 0 || Kind::of(key.feed).has_status())
-            .map(|place| turns::wait(place, rand::random()));
-        let failed = matches!(here, Here::Failed(_));
+            .filter(|place| *place == 0 || ResourceKind::of(key.resource).has_status())
+            .map(|place| rendezvous::wait(place, rand::random()));
+        let failed = matches!(here, NodeOutcome::Failed(_));
         let Some(entry) = self.policies.get_mut(key) else {
             return;
         };
@@ -259,31 +259,31 @@ impl Book {
         });
     }
 
-    fn summary_is_wanting(&self, key: &PolicyRef, entry: &Entry, here: &Here) -> bool {
+    fn summary_is_wanting(&self, key: &PolicyRef, entry: &QueuedPolicy, here: &NodeOutcome) -> bool {
         let policy = &entry.policy;
-        if *here == Here::Pending {
+        if *here == NodeOutcome::Pending {
             // Both conditions are written at once, when both are known.
             return false;
         }
-        if !Kind::of(key.feed).has_status() {
-            let version = (policy.standing.uid.clone(), policy.standing.generation);
+        if !ResourceKind::of(key.resource).has_status() {
+            let version = (policy.version.uid.clone(), policy.version.generation);
             return entry.noticed.as_ref() != Some(&version) && notice(policy, &conditions::valid(policy)).is_some();
         }
         let mut wanted = summaries(policy, &self.nodes, here);
-        wanted.any(|condition| !condition.stands_in(&policy.standing.conditions))
+        wanted.any(|condition| !condition.stands_in(&policy.version.conditions))
     }
 
-    fn here(&self, policy: &PolicyStanding) -> Here {
+    fn here(&self, policy: &ObservedPolicy) -> NodeOutcome {
         match &self.failure {
-            _ if policy.update == 0 => Here::Pending,
-            _ if policy.update <= self.updates_in_force => Here::InForce,
-            Some(failure) => Here::Failed(failure.clone()),
-            None => Here::Pending,
+            _ if policy.update == 0 => NodeOutcome::Pending,
+            _ if policy.update <= self.updates_in_force => NodeOutcome::InForce,
+            Some(failure) => NodeOutcome::Failed(failure.clone()),
+            None => NodeOutcome::Pending,
         }
     }
 }
 
-impl Entry {
+impl QueuedPolicy {
     fn due(&self) -> Option<Instant> {
         let due = [self.summary_due, self.own_due].into_iter().flatten().min();
         due.filter(|_| !self.is_written)
@@ -291,7 +291,7 @@ impl Entry {
 }
 
 /// The conditions that all agents would write.
-fn summaries(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> impl Iterator<Item = Condition> {
+fn summaries(policy: &ObservedPolicy, nodes: &BTreeSet<String>, here: &NodeOutcome) -> impl Iterator<Item = Condition> {
     [
         // Of somebody else's policy that is not ours to say.
         Some(conditions::valid(policy)).filter(|_| !conditions::is_ignored(policy)),
@@ -302,17 +302,17 @@ fn summaries(policy: &PolicyStanding, nodes: &BTreeSet<String>, here: &Here) -> 
 }
 
 /// Whether this node has to say something of itself, or to take it back.
-fn own_is_wanting(policy: &PolicyStanding, node: &str, here: &Here) -> bool {
+fn own_is_wanting(policy: &ObservedPolicy, node: &str, here: &NodeOutcome) -> bool {
     let kind = conditions::own(node);
     let told = policy
-        .standing
+        .version
         .conditions
         .iter()
         .any(|condition| condition["type"] == kind.as_str());
     match conditions::of_node(policy, node, here) {
-        Some(condition) if told => !condition.stands_in(&policy.standing.conditions),
+        Some(condition) if told => !condition.stands_in(&policy.version.conditions),
         Some(_) => conditions::failed_nodes(policy).count() < NODES_TOLD,
-        None => told && *here != Here::Pending,
+        None => told && *here != NodeOutcome::Pending,
     }
 }
 
@@ -327,13 +327,13 @@ fn of_a_node_that_is(condition: &Value, nodes: &BTreeSet<String>, node: &str) ->
 }
 
 /// What is to be said of a policy that fails.
-fn notice(policy: &PolicyStanding, valid: &Condition) -> Option<Notice> {
+fn notice(policy: &ObservedPolicy, valid: &Condition) -> Option<EventNotice> {
     let reason = match policy.state {
         ReportState::Accepted => return None,
         ReportState::Partial => "PolicyPartlyEnforced",
         ReportState::KeptLastGood | ReportState::Rejected => "PolicyRefused",
     };
-    Some(Notice {
+    Some(EventNotice {
         reason,
         note: valid.message.clone(),
     })

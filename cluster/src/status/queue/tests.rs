@@ -1,25 +1,25 @@
 use serde_json::json;
 
-use crate::kubernetes::picture::PolicyNews;
+use crate::kubernetes::watch_cache::PolicyEvent;
 
 use super::super::conditions::tests::policy;
 use super::*;
 
 /// A book, its clock, and the API server's copy of one policy.
 struct Agent {
-    book: Book,
+    book: StatusQueue,
     now: Instant,
 }
 
-const FEED: Feed = Feed::CiliumNetworkPolicies;
+const FEED: Resource = Resource::CiliumNetworkPolicies;
 
 impl Agent {
     fn new(node: &str, nodes: usize) -> Self {
-        let mut book = Book::new(node.into());
+        let mut book = StatusQueue::new(node.into());
         let now = Instant::now();
         let nodes = (0..nodes).map(|it| format!("node-{it}")).collect();
-        book.hear(
-            News {
+        book.observe(
+            StatusInput {
                 policies: Vec::new(),
                 nodes: Some(nodes),
             },
@@ -28,18 +28,18 @@ impl Agent {
         Self { book, now }
     }
 
-    fn see(&mut self, policy: &PolicyStanding) {
+    fn see(&mut self, policy: &ObservedPolicy) {
         self.see_of(FEED, Some(policy.clone()));
     }
 
-    fn see_of(&mut self, feed: Feed, standing: Option<PolicyStanding>) {
-        let policies = vec![PolicyNews {
-            feed,
+    fn see_of(&mut self, resource: Resource, policy: Option<ObservedPolicy>) {
+        let policies = vec![PolicyEvent {
+            resource,
             namespace: "shop".into(),
             name: "p".into(),
-            standing,
+            policy,
         }];
-        self.book.hear(News { policies, nodes: None }, self.now);
+        self.book.observe(StatusInput { policies, nodes: None }, self.now);
     }
 
     fn in_force(&mut self, updates: u64) {
@@ -51,22 +51,23 @@ impl Agent {
     }
 
     /// Waits for what is due, and writes it.
-    fn write(&mut self, policy: &mut PolicyStanding) -> Option<Task> {
+    fn write(&mut self, policy: &mut ObservedPolicy) -> Option<StatusWrite> {
         self.now = self.now.max(self.book.due()?);
-        let task = self.book.next(self.now).expect("it is due");
-        let status = task.conditions.clone().map(|conditions| {
-            policy.standing.conditions.clone_from(&conditions);
-            policy.standing.resource_version.push('+');
-            (policy.standing.resource_version.clone(), conditions)
+        let write = self.book.next(self.now).expect("it is due");
+        let status = write.conditions.clone().map(|conditions| {
+            policy.version.conditions.clone_from(&conditions);
+            policy.version.resource_version.push('+');
+            (policy.version.resource_version.clone(), conditions)
         });
-        self.book.done(&task.policy, Outcome::Written { status }, self.now);
-        Some(task)
+        self.book
+            .done(&write.policy, WriteOutcome::Written { status }, self.now);
+        Some(write)
     }
 }
 
-fn summary(policy: &PolicyStanding) -> Vec<(String, String)> {
+fn summary(policy: &ObservedPolicy) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let conditions = policy.standing.conditions.iter();
+    let conditions = policy.version.conditions.iter();
     conditions.map(|it| (text(&it["type"]), text(&it["status"]))).collect()
 }
 
@@ -81,8 +82,8 @@ fn both_conditions_are_written_at_once_when_the_policy_is_in_force() {
     agent.see(&policy);
     assert_eq!(agent.book.due(), None, "it is not in force yet");
     agent.in_force(1);
-    let task = agent.write(&mut policy).unwrap();
-    assert_eq!(task.event, None);
+    let write = agent.write(&mut policy).unwrap();
+    assert_eq!(write.event, None);
     assert_eq!(summary(&policy), [pair("Valid", "True"), pair("Programmed", "True")]);
     assert_eq!(agent.write(&mut policy), None);
 }
@@ -123,8 +124,8 @@ fn a_refused_policy_gets_every_error_and_one_event() {
     }];
     agent.see(&policy);
     agent.in_force(1);
-    let task = agent.write(&mut policy).unwrap();
-    let event = task.event.unwrap();
+    let write = agent.write(&mut policy).unwrap();
+    let event = write.event.unwrap();
     assert_eq!(event.reason, "PolicyRefused");
     assert!(event.note.contains("spec.egress[0]: it is bad"));
     assert_eq!(summary(&policy), [pair("Valid", "False"), pair("Programmed", "False")]);
@@ -139,8 +140,8 @@ fn a_node_that_fails_says_so_and_takes_it_back() {
     agent.fails(0);
     let began = agent.now;
     let mut events = Vec::new();
-    while let Some(task) = agent.write(&mut policy) {
-        events.extend(task.event.map(|event| event.reason));
+    while let Some(write) = agent.write(&mut policy) {
+        events.extend(write.event.map(|event| event.reason));
     }
     assert!(agent.now - began >= LASTING);
     assert_eq!(events, ["PolicyNotProgrammed"]);
@@ -189,11 +190,11 @@ fn a_write_that_somebody_else_was_faster_with_is_looked_at_again() {
     agent.see(&policy);
     agent.in_force(1);
     agent.now = agent.book.due().unwrap();
-    let task = agent.book.next(agent.now).unwrap();
-    agent.book.done(&task.policy, Outcome::Later, agent.now);
+    let write = agent.book.next(agent.now).unwrap();
+    agent.book.done(&write.policy, WriteOutcome::Later, agent.now);
     assert!(agent.book.due().unwrap() >= agent.now + AGAIN);
     // The watch tells of what the other wrote: nothing is left to do.
-    policy.standing.conditions = task.conditions.unwrap();
+    policy.version.conditions = write.conditions.unwrap();
     agent.see(&policy);
     assert_eq!(agent.book.due(), None);
 }
@@ -204,8 +205,8 @@ fn what_is_not_allowed_is_not_tried_again_soon() {
     agent.see(&policy(ReportState::Accepted));
     agent.in_force(1);
     agent.now = agent.book.due().unwrap();
-    let task = agent.book.next(agent.now).unwrap();
-    agent.book.done(&task.policy, Outcome::Never, agent.now);
+    let write = agent.book.next(agent.now).unwrap();
+    agent.book.done(&write.policy, WriteOutcome::Never, agent.now);
     assert!(agent.book.due().unwrap() >= agent.now + LONG);
     agent.see_of(FEED, None);
     assert_eq!(agent.book.due(), None);
@@ -215,16 +216,16 @@ fn what_is_not_allowed_is_not_tried_again_soon() {
 fn of_kinds_without_a_status_there_is_one_event() {
     let mut agent = Agent::new("node-0", 1);
     let mut refused = policy(ReportState::Rejected);
-    agent.see_of(Feed::NetworkPolicies, Some(refused.clone()));
+    agent.see_of(Resource::NetworkPolicies, Some(refused.clone()));
     agent.in_force(1);
-    let task = agent.write(&mut refused).unwrap();
-    assert_eq!((task.conditions, task.event.unwrap().reason), (None, "PolicyRefused"));
+    let write = agent.write(&mut refused).unwrap();
+    assert_eq!((write.conditions, write.event.unwrap().reason), (None, "PolicyRefused"));
     assert_eq!(agent.book.due(), None);
-    refused.standing.resource_version = "8".into();
-    agent.see_of(Feed::NetworkPolicies, Some(refused.clone()));
+    refused.version.resource_version = "8".into();
+    agent.see_of(Resource::NetworkPolicies, Some(refused.clone()));
     assert_eq!(agent.book.due(), None);
-    refused.standing.generation += 1;
-    agent.see_of(Feed::NetworkPolicies, Some(refused));
+    refused.version.generation += 1;
+    agent.see_of(Resource::NetworkPolicies, Some(refused));
     assert!(agent.book.due().is_some());
 }
 
@@ -232,13 +233,13 @@ fn of_kinds_without_a_status_there_is_one_event() {
 fn conditions_of_other_writers_stay() {
     let mut agent = Agent::new("node-0", 1);
     let mut policy = policy(ReportState::Accepted);
-    policy.standing.conditions = vec![json!({"type": "Other"}), json!({"type": "gone.namegate.io/Programmed"})];
+    policy.version.conditions = vec![json!({"type": "Other"}), json!({"type": "gone.namegate.io/Programmed"})];
     agent.see(&policy);
     agent.in_force(1);
     agent.write(&mut policy).unwrap();
-    assert_eq!(policy.standing.conditions[0], json!({"type": "Other"}));
+    assert_eq!(policy.version.conditions[0], json!({"type": "Other"}));
     assert_eq!(
-        policy.standing.conditions.len(),
+        policy.version.conditions.len(),
         3,
         "what a node that is gone said has gone"
     );
@@ -251,13 +252,13 @@ fn a_policy_is_not_written_twice_at_once_and_what_came_meanwhile_is_written_afte
     agent.see(&seen);
     agent.in_force(1);
     agent.now = agent.book.due().unwrap();
-    let task = agent.book.next(agent.now).unwrap();
+    let write = agent.book.next(agent.now).unwrap();
     // Edited while its status is on the way.
-    seen.standing.generation += 1;
-    seen.standing.resource_version = "later".into();
+    seen.version.generation += 1;
+    seen.version.resource_version = "later".into();
     agent.see(&seen);
     assert_eq!((agent.book.due(), agent.book.next(agent.now)), (None, None));
-    agent.book.done(&task.policy, Outcome::Later, agent.now);
+    agent.book.done(&write.policy, WriteOutcome::Later, agent.now);
     agent.now = agent.book.due().unwrap();
     assert_eq!(agent.book.next(agent.now).unwrap().resource_version, "later");
 }

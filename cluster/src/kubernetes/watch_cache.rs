@@ -20,12 +20,12 @@ use std::time::Duration;
 use policy::Diagnostic;
 use tokio::time::Instant;
 
-use crate::object::{Change, Object, ObjectKey, Update};
-use crate::report::{Report, ReportState};
+use crate::object::{Object, ObjectChange, ObjectKey, Update};
+use crate::report::{ReadReport, ReportState};
 
 use super::super::reading;
-use super::kinds::{Feed, KINDS, Kind};
-use super::wire::{Sight, Standing};
+use super::resources::{KINDS, Resource, ResourceKind};
+use super::wire::{ObjectVersion, ObservedObject};
 
 /// How long policies wait for the pods that they speak of. Longer than a list of many pods takes,
 /// and short enough that a policy is in force soon even where that list does not come.
@@ -36,80 +36,80 @@ const MISSING: u8 = 3;
 
 /// What a watch says.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Said {
+pub enum WatchEvent {
     /// A complete list follows.
-    Begin,
+    Init,
     /// An object of that list.
-    Listed(Sight),
+    InitApply(ObservedObject),
     /// The list is complete.
-    Complete,
+    InitDone,
     /// An object is new, or was changed.
-    Changed(Sight),
+    Apply(ObservedObject),
     /// An object is gone: namespace and name.
-    Gone(String, String),
+    Delete(String, String),
     /// The API server does not know the kind.
-    Absent,
+    KindAbsent,
 }
 
 /// Everything that the watches said, as far as it counts.
 #[derive(Debug)]
-pub struct Picture {
-    feeds: BTreeMap<Feed, Followed>,
+pub struct WatchCache {
+    resources: BTreeMap<Resource, WatchedResource>,
     /// What an earlier process had in force, until the first lists are complete.
     earlier: BTreeMap<ObjectKey, Arc<str>>,
     /// What is to be said: the object, or that it is gone.
     news: BTreeMap<ObjectKey, Option<Object>>,
     /// What is to be said of objects.
-    reports: BTreeMap<Place, Report>,
+    reports: BTreeMap<WatchKey, ReadReport>,
     /// Whether `reports` changed since they were given.
     reports_changed: bool,
     begun: bool,
     /// Whether the ranges of pods are known without the pods.
     ranges_configured: bool,
     /// Policies that speak of pods.
-    speak_of_pods: BTreeSet<Place>,
+    speak_of_pods: BTreeSet<WatchKey>,
     /// Nodes that do not say which addresses their pods have.
-    without_ranges: BTreeSet<Place>,
+    without_ranges: BTreeSet<WatchKey>,
     /// Since when other nodes' pods are wanted and not there yet.
     waiting_since: Option<Instant>,
     /// The number of updates taken.
     taken: u64,
     /// Policies in `news` or seen anew, whose status may have to be written.
-    touched: BTreeSet<Place>,
+    touched: BTreeSet<WatchKey>,
     nodes_changed: bool,
 }
 
 /// Where an object was seen.
-type Place = (Feed, String, String);
+type WatchKey = (Resource, String, String);
 
 /// One watch.
 #[derive(Debug, Default)]
-struct Followed {
-    objects: BTreeMap<(String, String), Held>,
+struct WatchedResource {
+    objects: BTreeMap<(String, String), CachedObject>,
     /// Whether its list was complete at least once.
     is_known: bool,
     /// The list that is being read.
-    listing: Option<BTreeMap<(String, String), Sight>>,
+    listing: Option<BTreeMap<(String, String), ObservedObject>>,
     /// How often in a row the kind was missing.
     missing: u8,
 }
 
 /// An object, and what of it is in force.
 #[derive(Debug, Clone)]
-struct Held {
+struct CachedObject {
     /// As it was last seen.
     seen: Arc<str>,
     /// The version in force, where that is a good one. The same text as `seen`, unless that is
     /// refused.
     good: Option<Arc<str>>,
-    standing: Option<Box<PolicyStanding>>,
+    policy: Option<Box<ObservedPolicy>>,
 }
 
 /// What the status of a policy is written with.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PolicyStanding {
+pub struct ObservedPolicy {
     /// Which version was seen.
-    pub standing: Standing,
+    pub version: ObjectVersion,
     /// What became of it.
     pub state: ReportState,
     /// What was found.
@@ -120,18 +120,18 @@ pub struct PolicyStanding {
 
 /// A policy whose status may have to be written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PolicyNews {
+pub struct PolicyEvent {
     /// Its kind.
-    pub feed: Feed,
+    pub resource: Resource,
     /// Its namespace; empty for what has none.
     pub namespace: String,
     /// Its name.
     pub name: String,
     /// `None`: it is gone.
-    pub standing: Option<PolicyStanding>,
+    pub policy: Option<ObservedPolicy>,
 }
 
-impl Picture {
+impl WatchCache {
     /// `earlier` are documents that an earlier process had in force. `ranges_configured`: which
     /// addresses are pods' is known without the pods.
     pub fn new(earlier: Vec<Arc<str>>, ranges_configured: bool) -> Self {
@@ -139,9 +139,11 @@ impl Picture {
             let (key, _) = reading::reread(&document)?;
             Some((key, document))
         });
-        let feeds = KINDS.iter().filter(|kind| kind.feed != Feed::OtherPods);
+        let resources = KINDS.iter().filter(|kind| kind.resource != Resource::OtherPods);
         Self {
-            feeds: feeds.map(|kind| (kind.feed, Followed::default())).collect(),
+            resources: resources
+                .map(|kind| (kind.resource, WatchedResource::default()))
+                .collect(),
             earlier: earlier.collect(),
             news: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -158,29 +160,29 @@ impl Picture {
     }
 
     /// Takes what a watch says.
-    pub fn hear(&mut self, feed: Feed, said: Said, now: Instant) {
+    pub fn handle(&mut self, resource: Resource, event: WatchEvent, now: Instant) {
         // A watch that was ended may have said something before.
-        let Some(followed) = self.feeds.get_mut(&feed) else {
+        let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
-        match said {
-            Said::Begin => followed.listing = Some(BTreeMap::new()),
-            Said::Listed(sight) => {
-                if let Some(listing) = &mut followed.listing {
-                    listing.insert((sight.namespace.clone(), sight.name.clone()), sight);
+        match event {
+            WatchEvent::Init => watched.listing = Some(BTreeMap::new()),
+            WatchEvent::InitApply(observed) => {
+                if let Some(listing) = &mut watched.listing {
+                    listing.insert((observed.namespace.clone(), observed.name.clone()), observed);
                 }
             }
-            Said::Complete => {
-                let listing = followed.listing.take().unwrap_or_default();
-                self.replace(feed, listing);
+            WatchEvent::InitDone => {
+                let listing = watched.listing.take().unwrap_or_default();
+                self.replace(resource, listing);
             }
-            Said::Changed(sight) => self.see(feed, sight),
-            Said::Gone(namespace, name) => self.lose(feed, namespace, name),
-            Said::Absent => {
-                followed.listing = None;
-                followed.missing = followed.missing.saturating_add(1);
-                if followed.objects.is_empty() || followed.missing >= MISSING {
-                    self.replace(feed, BTreeMap::new());
+            WatchEvent::Apply(observed) => self.see(resource, observed),
+            WatchEvent::Delete(namespace, name) => self.lose(resource, namespace, name),
+            WatchEvent::KindAbsent => {
+                watched.listing = None;
+                watched.missing = watched.missing.saturating_add(1);
+                if watched.objects.is_empty() || watched.missing >= MISSING {
+                    self.replace(resource, BTreeMap::new());
                 }
             }
         }
@@ -194,7 +196,7 @@ impl Picture {
             return None;
         }
         let objects = self.earlier.values().filter_map(|document| reading::reread(document));
-        let changes = objects.map(|(_, object)| Change::Apply(object)).collect();
+        let changes = objects.map(|(_, object)| ObjectChange::Apply(object)).collect();
         self.begun = true;
         self.taken += 1;
         Some(Update {
@@ -228,8 +230,10 @@ impl Picture {
         // Deletions first: an address that moves from one pod to another is free before it is
         // taken.
         let (gone, applied): (Vec<_>, Vec<_>) = news.into_iter().partition(|(_, object)| object.is_none());
-        let gone = gone.into_iter().map(|(key, _)| Change::Delete(key));
-        let applied = applied.into_iter().filter_map(|(_, object)| object.map(Change::Apply));
+        let gone = gone.into_iter().map(|(key, _)| ObjectChange::Delete(key));
+        let applied = applied
+            .into_iter()
+            .filter_map(|(_, object)| object.map(ObjectChange::Apply));
         Some(Update {
             changes: gone.chain(applied).collect(),
             reports: self.reports.values().cloned().collect(),
@@ -247,30 +251,36 @@ impl Picture {
         self.taken
     }
 
-    /// Whether other nodes' pods are to be followed.
+    /// Whether other nodes' pods are to be watched.
     pub fn wants_other_pods(&self) -> bool {
         let ranges_unknown = !self.ranges_configured && !self.without_ranges.is_empty();
         !self.speak_of_pods.is_empty() || ranges_unknown && self.has_policies()
     }
 
     /// The watches whose first list is not complete.
-    pub fn awaited(&self) -> impl Iterator<Item = Feed> {
-        self.feeds.iter().filter(|(_, it)| !it.is_known).map(|(feed, _)| *feed)
+    pub fn awaited(&self) -> impl Iterator<Item = Resource> {
+        self.resources
+            .iter()
+            .filter(|(_, it)| !it.is_known)
+            .map(|(resource, _)| *resource)
     }
 
     /// The policies whose status may have to be written, since the last call.
-    pub fn policy_news(&mut self) -> Vec<PolicyNews> {
+    pub fn policy_news(&mut self) -> Vec<PolicyEvent> {
         let touched = std::mem::take(&mut self.touched);
-        let news = touched.into_iter().map(|(feed, namespace, name)| {
+        let news = touched.into_iter().map(|(resource, namespace, name)| {
             let key = (namespace, name);
-            let held = self.feeds.get(&feed).and_then(|followed| followed.objects.get(&key));
-            let standing = held.and_then(|held| held.standing.as_deref().cloned());
+            let held = self
+                .resources
+                .get(&resource)
+                .and_then(|watched| watched.objects.get(&key));
+            let policy = held.and_then(|held| held.policy.as_deref().cloned());
             let (namespace, name) = key;
-            PolicyNews {
-                feed,
+            PolicyEvent {
+                resource,
                 namespace,
                 name,
-                standing,
+                policy,
             }
         });
         news.collect()
@@ -281,30 +291,30 @@ impl Picture {
         if !std::mem::take(&mut self.nodes_changed) {
             return None;
         }
-        let nodes = self.feeds.get(&Feed::Nodes).into_iter();
-        let names = nodes.flat_map(|followed| followed.objects.keys().map(|(_, name)| name.clone()));
+        let nodes = self.resources.get(&Resource::Nodes).into_iter();
+        let names = nodes.flat_map(|watched| watched.objects.keys().map(|(_, name)| name.clone()));
         Some(names.collect())
     }
 
     /// What a later process is to be told: every version in force that is good.
     pub fn documents(&self) -> Vec<Arc<str>> {
-        let held = self.feeds.values().flat_map(|followed| followed.objects.values());
+        let held = self.resources.values().flat_map(|watched| watched.objects.values());
         held.filter_map(|held| held.good.clone()).collect()
     }
 
     /// How many objects each watch holds, and the bytes of their documents.
-    pub fn sizes(&self) -> impl Iterator<Item = (Feed, usize, usize)> {
-        self.feeds.iter().map(|(feed, followed)| {
-            let bytes = followed.objects.values().map(|held| held.seen.len()).sum();
-            (*feed, followed.objects.len(), bytes)
+    pub fn sizes(&self) -> impl Iterator<Item = (Resource, usize, usize)> {
+        self.resources.iter().map(|(resource, watched)| {
+            let bytes = watched.objects.values().map(|held| held.seen.len()).sum();
+            (*resource, watched.objects.len(), bytes)
         })
     }
 
     fn is_complete(&self, now: Instant) -> bool {
         let waits = self.is_waiting(now);
-        self.feeds
+        self.resources
             .iter()
-            .all(|(feed, it)| it.is_known || *feed == Feed::OtherPods && (self.begun || !waits))
+            .all(|(resource, it)| it.is_known || *resource == Resource::OtherPods && (self.begun || !waits))
     }
 
     /// Whether policies are withheld until the pods that they speak of are known.
@@ -313,22 +323,25 @@ impl Picture {
     }
 
     fn has_policies(&self) -> bool {
-        let policies = self.feeds.iter().filter(|(feed, _)| Kind::of(**feed).is_policy());
-        policies.into_iter().any(|(_, followed)| !followed.objects.is_empty())
+        let policies = self
+            .resources
+            .iter()
+            .filter(|(resource, _)| ResourceKind::of(**resource).is_policy());
+        policies.into_iter().any(|(_, watched)| !watched.objects.is_empty())
     }
 
     /// Follows other nodes' pods, or forgets them.
     fn settle_other_pods(&mut self, now: Instant) {
-        let known = self.feeds.get(&Feed::OtherPods).map(|followed| followed.is_known);
+        let known = self.resources.get(&Resource::OtherPods).map(|watched| watched.is_known);
         match (self.wants_other_pods(), known) {
             (true, None) => {
-                self.feeds.insert(Feed::OtherPods, Followed::default());
+                self.resources.insert(Resource::OtherPods, WatchedResource::default());
                 self.waiting_since = Some(now);
             }
             (true, Some(true)) => self.waiting_since = None,
             (false, Some(_)) => {
-                self.replace(Feed::OtherPods, BTreeMap::new());
-                self.feeds.remove(&Feed::OtherPods);
+                self.replace(Resource::OtherPods, BTreeMap::new());
+                self.resources.remove(&Resource::OtherPods);
                 self.waiting_since = None;
             }
             (true, Some(false)) | (false, None) => {}
@@ -336,52 +349,52 @@ impl Picture {
     }
 
     /// A list is complete: it counts.
-    fn replace(&mut self, feed: Feed, listing: BTreeMap<(String, String), Sight>) {
-        let Some(followed) = self.feeds.get_mut(&feed) else {
+    fn replace(&mut self, resource: Resource, listing: BTreeMap<(String, String), ObservedObject>) {
+        let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
-        followed.is_known = true;
-        followed.missing = 0;
-        let gone: Vec<_> = followed
+        watched.is_known = true;
+        watched.missing = 0;
+        let gone: Vec<_> = watched
             .objects
             .keys()
             .filter(|key| !listing.contains_key(*key))
             .cloned()
             .collect();
         for (namespace, name) in gone {
-            self.lose(feed, namespace, name);
+            self.lose(resource, namespace, name);
         }
-        for sight in listing.into_values() {
-            self.see(feed, sight);
+        for observed in listing.into_values() {
+            self.see(resource, observed);
         }
     }
 
-    fn see(&mut self, feed: Feed, sight: Sight) {
-        let Sight {
+    fn see(&mut self, resource: Resource, observed: ObservedObject) {
+        let ObservedObject {
             namespace,
             name,
             document,
-            standing,
-        } = sight;
-        let Some(followed) = self.feeds.get_mut(&feed) else {
+            version,
+        } = observed;
+        let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
-        followed.missing = 0;
-        let place = (feed, namespace, name);
-        if Kind::of(feed).is_policy() {
+        watched.missing = 0;
+        let place = (resource, namespace, name);
+        if ResourceKind::of(resource).is_policy() {
             self.touched.insert(place.clone());
         }
-        let entry = followed.objects.entry((place.1.clone(), place.2.clone()));
+        let entry = watched.objects.entry((place.1.clone(), place.2.clone()));
         if let Entry::Occupied(mut held) = entry
             && held.get().seen == document
         {
             // What its author wrote is the same; its status may not be, or it was made anew.
-            if let (Some(known), Some(standing)) = (&mut held.get_mut().standing, standing) {
-                known.standing = *standing;
+            if let (Some(policy), Some(version)) = (&mut held.get_mut().policy, version) {
+                policy.version = *version;
             }
             return;
         }
-        self.read(place, document, standing);
+        self.read(place, document, version);
     }
 
     /// The lists are complete: what an earlier process had in force and nobody has seen since is

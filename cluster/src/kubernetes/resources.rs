@@ -5,7 +5,7 @@ use policy::PolicyKind;
 
 /// One watch. Where several hold the same object, the first in this order tells what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Feed {
+pub enum Resource {
     /// The pods of this node.
     LocalPods,
     /// The pods of every other node; followed only while something depends on their addresses.
@@ -30,11 +30,11 @@ pub enum Feed {
     ClusterNetworkPolicies,
 }
 
-/// What a feed is of, and how its objects are read.
+/// What a resource is of, and how its objects are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
+pub struct ResourceKind {
     /// Which watch.
-    pub feed: Feed,
+    pub resource: Resource,
     /// The API group; empty for the first one.
     pub group: &'static str,
     /// Its version.
@@ -46,16 +46,16 @@ pub struct Kind {
     /// As paths write it.
     pub plural: &'static str,
     /// How its objects are read.
-    pub reading: Reading,
+    pub kept: KeptFields,
 }
 
 /// How much of an object is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
-    /// The few fields that [`Core`](super::wire::Core) lists.
-    Core,
+pub enum KeptFields {
+    /// The few fields that [`WireObject`](super::wire::WireObject) lists.
+    Selected,
     /// Everything that its author wrote.
-    Whole,
+    All,
     /// The same, of a policy.
     Policy {
         /// Whether the kind has a status for what became of its objects.
@@ -65,83 +65,97 @@ pub enum Reading {
 
 /// Every watch. The API server may lack the kinds that are not its own: they are skipped until they
 /// appear.
-pub const KINDS: [Kind; 11] = [
-    row(Feed::LocalPods, "", "v1", "Pod", "pods", Reading::Core),
-    row(Feed::OtherPods, "", "v1", "Pod", "pods", Reading::Core),
-    row(Feed::Namespaces, "", "v1", "Namespace", "namespaces", Reading::Core),
-    row(Feed::Nodes, "", "v1", "Node", "nodes", Reading::Core),
-    row(Feed::Services, "", "v1", "Service", "services", Reading::Core),
+pub const KINDS: [ResourceKind; 11] = [
+    row(Resource::LocalPods, "", "v1", "Pod", "pods", KeptFields::Selected),
+    row(Resource::OtherPods, "", "v1", "Pod", "pods", KeptFields::Selected),
     row(
-        Feed::EndpointSlices,
+        Resource::Namespaces,
+        "",
+        "v1",
+        "Namespace",
+        "namespaces",
+        KeptFields::Selected,
+    ),
+    row(Resource::Nodes, "", "v1", "Node", "nodes", KeptFields::Selected),
+    row(
+        Resource::Services,
+        "",
+        "v1",
+        "Service",
+        "services",
+        KeptFields::Selected,
+    ),
+    row(
+        Resource::EndpointSlices,
         "discovery.k8s.io",
         "v1",
         "EndpointSlice",
         "endpointslices",
-        Reading::Core,
+        KeptFields::Selected,
     ),
     row(
-        Feed::CidrGroups,
+        Resource::CidrGroups,
         "cilium.io",
         "v2",
         "CiliumCIDRGroup",
         "ciliumcidrgroups",
-        Reading::Whole,
+        KeptFields::All,
     ),
     row(
-        Feed::CiliumNetworkPolicies,
+        Resource::CiliumNetworkPolicies,
         "cilium.io",
         "v2",
         "CiliumNetworkPolicy",
         "ciliumnetworkpolicies",
-        Reading::Policy { status: true },
+        KeptFields::Policy { status: true },
     ),
     row(
-        Feed::CiliumClusterwideNetworkPolicies,
+        Resource::CiliumClusterwideNetworkPolicies,
         "cilium.io",
         "v2",
         "CiliumClusterwideNetworkPolicy",
         "ciliumclusterwidenetworkpolicies",
-        Reading::Policy { status: true },
+        KeptFields::Policy { status: true },
     ),
     row(
-        Feed::NetworkPolicies,
+        Resource::NetworkPolicies,
         "networking.k8s.io",
         "v1",
         "NetworkPolicy",
         "networkpolicies",
-        Reading::Policy { status: false },
+        KeptFields::Policy { status: false },
     ),
     row(
-        Feed::ClusterNetworkPolicies,
+        Resource::ClusterNetworkPolicies,
         "policy.networking.k8s.io",
         "v1beta1",
         "ClusterNetworkPolicy",
         "clusternetworkpolicies",
-        Reading::Policy { status: true },
+        KeptFields::Policy { status: true },
     )
     .or_older("v1alpha2"),
 ];
 
 const fn row(
-    feed: Feed,
+    resource: Resource,
     group: &'static str,
     version: &'static str,
     kind: &'static str,
     plural: &'static str,
-    reading: Reading,
-) -> Kind {
-    Kind {
-        feed,
+    kept: KeptFields,
+) -> ResourceKind {
+    ResourceKind {
+        resource,
         group,
         version,
         older: None,
         kind,
         plural,
-        reading,
+        kept,
     }
 }
 
-impl Kind {
+impl ResourceKind {
     const fn or_older(self, version: &'static str) -> Self {
         Self {
             older: Some(version),
@@ -149,14 +163,14 @@ impl Kind {
         }
     }
 
-    /// The row of a feed.
-    pub fn of(feed: Feed) -> &'static Kind {
-        // Every feed has a row (a test says so), in the order of the enum.
-        &KINDS[feed as usize]
+    /// The row of a resource.
+    pub fn of(resource: Resource) -> &'static ResourceKind {
+        // Every resource has a row (a test says so), in the order of the enum.
+        &KINDS[resource as usize]
     }
 
     /// The kind of an object with this `apiVersion` and `kind`.
-    pub fn named(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    pub fn named(api_version: &str, kind: &str) -> Option<&'static ResourceKind> {
         KINDS
             .iter()
             .find(|it| it.kind == kind && it.versions().any(|version| it.api_version_of(version) == api_version))
@@ -173,7 +187,7 @@ impl Kind {
     }
 
     /// For a client, in one of the [`versions`](Self::versions).
-    pub fn resource(&self, version: &str) -> ApiResource {
+    pub fn api_resource(&self, version: &str) -> ApiResource {
         ApiResource {
             group: self.group.into(),
             version: version.into(),
@@ -192,10 +206,10 @@ impl Kind {
 
     /// Which of the objects are meant.
     pub fn selector(&self, node: &str) -> Option<String> {
-        match self.feed {
-            Feed::LocalPods => Some(format!("spec.nodeName={node}")),
+        match self.resource {
+            Resource::LocalPods => Some(format!("spec.nodeName={node}")),
             // Pods that have ended have no addresses any more, those of no node none yet.
-            Feed::OtherPods => Some(format!(
+            Resource::OtherPods => Some(format!(
                 "spec.nodeName!={node},spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
             )),
             _ => None,
@@ -204,7 +218,7 @@ impl Kind {
 
     /// Whether its objects are policies.
     pub fn is_policy(&self) -> bool {
-        matches!(self.reading, Reading::Policy { .. })
+        matches!(self.kept, KeptFields::Policy { .. })
     }
 
     /// Which kind of policy its objects are.
@@ -217,7 +231,7 @@ impl Kind {
 
     /// Whether what became of its objects is written into them.
     pub fn has_status(&self) -> bool {
-        self.reading == Reading::Policy { status: true }
+        self.kept == KeptFields::Policy { status: true }
     }
 }
 
@@ -228,14 +242,14 @@ mod tests {
     #[test]
     fn every_feed_has_its_row() {
         for kind in &KINDS {
-            assert_eq!(Kind::of(kind.feed), kind);
+            assert_eq!(ResourceKind::of(kind.resource), kind);
         }
     }
 
     #[test]
     fn a_pod_of_this_node_is_in_one_feed_only() {
-        let selector = |feed| Kind::of(feed).selector("node-1").unwrap();
-        assert_eq!(selector(Feed::LocalPods), "spec.nodeName=node-1");
-        assert!(selector(Feed::OtherPods).starts_with("spec.nodeName!=node-1,"));
+        let selector = |resource| ResourceKind::of(resource).selector("node-1").unwrap();
+        assert_eq!(selector(Resource::LocalPods), "spec.nodeName=node-1");
+        assert!(selector(Resource::OtherPods).starts_with("spec.nodeName!=node-1,"));
     }
 }

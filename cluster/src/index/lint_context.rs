@@ -13,7 +13,7 @@ impl Cluster {
     /// What [`lint::across`](policy::lint::across) is told. Other than in
     /// [`inventory`](Self::inventory), Pods count that have no address, yet or any more: what is
     /// written is looked at, and not what runs.
-    pub fn around(&self) -> Around<'static> {
+    pub fn lint_context(&self) -> Around<'static> {
         let mut inventory = self.inventory("");
         inventory.pods = self.pods.values().filter_map(|pod| pod.inventory.clone()).collect();
         Around {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use policy::{Diagnostic, Severity};
 
 use crate::object::ObjectKey;
-use crate::report::{Report, ReportState};
+use crate::report::{ReadReport, ReportState};
 
-use super::super::reading::FileReading;
-use super::{Catalogue, Content};
+use super::super::reading::ParsedFile;
+use super::{Catalogue, FileContent};
 
 /// How long what is doubtful must stay as it is until it is believed. Longer than a tool pauses
 /// between two writes.
@@ -24,15 +24,15 @@ const HEAP: usize = 3;
 
 /// What was seen of a file that is kept as it was.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Doubt {
+pub(super) struct PendingLoss {
     /// What it holds now; `None`: it is not there.
-    seen: Option<Content>,
+    seen: Option<FileContent>,
     since: Instant,
 }
 
 /// A look at the files.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct ScanContext {
     /// When.
     pub at: Instant,
     /// Whether the directory is the one in which files were seen last, and not another one in its
@@ -42,29 +42,33 @@ pub struct Look {
 
 /// What a look comes to.
 #[derive(Debug, Default)]
-pub(super) struct Judged {
-    pub(super) doubts: BTreeMap<PathBuf, Doubt>,
+pub(super) struct HeldBack {
+    pub(super) doubts: BTreeMap<PathBuf, PendingLoss>,
     /// What is to be said of it.
-    pub(super) reports: Vec<Report>,
+    pub(super) reports: Vec<ReadReport>,
     /// When to look again.
     pub(super) again: Option<Instant>,
 }
 
 /// Puts what is doubtful back into `contents` as it was.
-pub(super) fn judge(catalogue: &Catalogue, contents: &mut BTreeMap<PathBuf, Content>, look: Look) -> Judged {
-    let mut judged = Judged::default();
+pub(super) fn judge(
+    catalogue: &Catalogue,
+    contents: &mut BTreeMap<PathBuf, FileContent>,
+    look: ScanContext,
+) -> HeldBack {
+    let mut judged = HeldBack::default();
     // Another directory without files stands where the objects were: a volume that is not mounted,
     // a checkout under way.
     let is_replaced = contents.is_empty() && !look.is_same;
     let suspects = shortened(catalogue, contents)
         .into_iter()
-        .map(|path| (path, Why::EndsEarly))
+        .map(|path| (path, LossKind::EndsEarly))
         .chain(
             vanished(catalogue, contents)
                 .into_iter()
-                .map(|path| (path, Why::Vanished)),
+                .map(|path| (path, LossKind::Vanished)),
         );
-    let suspects: Vec<(PathBuf, Why)> = suspects.collect();
+    let suspects: Vec<(PathBuf, LossKind)> = suspects.collect();
     for (path, why) in suspects {
         let seen = contents.get(&path).cloned();
         let known = catalogue.doubts.get(&path).filter(|doubt| doubt.seen == seen);
@@ -81,35 +85,35 @@ pub(super) fn judge(catalogue: &Catalogue, contents: &mut BTreeMap<PathBuf, Cont
             judged.again = Some(judged.again.map_or(end, |again| again.min(end)));
         }
         judged.reports.push(why.report(&path, is_replaced));
-        judged.doubts.insert(path, Doubt { seen, since });
+        judged.doubts.insert(path, PendingLoss { seen, since });
     }
     judged
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Why {
+enum LossKind {
     EndsEarly,
     Vanished,
 }
 
-impl Why {
-    fn report(self, path: &Path, is_replaced: bool) -> Report {
+impl LossKind {
+    fn report(self, path: &Path, is_replaced: bool) -> ReadReport {
         let seconds = CONFIRMATION.as_secs();
         let (code, severity, reason) = match self {
-            Why::EndsEarly => (
+            LossKind::EndsEarly => (
                 "ends-early",
                 Severity::Warning,
                 format!(
                     "the file ends where it went on before, as if it was being written; what it held stays in force for {seconds} s"
                 ),
             ),
-            Why::Vanished if is_replaced => (
+            LossKind::Vanished if is_replaced => (
                 "vanished",
                 Severity::Error,
                 "an empty directory stands in the place of the one that held this file, and its objects stay in force"
                     .to_owned(),
             ),
-            Why::Vanished => (
+            LossKind::Vanished => (
                 "vanished",
                 Severity::Warning,
                 format!(
@@ -129,13 +133,13 @@ impl Why {
             reason,
             suggestion,
         };
-        Report::new(Some(path), String::new(), ReportState::KeptLastGood, vec![finding])
+        ReadReport::new(Some(path), String::new(), ReportState::KeptLastGood, vec![finding])
     }
 }
 
 /// The files that are there, and end before something that they held.
-fn shortened(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Vec<PathBuf> {
-    let is_shortened = |(path, content): &(&PathBuf, &Content)| {
+fn shortened(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, FileContent>) -> Vec<PathBuf> {
+    let is_shortened = |(path, content): &(&PathBuf, &FileContent)| {
         let (Some((Ok(before), held)), Ok(now)) = (catalogue.files.get(*path), content) else {
             return false;
         };
@@ -147,7 +151,7 @@ fn shortened(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Ve
             return !rest.trim().is_empty();
         }
         let reading = catalogue.read(path, content);
-        let keys = |reading: &FileReading| -> Vec<Option<ObjectKey>> {
+        let keys = |reading: &ParsedFile| -> Vec<Option<ObjectKey>> {
             reading.objects.iter().map(|object| object.key.clone()).collect()
         };
         let (held, left) = (keys(held), keys(&reading));
@@ -161,9 +165,9 @@ fn shortened(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Ve
 }
 
 /// The files that are gone, where most or all of the policies went with them.
-fn vanished(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Vec<PathBuf> {
+fn vanished(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, FileContent>) -> Vec<PathBuf> {
     let gone = catalogue.files.iter().filter(|(path, _)| !contents.contains_key(*path));
-    let gone: Vec<(&PathBuf, &FileReading)> = gone.map(|(path, (_, reading))| (path, reading)).collect();
+    let gone: Vec<(&PathBuf, &ParsedFile)> = gone.map(|(path, (_, reading))| (path, reading)).collect();
     if gone.is_empty() {
         return Vec::new();
     }
@@ -172,7 +176,7 @@ fn vanished(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Vec
         Some((before, reading)) if before == content => reading.clone(),
         _ => catalogue.read(path, content),
     });
-    let readings: Vec<FileReading> = readings.collect();
+    let readings: Vec<ParsedFile> = readings.collect();
     let is_elsewhere = |key: &ObjectKey| readings.iter().flat_map(policies).any(|other| other == key);
     let lost = gone.iter().flat_map(|(_, reading)| policies(reading));
     let lost = lost.filter(|key| !is_elsewhere(key)).count();
@@ -185,7 +189,7 @@ fn vanished(catalogue: &Catalogue, contents: &BTreeMap<PathBuf, Content>) -> Vec
     }
 }
 
-fn policies(reading: &FileReading) -> impl Iterator<Item = &ObjectKey> {
+fn policies(reading: &ParsedFile) -> impl Iterator<Item = &ObjectKey> {
     let keys = reading.objects.iter().filter_map(|object| object.key.as_ref());
     keys.filter(|key| matches!(key, ObjectKey::Policy(_)))
 }

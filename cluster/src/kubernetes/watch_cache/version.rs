@@ -10,33 +10,33 @@ use policy::document::Document;
 use policy::{Diagnostic, Policy};
 
 use crate::object::{Object, ObjectKey};
-use crate::report::{Report, ReportState};
+use crate::report::{ReadReport, ReportState};
 
-use super::super::super::reading::{self, Reading};
-use super::super::kinds::{Feed, Kind};
+use super::super::super::reading::{self, ParsedDocument};
 use super::super::peers;
-use super::super::wire::Standing;
-use super::{Held, Picture, Place, PolicyStanding};
+use super::super::resources::{Resource, ResourceKind};
+use super::super::wire::ObjectVersion;
+use super::{CachedObject, ObservedPolicy, WatchCache, WatchKey};
 
-impl Picture {
+impl WatchCache {
     /// Reads a version that was not seen before.
-    pub(super) fn read(&mut self, place: Place, seen: Arc<str>, standing: Option<Box<Standing>>) {
-        let (feed, namespace, name) = &place;
+    pub(super) fn read(&mut self, place: WatchKey, seen: Arc<str>, version: Option<Box<ObjectVersion>>) {
+        let (resource, namespace, name) = &place;
         let reading = match read(&seen) {
             Ok(Some(reading)) => reading,
             // Not reached: the table of kinds has none that the reader passes over.
             Ok(None) => return,
             Err(diagnostic) => {
-                let object = format!("{} {namespace}/{name}", Kind::of(*feed).kind);
+                let object = format!("{} {namespace}/{name}", ResourceKind::of(*resource).kind);
                 self.report(place.clone(), object, ReportState::Rejected, vec![diagnostic]);
                 return;
             }
         };
         let held_key = (namespace.clone(), name.clone());
         let before = self
-            .feeds
-            .get(feed)
-            .and_then(|followed| followed.objects.get(&held_key));
+            .resources
+            .get(resource)
+            .and_then(|watched| watched.objects.get(&held_key));
         let mut state = reading.state();
         let mut diagnostics = reading.diagnostics;
         let mut good = None;
@@ -55,7 +55,7 @@ impl Picture {
             }
         }
 
-        self.nodes_changed |= *feed == Feed::Nodes;
+        self.nodes_changed |= *resource == Resource::Nodes;
         set(
             &mut self.speak_of_pods,
             &place,
@@ -66,28 +66,28 @@ impl Picture {
             &place,
             in_force.as_ref().is_some_and(is_node_without_ranges),
         );
-        let standing = standing.map(|standing| {
-            Box::new(PolicyStanding {
-                standing: *standing,
+        let policy = version.map(|version| {
+            Box::new(ObservedPolicy {
+                version: *version,
                 state,
                 diagnostics: diagnostics.clone(),
                 update: 0,
             })
         });
-        if let Some(followed) = self.feeds.get_mut(feed) {
-            followed.objects.insert(held_key, Held { seen, good, standing });
+        if let Some(watched) = self.resources.get_mut(resource) {
+            watched.objects.insert(held_key, CachedObject { seen, good, policy });
         }
         if let Some(key) = reading.key {
-            self.tell(*feed, key, in_force);
+            self.tell(*resource, key, in_force);
         }
-        if Kind::of(*feed).is_policy() || !diagnostics.is_empty() {
+        if ResourceKind::of(*resource).is_policy() || !diagnostics.is_empty() {
             self.report(place, reading.label, state, diagnostics);
         } else if self.reports.remove(&place).is_some() {
             self.reports_changed = true;
         }
     }
 
-    fn last_good(&self, before: Option<&Held>, key: Option<&ObjectKey>) -> Option<(Arc<str>, Object)> {
+    fn last_good(&self, before: Option<&CachedObject>, key: Option<&ObjectKey>) -> Option<(Arc<str>, Object)> {
         let document = match before {
             Some(held) => held.good.as_ref()?,
             None => self.earlier.get(key?)?,
@@ -96,16 +96,16 @@ impl Picture {
         Some((Arc::clone(document), object))
     }
 
-    pub(super) fn lose(&mut self, feed: Feed, namespace: String, name: String) {
+    pub(super) fn lose(&mut self, resource: Resource, namespace: String, name: String) {
         let key = (namespace, name);
         let Some(held) = self
-            .feeds
-            .get_mut(&feed)
-            .and_then(|followed| followed.objects.remove(&key))
+            .resources
+            .get_mut(&resource)
+            .and_then(|watched| watched.objects.remove(&key))
         else {
             return;
         };
-        let place = (feed, key.0, key.1);
+        let place = (resource, key.0, key.1);
         self.speak_of_pods.remove(&place);
         self.without_ranges.remove(&place);
         if self.reports.remove(&place).is_some() {
@@ -114,33 +114,36 @@ impl Picture {
         if let Ok(Some(reading)) = read(&held.seen)
             && let Some(key) = reading.key
         {
-            self.tell(feed, key, None);
+            self.tell(resource, key, None);
         }
-        self.nodes_changed |= feed == Feed::Nodes;
-        if Kind::of(feed).is_policy() {
+        self.nodes_changed |= resource == Resource::Nodes;
+        if ResourceKind::of(resource).is_policy() {
             self.touched.insert(place);
         }
     }
 
     /// Notes which update spoke of the policies that no update spoke of before.
     pub(super) fn number_policies(&mut self) {
-        let policies = self.feeds.iter_mut().filter(|(feed, _)| Kind::of(**feed).is_policy());
-        for (feed, followed) in policies {
-            for ((namespace, name), held) in &mut followed.objects {
-                if let Some(standing) = held.standing.as_mut().filter(|standing| standing.update == 0) {
-                    standing.update = self.taken;
-                    self.touched.insert((*feed, namespace.clone(), name.clone()));
+        let policies = self
+            .resources
+            .iter_mut()
+            .filter(|(resource, _)| ResourceKind::of(**resource).is_policy());
+        for (resource, watched) in policies {
+            for ((namespace, name), held) in &mut watched.objects {
+                if let Some(policy) = held.policy.as_mut().filter(|policy| policy.update == 0) {
+                    policy.update = self.taken;
+                    self.touched.insert((*resource, namespace.clone(), name.clone()));
                 }
             }
         }
     }
 
-    /// Notes what is in force now by this feed. A pod that moves from the feed of other nodes' to
+    /// Notes what is in force now by this resource. A pod that moves from the resource of other nodes' to
     /// that of this node's is in both for a moment, and this node's counts.
-    fn tell(&mut self, feed: Feed, key: ObjectKey, object: Option<Object>) {
-        let sibling = match feed {
-            Feed::LocalPods => Feed::OtherPods,
-            Feed::OtherPods => Feed::LocalPods,
+    fn tell(&mut self, resource: Resource, key: ObjectKey, object: Option<Object>) {
+        let sibling = match resource {
+            Resource::LocalPods => Resource::OtherPods,
+            Resource::OtherPods => Resource::LocalPods,
             _ => {
                 self.news.insert(key, object);
                 return;
@@ -149,26 +152,26 @@ impl Picture {
         let ObjectKey::Pod(namespace, name) = &key else { return };
         let place = (namespace.clone(), name.clone());
         let other = self
-            .feeds
+            .resources
             .get(&sibling)
-            .and_then(|followed| followed.objects.get(&place));
+            .and_then(|watched| watched.objects.get(&place));
         let other = other.and_then(|held| held.good.clone());
-        let object = match (feed, object, other) {
-            (Feed::LocalPods, Some(object), _) | (_, Some(object), None) => Some(object),
+        let object = match (resource, object, other) {
+            (Resource::LocalPods, Some(object), _) | (_, Some(object), None) => Some(object),
             (_, _, Some(document)) => reading::reread(&document).map(|(_, object)| object),
             (_, None, None) => None,
         };
         self.news.insert(key, object);
     }
 
-    fn report(&mut self, place: Place, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
-        let report = Report::new(None, object, state, diagnostics);
+    fn report(&mut self, place: WatchKey, object: String, state: ReportState, diagnostics: Vec<Diagnostic>) {
+        let report = ReadReport::new(None, object, state, diagnostics);
         self.reports_changed |= self.reports.get(&place) != Some(&report);
         self.reports.insert(place, report);
     }
 }
 
-fn set(places: &mut BTreeSet<Place>, place: &Place, present: bool) {
+fn set(places: &mut BTreeSet<WatchKey>, place: &WatchKey, present: bool) {
     if present {
         places.insert(place.clone());
     } else {
@@ -176,7 +179,7 @@ fn set(places: &mut BTreeSet<Place>, place: &Place, present: bool) {
     }
 }
 
-fn read(document: &str) -> Result<Option<Reading>, Diagnostic> {
+fn read(document: &str) -> Result<Option<ParsedDocument>, Diagnostic> {
     // It was made from JSON.
     let value = serde_json::from_str(document).unwrap_or_default();
     Ok(reading::read(&Document::from_value(value)?))
