@@ -1,6 +1,6 @@
 //! What the running agent shows of itself.
 
-use api::{ExplainAnswer, NameRow, Records, Status};
+use api::{AgentStatus, ExplainAnswer, NameRow, Records};
 use cluster::kubernetes::health::SourceFigures;
 use enforcer::audit::DamageKind;
 use enforcer::writer::WriterStats;
@@ -11,7 +11,7 @@ use crate::explain::ExplainRequest;
 /// ExplainRequest by the local API, `/readyz` and `/metrics`.
 pub trait Inspect: Send + Sync + 'static {
     /// The whole state, for `namegate status`.
-    fn status(&self) -> Status;
+    fn status(&self) -> AgentStatus;
     /// Every live lease, for `namegate names`, ordered by name and address.
     fn names(&self) -> Vec<NameRow>;
     /// What was refused, or would have been, for `namegate drops`.
@@ -107,8 +107,8 @@ pub(crate) mod fake {
             Err(format!("there is no pod {pod}"))
         }
 
-        fn status(&self) -> Status {
-            Status {
+        fn status(&self) -> AgentStatus {
+            AgentStatus {
                 names: self.names.len(),
                 addresses: self.names.len(),
                 ..examples::status(self.missing.as_deref())

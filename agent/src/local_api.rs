@@ -1,6 +1,6 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives a [`Status`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records`
+//! `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records`
 //! the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
@@ -169,7 +169,7 @@ async fn answer<T: Serialize + Send + 'static>(collect: impl FnOnce() -> T + Sen
 
 #[cfg(test)]
 mod tests {
-    use api::{Client, ClientError};
+    use api::{ApiClient, ClientError};
     use tempfile::TempDir;
 
     use crate::inspect::fake::Fake;
@@ -181,7 +181,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let run_dir = dir.path().join("made");
         let _server = ApiServer::start(&run_dir, Arc::new(Fake::ready()), None).unwrap();
-        let client = Client::new(&run_dir);
+        let client = ApiClient::new(&run_dir);
         assert_eq!(client.names().await.unwrap(), Fake::ready().names);
         assert_eq!(client.records().await.unwrap(), Fake::ready().records);
         let status = client.status().await.unwrap();
@@ -194,7 +194,7 @@ mod tests {
         let mut fake = Fake::ready();
         fake.names = vec![fake.names[0].clone(); 20_000];
         let _server = ApiServer::start(dir.path(), Arc::new(fake), None).unwrap();
-        assert_eq!(Client::new(dir.path()).names().await.unwrap().len(), 20_000);
+        assert_eq!(ApiClient::new(dir.path()).names().await.unwrap().len(), 20_000);
     }
 
     #[tokio::test]
@@ -211,7 +211,7 @@ mod tests {
         let first = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
         let second = ApiServer::start(dir.path(), Arc::new(Fake::not_ready("new")), None).unwrap();
         drop(first);
-        let client = Client::new(dir.path());
+        let client = ApiClient::new(dir.path());
         assert_eq!(client.status().await.unwrap().not_ready_because.as_deref(), Some("new"));
         drop(second);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -220,26 +220,26 @@ mod tests {
     #[tokio::test]
     async fn without_an_agent_the_error_says_how_to_start_one() {
         let dir = TempDir::new().unwrap();
-        let error = Client::new(dir.path()).status().await.unwrap_err().to_string();
+        let error = ApiClient::new(dir.path()).status().await.unwrap_err().to_string();
         assert!(
             error.contains("there is no socket") && error.contains("namegate agent"),
             "{error}"
         );
         // Left behind by a crash.
         drop(std::os::unix::net::UnixListener::bind(dir.path().join(SOCKET)).unwrap());
-        let error = Client::new(dir.path()).status().await.unwrap_err().to_string();
+        let error = ApiClient::new(dir.path()).status().await.unwrap_err().to_string();
         assert!(error.contains("nobody listens"), "{error}");
         let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
-        Client::new(dir.path()).status().await.unwrap();
+        ApiClient::new(dir.path()).status().await.unwrap();
     }
 
     #[tokio::test]
     async fn an_answer_of_another_kind_is_told_from_a_missing_agent() {
         let dir = TempDir::new().unwrap();
         let _server = ApiServer::start(dir.path(), Arc::new(Fake::ready()), None).unwrap();
-        let error = Client::new(dir.path()).get::<u32>("/v1/status").await.unwrap_err();
+        let error = ApiClient::new(dir.path()).get::<u32>("/v1/status").await.unwrap_err();
         assert!(matches!(error, ClientError::Unexpected { .. }), "{error}");
-        let error = Client::new(dir.path()).get::<u32>("/v2/status").await.unwrap_err();
+        let error = ApiClient::new(dir.path()).get::<u32>("/v2/status").await.unwrap_err();
         assert!(error.to_string().contains("404"), "{error}");
     }
 }

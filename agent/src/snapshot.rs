@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fqdn_cache::Ledger;
 use fqdn_cache::snapshot::Snapshot;
-use state_dir::{LEDGER_FILE, StateDir, Until, replace_with};
+use state_dir::{Durability, LEDGER_FILE, StateDir, replace_with};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -82,7 +82,7 @@ fn ledger_file(directory: &Path) -> Option<(u64, u64)> {
 pub fn save(directory: &StateDir, ledger: &Mutex<Ledger>) -> io::Result<()> {
     let mut snapshot = Snapshot::new(&clock::boot_id());
     // Boot ends the leases, so a snapshot need not survive a power cut.
-    replace_with(directory, LEDGER_FILE, Until::Boot, |file| {
+    replace_with(directory, LEDGER_FILE, Durability::ProcessCrash, |file| {
         loop {
             let ledger = lock(ledger);
             let part = snapshot.next_part(&ledger, clock::now());

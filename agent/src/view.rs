@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow, Status, SupervisorStatus};
+use api::{AgentStatus, ExplainAnswer, LookupAnswer, NameRow, Records, RepairStatus, ReportRow, SupervisorStatus};
 use clock::Time;
 use cluster::kubernetes::health::SourceHealth;
 use cluster::{Progress, ReportState};
@@ -126,14 +126,14 @@ fn kernel_says<'a>(elements: impl Iterator<Item = &'a (Element, Time)>) -> Strin
 }
 
 impl Inspect for View {
-    fn status(&self) -> Status {
+    fn status(&self) -> AgentStatus {
         let plan = Arc::clone(&self.handles.gate.in_force().plan);
         let readiness = self.readiness();
         let progress = self.progress.borrow().clone();
         let integrity = self.integrity.borrow().clone();
         let (names, addresses) = self.leases();
         let writer = self.handles.enforcer.stats();
-        Status {
+        AgentStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             node: self.handles.settings.node.clone(),
             pid: std::process::id(),

@@ -27,7 +27,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns::Namespace;
 use policy::QuestionMode;
 use settings::resolve::resolve;
-use settings::{Host, Options};
+use settings::{AgentOptions, HostFacts};
 
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 10);
 const OBJECTS: &str = "
@@ -137,13 +137,13 @@ fn packets(name: &str, number: u32) -> (Vec<u8>, Vec<u8>) {
 
 /// The agent's gate with one pod and one policy in force, in the namespace of the calling thread.
 fn gate() -> NodeGate {
-    let host = Host {
+    let host = HostFacts {
         name: "here".into(),
         resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
     };
-    let options = Options {
+    let options = AgentOptions {
         dns_questions: Some(QuestionMode::AllowedOnly),
-        ..Options::default()
+        ..AgentOptions::default()
     };
     let settings = resolve(options, &host).unwrap();
     let files = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);

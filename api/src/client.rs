@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use crate::explain::{ExplainAnswer, ExplainQuestion};
 use crate::names::NameRow;
 use crate::records::Records;
-use crate::status::Status;
+use crate::status::AgentStatus;
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "namegate.sock";
@@ -34,7 +34,7 @@ pub fn ask<T>(question: impl Future<Output = T>) -> io::Result<T> {
 
 /// Asks a running agent.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct ApiClient {
     socket: PathBuf,
 }
 
@@ -84,7 +84,7 @@ pub enum ClientError {
     },
 }
 
-impl Client {
+impl ApiClient {
     /// A client of the agent with this run directory. Connects for each request.
     pub fn new(run_dir: &Path) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// `GET /v1/status`.
-    pub async fn status(&self) -> Result<Status, ClientError> {
+    pub async fn status(&self) -> Result<AgentStatus, ClientError> {
         self.get("/v1/status").await
     }
 

@@ -1,7 +1,7 @@
 //! Examples of every answer, for the tests of what shows them.
 #![allow(clippy::unwrap_used)] // Of addresses that are written here.
 
-use crate::{EndpointRow, NameRow, RecordRow, Records, RecordsSummary, ReportRow, Status, WithheldRow};
+use crate::{AgentStatus, EndpointRow, NameRow, RecordRow, Records, RecordsSummary, ReportRow, WithheldRow};
 
 /// Two names with an address each.
 pub fn names() -> Vec<NameRow> {
@@ -71,8 +71,8 @@ pub fn records() -> Records {
 }
 
 /// An agent that is ready, or lacks what is missing.
-pub fn status(missing: Option<&str>) -> Status {
-    Status {
+pub fn status(missing: Option<&str>) -> AgentStatus {
+    AgentStatus {
         version: "0.0.0".into(),
         node: "node-1".into(),
         pid: 7,

@@ -11,8 +11,8 @@ pub mod names;
 pub mod records;
 pub mod status;
 
-pub use client::{Client, ClientError, SOCKET, ask};
+pub use client::{ApiClient, ClientError, SOCKET, ask};
 pub use explain::{AddressAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer};
 pub use names::NameRow;
 pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};
-pub use status::{EndpointRow, RepairStatus, ReportRow, SourceStatus, Status, SupervisorStatus};
+pub use status::{AgentStatus, EndpointRow, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};

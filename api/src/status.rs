@@ -8,7 +8,7 @@ use crate::records::RecordsSummary;
 
 /// The state of the agent (`namegate status -o json`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
+pub struct AgentStatus {
     /// The version of the binary.
     pub version: String,
     /// The node's name.

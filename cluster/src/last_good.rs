@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use state_dir::OBJECTS_FILE;
-use state_dir::{StateDir, Until};
+use state_dir::{Durability, StateDir};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -154,7 +154,7 @@ impl Memory {
             &self.state_dir,
             OBJECTS_FILE,
             &bytes,
-            Until::Replaced,
+            Durability::PowerCut,
         )?)
     }
 

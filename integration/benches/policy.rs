@@ -17,7 +17,7 @@ use cluster::index::Cluster;
 use enforcer::Enforcer;
 use enforcer::ruleset::longest_path;
 use settings::resolve::resolve;
-use settings::{Host, Options, Settings};
+use settings::{AgentOptions, HostFacts, Settings};
 
 const PODS: usize = 10_000;
 const NAMESPACES: usize = 100;
@@ -107,11 +107,11 @@ struct Node {
 
 impl Node {
     fn new(policies: usize) -> Self {
-        let host = Host {
+        let host = HostFacts {
             name: "here".into(),
             resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
         };
-        let settings = resolve(Options::default(), &host).unwrap();
+        let settings = resolve(AgentOptions::default(), &host).unwrap();
         let mut cluster = Cluster::default();
         let pods = (0..PODS).map(|number| pod(number, number / NAMESPACES % APPS, "", number));
         let policies = (0..policies).map(|number| policy(number, number));

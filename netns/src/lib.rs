@@ -20,7 +20,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-pub use links::{LinkAddress, Route};
+pub use links::{LinkAddress, LinkRoute};
 pub use resident::Resident;
 
 /// A network namespace, alive as long as this value, a clone of it, or a process or socket in it.

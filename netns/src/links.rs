@@ -30,7 +30,7 @@ pub struct LinkAddress {
 
 /// A unicast route; one of several next hops is a route of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
+pub struct LinkRoute {
     /// Where to.
     pub destination: IpNet,
     /// The next hop; none when the destination is on the link.
@@ -218,7 +218,7 @@ impl Namespace {
     }
 
     /// All unicast routes of all tables and both families, sorted.
-    pub fn routes(&self) -> io::Result<Vec<Route>> {
+    pub fn routes(&self) -> io::Result<Vec<LinkRoute>> {
         self.netlink("cannot list the routes", async move |handle| {
             let names = link_names(&handle).await?;
             let mut routes = Vec::new();
@@ -310,7 +310,7 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
 }
 
 /// One route for each next hop.
-fn routes_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Vec<Route> {
+fn routes_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Vec<LinkRoute> {
     if message.header.kind != RouteType::Unicast {
         return Vec::new();
     }
@@ -345,7 +345,7 @@ fn routes_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Vec<Route
     let prefix = destination.and_then(|address| IpNet::new(address, message.header.destination_prefix_length).ok());
     hops.into_iter()
         .filter_map(|(via, link)| {
-            Some(Route {
+            Some(LinkRoute {
                 destination: prefix?,
                 via,
                 link,

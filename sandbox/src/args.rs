@@ -12,7 +12,9 @@ use ipnet::IpNet;
 use names::Pattern;
 use policy::QuestionMode;
 use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
-use settings::{Host, NameMatching, Options, PrivateAddresses, Rejected, Settings, UpstreamAddress, resolve};
+use settings::{
+    AgentOptions, HostFacts, NameMatching, PrivateAddresses, RejectedOption, Settings, UpstreamAddress, resolve,
+};
 
 use crate::child::DNS_PORT;
 use crate::network_plan::NetworkPlan;
@@ -115,11 +117,11 @@ impl Args {
 
     /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be
     /// on loopback: the agent reaches them where the sandbox would not.
-    pub(crate) fn settings(&self, plan: &NetworkPlan) -> Result<Settings, Rejected> {
+    pub(crate) fn settings(&self, plan: &NetworkPlan) -> Result<Settings, RejectedOption> {
         let listen = plan
             .gateways()
             .map(|gateway| DnsAddress(SocketAddr::new(gateway, DNS_PORT)));
-        let options = Options {
+        let options = AgentOptions {
             node: Some(source::NODE.to_owned()),
             upstream: self.upstream.clone(),
             upstream_ca: self.upstream_ca.clone(),
@@ -138,7 +140,7 @@ impl Args {
             table: Some(firewall::agent_table(plan.id)),
             http: Some(HttpAddress::Off),
             records_group: Some(RecordsGroup::Off),
-            ..Options::default()
+            ..AgentOptions::default()
         };
         Ok(Settings {
             state_dir: None,
@@ -146,7 +148,7 @@ impl Args {
             startup_taint: None,
             run_dir: None,
             cluster_dns: Vec::new(),
-            ..resolve::resolve(options, &Host::read())?
+            ..resolve::resolve(options, &HostFacts::read())?
         })
     }
 }

@@ -292,7 +292,7 @@ mod tests {
     use std::io::Write;
     use std::process::{Command, Stdio};
 
-    use netns::Route;
+    use netns::LinkRoute;
 
     use super::*;
     use crate::network_plan::HostNetwork;
@@ -307,7 +307,7 @@ mod tests {
             forwards_ipv6: true,
             ..HostNetwork::default()
         };
-        dual.routes.push(Route {
+        dual.routes.push(LinkRoute {
             destination: "::/0".parse().unwrap(),
             via: None,
             link: Some("eth0".into()),

@@ -44,7 +44,7 @@ pub use args::Args;
 use netns::Namespace;
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, capabilities};
-use settings::{Rejected, Settings};
+use settings::{RejectedOption, Settings};
 use thiserror::Error;
 
 use child::{Child, SpawnError};
@@ -72,7 +72,7 @@ enum ExecError {
     )]
     Privileges,
     #[error(transparent)]
-    Settings(#[from] Rejected),
+    Settings(#[from] RejectedOption),
     #[error("--keep-fd: descriptor {0} is not open here")]
     NotOpen(RawFd),
     #[error("cannot keep open files from the command: {0}")]

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netns::{LinkAddress, Route};
+use netns::{LinkAddress, LinkRoute};
 
 /// The prefix of the names of all sandboxes' links on the host; the sandbox's number follows.
 pub(crate) const LINK_PREFIX: &str = "ngx";
@@ -32,7 +32,7 @@ const SHORTEST_NETWORK: u8 = 8;
 /// The host's network, as far as the choice depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HostNetwork {
-    pub(crate) routes: Vec<Route>,
+    pub(crate) routes: Vec<LinkRoute>,
     pub(crate) addresses: Vec<LinkAddress>,
     /// Links that do not forward IPv4, or only because another sandbox has switched it on.
     pub(crate) not_forwarding: BTreeSet<String>,
@@ -240,7 +240,7 @@ mod tests {
             ("ngx7", "10.210.0.28/30"),
             ("lo", "127.0.0.0/8"),
         ] {
-            host.routes.push(Route {
+            host.routes.push(LinkRoute {
                 destination: destination.parse().unwrap(),
                 via: None,
                 link: Some(link.into()),
@@ -258,7 +258,7 @@ mod tests {
         HostNetwork {
             routes: routes
                 .iter()
-                .map(|destination| Route {
+                .map(|destination| LinkRoute {
                     destination: destination.parse().unwrap(),
                     via: None,
                     link: Some("eth0".into()),

@@ -23,7 +23,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
-use super::Options;
+use super::AgentOptions;
 
 /// Why a config file cannot be used.
 #[derive(Debug, Error)]
@@ -74,7 +74,7 @@ pub enum FileError {
 }
 
 /// Reads a config file.
-pub fn read(path: &Path) -> Result<Options, FileError> {
+pub fn read(path: &Path) -> Result<AgentOptions, FileError> {
     let text = std::fs::read_to_string(path).map_err(|error| FileError::Read {
         path: path.to_owned(),
         error,
@@ -83,11 +83,11 @@ pub fn read(path: &Path) -> Result<Options, FileError> {
 }
 
 /// Reads the text of a config file; `path` is for messages.
-pub fn parse(path: &Path, text: &str) -> Result<Options, FileError> {
+pub fn parse(path: &Path, text: &str) -> Result<AgentOptions, FileError> {
     // `off` is a word of ours, and a boolean of YAML 1.1.
     let options = serde_saphyr::options! { strict_booleans: true };
     // A file of comments only is a null document, not a mapping.
-    let entries: Option<Entries> =
+    let entries: Option<ConfigEntries> =
         serde_saphyr::from_str_with_options(text, options).map_err(|error| FileError::Malformed {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -109,7 +109,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Options, FileError> {
     }
     command()
         .try_get_matches_from(arguments)
-        .and_then(|matches| Options::from_arg_matches(&matches))
+        .and_then(|matches| AgentOptions::from_arg_matches(&matches))
         .map_err(|error| FileError::Malformed {
             path: path.to_owned(),
             reason: error.to_string(),
@@ -117,7 +117,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Options, FileError> {
 }
 
 fn command() -> Command {
-    Options::augment_args(Command::new("config").no_binary_name(true).disable_help_flag(true))
+    AgentOptions::augment_args(Command::new("config").no_binary_name(true).disable_help_flag(true))
 }
 
 fn explain(path: &Path, line: u64, key: &str, error: &clap::Error) -> FileError {
@@ -154,101 +154,101 @@ fn explain(path: &Path, line: u64, key: &str, error: &clap::Error) -> FileError 
 
 /// The entries in the file's order.
 #[derive(Default)]
-struct Entries(Vec<(String, Spanned<Value>)>);
+struct ConfigEntries(Vec<(String, Spanned<ConfigValue>)>);
 
 /// A value as text, whatever YAML takes it for: the command line's parser decides what it means.
-enum Value {
+enum ConfigValue {
     Nothing,
     One(String),
     Many(Vec<String>),
 }
 
-impl Value {
+impl ConfigValue {
     /// As `--key=value`; `None` where there is no value.
     fn into_arguments(self, key: &str) -> Option<Vec<String>> {
         let argument = |value: &String| format!("--{key}={value}");
         match self {
-            Value::Nothing => None,
-            Value::One(value) => Some(vec![argument(&value)]),
-            Value::Many(values) => Some(values.iter().map(argument).collect()),
+            ConfigValue::Nothing => None,
+            ConfigValue::One(value) => Some(vec![argument(&value)]),
+            ConfigValue::Many(values) => Some(values.iter().map(argument).collect()),
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Entries {
+impl<'de> Deserialize<'de> for ConfigEntries {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Mapping;
         impl<'de> Visitor<'de> for Mapping {
-            type Value = Entries;
+            type Value = ConfigEntries;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a mapping of options to values")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ConfigEntries, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry()? {
                     entries.push(entry);
                 }
-                Ok(Entries(entries))
+                Ok(ConfigEntries(entries))
             }
         }
         deserializer.deserialize_map(Mapping)
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for ConfigValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Scalars;
         impl<'de> Visitor<'de> for Scalars {
-            type Value = Value;
+            type Value = ConfigValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a value, or a list of values")
             }
 
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::One(value.to_owned()))
+            fn visit_str<E>(self, value: &str) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::One(value.to_owned()))
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+            fn visit_bool<E>(self, value: bool) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::One(value.to_string()))
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+            fn visit_u64<E>(self, value: u64) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::One(value.to_string()))
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+            fn visit_i64<E>(self, value: i64) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::One(value.to_string()))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::One(value.to_string()))
+            fn visit_f64<E>(self, value: f64) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::One(value.to_string()))
             }
 
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Nothing)
+            fn visit_unit<E>(self) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::Nothing)
             }
 
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Nothing)
+            fn visit_none<E>(self) -> Result<ConfigValue, E> {
+                Ok(ConfigValue::Nothing)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ConfigValue, A::Error> {
                 let mut values = Vec::new();
-                while let Some(value) = seq.next_element::<Value>()? {
+                while let Some(value) = seq.next_element::<ConfigValue>()? {
                     match value {
-                        Value::One(value) => values.push(value),
-                        Value::Nothing | Value::Many(_) => {
+                        ConfigValue::One(value) => values.push(value),
+                        ConfigValue::Nothing | ConfigValue::Many(_) => {
                             return Err(serde::de::Error::custom("a list may hold only plain values"));
                         }
                     }
                 }
                 Ok(if values.is_empty() {
-                    Value::Nothing
+                    ConfigValue::Nothing
                 } else {
-                    Value::Many(values)
+                    ConfigValue::Many(values)
                 })
             }
         }
@@ -262,10 +262,10 @@ mod tests {
 
     use enforcer::FailMode;
 
-    use super::super::options::{HttpAddress, InterceptionMode, Mark, RecordsGroup};
+    use super::super::options::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
     use super::*;
 
-    fn options(text: &str) -> Result<Options, String> {
+    fn options(text: &str) -> Result<AgentOptions, String> {
         parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())
     }
 
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(options.grace, Some(Duration::from_secs(60)));
         assert_eq!(options.min_ttl, Some(Duration::ZERO));
         assert_eq!(options.max_names, Some(500));
-        assert_eq!(options.tproxy_mark, Some(Mark(0x20_0000)));
+        assert_eq!(options.tproxy_mark, Some(PacketMark(0x20_0000)));
         assert_eq!(options.http, Some(HttpAddress::Off));
         assert_eq!(options.records_group, Some(RecordsGroup::Group(7)));
         assert_eq!(options.intercept, Some(InterceptionMode::Off));
@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn an_empty_file_says_nothing() {
-        assert_eq!(options("").unwrap(), Options::default());
-        assert_eq!(options("# nothing yet\n").unwrap(), Options::default());
+        assert_eq!(options("").unwrap(), AgentOptions::default());
+        assert_eq!(options("# nothing yet\n").unwrap(), AgentOptions::default());
     }
 
     #[test]

@@ -30,9 +30,10 @@ use thiserror::Error;
 
 pub use file::FileError;
 pub use options::choice;
-pub use options::{DnsAddress, InterceptionMode, Options};
+pub use options::{AgentOptions, DnsAddress, InterceptionMode};
 pub use resolve::{
-    DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, Host, Rejected,
+    DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, HostFacts,
+    RejectedOption,
 };
 pub use upstream::{NotAnUpstream, UpstreamAddress};
 
@@ -124,11 +125,11 @@ pub enum ConfigError {
     File(#[from] FileError),
     /// A value, wherever it came from.
     #[error(transparent)]
-    Rejected(#[from] Rejected),
+    RejectedOption(#[from] RejectedOption),
 }
 
 /// Lays the flags over the config file.
-pub fn merge(flags: Options, config: Option<&Path>) -> Result<Options, FileError> {
+pub fn merge(flags: AgentOptions, config: Option<&Path>) -> Result<AgentOptions, FileError> {
     Ok(match config {
         Some(path) => flags.over(file::read(path)?),
         None => flags,

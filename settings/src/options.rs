@@ -21,7 +21,7 @@ use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods, 
 /// A value that is absent here takes its default in [`resolve`](super::resolve). Texts of defaults
 /// are written by hand, and a test compares them with the values.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
-pub struct Options {
+pub struct AgentOptions {
     /// Directory of Kubernetes objects in YAML or JSON, watched for changes
     #[arg(long, value_name = "DIR", help_heading = "Objects")]
     pub objects: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub struct Options {
     /// With --intercept tproxy: the packet mark's bits, which no other program may use [default:
     /// 0x1000]
     #[arg(long, value_name = "BITS", help_heading = "DNS")]
-    pub tproxy_mark: Option<Mark>,
+    pub tproxy_mark: Option<PacketMark>,
     /// With --intercept tproxy: the routing table for marked packets [default: 5353]
     #[arg(long, value_name = "TABLE", help_heading = "DNS")]
     pub tproxy_table: Option<u32>,
@@ -163,16 +163,16 @@ pub struct Options {
     pub supervise: Option<bool>,
 }
 
-impl Options {
+impl AgentOptions {
     /// What is said here, and what `below` says where nothing is said here. Lists are replaced, not
     /// joined.
     ///
     /// Taken apart and put together exhaustively: a forgotten option does not compile.
-    pub fn over(self, below: Options) -> Options {
+    pub fn over(self, below: AgentOptions) -> AgentOptions {
         fn list<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
             if above.is_empty() { below } else { above }
         }
-        let Options {
+        let AgentOptions {
             objects,
             kubeconfig,
             node,
@@ -213,7 +213,7 @@ impl Options {
             take_over,
             supervise,
         } = self;
-        Options {
+        AgentOptions {
             // They exclude each other: one of the command line stands for the choice.
             objects: objects.or(below.objects.filter(|_| kubeconfig.is_none())),
             kubeconfig: kubeconfig.or(below.kubeconfig),
@@ -342,9 +342,9 @@ impl FromStr for RecordsGroup {
 
 /// A packet mark, decimal or `0x` and hexadecimal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(pub u32);
+pub struct PacketMark(pub u32);
 
-impl FromStr for Mark {
+impl FromStr for PacketMark {
     type Err = ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
@@ -429,9 +429,9 @@ mod tests {
 
     #[test]
     fn a_mark_may_be_written_in_hexadecimal() {
-        assert_eq!("0x200000".parse(), Ok(Mark(0x20_0000)));
-        assert_eq!("2097152".parse(), Ok(Mark(0x20_0000)));
-        assert!("0x1ffffffff".parse::<Mark>().is_err());
+        assert_eq!("0x200000".parse(), Ok(PacketMark(0x20_0000)));
+        assert_eq!("2097152".parse(), Ok(PacketMark(0x20_0000)));
+        assert!("0x1ffffffff".parse::<PacketMark>().is_err());
     }
 
     #[test]
@@ -444,16 +444,16 @@ mod tests {
 
     #[test]
     fn what_is_said_above_wins_and_lists_are_replaced() {
-        let above = Options {
+        let above = AgentOptions {
             table: Some("mine".into()),
             upstream: vec!["192.0.2.1".parse().unwrap()],
-            ..Options::default()
+            ..AgentOptions::default()
         };
-        let below = Options {
+        let below = AgentOptions {
             table: Some("theirs".into()),
             node: Some("n".into()),
             upstream: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
-            ..Options::default()
+            ..AgentOptions::default()
         };
         let both = above.over(below);
         assert_eq!(both.table.as_deref(), Some("mine"));

@@ -17,12 +17,14 @@ use state_dir::StateDir;
 use thiserror::Error;
 
 use super::bounds::{
-    COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL, SET_CAPACITY, Span,
-    TPROXY_PORT, TPROXY_TABLE, within,
+    COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, HumanDuration, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL,
+    SET_CAPACITY, TPROXY_PORT, TPROXY_TABLE, within,
 };
-use super::options::{DnsAddress, HttpAddress, InterceptionMode, Mark, RecordsGroup};
+use super::options::{DnsAddress, HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
 use super::upstream;
-use super::{EncryptedDnsDiscovery, NameMatching, Options, PrivateAddresses, Settings, UnknownPods, UpstreamAddress};
+use super::{
+    AgentOptions, EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Settings, UnknownPods, UpstreamAddress,
+};
 
 /// `--table`.
 pub const DEFAULT_TABLE: &str = "namegate";
@@ -42,7 +44,7 @@ const DEFAULT_TPROXY_MARK: u32 = 0x1000;
 
 /// Why the options do not make settings.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub enum Rejected {
+pub enum RejectedOption {
     /// A value cannot be used.
     #[error("--{option} (or `{option}` in the config file) cannot be {value}: {reason}")]
     Value {
@@ -63,14 +65,14 @@ pub enum Rejected {
 
 /// Facts of the host that defaults come from.
 #[derive(Debug)]
-pub struct Host {
+pub struct HostFacts {
     /// Its name.
     pub name: String,
     /// The text of its `/etc/resolv.conf`.
     pub resolv_conf: io::Result<String>,
 }
 
-impl Host {
+impl HostFacts {
     /// Reads them.
     pub fn read() -> Self {
         Self {
@@ -82,8 +84,8 @@ impl Host {
 
 /// Fills in defaults and checks every value. Where objects come from, and whether the agent is
 /// supervised, are no settings: the caller has taken them.
-pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
-    let Options {
+pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, RejectedOption> {
+    let AgentOptions {
         objects,
         kubeconfig: _,
         node,
@@ -170,13 +172,13 @@ pub fn resolve(options: Options, host: &Host) -> Result<Settings, Rejected> {
             Some(RecordsGroup::Group(group)) => Some(group),
             None => Some(records::DEFAULT_GROUP),
         },
-        commit_deadline: within(COMMIT_DEADLINE, commit_deadline.map(Span))?.0,
+        commit_deadline: within(COMMIT_DEADLINE, commit_deadline.map(HumanDuration))?.0,
         cache: cache(dns_cache, dns_cache_stale)?,
     })
 }
 
 /// The key of a taint, which is a qualified name of Kubernetes.
-fn taint(given: Option<String>) -> Result<Option<String>, Rejected> {
+fn taint(given: Option<String>) -> Result<Option<String>, RejectedOption> {
     let is_name = |key: &String| {
         let (prefix, name) = key.rsplit_once('/').unwrap_or(("", key));
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -194,15 +196,15 @@ fn taint(given: Option<String>) -> Result<Option<String>, Rejected> {
     }
 }
 
-fn node_name(given: Option<String>, host: &Host) -> Result<String, Rejected> {
+fn node_name(given: Option<String>, host: &HostFacts) -> Result<String, RejectedOption> {
     let name = given.unwrap_or_else(|| host.name.clone());
     if name.trim().is_empty() {
-        return Err(Rejected::NoNode);
+        return Err(RejectedOption::NoNode);
     }
     Ok(name)
 }
 
-fn listeners(given: Vec<DnsAddress>) -> Result<Vec<SocketAddr>, Rejected> {
+fn listeners(given: Vec<DnsAddress>) -> Result<Vec<SocketAddr>, RejectedOption> {
     let mut listen = Vec::new();
     for DnsAddress(address) in given {
         if address.ip().is_multicast() {
@@ -215,19 +217,23 @@ fn listeners(given: Vec<DnsAddress>) -> Result<Vec<SocketAddr>, Rejected> {
     Ok(listen)
 }
 
-fn upstreams(given: Vec<UpstreamAddress>, listen: &[SocketAddr], host: &Host) -> Result<Vec<SocketAddr>, Rejected> {
+fn upstreams(
+    given: Vec<UpstreamAddress>,
+    listen: &[SocketAddr],
+    host: &HostFacts,
+) -> Result<Vec<SocketAddr>, RejectedOption> {
     let candidates: Vec<SocketAddr> = if given.is_empty() {
         let text = host
             .resolv_conf
             .as_ref()
-            .map_err(|error| Rejected::NoUpstream(format!("/etc/resolv.conf cannot be read: {error}")))?;
+            .map_err(|error| RejectedOption::NoUpstream(format!("/etc/resolv.conf cannot be read: {error}")))?;
         // What the host itself uses is taken as it is, less what would make a loop.
         let found: Vec<_> = nameservers(text)
             .map(|ip| SocketAddr::new(ip, 53))
             .filter(|address| !answers_itself(*address, listen))
             .collect();
         if found.is_empty() {
-            return Err(Rejected::NoUpstream("/etc/resolv.conf names none".into()));
+            return Err(RejectedOption::NoUpstream("/etc/resolv.conf names none".into()));
         }
         found
     } else {
@@ -252,7 +258,10 @@ fn upstreams(given: Vec<UpstreamAddress>, listen: &[SocketAddr], host: &Host) ->
     Ok(upstreams)
 }
 
-fn encrypted(given: &[UpstreamAddress], authorities_in: Option<&Path>) -> Result<Vec<EncryptedUpstream>, Rejected> {
+fn encrypted(
+    given: &[UpstreamAddress],
+    authorities_in: Option<&Path>,
+) -> Result<Vec<EncryptedUpstream>, RejectedOption> {
     let mut encrypted: Vec<EncryptedUpstream> = Vec::new();
     let mut authorities = None;
     for (place, upstream) in given.iter().enumerate() {
@@ -312,7 +321,7 @@ fn nameservers(text: &str) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-fn http_address(given: Option<HttpAddress>) -> Result<Option<SocketAddr>, Rejected> {
+fn http_address(given: Option<HttpAddress>) -> Result<Option<SocketAddr>, RejectedOption> {
     Ok(match given {
         Some(HttpAddress::Off) => None,
         Some(HttpAddress::At(address)) => Some(address),
@@ -324,7 +333,7 @@ fn http_address(given: Option<HttpAddress>) -> Result<Option<SocketAddr>, Reject
     })
 }
 
-fn absolute(option: &'static str, given: Option<PathBuf>, default: &str) -> Result<PathBuf, Rejected> {
+fn absolute(option: &'static str, given: Option<PathBuf>, default: &str) -> Result<PathBuf, RejectedOption> {
     let path = given.unwrap_or_else(|| default.into());
     if path == Path::new("/") {
         return Err(rejected(option, path.display(), "it needs a directory of its own"));
@@ -332,7 +341,7 @@ fn absolute(option: &'static str, given: Option<PathBuf>, default: &str) -> Resu
     std::path::absolute(&path).map_err(|error| rejected(option, path.display(), error))
 }
 
-fn table_name(given: Option<String>) -> Result<String, Rejected> {
+fn table_name(given: Option<String>) -> Result<String, RejectedOption> {
     let name = given.unwrap_or_else(|| DEFAULT_TABLE.into());
     let mut bytes = name.bytes();
     let fits = bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
@@ -347,12 +356,12 @@ fn table_name(given: Option<String>) -> Result<String, Rejected> {
 
 fn interception(
     mode: Option<InterceptionMode>,
-    mark: Option<Mark>,
+    mark: Option<PacketMark>,
     table: Option<u32>,
     port: Option<u16>,
-) -> Result<Interception, Rejected> {
+) -> Result<Interception, RejectedOption> {
     // Checked in every mode: a wrong value should not wait for the day that the mode is switched.
-    let mark = mark.map_or(DEFAULT_TPROXY_MARK, |Mark(bits)| bits);
+    let mark = mark.map_or(DEFAULT_TPROXY_MARK, |PacketMark(bits)| bits);
     let mark = NonZeroU32::new(mark).ok_or_else(|| rejected("tproxy-mark", 0, "a mark without bits marks nothing"))?;
     let routing_table = within(TPROXY_TABLE, table)?;
     // RT_TABLE_DEFAULT, RT_TABLE_MAIN, RT_TABLE_LOCAL (linux/rtnetlink.h).
@@ -376,9 +385,9 @@ fn lease_terms(
     min_ttl: Option<Duration>,
     max_ttl: Option<Duration>,
     grace: Option<Duration>,
-) -> Result<LeaseTerms, Rejected> {
-    let min_ttl = within(MIN_TTL, min_ttl.map(Span))?;
-    let max_ttl = within(MAX_TTL, max_ttl.map(Span))?;
+) -> Result<LeaseTerms, RejectedOption> {
+    let min_ttl = within(MIN_TTL, min_ttl.map(HumanDuration))?;
+    let max_ttl = within(MAX_TTL, max_ttl.map(HumanDuration))?;
     if min_ttl > max_ttl {
         return Err(rejected(
             "min-ttl",
@@ -389,19 +398,19 @@ fn lease_terms(
     Ok(LeaseTerms {
         min_ttl: min_ttl.0,
         max_ttl: max_ttl.0,
-        grace: within(GRACE, grace.map(Span))?.0,
+        grace: within(GRACE, grace.map(HumanDuration))?.0,
     })
 }
 
-fn cache(entries: Option<usize>, stale: Option<Duration>) -> Result<Option<CacheConfig>, Rejected> {
+fn cache(entries: Option<usize>, stale: Option<Duration>) -> Result<Option<CacheConfig>, RejectedOption> {
     // Checked even when there is no cache: a wrong value should not wait for the day that it is
     // switched on.
-    let stale_for = within(DNS_CACHE_STALE, stale.map(Span))?.0;
+    let stale_for = within(DNS_CACHE_STALE, stale.map(HumanDuration))?.0;
     let entries = NonZeroUsize::new(within(DNS_CACHE, entries)?);
     Ok(entries.map(|entries| CacheConfig { entries, stale_for }))
 }
 
-fn domain(given: Option<String>) -> Result<Name, Rejected> {
+fn domain(given: Option<String>) -> Result<Name, RejectedOption> {
     let text = given.as_deref().unwrap_or(DEFAULT_CLUSTER_DOMAIN);
     let name = Name::parse(text).map_err(|error| rejected("cluster-domain", format_args!("{text:?}"), error))?;
     if name == Name::root() {
@@ -411,8 +420,8 @@ fn domain(given: Option<String>) -> Result<Name, Rejected> {
     Ok(name)
 }
 
-fn rejected(option: &'static str, value: impl fmt::Display, reason: impl fmt::Display) -> Rejected {
-    Rejected::Value {
+fn rejected(option: &'static str, value: impl fmt::Display, reason: impl fmt::Display) -> RejectedOption {
+    RejectedOption::Value {
         option,
         value: value.to_string(),
         reason: reason.to_string(),
@@ -425,14 +434,14 @@ mod tests {
 
     use super::*;
 
-    fn host() -> Host {
-        Host {
+    fn host() -> HostFacts {
+        HostFacts {
             name: "node-1".into(),
             resolv_conf: Ok("# generated\nsearch example\nnameserver 192.0.2.53\nnameserver 2001:db8::53 # two\nnameserver fe80::1%eth0\n".into()),
         }
     }
 
-    fn refused(options: Options) -> String {
+    fn refused(options: AgentOptions) -> String {
         resolve(options, &host()).unwrap_err().to_string()
     }
 
@@ -440,10 +449,10 @@ mod tests {
     fn encrypted_upstreams_are_checked_before_they_are_asked() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
-        let options = |upstreams: &[&str], authorities: &Path| Options {
+        let options = |upstreams: &[&str], authorities: &Path| AgentOptions {
             upstream: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
             upstream_ca: Some(authorities.to_owned()),
-            ..Options::default()
+            ..AgentOptions::default()
         };
         std::fs::write(&file, "no certificate\n").unwrap();
         let message = refused(options(&["tls://192.0.2.53"], &file));
@@ -461,7 +470,7 @@ mod tests {
 
     #[test]
     fn defaults_are_the_documented_ones() {
-        let settings = resolve(Options::default(), &host()).unwrap();
+        let settings = resolve(AgentOptions::default(), &host()).unwrap();
         assert_eq!(settings.node, "node-1");
         assert_eq!(
             settings.upstreams,
@@ -477,9 +486,9 @@ mod tests {
         assert_eq!(settings.refusal, Refusal::Reject);
         assert_eq!(settings.capacity.get(), 65_536);
         assert_eq!(settings.questions, QuestionMode::Any);
-        let standalone = Options {
+        let standalone = AgentOptions {
             objects: Some("/objects".into()),
-            ..Options::default()
+            ..AgentOptions::default()
         };
         assert_eq!(
             resolve(standalone, &host()).unwrap().questions,
@@ -503,9 +512,9 @@ mod tests {
     fn a_startup_taint_is_a_key_alone() {
         let taint = |key: &str| {
             resolve(
-                Options {
+                AgentOptions {
                     startup_taint: Some(key.into()),
-                    ..Options::default()
+                    ..AgentOptions::default()
                 },
                 &host(),
             )
@@ -522,9 +531,9 @@ mod tests {
     #[test]
     fn records_have_a_group_or_are_off() {
         for (given, group) in [(RecordsGroup::Off, None), (RecordsGroup::Group(7), Some(7))] {
-            let options = Options {
+            let options = AgentOptions {
                 records_group: Some(given),
-                ..Options::default()
+                ..AgentOptions::default()
             };
             assert_eq!(resolve(options, &host()).unwrap().records_group, group);
         }
@@ -532,7 +541,7 @@ mod tests {
 
     #[test]
     fn the_help_shows_the_defaults() {
-        let help = Options::augment_args(Command::new("x").term_width(1_000))
+        let help = AgentOptions::augment_args(Command::new("x").term_width(1_000))
             .render_long_help()
             .to_string();
         for (option, default) in [
@@ -566,10 +575,10 @@ mod tests {
     #[test]
     fn tproxy_takes_its_parameters() {
         let settings = resolve(
-            Options {
+            AgentOptions {
                 intercept: Some(InterceptionMode::Tproxy),
-                tproxy_mark: Some(Mark(0x100)),
-                ..Options::default()
+                tproxy_mark: Some(PacketMark(0x100)),
+                ..AgentOptions::default()
             },
             &host(),
         )
@@ -587,8 +596,8 @@ mod tests {
     #[test]
     fn without_a_resolver_it_says_what_to_do() {
         for resolv_conf in [Ok("search example\n".into()), Err(io::ErrorKind::NotFound.into())] {
-            let host = Host { resolv_conf, ..host() };
-            let message = resolve(Options::default(), &host).unwrap_err().to_string();
+            let host = HostFacts { resolv_conf, ..host() };
+            let message = resolve(AgentOptions::default(), &host).unwrap_err().to_string();
             assert!(message.contains("--upstream IP"), "{message}");
         }
     }
@@ -596,111 +605,111 @@ mod tests {
     #[test]
     fn asking_oneself_is_refused() {
         let listen = vec!["0.0.0.0".parse().unwrap()];
-        let message = refused(Options {
+        let message = refused(AgentOptions {
             upstream: vec!["127.0.0.1".parse().unwrap()],
             listen: listen.clone(),
-            ..Options::default()
+            ..AgentOptions::default()
         });
         assert!(message.contains("ask itself"), "{message}");
         // The resolv.conf that points at the agent itself leaves no resolver.
-        let host = Host {
+        let host = HostFacts {
             resolv_conf: Ok("nameserver 127.0.0.1\n".into()),
             ..host()
         };
-        let options = Options {
+        let options = AgentOptions {
             listen,
-            ..Options::default()
+            ..AgentOptions::default()
         };
-        assert!(matches!(resolve(options, &host), Err(Rejected::NoUpstream(_))));
+        assert!(matches!(resolve(options, &host), Err(RejectedOption::NoUpstream(_))));
     }
 
     #[test]
     fn values_out_of_bounds_are_refused_with_bounds_and_reason() {
-        let message = refused(Options {
+        let message = refused(AgentOptions {
             commit_deadline: Some(Duration::from_secs(60)),
-            ..Options::default()
+            ..AgentOptions::default()
         });
         assert!(
             message.starts_with("--commit-deadline (or `commit-deadline` in the config file) cannot be 1m: it must lie between 10ms and 5s ("),
             "{message}"
         );
         for options in [
-            Options {
+            AgentOptions {
                 set_capacity: Some(0),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 max_names: Some(0),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 max_addresses_per_name: Some(usize::MAX),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 max_ttl: Some(Duration::ZERO),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 grace: Some(Duration::from_secs(1_000_000)),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 min_ttl: Some(Duration::from_secs(60)),
                 max_ttl: Some(Duration::from_secs(30)),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 dns_cache_stale: Some(Duration::from_secs(864_000)),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 table: Some("a b".into()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 table: Some(String::new()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
-                tproxy_mark: Some(Mark(0)),
-                ..Options::default()
+            AgentOptions {
+                tproxy_mark: Some(PacketMark(0)),
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 tproxy_table: Some(254),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 tproxy_port: Some(0),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 cluster_domain: Some(".".into()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 cluster_domain: Some("a..b".into()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 upstream: vec!["0.0.0.0".parse().unwrap()],
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 upstream: vec!["192.0.2.1:0".parse().unwrap()],
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 listen: vec!["224.0.0.1".parse().unwrap()],
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 run_dir: Some("/".into()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
-            Options {
+            AgentOptions {
                 node: Some(" ".into()),
-                ..Options::default()
+                ..AgentOptions::default()
             },
         ] {
             assert!(resolve(options.clone(), &host()).is_err(), "{options:?}");

@@ -48,7 +48,7 @@ pub enum NotAnUpstream {
         "{host:?} is no IP address, and a name would have to be resolved first; write the resolver's address, and its name \
          behind it: {scheme}://192.0.2.1#{host}"
     )]
-    Host {
+    HostFacts {
         /// As written.
         scheme: &'static str,
         /// As written.
@@ -97,7 +97,7 @@ impl FromStr for UpstreamAddress {
             .parse::<SocketAddr>()
             .ok()
             .or_else(|| Some(SocketAddr::new(ip(host)?, default_port)))
-            .ok_or_else(|| NotAnUpstream::Host {
+            .ok_or_else(|| NotAnUpstream::HostFacts {
                 scheme,
                 host: host.to_owned(),
             })?;

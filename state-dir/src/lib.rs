@@ -75,32 +75,37 @@ pub const ABANDONED: Duration = Duration::from_secs(600);
 
 /// What a file must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum Durability {
     /// A crash of the process.
-    Boot,
+    ProcessCrash,
     /// A power cut too.
-    Replaced,
+    PowerCut,
 }
 
 /// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the
 /// other. Only the owner may read it.
-pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], until: Until) -> io::Result<()> {
-    replace_with(directory, name, until, |file| file.write_all(content))
+pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], durability: Durability) -> io::Result<()> {
+    replace_with(directory, name, durability, |file| file.write_all(content))
 }
 
 /// As [`replace`], for content that is made piece by piece.
 pub fn replace_with(
     directory: &StateDir,
     name: &'static str,
-    until: Until,
+    durability: Durability,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let replaced = put(directory, name, until, write);
+    let replaced = put(directory, name, durability, write);
     directory.note(name, replaced.as_ref().err());
     replaced
 }
 
-fn put(directory: &Path, name: &str, until: Until, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+fn put(
+    directory: &Path,
+    name: &str,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     // By chance, and made by us: another agent may be writing the same, and what a crash left there
     // may have other permissions.
@@ -109,7 +114,7 @@ fn put(directory: &Path, name: &str, until: Until, write: impl FnOnce(&mut File)
         .suffix(UNFINISHED)
         .tempfile_in(directory)?;
     write(fresh.as_file_mut())?;
-    if until == Until::Replaced {
+    if durability == Durability::PowerCut {
         fresh.as_file().sync_all()?;
     }
     fresh.persist(directory.join(name)).map_err(|error| error.error)?;
@@ -142,7 +147,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let state = StateDir::new(dir.path().join("made/state"));
         for content in ["one", "two"] {
-            replace(&state, "a", content.as_bytes(), Until::Replaced).unwrap();
+            replace(&state, "a", content.as_bytes(), Durability::PowerCut).unwrap();
             assert_eq!(fs::read_to_string(state.join("a")).unwrap(), content);
             let mode = fs::metadata(state.join("a")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
@@ -154,9 +159,9 @@ mod tests {
     fn two_agents_that_write_at_once_leave_the_whole_file_of_one() {
         let dir = TempDir::new().unwrap();
         let state = StateDir::new(dir.path().to_owned());
-        replace_with(&state, "a", Until::Boot, |file| {
+        replace_with(&state, "a", Durability::ProcessCrash, |file| {
             file.write_all(b"the first ")?;
-            replace(&state, "a", b"the second", Until::Boot)?;
+            replace(&state, "a", b"the second", Durability::ProcessCrash)?;
             assert_eq!(fs::read_to_string(state.join("a"))?, "the second");
             file.write_all(b"goes on")
         })
@@ -170,14 +175,14 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let state = StateDir::new(dir.path().to_owned());
         let full = |_: &mut File| Err(io::ErrorKind::StorageFull.into());
-        replace_with(&state, "a", Until::Boot, full).unwrap_err();
+        replace_with(&state, "a", Durability::ProcessCrash, full).unwrap_err();
         assert_eq!(state.troubles().len(), 1);
         assert!(
             state.troubles()[0].contains("/a cannot be written: no storage space"),
             "{state:?}"
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        replace(&state, "a", b"", Until::Boot).unwrap();
+        replace(&state, "a", b"", Durability::ProcessCrash).unwrap();
         assert_eq!(state.troubles(), [""; 0]);
     }
 

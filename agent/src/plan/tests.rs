@@ -6,7 +6,7 @@ use cluster::catalogue::Catalogue;
 use dns_proxy::{EncryptedProtocol, EncryptedUpstream, ListenerKind};
 use fqdn_cache::{Answer, Owner};
 use settings::resolve::resolve;
-use settings::{Host, Options};
+use settings::{AgentOptions, HostFacts};
 
 use super::*;
 
@@ -30,13 +30,13 @@ fn name(text: &str) -> Name {
 }
 
 fn settings() -> Settings {
-    let host = Host {
+    let host = HostFacts {
         name: "here".into(),
         resolv_conf: Ok("nameserver 192.0.2.53\nnameserver 2001:db8::53\n".into()),
     };
-    let options = Options {
+    let options = AgentOptions {
         objects: Some("objects".into()),
-        ..Options::default()
+        ..AgentOptions::default()
     };
     resolve(options, &host).unwrap()
 }

@@ -200,7 +200,7 @@ mod tests {
     use cluster::index::Cluster;
     use policy::EndpointId;
     use settings::resolve::resolve;
-    use settings::{Host, Options};
+    use settings::{AgentOptions, HostFacts};
 
     use crate::inspect::Figures;
     use crate::plan::{Governed, Planner};
@@ -211,11 +211,11 @@ mod tests {
 
     /// A plan with one governed address, [`POD`].
     fn plan() -> Plan {
-        let host = Host {
+        let host = HostFacts {
             name: "here".into(),
             resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
         };
-        let settings = resolve(Options::default(), &host).unwrap();
+        let settings = resolve(AgentOptions::default(), &host).unwrap();
         let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
         plan.governed.insert(POD.into(), governed());
         plan

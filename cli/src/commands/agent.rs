@@ -11,7 +11,7 @@ use cluster::kubernetes::KubernetesSource;
 use cluster::kubernetes::client::{Access, AccessError};
 use cluster::taint::StartupTaint;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use settings::{ConfigError, Host, Options, Settings};
+use settings::{AgentOptions, ConfigError, HostFacts, Settings};
 use supervisor::working_set;
 use supervisor::{self, Supervision};
 use thiserror::Error;
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    options: Options,
+    options: AgentOptions,
 }
 
 /// Why the agent does not run.
@@ -81,7 +81,7 @@ pub(crate) enum AgentError {
 pub(crate) fn run(args: Args) -> crate::Result {
     let supervision = Supervision::attach().map_err(AgentError::Supervision)?;
     let config = args.config.clone();
-    let prepared = prepare(args, &Host::read())?;
+    let prepared = prepare(args, &HostFacts::read())?;
     raise_open_files();
     if prepared.supervise && supervision.is_none() {
         // What was prepared was for finding mistakes; each worker prepares for itself.
@@ -152,7 +152,7 @@ struct Prepared {
     supervise: bool,
 }
 
-fn prepare(args: Args, host: &Host) -> Result<Prepared, AgentError> {
+fn prepare(args: Args, host: &HostFacts) -> Result<Prepared, AgentError> {
     let Args { config, options } = args;
     let options = settings::merge(options, config.as_deref()).map_err(ConfigError::from)?;
     let from = match options.objects.clone() {
@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn prepared(line: &[&str]) -> Result<(Settings, From), String> {
-        let host = Host {
+        let host = HostFacts {
             name: "node-1".into(),
             resolv_conf: Ok("nameserver 192.0.2.53".into()),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent::run_dir;
 use api::ask;
-use api::{Client, ClientError};
+use api::{ApiClient, ClientError};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE};
 use state_dir::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use thiserror::Error;
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
 /// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does
 /// not depend on where it runs.
 fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
-    match ask(Client::new(&args.run_dir).status())? {
+    match ask(ApiClient::new(&args.run_dir).status())? {
         Ok(status) => return Err(CleanupError::Running(Some(status.pid)).into()),
         Err(ClientError::NoAgent { .. }) => {}
         // Somebody listens there, or we may not know: not a state to clean up in.

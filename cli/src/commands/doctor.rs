@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use api::Status;
-use api::{Client, ClientError};
+use api::AgentStatus;
+use api::{ApiClient, ClientError};
 use api::{ExplainQuestion, ExplainVerdict, ask};
 use doctor::{self, ANYBODY, DNS_OVER_TLS, Finding, Level, Running};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
@@ -46,7 +46,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let client = Client::new(&args.run_dir);
+    let client = ApiClient::new(&args.run_dir);
     let status = match ask(client.status())? {
         Ok(status) => Some(status),
         // A node is looked at before an agent is there.
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
 }
 
 /// Asks for one endpoint of each program; the others of a program are told the same.
-async fn open_to_encrypted_dns(client: &Client, status: &Status) -> Result<Vec<String>, ClientError> {
+async fn open_to_encrypted_dns(client: &ApiClient, status: &AgentStatus) -> Result<Vec<String>, ClientError> {
     let mut told = BTreeMap::new();
     let mut open = Vec::new();
     for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
@@ -93,7 +93,7 @@ async fn open_to_encrypted_dns(client: &Client, status: &Status) -> Result<Vec<S
     Ok(open)
 }
 
-async fn may_reach_anybody(client: &Client, endpoint: &str) -> Result<bool, ClientError> {
+async fn may_reach_anybody(client: &ApiClient, endpoint: &str) -> Result<bool, ClientError> {
     for address in ANYBODY {
         let answer = client
             .explain(&ExplainQuestion {

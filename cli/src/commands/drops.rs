@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use api::Client;
+use api::ApiClient;
 use api::ask;
 use api::{RecordRow, Records, RecordsSummary, WithheldRow};
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub(crate) enum NotRecorded {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let mut records = ask(Client::new(&args.run_dir).records())??;
+    let mut records = ask(ApiClient::new(&args.run_dir).records())??;
     // What was recorded until a failure is worth showing.
     if records.rows.is_empty() && records.withheld.is_empty() {
         is_recorded(&records.summary)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use agent::explain::{ExplainRequest, ExplainTarget, NodeKnowledge, answer, refused_remark, traffic};
 use api::ask;
-use api::{Client, ExplainAnswer, ExplainQuestion, ExplainVerdict};
+use api::{ApiClient, ExplainAnswer, ExplainQuestion, ExplainVerdict};
 use cluster::catalogue::Catalogue;
 use cluster::index::Cluster;
 use cluster::{ReportState, tree};
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
                 port: args.port,
                 protocol: args.protocol.clone(),
             };
-            ask(Client::new(&args.run_dir).explain(&question))??
+            ask(ApiClient::new(&args.run_dir).explain(&question))??
         }
     };
     crate::print(&match args.output {

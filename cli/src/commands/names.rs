@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use api::Client;
+use api::ApiClient;
 use api::NameRow;
 use api::ask;
 use settings::DEFAULT_RUN_DIR;
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let names = ask(Client::new(&args.run_dir).names())??;
+    let names = ask(ApiClient::new(&args.run_dir).names())??;
     let text = match args.output {
         Output::Json => to_json(&names)?,
         Output::Table if names.is_empty() => {

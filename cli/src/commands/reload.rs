@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use settings::{FileError, Options, file};
+use settings::{AgentOptions, FileError, file};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 #[derive(Debug, Default)]
 pub(super) struct Reload {
     /// `--config`, and what it said at the start.
-    pub(super) config: Option<(PathBuf, Options)>,
+    pub(super) config: Option<(PathBuf, AgentOptions)>,
     /// Has the objects read again. Nobody listens where they are watched in a cluster.
     pub(super) objects: Arc<Notify>,
 }

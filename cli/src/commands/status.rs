@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api::Client;
+use api::ApiClient;
 use api::ask;
-use api::{RepairStatus, ReportRow, SourceStatus, Status, SupervisorStatus};
+use api::{AgentStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
 use settings::DEFAULT_RUN_DIR;
 
 use crate::Outcome;
@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let status = ask(Client::new(&args.run_dir).status())??;
+    let status = ask(ApiClient::new(&args.run_dir).status())??;
     if args.alive {
         return Ok(Outcome::Positive);
     }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     })
 }
 
-fn render(status: &Status) -> String {
+fn render(status: &AgentStatus) -> String {
     let mut text = overview(status);
     text += "\n";
     text += &endpoints(status);
@@ -60,7 +60,7 @@ fn render(status: &Status) -> String {
     text
 }
 
-fn overview(status: &Status) -> String {
+fn overview(status: &AgentStatus) -> String {
     let uptime = humantime::format_duration(Duration::from_secs(status.uptime_seconds));
     let ready = match (status.ready, &status.not_ready_because) {
         (true, _) if status.source.as_ref().is_some_and(|source| !source.absent.is_empty()) => {
@@ -176,7 +176,7 @@ fn api_server(source: &SourceStatus) -> String {
     text
 }
 
-fn endpoints(status: &Status) -> String {
+fn endpoints(status: &AgentStatus) -> String {
     if status.endpoints.is_empty() {
         return "No endpoint is local: no Pod with an address was read for this node.\n".into();
     }
@@ -195,7 +195,7 @@ fn endpoints(status: &Status) -> String {
 }
 
 /// Policies, and whatever else is not simply accepted; then what was found.
-fn reports(status: &Status) -> String {
+fn reports(status: &AgentStatus) -> String {
     let worth_showing = |it: &&ReportRow| {
         let kind = it.object.split(' ').next().unwrap_or_default();
         kind.ends_with("Policy") || it.state != "accepted" || !it.findings.is_empty()

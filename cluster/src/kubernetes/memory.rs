@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use state_dir::CLUSTER_FILE;
-use state_dir::{StateDir, Until};
+use state_dir::{Durability, StateDir};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -140,7 +140,7 @@ impl Memory {
             &self.state_dir,
             CLUSTER_FILE,
             &bytes,
-            Until::Replaced,
+            Durability::PowerCut,
         )?)
     }
 }

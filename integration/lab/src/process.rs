@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use api::Client;
+use api::ApiClient;
 use api::ask;
-use api::{NameRow, RecordRow, Status};
+use api::{AgentStatus, NameRow, RecordRow};
 use netns::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 use state_dir::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
@@ -46,7 +46,7 @@ pub struct AgentProcess {
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
     node: Namespace,
-    api: Client,
+    api: ApiClient,
 }
 
 impl Installation {
@@ -161,7 +161,7 @@ impl Installation {
             log,
             reader,
             node: self.node.clone(),
-            api: Client::new(&self.path("run")),
+            api: ApiClient::new(&self.path("run")),
         })
     }
 
@@ -194,7 +194,7 @@ impl Installation {
     }
 
     /// `namegate status`, as data.
-    pub fn status(&self) -> io::Result<Status> {
+    pub fn status(&self) -> io::Result<AgentStatus> {
         self.ask("status")
     }
 
@@ -287,7 +287,7 @@ impl AgentProcess {
     }
 
     /// Whether a status is this agent's.
-    fn is(&self, status: &Status) -> bool {
+    fn is(&self, status: &AgentStatus) -> bool {
         let supervisor = status.supervisor.map(|supervisor| supervisor.pid);
         status.pid == self.pid() || supervisor == Some(self.pid())
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use api::Status;
+use api::AgentStatus;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use lab::client::Transport;
@@ -259,11 +259,11 @@ fn gap(answered: &[Instant], killed: Instant) -> Duration {
         .unwrap_or(Duration::MAX)
 }
 
-fn status(scenario: &Scenario) -> Status {
+fn status(scenario: &Scenario) -> AgentStatus {
     scenario.installation().status().unwrap()
 }
 
-fn status_if_any(scenario: &Scenario) -> Option<Status> {
+fn status_if_any(scenario: &Scenario) -> Option<AgentStatus> {
     scenario.installation().status().ok()
 }
 

@@ -9,7 +9,7 @@ use cluster::directory::DirectorySource;
 use hickory_proto::rr::RecordType;
 use lab::client::Stub;
 use lab::{RESOLVER, dns};
-use settings::{Host, Options, resolve::resolve};
+use settings::{AgentOptions, HostFacts, resolve::resolve};
 
 use super::plan;
 
@@ -41,14 +41,14 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     let ask = |name| stub.ask(name, RecordType::A, true).unwrap();
     assert!(ask("b.example").address().is_some(), "the flow goes to the resolver");
 
-    let options = Options {
+    let options = AgentOptions {
         objects: Some(scenario.installation().objects()),
         upstream: vec![RESOLVER.to_string().parse().unwrap()],
         state_dir: Some(scenario.installation().scratch("state")),
         run_dir: Some(scenario.installation().scratch("run")),
-        ..Options::default()
+        ..AgentOptions::default()
     };
-    let host = Host {
+    let host = HostFacts {
         name: "here".into(),
         resolv_conf: Err(io::ErrorKind::NotFound.into()),
     };
