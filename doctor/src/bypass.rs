@@ -1,20 +1,21 @@
-//! Ways by which a workload may resolve names unobserved. None of them opens an address; they make
-//! lookups that nothing is learned from.
+//! Finds ways by which workloads can resolve names unobserved. None of them opens an address:
+//! nothing is learned from such lookups.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Facts, Finding};
+use crate::{NodeFacts, NodeFinding};
 
-/// RFC 7858; RFC 9250 uses the same port over UDP.
+/// The port of DNS over TLS (RFC 7858), and of DNS over QUIC (RFC 9250).
 pub const DNS_OVER_TLS: u16 = 853;
 
-/// Nobody lists these as servers (RFC 5737, RFC 3849): who may reach them may reach anybody.
-pub const ANYBODY: [IpAddr; 2] = [
+/// Addresses that no policy names as a server (RFC 5737, RFC 3849): a workload that may reach them
+/// may reach any address.
+pub const DOCUMENTATION_ADDRESSES: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
-pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
+pub(crate) fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     let mut findings = vec![second_resolver(facts)];
     findings.extend(
         facts
@@ -25,11 +26,12 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A server on this node that answers workloads, and is no known resolver.
-fn second_resolver(facts: &Facts) -> Finding {
+/// Looks for servers on port 53 of this node that workloads can reach and that are no known
+/// resolvers.
+fn second_resolver(facts: &NodeFacts) -> NodeFinding {
     const CODE: &str = "second-resolver";
     let Some(running) = &facts.running else {
-        return Finding::note(
+        return NodeFinding::note(
             CODE,
             "no agent runs here, so its known resolvers are not compared with the servers on port 53 of this node",
             "run it again beside the agent",
@@ -42,11 +44,11 @@ fn second_resolver(facts: &Facts) -> Finding {
         .map(SocketAddr::to_string)
         .collect();
     match unknown.is_empty() {
-        true => Finding::ok(
+        true => NodeFinding::ok(
             CODE,
             "every server on port 53 that workloads can reach here is a known resolver",
         ),
-        false => Finding::note(
+        false => NodeFinding::note(
             CODE,
             format!(
                 "something answers on {}, which is no known resolver: lookups there are ordinary egress, and open nothing",
@@ -57,22 +59,22 @@ fn second_resolver(facts: &Facts) -> Finding {
     }
 }
 
-/// A server that is bound to loopback answers this node alone. One that is bound to everything
-/// answers on addresses that cannot be told from here.
+/// A server on loopback answers this node alone. A server on the unspecified address answers on
+/// addresses that are not known here.
 fn is_for_workloads(address: IpAddr) -> bool {
     !address.is_loopback() && !address.is_unspecified()
 }
 
-/// Workloads that policy closes, and that may ask any server over TLS all the same. Nothing is
-/// learned from what is answered there.
-fn encrypted(open: &[String]) -> Finding {
+/// Reports workloads that are closed for egress and may still ask any server over TLS, where
+/// nothing is learned from the answers.
+fn encrypted(open: &[String]) -> NodeFinding {
     const CODE: &str = "encrypted-dns";
     match open.is_empty() {
-        true => Finding::ok(
+        true => NodeFinding::ok(
             CODE,
             "no workload that is closed for egress may speak DNS over TLS to anybody",
         ),
-        false => Finding::note(
+        false => NodeFinding::note(
             CODE,
             format!(
                 "port {DNS_OVER_TLS} of any address is open to {}: names that are resolved there are not seen, and open nothing",

@@ -1,28 +1,28 @@
-//! Tables of others: what they may drop although Namegate allows it, and what keeps lookups from
-//! being intercepted.
+//! Examines the tables of others: whether they may drop what Namegate allows, and whether they keep
+//! lookups from being intercepted.
 //!
-//! They are read as plain JSON. The typed documents would not do: others use everything that nft
-//! can say.
+//! The tables are read as plain JSON. Typed documents do not suffice, since others use everything
+//! that nft has.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 use settings::InterceptionMode;
 
-use super::{Facts, Finding};
+use crate::{NodeFacts, NodeFinding};
 
-/// A base chain of somebody else's.
+/// A base chain in a table of others, with everything that it jumps to.
 #[derive(Debug, Default)]
-struct Chain<'a> {
+struct ForeignChain<'a> {
     hook: &'a str,
     drops_by_policy: bool,
-    /// Some rule drops or rejects.
+    /// Whether a rule drops or rejects.
     drops: bool,
-    /// Some rule takes packets to port 53 out of connection tracking.
+    /// Whether a rule takes packets to port 53 out of connection tracking.
     untracks_lookups: bool,
 }
 
-pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
+pub(crate) fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     let mut findings = Vec::new();
     match &facts.ruleset {
         Ok(ruleset) => {
@@ -30,7 +30,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
             findings.push(untracked(&chains, facts.interception));
             findings.extend(dropping(&chains, facts.interception));
         }
-        Err(error) => findings.push(Finding::problem(
+        Err(error) => findings.push(NodeFinding::problem(
             "ruleset",
             format!("the tables of others cannot be read: {error}"),
             "run it as root",
@@ -40,14 +40,15 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// In mode dnat lookups are kept in connection tracking. In mode tproxy the answers leave from the
-/// resolver's address, which such rules take out of it too.
-fn untracked(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMode) -> Finding {
+/// Only mode tproxy is affected. In mode dnat, Namegate's rules keep lookups in connection tracking.
+/// In mode tproxy the answers leave from the resolver's address, and such rules take these out of
+/// connection tracking too.
+fn untracked(chains: &BTreeMap<String, ForeignChain<'_>>, interception: InterceptionMode) -> NodeFinding {
     const CODE: &str = "untracked-lookups";
     let culprits = named(chains, |chain| chain.untracks_lookups);
     match culprits.is_empty() || interception != InterceptionMode::Tproxy {
-        true => Finding::ok(CODE, "lookups are tracked on their way"),
-        false => Finding::problem(
+        true => NodeFinding::ok(CODE, "lookups are tracked on their way"),
+        false => NodeFinding::problem(
             CODE,
             format!(
                 "{culprits} takes lookups out of connection tracking, as NodeLocal DNSCache does: they cannot be \
@@ -58,11 +59,11 @@ fn untracked(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMod
     }
 }
 
-fn dropping(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMode) -> Vec<Finding> {
+fn dropping(chains: &BTreeMap<String, ForeignChain<'_>>, interception: InterceptionMode) -> Vec<NodeFinding> {
     let mut findings = Vec::new();
     let through = named(chains, |chain| chain.hook == "forward" && chain.may_drop());
     if !through.is_empty() {
-        findings.push(Finding::note(
+        findings.push(NodeFinding::note(
             "others-drop",
             format!("{through} may drop what passes through this node, also what Namegate allows"),
             "nothing, if that is a policy of its own; an accept in one table never overrides a drop in another",
@@ -70,21 +71,21 @@ fn dropping(chains: &BTreeMap<String, Chain<'_>>, interception: InterceptionMode
     }
     let closed = named(chains, |chain| chain.hook == "input" && chain.drops_by_policy);
     if !closed.is_empty() && interception == InterceptionMode::Dnat {
-        findings.push(Finding::problem(
+        findings.push(NodeFinding::problem(
             "input-closed",
             format!("{closed} drops what comes to this node unless a rule lets it in, and lookups come to this node"),
             "let translated lookups in there (nft: `ct status dnat meta l4proto { tcp, udp } accept`), or use --intercept tproxy",
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::ok("others-drop", "no table of others drops packets here"));
+        findings.push(NodeFinding::ok("others-drop", "no table of others drops packets here"));
     }
     findings
 }
 
-fn legacy(facts: &Facts) -> Option<Finding> {
+fn legacy(facts: &NodeFacts) -> Option<NodeFinding> {
     (!facts.legacy_tables.is_empty()).then(|| {
-        Finding::note(
+        NodeFinding::note(
             "legacy-iptables",
             format!(
                 "the legacy iptables holds tables ({}), which nft cannot see into",
@@ -95,15 +96,15 @@ fn legacy(facts: &Facts) -> Option<Finding> {
     })
 }
 
-impl Chain<'_> {
+impl ForeignChain<'_> {
     fn may_drop(&self) -> bool {
         self.drops || self.drops_by_policy
     }
 }
 
-/// The base chains of every table but our own, by family, table and name. What a base chain jumps
-/// to counts as its own.
-fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, Chain<'a>> {
+/// The base chains of every table but our own, by family, table and name. The rules of the chains that
+/// a base chain jumps to count as its own.
+fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, ForeignChain<'a>> {
     let objects = || ruleset["nftables"].as_array().into_iter().flatten();
     let text = |value: &'a Value, field: &str| value[field].as_str().unwrap_or_default();
     let is_own = |object: &'a Value| {
@@ -123,13 +124,13 @@ fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, Chain<'a>> {
         .filter(|chain| !is_own(chain))
     {
         let Some(hook) = chain["hook"].as_str() else { continue };
-        let mut base = Chain {
+        let mut base = ForeignChain {
             hook,
             drops_by_policy: text(chain, "policy") == "drop",
-            ..Chain::default()
+            ..ForeignChain::default()
         };
-        // Every chain once, so that rulesets that are large or made by hand take no longer than
-        // they have rules.
+        // Each chain is visited once, so that the time grows with the number of rules even where
+        // chains jump to each other in many ways.
         let mut reached = vec![name(chain, text(chain, "name"))];
         let mut next = 0;
         while let Some(current) = reached.get(next).cloned() {
@@ -160,11 +161,11 @@ fn drops(statement: &Value) -> bool {
 
 fn untracks(statement: &Value) -> bool {
     let target = &statement["xt"]["name"];
-    // The target CT can do other things as well; nft does not tell which.
+    // The target CT has other uses too, and nft does not show which one a rule has.
     statement.get("notrack").is_some() || target == "CT" || target == "NOTRACK"
 }
 
-/// Whether a rule may be about packets to port 53: it names that port, or no port at all.
+/// Whether a rule may match packets to port 53: it names that port, or no port at all.
 fn may_be_lookup(statements: &[&Value]) -> bool {
     let ports: Vec<&Value> = statements
         .iter()
@@ -175,7 +176,7 @@ fn may_be_lookup(statements: &[&Value]) -> bool {
     let from_port = |statement: &&Value| statement["match"]["left"]["payload"]["field"] == "sport";
     match ports.is_empty() {
         true => !statements.iter().any(from_port),
-        // A set or range is not taken apart.
+        // A set or a range is taken to contain the port.
         false => ports.iter().any(|port| port.as_u64().is_none_or(|port| port == 53)),
     }
 }
@@ -186,7 +187,7 @@ fn jump(statement: &Value) -> Option<&str> {
         .find_map(|verb| statement[*verb]["target"].as_str())
 }
 
-fn named(chains: &BTreeMap<String, Chain<'_>>, which: impl Fn(&Chain<'_>) -> bool) -> String {
+fn named(chains: &BTreeMap<String, ForeignChain<'_>>, which: impl Fn(&ForeignChain<'_>) -> bool) -> String {
     let names: Vec<String> = chains
         .iter()
         .filter(|(_, chain)| which(chain))

@@ -1,14 +1,13 @@
-//! What a node needs for Namegate to keep its promise, and whether it is so.
+//! Checks whether a node has what Namegate needs.
 //!
-//! [`Facts`] is what was read of the node (`facts` does the reading, the only I/O); [`examine`]
-//! judges it and is pure. Each judgement is a [`Finding`] with a stable code, documented in
-//! `docs/kubernetes.md`.
+//! [`read`] reads the [`NodeFacts`] and is the only I/O. [`examine`] judges them and is pure. Each
+//! judgement is a [`NodeFinding`] with a stable code, which `docs/kubernetes.md` explains.
 
 mod bypass;
-mod facts;
 mod features;
 mod foreign;
 mod node;
+mod read;
 
 #[cfg(test)]
 mod tests;
@@ -20,23 +19,24 @@ use serde::Serialize;
 use serde_json::Value;
 use settings::InterceptionMode;
 
-pub use bypass::{ANYBODY, DNS_OVER_TLS};
-pub use features::Feature;
+pub use bypass::{DNS_OVER_TLS, DOCUMENTATION_ADDRESSES};
+pub use features::KernelFeature;
+pub use read::read;
 
-/// What was read of a node. Where something could not be read, the reason stands in its place.
+/// What was read of a node. `Err` holds the reason why something could not be read.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct NodeFacts {
     /// `uname -r`.
     pub kernel: String,
     /// The effective capabilities of this process, as the kernel's bit mask.
     pub capabilities: u64,
     /// `nft --version`.
     pub nft: Result<String, String>,
-    /// What the kernel said of each feature: nothing, or its complaint.
-    pub features: BTreeMap<Feature, Result<(), String>>,
-    /// Sysctls by their path below `/proc/sys/net/`; a key that is not there is absent.
+    /// Whether the kernel has each feature; `Err` holds the message of nft.
+    pub features: BTreeMap<KernelFeature, Result<(), String>>,
+    /// Sysctls by their path below `/proc/sys/net/`, without those that the kernel does not have.
     pub sysctls: BTreeMap<String, String>,
-    /// `nft -j list ruleset`: every table that nft can see.
+    /// The output of `nft -j list ruleset`: every table that nft can see.
     pub ruleset: Result<Value, String>,
     /// Tables of the legacy iptables, which nft cannot see.
     pub legacy_tables: Vec<String>,
@@ -44,54 +44,54 @@ pub struct Facts {
     pub bridges: BTreeMap<String, usize>,
     /// Sockets on port 53 of this node.
     pub dns_sockets: Vec<SocketAddr>,
-    /// What the running agent says; `None` when none is running.
-    pub running: Option<Running>,
-    /// How lookups are, or are going to be, intercepted.
+    /// `None` when no agent runs on the node.
+    pub running: Option<RunningAgent>,
+    /// How lookups are intercepted, or will be.
     pub interception: InterceptionMode,
-    /// Our own table's name.
+    /// The name of the agent's own table.
     pub table: String,
 }
 
-/// What the running agent says.
+/// What the running agent reports about itself.
 #[derive(Debug, Clone, Default)]
-pub struct Running {
-    /// The resolvers that it knows.
+pub struct RunningAgent {
+    /// The resolvers whose answers it learns from.
     pub resolvers: Vec<SocketAddr>,
-    /// Endpoints that are closed for egress and may reach [`ANYBODY`] at [`DNS_OVER_TLS`].
+    /// Endpoints that are closed for egress and may reach [`DOCUMENTATION_ADDRESSES`] at [`DNS_OVER_TLS`].
     pub open_to_encrypted_dns: Vec<String>,
 }
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// It is as it should be.
+pub enum FindingLevel {
+    /// The node is as it should be.
     Ok,
-    /// Worth knowing; nothing is broken by it.
+    /// Worth knowing, and not broken.
     Note,
-    /// Something does not work, or is open, until it is mended.
+    /// Something does not work, or is not enforced, until it is mended.
     Problem,
 }
 
-/// One judgement.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// Its stable code.
+pub struct NodeFinding {
+    /// The stable code of the check.
     pub code: &'static str,
-    /// How bad.
-    pub level: Level,
-    /// What is so.
+    /// How bad it is.
+    pub level: FindingLevel,
+    /// What was found.
     pub found: String,
-    /// What to do about it.
+    /// How to mend it; `None` when nothing needs to be done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }
 
-impl Finding {
+impl NodeFinding {
     fn ok(code: &'static str, found: impl Into<String>) -> Self {
         Self {
             code,
-            level: Level::Ok,
+            level: FindingLevel::Ok,
             found: found.into(),
             mend: None,
         }
@@ -100,7 +100,7 @@ impl Finding {
     fn note(code: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             code,
-            level: Level::Note,
+            level: FindingLevel::Note,
             found: found.into(),
             mend: Some(mend.into()),
         }
@@ -108,17 +108,14 @@ impl Finding {
 
     fn problem(code: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
-            level: Level::Problem,
+            level: FindingLevel::Problem,
             ..Self::note(code, found, mend)
         }
     }
 }
 
-/// Reads the node that this process runs on.
-pub use facts::read;
-
-/// Judges a node, in the order in which one would mend it.
-pub fn examine(facts: &Facts) -> Vec<Finding> {
+/// Judges a node. The findings are in the order in which one would mend them.
+pub fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     let mut findings = node::examine(facts);
     findings.extend(features::examine(facts));
     findings.extend(foreign::examine(facts));

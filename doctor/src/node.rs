@@ -1,17 +1,17 @@
-//! The process and the kernel's switches.
+//! Examines the privileges of the process, and the sysctls of the kernel.
 
 use settings::InterceptionMode;
 
-use super::{Facts, Finding};
+use crate::{NodeFacts, NodeFinding};
 
-/// capability.h.
+/// The number of the capability in linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
 
-/// Where new connections begin to fail is at the limit itself; below this there is no reason to
-/// look.
+/// The share of the connection tracking table from which on it counts as full. New connections fail
+/// at 100 %.
 const CONNTRACK_FULL_PERCENT: u64 = 80;
 
-pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
+pub(crate) fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     let mut findings = vec![privileges(facts), nft(facts)];
     findings.extend(forwarding(facts));
     findings.extend(bridges(facts));
@@ -20,23 +20,23 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn privileges(facts: &Facts) -> Finding {
+fn privileges(facts: &NodeFacts) -> NodeFinding {
     const CODE: &str = "capabilities";
     match facts.capabilities & (1 << CAP_NET_ADMIN) {
-        0 => Finding::problem(
+        0 => NodeFinding::problem(
             CODE,
             "this process lacks CAP_NET_ADMIN, so nothing of the kernel can be read or set",
             "run it as root, or with `capabilities: {add: [NET_ADMIN]}`",
         ),
-        _ => Finding::ok(CODE, "CAP_NET_ADMIN is there"),
+        _ => NodeFinding::ok(CODE, "CAP_NET_ADMIN is there"),
     }
 }
 
-fn nft(facts: &Facts) -> Finding {
+fn nft(facts: &NodeFacts) -> NodeFinding {
     const CODE: &str = "nft";
     match &facts.nft {
-        Ok(version) => Finding::ok(CODE, format!("{version}, on Linux {}", facts.kernel)),
-        Err(error) => Finding::problem(
+        Ok(version) => NodeFinding::ok(CODE, format!("{version}, on Linux {}", facts.kernel)),
+        Err(error) => NodeFinding::problem(
             CODE,
             format!("the program nft does not run: {error}"),
             "install the package nftables",
@@ -44,18 +44,18 @@ fn nft(facts: &Facts) -> Finding {
     }
 }
 
-fn forwarding(facts: &Facts) -> Vec<Finding> {
+fn forwarding(facts: &NodeFacts) -> Vec<NodeFinding> {
     const CODE: &str = "forwarding";
     let switches = [
         ("ipv4/ip_forward", "net.ipv4.ip_forward"),
         ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
     ];
     let off = |(path, _): &(&str, &str)| facts.sysctls.get(*path).is_some_and(|value| value == "0");
-    let findings: Vec<Finding> = switches
+    let findings: Vec<NodeFinding> = switches
         .iter()
         .filter(|switch| off(switch))
         .map(|(_, key)| {
-            Finding::note(
+            NodeFinding::note(
                 CODE,
                 format!("{key} is 0: this node passes no packets of that family on for its Pods"),
                 format!("if it has such Pods: sysctl -w {key}=1"),
@@ -63,13 +63,13 @@ fn forwarding(facts: &Facts) -> Vec<Finding> {
         })
         .collect();
     match findings.is_empty() {
-        true => vec![Finding::ok(CODE, "the node forwards packets")],
+        true => vec![NodeFinding::ok(CODE, "the node forwards packets")],
         false => findings,
     }
 }
 
-/// Frames between the ports of a bridge pass the hooks of IP only where br_netfilter is told so.
-fn bridges(facts: &Facts) -> Vec<Finding> {
+/// Frames between the ports of a bridge pass the hooks of IP only where br_netfilter is switched on.
+fn bridges(facts: &NodeFacts) -> Vec<NodeFinding> {
     const CODE: &str = "bridge-netfilter";
     let shared: Vec<&str> = facts
         .bridges
@@ -78,7 +78,7 @@ fn bridges(facts: &Facts) -> Vec<Finding> {
         .map(|(name, _)| name.as_str())
         .collect();
     if shared.is_empty() {
-        return vec![Finding::ok(CODE, "no bridge joins several workloads")];
+        return vec![NodeFinding::ok(CODE, "no bridge joins several workloads")];
     }
     let shared = shared.join(", ");
     let switch = |path: &str| facts.sysctls.get(path).map(String::as_str);
@@ -87,7 +87,7 @@ fn bridges(facts: &Facts) -> Vec<Finding> {
         .iter()
         .any(|name| switch(&format!("bridge/{name}")) != Some("1"))
     {
-        return vec![Finding::problem(
+        return vec![NodeFinding::problem(
             CODE,
             format!(
                 "what goes between workloads of one bridge ({shared}) passes no rule of this node, lookups to a resolver \
@@ -97,21 +97,21 @@ fn bridges(facts: &Facts) -> Vec<Finding> {
         )];
     }
     if facts.interception == InterceptionMode::Tproxy {
-        return vec![Finding::problem(
+        return vec![NodeFinding::problem(
             CODE,
             format!("tproxy does not work for workloads on a bridge ({shared}) whose frames pass the hooks of IP"),
             "use --intercept dnat",
         )];
     }
-    vec![Finding::ok(
+    vec![NodeFinding::ok(
         CODE,
         format!("what goes between workloads of one bridge ({shared}) passes the rules of this node"),
     )]
 }
 
-/// With `src_valid_mark` the mark takes part in the reverse-path check, and the route of marked
-/// packets leads to `lo`.
-fn marks(facts: &Facts) -> Option<Finding> {
+/// With `src_valid_mark` the reverse-path check uses the packet's mark. Marked packets are routed to
+/// `lo`, so that the check drops them.
+fn marks(facts: &NodeFacts) -> Option<NodeFinding> {
     const CODE: &str = "src-valid-mark";
     if facts.interception != InterceptionMode::Tproxy {
         return None;
@@ -123,8 +123,8 @@ fn marks(facts: &Facts) -> Option<Finding> {
         .filter_map(|(path, _)| path.split('/').nth(2))
         .collect();
     Some(match on.is_empty() {
-        true => Finding::ok(CODE, "packet marks do not take part in the reverse-path check"),
-        false => Finding::problem(
+        true => NodeFinding::ok(CODE, "packet marks do not take part in the reverse-path check"),
+        false => NodeFinding::problem(
             CODE,
             format!(
                 "src_valid_mark is 1 on {}: intercepted lookups are dropped as spoofed",
@@ -135,19 +135,19 @@ fn marks(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn conntrack(facts: &Facts) -> Option<Finding> {
+fn conntrack(facts: &NodeFacts) -> Option<NodeFinding> {
     const CODE: &str = "conntrack";
     let read = |name: &str| facts.sysctls.get(&format!("netfilter/{name}"))?.parse::<u64>().ok();
     let (used, limit) = (read("nf_conntrack_count")?, read("nf_conntrack_max")?);
     let found = format!("{used} of {limit} flows are tracked");
     Some(
         match used.saturating_mul(100) >= limit.saturating_mul(CONNTRACK_FULL_PERCENT) {
-            true => Finding::problem(
+            true => NodeFinding::problem(
                 CODE,
                 format!("{found}: near the limit new connections are dropped, allowed ones too"),
                 "sysctl -w net.netfilter.nf_conntrack_max=MORE",
             ),
-            false => Finding::ok(CODE, found),
+            false => NodeFinding::ok(CODE, found),
         },
     )
 }

@@ -1,16 +1,16 @@
-//! Nodes as facts, and what is said of them.
+//! The findings for nodes that are given as facts.
 
 use serde_json::json;
 
 use super::*;
 
 /// A node where everything is as it should be.
-fn sound() -> Facts {
-    Facts {
+fn sound() -> NodeFacts {
+    NodeFacts {
         kernel: "6.18.0".into(),
         capabilities: 1 << 12,
         nft: Ok("nftables v1.0.6".into()),
-        features: Feature::ALL.map(|feature| (feature, Ok(()))).into(),
+        features: KernelFeature::ALL.map(|feature| (feature, Ok(()))).into(),
         sysctls: [
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),
@@ -23,7 +23,7 @@ fn sound() -> Facts {
         legacy_tables: Vec::new(),
         bridges: BTreeMap::new(),
         dns_sockets: Vec::new(),
-        running: Some(Running {
+        running: Some(RunningAgent {
             resolvers: vec!["10.53.0.53:53".parse().unwrap()],
             open_to_encrypted_dns: Vec::new(),
         }),
@@ -33,10 +33,10 @@ fn sound() -> Facts {
 }
 
 /// Code and level of what is not as it should be.
-fn wrong(facts: &Facts) -> Vec<(&'static str, Level)> {
+fn wrong(facts: &NodeFacts) -> Vec<(&'static str, FindingLevel)> {
     let findings = examine(facts).into_iter();
     findings
-        .filter(|finding| finding.level != Level::Ok)
+        .filter(|finding| finding.level != FindingLevel::Ok)
         .map(|finding| {
             assert!(finding.mend.is_some(), "{finding:?}");
             (finding.code, finding.level)
@@ -44,8 +44,8 @@ fn wrong(facts: &Facts) -> Vec<(&'static str, Level)> {
         .collect()
 }
 
-fn with_objects(objects: Value) -> Facts {
-    Facts {
+fn with_objects(objects: Value) -> NodeFacts {
+    NodeFacts {
         ruleset: Ok(json!({"nftables": objects})),
         ..sound()
     }
@@ -66,13 +66,13 @@ fn of_a_sound_node_there_is_nothing_to_say() {
 
 #[test]
 fn privileges_and_nft_are_needed() {
-    let facts = Facts {
+    let facts = NodeFacts {
         capabilities: 0,
         nft: Err("No such file or directory".into()),
         ruleset: Err("No such file or directory".into()),
         ..sound()
     };
-    let codes = ["capabilities", "nft", "ruleset"].map(|code| (code, Level::Problem));
+    let codes = ["capabilities", "nft", "ruleset"].map(|code| (code, FindingLevel::Problem));
     assert_eq!(wrong(&facts), codes);
 }
 
@@ -81,10 +81,10 @@ fn a_feature_is_missed_only_in_the_mode_that_needs_it() {
     let mut facts = sound();
     facts
         .features
-        .insert(Feature::Tproxy, Err("Could not process rule".into()));
+        .insert(KernelFeature::Tproxy, Err("Could not process rule".into()));
     assert_eq!(wrong(&facts), []);
     facts.interception = InterceptionMode::Tproxy;
-    assert_eq!(wrong(&facts), [("kernel-feature", Level::Problem)]);
+    assert_eq!(wrong(&facts), [("kernel-feature", FindingLevel::Problem)]);
 }
 
 #[test]
@@ -93,15 +93,15 @@ fn a_bridge_between_workloads_must_pass_the_hooks_of_both_families() {
     facts.bridges.insert("docker0".into(), 1);
     assert_eq!(wrong(&facts), []);
     facts.bridges.insert("cni0".into(), 2);
-    assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+    assert_eq!(wrong(&facts), [("bridge-netfilter", FindingLevel::Problem)]);
     for name in ["iptables", "ip6tables"] {
         let key = format!("bridge/bridge-nf-call-{name}");
-        assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+        assert_eq!(wrong(&facts), [("bridge-netfilter", FindingLevel::Problem)]);
         facts.sysctls.insert(key, "1".into());
     }
     assert_eq!(wrong(&facts), []);
     facts.interception = InterceptionMode::Tproxy;
-    assert_eq!(wrong(&facts), [("bridge-netfilter", Level::Problem)]);
+    assert_eq!(wrong(&facts), [("bridge-netfilter", FindingLevel::Problem)]);
 }
 
 #[test]
@@ -116,10 +116,10 @@ fn sysctls_that_stand_in_the_way_are_named() {
     }
     assert_eq!(
         wrong(&facts),
-        [("forwarding", Level::Note), ("conntrack", Level::Problem)]
+        [("forwarding", FindingLevel::Note), ("conntrack", FindingLevel::Problem)]
     );
     facts.interception = InterceptionMode::Tproxy;
-    assert!(wrong(&facts).contains(&("src-valid-mark", Level::Problem)));
+    assert!(wrong(&facts).contains(&("src-valid-mark", FindingLevel::Problem)));
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn what_others_drop_is_found_behind_jumps() {
         json!([{"counter": {}}, {"xt": {"type": "target", "name": "REJECT"}}]),
     );
     let closed = with_objects(json!([forward(), to_cni(), reject]));
-    assert_eq!(wrong(&closed), [("others-drop", Level::Note)]);
+    assert_eq!(wrong(&closed), [("others-drop", FindingLevel::Note)]);
     // A ring of jumps, which the kernel refuses, ends all the same.
     let ring = with_objects(json!([
         forward(),
@@ -147,7 +147,7 @@ fn what_others_drop_is_found_behind_jumps() {
 #[test]
 fn an_input_that_is_closed_keeps_translated_lookups_out() {
     let mut facts = with_objects(json!([chain("filter", "INPUT", "input", "drop")]));
-    assert_eq!(wrong(&facts), [("input-closed", Level::Problem)]);
+    assert_eq!(wrong(&facts), [("input-closed", FindingLevel::Problem)]);
     facts.interception = InterceptionMode::Tproxy;
     assert_eq!(wrong(&facts), []);
 }
@@ -170,7 +170,7 @@ fn lookups_that_are_not_tracked_are_found_as_node_local_caches_write_them() {
         assert_eq!(wrong(&facts), [], "dnat keeps them tracked");
         facts.interception = InterceptionMode::Tproxy;
         let expected: &[_] = if found {
-            &[("untracked-lookups", Level::Problem)]
+            &[("untracked-lookups", FindingLevel::Problem)]
         } else {
             &[]
         };
@@ -180,11 +180,11 @@ fn lookups_that_are_not_tracked_are_found_as_node_local_caches_write_them() {
 
 #[test]
 fn legacy_tables_are_named_because_nobody_looks_into_them() {
-    let facts = Facts {
+    let facts = NodeFacts {
         legacy_tables: vec!["nat".into(), "filter".into()],
         ..sound()
     };
-    assert_eq!(wrong(&facts), [("legacy-iptables", Level::Note)]);
+    assert_eq!(wrong(&facts), [("legacy-iptables", FindingLevel::Note)]);
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn a_server_that_workloads_can_ask_and_nobody_knows_is_named() {
         .to_vec();
     assert_eq!(wrong(&facts), []);
     facts.dns_sockets.push("169.254.20.10:53".parse().unwrap());
-    assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
+    assert_eq!(wrong(&facts), [("second-resolver", FindingLevel::Note)]);
     facts.running = None;
-    assert_eq!(wrong(&facts), [("second-resolver", Level::Note)]);
+    assert_eq!(wrong(&facts), [("second-resolver", FindingLevel::Note)]);
 }
 
 #[test]
@@ -215,5 +215,5 @@ fn workloads_that_may_speak_dns_over_tls_to_anybody_are_named() {
     if let Some(running) = &mut facts.running {
         running.open_to_encrypted_dns.push("shop/web".into());
     }
-    assert_eq!(wrong(&facts), [("encrypted-dns", Level::Note)]);
+    assert_eq!(wrong(&facts), [("encrypted-dns", FindingLevel::Note)]);
 }

@@ -1,5 +1,5 @@
-//! What supervisor and worker say to each other: one packet of a `SOCK_SEQPACKET` pair each, in the
-//! words of sd_notify(3).
+//! The messages between supervisor and worker, in the form of sd_notify(3). Each is one packet of a
+//! `SOCK_SEQPACKET` pair.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -10,32 +10,32 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-/// The longest message: a name has at most 255 bytes (sd_pid_notify_with_fds(3)).
-const LONGEST: usize = 512;
+/// The size of the longest message: a name has at most 255 bytes (sd_pid_notify_with_fds(3)).
+const MAX_LENGTH: usize = 512;
 
-/// One message, as it is received.
+/// A received message.
 #[derive(Debug)]
-pub(super) enum Message {
-    /// Keep this descriptor under this name; one that has the name already is replaced.
+pub(crate) enum SupervisorMessage {
+    /// Keep this descriptor under this name, in place of one that has the name already.
     Keep(String, OwnedFd),
-    /// Close what has this name.
+    /// Close the descriptor of this name.
     Forget(String),
-    /// The worker serves.
+    /// The worker answers lookups.
     Ready,
 }
 
-/// Sends a descriptor and its name.
-pub(super) fn keep(socket: BorrowedFd<'_>, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+/// Sends [`SupervisorMessage::Keep`].
+pub(crate) fn keep(socket: BorrowedFd<'_>, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     send(socket, &format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
 }
 
-/// Asks to close what has this name.
-pub(super) fn forget(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+/// Sends [`SupervisorMessage::Forget`].
+pub(crate) fn forget(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     send(socket, &format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
 }
 
-/// Says that the worker serves.
-pub(super) fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Sends [`SupervisorMessage::Ready`].
+pub(crate) fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
     send(socket, "READY=1", &[])
 }
 
@@ -45,7 +45,7 @@ fn send(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> i
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // A signal of its own when the other side is gone would end the process.
+    // Without NOSIGNAL, SIGPIPE would end this process when the other side is gone.
     sendmsg(
         socket,
         &[IoSlice::new(text.as_bytes())],
@@ -55,12 +55,14 @@ fn send(socket: BorrowedFd<'_>, text: &str, descriptors: &[BorrowedFd<'_>]) -> i
     Ok(())
 }
 
-/// The next message; `None` when the other side is gone. What is not understood is an error of the
-/// kind `InvalidData`, and the next message can be read after it.
-pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
+/// Receives the next message; `None` when the other side is gone.
+///
+/// # Errors
+/// `InvalidData` when the message is not understood. The next message can be received after it.
+pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<SupervisorMessage>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut text = [0; LONGEST];
+    let mut text = [0; MAX_LENGTH];
     let mut into = [IoSliceMut::new(&mut text)];
     let received = recvmsg(socket, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
@@ -81,7 +83,7 @@ pub(super) fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
     read.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn read(text: &str, descriptor: Option<OwnedFd>) -> Option<Message> {
+fn read(text: &str, descriptor: Option<OwnedFd>) -> Option<SupervisorMessage> {
     let value = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
@@ -89,10 +91,10 @@ fn read(text: &str, descriptor: Option<OwnedFd>) -> Option<Message> {
     };
     let says = |key: &str| value(key).is_some_and(|value| value == "1");
     match descriptor {
-        Some(descriptor) if says("FDSTORE") => Some(Message::Keep(value("FDNAME")?, descriptor)),
+        Some(descriptor) if says("FDSTORE") => Some(SupervisorMessage::Keep(value("FDNAME")?, descriptor)),
         Some(_) => None,
-        None if says("FDSTOREREMOVE") => value("FDNAME").map(Message::Forget),
-        None => says("READY").then_some(Message::Ready),
+        None if says("FDSTOREREMOVE") => value("FDNAME").map(SupervisorMessage::Forget),
+        None => says("READY").then_some(SupervisorMessage::Ready),
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
         keep(ours.as_fd(), "dns tcp", listener.as_fd()).unwrap();
         forget(ours.as_fd(), "dns udp").unwrap();
         ready(ours.as_fd()).unwrap();
-        let Some(Message::Keep(name, descriptor)) = receive(&theirs).unwrap() else {
+        let Some(SupervisorMessage::Keep(name, descriptor)) = receive(&theirs).unwrap() else {
             panic!("no descriptor")
         };
         let same = std::net::TcpListener::from(descriptor);
@@ -127,8 +129,8 @@ mod tests {
             (name.as_str(), same.local_addr().unwrap()),
             ("dns tcp", listener.local_addr().unwrap())
         );
-        assert!(matches!(receive(&theirs).unwrap(), Some(Message::Forget(name)) if name == "dns udp"));
-        assert!(matches!(receive(&theirs).unwrap(), Some(Message::Ready)));
+        assert!(matches!(receive(&theirs).unwrap(), Some(SupervisorMessage::Forget(name)) if name == "dns udp"));
+        assert!(matches!(receive(&theirs).unwrap(), Some(SupervisorMessage::Ready)));
         assert_eq!(receive(&theirs).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(ours);
         assert!(receive(&theirs).unwrap().is_none(), "the other side is gone");
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_passed_over() {
         let (ours, theirs) = pair();
-        for text in ["", "FDSTORE=1", "READY=0", "\u{fffd}", &"x".repeat(2 * LONGEST)] {
+        for text in ["", "FDSTORE=1", "READY=0", "\u{fffd}", &"x".repeat(2 * MAX_LENGTH)] {
             if !text.is_empty() {
                 send(ours.as_fd(), text, &[]).unwrap();
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! The supervisor's loop.
+//! The supervisor's loop: start a worker, serve it until it ends, wait, start the next.
 
 use std::env;
 use std::io;
@@ -16,48 +16,48 @@ use tracing::{debug, error, info, warn};
 
 use crate::working_set;
 
-use super::backoff::Backoff;
-use super::message::{self, Message};
-use super::store::Store;
-use super::{ENVIRONMENT, signals};
+use crate::descriptor_store::DescriptorStore;
+use crate::message::{self, SupervisorMessage};
+use crate::restart_backoff::RestartBackoff;
+use crate::{ENVIRONMENT, signals};
 
 /// Why the supervisor ends with an error.
 #[derive(Debug, Error)]
 pub enum SuperviseError {
-    /// A system call that supervision is made of.
+    /// A system call failed that supervision depends on.
     #[error("cannot supervise the agent: {0}; start it without --supervise")]
     System(#[from] io::Error),
-    /// The first worker could not start, and has said why.
+    /// The first worker could not start. It has logged why.
     #[error("the agent did not start ({0})")]
     Start(String),
-    /// The worker was told to end, and did not in order.
+    /// The worker was told to end, and failed.
     #[error("the agent did not end in order ({0})")]
     End(String),
 }
 
-/// Runs workers with the arguments of this process until it is told to end, and a worker has ended
-/// in order. To be called while the process has one thread.
+/// Runs workers with the arguments of this process, until a worker ends with exit code 0. Must be
+/// called while the process has one thread.
 pub fn supervise() -> Result<(), SuperviseError> {
     let mut supervisor = Supervisor {
-        signals: signals::take()?,
-        store: Store::default(),
-        told_to_end: false,
+        signals: signals::block()?,
+        store: DescriptorStore::default(),
+        is_stopping: false,
     };
     if let Err(error) = working_set::trim() {
         debug!(%error, "what the start needed stays in memory");
     }
-    let mut backoff = Backoff::default();
+    let mut backoff = RestartBackoff::default();
     let mut deaths = 0_u32;
     let mut was_ever_ready = false;
     loop {
-        let mut worker = Worker::start(supervisor.store.len(), deaths)?;
-        let status = supervisor.attend(&mut worker)?;
+        let mut worker = WorkerProcess::start(supervisor.store.len(), deaths)?;
+        let status = supervisor.serve(&mut worker)?;
         let ready_for = worker.ready_since.map(|since| since.elapsed());
         was_ever_ready |= ready_for.is_some();
-        match (status.exit_status(), supervisor.told_to_end) {
+        match (status.exit_status(), supervisor.is_stopping) {
             (Some(0), _) => return Ok(()),
-            (_, true) => return Err(SuperviseError::End(words(status))),
-            (Some(_), false) if !was_ever_ready => return Err(SuperviseError::Start(words(status))),
+            (_, true) => return Err(SuperviseError::End(describe(status))),
+            (Some(_), false) if !was_ever_ready => return Err(SuperviseError::Start(describe(status))),
             _ => {}
         }
         deaths = deaths.saturating_add(1);
@@ -67,21 +67,21 @@ pub fn supervise() -> Result<(), SuperviseError> {
             true => error!(
                 deaths,
                 "the worker died ({}); it is started again at once",
-                words(status)
+                describe(status)
             ),
             false => error!(
                 deaths,
                 "the worker died ({}) again; it is started again in {pause_shown}",
-                words(status)
+                describe(status)
             ),
         }
-        if supervisor.rest(pause)? {
+        if supervisor.pause(pause)? {
             return Ok(());
         }
     }
 }
 
-fn words(status: WaitStatus) -> String {
+fn describe(status: WaitStatus) -> String {
     match (status.terminating_signal(), status.exit_status()) {
         (Some(signal), _) => format!("signal {signal}"),
         (None, Some(code)) => format!("exit code {code}"),
@@ -91,86 +91,87 @@ fn words(status: WaitStatus) -> String {
 
 struct Supervisor {
     signals: OwnedFd,
-    store: Store,
-    told_to_end: bool,
+    store: DescriptorStore,
+    is_stopping: bool,
 }
 
-/// A running worker, and the line to it.
-struct Worker {
+/// A running worker, seen from the supervisor.
+struct WorkerProcess {
     pid: Pid,
-    line: OwnedFd,
-    /// The worker's end may be closed before the worker has ended.
-    line_is_open: bool,
-    /// How many descriptors were handed to it.
-    handed: usize,
+    socket: OwnedFd,
+    /// The worker may close its end before it ends.
+    socket_is_open: bool,
+    /// How many descriptors of the store were handed over, in the store's order.
+    handed_over: usize,
     ready_since: Option<Instant>,
 }
 
-impl Worker {
+impl WorkerProcess {
     fn start(descriptors: usize, deaths: u32) -> io::Result<Self> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // Nothing that a worker does, or does not do, may stop the supervisor.
+        // A worker that does not receive must not block the supervisor.
         ioctl_fionbio(&ours, true)?;
-        // The very file that runs here, also when another version lies in its place by now.
+        // The file that runs here, even if another version has taken its path by now.
         let child = Command::new("/proc/self/exe")
             .arg0(env::args_os().next().unwrap_or_else(|| "namegate".into()))
             .args(env::args_os().skip(1))
             .env(ENVIRONMENT, format!("{descriptors}:{deaths}"))
-            // What the terminal sends to its foreground group is passed on, and comes once.
+            // The supervisor forwards signals. In one process group the worker would also get those of the
+            // terminal, twice.
             .process_group(0)
             .stdin(Stdio::from(theirs))
             .spawn()?;
         Ok(Self {
             pid: Pid::from_child(&child),
-            line: ours,
-            line_is_open: true,
-            handed: 0,
+            socket: ours,
+            socket_is_open: true,
+            handed_over: 0,
             ready_since: None,
         })
     }
 
-    /// Hands over what is kept, as far as there is room on the line.
-    fn hand_over(&mut self, store: &Store) {
-        while let Some((name, descriptor)) = store.nth(self.handed) {
-            match message::keep(self.line.as_fd(), name, descriptor.as_fd()) {
-                Ok(()) => self.handed += 1,
+    /// Hands over the kept descriptors, until the socket is full.
+    fn hand_over(&mut self, store: &DescriptorStore) {
+        while let Some((name, descriptor)) = store.nth(self.handed_over) {
+            match message::keep(self.socket.as_fd(), name, descriptor.as_fd()) {
+                Ok(()) => self.handed_over += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It is dead, which is told by a signal.
-                Err(_) => self.handed = store.len(),
+                // The worker is dead. SIGCHLD tells so.
+                Err(_) => self.handed_over = store.len(),
             }
         }
     }
 
-    /// Does what the worker says, as far as it has said something.
-    fn listen(&mut self, store: &mut Store) {
-        while self.line_is_open {
-            match message::receive(&self.line) {
-                Ok(Some(Message::Ready)) => self.ready_since = Some(Instant::now()),
+    /// Receives all messages that have arrived.
+    fn receive(&mut self, store: &mut DescriptorStore) {
+        while self.socket_is_open {
+            match message::receive(&self.socket) {
+                Ok(Some(SupervisorMessage::Ready)) => self.ready_since = Some(Instant::now()),
                 Ok(Some(message)) => {
-                    if !store.take(message) {
+                    if !store.apply(message) {
                         warn!("no more sockets can be kept; some will not outlive a crash");
                     }
                 }
-                Ok(None) => self.line_is_open = false,
+                Ok(None) => self.socket_is_open = false,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => debug!("a message was not understood"),
-                Err(_) => self.line_is_open = false,
+                Err(_) => self.socket_is_open = false,
             }
         }
     }
 }
 
 impl Supervisor {
-    /// Until the worker has ended.
-    fn attend(&mut self, worker: &mut Worker) -> io::Result<WaitStatus> {
+    /// Serves `worker` until it ends.
+    fn serve(&mut self, worker: &mut WorkerProcess) -> io::Result<WaitStatus> {
         loop {
             let mut interest = PollFlags::IN;
-            if worker.handed < self.store.len() {
+            if worker.handed_over < self.store.len() {
                 interest |= PollFlags::OUT;
             }
             let mut wanted = vec![PollFd::new(&self.signals, PollFlags::IN)];
-            if worker.line_is_open {
-                wanted.push(PollFd::new(&worker.line, interest));
+            if worker.socket_is_open {
+                wanted.push(PollFd::new(&worker.socket, interest));
             }
             match poll(&mut wanted, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -178,25 +179,26 @@ impl Supervisor {
             }
             drop(wanted);
             worker.hand_over(&self.store);
-            worker.listen(&mut self.store);
+            worker.receive(&mut self.store);
             while let Some(signal) = signals::next(&self.signals) {
                 if signal == Signal::CHILD {
                     if let Some(status) = reap(worker.pid)? {
-                        // What it said last counts, although it has died.
-                        worker.listen(&mut self.store);
+                        // The messages that it sent before it died still count.
+                        worker.receive(&mut self.store);
                         return Ok(status);
                     }
                 } else {
-                    self.told_to_end |= matches!(signal, Signal::TERM | Signal::INT);
-                    // It may have ended just now; then the next signal says so.
+                    self.is_stopping |= matches!(signal, Signal::TERM | Signal::INT);
+                    // The worker may have ended just now. Then SIGCHLD follows.
                     let _ = kill_process(worker.pid, signal);
                 }
             }
         }
     }
 
-    /// Waits before the next worker is started. `true`: it is not to be.
-    fn rest(&mut self, pause: Duration) -> io::Result<bool> {
+    /// Waits before the next worker is started. Returns whether the supervisor was told to end
+    /// meanwhile.
+    fn pause(&mut self, pause: Duration) -> io::Result<bool> {
         let until = Instant::now() + pause;
         loop {
             while let Some(signal) = signals::next(&self.signals) {
@@ -218,8 +220,8 @@ impl Supervisor {
     }
 }
 
-/// Takes leave of every child that has ended: in a container, those of dead workers are ours too.
-/// How the worker ended, if it did.
+/// Reaps every child that has ended: in a container these include the children of dead workers.
+/// Returns the worker's status if it has ended.
 fn reap(worker: Pid) -> io::Result<Option<WaitStatus>> {
     let mut ended = None;
     loop {

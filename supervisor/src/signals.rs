@@ -1,4 +1,4 @@
-//! Signals as something to read (signalfd(2)), for which the safe crates have no wrapper.
+//! Reads signals from a descriptor (signalfd(2)), for which the safe crates have no wrapper.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
 
-/// What a supervisor is told by: a child has ended; all others are the worker's to answer.
+/// The signals that the supervisor reads. SIGCHLD tells that a child has ended; the supervisor
+/// forwards all others to the worker.
 const TAKEN: [i32; 7] = [
     libc::SIGCHLD,
     libc::SIGTERM,
@@ -17,9 +18,9 @@ const TAKEN: [i32; 7] = [
     libc::SIGUSR2,
 ];
 
-/// Takes these signals from now on as data. A process that is started from here has them blocked,
-/// until it [lets them in](unblock) itself.
-pub(super) fn take() -> io::Result<OwnedFd> {
+/// Blocks the signals and returns the descriptor from which they are read. Child processes inherit the
+/// mask, until they [unblock] the signals.
+pub(crate) fn block() -> io::Result<OwnedFd> {
     let set = mask(libc::SIG_BLOCK)?;
     // SAFETY: the set is initialized, and -1 asks for a new descriptor.
     let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -30,9 +31,9 @@ pub(super) fn take() -> io::Result<OwnedFd> {
     }
 }
 
-/// Lets them in again. To be called while the process has one thread: others have masks of their
+/// Unblocks the signals. Must be called while the process has one thread: each thread has a mask of its
 /// own.
-pub(super) fn unblock() -> io::Result<()> {
+pub(crate) fn unblock() -> io::Result<()> {
     mask(libc::SIG_UNBLOCK).map(drop)
 }
 
@@ -52,8 +53,8 @@ fn mask(how: i32) -> io::Result<libc::sigset_t> {
     }
 }
 
-/// The next signal that has arrived, if any.
-pub(super) fn next(descriptor: &OwnedFd) -> Option<rustix::process::Signal> {
+/// The next pending signal; `None` when there is none.
+pub(crate) fn next(descriptor: &OwnedFd) -> Option<rustix::process::Signal> {
     let mut info = [0; size_of::<libc::signalfd_siginfo>()];
     let length = rustix::io::read(descriptor, &mut info).ok()?;
     // `ssi_signo`, an u32, comes first (signalfd(2)).

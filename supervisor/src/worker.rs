@@ -1,4 +1,4 @@
-//! The worker's side of supervision.
+//! The worker's side of the socket pair.
 
 use std::collections::HashMap;
 use std::env;
@@ -13,44 +13,46 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::message::{self, Message};
-use super::{ENVIRONMENT, signals};
+use crate::message::{self, SupervisorMessage};
+use crate::{ENVIRONMENT, signals};
 
-/// A supervisor that takes nothing for so long is stopped; the agent must not stop with it.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the worker waits to send a message. A supervisor that does not receive for this long is
+/// stopped, and must not stop the agent too.
+const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The line to the supervisor, and the sockets of an earlier worker that nobody has asked for yet.
+/// The worker's socket to the supervisor, and the sockets of earlier workers that this worker has not
+/// taken yet.
 #[derive(Debug)]
 pub struct Supervision {
-    line: OwnedFd,
-    handed: Mutex<HashMap<String, OwnedFd>>,
+    socket: OwnedFd,
+    inherited: Mutex<HashMap<String, OwnedFd>>,
     deaths: u32,
     supervisor: Option<u32>,
 }
 
 impl Supervision {
-    /// When this process is a worker: takes what it is handed. To be called once, while the process
-    /// has one thread.
+    /// Receives the sockets of earlier workers; `None` when this process is no worker. Must be called
+    /// once, while the process has one thread.
     pub fn attach() -> io::Result<Option<Self>> {
-        let Some((descriptors, deaths)) = env::var(ENVIRONMENT).ok().as_deref().and_then(told) else {
+        let Some((descriptors, deaths)) = env::var(ENVIRONMENT).ok().as_deref().and_then(parse_environment) else {
             return Ok(None);
         };
         signals::unblock()?;
-        // The file it was started from is called `exe`.
+        // Otherwise the process would be called `exe`, after /proc/self/exe.
         let _ = rustix::thread::set_name(c"namegate");
-        let line = io::stdin().as_fd().try_clone_to_owned()?;
-        // No process that is started from here holds the line.
+        let socket = io::stdin().as_fd().try_clone_to_owned()?;
+        // Processes that the agent starts must not inherit the socket.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        set_socket_timeout(&line, Timeout::Send, Some(PATIENCE))?;
-        let mut handed = HashMap::new();
+        set_socket_timeout(&socket, Timeout::Send, Some(SEND_TIMEOUT))?;
+        let mut inherited = HashMap::new();
         for _ in 0..descriptors {
-            if let Some(Message::Keep(name, descriptor)) = message::receive(&line)? {
-                handed.insert(name, descriptor);
+            if let Some(SupervisorMessage::Keep(name, descriptor)) = message::receive(&socket)? {
+                inherited.insert(name, descriptor);
             }
         }
         Ok(Some(Self {
-            line,
-            handed: Mutex::new(handed),
+            socket,
+            inherited: Mutex::new(inherited),
             deaths,
             supervisor: rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
         }))
@@ -61,63 +63,63 @@ impl Supervision {
         self.deaths
     }
 
-    /// The supervisor's process.
+    /// The process id of the supervisor.
     pub fn supervisor(&self) -> Option<u32> {
         self.supervisor
     }
 
-    /// Tells the supervisor that this worker serves. What an earlier one listened on and this one
-    /// does not is closed: it would take lookups that nobody reads.
+    /// Tells the supervisor that this worker answers lookups. Sockets that this worker has not taken are
+    /// closed, because lookups would be lost in their queues.
     pub fn ready(&self) {
-        for name in std::mem::take(&mut *self.handed()).into_keys() {
+        for name in std::mem::take(&mut *self.inherited()).into_keys() {
             self.forget(&name);
         }
-        self.note(message::ready(self.line.as_fd()), "that this worker is ready");
+        self.warn_unless_sent(message::ready(self.socket.as_fd()), "that this worker is ready");
     }
 
-    /// Waits for the supervisor's end, in a thread of its own.
+    /// The receiver resolves when the supervisor ends. A thread of its own waits for that.
     pub fn watch(&self) -> io::Result<oneshot::Receiver<()>> {
         let (gone, is_gone) = oneshot::channel();
-        let line = self.line.try_clone()?;
+        let socket = self.socket.try_clone()?;
         std::thread::Builder::new()
             .name("supervisor".to_owned())
             .spawn(move || {
-                // It says nothing after what it has handed over, so that this waits for the end.
-                while matches!(message::receive(&line), Ok(Some(_))) {}
+                // The supervisor sends nothing after the descriptors, so the next event is its end.
+                while matches!(message::receive(&socket), Ok(Some(_))) {}
                 let _ = gone.send(());
             })?;
         Ok(is_gone)
     }
 
-    fn note(&self, sent: io::Result<()>, what: &str) {
+    fn warn_unless_sent(&self, sent: io::Result<()>, what: &str) {
         if let Err(error) = sent {
             warn!(%error, "the supervisor cannot be told {what}");
         }
     }
 
-    fn handed(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inherited(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SocketStore for Supervision {
     fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.handed().remove(name)
+        self.inherited().remove(name)
     }
 
     fn keep(&self, name: &str, socket: BorrowedFd<'_>) {
-        let sent = message::keep(self.line.as_fd(), name, socket);
-        self.note(sent, "to keep a socket, which will not outlive a crash");
+        let sent = message::keep(self.socket.as_fd(), name, socket);
+        self.warn_unless_sent(sent, "to keep a socket, which will not outlive a crash");
     }
 
     fn forget(&self, name: &str) {
-        let sent = message::forget(self.line.as_fd(), name);
-        self.note(sent, "to close a socket");
+        let sent = message::forget(self.socket.as_fd(), name);
+        self.warn_unless_sent(sent, "to close a socket");
     }
 }
 
-/// Descriptors and deaths, from the environment.
-fn told(text: &str) -> Option<(usize, u32)> {
+/// Parses the value of [`ENVIRONMENT`] into descriptors and deaths.
+fn parse_environment(text: &str) -> Option<(usize, u32)> {
     let (descriptors, deaths) = text.split_once(':')?;
     Some((descriptors.parse().ok()?, deaths.parse().ok()?))
 }

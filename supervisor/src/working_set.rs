@@ -1,9 +1,9 @@
-//! Memory that only the start needed.
+//! Releases memory that only the start needed.
 //!
-//! To start, an agent reads flags, YAML, certificates and the first objects, and writes a whole
-//! ruleset; it never does most of that again. The code for it stays mapped all the same, together
-//! with its neighbours, which the kernel maps with it: nearly the whole program, and most of what
-//! an idle agent seems to take.
+//! An agent that starts reads flags, YAML, certificates and the first objects, and writes a whole
+//! ruleset. It never does most of that again. The code for it stays mapped, and so do the pages
+//! around it, which the kernel maps along with it. That is nearly the whole program, and most of the
+//! resident memory of an idle agent.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -11,35 +11,34 @@ use std::{fs, io};
 
 use rustix::mm::{Advice, madvise};
 
-/// Unmaps all code, and all constants. What is needed again is mapped again when it is next used,
-/// out of the page cache as a rule; until then the kernel is free to use its memory otherwise.
+/// Unmaps all code and all constants. A page is mapped again when it is next used, usually from the
+/// page cache. Until then the kernel can use its memory otherwise.
 ///
 /// # Errors
-/// When the mappings cannot be read: then everything stays.
+/// When the mappings cannot be read. Everything stays mapped then.
 pub fn trim() -> io::Result<()> {
     let smaps = fs::read_to_string("/proc/self/smaps")?;
-    for Range { start, end } in as_the_file(&smaps) {
-        // SAFETY: a private mapping of a file reads as the file does, before and after, where no
-        // page of it was changed. None was, and since it may not be written to, none is meanwhile:
-        // the loader is done with what it relocates. Whoever runs or reads there now waits for its
-        // page.
+    for Range { start, end } in unchanged_mappings(&smaps) {
+        // SAFETY: a private mapping of a file in which no page was changed reads as the file does,
+        // before and after. No page was changed, and none can be: the mapping is read-only, and the
+        // loader is done with relocations. A thread that runs or reads there waits for its page.
         unsafe { madvise(start as *mut _, end - start, Advice::LinuxDontNeed) }?;
     }
     Ok(())
 }
 
-/// The private mappings of files that may not be written to and of which no page was changed, from
-/// proc_pid_smaps(5). A changed page counts as anonymous, in memory or in swap.
-fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
+/// The private, read-only mappings of files in which no page was changed, from proc_pid_smaps(5).
+/// Changed pages are shown there as anonymous or swapped.
+fn unchanged_mappings(smaps: &str) -> impl Iterator<Item = Range<usize>> {
     let mut mapping = None;
     smaps.lines().filter_map(move |line| {
         let (word, value) = line.split_once(':')?;
         match word {
-            // Swap comes last of the two.
+            // `Swap` follows `Anonymous`.
             "Anonymous" | "Swap" if value.trim() != "0 kB" => mapping = None,
             "Swap" => return mapping.take(),
-            // The line that begins a mapping has a device among its words; all others have one word
-            // here.
+            // The first line of a mapping contains a device, as in `fe:00`, so that several words stand
+            // before its colon. All other lines have one word there.
             beginning if beginning.contains(' ') => mapping = read_only(line),
             _ => {}
         }
@@ -47,8 +46,7 @@ fn as_the_file(smaps: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// The range of a mapping of a file that is private and may not be written to, from the line that
-/// begins it.
+/// The range of a private, read-only mapping of a file, from its first line.
 fn read_only(line: &str) -> Option<Range<usize>> {
     let mut words = line.split_ascii_whitespace();
     let (range, rights, _offset, _device, inode) = (
@@ -110,7 +108,7 @@ mod tests {
         let smaps = smaps.map(|(mapping, anonymous)| {
             format!("{mapping}\nSize:   1024 kB\nRss:     80 kB\nAnonymous:   {anonymous}\nSwap:   0 kB\nVmFlags: rd ex mr mw me\n")
         });
-        let found: Vec<Range<usize>> = as_the_file(&smaps.concat()).collect();
+        let found: Vec<Range<usize>> = unchanged_mappings(&smaps.concat()).collect();
         assert_eq!(
             found,
             [
@@ -124,7 +122,7 @@ mod tests {
     #[test]
     fn what_was_changed_and_swapped_out_stays() {
         let mapping = "55d0a2600000-55d0a26b0000 r--p 01400000 fe:00 1311 /usr/bin/namegate";
-        let found = |swap: &str| as_the_file(&format!("{mapping}\nAnonymous: 0 kB\nSwap: {swap}\n")).count();
+        let found = |swap: &str| unchanged_mappings(&format!("{mapping}\nAnonymous: 0 kB\nSwap: {swap}\n")).count();
         assert_eq!((found("0 kB"), found("744 kB")), (1, 0));
     }
 

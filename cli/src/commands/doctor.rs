@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use api::AgentStatus;
 use api::{ApiClient, ClientError};
 use api::{ExplainQuestion, ExplainVerdict, ask};
-use doctor::{self, ANYBODY, DNS_OVER_TLS, Finding, Level, Running};
+use doctor::{self, DNS_OVER_TLS, DOCUMENTATION_ADDRESSES, FindingLevel, NodeFinding, RunningAgent};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
 
 use crate::Outcome;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     let its_mode = status.as_ref().and_then(|status| mode(&status.interception));
     let interception = args.intercept.or(its_mode).unwrap_or(InterceptionMode::Dnat);
     let running = match status {
-        Some(status) => Some(Running {
+        Some(status) => Some(RunningAgent {
             resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
             open_to_encrypted_dns: ask(open_to_encrypted_dns(&client, &status))??,
         }),
@@ -67,10 +67,12 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         Output::Table => render(&findings),
         Output::Json => to_json(&findings)?,
     })?;
-    Ok(match findings.iter().any(|finding| finding.level == Level::Problem) {
-        true => Outcome::Negative,
-        false => Outcome::Positive,
-    })
+    Ok(
+        match findings.iter().any(|finding| finding.level == FindingLevel::Problem) {
+            true => Outcome::Negative,
+            false => Outcome::Positive,
+        },
+    )
 }
 
 /// Asks for one endpoint of each program; the others of a program are told the same.
@@ -94,7 +96,7 @@ async fn open_to_encrypted_dns(client: &ApiClient, status: &AgentStatus) -> Resu
 }
 
 async fn may_reach_anybody(client: &ApiClient, endpoint: &str) -> Result<bool, ClientError> {
-    for address in ANYBODY {
+    for address in DOCUMENTATION_ADDRESSES {
         let answer = client
             .explain(&ExplainQuestion {
                 from: endpoint.to_owned(),
@@ -127,9 +129,9 @@ fn resolver(text: &str) -> Option<SocketAddr> {
     text.parse::<settings::DnsAddress>().ok().map(|address| address.0)
 }
 
-fn render(findings: &[Finding]) -> String {
+fn render(findings: &[NodeFinding]) -> String {
     let mut text = String::new();
-    for Finding {
+    for NodeFinding {
         code,
         level,
         found,
@@ -137,9 +139,9 @@ fn render(findings: &[Finding]) -> String {
     } in findings
     {
         let level = match level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Problem => "PROBLEM",
+            FindingLevel::Ok => "ok",
+            FindingLevel::Note => "note",
+            FindingLevel::Problem => "PROBLEM",
         };
         // Writing to a String does not fail.
         let _ = writeln!(text, "{level:<8} {code:<18} {}", printable(found.clone()));
@@ -152,8 +154,8 @@ fn render(findings: &[Finding]) -> String {
         text,
         "\n{} checks: {} problems, {} notes",
         findings.len(),
-        count(Level::Problem),
-        count(Level::Note)
+        count(FindingLevel::Problem),
+        count(FindingLevel::Note)
     );
     text
 }
@@ -164,13 +166,16 @@ mod tests {
 
     #[test]
     fn a_finding_is_a_line_and_how_to_mend_it_another() {
-        let finding = |level, mend: Option<&str>| Finding {
+        let finding = |level, mend: Option<&str>| NodeFinding {
             code: "nft",
             level,
             found: "something".into(),
             mend: mend.map(str::to_owned),
         };
-        let text = render(&[finding(Level::Ok, None), finding(Level::Problem, Some("do it"))]);
+        let text = render(&[
+            finding(FindingLevel::Ok, None),
+            finding(FindingLevel::Problem, Some("do it")),
+        ]);
         assert_eq!(
             text,
             "ok       nft                something\n\

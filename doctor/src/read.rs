@@ -1,4 +1,4 @@
-//! Reading the node.
+//! Reads what the checks need from `/proc`, `/sys` and `nft`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use settings::InterceptionMode;
 
-use super::{Facts, Feature, Running};
+use crate::{KernelFeature, NodeFacts, RunningAgent};
 
 const SYSCTLS: [&str; 6] = [
     "ipv4/ip_forward",
@@ -23,14 +23,14 @@ const SYSCTLS: [&str; 6] = [
 
 const DNS_PORT: u16 = 53;
 
-/// Reads the node that this process runs on. Changes nothing: what nft is asked for its features is
-/// checked and not applied.
-pub fn read(interception: InterceptionMode, table: &str, running: Option<Running>) -> Facts {
-    Facts {
+/// Reads the node that this process runs on. Changes nothing: nft checks the scripts for its features
+/// and does not apply them.
+pub fn read(interception: InterceptionMode, table: &str, running: Option<RunningAgent>) -> NodeFacts {
+    NodeFacts {
         kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         capabilities: capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
         nft: nft(&["--version"], "").map(|text| text.trim().to_owned()),
-        features: Feature::ALL
+        features: KernelFeature::ALL
             .map(|feature| (feature, try_feature(feature)))
             .into_iter()
             .collect(),
@@ -46,15 +46,15 @@ pub fn read(interception: InterceptionMode, table: &str, running: Option<Running
     }
 }
 
-/// The line `CapEff` of proc_pid_status(5).
+/// The effective capabilities, from the line `CapEff` of proc_pid_status(5).
 fn capabilities(status: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or_default()
 }
 
-fn try_feature(feature: Feature) -> Result<(), String> {
-    // The name is that of nobody's table: nothing of it is ever applied.
+fn try_feature(feature: KernelFeature) -> Result<(), String> {
+    // The table is never made; the name is nobody's, so that nothing of others is checked with it.
     let script = format!("table inet namegate-doctor {{\n{}\n}}\n", feature.script());
     nft(&["--check", "-f", "-"], &script).map(drop)
 }
@@ -68,7 +68,8 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // The scripts are shorter than a pipe. If nft has ended before, its status tells.
+            // Writing does not block: the scripts are shorter than a pipe. If nft has ended already,
+            // its exit status tells why.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output()
@@ -78,7 +79,7 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => {
             let complaint = String::from_utf8_lossy(&output.stderr);
-            // The first line says what; the others draw the script.
+            // The first line is the message; the others quote the script.
             Err(complaint.lines().next().unwrap_or("it said nothing").to_owned())
         }
     }
@@ -104,8 +105,8 @@ fn legacy_tables() -> Vec<String> {
         .collect()
 }
 
-/// From `/sys/class/net`, which shows the network namespace that it was mounted in: in a Pod on the
-/// host's network, the host's.
+/// Bridges and how many ports each has, from `/sys/class/net`. That shows the network namespace in
+/// which it was mounted: in a Pod on the host's network, the host's.
 fn bridges() -> BTreeMap<String, usize> {
     entries("/sys/class/net")
         .into_iter()
@@ -129,8 +130,8 @@ fn dns_sockets() -> Vec<SocketAddr> {
     sockets
 }
 
-/// The second column of a line of `/proc/net/udp`: address and port in hexadecimal, the address in
-/// 32-bit words of the host's order.
+/// The local address in a line of `/proc/net/udp`, which is its second column: address and port in
+/// hexadecimal, the address as 32-bit words in the host's byte order.
 fn local_address(line: &str) -> Option<SocketAddr> {
     let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
