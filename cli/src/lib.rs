@@ -17,7 +17,7 @@ use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names
 /// What a verb found, when it could do its work. (When it could not, it returns an error: exit code
 /// 2, as for wrong usage.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum VerbOutcome {
     /// Exit code 0.
     Positive,
     /// Exit code 1: a check failed, an agent is not ready.
@@ -25,7 +25,7 @@ pub enum Outcome {
 }
 
 /// What a verb returns.
-pub type Result = std::result::Result<Outcome, Box<dyn Error>>;
+pub type Result = std::result::Result<VerbOutcome, Box<dyn Error>>;
 
 /// Decides which names the workloads of this node may reach
 ///
@@ -87,8 +87,8 @@ pub fn run() -> ExitCode {
         Verb::ExecGuard => return exec::guard(),
     };
     match result {
-        Ok(Outcome::Positive) => ExitCode::SUCCESS,
-        Ok(Outcome::Negative) => ExitCode::from(1),
+        Ok(VerbOutcome::Positive) => ExitCode::SUCCESS,
+        Ok(VerbOutcome::Negative) => ExitCode::from(1),
         Err(error) => {
             // Nothing is left to do when stderr is closed.
             let _ = writeln!(io::stderr(), "namegate: {}", chain(&*error));

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::reload::Reload;
 
@@ -87,9 +87,9 @@ pub(crate) fn run(args: Args) -> crate::Result {
         // What was prepared was for finding mistakes; each worker prepares for itself.
         drop(prepared);
         supervisor::supervise()?;
-        return Ok(Outcome::Positive);
+        return Ok(VerbOutcome::Positive);
     }
-    let Prepared { settings, from, .. } = prepared;
+    let PreparedAgent { settings, from, .. } = prepared;
     let supervision = supervision.map(Arc::new);
     let at_start = config.map(|path| settings::file::read(&path).map(|options| (path, options)));
     let reload = Reload {
@@ -106,7 +106,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
         .map_err(AgentError::Runtime)?;
     runtime.block_on(async {
         match from {
-            From::Directory(directory) => {
+            ObjectsFrom::Directory(directory) => {
                 let source = DirectorySource {
                     directory,
                     state_dir: settings.state_dir.clone(),
@@ -114,7 +114,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
                 };
                 serve(settings, source, reload, supervision, None).await
             }
-            From::Cluster(kubeconfig) => {
+            ObjectsFrom::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
                 let client = access.client()?;
                 let taint = settings.startup_taint.clone().map(|key| StartupTaint {
@@ -132,12 +132,12 @@ pub(crate) fn run(args: Args) -> crate::Result {
             }
         }
     })?;
-    Ok(Outcome::Positive)
+    Ok(VerbOutcome::Positive)
 }
 
 /// Where objects come from.
 #[derive(Debug, PartialEq, Eq)]
-enum From {
+enum ObjectsFrom {
     /// `--objects`.
     Directory(PathBuf),
     /// The cluster of this kubeconfig, or that which this is a Pod of.
@@ -146,28 +146,28 @@ enum From {
 
 /// What the command line and the config file come to.
 #[derive(Debug)]
-struct Prepared {
+struct PreparedAgent {
     settings: Settings,
-    from: From,
+    from: ObjectsFrom,
     supervise: bool,
 }
 
-fn prepare(args: Args, host: &HostFacts) -> Result<Prepared, AgentError> {
+fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
     let Args { config, options } = args;
     let options = settings::merge(options, config.as_deref()).map_err(ConfigError::from)?;
     let from = match options.objects.clone() {
-        Some(directory) => From::Directory(directory),
-        None => From::Cluster(options.kubeconfig.clone()),
+        Some(directory) => ObjectsFrom::Directory(directory),
+        None => ObjectsFrom::Cluster(options.kubeconfig.clone()),
     };
     let supervise = options.supervise.unwrap_or(false);
     let settings = settings::resolve::resolve(options, host).map_err(ConfigError::from)?;
-    if let From::Directory(directory) = &from {
+    if let ObjectsFrom::Directory(directory) = &from {
         std::fs::read_dir(directory).map_err(|error| AgentError::Objects {
             directory: directory.clone(),
             error,
         })?;
     }
-    Ok(Prepared {
+    Ok(PreparedAgent {
         settings,
         from,
         supervise,
@@ -196,7 +196,7 @@ async fn serve(
     taint: Option<StartupTaint>,
 ) -> Result<(), AgentError> {
     // Caught before anything is touched, so that no signal finds a half-made state.
-    let mut stop = Stop::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
+    let mut stop = StopSignals::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
     reload.listen().map_err(AgentError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
     let agent = Agent::start(settings, source, supervision.clone()).await?;
@@ -229,13 +229,13 @@ async fn serve(
 }
 
 /// What ends the agent.
-struct Stop {
+struct StopSignals {
     supervisor: Option<oneshot::Receiver<()>>,
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
+impl StopSignals {
     fn new(supervision: Option<&Supervision>) -> io::Result<Self> {
         Ok(Self {
             supervisor: supervision.map(Supervision::watch).transpose()?,
@@ -275,17 +275,17 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct AgentCommand {
         #[command(flatten)]
         args: Args,
     }
 
-    fn prepared(line: &[&str]) -> Result<(Settings, From), String> {
+    fn prepared(line: &[&str]) -> Result<(Settings, ObjectsFrom), String> {
         let host = HostFacts {
             name: "node-1".into(),
             resolv_conf: Ok("nameserver 192.0.2.53".into()),
         };
-        let args = Line::try_parse_from([&["agent"], line].concat())
+        let args = AgentCommand::try_parse_from([&["agent"], line].concat())
             .map_err(|error| error.to_string())?
             .args;
         let prepared = prepare(args, &host).map_err(|error| error.to_string())?;
@@ -311,7 +311,7 @@ mod tests {
             "1m",
         ];
         let (settings, from) = prepared(&line).unwrap();
-        assert_eq!(from, From::Directory(dir.path().to_owned()));
+        assert_eq!(from, ObjectsFrom::Directory(dir.path().to_owned()));
         assert_eq!(settings.table, "from_line");
         assert_eq!(settings.node, "from-file");
         assert_eq!(settings.lease.grace.as_secs(), 60);
@@ -321,14 +321,17 @@ mod tests {
     #[test]
     fn without_objects_a_cluster_is_watched() {
         let (settings, from) = prepared(&[]).unwrap();
-        assert_eq!((from, settings.questions), (From::Cluster(None), QuestionMode::Any));
+        assert_eq!(
+            (from, settings.questions),
+            (ObjectsFrom::Cluster(None), QuestionMode::Any)
+        );
         let (_, from) = prepared(&["--kubeconfig", "k"]).unwrap();
-        assert_eq!(from, From::Cluster(Some("k".into())));
+        assert_eq!(from, ObjectsFrom::Cluster(Some("k".into())));
         let dir = TempDir::new().unwrap();
         let file = dir.path().join("agent.yaml");
         fs::write(&file, "objects: /nonexistent\n").unwrap();
         let (_, from) = prepared(&["--config", file.to_str().unwrap(), "--kubeconfig", "k"]).unwrap();
-        assert_eq!(from, From::Cluster(Some("k".into())), "the command line wins");
+        assert_eq!(from, ObjectsFrom::Cluster(Some("k".into())), "the command line wins");
     }
 
     #[test]

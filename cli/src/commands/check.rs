@@ -16,9 +16,9 @@ use cluster::catalogue::FileContent;
 use cluster::tree;
 use thiserror::Error;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 use checked::Checked;
 
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
     /// How to print. The table is drawn on a terminal, and plain lines elsewhere
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// Let warnings and what is not enforced fail the check
     #[arg(long)]
     strict: bool,
@@ -74,13 +74,15 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     }
     let checked = Checked::of_repository(contents, &found);
     crate::print(&match args.output {
-        Output::Table if is_for_a_terminal() => graphical::render(&checked, graphical::Look::of_environment()),
-        Output::Table => plain::render(&checked),
-        Output::Json => to_json(&checked.reports)?,
+        OutputFormat::Table if is_for_a_terminal() => {
+            graphical::render(&checked, graphical::TerminalStyle::of_environment())
+        }
+        OutputFormat::Table => plain::render(&checked),
+        OutputFormat::Json => to_json(&checked.reports)?,
     })?;
     Ok(match checked.passes(args.strict) {
-        true => Outcome::Positive,
-        false => Outcome::Negative,
+        true => VerbOutcome::Positive,
+        false => VerbOutcome::Negative,
     })
 }
 

@@ -13,7 +13,7 @@ use settings::{DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE};
 use state_dir::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use thiserror::Error;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 /// Removes the ruleset and files that an agent has left: enforcement ends
 ///
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         text += &format!("{} is removed\n", path.display());
     }
     crate::print(&text)?;
-    Ok(Outcome::Positive)
+    Ok(VerbOutcome::Positive)
 }
 
 /// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does

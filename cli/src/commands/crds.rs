@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use policy::crd;
 use thiserror::Error;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 /// Prints the CustomResourceDefinitions of the policy kinds, for a cluster that has none of its own
 ///
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
             crate::print(&texts.join("---\n"))?;
         }
     }
-    Ok(Outcome::Positive)
+    Ok(VerbOutcome::Positive)
 }
 
 fn write(directory: &Path, documents: &[(String, String)]) -> Result<(), WriteError> {

@@ -11,10 +11,10 @@ use api::{ExplainQuestion, ExplainVerdict, ask};
 use doctor::{self, DNS_OVER_TLS, DOCUMENTATION_ADDRESSES, FindingLevel, NodeFinding, RunningAgent};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::table::printable;
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 /// Checks this node for what Namegate needs, and says how to mend what is missing
 ///
@@ -32,7 +32,7 @@ Examples:
 pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// The mode that the agent is going to have [default: the running agent's, or dnat]
     #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]))]
     intercept: Option<InterceptionMode>,
@@ -64,13 +64,13 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     };
     let findings = doctor::examine(&doctor::read(interception, &args.table, running));
     crate::print(&match args.output {
-        Output::Table => render(&findings),
-        Output::Json => to_json(&findings)?,
+        OutputFormat::Table => render(&findings),
+        OutputFormat::Json => to_json(&findings)?,
     })?;
     Ok(
         match findings.iter().any(|finding| finding.level == FindingLevel::Problem) {
-            true => Outcome::Negative,
-            false => Outcome::Positive,
+            true => VerbOutcome::Negative,
+            false => VerbOutcome::Positive,
         },
     )
 }

@@ -10,10 +10,10 @@ use serde::Serialize;
 use settings::DEFAULT_RUN_DIR;
 use thiserror::Error;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::table::{table, whole_seconds};
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 /// Shows which packets were refused of late, or would have been, with pod, name and policy; and
 /// which answers were withheld
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     pod: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
@@ -67,11 +67,11 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     records.rows.retain(|row| is_asked_for(row, args));
     records.withheld.retain(|row| is_withheld_asked_for(row, args));
     let text = match args.output {
-        Output::Json => to_json(&lines(&records))?,
-        Output::Table => show(&records),
+        OutputFormat::Json => to_json(&lines(&records))?,
+        OutputFormat::Table => show(&records),
     };
     crate::print(&text)?;
-    Ok(Outcome::Positive)
+    Ok(VerbOutcome::Positive)
 }
 
 fn is_recorded(summary: &RecordsSummary) -> Result<(), NotRecorded> {
@@ -93,14 +93,14 @@ fn is_withheld_asked_for(row: &WithheldRow, args: &Args) -> bool {
 /// A packet or an answer: VERDICT tells them apart.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Line<'a> {
+enum DropLine<'a> {
     Packet(&'a RecordRow),
     Answer(&'a WithheldRow),
 }
 
-fn lines(records: &Records) -> Vec<Line<'_>> {
-    let packets = records.rows.iter().map(Line::Packet);
-    packets.chain(records.withheld.iter().map(Line::Answer)).collect()
+fn lines(records: &Records) -> Vec<DropLine<'_>> {
+    let packets = records.rows.iter().map(DropLine::Packet);
+    packets.chain(records.withheld.iter().map(DropLine::Answer)).collect()
 }
 
 fn show(records: &Records) -> String {

@@ -19,10 +19,10 @@ use policy::{EndpointId, Policy};
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR};
 use thiserror::Error;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::table::printable;
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 /// Says whether a pod may reach a destination, which rule decides, and what is missing if none does
 ///
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     node: Option<String>,
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR, conflicts_with = "objects")]
     run_dir: PathBuf,
@@ -109,12 +109,12 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         }
     };
     crate::print(&match args.output {
-        Output::Json => to_json(&told)?,
-        Output::Table => render(&told),
+        OutputFormat::Json => to_json(&told)?,
+        OutputFormat::Table => render(&told),
     })?;
     Ok(match told.verdict {
-        ExplainVerdict::Denied => Outcome::Negative,
-        ExplainVerdict::Allowed | ExplainVerdict::Audited => Outcome::Positive,
+        ExplainVerdict::Denied => VerbOutcome::Negative,
+        ExplainVerdict::Allowed | ExplainVerdict::Audited => VerbOutcome::Positive,
     })
 }
 

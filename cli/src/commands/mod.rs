@@ -20,7 +20,7 @@ use serde::Serialize;
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
+pub(crate) enum OutputFormat {
     /// For people.
     Table,
     /// For programs.

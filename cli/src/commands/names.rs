@@ -7,10 +7,10 @@ use api::NameRow;
 use api::ask;
 use settings::DEFAULT_RUN_DIR;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::table::{list, table, whole_seconds};
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 /// Shows which names have resolved to which addresses, and for how long these stay allowed
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ Examples:
 pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
@@ -31,14 +31,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> crate::Result {
     let names = ask(ApiClient::new(&args.run_dir).names())??;
     let text = match args.output {
-        Output::Json => to_json(&names)?,
-        Output::Table if names.is_empty() => {
+        OutputFormat::Json => to_json(&names)?,
+        OutputFormat::Table if names.is_empty() => {
             "No name holds an address: nothing was looked up yet, or all leases have ended.\n".into()
         }
-        Output::Table => render(&names),
+        OutputFormat::Table => render(&names),
     };
     crate::print(&text)?;
-    Ok(Outcome::Positive)
+    Ok(VerbOutcome::Positive)
 }
 
 fn render(names: &[NameRow]) -> String {

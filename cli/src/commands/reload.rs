@@ -20,8 +20,8 @@ pub(super) struct Reload {
 
 /// What the config file is like, beside what it was at the start.
 #[derive(Debug)]
-enum Config {
-    Same,
+enum ConfigChange {
+    None,
     Changed(PathBuf),
     Broken(FileError),
 }
@@ -52,22 +52,22 @@ impl Reload {
         info!("SIGHUP: the objects are read again; the agent goes on as it was started");
         self.objects.notify_one();
         match self.compare() {
-            Config::Same => {}
-            Config::Changed(path) => {
+            ConfigChange::None => {}
+            ConfigChange::Changed(path) => {
                 warn!("{} has changed; restart the agent to put it in force", path.display());
             }
-            Config::Broken(error) => warn!("{error}; a restart would fail"),
+            ConfigChange::Broken(error) => warn!("{error}; a restart would fail"),
         }
     }
 
-    fn compare(&self) -> Config {
+    fn compare(&self) -> ConfigChange {
         let Some((path, before)) = &self.config else {
-            return Config::Same;
+            return ConfigChange::None;
         };
         match file::read(path) {
-            Ok(now) if now == *before => Config::Same,
-            Ok(_) => Config::Changed(path.clone()),
-            Err(error) => Config::Broken(error),
+            Ok(now) if now == *before => ConfigChange::None,
+            Ok(_) => ConfigChange::Changed(path.clone()),
+            Err(error) => ConfigChange::Broken(error),
         }
     }
 }
@@ -90,11 +90,11 @@ mod tests {
             ..Reload::default()
         };
         fs::write(&path, "# a comment\ngrace: 5s\n").unwrap();
-        assert!(matches!(reload.compare(), Config::Same));
+        assert!(matches!(reload.compare(), ConfigChange::None));
         fs::write(&path, "grace: 6s\n").unwrap();
-        assert!(matches!(reload.compare(), Config::Changed(_)));
+        assert!(matches!(reload.compare(), ConfigChange::Changed(_)));
         fs::write(&path, "grase: 6s\n").unwrap();
-        assert!(matches!(reload.compare(), Config::Broken(_)));
-        assert!(matches!(Reload::default().compare(), Config::Same));
+        assert!(matches!(reload.compare(), ConfigChange::Broken(_)));
+        assert!(matches!(Reload::default().compare(), ConfigChange::None));
     }
 }

@@ -9,10 +9,10 @@ use api::ask;
 use api::{AgentStatus, RepairStatus, ReportRow, SourceStatus, SupervisorStatus};
 use settings::DEFAULT_RUN_DIR;
 
-use crate::Outcome;
+use crate::VerbOutcome;
 
 use super::table::{list, printable, table};
-use super::{Output, to_json};
+use super::{OutputFormat, to_json};
 
 /// Shows the running agent: is it ready, what does it govern, what was found in the policies
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ Examples:
 pub(crate) struct Args {
     /// How to print
     #[arg(short, long, value_enum, default_value = "table")]
-    output: Output,
+    output: OutputFormat,
     /// The agent's --run-dir
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     run_dir: PathBuf,
@@ -38,16 +38,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> crate::Result {
     let status = ask(ApiClient::new(&args.run_dir).status())??;
     if args.alive {
-        return Ok(Outcome::Positive);
+        return Ok(VerbOutcome::Positive);
     }
     let text = match args.output {
-        Output::Json => to_json(&status)?,
-        Output::Table => render(&status),
+        OutputFormat::Json => to_json(&status)?,
+        OutputFormat::Table => render(&status),
     };
     crate::print(&text)?;
     Ok(match status.ready {
-        true => Outcome::Positive,
-        false => Outcome::Negative,
+        true => VerbOutcome::Positive,
+        false => VerbOutcome::Negative,
     })
 }
 

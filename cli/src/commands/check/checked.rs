@@ -22,7 +22,7 @@ pub(super) struct Checked {
 }
 
 /// A finding, and what it is about.
-pub(super) struct Finding<'c> {
+pub(super) struct CheckFinding<'c> {
     pub(super) report: &'c ReadReport,
     pub(super) diagnostic: &'c Diagnostic,
     /// The file that it points into.
@@ -82,11 +82,11 @@ impl Checked {
     }
 
     /// All findings, file by file: errors first, then in the order of the lines.
-    pub(super) fn findings(&self) -> Vec<Finding<'_>> {
+    pub(super) fn findings(&self) -> Vec<CheckFinding<'_>> {
         let each = self.reports.iter().flat_map(|report| {
             let text = report.file.as_ref().and_then(|file| self.contents.get(file));
             let text = text.and_then(|content| content.as_deref().ok());
-            let of = move |diagnostic| Finding {
+            let of = move |diagnostic| CheckFinding {
                 report,
                 diagnostic,
                 text,
@@ -94,7 +94,7 @@ impl Checked {
             report.diagnostics.iter().map(of)
         });
         let mut findings: Vec<_> = each.collect();
-        findings.sort_by_key(|Finding { report, diagnostic, .. }| {
+        findings.sort_by_key(|CheckFinding { report, diagnostic, .. }| {
             let worst_first = std::cmp::Reverse(diagnostic.severity);
             (&report.file, worst_first, diagnostic.position)
         });

@@ -11,7 +11,7 @@ const BEFORE: usize = 40;
 #[derive(Debug, PartialEq)]
 pub(super) struct Excerpt {
     /// The line before the marked one, that one, and the line after it, as far as there are.
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<ExcerptLine>,
     /// The place of the marked line among these.
     pub(super) marked: usize,
     /// The marked characters of it.
@@ -21,7 +21,7 @@ pub(super) struct Excerpt {
 /// A line of a file, cut. Every character of it is printable and takes one column, East Asian ones
 /// apart.
 #[derive(Debug, PartialEq)]
-pub(super) struct Line {
+pub(super) struct ExcerptLine {
     /// From 1.
     pub(super) number: usize,
     pub(super) text: String,
@@ -50,14 +50,14 @@ impl Excerpt {
             && let Some(above) = text.get(..end)
         {
             let start = above.rfind('\n').map_or(0, |newline| newline + 1);
-            lines.push(Line::cut(number - 1, above.get(start..)?, cut));
+            lines.push(ExcerptLine::cut(number - 1, above.get(start..)?, cut));
         }
         let marked_line = lines.len();
-        lines.push(Line::cut(number, line, cut));
+        lines.push(ExcerptLine::cut(number, line, cut));
         if let Some(below) = text.get(start + line.len()..)?.strip_prefix('\n')
             && !below.is_empty()
         {
-            lines.push(Line::cut(number + 1, first_line(below), cut));
+            lines.push(ExcerptLine::cut(number + 1, first_line(below), cut));
         }
         let first = column - cut + usize::from(cut > 0);
         let last = (first + marked).min(WIDTH + 1).max(first + 1);
@@ -69,7 +69,7 @@ impl Excerpt {
     }
 
     /// The marked line.
-    pub(super) fn line(&self) -> &Line {
+    pub(super) fn line(&self) -> &ExcerptLine {
         &self.lines[self.marked]
     }
 }
@@ -78,7 +78,7 @@ fn first_line(text: &str) -> &str {
     text.split('\n').next().unwrap_or_default()
 }
 
-impl Line {
+impl ExcerptLine {
     /// `WIDTH` characters from the `from`-th on, with dots where some are left out.
     fn cut(number: usize, line: &str, from: usize) -> Self {
         let line = line.strip_suffix('\r').unwrap_or(line);

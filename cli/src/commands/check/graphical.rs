@@ -11,17 +11,17 @@ use policy::Severity;
 
 use crate::commands::table::printable;
 
-use super::checked::{Checked, Finding};
+use super::checked::{CheckFinding, Checked};
 use super::excerpt::Excerpt;
 
 /// How the terminal likes it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+pub(super) struct TerminalStyle {
     colour: bool,
     columns: usize,
 }
 
-impl Look {
+impl TerminalStyle {
     /// Coloured unless `NO_COLOR` asks for none, as wide as the terminal.
     pub(super) fn of_environment() -> Self {
         const DEFAULT: usize = 100;
@@ -33,7 +33,7 @@ impl Look {
     }
 }
 
-pub(super) fn render(checked: &Checked, look: Look) -> String {
+pub(super) fn render(checked: &Checked, look: TerminalStyle) -> String {
     let theme = match look.colour {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
@@ -44,7 +44,7 @@ pub(super) fn render(checked: &Checked, look: Look) -> String {
     let mut text = String::new();
     for finding in checked.findings() {
         // Writing to a String does not fail.
-        let _ = handler.render_report(&mut text, &Shown::new(&finding));
+        let _ = handler.render_report(&mut text, &RenderedFinding::new(&finding));
         text.push('\n');
     }
     text + &checked.summary()
@@ -52,17 +52,17 @@ pub(super) fn render(checked: &Checked, look: Look) -> String {
 
 /// A finding as the renderer takes it.
 #[derive(Debug)]
-struct Shown {
+struct RenderedFinding {
     headline: String,
     code: &'static str,
     severity: Severity,
     help: Option<String>,
-    source: Option<Source>,
+    source: Option<ExcerptSource>,
 }
 
 /// An excerpt as a source of its own, which knows where in the file it stands.
 #[derive(Debug)]
-struct Source {
+struct ExcerptSource {
     file: String,
     text: String,
     /// In the text.
@@ -75,13 +75,13 @@ struct Source {
     column: usize,
 }
 
-impl Shown {
-    fn new(finding: &Finding<'_>) -> Self {
+impl RenderedFinding {
+    fn new(finding: &CheckFinding<'_>) -> Self {
         let (report, diagnostic) = (finding.report, finding.diagnostic);
         let file = report.file.as_ref().map(|file| printable(file.display().to_string()));
         let source = finding.text.zip(diagnostic.position).and_then(|(text, at)| {
             let excerpt = Excerpt::of(text, at)?;
-            Some(Source::new(
+            Some(ExcerptSource::new(
                 file.clone().unwrap_or_default(),
                 &excerpt,
                 (at.line as usize, at.column as usize),
@@ -103,7 +103,7 @@ impl Shown {
     }
 }
 
-impl Source {
+impl ExcerptSource {
     fn new(file: String, excerpt: &Excerpt, (line, column): (usize, usize)) -> Self {
         let lines: Vec<&str> = excerpt.lines.iter().map(|line| line.text.as_str()).collect();
         let bytes = |text: &str, chars: usize| text.char_indices().nth(chars).map_or(text.len(), |(byte, _)| byte);
@@ -122,15 +122,15 @@ impl Source {
     }
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for RenderedFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.headline)
     }
 }
 
-impl std::error::Error for Shown {}
+impl std::error::Error for RenderedFinding {}
 
-impl miette::Diagnostic for Shown {
+impl miette::Diagnostic for RenderedFinding {
     fn code(&self) -> Option<Box<dyn fmt::Display + '_>> {
         Some(Box::new(format!("{}[{}]", self.severity, self.code)))
     }
@@ -156,7 +156,7 @@ impl miette::Diagnostic for Shown {
     }
 }
 
-impl SourceCode for Source {
+impl SourceCode for ExcerptSource {
     fn read_span<'a>(
         &'a self,
         span: &SourceSpan,
@@ -188,14 +188,14 @@ mod tests {
 
     use super::*;
 
-    const LOOK: Look = Look {
+    const STYLE: TerminalStyle = TerminalStyle {
         colour: false,
         columns: 80,
     };
 
     fn rendered(text: &str) -> String {
         let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Ok(text.to_owned()))]));
-        let text = render(&checked, LOOK);
+        let text = render(&checked, STYLE);
         // The frame is padded.
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
@@ -238,15 +238,15 @@ warning[closed-until-mended]
     #[test]
     fn a_finding_without_a_place_names_file_and_object() {
         let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Err("it is gone".to_owned()))]));
-        let text = render(&checked, LOOK);
+        let text = render(&checked, STYLE);
         assert!(text.contains("a.yaml: the file cannot be read: it is gone"), "{text}");
     }
 
     #[test]
     fn colours_are_there_unless_they_are_not_wanted() {
         let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Ok("a: [".to_owned()))]));
-        assert!(!render(&checked, LOOK).contains('\u{1b}'));
-        let coloured = render(&checked, Look { colour: true, ..LOOK });
+        assert!(!render(&checked, STYLE).contains('\u{1b}'));
+        let coloured = render(&checked, TerminalStyle { colour: true, ..STYLE });
         assert!(coloured.contains('\u{1b}'), "{coloured:?}");
     }
 }

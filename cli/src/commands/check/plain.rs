@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::commands::table::printable;
 
-use super::checked::{Checked, Finding};
+use super::checked::{CheckFinding, Checked};
 use super::excerpt::Excerpt;
 
 pub(super) fn render(checked: &Checked) -> String {
@@ -16,8 +16,8 @@ pub(super) fn render(checked: &Checked) -> String {
     text + &checked.summary()
 }
 
-fn finding(finding: &Finding<'_>) -> String {
-    let Finding {
+fn finding(finding: &CheckFinding<'_>) -> String {
+    let CheckFinding {
         report,
         diagnostic,
         text: source,

@@ -1,6 +1,6 @@
 //! The log on stderr: its level, its colours, and how often it says the same.
 
-mod repeats;
+mod repeat_limiter;
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use repeats::{Repeated, Repeats};
+use repeat_limiter::{RepeatLimiter, SuppressedLine};
 
 /// Has what is logged from now on written to stderr, from this level on (`RUST_LOG` wins).
 pub(crate) fn start(level: LevelFilter) {
@@ -36,7 +36,7 @@ pub(crate) fn start(level: LevelFilter) {
             io::stderr().is_terminal(),
             env::var_os("NO_COLOR").as_deref(),
         ))
-        .event_format(Sparing::default())
+        .event_format(LimitedFormat::default())
         .init();
 }
 
@@ -47,12 +47,12 @@ fn is_coloured(terminal: bool, no_color: Option<&OsStr>) -> bool {
 
 /// The usual format, without the warnings and errors that have been said often enough.
 #[derive(Default)]
-struct Sparing {
+struct LimitedFormat {
     usual: Format,
-    repeats: Mutex<Repeats>,
+    repeats: Mutex<RepeatLimiter>,
 }
 
-impl<S, N> FormatEvent<S, N> for Sparing
+impl<S, N> FormatEvent<S, N> for LimitedFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -66,12 +66,12 @@ where
             let over = repeats.over(now);
             let passes = *metadata.level() > Level::WARN || {
                 let mut line = format!("{:>5} {}:", metadata.level(), metadata.target());
-                event.record(&mut Fields(&mut line));
+                event.record(&mut FieldText(&mut line));
                 repeats.pass(line, now)
             };
             (over, passes)
         };
-        for Repeated { line, times, over } in over {
+        for SuppressedLine { line, times, over } in over {
             SystemTime.format_time(&mut writer)?;
             let seconds = over.as_secs();
             writeln!(writer, " {line} (said {times} times more within {seconds} s)")?;
@@ -84,9 +84,9 @@ where
 }
 
 /// The message and the other fields, as the usual format has them.
-struct Fields<'a>(&'a mut String);
+struct FieldText<'a>(&'a mut String);
 
-impl Visit for Fields<'_> {
+impl Visit for FieldText<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a String does not fail.
         let _ = match field.name() {
@@ -110,9 +110,9 @@ mod tests {
     }
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn what_is_said_again_and_again_is_said_a_few_times() {
-        let written = Written::default();
+        let written = LogBuffer::default();
         let to = written.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(move || to.clone())
-            .event_format(Sparing::default())
+            .event_format(LimitedFormat::default())
             .finish();
         tracing::subscriber::with_default(subscriber, || {
             for number in 0..64 {
@@ -140,7 +140,7 @@ mod tests {
         });
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let count = |part: &str| text.matches(part).count();
-        assert_eq!(count("it failed"), repeats::OFTEN as usize, "{text}");
+        assert_eq!(count("it failed"), repeat_limiter::OFTEN as usize, "{text}");
         assert_eq!((count("no warning"), count("each is another")), (64, 64));
     }
 }

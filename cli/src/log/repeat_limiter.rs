@@ -15,13 +15,13 @@ const LINES: usize = 128;
 
 /// The lines of the last [`WINDOW`].
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(super) struct RepeatLimiter {
     /// In the order in which they were first said.
-    lines: VecDeque<Line>,
+    lines: VecDeque<RepeatedLine>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct RepeatedLine {
     text: String,
     since: Time,
     times: u64,
@@ -29,7 +29,7 @@ struct Line {
 
 /// A line that was said more often than it passed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Repeated {
+pub(super) struct SuppressedLine {
     pub(super) line: String,
     /// How often it did not pass.
     pub(super) times: u64,
@@ -37,7 +37,7 @@ pub(super) struct Repeated {
     pub(super) over: Duration,
 }
 
-impl Repeats {
+impl RepeatLimiter {
     /// Whether a line is to be said.
     pub(super) fn pass(&mut self, text: String, now: Time) -> bool {
         if let Some(line) = self.lines.iter_mut().find(|line| line.text == text) {
@@ -45,7 +45,7 @@ impl Repeats {
             return line.times <= OFTEN;
         }
         if self.lines.len() < LINES {
-            self.lines.push_back(Line {
+            self.lines.push_back(RepeatedLine {
                 text,
                 since: now,
                 times: 1,
@@ -55,14 +55,14 @@ impl Repeats {
     }
 
     /// What is to be told of lines whose time is over. They may be said again.
-    pub(super) fn over(&mut self, now: Time) -> Vec<Repeated> {
+    pub(super) fn over(&mut self, now: Time) -> Vec<SuppressedLine> {
         let mut over = Vec::new();
-        let is_over = |line: &Line| now.since(line.since) >= WINDOW;
+        let is_over = |line: &RepeatedLine| now.since(line.since) >= WINDOW;
         while self.lines.front().is_some_and(is_over)
             && let Some(line) = self.lines.pop_front()
         {
             if line.times > OFTEN {
-                over.push(Repeated {
+                over.push(SuppressedLine {
                     times: line.times - OFTEN,
                     over: now.since(line.since),
                     line: line.text,
@@ -83,12 +83,12 @@ mod tests {
 
     #[test]
     fn equal_lines_pass_a_few_times_in_a_window_and_the_others_are_counted() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatLimiter::default();
         let passed = (0..64).filter(|_| repeats.pass("a".into(), at(1))).count() as u64;
         assert_eq!(passed, OFTEN);
         assert!(repeats.pass("b".into(), at(2)));
         assert_eq!(repeats.over(at(10)), []);
-        let repeated = Repeated {
+        let repeated = SuppressedLine {
             line: "a".into(),
             times: 64 - OFTEN,
             over: Duration::from_secs(10),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn lines_without_end_take_no_memory_without_end_and_all_pass() {
-        let mut repeats = Repeats::default();
+        let mut repeats = RepeatLimiter::default();
         assert!((0..10 * LINES).all(|number| repeats.pass(number.to_string(), at(1))));
         assert_eq!(repeats.lines.len(), LINES);
     }
