@@ -40,9 +40,9 @@ pub(crate) fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     findings
 }
 
-/// Only mode tproxy is affected. In mode dnat, Namegate's rules keep lookups in connection tracking.
-/// In mode tproxy the answers leave from the resolver's address, and such rules take these out of
-/// connection tracking too.
+/// Only mode tproxy is affected. In mode dnat, Namegate's rules keep lookups in connection
+/// tracking. In mode tproxy the answers leave from the resolver's address, and such rules take
+/// these out of connection tracking too.
 fn untracked(chains: &BTreeMap<String, ForeignChain<'_>>, interception: InterceptionMode) -> NodeFinding {
     const CODE: &str = "untracked-lookups";
     let culprits = named(chains, |chain| chain.untracks_lookups);
@@ -102,8 +102,8 @@ impl ForeignChain<'_> {
     }
 }
 
-/// The base chains of every table but our own, by family, table and name. The rules of the chains that
-/// a base chain jumps to count as its own.
+/// The base chains of every table but our own, by family, table and name. The rules of the chains
+/// that a base chain jumps to count as its own.
 fn chains<'a>(ruleset: &'a Value, own: &str) -> BTreeMap<String, ForeignChain<'a>> {
     let objects = || ruleset["nftables"].as_array().into_iter().flatten();
     let text = |value: &'a Value, field: &str| value[field].as_str().unwrap_or_default();

@@ -57,7 +57,8 @@ pub struct NodeFacts {
 pub struct RunningAgent {
     /// The resolvers whose answers it learns from.
     pub resolvers: Vec<SocketAddr>,
-    /// Endpoints that are closed for egress and may reach [`DOCUMENTATION_ADDRESSES`] at [`DNS_OVER_TLS`].
+    /// Endpoints that are closed for egress and may reach [`DOCUMENTATION_ADDRESSES`] at
+    /// [`DNS_OVER_TLS`].
     pub open_to_encrypted_dns: Vec<String>,
 }
 

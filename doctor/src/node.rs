@@ -68,7 +68,8 @@ fn forwarding(facts: &NodeFacts) -> Vec<NodeFinding> {
     }
 }
 
-/// Frames between the ports of a bridge pass the hooks of IP only where br_netfilter is switched on.
+/// Frames between the ports of a bridge pass the hooks of IP only where br_netfilter is switched
+/// on.
 fn bridges(facts: &NodeFacts) -> Vec<NodeFinding> {
     const CODE: &str = "bridge-netfilter";
     let shared: Vec<&str> = facts
@@ -109,8 +110,8 @@ fn bridges(facts: &NodeFacts) -> Vec<NodeFinding> {
     )]
 }
 
-/// With `src_valid_mark` the reverse-path check uses the packet's mark. Marked packets are routed to
-/// `lo`, so that the check drops them.
+/// With `src_valid_mark` the reverse-path check uses the packet's mark. Marked packets are routed
+/// to `lo`, so that the check drops them.
 fn marks(facts: &NodeFacts) -> Option<NodeFinding> {
     const CODE: &str = "src-valid-mark";
     if facts.interception != InterceptionMode::Tproxy {

@@ -23,8 +23,8 @@ const SYSCTLS: [&str; 6] = [
 
 const DNS_PORT: u16 = 53;
 
-/// Reads the node that this process runs on. Changes nothing: nft checks the scripts for its features
-/// and does not apply them.
+/// Reads the node that this process runs on. Changes nothing: nft checks the scripts for its
+/// features and does not apply them.
 pub fn read(interception: InterceptionMode, table: &str, running: Option<RunningAgent>) -> NodeFacts {
     NodeFacts {
         kernel: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -68,8 +68,8 @@ fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
             .stderr(Stdio::piped())
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // Writing does not block: the scripts are shorter than a pipe. If nft has ended already,
-            // its exit status tells why.
+            // Writing does not block: the scripts are shorter than a pipe. If nft has ended
+            // already, its exit status tells why.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output()

@@ -1,9 +1,9 @@
 //! The crash guard: a process that outlives a crash of `namegate exec`, even by SIGKILL, and cleans
 //! up after it.
 //!
-//! It reads a pipe from `namegate exec`. The first line is an [`Undo`] as JSON. A second line, `done`,
-//! follows when everything is undone in the usual way. When the pipe ends without it, `namegate exec`
-//! has died, and the guard performs the `Undo`.
+//! It reads a pipe from `namegate exec`. The first line is an [`Undo`] as JSON. A second line,
+//! `done`, follows when everything is undone in the usual way. When the pipe ends without it,
+//! `namegate exec` has died, and the guard performs the `Undo`.
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;

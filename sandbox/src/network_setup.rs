@@ -9,8 +9,8 @@
 //!   asks the link that a packet *came in* on. It is switched off afterwards if it was off. Other
 //!   packets that arrive on these links are kept from being forwarded ([`firewall`]).
 //!
-//! IPv6 forwarding is never switched on: it makes the host forget routes that it learned from router
-//! advertisements. The sandbox has IPv6 only where the host forwards it already.
+//! IPv6 forwarding is never switched on: it makes the host forget routes that it learned from
+//! router advertisements. The sandbox has IPv6 only where the host forwards it already.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -101,8 +101,8 @@ impl NetworkPlan {
 pub(crate) fn forwarding_sysctl(link: &str) -> String {
     format!("ipv4/conf/{link}/forwarding")
 }
-/// Takes "not found" for success: a kernel without IPv6 has none of its sysctls, and a link that has
-/// gone needs no change.
+/// Takes "not found" for success: a kernel without IPv6 has none of its sysctls, and a link that
+/// has gone needs no change.
 pub(crate) fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

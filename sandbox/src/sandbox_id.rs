@@ -4,7 +4,8 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The exclusive use of a number in this network namespace, until it is dropped or the process ends.
+/// The exclusive use of a number in this network namespace, until it is dropped or the process
+/// ends.
 ///
 /// The lock is an abstract Unix socket. The kernel keeps these per network namespace, as it keeps
 /// the tables and links that are named by the number. So the lock also holds between processes of

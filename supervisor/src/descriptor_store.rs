@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use crate::message::SupervisorMessage;
 
-/// The largest number of descriptors that are kept. A listener has one for each thread that serves it,
-/// and a node has some dozen listeners.
+/// The largest number of descriptors that are kept. A listener has one for each thread that serves
+/// it, and a node has some dozen listeners.
 const CAPACITY: usize = 4_096;
 
 /// The kept descriptors, each under the name that the worker gave it.

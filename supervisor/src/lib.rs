@@ -9,11 +9,12 @@
 //! - reaps processes that have lost their parent.
 //!
 //! Lookups that arrive while no worker runs wait in the queues of the sockets, and the next worker
-//! answers them. The supervisor has no policy, no network of its own, one thread, and bounded memory.
+//! answers them. The supervisor has no policy, no network of its own, one thread, and bounded
+//! memory.
 //!
 //! The two talk over a socket pair, which is the worker's standard input. The messages are those of
-//! sd_notify(3): `FDSTORE=1`, `FDSTOREREMOVE=1`, `FDNAME=…`, `READY=1` ([`message`]). The supervisor
-//! hands descriptors over in the same form.
+//! sd_notify(3): `FDSTORE=1`, `FDSTOREREMOVE=1`, `FDNAME=…`, `READY=1` ([`message`]). The
+//! supervisor hands descriptors over in the same form.
 //!
 //! When the supervisor dies, the worker sees the end of the socket pair and shuts down. Otherwise a
 //! service manager that restarts the supervisor would start a second agent beside the first.
@@ -30,6 +31,6 @@ pub mod working_set;
 pub use run::{SuperviseError, supervise};
 pub use worker::Supervision;
 
-/// The environment variable that makes a process a worker: how many descriptors it is handed, and how
-/// many workers have died before it, as in `12:3`.
+/// The environment variable that makes a process a worker: how many descriptors it is handed, and
+/// how many workers have died before it, as in `12:3`.
 const ENVIRONMENT: &str = "NAMEGATE_SUPERVISED";

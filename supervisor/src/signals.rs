@@ -18,8 +18,8 @@ const TAKEN: [i32; 7] = [
     libc::SIGUSR2,
 ];
 
-/// Blocks the signals and returns the descriptor from which they are read. Child processes inherit the
-/// mask, until they [unblock] the signals.
+/// Blocks the signals and returns the descriptor from which they are read. Child processes inherit
+/// the mask, until they [unblock] the signals.
 pub(crate) fn block() -> io::Result<OwnedFd> {
     let set = mask(libc::SIG_BLOCK)?;
     // SAFETY: the set is initialized, and -1 asks for a new descriptor.
@@ -31,8 +31,8 @@ pub(crate) fn block() -> io::Result<OwnedFd> {
     }
 }
 
-/// Unblocks the signals. Must be called while the process has one thread: each thread has a mask of its
-/// own.
+/// Unblocks the signals. Must be called while the process has one thread: each thread has a mask of
+/// its own.
 pub(crate) fn unblock() -> io::Result<()> {
     mask(libc::SIG_UNBLOCK).map(drop)
 }

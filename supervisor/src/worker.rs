@@ -20,8 +20,8 @@ use crate::{ENVIRONMENT, signals};
 /// stopped, and must not stop the agent too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The worker's socket to the supervisor, and the sockets of earlier workers that this worker has not
-/// taken yet.
+/// The worker's socket to the supervisor, and the sockets of earlier workers that this worker has
+/// not taken yet.
 #[derive(Debug)]
 pub struct Supervision {
     socket: OwnedFd,
@@ -31,8 +31,8 @@ pub struct Supervision {
 }
 
 impl Supervision {
-    /// Receives the sockets of earlier workers; `None` when this process is no worker. Must be called
-    /// once, while the process has one thread.
+    /// Receives the sockets of earlier workers; `None` when this process is no worker. Must be
+    /// called once, while the process has one thread.
     pub fn attach() -> io::Result<Option<Self>> {
         let Some((descriptors, deaths)) = env::var(ENVIRONMENT).ok().as_deref().and_then(parse_environment) else {
             return Ok(None);
@@ -68,8 +68,8 @@ impl Supervision {
         self.supervisor
     }
 
-    /// Tells the supervisor that this worker answers lookups. Sockets that this worker has not taken are
-    /// closed, because lookups would be lost in their queues.
+    /// Tells the supervisor that this worker answers lookups. Sockets that this worker has not
+    /// taken are closed, because lookups would be lost in their queues.
     pub fn ready(&self) {
         for name in std::mem::take(&mut *self.inherited()).into_keys() {
             self.forget(&name);

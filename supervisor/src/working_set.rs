@@ -2,8 +2,8 @@
 //!
 //! An agent that starts reads flags, YAML, certificates and the first objects, and writes a whole
 //! ruleset. It never does most of that again. The code for it stays mapped, and so do the pages
-//! around it, which the kernel maps along with it. That is nearly the whole program, and most of the
-//! resident memory of an idle agent.
+//! around it, which the kernel maps along with it. That is nearly the whole program, and most of
+//! the resident memory of an idle agent.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -37,8 +37,8 @@ fn unchanged_mappings(smaps: &str) -> impl Iterator<Item = Range<usize>> {
             // `Swap` follows `Anonymous`.
             "Anonymous" | "Swap" if value.trim() != "0 kB" => mapping = None,
             "Swap" => return mapping.take(),
-            // The first line of a mapping contains a device, as in `fe:00`, so that several words stand
-            // before its colon. All other lines have one word there.
+            // The first line of a mapping contains a device, as in `fe:00`, so that several words
+            // stand before its colon. All other lines have one word there.
             beginning if beginning.contains(' ') => mapping = read_only(line),
             _ => {}
         }

@@ -4,9 +4,8 @@
 //! nothing of it outlives the [`Lab`]: namespaces are anonymous, servers end when they are dropped.
 //!
 //! ```text
-//!   pod 0 ─┐                 ┌─ resolver   10.53.0.53   fd00:53::53
-//!   pod 1 ─┼─ node (routes) ─┤
-//!   …     ─┘                 └─ internet   198.51.100.0/24, 203.0.113.0/24, 198.18.0.0/15, 2001:db8::/32
+//!   pod 0 ─┐                 ┌─ resolver   10.53.0.53   fd00:53::53 pod 1 ─┼─ node (routes) ─┤ …
+//!   ─┘                 └─ internet   198.51.100.0/24, 203.0.113.0/24, 198.18.0.0/15, 2001:db8::/32
 //! ```
 
 mod address;
