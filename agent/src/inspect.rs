@@ -70,6 +70,8 @@ pub struct Figures {
     pub repairs: [u64; DamageKind::ALL.len()],
     /// What is damaged and not repaired.
     pub damage: usize,
+    /// Sysctls that somebody has changed and that are the owner's to set back.
+    pub settings: usize,
 }
 
 /// An agent that shows what it is told to, for the tests of what shows it.

@@ -10,6 +10,7 @@ use cluster::readiness;
 use cluster::{Cluster, Progress};
 use cluster::{ReadReport, Update};
 use dns_proxy::Listener;
+use enforcer::audit::{self, Integrity};
 use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
@@ -117,10 +118,14 @@ impl Reconciler {
                 },
                 () = enforcer.table_lost() => true,
                 Ok(()) = integrity.changed() => {
-                    let damage = integrity.borrow_and_update().trouble();
+                    let (damage, repair) = {
+                        let integrity = integrity.borrow_and_update();
+                        (integrity.trouble(), last_repair(&integrity))
+                    };
                     self.progress.send_if_modified(|progress| {
-                        let is_news = progress.damage != damage;
+                        let is_news = progress.damage != damage || progress.repair != repair;
                         progress.damage = damage;
+                        progress.repair = repair;
                         is_news
                     });
                     false
@@ -317,6 +322,12 @@ fn pod_links(network: &NodeNetwork, plan: &Plan) -> PodLinks {
     let local = addresses.map(|address| (*address, plan.governed.contains_key(address)));
     let resolvers = plan.desired.servers.iter().map(SocketAddr::ip);
     PodLinks::find(network, local, resolvers)
+}
+
+/// What was repaired last, for people, and how much was repaired so far.
+fn last_repair(integrity: &Integrity) -> Option<(String, u64)> {
+    let last = integrity.last.as_ref()?;
+    Some((audit::brief(&last.damage), integrity.repairs.iter().sum()))
 }
 
 fn hear_of_network() -> Option<AsyncFd<OwnedFd>> {

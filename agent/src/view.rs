@@ -173,6 +173,7 @@ impl Inspect for View {
             state_troubles: self.state_troubles(),
             install_error: progress.failure,
             damage: integrity.damaged.iter().map(ToString::to_string).collect(),
+            changed_sysctls: integrity.settings.iter().map(ToString::to_string).collect(),
             last_repair: integrity.last.as_ref().map(|repair| RepairStatus {
                 damage: repair.damage.iter().map(ToString::to_string).collect(),
                 seconds_ago: clock::now().since(repair.at).as_secs(),
@@ -338,6 +339,7 @@ impl Inspect for View {
             unwritten_files: self.state_troubles().len(),
             repairs: self.integrity.borrow().repairs,
             damage: self.integrity.borrow().damaged.len(),
+            settings: self.integrity.borrow().settings.len(),
             deaths: self.handles.supervision.as_ref().map_or(0, |it| it.deaths()),
         }
     }

@@ -113,6 +113,7 @@ pub fn status(missing: Option<&str>) -> AgentStatus {
         state_troubles: Vec::new(),
         install_error: None,
         damage: Vec::new(),
+        changed_sysctls: Vec::new(),
         last_repair: None,
         source: None,
         silent_upstreams: Vec::new(),

@@ -58,6 +58,10 @@ pub struct AgentStatus {
     /// What others have changed in the kernel and is not repaired.
     #[serde(default)]
     pub damage: Vec<String>,
+    /// Sysctls that policy relies on and that somebody has changed since the agent's start. They are
+    /// the node owner's to set back.
+    #[serde(default)]
+    pub changed_sysctls: Vec<String>,
     /// The last repair of such a thing.
     #[serde(default)]
     pub last_repair: Option<RepairStatus>,

@@ -14,6 +14,8 @@ pub struct Progress {
     pub failure: Option<String>,
     /// What somebody else has changed of what is in force, as long as it is not repaired.
     pub damage: Option<String>,
+    /// What was repaired last, for people, and how many repairs there were.
+    pub repair: Option<(String, u64)>,
     /// How many of the source's updates are in force, the first ones.
     pub updates_in_force: u64,
 }

@@ -32,6 +32,7 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
         unwritten_files,
         repairs,
         damage,
+        settings,
     } = *figures;
     let repairs: Vec<_> = DamageKind::ALL
         .iter()
@@ -98,6 +99,11 @@ pub(super) fn families(figures: &Figures, started: f64) -> Vec<MetricFamily> {
             "damage",
             "What others have changed in what the agent keeps in the kernel, and is not repaired",
             damage as u64,
+        ),
+        gauge(
+            "changed_sysctls",
+            "Sysctls that policy relies on and that somebody has set to 0 since the agent's start",
+            settings as u64,
         ),
         gauge("set_elements", "Set elements believed live in the kernel", elements),
         gauge(
@@ -324,8 +330,9 @@ mod tests {
             }),
             deaths: 51,
             unwritten_files: 52,
-            repairs: [61, 62, 63, 64, 65, 66, 67],
-            damage: 68,
+            repairs: [61, 62, 63, 64, 65, 66, 67, 68],
+            damage: 69,
+            settings: 70,
         };
         let text = Metrics::new().render(&figures);
         for line in [
@@ -340,7 +347,9 @@ mod tests {
             "namegate_repairs_total{kind=\"table\"} 61",
             "namegate_repairs_total{kind=\"rules\"} 63",
             "namegate_repairs_total{kind=\"route\"} 67",
-            "namegate_damage 68",
+            "namegate_repairs_total{kind=\"sysctl\"} 68",
+            "namegate_damage 69",
+            "namegate_changed_sysctls 70",
             "namegate_ledger_names 1",
             "namegate_ledger_addresses 2",
             "namegate_ledger_evictions_total 3",

@@ -131,6 +131,9 @@ fn overview(status: &AgentStatus) -> String {
     if !status.damage.is_empty() {
         lines.push(("DAMAGED", status.damage.join("; ")));
     }
+    if !status.changed_sysctls.is_empty() {
+        lines.push(("SYSCTLS", status.changed_sysctls.join("; ")));
+    }
     if let Some(repair) = &status.last_repair {
         lines.push(("Repaired", repaired(repair)));
     }

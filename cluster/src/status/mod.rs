@@ -1,5 +1,5 @@
 //! What became of policies, written into them: conditions `Valid` and `Programmed`, and Events for
-//! those that fail.
+//! those that fail. And Events of this node, when something in its kernel was repaired.
 //!
 //! Thousands of agents see the same policies, and what one of them writes into a policy all others
 //! are told. So the rule is: **what all would write, one writes; what a node alone knows, it writes
@@ -54,10 +54,37 @@ pub struct StatusInput {
 pub async fn run(
     client: Client,
     node: String,
+    progress: watch::Receiver<Progress>,
+    news: mpsc::UnboundedReceiver<StatusInput>,
+) {
+    let writer = StatusWriter::new(client, &node);
+    tokio::select! {
+        () = write_statuses(&writer, node.clone(), progress.clone(), news) => {}
+        () = tell_repairs(&writer, &node, progress) => {}
+    }
+}
+
+/// Never ends.
+async fn tell_repairs(writer: &StatusWriter, node: &str, mut progress: watch::Receiver<Progress>) {
+    let mut told = 0;
+    loop {
+        let repair = progress.borrow_and_update().repair.clone();
+        if let Some((what, count)) = repair.filter(|(_, count)| *count > told) {
+            told = count;
+            writer.tell_repair(node, &what).await;
+        }
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+async fn write_statuses(
+    writer: &StatusWriter,
+    node: String,
     mut progress: watch::Receiver<Progress>,
     mut news: mpsc::UnboundedReceiver<StatusInput>,
 ) {
-    let writer = StatusWriter::new(client, &node);
     let mut queue = StatusQueue::new(node);
     let mut rate_limit = WriteRateLimit::new(Instant::now());
     let mut writing = FuturesUnordered::new();

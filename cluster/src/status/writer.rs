@@ -128,6 +128,33 @@ impl StatusWriter {
         })
     }
 
+    /// Says of this node what somebody had changed in its kernel and is repaired.
+    pub(super) async fn tell_repair(&self, node: &str, what: &str) {
+        let regarding = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(node.to_owned()),
+            // As the kubelet's own: to look for a Node's Events is to look for this.
+            uid: Some(node.to_owned()),
+            ..ObjectReference::default()
+        };
+        let note =
+            format!("Somebody else had changed what Namegate keeps in this node's kernel; it is repaired: {what}");
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "Repaired".into(),
+            note: Some(cut(note, LONGEST)),
+            action: "Repair".into(),
+            secondary: None,
+        };
+        let published = async { self.events.lock().await.publish(&event, &regarding).await };
+        match timeout(DEADLINE, published).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "an Event of a repair could not be sent"),
+            Err(_) => warn!("an Event of a repair could not be sent in time"),
+        }
+    }
+
     async fn publish(&self, write: &StatusWrite, notice: &EventNotice) -> Result<(), kube::Error> {
         let kind = ResourceKind::of(write.policy.resource);
         let namespace = Some(write.policy.namespace.clone()).filter(|namespace| !namespace.is_empty());

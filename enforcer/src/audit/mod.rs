@@ -12,11 +12,13 @@
 //!   again.
 //! - [`elements`]: what sets hold: those of the whole table against what is desired, learned ones
 //!   against the writer's book.
+//! - [`sysctls`]: switches of the kernel, against what they were.
 //! - [`schedule`]: when to look, when to repair.
 
 pub(crate) mod elements;
 pub(crate) mod schedule;
 pub(crate) mod structure;
+pub(crate) mod sysctls;
 
 use std::fmt;
 use std::time::Duration;
@@ -40,6 +42,8 @@ pub enum DamageKind {
     Address,
     /// A routing rule or a route of mode tproxy.
     Route,
+    /// A switch of the kernel that this relies on.
+    Sysctl,
 }
 
 /// Something that is not as it should be.
@@ -69,6 +73,8 @@ pub struct Integrity {
     pub damaged: Vec<Damage>,
     /// Why not, if it was tried.
     pub failure: Option<String>,
+    /// Sysctls that somebody has changed since the start and that are the owner's to set back.
+    pub settings: Vec<Damage>,
     /// The last repair.
     pub last: Option<Repair>,
     /// Repairs of each of [`DamageKind::ALL`], since the start.
@@ -77,7 +83,7 @@ pub struct Integrity {
 
 impl DamageKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         DamageKind::Table,
         DamageKind::Chain,
         DamageKind::Rules,
@@ -85,6 +91,7 @@ impl DamageKind {
         DamageKind::Elements,
         DamageKind::Address,
         DamageKind::Route,
+        DamageKind::Sysctl,
     ];
 
     /// A word for it.
@@ -97,6 +104,7 @@ impl DamageKind {
             DamageKind::Elements => "elements",
             DamageKind::Address => "address",
             DamageKind::Route => "route",
+            DamageKind::Sysctl => "sysctl",
         }
     }
 }
@@ -164,7 +172,7 @@ mod tests {
             damage(DamageKind::Address),
         ];
         integrity.note_repair(all.clone(), Time::default(), Duration::from_millis(3));
-        assert_eq!(integrity.repairs, [0, 1, 0, 0, 0, 1, 0]);
+        assert_eq!(integrity.repairs, [0, 1, 0, 0, 0, 1, 0, 0]);
         assert_eq!(integrity.last.map(|repair| repair.damage), Some(all));
     }
 

@@ -95,6 +95,12 @@ impl Watch {
         }
     }
 
+    /// Whether the IPv6 half of the mode could be made.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        let mut pieces = pieces(&self.interception).into_iter().zip(&self.is_made);
+        pieces.any(|(piece, is_made)| piece.family == IpFamily::V6 && *is_made)
+    }
+
     /// What is likely missing.
     pub(crate) fn suspected(&self) -> Vec<Damage> {
         let all = pieces(&self.interception);

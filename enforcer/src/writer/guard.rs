@@ -20,6 +20,7 @@
 
 mod contents;
 mod routing;
+mod sysctls;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -40,6 +41,7 @@ use crate::ruleset::change::{self, Change};
 
 use self::contents::Contents;
 use self::routing::Routing;
+use self::sysctls::Switches;
 use super::InstallError;
 use super::book::Phase;
 use super::install::{Learned, Lease, Purpose};
@@ -84,6 +86,7 @@ pub(super) struct Guard {
     stands_back: bool,
     company_until: Time,
     routing: Routing,
+    switches: Switches,
 }
 
 impl Default for Guard {
@@ -105,6 +108,7 @@ impl Default for Guard {
             stands_back: false,
             company_until: Time::default(),
             routing: Routing::default(),
+            switches: Switches::default(),
         }
     }
 }
@@ -157,6 +161,7 @@ impl Writer<NfTables> {
         if self.shared.is_table_gone.swap(false, Relaxed) {
             guard.suspect();
         }
+        self.look_at_sysctls(now);
         self.look_at_routing(now);
         if self.look_at_structure(occasion, now) {
             self.look_at_contents();

@@ -110,6 +110,23 @@ fn invalid_objects_say_what_is_wrong_and_leave_nothing_open() {
 }
 
 #[test]
+fn a_repair_is_an_event_of_the_node() {
+    let Some(cluster) = Cluster::start(plan()) else { return };
+    cluster.allow_names(0, &[ALLOWED]);
+    cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
+    cluster.nft("flush chain inet namegate forward");
+    cluster.wait_until("there is an Event of the node", || {
+        events_in(&cluster, "default").iter().any(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["regarding"]["kind"] == "Node"
+                && event["regarding"]["name"] == NODE
+                && event["reason"] == "Repaired"
+                && note.contains("rules of chain forward")
+        })
+    });
+}
+
+#[test]
 fn parts_that_are_not_enforced_are_named() {
     let Some(cluster) = Cluster::start(plan()) else { return };
     let rules = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}], rules: {http: [{method: GET}]}}]\n";
@@ -194,9 +211,13 @@ fn sets(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 fn events(cluster: &Cluster) -> Vec<Value> {
+    events_in(cluster, "shop")
+}
+
+fn events_in(cluster: &Cluster, namespace: &str) -> Vec<Value> {
     let events = cluster
         .control
-        .kubectl(["get", "events.events.k8s.io", "-n", "shop", "-o", "json"]);
+        .kubectl(["get", "events.events.k8s.io", "-n", namespace, "-o", "json"]);
     let events: Value = serde_json::from_str(&events).unwrap();
     events["items"].as_array().unwrap().clone()
 }

@@ -250,6 +250,49 @@ fn addresses_of_the_proxy_that_were_removed_are_put_back() {
 }
 
 #[test]
+fn ipv6_that_was_switched_off_on_lo_is_switched_on_again() {
+    let scenario = governed("--intercept dnat --fail-mode closed");
+    scenario.shell("echo 1 > /proc/sys/net/ipv6/conf/lo/disable_ipv6");
+    scenario.wait_until("the proxy has its IPv6 address again", || {
+        scenario.shell("ip -6 addr show dev lo").contains("fd6e:6de7:53a4::53")
+    });
+    scenario.wait_until("the repair is told", || {
+        let repairs = scenario.agent().metric("namegate_repairs_total{kind=\"sysctl\"}");
+        repairs.is_ok_and(|repairs| repairs >= 1.0)
+    });
+    is_ready_again(&scenario);
+    is_enforced_again(&scenario, "disable_ipv6");
+}
+
+#[test]
+fn sysctls_that_are_the_owners_to_set_back_are_told() {
+    let scenario = governed("");
+    // They are looked at once a second: by then it is known how the node is meant to be.
+    std::thread::sleep(Duration::from_millis(2_500));
+    scenario.shell("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    let changed = || scenario.installation().status().unwrap().changed_sysctls;
+    scenario.wait_until("it is in status", || {
+        changed()
+            .iter()
+            .any(|what| what.contains("net.ipv4.ip_forward was set to 0"))
+    });
+    assert_eq!(scenario.agent().metric("namegate_changed_sysctls").unwrap(), 1.0);
+    assert!(scenario.installation().status().unwrap().ready);
+    assert_eq!(
+        scenario.shell("cat /proc/sys/net/ipv4/ip_forward").trim(),
+        "0",
+        "it is the owner's"
+    );
+    let log = scenario.agent().log();
+    let warnings = log
+        .iter()
+        .filter(|line| line.contains("WARN") && line.contains("ip_forward"));
+    assert_eq!(warnings.count(), 1, "{log:?}");
+    scenario.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    scenario.wait_until("it is as it was", || changed().is_empty());
+}
+
+#[test]
 fn routing_rules_of_mode_tproxy_that_were_removed_are_put_back() {
     let scenario = governed("--intercept tproxy");
     scenario.shell("ip rule del pref 100; ip -6 rule del pref 100");

@@ -32,6 +32,11 @@ impl Routing {
         &self.damaged
     }
 
+    /// Whether the mode has its IPv6 half.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.watch.as_ref().is_some_and(|(_, watch)| watch.has_ipv6())
+    }
+
     /// Why.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.clone()
