@@ -31,7 +31,7 @@ pub const SERVICE_ACCOUNT: (&str, &str) = ("namegate", "namegate");
 const BINARY_VARIABLE: &str = "NAMEGATE_CONTROL_PLANE";
 
 /// A start takes some seconds on an idle machine; only failures take this long.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An API server with its store. Everything panics with what went wrong, since it is only used by
 /// tests.

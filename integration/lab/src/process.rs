@@ -23,7 +23,7 @@ use super::client;
 
 /// Patience with the agent's start, its end, and with everything that a test waits for, before it
 /// is [scaled](patience::scaled). Only failures take this long.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 

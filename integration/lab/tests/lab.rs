@@ -147,5 +147,6 @@ fn a_hostile_responder_sends_what_it_wants_and_dead_resolvers_refuse() {
     assert_eq!(ask(BAD_RESOLVER).unwrap().address(), Some(ip("198.51.100.1")));
     let started = Instant::now();
     assert_eq!(ask(DEAD_RESOLVER).unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
-    assert!(started.elapsed() < Duration::from_secs(2));
+    // Not after the client's own deadline.
+    patience::assert_took("a dead resolver refuses", started.elapsed(), Duration::from_secs(4));
 }

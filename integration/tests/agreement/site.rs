@@ -24,7 +24,7 @@ const LISTEN: &str = "10.53.0.1:5300";
 const LISTEN_PORT: Token = 5300;
 
 /// How long an allowed packet may take; only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Interception takes lookups elsewhere.
 const DNS: u16 = 53;

@@ -19,7 +19,7 @@ const APPS: u32 = 50;
 const GROUPS: u32 = 100;
 const PORT: u16 = 8080;
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
 fn five_thousand_pods_and_five_hundred_policies_come_in_a_burst_under_traffic() {

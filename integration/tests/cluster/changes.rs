@@ -177,7 +177,7 @@ fn a_startup_taint_is_taken_from_the_node_when_its_agent_is_ready_and_others_sta
     });
     assert!(taints(&cluster).contains(TAINT));
     cluster.control.install("overlays/startup-taint");
-    cluster.wait_long("the taint is gone", Duration::from_secs(60), || {
+    cluster.wait_long("the taint is gone", Duration::from_secs(120), || {
         !taints(&cluster).contains(TAINT)
     });
     assert!(taints(&cluster).contains("other"));
@@ -214,18 +214,18 @@ fn kinds_that_appear_later_are_picked_up() {
     );
     cluster.control.install("crds");
     cluster.control.install("overlays/default");
-    cluster.wait_long("the definitions are served", Duration::from_secs(30), || {
+    cluster.wait_long("the definitions are served", Duration::from_secs(120), || {
         cluster
             .control
             .try_feed(&["apply", "--server-side"], &namegate_integration::allow(0, &[ALLOWED]))
             .status
             .success()
     });
-    let took = cluster.wait_long("the policy is in force", Duration::from_secs(60), || {
+    let took = cluster.wait_long("the policy is in force", Duration::from_secs(120), || {
         cluster.connect(0, denied()).is_refused()
     });
     println!("a kind that appeared was in force after {took:?}");
-    cluster.wait_long("nothing is missing", Duration::from_secs(60), || absent().is_empty());
+    cluster.wait_long("nothing is missing", Duration::from_secs(120), || absent().is_empty());
     cluster.learn(0, ALLOWED);
     assert!(cluster.connect(0, ip("198.51.100.1")).is_connected());
 }

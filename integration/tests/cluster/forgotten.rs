@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{ALLOWED, denied, plan};
 
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(120);
 /// Nothing is remembered but what the store has not compacted, and that is a few seconds.
 const FORGETFUL: [&str; 2] = ["--watch-cache=false", "--etcd-compaction-interval=1s"];
 

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{ALLOWED, denied, plan};
 
 /// Longer than the longest pause of a watch that broke.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(120);
 
 #[test]
 fn the_api_server_is_killed_and_restarted_under_load() {
@@ -67,7 +67,7 @@ fn a_policy_is_in_force_soon_after_the_api_server_was_away_for_long() {
         cluster.connect(0, denied()).is_refused()
     });
     patience::assert_took("in force after the API server was back", took, Duration::from_secs(15));
-    cluster.wait_long("every watch works", Duration::from_secs(10), || {
+    cluster.wait_long("every watch works", Duration::from_secs(120), || {
         cluster.agent().metric("namegate_broken_watches").unwrap() == 0.0
     });
 }

@@ -54,9 +54,11 @@ fn the_statuses_of_many_policies_come_soon() {
             .filter(|line| line.split_whitespace().nth(2) == Some("True"))
             .count()
     };
-    let took = cluster.wait_long("every policy says that it is in force", Duration::from_secs(60), || {
-        programmed() == MANY
-    });
+    let took = cluster.wait_long(
+        "every policy says that it is in force",
+        Duration::from_secs(120),
+        || programmed() == MANY,
+    );
     // By ten a second it would take half a minute.
     patience::assert_took(&format!("{MANY} statuses are written"), took, Duration::from_secs(25));
 }
@@ -161,7 +163,7 @@ fn a_node_whose_kernel_refuses_a_policy_says_so_and_takes_it_back() {
         cluster.control.apply(&refused);
         let own = format!("{NODE}.namegate.io/Programmed");
         // A failure is news when it lasts.
-        let took = cluster.wait_long("the node says why", Duration::from_secs(30), || {
+        let took = cluster.wait_long("the node says why", Duration::from_secs(120), || {
             cluster.condition("refused", &own).is_some_and(|[is, reason, message]| {
                 (is.as_str(), reason.as_str()) == ("False", "InstallFailed") && !message.is_empty()
             })
@@ -185,7 +187,7 @@ fn a_node_whose_kernel_refuses_a_policy_says_so_and_takes_it_back() {
         cluster.nft(&format!("delete set inet namegate {}", needed[0]));
         let took = cluster.wait_until("the policy is in force", || cluster.connect(1, denied()).is_refused());
         println!("in force {took:?} after the kernel could");
-        cluster.wait_long("it is taken back", Duration::from_secs(30), || {
+        cluster.wait_long("it is taken back", Duration::from_secs(120), || {
             cluster.condition("refused", &own).is_none()
         });
         cluster.wait_condition("refused", "Programmed", "True", "Programmed");

@@ -235,7 +235,7 @@ fn settle(sent: Instant, denied: bool, socket: &UdpSocket, tally: &mut Tally) ->
             false
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let waits = sent.elapsed() < patience::scaled(PATIENCE / 2);
+            let waits = sent.elapsed() < patience::scaled(PATIENCE / 4);
             if !waits {
                 tally.unanswered.push(sent);
             }
