@@ -11,6 +11,9 @@ use dns_proxy::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+
+use crate::client::PATIENCE;
 
 /// What an admission waits for: the kernel's word on one answer.
 pub(crate) struct Pending {
@@ -146,14 +149,20 @@ impl Agent {
     }
 
     async fn wait_for<T>(&self, condition: impl Fn() -> Option<T>) -> T {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if let Some(found) = condition() {
-                return found;
+        let found = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(found) = condition() {
+                    return found;
+                }
+                changed.await;
             }
-            changed.await;
+        };
+        match timeout(PATIENCE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!("it has not come; what was observed: {:?}", self.events.lock().unwrap()),
         }
     }
 }
