@@ -3,24 +3,24 @@
 
 use std::time::Duration;
 
-use crate::netlink::batch::{Batch, Key, Operation, Verb};
+use crate::netlink::batch::{ElementAction, ElementBatch, ElementOp, SetKey};
 
 /// Additions to one set, to be encoded again and again.
-pub struct ElementAdditions(Vec<Operation>);
+pub struct ElementAdditions(Vec<ElementOp>);
 
 impl ElementAdditions {
     /// Each key is address . protocol . port of IPv4, as the kernel keeps them: four octets each.
     pub fn new(set: &str, keys: impl IntoIterator<Item = [u8; 12]>, life: Duration) -> Self {
-        let operations = keys.into_iter().map(|key| Operation {
+        let operations = keys.into_iter().map(|key| ElementOp {
             set: set.into(),
-            key: Key::from_slice(&key),
-            verb: Verb::Add(life),
+            key: SetKey::from_slice(&key),
+            action: ElementAction::Add(life),
         });
         Self(operations.collect())
     }
 
     /// The transaction.
     pub fn encode(&self, table: &str) -> Vec<u8> {
-        Batch::encode(table, &self.0, 1).bytes
+        ElementBatch::encode(table, &self.0, 1).bytes
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use policy::Protocol;
 
-use crate::netlink::flows::{self, Flow};
+use crate::netlink::conntrack::{self as entries, ConntrackEntry};
 use crate::netlink::socket::NetfilterSocket;
 
 /// How many deletions go into one send: their acknowledgements must fit the receive buffer.
@@ -28,7 +28,7 @@ pub fn forget_lookups(
         return Ok(0);
     }
     let sources: HashSet<IpAddr> = sources.iter().copied().collect();
-    let is_lookup = |flow: &Flow| {
+    let is_lookup = |flow: &ConntrackEntry| {
         [Protocol::Udp.number(), Protocol::Tcp.number()].contains(&flow.protocol)
             && ports.contains(&flow.asked.port())
             && sources.contains(&flow.source)
@@ -45,7 +45,7 @@ pub fn forget_lookups(
 /// is on its way when its flow is deleted is lost.
 pub fn forget_flows(addresses: &[IpAddr], stays: impl Fn(SocketAddr) -> bool) -> io::Result<usize> {
     let addresses: HashSet<IpAddr> = addresses.iter().copied().collect();
-    let is_of_one = |flow: &Flow| {
+    let is_of_one = |flow: &ConntrackEntry| {
         let ends = [flow.source, flow.asked.ip(), flow.answers.ip()];
         ends.iter().any(|end| addresses.contains(end)) && !stays(flow.answers)
     };
@@ -53,7 +53,7 @@ pub fn forget_flows(addresses: &[IpAddr], stays: impl Fn(SocketAddr) -> bool) ->
 }
 
 /// Deletes the entries that `which` holds of, in the families of these addresses.
-fn forget(addresses: &HashSet<IpAddr>, which: impl Fn(&Flow) -> bool) -> io::Result<usize> {
+fn forget(addresses: &HashSet<IpAddr>, which: impl Fn(&ConntrackEntry) -> bool) -> io::Result<usize> {
     if addresses.is_empty() {
         return Ok(0);
     }
@@ -61,13 +61,13 @@ fn forget(addresses: &HashSet<IpAddr>, which: impl Fn(&Flow) -> bool) -> io::Res
     let mut found = Vec::new();
     for family in families(addresses) {
         found.extend(socket.dump(
-            |sequence| flows::ask(family, sequence),
-            |message, found| found.extend(flows::read(message).filter(&which)),
+            |sequence| entries::ask(family, sequence),
+            |message, found| found.extend(entries::read(message).filter(&which)),
         )?);
     }
     let mut deleted = 0;
     for some in found.chunks(DELETIONS) {
-        let answers = socket.request_all(some.len(), |first| flows::delete(some, first))?;
+        let answers = socket.request_all(some.len(), |first| entries::delete(some, first))?;
         for errno in answers {
             match errno {
                 0 => deleted += 1,

@@ -29,8 +29,8 @@ use tracing::warn;
 use crate::desired::Interception;
 use crate::layout::IpFamily;
 pub use network::{changes, network, take_changes};
-use rtnetlink::{Outcome, Rtnetlink};
-pub(crate) use watch::Watch;
+use rtnetlink::{Rtnetlink, RtnetlinkOutcome};
+pub(crate) use watch::RoutingWatch;
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
 pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
@@ -57,10 +57,10 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
     if *interception == Interception::Dnat {
         kernel.change(RouteNetlinkMessage::SetLink(loopback_up()))?;
     }
-    for piece in pieces(interception) {
-        match kernel.create(piece.creation()) {
+    for object in routing_objects(interception) {
+        match kernel.create(object.creation()) {
             Ok(_) => {}
-            Err(error) if piece.family == IpFamily::V6 && means_no_ipv6(&error) => {
+            Err(error) if object.family == IpFamily::V6 && means_no_ipv6(&error) => {
                 warn!(%error, "IPv6 is off here; lookups over IPv6 are not intercepted");
             }
             Err(error) => return Err(error),
@@ -72,15 +72,15 @@ pub fn set_up(interception: &Interception) -> io::Result<()> {
 /// Removes what [`set_up`] made for this mode. What is already gone is no error; what cannot be
 /// removed is logged.
 pub fn take_down(interception: &Interception) {
-    let pieces = pieces(interception);
-    report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, pieces)));
+    let routing_objects = routing_objects(interception);
+    report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, routing_objects)));
 }
 
 /// Removes whatever any mode may have made, with whatever mark and table.
 pub fn take_down_all() {
     report(Rtnetlink::open().and_then(|mut kernel| {
         let tproxy = leftovers(&mut kernel)?;
-        remove(&mut kernel, pieces(&Interception::Dnat))?;
+        remove(&mut kernel, routing_objects(&Interception::Dnat))?;
         remove(&mut kernel, tproxy)
     }));
 }
@@ -111,42 +111,42 @@ fn own_addresses_of(kernel: &mut Rtnetlink) -> io::Result<BTreeSet<IpAddr>> {
 }
 
 /// One thing that a mode puts beside the ruleset.
-struct Piece {
+struct RoutingObject {
     family: IpFamily,
-    what: What,
+    kind: RoutingObjectKind,
 }
 
-enum What {
+enum RoutingObjectKind {
     Address(AddressMessage),
     Rule(RuleMessage),
     Route(RouteMessage),
 }
 
-impl Piece {
+impl RoutingObject {
     fn creation(&self) -> RouteNetlinkMessage {
-        match &self.what {
-            What::Address(address) => RouteNetlinkMessage::NewAddress(address.clone()),
-            What::Rule(rule) => RouteNetlinkMessage::NewRule(rule.clone()),
-            What::Route(route) => RouteNetlinkMessage::NewRoute(route.clone()),
+        match &self.kind {
+            RoutingObjectKind::Address(address) => RouteNetlinkMessage::NewAddress(address.clone()),
+            RoutingObjectKind::Rule(rule) => RouteNetlinkMessage::NewRule(rule.clone()),
+            RoutingObjectKind::Route(route) => RouteNetlinkMessage::NewRoute(route.clone()),
         }
     }
 
     fn removal(self) -> RouteNetlinkMessage {
-        match self.what {
-            What::Address(address) => RouteNetlinkMessage::DelAddress(address),
-            What::Rule(rule) => RouteNetlinkMessage::DelRule(rule),
-            What::Route(route) => RouteNetlinkMessage::DelRoute(route),
+        match self.kind {
+            RoutingObjectKind::Address(address) => RouteNetlinkMessage::DelAddress(address),
+            RoutingObjectKind::Rule(rule) => RouteNetlinkMessage::DelRule(rule),
+            RoutingObjectKind::Route(route) => RouteNetlinkMessage::DelRoute(route),
         }
     }
 }
 
-fn pieces(interception: &Interception) -> Vec<Piece> {
+fn routing_objects(interception: &Interception) -> Vec<RoutingObject> {
     match *interception {
         Interception::Off => Vec::new(),
         Interception::Dnat => [IpAddr::from(LISTEN_V4), IpAddr::from(LISTEN_V6)]
-            .map(|listen| Piece {
+            .map(|listen| RoutingObject {
                 family: IpFamily::of(listen),
-                what: What::Address(on_loopback(listen)),
+                kind: RoutingObjectKind::Address(on_loopback(listen)),
             })
             .into(),
         Interception::Tproxy {
@@ -156,19 +156,19 @@ fn pieces(interception: &Interception) -> Vec<Piece> {
             .flat_map(|family| {
                 // The guard stands before the rule that it guards against.
                 [
-                    What::Rule(guard_rule(family, mark.get())),
-                    What::Route(local_route(family, routing_table)),
-                    What::Rule(delivery_rule(family, mark.get(), routing_table)),
+                    RoutingObjectKind::Rule(guard_rule(family, mark.get())),
+                    RoutingObjectKind::Route(local_route(family, routing_table)),
+                    RoutingObjectKind::Rule(delivery_rule(family, mark.get(), routing_table)),
                 ]
-                .map(|what| Piece { family, what })
+                .map(|kind| RoutingObject { family, kind })
             })
             .collect(),
     }
 }
 
 /// Rules that carry our protocol, and the routes of the tables that they name.
-fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
-    let mut pieces = Vec::new();
+fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<RoutingObject>> {
+    let mut routing_objects = Vec::new();
     for family in IpFamily::BOTH {
         let mut request = RuleMessage::default();
         request.header.family = address_family(family);
@@ -192,27 +192,27 @@ fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<Piece>> {
                 _ => None,
             });
             if let Some(table) = table.filter(|table| *table != 0) {
-                let what = What::Route(local_route(family, table));
-                pieces.push(Piece { family, what });
+                let kind = RoutingObjectKind::Route(local_route(family, table));
+                routing_objects.push(RoutingObject { family, kind });
             }
             // What the kernel tells about a rule beside what selects it.
             rule.header.flags = RuleFlags::empty();
-            pieces.push(Piece {
+            routing_objects.push(RoutingObject {
                 family,
-                what: What::Rule(rule),
+                kind: RoutingObjectKind::Rule(rule),
             });
         }
     }
-    Ok(pieces)
+    Ok(routing_objects)
 }
 
 /// Removes as much as can be removed, and returns the first error.
-fn remove(kernel: &mut Rtnetlink, pieces: Vec<Piece>) -> io::Result<()> {
+fn remove(kernel: &mut Rtnetlink, routing_objects: Vec<RoutingObject>) -> io::Result<()> {
     let mut result = Ok(());
-    for piece in pieces {
-        let family = piece.family;
-        match kernel.delete(piece.removal()) {
-            Ok(Outcome::Done | Outcome::AlreadySo) => {}
+    for object in routing_objects {
+        let family = object.family;
+        match kernel.delete(object.removal()) {
+            Ok(RtnetlinkOutcome::Done | RtnetlinkOutcome::AlreadySo) => {}
             Err(error) if family == IpFamily::V6 && means_no_ipv6(&error) => {}
             Err(error) => result = result.and(Err(error)),
         }

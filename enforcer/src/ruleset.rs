@@ -60,7 +60,7 @@ use nftables::schema::Nftables;
 
 use crate::desired::DesiredState;
 
-use document::{Document, Form};
+use document::{ChainForm, NftDocument};
 
 pub use program::longest_path;
 pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
@@ -82,12 +82,12 @@ pub struct ExistingObjects {
 /// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's;
 /// what is not named there is left alone.
 pub fn frame(desired: &DesiredState, replaced: &ExistingObjects) -> Nftables<'static> {
-    let mut document = Document::new(&desired.table, replaced);
+    let mut document = NftDocument::new(&desired.table, replaced);
     write_frame(&mut document, desired);
     document.finish()
 }
 
-fn write_frame(document: &mut Document<'_>, desired: &DesiredState) {
+fn write_frame(document: &mut NftDocument<'_>, desired: &DesiredState) {
     refusal::chains(document, desired);
     strangers::chain(document);
     related::chain(document);
@@ -100,15 +100,15 @@ fn write_frame(document: &mut Document<'_>, desired: &DesiredState) {
 /// The names of the frame's chains.
 fn frame_chains(desired: &DesiredState) -> BTreeSet<String> {
     let nothing = ExistingObjects::default();
-    let mut document = Document::new(&desired.table, &nothing);
+    let mut document = NftDocument::new(&desired.table, &nothing);
     write_frame(&mut document, desired);
     document.into_chains()
 }
 
 /// The chains of the frame as the kernel tells them.
-pub(crate) fn frame_forms(desired: &DesiredState) -> BTreeMap<String, Form> {
+pub(crate) fn frame_forms(desired: &DesiredState) -> BTreeMap<String, ChainForm> {
     let nothing = ExistingObjects::default();
-    let mut document = Document::new(&desired.table, &nothing);
+    let mut document = NftDocument::new(&desired.table, &nothing);
     write_frame(&mut document, desired);
     document.into_forms()
 }

@@ -87,7 +87,7 @@ fn packets_that_others_log_are_told_apart() {
         );
         let (sender, heard) = mpsc::channel();
         let _listener = RecordListener::bind(7, move |it| {
-            sender.send(matches!(it, RecordEvent::Strangers(1))).unwrap();
+            sender.send(matches!(it, RecordEvent::Foreign(1))).unwrap();
         })
         .unwrap();
         let udp = UdpSocket::bind("127.0.0.2:0").unwrap();
@@ -130,7 +130,7 @@ fn a_listener_that_is_too_slow_loses_records_and_goes_on() {
                     }
                 }
                 RecordEvent::Overrun => drop(overruns.fetch_add(1, Ordering::SeqCst)),
-                RecordEvent::Strangers(_) => {}
+                RecordEvent::Foreign(_) => {}
             }
         })
         .unwrap();

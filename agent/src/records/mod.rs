@@ -95,7 +95,7 @@ impl Recorder {
                 self.overruns.fetch_add(1, Ordering::Relaxed);
             }
             // Not ours to count.
-            RecordEvent::Strangers(_) => {}
+            RecordEvent::Foreign(_) => {}
         }
     }
 
@@ -316,7 +316,7 @@ mod tests {
         for heard in [
             RecordEvent::Records(&records),
             RecordEvent::Overrun,
-            RecordEvent::Strangers(7),
+            RecordEvent::Foreign(7),
         ] {
             recorder.hear(Time::from_millis(0), heard, &plan(), named);
         }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clock::Time;
 
-use crate::netlink::objects::Value;
-use crate::netlink::structure::Entry;
+use crate::netlink::objects::MapValue;
+use crate::netlink::snapshot::RawElement;
 
 use super::{Damage, DamageKind};
 
@@ -17,8 +17,8 @@ const IMPRECISION: Duration = Duration::from_millis(500);
 /// How a set of the whole table differs from what it should hold.
 pub(crate) fn of_table_set(
     set: &str,
-    should: &BTreeMap<Entry, Option<Value>>,
-    holds: &BTreeMap<Entry, Option<Value>>,
+    should: &BTreeMap<RawElement, Option<MapValue>>,
+    holds: &BTreeMap<RawElement, Option<MapValue>>,
 ) -> Option<Damage> {
     let missing = should.iter().filter(|(entry, value)| holds.get(entry) != Some(value));
     let foreign = holds.keys().filter(|entry| !should.contains_key(entry));
@@ -27,7 +27,7 @@ pub(crate) fn of_table_set(
 
 /// What the book says of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Believed {
+pub(crate) enum ExpectedElement {
     /// It has no end.
     Kept,
     /// It is there until `end` for certain, and until `gone` at most.
@@ -36,7 +36,7 @@ pub(crate) enum Believed {
 
 /// What has to be done to an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mend {
+pub(crate) enum ElementRepair {
     /// Written anew: it is missing, or has another end.
     Write,
     /// Deleted: nobody has put it there.
@@ -49,29 +49,29 @@ pub(crate) enum Mend {
 /// of it: nothing, or the time it had left at some moment of `seen`; `None` there is an element
 /// without an end. `in_company`: another agent writes to the set too.
 pub(crate) fn mend(
-    believed: Option<Believed>,
+    believed: Option<ExpectedElement>,
     holds: Option<Option<Duration>>,
     seen: (Time, Time),
     in_company: bool,
-) -> Option<Mend> {
+) -> Option<ElementRepair> {
     let Some(believed) = believed else {
         return holds.map(|left| match in_company {
-            true => Mend::Adopt(left),
-            false => Mend::Delete,
+            true => ElementRepair::Adopt(left),
+            false => ElementRepair::Delete,
         });
     };
     let is_right = match (believed, holds) {
-        (Believed::Kept, holds) => holds == Some(None),
+        (ExpectedElement::Kept, holds) => holds == Some(None),
         // Another agent may have lengthened it.
-        (Believed::Leased { .. }, Some(None)) => in_company,
-        (Believed::Leased { end, gone }, Some(Some(left))) => {
+        (ExpectedElement::Leased { .. }, Some(None)) => in_company,
+        (ExpectedElement::Leased { end, gone }, Some(Some(left))) => {
             let (earliest, latest) = (seen.0 + left, seen.1 + left);
             latest + IMPRECISION >= end && (in_company || earliest <= gone + IMPRECISION)
         }
         // It may have ended.
-        (Believed::Leased { end, .. }, None) => end <= seen.1 + IMPRECISION,
+        (ExpectedElement::Leased { end, .. }, None) => end <= seen.1 + IMPRECISION,
     };
-    (!is_right).then_some(Mend::Write)
+    (!is_right).then_some(ElementRepair::Write)
 }
 
 /// What was wrong with a learned set, by how many elements had to be written and deleted.
@@ -93,26 +93,26 @@ fn told(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
 
 #[cfg(test)]
 mod tests {
-    use crate::netlink::batch::Key;
+    use crate::netlink::batch::SetKey;
 
     use super::*;
 
     const NOW: Time = Time::from_millis(1_000_000);
 
-    fn leased(seconds: u64) -> Option<Believed> {
+    fn leased(seconds: u64) -> Option<ExpectedElement> {
         let end = NOW + Duration::from_secs(seconds);
         let gone = end + Duration::from_millis(60);
-        Some(Believed::Leased { end, gone })
+        Some(ExpectedElement::Leased { end, gone })
     }
 
     fn left(seconds: u64) -> Option<Option<Duration>> {
         Some(Some(Duration::from_secs(seconds)))
     }
 
-    const KEPT: Option<Believed> = Some(Believed::Kept);
+    const KEPT: Option<ExpectedElement> = Some(ExpectedElement::Kept);
     const WITHOUT_END: Option<Option<Duration>> = Some(None);
 
-    fn alone(believed: Option<Believed>, holds: Option<Option<Duration>>) -> Option<Mend> {
+    fn alone(believed: Option<ExpectedElement>, holds: Option<Option<Duration>>) -> Option<ElementRepair> {
         mend(believed, holds, (NOW, NOW), false)
     }
 
@@ -131,7 +131,7 @@ mod tests {
         for seconds in 7..=10 {
             assert_eq!(mend(leased(10), left(seconds), seen, false), None);
         }
-        assert_eq!(mend(leased(10), left(6), seen, false), Some(Mend::Write));
+        assert_eq!(mend(leased(10), left(6), seen, false), Some(ElementRepair::Write));
     }
 
     #[test]
@@ -144,10 +144,14 @@ mod tests {
             (leased(10), WITHOUT_END),
             (KEPT, left(10)),
         ] {
-            assert_eq!(alone(believed, holds), Some(Mend::Write), "{believed:?} {holds:?}");
+            assert_eq!(
+                alone(believed, holds),
+                Some(ElementRepair::Write),
+                "{believed:?} {holds:?}"
+            );
         }
-        assert_eq!(alone(None, left(10)), Some(Mend::Delete));
-        assert_eq!(alone(None, WITHOUT_END), Some(Mend::Delete));
+        assert_eq!(alone(None, left(10)), Some(ElementRepair::Delete));
+        assert_eq!(alone(None, WITHOUT_END), Some(ElementRepair::Delete));
     }
 
     #[test]
@@ -155,13 +159,17 @@ mod tests {
         let lingers = |seconds| {
             let end = NOW + Duration::from_secs(seconds);
             let gone = end + Duration::from_millis(5_060);
-            Some(Believed::Leased { end, gone })
+            Some(ExpectedElement::Leased { end, gone })
         };
         assert_eq!(alone(lingers(10), left(15)), None);
         assert_eq!(alone(lingers(0), left(5)), None);
         assert_eq!(alone(lingers(0), None), None, "it is over");
-        assert_eq!(alone(lingers(10), left(9)), Some(Mend::Write), "shorter than its lease");
-        assert_eq!(alone(lingers(10), left(17)), Some(Mend::Write));
+        assert_eq!(
+            alone(lingers(10), left(9)),
+            Some(ElementRepair::Write),
+            "shorter than its lease"
+        );
+        assert_eq!(alone(lingers(10), left(17)), Some(ElementRepair::Write));
     }
 
     #[test]
@@ -171,22 +179,22 @@ mod tests {
         assert_eq!(in_company(leased(10), WITHOUT_END), None);
         assert_eq!(
             in_company(None, left(30)),
-            Some(Mend::Adopt(Some(Duration::from_secs(30))))
+            Some(ElementRepair::Adopt(Some(Duration::from_secs(30))))
         );
         assert_eq!(
             in_company(leased(10), None),
-            Some(Mend::Write),
+            Some(ElementRepair::Write),
             "what it has deleted is missing all the same"
         );
     }
 
     #[test]
     fn sets_of_the_table_are_compared_with_what_elements_are_mapped_to() {
-        let entry = |last| Entry {
-            key: Key::from_slice(&[last]),
+        let entry = |last| RawElement {
+            key: SetKey::from_slice(&[last]),
             ends_range: false,
         };
-        let value = |last| Some(Value::Data(Key::from_slice(&[last])));
+        let value = |last| Some(MapValue::Data(SetKey::from_slice(&[last])));
         let should: BTreeMap<_, _> = [(entry(1), value(1)), (entry(2), value(2))].into();
         assert_eq!(of_table_set("m", &should, &should), None);
         let holds = [(entry(1), value(9)), (entry(3), value(3))].into();

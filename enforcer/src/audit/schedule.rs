@@ -12,13 +12,13 @@ const ANYWAY: Duration = Duration::from_secs(30);
 
 /// Keeps something from taking more than a share of the time, whatever asks for it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Share {
+pub(crate) struct TimeShare {
     /// One part in so many.
     parts: u32,
     not_before: Time,
 }
 
-impl Share {
+impl TimeShare {
     pub(crate) fn one_in(parts: u32) -> Self {
         Self {
             parts,
@@ -39,13 +39,13 @@ impl Share {
 
 /// Whether somebody else has changed a table: by the number of the last transaction, less our own.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Changes {
+pub(crate) struct ForeignChanges {
     /// The number, and how many transactions were our own by then; `None` before the first look.
     seen: Option<(u32, u32)>,
     looked: Time,
 }
 
-impl Changes {
+impl ForeignChanges {
     /// Whether there is reason to look at the structure: somebody has changed something, or it is
     /// long ago.
     pub(crate) fn is_due(&self, generation: u32, own: u32, now: Time) -> bool {
@@ -64,7 +64,7 @@ impl Changes {
 
 /// Repairs come at once, unless something goes on damaging: then at pauses that grow.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Backoff {
+pub(crate) struct RepairBackoff {
     /// Repairs, and attempts that failed, that followed each other closely.
     streak: u32,
     last: Time,
@@ -78,7 +78,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// After so long without damage a streak is over.
 const CALM: Duration = Duration::from_secs(60);
 
-impl Backoff {
+impl RepairBackoff {
     /// Whether it may be repaired now.
     pub(crate) fn allows(&self, now: Time) -> bool {
         now >= self.last + self.pause()
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn our_own_transactions_are_no_changes() {
-        let mut changes = Changes::default();
+        let mut changes = ForeignChanges::default();
         assert!(changes.is_due(7, 0, at(0)), "nothing was seen yet");
         changes.looked(u32::MAX, u32::MAX, at(0));
         assert!(!changes.is_due(u32::MAX, u32::MAX, at(100)));
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn what_takes_long_is_done_less_often() {
-        let mut share = Share::one_in(20);
+        let mut share = TimeShare::one_in(20);
         assert!(share.allows(at(0)));
         share.took(at(0), at(10));
         assert!(!share.allows(at(209)));
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn repairs_come_at_once_until_something_goes_on_damaging() {
-        let mut backoff = Backoff::default();
+        let mut backoff = RepairBackoff::default();
         for repair in 0..5 {
             assert!(backoff.allows(at(repair)), "{repair}");
             backoff.repaired(at(repair));

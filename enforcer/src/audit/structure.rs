@@ -6,22 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Damage, DamageKind};
-use crate::netlink::structure::{Limits, Shape, Structure};
+use crate::netlink::snapshot::{SetLimits, SetShape, TableSnapshot};
 
 /// `NFT_TABLE_F_DORMANT`.
 const DORMANT: u32 = 1;
 
 /// What our own transactions have made, as far as they tell.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Written {
+pub(crate) struct WrittenObjects {
     /// The chains, with the number of their rules.
     pub(crate) chains: BTreeMap<String, usize>,
     /// The sets, with what they were declared as.
-    pub(crate) sets: BTreeMap<String, (Shape, Limits)>,
+    pub(crate) sets: BTreeMap<String, (SetShape, SetLimits)>,
 }
 
 /// What stands, or stood, as far as it is ours.
-pub(crate) fn ours(written: &Written, mut found: Structure) -> Structure {
+pub(crate) fn ours(written: &WrittenObjects, mut found: TableSnapshot) -> TableSnapshot {
     found.chains.retain(|name, _| written.chains.contains_key(name));
     found.sets.retain(|name, _| written.sets.contains_key(name));
     found
@@ -30,10 +30,10 @@ pub(crate) fn ours(written: &Written, mut found: Structure) -> Structure {
 /// How what was found differs from what was written. What was found `before` must be the same
 /// still, but for the `rewritten` chains.
 pub(crate) fn damage(
-    written: &Written,
-    before: Option<&Structure>,
+    written: &WrittenObjects,
+    before: Option<&TableSnapshot>,
     rewritten: &BTreeSet<String>,
-    found: &Structure,
+    found: &TableSnapshot,
 ) -> Vec<Damage> {
     let Some(table) = found.table else {
         return vec![Damage::new(DamageKind::Table, "the table was removed")];
@@ -83,9 +83,9 @@ pub(crate) fn damage(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::structure::{Chain, Hook, Set, Table};
+    use crate::netlink::snapshot::{ChainInfo, HookInfo, SetInfo, TableInfo};
 
-    const SHAPE: Shape = Shape {
+    const SHAPE: SetShape = SetShape {
         flags: 0x10,
         key_type: 7,
         key_length: 4,
@@ -93,17 +93,17 @@ mod tests {
         data_length: 0,
     };
 
-    fn written() -> Written {
-        Written {
+    fn written() -> WrittenObjects {
+        WrittenObjects {
             chains: [("forward".to_owned(), 2), ("refuse".to_owned(), 1)].into(),
-            sets: [("s".to_owned(), (SHAPE, Limits::default()))].into(),
+            sets: [("s".to_owned(), (SHAPE, SetLimits::default()))].into(),
         }
     }
 
-    fn stands() -> Structure {
-        let forward = Chain {
+    fn stands() -> TableSnapshot {
+        let forward = ChainInfo {
             handle: 1,
-            hook: Some(Hook {
+            hook: Some(HookInfo {
                 number: 2,
                 priority: 0,
                 kind: "filter".into(),
@@ -111,24 +111,24 @@ mod tests {
             policy: Some(1),
             rules: vec![10, 11],
         };
-        let refuse = Chain {
+        let refuse = ChainInfo {
             handle: 2,
             rules: vec![12],
-            ..Chain::default()
+            ..ChainInfo::default()
         };
-        let set = Set {
+        let set = SetInfo {
             handle: 3,
             shape: SHAPE,
-            limits: Limits::default(),
+            limits: SetLimits::default(),
         };
-        Structure {
-            table: Some(Table { handle: 5, flags: 0 }),
+        TableSnapshot {
+            table: Some(TableInfo { handle: 5, flags: 0 }),
             chains: [("forward".to_owned(), forward), ("refuse".to_owned(), refuse)].into(),
             sets: [("s".to_owned(), set)].into(),
         }
     }
 
-    fn found(change: impl FnOnce(&mut Structure)) -> Vec<(DamageKind, String)> {
+    fn found(change: impl FnOnce(&mut TableSnapshot)) -> Vec<(DamageKind, String)> {
         let mut found = stands();
         change(&mut found);
         let damage = damage(&written(), Some(&stands()), &BTreeSet::new(), &found);
@@ -143,7 +143,7 @@ mod tests {
     fn what_is_as_it_was_written_is_no_damage_and_neither_is_what_is_not_ours() {
         assert_eq!(found(|_| {}), []);
         let foreign = found(|found| {
-            found.chains.insert("guard".into(), Chain::default());
+            found.chains.insert("guard".into(), ChainInfo::default());
         });
         assert_eq!(foreign, []);
     }
@@ -151,15 +151,15 @@ mod tests {
     #[test]
     fn a_table_that_is_gone_replaced_or_asleep_is_noticed() {
         assert_eq!(
-            found(|found| *found = Structure::default()),
+            found(|found| *found = TableSnapshot::default()),
             one(DamageKind::Table, "the table was removed")
         );
         assert_eq!(
-            found(|found| found.table = Some(Table { handle: 6, flags: 0 })),
+            found(|found| found.table = Some(TableInfo { handle: 6, flags: 0 })),
             one(DamageKind::Table, "the table was replaced")
         );
         assert_eq!(
-            found(|found| found.table = Some(Table { handle: 5, flags: 1 })),
+            found(|found| found.table = Some(TableInfo { handle: 5, flags: 1 })),
             one(DamageKind::Table, "the table was put to sleep (dormant)")
         );
     }

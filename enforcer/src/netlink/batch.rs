@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::message::{ATTRIBUTE, Encoder, HEADER, Head, NFGENMSG, align, flags};
-use super::reply::Reply;
+use super::message::{ATTRIBUTE, Encoder, HEADER, NFGENMSG, NfnlHeader, align, flags};
+use super::reply::NetlinkReply;
 
 /// `NFPROTO_INET`: the family of our table.
 pub(crate) const FAMILY_INET: u8 = 1;
@@ -48,11 +48,11 @@ pub(super) const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
 
 /// The key of an element as the kernel keeps it: each field in network order, padded to 4 bytes
 /// within a concatenation.
-pub(crate) type Key = SmallVec<[u8; 24]>;
+pub(crate) type SetKey = SmallVec<[u8; 24]>;
 
 /// What happens to an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub(crate) enum ElementAction {
     /// It is added and lives that long. One that is there already is left as it is before Linux
     /// 6.12, and renewed from then on.
     Add(Duration),
@@ -65,35 +65,35 @@ pub(crate) enum Verb {
 
 /// One change to one set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Operation {
+pub(crate) struct ElementOp {
     /// The set's name.
     pub(crate) set: Arc<str>,
     /// The element.
-    pub(crate) key: Key,
+    pub(crate) key: SetKey,
     /// The change.
-    pub(crate) verb: Verb,
+    pub(crate) action: ElementAction,
 }
 
 /// A transaction as bytes, with what is needed to read the replies to it.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct ElementBatch {
     /// What to send.
     pub(crate) bytes: Vec<u8>,
     /// The sequence number of `BEGIN`; the messages follow without a gap.
     begin: u32,
     /// The operations of each message.
-    messages: Messages,
+    messages: MessageSpans,
     /// Where each operation's element stands in its message.
     offsets: Offsets,
 }
 
 /// Most transactions are those of one answer: a few elements, kept in place.
-type Messages = SmallVec<[Range<usize>; 2]>;
+type MessageSpans = SmallVec<[Range<usize>; 2]>;
 type Offsets = SmallVec<[u32; 4]>;
 
 /// Why a transaction was aborted: one message's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct OperationError {
     /// The culprit and those after it in its message, which the kernel has not looked at; all of
     /// the message when the kernel does not say which one it means, and everything when the error
     /// concerns the whole batch.
@@ -108,16 +108,16 @@ pub(crate) struct Refusal {
 
 /// The replies to a batch so far.
 #[derive(Debug, Default)]
-pub(crate) struct Replies {
+pub(crate) struct BatchReplies {
     /// The errors, in the order of the messages.
-    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) refusals: Vec<OperationError>,
     /// Whether no more will come.
     pub(crate) complete: bool,
 }
 
-impl Batch {
+impl ElementBatch {
     /// Encodes `operations` in their order. Neighbours with the same set and verb share a message.
-    pub(crate) fn encode(table: &str, operations: &[Operation], begin: u32) -> Self {
+    pub(crate) fn encode(table: &str, operations: &[ElementOp], begin: u32) -> Self {
         let mut batch = Self {
             bytes: Vec::new(),
             begin,
@@ -149,7 +149,7 @@ impl Batch {
     }
 
     /// How many bytes [`encode`](Self::encode) writes.
-    fn size(&self, table: &str, operations: &[Operation]) -> usize {
+    fn size(&self, table: &str, operations: &[ElementOp]) -> usize {
         let string = |text: &str| ATTRIBUTE + align(text.len() + 1);
         let frames = (2 + self.messages.len()) * (HEADER + NFGENMSG);
         let heads = self.messages.iter().filter_map(|span| operations.get(span.start));
@@ -163,7 +163,7 @@ impl Batch {
     }
 
     /// Takes a reply into account. Replies to other batches are ignored.
-    pub(crate) fn take(&self, replies: &mut Replies, reply: Reply) {
+    pub(crate) fn take(&self, replies: &mut BatchReplies, reply: NetlinkReply) {
         let Ok(position) = usize::try_from(reply.sequence.wrapping_sub(self.begin)) else {
             return;
         };
@@ -178,7 +178,7 @@ impl Batch {
         replies.complete |= position == 0 || position == self.messages.len();
         if reply.errno != 0 {
             let culprit = reply.offset.and_then(|offset| self.culprit(&span, offset));
-            replies.refusals.push(Refusal {
+            replies.refusals.push(OperationError {
                 operations: culprit.unwrap_or(span.start)..span.end,
                 located: culprit.is_some(),
                 errno: reply.errno,
@@ -206,8 +206,8 @@ impl Batch {
 }
 
 /// Which operations share a message: neighbours with the same set and verb, as many as fit.
-fn messages(operations: &[Operation]) -> Messages {
-    let mut spans = Messages::new();
+fn messages(operations: &[ElementOp]) -> MessageSpans {
+    let mut spans = MessageSpans::new();
     let mut room = 0;
     for (at, operation) in operations.iter().enumerate() {
         let size = element_size(operation);
@@ -228,15 +228,15 @@ fn messages(operations: &[Operation]) -> Messages {
     spans
 }
 
-fn belong_together(a: &Operation, b: &Operation) -> bool {
-    a.set == b.set && std::mem::discriminant(&a.verb) == std::mem::discriminant(&b.verb)
+fn belong_together(a: &ElementOp, b: &ElementOp) -> bool {
+    a.set == b.set && std::mem::discriminant(&a.action) == std::mem::discriminant(&b.action)
 }
 
 /// How many bytes [`encode_element`] writes.
-fn element_size(operation: &Operation) -> usize {
-    let timeout = match operation.verb {
-        Verb::Add(_) => 2 * (ATTRIBUTE + size_of::<u64>()),
-        Verb::Keep | Verb::Delete => 0,
+fn element_size(operation: &ElementOp) -> usize {
+    let timeout = match operation.action {
+        ElementAction::Add(_) => 2 * (ATTRIBUTE + size_of::<u64>()),
+        ElementAction::Keep | ElementAction::Delete => 0,
     };
     3 * ATTRIBUTE + align(operation.key.len()) + timeout
 }
@@ -245,18 +245,18 @@ fn element_size(operation: &Operation) -> usize {
 fn encode_message(
     encoder: &mut Encoder,
     table: &str,
-    operations: &[Operation],
+    operations: &[ElementOp],
     sequence: u32,
     acknowledge: u16,
     offsets: &mut Offsets,
 ) {
     let Some(head) = operations.first() else { return };
-    let (kind, create) = match head.verb {
-        Verb::Add(_) | Verb::Keep => (NEW_ELEMENTS, flags::CREATE),
-        Verb::Delete => (DELETE_ELEMENTS, 0),
+    let (kind, create) = match head.action {
+        ElementAction::Add(_) | ElementAction::Keep => (NEW_ELEMENTS, flags::CREATE),
+        ElementAction::Delete => (DELETE_ELEMENTS, 0),
     };
     let start = encoder.len();
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind,
         flags: flags::REQUEST | create | acknowledge,
         sequence,
@@ -276,7 +276,7 @@ fn encode_message(
 }
 
 pub(super) fn boundary(encoder: &mut Encoder, kind: u16, sequence: u32) {
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind,
         flags: flags::REQUEST,
         sequence,
@@ -286,12 +286,12 @@ pub(super) fn boundary(encoder: &mut Encoder, kind: u16, sequence: u32) {
     encoder.close_message(message);
 }
 
-fn encode_element(encoder: &mut Encoder, operation: &Operation) {
+fn encode_element(encoder: &mut Encoder, operation: &ElementOp) {
     let element = encoder.open_nest(LIST_ELEMENT);
     let key = encoder.open_nest(ELEMENT_KEY);
     encoder.attribute(DATA_VALUE, &operation.key);
     encoder.close_nest(key);
-    if let Verb::Add(timeout) = operation.verb {
+    if let ElementAction::Add(timeout) = operation.action {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
         // Without it, Linux 6.12 and later take the same timeout again for no change, and let the
@@ -305,16 +305,16 @@ fn encode_element(encoder: &mut Encoder, operation: &Operation) {
 mod tests {
     use super::*;
 
-    fn add(set: &str, key: &[u8]) -> Operation {
-        Operation {
+    fn add(set: &str, key: &[u8]) -> ElementOp {
+        ElementOp {
             set: set.into(),
-            key: Key::from_slice(key),
-            verb: Verb::Add(Duration::from_millis(0x0102)),
+            key: SetKey::from_slice(key),
+            action: ElementAction::Add(Duration::from_millis(0x0102)),
         }
     }
 
-    fn reply(sequence: u32, errno: i32, offset: Option<u32>) -> Reply {
-        Reply {
+    fn reply(sequence: u32, errno: i32, offset: Option<u32>) -> NetlinkReply {
+        NetlinkReply {
             sequence,
             errno,
             explanation: None,
@@ -322,8 +322,8 @@ mod tests {
         }
     }
 
-    fn collect(batch: &Batch, replies: impl IntoIterator<Item = Reply>) -> Replies {
-        let mut collected = Replies::default();
+    fn collect(batch: &ElementBatch, replies: impl IntoIterator<Item = NetlinkReply>) -> BatchReplies {
+        let mut collected = BatchReplies::default();
         for reply in replies {
             batch.take(&mut collected, reply);
         }
@@ -334,7 +334,7 @@ mod tests {
     #[cfg(target_endian = "little")]
     #[test]
     fn one_element_is_these_bytes() {
-        let batch = Batch::encode("t", &[add("s", &[192, 0, 2, 1])], 1);
+        let batch = ElementBatch::encode("t", &[add("s", &[192, 0, 2, 1])], 1);
         #[rustfmt::skip]
         let expected: &[u8] = &[
             // BEGIN: length, type, flags, sequence, port; family, version, subsystem (big-endian).
@@ -356,19 +356,19 @@ mod tests {
 
     #[test]
     fn room_is_made_for_what_is_written_and_no_more() {
-        let delete = Operation {
-            verb: Verb::Delete,
+        let delete = ElementOp {
+            action: ElementAction::Delete,
             ..add("second", &[7; 12])
         };
         for operations in [vec![add("s", &[1; 4]), delete], vec![add("a", &[0; 24]); 3000]] {
-            let batch = Batch::encode("table", &operations, 1);
+            let batch = ElementBatch::encode("table", &operations, 1);
             assert_eq!(batch.size("table", &operations), batch.bytes.len());
         }
     }
 
     #[test]
     fn a_key_of_one_byte_is_padded_but_not_counted() {
-        let batch = Batch::encode("t", &[add("alive", &[2])], 1);
+        let batch = ElementBatch::encode("t", &[add("alive", &[2])], 1);
         let value: &[u8] = &[5, 0, 1, 0, 2, 0, 0, 0];
         assert!(batch.bytes.windows(value.len()).any(|window| window == value));
     }
@@ -377,17 +377,17 @@ mod tests {
     fn neighbours_with_the_same_set_and_verb_share_a_message_within_the_nest_limit() {
         let mut operations = vec![add("a", &[0; 24]); 3000];
         operations.push(add("b", &[0; 4]));
-        operations.push(Operation {
-            verb: Verb::Delete,
+        operations.push(ElementOp {
+            action: ElementAction::Delete,
             ..add("b", &[0; 4])
         });
-        let batch = Batch::encode("t", &operations, 1);
+        let batch = ElementBatch::encode("t", &operations, 1);
         // 65,531 / 60 = 1,092 elements fit.
         assert_eq!(
             batch.messages.as_slice(),
             [0..1092, 1092..2184, 2184..3000, 3000..3001, 3001..3002]
         );
-        let read: Vec<usize> = crate::netlink::message::Messages(&batch.bytes)
+        let read: Vec<usize> = crate::netlink::message::NfnlMessages(&batch.bytes)
             .filter_map(|message| message.attributes().find(LIST_ELEMENTS))
             .map(|list| crate::netlink::message::Attributes(list).count())
             .collect();
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn the_acknowledgement_of_the_last_message_completes_a_batch() {
-        let batch = Batch::encode("t", &[add("a", &[1]), add("b", &[1])], u32::MAX);
+        let batch = ElementBatch::encode("t", &[add("a", &[1]), add("b", &[1])], u32::MAX);
         assert!(!collect(&batch, []).complete);
         // Replies to earlier and later batches do not count.
         assert!(!collect(&batch, [reply(u32::MAX - 1, 0, None), reply(2, 0, None)]).complete);
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_good_acknowledgement_does_not_hide_an_error_before_it() {
-        let batch = Batch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
+        let batch = ElementBatch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
         let replies = collect(&batch, [reply(8, libc::EINVAL, None), reply(9, 0, None)]);
         assert!(replies.complete);
         assert_eq!(replies.refusals.len(), 1);
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn an_offset_tells_the_culprit_and_those_after_it() {
-        let batch = Batch::encode(
+        let batch = ElementBatch::encode(
             "t",
             &[
                 add("a", &[1; 4]),
@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn an_error_of_begin_concerns_everything() {
-        let batch = Batch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
+        let batch = ElementBatch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
         let replies = collect(&batch, [reply(7, libc::EPERM, None)]);
         assert!(replies.complete);
         assert_eq!(replies.refusals[0].operations, 0..2);

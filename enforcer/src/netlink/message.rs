@@ -55,7 +55,7 @@ pub(crate) struct OpenNest(usize);
 
 /// What stands in a message's headers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Head {
+pub(crate) struct NfnlHeader {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
@@ -74,7 +74,7 @@ impl Encoder {
     }
 
     /// Writes both headers.
-    pub(crate) fn open_message(&mut self, head: Head) -> OpenMessage {
+    pub(crate) fn open_message(&mut self, head: NfnlHeader) -> OpenMessage {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&0u32.to_ne_bytes());
         self.bytes.extend_from_slice(&head.kind.to_ne_bytes());
@@ -165,7 +165,7 @@ impl Encoder {
 
 /// A message that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Message<'a> {
+pub(crate) struct NfnlMessage<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
@@ -173,7 +173,7 @@ pub(crate) struct Message<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-impl<'a> Message<'a> {
+impl<'a> NfnlMessage<'a> {
     /// The attributes of an nfnetlink message.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         Attributes(self.payload.get(NFGENMSG..).unwrap_or_default())
@@ -182,15 +182,15 @@ impl<'a> Message<'a> {
 
 /// The messages in a datagram. Ends at the first one whose length is wrong.
 #[derive(Debug, Clone)]
-pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
+pub(crate) struct NfnlMessages<'a>(pub(crate) &'a [u8]);
 
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
+impl<'a> Iterator for NfnlMessages<'a> {
+    type Item = NfnlMessage<'a>;
 
-    fn next(&mut self) -> Option<Message<'a>> {
+    fn next(&mut self) -> Option<NfnlMessage<'a>> {
         let header = self.0.get(..HEADER)?;
         let length = usize::try_from(u32::from_ne_bytes(field(header, 0)?)).ok()?;
-        let message = Message {
+        let message = NfnlMessage {
             kind: u16::from_ne_bytes(field(header, 4)?),
             flags: u16::from_ne_bytes(field(header, 6)?),
             sequence: u32::from_ne_bytes(field(header, 8)?),
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_message_is_read_as_it_was_written() {
         let mut encoder = Encoder::default();
-        let open = encoder.open_message(Head {
+        let open = encoder.open_message(NfnlHeader {
             kind: 7,
             flags: flags::REQUEST,
             sequence: 9,
@@ -263,7 +263,7 @@ mod tests {
         encoder.close_message(open);
         let bytes = encoder.finish();
 
-        let messages: Vec<Message<'_>> = Messages(&bytes).collect();
+        let messages: Vec<NfnlMessage<'_>> = NfnlMessages(&bytes).collect();
         assert_eq!(messages.len(), 1);
         assert_eq!((messages[0].kind, messages[0].sequence), (7, 9));
         let attributes: Vec<_> = messages[0].attributes().collect();
@@ -279,7 +279,7 @@ mod tests {
         for length in [0u32, 3, 15, 17, u32::MAX] {
             let mut bytes = length.to_ne_bytes().to_vec();
             bytes.resize(HEADER, 0);
-            assert_eq!(Messages(&bytes).count(), 0, "length {length}");
+            assert_eq!(NfnlMessages(&bytes).count(), 0, "length {length}");
         }
         for length in [0u16, 3, 9, u16::MAX] {
             let mut bytes = length.to_ne_bytes().to_vec();
@@ -291,7 +291,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic_and_always_end(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            for message in Messages(&bytes) {
+            for message in NfnlMessages(&bytes) {
                 prop_assert!(message.attributes().count() <= bytes.len());
             }
             prop_assert!(Attributes(&bytes).count() <= bytes.len());

@@ -8,20 +8,20 @@
 //!   wrong with one.
 //! - [`objects`]: chains, sets and rules as plain data, and [`transaction`]: these as one nf_tables
 //!   transaction.
-//! - [`tables`]: what stands in nf_tables: chains, sets, elements.
-//! - [`structure`]: what stands in one table, with the handles that tell whether it is still the
+//! - [`dump`]: what stands in nf_tables: chains, sets, elements.
+//! - [`snapshot`]: what stands in one table, with the handles that tell whether it is still the
 //!   same.
-//! - [`flows`]: conntrack entries.
-//! - [`log`]: logged packets.
+//! - [`conntrack`]: conntrack entries.
+//! - [`nflog`]: logged packets.
 //! - [`socket`]: the exchange with the kernel.
 
 pub(crate) mod batch;
-pub(crate) mod flows;
-pub(crate) mod log;
+pub(crate) mod conntrack;
+pub(crate) mod dump;
 pub(crate) mod message;
+pub(crate) mod nflog;
 pub(crate) mod objects;
 pub(crate) mod reply;
+pub(crate) mod snapshot;
 pub(crate) mod socket;
-pub(crate) mod structure;
-pub(crate) mod tables;
 pub(crate) mod transaction;

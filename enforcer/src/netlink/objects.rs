@@ -10,12 +10,12 @@ use policy::Protocol;
 
 use crate::layout::IpFamily;
 
-use super::batch::Key;
-use super::structure::Hook;
+use super::batch::SetKey;
+use super::snapshot::HookInfo;
 
 /// One step of a transaction. Names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(crate) enum TableCommand {
     /// Makes the table; one that stands keeps what it holds, and wakes if it was put to sleep.
     AddTable,
     /// Deletes the table with all that it holds.
@@ -24,17 +24,17 @@ pub(crate) enum Command {
     AddChain(Arc<str>),
     /// Makes a chain that a hook calls, with policy accept; one that stands in the same place is
     /// left as it is.
-    AddBaseChain(Arc<str>, Hook),
+    AddBaseChain(Arc<str>, HookInfo),
     /// Makes a set that does not stand yet.
-    AddSet(Arc<str>, SetForm),
+    AddSet(Arc<str>, SetSpec),
     /// Adds elements.
     AddElements(Arc<str>, Vec<NewElement>),
     /// Deletes elements; one that is not there is an error.
-    DeleteElements(Arc<str>, Vec<Key>),
+    DeleteElements(Arc<str>, Vec<SetKey>),
     /// Deletes all elements.
     EmptySet(Arc<str>),
     /// Appends a rule to a chain.
-    AddRule(Arc<str>, Rule),
+    AddRule(Arc<str>, NftRule),
     /// Deletes all rules of a chain.
     EmptyChain(Arc<str>),
     /// Deletes a set.
@@ -45,11 +45,11 @@ pub(crate) enum Command {
 
 /// What the elements of a named set look like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SetForm {
+pub(crate) struct SetSpec {
     /// The parts of its key.
-    pub(crate) key: Vec<Datum>,
+    pub(crate) key: Vec<Datatype>,
     /// What its elements are mapped to.
-    pub(crate) maps_to: Option<MapsTo>,
+    pub(crate) maps_to: Option<MapValueType>,
     /// Whether it holds ranges; of one part only.
     pub(crate) ranges: bool,
     /// Whether its elements have timeouts.
@@ -62,16 +62,16 @@ pub(crate) struct SetForm {
 
 /// What the elements of a map are mapped to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MapsTo {
+pub(crate) enum MapValueType {
     /// A verdict.
     Verdict,
     /// A value.
-    Datum(Datum),
+    Value(Datatype),
 }
 
 /// A type of values in sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Datum {
+pub(crate) enum Datatype {
     /// An address.
     Address(IpFamily),
     /// A protocol.
@@ -88,30 +88,30 @@ pub(crate) enum Datum {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewElement {
     /// Its key, or where its range begins.
-    pub(crate) key: Key,
+    pub(crate) key: SetKey,
     /// The last key of its range, in a set of several parts; in one of a single part ends are
     /// elements themselves.
-    pub(crate) last: Option<Key>,
+    pub(crate) last: Option<SetKey>,
     /// Whether it is the end of a range, not included, rather than an element.
     pub(crate) ends_range: bool,
     /// Its life; `None` without an end.
     pub(crate) timeout: Option<Duration>,
     /// What it is mapped to.
-    pub(crate) value: Option<Value>,
+    pub(crate) value: Option<MapValue>,
 }
 
 /// What an element is mapped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum MapValue {
     /// A verdict.
-    Verdict(Verdict),
+    Verdict(NftVerdict),
     /// A value, as the kernel keeps it.
-    Data(Key),
+    Data(SetKey),
 }
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum NftVerdict {
     /// It passes our table.
     Accept,
     /// It is dropped.
@@ -124,16 +124,16 @@ pub(crate) enum Verdict {
 
 /// A rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub(crate) struct NftRule {
     /// Which packets it is about.
-    pub(crate) test: Test,
+    pub(crate) test: RuleMatch,
     /// What becomes of them; `None` where the test says it.
-    pub(crate) verdict: Option<Verdict>,
+    pub(crate) verdict: Option<NftVerdict>,
 }
 
 /// What a rule asks of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Test {
+pub(crate) enum RuleMatch {
     /// Nothing.
     Always,
     /// That its protocol is this one.
@@ -141,12 +141,12 @@ pub(crate) enum Test {
     /// That it belongs to a flow that both ends have taken part in.
     Established,
     /// That a set holds these of its fields.
-    In(Vec<Field>, Lookup),
+    In(Vec<PacketField>, RuleLookup),
 }
 
 /// Something that a packet carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Field {
+pub(crate) enum PacketField {
     /// Its source address.
     Source(IpFamily),
     /// The index of the link that it came in on.
@@ -168,54 +168,54 @@ pub(crate) enum Field {
 
 /// Where something is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Lookup {
+pub(crate) enum RuleLookup {
     /// In a named set.
     Set(Arc<str>),
     /// Among ranges, disjoint and sorted.
     Ranges(Vec<KeyRange>),
     /// Among ranges that have verdicts, disjoint and sorted.
-    Verdicts(Vec<(KeyRange, Verdict)>),
+    Verdicts(Vec<(KeyRange, NftVerdict)>),
 }
 
 /// From one key to another, which is included; of several parts, each part by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyRange {
     /// The first.
-    pub(crate) first: Key,
+    pub(crate) first: SetKey,
     /// The last.
-    pub(crate) last: Key,
+    pub(crate) last: SetKey,
 }
 
-impl Datum {
+impl Datatype {
     /// Octets, without padding.
     pub(crate) fn length(self) -> usize {
         match self {
-            Datum::Address(IpFamily::V4) | Datum::Link => 4,
-            Datum::Address(IpFamily::V6) => 16,
-            Datum::Port => 2,
-            Datum::Protocol | Datum::MessageType(_) => 1,
+            Datatype::Address(IpFamily::V4) | Datatype::Link => 4,
+            Datatype::Address(IpFamily::V6) => 16,
+            Datatype::Port => 2,
+            Datatype::Protocol | Datatype::MessageType(_) => 1,
         }
     }
 }
 
-impl Field {
+impl PacketField {
     /// Its type.
-    pub(crate) fn datum(self) -> Datum {
+    pub(crate) fn datatype(self) -> Datatype {
         match self {
-            Field::Source(family) | Field::Destination(family) | Field::OriginalDestination(family) => {
-                Datum::Address(family)
-            }
-            Field::Link => Datum::Link,
-            Field::Protocol => Datum::Protocol,
-            Field::Port | Field::OriginalPort => Datum::Port,
-            Field::MessageType(family) => Datum::MessageType(family),
+            PacketField::Source(family)
+            | PacketField::Destination(family)
+            | PacketField::OriginalDestination(family) => Datatype::Address(family),
+            PacketField::Link => Datatype::Link,
+            PacketField::Protocol => Datatype::Protocol,
+            PacketField::Port | PacketField::OriginalPort => Datatype::Port,
+            PacketField::MessageType(family) => Datatype::MessageType(family),
         }
     }
 }
 
 impl NewElement {
     /// An element without an end or a value.
-    pub(crate) fn plain(key: Key) -> Self {
+    pub(crate) fn plain(key: SetKey) -> Self {
         Self {
             key,
             last: None,
@@ -228,14 +228,16 @@ impl NewElement {
 
 /// Ranges over keys of a single part, as the kernel keeps them: an element for where each begins,
 /// and one for where it has ended, unless the next begins there or there are no more keys.
-pub(crate) fn half_open<'r>(ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r Verdict>)>) -> Vec<NewElement> {
+pub(crate) fn half_open<'r>(
+    ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r NftVerdict>)>,
+) -> Vec<NewElement> {
     let mut elements: Vec<NewElement> = Vec::new();
     for (range, verdict) in ranges {
         if elements.last().is_some_and(|end| end.key == range.first) {
             elements.pop();
         }
         elements.push(NewElement {
-            value: verdict.cloned().map(Value::Verdict),
+            value: verdict.cloned().map(MapValue::Verdict),
             ..NewElement::plain(range.first.clone())
         });
         if let Some(end) = successor(&range.last) {
@@ -249,7 +251,7 @@ pub(crate) fn half_open<'r>(ranges: impl IntoIterator<Item = (&'r KeyRange, Opti
 }
 
 /// The key after this one, as a number in network order.
-pub(crate) fn successor(key: &Key) -> Option<Key> {
+pub(crate) fn successor(key: &SetKey) -> Option<SetKey> {
     let mut next = key.clone();
     for octet in next.iter_mut().rev() {
         let (sum, carries) = octet.overflowing_add(1);

@@ -4,7 +4,7 @@
 //! then that message's payload unless the reply is capped, then (with `NETLINK_EXT_ACK`)
 //! attributes.
 
-use super::message::{Attributes, HEADER, Message, align, field, flags, kind, text};
+use super::message::{Attributes, HEADER, NfnlMessage, align, field, flags, kind, text};
 
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation.
 const EXPLANATION: u16 = 1;
@@ -14,7 +14,7 @@ const OFFSET: u16 = 2;
 
 /// What the kernel said of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub(crate) struct NetlinkReply {
     /// Which message.
     pub(crate) sequence: u32,
     /// 0 when it was accepted; else a positive errno.
@@ -25,9 +25,9 @@ pub(crate) struct Reply {
     pub(crate) offset: Option<u32>,
 }
 
-impl Reply {
+impl NetlinkReply {
     /// Reads a message; `None` when it is no reply, or a malformed one.
-    pub(crate) fn read(message: &Message<'_>) -> Option<Self> {
+    pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<Self> {
         if message.kind != kind::ERROR {
             return None;
         }
@@ -64,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::message::Messages;
+    use crate::netlink::message::NfnlMessages;
 
     /// A reply as the kernel sends it with `NETLINK_EXT_ACK` and `NETLINK_CAP_ACK`.
     fn capped(sequence: u32, errno: i32, attributes: &[u8]) -> Vec<u8> {
@@ -89,10 +89,10 @@ mod tests {
         attributes.extend([8u16.to_ne_bytes(), OFFSET.to_ne_bytes()].concat());
         attributes.extend(72u32.to_ne_bytes());
         let bytes = capped(5, libc::ENFILE, &attributes);
-        let message = Messages(&bytes).next().unwrap();
+        let message = NfnlMessages(&bytes).next().unwrap();
         assert_eq!(
-            Reply::read(&message),
-            Some(Reply {
+            NetlinkReply::read(&message),
+            Some(NetlinkReply {
                 sequence: 5,
                 errno: libc::ENFILE,
                 explanation: Some("no".to_owned()),
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_is_errno_zero() {
         let bytes = capped(6, 0, &[]);
-        let reply = Reply::read(&Messages(&bytes).next().unwrap()).unwrap();
+        let reply = NetlinkReply::read(&NfnlMessages(&bytes).next().unwrap()).unwrap();
         assert_eq!((reply.sequence, reply.errno, reply.offset), (6, 0, None));
     }
 
@@ -114,8 +114,8 @@ mod tests {
             payload in proptest::collection::vec(any::<u8>(), 0..128),
             flags in any::<u16>(),
         ) {
-            let message = Message { kind: kind::ERROR, flags, sequence: 1, payload: &payload };
-            let _ = Reply::read(&message);
+            let message = NfnlMessage { kind: kind::ERROR, flags, sequence: 1, payload: &payload };
+            let _ = NetlinkReply::read(&message);
         }
     }
 }

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::batch::{Batch, Operation, Refusal, Replies};
-use super::message::{Message, Messages, field, flags, kind};
-use super::objects::Command;
-use super::reply::Reply;
-use super::transaction::{Encoded, Objection};
+use super::batch::{BatchReplies, ElementBatch, ElementOp, OperationError};
+use super::message::{NfnlMessage, NfnlMessages, field, flags, kind};
+use super::objects::TableCommand;
+use super::reply::NetlinkReply;
+use super::transaction::{CommandError, EncodedTransaction};
 
 /// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it
 /// twice.
@@ -39,7 +39,7 @@ pub(crate) struct NetfilterSocket {
 #[derive(Debug)]
 pub(crate) enum CommitError {
     /// The kernel aborted it: nothing changed. Never empty.
-    Refused(Vec<Refusal>),
+    Refused(Vec<OperationError>),
     /// It was not acknowledged: the kernel must be read back.
     Unacknowledged(io::Error),
 }
@@ -70,18 +70,18 @@ impl NetfilterSocket {
     }
 
     /// Sends one transaction, and reads what the kernel says of it.
-    pub(crate) fn commit(&mut self, table: &str, operations: &[Operation]) -> Result<(), CommitError> {
+    pub(crate) fn commit(&mut self, table: &str, operations: &[ElementOp]) -> Result<(), CommitError> {
         if operations.is_empty() {
             return Ok(());
         }
-        let batch = Batch::encode(table, operations, self.sequence);
+        let batch = ElementBatch::encode(table, operations, self.sequence);
         self.sequence = batch.end().wrapping_add(1);
         self.send(&batch.bytes).map_err(CommitError::Unacknowledged)?;
-        let mut replies = Replies::default();
+        let mut replies = BatchReplies::default();
         while !replies.complete {
             let length = self.receive().map_err(CommitError::Unacknowledged)?;
             let datagram = self.buffer.get(..length).unwrap_or_default();
-            for reply in Messages(datagram).filter_map(|message| Reply::read(&message)) {
+            for reply in NfnlMessages(datagram).filter_map(|message| NetlinkReply::read(&message)) {
                 batch.take(&mut replies, reply);
             }
         }
@@ -94,11 +94,15 @@ impl NetfilterSocket {
 
     /// Carries out commands as one transaction. With an error nothing has changed, unless it is an
     /// I/O error: then nobody knows.
-    pub(crate) fn transact(&mut self, table: &str, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
+    pub(crate) fn transact(
+        &mut self,
+        table: &str,
+        commands: &[TableCommand],
+    ) -> io::Result<Result<(), Vec<CommandError>>> {
         if commands.is_empty() {
             return Ok(Ok(()));
         }
-        let encoded = Encoded::new(table, commands, self.sequence);
+        let encoded = EncodedTransaction::new(table, commands, self.sequence);
         self.sequence = encoded.end().wrapping_add(1);
         self.make_room(encoded.bytes.len());
         self.send(&encoded.bytes)?;
@@ -107,7 +111,7 @@ impl NetfilterSocket {
         while !complete {
             let length = self.receive()?;
             let datagram = self.buffer.get(..length).unwrap_or_default();
-            for reply in Messages(datagram).filter_map(|message| Reply::read(&message)) {
+            for reply in NfnlMessages(datagram).filter_map(|message| NetlinkReply::read(&message)) {
                 complete |= encoded.take(&mut objections, reply);
             }
         }
@@ -127,7 +131,7 @@ impl NetfilterSocket {
     pub(crate) fn dump<T>(
         &mut self,
         ask: impl Fn(u32) -> Vec<u8>,
-        mut read: impl FnMut(&Message<'_>, &mut Vec<T>),
+        mut read: impl FnMut(&NfnlMessage<'_>, &mut Vec<T>),
     ) -> io::Result<Vec<T>> {
         let mut found = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
@@ -143,7 +147,7 @@ impl NetfilterSocket {
     pub(crate) fn ask_one<T>(
         &mut self,
         ask: impl Fn(u32) -> Vec<u8>,
-        read: impl Fn(&Message<'_>) -> Option<T>,
+        read: impl Fn(&NfnlMessage<'_>) -> Option<T>,
     ) -> io::Result<T> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
@@ -151,9 +155,9 @@ impl NetfilterSocket {
         loop {
             let length = self.receive()?;
             let datagram = self.buffer.get(..length).unwrap_or_default();
-            let answer = Messages(datagram).find(|message| message.sequence == sequence);
+            let answer = NfnlMessages(datagram).find(|message| message.sequence == sequence);
             let Some(message) = answer else { continue };
-            return match Reply::read(&message) {
+            return match NetlinkReply::read(&message) {
                 Some(reply) => Err(io::Error::from_raw_os_error(reply.errno)),
                 None => read(&message).ok_or_else(|| io::ErrorKind::InvalidData.into()),
             };
@@ -170,7 +174,9 @@ impl NetfilterSocket {
         let mut answers = vec![None; count];
         while answers.iter().any(Option::is_none) {
             let length = self.receive()?;
-            for reply in Messages(self.buffer.get(..length).unwrap_or_default()).filter_map(|m| Reply::read(&m)) {
+            for reply in
+                NfnlMessages(self.buffer.get(..length).unwrap_or_default()).filter_map(|m| NetlinkReply::read(&m))
+            {
                 let position = usize::try_from(reply.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
                 if let Some(answer) = answers.get_mut(position) {
                     *answer = Some(reply.errno);
@@ -192,7 +198,7 @@ impl NetfilterSocket {
     fn dump_once<T>(
         &mut self,
         ask: &impl Fn(u32) -> Vec<u8>,
-        read: &mut impl FnMut(&Message<'_>, &mut Vec<T>),
+        read: &mut impl FnMut(&NfnlMessage<'_>, &mut Vec<T>),
         found: &mut Vec<T>,
     ) -> io::Result<bool> {
         let sequence = self.sequence;
@@ -201,14 +207,14 @@ impl NetfilterSocket {
         let mut undisturbed = true;
         loop {
             let length = self.receive()?;
-            for message in Messages(self.buffer.get(..length).unwrap_or_default()) {
+            for message in NfnlMessages(self.buffer.get(..length).unwrap_or_default()) {
                 if message.sequence != sequence {
                     continue;
                 }
                 undisturbed &= message.flags & flags::DUMP_INTR == 0;
                 let errno = match message.kind {
                     kind::DONE => field(message.payload, 0).map_or(0, i32::from_ne_bytes).saturating_neg(),
-                    kind::ERROR => Reply::read(&message).map_or(libc::EPROTO, |reply| reply.errno),
+                    kind::ERROR => NetlinkReply::read(&message).map_or(libc::EPROTO, |reply| reply.errno),
                     _ => {
                         read(&message, found);
                         continue;

@@ -15,9 +15,9 @@ use super::batch::{
     BEGIN, DELETE_ELEMENTS, END, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE, NEST_LIMIT,
     NEW_ELEMENTS, SUBSYSTEM, boundary,
 };
-use super::message::{Encoder, Head, OpenMessage, flags};
-use super::objects::{Command, NewElement};
-use super::reply::Reply;
+use super::message::{Encoder, NfnlHeader, OpenMessage, flags};
+use super::objects::{NewElement, TableCommand};
+use super::reply::NetlinkReply;
 
 /// `NFT_MSG_*` with their subsystem.
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
@@ -53,7 +53,7 @@ const SET_NAME: u16 = 2;
 
 /// A transaction as bytes.
 #[derive(Debug)]
-pub(crate) struct Encoded {
+pub(crate) struct EncodedTransaction {
     /// What to send.
     pub(crate) bytes: Vec<u8>,
     begin: u32,
@@ -63,7 +63,7 @@ pub(crate) struct Encoded {
 
 /// Why a transaction was aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Objection {
+pub(crate) struct CommandError {
     /// The command; `None` when it concerns the whole.
     pub(crate) command: Option<usize>,
     /// A positive errno.
@@ -72,10 +72,10 @@ pub(crate) struct Objection {
     pub(crate) error: String,
 }
 
-impl Encoded {
+impl EncodedTransaction {
     /// Encodes commands in their order.
-    pub(crate) fn new(table: &str, commands: &[Command], begin: u32) -> Self {
-        let mut writer = Writer {
+    pub(crate) fn new(table: &str, commands: &[TableCommand], begin: u32) -> Self {
+        let mut writer = TransactionEncoder {
             encoder: Encoder::default(),
             table,
             begin,
@@ -107,7 +107,7 @@ impl Encoded {
     }
 
     /// Takes a reply into account; says whether it was the last.
-    pub(crate) fn take(&self, objections: &mut Vec<Objection>, reply: Reply) -> bool {
+    pub(crate) fn take(&self, objections: &mut Vec<CommandError>, reply: NetlinkReply) -> bool {
         let Ok(position) = usize::try_from(reply.sequence.wrapping_sub(self.begin)) else {
             return false;
         };
@@ -115,7 +115,7 @@ impl Encoded {
             return false;
         }
         if reply.errno != 0 {
-            objections.push(Objection {
+            objections.push(CommandError {
                 command: position
                     .checked_sub(1)
                     .and_then(|message| self.commands.get(message).copied()),
@@ -136,7 +136,7 @@ fn sequence(begin: u32, before: usize) -> u32 {
         .wrapping_add(u32::try_from(before).unwrap_or(u32::MAX))
 }
 
-struct Writer<'a> {
+struct TransactionEncoder<'a> {
     encoder: Encoder,
     table: &'a str,
     begin: u32,
@@ -148,23 +148,23 @@ struct Writer<'a> {
     last: Option<usize>,
 }
 
-impl Writer<'_> {
-    fn command(&mut self, command: &Command) {
+impl TransactionEncoder<'_> {
+    fn command(&mut self, command: &TableCommand) {
         match command {
-            Command::AddTable => {
+            TableCommand::AddTable => {
                 let message = self.open(NEW_TABLE, flags::CREATE);
                 self.encoder.string(TABLE_NAME, self.table);
                 // Said, so that a table which somebody has put to sleep (`flags dormant`) wakes.
                 self.encoder.attribute(TABLE_FLAGS, &0u32.to_be_bytes());
                 self.encoder.close_message(message);
             }
-            Command::DeleteTable => {
+            TableCommand::DeleteTable => {
                 let message = self.open(DELETE_TABLE, 0);
                 self.encoder.string(TABLE_NAME, self.table);
                 self.encoder.close_message(message);
             }
-            Command::AddChain(name) => self.named(NEW_CHAIN, flags::CREATE, (CHAIN_TABLE, CHAIN_NAME), name),
-            Command::AddBaseChain(name, at) => {
+            TableCommand::AddChain(name) => self.named(NEW_CHAIN, flags::CREATE, (CHAIN_TABLE, CHAIN_NAME), name),
+            TableCommand::AddBaseChain(name, at) => {
                 let message = self.open(NEW_CHAIN, flags::CREATE);
                 self.encoder.string(CHAIN_TABLE, self.table);
                 self.encoder.string(CHAIN_NAME, name);
@@ -176,15 +176,15 @@ impl Writer<'_> {
                 self.encoder.string(CHAIN_TYPE, &at.kind);
                 self.encoder.close_message(message);
             }
-            Command::AddSet(name, form) => self.add_set(name, form),
-            Command::AddElements(set, elements) => self.add_elements(set, None, elements),
-            Command::DeleteElements(set, keys) => {
+            TableCommand::AddSet(name, form) => self.add_set(name, form),
+            TableCommand::AddElements(set, elements) => self.add_elements(set, None, elements),
+            TableCommand::DeleteElements(set, keys) => {
                 let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();
                 self.elements(DELETE_ELEMENTS, 0, set, None, &elements);
             }
             // Without a list all elements are meant.
-            Command::EmptySet(set) => self.named(DELETE_ELEMENTS, 0, (LIST_TABLE, LIST_SET), set),
-            Command::AddRule(chain, rule) => {
+            TableCommand::EmptySet(set) => self.named(DELETE_ELEMENTS, 0, (LIST_TABLE, LIST_SET), set),
+            TableCommand::AddRule(chain, rule) => {
                 let rule = self.resolve(rule);
                 let message = self.open(NEW_RULE, flags::CREATE | flags::APPEND);
                 self.encoder.string(RULE_TABLE, self.table);
@@ -195,9 +195,9 @@ impl Writer<'_> {
                 self.encoder.close_message(message);
             }
             // Without a handle all rules of the chain are meant.
-            Command::EmptyChain(chain) => self.named(DELETE_RULE, 0, (RULE_TABLE, RULE_CHAIN), chain),
-            Command::DeleteSet(name) => self.named(DELETE_SET, 0, (SET_TABLE, SET_NAME), name),
-            Command::DeleteChain(name) => self.named(DELETE_CHAIN, 0, (CHAIN_TABLE, CHAIN_NAME), name),
+            TableCommand::EmptyChain(chain) => self.named(DELETE_RULE, 0, (RULE_TABLE, RULE_CHAIN), chain),
+            TableCommand::DeleteSet(name) => self.named(DELETE_SET, 0, (SET_TABLE, SET_NAME), name),
+            TableCommand::DeleteChain(name) => self.named(DELETE_CHAIN, 0, (CHAIN_TABLE, CHAIN_NAME), name),
         }
     }
 
@@ -247,7 +247,7 @@ impl Writer<'_> {
         let sequence = self.next_sequence();
         self.commands.push(self.current);
         self.last = Some(self.encoder.len());
-        self.encoder.open_message(Head {
+        self.encoder.open_message(NfnlHeader {
             kind,
             flags: flags::REQUEST | flags,
             sequence,

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 use tracing::error;
 
-use crate::netlink::log;
+use crate::netlink::nflog;
 use crate::netlink::socket::NetfilterSocket;
 
 use super::{RecordedPacket, read_datagram};
@@ -34,7 +34,7 @@ pub enum RecordEvent<'a> {
     Overrun,
     /// So many packets in our group that are no records: other rules log to it, or they cannot be
     /// read.
-    Strangers(usize),
+    Foreign(usize),
 }
 
 /// Reads the records of one NFLOG group on a thread of its own, until it is dropped.
@@ -77,7 +77,7 @@ impl RecordListener {
         // What is logged before the acknowledgement is read is lost here, and nobody has been
         // promised it.
         let answers = socket
-            .request_all(1, |sequence| log::bind(group, sequence))
+            .request_all(1, |sequence| nflog::bind(group, sequence))
             .map_err(refused)?;
         match answers.first() {
             Some(0) => {}
@@ -98,7 +98,7 @@ impl RecordListener {
                     // Closing alone frees the group only once the last copy of the socket is
                     // closed, and a program that this process just starts has one for a moment.
                     // When it fails, closing has to do.
-                    let _ = socket.request_all(1, |sequence| log::unbind(group, sequence));
+                    let _ = socket.request_all(1, |sequence| nflog::unbind(group, sequence));
                 }
             })
             .map_err(refused)?;
@@ -169,7 +169,7 @@ fn read_some(
             hear(RecordEvent::Records(records));
         }
         if strangers > 0 {
-            hear(RecordEvent::Strangers(strangers));
+            hear(RecordEvent::Foreign(strangers));
         }
     }
     Ok(true)

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 
 pub use listener::{BindError, RecordEvent, RecordListener};
 
-use crate::netlink::log;
-use crate::netlink::message::Messages;
+use crate::netlink::message::NfnlMessages;
+use crate::netlink::nflog;
 
 /// The NFLOG group, unless another is set.
 pub const DEFAULT_GROUP: u16 = 5371;
@@ -82,8 +82,8 @@ fn read_prefix(text: &str) -> Option<RecordedVerdict> {
 /// not ours, or unreadable.
 fn read_datagram(datagram: &[u8], records: &mut Vec<RecordedPacket>) -> usize {
     let mut strangers = 0;
-    for message in Messages(datagram).filter(|message| message.kind == log::PACKET) {
-        let record = log::read(&message).and_then(|logged| {
+    for message in NfnlMessages(datagram).filter(|message| message.kind == nflog::PACKET) {
+        let record = nflog::read(&message).and_then(|logged| {
             let verdict = read_prefix(logged.prefix)?;
             let packet = packet::read(logged.packet)?;
             Some(RecordedPacket {
@@ -117,7 +117,7 @@ mod tests {
     fn datagram(prefixes: &[&str]) -> Vec<u8> {
         let mut encoder = Encoder::default();
         for prefix in prefixes {
-            log::encode(&mut encoder, prefix, &PACKET);
+            nflog::encode(&mut encoder, prefix, &PACKET);
         }
         encoder.finish()
     }

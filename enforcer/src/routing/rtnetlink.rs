@@ -18,7 +18,7 @@ pub(super) struct Rtnetlink {
 
 /// How a request that did not fail went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum RtnetlinkOutcome {
     /// The kernel changed something.
     Done,
     /// It was like that before.
@@ -35,13 +35,13 @@ impl Rtnetlink {
     }
 
     /// Creates what is not there yet.
-    pub(super) fn create(&mut self, request: RouteNetlinkMessage) -> io::Result<Outcome> {
+    pub(super) fn create(&mut self, request: RouteNetlinkMessage) -> io::Result<RtnetlinkOutcome> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         already_so(self.ask(request, flags), &[libc::EEXIST])
     }
 
     /// Deletes what is there.
-    pub(super) fn delete(&mut self, request: RouteNetlinkMessage) -> io::Result<Outcome> {
+    pub(super) fn delete(&mut self, request: RouteNetlinkMessage) -> io::Result<RtnetlinkOutcome> {
         // Routes and rules, addresses, and routes of a table that does not exist.
         let gone = [libc::ENOENT, libc::EADDRNOTAVAIL, libc::ESRCH];
         already_so(self.ask(request, NLM_F_ACK), &gone)
@@ -108,10 +108,12 @@ impl Rtnetlink {
     }
 }
 
-fn already_so(result: io::Result<Vec<RouteNetlinkMessage>>, errors: &[i32]) -> io::Result<Outcome> {
+fn already_so(result: io::Result<Vec<RouteNetlinkMessage>>, errors: &[i32]) -> io::Result<RtnetlinkOutcome> {
     match result {
-        Ok(_) => Ok(Outcome::Done),
-        Err(error) if error.raw_os_error().is_some_and(|errno| errors.contains(&errno)) => Ok(Outcome::AlreadySo),
+        Ok(_) => Ok(RtnetlinkOutcome::Done),
+        Err(error) if error.raw_os_error().is_some_and(|errno| errors.contains(&errno)) => {
+            Ok(RtnetlinkOutcome::AlreadySo)
+        }
         Err(error) => Err(error),
     }
 }

@@ -15,8 +15,8 @@ use crate::audit::{Damage, DamageKind};
 use crate::desired::Interception;
 use crate::layout::IpFamily;
 
-use super::rtnetlink::{Outcome, Rtnetlink};
-use super::{LOOPBACK, PROTOCOL, Piece, What, loopback_up, means_no_ipv6, pieces};
+use super::rtnetlink::{Rtnetlink, RtnetlinkOutcome};
+use super::{LOOPBACK, PROTOCOL, RoutingObject, RoutingObjectKind, loopback_up, means_no_ipv6, routing_objects};
 
 /// `RTNLGRP_*` of `linux/rtnetlink.h`.
 const LINK: u32 = 1;
@@ -32,7 +32,7 @@ const DATAGRAM: usize = 32 * 1024;
 
 /// Follows the pieces of one mode, in the network namespace of the thread that opened it.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct RoutingWatch {
     socket: Socket,
     buffer: Vec<u8>,
     interception: Interception,
@@ -42,7 +42,7 @@ pub(crate) struct Watch {
     route_was_replaced: bool,
 }
 
-impl Watch {
+impl RoutingWatch {
     /// Follows what the mode needs, which was [set up](super::set_up) before. What has gone since
     /// is made again, and told.
     pub(crate) fn open(interception: &Interception) -> io::Result<(Self, Vec<Damage>)> {
@@ -59,14 +59,14 @@ impl Watch {
         }
         let mut kernel = Rtnetlink::open()?;
         let (mut is_made, mut restored) = (Vec::new(), Vec::new());
-        for piece in pieces(interception) {
-            is_made.push(match kernel.create(piece.creation()) {
-                Ok(Outcome::AlreadySo) => true,
-                Ok(Outcome::Done) => {
-                    restored.push(damage(&piece, "was removed"));
+        for object in routing_objects(interception) {
+            is_made.push(match kernel.create(object.creation()) {
+                Ok(RtnetlinkOutcome::AlreadySo) => true,
+                Ok(RtnetlinkOutcome::Done) => {
+                    restored.push(damage(&object, "was removed"));
                     true
                 }
-                Err(error) if piece.family == IpFamily::V6 && means_no_ipv6(&error) => false,
+                Err(error) if object.family == IpFamily::V6 && means_no_ipv6(&error) => false,
                 Err(error) => return Err(error),
             });
         }
@@ -97,14 +97,14 @@ impl Watch {
 
     /// Whether the IPv6 half of the mode could be made.
     pub(crate) fn has_ipv6(&self) -> bool {
-        let mut pieces = pieces(&self.interception).into_iter().zip(&self.is_made);
-        pieces.any(|(piece, is_made)| piece.family == IpFamily::V6 && *is_made)
+        let mut objects = routing_objects(&self.interception).into_iter().zip(&self.is_made);
+        objects.any(|(object, is_made)| object.family == IpFamily::V6 && *is_made)
     }
 
     /// What is likely missing.
     pub(crate) fn suspected(&self) -> Vec<Damage> {
-        let all = pieces(&self.interception);
-        all.iter().take(1).map(|piece| damage(piece, "was removed")).collect()
+        let all = routing_objects(&self.interception);
+        all.iter().take(1).map(|object| damage(object, "was removed")).collect()
     }
 
     /// Puts back what is missing, and returns what was; on an error with what could not be put
@@ -119,20 +119,22 @@ impl Watch {
             restored.push(loopback());
         }
         let was_replaced = std::mem::take(&mut self.route_was_replaced);
-        for (piece, is_made) in pieces(&self.interception).iter().zip(&self.is_made) {
+        for (object, is_made) in routing_objects(&self.interception).iter().zip(&self.is_made) {
             if !is_made {
                 continue;
             }
-            match kernel.create(piece.creation()) {
-                Ok(Outcome::Done) => restored.push(damage(piece, "was removed")),
-                Ok(Outcome::AlreadySo) if was_replaced && matches!(piece.what, What::Route(_)) => {
-                    match kernel.replace(piece.creation()) {
-                        Ok(()) => restored.push(damage(piece, "was replaced")),
-                        Err(error) => return Err((damage(piece, "was replaced"), error)),
+            match kernel.create(object.creation()) {
+                Ok(RtnetlinkOutcome::Done) => restored.push(damage(object, "was removed")),
+                Ok(RtnetlinkOutcome::AlreadySo)
+                    if was_replaced && matches!(object.kind, RoutingObjectKind::Route(_)) =>
+                {
+                    match kernel.replace(object.creation()) {
+                        Ok(()) => restored.push(damage(object, "was replaced")),
+                        Err(error) => return Err((damage(object, "was replaced"), error)),
                     }
                 }
-                Ok(Outcome::AlreadySo) => {}
-                Err(error) => return Err((damage(piece, "was removed"), error)),
+                Ok(RtnetlinkOutcome::AlreadySo) => {}
+                Err(error) => return Err((damage(object, "was removed"), error)),
             }
         }
         Ok(restored)
@@ -190,20 +192,22 @@ fn is_up(kernel: &mut Rtnetlink) -> io::Result<bool> {
         .any(|link| matches!(link, RouteNetlinkMessage::NewLink(link) if link.header.flags.contains(LinkFlags::Up))))
 }
 
-fn damage(piece: &Piece, how: &str) -> Damage {
-    let family = match piece.family {
+fn damage(object: &RoutingObject, how: &str) -> Damage {
+    let family = match object.family {
         IpFamily::V4 => "IPv4",
         IpFamily::V6 => "IPv6",
     };
-    match &piece.what {
-        What::Address(_) => Damage::new(
+    match &object.kind {
+        RoutingObjectKind::Address(_) => Damage::new(
             DamageKind::Address,
             format!("the {family} address of the proxy on lo {how}"),
         ),
-        What::Rule(_) => Damage::new(
+        RoutingObjectKind::Rule(_) => Damage::new(
             DamageKind::Route,
             format!("an {family} routing rule of mode tproxy {how}"),
         ),
-        What::Route(_) => Damage::new(DamageKind::Route, format!("the {family} route of mode tproxy {how}")),
+        RoutingObjectKind::Route(_) => {
+            Damage::new(DamageKind::Route, format!("the {family} route of mode tproxy {how}"))
+        }
     }
 }

@@ -16,7 +16,7 @@ use nftables::types::{NfChainType, NfHook};
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
 
-use super::document::{Document, Hook};
+use super::document::{ChainHook, NftDocument};
 use super::expression::{any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, source};
 use super::{refusal, sets, strangers, zones};
 
@@ -27,10 +27,10 @@ const CHAIN: &str = "answers";
 /// `raw - 1`: just before those who switch connection tracking off.
 pub(super) const BEFORE_RAW: i32 = -301;
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
+pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.base_chain(
         BEFORE_TRACKING,
-        Hook {
+        ChainHook {
             chain_type: NfChainType::Filter,
             hook: NfHook::Prerouting,
             priority: BEFORE_RAW,

@@ -9,7 +9,7 @@ use policy::Protocol;
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
 
-use super::document::{Document, Hook};
+use super::document::{ChainHook, NftDocument};
 use super::expression::{
     accept, any_of, conntrack, destination, goto, has_any, header, is, jump, number, prefix, protocol, protocol_value,
     word,
@@ -22,11 +22,11 @@ const FORWARD: &str = "forward";
 /// RFC 4291 §2.7.
 const MULTICAST: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
+pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     for (chain, hook) in [(INPUT, NfHook::Input), (FORWARD, NfHook::Forward)] {
         document.base_chain(
             chain,
-            Hook {
+            ChainHook {
                 chain_type: NfChainType::Filter,
                 hook,
                 priority: 0,
@@ -45,7 +45,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
 
 /// Flows that were allowed once go on: expiry of a lease stops new connections only. Revocation
 /// that cuts flows (a generation in the flow's mark) would take the place of this rule.
-fn pass_established(document: &mut Document<'_>, chain: &str) {
+fn pass_established(document: &mut NftDocument<'_>, chain: &str) {
     for (state, then) in [("established", accept()), ("related", jump(related::CHAIN))] {
         document.rule(chain, [has_any(conntrack("state", None), word(state)), then]);
     }
@@ -60,7 +60,7 @@ fn pass_established(document: &mut Document<'_>, chain: &str) {
 ///
 /// What routers say does not come from pods: a pod that said it would become the router of its
 /// neighbours.
-fn pass_neighbour_discovery(document: &mut Document<'_>, chain: &str) {
+fn pass_neighbour_discovery(document: &mut NftDocument<'_>, chain: &str) {
     let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];
     let routers = ["nd-router-advert", "nd-redirect", "mld-listener-query"];
     let listening = ["mld-listener-report", "mld-listener-done", "mld2-listener-report"];

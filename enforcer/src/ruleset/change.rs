@@ -8,11 +8,11 @@ use policy::ProgramId;
 
 use crate::desired::{DesiredState, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind};
-use crate::netlink::objects::{Command, Datum, NewElement, SetForm};
-use crate::netlink::structure::{self, Limits, Shape, Structure};
+use crate::netlink::objects::{Datatype, NewElement, SetSpec, TableCommand};
+use crate::netlink::snapshot::{self, SetLimits, SetShape, TableSnapshot};
 use crate::netlink::transaction::declared;
 
-use super::program::{self, Chain};
+use super::program::{self, ProgramChain};
 use super::{ExistingObjects, have_the_same_frame, refusal, sets};
 
 /// A transaction takes in no more once it has so many commands and elements. Nothing refers to what
@@ -22,24 +22,24 @@ const PREPARED_AT_ONCE: usize = 4096;
 
 /// What has to be done, step by step.
 #[derive(Debug, Default)]
-pub(crate) struct Change {
+pub(crate) struct RulesetChange {
     /// The learned sets that there will be.
     pub(crate) sets: BTreeSet<SetId>,
     /// Those among them that do not stand yet.
     pub(crate) new_sets: BTreeSet<SetId>,
     /// What comes before everything else, in a table that is not known.
-    foundation: Vec<Command>,
+    foundation: Vec<TableCommand>,
     /// The chains of each program that does not stand yet.
-    new_chains: Vec<Vec<Command>>,
+    new_chains: Vec<Vec<TableCommand>>,
     /// The one transaction that makes new programs count.
-    pub(crate) switch: Vec<Command>,
+    pub(crate) switch: Vec<TableCommand>,
     /// What the frame takes the place of, if it must be written.
     pub(crate) frame_replaces: Option<ExistingObjects>,
     /// What is needed no more.
-    pub(crate) removal: Vec<Command>,
+    pub(crate) removal: Vec<TableCommand>,
 }
 
-impl Change {
+impl RulesetChange {
     /// From one desired state that is in force to another.
     pub(crate) fn between(before: &DesiredState, after: &DesiredState) -> Self {
         let (programs, audits) = (after.programs.keys(), audits_of(after));
@@ -84,23 +84,23 @@ impl Change {
         let audits = audits_of(after);
         let chains = audits.values().map(|audit| program::audit_chains(audit));
         let programs = after.programs.iter().map(|(id, program)| program::chains(*id, program));
-        let chains: Vec<Vec<Chain>> = chains.chain(programs).collect();
+        let chains: Vec<Vec<ProgramChain>> = chains.chain(programs).collect();
 
         let mut foreign = existing.clone();
         for chain in chains.iter().flatten() {
             foreign.chains.remove(&*chain.name);
         }
-        let mut foundation = vec![Command::AddTable];
-        foundation.extend(refusal::CHAINS.map(|chain| Command::AddChain(chain.into())));
+        let mut foundation = vec![TableCommand::AddTable];
+        foundation.extend(refusal::CHAINS.map(|chain| TableCommand::AddChain(chain.into())));
         // Declared even if they stand: that gives them their limits back.
         for (name, form) in sets::forms() {
             foreign.sets.remove(&*name);
-            foundation.push(Command::AddSet(name, form));
+            foundation.push(TableCommand::AddSet(name, form));
         }
         for set in sets.iter().filter(stands) {
             let name = set.to_string();
             foreign.sets.remove(&name);
-            foundation.push(Command::AddSet(name.into(), form(set, after.capacity.get())));
+            foundation.push(TableCommand::AddSet(name.into(), form(set, after.capacity.get())));
         }
         Self {
             new_chains: chains
@@ -118,13 +118,13 @@ impl Change {
 
     /// Whether what stands can be made what is desired: each of our names is that of a set of our
     /// form, or of a chain that is called as ours is, or of nothing.
-    pub(crate) fn is_sound(existing: &Structure, after: &DesiredState) -> bool {
-        let is_set = |(name, (shape, _)): (String, (Shape, Limits))| {
+    pub(crate) fn is_sound(existing: &TableSnapshot, after: &DesiredState) -> bool {
+        let is_set = |(name, (shape, _)): (String, (SetShape, SetLimits))| {
             existing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
         };
         let frame = super::frame_forms(after);
         let hook = |name: &String| frame.get(name).and_then(|form| form.hook.as_ref());
-        let has_place = |(name, chain): (&String, &structure::Chain)| chain.hook.as_ref() == hook(name);
+        let has_place = |(name, chain): (&String, &snapshot::ChainInfo)| chain.hook.as_ref() == hook(name);
         let is_ours = |name: &str| frame.contains_key(name) || program::is_chain_name(name);
         set_forms(after).into_iter().all(is_set)
             && existing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
@@ -135,8 +135,8 @@ impl Change {
         let mut chains = BTreeMap::new();
         for command in self.new_chains.iter().flatten() {
             match command {
-                Command::AddChain(name) => drop(chains.entry(name.to_string()).or_insert(0)),
-                Command::AddRule(name, _) => *chains.entry(name.to_string()).or_insert(0) += 1,
+                TableCommand::AddChain(name) => drop(chains.entry(name.to_string()).or_insert(0)),
+                TableCommand::AddRule(name, _) => *chains.entry(name.to_string()).or_insert(0) += 1,
                 _ => {}
             }
         }
@@ -144,18 +144,24 @@ impl Change {
     }
 
     /// The transactions that come first: nothing refers yet to what they make.
-    pub(crate) fn preparations(&self, mut fills: BTreeMap<SetId, Vec<NewElement>>, capacity: u32) -> Vec<Vec<Command>> {
+    pub(crate) fn preparations(
+        &self,
+        mut fills: BTreeMap<SetId, Vec<NewElement>>,
+        capacity: u32,
+    ) -> Vec<Vec<TableCommand>> {
         let sets = self.new_sets.iter().map(|set| {
             let name: Arc<str> = set.to_string().into();
-            let declared = Command::AddSet(Arc::clone(&name), form(set, capacity));
-            let fill = fills.remove(set).map(|elements| Command::AddElements(name, elements));
+            let declared = TableCommand::AddSet(Arc::clone(&name), form(set, capacity));
+            let fill = fills
+                .remove(set)
+                .map(|elements| TableCommand::AddElements(name, elements));
             std::iter::once(declared).chain(fill).collect()
         });
         let mut transactions = Vec::new();
         let mut size = 0;
-        let mut transaction: Vec<Command> = self.foundation.clone();
+        let mut transaction: Vec<TableCommand> = self.foundation.clone();
         for group in sets
-            .collect::<Vec<Vec<Command>>>()
+            .collect::<Vec<Vec<TableCommand>>>()
             .into_iter()
             .chain(self.new_chains.iter().cloned())
         {
@@ -173,9 +179,9 @@ impl Change {
     }
 }
 
-fn weight(command: &Command) -> usize {
+fn weight(command: &TableCommand) -> usize {
     match command {
-        Command::AddElements(_, elements) => 1 + elements.len(),
+        TableCommand::AddElements(_, elements) => 1 + elements.len(),
         _ => 1,
     }
 }
@@ -193,7 +199,7 @@ pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
 }
 
 /// All sets of a desired state, with what the kernel tells of them.
-pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (Shape, Limits)> {
+pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (SetShape, SetLimits)> {
     let forms = sets::forms();
     let of_table = forms.iter().map(|(name, form)| (name.to_string(), declared(form)));
     let learned = learned_sets(desired);
@@ -211,29 +217,31 @@ fn audits_of(desired: &DesiredState) -> BTreeMap<ProgramId, &KernelTiers> {
 
 /// The commands that write chains which call none but each other, and those that are known to
 /// stand.
-fn written(chains: Vec<Chain>, existing: Option<&ExistingObjects>) -> Vec<Command> {
-    let names = chains.iter().map(|chain| Command::AddChain(Arc::clone(&chain.name)));
-    let mut commands: Vec<Command> = names.collect();
+fn written(chains: Vec<ProgramChain>, existing: Option<&ExistingObjects>) -> Vec<TableCommand> {
+    let names = chains
+        .iter()
+        .map(|chain| TableCommand::AddChain(Arc::clone(&chain.name)));
+    let mut commands: Vec<TableCommand> = names.collect();
     // Part of a program is left where somebody else has deleted the rest.
-    let stands = |chain: &&Chain| existing.is_some_and(|existing| existing.chains.contains(&*chain.name));
+    let stands = |chain: &&ProgramChain| existing.is_some_and(|existing| existing.chains.contains(&*chain.name));
     let left = chains.iter().filter(stands);
-    commands.extend(left.map(|chain| Command::EmptyChain(Arc::clone(&chain.name))));
+    commands.extend(left.map(|chain| TableCommand::EmptyChain(Arc::clone(&chain.name))));
     for chain in chains {
         let name = chain.name;
         commands.extend(
             chain
                 .rules
                 .into_iter()
-                .map(|rule| Command::AddRule(Arc::clone(&name), rule)),
+                .map(|rule| TableCommand::AddRule(Arc::clone(&name), rule)),
         );
     }
     commands
 }
 
-fn removal(chains: &[Arc<str>], sets: impl Iterator<Item = Arc<str>>) -> Vec<Command> {
-    let empty = chains.iter().cloned().map(Command::EmptyChain);
-    let delete = chains.iter().cloned().map(Command::DeleteChain);
-    empty.chain(sets.map(Command::DeleteSet)).chain(delete).collect()
+fn removal(chains: &[Arc<str>], sets: impl Iterator<Item = Arc<str>>) -> Vec<TableCommand> {
+    let empty = chains.iter().cloned().map(TableCommand::EmptyChain);
+    let delete = chains.iter().cloned().map(TableCommand::DeleteChain);
+    empty.chain(sets.map(TableCommand::DeleteSet)).chain(delete).collect()
 }
 
 /// The chains of a frame, as if they had been read.
@@ -252,11 +260,11 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a learned set is declared as. Expired elements count until the kernel collects them, so
 /// there is twice the room.
-fn form(set: &SetId, capacity: u32) -> SetForm {
-    let address = Datum::Address(set.family);
-    SetForm {
+fn form(set: &SetId, capacity: u32) -> SetSpec {
+    let address = Datatype::Address(set.family);
+    SetSpec {
         key: match set.kind {
-            SetKind::Exact => vec![address, Datum::Protocol, Datum::Port],
+            SetKind::Exact => vec![address, Datatype::Protocol, Datatype::Port],
             SetKind::Cell(_) | SetKind::All => vec![address],
         },
         maps_to: None,

@@ -19,9 +19,9 @@ use super::program::address_key;
 use super::{sets, zones};
 use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::IpFamily;
-use crate::netlink::batch::Key;
-use crate::netlink::objects::{Command, Field, KeyRange, Lookup, Rule, Test, Verdict};
-use crate::netlink::structure::Hook;
+use crate::netlink::batch::SetKey;
+use crate::netlink::objects::{KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, TableCommand};
+use crate::netlink::snapshot::HookInfo;
 
 /// The chains, and the hooks that they are called by (`NF_INET_LOCAL_IN`, `NF_INET_FORWARD`).
 const CHAINS: [(&str, u32); 2] = [("closed-input", 1), ("closed-forward", 2)];
@@ -32,27 +32,27 @@ pub(crate) fn chains() -> impl Iterator<Item = String> {
 }
 
 /// The commands that close, in a table that may be gone.
-pub(crate) fn commands(desired: &DesiredState) -> Vec<Command> {
+pub(crate) fn commands(desired: &DesiredState) -> Vec<TableCommand> {
     let rules = rules(desired);
-    let mut commands = vec![Command::AddTable];
+    let mut commands = vec![TableCommand::AddTable];
     for (name, number) in CHAINS {
         let name: Arc<str> = name.into();
-        let hook = Hook {
+        let hook = HookInfo {
             number,
             priority: 0,
             kind: "filter".to_owned(),
         };
-        commands.push(Command::AddBaseChain(Arc::clone(&name), hook));
+        commands.push(TableCommand::AddBaseChain(Arc::clone(&name), hook));
         // It stands where an earlier attempt came to nothing.
-        commands.push(Command::EmptyChain(Arc::clone(&name)));
+        commands.push(TableCommand::EmptyChain(Arc::clone(&name)));
         let rules = rules.iter().cloned();
-        commands.extend(rules.map(|rule| Command::AddRule(Arc::clone(&name), rule)));
+        commands.extend(rules.map(|rule| TableCommand::AddRule(Arc::clone(&name), rule)));
     }
     commands
 }
 
-fn rules(desired: &DesiredState) -> Vec<Rule> {
-    let mut rules = vec![rule(Test::Established, Verdict::Accept)];
+fn rules(desired: &DesiredState) -> Vec<NftRule> {
+    let mut rules = vec![rule(RuleMatch::Established, NftVerdict::Accept)];
     // As when no agent lives: lookups go to the resolver, and teach nothing.
     if desired.fail_mode == FailMode::Open && desired.interception != Interception::Off {
         rules.extend(
@@ -65,14 +65,14 @@ fn rules(desired: &DesiredState) -> Vec<Rule> {
         let governed = desired.dispatch.keys().copied().map(IpNet::from);
         let sources = zones::ranges(governed.chain(desired.unknown.iter().copied()), family);
         if !sources.is_empty() {
-            let test = Test::In(vec![Field::Source(family)], Lookup::Ranges(sources));
-            rules.push(rule(test, Verdict::Drop));
+            let test = RuleMatch::In(vec![PacketField::Source(family)], RuleLookup::Ranges(sources));
+            rules.push(rule(test, NftVerdict::Drop));
         }
     }
     // A pod's link leads to nobody else, whatever the source. On a link that many share are pods
     // that no policy governs.
     let links = &desired.pod_links;
-    let mut of_pods: Vec<Key> = links
+    let mut of_pods: Vec<SetKey> = links
         .governed
         .difference(&links.shared)
         .copied()
@@ -85,17 +85,17 @@ fn rules(desired: &DesiredState) -> Vec<Rule> {
             last: link,
         });
         // Neighbour discovery from link-local addresses, without which there is no IPv6.
-        rules.push(rule(Test::Is(Protocol::Icmpv6), Verdict::Accept));
-        let test = Test::In(vec![Field::Link], Lookup::Ranges(ranges.collect()));
-        rules.push(rule(test, Verdict::Drop));
+        rules.push(rule(RuleMatch::Is(Protocol::Icmpv6), NftVerdict::Accept));
+        let test = RuleMatch::In(vec![PacketField::Link], RuleLookup::Ranges(ranges.collect()));
+        rules.push(rule(test, NftVerdict::Drop));
     }
     rules
 }
 
 /// Lookups to known resolvers, by the address that the pod asked.
-fn lookups_pass(desired: &DesiredState, family: IpFamily) -> Option<Rule> {
+fn lookups_pass(desired: &DesiredState, family: IpFamily) -> Option<NftRule> {
     let asked = desired.resolvers.iter().map(|binding| binding.asked);
-    let mut keys: Vec<Key> = asked
+    let mut keys: Vec<SetKey> = asked
         .filter(|asked| IpFamily::of(asked.ip()) == family)
         .flat_map(|asked| [Protocol::Udp, Protocol::Tcp].map(|protocol| lookup_key(asked.ip(), protocol, asked.port())))
         .collect();
@@ -106,20 +106,24 @@ fn lookups_pass(desired: &DesiredState, family: IpFamily) -> Option<Rule> {
         last: key,
     });
     let ranges: Vec<KeyRange> = ranges.collect();
-    let fields = vec![Field::OriginalDestination(family), Field::Protocol, Field::OriginalPort];
-    (!ranges.is_empty()).then(|| rule(Test::In(fields, Lookup::Ranges(ranges)), Verdict::Accept))
+    let fields = vec![
+        PacketField::OriginalDestination(family),
+        PacketField::Protocol,
+        PacketField::OriginalPort,
+    ];
+    (!ranges.is_empty()).then(|| rule(RuleMatch::In(fields, RuleLookup::Ranges(ranges)), NftVerdict::Accept))
 }
 
 /// Each part padded to four octets.
-fn lookup_key(address: IpAddr, protocol: Protocol, port: u16) -> Key {
+fn lookup_key(address: IpAddr, protocol: Protocol, port: u16) -> SetKey {
     let mut key = address_key(address);
     let [high, low] = port.to_be_bytes();
     key.extend_from_slice(&[protocol.number(), 0, 0, 0, high, low, 0, 0]);
     key
 }
 
-fn rule(test: Test, verdict: Verdict) -> Rule {
-    Rule {
+fn rule(test: RuleMatch, verdict: NftVerdict) -> NftRule {
+    NftRule {
         test,
         verdict: Some(verdict),
     }

@@ -4,7 +4,7 @@ use nftables::stmt::{Statement, VerdictMap};
 
 use crate::layout::IpFamily;
 
-use super::document::Document;
+use super::document::NftDocument;
 use super::expression::{goto, is, named_set, source};
 use super::{refusal, sets, strangers};
 
@@ -12,7 +12,7 @@ use super::{refusal, sets, strangers};
 /// from it, unless it is none that may be, or comes from where only pods are.
 pub(super) const CHAIN: &str = "dispatch";
 
-pub(super) fn chain(document: &mut Document<'_>) {
+pub(super) fn chain(document: &mut NftDocument<'_>) {
     document.chain(CHAIN);
     for family in IpFamily::BOTH {
         let by_source = VerdictMap {

@@ -10,22 +10,22 @@ use nftables::schema::{
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::netlink::structure;
+use crate::netlink::snapshot;
 
 use super::ExistingObjects;
 
 /// Collects the parts of a transaction; [`finish`](Self::finish) puts them in order.
-pub(super) struct Document<'a> {
+pub(super) struct NftDocument<'a> {
     table: &'a str,
     existing: &'a ExistingObjects,
     wanted_chains: BTreeSet<String>,
-    base_chains: BTreeMap<String, structure::Hook>,
+    base_chains: BTreeMap<String, snapshot::HookInfo>,
     declarations: Vec<NfListObject<'static>>,
     rules: Vec<NfListObject<'static>>,
 }
 
 /// Where a base chain hooks in.
-pub(super) struct Hook {
+pub(super) struct ChainHook {
     pub(super) chain_type: NfChainType,
     pub(super) hook: NfHook,
     pub(super) priority: i32,
@@ -33,15 +33,15 @@ pub(super) struct Hook {
 
 /// A chain of the frame, as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct ChainForm {
     /// `None`: other rules call it.
-    pub(crate) hook: Option<structure::Hook>,
+    pub(crate) hook: Option<snapshot::HookInfo>,
     /// How many rules it has.
     pub(crate) rules: usize,
 }
 
-impl Hook {
-    fn as_told(&self) -> structure::Hook {
+impl ChainHook {
+    fn as_told(&self) -> snapshot::HookInfo {
         // `NF_INET_*`.
         let number = match self.hook {
             NfHook::Ingress | NfHook::Prerouting => 0,
@@ -55,7 +55,7 @@ impl Hook {
             NfChainType::Route => "route",
             NfChainType::NAT => "nat",
         };
-        structure::Hook {
+        snapshot::HookInfo {
             number,
             priority: self.priority,
             kind: kind.to_owned(),
@@ -63,7 +63,7 @@ impl Hook {
     }
 }
 
-impl<'a> Document<'a> {
+impl<'a> NftDocument<'a> {
     pub(super) fn new(table: &'a str, existing: &'a ExistingObjects) -> Self {
         Self {
             table,
@@ -89,7 +89,7 @@ impl<'a> Document<'a> {
     }
 
     /// A chain that a hook calls. What it does not decide passes.
-    pub(super) fn base_chain(&mut self, name: &str, at: Hook) {
+    pub(super) fn base_chain(&mut self, name: &str, at: ChainHook) {
         self.base_chains.insert(name.to_owned(), at.as_told());
         let chain = Chain {
             _type: Some(at.chain_type),
@@ -130,7 +130,7 @@ impl<'a> Document<'a> {
 
     /// What the kernel tells of the chains: where they hook in, if they do, and how many rules they
     /// have.
-    pub(super) fn into_forms(mut self) -> BTreeMap<String, Form> {
+    pub(super) fn into_forms(mut self) -> BTreeMap<String, ChainForm> {
         let mut rules: BTreeMap<String, usize> = BTreeMap::new();
         for object in &self.rules {
             if let NfListObject::Rule(rule) = object {
@@ -140,7 +140,7 @@ impl<'a> Document<'a> {
         let form = |name: String| {
             let hook = self.base_chains.remove(&name);
             let rules = rules.get(&name).copied().unwrap_or(0);
-            (name, Form { hook, rules })
+            (name, ChainForm { hook, rules })
         };
         self.wanted_chains.into_iter().map(form).collect()
     }

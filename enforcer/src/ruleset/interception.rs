@@ -53,7 +53,7 @@ use crate::layout::{ALIVE_SET, IpFamily};
 use crate::routing::{LISTEN_V4, LISTEN_V6};
 
 use super::answers::{BEFORE_RAW, BEFORE_TRACKING};
-use super::document::{Document, Hook};
+use super::document::{ChainHook, NftDocument};
 use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
     meta, named, named_set, number, original, port, port_value, protocol, protocol_value, source, word,
@@ -74,14 +74,14 @@ const BEFORE_DNAT: i32 = -105;
 const AFTER_DNAT: i32 = -99;
 
 /// The chain of the mode.
-pub(super) fn chain(document: &mut Document<'_>, desired: &DesiredState) {
+pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     match desired.interception {
         Interception::Off => {}
         Interception::Dnat => {
             keep_in_zone(document, desired);
             document.base_chain(
                 DNAT_CHAIN,
-                Hook {
+                ChainHook {
                     chain_type: NfChainType::NAT,
                     hook: NfHook::Prerouting,
                     priority: BEFORE_DNAT,
@@ -111,7 +111,7 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &DesiredState) {
         Interception::Tproxy { mark, port, .. } => {
             document.base_chain(
                 TPROXY_CHAIN,
-                Hook {
+                ChainHook {
                     chain_type: NfChainType::Filter,
                     hook: NfHook::Prerouting,
                     priority: AFTER_DNAT,
@@ -152,10 +152,10 @@ pub(super) fn chain(document: &mut Document<'_>, desired: &DesiredState) {
 
 /// Gives lookups that are going to be translated their zone, and what belongs to their flows:
 /// replies, and errors that either end reports.
-fn keep_in_zone(document: &mut Document<'_>, desired: &DesiredState) {
+fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.base_chain(
         REPLIES_CHAIN,
-        Hook {
+        ChainHook {
             chain_type: NfChainType::Filter,
             hook: NfHook::Output,
             priority: BEFORE_RAW,
@@ -204,7 +204,7 @@ fn set_zone() -> Statement<'static> {
 }
 
 /// Lets intercepted lookups into this node, whatever the program of the pod says about the node.
-pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
+pub(super) fn pass_intercepted(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     match desired.interception {
         Interception::Dnat => {
             for family in IpFamily::BOTH {
@@ -232,7 +232,7 @@ pub(super) fn pass_intercepted(document: &mut Document<'_>, chain: &str, desired
 }
 
 /// Lets lookups that workloads send to the proxy's own addresses into this node.
-pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
+pub(super) fn pass_to_listeners(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     for family in IpFamily::BOTH {
         let own = desired.listening.iter().filter(|own| IpFamily::of(own.ip()) == family);
         let (anywhere, at): (Vec<SocketAddr>, Vec<SocketAddr>) =
@@ -253,7 +253,7 @@ pub(super) fn pass_to_listeners(document: &mut Document<'_>, chain: &str, desire
 
 /// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives
 /// to take it.
-pub(super) fn judge_unintercepted(document: &mut Document<'_>, chain: &str, desired: &DesiredState) {
+pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     if desired.interception == Interception::Off {
         return;
     }

@@ -37,16 +37,16 @@ use policy::{AddressZone, DenyResponse, PortRange, ProgramId, Protocol, Verdict}
 
 use crate::desired::{KernelProgram, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind, class_name};
-use crate::netlink::batch::Key;
-use crate::netlink::objects::{self, Field, KeyRange, Lookup, Rule, Test};
+use crate::netlink::batch::SetKey;
+use crate::netlink::objects::{self, KeyRange, NftRule, PacketField, RuleLookup, RuleMatch};
 
 use super::{refusal, zones};
 
 /// A chain with its rules. Those that it calls stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chain {
+pub(crate) struct ProgramChain {
     pub(crate) name: Arc<str>,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<NftRule>,
 }
 
 /// The name of a program's chain.
@@ -65,7 +65,7 @@ pub(crate) fn is_chain_name(name: &str) -> bool {
 }
 
 /// The chains of a program but for those of its audited policies.
-pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<Chain> {
+pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
     let refuse = match program.response {
         None => refusal::CHAIN,
         Some(DenyResponse::Reject) => refusal::REJECT_CHAIN,
@@ -73,7 +73,7 @@ pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<Chain> {
     };
     let of_family = |family| {
         let allow = match &program.audited {
-            None => objects::Verdict::Accept,
+            None => objects::NftVerdict::Accept,
             Some(audited) => goto(&audit_chain_name(audited.id, family)),
         };
         written(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
@@ -83,14 +83,14 @@ pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<Chain> {
 
 /// The chains that evaluate the policies of mode audit together with all others. Nothing is refused
 /// there.
-pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<Chain> {
+pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
     let of_family = |family| {
         let name = audit_chain_name(audited.id, family);
         written(
             name,
             family,
             audited,
-            objects::Verdict::Accept,
+            objects::NftVerdict::Accept,
             goto(refusal::AUDITED_CHAIN),
         )
     };
@@ -101,7 +101,7 @@ pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<Chain> {
 pub fn longest_path(program: &KernelProgram) -> usize {
     let id = ProgramId(0);
     let audited = program.audited.iter().flat_map(audit_chains);
-    let chains: BTreeMap<Arc<str>, Vec<Rule>> = chains(id, program)
+    let chains: BTreeMap<Arc<str>, Vec<NftRule>> = chains(id, program)
         .into_iter()
         .chain(audited)
         .map(|chain| (chain.name, chain.rules))
@@ -110,16 +110,16 @@ pub fn longest_path(program: &KernelProgram) -> usize {
     IpFamily::BOTH.into_iter().map(of_family).max().unwrap_or(0)
 }
 
-fn path(chains: &BTreeMap<Arc<str>, Vec<Rule>>, name: &str) -> usize {
-    let beyond = |verdict: &objects::Verdict| match verdict {
-        objects::Verdict::Accept | objects::Verdict::Drop => 0,
-        objects::Verdict::Jump(chain) | objects::Verdict::Goto(chain) => path(chains, chain),
+fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
+    let beyond = |verdict: &objects::NftVerdict| match verdict {
+        objects::NftVerdict::Accept | objects::NftVerdict::Drop => 0,
+        objects::NftVerdict::Jump(chain) | objects::NftVerdict::Goto(chain) => path(chains, chain),
     };
     let (mut so_far, mut longest) = (0, 0);
     for rule in chains.get(name).into_iter().flatten() {
-        if let Test::In(_, lookup) = &rule.test {
+        if let RuleMatch::In(_, lookup) = &rule.test {
             so_far += 1;
-            if let Lookup::Verdicts(verdicts) = lookup {
+            if let RuleLookup::Verdicts(verdicts) = lookup {
                 so_far += verdicts.iter().map(|(_, verdict)| beyond(verdict)).max().unwrap_or(0);
             }
         }
@@ -133,15 +133,15 @@ fn written(
     name: String,
     family: IpFamily,
     evaluation: &KernelTiers,
-    allow: objects::Verdict,
-    deny: objects::Verdict,
-) -> Vec<Chain> {
+    allow: objects::NftVerdict,
+    deny: objects::NftVerdict,
+) -> Vec<ProgramChain> {
     let intervals = AddressZone::ALL.map(|place| {
         let mut intervals = evaluation.fold.intervals(place);
         intervals.retain(|interval| IpFamily::of(interval.first) == family);
         intervals
     });
-    let mut writer = Writer {
+    let mut writer = ProgramWriter {
         name,
         family,
         tiers: evaluation.id,
@@ -157,44 +157,44 @@ fn written(
 
 /// Which packets a chain is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Traffic {
+enum TrafficKind {
     /// All of them, told apart by their ports.
     Ports,
     /// ICMP, told apart by types.
     Icmp,
 }
 
-struct Writer<'a> {
+struct ProgramWriter<'a> {
     name: String,
     family: IpFamily,
     tiers: ProgramId,
     fold: &'a Classifier,
     /// For each of [`AddressZone::ALL`].
     intervals: [Vec<AddressInterval>; 3],
-    allow: objects::Verdict,
-    deny: objects::Verdict,
-    chains: Vec<Chain>,
+    allow: objects::NftVerdict,
+    deny: objects::NftVerdict,
+    chains: Vec<ProgramChain>,
 }
 
-impl Writer<'_> {
+impl ProgramWriter<'_> {
     fn write(&mut self) {
         let mut rules = Vec::new();
         if self.tells_icmp_apart() {
             let name = format!("{}-icmp", self.name);
-            let icmp = self.evaluate(Traffic::Icmp, &name);
-            rules.push(Rule {
-                test: Test::Is(self.icmp()),
+            let icmp = self.evaluate(TrafficKind::Icmp, &name);
+            rules.push(NftRule {
+                test: RuleMatch::Is(self.icmp()),
                 verdict: Some(goto(&name)),
             });
             self.add(&name, icmp);
         }
         let name = self.name.clone();
-        rules.extend(self.evaluate(Traffic::Ports, &name));
+        rules.extend(self.evaluate(TrafficKind::Ports, &name));
         self.add(&name, rules);
     }
 
-    fn add(&mut self, name: &str, rules: Vec<Rule>) {
-        self.chains.push(Chain {
+    fn add(&mut self, name: &str, rules: Vec<NftRule>) {
+        self.chains.push(ProgramChain {
             name: name.into(),
             rules,
         });
@@ -224,7 +224,7 @@ impl Writer<'_> {
     }
 
     /// The rules of a chain, and before it the chains that it calls.
-    fn evaluate(&mut self, traffic: Traffic, name: &str) -> Vec<Rule> {
+    fn evaluate(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {
         let mut rules = Vec::new();
         for class in &self.fold.layout().classes {
             self.look_up_class(*class, traffic, &mut rules);
@@ -233,7 +233,7 @@ impl Writer<'_> {
         rules
     }
 
-    fn look_up_class(&mut self, class: SetClass, traffic: Traffic, rules: &mut Vec<Rule>) {
+    fn look_up_class(&mut self, class: SetClass, traffic: TrafficKind, rules: &mut Vec<NftRule>) {
         let verdict = self.verdict(class.verdict());
         let possible = self.fold.layout();
         let set = |kind| {
@@ -243,32 +243,32 @@ impl Writer<'_> {
                 kind,
                 family: self.family,
             };
-            Lookup::Set(set.to_string().into())
+            RuleLookup::Set(set.to_string().into())
         };
-        let address = || Field::Destination(self.family);
+        let address = || PacketField::Destination(self.family);
         let is_exact =
-            traffic == Traffic::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
+            traffic == TrafficKind::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
         if is_exact {
-            let fields = vec![address(), Field::Protocol, Field::Port];
+            let fields = vec![address(), PacketField::Protocol, PacketField::Port];
             rules.push(found(fields, set(SetKind::Exact), &verdict));
         }
         let mut pieces = Vec::new();
         let mut cells = Vec::new();
         for (number, piece) in layout::cells(possible, self.family) {
-            if piece.protocol.has_ports() != (traffic == Traffic::Ports) {
+            if piece.protocol.has_ports() != (traffic == TrafficKind::Ports) {
                 continue;
             }
             let name = format!("{}-{}-c{number}", self.name, class_name(class));
-            cells.push(Chain {
+            cells.push(ProgramChain {
                 name: name.as_str().into(),
                 rules: vec![found(vec![address()], set(SetKind::Cell(number)), &verdict)],
             });
-            pieces.push((ports_key(traffic, piece), objects::Verdict::Jump(name.into())));
+            pieces.push((ports_key(traffic, piece), objects::NftVerdict::Jump(name.into())));
         }
         if !pieces.is_empty() {
             pieces.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            rules.push(Rule {
-                test: Test::In(self.port_fields(traffic), Lookup::Verdicts(pieces)),
+            rules.push(NftRule {
+                test: RuleMatch::In(self.port_fields(traffic), RuleLookup::Verdicts(pieces)),
                 verdict: None,
             });
         }
@@ -278,9 +278,9 @@ impl Writer<'_> {
         self.chains.append(&mut cells);
     }
 
-    fn look_up_prefixes(&mut self, traffic: Traffic, name: &str, rules: &mut Vec<Rule>) {
+    fn look_up_prefixes(&mut self, traffic: TrafficKind, name: &str, rules: &mut Vec<NftRule>) {
         let [world, cluster, host] = AddressZone::ALL
-            .map(|place| Folded::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
+            .map(|place| PlaceRanges::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
         // This node's addresses are among the cluster's.
         let branches = [
             (host != cluster, zones::host(self.family), "host", &host),
@@ -290,7 +290,10 @@ impl Writer<'_> {
         // branches stand.
         for (differs, addresses, suffix, folded) in branches {
             if differs {
-                let test = Test::In(vec![Field::Destination(self.family)], Lookup::Set(addresses.into()));
+                let test = RuleMatch::In(
+                    vec![PacketField::Destination(self.family)],
+                    RuleLookup::Set(addresses.into()),
+                );
                 let verdict = if folded.is_empty() {
                     self.verdict(self.fold.default_verdict())
                 } else {
@@ -299,7 +302,7 @@ impl Writer<'_> {
                     self.add(&name, there);
                     goto(&name)
                 };
-                rules.push(Rule {
+                rules.push(NftRule {
                     test,
                     verdict: Some(verdict),
                 });
@@ -309,37 +312,41 @@ impl Writer<'_> {
     }
 
     /// Exceptions, base, rest.
-    fn decide(&self, traffic: Traffic, folded: &Folded) -> Vec<Rule> {
+    fn decide(&self, traffic: TrafficKind, folded: &PlaceRanges) -> Vec<NftRule> {
         let rest = self.fold.default_verdict();
         let other = other_than(rest);
-        let mut with_port = vec![Field::Destination(self.family)];
+        let mut with_port = vec![PacketField::Destination(self.family)];
         with_port.extend(self.port_fields(traffic));
         let steps = [
             (&folded.excepted_from_rest, with_port.clone(), other),
             (&folded.back_to_rest, with_port, rest),
-            (&folded.base, vec![Field::Destination(self.family)], other),
+            (&folded.base, vec![PacketField::Destination(self.family)], other),
         ];
         let mut rules = Vec::new();
         for (ranges, fields, verdict) in steps {
             if !ranges.is_empty() {
-                rules.push(found(fields, Lookup::Ranges(ranges.clone()), &self.verdict(verdict)));
+                rules.push(found(
+                    fields,
+                    RuleLookup::Ranges(ranges.clone()),
+                    &self.verdict(verdict),
+                ));
             }
         }
-        rules.push(Rule {
-            test: Test::Always,
+        rules.push(NftRule {
+            test: RuleMatch::Always,
             verdict: Some(self.verdict(rest)),
         });
         rules
     }
 
-    fn port_fields(&self, traffic: Traffic) -> Vec<Field> {
+    fn port_fields(&self, traffic: TrafficKind) -> Vec<PacketField> {
         match traffic {
-            Traffic::Ports => vec![Field::Protocol, Field::Port],
-            Traffic::Icmp => vec![Field::MessageType(self.family)],
+            TrafficKind::Ports => vec![PacketField::Protocol, PacketField::Port],
+            TrafficKind::Icmp => vec![PacketField::MessageType(self.family)],
         }
     }
 
-    fn verdict(&self, verdict: Verdict) -> objects::Verdict {
+    fn verdict(&self, verdict: Verdict) -> objects::NftVerdict {
         match verdict {
             Verdict::Allow => self.allow.clone(),
             Verdict::Deny => self.deny.clone(),
@@ -349,7 +356,7 @@ impl Writer<'_> {
 
 /// What the prefixes of a place say of some traffic, as the ranges of three sets.
 #[derive(Debug, PartialEq, Eq)]
-struct Folded {
+struct PlaceRanges {
     /// Address and port, where the base is the rest's verdict and the port has the other.
     excepted_from_rest: Vec<KeyRange>,
     /// Address and port, where it is the other way round.
@@ -358,8 +365,8 @@ struct Folded {
     base: Vec<KeyRange>,
 }
 
-impl Folded {
-    fn new(intervals: &[AddressInterval], rest: Verdict, traffic: Traffic) -> Self {
+impl PlaceRanges {
+    fn new(intervals: &[AddressInterval], rest: Verdict, traffic: TrafficKind) -> Self {
         let mut folded = Self {
             excepted_from_rest: Vec::new(),
             back_to_rest: Vec::new(),
@@ -376,7 +383,8 @@ impl Folded {
                 &mut folded.back_to_rest
             };
             for (range, _) in &interval.verdicts.exceptions {
-                if range.protocol.has_ports() == (traffic == Traffic::Ports) && speaks_of(interval, range.protocol) {
+                if range.protocol.has_ports() == (traffic == TrafficKind::Ports) && speaks_of(interval, range.protocol)
+                {
                     let ports = ports_key(traffic, *range);
                     exceptions.push(KeyRange {
                         first: joined(&addresses.first, &ports.first),
@@ -416,24 +424,24 @@ fn other_than(verdict: Verdict) -> Verdict {
     }
 }
 
-fn found(fields: Vec<Field>, lookup: Lookup, verdict: &objects::Verdict) -> Rule {
-    Rule {
-        test: Test::In(fields, lookup),
+fn found(fields: Vec<PacketField>, lookup: RuleLookup, verdict: &objects::NftVerdict) -> NftRule {
+    NftRule {
+        test: RuleMatch::In(fields, lookup),
         verdict: Some(verdict.clone()),
     }
 }
 
-fn goto(chain: &str) -> objects::Verdict {
-    objects::Verdict::Goto(chain.into())
+fn goto(chain: &str) -> objects::NftVerdict {
+    objects::NftVerdict::Goto(chain.into())
 }
 
-/// Ports as [`Writer::port_fields`] has them; as a single part, or several that are padded.
-fn ports_key(traffic: Traffic, range: PortRange) -> KeyRange {
+/// Ports as [`ProgramWriter::port_fields`] has them; as a single part, or several that are padded.
+fn ports_key(traffic: TrafficKind, range: PortRange) -> KeyRange {
     let key = |port: u16| {
         let [high, low] = port.to_be_bytes();
         match traffic {
-            Traffic::Ports => Key::from_slice(&[range.protocol.number(), 0, 0, 0, high, low, 0, 0]),
-            Traffic::Icmp => Key::from_slice(&[low]),
+            TrafficKind::Ports => SetKey::from_slice(&[range.protocol.number(), 0, 0, 0, high, low, 0, 0]),
+            TrafficKind::Icmp => SetKey::from_slice(&[low]),
         }
     };
     KeyRange {
@@ -443,7 +451,7 @@ fn ports_key(traffic: Traffic, range: PortRange) -> KeyRange {
 }
 
 /// Two keys as one: each part of a concatenation is padded to four octets.
-fn joined(address: &Key, port: &Key) -> Key {
+fn joined(address: &SetKey, port: &SetKey) -> SetKey {
     let mut key = address.clone();
     key.extend_from_slice(port);
     while !key.len().is_multiple_of(4) {
@@ -452,10 +460,10 @@ fn joined(address: &Key, port: &Key) -> Key {
     key
 }
 
-pub(super) fn address_key(address: IpAddr) -> Key {
+pub(super) fn address_key(address: IpAddr) -> SetKey {
     match address {
-        IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
-        IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
+        IpAddr::V4(v4) => SetKey::from_slice(&v4.octets()),
+        IpAddr::V6(v6) => SetKey::from_slice(&v6.octets()),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::desired::{DesiredState, Refusal};
 use crate::layout::IpFamily;
 use crate::records;
 
-use super::document::Document;
+use super::document::NftDocument;
 use super::expression::{accept, is, is_not, is_of, protocol, protocol_value};
 
 /// The named counter of refused IPv4 packets.
@@ -42,7 +42,7 @@ const REJECTS: (u32, u32) = (1000, 500);
 /// Records a second.
 const RECORDS: (u32, u32) = (100, 50);
 
-pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
+pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     let refused = [(IpFamily::V4, REFUSED_V4), (IpFamily::V6, REFUSED_V6)];
     let audited = [(IpFamily::V4, AUDITED_V4), (IpFamily::V6, AUDITED_V6)];
     for counter in [REFUSED_V4, REFUSED_V6, AUDITED_V4, AUDITED_V6] {
@@ -72,7 +72,7 @@ pub(super) fn chains(document: &mut Document<'_>, desired: &DesiredState) {
     document.rule(AUDITED_CHAIN, [accept()]);
 }
 
-fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict: records::RecordedVerdict) {
+fn record(document: &mut NftDocument<'_>, chain: &str, group: Option<u16>, verdict: records::RecordedVerdict) {
     let Some(group) = group else { return };
     let log = Log {
         prefix: Some(records::prefix(verdict).into()),
@@ -85,14 +85,14 @@ fn record(document: &mut Document<'_>, chain: &str, group: Option<u16>, verdict:
     document.rule(chain, [limit(RECORDS), Statement::Log(Some(log))]);
 }
 
-fn count(document: &mut Document<'_>, chain: &str, counters: [(IpFamily, &'static str); 2]) {
+fn count(document: &mut NftDocument<'_>, chain: &str, counters: [(IpFamily, &'static str); 2]) {
     for (family, counter) in counters {
         let count = Statement::Counter(Counter::Named(counter.into()));
         document.rule(chain, [is_of(family), count]);
     }
 }
 
-fn reject(document: &mut Document<'_>, chain: &str) {
+fn reject(document: &mut NftDocument<'_>, chain: &str) {
     let reset = Reject::new(Some(RejectType::TCPReset), None);
     let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
     let is_tcp = is(protocol(), protocol_value(Protocol::Tcp));

@@ -13,7 +13,7 @@ use policy::Protocol;
 
 use crate::layout::IpFamily;
 
-use super::document::Document;
+use super::document::NftDocument;
 use super::expression::{
     accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, source,
 };
@@ -24,7 +24,7 @@ pub(super) const CHAIN: &str = "related";
 /// RFC 792. It would make the pod its neighbour's router.
 const REDIRECT: u32 = 5;
 
-pub(super) fn chain(document: &mut Document<'_>) {
+pub(super) fn chain(document: &mut NftDocument<'_>) {
     document.chain(CHAIN);
     document.rule(
         CHAIN,

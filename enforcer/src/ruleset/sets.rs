@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use crate::desired::{DesiredState, ResolverBinding};
 use crate::layout::{ALIVE_SET, IpFamily};
-use crate::netlink::batch::Key;
-use crate::netlink::objects::{Command, Datum, KeyRange, MapsTo, NewElement, SetForm, Value, Verdict, half_open};
-use crate::netlink::structure::Entry;
+use crate::netlink::batch::SetKey;
+use crate::netlink::objects::{
+    Datatype, KeyRange, MapValue, MapValueType, NewElement, NftVerdict, SetSpec, TableCommand, half_open,
+};
+use crate::netlink::snapshot::RawElement;
 use crate::pod_links::PodLinks;
 
 use super::program::{address_key, chain_name};
@@ -58,35 +60,35 @@ pub(super) fn ends(family: IpFamily) -> String {
 
 /// What a set holds.
 #[derive(Debug, PartialEq, Eq)]
-enum Content {
-    Elements(BTreeMap<Key, Option<Value>>),
+enum SetContent {
+    Elements(BTreeMap<SetKey, Option<MapValue>>),
     Ranges(Vec<KeyRange>),
 }
 
 /// All of them, with their forms.
-pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
+pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
     let mut forms = vec![(
         Arc::from(ALIVE_SET),
-        SetForm {
+        SetSpec {
             timeouts: true,
-            ..form([Datum::Protocol], None)
+            ..form([Datatype::Protocol], None)
         },
     )];
     for links in [POD_LINKS, GOVERNED_LINKS, SHARED_LINKS] {
-        forms.push((links.into(), form([Datum::Link], None)));
+        forms.push((links.into(), form([Datatype::Link], None)));
     }
     for family in IpFamily::BOTH {
-        let address = Datum::Address(family);
-        let socket = [address, Datum::Port];
-        let maps_to = |datum| Some(MapsTo::Datum(datum));
-        let ranges = || SetForm {
+        let address = Datatype::Address(family);
+        let socket = [address, Datatype::Port];
+        let maps_to = |datatype| Some(MapValueType::Value(datatype));
+        let ranges = || SetSpec {
             ranges: true,
             ..form([address], None)
         };
         forms.extend([
-            (dispatch(family).into(), form([address], Some(MapsTo::Verdict))),
+            (dispatch(family).into(), form([address], Some(MapValueType::Verdict))),
             (unknown(family).into(), ranges()),
-            (link_sources(family).into(), form([Datum::Link, address], None)),
+            (link_sources(family).into(), form([Datatype::Link, address], None)),
             (link_networks(family).into(), ranges()),
             (servers(family).into(), form(socket, None)),
             (ends(family).into(), form([address, address], None)),
@@ -99,15 +101,15 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetForm)> {
             (interception::address_map(family).into(), form(socket, maps_to(address))),
             (
                 interception::port_map(family).into(),
-                form(socket, maps_to(Datum::Port)),
+                form(socket, maps_to(Datatype::Port)),
             ),
         ]);
     }
     forms
 }
 
-fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
-    SetForm {
+fn form<const N: usize>(key: [Datatype; N], maps_to: Option<MapValueType>) -> SetSpec {
+    SetSpec {
         key: key.to_vec(),
         maps_to,
         ranges: false,
@@ -119,7 +121,7 @@ fn form<const N: usize>(key: [Datum; N], maps_to: Option<MapsTo>) -> SetForm {
 
 /// The commands that make these sets hold what `desired` says. `before` is what they hold; without
 /// it they are written anew.
-pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> Vec<Command> {
+pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> Vec<TableCommand> {
     let mut commands = Vec::new();
     let mut before = before.map(|before| contents(before).into_iter());
     for (name, after) in contents(desired) {
@@ -131,11 +133,11 @@ pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> 
 
 /// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which
 /// every agent of this node writes.
-pub(crate) fn entries(desired: &DesiredState) -> Vec<(String, BTreeMap<Entry, Option<Value>>)> {
+pub(crate) fn entries(desired: &DesiredState) -> Vec<(String, BTreeMap<RawElement, Option<MapValue>>)> {
     let contents = contents(desired).into_iter();
     let entries = contents.map(|(name, content)| {
         let elements = written(content).into_iter().map(|element| {
-            let entry = Entry {
+            let entry = RawElement {
                 key: element.key,
                 ends_range: element.ends_range,
             };
@@ -147,7 +149,7 @@ pub(crate) fn entries(desired: &DesiredState) -> Vec<(String, BTreeMap<Entry, Op
 }
 
 /// The commands that write one of these sets anew, if it is one of them.
-pub(crate) fn rewritten(desired: &DesiredState, set: &str) -> Vec<Command> {
+pub(crate) fn rewritten(desired: &DesiredState, set: &str) -> Vec<TableCommand> {
     let mut commands = Vec::new();
     let contents = contents(desired).into_iter();
     for (name, content) in contents.filter(|(name, _)| name == set) {
@@ -157,7 +159,7 @@ pub(crate) fn rewritten(desired: &DesiredState, set: &str) -> Vec<Command> {
 }
 
 /// Always in the same order.
-fn contents(desired: &DesiredState) -> Vec<(String, Content)> {
+fn contents(desired: &DesiredState) -> Vec<(String, SetContent)> {
     let PodLinks {
         links,
         governed,
@@ -166,7 +168,7 @@ fn contents(desired: &DesiredState) -> Vec<(String, Content)> {
     } = &desired.pod_links;
     let of_both = [(POD_LINKS, links), (GOVERNED_LINKS, governed), (SHARED_LINKS, shared)].map(|(name, links)| {
         let keys = links.iter().map(|link| (link_key(*link), None));
-        (name.to_owned(), Content::Elements(keys.collect()))
+        (name.to_owned(), SetContent::Elements(keys.collect()))
     });
     let of_families = IpFamily::BOTH
         .into_iter()
@@ -174,17 +176,17 @@ fn contents(desired: &DesiredState) -> Vec<(String, Content)> {
     of_both.into_iter().chain(of_families).collect()
 }
 
-fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, Content)> {
+fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetContent)> {
     let of_family = move |address: &&IpAddr| IpFamily::of(**address) == family;
     let plain = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
-        Content::Elements(addresses.map(|address| (address_key(*address), None)).collect())
+        SetContent::Elements(addresses.map(|address| (address_key(*address), None)).collect())
     };
     let bindings = interception::bindings(desired, family);
-    let by_asked = |value: fn(&ResolverBinding) -> Option<Value>| {
+    let by_asked = |value: fn(&ResolverBinding) -> Option<MapValue>| {
         let pairs = bindings
             .iter()
             .map(|binding| (socket_key(binding.asked), value(binding)));
-        Content::Elements(pairs.collect())
+        SetContent::Elements(pairs.collect())
     };
     let behind_links = desired.pod_links.sources.iter();
     let behind_links = behind_links.filter(|(_, address)| IpFamily::of(*address) == family);
@@ -205,21 +207,24 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, Content
     let hosts = bindings.iter().map(|binding| binding.asked.ip());
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
-        (dispatch(family), Content::Elements(verdicts(desired, family))),
+        (dispatch(family), SetContent::Elements(verdicts(desired, family))),
         (
             unknown(family),
-            Content::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
+            SetContent::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
         ),
-        (link_sources(family), Content::Elements(behind_links.collect())),
-        (link_networks(family), Content::Ranges(zones::ranges(networks, family))),
+        (link_sources(family), SetContent::Elements(behind_links.collect())),
+        (
+            link_networks(family),
+            SetContent::Ranges(zones::ranges(networks, family)),
+        ),
         (
             servers(family),
-            Content::Elements(servers_known.map(|server| (socket_key(*server), None)).collect()),
+            SetContent::Elements(servers_known.map(|server| (socket_key(*server), None)).collect()),
         ),
-        (ends(family), Content::Elements(ends_of_flows.collect())),
+        (ends(family), SetContent::Elements(ends_of_flows.collect())),
         (
             zones::cluster(family),
-            Content::Ranges(zones::cluster_ranges(desired, family)),
+            SetContent::Ranges(zones::cluster_ranges(desired, family)),
         ),
         (zones::host(family), plain(&mut desired.host.iter().filter(of_family))),
         (
@@ -229,24 +234,28 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, Content
         (interception::resolvers_set(family), by_asked(|_| None)),
         (
             interception::resolver_hosts_set(family),
-            Content::Elements(hosts.map(|host| (address_key(host), None)).collect()),
+            SetContent::Elements(hosts.map(|host| (address_key(host), None)).collect()),
         ),
         (
             interception::listeners_set(family),
-            Content::Elements(listeners.collect()),
+            SetContent::Elements(listeners.collect()),
         ),
         (
             interception::address_map(family),
-            by_asked(|binding| Some(Value::Data(address_key(binding.listener.ip())))),
+            by_asked(|binding| Some(MapValue::Data(address_key(binding.listener.ip())))),
         ),
         (
             interception::port_map(family),
-            by_asked(|binding| Some(Value::Data(Key::from_slice(&binding.listener.port().to_be_bytes())))),
+            by_asked(|binding| {
+                Some(MapValue::Data(SetKey::from_slice(
+                    &binding.listener.port().to_be_bytes(),
+                )))
+            }),
         ),
     ]
 }
 
-fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<Key, Option<Value>> {
+fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<SetKey, Option<MapValue>> {
     let sources = desired
         .dispatch
         .iter()
@@ -257,63 +266,63 @@ fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<Key, Option<Va
             true => chain_name(*id, family),
             false => refusal::CHAIN.to_owned(),
         };
-        let verdict = Value::Verdict(Verdict::Goto(chain.into()));
+        let verdict = MapValue::Verdict(NftVerdict::Goto(chain.into()));
         (address_key(*source), Some(verdict))
     });
     verdicts.collect()
 }
 
-pub(super) fn link_key(link: u32) -> Key {
-    Key::from_slice(&link.to_ne_bytes())
+pub(super) fn link_key(link: u32) -> SetKey {
+    SetKey::from_slice(&link.to_ne_bytes())
 }
 
-fn socket_key(socket: SocketAddr) -> Key {
+fn socket_key(socket: SocketAddr) -> SetKey {
     let mut key = address_key(socket.ip());
     let [high, low] = socket.port().to_be_bytes();
     key.extend_from_slice(&[high, low, 0, 0]);
     key
 }
 
-fn change(name: &Arc<str>, before: Option<Content>, after: Content, commands: &mut Vec<Command>) {
+fn change(name: &Arc<str>, before: Option<SetContent>, after: SetContent, commands: &mut Vec<TableCommand>) {
     if before.as_ref() == Some(&after) {
         return;
     }
     match (before, after) {
-        (Some(Content::Elements(before)), Content::Elements(after)) => {
+        (Some(SetContent::Elements(before)), SetContent::Elements(after)) => {
             // What is mapped to something else is deleted and added; packets see only the outcome.
-            let changed = |(key, value): &(&Key, &Option<Value>)| after.get(*key) != Some(*value);
-            let gone: Vec<Key> = before.iter().filter(changed).map(|(key, _)| key.clone()).collect();
+            let changed = |(key, value): &(&SetKey, &Option<MapValue>)| after.get(*key) != Some(*value);
+            let gone: Vec<SetKey> = before.iter().filter(changed).map(|(key, _)| key.clone()).collect();
             let new = after.into_iter().filter(|(key, value)| before.get(key) != Some(value));
             let new: Vec<NewElement> = new.map(element).collect();
             if !gone.is_empty() {
-                commands.push(Command::DeleteElements(Arc::clone(name), gone));
+                commands.push(TableCommand::DeleteElements(Arc::clone(name), gone));
             }
             add(name, new, commands);
         }
         (_, after) => {
-            commands.push(Command::EmptySet(Arc::clone(name)));
+            commands.push(TableCommand::EmptySet(Arc::clone(name)));
             add(name, written(after), commands);
         }
     }
 }
 
 /// All that a set holds.
-fn written(content: Content) -> Vec<NewElement> {
+fn written(content: SetContent) -> Vec<NewElement> {
     match content {
-        Content::Elements(elements) => elements.into_iter().map(element).collect(),
-        Content::Ranges(ranges) => half_open(ranges.iter().map(|range| (range, None))),
+        SetContent::Elements(elements) => elements.into_iter().map(element).collect(),
+        SetContent::Ranges(ranges) => half_open(ranges.iter().map(|range| (range, None))),
     }
 }
 
-fn element((key, value): (Key, Option<Value>)) -> NewElement {
+fn element((key, value): (SetKey, Option<MapValue>)) -> NewElement {
     NewElement {
         value,
         ..NewElement::plain(key)
     }
 }
 
-fn add(name: &Arc<str>, elements: Vec<NewElement>, commands: &mut Vec<Command>) {
+fn add(name: &Arc<str>, elements: Vec<NewElement>, commands: &mut Vec<TableCommand>) {
     if !elements.is_empty() {
-        commands.push(Command::AddElements(Arc::clone(name), elements));
+        commands.push(TableCommand::AddElements(Arc::clone(name), elements));
     }
 }

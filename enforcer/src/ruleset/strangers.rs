@@ -13,7 +13,7 @@ use policy::Protocol;
 
 use crate::layout::IpFamily;
 
-use super::document::Document;
+use super::document::NftDocument;
 use super::expression::{
     Expr, accept, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value,
     prefix, protocol, protocol_value, source,
@@ -27,7 +27,7 @@ const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0
 /// All_DHCP_Relay_Agents_and_Servers (RFC 9915 §7.1).
 const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
-pub(super) fn chain(document: &mut Document<'_>) {
+pub(super) fn chain(document: &mut NftDocument<'_>) {
     document.chain(CHAIN);
     for family in IpFamily::BOTH {
         for known in belongs(family) {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::layout::Element;
 
-use super::commit::Admission;
+use super::commit::PendingAdmission;
 use super::{AdmitError, Committed, Generation, Holder};
 
 /// An admission with more elements is carried out in pieces of this size.
@@ -42,9 +42,9 @@ pub struct AdmissionRequest {
 }
 
 impl AdmissionRequest {
-    pub(super) fn into_admissions(mut self) -> SmallVec<[Admission; 1]> {
+    pub(super) fn into_admissions(mut self) -> SmallVec<[PendingAdmission; 1]> {
         put_in_order(&mut self.elements);
-        let admission = |elements, answer| Admission {
+        let admission = |elements, answer| PendingAdmission {
             generation: self.generation,
             elements,
             holder: self.holder,
@@ -55,7 +55,7 @@ impl AdmissionRequest {
             return smallvec![admission(self.elements, self.answer)];
         }
         let pieces: Vec<_> = self.elements.chunks(PIECE).map(<[_]>::to_vec).collect();
-        let whole = Arc::new(Mutex::new(Whole {
+        let whole = Arc::new(Mutex::new(SplitAdmission {
             left: pieces.len(),
             error: None,
             answer: Some(self.answer),
@@ -63,7 +63,7 @@ impl AdmissionRequest {
         let piece = |elements| {
             admission(
                 elements,
-                Box::new(Piece(Arc::clone(&whole))) as Box<dyn AdmissionCallback>,
+                Box::new(SplitPart(Arc::clone(&whole))) as Box<dyn AdmissionCallback>,
             )
         };
         pieces.into_iter().map(piece).collect()
@@ -97,16 +97,16 @@ impl AdmissionCallback for oneshot::Sender<Result<Committed, AdmitError>> {
 }
 
 /// An admission in pieces.
-struct Whole {
+struct SplitAdmission {
     left: usize,
     /// Of the first piece that failed.
     error: Option<AdmitError>,
     answer: Option<Box<dyn AdmissionCallback>>,
 }
 
-struct Piece(Arc<Mutex<Whole>>);
+struct SplitPart(Arc<Mutex<SplitAdmission>>);
 
-impl AdmissionCallback for Piece {
+impl AdmissionCallback for SplitPart {
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         let mut whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         whole.left -= 1;

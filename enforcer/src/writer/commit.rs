@@ -7,17 +7,17 @@ use std::time::Duration;
 use clock::Time;
 
 use crate::layout::Element;
-use crate::netlink::batch::Refusal;
+use crate::netlink::batch::OperationError;
 use crate::netlink::socket::CommitError;
 
-use super::book::{Book, Holder, Life};
 use super::kernel::Kernel;
-use super::plan::{LINGER, Plan, Planner, TICKS};
-use super::thread::Writer;
+use super::set_mirror::{Holder, Lifetime, SetMirror};
+use super::thread::KernelWriter;
+use super::transaction_plan::{LINGER, TICKS, TransactionPlan, TransactionPlanner};
 use super::{AdmissionCallback, AdmitError, Committed, Generation};
 
 /// An admission that waits.
-pub(super) struct Admission {
+pub(super) struct PendingAdmission {
     pub(super) generation: Generation,
     /// Each element once, in order.
     pub(super) elements: Vec<(Element, Time)>,
@@ -28,15 +28,15 @@ pub(super) struct Admission {
     pub(super) answer: Box<dyn AdmissionCallback>,
 }
 
-impl Admission {
+impl PendingAdmission {
     pub(super) fn settle(self, result: Result<Committed, AdmitError>) {
         self.answer.settle(result);
     }
 }
 
-impl<K: Kernel> Writer<K> {
+impl<K: Kernel> KernelWriter<K> {
     /// Commits what the admissions ask for, and answers each.
-    pub(super) fn commit_group(&mut self, waiting: Vec<Admission>) {
+    pub(super) fn commit_group(&mut self, waiting: Vec<PendingAdmission>) {
         let mut crowded = Vec::new();
         self.commit_all(waiting, &mut |admission| crowded.push(admission));
         // Each by itself: what makes room for one must not be what another one of its group relies
@@ -47,11 +47,11 @@ impl<K: Kernel> Writer<K> {
     }
 
     /// Commits an admission for which others have to give way.
-    fn commit_evicting(&mut self, admission: Admission) {
+    fn commit_evicting(&mut self, admission: PendingAdmission) {
         let now = clock::now();
         let planned = {
-            let book = self.shared.book();
-            let mut planner = Planner::new(&book, now);
+            let mirror = self.shared.mirror();
+            let mut planner = TransactionPlanner::new(&mirror, now);
             let added = planner.add_evicting(&admission.elements, admission.holder);
             added.map(|_| planner.finish(self.renewal))
         };
@@ -83,7 +83,7 @@ impl<K: Kernel> Writer<K> {
 
     /// Commits what the admissions ask for, and answers each, but for those that a set has no room
     /// for.
-    fn commit_all(&mut self, mut waiting: Vec<Admission>, crowded: &mut dyn FnMut(Admission)) {
+    fn commit_all(&mut self, mut waiting: Vec<PendingAdmission>, crowded: &mut dyn FnMut(PendingAdmission)) {
         let mut unacknowledged = 0;
         loop {
             let now = clock::now();
@@ -134,12 +134,12 @@ impl<K: Kernel> Writer<K> {
         now: Time,
     ) -> Option<Committed> {
         let plan = {
-            let mut book = self.shared.book();
-            if generation != book.generation {
+            let mut mirror = self.shared.mirror();
+            if generation != mirror.generation {
                 return None;
             }
-            book.purge(now);
-            let mut planner = Planner::new(&book, now);
+            mirror.purge(now);
+            let mut planner = TransactionPlanner::new(&mirror, now);
             match planner.add(elements, holder) {
                 Ok(true) => planner.finish(self.renewal),
                 Ok(false) => return Some(Committed::acknowledged()),
@@ -162,22 +162,22 @@ impl<K: Kernel> Writer<K> {
     /// Makes one transaction for all, and answers those that need none or cannot be part of it.
     fn plan(
         &self,
-        admissions: Vec<Admission>,
+        admissions: Vec<PendingAdmission>,
         now: Time,
-        crowded: &mut dyn FnMut(Admission),
-    ) -> (Vec<Admission>, Plan) {
+        crowded: &mut dyn FnMut(PendingAdmission),
+    ) -> (Vec<PendingAdmission>, TransactionPlan) {
         let mut waiting = Vec::with_capacity(admissions.len());
         let mut settled = Vec::new();
-        let mut book = self.shared.book();
-        book.purge(now);
-        let mut planner = Planner::new(&book, now);
+        let mut mirror = self.shared.mirror();
+        mirror.purge(now);
+        let mut planner = TransactionPlanner::new(&mirror, now);
         for admission in admissions {
             if admission.answer.is_abandoned() {
                 // Nobody waits any more: under overload, work that is of no use is not done. The
                 // next lookup asks again.
                 continue;
             }
-            if admission.generation != book.generation {
+            if admission.generation != mirror.generation {
                 settled.push((admission, Err(AdmitError::Stale)));
                 continue;
             }
@@ -189,7 +189,7 @@ impl<K: Kernel> Writer<K> {
             }
         }
         let plan = planner.finish(self.renewal);
-        drop(book);
+        drop(mirror);
         for (admission, result) in settled {
             admission.settle(result);
         }
@@ -197,20 +197,20 @@ impl<K: Kernel> Writer<K> {
     }
 
     /// Notes an acknowledged transaction that was planned at `planned`.
-    fn note_commit(&self, plan: &Plan, planned: Time) {
+    fn note_commit(&self, plan: &TransactionPlan, planned: Time) {
         let counters = &self.shared.counters;
         counters.transactions.fetch_add(1, Relaxed);
         counters
             .elements_written
             .fetch_add(u64::try_from(plan.writes.len()).unwrap_or(u64::MAX), Relaxed);
-        let mut book = self.shared.book();
+        let mut mirror = self.shared.mirror();
         for element in &plan.evicted {
-            book.remove(element);
+            mirror.remove(element);
         }
-        for (write, life) in plan.lives(planned, clock::now()) {
-            book.record(write.element, life, write.holder, planned);
+        for (write, lifetime) in plan.lifetimes(planned, clock::now()) {
+            mirror.record(write.element, lifetime, write.holder, planned);
         }
-        drop(book);
+        drop(mirror);
         if !plan.evicted.is_empty() {
             let evicted = u64::try_from(plan.evicted.len()).unwrap_or(u64::MAX);
             counters.evictions.fetch_add(evicted, Relaxed);
@@ -226,11 +226,11 @@ impl<K: Kernel> Writer<K> {
     /// always fewer than before.
     fn settle_refused(
         &mut self,
-        waiting: Vec<Admission>,
-        plan: &Plan,
-        refusals: &[Refusal],
-        crowded: &mut dyn FnMut(Admission),
-    ) -> Vec<Admission> {
+        waiting: Vec<PendingAdmission>,
+        plan: &TransactionPlan,
+        refusals: &[OperationError],
+        crowded: &mut dyn FnMut(PendingAdmission),
+    ) -> Vec<PendingAdmission> {
         if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
             // Elements are only ever added, or deleted right after they were added: it is the set
             // or the table that is missing.
@@ -264,9 +264,9 @@ impl<K: Kernel> Writer<K> {
 
     fn settle_culprits(
         &self,
-        waiting: Vec<Admission>,
-        verdict: impl Fn(&Admission) -> Option<AdmitError>,
-    ) -> Vec<Admission> {
+        waiting: Vec<PendingAdmission>,
+        verdict: impl Fn(&PendingAdmission) -> Option<AdmitError>,
+    ) -> Vec<PendingAdmission> {
         let mut left = Vec::with_capacity(waiting.len());
         for admission in waiting {
             match verdict(&admission) {
@@ -277,9 +277,9 @@ impl<K: Kernel> Writer<K> {
         left
     }
 
-    fn error_of(&self, plan: &Plan, refusal: &Refusal) -> AdmitError {
+    fn error_of(&self, plan: &TransactionPlan, refusal: &OperationError) -> AdmitError {
         let owner = plan.owner(refusal.operations.start);
-        match owner.and_then(|write| self.shared.book().set(&write.element.set).cloned()) {
+        match owner.and_then(|write| self.shared.mirror().set(&write.element.set).cloned()) {
             Some(set) if refusal.errno == libc::ENFILE => AdmitError::Full {
                 set: set.name.to_string(),
                 capacity: set.capacity,
@@ -293,15 +293,15 @@ impl<K: Kernel> Writer<K> {
     pub(super) fn read_back(&mut self) -> bool {
         match read(&mut self.kernel) {
             Ok(found) => {
-                let mut book = self.shared.book();
-                let holders = book.forget();
-                found.note(&mut book, &holders);
+                let mut mirror = self.shared.mirror();
+                let holders = mirror.forget();
+                found.note(&mut mirror, &holders);
                 self.shared.begin_epoch();
                 true
             }
             Err(error) => {
                 tracing::error!(%error, "the sets cannot be read back from the kernel");
-                drop(self.shared.book().forget());
+                drop(self.shared.mirror().forget());
                 self.shared.begin_epoch();
                 false
             }
@@ -310,30 +310,30 @@ impl<K: Kernel> Writer<K> {
 }
 
 /// What the kernel holds.
-pub(super) struct Found {
+pub(super) struct KernelContents {
     sets: Vec<(crate::layout::SetId, u32)>,
-    elements: Vec<(Element, Life)>,
+    elements: Vec<(Element, Lifetime)>,
     kept: Vec<Element>,
     /// When it was read.
     read: Time,
 }
 
-impl Found {
+impl KernelContents {
     /// Enters everything into the book.
-    pub(super) fn note(self, book: &mut Book, before: &Book) {
-        book.replace_sets(self.sets);
-        for (element, life) in self.elements {
+    pub(super) fn note(self, mirror: &mut SetMirror, before: &SetMirror) {
+        mirror.replace_sets(self.sets);
+        for (element, lifetime) in self.elements {
             let holder = before.origin(&element).map(|(holder, _)| holder).unwrap_or_default();
-            book.record(element, life, holder, self.read);
+            mirror.record(element, lifetime, holder, self.read);
         }
         for element in self.kept {
-            book.keep(element);
+            mirror.keep(element);
         }
     }
 }
 
 /// Reads all learned sets.
-pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
+pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents> {
     kernel.reconnect()?;
     let sets = kernel.learned_sets()?;
     let mut elements = Vec::new();
@@ -353,10 +353,10 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<Found> {
             // It is longer than the lease.
             let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(LINGER)));
             let gone = after + remaining + 2 * TICKS;
-            elements.push((element, Life { end, gone }));
+            elements.push((element, Lifetime { end, gone }));
         }
     }
-    Ok(Found {
+    Ok(KernelContents {
         sets,
         elements,
         kept,
@@ -370,7 +370,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// Whether an admission asked for what the kernel refused. A full set refuses the elements after
 /// the culprit too, as far as they are new; what comes after any other culprit may be good.
-fn concerns(plan: &Plan, refusal: &Refusal, admission: &Admission) -> bool {
+fn concerns(plan: &TransactionPlan, refusal: &OperationError, admission: &PendingAdmission) -> bool {
     let full = refusal.errno == libc::ENFILE;
     let asked = |element: &Element| {
         admission
@@ -387,7 +387,7 @@ fn concerns(plan: &Plan, refusal: &Refusal, admission: &Admission) -> bool {
         .any(|write| (write.new || !full) && asked(&write.element))
 }
 
-fn rejected(plan: &Plan, refusal: &Refusal) -> AdmitError {
+fn rejected(plan: &TransactionPlan, refusal: &OperationError) -> AdmitError {
     let set = plan
         .owner(refusal.operations.start)
         .map(|write| write.element.set.to_string());

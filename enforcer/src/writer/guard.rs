@@ -9,8 +9,8 @@
 //! computed.
 //!
 //! The first transaction of a repair closes governed pods (`ruleset::closure`), and the frame opens
-//! them again. While something is known to be damaged, no answer is released that relies on what is only
-//! believed to stand.
+//! them again. While something is known to be damaged, no answer is released that relies on what is
+//! only believed to stand.
 //!
 //! # Two agents
 //! In an upgrade the newer agent writes what the older one wrote, and the older one's lookups add
@@ -28,92 +28,92 @@ use std::time::Duration;
 
 use clock::Time;
 
-use crate::audit::schedule::{Backoff, Changes, LOOK, Share};
-use crate::audit::structure::{self as audited, Written};
+use crate::audit::schedule::{ForeignChanges, LOOK, RepairBackoff, TimeShare};
+use crate::audit::structure::{self as audited, WrittenObjects};
 use crate::audit::{self, Damage, DamageKind};
 use crate::desired::DesiredState;
 use crate::layout::Element;
-use crate::netlink::batch::{Operation, Verb};
-use crate::netlink::objects::Command;
-use crate::netlink::structure::Structure;
+use crate::netlink::batch::{ElementAction, ElementOp};
+use crate::netlink::objects::TableCommand;
+use crate::netlink::snapshot::TableSnapshot;
 use crate::ruleset;
-use crate::ruleset::change::{self, Change};
+use crate::ruleset::change::{self, RulesetChange};
 
-use self::contents::Contents;
-use self::routing::Routing;
+use self::contents::ContentsCheck;
+use self::routing::RoutingCheck;
 use self::sysctls::Switches;
 use super::InstallError;
-use super::book::Phase;
-use super::install::{Learned, Lease, Purpose};
+use super::install::{ElementLease, InstallPurpose, LazyLeases};
 use super::kernel::{Kernel, NfTables};
-use super::plan::encode_key;
-use super::thread::Writer;
+use super::set_mirror::AdmissionPhase;
+use super::thread::KernelWriter;
+use super::transaction_plan::encode_key;
 
 /// Where somebody changes tables all the time, looking at the structure takes one part in so many
 /// of the time.
 const STRUCTURE_SHARE: u32 = 20;
 
 /// Another agent is believed to have written for so long after it was last seen.
-const COMPANY: Duration = Duration::from_secs(10);
+const OTHERS_LINGER: Duration = Duration::from_secs(10);
 
 /// Elements deleted in one transaction.
 const AT_ONCE: usize = 1024;
 
 /// What is known of the table and of what it needs.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct TableGuard {
     next_look: Time,
     /// What our transactions have made.
-    written: Written,
+    written: WrittenObjects,
     /// What stood when it was last looked at and was in order.
-    baseline: Option<Structure>,
+    baseline: Option<TableSnapshot>,
     /// Chains that were written since.
     rewritten: BTreeSet<String>,
     /// Whether `baseline` is of after the last installation.
     settled: bool,
     /// The kernel has refused something as if it were not there.
     suspected: bool,
-    changes: Changes,
-    structure_share: Share,
-    contents: Contents,
+    changes: ForeignChanges,
+    structure_share: TimeShare,
+    contents: ContentsCheck,
     /// Known to be damaged, and since when.
     damaged: Vec<Damage>,
     noticed: Option<Time>,
-    backoff: Backoff,
+    backoff: RepairBackoff,
     /// The marks of agents that were there before this one; `None` before it has written anything.
     elders: Option<BTreeSet<u8>>,
     /// An agent that came later was there when it was last looked.
     stands_back: bool,
-    company_until: Time,
-    routing: Routing,
+    others_until: Time,
+    routing: RoutingCheck,
     switches: Switches,
 }
 
-impl Default for Guard {
+impl Default for TableGuard {
     fn default() -> Self {
         Self {
             next_look: Time::default(),
-            written: Written::default(),
+            written: WrittenObjects::default(),
             baseline: None,
             rewritten: BTreeSet::new(),
             settled: false,
             suspected: false,
-            changes: Changes::default(),
-            structure_share: Share::one_in(STRUCTURE_SHARE),
-            contents: Contents::default(),
+            changes: ForeignChanges::default(),
+            structure_share: TimeShare::one_in(STRUCTURE_SHARE),
+            contents: ContentsCheck::default(),
             damaged: Vec::new(),
             noticed: None,
-            backoff: Backoff::default(),
+            backoff: RepairBackoff::default(),
             elders: None,
             stands_back: false,
-            company_until: Time::default(),
-            routing: Routing::default(),
+            others_until: Time::default(),
+            routing: RoutingCheck::default(),
             switches: Switches::default(),
         }
     }
 }
 
-impl Guard {
+impl TableGuard {
     /// When it is to look next.
     pub(super) fn next_look(&self) -> Time {
         self.next_look
@@ -134,7 +134,7 @@ impl Guard {
 
 /// Who else writes to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Company {
+enum OtherWriters {
     Nobody,
     /// An agent that was there before this one, or was a moment ago.
     Older,
@@ -142,16 +142,16 @@ enum Company {
     Newer,
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     /// Looks when it is time.
     pub(super) fn look_if_due(&mut self) {
         if self.guard.as_ref().is_some_and(|guard| guard.next_look <= clock::now()) {
-            self.look(Occasion::Time);
+            self.look(CheckReason::Time);
         }
     }
 
     /// Looks whether all is as it was written, and repairs what is not.
-    pub(super) fn look(&mut self, occasion: Occasion) {
+    pub(super) fn look(&mut self, occasion: CheckReason) {
         let now = clock::now();
         let Some(guard) = &mut self.guard else { return };
         guard.next_look = now + LOOK;
@@ -182,18 +182,18 @@ impl Writer<NfTables> {
         if self.guard.as_ref().is_none_or(|guard| guard.elders.is_some()) {
             return;
         }
-        let others = self.heart.others();
-        self.heart.show_mark();
+        let others = self.heartbeat.others();
+        self.heartbeat.show_mark();
         if let Some(guard) = &mut self.guard {
             if !others.is_empty() {
-                guard.company_until = clock::now() + COMPANY;
+                guard.others_until = clock::now() + OTHERS_LINGER;
             }
             guard.elders = Some(others);
         }
     }
 
     /// Notes what a change has made; called before it counts as installed.
-    pub(super) fn note_written(&mut self, desired: &DesiredState, change: &Change) {
+    pub(super) fn note_written(&mut self, desired: &DesiredState, change: &RulesetChange) {
         let is_whole = self.installed.is_none();
         let Some(guard) = &mut self.guard else { return };
         let written = &mut guard.written;
@@ -208,7 +208,7 @@ impl Writer<NfTables> {
             chains.extend(frame.map(|(name, form)| (name, form.rules)));
         }
         for command in &change.removal {
-            if let Command::DeleteChain(name) = command {
+            if let TableCommand::DeleteChain(name) = command {
                 written.chains.remove(&**name);
             }
         }
@@ -237,7 +237,7 @@ impl Writer<NfTables> {
     }
 
     /// False when the sets need not be looked at: the table is damaged, or nobody may look now.
-    fn look_at_structure(&mut self, occasion: Occasion, now: Time) -> bool {
+    fn look_at_structure(&mut self, occasion: CheckReason, now: Time) -> bool {
         let (generation, own) = match self.generation() {
             Ok(numbers) => numbers,
             Err(error) => {
@@ -248,7 +248,7 @@ impl Writer<NfTables> {
         let Some(guard) = &mut self.guard else { return false };
         let is_changed = guard.changes.is_due(generation, own, now);
         let is_urgent = guard.suspected || !guard.damaged.is_empty();
-        let settles = !guard.settled && occasion == Occasion::Time;
+        let settles = !guard.settled && occasion == CheckReason::Time;
         if !(is_changed || is_urgent || settles || guard.stands_back) {
             return true;
         }
@@ -274,7 +274,7 @@ impl Writer<NfTables> {
             self.release();
             return true;
         }
-        if self.company() == Company::Newer {
+        if self.other_writers() == OtherWriters::Newer {
             self.stand_back();
             return false;
         }
@@ -286,8 +286,8 @@ impl Writer<NfTables> {
     /// nobody else makes any, both grow alike.
     fn generation(&mut self) -> std::io::Result<(u32, u32)> {
         let kernel = &mut self.kernel;
-        self.heart.between_beats(|heart| {
-            let own = kernel.transactions().wrapping_add(heart.transactions());
+        self.heartbeat.between_beats(|heartbeat| {
+            let own = kernel.transactions().wrapping_add(heartbeat.transactions());
             Ok((kernel.generation()?, own))
         })
     }
@@ -300,7 +300,7 @@ impl Writer<NfTables> {
         guard.noticed = None;
         guard.stands_back = false;
         if was_suspected || was_damaged {
-            self.shared.book().phase = Phase::Serving;
+            self.shared.mirror().phase = AdmissionPhase::Serving;
         }
     }
 
@@ -315,7 +315,7 @@ impl Writer<NfTables> {
         if std::mem::take(&mut guard.suspected) {
             // What it has made is as good for the lookups that are still answered here.
             self.read_back();
-            self.shared.book().phase = Phase::Serving;
+            self.shared.mirror().phase = AdmissionPhase::Serving;
         }
     }
 
@@ -326,7 +326,7 @@ impl Writer<NfTables> {
         };
         let noticed = *guard.noticed.get_or_insert(now);
         guard.damaged.clone_from(&damage);
-        self.shared.book().phase = Phase::Installing;
+        self.shared.mirror().phase = AdmissionPhase::Installing;
         self.shared.begin_epoch();
         if !guard.backoff.allows(now) {
             let pause = guard.backoff.pause();
@@ -338,16 +338,16 @@ impl Writer<NfTables> {
             )));
         }
         guard.backoff.repaired(now);
-        let believed = self.shared.book().leases(now);
+        let believed = self.shared.mirror().leases(now);
         // As if nothing were known of what stands.
         self.installed = None;
         let elements = believed.clone();
         let is_of_rules = |damage: &Damage| matches!(damage.kind, DamageKind::Rules | DamageKind::Chain);
         let purpose = match damage.iter().all(is_of_rules) {
-            true => Purpose::RepairRules,
-            false => Purpose::Repair,
+            true => InstallPurpose::RepairRules,
+            false => InstallPurpose::Repair,
         };
-        let outcome = self.attempt(&desired, &mut Learned::Untold(|| elements), purpose);
+        let outcome = self.attempt(&desired, &mut LazyLeases::Untold(|| elements), purpose);
         self.installed = Some(desired);
         let outcome = match outcome {
             Ok(_) => {
@@ -391,14 +391,14 @@ impl Writer<NfTables> {
 
     /// Deletes what the kernel holds and nobody has admitted, after everything else was written
     /// anew.
-    fn drop_foreign(&mut self, believed: &[Lease]) {
-        if self.company() != Company::Nobody {
+    fn drop_foreign(&mut self, believed: &[ElementLease]) {
+        if self.other_writers() != OtherWriters::Nobody {
             return;
         }
         let now = clock::now();
         let mut foreign: Vec<Element> = self
             .shared
-            .book()
+            .mirror()
             .live(now)
             .into_iter()
             .map(|(element, _)| element)
@@ -407,20 +407,20 @@ impl Writer<NfTables> {
         foreign.retain(|element| believed.binary_search_by(|(known, ..)| known.cmp(element)).is_err());
         for some in foreign.chunks(AT_ONCE) {
             // Added first, since it may have ended meanwhile.
-            let operations = [Verb::Add(Duration::from_secs(1)), Verb::Delete]
+            let operations = [ElementAction::Add(Duration::from_secs(1)), ElementAction::Delete]
                 .into_iter()
-                .flat_map(|verb| {
-                    some.iter().map(move |element| Operation {
+                .flat_map(|action| {
+                    some.iter().map(move |element| ElementOp {
                         set: element.set.to_string().into(),
                         key: encode_key(&element.key),
-                        verb,
+                        action,
                     })
                 });
-            let operations: Vec<Operation> = operations.collect();
+            let operations: Vec<ElementOp> = operations.collect();
             match self.kernel.commit(&operations) {
                 Ok(()) => {
-                    let mut book = self.shared.book();
-                    some.iter().for_each(|element| book.remove(element));
+                    let mut mirror = self.shared.mirror();
+                    some.iter().for_each(|element| mirror.remove(element));
                 }
                 Err(error) => tracing::warn!(?error, "addresses of somebody else stay open until their end"),
             }
@@ -428,22 +428,22 @@ impl Writer<NfTables> {
     }
 
     /// Who else writes to the table now, or did a moment ago.
-    fn company(&mut self) -> Company {
-        let others = self.heart.others();
+    fn other_writers(&mut self) -> OtherWriters {
+        let others = self.heartbeat.others();
         let now = clock::now();
         let Some(guard) = &mut self.guard else {
-            return Company::Nobody;
+            return OtherWriters::Nobody;
         };
         if !others.is_empty() {
-            guard.company_until = now + COMPANY;
+            guard.others_until = now + OTHERS_LINGER;
         }
         let is_newer = |mark: &u8| guard.elders.as_ref().is_some_and(|elders| !elders.contains(mark));
         if others.iter().any(is_newer) {
-            return Company::Newer;
+            return OtherWriters::Newer;
         }
-        match now < guard.company_until {
-            true => Company::Older,
-            false => Company::Nobody,
+        match now < guard.others_until {
+            true => OtherWriters::Older,
+            false => OtherWriters::Nobody,
         }
     }
 
@@ -481,9 +481,9 @@ impl Writer<NfTables> {
     }
 }
 
-impl Guard {
+impl TableGuard {
     /// This is what stands from now on.
-    fn accept(&mut self, found: Structure) {
+    fn accept(&mut self, found: TableSnapshot) {
         self.baseline = Some(found);
         self.rewritten.clear();
         self.settled = true;
@@ -492,9 +492,9 @@ impl Guard {
 
 /// Why it is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Occasion {
+pub(super) enum CheckReason {
     /// It is time.
     Time,
     /// Something is about to be installed on what stands.
-    Installation,
+    BeforeInstall,
 }

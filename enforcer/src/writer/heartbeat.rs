@@ -4,10 +4,10 @@
 //! *mark* of its own. Each agent renews all of these every [`BEAT`]. An agent that ends removes its
 //! mark at once, and the protocols too, unless another agent beats. That another one has a mark
 //! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it
-//! knows ([`Others`]).
+//! knows ([`OtherMarks`]).
 //!
-//! The [`Heart`] has a thread and a socket of its own: whatever a plan or an installation takes,
-//! the kernel hears of us in time.
+//! The [`Heartbeat`] has a thread and a socket of its own: whatever a plan or an installation
+//! takes, the kernel hears of us in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -21,12 +21,12 @@ use std::time::Duration;
 use clock::Time;
 
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
-use crate::netlink::batch::{Key, Operation, Verb};
+use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
 use crate::netlink::socket::CommitError;
 
 use super::Renewal;
 use super::kernel::{Kernel, NfTables};
-use super::plan::Pass;
+use super::transaction_plan::RenewalPass;
 
 /// How often the heartbeat is renewed.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
@@ -69,39 +69,39 @@ pub(super) fn others(marks: &[(u8, Duration)], own: u8) -> usize {
 
 /// What an agent that ends has seen of the marks of others.
 #[derive(Debug, Default)]
-pub(super) struct Others {
+pub(super) struct OtherMarks {
     /// When each would lapse, as seen first; `None` before the first look.
     ends: Option<BTreeMap<u8, Time>>,
 }
 
 /// Whether another agent beats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beating {
+pub(super) enum PeerLiveness {
     /// One was seen to.
-    Yes,
+    Alive,
     /// None does.
-    No,
+    Dead,
     /// There are marks that are too young to tell.
-    NotKnown,
+    Unknown,
 }
 
-impl Others {
+impl OtherMarks {
     /// Takes in the marks that are there at `now`, each with the time it has left.
-    fn look(&mut self, marks: &[(u8, Duration)], now: Time) -> Beating {
+    fn look(&mut self, marks: &[(u8, Duration)], now: Time) -> PeerLiveness {
         let ends: BTreeMap<u8, Time> = marks.iter().map(|(mark, left)| (*mark, now + *left)).collect();
         if let Some(first) = &self.ends {
             // A renewal moves the end by a beat or so; the rest is the clock's imprecision. A mark
             // that is new was made by a beat.
             let is_renewed = |(mark, end): (&u8, &Time)| first.get(mark).is_none_or(|before| *end > *before + BEAT / 2);
             if ends.iter().any(is_renewed) {
-                return Beating::Yes;
+                return PeerLiveness::Alive;
             }
         } else {
             self.ends = Some(ends);
         }
         match marks.iter().all(|(_, left)| *left <= DYING) {
-            true => Beating::No,
-            false => Beating::NotKnown,
+            true => PeerLiveness::Dead,
+            false => PeerLiveness::Unknown,
         }
     }
 }
@@ -111,24 +111,24 @@ impl Others {
 /// most. Without a table nobody does.
 pub fn agent_is_alive(table: &str) -> io::Result<bool> {
     let mut kernel = NfTables::open(table).map_err(io::Error::other)?;
-    let mut others = Others::default();
+    let mut others = OtherMarks::default();
     loop {
         // Before the look, as below.
         let now = clock::now();
         let mut marks = kernel.heartbeats().unwrap_or_default();
         marks.retain(|(key, _)| MARKS.contains(key));
         match others.look(&marks, now) {
-            Beating::Yes => return Ok(true),
-            Beating::No => return Ok(false),
-            Beating::NotKnown => std::thread::sleep(LOOK),
+            PeerLiveness::Alive => return Ok(true),
+            PeerLiveness::Dead => return Ok(false),
+            PeerLiveness::Unknown => std::thread::sleep(LOOK),
         }
     }
 }
 
 /// What beats, from the first installation on.
 #[derive(Debug)]
-pub(super) struct Heart<K> {
-    pulse: Mutex<Pulse<K>>,
+pub(super) struct Heartbeat<K> {
+    state: Mutex<HeartbeatState<K>>,
     /// How often it beat again after it had lapsed, so that lookups had gone past this agent.
     pub(super) gaps: AtomicU64,
     /// Wakes its thread: it begins, or is over.
@@ -139,7 +139,7 @@ pub(super) struct Heart<K> {
 }
 
 #[derive(Debug)]
-struct Pulse<K> {
+struct HeartbeatState<K> {
     kernel: K,
     renewal: Renewal,
     mark: u8,
@@ -151,30 +151,30 @@ struct Pulse<K> {
     /// Whether lookups go past an agent that was given up (fail-mode open).
     falls_through: bool,
     /// While it ends and it is not known yet whether another agent beats.
-    leaving: Option<Others>,
+    leaving: Option<OtherMarks>,
     /// Nobody writes any more.
     is_over: bool,
 }
 
 /// The table, or the heartbeat's set, is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TableIsGone;
+pub(super) struct TableMissing;
 
 /// Ends a heart when it is dropped, also while a thread panics: without a writer there is no agent.
-pub(super) struct Ends<'a, K>(pub(super) &'a Heart<K>);
+pub(super) struct StopOnDrop<'a, K>(pub(super) &'a Heartbeat<K>);
 
-impl<K> Drop for Ends<'_, K> {
+impl<K> Drop for StopOnDrop<'_, K> {
     fn drop(&mut self) {
-        self.0.pulse().is_over = true;
+        self.0.state().is_over = true;
         self.0.turned.notify_all();
     }
 }
 
-impl<K> Heart<K> {
+impl<K> Heartbeat<K> {
     /// A heart that does not beat yet.
     pub(super) fn new(kernel: K, renewal: Renewal, mark: u8) -> Self {
         Self {
-            pulse: Mutex::new(Pulse {
+            state: Mutex::new(HeartbeatState {
                 kernel,
                 renewal,
                 mark,
@@ -198,30 +198,30 @@ impl<K> Heart<K> {
     /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin)
     /// again.
     pub(super) fn pause(&self) {
-        let mut pulse = self.pulse();
-        pulse.next_beat = None;
-        pulse.alive_until = None;
+        let mut state = self.state();
+        state.next_beat = None;
+        state.alive_until = None;
     }
 
     /// Held for as long as one small transaction takes.
-    fn pulse(&self) -> MutexGuard<'_, Pulse<K>> {
-        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, HeartbeatState<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Kernel> Heart<K> {
+impl<K: Kernel> Heartbeat<K> {
     /// Beats at once, and goes on. `falls_through`: lookups go past an agent that the kernel has
     /// given up.
-    pub(super) fn begin(&self, falls_through: bool) -> Result<(), TableIsGone> {
-        let mut pulse = self.pulse();
-        let outcome = self.beat(&mut pulse);
-        pulse.falls_through = falls_through;
+    pub(super) fn begin(&self, falls_through: bool) -> Result<(), TableMissing> {
+        let mut state = self.state();
+        let outcome = self.beat(&mut state);
+        state.falls_through = falls_through;
         self.turned.notify_all();
         outcome
     }
 
-    fn beat(&self, pulse: &mut Pulse<K>) -> Result<(), TableIsGone> {
-        if let Some(unseen) = pulse.beat()? {
+    fn beat(&self, state: &mut HeartbeatState<K>) -> Result<(), TableMissing> {
+        if let Some(unseen) = state.beat()? {
             self.gaps.fetch_add(1, Relaxed);
             tracing::warn!(
                 seconds = unseen.as_secs_f32(),
@@ -235,59 +235,59 @@ impl<K: Kernel> Heart<K> {
     /// beating. `false`: that is not known yet; what stands still holds for [`LOOK`] and longer,
     /// and it is to be asked again.
     pub(super) fn stop(&self) -> bool {
-        self.pulse().stop()
+        self.state().stop()
     }
 
     /// The marks of other agents that beat, or did a moment ago.
     pub(super) fn others(&self) -> BTreeSet<u8> {
-        let mut pulse = self.pulse();
-        let own = pulse.mark;
+        let mut state = self.state();
+        let own = state.mark;
         // Without a table nobody beats.
-        let marks = pulse.kernel.heartbeats().unwrap_or_default();
-        let lives = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
-        marks.into_iter().filter(lives).map(|(key, _)| key).collect()
+        let marks = state.kernel.heartbeats().unwrap_or_default();
+        let lifetimes = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
+        marks.into_iter().filter(lifetimes).map(|(key, _)| key).collect()
     }
 
     /// Puts this agent's mark into the heartbeat before it serves: another one then knows whose
     /// doing it is when rules change.
     pub(super) fn show_mark(&self) {
-        let mut pulse = self.pulse();
-        let operations = heartbeat(&[pulse.mark], pulse.renewal.passes());
-        if let Err(error) = pulse.kernel.commit(&operations) {
+        let mut state = self.state();
+        let operations = heartbeat(&[state.mark], state.renewal.passes());
+        if let Err(error) = state.kernel.commit(&operations) {
             tracing::debug!(?error, "there is no table yet to put a mark in");
         }
     }
 
     /// Does something while it does not beat, for which its kernel has to stand still.
     pub(super) fn between_beats<T>(&self, work: impl FnOnce(&K) -> T) -> T {
-        work(&self.pulse().kernel)
+        work(&self.state().kernel)
     }
 
     /// Beats when it is time, until it is over. Tells when the table is gone.
     pub(super) fn run(&self, table_is_gone: impl Fn()) {
-        let mut pulse = self.pulse();
-        while !pulse.is_over {
-            let Some(due) = pulse.next_beat else {
-                pulse = self.turned.wait(pulse).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        while !state.is_over {
+            let Some(due) = state.next_beat else {
+                state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let pause = due.since(clock::now());
             if pause > Duration::ZERO {
-                let waited = self.turned.wait_timeout(pulse, pause);
-                pulse = waited.unwrap_or_else(PoisonError::into_inner).0;
-            } else if self.beat(&mut pulse) == Err(TableIsGone) {
-                drop(pulse);
+                let waited = self.turned.wait_timeout(state, pause);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            } else if self.beat(&mut state) == Err(TableMissing) {
+                drop(state);
                 table_is_gone();
-                pulse = self.pulse();
+                state = self.state();
             }
         }
     }
 }
 
-impl<K: Kernel> Pulse<K> {
+impl<K: Kernel> HeartbeatState<K> {
     /// For how long lookups have gone past this agent since the last beat, if they have: it was
     /// stopped, or not given time.
-    fn beat(&mut self) -> Result<Option<Duration>, TableIsGone> {
+    fn beat(&mut self) -> Result<Option<Duration>, TableMissing> {
         let now = clock::now();
         self.next_beat = Some(now + BEAT);
         let [tcp, udp] = ALIVE_PROTOCOLS;
@@ -300,7 +300,7 @@ impl<K: Kernel> Pulse<K> {
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 self.next_beat = None;
                 self.alive_until = None;
-                Err(TableIsGone)
+                Err(TableMissing)
             }
             Err(error) => {
                 tracing::warn!(?error, "the heartbeat was not renewed");
@@ -311,10 +311,13 @@ impl<K: Kernel> Pulse<K> {
 
     fn stop(&mut self) -> bool {
         if self.next_beat.take().is_some() {
-            if let Err(error) = self.kernel.commit(&heartbeat(&[self.mark], &[Pass::Add, Pass::Delete])) {
+            if let Err(error) = self
+                .kernel
+                .commit(&heartbeat(&[self.mark], &[RenewalPass::Add, RenewalPass::Delete]))
+            {
                 tracing::warn!(?error, "this agent's own mark was not removed");
             }
-            self.leaving = Some(Others::default());
+            self.leaving = Some(OtherMarks::default());
         }
         let Some(others) = &mut self.leaving else { return true };
         // Before the look: rather too early an end than a renewal that was none.
@@ -326,15 +329,15 @@ impl<K: Kernel> Pulse<K> {
             }
             Err(error) => {
                 tracing::warn!(%error, "it cannot be told whether another agent serves on");
-                Beating::No
+                PeerLiveness::Dead
             }
         };
         match beating {
-            Beating::NotKnown => return false,
-            Beating::Yes => tracing::info!("another agent serves on; lookups stay intercepted"),
-            Beating::No => {
+            PeerLiveness::Unknown => return false,
+            PeerLiveness::Alive => tracing::info!("another agent serves on; lookups stay intercepted"),
+            PeerLiveness::Dead => {
                 // Added first, because deleting what is not there would be an error.
-                let removal = heartbeat(&ALIVE_PROTOCOLS, &[Pass::Add, Pass::Delete]);
+                let removal = heartbeat(&ALIVE_PROTOCOLS, &[RenewalPass::Add, RenewalPass::Delete]);
                 if let Err(error) = self.kernel.commit(&removal) {
                     tracing::warn!(?error, "the heartbeat was not removed; it ends within {ALIVE:?}");
                 }
@@ -346,16 +349,16 @@ impl<K: Kernel> Pulse<K> {
 }
 
 /// These steps for elements of the heartbeat.
-fn heartbeat(keys: &[u8], passes: &[Pass]) -> Vec<Operation> {
+fn heartbeat(keys: &[u8], passes: &[RenewalPass]) -> Vec<ElementOp> {
     let set: Arc<str> = ALIVE_SET.into();
     let mut operations = Vec::new();
     for pass in passes {
-        operations.extend(keys.iter().map(|key| Operation {
+        operations.extend(keys.iter().map(|key| ElementOp {
             set: Arc::clone(&set),
-            key: Key::from_slice(&[*key]),
-            verb: match pass {
-                Pass::Add => Verb::Add(ALIVE),
-                Pass::Delete => Verb::Delete,
+            key: SetKey::from_slice(&[*key]),
+            action: match pass {
+                RenewalPass::Add => ElementAction::Add(ALIVE),
+                RenewalPass::Delete => ElementAction::Delete,
             },
         }));
     }
@@ -374,40 +377,46 @@ mod tests {
 
     #[test]
     fn nobody_else_is_known_at_the_first_look() {
-        assert_eq!(Others::default().look(&[], START), Beating::No);
-        assert_eq!(Others::default().look(&[(200, millis(900))], START), Beating::No);
+        assert_eq!(OtherMarks::default().look(&[], START), PeerLiveness::Dead);
+        assert_eq!(
+            OtherMarks::default().look(&[(200, millis(900))], START),
+            PeerLiveness::Dead
+        );
     }
 
     #[test]
     fn an_agent_that_beats_is_known_by_its_next_beat() {
-        let mut others = Others::default();
-        assert_eq!(others.look(&[(200, millis(3_100))], START), Beating::NotKnown);
+        let mut others = OtherMarks::default();
+        assert_eq!(others.look(&[(200, millis(3_100))], START), PeerLiveness::Unknown);
         assert_eq!(
             others.look(&[(200, millis(3_000))], START + millis(100)),
-            Beating::NotKnown
+            PeerLiveness::Unknown
         );
-        assert_eq!(others.look(&[(200, millis(3_990))], START + millis(150)), Beating::Yes);
+        assert_eq!(
+            others.look(&[(200, millis(3_990))], START + millis(150)),
+            PeerLiveness::Alive
+        );
     }
 
     #[test]
     fn an_agent_that_has_begun_meanwhile_beats() {
-        let mut others = Others::default();
-        assert_eq!(others.look(&[(200, millis(2_000))], START), Beating::NotKnown);
+        let mut others = OtherMarks::default();
+        assert_eq!(others.look(&[(200, millis(2_000))], START), PeerLiveness::Unknown);
         let marks = [(200, millis(1_900)), (201, millis(4_000))];
-        assert_eq!(others.look(&marks, START + millis(100)), Beating::Yes);
+        assert_eq!(others.look(&marks, START + millis(100)), PeerLiveness::Alive);
     }
 
     #[test]
     fn an_agent_that_crashed_is_known_by_two_beats_that_are_missing() {
-        let mut others = Others::default();
+        let mut others = OtherMarks::default();
         let mut looks = 0;
         let mut passed = Duration::ZERO;
-        while others.look(&[(200, millis(3_900) - passed)], START + passed) == Beating::NotKnown {
+        while others.look(&[(200, millis(3_900) - passed)], START + passed) == PeerLiveness::Unknown {
             passed += LOOK;
             looks += 1;
             assert!(looks < 1_000);
         }
         assert_eq!(passed, millis(2_900));
-        assert_eq!(others.look(&[], START + passed), Beating::No, "it lapsed");
+        assert_eq!(others.look(&[], START + passed), PeerLiveness::Dead, "it lapsed");
     }
 }

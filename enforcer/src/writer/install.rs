@@ -12,38 +12,38 @@ use tokio::sync::oneshot;
 
 use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::{Element, SetId};
-use crate::netlink::batch::Refusal;
-use crate::netlink::objects::{Command, NewElement};
-use crate::netlink::structure::Structure;
-use crate::netlink::transaction::Objection;
+use crate::netlink::batch::OperationError;
+use crate::netlink::objects::{NewElement, TableCommand};
+use crate::netlink::snapshot::TableSnapshot;
+use crate::netlink::transaction::CommandError;
 use crate::ruleset::ExistingObjects;
-use crate::ruleset::change::Change;
+use crate::ruleset::change::RulesetChange;
 use crate::ruleset::closure;
 use crate::{routing, ruleset};
 
-use super::book::{Holder, Life, Phase};
-use super::commit::Admission;
-use super::guard::Occasion;
+use super::commit::PendingAdmission;
+use super::guard::CheckReason;
 use super::kernel::NfTables;
-use super::members::MemberChange;
-use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
-use super::thread::Writer;
+use super::members::MemberDiff;
+use super::set_mirror::{AdmissionPhase, Holder, Lifetime};
+use super::thread::KernelWriter;
+use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 use super::{Generation, InstallError, nft};
 
 /// Elements put back at once, where a set that stays lacks them.
 const PUT_BACK: usize = 1024;
 
 /// An element that should be in force, with the end of its lease, and for whom.
-pub(super) type Lease = (Element, Time, Holder);
+pub(super) type ElementLease = (Element, Time, Holder);
 
 /// An installation that waits.
-pub(super) struct Installation {
+pub(super) struct InstallRequest {
     pub(super) desired: DesiredState,
-    pub(super) learned: Box<dyn FnOnce() -> Vec<Lease> + Send>,
+    pub(super) learned: Box<dyn FnOnce() -> Vec<ElementLease> + Send>,
     pub(super) answer: oneshot::Sender<Result<Generation, InstallError>>,
 }
 
-impl fmt::Debug for Installation {
+impl fmt::Debug for InstallRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Installation")
             .field("desired", &self.desired)
@@ -51,29 +51,33 @@ impl fmt::Debug for Installation {
     }
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     /// Installs, and answers.
-    pub(super) fn install(&mut self, installation: Installation) {
-        let Installation {
+    pub(super) fn install(&mut self, installation: InstallRequest) {
+        let InstallRequest {
             desired,
             learned,
             answer,
         } = installation;
         // What is damaged is repaired first, or not built upon.
-        self.look(Occasion::Installation);
+        self.look(CheckReason::BeforeInstall);
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
         }
         let result = if self.installed.as_ref() == Some(&desired) && !self.is_damaged() {
-            Ok(self.shared.book().generation)
+            Ok(self.shared.mirror().generation)
         } else {
             // From here on no answer is released by the fast path, and admissions wait in the
             // queue; so what `learned` does not see is computed again for the new rules.
-            self.shared.book().phase = Phase::Installing;
+            self.shared.mirror().phase = AdmissionPhase::Installing;
             self.shared.begin_epoch();
             let result = self.replace(desired, learned);
             let is_in_doubt = self.installed.is_some() && self.is_damaged();
-            self.shared.book().phase = if is_in_doubt { Phase::Installing } else { Phase::Serving };
+            self.shared.mirror().phase = if is_in_doubt {
+                AdmissionPhase::Installing
+            } else {
+                AdmissionPhase::Serving
+            };
             result
         };
         // The caller may have gone; the rules stand all the same.
@@ -83,7 +87,7 @@ impl Writer<NfTables> {
     fn replace(
         &mut self,
         desired: DesiredState,
-        learned: impl FnOnce() -> Vec<Lease>,
+        learned: impl FnOnce() -> Vec<ElementLease>,
     ) -> Result<Generation, InstallError> {
         if desired.table != self.kernel.table() {
             let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
@@ -95,12 +99,12 @@ impl Writer<NfTables> {
         if self.is_damaged() {
             self.installed = None;
         }
-        let mut learned = Learned::Untold(learned);
-        let result = match self.attempt(&desired, &mut learned, Purpose::Install) {
-            Err(Failure::Missing(_)) if self.installed.is_some() => {
+        let mut learned = LazyLeases::Untold(learned);
+        let result = match self.attempt(&desired, &mut learned, InstallPurpose::Install) {
+            Err(InstallFailure::Missing(_)) if self.installed.is_some() => {
                 self.table_is_lost();
                 self.installed = None;
-                self.attempt(&desired, &mut learned, Purpose::Install)
+                self.attempt(&desired, &mut learned, InstallPurpose::Install)
             }
             result => result,
         };
@@ -121,35 +125,35 @@ impl Writer<NfTables> {
 
     /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this
     /// order).
-    pub(super) fn attempt<L: FnOnce() -> Vec<Lease>>(
+    pub(super) fn attempt<L: FnOnce() -> Vec<ElementLease>>(
         &mut self,
         desired: &DesiredState,
-        learned: &mut Learned<L>,
-        purpose: Purpose,
-    ) -> Result<Generation, Failure> {
+        learned: &mut LazyLeases<L>,
+        purpose: InstallPurpose,
+    ) -> Result<Generation, InstallFailure> {
         let before = self.installed.clone();
         let mut adopted = Vec::new();
         let change = match &before {
-            Some(before) => Change::between(before, desired),
+            Some(before) => RulesetChange::between(before, desired),
             None => {
                 let mut structure = self.kernel.structure()?;
                 // To read hundreds of thousands of elements takes seconds.
-                if purpose != Purpose::RepairRules && !self.read_back() {
-                    return Err(Failure::Unknown(std::io::ErrorKind::InvalidData.into()));
+                if purpose != InstallPurpose::RepairRules && !self.read_back() {
+                    return Err(InstallFailure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
                 // What somebody puts in a place that we come to need later is for them to take
                 // away: nobody relies on it, and the refusal is told.
                 let was_installed = self.interception.is_some();
-                let is_ours = purpose != Purpose::Install || !was_installed;
-                let is_unsound = is_ours && !Change::is_sound(&structure, desired);
+                let is_ours = purpose != InstallPurpose::Install || !was_installed;
+                let is_unsound = is_ours && !RulesetChange::is_sound(&structure, desired);
                 let is_lost = structure.table.is_none() && was_installed;
                 let is_closed = is_unsound || is_lost || purpose.is_of_what_may_be_open();
                 if is_unsound {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
-                    adopted = self.shared.book().leases(clock::now());
-                    self.transact(&[&[Command::DeleteTable], &*closure::commands(desired)].concat())?;
-                    self.shared.book().forget();
-                    structure = Structure::default();
+                    adopted = self.shared.mirror().leases(clock::now());
+                    self.transact(&[&[TableCommand::DeleteTable], &*closure::commands(desired)].concat())?;
+                    self.shared.mirror().forget();
+                    structure = TableSnapshot::default();
                 } else if is_closed {
                     self.close(desired)?;
                 }
@@ -158,11 +162,11 @@ impl Writer<NfTables> {
                     existing.table = true;
                     existing.chains.extend(closure::chains());
                 }
-                Change::onto(&existing, desired)
+                RulesetChange::onto(&existing, desired)
             }
         };
         let sets = (&change.sets, &change.new_sets);
-        let mut members = MemberChange::new(before.as_ref(), desired, sets, &self.shared.book())?;
+        let mut members = MemberDiff::new(before.as_ref(), desired, sets, &self.shared.mirror())?;
         let is_read = before.is_none_or(|before| !only_endpoints_differ(&before, desired))
             || !change.new_sets.is_empty()
             || members.releases();
@@ -180,7 +184,10 @@ impl Writer<NfTables> {
         let (filled, stay): (Vec<_>, Vec<_>) = leases
             .into_iter()
             .partition(|(element, ..)| change.new_sets.contains(&element.set));
-        let mut filled: Vec<Fill> = filled.into_iter().map(|lease| Fill::new(lease, now)).collect();
+        let mut filled: Vec<InitialElement> = filled
+            .into_iter()
+            .map(|lease| InitialElement::new(lease, now))
+            .collect();
         filled.retain(|fill| !members.fills.contains(&fill.element));
 
         for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
@@ -203,7 +210,7 @@ impl Writer<NfTables> {
         // Before an element of a set that another agent may know is written: that one sees us by
         // then, and deletes nothing any more.
         let falls_through = desired.fail_mode == FailMode::Open && desired.interception != Interception::Off;
-        if self.heart.begin(falls_through).is_err() {
+        if self.heartbeat.begin(falls_through).is_err() {
             self.table_is_lost();
         }
         self.put_back(generation, stay);
@@ -211,16 +218,16 @@ impl Writer<NfTables> {
     }
 
     /// Lets nothing new of governed pods pass until the frame is written again.
-    pub(super) fn close(&mut self, desired: &DesiredState) -> Result<(), Failure> {
+    pub(super) fn close(&mut self, desired: &DesiredState) -> Result<(), InstallFailure> {
         // By itself: the kernel wakes no table that is given a hook in the same transaction.
-        self.transact(&[Command::AddTable])?;
+        self.transact(&[TableCommand::AddTable])?;
         self.transact(&closure::commands(desired))
     }
 
-    fn transact(&mut self, commands: &[Command]) -> Result<(), Failure> {
+    fn transact(&mut self, commands: &[TableCommand]) -> Result<(), InstallFailure> {
         self.kernel
             .transact(commands)?
-            .map_err(|objections| Failure::of_objections(commands, &objections))
+            .map_err(|objections| InstallFailure::of_objections(commands, &objections))
     }
 
     /// The frame was refused: endpoints get back the programs that they had.
@@ -240,29 +247,29 @@ impl Writer<NfTables> {
         &self,
         desired: &DesiredState,
         sets: &BTreeSet<SetId>,
-        filled: &[Fill],
+        filled: &[InitialElement],
         kept: &BTreeSet<Element>,
-        purpose: Purpose,
+        purpose: InstallPurpose,
     ) -> Generation {
         let counters = &self.shared.counters;
         counters
             .elements_written
             .fetch_add(u64::try_from(filled.len()).unwrap_or(u64::MAX), Relaxed);
         let now = clock::now();
-        let mut book = self.shared.book();
-        book.replace_sets(sets.iter().map(|set| (*set, desired.capacity.get())));
+        let mut mirror = self.shared.mirror();
+        mirror.replace_sets(sets.iter().map(|set| (*set, desired.capacity.get())));
         for fill in filled {
             let gone = now + fill.timeout + 2 * TICKS;
-            book.record(fill.element, Life { end: fill.end, gone }, fill.holder, now);
+            mirror.record(fill.element, Lifetime { end: fill.end, gone }, fill.holder, now);
         }
         for element in kept {
-            book.keep(*element);
+            mirror.keep(*element);
         }
-        if purpose == Purpose::Install {
+        if purpose == InstallPurpose::Install {
             counters.installs.fetch_add(1, Relaxed);
-            book.generation = Generation(book.generation.0 + 1);
+            mirror.generation = Generation(mirror.generation.0 + 1);
         }
-        book.generation
+        mirror.generation
     }
 
     /// Removes what only the former way of interception needed.
@@ -280,23 +287,25 @@ impl Writer<NfTables> {
 
     /// Sets that stay keep their elements; they lack those whose admission failed, and those that
     /// ended in the kernel while the ledger was restored with more.
-    fn put_back(&mut self, generation: Generation, kept: Vec<Lease>) {
+    fn put_back(&mut self, generation: Generation, kept: Vec<ElementLease>) {
         let now = clock::now();
         let mut missing = {
-            let book = self.shared.book();
-            let is_missing = |(element, end, _): &Lease| *end > now && !book.holds(element, now, *end, Duration::ZERO);
+            let mirror = self.shared.mirror();
+            let is_missing =
+                |(element, end, _): &ElementLease| *end > now && !mirror.holds(element, now, *end, Duration::ZERO);
             let mut room: BTreeMap<SetId, u32> = BTreeMap::new();
-            let mut missing: Vec<Lease> = kept.into_iter().filter(is_missing).collect();
+            let mut missing: Vec<ElementLease> = kept.into_iter().filter(is_missing).collect();
             // As far as there is room: nobody gives way to what nobody asks for at this moment.
             missing.sort_unstable_by_key(|(_, end, _)| Reverse(*end));
             missing.retain(|(element, ..)| {
                 let free = || {
-                    book.set(&element.set)
+                    mirror
+                        .set(&element.set)
                         .map_or(0, |set| set.capacity.saturating_sub(set.held))
                 };
                 let room = room.entry(element.set).or_insert_with(free);
-                let fits = book.knows(element) || *room > 0;
-                *room = room.saturating_sub(u32::from(!book.knows(element)));
+                let fits = mirror.knows(element) || *room > 0;
+                *room = room.saturating_sub(u32::from(!mirror.knows(element)));
                 fits
             });
             missing
@@ -305,7 +314,7 @@ impl Writer<NfTables> {
         let of_holders = missing.chunk_by(|(.., a), (.., b)| a == b);
         for some in of_holders.flat_map(|of_holder| of_holder.chunks(PUT_BACK)) {
             let (answer, mut outcome) = oneshot::channel();
-            self.commit_group(vec![Admission {
+            self.commit_group(vec![PendingAdmission {
                 generation,
                 elements: some.iter().map(|(element, end, _)| (*element, *end)).collect(),
                 holder: some.first().map(|(.., holder)| *holder).unwrap_or_default(),
@@ -321,7 +330,7 @@ impl Writer<NfTables> {
 
 /// Why rules are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum InstallPurpose {
     /// Something new is desired: what was computed for the rules before is stale.
     Install,
     /// What is desired was damaged.
@@ -330,18 +339,18 @@ pub(super) enum Purpose {
     RepairRules,
 }
 
-impl Purpose {
+impl InstallPurpose {
     /// Whether governed pods may be open until it is done.
     fn is_of_what_may_be_open(self) -> bool {
         match self {
-            Purpose::Install => false,
-            Purpose::Repair | Purpose::RepairRules => true,
+            InstallPurpose::Install => false,
+            InstallPurpose::Repair | InstallPurpose::RepairRules => true,
         }
     }
 }
 
 /// What has our names, as far as a change must know it.
-fn existing(structure: Structure) -> ExistingObjects {
+fn existing(structure: TableSnapshot) -> ExistingObjects {
     ExistingObjects {
         table: structure.table.is_some(),
         chains: structure.chains.into_keys().collect(),
@@ -350,21 +359,21 @@ fn existing(structure: Structure) -> ExistingObjects {
 }
 
 /// What the ledger says; it is asked once, and only when it matters.
-pub(super) enum Learned<L> {
+pub(super) enum LazyLeases<L> {
     Untold(L),
-    Told(Vec<Lease>),
+    Told(Vec<ElementLease>),
 }
 
-impl<L: FnOnce() -> Vec<Lease>> Learned<L> {
-    fn tell(&mut self) -> Vec<Lease> {
-        match std::mem::replace(self, Learned::Told(Vec::new())) {
-            Learned::Untold(ask) => {
+impl<L: FnOnce() -> Vec<ElementLease>> LazyLeases<L> {
+    fn tell(&mut self) -> Vec<ElementLease> {
+        match std::mem::replace(self, LazyLeases::Told(Vec::new())) {
+            LazyLeases::Untold(ask) => {
                 let told = ask();
-                *self = Learned::Told(told.clone());
+                *self = LazyLeases::Told(told.clone());
                 told
             }
-            Learned::Told(told) => {
-                *self = Learned::Told(told.clone());
+            LazyLeases::Told(told) => {
+                *self = LazyLeases::Told(told.clone());
                 told
             }
         }
@@ -373,7 +382,7 @@ impl<L: FnOnce() -> Vec<Lease>> Learned<L> {
 
 /// Why a step was not done.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum InstallFailure {
     /// Something that should stand does not.
     Missing(String),
     /// The kernel, or nft, refused.
@@ -384,10 +393,10 @@ pub(super) enum Failure {
     Other(InstallError),
 }
 
-impl Failure {
-    fn of_objections(commands: &[Command], objections: &[Objection]) -> Self {
+impl InstallFailure {
+    fn of_objections(commands: &[TableCommand], objections: &[CommandError]) -> Self {
         let Some(objection) = objections.first() else {
-            return Failure::Refused(String::new());
+            return InstallFailure::Refused(String::new());
         };
         let command = objection.command.and_then(|at| commands.get(at));
         let text = match command {
@@ -397,7 +406,7 @@ impl Failure {
         Self::of_errno(objection.errno, text)
     }
 
-    pub(super) fn of_refusals(refusals: &[Refusal]) -> Self {
+    pub(super) fn of_refusals(refusals: &[OperationError]) -> Self {
         let errno = refusals.first().map_or(0, |refusal| refusal.errno);
         let text = refusals
             .first()
@@ -407,47 +416,49 @@ impl Failure {
 
     fn of_errno(errno: i32, text: String) -> Self {
         match errno {
-            libc::ENOENT => Failure::Missing(text),
-            libc::EPERM => Failure::Other(InstallError::NoPermission),
-            libc::ENFILE => Failure::Refused(format!("a set is full; raise --set-capacity ({text})")),
-            _ => Failure::Refused(text),
+            libc::ENOENT => InstallFailure::Missing(text),
+            libc::EPERM => InstallFailure::Other(InstallError::NoPermission),
+            libc::ENFILE => InstallFailure::Refused(format!("a set is full; raise --set-capacity ({text})")),
+            _ => InstallFailure::Refused(text),
         }
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for InstallFailure {
     fn from(error: std::io::Error) -> Self {
-        Failure::Unknown(error)
+        InstallFailure::Unknown(error)
     }
 }
 
-impl From<InstallError> for Failure {
+impl From<InstallError> for InstallFailure {
     fn from(error: InstallError) -> Self {
-        Failure::Other(error)
+        InstallFailure::Other(error)
     }
 }
 
-impl From<Failure> for InstallError {
-    fn from(failure: Failure) -> Self {
+impl From<InstallFailure> for InstallError {
+    fn from(failure: InstallFailure) -> Self {
         match failure {
-            Failure::Missing(text) | Failure::Refused(text) => InstallError::Refused(text),
-            Failure::Unknown(error) => error.into(),
-            Failure::Other(error) => error,
+            InstallFailure::Missing(text) | InstallFailure::Refused(text) => InstallError::Refused(text),
+            InstallFailure::Unknown(error) => error.into(),
+            InstallFailure::Other(error) => error,
         }
     }
 }
 
 /// A command for people: a rule or a thousand elements are too much.
-fn brief(command: &Command) -> String {
+fn brief(command: &TableCommand) -> String {
     match command {
-        Command::AddTable | Command::DeleteTable => "the table".to_owned(),
-        Command::AddChain(name)
-        | Command::AddBaseChain(name, _)
-        | Command::EmptyChain(name)
-        | Command::DeleteChain(name) => format!("chain {name}"),
-        Command::AddSet(name, _) | Command::EmptySet(name) | Command::DeleteSet(name) => format!("set {name}"),
-        Command::AddElements(set, _) | Command::DeleteElements(set, _) => format!("elements of {set}"),
-        Command::AddRule(chain, rule) => format!("a rule of {chain}: {rule:?}").chars().take(200).collect(),
+        TableCommand::AddTable | TableCommand::DeleteTable => "the table".to_owned(),
+        TableCommand::AddChain(name)
+        | TableCommand::AddBaseChain(name, _)
+        | TableCommand::EmptyChain(name)
+        | TableCommand::DeleteChain(name) => format!("chain {name}"),
+        TableCommand::AddSet(name, _) | TableCommand::EmptySet(name) | TableCommand::DeleteSet(name) => {
+            format!("set {name}")
+        }
+        TableCommand::AddElements(set, _) | TableCommand::DeleteElements(set, _) => format!("elements of {set}"),
+        TableCommand::AddRule(chain, rule) => format!("a rule of {chain}: {rule:?}").chars().take(200).collect(),
     }
 }
 
@@ -468,7 +479,7 @@ fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
 }
 
 /// The elements that new sets begin with.
-fn fills(leased: &[Fill], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
+fn fills(leased: &[InitialElement], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
     let mut fills: BTreeMap<SetId, Vec<NewElement>> = BTreeMap::new();
     for fill in leased {
         let element = NewElement {
@@ -486,15 +497,15 @@ fn fills(leased: &[Fill], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewEl
 
 /// An element of a new set.
 #[derive(Debug)]
-struct Fill {
+struct InitialElement {
     element: Element,
     end: Time,
     timeout: Duration,
     holder: Holder,
 }
 
-impl Fill {
-    fn new((element, end, holder): Lease, now: Time) -> Self {
+impl InitialElement {
+    fn new((element, end, holder): ElementLease, now: Time) -> Self {
         Self {
             element,
             end,
@@ -507,7 +518,12 @@ impl Fill {
 /// Each live element of these sets once, with its latest end, ordered; where there are more than a
 /// set may hold, those that end last. One element too many would make the kernel refuse the whole
 /// ruleset.
-fn within_capacity(mut learned: Vec<Lease>, sets: &BTreeSet<SetId>, desired: &DesiredState, now: Time) -> Vec<Lease> {
+fn within_capacity(
+    mut learned: Vec<ElementLease>,
+    sets: &BTreeSet<SetId>,
+    desired: &DesiredState,
+    now: Time,
+) -> Vec<ElementLease> {
     learned.retain(|(element, end, _)| *end > now && sets.contains(&element.set));
     learned.sort_unstable_by_key(|(element, end, holder)| (*element, Reverse(*end), *holder));
     learned.dedup_by_key(|(element, ..)| *element);

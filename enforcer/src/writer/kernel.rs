@@ -8,20 +8,20 @@ use std::time::Duration;
 use policy::Protocol;
 
 use crate::layout::{ALIVE_SET, ElementKey, IpFamily, SetId, SetKind};
-use crate::netlink::batch::Operation;
+use crate::netlink::batch::ElementOp;
+use crate::netlink::dump;
 use crate::netlink::message::field;
-use crate::netlink::objects::{Command, Value};
+use crate::netlink::objects::{MapValue, TableCommand};
+use crate::netlink::snapshot::{self, RawElement, TableSnapshot};
 use crate::netlink::socket::{CommitError, NetfilterSocket};
-use crate::netlink::structure::{self, Entry, Structure};
-use crate::netlink::tables;
-use crate::netlink::transaction::Objection;
+use crate::netlink::transaction::CommandError;
 
-use super::plan::encode_key;
+use super::transaction_plan::encode_key;
 
 /// One table in one network namespace.
 pub(super) trait Kernel {
     /// Applies all operations or none.
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError>;
+    fn commit(&mut self, operations: &[ElementOp]) -> Result<(), CommitError>;
 
     /// The learned sets that exist, with their capacity in live elements. Empty without a table.
     fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>>;
@@ -61,7 +61,7 @@ impl NfTables {
     }
 
     /// Carries out commands as one transaction.
-    pub(super) fn transact(&mut self, commands: &[Command]) -> io::Result<Result<(), Vec<Objection>>> {
+    pub(super) fn transact(&mut self, commands: &[TableCommand]) -> io::Result<Result<(), Vec<CommandError>>> {
         let outcome = self.socket.transact(&self.table, commands)?;
         if outcome.is_ok() && !commands.is_empty() {
             self.transactions = self.transactions.wrapping_add(1);
@@ -71,8 +71,7 @@ impl NfTables {
 
     /// The number of the last transaction in this network namespace, whoever made it.
     pub(super) fn generation(&mut self) -> io::Result<u32> {
-        self.socket
-            .ask_one(structure::ask_generation, structure::read_generation)
+        self.socket.ask_one(snapshot::ask_generation, snapshot::read_generation)
     }
 
     /// How many transactions were made by this hand.
@@ -81,34 +80,34 @@ impl NfTables {
     }
 
     /// What stands.
-    pub(super) fn structure(&mut self) -> io::Result<Structure> {
+    pub(super) fn structure(&mut self) -> io::Result<TableSnapshot> {
         let table = self.table.as_str();
-        let tables = self.socket.dump(structure::ask_tables, |message, found| {
-            found.extend(structure::read_table(message, table));
+        let tables = self.socket.dump(snapshot::ask_tables, |message, found| {
+            found.extend(snapshot::read_table(message, table));
         })?;
-        let mut structure = Structure {
+        let mut structure = TableSnapshot {
             table: tables.into_iter().next(),
-            ..Structure::default()
+            ..TableSnapshot::default()
         };
         if structure.table.is_none() {
             return Ok(structure);
         }
-        let chains = self.socket.dump(tables::ask_chains, |message, found| {
-            found.extend(structure::read_chain(message, table));
+        let chains = self.socket.dump(dump::ask_chains, |message, found| {
+            found.extend(snapshot::read_chain(message, table));
         });
         let rules = self.socket.dump(
-            |sequence| structure::ask_rules(table, sequence),
-            |message, found| found.extend(structure::read_rule(message, table)),
+            |sequence| snapshot::ask_rules(table, sequence),
+            |message, found| found.extend(snapshot::read_rule(message, table)),
         );
         let sets = self.socket.dump(
-            |sequence| tables::ask_sets(table, sequence),
-            |message, found| found.extend(structure::read_set(message, table)),
+            |sequence| dump::ask_sets(table, sequence),
+            |message, found| found.extend(snapshot::read_set(message, table)),
         );
         for parts in [chains, rules, sets] {
             match parts {
                 Ok(parts) => parts.into_iter().for_each(|part| structure.take(part)),
                 // It went meanwhile.
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Structure::default()),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(TableSnapshot::default()),
                 Err(error) => return Err(error),
             }
         }
@@ -120,8 +119,8 @@ impl NfTables {
     pub(super) fn element(&mut self, set: &SetId, key: &ElementKey) -> io::Result<Option<Option<Duration>>> {
         let (table, name, key) = (self.table.as_str(), set.to_string(), encode_key(key));
         let answer = self.socket.ask_one(
-            |sequence| tables::ask_element(table, &name, &key, sequence),
-            |message| tables::read_elements(message).next(),
+            |sequence| dump::ask_element(table, &name, &key, sequence),
+            |message| dump::read_elements(message).next(),
         );
         match answer {
             Ok(element) => Ok(Some(element.remaining)),
@@ -131,11 +130,11 @@ impl NfTables {
     }
 
     /// What a set of the whole table holds.
-    pub(super) fn entries(&mut self, set: &str) -> io::Result<BTreeMap<Entry, Option<Value>>> {
+    pub(super) fn entries(&mut self, set: &str) -> io::Result<BTreeMap<RawElement, Option<MapValue>>> {
         let table = self.table.as_str();
         let entries = self.socket.dump(
-            |sequence| tables::ask_elements(table, set, sequence),
-            |message, found| found.extend(structure::read_entries(message)),
+            |sequence| dump::ask_elements(table, set, sequence),
+            |message, found| found.extend(snapshot::read_entries(message)),
         )?;
         Ok(entries.into_iter().collect())
     }
@@ -144,8 +143,8 @@ impl NfTables {
     pub(super) fn counters(&mut self) -> io::Result<BTreeMap<String, u64>> {
         let table = self.table.as_str();
         let counters = self.socket.dump(
-            |sequence| tables::ask_objects(table, sequence),
-            |message, found| found.extend(tables::read_counter(message, table)),
+            |sequence| dump::ask_objects(table, sequence),
+            |message, found| found.extend(dump::read_counter(message, table)),
         )?;
         Ok(counters.into_iter().collect())
     }
@@ -153,11 +152,11 @@ impl NfTables {
     /// `None` without a table. Without those that stand in the place of a learned set and are none:
     /// a program that is given one of these would open nothing, so that making ours must fail, and
     /// be told.
-    fn sets(&mut self) -> io::Result<Option<Vec<tables::Set>>> {
+    fn sets(&mut self) -> io::Result<Option<Vec<dump::SetSummary>>> {
         let table = self.table.as_str();
         let sets = self.socket.dump(
-            |sequence| tables::ask_sets(table, sequence),
-            |message, found| found.extend(tables::read_set(message, table).filter(is_as_named)),
+            |sequence| dump::ask_sets(table, sequence),
+            |message, found| found.extend(dump::read_set(message, table).filter(is_as_named)),
         );
         match sets {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
@@ -167,7 +166,7 @@ impl NfTables {
 }
 
 impl Kernel for NfTables {
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError> {
+    fn commit(&mut self, operations: &[ElementOp]) -> Result<(), CommitError> {
         self.socket.commit(&self.table, operations)?;
         if !operations.is_empty() {
             self.transactions = self.transactions.wrapping_add(1);
@@ -188,10 +187,10 @@ impl Kernel for NfTables {
     fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>> {
         let name = set.to_string();
         self.socket.dump(
-            |sequence| tables::ask_elements(&self.table, &name, sequence),
+            |sequence| dump::ask_elements(&self.table, &name, sequence),
             |message, found| {
                 found.extend(
-                    tables::read_elements(message)
+                    dump::read_elements(message)
                         .filter_map(|element| Some((decode_key(set, &element.key)?, element.remaining))),
                 );
             },
@@ -200,13 +199,13 @@ impl Kernel for NfTables {
 
     fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>> {
         self.socket.dump(
-            |sequence| tables::ask_elements(&self.table, ALIVE_SET, sequence),
+            |sequence| dump::ask_elements(&self.table, ALIVE_SET, sequence),
             |message, found| {
-                let beat = |element: tables::StandingElement| {
+                let beat = |element: dump::StandingElement| {
                     // Without an end only where somebody else has put it in.
                     Some((*element.key.first()?, element.remaining.unwrap_or(Duration::MAX)))
                 };
-                found.extend(tables::read_elements(message).filter_map(beat));
+                found.extend(dump::read_elements(message).filter_map(beat));
             },
         )
     }
@@ -218,7 +217,7 @@ impl Kernel for NfTables {
 }
 
 /// Whether a set that is named as a learned one is one.
-fn is_as_named(set: &tables::Set) -> bool {
+fn is_as_named(set: &dump::SetSummary) -> bool {
     let Ok(id) = set.name.parse::<SetId>() else {
         return true;
     };
@@ -234,7 +233,8 @@ fn is_as_named(set: &tables::Set) -> bool {
     set.timeouts && set.key_length == address + rest
 }
 
-/// Reads the key of an element of `set`; the inverse of [`encode_key`](super::plan::encode_key).
+/// Reads the key of an element of `set`; the inverse of
+/// [`encode_key`](super::transaction_plan::encode_key).
 fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
     let (address, rest) = match set.family {
         IpFamily::V4 => (IpAddr::from(field::<4>(key, 0)?), key.get(4..)?),
@@ -257,7 +257,7 @@ mod tests {
     use policy::classifier::SetClass;
     use proptest::prelude::*;
 
-    use crate::writer::plan::encode_key;
+    use crate::writer::transaction_plan::encode_key;
 
     use super::*;
 

@@ -14,24 +14,24 @@ use policy::ProgramId;
 
 use crate::desired::DesiredState;
 use crate::layout::{Element, SetId};
-use crate::netlink::batch::{Operation, Verb};
+use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::socket::CommitError;
 
-use super::book::{Book, Holder, Life};
-use super::install::Failure;
+use super::install::InstallFailure;
 use super::kernel::{Kernel, NfTables};
-use super::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
-use super::thread::Writer;
+use super::set_mirror::{Holder, Lifetime, SetMirror};
+use super::thread::KernelWriter;
+use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 
 /// A transaction takes in no more addresses once it has so many elements.
 const AT_ONCE: usize = 2048;
 
 /// The desired elements, by the tiers whose sets they belong to.
-type Members = BTreeMap<ProgramId, Arc<BTreeSet<Element>>>;
+type MembersByTiers = BTreeMap<ProgramId, Arc<BTreeSet<Element>>>;
 
 /// What becomes of an element in a set that stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Turn {
+enum MemberAction {
     /// It has no end any more.
     Kept,
     /// It goes.
@@ -42,21 +42,21 @@ enum Turn {
 
 /// How the members of a desired state differ from what the kernel holds.
 #[derive(Debug, Default)]
-pub(super) struct MemberChange {
+pub(super) struct MemberDiff {
     /// Those of new sets.
     pub(super) fills: BTreeSet<Element>,
     /// Those of sets that stay: the doors of one address stand together.
-    turns: Vec<(Element, Turn)>,
+    turns: Vec<(Element, MemberAction)>,
 }
 
-impl MemberChange {
+impl MemberDiff {
     /// Compares. `before` is what was in force; without it the book knows what the kernel holds.
     pub(super) fn new(
         before: Option<&DesiredState>,
         after: &DesiredState,
         sets: (&BTreeSet<SetId>, &BTreeSet<SetId>),
-        book: &Book,
-    ) -> Result<Self, Failure> {
+        mirror: &SetMirror,
+    ) -> Result<Self, InstallFailure> {
         let (sets, new_sets) = sets;
         let mut change = Self::default();
         for (tiers, members) in &after.members {
@@ -67,15 +67,15 @@ impl MemberChange {
             for element in members.iter() {
                 if !sets.contains(&element.set) {
                     // Left out, it might be a denial that is missing.
-                    return Err(Failure::Refused(format!(
+                    return Err(InstallFailure::Refused(format!(
                         "no program has the set {} of a member",
                         element.set
                     )));
                 }
                 if new_sets.contains(&element.set) {
                     change.fills.insert(*element);
-                } else if !book.keeps(element) {
-                    change.turns.push((*element, Turn::Kept));
+                } else if !mirror.keeps(element) {
+                    change.turns.push((*element, MemberAction::Kept));
                 }
             }
         }
@@ -85,11 +85,11 @@ impl MemberChange {
         };
         let mut release = |element: &Element| {
             if sets.contains(&element.set) && !new_sets.contains(&element.set) && !is_desired(element) {
-                change.turns.push((*element, Turn::Gone));
+                change.turns.push((*element, MemberAction::Gone));
             }
         };
         match before {
-            None => book.kept().for_each(release),
+            None => mirror.kept().for_each(release),
             Some(before) => {
                 let changed = before
                     .members
@@ -108,20 +108,20 @@ impl MemberChange {
 
     /// Whether an element goes that a lease might need.
     pub(super) fn releases(&self) -> bool {
-        self.turns.iter().any(|(_, turn)| *turn == Turn::Gone)
+        self.turns.iter().any(|(_, turn)| *turn == MemberAction::Gone)
     }
 
     /// Turns what goes into leases, where there are any.
     pub(super) fn fall_back_on(&mut self, leases: &BTreeMap<Element, Time>, now: Time) {
         for (element, turn) in &mut self.turns {
-            if let (Turn::Gone, Some(end)) = (*turn, leases.get(element).filter(|end| **end > now)) {
-                *turn = Turn::Leased(*end);
+            if let (MemberAction::Gone, Some(end)) = (*turn, leases.get(element).filter(|end| **end > now)) {
+                *turn = MemberAction::Leased(*end);
             }
         }
     }
 
     /// Transactions of about [`AT_ONCE`] elements.
-    fn parts(&self) -> impl Iterator<Item = &[(Element, Turn)]> {
+    fn parts(&self) -> impl Iterator<Item = &[(Element, MemberAction)]> {
         let mut rest = self.turns.as_slice();
         std::iter::from_fn(move || {
             let last = rest.get(AT_ONCE.min(rest.len()).checked_sub(1)?)?.0.key.address;
@@ -132,44 +132,48 @@ impl MemberChange {
     }
 }
 
-fn is_same(members: &Members, tiers: ProgramId, other: &Arc<BTreeSet<Element>>) -> bool {
+fn is_same(members: &MembersByTiers, tiers: ProgramId, other: &Arc<BTreeSet<Element>>) -> bool {
     members.get(&tiers).is_some_and(|members| Arc::ptr_eq(members, other))
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     /// Makes the sets that stay hold their members.
-    pub(super) fn turn_members(&mut self, change: &MemberChange) -> Result<(), Failure> {
+    pub(super) fn turn_members(&mut self, change: &MemberDiff) -> Result<(), InstallFailure> {
         for part in change.parts() {
             let now = clock::now();
-            let operations: Vec<Operation> = part
+            let operations: Vec<ElementOp> = part
                 .iter()
                 .flat_map(|(element, turn)| operations(element, *turn, now))
                 .collect();
             match self.kernel.commit(&operations) {
-                Ok(()) => note(&mut self.shared.book(), part, now),
-                Err(CommitError::Refused(refusals)) => return Err(Failure::of_refusals(&refusals)),
-                Err(CommitError::Unacknowledged(error)) => return Err(Failure::Unknown(error)),
+                Ok(()) => note(&mut self.shared.mirror(), part, now),
+                Err(CommitError::Refused(refusals)) => return Err(InstallFailure::of_refusals(&refusals)),
+                Err(CommitError::Unacknowledged(error)) => return Err(InstallFailure::Unknown(error)),
             }
         }
         Ok(())
     }
 }
 
-fn operations(element: &Element, turn: Turn, now: Time) -> impl Iterator<Item = Operation> {
-    let verbs: &[Verb] = match turn {
+fn operations(element: &Element, turn: MemberAction, now: Time) -> impl Iterator<Item = ElementOp> {
+    let actions: &[ElementAction] = match turn {
         // An element with an end may be there: then it must be deleted, and to be deleted it must
         // be there.
-        Turn::Kept => &[Verb::Add(SHORTEST_LIFE), Verb::Delete, Verb::Keep],
-        Turn::Gone => &[Verb::Delete],
-        Turn::Leased(end) => &[Verb::Delete, Verb::Add(left(end, now))],
+        MemberAction::Kept => &[
+            ElementAction::Add(SHORTEST_LIFE),
+            ElementAction::Delete,
+            ElementAction::Keep,
+        ],
+        MemberAction::Gone => &[ElementAction::Delete],
+        MemberAction::Leased(end) => &[ElementAction::Delete, ElementAction::Add(left(end, now))],
     };
-    let verbs: Vec<Verb> = verbs.to_vec();
+    let actions: Vec<ElementAction> = actions.to_vec();
     let set: Arc<str> = element.set.to_string().into();
     let key = encode_key(&element.key);
-    verbs.into_iter().map(move |verb| Operation {
+    actions.into_iter().map(move |action| ElementOp {
         set: Arc::clone(&set),
         key: key.clone(),
-        verb,
+        action,
     })
 }
 
@@ -177,16 +181,16 @@ fn left(end: Time, now: Time) -> Duration {
     end.since(now).max(SHORTEST_LIFE) + LINGER
 }
 
-fn note(book: &mut Book, part: &[(Element, Turn)], planned: Time) {
+fn note(mirror: &mut SetMirror, part: &[(Element, MemberAction)], planned: Time) {
     let acknowledged = clock::now();
     for (element, turn) in part {
         match turn {
-            Turn::Kept => book.keep(*element),
-            Turn::Gone => book.release(element),
-            Turn::Leased(end) => {
-                book.release(element);
+            MemberAction::Kept => mirror.keep(*element),
+            MemberAction::Gone => mirror.release(element),
+            MemberAction::Leased(end) => {
+                mirror.release(element);
                 let gone = acknowledged + left(*end, planned) + TICKS;
-                book.record(*element, Life { end: *end, gone }, Holder::default(), planned);
+                mirror.record(*element, Lifetime { end: *end, gone }, Holder::default(), planned);
             }
         }
     }

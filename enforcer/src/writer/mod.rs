@@ -3,7 +3,7 @@
 //! It lives in a thread with a queue. The thread drains the queue, puts all waiting admissions into
 //! one netlink batch, sends it, and answers each. Installations come about in the order in which
 //! they are asked. A few elements, while nobody writes, are committed by their caller, who borrows
-//! the writer for that (`baton`).
+//! the writer for that (`writer_slot`).
 //!
 //! # Why no answer is lost when rules change
 //! An answer is put into the ledger before its elements are submitted, and an installation stops
@@ -14,9 +14,9 @@
 //! waited for it are carried out as if it had not been, against the sets that still stand.
 //!
 //! # The parts
-//! - `baton`: who writes at this moment. `pace`: when nobody does.
-//! - `book`: what the kernel holds, in memory. Its mutex is never held across a system call.
-//! - `plan`: waiting admissions × the book → one transaction.
+//! - `writer_slot`: who writes at this moment. `reader_pause`: when nobody does.
+//! - `set_mirror`: what the kernel holds, in memory. Its mutex is never held across a system call.
+//! - `transaction_plan`: waiting admissions × the book → one transaction.
 //! - `commit`: sends it, reads what the kernel says, answers.
 //! - `sweep`: deletes what is over.
 //! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
@@ -25,8 +25,6 @@
 //! - `kernel`, `nft`, `probe`: the rim.
 
 mod admission_request;
-mod baton;
-mod book;
 mod commit;
 mod commit_token;
 mod error;
@@ -36,12 +34,14 @@ mod install;
 mod kernel;
 mod members;
 mod nft;
-mod pace;
-mod plan;
 mod probe;
 mod proof;
+mod reader_pause;
+mod set_mirror;
 mod sweep;
 mod thread;
+mod transaction_plan;
+mod writer_slot;
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,18 +53,18 @@ use clock::Time;
 use tokio::sync::{Notify, oneshot, watch};
 
 pub use self::admission_request::{AdmissionCallback, AdmissionRequest};
-use self::baton::Baton;
-pub use self::book::Holder;
-use self::book::{Book, Phase};
-use self::commit::Admission;
+use self::commit::PendingAdmission;
 pub use self::commit_token::CommitToken;
 pub use self::error::{AdmitError, InstallError};
-use self::guard::Guard;
-use self::heartbeat::Heart;
+use self::guard::TableGuard;
+use self::heartbeat::Heartbeat;
 pub use self::heartbeat::agent_is_alive;
-use self::install::Installation;
+use self::install::InstallRequest;
 use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
+pub use self::set_mirror::Holder;
+use self::set_mirror::{AdmissionPhase, SetMirror};
+use self::writer_slot::WriterSlot;
 use crate::audit::Integrity;
 use crate::desired::DesiredState;
 use crate::layout::Element;
@@ -72,7 +72,7 @@ use crate::routing;
 use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 use self::sweep::Sweeps;
-use self::thread::{Request, Writer};
+use self::thread::{KernelWriter, WriterRequest};
 
 /// Counts installations; an admission names the one whose sets it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -116,10 +116,10 @@ pub struct WriterStats {
 #[derive(Clone)]
 pub struct Enforcer {
     table: Arc<str>,
-    shared: Arc<Shared>,
-    baton: Arc<Baton<Writer<NfTables>>>,
-    heart: Arc<Heart<NfTables>>,
-    queue: mpsc::Sender<Request>,
+    shared: Arc<WriterShared>,
+    writer_slot: Arc<WriterSlot<KernelWriter<NfTables>>>,
+    heartbeat: Arc<Heartbeat<NfTables>>,
+    queue: mpsc::Sender<WriterRequest>,
 }
 
 /// A caller commits at most so many elements itself: some tenths of a millisecond, in which its
@@ -129,12 +129,12 @@ const BY_CALLER: usize = 512;
 
 /// What handles and the writer share.
 #[derive(Debug, Default)]
-struct Shared {
-    book: Mutex<Book>,
+struct WriterShared {
+    mirror: Mutex<SetMirror>,
     /// Changes whenever elements may cease to be in the kernel otherwise than by the end of their
     /// time, or may not be relied on.
     epoch: AtomicU64,
-    counters: Counters,
+    counters: WriterCounters,
     table_lost: Notify,
     /// The heart found no table: what the writer believes to be installed is not.
     is_table_gone: AtomicBool,
@@ -142,7 +142,7 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
+struct WriterCounters {
     transactions: AtomicU64,
     failures: AtomicU64,
     elements_written: AtomicU64,
@@ -171,29 +171,29 @@ impl Enforcer {
         Self::begin(table, renewal, None)
     }
 
-    fn begin(table: &str, renewal: Renewal, guard: Option<Box<Guard>>) -> Result<Self, InstallError> {
+    fn begin(table: &str, renewal: Renewal, guard: Option<Box<TableGuard>>) -> Result<Self, InstallError> {
         let mut kernel = NfTables::open(table)?;
-        let shared = Arc::new(Shared::default());
-        commit::read(&mut kernel)?.note(&mut shared.book(), &Book::default());
+        let shared = Arc::new(WriterShared::default());
+        commit::read(&mut kernel)?.note(&mut shared.mirror(), &SetMirror::default());
         // Without a table nobody beats.
         let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
         let is_guarded = guard.is_some();
-        let heart = Arc::new(Heart::new(NfTables::open(table)?, renewal, mark));
-        let writer = Writer {
+        let heartbeat = Arc::new(Heartbeat::new(NfTables::open(table)?, renewal, mark));
+        let writer = KernelWriter {
             kernel,
             shared: Arc::clone(&shared),
             renewal,
             installed: None,
             interception: None,
-            heart: Arc::clone(&heart),
+            heartbeat: Arc::clone(&heartbeat),
             sweeps: Sweeps::default(),
             guard,
         };
-        let baton = Arc::new(Baton::new(writer));
+        let writer_slot = Arc::new(WriterSlot::new(writer));
         let (queue, inbox) = mpsc::channel();
-        let (beating, to_heart) = (Arc::clone(&heart), Arc::clone(&shared));
-        let ended_by_writer = Arc::clone(&heart);
-        let to_thread = Arc::clone(&baton);
+        let (beating, to_heart) = (Arc::clone(&heartbeat), Arc::clone(&shared));
+        let ended_by_writer = Arc::clone(&heartbeat);
+        let to_thread = Arc::clone(&writer_slot);
         std::thread::Builder::new()
             .name("nft-writer".to_owned())
             .spawn(move || thread::run(&to_thread, &inbox, &ended_by_writer))
@@ -214,8 +214,8 @@ impl Enforcer {
         Ok(Self {
             table: table.into(),
             shared,
-            baton,
-            heart,
+            writer_slot,
+            heartbeat,
             queue,
         })
     }
@@ -246,19 +246,19 @@ impl Enforcer {
         learned: impl FnOnce() -> Vec<(Element, Time, Holder)> + Send + 'static,
     ) -> Result<Generation, InstallError> {
         let (answer, outcome) = oneshot::channel();
-        let installation = Installation {
+        let installation = InstallRequest {
             desired,
             learned: Box::new(learned),
             answer,
         };
-        self.ask(Request::Install(Box::new(installation)))
-            .map_err(|Stopped| InstallError::Stopped)?;
+        self.ask(WriterRequest::Install(Box::new(installation)))
+            .map_err(|WriterStopped| InstallError::Stopped)?;
         outcome.await.unwrap_or(Err(InstallError::Stopped))
     }
 
     /// The generation of the rules in force; 0 before the first installation.
     pub fn generation(&self) -> Generation {
-        self.shared.book().generation
+        self.shared.mirror().generation
     }
 
     /// The fast path of an admission: proof at once when every element is in the kernel until its
@@ -271,9 +271,9 @@ impl Enforcer {
         slack: Duration,
     ) -> Option<Committed> {
         let now = clock::now();
-        let book = self.shared.book();
-        let current = book.phase == Phase::Serving && book.generation == generation;
-        let held = |(element, until): &(Element, Time)| book.holds(element, now, *until, slack);
+        let mirror = self.shared.mirror();
+        let current = mirror.phase == AdmissionPhase::Serving && mirror.generation == generation;
+        let held = |(element, until): &(Element, Time)| mirror.holds(element, now, *until, slack);
         (current && elements.iter().all(held)).then(Committed::acknowledged)
     }
 
@@ -282,13 +282,13 @@ impl Enforcer {
     /// without slack.
     pub fn commit_token(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<CommitToken> {
         let now = clock::now();
-        let book = self.shared.book();
-        if book.phase != Phase::Serving || book.generation != generation {
+        let mirror = self.shared.mirror();
+        if mirror.phase != AdmissionPhase::Serving || mirror.generation != generation {
             return None;
         }
         let ends = elements
             .iter()
-            .map(|(element, _)| book.life(element).map(|life| life.end));
+            .map(|(element, _)| mirror.lifetime(element).map(|lifetime| lifetime.end));
         let until = ends.min()??;
         // Read under the book's lock, so that no loss comes between.
         let epoch = self.shared.epoch.load(Ordering::Acquire);
@@ -363,7 +363,7 @@ impl Enforcer {
         holder: Holder,
     ) -> Option<Committed> {
         admission_request::put_in_order(elements);
-        let commit = |writer: &mut Writer<NfTables>, elements: &[_]| {
+        let commit = |writer: &mut KernelWriter<NfTables>, elements: &[_]| {
             writer.commit_one(generation, elements, holder, clock::now())
         };
         self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
@@ -374,12 +374,12 @@ impl Enforcer {
     /// returns.
     pub fn submit(&self, submissions: impl IntoIterator<Item = AdmissionRequest>) {
         let admissions = submissions.into_iter().flat_map(AdmissionRequest::into_admissions);
-        let admissions: Vec<Admission> = admissions.collect();
+        let admissions: Vec<PendingAdmission> = admissions.collect();
         let elements: usize = admissions.iter().map(|admission| admission.elements.len()).sum();
-        let Err(admissions) = self.by_caller(elements, admissions, Writer::commit_group) else {
+        let Err(admissions) = self.by_caller(elements, admissions, KernelWriter::commit_group) else {
             return;
         };
-        if let Err(Request::Admit(refused)) = self.send(Request::Admit(admissions)) {
+        if let Err(WriterRequest::Admit(refused)) = self.send(WriterRequest::Admit(admissions)) {
             for admission in refused {
                 admission.settle(Err(AdmitError::Stopped));
             }
@@ -402,7 +402,7 @@ impl Enforcer {
     /// Figures.
     pub fn stats(&self) -> WriterStats {
         let counters = &self.shared.counters;
-        let (elements, capacity) = self.shared.book().size();
+        let (elements, capacity) = self.shared.mirror().size();
         WriterStats {
             transactions: counters.transactions.load(Relaxed),
             failures: counters.failures.load(Relaxed),
@@ -411,13 +411,13 @@ impl Enforcer {
             capacity,
             evictions: counters.evictions.load(Relaxed),
             installs: counters.installs.load(Relaxed),
-            gaps: self.heart.gaps.load(Relaxed),
+            gaps: self.heartbeat.gaps.load(Relaxed),
         }
     }
 
     /// Elements believed in the kernel, with their ends; ordered.
     pub fn elements(&self) -> Vec<(Element, Time)> {
-        self.shared.book().live(clock::now())
+        self.shared.mirror().live(clock::now())
     }
 
     /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network
@@ -443,7 +443,7 @@ impl Enforcer {
         loop {
             let (done, stopped) = oneshot::channel();
             // An error means that the writer has ended, and its heartbeat with it.
-            if self.ask(Request::StopHeartbeat(done)).is_err() || stopped.await.unwrap_or(true) {
+            if self.ask(WriterRequest::StopHeartbeat(done)).is_err() || stopped.await.unwrap_or(true) {
                 return;
             }
             tokio::time::sleep(heartbeat::LOOK).await;
@@ -454,7 +454,7 @@ impl Enforcer {
     pub async fn shut_down(&self) {
         self.stop_heartbeat().await;
         let (done, ended) = oneshot::channel();
-        if self.ask(Request::ShutDown(done)).is_ok() {
+        if self.ask(WriterRequest::ShutDown(done)).is_ok() {
             // An error means that the writer has ended already.
             let _ = ended.await;
         }
@@ -466,27 +466,27 @@ impl Enforcer {
         &self,
         elements: usize,
         work: W,
-        carry_out: impl FnOnce(&mut Writer<NfTables>, W) -> T,
+        carry_out: impl FnOnce(&mut KernelWriter<NfTables>, W) -> T,
     ) -> Result<T, W> {
         if elements > BY_CALLER {
             return Err(work);
         }
         let began = clock::now();
-        let Some(mut writer) = self.baton.try_take(began) else {
+        let Some(mut writer) = self.writer_slot.try_take(began) else {
             return Err(work);
         };
         let outcome = carry_out(&mut writer, work);
         drop(writer);
-        self.baton.took(began, clock::now());
+        self.writer_slot.took(began, clock::now());
         Ok(outcome)
     }
 
-    fn ask(&self, request: Request) -> Result<(), Stopped> {
-        self.send(request).map_err(|_| Stopped)
+    fn ask(&self, request: WriterRequest) -> Result<(), WriterStopped> {
+        self.send(request).map_err(|_| WriterStopped)
     }
 
     /// Gives the request back when the writer has ended.
-    fn send(&self, request: Request) -> Result<(), Request> {
+    fn send(&self, request: WriterRequest) -> Result<(), WriterRequest> {
         self.queue.send(request).map_err(|refused| refused.0)
     }
 }
@@ -500,11 +500,11 @@ impl fmt::Debug for Enforcer {
     }
 }
 
-impl Shared {
+impl WriterShared {
     /// The book, for as short as possible and never across a system call.
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn mirror(&self) -> MutexGuard<'_, SetMirror> {
         // A panic while it was held cannot leave it half-written in a way that opens anything.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was in the kernel before may not be relied on any more without a look into the book. To
@@ -516,14 +516,14 @@ impl Shared {
     /// Nothing that we believe of the table holds.
     fn table_is_lost(&self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
-        drop(self.book().forget());
+        drop(self.mirror().forget());
         self.begin_epoch();
         self.table_lost.notify_one();
     }
 }
 
 /// The writer does not take requests any more.
-struct Stopped;
+struct WriterStopped;
 
 /// Removes a table and everything that [`routing`] made for it.
 pub fn clean_up(table: &str) -> Result<(), InstallError> {

@@ -7,9 +7,9 @@ use nftables::schema::{NfListObject, Set, SetFlag, SetType, SetTypeValue};
 use nftables::types::NfFamily;
 
 use super::{InstallError, Renewal, nft};
-use crate::netlink::batch::{Key, Operation, Verb};
+use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::netlink::dump;
 use crate::netlink::socket::{CommitError, NetfilterSocket};
-use crate::netlink::tables;
 
 const SET: &str = "probe";
 const SHORT: Duration = Duration::from_secs(60);
@@ -45,17 +45,17 @@ pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
 fn is_refreshed(table: &str) -> Result<bool, CommitError> {
     let mut socket = NetfilterSocket::open().map_err(CommitError::Unacknowledged)?;
     for timeout in [SHORT, LONG] {
-        let add = Operation {
+        let add = ElementOp {
             set: SET.into(),
-            key: Key::from_slice(&[192, 0, 2, 1]),
-            verb: Verb::Add(timeout),
+            key: SetKey::from_slice(&[192, 0, 2, 1]),
+            action: ElementAction::Add(timeout),
         };
         socket.commit(table, &[add])?;
     }
     let elements = socket
         .dump(
-            |sequence| tables::ask_elements(table, SET, sequence),
-            |message, found| found.extend(tables::read_elements(message)),
+            |sequence| dump::ask_elements(table, SET, sequence),
+            |message, found| found.extend(dump::read_elements(message)),
         )
         .map_err(CommitError::Unacknowledged)?;
     Ok(elements.iter().any(|element| element.remaining > Some(SHORT)))

@@ -4,8 +4,8 @@
 //! kernel's garbage collection has been there, and that (`nft_rhash_gc`) gives up as soon as the
 //! generation of the rules changes, which each transaction does. While many new names come, sets
 //! would fill with what has ended. So the kernel is told to let an element live
-//! [`LINGER`](super::plan::LINGER) longer than its lease, and the writer deletes it when the lease
-//! ends. An agent that is dead deletes nothing; then the kernel's own end counts.
+//! [`LINGER`](super::transaction_plan::LINGER) longer than its lease, and the writer deletes it
+//! when the lease ends. An agent that is dead deletes nothing; then the kernel's own end counts.
 //!
 //! Beside another agent, in an upgrade, nothing is deleted: the other may have renewed an element
 //! since. What was written before this agent was alone is left to the kernel for the same reason.
@@ -17,14 +17,14 @@ use ahash::HashMap;
 use clock::Time;
 
 use crate::layout::{Element, SetId};
-use crate::netlink::batch::Operation;
+use crate::netlink::batch::ElementOp;
 use crate::netlink::socket::CommitError;
 
-use super::book::Book;
 use super::heartbeat;
 use super::kernel::Kernel;
-use super::plan::deletion;
-use super::thread::Writer;
+use super::set_mirror::SetMirror;
+use super::thread::KernelWriter;
+use super::transaction_plan::deletion;
 
 /// A lease may be over for so long before its element is deleted: leases that end at about the same
 /// time share a transaction.
@@ -47,7 +47,7 @@ pub(super) struct Sweeps {
     alone: Option<Time>,
 }
 
-impl<K: Kernel> Writer<K> {
+impl<K: Kernel> KernelWriter<K> {
     /// Deletes what is over, if it is time to. Returns when it will be again at the soonest.
     pub(super) fn sweep(&mut self) -> Duration {
         let now = clock::now();
@@ -58,31 +58,31 @@ impl<K: Kernel> Writer<K> {
         self.sweeps.last = now;
         // Looked at even where nothing is over: what is written from now on can be deleted one day.
         let alone = self.alone_since(now);
-        self.shared.book().purge(now);
+        self.shared.mirror().purge(now);
         for _ in 0..TRANSACTIONS {
             let (operations, elements) = {
-                let mut book = self.shared.book();
-                let mut ended = book.take_ended(AT_ONCE);
-                ended.retain(|element| alone.is_some_and(|alone| is_deletable(&book, element, alone, now)));
+                let mut mirror = self.shared.mirror();
+                let mut ended = mirror.take_ended(AT_ONCE);
+                ended.retain(|element| alone.is_some_and(|alone| is_deletable(&mirror, element, alone, now)));
                 ended.sort_unstable();
                 ended.dedup();
-                (deletions(&book, &ended), ended)
+                (deletions(&mirror, &ended), ended)
             };
             if !operations.is_empty() {
                 self.delete(&operations, &elements);
             }
         }
-        match self.shared.book().next_due(now) {
+        match self.shared.mirror().next_due(now) {
             Some(due) => due.since(now).max(EVERY),
             None => Duration::MAX,
         }
     }
 
-    fn delete(&mut self, operations: &[Operation], elements: &[Element]) {
+    fn delete(&mut self, operations: &[ElementOp], elements: &[Element]) {
         match self.kernel.commit(operations) {
             Ok(()) => {
-                let mut book = self.shared.book();
-                elements.iter().for_each(|element| book.remove(element));
+                let mut mirror = self.shared.mirror();
+                elements.iter().for_each(|element| mirror.remove(element));
             }
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 if let Some(guard) = &mut self.guard {
@@ -106,7 +106,7 @@ impl<K: Kernel> Writer<K> {
         let others = self
             .kernel
             .heartbeats()
-            .map(|marks| heartbeat::others(&marks, self.heart.mark()));
+            .map(|marks| heartbeat::others(&marks, self.heartbeat.mark()));
         match others {
             Ok(0) => Some(*self.sweeps.alone.get_or_insert(now)),
             Ok(_) | Err(_) => {
@@ -118,20 +118,20 @@ impl<K: Kernel> Writer<K> {
 }
 
 /// Whether the kernel holds an element for certain that nobody but us can have renewed.
-fn is_deletable(book: &Book, element: &Element, alone: Time, now: Time) -> bool {
-    let is_over = |life: super::book::Life| life.end <= now && life.gone > now + MARGIN;
+fn is_deletable(mirror: &SetMirror, element: &Element, alone: Time, now: Time) -> bool {
+    let is_over = |lifetime: super::set_mirror::Lifetime| lifetime.end <= now && lifetime.gone > now + MARGIN;
     // `written` is rounded down.
-    let is_ours = book.origin(element).is_some_and(|(_, written)| written >= alone);
-    is_ours && book.life(element).is_some_and(is_over)
+    let is_ours = mirror.origin(element).is_some_and(|(_, written)| written >= alone);
+    is_ours && mirror.lifetime(element).is_some_and(is_over)
 }
 
-fn deletions(book: &Book, elements: &[Element]) -> Vec<Operation> {
+fn deletions(mirror: &SetMirror, elements: &[Element]) -> Vec<ElementOp> {
     let mut names: HashMap<SetId, Arc<str>> = HashMap::default();
     let deletions = elements.iter().filter_map(|element| {
         let name = match names.get(&element.set) {
             Some(name) => Arc::clone(name),
             None => {
-                let name = Arc::clone(&book.set(&element.set)?.name);
+                let name = Arc::clone(&mirror.set(&element.set)?.name);
                 names.insert(element.set, Arc::clone(&name));
                 name
             }

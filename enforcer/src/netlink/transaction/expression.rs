@@ -2,7 +2,7 @@
 
 use crate::layout::IpFamily;
 use crate::netlink::message::{Encoder, align};
-use crate::netlink::objects::{Field, Verdict};
+use crate::netlink::objects::{NftVerdict, PacketField};
 
 use super::set::encode_verdict;
 
@@ -71,17 +71,17 @@ const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
 /// A rule whose sets all have names.
-pub(super) struct Resolved<'a> {
-    pub(super) test: ResolvedTest<'a>,
-    pub(super) verdict: Option<&'a Verdict>,
+pub(super) struct ResolvedRule<'a> {
+    pub(super) test: ResolvedMatch<'a>,
+    pub(super) verdict: Option<&'a NftVerdict>,
 }
 
-pub(super) enum ResolvedTest<'a> {
+pub(super) enum ResolvedMatch<'a> {
     Always,
     Is(u8),
     Established,
     In {
-        fields: &'a [Field],
+        fields: &'a [PacketField],
         set: String,
         id: Option<u32>,
         /// Whether the verdict comes out of the set.
@@ -89,19 +89,19 @@ pub(super) enum ResolvedTest<'a> {
     },
 }
 
-pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
+pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
     match &rule.test {
-        ResolvedTest::Always => {}
-        ResolvedTest::Is(protocol) => {
+        ResolvedMatch::Always => {}
+        ResolvedMatch::Is(protocol) => {
             load_meta(encoder, META_L4PROTO, FIRST);
             compare(encoder, FIRST, EQUAL, &[*protocol]);
         }
-        ResolvedTest::Established => {
+        ResolvedMatch::Established => {
             load_conntrack(encoder, CONNTRACK_STATE, None, FIRST);
             mask(encoder, FIRST, ESTABLISHED);
             compare(encoder, FIRST, UNEQUAL, &0u32.to_ne_bytes());
         }
-        ResolvedTest::In {
+        ResolvedMatch::In {
             fields,
             set,
             id,
@@ -116,7 +116,7 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
             for field in *fields {
                 load(encoder, *field, register);
                 // At most four registers for one field.
-                register += u32::try_from(align(field.datum().length()) / 4).unwrap_or(0);
+                register += u32::try_from(align(field.datatype().length()) / 4).unwrap_or(0);
             }
             look_up(encoder, set, *id, *is_map);
         }
@@ -131,9 +131,9 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &Resolved<'_>) {
     }
 }
 
-fn say_context(encoder: &mut Encoder, field: Field) {
+fn say_context(encoder: &mut Encoder, field: PacketField) {
     match field {
-        Field::Source(family) | Field::Destination(family) | Field::OriginalDestination(family) => {
+        PacketField::Source(family) | PacketField::Destination(family) | PacketField::OriginalDestination(family) => {
             load_meta(encoder, META_NFPROTO, FIRST);
             let nfproto = match family {
                 IpFamily::V4 => 2,
@@ -141,7 +141,7 @@ fn say_context(encoder: &mut Encoder, field: Field) {
             };
             compare(encoder, FIRST, EQUAL, &[nfproto]);
         }
-        Field::MessageType(family) => {
+        PacketField::MessageType(family) => {
             load_meta(encoder, META_L4PROTO, FIRST);
             let protocol = match family {
                 IpFamily::V4 => policy::Protocol::Icmp,
@@ -149,29 +149,29 @@ fn say_context(encoder: &mut Encoder, field: Field) {
             };
             compare(encoder, FIRST, EQUAL, &[protocol.number()]);
         }
-        Field::Link | Field::Protocol | Field::Port | Field::OriginalPort => {}
+        PacketField::Link | PacketField::Protocol | PacketField::Port | PacketField::OriginalPort => {}
     }
 }
 
-fn load(encoder: &mut Encoder, field: Field, to: u32) {
+fn load(encoder: &mut Encoder, field: PacketField, to: u32) {
     let (base, offset) = match field {
-        Field::Protocol => return load_meta(encoder, META_L4PROTO, to),
-        Field::Link => return load_meta(encoder, META_LINK, to),
-        Field::OriginalDestination(IpFamily::V4) => {
+        PacketField::Protocol => return load_meta(encoder, META_L4PROTO, to),
+        PacketField::Link => return load_meta(encoder, META_LINK, to),
+        PacketField::OriginalDestination(IpFamily::V4) => {
             return load_conntrack(encoder, CONNTRACK_DESTINATION_V4, Some(ORIGINAL), to);
         }
-        Field::OriginalDestination(IpFamily::V6) => {
+        PacketField::OriginalDestination(IpFamily::V6) => {
             return load_conntrack(encoder, CONNTRACK_DESTINATION_V6, Some(ORIGINAL), to);
         }
-        Field::OriginalPort => return load_conntrack(encoder, CONNTRACK_PORT, Some(ORIGINAL), to),
-        Field::Source(IpFamily::V4) => (NETWORK, 12),
-        Field::Source(IpFamily::V6) => (NETWORK, 8),
-        Field::Destination(IpFamily::V4) => (NETWORK, 16),
-        Field::Destination(IpFamily::V6) => (NETWORK, 24),
-        Field::Port => (TRANSPORT, 2),
-        Field::MessageType(_) => (TRANSPORT, 0),
+        PacketField::OriginalPort => return load_conntrack(encoder, CONNTRACK_PORT, Some(ORIGINAL), to),
+        PacketField::Source(IpFamily::V4) => (NETWORK, 12),
+        PacketField::Source(IpFamily::V6) => (NETWORK, 8),
+        PacketField::Destination(IpFamily::V4) => (NETWORK, 16),
+        PacketField::Destination(IpFamily::V6) => (NETWORK, 24),
+        PacketField::Port => (TRANSPORT, 2),
+        PacketField::MessageType(_) => (TRANSPORT, 0),
     };
-    let length = u32::try_from(field.datum().length()).unwrap_or(0);
+    let length = u32::try_from(field.datatype().length()).unwrap_or(0);
     expression(encoder, "payload", |encoder| {
         encoder.attribute(PAYLOAD_TO, &to.to_be_bytes());
         encoder.attribute(PAYLOAD_BASE, &base.to_be_bytes());

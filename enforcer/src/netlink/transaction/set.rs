@@ -6,12 +6,13 @@ use crate::layout::IpFamily;
 use crate::netlink::batch::{DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, ELEMENT_TIMEOUT};
 use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
 use crate::netlink::objects::{
-    Datum, Field, KeyRange, Lookup, MapsTo, NewElement, Rule, SetForm, Test, Value, Verdict, half_open,
+    Datatype, KeyRange, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch,
+    SetSpec, half_open,
 };
-use crate::netlink::structure;
+use crate::netlink::snapshot;
 
-use super::expression::{Resolved, ResolvedTest};
-use super::{NEW_SET, SET_NAME, SET_TABLE, Writer};
+use super::expression::{ResolvedMatch, ResolvedRule};
+use super::{NEW_SET, SET_NAME, SET_TABLE, TransactionEncoder};
 
 /// `NFTA_SET_*`.
 const FLAGS: u16 = 3;
@@ -58,10 +59,10 @@ const ACCEPT: i32 = 1;
 const JUMP: i32 = -3;
 const GOTO: i32 = -4;
 
-impl Writer<'_> {
+impl TransactionEncoder<'_> {
     /// Makes a named set.
-    pub(super) fn add_set(&mut self, name: &str, form: &SetForm) {
-        let shape = Shape {
+    pub(super) fn add_set(&mut self, name: &str, form: &SetSpec) {
+        let shape = SetDeclaration {
             flags: flags_of(form),
             key: &form.key,
             maps_to: form.maps_to,
@@ -74,26 +75,26 @@ impl Writer<'_> {
     }
 
     /// Makes the set that a rule needs for itself.
-    pub(super) fn resolve<'r>(&mut self, rule: &'r Rule) -> Resolved<'r> {
+    pub(super) fn resolve<'r>(&mut self, rule: &'r NftRule) -> ResolvedRule<'r> {
         let test = match &rule.test {
-            Test::Always => ResolvedTest::Always,
-            Test::Is(protocol) => ResolvedTest::Is(protocol.number()),
-            Test::Established => ResolvedTest::Established,
-            Test::In(fields, Lookup::Set(set)) => ResolvedTest::In {
+            RuleMatch::Always => ResolvedMatch::Always,
+            RuleMatch::Is(protocol) => ResolvedMatch::Is(protocol.number()),
+            RuleMatch::Established => ResolvedMatch::Established,
+            RuleMatch::In(fields, RuleLookup::Set(set)) => ResolvedMatch::In {
                 fields,
                 set: set.to_string(),
                 id: None,
                 is_map: false,
             },
-            Test::In(fields, Lookup::Ranges(ranges)) => {
+            RuleMatch::In(fields, RuleLookup::Ranges(ranges)) => {
                 self.own_set(fields, ranges.iter().map(|range| (range, None)), false)
             }
-            Test::In(fields, Lookup::Verdicts(ranges)) => {
+            RuleMatch::In(fields, RuleLookup::Verdicts(ranges)) => {
                 let pairs = ranges.iter().map(|(range, verdict)| (range, Some(verdict)));
                 self.own_set(fields, pairs, true)
             }
         };
-        Resolved {
+        ResolvedRule {
             test,
             verdict: rule.verdict.as_ref(),
         }
@@ -101,11 +102,11 @@ impl Writer<'_> {
 
     fn own_set<'r>(
         &mut self,
-        fields: &'r [Field],
-        ranges: impl Iterator<Item = (&'r KeyRange, Option<&'r Verdict>)>,
+        fields: &'r [PacketField],
+        ranges: impl Iterator<Item = (&'r KeyRange, Option<&'r NftVerdict>)>,
         is_map: bool,
-    ) -> ResolvedTest<'r> {
-        let key: Vec<Datum> = fields.iter().map(|field| field.datum()).collect();
+    ) -> ResolvedMatch<'r> {
+        let key: Vec<Datatype> = fields.iter().map(|field| field.datatype()).collect();
         let concatenated = key.len() > 1;
         let name = if is_map { "__map%d" } else { "__set%d" };
         let elements = if concatenated {
@@ -114,21 +115,21 @@ impl Writer<'_> {
             half_open(ranges)
         };
         let id = self.next_id();
-        let shape = Shape {
+        let shape = SetDeclaration {
             flags: ANONYMOUS
                 | CONSTANT
                 | INTERVAL
                 | if is_map { MAP } else { 0 }
                 | if concatenated { CONCAT } else { 0 },
             key: &key,
-            maps_to: is_map.then_some(MapsTo::Verdict),
+            maps_to: is_map.then_some(MapValueType::Verdict),
             size: Some(u32::try_from(elements.len()).unwrap_or(u32::MAX)),
             swept: None,
             concatenated_ranges: concatenated,
         };
         self.set(name, id, &shape);
         self.add_elements(name, Some(id), &elements);
-        ResolvedTest::In {
+        ResolvedMatch::In {
             fields,
             set: name.to_owned(),
             id: Some(id),
@@ -136,7 +137,7 @@ impl Writer<'_> {
         }
     }
 
-    fn set(&mut self, name: &str, id: u32, shape: &Shape<'_>) {
+    fn set(&mut self, name: &str, id: u32, shape: &SetDeclaration<'_>) {
         let message = self.open(NEW_SET, flags::CREATE);
         let encoder = &mut self.encoder;
         encoder.string(SET_TABLE, self.table);
@@ -146,13 +147,13 @@ impl Writer<'_> {
         encoder.attribute(KEY_LENGTH, &length_of(shape.key).to_be_bytes());
         match shape.maps_to {
             None => {}
-            Some(MapsTo::Verdict) => {
+            Some(MapValueType::Verdict) => {
                 encoder.attribute(DATA_TYPE, &TYPE_OF_VERDICTS.to_be_bytes());
                 encoder.attribute(DATA_LENGTH, &0u32.to_be_bytes());
             }
-            Some(MapsTo::Datum(datum)) => {
-                encoder.attribute(DATA_TYPE, &type_of(&[datum]).to_be_bytes());
-                encoder.attribute(DATA_LENGTH, &length_of(&[datum]).to_be_bytes());
+            Some(MapValueType::Value(datatype)) => {
+                encoder.attribute(DATA_TYPE, &type_of(&[datatype]).to_be_bytes());
+                encoder.attribute(DATA_LENGTH, &length_of(&[datatype]).to_be_bytes());
             }
         }
         if let Some(interval) = shape.swept {
@@ -165,9 +166,9 @@ impl Writer<'_> {
             }
             if shape.concatenated_ranges {
                 let fields = encoder.open_nest(DESCRIPTION_CONCAT);
-                for datum in shape.key {
+                for datatype in shape.key {
                     let field = encoder.open_nest(LIST_ELEMENT);
-                    encoder.attribute(FIELD_LENGTH, &octets(datum.length()).to_be_bytes());
+                    encoder.attribute(FIELD_LENGTH, &octets(datatype.length()).to_be_bytes());
                     encoder.close_nest(field);
                 }
                 encoder.close_nest(fields);
@@ -185,21 +186,21 @@ impl Writer<'_> {
 }
 
 /// What the kernel tells of a named set that was made in this form.
-pub(crate) fn declared(form: &SetForm) -> (structure::Shape, structure::Limits) {
+pub(crate) fn declared(form: &SetSpec) -> (snapshot::SetShape, snapshot::SetLimits) {
     let (data_type, data_length) = match form.maps_to {
         None => (0, 0),
         // The kernel's own size of a verdict, whatever was said.
-        Some(MapsTo::Verdict) => (TYPE_OF_VERDICTS, octets(VERDICT_LENGTH)),
-        Some(MapsTo::Datum(datum)) => (type_of(&[datum]), length_of(&[datum])),
+        Some(MapValueType::Verdict) => (TYPE_OF_VERDICTS, octets(VERDICT_LENGTH)),
+        Some(MapValueType::Value(datatype)) => (type_of(&[datatype]), length_of(&[datatype])),
     };
-    let shape = structure::Shape {
+    let shape = snapshot::SetShape {
         flags: flags_of(form),
         key_type: type_of(&form.key),
         key_length: length_of(&form.key),
         data_type,
         data_length,
     };
-    let limits = structure::Limits {
+    let limits = snapshot::SetLimits {
         size: form.size.unwrap_or(0),
         timeout: 0,
         sweep: form.swept.map_or(0, millis),
@@ -207,7 +208,7 @@ pub(crate) fn declared(form: &SetForm) -> (structure::Shape, structure::Limits) 
     (shape, limits)
 }
 
-fn flags_of(form: &SetForm) -> u32 {
+fn flags_of(form: &SetSpec) -> u32 {
     [
         (form.ranges, INTERVAL),
         (form.timeouts, TIMEOUT),
@@ -223,10 +224,10 @@ fn millis(interval: Duration) -> u32 {
 }
 
 /// What a set is declared with.
-struct Shape<'a> {
+struct SetDeclaration<'a> {
     flags: u32,
-    key: &'a [Datum],
-    maps_to: Option<MapsTo>,
+    key: &'a [Datatype],
+    maps_to: Option<MapValueType>,
     size: Option<u32>,
     swept: Option<Duration>,
     concatenated_ranges: bool,
@@ -234,23 +235,23 @@ struct Shape<'a> {
 
 /// nft's number of a type, of several parts with six bits for each; the kernel only keeps it for
 /// whoever lists the set.
-fn type_of(key: &[Datum]) -> u32 {
-    key.iter().fold(0, |number, datum| {
-        let of_part = match datum {
-            Datum::Address(IpFamily::V4) => 7,
-            Datum::Address(IpFamily::V6) => 8,
-            Datum::Protocol => 12,
-            Datum::Port => 13,
-            Datum::MessageType(IpFamily::V4) => 14,
-            Datum::Link => 20,
-            Datum::MessageType(IpFamily::V6) => 29,
+fn type_of(key: &[Datatype]) -> u32 {
+    key.iter().fold(0, |number, datatype| {
+        let of_part = match datatype {
+            Datatype::Address(IpFamily::V4) => 7,
+            Datatype::Address(IpFamily::V6) => 8,
+            Datatype::Protocol => 12,
+            Datatype::Port => 13,
+            Datatype::MessageType(IpFamily::V4) => 14,
+            Datatype::Link => 20,
+            Datatype::MessageType(IpFamily::V6) => 29,
         };
         number << 6 | of_part
     })
 }
 
 /// Each part of a concatenation is padded to four octets.
-fn length_of(key: &[Datum]) -> u32 {
+fn length_of(key: &[Datatype]) -> u32 {
     match key {
         [only] => octets(only.length()),
         parts => octets(parts.iter().map(|part| align(part.length())).sum()),
@@ -262,10 +263,10 @@ fn octets(length: usize) -> u32 {
 }
 
 /// A range over keys of several parts.
-fn whole(range: &KeyRange, verdict: Option<&Verdict>) -> NewElement {
+fn whole(range: &KeyRange, verdict: Option<&NftVerdict>) -> NewElement {
     NewElement {
         last: Some(range.last.clone()),
-        value: verdict.cloned().map(Value::Verdict),
+        value: verdict.cloned().map(MapValue::Verdict),
         ..NewElement::plain(range.first.clone())
     }
 }
@@ -275,9 +276,11 @@ pub(super) fn element_size(element: &NewElement) -> usize {
     let key = |length: usize| 2 * ATTRIBUTE + align(length);
     let value = match &element.value {
         None => 0,
-        Some(Value::Data(data)) => key(data.len()),
-        Some(Value::Verdict(Verdict::Accept | Verdict::Drop)) => 3 * ATTRIBUTE + 4,
-        Some(Value::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => 4 * ATTRIBUTE + 4 + align(chain.len() + 1),
+        Some(MapValue::Data(data)) => key(data.len()),
+        Some(MapValue::Verdict(NftVerdict::Accept | NftVerdict::Drop)) => 3 * ATTRIBUTE + 4,
+        Some(MapValue::Verdict(NftVerdict::Jump(chain) | NftVerdict::Goto(chain))) => {
+            4 * ATTRIBUTE + 4 + align(chain.len() + 1)
+        }
     };
     ATTRIBUTE
         + key(element.key.len())
@@ -302,8 +305,8 @@ pub(super) fn encode_element(encoder: &mut Encoder, element: &NewElement) {
     }
     match &element.value {
         None => {}
-        Some(Value::Data(value)) => data(encoder, ELEMENT_DATA, value),
-        Some(Value::Verdict(verdict)) => {
+        Some(MapValue::Data(value)) => data(encoder, ELEMENT_DATA, value),
+        Some(MapValue::Verdict(verdict)) => {
             let nest = encoder.open_nest(ELEMENT_DATA);
             encode_verdict(encoder, verdict);
             encoder.close_nest(nest);
@@ -317,12 +320,12 @@ fn data(encoder: &mut Encoder, kind: u16, value: &[u8]) {
     encoder.close_nest(nest);
 }
 
-pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &Verdict) {
+pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &NftVerdict) {
     let (code, chain) = match verdict {
-        Verdict::Drop => (DROP, None),
-        Verdict::Accept => (ACCEPT, None),
-        Verdict::Jump(chain) => (JUMP, Some(chain)),
-        Verdict::Goto(chain) => (GOTO, Some(chain)),
+        NftVerdict::Drop => (DROP, None),
+        NftVerdict::Accept => (ACCEPT, None),
+        NftVerdict::Jump(chain) => (JUMP, Some(chain)),
+        NftVerdict::Goto(chain) => (GOTO, Some(chain)),
     };
     let nest = encoder.open_nest(DATA_VERDICT);
     encoder.attribute(VERDICT_CODE, &code.to_be_bytes());

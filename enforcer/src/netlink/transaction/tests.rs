@@ -1,42 +1,47 @@
 use std::time::Duration;
 
 use super::*;
-use crate::netlink::batch::Key;
-use crate::netlink::message::{Attributes, Messages, text};
-use crate::netlink::objects::{Datum, Field, KeyRange, Lookup, Rule, SetForm, Test, Verdict, half_open};
+use crate::netlink::batch::SetKey;
+use crate::netlink::message::{Attributes, NfnlMessages, text};
+use crate::netlink::objects::{
+    Datatype, KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec, half_open,
+};
 
 fn name(text: &str) -> Arc<str> {
     text.into()
 }
 
-fn kinds(encoded: &Encoded) -> Vec<u16> {
-    Messages(&encoded.bytes).map(|message| message.kind).collect()
+fn kinds(encoded: &EncodedTransaction) -> Vec<u16> {
+    NfnlMessages(&encoded.bytes).map(|message| message.kind).collect()
 }
 
 fn range(first: &[u8], last: &[u8]) -> KeyRange {
     KeyRange {
-        first: Key::from_slice(first),
-        last: Key::from_slice(last),
+        first: SetKey::from_slice(first),
+        last: SetKey::from_slice(last),
     }
 }
 
 #[test]
 fn a_rule_brings_its_own_set_before_it_and_only_the_last_message_is_acknowledged() {
-    let rule = Rule {
-        test: Test::In(
-            vec![Field::Protocol, Field::Port],
-            Lookup::Ranges(vec![range(&[6, 0, 0, 0, 0, 80, 0, 0], &[6, 0, 0, 0, 0, 90, 0, 0])]),
+    let rule = NftRule {
+        test: RuleMatch::In(
+            vec![PacketField::Protocol, PacketField::Port],
+            RuleLookup::Ranges(vec![range(&[6, 0, 0, 0, 0, 80, 0, 0], &[6, 0, 0, 0, 0, 90, 0, 0])]),
         ),
-        verdict: Some(Verdict::Accept),
+        verdict: Some(NftVerdict::Accept),
     };
-    let commands = [Command::AddChain(name("a")), Command::AddRule(name("a"), rule)];
-    let encoded = Encoded::new("t", &commands, 7);
+    let commands = [
+        TableCommand::AddChain(name("a")),
+        TableCommand::AddRule(name("a"), rule),
+    ];
+    let encoded = EncodedTransaction::new("t", &commands, 7);
     assert_eq!(
         kinds(&encoded),
         [BEGIN, NEW_CHAIN, NEW_SET, NEW_ELEMENTS, NEW_RULE, END]
     );
     assert_eq!(encoded.commands, [0, 1, 1, 1]);
-    let acknowledged: Vec<bool> = Messages(&encoded.bytes)
+    let acknowledged: Vec<bool> = NfnlMessages(&encoded.bytes)
         .map(|message| message.flags & flags::ACK != 0)
         .collect();
     assert_eq!(acknowledged, [false, false, false, false, true, false]);
@@ -45,9 +50,9 @@ fn a_rule_brings_its_own_set_before_it_and_only_the_last_message_is_acknowledged
 
 #[test]
 fn objections_name_the_command_and_the_last_reply_ends_them() {
-    let commands = [Command::AddChain(name("a")), Command::DeleteSet(name("b"))];
-    let encoded = Encoded::new("t", &commands, u32::MAX);
-    let reply = |sequence, errno| Reply {
+    let commands = [TableCommand::AddChain(name("a")), TableCommand::DeleteSet(name("b"))];
+    let encoded = EncodedTransaction::new("t", &commands, u32::MAX);
+    let reply = |sequence, errno| NetlinkReply {
         sequence,
         errno,
         explanation: None,
@@ -74,11 +79,11 @@ fn objections_name_the_command_and_the_last_reply_ends_them() {
 fn elements_are_spread_over_messages_within_the_nest_limit() {
     let element = NewElement {
         timeout: Some(Duration::from_secs(1)),
-        ..NewElement::plain(Key::from_slice(&[0; 24]))
+        ..NewElement::plain(SetKey::from_slice(&[0; 24]))
     };
-    let commands = [Command::AddElements(name("s"), vec![element; 5000])];
-    let encoded = Encoded::new("t", &commands, 1);
-    let lists = Messages(&encoded.bytes).filter_map(|message| message.attributes().find(LIST_ELEMENTS));
+    let commands = [TableCommand::AddElements(name("s"), vec![element; 5000])];
+    let encoded = EncodedTransaction::new("t", &commands, 1);
+    let lists = NfnlMessages(&encoded.bytes).filter_map(|message| message.attributes().find(LIST_ELEMENTS));
     let counts: Vec<usize> = lists.map(|list| Attributes(list).count()).collect();
     assert_eq!(counts.iter().sum::<usize>(), 5000);
     assert!(counts.len() > 4 && encoded.commands == vec![0; counts.len()]);
@@ -86,8 +91,8 @@ fn elements_are_spread_over_messages_within_the_nest_limit() {
 
 #[test]
 fn emptying_a_set_names_it_and_no_element() {
-    let encoded = Encoded::new("t", &[Command::EmptySet(name("s"))], 1);
-    let message = Messages(&encoded.bytes).nth(1).unwrap();
+    let encoded = EncodedTransaction::new("t", &[TableCommand::EmptySet(name("s"))], 1);
+    let message = NfnlMessages(&encoded.bytes).nth(1).unwrap();
     assert_eq!(message.kind, DELETE_ELEMENTS);
     assert_eq!(message.attributes().find(LIST_SET).and_then(text), Some("s"));
     assert_eq!(message.attributes().find(LIST_ELEMENTS), None);
@@ -106,19 +111,19 @@ fn ranges_of_one_part_end_where_the_next_begins_or_with_an_element_of_their_own(
 #[test]
 fn a_declared_size_is_at_least_what_is_written() {
     for element in [
-        NewElement::plain(Key::from_slice(&[1; 4])),
+        NewElement::plain(SetKey::from_slice(&[1; 4])),
         NewElement {
-            value: Some(crate::netlink::objects::Value::Verdict(Verdict::Goto(name(
+            value: Some(crate::netlink::objects::MapValue::Verdict(NftVerdict::Goto(name(
                 "ep4-0123456789abcdef",
             )))),
-            ..NewElement::plain(Key::from_slice(&[1; 16]))
+            ..NewElement::plain(SetKey::from_slice(&[1; 16]))
         },
         NewElement {
             ends_range: true,
             timeout: Some(Duration::from_secs(1)),
-            last: Some(Key::from_slice(&[1; 5])),
-            value: Some(crate::netlink::objects::Value::Data(Key::from_slice(&[1; 2]))),
-            ..NewElement::plain(Key::from_slice(&[1; 5]))
+            last: Some(SetKey::from_slice(&[1; 5])),
+            value: Some(crate::netlink::objects::MapValue::Data(SetKey::from_slice(&[1; 2]))),
+            ..NewElement::plain(SetKey::from_slice(&[1; 5]))
         },
     ] {
         let mut encoder = Encoder::default();
@@ -131,16 +136,16 @@ fn a_declared_size_is_at_least_what_is_written() {
 
 #[test]
 fn a_set_of_ranges_says_so() {
-    let form = SetForm {
-        key: vec![Datum::Port],
+    let form = SetSpec {
+        key: vec![Datatype::Port],
         maps_to: None,
         ranges: true,
         timeouts: false,
         swept: None,
         size: None,
     };
-    let encoded = Encoded::new("t", &[Command::AddSet(name("s"), form)], 1);
-    let message = Messages(&encoded.bytes).nth(1).unwrap();
+    let encoded = EncodedTransaction::new("t", &[TableCommand::AddSet(name("s"), form)], 1);
+    let message = NfnlMessages(&encoded.bytes).nth(1).unwrap();
     assert_eq!(message.attributes().find(3), Some(&[0, 0, 0, 4][..]));
     assert_eq!(message.attributes().find(5), Some(&[0, 0, 0, 2][..]));
 }

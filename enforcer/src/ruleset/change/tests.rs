@@ -54,7 +54,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
     }
 }
 
-fn prepared(change: &Change) -> Vec<Command> {
+fn prepared(change: &RulesetChange) -> Vec<TableCommand> {
     change.preparations(BTreeMap::new(), 10).concat()
 }
 
@@ -63,10 +63,10 @@ fn a_pod_that_comes_is_one_element_and_nothing_else() {
     let one = program(80, false);
     let before = desired(std::slice::from_ref(&one));
     let after = desired(&[one.clone(), one]);
-    let change = Change::between(&before, &after);
+    let change = RulesetChange::between(&before, &after);
     assert_eq!(prepared(&change), []);
     assert_eq!((change.frame_replaces, change.removal), (None, vec![]));
-    let [Command::AddElements(map, elements)] = &change.switch[..] else {
+    let [TableCommand::AddElements(map, elements)] = &change.switch[..] else {
         panic!("{:?}", change.switch);
     };
     assert_eq!((&**map, elements.len()), ("dispatch4", 1));
@@ -75,21 +75,23 @@ fn a_pod_that_comes_is_one_element_and_nothing_else() {
 #[test]
 fn a_program_that_takes_over_is_prepared_and_the_other_one_removed_after_the_switch() {
     let (old, new) = (program(80, false), program(443, true));
-    let change = Change::between(
+    let change = RulesetChange::between(
         &desired(std::slice::from_ref(&old)),
         &desired(std::slice::from_ref(&new)),
     );
     let audited = new.1.audited.as_ref().unwrap().id;
     let prepared = prepared(&change);
     for chain in [format!("ep4-{}", new.0), format!("au6-{audited}")] {
-        assert!(prepared.contains(&Command::AddChain(chain.into())));
+        assert!(prepared.contains(&TableCommand::AddChain(chain.into())));
     }
-    let sets = prepared.iter().filter(|command| matches!(command, Command::AddSet(..)));
+    let sets = prepared
+        .iter()
+        .filter(|command| matches!(command, TableCommand::AddSet(..)));
     assert_eq!(sets.count(), 4, "of both evaluations, for both families");
-    let [Command::DeleteElements(..), Command::AddElements(..)] = &change.switch[..] else {
+    let [TableCommand::DeleteElements(..), TableCommand::AddElements(..)] = &change.switch[..] else {
         panic!("{:?}", change.switch);
     };
-    let is_of_old = |command: &Command| format!("{command:?}").contains(&old.0.to_string());
+    let is_of_old = |command: &TableCommand| format!("{command:?}").contains(&old.0.to_string());
     assert!(change.removal.iter().all(is_of_old));
     assert_eq!(change.removal.len(), 2 + 2 + 2, "rules, sets, chains");
 }
@@ -103,12 +105,12 @@ fn tiers_that_another_program_still_evaluates_keep_their_sets() {
         response: Some(policy::DenyResponse::Drop),
     };
     let both = [(ProgramId(1), Arc::new(quiet)), program(80, false)];
-    let change = Change::between(&desired(&both), &desired(&both[1..]));
+    let change = RulesetChange::between(&desired(&both), &desired(&both[1..]));
     assert!(
         !change
             .removal
             .iter()
-            .any(|command| matches!(command, Command::DeleteSet(_)))
+            .any(|command| matches!(command, TableCommand::DeleteSet(_)))
     );
     assert_eq!(change.sets.len(), 2);
 }
@@ -121,24 +123,26 @@ fn sets_that_stand_are_adopted_rules_are_written_anew_and_what_is_foreign_goes_w
         table: true,
         ..ExistingObjects::default()
     };
-    for command in prepared(&Change::onto(&ExistingObjects::default(), &after)) {
+    for command in prepared(&RulesetChange::onto(&ExistingObjects::default(), &after)) {
         match command {
-            Command::AddChain(name) => drop(existing.chains.insert(name.to_string())),
-            Command::AddSet(name, _) => drop(existing.sets.insert(name.to_string())),
+            TableCommand::AddChain(name) => drop(existing.chains.insert(name.to_string())),
+            TableCommand::AddSet(name, _) => drop(existing.sets.insert(name.to_string())),
             _ => {}
         }
     }
     existing.chains.insert("dispatch".to_owned());
     existing.sets.insert("allow4-0000000000000001".to_owned());
-    let change = Change::onto(&existing, &after);
+    let change = RulesetChange::onto(&existing, &after);
     assert!(change.new_sets.is_empty());
     // A chain of the right name may be empty, or hold rules of somebody else.
     let rewritten = |chain: &str| {
         let prepared = prepared(&change);
-        let emptied = prepared.iter().position(|it| *it == Command::EmptyChain(chain.into()));
+        let emptied = prepared
+            .iter()
+            .position(|it| *it == TableCommand::EmptyChain(chain.into()));
         let ruled = prepared
             .iter()
-            .position(|it| matches!(it, Command::AddRule(name, _) if **name == *chain));
+            .position(|it| matches!(it, TableCommand::AddRule(name, _) if **name == *chain));
         emptied.is_some() && emptied < ruled
     };
     assert!(rewritten(&format!("ep4-{}", one.0)) && rewritten(&format!("ep6-{}", one.0)));
@@ -149,8 +153,8 @@ fn sets_that_stand_are_adopted_rules_are_written_anew_and_what_is_foreign_goes_w
 
     // Somebody has deleted one of its chains.
     existing.chains.remove(&format!("ep6-{}", one.0));
-    let prepared = prepared(&Change::onto(&existing, &after));
-    assert!(prepared.contains(&Command::EmptyChain(format!("ep4-{}", one.0).into())));
+    let prepared = prepared(&RulesetChange::onto(&existing, &after));
+    assert!(prepared.contains(&TableCommand::EmptyChain(format!("ep4-{}", one.0).into())));
 }
 
 #[test]
@@ -160,7 +164,7 @@ fn settings_write_the_frame_anew_and_touch_no_program() {
         records: Some(5),
         ..before.clone()
     };
-    let change = Change::between(&before, &after);
+    let change = RulesetChange::between(&before, &after);
     let replaced = change.frame_replaces.clone().unwrap();
     assert!(replaced.chains.contains("refuse") && replaced.sets.is_empty());
     assert_eq!(

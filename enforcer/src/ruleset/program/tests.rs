@@ -130,9 +130,9 @@ fn a_program_without_rules_is_one_verdict() {
     let chains = chains(ProgramId(1), &folded(Tiers::default()));
     let names: Vec<&str> = chains.iter().map(|chain| &*chain.name).collect();
     assert_eq!(names, ["ep4-0000000000000001", "ep6-0000000000000001"]);
-    let always = Rule {
-        test: Test::Always,
-        verdict: Some(objects::Verdict::Accept),
+    let always = NftRule {
+        test: RuleMatch::Always,
+        verdict: Some(objects::NftVerdict::Accept),
     };
     assert!(chains.iter().all(|chain| chain.rules == [always.clone()]));
 }
@@ -142,12 +142,12 @@ fn chains_stand_before_those_that_call_them() {
     let mut known: Vec<Arc<str>> = Vec::new();
     for chain in chains(ProgramId(1), &folded(everything(3))) {
         for rule in &chain.rules {
-            let mut verdicts: Vec<&objects::Verdict> = rule.verdict.iter().collect();
-            if let Test::In(_, Lookup::Verdicts(pairs)) = &rule.test {
+            let mut verdicts: Vec<&objects::NftVerdict> = rule.verdict.iter().collect();
+            if let RuleMatch::In(_, RuleLookup::Verdicts(pairs)) = &rule.test {
                 verdicts.extend(pairs.iter().map(|(_, verdict)| verdict));
             }
             for verdict in verdicts {
-                if let objects::Verdict::Jump(callee) | objects::Verdict::Goto(callee) = verdict {
+                if let objects::NftVerdict::Jump(callee) | objects::NftVerdict::Goto(callee) = verdict {
                     assert!(known.contains(callee) || **callee == *refusal::CHAIN, "{callee}");
                 }
             }
@@ -159,8 +159,8 @@ fn chains_stand_before_those_that_call_them() {
 #[test]
 fn neighbouring_ranges_become_one() {
     let range = |first: u8, last: u8| KeyRange {
-        first: Key::from_slice(&[10, 0, 0, first]),
-        last: Key::from_slice(&[10, 0, 0, last]),
+        first: SetKey::from_slice(&[10, 0, 0, first]),
+        last: SetKey::from_slice(&[10, 0, 0, last]),
     };
     let mut ranges = Vec::new();
     for next in [range(0, 3), range(4, 5), range(7, 9)] {

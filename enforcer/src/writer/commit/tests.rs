@@ -11,11 +11,11 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::layout::{ElementKey, IpFamily, SetId, SetKind};
-use crate::netlink::batch::{Key, Operation, Verb};
-use crate::writer::heartbeat::Heart;
-use crate::writer::plan::encode_key;
+use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::writer::heartbeat::Heartbeat;
 use crate::writer::sweep::Sweeps;
-use crate::writer::{Renewal, Shared};
+use crate::writer::transaction_plan::encode_key;
+use crate::writer::{Renewal, WriterShared};
 
 use super::*;
 
@@ -32,11 +32,11 @@ enum Fault {
 #[derive(Debug, Default)]
 struct Memory {
     sets: Vec<(SetId, u32)>,
-    elements: BTreeMap<(String, Key), Duration>,
+    elements: BTreeMap<(String, SetKey), Duration>,
     /// What happens to the next transactions.
     faults: VecDeque<Option<Fault>>,
     /// Refused with EINVAL.
-    bad: Vec<Key>,
+    bad: Vec<SetKey>,
     /// Whether a refusal says which element is meant.
     tells_culprit: bool,
     transactions: usize,
@@ -44,14 +44,14 @@ struct Memory {
 }
 
 impl Memory {
-    fn refusals(&self, operations: &[Operation]) -> Vec<Refusal> {
+    fn refusals(&self, operations: &[ElementOp]) -> Vec<OperationError> {
         let culprits = operations
             .iter()
             .enumerate()
             .filter(|(_, operation)| self.bad.contains(&operation.key));
         culprits
             .take(1)
-            .map(|(at, _)| Refusal {
+            .map(|(at, _)| OperationError {
                 operations: if self.tells_culprit {
                     at..operations.len()
                 } else {
@@ -66,7 +66,7 @@ impl Memory {
 }
 
 impl Kernel for Memory {
-    fn commit(&mut self, operations: &[Operation]) -> Result<(), CommitError> {
+    fn commit(&mut self, operations: &[ElementOp]) -> Result<(), CommitError> {
         self.transactions += 1;
         let fault = self.faults.pop_front().flatten();
         if fault == Some(Fault::RequestLost) {
@@ -78,10 +78,10 @@ impl Kernel for Memory {
         }
         for operation in operations {
             let place = (operation.set.to_string(), operation.key.clone());
-            match operation.verb {
-                Verb::Add(timeout) => self.elements.insert(place, timeout),
-                Verb::Keep => self.elements.insert(place, Duration::MAX),
-                Verb::Delete => Some(
+            match operation.action {
+                ElementAction::Add(timeout) => self.elements.insert(place, timeout),
+                ElementAction::Keep => self.elements.insert(place, Duration::MAX),
+                ElementAction::Delete => Some(
                     self.elements
                         .remove(&place)
                         .expect("deleting what is missing is an error"),
@@ -137,7 +137,7 @@ fn element(last: u8) -> Element {
     }
 }
 
-fn read_key(key: &Key) -> ElementKey {
+fn read_key(key: &SetKey) -> ElementKey {
     let address: [u8; 4] = key.as_slice().try_into().unwrap();
     ElementKey {
         address: address.into(),
@@ -145,18 +145,18 @@ fn read_key(key: &Key) -> ElementKey {
     }
 }
 
-fn writer(kernel: Memory) -> Writer<Memory> {
-    let mut writer = Writer {
+fn writer(kernel: Memory) -> KernelWriter<Memory> {
+    let mut writer = KernelWriter {
         kernel: Memory {
             sets: vec![(set(), CAPACITY)],
             ..kernel
         },
-        shared: Arc::new(Shared::default()),
+        shared: Arc::new(WriterShared::default()),
         renewal: Renewal::Refresh,
         installed: None,
         interception: None,
         sweeps: Sweeps::default(),
-        heart: Arc::new(Heart::new(Memory::default(), Renewal::Refresh, 200)),
+        heartbeat: Arc::new(Heartbeat::new(Memory::default(), Renewal::Refresh, 200)),
         guard: None,
     };
     assert!(writer.read_back());
@@ -166,13 +166,13 @@ fn writer(kernel: Memory) -> Writer<Memory> {
 type Outcome = Result<Committed, AdmitError>;
 
 /// Commits one group of admissions of these addresses, and returns how each ended.
-fn commit(writer: &mut Writer<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
+fn commit(writer: &mut KernelWriter<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
     let end = clock::now() + Duration::from_secs(60);
     let (waiting, outcomes): (Vec<_>, Vec<_>) = group
         .iter()
         .map(|lasts| {
             let (answer, outcome) = oneshot::channel();
-            let admission = Admission {
+            let admission = PendingAdmission {
                 generation: Generation::default(),
                 elements: lasts.iter().map(|last| (element(*last), end)).collect(),
                 holder: Holder(1),
@@ -189,7 +189,7 @@ fn commit(writer: &mut Writer<Memory>, group: &[&[u8]]) -> Vec<Outcome> {
         .collect()
 }
 
-fn holds(writer: &Writer<Memory>, last: u8) -> bool {
+fn holds(writer: &KernelWriter<Memory>, last: u8) -> bool {
     let place = (set().to_string(), encode_key(&element(last).key));
     writer.kernel.elements.contains_key(&place)
 }
@@ -211,7 +211,7 @@ fn admissions_that_wait_share_one_transaction() {
 fn one_by_itself_is_committed_if_all_goes_well_and_left_to_the_group_otherwise() {
     let mut writer = writer(Memory::default());
     let now = clock::now();
-    let commit_one = |writer: &mut Writer<Memory>, generation, last| {
+    let commit_one = |writer: &mut KernelWriter<Memory>, generation, last| {
         let elements = [(element(last), now + Duration::from_secs(60))];
         writer
             .commit_one(Generation(generation), &elements, Holder(1), now)
@@ -226,7 +226,7 @@ fn one_by_itself_is_committed_if_all_goes_well_and_left_to_the_group_otherwise()
     assert!(!commit_one(&mut writer, 0, 3));
     writer.kernel.faults = [Some(Fault::AcknowledgementLost)].into();
     assert!(!commit_one(&mut writer, 0, 4));
-    assert_eq!(writer.shared.book().live(now).len(), 1);
+    assert_eq!(writer.shared.mirror().live(now).len(), 1);
     let outcomes = commit(&mut writer, &[&[3], &[4]]);
     assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "{outcomes:?}");
     assert!(!holds(&writer, 3) && holds(&writer, 4));
@@ -242,7 +242,7 @@ fn a_lost_acknowledgement_is_made_up_for_by_reading_back() {
         let outcomes = commit(&mut writer, &[&[1], &[2]]);
         assert!(outcomes.iter().all(Result::is_ok), "{fault:?}: {outcomes:?}");
         assert!(holds(&writer, 1) && holds(&writer, 2));
-        assert_eq!(writer.shared.book().live(clock::now()).len(), 2);
+        assert_eq!(writer.shared.mirror().live(clock::now()).len(), 2);
     }
 }
 
@@ -255,7 +255,7 @@ fn a_kernel_that_never_acknowledges_leaves_the_outcome_unknown() {
     let outcomes = commit(&mut writer, &[&[1]]);
     assert!(matches!(outcomes[0], Err(AdmitError::Unknown(_))));
     assert_eq!(writer.kernel.transactions, 2, "it is tried twice");
-    assert_eq!(writer.shared.book().live(clock::now()), []);
+    assert_eq!(writer.shared.mirror().live(clock::now()), []);
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_kernel_that_cannot_be_read_back_leaves_nothing_in_the_book() {
     writer.kernel.faults = [Some(Fault::RequestLost)].into();
     let outcomes = commit(&mut writer, &[&[2]]);
     assert!(matches!(outcomes[0], Err(AdmitError::Unknown(_))));
-    assert_eq!(writer.shared.book().live(clock::now()), []);
+    assert_eq!(writer.shared.mirror().live(clock::now()), []);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn nobody_waits_any_more_so_nothing_is_written() {
     let mut writer = writer(Memory::default());
     let (answer, outcome) = oneshot::channel();
     drop(outcome);
-    writer.commit_group(vec![Admission {
+    writer.commit_group(vec![PendingAdmission {
         generation: Generation::default(),
         elements: vec![(element(1), clock::now() + Duration::from_secs(60))],
         holder: Holder(1),
@@ -321,7 +321,7 @@ proptest! {
                     .iter()
                     .any(|lasts| lasts.contains(&last) && lasts.iter().all(|last| !bad.contains(last)));
                 prop_assert_eq!(holds(&writer, last), wanted);
-                prop_assert_eq!(writer.shared.book().life(&element(last)).is_some(), wanted);
+                prop_assert_eq!(writer.shared.mirror().lifetime(&element(last)).is_some(), wanted);
             }
         }
     }

@@ -15,19 +15,19 @@ use ahash::HashMap;
 use clock::Time;
 
 use crate::audit::Damage;
-use crate::audit::elements::{self, Believed, Mend};
-use crate::audit::schedule::Share;
+use crate::audit::elements::{self, ElementRepair, ExpectedElement};
+use crate::audit::schedule::TimeShare;
 use crate::layout::{Element, ElementKey, SetId};
-use crate::netlink::batch::{Operation, Verb};
-use crate::netlink::objects::Value;
-use crate::netlink::structure::Entry;
+use crate::netlink::batch::{ElementAction, ElementOp};
+use crate::netlink::objects::MapValue;
+use crate::netlink::snapshot::RawElement;
 use crate::ruleset::{self, change};
-use crate::writer::book::{Book, Holder, Life};
 use crate::writer::kernel::{Kernel, NfTables};
-use crate::writer::plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
-use crate::writer::thread::Writer;
+use crate::writer::set_mirror::{Holder, Lifetime, SetMirror};
+use crate::writer::thread::KernelWriter;
+use crate::writer::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
 
-use super::Company;
+use super::OtherWriters;
 
 /// Reading takes one part in so many of the time.
 const SHARE: u32 = 50;
@@ -40,10 +40,10 @@ const AT_ONCE: usize = 1024;
 
 /// How far the look at what sets hold has come.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub(super) struct ContentsCheck {
     is_asked: bool,
-    share: Share,
-    reading: Option<Reading>,
+    share: TimeShare,
+    reading: Option<BackgroundRead>,
     suspects: VecDeque<(SetId, ElementKey)>,
     /// What was wrong so far: elements written and deleted.
     mended: BTreeMap<SetId, (usize, usize)>,
@@ -52,24 +52,24 @@ pub(super) struct Contents {
 
 /// A thread that reads.
 #[derive(Debug)]
-struct Reading {
+struct BackgroundRead {
     began: Time,
-    found: Receiver<Found>,
+    found: Receiver<ReadSet>,
 }
 
 /// What a set held.
-enum Found {
+enum ReadSet {
     /// Of the whole table.
-    Table(String, BTreeMap<Entry, Option<Value>>),
+    Table(String, BTreeMap<RawElement, Option<MapValue>>),
     /// Learned, with the moments between which it was read.
     Learned(SetId, HashMap<ElementKey, Option<Duration>>, (Time, Time)),
 }
 
-impl Default for Contents {
+impl Default for ContentsCheck {
     fn default() -> Self {
         Self {
             is_asked: false,
-            share: Share::one_in(SHARE),
+            share: TimeShare::one_in(SHARE),
             reading: None,
             suspects: VecDeque::new(),
             mended: BTreeMap::new(),
@@ -78,7 +78,7 @@ impl Default for Contents {
     }
 }
 
-impl Contents {
+impl ContentsCheck {
     /// All sets are to be looked at.
     pub(super) fn ask(&mut self) {
         self.is_asked = true;
@@ -91,7 +91,7 @@ impl Contents {
     }
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     pub(super) fn look_at_contents(&mut self) {
         let outcome = self.begin_to_read().and_then(|()| self.compare());
         let outcome = outcome.and_then(|()| self.ask_again());
@@ -142,14 +142,14 @@ impl Writer<NfTables> {
             let mut kernel = NfTables::open(&table)?;
             for set in of_table {
                 let entries = kernel.entries(&set)?;
-                if tell.send(Found::Table(set, entries)).is_err() {
+                if tell.send(ReadSet::Table(set, entries)).is_err() {
                     return Ok(());
                 }
             }
             for set in learned {
                 let before = clock::now();
                 let holds = kernel.elements(&set)?.into_iter().collect();
-                if tell.send(Found::Learned(set, holds, (before, clock::now()))).is_err() {
+                if tell.send(ReadSet::Learned(set, holds, (before, clock::now()))).is_err() {
                     return Ok(());
                 }
             }
@@ -162,7 +162,7 @@ impl Writer<NfTables> {
             }
         });
         thread.map_err(|error| error.to_string())?;
-        contents.reading = Some(Reading { began: now, found });
+        contents.reading = Some(BackgroundRead { began: now, found });
         Ok(())
     }
 
@@ -175,9 +175,9 @@ impl Writer<NfTables> {
                 return Ok(());
             };
             match reading.found.try_recv() {
-                Ok(Found::Table(set, holds)) => self.compare_table_set(&set, &holds)?,
-                Ok(Found::Learned(set, holds, seen)) => {
-                    let suspects = suspects(&self.shared.book(), set, &holds, seen);
+                Ok(ReadSet::Table(set, holds)) => self.compare_table_set(&set, &holds)?,
+                Ok(ReadSet::Learned(set, holds, seen)) => {
+                    let suspects = suspects(&self.shared.mirror(), set, &holds, seen);
                     contents.suspects.extend(suspects.into_iter().map(|key| (set, key)));
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
@@ -190,7 +190,7 @@ impl Writer<NfTables> {
         }
     }
 
-    fn compare_table_set(&mut self, set: &str, holds: &BTreeMap<Entry, Option<Value>>) -> Result<(), String> {
+    fn compare_table_set(&mut self, set: &str, holds: &BTreeMap<RawElement, Option<MapValue>>) -> Result<(), String> {
         let Some(desired) = &self.installed else { return Ok(()) };
         let entries = ruleset::sets::entries(desired).into_iter();
         let Some((_, should)) = entries.into_iter().find(|(name, _)| name == set) else {
@@ -205,7 +205,7 @@ impl Writer<NfTables> {
         let Some(damage) = elements::of_table_set(set, &should, &holds) else {
             return Ok(());
         };
-        if self.company() == Company::Newer {
+        if self.other_writers() == OtherWriters::Newer {
             return Ok(());
         }
         let Some(desired) = &self.installed else { return Ok(()) };
@@ -234,11 +234,11 @@ impl Writer<NfTables> {
             let before = clock::now();
             let holds = self.kernel.element(&set, &key).map_err(|error| error.to_string())?;
             let seen = (before, clock::now());
-            let believed = believed(&self.shared.book(), &Element { set, key });
+            let believed = believed(&self.shared.mirror(), &Element { set, key });
             if elements::mend(believed, holds, seen, false).is_none() {
                 continue;
             }
-            let in_company = *in_company.get_or_insert_with(|| self.company() != Company::Nobody);
+            let in_company = *in_company.get_or_insert_with(|| self.other_writers() != OtherWriters::Nobody);
             if let Some(mend) = elements::mend(believed, holds, seen, in_company) {
                 mends.push((key, mend, believed));
             }
@@ -251,58 +251,68 @@ impl Writer<NfTables> {
         self.mend(set, &mends)
     }
 
-    fn mend(&mut self, set: SetId, mends: &[(ElementKey, Mend, Option<Believed>)]) -> Result<(), String> {
+    fn mend(
+        &mut self,
+        set: SetId,
+        mends: &[(ElementKey, ElementRepair, Option<ExpectedElement>)],
+    ) -> Result<(), String> {
         let name: Arc<str> = set.to_string().into();
         let now = clock::now();
         let left = |end: Time| end.since(now).max(SHORTEST_LIFE) + LINGER;
         let mut operations = Vec::new();
         for (key, mend, believed) in mends {
             let last = match (mend, believed) {
-                (Mend::Adopt(_), _) => continue,
-                (Mend::Write, Some(Believed::Kept)) => Some(Verb::Keep),
-                (Mend::Write, Some(Believed::Leased { end, .. })) if *end > now => Some(Verb::Add(left(*end))),
+                (ElementRepair::Adopt(_), _) => continue,
+                (ElementRepair::Write, Some(ExpectedElement::Kept)) => Some(ElementAction::Keep),
+                (ElementRepair::Write, Some(ExpectedElement::Leased { end, .. })) if *end > now => {
+                    Some(ElementAction::Add(left(*end)))
+                }
                 // What is over is only to be gone.
-                (Mend::Write, Some(Believed::Leased { .. }) | None) | (Mend::Delete, _) => None,
+                (ElementRepair::Write, Some(ExpectedElement::Leased { .. }) | None) | (ElementRepair::Delete, _) => {
+                    None
+                }
             };
             // Added first, so that it is there to be deleted.
-            let verbs = [Verb::Add(SHORTEST_LIFE), Verb::Delete].into_iter().chain(last);
-            operations.extend(verbs.map(|verb| Operation {
+            let actions = [ElementAction::Add(SHORTEST_LIFE), ElementAction::Delete]
+                .into_iter()
+                .chain(last);
+            operations.extend(actions.map(|action| ElementOp {
                 set: Arc::clone(&name),
                 key: encode_key(key),
-                verb,
+                action,
             }));
         }
         self.kernel.commit(&operations).map_err(|error| format!("{error:?}"))?;
         let acknowledged = clock::now();
-        let mut book = self.shared.book();
+        let mut mirror = self.shared.mirror();
         let (mut written, mut deleted) = (0, 0);
         for (key, mend, believed) in mends {
             let element = Element { set, key: *key };
             match mend {
-                Mend::Write => {
+                ElementRepair::Write => {
                     written += 1;
                     match believed {
-                        Some(Believed::Leased { end, .. }) if *end > now => {
+                        Some(ExpectedElement::Leased { end, .. }) if *end > now => {
                             let gone = acknowledged + left(*end) + TICKS;
-                            let (holder, written) = book.origin(&element).unwrap_or((Holder::default(), now));
-                            book.record(element, Life { end: *end, gone }, holder, written);
+                            let (holder, written) = mirror.origin(&element).unwrap_or((Holder::default(), now));
+                            mirror.record(element, Lifetime { end: *end, gone }, holder, written);
                         }
-                        Some(Believed::Leased { .. }) => book.remove(&element),
-                        Some(Believed::Kept) | None => {}
+                        Some(ExpectedElement::Leased { .. }) => mirror.remove(&element),
+                        Some(ExpectedElement::Kept) | None => {}
                     }
                 }
-                Mend::Delete => deleted += 1,
-                Mend::Adopt(Some(left)) => {
+                ElementRepair::Delete => deleted += 1,
+                ElementRepair::Adopt(Some(left)) => {
                     let gone = acknowledged + *left + 2 * TICKS;
                     // It was asked for within the last milliseconds. It is longer there than its
                     // lease.
                     let end = now + left.saturating_sub(LINGER + 2 * TICKS);
-                    book.record(element, Life { end, gone }, Holder::default(), now);
+                    mirror.record(element, Lifetime { end, gone }, Holder::default(), now);
                 }
-                Mend::Adopt(None) => book.keep(element),
+                ElementRepair::Adopt(None) => mirror.keep(element),
             }
         }
-        drop(book);
+        drop(mirror);
         if let Some(guard) = &mut self.guard
             && written + deleted > 0
         {
@@ -314,34 +324,34 @@ impl Writer<NfTables> {
 }
 
 /// What the book says of an element.
-fn believed(book: &Book, element: &Element) -> Option<Believed> {
-    match book.life(element) {
-        Some(Life { end, gone }) => Some(Believed::Leased { end, gone }),
-        None => book.keeps(element).then_some(Believed::Kept),
+fn believed(mirror: &SetMirror, element: &Element) -> Option<ExpectedElement> {
+    match mirror.lifetime(element) {
+        Some(Lifetime { end, gone }) => Some(ExpectedElement::Leased { end, gone }),
+        None => mirror.keeps(element).then_some(ExpectedElement::Kept),
     }
 }
 
 /// The elements of a learned set that do not look right.
 fn suspects(
-    book: &Book,
+    mirror: &SetMirror,
     set: SetId,
     holds: &HashMap<ElementKey, Option<Duration>>,
     seen: (Time, Time),
 ) -> Vec<ElementKey> {
-    let Some(held) = book.set(&set).map(|set| set.held) else {
+    let Some(held) = mirror.set(&set).map(|set| set.held) else {
         return Vec::new();
     };
     let mut suspects = Vec::new();
     let mut known = 0;
     for (key, left) in holds {
-        let believed = believed(book, &Element { set, key: *key });
+        let believed = believed(mirror, &Element { set, key: *key });
         known += u32::from(believed.is_some());
         if elements::mend(believed, Some(*left), seen, false).is_some() {
             suspects.push(*key);
         }
     }
     if known < held {
-        let missing = book
+        let missing = mirror
             .of_set(set)
             .filter(|(element, _)| !holds.contains_key(&element.key));
         suspects.extend(missing.map(|(element, _)| element.key));

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use clock::Time;
 
-use crate::audit::schedule::Backoff;
+use crate::audit::schedule::RepairBackoff;
 use crate::audit::{self, Damage};
 use crate::desired::Interception;
-use crate::routing::Watch;
+use crate::routing::RoutingWatch;
 use crate::writer::kernel::NfTables;
-use crate::writer::thread::Writer;
+use crate::writer::thread::KernelWriter;
 
 /// How often it is looked although nothing was heard.
 const ANYWAY: Duration = Duration::from_secs(30);
 
 /// What is known of addresses, rules and routes.
 #[derive(Debug, Default)]
-pub(super) struct Routing {
-    watch: Option<(Interception, Watch)>,
+pub(super) struct RoutingCheck {
+    watch: Option<(Interception, RoutingWatch)>,
     looked: Time,
     /// Something is the matter, and was not put right.
     damaged: Vec<Damage>,
     failure: Option<String>,
     noticed: Option<Time>,
-    backoff: Backoff,
+    backoff: RepairBackoff,
 }
 
-impl Routing {
+impl RoutingCheck {
     /// What is not as it should be.
     pub(super) fn damaged(&self) -> &[Damage] {
         &self.damaged
@@ -43,14 +43,14 @@ impl Routing {
     }
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     pub(super) fn look_at_routing(&mut self, now: Time) {
         let (Some(guard), Some(mode)) = (&mut self.guard, self.interception) else {
             return;
         };
         let routing = &mut guard.routing;
         if routing.watch.as_ref().is_none_or(|(watched, _)| *watched != mode) {
-            let (watch, restored) = match Watch::open(&mode) {
+            let (watch, restored) = match RoutingWatch::open(&mode) {
                 Ok(opened) => opened,
                 Err(error) => return tracing::debug!(%error, "addresses and routes cannot be watched yet"),
             };

@@ -15,7 +15,7 @@ use crate::audit::sysctls::{self, Sysctls};
 use crate::audit::{Damage, DamageKind, brief};
 use crate::desired::{DesiredState, Interception};
 use crate::writer::kernel::NfTables;
-use crate::writer::thread::Writer;
+use crate::writer::thread::KernelWriter;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -28,7 +28,7 @@ pub(super) struct Switches {
     refused: Option<String>,
 }
 
-impl Writer<NfTables> {
+impl KernelWriter<NfTables> {
     /// Looks whether somebody has changed what is relied on. Sets back what is ours, and tells the
     /// rest.
     pub(super) fn look_at_sysctls(&mut self, now: Time) {
@@ -90,7 +90,7 @@ impl Writer<NfTables> {
 }
 
 /// Whether the proxy had an IPv6 address, or a rule, when it was set up.
-fn had_ipv6(guard: &super::Guard) -> bool {
+fn had_ipv6(guard: &super::TableGuard) -> bool {
     guard.routing.has_ipv6()
 }
 

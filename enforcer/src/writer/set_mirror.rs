@@ -5,7 +5,7 @@
 //! that was written is a little longer than what was asked, and runs from a later moment. After
 //! `gone` it does not hold it any more: between the two nobody knows.
 
-mod leased;
+mod expiring;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use clock::Time;
 
 use crate::layout::{Element, SetId};
 
-use self::leased::{Due, Leased};
+use self::expiring::{ExpiringElements, ExpiryEvent};
 use super::Generation;
 
 /// The book.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct SetMirror {
     /// The generation of the rules in force.
     pub(super) generation: Generation,
     /// What the fast path may answer.
-    pub(super) phase: Phase,
+    pub(super) phase: AdmissionPhase,
     /// The learned sets that exist in the kernel.
-    sets: HashMap<SetId, SetEntry>,
-    elements: Leased,
+    sets: HashMap<SetId, MirroredSet>,
+    elements: ExpiringElements,
     /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel
     /// holds one or the other.
     kept: HashSet<Element>,
@@ -47,7 +47,7 @@ const SHARE: u32 = 64;
 
 /// What the writer is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Phase {
+pub(super) enum AdmissionPhase {
     /// Nothing that concerns the fast path.
     #[default]
     Serving,
@@ -60,7 +60,7 @@ pub(super) enum Phase {
 
 /// A learned set in the kernel.
 #[derive(Debug, Clone)]
-pub(super) struct SetEntry {
+pub(super) struct MirroredSet {
     /// Its name.
     pub(super) name: Arc<str>,
     /// How many elements it may hold.
@@ -71,7 +71,7 @@ pub(super) struct SetEntry {
     holders: HashMap<Holder, u32>,
 }
 
-impl SetEntry {
+impl MirroredSet {
     fn count_out(&mut self, holder: Holder) {
         self.held = self.held.saturating_sub(1);
         self.take_from(holder);
@@ -97,42 +97,42 @@ impl SetEntry {
 
 /// How long the kernel holds an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Life {
+pub(super) struct Lifetime {
     /// Until then, at least.
     pub(super) end: Time,
     /// Until then, at most.
     pub(super) gone: Time,
 }
 
-impl Life {
+impl Lifetime {
     /// Whether it is certain now, and until `until` or at most `slack` less.
     pub(super) fn lasts(&self, now: Time, until: Time, slack: Duration) -> bool {
         self.end > now && self.end + slack >= until
     }
 }
 
-impl Book {
+impl SetMirror {
     /// A learned set, if it exists in the kernel.
-    pub(super) fn set(&self, set: &SetId) -> Option<&SetEntry> {
+    pub(super) fn set(&self, set: &SetId) -> Option<&MirroredSet> {
         self.sets.get(set)
     }
 
     /// How long the kernel holds an element; `None` when it certainly does not.
-    pub(super) fn life(&self, element: &Element) -> Option<Life> {
+    pub(super) fn lifetime(&self, element: &Element) -> Option<Lifetime> {
         self.elements.get(element)
     }
 
     /// Whether the kernel holds an element now, and will until `until` or at most `slack` less.
     pub(super) fn holds(&self, element: &Element, now: Time, until: Time, slack: Duration) -> bool {
-        match self.life(element) {
-            Some(life) => life.lasts(now, until, slack),
+        match self.lifetime(element) {
+            Some(lifetime) => lifetime.lasts(now, until, slack),
             None => self.keeps(element),
         }
     }
 
     /// Whether the kernel may hold an element.
     pub(super) fn knows(&self, element: &Element) -> bool {
-        self.life(element).is_some() || self.keeps(element)
+        self.lifetime(element).is_some() || self.keeps(element)
     }
 
     /// Whether the kernel holds an element without an end.
@@ -172,15 +172,18 @@ impl Book {
 
     /// The elements of one set that the kernel may hold, with their lives; `None` without an end.
     /// Goes through all sets.
-    pub(super) fn of_set(&self, set: SetId) -> impl Iterator<Item = (&Element, Option<Life>)> {
-        let leased = self.elements.iter().map(|(element, life, _)| (element, Some(life)));
+    pub(super) fn of_set(&self, set: SetId) -> impl Iterator<Item = (&Element, Option<Lifetime>)> {
+        let expiring = self
+            .elements
+            .iter()
+            .map(|(element, lifetime, _)| (element, Some(lifetime)));
         let kept = self.kept.iter().map(|element| (element, None));
-        leased.chain(kept).filter(move |(element, _)| element.set == set)
+        expiring.chain(kept).filter(move |(element, _)| element.set == set)
     }
 
     /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for
     /// an element without an end.
-    pub(super) fn record(&mut self, element: Element, life: Life, holder: Holder, written: Time) {
+    pub(super) fn record(&mut self, element: Element, lifetime: Lifetime, holder: Holder, written: Time) {
         if self.keeps(&element) {
             return;
         }
@@ -199,15 +202,15 @@ impl Book {
             }
             Some((before, _)) => holder = before,
         }
-        self.elements.insert(element, life, holder, written);
+        self.elements.insert(element, lifetime, holder, written);
     }
 
     /// Forgets the elements that are gone, and puts down those whose lease is over.
     pub(super) fn purge(&mut self, now: Time) {
         while let Some(due) = self.elements.pop_due(now) {
             match due {
-                Due::Ended(element) => self.ended.push(element),
-                Due::Gone(element, holder) => {
+                ExpiryEvent::Ended(element) => self.ended.push(element),
+                ExpiryEvent::Gone(element, holder) => {
                     if let Some(set) = self.sets.get_mut(&element.set) {
                         set.count_out(holder);
                     }
@@ -268,8 +271,8 @@ impl Book {
                 .elements
                 .held_by(*set, holder)
                 // Of others nobody knows whether the kernel holds them: they cannot be deleted.
-                .filter(|(_, life, element)| life.end > now && !spared(element))
-                .map(|(written, life, element)| (written, life.end, element))
+                .filter(|(_, lifetime, element)| lifetime.end > now && !spared(element))
+                .map(|(written, lifetime, element)| (written, lifetime.end, element))
                 .collect();
             held.sort_unstable();
             // Where it takes several holders, what is lacking is enough.
@@ -290,8 +293,8 @@ impl Book {
         let mut before = std::mem::take(&mut self.sets);
         for (set, capacity) in sets {
             let entry = match before.remove(&set) {
-                Some(entry) => SetEntry { capacity, ..entry },
-                None => SetEntry {
+                Some(entry) => MirroredSet { capacity, ..entry },
+                None => MirroredSet {
                     name: set.to_string().into(),
                     capacity,
                     held: 0,
@@ -326,9 +329,9 @@ impl Book {
 
     /// As [`live`](Self::live), with for whom each is held.
     pub(super) fn leases(&self, now: Time) -> Vec<(Element, Time, Holder)> {
-        let live = self.elements.iter().filter(|(_, life, _)| life.end > now);
+        let live = self.elements.iter().filter(|(_, lifetime, _)| lifetime.end > now);
         let mut leases: Vec<_> = live
-            .map(|(element, life, holder)| (*element, life.end, holder))
+            .map(|(element, lifetime, holder)| (*element, lifetime.end, holder))
             .collect();
         leases.sort_unstable();
         leases
@@ -374,8 +377,8 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    fn life(end: u64, gone: u64) -> Life {
-        Life {
+    fn lifetime(end: u64, gone: u64) -> Lifetime {
+        Lifetime {
             end: at(end),
             gone: at(gone),
         }
@@ -383,48 +386,48 @@ mod tests {
 
     #[test]
     fn between_end_and_gone_an_element_is_counted_but_not_relied_on() {
-        let mut book = Book::default();
-        book.replace_sets([(set(1), 10)]);
-        book.record(element(1, 1), life(100, 150), Holder(1), at(0));
-        assert!(book.holds(&element(1, 1), at(99), at(100), Duration::ZERO));
-        assert!(!book.holds(&element(1, 1), at(99), at(101), Duration::ZERO));
-        assert!(book.holds(&element(1, 1), at(99), at(110), Duration::from_millis(10)));
-        assert!(!book.holds(&element(1, 1), at(100), at(0), Duration::ZERO));
-        book.purge(at(149));
-        assert_eq!(book.set(&set(1)).map(|set| set.held), Some(1));
-        book.purge(at(150));
-        assert_eq!(book.set(&set(1)).map(|set| set.held), Some(0));
-        assert_eq!(book.life(&element(1, 1)), None);
+        let mut mirror = SetMirror::default();
+        mirror.replace_sets([(set(1), 10)]);
+        mirror.record(element(1, 1), lifetime(100, 150), Holder(1), at(0));
+        assert!(mirror.holds(&element(1, 1), at(99), at(100), Duration::ZERO));
+        assert!(!mirror.holds(&element(1, 1), at(99), at(101), Duration::ZERO));
+        assert!(mirror.holds(&element(1, 1), at(99), at(110), Duration::from_millis(10)));
+        assert!(!mirror.holds(&element(1, 1), at(100), at(0), Duration::ZERO));
+        mirror.purge(at(149));
+        assert_eq!(mirror.set(&set(1)).map(|set| set.held), Some(1));
+        mirror.purge(at(150));
+        assert_eq!(mirror.set(&set(1)).map(|set| set.held), Some(0));
+        assert_eq!(mirror.lifetime(&element(1, 1)), None);
     }
 
     #[test]
     fn elements_leave_with_their_set_and_stay_with_it() {
-        let mut book = Book::default();
-        book.replace_sets([(set(1), 10), (set(2), 10)]);
-        book.record(element(1, 1), life(100, 150), Holder(1), at(0));
-        book.record(element(2, 1), life(100, 150), Holder(1), at(0));
-        book.replace_sets([(set(2), 20), (set(3), 20)]);
-        assert_eq!(book.live(at(0)), [(element(2, 1), at(100))]);
-        assert_eq!(book.size(), (1, 40));
+        let mut mirror = SetMirror::default();
+        mirror.replace_sets([(set(1), 10), (set(2), 10)]);
+        mirror.record(element(1, 1), lifetime(100, 150), Holder(1), at(0));
+        mirror.record(element(2, 1), lifetime(100, 150), Holder(1), at(0));
+        mirror.replace_sets([(set(2), 20), (set(3), 20)]);
+        assert_eq!(mirror.live(at(0)), [(element(2, 1), at(100))]);
+        assert_eq!(mirror.size(), (1, 40));
     }
 
     #[test]
     fn who_holds_most_of_a_full_set_gives_up_what_it_learned_longest_ago() {
-        let mut book = Book::default();
-        book.replace_sets([(set(1), 10)]);
+        let mut mirror = SetMirror::default();
+        mirror.replace_sets([(set(1), 10)]);
         let (flood, quiet, other) = (Holder(1), Holder(2), Holder(3));
         for last in 0..8 {
-            book.record(
+            mirror.record(
                 element(1, last),
-                life(100_000, 105_000),
+                lifetime(100_000, 105_000),
                 flood,
                 at(1_000 * (10 - u64::from(last))),
             );
         }
         for last in 8..10 {
-            book.record(element(1, last), life(100_000, 105_000), quiet, at(0));
+            mirror.record(element(1, last), lifetime(100_000, 105_000), quiet, at(0));
         }
-        let victims = |asks, lacking| book.victims(&set(1), lacking, asks, at(20_000), |it| *it == element(1, 7));
+        let victims = |asks, lacking| mirror.victims(&set(1), lacking, asks, at(20_000), |it| *it == element(1, 7));
         assert_eq!(
             victims(other, 2),
             [element(1, 6), element(1, 5)],
@@ -433,10 +436,10 @@ mod tests {
         assert_eq!(victims(quiet, 1), [element(1, 6)]);
         assert_eq!(victims(flood, 20).len(), 9, "there are no more");
         // What is held for several counts for the one that holds least.
-        book.record(element(1, 0), life(100_000, 105_000), quiet, at(30_000));
-        book.record(element(1, 9), life(100_000, 105_000), flood, at(30_000));
-        assert_eq!(book.origin(&element(1, 0)), Some((quiet, at(30_000))));
-        assert_eq!(book.origin(&element(1, 9)), Some((quiet, at(30_000))));
+        mirror.record(element(1, 0), lifetime(100_000, 105_000), quiet, at(30_000));
+        mirror.record(element(1, 9), lifetime(100_000, 105_000), flood, at(30_000));
+        assert_eq!(mirror.origin(&element(1, 0)), Some((quiet, at(30_000))));
+        assert_eq!(mirror.origin(&element(1, 9)), Some((quiet, at(30_000))));
     }
 
     proptest! {
@@ -445,34 +448,34 @@ mod tests {
         fn the_book_agrees_with_a_plain_map(
             steps in proptest::collection::vec((0u64..3, 0u8..8, 1u64..50, 0u64..20, 0u64..10, 0u8..3), 0..200),
         ) {
-            let mut book = Book::default();
-            book.replace_sets((0..3).map(|program| (set(program), 100)));
+            let mut mirror = SetMirror::default();
+            mirror.replace_sets((0..3).map(|program| (set(program), 100)));
             let mut plain = std::collections::BTreeMap::new();
             let mut now = 0;
             let mut ended: Vec<Element> = Vec::new();
             for (program, last, lease, linger, passes, holder) in steps {
-                let life = life(now + lease, now + lease + linger);
-                book.record(element(program, last), life, Holder(u32::from(holder)), at(now));
-                plain.insert(element(program, last), life);
+                let lifetime = lifetime(now + lease, now + lease + linger);
+                mirror.record(element(program, last), lifetime, Holder(u32::from(holder)), at(now));
+                plain.insert(element(program, last), lifetime);
                 now += passes;
-                book.purge(at(now));
-                plain.retain(|_, life: &mut Life| life.gone > at(now));
+                mirror.purge(at(now));
+                plain.retain(|_, lifetime: &mut Lifetime| lifetime.gone > at(now));
                 for program in 0..3 {
                     let held = plain.keys().filter(|element| element.set == set(program)).count();
-                    prop_assert_eq!(book.set(&set(program)).map(|set| set.held as usize), Some(held));
-                    let of_holders = book.set(&set(program)).map(|set| set.holders.values().sum::<u32>() as usize);
+                    prop_assert_eq!(mirror.set(&set(program)).map(|set| set.held as usize), Some(held));
+                    let of_holders = mirror.set(&set(program)).map(|set| set.holders.values().sum::<u32>() as usize);
                     prop_assert_eq!(of_holders, Some(held));
                 }
                 let live: Vec<_> = plain.iter().filter(|(_, l)| l.end > at(now)).map(|(e, l)| (*e, l.end)).collect();
-                prop_assert_eq!(book.live(at(now)), live);
-                prop_assert_eq!(book.elements.len(), plain.len());
+                prop_assert_eq!(mirror.live(at(now)), live);
+                prop_assert_eq!(mirror.elements.len(), plain.len());
                 // Each lease that is over was put down, once for each time that it ended.
-                ended.extend(book.take_ended(usize::MAX));
-                for (element, life) in &plain {
-                    let is_over = life.end <= at(now);
+                ended.extend(mirror.take_ended(usize::MAX));
+                for (element, lifetime) in &plain {
+                    let is_over = lifetime.end <= at(now);
                     prop_assert!(!is_over || ended.contains(element));
                 }
-                ended.retain(|element| plain.get(element).is_some_and(|life| life.end <= at(now)));
+                ended.retain(|element| plain.get(element).is_some_and(|lifetime| lifetime.end <= at(now)));
             }
         }
     }

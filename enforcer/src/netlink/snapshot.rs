@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::batch::{DATA_VALUE, ELEMENT_KEY, FAMILY_INET, Key, LIST_ELEMENT, LIST_ELEMENTS, SUBSYSTEM};
-use super::message::{Attributes, Encoder, Head, Message, field, flags, text};
-use super::objects::{Value, Verdict};
-use super::tables::{NEW_ELEMENTS, NEW_SET, ask};
+use super::batch::{DATA_VALUE, ELEMENT_KEY, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, SUBSYSTEM, SetKey};
+use super::dump::{NEW_ELEMENTS, NEW_SET, ask};
+use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags, text};
+use super::objects::{MapValue, NftVerdict};
 
 /// `NFT_MSG_*` with their subsystem.
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
@@ -72,18 +72,18 @@ const GOTO: i32 = -4;
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Structure {
+pub(crate) struct TableSnapshot {
     /// Itself; `None` where there is none.
-    pub(crate) table: Option<Table>,
+    pub(crate) table: Option<TableInfo>,
     /// Its chains, by name.
-    pub(crate) chains: BTreeMap<String, Chain>,
+    pub(crate) chains: BTreeMap<String, ChainInfo>,
     /// Its named sets and maps, by name.
-    pub(crate) sets: BTreeMap<String, Set>,
+    pub(crate) sets: BTreeMap<String, SetInfo>,
 }
 
 /// What is said of a table itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct TableInfo {
     pub(crate) handle: u64,
     /// `NFT_TABLE_F_DORMANT` among them: then no hook calls its chains.
     pub(crate) flags: u32,
@@ -91,10 +91,10 @@ pub(crate) struct Table {
 
 /// A chain, with the handles of its rules in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Chain {
+pub(crate) struct ChainInfo {
     pub(crate) handle: u64,
     /// Where it hooks in, if it is a base chain.
-    pub(crate) hook: Option<Hook>,
+    pub(crate) hook: Option<HookInfo>,
     /// What becomes of packets that no rule decides; of base chains.
     pub(crate) policy: Option<u32>,
     pub(crate) rules: Vec<u64>,
@@ -102,7 +102,7 @@ pub(crate) struct Chain {
 
 /// Where a base chain hooks in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hook {
+pub(crate) struct HookInfo {
     /// `NF_INET_*`.
     pub(crate) number: u32,
     pub(crate) priority: i32,
@@ -112,15 +112,15 @@ pub(crate) struct Hook {
 
 /// A named set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Set {
+pub(crate) struct SetInfo {
     pub(crate) handle: u64,
-    pub(crate) shape: Shape,
-    pub(crate) limits: Limits,
+    pub(crate) shape: SetShape,
+    pub(crate) limits: SetLimits,
 }
 
 /// What of a set is given for its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct SetShape {
     pub(crate) flags: u32,
     pub(crate) key_type: u32,
     pub(crate) key_length: u32,
@@ -130,7 +130,7 @@ pub(crate) struct Shape {
 
 /// What of a set may be changed while it stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct SetLimits {
     /// Elements; 0 without a limit.
     pub(crate) size: u32,
     /// Milliseconds that an element lives of which nothing is said; 0 without an end.
@@ -142,24 +142,24 @@ pub(crate) struct Limits {
 /// An element of a set that the whole table uses: those of a single part hold ends of ranges as
 /// elements.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    pub(crate) key: Key,
+pub(crate) struct RawElement {
+    pub(crate) key: SetKey,
     pub(crate) ends_range: bool,
 }
 
 /// A part of a table, as a dump tells it.
 #[derive(Debug)]
-pub(crate) enum Part {
-    Chain(String, Chain),
+pub(crate) enum TableObject {
+    Chain(String, ChainInfo),
     /// A rule of this chain.
     Rule(String, u64),
-    Set(String, Set),
+    Set(String, SetInfo),
 }
 
 /// Asks which transaction was the last, of all tables in the network namespace.
 pub(crate) fn ask_generation(sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind: GET_GENERATION,
         flags: flags::REQUEST,
         sequence,
@@ -171,7 +171,7 @@ pub(crate) fn ask_generation(sequence: u32) -> Vec<u8> {
 }
 
 /// Reads the reply to [`ask_generation`].
-pub(crate) fn read_generation(message: &Message<'_>) -> Option<u32> {
+pub(crate) fn read_generation(message: &NfnlMessage<'_>) -> Option<u32> {
     if message.kind != NEW_GENERATION {
         return None;
     }
@@ -184,37 +184,37 @@ pub(crate) fn ask_tables(sequence: u32) -> Vec<u8> {
 }
 
 /// Reads the table of this name out of a reply to [`ask_tables`].
-pub(crate) fn read_table(message: &Message<'_>, table: &str) -> Option<Table> {
+pub(crate) fn read_table(message: &NfnlMessage<'_>, table: &str) -> Option<TableInfo> {
     if message.kind != NEW_TABLE || !is_of_family(message) || named(message, TABLE_NAME)? != table {
         return None;
     }
-    Some(Table {
+    Some(TableInfo {
         handle: handle(message, TABLE_HANDLE)?,
         flags: message.attributes().find(TABLE_FLAGS).and_then(number).unwrap_or(0),
     })
 }
 
-/// Reads a chain of `table` out of a reply to [`ask_chains`](super::tables::ask_chains), without
+/// Reads a chain of `table` out of a reply to [`ask_chains`](super::dump::ask_chains), without
 /// its rules.
-pub(crate) fn read_chain(message: &Message<'_>, table: &str) -> Option<Part> {
+pub(crate) fn read_chain(message: &NfnlMessage<'_>, table: &str) -> Option<TableObject> {
     if message.kind != NEW_CHAIN || !is_of_family(message) || named(message, CHAIN_TABLE)? != table {
         return None;
     }
     let attributes = message.attributes();
     let hook = attributes.clone().find(CHAIN_HOOK).and_then(|hook| {
-        Some(Hook {
+        Some(HookInfo {
             number: number(Attributes(hook).find(HOOK_NUMBER)?)?,
             priority: field(Attributes(hook).find(HOOK_PRIORITY)?, 0).map(i32::from_be_bytes)?,
             kind: named(message, CHAIN_TYPE)?.to_owned(),
         })
     });
-    let chain = Chain {
+    let chain = ChainInfo {
         handle: handle(message, CHAIN_HANDLE)?,
         hook,
         policy: attributes.find(CHAIN_POLICY).and_then(number),
         rules: Vec::new(),
     };
-    Some(Part::Chain(named(message, CHAIN_NAME)?.to_owned(), chain))
+    Some(TableObject::Chain(named(message, CHAIN_NAME)?.to_owned(), chain))
 }
 
 /// Asks for the rules of a table, chain by chain in their order.
@@ -223,16 +223,16 @@ pub(crate) fn ask_rules(table: &str, sequence: u32) -> Vec<u8> {
 }
 
 /// Reads a rule of `table` out of a reply to [`ask_rules`].
-pub(crate) fn read_rule(message: &Message<'_>, table: &str) -> Option<Part> {
+pub(crate) fn read_rule(message: &NfnlMessage<'_>, table: &str) -> Option<TableObject> {
     if message.kind != NEW_RULE || !is_of_family(message) || named(message, RULE_TABLE)? != table {
         return None;
     }
     let chain = named(message, RULE_CHAIN)?.to_owned();
-    Some(Part::Rule(chain, handle(message, RULE_HANDLE)?))
+    Some(TableObject::Rule(chain, handle(message, RULE_HANDLE)?))
 }
 
-/// Reads a named set of `table` out of a reply to [`ask_sets`](super::tables::ask_sets).
-pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Part> {
+/// Reads a named set of `table` out of a reply to [`ask_sets`](super::dump::ask_sets).
+pub(crate) fn read_set(message: &NfnlMessage<'_>, table: &str) -> Option<TableObject> {
     if message.kind != NEW_SET || named(message, SET_TABLE)? != table {
         return None;
     }
@@ -246,27 +246,29 @@ pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Part> {
         .find(SET_DESCRIPTION)
         .and_then(|description| Attributes(description).find(DESCRIPTION_SIZE))
         .and_then(number);
-    let set = Set {
+    let set = SetInfo {
         handle: handle(message, SET_HANDLE)?,
-        shape: Shape {
+        shape: SetShape {
             flags,
             key_type: of(SET_KEY_TYPE),
             key_length: of(SET_KEY_LENGTH),
             data_type: of(SET_DATA_TYPE),
             data_length: of(SET_DATA_LENGTH),
         },
-        limits: Limits {
+        limits: SetLimits {
             size: size.unwrap_or(0),
             timeout: handle(message, SET_TIMEOUT).unwrap_or(0),
             sweep: of(SET_SWEEP),
         },
     };
-    Some(Part::Set(named(message, SET_NAME)?.to_owned(), set))
+    Some(TableObject::Set(named(message, SET_NAME)?.to_owned(), set))
 }
 
-/// Reads the elements out of a reply to [`ask_elements`](super::tables::ask_elements), with what
+/// Reads the elements out of a reply to [`ask_elements`](super::dump::ask_elements), with what
 /// they are mapped to; malformed ones are left out.
-pub(crate) fn read_entries<'a>(message: &Message<'a>) -> impl Iterator<Item = (Entry, Option<Value>)> + use<'a> {
+pub(crate) fn read_entries<'a>(
+    message: &NfnlMessage<'a>,
+) -> impl Iterator<Item = (RawElement, Option<MapValue>)> + use<'a> {
     let list = match message.kind {
         NEW_ELEMENTS => message.attributes().find(LIST_ELEMENTS),
         _ => None,
@@ -276,8 +278,8 @@ pub(crate) fn read_entries<'a>(message: &Message<'a>) -> impl Iterator<Item = (E
         .filter_map(|(_, element)| {
             let key = Attributes(Attributes(element).find(ELEMENT_KEY)?).find(DATA_VALUE)?;
             let flags = Attributes(element).find(ELEMENT_FLAGS).and_then(number).unwrap_or(0);
-            let entry = Entry {
-                key: Key::from_slice(key),
+            let entry = RawElement {
+                key: SetKey::from_slice(key),
                 ends_range: flags & INTERVAL_END != 0,
             };
             let value = Attributes(element).find(ELEMENT_DATA).and_then(read_value);
@@ -285,9 +287,9 @@ pub(crate) fn read_entries<'a>(message: &Message<'a>) -> impl Iterator<Item = (E
         })
 }
 
-fn read_value(data: &[u8]) -> Option<Value> {
+fn read_value(data: &[u8]) -> Option<MapValue> {
     if let Some(value) = Attributes(data).find(DATA_VALUE) {
-        return Some(Value::Data(Key::from_slice(value)));
+        return Some(MapValue::Data(SetKey::from_slice(value)));
     }
     let verdict = Attributes(data).find(DATA_VERDICT)?;
     let chain = || {
@@ -298,41 +300,41 @@ fn read_value(data: &[u8]) -> Option<Value> {
     };
     let code = i32::from_be_bytes(field(Attributes(verdict).find(VERDICT_CODE)?, 0)?);
     let verdict = match code {
-        DROP => Verdict::Drop,
-        ACCEPT => Verdict::Accept,
-        JUMP => Verdict::Jump(chain()?),
-        GOTO => Verdict::Goto(chain()?),
+        DROP => NftVerdict::Drop,
+        ACCEPT => NftVerdict::Accept,
+        JUMP => NftVerdict::Jump(chain()?),
+        GOTO => NftVerdict::Goto(chain()?),
         // None of ours.
         _ => return None,
     };
-    Some(Value::Verdict(verdict))
+    Some(MapValue::Verdict(verdict))
 }
 
-impl Structure {
+impl TableSnapshot {
     /// Adds what a dump told; rules of chains that it did not tell before are left out.
-    pub(crate) fn take(&mut self, part: Part) {
+    pub(crate) fn take(&mut self, part: TableObject) {
         match part {
-            Part::Chain(name, chain) => drop(self.chains.insert(name, chain)),
-            Part::Rule(chain, handle) => {
+            TableObject::Chain(name, chain) => drop(self.chains.insert(name, chain)),
+            TableObject::Rule(chain, handle) => {
                 if let Some(chain) = self.chains.get_mut(&chain) {
                     chain.rules.push(handle);
                 }
             }
-            Part::Set(name, set) => drop(self.sets.insert(name, set)),
+            TableObject::Set(name, set) => drop(self.sets.insert(name, set)),
         }
     }
 }
 
 /// Kernels before Linux 4.18 tell of all families.
-fn is_of_family(message: &Message<'_>) -> bool {
+fn is_of_family(message: &NfnlMessage<'_>) -> bool {
     message.payload.first() == Some(&FAMILY_INET)
 }
 
-fn named<'a>(message: &Message<'a>, kind: u16) -> Option<&'a str> {
+fn named<'a>(message: &NfnlMessage<'a>, kind: u16) -> Option<&'a str> {
     message.attributes().find(kind).and_then(text)
 }
 
-fn handle(message: &Message<'_>, kind: u16) -> Option<u64> {
+fn handle(message: &NfnlMessage<'_>, kind: u16) -> Option<u64> {
     field(message.attributes().find(kind)?, 0).map(u64::from_be_bytes)
 }
 
@@ -345,12 +347,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::message::Messages;
+    use crate::netlink::message::NfnlMessages;
 
     /// A message of this kind.
     fn message(kind: u16, write: impl FnOnce(&mut Encoder)) -> Vec<u8> {
         let mut encoder = Encoder::default();
-        let message = encoder.open_message(Head {
+        let message = encoder.open_message(NfnlHeader {
             kind,
             flags: 0,
             sequence: 1,
@@ -382,7 +384,7 @@ mod tests {
                 encoder.attribute(RULE_HANDLE, &handle.to_be_bytes());
             })
         };
-        let mut structure = Structure::default();
+        let mut structure = TableSnapshot::default();
         let dumps = [
             chain,
             rule("t", "forward", 9),
@@ -391,7 +393,7 @@ mod tests {
             rule("t", "unheard", 11),
         ]
         .concat();
-        for message in Messages(&dumps) {
+        for message in NfnlMessages(&dumps) {
             for part in [read_chain(&message, "t"), read_rule(&message, "t")]
                 .into_iter()
                 .flatten()
@@ -399,9 +401,9 @@ mod tests {
                 structure.take(part);
             }
         }
-        let forward = Chain {
+        let forward = ChainInfo {
             handle: 7,
-            hook: Some(Hook {
+            hook: Some(HookInfo {
                 number: 2,
                 priority: -5,
                 kind: "filter".into(),
@@ -420,11 +422,11 @@ mod tests {
                 Just(NEW_TABLE), Just(NEW_CHAIN), Just(NEW_RULE), Just(NEW_SET), Just(NEW_ELEMENTS), Just(NEW_GENERATION)
             ],
         ) {
-            let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
+            let message = NfnlMessage { kind, flags: 0, sequence: 1, payload: &payload };
             let _ = read_generation(&message);
             let _ = read_table(&message, "t");
             let parts = [read_chain(&message, "t"), read_rule(&message, "t"), read_set(&message, "t")];
-            let mut structure = Structure::default();
+            let mut structure = TableSnapshot::default();
             parts.into_iter().flatten().for_each(|part| structure.take(part));
             prop_assert!(read_entries(&message).count() <= payload.len());
         }

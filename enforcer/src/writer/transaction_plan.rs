@@ -11,9 +11,9 @@ use clock::Time;
 use smallvec::SmallVec;
 
 use crate::layout::{Element, ElementKey, SetId};
-use crate::netlink::batch::{Key, Operation, Verb};
+use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
 
-use super::book::{Book, Holder, Life, SetEntry};
+use super::set_mirror::{Holder, Lifetime, MirroredSet, SetMirror};
 use super::{AdmitError, Renewal};
 
 /// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
@@ -31,13 +31,13 @@ pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// One transaction for many admissions.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct TransactionPlan {
     /// What the kernel is told.
-    pub(super) operations: SmallVec<[Operation; FEW]>,
+    pub(super) operations: SmallVec<[ElementOp; FEW]>,
     /// Which of `writes` each operation belongs to.
     owners: SmallVec<[usize; FEW]>,
     /// The elements, each once.
-    pub(super) writes: SmallVec<[Write; FEW]>,
+    pub(super) writes: SmallVec<[ElementWrite; FEW]>,
     /// The elements that give way; they are deleted before anything is written.
     pub(super) evicted: Vec<Element>,
 }
@@ -50,7 +50,7 @@ const NOBODYS: usize = usize::MAX;
 
 /// One element to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Write {
+pub(super) struct ElementWrite {
     /// Which.
     pub(super) element: Element,
     /// Until when.
@@ -63,31 +63,31 @@ pub(super) struct Write {
 
 /// Collects what a transaction must write.
 #[derive(Debug)]
-pub(super) struct Planner<'a> {
-    book: &'a Book,
+pub(super) struct TransactionPlanner<'a> {
+    mirror: &'a SetMirror,
     now: Time,
     /// Each element once.
-    writes: SmallVec<[Write; FEW]>,
+    writes: SmallVec<[ElementWrite; FEW]>,
     /// `None` up to the second admission: in the first nothing occurs twice, and most transactions
     /// have no other.
-    index: Option<Index>,
+    index: Option<WriteIndex>,
     /// What gives way.
     evicted: Vec<Element>,
 }
 
 /// What the writes planned so far are, to put those of others with them.
 #[derive(Debug, Default)]
-struct Index {
+struct WriteIndex {
     places: HashMap<Element, usize>,
     /// New elements by set.
     added: HashMap<SetId, u32>,
 }
 
-impl<'a> Planner<'a> {
+impl<'a> TransactionPlanner<'a> {
     /// Begins a transaction; the book has been purged at `now`.
-    pub(super) fn new(book: &'a Book, now: Time) -> Self {
+    pub(super) fn new(mirror: &'a SetMirror, now: Time) -> Self {
         Self {
-            book,
+            mirror,
             now,
             writes: SmallVec::new(),
             index: None,
@@ -99,9 +99,9 @@ impl<'a> Planner<'a> {
     /// whether it must wait for the transaction; otherwise the kernel holds everything already.
     pub(super) fn add(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
         let needed = |&(element, until): &(Element, Time)| self.needed(element, until, holder);
-        let needed: SmallVec<[Write; FEW]> = elements.iter().filter_map(needed).collect();
+        let needed: SmallVec<[ElementWrite; FEW]> = elements.iter().filter_map(needed).collect();
         if !self.writes.is_empty() && self.index.is_none() {
-            self.index = Some(Index::of(&self.writes));
+            self.index = Some(WriteIndex::of(&self.writes));
         }
         for of_set in needed.chunk_by(|a, b| a.element.set == b.element.set) {
             self.check_room(of_set)?;
@@ -125,12 +125,12 @@ impl<'a> Planner<'a> {
             let Some((Element { set, .. }, _)) = of_set.first() else {
                 continue;
             };
-            let Some(entry) = self.book.set(set) else { continue };
-            let is_new = |(element, _): &&(Element, Time)| !self.book.knows(element);
+            let Some(entry) = self.mirror.set(set) else { continue };
+            let is_new = |(element, _): &&(Element, Time)| !self.mirror.knows(element);
             let count = u32::try_from(of_set.iter().filter(is_new).count()).unwrap_or(u32::MAX);
             let lacking = entry.held.saturating_add(count).saturating_sub(entry.capacity);
             if count > 0 && lacking > 0 {
-                let victims = self.book.victims(set, lacking, holder, self.now, is_asked);
+                let victims = self.mirror.victims(set, lacking, holder, self.now, is_asked);
                 let given_up = u32::try_from(victims.len()).unwrap_or(u32::MAX);
                 if given_up < lacking {
                     return Err(full(entry));
@@ -143,17 +143,17 @@ impl<'a> Planner<'a> {
     }
 
     /// The transaction.
-    pub(super) fn finish(self, renewal: Renewal) -> Plan {
+    pub(super) fn finish(self, renewal: Renewal) -> TransactionPlan {
         let mut writes = self.writes;
         // Neighbours share a message; and equal input makes equal bytes.
         writes.sort_unstable_by_key(|write| write.element);
-        let mut plan = Plan {
+        let mut plan = TransactionPlan {
             writes,
             evicted: self.evicted,
-            ..Plan::default()
+            ..TransactionPlan::default()
         };
         for of_set in plan.evicted.chunk_by(|a, b| a.set == b.set) {
-            let Some(entry) = of_set.first().and_then(|first| self.book.set(&first.set)) else {
+            let Some(entry) = of_set.first().and_then(|first| self.mirror.set(&first.set)) else {
                 continue;
             };
             let deletions = of_set.iter().map(|element| deletion(&entry.name, element));
@@ -167,7 +167,7 @@ impl<'a> Planner<'a> {
                 .iter()
                 .take_while(|write| write.element.set == set)
                 .count();
-            if let Some(entry) = self.book.set(&set) {
+            if let Some(entry) = self.mirror.set(&set) {
                 plan.push_set(first..first + length, &entry.name, self.now, renewal);
             }
             first += length;
@@ -176,30 +176,30 @@ impl<'a> Planner<'a> {
     }
 
     /// What has to be written for an element, if anything.
-    fn needed(&self, element: Element, until: Time, holder: Holder) -> Option<Write> {
-        let life = self.book.life(&element);
-        let is_held = match life {
-            Some(life) => life.lasts(self.now, until, Duration::ZERO),
-            None => self.book.keeps(&element),
+    fn needed(&self, element: Element, until: Time, holder: Holder) -> Option<ElementWrite> {
+        let lifetime = self.mirror.lifetime(&element);
+        let is_held = match lifetime {
+            Some(lifetime) => lifetime.lasts(self.now, until, Duration::ZERO),
+            None => self.mirror.keeps(&element),
         };
-        (!is_held).then(|| Write {
+        (!is_held).then(|| ElementWrite {
             element,
             end: until.max(self.now + SHORTEST_LIFE),
-            new: life.is_none(),
+            new: lifetime.is_none(),
             holder,
         })
     }
 
     /// Whether there is room for these, all of one set.
-    fn check_room(&self, writes: &[Write]) -> Result<(), AdmitError> {
-        let Some(Write {
+    fn check_room(&self, writes: &[ElementWrite]) -> Result<(), AdmitError> {
+        let Some(ElementWrite {
             element: Element { set, .. },
             ..
         }) = writes.first()
         else {
             return Ok(());
         };
-        let Some(entry) = self.book.set(set) else {
+        let Some(entry) = self.mirror.set(set) else {
             return Err(AdmitError::Rejected {
                 set: set.to_string(),
                 errno: libc::ENOENT,
@@ -207,7 +207,7 @@ impl<'a> Planner<'a> {
             });
         };
         let index = self.index.as_ref();
-        let is_planned = |write: &Write| index.is_some_and(|index| index.places.contains_key(&write.element));
+        let is_planned = |write: &ElementWrite| index.is_some_and(|index| index.places.contains_key(&write.element));
         let count = writes.iter().filter(|write| write.new && !is_planned(write)).count();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let added = index.and_then(|index| index.added.get(set)).copied().unwrap_or(0);
@@ -222,7 +222,7 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn full(entry: &SetEntry) -> AdmitError {
+fn full(entry: &MirroredSet) -> AdmitError {
     AdmitError::Full {
         set: entry.name.to_string(),
         capacity: entry.capacity,
@@ -230,16 +230,16 @@ fn full(entry: &SetEntry) -> AdmitError {
 }
 
 /// The end of an element before its time.
-pub(super) fn deletion(set: &Arc<str>, element: &Element) -> Operation {
-    Operation {
+pub(super) fn deletion(set: &Arc<str>, element: &Element) -> ElementOp {
+    ElementOp {
         set: Arc::clone(set),
         key: encode_key(&element.key),
-        verb: Verb::Delete,
+        action: ElementAction::Delete,
     }
 }
 
-impl Index {
-    fn of(writes: &[Write]) -> Self {
+impl WriteIndex {
+    fn of(writes: &[ElementWrite]) -> Self {
         let mut index = Self::default();
         for (place, write) in writes.iter().enumerate() {
             index.places.insert(write.element, place);
@@ -249,7 +249,7 @@ impl Index {
     }
 
     /// Puts a write with the others, where one may ask for the same element.
-    fn enter(&mut self, write: Write, writes: &mut SmallVec<[Write; FEW]>) {
+    fn enter(&mut self, write: ElementWrite, writes: &mut SmallVec<[ElementWrite; FEW]>) {
         match self.places.entry(write.element) {
             Entry::Occupied(place) => {
                 let planned = &mut writes[*place.get()];
@@ -263,25 +263,29 @@ impl Index {
         }
     }
 
-    fn count(&mut self, write: &Write) {
+    fn count(&mut self, write: &ElementWrite) {
         if write.new {
             *self.added.entry(write.element.set).or_default() += 1;
         }
     }
 }
 
-impl Plan {
+impl TransactionPlan {
     /// The element that an operation writes.
-    pub(super) fn owner(&self, operation: usize) -> Option<&Write> {
+    pub(super) fn owner(&self, operation: usize) -> Option<&ElementWrite> {
         self.writes.get(*self.owners.get(operation)?)
     }
 
     /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged
     /// at `acknowledged`.
-    pub(super) fn lives(&self, now: Time, acknowledged: Time) -> impl Iterator<Item = (&Write, Life)> + '_ {
+    pub(super) fn lifetimes(
+        &self,
+        now: Time,
+        acknowledged: Time,
+    ) -> impl Iterator<Item = (&ElementWrite, Lifetime)> + '_ {
         self.writes.iter().map(move |write| {
             let gone = acknowledged + write.end.since(now) + LINGER + TICKS;
-            (write, Life { end: write.end, gone })
+            (write, Lifetime { end: write.end, gone })
         })
     }
 
@@ -295,12 +299,12 @@ impl Plan {
                 let Some(write) = self.writes.get(at).copied() else {
                     continue;
                 };
-                self.operations.push(Operation {
+                self.operations.push(ElementOp {
                     set: Arc::clone(set),
                     key: encode_key(&write.element.key),
-                    verb: match pass {
-                        Pass::Add => Verb::Add(write.end.since(now) + LINGER),
-                        Pass::Delete => Verb::Delete,
+                    action: match pass {
+                        RenewalPass::Add => ElementAction::Add(write.end.since(now) + LINGER),
+                        RenewalPass::Delete => ElementAction::Delete,
                     },
                 });
                 self.owners.push(at);
@@ -311,26 +315,26 @@ impl Plan {
 
 /// One step through all elements that a transaction writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum RenewalPass {
     Add,
     Delete,
 }
 
 impl Renewal {
     /// The steps that leave every element in the kernel with its new timeout.
-    pub(super) fn passes(self) -> &'static [Pass] {
+    pub(super) fn passes(self) -> &'static [RenewalPass] {
         match self {
-            Renewal::Refresh => &[Pass::Add],
-            Renewal::Replace => &[Pass::Add, Pass::Delete, Pass::Add],
+            Renewal::Refresh => &[RenewalPass::Add],
+            Renewal::Replace => &[RenewalPass::Add, RenewalPass::Delete, RenewalPass::Add],
         }
     }
 }
 
 /// A key as the kernel keeps it.
-pub(super) fn encode_key(key: &ElementKey) -> Key {
+pub(super) fn encode_key(key: &ElementKey) -> SetKey {
     let mut bytes = match key.address {
-        IpAddr::V4(v4) => Key::from_slice(&v4.octets()),
-        IpAddr::V6(v6) => Key::from_slice(&v6.octets()),
+        IpAddr::V4(v4) => SetKey::from_slice(&v4.octets()),
+        IpAddr::V6(v6) => SetKey::from_slice(&v6.octets()),
     };
     if let Some((protocol, port)) = key.port {
         let [high, low] = port.to_be_bytes();
@@ -366,26 +370,26 @@ mod tests {
     }
 
     /// Two sets with room for three each; the first holds address 1 for ten seconds.
-    fn book() -> Book {
-        let mut book = Book::default();
-        book.replace_sets([(element(1, 0).set, 3), (element(2, 0).set, 3)]);
+    fn mirror() -> SetMirror {
+        let mut mirror = SetMirror::default();
+        mirror.replace_sets([(element(1, 0).set, 3), (element(2, 0).set, 3)]);
         let end = NOW + Duration::from_secs(10);
-        book.record(element(1, 1), Life { end, gone: end }, Holder(1), NOW);
-        book
+        mirror.record(element(1, 1), Lifetime { end, gone: end }, Holder(1), NOW);
+        mirror
     }
 
     fn until(seconds: u64) -> Time {
         NOW + Duration::from_secs(seconds)
     }
 
-    fn written(plan: &Plan) -> Vec<(Element, Time)> {
+    fn written(plan: &TransactionPlan) -> Vec<(Element, Time)> {
         plan.writes.iter().map(|write| (write.element, write.end)).collect()
     }
 
     #[test]
     fn an_element_that_many_ask_for_is_written_once_until_its_latest_end() {
-        let book = book();
-        let mut planner = Planner::new(&book, NOW);
+        let mirror = mirror();
+        let mut planner = TransactionPlanner::new(&mirror, NOW);
         for end in [20, 30, 25] {
             assert_eq!(planner.add(&[(element(1, 2), until(end))], Holder(1)), Ok(true));
         }
@@ -394,19 +398,22 @@ mod tests {
 
     #[test]
     fn only_what_is_held_shorter_than_asked_is_renewed() {
-        let book = book();
-        let mut planner = Planner::new(&book, NOW);
+        let mirror = mirror();
+        let mut planner = TransactionPlanner::new(&mirror, NOW);
         assert_eq!(planner.add(&[(element(1, 1), until(10))], Holder(1)), Ok(false));
         assert_eq!(planner.add(&[(element(1, 1), until(11))], Holder(1)), Ok(true));
         let plan = planner.finish(Renewal::Refresh);
         assert_eq!(written(&plan), [(element(1, 1), until(11))]);
-        assert_eq!(plan.operations[0].verb, Verb::Add(Duration::from_secs(11) + LINGER));
+        assert_eq!(
+            plan.operations[0].action,
+            ElementAction::Add(Duration::from_secs(11) + LINGER)
+        );
     }
 
     #[test]
     fn what_others_add_counts_against_the_room_of_a_set_and_renewals_do_not() {
-        let book = book();
-        let mut planner = Planner::new(&book, NOW);
+        let mirror = mirror();
+        let mut planner = TransactionPlanner::new(&mirror, NOW);
         assert_eq!(
             planner.add(&[(element(1, 2), until(20)), (element(1, 1), until(20))], Holder(1)),
             Ok(true)
@@ -427,17 +434,17 @@ mod tests {
 
     #[test]
     fn what_is_held_is_renewed_even_where_there_is_less_room_than_there_was() {
-        let mut book = book();
-        book.replace_sets([(element(1, 1).set, 0)]);
-        let mut planner = Planner::new(&book, NOW);
+        let mut mirror = mirror();
+        mirror.replace_sets([(element(1, 1).set, 0)]);
+        let mut planner = TransactionPlanner::new(&mirror, NOW);
         assert_eq!(planner.add(&[(element(1, 1), until(20))], Holder(1)), Ok(true));
         assert!(planner.add(&[(element(1, 2), until(20))], Holder(1)).is_err());
     }
 
     #[test]
     fn replacing_goes_through_a_set_three_times() {
-        let book = book();
-        let mut planner = Planner::new(&book, NOW);
+        let mirror = mirror();
+        let mut planner = TransactionPlanner::new(&mirror, NOW);
         let elements = [
             (element(1, 1), until(20)),
             (element(1, 2), until(20)),
@@ -448,7 +455,7 @@ mod tests {
         let deletions: Vec<bool> = plan
             .operations
             .iter()
-            .map(|operation| operation.verb == Verb::Delete)
+            .map(|operation| operation.action == ElementAction::Delete)
             .collect();
         assert_eq!(deletions, [false, false, true, true, false, false, false, true, false]);
         assert_eq!(plan.owner(3).map(|write| write.element), Some(element(1, 2)));

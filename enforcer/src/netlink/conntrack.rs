@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::message::{Attributes, Encoder, Head, Message, field, flags};
+use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags};
 
 /// `NFNL_SUBSYS_CTNETLINK`.
 const SUBSYSTEM: u16 = 1;
@@ -32,7 +32,7 @@ const NESTED: u16 = 0x8000;
 
 /// A conntrack entry, as far as lookups are told by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Flow {
+pub(crate) struct ConntrackEntry {
     /// Who opened it.
     pub(crate) source: IpAddr,
     /// The IANA protocol number.
@@ -41,12 +41,12 @@ pub(crate) struct Flow {
     pub(crate) asked: SocketAddr,
     /// Where answers come from: whom NAT made the one that is asked.
     pub(crate) answers: SocketAddr,
-    name: FlowName,
+    name: ConntrackEntryId,
 }
 
 /// What the kernel needs to find the entry again: attributes that are given back as they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct FlowName {
+struct ConntrackEntryId {
     family: u8,
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -63,14 +63,14 @@ pub(crate) fn ask(family: u8, sequence: u32) -> Vec<u8> {
 }
 
 /// Reads an entry out of a reply to [`ask`]; `None` for malformed ones.
-pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
+pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
     if message.kind != NEW {
         return None;
     }
     let original = message.attributes().find(TUPLE_ORIGINAL)?;
     let reply = message.attributes().find(TUPLE_REPLY)?;
     let owned = |kind| message.attributes().find(kind).map(<[u8]>::to_vec);
-    Some(Flow {
+    Some(ConntrackEntry {
         source: address(original, SOURCE)?,
         protocol: *protocol(original)?.find(PROTOCOL_NUMBER)?.first()?,
         asked: SocketAddr::new(
@@ -78,7 +78,7 @@ pub(crate) fn read(message: &Message<'_>) -> Option<Flow> {
             port(original, DESTINATION_PORT).unwrap_or(0),
         ),
         answers: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
-        name: FlowName {
+        name: ConntrackEntryId {
             family: *message.payload.first()?,
             original: original.to_vec(),
             zone: owned(ZONE),
@@ -105,10 +105,10 @@ fn protocol(tuple: &[u8]) -> Option<Attributes<'_>> {
 }
 
 /// Asks for the deletion of entries, each with an acknowledgement, numbered from `first` on.
-pub(crate) fn delete<'a>(flows: impl IntoIterator<Item = &'a Flow>, first: u32) -> Vec<u8> {
+pub(crate) fn delete<'a>(flows: impl IntoIterator<Item = &'a ConntrackEntry>, first: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let mut sequence = first;
-    for Flow { name, .. } in flows {
+    for ConntrackEntry { name, .. } in flows {
         let message = encoder.open_message(head(DELETE, flags::REQUEST | flags::ACK, name.family, sequence));
         encoder.attribute(TUPLE_ORIGINAL | NESTED, &name.original);
         for (kind, value) in [(ZONE, &name.zone), (ID, &name.id)] {
@@ -122,8 +122,8 @@ pub(crate) fn delete<'a>(flows: impl IntoIterator<Item = &'a Flow>, first: u32) 
     encoder.finish()
 }
 
-fn head(kind: u16, flags: u16, family: u8, sequence: u32) -> Head {
-    Head {
+fn head(kind: u16, flags: u16, family: u8, sequence: u32) -> NfnlHeader {
+    NfnlHeader {
         kind,
         flags,
         sequence,
@@ -137,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::message::Messages;
+    use crate::netlink::message::NfnlMessages;
 
     /// An entry as the kernel dumps it.
     fn entry() -> Vec<u8> {
@@ -169,13 +169,13 @@ mod tests {
     #[test]
     fn an_entry_is_read_and_named_again_when_it_is_deleted() {
         let bytes = entry();
-        let message = Messages(&bytes).next().unwrap();
+        let message = NfnlMessages(&bytes).next().unwrap();
         let flow = read(&message).unwrap();
         assert_eq!((flow.source, flow.protocol), (IpAddr::from([10, 0, 0, 7]), 17));
         assert_eq!(flow.asked, SocketAddr::from(([10, 96, 0, 10], 53)));
         assert_eq!(flow.answers, SocketAddr::from(([169, 254, 53, 53], 15_000)));
         let bytes = delete([&flow, &flow], 5);
-        let deletions: Vec<_> = Messages(&bytes).collect();
+        let deletions: Vec<_> = NfnlMessages(&bytes).collect();
         assert_eq!(
             deletions.iter().map(|m| (m.kind, m.sequence)).collect::<Vec<_>>(),
             [(DELETE, 5), (DELETE, 6)]
@@ -190,7 +190,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_entries_never_panic(payload in proptest::collection::vec(any::<u8>(), 0..256)) {
-            let _ = read(&Message { kind: NEW, flags: 0, sequence: 1, payload: &payload });
+            let _ = read(&NfnlMessage { kind: NEW, flags: 0, sequence: 1, payload: &payload });
         }
 
         #[test]
@@ -199,7 +199,7 @@ mod tests {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
-            for message in Messages(&bytes) {
+            for message in NfnlMessages(&bytes) {
                 let _ = read(&message);
             }
         }

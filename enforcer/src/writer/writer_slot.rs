@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clock::Time;
 
-use super::pace::{self, Pace};
+use super::reader_pause::{self, ReaderPause};
 
 /// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while
 /// somebody else changes many rules in the same network namespace.
@@ -23,47 +23,47 @@ const PAUSES: u32 = 10;
 
 /// The writer, while nobody has it.
 #[derive(Debug)]
-pub(super) struct Baton<W> {
-    place: Mutex<Place<W>>,
+pub(super) struct WriterSlot<W> {
+    place: Mutex<SlotState<W>>,
     back: Condvar,
 }
 
 #[derive(Debug)]
-struct Place<W> {
+struct SlotState<W> {
     writer: Option<Box<W>>,
     /// The thread waits for it, and comes before all callers.
     is_awaited: bool,
     /// Callers leave it to the thread until then.
     reserved: Time,
     /// When nobody commits.
-    pace: Pace,
+    reader_pause: ReaderPause,
 }
 
 /// The writer, in the hands of one. It goes back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Held<'a, W> {
+pub(super) struct WriterLease<'a, W> {
     /// `None` once it was given up for good.
     writer: Option<Box<W>>,
-    baton: &'a Baton<W>,
+    writer_slot: &'a WriterSlot<W>,
 }
 
-impl<W> Baton<W> {
+impl<W> WriterSlot<W> {
     pub(super) fn new(writer: W) -> Self {
         Self {
-            place: Mutex::new(Place {
+            place: Mutex::new(SlotState {
                 writer: Some(Box::new(writer)),
                 is_awaited: false,
                 reserved: Time::default(),
-                pace: Pace::default(),
+                reader_pause: ReaderPause::default(),
             }),
             back: Condvar::new(),
         }
     }
 
     /// For callers: takes it if nobody has it, nor waits for it.
-    pub(super) fn try_take(&self, now: Time) -> Option<Held<'_, W>> {
+    pub(super) fn try_take(&self, now: Time) -> Option<WriterLease<'_, W>> {
         let mut place = self.place();
-        if place.is_awaited || now < place.reserved || place.pace.rest(now) > Duration::ZERO {
+        if place.is_awaited || now < place.reserved || place.reader_pause.rest(now) > Duration::ZERO {
             return None;
         }
         let writer = place.writer.take()?;
@@ -71,8 +71,8 @@ impl<W> Baton<W> {
     }
 
     /// For the thread: waits until it is there. Never to be called after it was [given
-    /// up](Held::give_up).
-    pub(super) fn take(&self) -> Held<'_, W> {
+    /// up](WriterLease::give_up).
+    pub(super) fn take(&self) -> WriterLease<'_, W> {
         let mut place = self.place();
         place.is_awaited = true;
         loop {
@@ -91,45 +91,45 @@ impl<W> Baton<W> {
         if took > LONG {
             place.reserved = to + took * PAUSES;
         }
-        place.pace.committed(to, pace::is_read);
+        place.reader_pause.committed(to, reader_pause::is_read);
     }
 
     /// Tells that the thread has committed.
     pub(super) fn committed(&self, now: Time) {
-        self.place().pace.committed(now, pace::is_read);
+        self.place().reader_pause.committed(now, reader_pause::is_read);
     }
 
     /// How long nobody commits, as far as is known.
     pub(super) fn rest(&self, now: Time) -> Duration {
-        self.place().pace.rest(now)
+        self.place().reader_pause.rest(now)
     }
 
     /// For the thread, when a rest is over: how long it is to go on.
     pub(super) fn go_on_resting(&self, now: Time) -> Duration {
-        self.place().pace.go_on(now, pace::is_read)
+        self.place().reader_pause.go_on(now, reader_pause::is_read)
     }
 
-    fn hand_out(&self, writer: Box<W>) -> Held<'_, W> {
-        Held {
+    fn hand_out(&self, writer: Box<W>) -> WriterLease<'_, W> {
+        WriterLease {
             writer: Some(writer),
-            baton: self,
+            writer_slot: self,
         }
     }
 
     /// Nothing that is done with it locked can fail halfway.
-    fn place(&self) -> MutexGuard<'_, Place<W>> {
+    fn place(&self) -> MutexGuard<'_, SlotState<W>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<W> Held<'_, W> {
+impl<W> WriterLease<'_, W> {
     /// Nobody writes any more.
     pub(super) fn give_up(mut self) {
         self.writer = None;
     }
 }
 
-impl<W> Deref for Held<'_, W> {
+impl<W> Deref for WriterLease<'_, W> {
     type Target = W;
 
     fn deref(&self) -> &W {
@@ -138,24 +138,24 @@ impl<W> Deref for Held<'_, W> {
     }
 }
 
-impl<W> DerefMut for Held<'_, W> {
+impl<W> DerefMut for WriterLease<'_, W> {
     fn deref_mut(&mut self) -> &mut W {
         // As above.
         self.writer.as_deref_mut().expect("held until it is given back")
     }
 }
 
-impl<W> Drop for Held<'_, W> {
+impl<W> Drop for WriterLease<'_, W> {
     /// Also when the holder panics: lookups go on.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
-            let mut place = self.baton.place();
+            let mut place = self.writer_slot.place();
             place.writer = Some(writer);
             let is_awaited = place.is_awaited;
             drop(place);
             // A system call, even when nobody waits.
             if is_awaited {
-                self.baton.back.notify_one();
+                self.writer_slot.back.notify_one();
             }
         }
     }
@@ -171,19 +171,19 @@ mod tests {
 
     #[test]
     fn one_has_it_at_a_time() {
-        let baton = Baton::new(());
-        let held = baton.try_take(NOW).unwrap();
-        assert!(baton.try_take(NOW).is_none());
+        let writer_slot = WriterSlot::new(());
+        let held = writer_slot.try_take(NOW).unwrap();
+        assert!(writer_slot.try_take(NOW).is_none());
         drop(held);
-        assert!(baton.try_take(NOW).is_some());
+        assert!(writer_slot.try_take(NOW).is_some());
     }
 
     #[test]
     fn the_thread_gets_it_when_a_caller_is_done_or_has_failed() {
-        let baton = Baton::new(0);
+        let writer_slot = WriterSlot::new(0);
         thread::scope(|scope| {
-            let mut held = baton.try_take(NOW).unwrap();
-            let thread = scope.spawn(|| *baton.take());
+            let mut held = writer_slot.try_take(NOW).unwrap();
+            let thread = scope.spawn(|| *writer_slot.take());
             let failure = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
                 *held = 1;
                 std::panic::resume_unwind(Box::new("a failure"));
@@ -195,43 +195,43 @@ mod tests {
 
     #[test]
     fn callers_do_not_take_what_the_thread_waits_for() {
-        let baton = Baton::new(());
+        let writer_slot = WriterSlot::new(());
         thread::scope(|scope| {
-            let held = baton.try_take(NOW).unwrap();
+            let held = writer_slot.try_take(NOW).unwrap();
             let (done, wait) = std::sync::mpsc::channel();
-            let baton = &baton;
+            let writer_slot = &writer_slot;
             scope.spawn(move || {
-                let held = baton.take();
+                let held = writer_slot.take();
                 wait.recv().unwrap();
                 drop(held);
             });
-            while !baton.place().is_awaited {
+            while !writer_slot.place().is_awaited {
                 thread::yield_now();
             }
             drop(held);
-            assert!(baton.try_take(NOW).is_none());
+            assert!(writer_slot.try_take(NOW).is_none());
             done.send(()).unwrap();
         });
-        assert!(baton.try_take(NOW).is_some());
+        assert!(writer_slot.try_take(NOW).is_some());
     }
 
     #[test]
     fn after_a_long_wait_callers_leave_it_to_the_thread_for_a_while() {
-        let baton = Baton::new(());
-        baton.took(NOW, NOW + LONG);
-        assert!(baton.try_take(NOW + LONG).is_some());
+        let writer_slot = WriterSlot::new(());
+        writer_slot.took(NOW, NOW + LONG);
+        assert!(writer_slot.try_take(NOW + LONG).is_some());
         let took = LONG + Duration::from_millis(1);
         let end = NOW + took;
-        baton.took(NOW, end);
-        assert!(baton.try_take(end).is_none());
-        drop(baton.take());
-        assert!(baton.try_take(end + took * PAUSES).is_some());
+        writer_slot.took(NOW, end);
+        assert!(writer_slot.try_take(end).is_none());
+        drop(writer_slot.take());
+        assert!(writer_slot.try_take(end + took * PAUSES).is_some());
     }
 
     #[test]
     fn what_was_given_up_is_not_there_any_more() {
-        let baton = Baton::new(());
-        baton.take().give_up();
-        assert!(baton.try_take(NOW).is_none());
+        let writer_slot = WriterSlot::new(());
+        writer_slot.take().give_up();
+        assert!(writer_slot.try_take(NOW).is_none());
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::batch::{
-    DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, FAMILY_INET, Key, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE,
-    SUBSYSTEM,
+    DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE,
+    SUBSYSTEM, SetKey,
 };
-use super::message::{Attributes, Encoder, Head, Message, field, flags, text};
+use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags, text};
 
 /// `NFT_MSG_*` with their subsystem.
 const GET_CHAINS: u16 = SUBSYSTEM << 8 | 4;
@@ -41,7 +41,7 @@ const TIMEOUTS: u32 = 0x10;
 
 /// A named set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Set {
+pub(crate) struct SetSummary {
     pub(crate) name: String,
     /// How many elements it may hold, expired ones included; `None` without a limit.
     pub(crate) size: Option<u32>,
@@ -54,7 +54,7 @@ pub(crate) struct Set {
 /// An element that the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StandingElement {
-    pub(crate) key: Key,
+    pub(crate) key: SetKey,
     /// `None` when it never expires.
     pub(crate) remaining: Option<Duration>,
 }
@@ -70,7 +70,7 @@ pub(crate) fn ask_sets(table: &str, sequence: u32) -> Vec<u8> {
 }
 
 /// Reads a named set of `table` out of a reply to [`ask_sets`].
-pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Set> {
+pub(crate) fn read_set(message: &NfnlMessage<'_>, table: &str) -> Option<SetSummary> {
     if message.kind != NEW_SET || message.attributes().find(SET_TABLE).and_then(text)? != table {
         return None;
     }
@@ -79,7 +79,7 @@ pub(crate) fn read_set(message: &Message<'_>, table: &str) -> Option<Set> {
     if flags & ANONYMOUS != 0 {
         return None;
     }
-    Some(Set {
+    Some(SetSummary {
         name: message.attributes().find(SET_NAME).and_then(text)?.to_owned(),
         size: message
             .attributes()
@@ -100,7 +100,7 @@ pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
 /// Asks for one element of a set; answered with ENOENT when it does not hold it.
 pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind: GET_ELEMENTS,
         flags: flags::REQUEST,
         sequence,
@@ -121,7 +121,7 @@ pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> 
 }
 
 /// Reads the elements out of a reply to [`ask_elements`]; malformed ones are left out.
-pub(crate) fn read_elements<'a>(message: &Message<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
+pub(crate) fn read_elements<'a>(message: &NfnlMessage<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
     let list = if message.kind == NEW_ELEMENTS {
         message.attributes().find(LIST_ELEMENTS)
     } else {
@@ -135,7 +135,7 @@ pub(crate) fn read_elements<'a>(message: &Message<'a>) -> impl Iterator<Item = S
                 .find(ELEMENT_EXPIRATION)
                 .and_then(|value| field(value, 0));
             Some(StandingElement {
-                key: Key::from_slice(key),
+                key: SetKey::from_slice(key),
                 remaining: millis.map(|millis| Duration::from_millis(u64::from_be_bytes(millis))),
             })
         })
@@ -148,7 +148,7 @@ pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
 
 /// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it
 /// counted.
-pub(crate) fn read_counter(message: &Message<'_>, table: &str) -> Option<(String, u64)> {
+pub(crate) fn read_counter(message: &NfnlMessage<'_>, table: &str) -> Option<(String, u64)> {
     if message.kind != NEW_OBJECT || message.attributes().find(OBJECT_TABLE).and_then(text)? != table {
         return None;
     }
@@ -162,7 +162,7 @@ pub(crate) fn read_counter(message: &Message<'_>, table: &str) -> Option<(String
 
 pub(super) fn ask(kind: u16, sequence: u32, names: &[(u16, &str)]) -> Vec<u8> {
     let mut encoder = Encoder::default();
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind,
         flags: flags::REQUEST | flags::DUMP,
         sequence,
@@ -181,12 +181,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::message::Messages;
+    use crate::netlink::message::NfnlMessages;
 
     #[test]
     fn elements_are_read_with_the_time_they_have_left() {
         let mut encoder = Encoder::default();
-        let message = encoder.open_message(Head {
+        let message = encoder.open_message(NfnlHeader {
             kind: NEW_ELEMENTS,
             flags: 0,
             sequence: 1,
@@ -207,9 +207,11 @@ mod tests {
         encoder.close_nest(list);
         encoder.close_message(message);
         let bytes = encoder.finish();
-        let elements: Vec<_> = Messages(&bytes).flat_map(|message| read_elements(&message)).collect();
+        let elements: Vec<_> = NfnlMessages(&bytes)
+            .flat_map(|message| read_elements(&message))
+            .collect();
         let expected = |remaining| StandingElement {
-            key: Key::from_slice(&[10, 0, 0, 1]),
+            key: SetKey::from_slice(&[10, 0, 0, 1]),
             remaining,
         };
         assert_eq!(elements, [expected(Some(Duration::from_millis(1500))), expected(None)]);
@@ -221,7 +223,7 @@ mod tests {
             payload in proptest::collection::vec(any::<u8>(), 0..256),
             kind in prop_oneof![Just(NEW_SET), Just(NEW_ELEMENTS), Just(NEW_OBJECT)],
         ) {
-            let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
+            let message = NfnlMessage { kind, flags: 0, sequence: 1, payload: &payload };
             let _ = read_set(&message, "t");
             let _ = read_counter(&message, "t");
             prop_assert!(read_elements(&message).count() <= payload.len());

@@ -1,7 +1,7 @@
 //! Logged packets (`linux/netfilter/nfnetlink_log.h`): what a rule `log prefix … group …` sends to
 //! whoever has bound the group.
 
-use super::message::{Encoder, Head, Message, flags, text};
+use super::message::{Encoder, NfnlHeader, NfnlMessage, flags, text};
 
 /// `NFNL_SUBSYS_ULOG`.
 const SUBSYSTEM: u16 = 4;
@@ -37,7 +37,7 @@ const TIMEOUT: u32 = 10;
 
 /// A logged packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Logged<'a> {
+pub(crate) struct LoggedPacket<'a> {
     /// The rule's.
     pub(crate) prefix: &'a str,
     /// From the IP header on, cut off after [`COPY_RANGE`].
@@ -74,8 +74,8 @@ pub(crate) fn unbind(group: u16, sequence: u32) -> Vec<u8> {
     encoder.finish()
 }
 
-fn configuration_of(group: u16, sequence: u32) -> Head {
-    Head {
+fn configuration_of(group: u16, sequence: u32) -> NfnlHeader {
+    NfnlHeader {
         kind: CONFIGURE,
         flags: flags::REQUEST | flags::ACK,
         sequence,
@@ -85,11 +85,11 @@ fn configuration_of(group: u16, sequence: u32) -> Head {
 }
 
 /// Reads a logged packet; `None` when the message is none, or has no prefix or no packet.
-pub(crate) fn read<'a>(message: &Message<'a>) -> Option<Logged<'a>> {
+pub(crate) fn read<'a>(message: &NfnlMessage<'a>) -> Option<LoggedPacket<'a>> {
     if message.kind != PACKET {
         return None;
     }
-    Some(Logged {
+    Some(LoggedPacket {
         prefix: message.attributes().find(PREFIX).and_then(text)?,
         packet: message.attributes().find(PAYLOAD)?,
     })
@@ -98,7 +98,7 @@ pub(crate) fn read<'a>(message: &Message<'a>) -> Option<Logged<'a>> {
 /// A logged packet as the kernel sends it.
 #[cfg(test)]
 pub(crate) fn encode(encoder: &mut Encoder, prefix: &str, packet: &[u8]) {
-    let message = encoder.open_message(Head {
+    let message = encoder.open_message(NfnlHeader {
         kind: PACKET,
         flags: 0,
         sequence: 0,
@@ -113,7 +113,7 @@ pub(crate) fn encode(encoder: &mut Encoder, prefix: &str, packet: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::message::Messages;
+    use crate::netlink::message::NfnlMessages;
 
     /// Headers are in host order: these are little-endian.
     #[cfg(target_endian = "little")]
@@ -137,14 +137,14 @@ mod tests {
         let mut encoder = Encoder::default();
         encode(&mut encoder, "why", &[1, 2, 3]);
         let bytes = encoder.finish();
-        let message = Messages(&bytes).next().unwrap();
+        let message = NfnlMessages(&bytes).next().unwrap();
         assert_eq!(
             read(&message),
-            Some(Logged {
+            Some(LoggedPacket {
                 prefix: "why",
                 packet: &[1, 2, 3]
             })
         );
-        assert_eq!(read(&Message { kind: 3, ..message }), None);
+        assert_eq!(read(&NfnlMessage { kind: 3, ..message }), None);
     }
 }

@@ -32,7 +32,7 @@ const WORK: u32 = 20;
 
 /// When to rest.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ReaderPause {
     /// Transactions since the last look.
     transactions: u32,
     next_look: Time,
@@ -42,7 +42,7 @@ pub(super) struct Pace {
     until: Time,
 }
 
-impl Pace {
+impl ReaderPause {
     /// Notes a transaction; begins a rest if it is time to look for readers, and there is one.
     pub(super) fn committed(&mut self, now: Time, is_read: impl FnOnce() -> bool) {
         self.transactions += 1;
@@ -109,13 +109,13 @@ mod tests {
 
     /// How often a writer looks in ten seconds with a transaction each so many milliseconds.
     fn looks(every: u64) -> usize {
-        let (mut pace, mut looks) = (Pace::default(), 0);
+        let (mut reader_pause, mut looks) = (ReaderPause::default(), 0);
         for at in (0..10_000).step_by(every as usize) {
-            pace.committed(START + millis(at), || {
+            reader_pause.committed(START + millis(at), || {
                 looks += 1;
                 false
             });
-            assert_eq!(pace.rest(START + millis(at)), Duration::ZERO);
+            assert_eq!(reader_pause.rest(START + millis(at)), Duration::ZERO);
         }
         looks
     }
@@ -128,23 +128,23 @@ mod tests {
 
     #[test]
     fn a_rest_lasts_until_the_reader_is_done_and_is_followed_by_work() {
-        let mut pace = Pace::default();
+        let mut reader_pause = ReaderPause::default();
         for at in 0..=100 {
-            pace.committed(START + millis(at), || true);
+            reader_pause.committed(START + millis(at), || true);
         }
         let begun = START + millis(100);
-        assert_eq!(pace.rest(begun), STEP);
-        assert_eq!(pace.go_on(begun + millis(30), || true), STEP);
-        assert_eq!(pace.go_on(begun + millis(60), || false), Duration::ZERO);
+        assert_eq!(reader_pause.rest(begun), STEP);
+        assert_eq!(reader_pause.go_on(begun + millis(30), || true), STEP);
+        assert_eq!(reader_pause.go_on(begun + millis(60), || false), Duration::ZERO);
         for at in 60..60 + 60 * u64::from(WORK) {
-            pace.committed(begun + millis(at), || panic!("too soon"));
+            reader_pause.committed(begun + millis(at), || panic!("too soon"));
         }
         // And it does not last for ever.
         let (mut now, mut rest) = (begun, STEP);
-        pace.began = begun;
+        reader_pause.began = begun;
         while rest > Duration::ZERO {
             now = now + rest;
-            rest = pace.go_on(now, || true);
+            rest = reader_pause.go_on(now, || true);
         }
         assert!(now.since(begun) < LONGEST + STEP);
     }
