@@ -91,7 +91,7 @@ fn write_frame(document: &mut NftDocument<'_>, desired: &DesiredState) {
     refusal::chains(document, desired);
     strangers::chain(document);
     related::chain(document);
-    dispatch::chain(document);
+    dispatch::chain(document, desired);
     base::chains(document, desired);
     answers::chains(document, desired);
     interception::chain(document, desired);

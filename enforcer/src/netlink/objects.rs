@@ -112,12 +112,12 @@ pub(crate) enum MapValue {
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NftVerdict {
-    /// It passes our table.
+    /// It passes the base chain.
     Accept,
     /// It is dropped.
     Drop,
-    /// It goes on in a chain, and comes back from its end.
-    Jump(Arc<str>),
+    /// It goes on behind the last `jump`.
+    Return,
     /// It goes on in a chain, whose end is the end of this one.
     Goto(Arc<str>),
 }

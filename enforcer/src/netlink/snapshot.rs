@@ -67,8 +67,8 @@ const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
-const JUMP: i32 = -3;
 const GOTO: i32 = -4;
+const RETURN: i32 = -5;
 
 /// A table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -302,7 +302,7 @@ fn read_value(data: &[u8]) -> Option<MapValue> {
     let verdict = match code {
         DROP => NftVerdict::Drop,
         ACCEPT => NftVerdict::Accept,
-        JUMP => NftVerdict::Jump(chain()?),
+        RETURN => NftVerdict::Return,
         GOTO => NftVerdict::Goto(chain()?),
         // None of ours.
         _ => return None,

@@ -7,9 +7,9 @@
 mod expression;
 mod set;
 
-pub(crate) use set::declared;
-
 use std::sync::Arc;
+
+pub(crate) use set::declared;
 
 use super::batch::{
     BEGIN, DELETE_ELEMENTS, END, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE, NEST_LIMIT,

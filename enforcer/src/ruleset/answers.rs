@@ -10,14 +10,15 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use nftables::stmt::Statement;
 use nftables::types::{NfChainType, NfHook};
 
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
 
 use super::document::{ChainHook, NftDocument};
-use super::expression::{any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, source};
+use super::expression::{
+    any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, return_, source,
+};
 use super::{refusal, sets, strangers, zones};
 
 /// Packets that come in, before connection tracking looks at them.
@@ -52,7 +53,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     );
     for family in IpFamily::BOTH {
         for known in strangers::belongs(family) {
-            document.rule(CHAIN, known.into_iter().chain([Statement::Return(None)]));
+            document.rule(CHAIN, known.into_iter().chain([return_()]));
         }
         let answering = concat([source(family), header("th", "sport")]);
         for forged in [

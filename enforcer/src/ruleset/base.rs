@@ -38,7 +38,6 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
             interception::pass_intercepted(document, chain, desired);
             interception::pass_to_listeners(document, chain, desired);
         }
-        interception::judge_unintercepted(document, chain, desired);
         document.rule(chain, [jump(dispatch::CHAIN)]);
     }
 }

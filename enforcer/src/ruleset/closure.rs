@@ -15,13 +15,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use policy::Protocol;
 
-use super::program::address_key;
-use super::{sets, zones};
 use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::IpFamily;
 use crate::netlink::batch::SetKey;
 use crate::netlink::objects::{KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, TableCommand};
 use crate::netlink::snapshot::HookInfo;
+
+use super::program::address_key;
+use super::{sets, zones};
 
 /// The chains, and the hooks that they are called by (`NF_INET_LOCAL_IN`, `NF_INET_FORWARD`).
 const CHAINS: [(&str, u32); 2] = [("closed-input", 1), ("closed-forward", 2)];

@@ -2,18 +2,22 @@
 
 use nftables::stmt::{Statement, VerdictMap};
 
+use crate::desired::DesiredState;
 use crate::layout::IpFamily;
 
 use super::document::NftDocument;
 use super::expression::{goto, is, named_set, source};
-use super::{refusal, sets, strangers};
+use super::{interception, refusal, sets, strangers};
 
-/// The chain that both `forward` and `input` jump to. A source that no program governs comes back
-/// from it, unless it is none that may be, or comes from where only pods are.
+/// The chain that `forward` and `input` jump to. What it lets pass comes back to them: nothing here
+/// accepts, because another program may be asked about the packet behind it. A source that no
+/// program governs comes back too, unless it is none that may be, or comes from where only pods
+/// are.
 pub(super) const CHAIN: &str = "dispatch";
 
-pub(super) fn chain(document: &mut NftDocument<'_>) {
+pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.chain(CHAIN);
+    interception::judge_unintercepted(document, CHAIN, desired);
     for family in IpFamily::BOTH {
         let by_source = VerdictMap {
             key: source(family),

@@ -171,9 +171,14 @@ pub(super) fn is_tcp_or_udp() -> Statement<'static> {
     is(protocol(), any_of([Protocol::Tcp, Protocol::Udp].map(protocol_value)))
 }
 
-/// Ends the evaluation of this table: the packet passes.
+/// Ends the evaluation of the base chain: the packet passes, whatever stands behind.
 pub(super) fn accept() -> Statement<'static> {
     Statement::Accept(None)
+}
+
+/// Goes on behind the last `jump`.
+pub(super) fn return_() -> Statement<'static> {
+    Statement::Return(None)
 }
 
 /// Goes on in a chain and comes back at its end.

@@ -56,7 +56,7 @@ use super::answers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::document::{ChainHook, NftDocument};
 use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
-    meta, named, named_set, number, original, port, port_value, protocol, protocol_value, source, word,
+    meta, named, named_set, number, original, port, port_value, protocol, protocol_value, return_, source, word,
 };
 use super::{refusal, sets, zones};
 
@@ -259,7 +259,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
     }
     for family in IpFamily::BOTH {
         let verdict = match desired.fail_mode {
-            FailMode::Open => accept(),
+            FailMode::Open => return_(),
             FailMode::Closed => goto(refusal::CHAIN),
         };
         let tracked = is(conntrack("direction", None), word("original"));

@@ -2,25 +2,41 @@
 //! is never touched.
 //!
 //! ```text
-//! ep4-X        ICMP, where types of its messages matter: goto ep4-X-icmp
-//!              of each class that is possible, in order:
-//!                exact set (address . protocol . port)                   verdict
-//!                the port's piece → jump ep4-X-<class>-c<number>:        there the piece's set of addresses: verdict
-//!                set for every port                                      verdict
-//!              this node's, cluster's addresses: goto ep4-X-host, ep4-X-cluster, where prefixes decide otherwise there
-//!              prefixes: two sets of exceptions (address . protocol . port), one of addresses
-//!              the rest
-//! ep4-X-icmp   the same with types in place of ports
-//! au4-T        what X lets through is evaluated once more, by all of its policies, where some are in mode audit
+//! ep4-X            ICMP, where types of its messages matter: goto ep4-X-icmp
+//!                  of each class that is possible, in order:
+//!                    exact set (address . protocol . port)              verdict
+//!                    set for every port (address)                       verdict
+//!                  prefixes:
+//!                    this node's, the cluster's addresses, where prefixes decide otherwise there:
+//!                      goto ep4-X-host, ep4-X-cluster
+//!                    two sets of exceptions (address . protocol . port), one of addresses
+//!                    the rest
+//! ep4-X-icmp       the same with types in place of ports
+//! au4-T            what X lets through is evaluated once more, by all of its policies, where some
+//!                  are in mode audit
 //! ```
+//!
+//! Where ranges of ports have sets of their own, the port is looked up behind the first exact set:
+//!
+//! ```text
+//! ep4-X            first exact set; the port's range: goto ep4-X-c<number>; the rest as above
+//! ep4-X-c<number>  the classes as above, with the range's set (address) behind each exact set
+//! ep4-X-prefixes   the prefixes, for all of these chains
+//! ```
+//!
+//! # Verdicts
+//! A packet that is allowed *returns* from its program, to the chain that asked (`dispatch`'s
+//! caller), where another program may be asked about it. Nothing here accepts, and nothing is
+//! called by `jump`, so that `return` leaves the whole program from any of its chains. A packet
+//! that is denied goes on in a chain of [`refusal`].
 //!
 //! # What a packet pays
 //! Lookups, whatever the number of rules, names, addresses and prefixes: for each class at most
-//! four (exact set, piece, its set, every port), two for the place, three among prefixes. That is
-//! at most 4 × 4 + 2 + 3 = 21, and [`longest_path`] counts them; twice that where policies are in
-//! mode audit. A usual program, which only allows names and objects on single ports, costs one.
-//! [`SetLayout`](policy::classifier::SetLayout) says what there may be, and what cannot be is not
-//! looked up.
+//! three (exact set, set of the range, set for every port), one for the range of its port, two for
+//! the place, three among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, and [`longest_path`]
+//! counts them; twice that where policies are in mode audit. A usual program, which only allows
+//! names and objects on single ports, costs one. [`SetLayout`](policy::classifier::SetLayout) says
+//! what there may be, and what cannot be is not looked up.
 //!
 //! The prefixes of a place are folded into disjoint intervals, each with one verdict for all
 //! traffic (the *base*) and exceptions. Where the base is what the rest gets, it need not be looked
@@ -36,13 +52,13 @@ use policy::classifier::{AddressInterval, Classifier, SetClass};
 use policy::{AddressZone, DenyResponse, PortRange, ProgramId, Protocol, Verdict};
 
 use crate::desired::{KernelProgram, KernelTiers};
-use crate::layout::{self, IpFamily, SetId, SetKind, class_name};
+use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::batch::SetKey;
 use crate::netlink::objects::{self, KeyRange, NftRule, PacketField, RuleLookup, RuleMatch};
 
 use super::{refusal, zones};
 
-/// A chain with its rules. Those that it calls stand before it.
+/// A chain with its rules. The chains that it goes on in stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProgramChain {
     pub(crate) name: Arc<str>,
@@ -73,7 +89,7 @@ pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain
     };
     let of_family = |family| {
         let allow = match &program.audited {
-            None => objects::NftVerdict::Accept,
+            None => objects::NftVerdict::Return,
             Some(audited) => goto(&audit_chain_name(audited.id, family)),
         };
         written(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
@@ -90,7 +106,7 @@ pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
             name,
             family,
             audited,
-            objects::NftVerdict::Accept,
+            objects::NftVerdict::Return,
             goto(refusal::AUDITED_CHAIN),
         )
     };
@@ -112,19 +128,20 @@ pub fn longest_path(program: &KernelProgram) -> usize {
 
 fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
     let beyond = |verdict: &objects::NftVerdict| match verdict {
-        objects::NftVerdict::Accept | objects::NftVerdict::Drop => 0,
-        objects::NftVerdict::Jump(chain) | objects::NftVerdict::Goto(chain) => path(chains, chain),
+        objects::NftVerdict::Accept | objects::NftVerdict::Drop | objects::NftVerdict::Return => 0,
+        objects::NftVerdict::Goto(chain) => path(chains, chain),
     };
     let (mut so_far, mut longest) = (0, 0);
     for rule in chains.get(name).into_iter().flatten() {
+        let mut verdicts: Vec<&objects::NftVerdict> = rule.verdict.iter().collect();
         if let RuleMatch::In(_, lookup) = &rule.test {
             so_far += 1;
-            if let RuleLookup::Verdicts(verdicts) = lookup {
-                so_far += verdicts.iter().map(|(_, verdict)| beyond(verdict)).max().unwrap_or(0);
+            if let RuleLookup::Verdicts(pairs) = lookup {
+                verdicts.extend(pairs.iter().map(|(_, verdict)| verdict));
             }
         }
-        let here = so_far + rule.verdict.as_ref().map_or(0, beyond);
-        longest = longest.max(here);
+        let behind = verdicts.into_iter().map(beyond).max().unwrap_or(0);
+        longest = longest.max(so_far + behind);
     }
     longest.max(so_far)
 }
@@ -223,62 +240,88 @@ impl ProgramWriter<'_> {
         }
     }
 
-    /// The rules of a chain, and before it the chains that it calls.
+    /// The rules of a chain, and before it the chains that it goes on in.
+    ///
+    /// The port range is looked up once, behind the exact set of the first class: a packet whose
+    /// port lies in one goes on in the chain of that range, which asks the same of every class and
+    /// the range's own set besides. That chain is entered by `goto`, so that `return` leaves the
+    /// program from there too; and it shares the chain of the prefixes with all others, so that the
+    /// kernel, which walks a chain once for each way into it, has few ways to walk.
     fn evaluate(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {
-        let mut rules = Vec::new();
-        for class in &self.fold.layout().classes {
-            self.look_up_class(*class, traffic, &mut rules);
+        let ranges = self.port_ranges(traffic);
+        let mut prefixes = self.look_up_prefixes(traffic, name);
+        let classes = self.look_up_classes(traffic, None);
+        if ranges.is_empty() || classes.is_empty() {
+            return [classes, prefixes].concat();
         }
-        self.look_up_prefixes(traffic, name, &mut rules);
+        if prefixes.len() > 1 {
+            let shared = format!("{name}-prefixes");
+            self.add(&shared, prefixes);
+            prefixes = vec![always(goto(&shared))];
+        }
+        let before_range = usize::from(self.has_exact_sets(traffic));
+        let mut by_range = Vec::new();
+        for (number, range) in ranges {
+            let of_range = format!("{name}-c{number}");
+            let mut rules = self.look_up_classes(traffic, Some(number)).split_off(before_range);
+            rules.extend_from_slice(&prefixes);
+            self.add(&of_range, rules);
+            by_range.push((ports_key(traffic, range), goto(&of_range)));
+        }
+        by_range.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut rules = classes;
+        let find_range = NftRule {
+            test: RuleMatch::In(self.port_fields(traffic), RuleLookup::Verdicts(by_range)),
+            verdict: None,
+        };
+        rules.insert(before_range, find_range);
+        rules.append(&mut prefixes);
         rules
     }
 
-    fn look_up_class(&mut self, class: SetClass, traffic: TrafficKind, rules: &mut Vec<NftRule>) {
-        let verdict = self.verdict(class.verdict());
-        let possible = self.fold.layout();
-        let set = |kind| {
-            let set = SetId {
-                program: self.tiers,
-                class,
-                kind,
-                family: self.family,
-            };
-            RuleLookup::Set(set.to_string().into())
-        };
-        let address = || PacketField::Destination(self.family);
-        let is_exact =
-            traffic == TrafficKind::Ports && layout::kinds(possible, self.family).any(|kind| kind == SetKind::Exact);
-        if is_exact {
-            let fields = vec![address(), PacketField::Protocol, PacketField::Port];
-            rules.push(found(fields, set(SetKind::Exact), &verdict));
-        }
-        let mut pieces = Vec::new();
-        let mut cells = Vec::new();
-        for (number, piece) in layout::cells(possible, self.family) {
-            if piece.protocol.has_ports() != (traffic == TrafficKind::Ports) {
-                continue;
-            }
-            let name = format!("{}-{}-c{number}", self.name, class_name(class));
-            cells.push(ProgramChain {
-                name: name.as_str().into(),
-                rules: vec![found(vec![address()], set(SetKind::Cell(number)), &verdict)],
-            });
-            pieces.push((ports_key(traffic, piece), objects::NftVerdict::Jump(name.into())));
-        }
-        if !pieces.is_empty() {
-            pieces.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-            rules.push(NftRule {
-                test: RuleMatch::In(self.port_fields(traffic), RuleLookup::Verdicts(pieces)),
-                verdict: None,
-            });
-        }
-        if possible.all_traffic {
-            rules.push(found(vec![address()], set(SetKind::All), &verdict));
-        }
-        self.chains.append(&mut cells);
+    /// The port ranges that have sets of their own, with their numbers.
+    fn port_ranges(&self, traffic: TrafficKind) -> Vec<(u16, PortRange)> {
+        let is_of_traffic =
+            |(_, range): &(u16, PortRange)| range.protocol.has_ports() == (traffic == TrafficKind::Ports);
+        layout::cells(self.fold.layout(), self.family)
+            .filter(is_of_traffic)
+            .collect()
     }
 
-    fn look_up_prefixes(&mut self, traffic: TrafficKind, name: &str, rules: &mut Vec<NftRule>) {
+    fn has_exact_sets(&self, traffic: TrafficKind) -> bool {
+        let mut kinds = layout::kinds(self.fold.layout(), self.family);
+        traffic == TrafficKind::Ports && kinds.any(|kind| kind == SetKind::Exact)
+    }
+
+    /// What every class is asked, in their order: the exact set, the set of the packet's port
+    /// range, the set for every port.
+    fn look_up_classes(&self, traffic: TrafficKind, range: Option<u16>) -> Vec<NftRule> {
+        let address = || PacketField::Destination(self.family);
+        let exact = self.has_exact_sets(traffic).then(|| {
+            let fields = vec![address(), PacketField::Protocol, PacketField::Port];
+            (SetKind::Exact, fields)
+        });
+        let of_range = range.map(|number| (SetKind::Cell(number), vec![address()]));
+        let possible = self.fold.layout();
+        let all = possible.all_traffic.then(|| (SetKind::All, vec![address()]));
+        let kinds: Vec<_> = exact.into_iter().chain(of_range).chain(all).collect();
+        let look_up = |class: &SetClass| {
+            let (class, verdict) = (*class, self.verdict(class.verdict()));
+            let rules = kinds.iter().map(move |(kind, fields)| {
+                let set = SetId {
+                    program: self.tiers,
+                    class,
+                    kind: *kind,
+                    family: self.family,
+                };
+                found(fields.clone(), RuleLookup::Set(set.to_string().into()), &verdict)
+            });
+            rules.collect::<Vec<_>>()
+        };
+        possible.classes.iter().flat_map(look_up).collect()
+    }
+
+    fn look_up_prefixes(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {
         let [world, cluster, host] = AddressZone::ALL
             .map(|place| PlaceRanges::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
         // This node's addresses are among the cluster's.
@@ -286,6 +329,7 @@ impl ProgramWriter<'_> {
             (host != cluster, zones::host(self.family), "host", &host),
             (cluster != world, zones::cluster(self.family), "cluster", &cluster),
         ];
+        let mut rules = Vec::new();
         // Where the node's addresses are decided as those outside, and the cluster's are not, both
         // branches stand.
         for (differs, addresses, suffix, folded) in branches {
@@ -309,6 +353,7 @@ impl ProgramWriter<'_> {
             }
         }
         rules.extend(self.decide(traffic, &world));
+        rules
     }
 
     /// Exceptions, base, rest.
@@ -332,10 +377,7 @@ impl ProgramWriter<'_> {
                 ));
             }
         }
-        rules.push(NftRule {
-            test: RuleMatch::Always,
-            verdict: Some(self.verdict(rest)),
-        });
+        rules.push(always(self.verdict(rest)));
         rules
     }
 
@@ -428,6 +470,13 @@ fn found(fields: Vec<PacketField>, lookup: RuleLookup, verdict: &objects::NftVer
     NftRule {
         test: RuleMatch::In(fields, lookup),
         verdict: Some(verdict.clone()),
+    }
+}
+
+fn always(verdict: objects::NftVerdict) -> NftRule {
+    NftRule {
+        test: RuleMatch::Always,
+        verdict: Some(verdict),
     }
 }
 

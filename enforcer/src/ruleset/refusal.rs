@@ -12,7 +12,7 @@ use crate::layout::IpFamily;
 use crate::records;
 
 use super::document::NftDocument;
-use super::expression::{accept, is, is_not, is_of, protocol, protocol_value};
+use super::expression::{is, is_not, is_of, protocol, protocol_value, return_};
 
 /// The named counter of refused IPv4 packets.
 pub const REFUSED_V4: &str = "refused4";
@@ -69,7 +69,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
         records::RecordedVerdict::Audited,
     );
     count(document, AUDITED_CHAIN, audited);
-    document.rule(AUDITED_CHAIN, [accept()]);
+    document.rule(AUDITED_CHAIN, [return_()]);
 }
 
 fn record(document: &mut NftDocument<'_>, chain: &str, group: Option<u16>, verdict: records::RecordedVerdict) {

@@ -8,14 +8,13 @@
 //! Established packets do not come here.
 
 use nftables::expr::CTDir;
-use nftables::stmt::Statement;
 use policy::Protocol;
 
 use crate::layout::IpFamily;
 
 use super::document::NftDocument;
 use super::expression::{
-    accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, source,
+    accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, return_, source,
 };
 use super::{interception, refusal, sets, strangers};
 
@@ -46,14 +45,8 @@ pub(super) fn chain(document: &mut NftDocument<'_>) {
             );
         }
         let pods = named_set(&interception::pods_set(family));
-        document.rule(
-            CHAIN,
-            [is_of(family), is(source(family), pods), Statement::Return(None)],
-        );
+        document.rule(CHAIN, [is_of(family), is(source(family), pods), return_()]);
     }
-    document.rule(
-        CHAIN,
-        [strangers::comes_from(sets::GOVERNED_LINKS), Statement::Return(None)],
-    );
+    document.rule(CHAIN, [strangers::comes_from(sets::GOVERNED_LINKS), return_()]);
     document.rule(CHAIN, [accept()]);
 }

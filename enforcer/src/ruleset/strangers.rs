@@ -15,8 +15,8 @@ use crate::layout::IpFamily;
 
 use super::document::NftDocument;
 use super::expression::{
-    Expr, accept, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value,
-    prefix, protocol, protocol_value, source,
+    Expr, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value, prefix,
+    protocol, protocol_value, return_, source,
 };
 use super::{refusal, sets};
 
@@ -31,9 +31,9 @@ pub(super) fn chain(document: &mut NftDocument<'_>) {
     document.chain(CHAIN);
     for family in IpFamily::BOTH {
         for known in belongs(family) {
-            document.rule(CHAIN, known.into_iter().chain([accept()]));
+            document.rule(CHAIN, known.into_iter().chain([return_()]));
         }
-        document.rule(CHAIN, asks_for_address(family).into_iter().chain([accept()]));
+        document.rule(CHAIN, asks_for_address(family).into_iter().chain([return_()]));
     }
     document.rule(CHAIN, [goto(refusal::CHAIN)]);
 }

@@ -385,20 +385,40 @@ fn chains_read_well_in_a_listing() {
     let lines = chain(&format!("ep4-{id}"));
     assert_eq!(lines[0], format!("meta l4proto icmp goto ep4-{id}-icmp"));
     for line in [
-        format!("ip daddr . meta l4proto . th dport @allow4-{id} accept"),
-        format!("ip daddr @allow4-{id}-all accept"),
-        format!("ip daddr @cluster4 goto ep4-{id}-cluster"),
-        "ip daddr . meta l4proto . th dport { 198.51.100.0/24 . tcp . 25 } goto refuse".to_owned(),
-        "ip daddr { 198.51.100.0/24 } accept".to_owned(),
-        "goto refuse".to_owned(),
+        format!("ip daddr . meta l4proto . th dport @allow4-{id} return"),
+        format!("ip daddr @allow4-{id}-all return"),
+        format!("goto ep4-{id}-prefixes"),
     ] {
         assert!(lines.contains(&line), "{line} is not in {lines:#?}");
+    }
+    let by_range = lines
+        .iter()
+        .find(|line| line.starts_with("meta l4proto . th dport vmap"));
+    let (_, goto) = by_range.unwrap().split_once("tcp . 8000-8999 : goto ").unwrap();
+    let (range, _) = goto.split_once(',').unwrap();
+    let number = range.strip_prefix(&format!("ep4-{id}-")).unwrap();
+    let of_range = chain(range);
+    for line in [
+        format!("ip daddr @allow4-{id}-{number} return"),
+        format!("ip daddr @allow4-{id}-all return"),
+        format!("goto ep4-{id}-prefixes"),
+    ] {
+        assert!(of_range.contains(&line), "{line} is not in {of_range:#?}");
+    }
+    let prefixes = chain(&format!("ep4-{id}-prefixes"));
+    for line in [
+        format!("ip daddr @cluster4 goto ep4-{id}-cluster"),
+        "ip daddr . meta l4proto . th dport { 198.51.100.0/24 . tcp . 25 } goto refuse".to_owned(),
+        "ip daddr { 198.51.100.0/24 } return".to_owned(),
+        "goto refuse".to_owned(),
+    ] {
+        assert!(prefixes.contains(&line), "{line} is not in {prefixes:#?}");
     }
     let cluster = chain(&format!("ep4-{id}-cluster"));
     assert_eq!(
         cluster,
         [
-            "ip daddr . meta l4proto . th dport { 10.0.0.0/8 . tcp . 80 } accept",
+            "ip daddr . meta l4proto . th dport { 10.0.0.0/8 . tcp . 80 } return",
             "goto refuse"
         ]
     );

@@ -53,11 +53,11 @@ const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
 /// `sizeof(struct nft_verdict)`: a number, padded, and a pointer.
 const VERDICT_LENGTH: usize = 2 * size_of::<usize>();
 
-/// `NF_DROP`, `NF_ACCEPT`, `NFT_JUMP`, `NFT_GOTO`.
+/// `NF_DROP`, `NF_ACCEPT`, `NFT_GOTO`, `NFT_RETURN`.
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
-const JUMP: i32 = -3;
 const GOTO: i32 = -4;
+const RETURN: i32 = -5;
 
 impl TransactionEncoder<'_> {
     /// Makes a named set.
@@ -277,10 +277,8 @@ pub(super) fn element_size(element: &NewElement) -> usize {
     let value = match &element.value {
         None => 0,
         Some(MapValue::Data(data)) => key(data.len()),
-        Some(MapValue::Verdict(NftVerdict::Accept | NftVerdict::Drop)) => 3 * ATTRIBUTE + 4,
-        Some(MapValue::Verdict(NftVerdict::Jump(chain) | NftVerdict::Goto(chain))) => {
-            4 * ATTRIBUTE + 4 + align(chain.len() + 1)
-        }
+        Some(MapValue::Verdict(NftVerdict::Accept | NftVerdict::Drop | NftVerdict::Return)) => 3 * ATTRIBUTE + 4,
+        Some(MapValue::Verdict(NftVerdict::Goto(chain))) => 4 * ATTRIBUTE + 4 + align(chain.len() + 1),
     };
     ATTRIBUTE
         + key(element.key.len())
@@ -324,7 +322,7 @@ pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &NftVerdict) {
     let (code, chain) = match verdict {
         NftVerdict::Drop => (DROP, None),
         NftVerdict::Accept => (ACCEPT, None),
-        NftVerdict::Jump(chain) => (JUMP, Some(chain)),
+        NftVerdict::Return => (RETURN, None),
         NftVerdict::Goto(chain) => (GOTO, Some(chain)),
     };
     let nest = encoder.open_nest(DATA_VERDICT);

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use super::*;
 use crate::netlink::batch::SetKey;
 use crate::netlink::message::{Attributes, NfnlMessages, text};
 use crate::netlink::objects::{
     Datatype, KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec, half_open,
 };
+
+use super::*;
 
 fn name(text: &str) -> Arc<str> {
     text.into()
@@ -29,7 +30,7 @@ fn a_rule_brings_its_own_set_before_it_and_only_the_last_message_is_acknowledged
             vec![PacketField::Protocol, PacketField::Port],
             RuleLookup::Ranges(vec![range(&[6, 0, 0, 0, 0, 80, 0, 0], &[6, 0, 0, 0, 0, 90, 0, 0])]),
         ),
-        verdict: Some(NftVerdict::Accept),
+        verdict: Some(NftVerdict::Return),
     };
     let commands = [
         TableCommand::AddChain(name("a")),
