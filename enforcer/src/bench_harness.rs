@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use crate::netlink::batch::{ElementAction, ElementBatch, ElementOp, SetKey};
+use crate::netlink::batch::{ElementAction, ElementBatch, ElementOp};
+use crate::netlink::set_key::SetKey;
 
 /// Additions to one set, to be encoded again and again.
 pub struct ElementAdditions(Vec<ElementOp>);

@@ -24,13 +24,13 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+pub use network::{changes, network, take_changes};
+use rtnetlink::{Rtnetlink, RtnetlinkOutcome};
 use tracing::warn;
+pub(crate) use watch::RoutingWatch;
 
 use crate::desired::Interception;
 use crate::layout::IpFamily;
-pub use network::{changes, network, take_changes};
-use rtnetlink::{Rtnetlink, RtnetlinkOutcome};
-pub(crate) use watch::RoutingWatch;
 
 /// The proxy's own addresses in mode dnat, put on `lo`.
 pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);

@@ -30,8 +30,8 @@
 //!
 //! # How rules change without a gap
 //! 1. New programs: their sets, filled, and their chains. Nothing refers to them yet.
-//! 2. Elements of the [sets of the table](sets), the map from sources to chains among them: one
-//!    transaction, in which every packet that comes after it finds its new program, whole.
+//! 2. Elements of the [sets of the table](table_sets), the map from sources to chains among them:
+//!    one transaction, in which every packet that comes after it finds its new program, whole.
 //! 3. The frame, if settings have changed.
 //! 4. What no program needs any more is deleted.
 //!
@@ -49,21 +49,20 @@ mod interception;
 pub(crate) mod program;
 pub(crate) mod refusal;
 mod related;
+mod set_names;
 mod strangers;
 mod zones;
 
-pub(crate) mod sets;
+pub(crate) mod table_sets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nftables::schema::Nftables;
-
-use crate::desired::DesiredState;
-
 use document::{ChainForm, NftDocument};
-
+use nftables::schema::Nftables;
 pub use program::longest_path;
 pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
+
+use crate::desired::DesiredState;
 
 /// What stands in the kernel under our table's name, as far as a transaction must know it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +76,7 @@ pub struct ExistingObjects {
 }
 
 /// The transaction that makes the frame what `desired` says, in a table that holds the [sets of the
-/// table](sets) already.
+/// table](table_sets) already.
 ///
 /// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's;
 /// what is not named there is left alone.

@@ -93,7 +93,7 @@ fn told(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
 
 #[cfg(test)]
 mod tests {
-    use crate::netlink::batch::SetKey;
+    use crate::netlink::set_key::SetKey;
 
     use super::*;
 

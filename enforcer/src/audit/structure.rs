@@ -5,11 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Damage, DamageKind};
+use crate::netlink::nf_tables;
 use crate::netlink::snapshot::{SetLimits, SetShape, TableSnapshot};
 
-/// `NFT_TABLE_F_DORMANT`.
-const DORMANT: u32 = 1;
+use super::{Damage, DamageKind};
 
 /// What our own transactions have made, as far as they tell.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +39,7 @@ pub(crate) fn damage(
     };
     let former = before.and_then(|before| before.table);
     let mut damage = Vec::new();
-    if table.flags & DORMANT != 0 {
+    if table.flags & nf_tables::TABLE_DORMANT != 0 {
         damage.push(Damage::new(DamageKind::Table, "the table was put to sleep (dormant)"));
     } else if former.is_some_and(|former| former.handle != table.handle) {
         damage.push(Damage::new(DamageKind::Table, "the table was replaced"));
@@ -83,7 +82,8 @@ pub(crate) fn damage(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::snapshot::{ChainInfo, HookInfo, SetInfo, TableInfo};
+    use crate::netlink::objects::HookInfo;
+    use crate::netlink::snapshot::{ChainInfo, SetInfo, TableInfo};
 
     const SHAPE: SetShape = SetShape {
         flags: 0x10,

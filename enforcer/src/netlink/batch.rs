@@ -14,41 +14,17 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::message::{ATTRIBUTE, Encoder, HEADER, NFGENMSG, NfnlHeader, align, flags};
+use super::nf_tables;
 use super::reply::NetlinkReply;
-
-/// `NFPROTO_INET`: the family of our table.
-pub(crate) const FAMILY_INET: u8 = 1;
-/// `NFNL_SUBSYS_NFTABLES`.
-pub(crate) const SUBSYSTEM: u16 = 10;
+use super::set_key::SetKey;
 
 /// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`.
 pub(super) const BEGIN: u16 = 0x10;
 pub(super) const END: u16 = 0x11;
 
-/// `NFT_MSG_*` with their subsystem.
-pub(super) const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
-pub(super) const DELETE_ELEMENTS: u16 = SUBSYSTEM << 8 | 14;
-
-/// `NFTA_SET_ELEM_LIST_*`.
-pub(super) const LIST_TABLE: u16 = 1;
-pub(super) const LIST_SET: u16 = 2;
-pub(super) const LIST_ELEMENTS: u16 = 3;
-/// `NFTA_LIST_ELEM`.
-pub(super) const LIST_ELEMENT: u16 = 1;
-/// `NFTA_SET_ELEM_*`.
-pub(super) const ELEMENT_KEY: u16 = 1;
-pub(super) const ELEMENT_TIMEOUT: u16 = 4;
-pub(super) const ELEMENT_EXPIRATION: u16 = 5;
-/// `NFTA_DATA_VALUE`.
-pub(super) const DATA_VALUE: u16 = 1;
-
 /// The elements of one message stand in one nest, whose length has 16 bits and counts its own
 /// header.
 pub(super) const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
-
-/// The key of an element as the kernel keeps it: each field in network order, padded to 4 bytes
-/// within a concatenation.
-pub(crate) type SetKey = SmallVec<[u8; 24]>;
 
 /// What happens to an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,20 +228,20 @@ fn encode_message(
 ) {
     let Some(head) = operations.first() else { return };
     let (kind, create) = match head.action {
-        ElementAction::Add(_) | ElementAction::Keep => (NEW_ELEMENTS, flags::CREATE),
-        ElementAction::Delete => (DELETE_ELEMENTS, 0),
+        ElementAction::Add(_) | ElementAction::Keep => (nf_tables::msg::NEW_ELEMENT, flags::CREATE),
+        ElementAction::Delete => (nf_tables::msg::DELETE_ELEMENT, 0),
     };
     let start = encoder.len();
     let message = encoder.open_message(NfnlHeader {
         kind,
         flags: flags::REQUEST | create | acknowledge,
         sequence,
-        family: FAMILY_INET,
+        family: nf_tables::FAMILY_INET,
         resource: 0,
     });
-    encoder.string(LIST_TABLE, table);
-    encoder.string(LIST_SET, &head.set);
-    let list = encoder.open_nest(LIST_ELEMENTS);
+    encoder.string(nf_tables::element_list::TABLE, table);
+    encoder.string(nf_tables::element_list::SET, &head.set);
+    let list = encoder.open_nest(nf_tables::element_list::ELEMENTS);
     for operation in operations {
         // A message is hardly longer than a nest, whose length has 16 bits.
         offsets.push(u32::try_from(encoder.len() - start).unwrap_or(u32::MAX));
@@ -281,22 +257,22 @@ pub(super) fn boundary(encoder: &mut Encoder, kind: u16, sequence: u32) {
         flags: flags::REQUEST,
         sequence,
         family: 0,
-        resource: SUBSYSTEM,
+        resource: nf_tables::SUBSYSTEM,
     });
     encoder.close_message(message);
 }
 
 fn encode_element(encoder: &mut Encoder, operation: &ElementOp) {
-    let element = encoder.open_nest(LIST_ELEMENT);
-    let key = encoder.open_nest(ELEMENT_KEY);
-    encoder.attribute(DATA_VALUE, &operation.key);
+    let element = encoder.open_nest(nf_tables::LIST_ELEMENT);
+    let key = encoder.open_nest(nf_tables::element::KEY);
+    encoder.attribute(nf_tables::data::VALUE, &operation.key);
     encoder.close_nest(key);
     if let ElementAction::Add(timeout) = operation.action {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
+        encoder.attribute(nf_tables::element::TIMEOUT, &millis.to_be_bytes());
         // Without it, Linux 6.12 and later take the same timeout again for no change, and let the
         // element end at its first end.
-        encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
+        encoder.attribute(nf_tables::element::EXPIRATION, &millis.to_be_bytes());
     }
     encoder.close_nest(element);
 }
@@ -388,7 +364,7 @@ mod tests {
             [0..1092, 1092..2184, 2184..3000, 3000..3001, 3001..3002]
         );
         let read: Vec<usize> = crate::netlink::message::NfnlMessages(&batch.bytes)
-            .filter_map(|message| message.attributes().find(LIST_ELEMENTS))
+            .filter_map(|message| message.attributes().find(nf_tables::element_list::ELEMENTS))
             .map(|list| crate::netlink::message::Attributes(list).count())
             .collect();
         assert_eq!(read, [1092, 1092, 816, 1, 1]);

@@ -2,42 +2,9 @@
 
 use std::time::Duration;
 
-use super::batch::{
-    DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE,
-    SUBSYSTEM, SetKey,
-};
 use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags, text};
-
-/// `NFT_MSG_*` with their subsystem.
-const GET_CHAINS: u16 = SUBSYSTEM << 8 | 4;
-const GET_SETS: u16 = SUBSYSTEM << 8 | 10;
-const GET_ELEMENTS: u16 = SUBSYSTEM << 8 | 13;
-const GET_OBJECTS: u16 = (SUBSYSTEM << 8) | 19;
-const NEW_OBJECT: u16 = (SUBSYSTEM << 8) | 18;
-pub(super) const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
-pub(super) const NEW_ELEMENTS: u16 = SUBSYSTEM << 8 | 12;
-
-/// `NFTA_SET_*`.
-const SET_TABLE: u16 = 1;
-const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_LENGTH: u16 = 5;
-const SET_DESCRIPTION: u16 = 9;
-/// `NFTA_SET_DESC_SIZE`.
-const DESCRIPTION_SIZE: u16 = 1;
-/// `NFTA_OBJ_*`.
-const OBJECT_TABLE: u16 = 1;
-const OBJECT_NAME: u16 = 2;
-const OBJECT_TYPE: u16 = 3;
-const OBJECT_DATA: u16 = 4;
-/// `NFT_OBJECT_COUNTER`.
-const COUNTER: u32 = 1;
-/// `NFTA_COUNTER_PACKETS`.
-const COUNTER_PACKETS: u16 = 2;
-/// `NFT_SET_ANONYMOUS`: part of a rule, no set of its own.
-const ANONYMOUS: u32 = 1;
-/// `NFT_SET_TIMEOUT`.
-const TIMEOUTS: u32 = 0x10;
+use super::nf_tables;
+use super::set_key::SetKey;
 
 /// A named set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,58 +28,79 @@ pub(crate) struct StandingElement {
 
 /// Asks for the chains of all tables: the kernel filters them by family only before Linux 4.18.
 pub(crate) fn ask_chains(sequence: u32) -> Vec<u8> {
-    ask(GET_CHAINS, sequence, &[])
+    ask(nf_tables::msg::GET_CHAIN, sequence, &[])
 }
 
 /// Asks for the sets of a table; answered with ENOENT when there is no such table.
 pub(crate) fn ask_sets(table: &str, sequence: u32) -> Vec<u8> {
-    ask(GET_SETS, sequence, &[(SET_TABLE, table)])
+    ask(nf_tables::msg::GET_SET, sequence, &[(nf_tables::set::TABLE, table)])
 }
 
 /// Reads a named set of `table` out of a reply to [`ask_sets`].
 pub(crate) fn read_set(message: &NfnlMessage<'_>, table: &str) -> Option<SetSummary> {
-    if message.kind != NEW_SET || message.attributes().find(SET_TABLE).and_then(text)? != table {
+    if message.kind != nf_tables::msg::NEW_SET
+        || message.attributes().find(nf_tables::set::TABLE).and_then(text)? != table
+    {
         return None;
     }
     let number = |value| field(value, 0).map(u32::from_be_bytes);
-    let flags = message.attributes().find(SET_FLAGS).and_then(number).unwrap_or(0);
-    if flags & ANONYMOUS != 0 {
+    let flags = message
+        .attributes()
+        .find(nf_tables::set::FLAGS)
+        .and_then(number)
+        .unwrap_or(0);
+    if flags & nf_tables::set_flag::ANONYMOUS != 0 {
         return None;
     }
     Some(SetSummary {
-        name: message.attributes().find(SET_NAME).and_then(text)?.to_owned(),
+        name: message
+            .attributes()
+            .find(nf_tables::set::NAME)
+            .and_then(text)?
+            .to_owned(),
         size: message
             .attributes()
-            .find(SET_DESCRIPTION)
-            .and_then(|description| Attributes(description).find(DESCRIPTION_SIZE))
+            .find(nf_tables::set::DESCRIPTION)
+            .and_then(|description| Attributes(description).find(nf_tables::set_description::SIZE))
             .and_then(number)
             .filter(|size| *size != 0),
-        key_length: message.attributes().find(SET_KEY_LENGTH).and_then(number).unwrap_or(0),
-        timeouts: flags & TIMEOUTS != 0,
+        key_length: message
+            .attributes()
+            .find(nf_tables::set::KEY_LENGTH)
+            .and_then(number)
+            .unwrap_or(0),
+        timeouts: flags & nf_tables::set_flag::TIMEOUT != 0,
     })
 }
 
 /// Asks for the elements of a set.
 pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
-    ask(GET_ELEMENTS, sequence, &[(LIST_TABLE, table), (LIST_SET, set)])
+    ask(
+        nf_tables::msg::GET_ELEMENT,
+        sequence,
+        &[
+            (nf_tables::element_list::TABLE, table),
+            (nf_tables::element_list::SET, set),
+        ],
+    )
 }
 
 /// Asks for one element of a set; answered with ENOENT when it does not hold it.
 pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(NfnlHeader {
-        kind: GET_ELEMENTS,
+        kind: nf_tables::msg::GET_ELEMENT,
         flags: flags::REQUEST,
         sequence,
-        family: FAMILY_INET,
+        family: nf_tables::FAMILY_INET,
         resource: 0,
     });
-    encoder.string(LIST_TABLE, table);
-    encoder.string(LIST_SET, set);
-    let list = encoder.open_nest(LIST_ELEMENTS);
-    let element = encoder.open_nest(LIST_ELEMENT);
-    let nest = encoder.open_nest(ELEMENT_KEY);
-    encoder.attribute(DATA_VALUE, key);
+    encoder.string(nf_tables::element_list::TABLE, table);
+    encoder.string(nf_tables::element_list::SET, set);
+    let list = encoder.open_nest(nf_tables::element_list::ELEMENTS);
+    let element = encoder.open_nest(nf_tables::LIST_ELEMENT);
+    let nest = encoder.open_nest(nf_tables::element::KEY);
+    encoder.attribute(nf_tables::data::VALUE, key);
     encoder.close_nest(nest);
     encoder.close_nest(element);
     encoder.close_nest(list);
@@ -122,17 +110,17 @@ pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> 
 
 /// Reads the elements out of a reply to [`ask_elements`]; malformed ones are left out.
 pub(crate) fn read_elements<'a>(message: &NfnlMessage<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
-    let list = if message.kind == NEW_ELEMENTS {
-        message.attributes().find(LIST_ELEMENTS)
+    let list = if message.kind == nf_tables::msg::NEW_ELEMENT {
+        message.attributes().find(nf_tables::element_list::ELEMENTS)
     } else {
         None
     };
     Attributes(list.unwrap_or_default())
-        .filter(|(kind, _)| *kind == LIST_ELEMENT)
+        .filter(|(kind, _)| *kind == nf_tables::LIST_ELEMENT)
         .filter_map(|(_, element)| {
-            let key = Attributes(Attributes(element).find(ELEMENT_KEY)?).find(DATA_VALUE)?;
+            let key = Attributes(Attributes(element).find(nf_tables::element::KEY)?).find(nf_tables::data::VALUE)?;
             let millis = Attributes(element)
-                .find(ELEMENT_EXPIRATION)
+                .find(nf_tables::element::EXPIRATION)
                 .and_then(|value| field(value, 0));
             Some(StandingElement {
                 key: SetKey::from_slice(key),
@@ -143,20 +131,26 @@ pub(crate) fn read_elements<'a>(message: &NfnlMessage<'a>) -> impl Iterator<Item
 
 /// Asks for the named objects of a table, counters among them.
 pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
-    ask(GET_OBJECTS, sequence, &[(OBJECT_TABLE, table)])
+    ask(
+        nf_tables::msg::GET_OBJECT,
+        sequence,
+        &[(nf_tables::object::TABLE, table)],
+    )
 }
 
 /// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it
 /// counted.
 pub(crate) fn read_counter(message: &NfnlMessage<'_>, table: &str) -> Option<(String, u64)> {
-    if message.kind != NEW_OBJECT || message.attributes().find(OBJECT_TABLE).and_then(text)? != table {
+    if message.kind != nf_tables::msg::NEW_OBJECT
+        || message.attributes().find(nf_tables::object::TABLE).and_then(text)? != table
+    {
         return None;
     }
-    if u32::from_be_bytes(field(message.attributes().find(OBJECT_TYPE)?, 0)?) != COUNTER {
+    if u32::from_be_bytes(field(message.attributes().find(nf_tables::object::TYPE)?, 0)?) != nf_tables::OBJECT_COUNTER {
         return None;
     }
-    let name = message.attributes().find(OBJECT_NAME).and_then(text)?;
-    let packets = Attributes(message.attributes().find(OBJECT_DATA)?).find(COUNTER_PACKETS)?;
+    let name = message.attributes().find(nf_tables::object::NAME).and_then(text)?;
+    let packets = Attributes(message.attributes().find(nf_tables::object::DATA)?).find(nf_tables::counter::PACKETS)?;
     Some((name.to_owned(), u64::from_be_bytes(field(packets, 0)?)))
 }
 
@@ -166,7 +160,7 @@ pub(super) fn ask(kind: u16, sequence: u32, names: &[(u16, &str)]) -> Vec<u8> {
         kind,
         flags: flags::REQUEST | flags::DUMP,
         sequence,
-        family: FAMILY_INET,
+        family: nf_tables::FAMILY_INET,
         resource: 0,
     });
     for (attribute, name) in names {
@@ -187,20 +181,20 @@ mod tests {
     fn elements_are_read_with_the_time_they_have_left() {
         let mut encoder = Encoder::default();
         let message = encoder.open_message(NfnlHeader {
-            kind: NEW_ELEMENTS,
+            kind: nf_tables::msg::NEW_ELEMENT,
             flags: 0,
             sequence: 1,
-            family: FAMILY_INET,
+            family: nf_tables::FAMILY_INET,
             resource: 0,
         });
-        let list = encoder.open_nest(LIST_ELEMENTS);
+        let list = encoder.open_nest(nf_tables::element_list::ELEMENTS);
         for millis in [Some(1500u64), None] {
-            let element = encoder.open_nest(LIST_ELEMENT);
-            let key = encoder.open_nest(ELEMENT_KEY);
-            encoder.attribute(DATA_VALUE, &[10, 0, 0, 1]);
+            let element = encoder.open_nest(nf_tables::LIST_ELEMENT);
+            let key = encoder.open_nest(nf_tables::element::KEY);
+            encoder.attribute(nf_tables::data::VALUE, &[10, 0, 0, 1]);
             encoder.close_nest(key);
             if let Some(millis) = millis {
-                encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
+                encoder.attribute(nf_tables::element::EXPIRATION, &millis.to_be_bytes());
             }
             encoder.close_nest(element);
         }
@@ -221,7 +215,7 @@ mod tests {
         #[test]
         fn hostile_dumps_never_panic(
             payload in proptest::collection::vec(any::<u8>(), 0..256),
-            kind in prop_oneof![Just(NEW_SET), Just(NEW_ELEMENTS), Just(NEW_OBJECT)],
+            kind in prop_oneof![Just(nf_tables::msg::NEW_SET), Just(nf_tables::msg::NEW_ELEMENT), Just(nf_tables::msg::NEW_OBJECT)],
         ) {
             let message = NfnlMessage { kind, flags: 0, sequence: 1, payload: &payload };
             let _ = read_set(&message, "t");

@@ -10,8 +10,7 @@ use policy::Protocol;
 
 use crate::layout::IpFamily;
 
-use super::batch::SetKey;
-use super::snapshot::HookInfo;
+use super::set_key::{KeyRange, SetKey, successor};
 
 /// One step of a transaction. Names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +40,16 @@ pub(crate) enum TableCommand {
     DeleteSet(Arc<str>),
     /// Deletes a chain.
     DeleteChain(Arc<str>),
+}
+
+/// Where a base chain hooks in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HookInfo {
+    /// `NF_INET_*`.
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+    /// `filter`, `nat`, `route`.
+    pub(crate) kind: String,
 }
 
 /// What the elements of a named set look like.
@@ -177,15 +186,6 @@ pub(crate) enum RuleLookup {
     Verdicts(Vec<(KeyRange, NftVerdict)>),
 }
 
-/// From one key to another, which is included; of several parts, each part by itself.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct KeyRange {
-    /// The first.
-    pub(crate) first: SetKey,
-    /// The last.
-    pub(crate) last: SetKey,
-}
-
 impl Datatype {
     /// Octets, without padding.
     pub(crate) fn length(self) -> usize {
@@ -248,17 +248,4 @@ pub(crate) fn half_open<'r>(
         }
     }
     elements
-}
-
-/// The key after this one, as a number in network order.
-pub(crate) fn successor(key: &SetKey) -> Option<SetKey> {
-    let mut next = key.clone();
-    for octet in next.iter_mut().rev() {
-        let (sum, carries) = octet.overflowing_add(1);
-        *octet = sum;
-        if !carries {
-            return Some(next);
-        }
-    }
-    None
 }

@@ -11,45 +11,11 @@ use std::sync::Arc;
 
 pub(crate) use set::declared;
 
-use super::batch::{
-    BEGIN, DELETE_ELEMENTS, END, FAMILY_INET, LIST_ELEMENT, LIST_ELEMENTS, LIST_SET, LIST_TABLE, NEST_LIMIT,
-    NEW_ELEMENTS, SUBSYSTEM, boundary,
-};
+use super::batch::{BEGIN, END, NEST_LIMIT, boundary};
 use super::message::{Encoder, NfnlHeader, OpenMessage, flags};
 use super::objects::{NewElement, TableCommand};
 use super::reply::NetlinkReply;
-
-/// `NFT_MSG_*` with their subsystem.
-const NEW_TABLE: u16 = SUBSYSTEM << 8;
-const DELETE_TABLE: u16 = SUBSYSTEM << 8 | 2;
-const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
-const DELETE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
-const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
-const DELETE_RULE: u16 = SUBSYSTEM << 8 | 8;
-const NEW_SET: u16 = SUBSYSTEM << 8 | 9;
-const DELETE_SET: u16 = SUBSYSTEM << 8 | 11;
-
-/// `NFTA_TABLE_*`.
-const TABLE_NAME: u16 = 1;
-const TABLE_FLAGS: u16 = 2;
-/// `NFTA_CHAIN_*`.
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-/// `NFTA_HOOK_*`.
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-/// `NF_ACCEPT`.
-const POLICY_ACCEPT: u32 = 1;
-/// `NFTA_RULE_*`.
-const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
-/// `NFTA_SET_*`, as far as deletion goes.
-const SET_TABLE: u16 = 1;
-const SET_NAME: u16 = 2;
+use super::{nf_tables, verdict};
 
 /// A transaction as bytes.
 #[derive(Debug)]
@@ -152,52 +118,80 @@ impl TransactionEncoder<'_> {
     fn command(&mut self, command: &TableCommand) {
         match command {
             TableCommand::AddTable => {
-                let message = self.open(NEW_TABLE, flags::CREATE);
-                self.encoder.string(TABLE_NAME, self.table);
+                let message = self.open(nf_tables::msg::NEW_TABLE, flags::CREATE);
+                self.encoder.string(nf_tables::table::NAME, self.table);
                 // Said, so that a table which somebody has put to sleep (`flags dormant`) wakes.
-                self.encoder.attribute(TABLE_FLAGS, &0u32.to_be_bytes());
+                self.encoder.attribute(nf_tables::table::FLAGS, &0u32.to_be_bytes());
                 self.encoder.close_message(message);
             }
             TableCommand::DeleteTable => {
-                let message = self.open(DELETE_TABLE, 0);
-                self.encoder.string(TABLE_NAME, self.table);
+                let message = self.open(nf_tables::msg::DELETE_TABLE, 0);
+                self.encoder.string(nf_tables::table::NAME, self.table);
                 self.encoder.close_message(message);
             }
-            TableCommand::AddChain(name) => self.named(NEW_CHAIN, flags::CREATE, (CHAIN_TABLE, CHAIN_NAME), name),
+            TableCommand::AddChain(name) => self.named(
+                nf_tables::msg::NEW_CHAIN,
+                flags::CREATE,
+                (nf_tables::chain::TABLE, nf_tables::chain::NAME),
+                name,
+            ),
             TableCommand::AddBaseChain(name, at) => {
-                let message = self.open(NEW_CHAIN, flags::CREATE);
-                self.encoder.string(CHAIN_TABLE, self.table);
-                self.encoder.string(CHAIN_NAME, name);
-                let hook = self.encoder.open_nest(CHAIN_HOOK);
-                self.encoder.attribute(HOOK_NUMBER, &at.number.to_be_bytes());
-                self.encoder.attribute(HOOK_PRIORITY, &at.priority.to_be_bytes());
+                let message = self.open(nf_tables::msg::NEW_CHAIN, flags::CREATE);
+                self.encoder.string(nf_tables::chain::TABLE, self.table);
+                self.encoder.string(nf_tables::chain::NAME, name);
+                let hook = self.encoder.open_nest(nf_tables::chain::HOOK);
+                self.encoder
+                    .attribute(nf_tables::hook::NUMBER, &at.number.to_be_bytes());
+                self.encoder
+                    .attribute(nf_tables::hook::PRIORITY, &at.priority.to_be_bytes());
                 self.encoder.close_nest(hook);
-                self.encoder.attribute(CHAIN_POLICY, &POLICY_ACCEPT.to_be_bytes());
-                self.encoder.string(CHAIN_TYPE, &at.kind);
+                self.encoder
+                    .attribute(nf_tables::chain::POLICY, &verdict::ACCEPT.to_be_bytes());
+                self.encoder.string(nf_tables::chain::TYPE, &at.kind);
                 self.encoder.close_message(message);
             }
             TableCommand::AddSet(name, form) => self.add_set(name, form),
             TableCommand::AddElements(set, elements) => self.add_elements(set, None, elements),
             TableCommand::DeleteElements(set, keys) => {
                 let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();
-                self.elements(DELETE_ELEMENTS, 0, set, None, &elements);
+                self.elements(nf_tables::msg::DELETE_ELEMENT, 0, set, None, &elements);
             }
             // Without a list all elements are meant.
-            TableCommand::EmptySet(set) => self.named(DELETE_ELEMENTS, 0, (LIST_TABLE, LIST_SET), set),
+            TableCommand::EmptySet(set) => self.named(
+                nf_tables::msg::DELETE_ELEMENT,
+                0,
+                (nf_tables::element_list::TABLE, nf_tables::element_list::SET),
+                set,
+            ),
             TableCommand::AddRule(chain, rule) => {
                 let rule = self.resolve(rule);
-                let message = self.open(NEW_RULE, flags::CREATE | flags::APPEND);
-                self.encoder.string(RULE_TABLE, self.table);
-                self.encoder.string(RULE_CHAIN, chain);
-                let expressions = self.encoder.open_nest(RULE_EXPRESSIONS);
+                let message = self.open(nf_tables::msg::NEW_RULE, flags::CREATE | flags::APPEND);
+                self.encoder.string(nf_tables::rule::TABLE, self.table);
+                self.encoder.string(nf_tables::rule::CHAIN, chain);
+                let expressions = self.encoder.open_nest(nf_tables::rule::EXPRESSIONS);
                 expression::encode(&mut self.encoder, &rule);
                 self.encoder.close_nest(expressions);
                 self.encoder.close_message(message);
             }
             // Without a handle all rules of the chain are meant.
-            TableCommand::EmptyChain(chain) => self.named(DELETE_RULE, 0, (RULE_TABLE, RULE_CHAIN), chain),
-            TableCommand::DeleteSet(name) => self.named(DELETE_SET, 0, (SET_TABLE, SET_NAME), name),
-            TableCommand::DeleteChain(name) => self.named(DELETE_CHAIN, 0, (CHAIN_TABLE, CHAIN_NAME), name),
+            TableCommand::EmptyChain(chain) => self.named(
+                nf_tables::msg::DELETE_RULE,
+                0,
+                (nf_tables::rule::TABLE, nf_tables::rule::CHAIN),
+                chain,
+            ),
+            TableCommand::DeleteSet(name) => self.named(
+                nf_tables::msg::DELETE_SET,
+                0,
+                (nf_tables::set::TABLE, nf_tables::set::NAME),
+                name,
+            ),
+            TableCommand::DeleteChain(name) => self.named(
+                nf_tables::msg::DELETE_CHAIN,
+                0,
+                (nf_tables::chain::TABLE, nf_tables::chain::NAME),
+                name,
+            ),
         }
     }
 
@@ -210,7 +204,7 @@ impl TransactionEncoder<'_> {
     }
 
     fn add_elements(&mut self, set: &str, id: Option<u32>, elements: &[NewElement]) {
-        self.elements(NEW_ELEMENTS, flags::CREATE, set, id, elements);
+        self.elements(nf_tables::msg::NEW_ELEMENT, flags::CREATE, set, id, elements);
     }
 
     /// As many messages as the elements need: they stand in one nest, whose length has 16 bits.
@@ -226,14 +220,15 @@ impl TransactionEncoder<'_> {
             });
             let (now, later) = rest.split_at(fitting.count().max(1));
             let message = self.open(kind, flags);
-            self.encoder.string(LIST_TABLE, self.table);
-            self.encoder.string(LIST_SET, set);
+            self.encoder.string(nf_tables::element_list::TABLE, self.table);
+            self.encoder.string(nf_tables::element_list::SET, set);
             if let Some(id) = id {
-                self.encoder.attribute(set::LIST_SET_ID, &id.to_be_bytes());
+                self.encoder
+                    .attribute(nf_tables::element_list::SET_ID, &id.to_be_bytes());
             }
-            let list = self.encoder.open_nest(LIST_ELEMENTS);
+            let list = self.encoder.open_nest(nf_tables::element_list::ELEMENTS);
             for element in now {
-                let nest = self.encoder.open_nest(LIST_ELEMENT);
+                let nest = self.encoder.open_nest(nf_tables::LIST_ELEMENT);
                 set::encode_element(&mut self.encoder, element);
                 self.encoder.close_nest(nest);
             }
@@ -251,7 +246,7 @@ impl TransactionEncoder<'_> {
             kind,
             flags: flags::REQUEST | flags,
             sequence,
-            family: FAMILY_INET,
+            family: nf_tables::FAMILY_INET,
             resource: 0,
         })
     }

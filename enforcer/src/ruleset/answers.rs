@@ -19,7 +19,7 @@ use super::document::{ChainHook, NftDocument};
 use super::expression::{
     any_of, concat, goto, header, is, is_of, is_tcp_or_udp, jump, named_set, port_value, return_, source,
 };
-use super::{refusal, sets, strangers, zones};
+use super::{refusal, set_names, strangers};
 
 /// Packets that come in, before connection tracking looks at them.
 pub(super) const BEFORE_TRACKING: &str = "before-tracking";
@@ -47,7 +47,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
         [
             is(header("th", "sport"), from_server),
             is_tcp_or_udp(),
-            strangers::comes_from(sets::POD_LINKS),
+            strangers::comes_from(set_names::POD_LINKS),
             jump(CHAIN),
         ],
     );
@@ -57,8 +57,8 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
         }
         let answering = concat([source(family), header("th", "sport")]);
         for forged in [
-            is(answering, named_set(&sets::servers(family))),
-            is(source(family), named_set(&zones::cluster(family))),
+            is(answering, named_set(&set_names::servers(family))),
+            is(source(family), named_set(&set_names::cluster(family))),
         ] {
             document.rule(
                 CHAIN,
@@ -66,7 +66,7 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
             );
         }
     }
-    let governed = strangers::comes_from(sets::GOVERNED_LINKS);
+    let governed = strangers::comes_from(set_names::GOVERNED_LINKS);
     document.rule(CHAIN, [governed, goto(refusal::DROP_CHAIN)]);
 }
 

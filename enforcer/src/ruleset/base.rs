@@ -14,7 +14,7 @@ use super::expression::{
     accept, any_of, conntrack, destination, goto, has_any, header, is, jump, number, prefix, protocol, protocol_value,
     word,
 };
-use super::{dispatch, interception, refusal, related, sets, strangers};
+use super::{dispatch, interception, refusal, related, set_names, strangers};
 
 const INPUT: &str = "input";
 const FORWARD: &str = "forward";
@@ -75,7 +75,7 @@ fn pass_neighbour_discovery(document: &mut NftDocument<'_>, chain: &str) {
         [
             icmpv6(),
             is_one_of(&routers),
-            strangers::comes_from(sets::GOVERNED_LINKS),
+            strangers::comes_from(set_names::GOVERNED_LINKS),
             goto(refusal::DROP_CHAIN),
         ],
     );

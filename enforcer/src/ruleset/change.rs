@@ -13,7 +13,7 @@ use crate::netlink::snapshot::{self, SetLimits, SetShape, TableSnapshot};
 use crate::netlink::transaction::declared;
 
 use super::program::{self, ProgramChain};
-use super::{ExistingObjects, have_the_same_frame, refusal, sets};
+use super::{ExistingObjects, have_the_same_frame, refusal, table_sets};
 
 /// A transaction takes in no more once it has so many commands and elements. Nothing refers to what
 /// is prepared, so it may come in several; and each holds the kernel's commit lock, which others
@@ -70,7 +70,7 @@ impl RulesetChange {
             new_sets,
             foundation: Vec::new(),
             new_chains: chains,
-            switch: sets::changes(Some(before), after),
+            switch: table_sets::changes(Some(before), after),
             frame_replaces: (!have_the_same_frame(before, after)).then(|| frame_of(before)),
         }
     }
@@ -93,7 +93,7 @@ impl RulesetChange {
         let mut foundation = vec![TableCommand::AddTable];
         foundation.extend(refusal::CHAINS.map(|chain| TableCommand::AddChain(chain.into())));
         // Declared even if they stand: that gives them their limits back.
-        for (name, form) in sets::forms() {
+        for (name, form) in table_sets::forms() {
             foreign.sets.remove(&*name);
             foundation.push(TableCommand::AddSet(name, form));
         }
@@ -110,7 +110,7 @@ impl RulesetChange {
             sets,
             new_sets,
             foundation,
-            switch: sets::changes(None, after),
+            switch: table_sets::changes(None, after),
             frame_replaces: Some(foreign),
             removal: Vec::new(),
         }
@@ -200,7 +200,7 @@ pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
 
 /// All sets of a desired state, with what the kernel tells of them.
 pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (SetShape, SetLimits)> {
-    let forms = sets::forms();
+    let forms = table_sets::forms();
     let of_table = forms.iter().map(|(name, form)| (name.to_string(), declared(form)));
     let learned = learned_sets(desired);
     let capacity = desired.capacity.get();

@@ -17,12 +17,10 @@ use policy::Protocol;
 
 use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::IpFamily;
-use crate::netlink::batch::SetKey;
-use crate::netlink::objects::{KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, TableCommand};
-use crate::netlink::snapshot::HookInfo;
+use crate::netlink::objects::{HookInfo, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, TableCommand};
+use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
-use super::program::address_key;
-use super::{sets, zones};
+use super::{table_sets, zones};
 
 /// The chains, and the hooks that they are called by (`NF_INET_LOCAL_IN`, `NF_INET_FORWARD`).
 const CHAINS: [(&str, u32); 2] = [("closed-input", 1), ("closed-forward", 2)];
@@ -77,7 +75,7 @@ fn rules(desired: &DesiredState) -> Vec<NftRule> {
         .governed
         .difference(&links.shared)
         .copied()
-        .map(sets::link_key)
+        .map(table_sets::link_key)
         .collect();
     if !of_pods.is_empty() {
         of_pods.sort_unstable();

@@ -7,7 +7,7 @@ use crate::layout::IpFamily;
 
 use super::document::NftDocument;
 use super::expression::{goto, is, named_set, source};
-use super::{interception, refusal, sets, strangers};
+use super::{interception, refusal, set_names, strangers};
 
 /// The chain that `forward` and `input` jump to. What it lets pass comes back to them: nothing here
 /// accepts, because another program may be asked about the packet behind it. A source that no
@@ -21,14 +21,14 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     for family in IpFamily::BOTH {
         let by_source = VerdictMap {
             key: source(family),
-            data: named_set(&sets::dispatch(family)),
+            data: named_set(&set_names::dispatch(family)),
         };
         document.rule(CHAIN, [Statement::VerdictMap(by_source)]);
-        let unknown = named_set(&sets::unknown(family));
+        let unknown = named_set(&set_names::unknown(family));
         document.rule(CHAIN, [is(source(family), unknown), goto(refusal::CHAIN)]);
     }
     document.rule(
         CHAIN,
-        [strangers::comes_from(sets::GOVERNED_LINKS), goto(strangers::CHAIN)],
+        [strangers::comes_from(set_names::GOVERNED_LINKS), goto(strangers::CHAIN)],
     );
 }

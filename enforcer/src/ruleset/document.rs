@@ -10,7 +10,7 @@ use nftables::schema::{
 use nftables::stmt::Statement;
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
-use crate::netlink::snapshot;
+use crate::netlink::objects;
 
 use super::ExistingObjects;
 
@@ -19,7 +19,7 @@ pub(super) struct NftDocument<'a> {
     table: &'a str,
     existing: &'a ExistingObjects,
     wanted_chains: BTreeSet<String>,
-    base_chains: BTreeMap<String, snapshot::HookInfo>,
+    base_chains: BTreeMap<String, objects::HookInfo>,
     declarations: Vec<NfListObject<'static>>,
     rules: Vec<NfListObject<'static>>,
 }
@@ -35,13 +35,13 @@ pub(super) struct ChainHook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChainForm {
     /// `None`: other rules call it.
-    pub(crate) hook: Option<snapshot::HookInfo>,
+    pub(crate) hook: Option<objects::HookInfo>,
     /// How many rules it has.
     pub(crate) rules: usize,
 }
 
 impl ChainHook {
-    fn as_told(&self) -> snapshot::HookInfo {
+    fn as_told(&self) -> objects::HookInfo {
         // `NF_INET_*`.
         let number = match self.hook {
             NfHook::Ingress | NfHook::Prerouting => 0,
@@ -55,7 +55,7 @@ impl ChainHook {
             NfChainType::Route => "route",
             NfChainType::NAT => "nat",
         };
-        snapshot::HookInfo {
+        objects::HookInfo {
             number,
             priority: self.priority,
             kind: kind.to_owned(),

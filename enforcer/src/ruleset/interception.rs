@@ -2,8 +2,8 @@
 //!
 //! # dnat
 //! Who is intercepted (`pods4`, `pods6`), the resolvers that are known (`resolvers4`,
-//! `resolvers6`), our listeners and the maps to them are [sets of the table](super::sets). They
-//! stand in every mode; a mode that does not use them leaves them unread.
+//! `resolvers6`), our listeners and the maps to them are [sets of the table](super::table_sets).
+//! They stand in every mode; a mode that does not use them leaves them unread.
 //!
 //! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps
 //! with equal keys give the listener's address and port: the port tells the proxy which resolver
@@ -48,7 +48,7 @@ use nftables::stmt::{Mangle, NAT, NATFamily, Statement, TProxy};
 use nftables::types::{NfChainType, NfHook};
 use policy::Protocol;
 
-use crate::desired::{DesiredState, FailMode, Interception, ResolverBinding};
+use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::{ALIVE_SET, IpFamily};
 use crate::routing::{LISTEN_V4, LISTEN_V6};
 
@@ -58,7 +58,7 @@ use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
     meta, named, named_set, number, original, port, port_value, protocol, protocol_value, return_, source, word,
 };
-use super::{refusal, sets, zones};
+use super::{refusal, set_names, zones};
 
 const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
@@ -89,15 +89,15 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
             );
             for family in IpFamily::BOTH {
                 let to_listener = NAT {
-                    addr: Some(mapped(asked_now(family), &address_map(family))),
+                    addr: Some(mapped(asked_now(family), &set_names::listener_address(family))),
                     family: Some(match family {
                         IpFamily::V4 => NATFamily::IP,
                         IpFamily::V6 => NATFamily::IP6,
                     }),
-                    port: Some(mapped(asked_now(family), &port_map(family))),
+                    port: Some(mapped(asked_now(family), &set_names::listener_port(family))),
                     flags: None,
                 };
-                for sources in [pods_set(family), sets::unknown(family)] {
+                for sources in [set_names::pods(family), set_names::unknown(family)] {
                     let mut statements = vec![is_of(family), is_tcp_or_udp()];
                     statements.extend(lookups(desired, family, asked_now(family), &sources));
                     // What passed the chain before under other elements has no zone: its answer
@@ -124,7 +124,7 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 document.rule(TPROXY_CHAIN, [is_of(family), forwards, goto(&chain)]);
                 // What is not translated carries now what it carried first.
                 let translated = has_any(conntrack("status", None), word("dnat"));
-                let (pods, unknown) = (pods_set(family), sets::unknown(family));
+                let (pods, unknown) = (set_names::pods(family), set_names::unknown(family));
                 let first = || [is(conntrack("state", None), word("new")), is(protocol(), word("udp"))];
                 let ways = [
                     (vec![is_tcp_or_udp()], asked_first(family), &pods),
@@ -162,7 +162,7 @@ fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
         },
     );
     for family in IpFamily::BOTH {
-        for sources in [pods_set(family), sets::unknown(family)] {
+        for sources in [set_names::pods(family), set_names::unknown(family)] {
             let mut statements = vec![is_of(family), is_tcp_or_udp()];
             statements.extend(lookups(desired, family, asked_now(family), &sources));
             statements.push(set_zone());
@@ -180,8 +180,8 @@ fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 is_of(family),
                 is(protocol(), protocol_value(icmp)),
                 is(header(header_name, "type"), number(unreachable)),
-                is(destination(family), named_set(&resolver_hosts_set(family))),
-                is(source(family), named_set(&pods_set(family))),
+                is(destination(family), named_set(&set_names::resolver_hosts(family))),
+                is(source(family), named_set(&set_names::pods(family))),
                 set_zone(),
             ],
         );
@@ -213,7 +213,7 @@ pub(super) fn pass_intercepted(document: &mut NftDocument<'_>, chain: &str, desi
                     [
                         has_any(conntrack("status", None), word("dnat")),
                         is_tcp_or_udp(),
-                        is(asked_now(family), named_set(&listeners_set(family))),
+                        is(asked_now(family), named_set(&set_names::listeners(family))),
                         accept(),
                     ],
                 );
@@ -239,7 +239,7 @@ pub(super) fn pass_to_listeners(document: &mut NftDocument<'_>, chain: &str, des
             own.copied().partition(|own| own.ip().is_unspecified());
         let sockets: Vec<_> = at.iter().map(|own| socket(own.ip(), own.port())).collect();
         let ports: Vec<_> = anywhere.iter().map(|own| port_value(own.port())).collect();
-        let from_pod = || [is(source(family), named_set(&pods_set(family))), is_tcp_or_udp()];
+        let from_pod = || [is(source(family), named_set(&set_names::pods(family))), is_tcp_or_udp()];
         if !sockets.is_empty() {
             let to_listener = [is(asked_now(family), any_of(sockets)), accept()];
             document.rule(chain, from_pod().into_iter().chain(to_listener));
@@ -266,7 +266,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
         // By whom the node has its cache: nobody has translated it, and nobody will.
         let untracked = has_any(conntrack("state", None), word("untracked"));
         for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
-            let lookup = to_resolver(family, asked, &pods_set(family));
+            let lookup = to_resolver(family, asked, &set_names::pods(family));
             document.rule(
                 chain,
                 [which, is_of(family), is_tcp_or_udp()]
@@ -294,7 +294,7 @@ fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str)
 /// of a set.
 fn to_resolver(family: IpFamily, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
-        is(asked, named_set(&resolvers_set(family))),
+        is(asked, named_set(&set_names::resolvers(family))),
         is(source(family), named_set(sources)),
     ]
 }
@@ -311,20 +311,6 @@ fn asked_first(family: IpFamily) -> Expr {
         original(format!("{} daddr", ip(family))),
         conntrack("proto-dst", Some(CTDir::Original)),
     ])
-}
-
-/// The bindings of a family, sorted; of each resolver one.
-pub(super) fn bindings(desired: &DesiredState, family: IpFamily) -> Vec<ResolverBinding> {
-    let mut bindings: Vec<_> = desired
-        .resolvers
-        .iter()
-        .copied()
-        .filter(|binding| IpFamily::of(binding.asked.ip()) == family && IpFamily::of(binding.listener.ip()) == family)
-        .collect();
-    // A map refuses a second value for a key.
-    bindings.sort_unstable();
-    bindings.dedup_by_key(|binding| binding.asked);
-    bindings
 }
 
 fn socket(ip: IpAddr, port: u16) -> Expr {
@@ -349,29 +335,4 @@ fn set_mark(mark: u32) -> Statement<'static> {
 
 fn tproxy_chain(family: IpFamily) -> String {
     format!("{TPROXY_CHAIN}{family}")
-}
-
-pub(super) fn pods_set(family: IpFamily) -> String {
-    format!("pods{family}")
-}
-
-pub(super) fn resolvers_set(family: IpFamily) -> String {
-    format!("resolvers{family}")
-}
-
-/// The addresses of known resolvers, whatever their ports.
-pub(super) fn resolver_hosts_set(family: IpFamily) -> String {
-    format!("resolver-hosts{family}")
-}
-
-pub(super) fn listeners_set(family: IpFamily) -> String {
-    format!("listeners{family}")
-}
-
-pub(super) fn address_map(family: IpFamily) -> String {
-    format!("listener-address{family}")
-}
-
-pub(super) fn port_map(family: IpFamily) -> String {
-    format!("listener-port{family}")
 }

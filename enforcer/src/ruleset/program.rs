@@ -45,7 +45,6 @@
 //! whenever it validates the table.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::classifier::{AddressInterval, Classifier, SetClass};
@@ -53,10 +52,10 @@ use policy::{AddressZone, DenyResponse, PortRange, ProgramId, Protocol, Verdict}
 
 use crate::desired::{KernelProgram, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind};
-use crate::netlink::batch::SetKey;
-use crate::netlink::objects::{self, KeyRange, NftRule, PacketField, RuleLookup, RuleMatch};
+use crate::netlink::objects::{self, NftRule, PacketField, RuleLookup, RuleMatch};
+use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
-use super::{refusal, zones};
+use super::{refusal, set_names};
 
 /// A chain with its rules. The chains that it goes on in stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -326,8 +325,8 @@ impl ProgramWriter<'_> {
             .map(|place| PlaceRanges::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
         // This node's addresses are among the cluster's.
         let branches = [
-            (host != cluster, zones::host(self.family), "host", &host),
-            (cluster != world, zones::cluster(self.family), "cluster", &cluster),
+            (host != cluster, set_names::host(self.family), "host", &host),
+            (cluster != world, set_names::cluster(self.family), "cluster", &cluster),
         ];
         let mut rules = Vec::new();
         // Where the node's addresses are decided as those outside, and the cluster's are not, both
@@ -435,7 +434,7 @@ impl PlaceRanges {
                 }
             }
             if interval.verdicts.base != rest {
-                push_joined(&mut folded.base, addresses);
+                addresses.append_to(&mut folded.base);
             }
         }
         folded
@@ -449,14 +448,6 @@ impl PlaceRanges {
 /// Whether messages of this protocol go to these addresses at all.
 fn speaks_of(interval: &AddressInterval, protocol: Protocol) -> bool {
     layout::family_of(protocol).is_none_or(|only| only == IpFamily::of(interval.first))
-}
-
-/// Adds a range; one that begins where the last has ended continues it.
-pub(super) fn push_joined(ranges: &mut Vec<KeyRange>, next: KeyRange) {
-    match ranges.last_mut() {
-        Some(before) if objects::successor(&before.last).as_ref() == Some(&next.first) => before.last = next.last,
-        _ => ranges.push(next),
-    }
 }
 
 fn other_than(verdict: Verdict) -> Verdict {
@@ -507,13 +498,6 @@ fn joined(address: &SetKey, port: &SetKey) -> SetKey {
         key.push(0);
     }
     key
-}
-
-pub(super) fn address_key(address: IpAddr) -> SetKey {
-    match address {
-        IpAddr::V4(v4) => SetKey::from_slice(&v4.octets()),
-        IpAddr::V6(v6) => SetKey::from_slice(&v6.octets()),
-    }
 }
 
 #[cfg(test)]

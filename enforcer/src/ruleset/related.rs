@@ -16,7 +16,7 @@ use super::document::NftDocument;
 use super::expression::{
     accept, concat, conntrack, goto, header, is, is_of, named_set, number, protocol, protocol_value, return_, source,
 };
-use super::{interception, refusal, sets, strangers};
+use super::{refusal, set_names, strangers};
 
 pub(super) const CHAIN: &str = "related";
 
@@ -28,7 +28,7 @@ pub(super) fn chain(document: &mut NftDocument<'_>) {
     document.rule(
         CHAIN,
         [
-            strangers::comes_from(sets::GOVERNED_LINKS),
+            strangers::comes_from(set_names::GOVERNED_LINKS),
             is_of(IpFamily::V4),
             is(protocol(), protocol_value(Protocol::Icmp)),
             is(header("icmp", "type"), number(REDIRECT)),
@@ -36,7 +36,7 @@ pub(super) fn chain(document: &mut NftDocument<'_>) {
         ],
     );
     for family in IpFamily::BOTH {
-        let ends = || named_set(&sets::ends(family));
+        let ends = || named_set(&set_names::ends(family));
         for dir in [CTDir::Original, CTDir::Reply] {
             let end = conntrack(format!("{} saddr", super::expression::ip(family)), Some(dir));
             document.rule(
@@ -44,9 +44,9 @@ pub(super) fn chain(document: &mut NftDocument<'_>) {
                 [is_of(family), is(concat([source(family), end]), ends()), accept()],
             );
         }
-        let pods = named_set(&interception::pods_set(family));
+        let pods = named_set(&set_names::pods(family));
         document.rule(CHAIN, [is_of(family), is(source(family), pods), return_()]);
     }
-    document.rule(CHAIN, [strangers::comes_from(sets::GOVERNED_LINKS), return_()]);
+    document.rule(CHAIN, [strangers::comes_from(set_names::GOVERNED_LINKS), return_()]);
     document.rule(CHAIN, [accept()]);
 }

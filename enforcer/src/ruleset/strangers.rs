@@ -18,7 +18,7 @@ use super::expression::{
     Expr, address, concat, destination, goto, header, is, is_of, meta, named_set, number, port, port_value, prefix,
     protocol, protocol_value, return_, source,
 };
-use super::{refusal, sets};
+use super::{refusal, set_names};
 
 pub(super) const CHAIN: &str = "strangers";
 
@@ -47,11 +47,11 @@ pub(super) fn comes_from(links: &str) -> Statement<'static> {
 pub(super) fn belongs(family: IpFamily) -> [Vec<Statement<'static>>; 2] {
     let on_link = concat([link(), source(family)]);
     [
-        vec![is_of(family), is(on_link, named_set(&sets::link_sources(family)))],
+        vec![is_of(family), is(on_link, named_set(&set_names::link_sources(family)))],
         vec![
             is_of(family),
-            comes_from(sets::SHARED_LINKS),
-            is(source(family), named_set(&sets::link_networks(family))),
+            comes_from(set_names::SHARED_LINKS),
+            is(source(family), named_set(&set_names::link_networks(family))),
         ],
     ]
 }

@@ -6,23 +6,13 @@ use nftables::stmt::Statement;
 
 use crate::desired::DesiredState;
 use crate::layout::IpFamily;
-use crate::netlink::objects::KeyRange;
+use crate::netlink::set_key::{KeyRange, address_key};
 
 use super::expression::{destination, is, named_set};
-use super::program::{address_key, push_joined};
+use super::set_names;
 
-/// The set of the cluster's addresses, this node's own among them.
-pub(super) fn cluster(family: IpFamily) -> String {
-    format!("cluster{family}")
-}
-
-/// The set of this node's own addresses.
-pub(super) fn host(family: IpFamily) -> String {
-    format!("host{family}")
-}
-
-/// The ranges of [`cluster`]: sorted, and joined where they meet, because an interval set refuses
-/// what overlaps.
+/// The ranges of the set of the cluster's addresses: sorted, and joined where they meet, because an
+/// interval set refuses what overlaps.
 pub(super) fn cluster_ranges(desired: &DesiredState, family: IpFamily) -> Vec<KeyRange> {
     let own = desired.host.iter().copied().map(IpNet::from);
     ranges(desired.cluster.iter().copied().chain(own), family)
@@ -36,14 +26,14 @@ pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: IpFamily) ->
             first: address_key(prefix.network()),
             last: address_key(prefix.broadcast()),
         };
-        push_joined(&mut ranges, range);
+        range.append_to(&mut ranges);
     }
     ranges
 }
 
 /// The destination is this node.
 pub(super) fn is_host(family: IpFamily) -> Statement<'static> {
-    is(destination(family), named_set(&host(family)))
+    is(destination(family), named_set(&set_names::host(family)))
 }
 
 /// The prefixes of one family, sorted, without those that lie in others.

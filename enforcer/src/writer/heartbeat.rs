@@ -21,7 +21,8 @@ use std::time::Duration;
 use clock::Time;
 
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
-use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::netlink::batch::{ElementAction, ElementOp};
+use crate::netlink::set_key::SetKey;
 use crate::netlink::socket::CommitError;
 
 use super::Renewal;

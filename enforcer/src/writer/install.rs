@@ -233,7 +233,7 @@ impl KernelWriter<NfTables> {
     /// The frame was refused: endpoints get back the programs that they had.
     fn switch_back(&mut self, desired: &DesiredState) {
         let Some(before) = &self.installed else { return };
-        let commands = ruleset::sets::changes(Some(desired), before);
+        let commands = ruleset::table_sets::changes(Some(desired), before);
         if let Err(failure) = self.transact(&commands) {
             tracing::error!(
                 ?failure,

@@ -52,6 +52,12 @@ use std::time::Duration;
 use clock::Time;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::audit::Integrity;
+use crate::desired::DesiredState;
+use crate::layout::Element;
+use crate::routing;
+use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
+
 pub use self::admission_request::{AdmissionCallback, AdmissionRequest};
 use self::commit::PendingAdmission;
 pub use self::commit_token::CommitToken;
@@ -64,15 +70,9 @@ use self::kernel::{Kernel, NfTables};
 pub use self::proof::Committed;
 pub use self::set_mirror::Holder;
 use self::set_mirror::{AdmissionPhase, SetMirror};
-use self::writer_slot::WriterSlot;
-use crate::audit::Integrity;
-use crate::desired::DesiredState;
-use crate::layout::Element;
-use crate::routing;
-use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
-
 use self::sweep::Sweeps;
 use self::thread::{KernelWriter, WriterRequest};
+use self::writer_slot::WriterSlot;
 
 /// Counts installations; an admission names the one whose sets it speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -6,10 +6,12 @@ use nftables::batch::Batch;
 use nftables::schema::{NfListObject, Set, SetFlag, SetType, SetTypeValue};
 use nftables::types::NfFamily;
 
-use super::{InstallError, Renewal, nft};
-use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::dump;
+use crate::netlink::set_key::SetKey;
 use crate::netlink::socket::{CommitError, NetfilterSocket};
+
+use super::{InstallError, Renewal, nft};
 
 const SET: &str = "probe";
 const SHORT: Duration = Duration::from_secs(60);

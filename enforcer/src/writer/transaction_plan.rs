@@ -11,7 +11,8 @@ use clock::Time;
 use smallvec::SmallVec;
 
 use crate::layout::{Element, ElementKey, SetId};
-use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::netlink::batch::{ElementAction, ElementOp};
+use crate::netlink::set_key::SetKey;
 
 use super::set_mirror::{Holder, Lifetime, MirroredSet, SetMirror};
 use super::{AdmitError, Renewal};

@@ -3,11 +3,8 @@
 use crate::layout::IpFamily;
 use crate::netlink::message::{Encoder, align};
 use crate::netlink::objects::{NftVerdict, PacketField};
+use crate::netlink::{nf_tables, verdict};
 
-use super::set::encode_verdict;
-
-/// `NFTA_LIST_ELEM`.
-const LIST_ELEMENT: u16 = 1;
 /// `NFTA_EXPR_*`.
 const NAME: u16 = 1;
 const DATA: u16 = 2;
@@ -41,8 +38,6 @@ const LOOKUP_SET_ID: u16 = 4;
 /// `NFTA_IMMEDIATE_*`.
 const IMMEDIATE_TO: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
-/// `NFTA_DATA_VALUE`.
-const DATA_VALUE: u16 = 1;
 
 /// `NFT_REG_VERDICT`, `NFT_REG32_00`.
 const VERDICT: u32 = 0;
@@ -125,7 +120,7 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
         expression(encoder, "immediate", |encoder| {
             encoder.attribute(IMMEDIATE_TO, &VERDICT.to_be_bytes());
             let data = encoder.open_nest(IMMEDIATE_DATA);
-            encode_verdict(encoder, verdict);
+            verdict::encode(encoder, verdict);
             encoder.close_nest(data);
         });
     }
@@ -205,7 +200,7 @@ fn mask(encoder: &mut Encoder, register: u32, bits: u32) {
         encoder.attribute(BITWISE_LENGTH, &4u32.to_be_bytes());
         for (operand, value) in [(BITWISE_MASK, bits), (BITWISE_XOR, 0)] {
             let data = encoder.open_nest(operand);
-            encoder.attribute(DATA_VALUE, &value.to_ne_bytes());
+            encoder.attribute(nf_tables::data::VALUE, &value.to_ne_bytes());
             encoder.close_nest(data);
         }
     });
@@ -217,7 +212,7 @@ fn compare(encoder: &mut Encoder, from: u32, how: u32, with: &[u8]) {
         encoder.attribute(COMPARE_FROM, &from.to_be_bytes());
         encoder.attribute(COMPARE_HOW, &how.to_be_bytes());
         let data = encoder.open_nest(COMPARE_WITH);
-        encoder.attribute(DATA_VALUE, with);
+        encoder.attribute(nf_tables::data::VALUE, with);
         encoder.close_nest(data);
     });
 }
@@ -236,7 +231,7 @@ fn look_up(encoder: &mut Encoder, set: &str, id: Option<u32>, is_map: bool) {
 }
 
 fn expression(encoder: &mut Encoder, name: &str, data: impl FnOnce(&mut Encoder)) {
-    let element = encoder.open_nest(LIST_ELEMENT);
+    let element = encoder.open_nest(nf_tables::LIST_ELEMENT);
     encoder.string(NAME, name);
     let nest = encoder.open_nest(DATA);
     data(encoder);

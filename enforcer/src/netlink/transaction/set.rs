@@ -3,61 +3,21 @@
 use std::time::Duration;
 
 use crate::layout::IpFamily;
-use crate::netlink::batch::{DATA_VALUE, ELEMENT_EXPIRATION, ELEMENT_KEY, ELEMENT_TIMEOUT};
 use crate::netlink::message::{ATTRIBUTE, Encoder, align, flags};
 use crate::netlink::objects::{
-    Datatype, KeyRange, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch,
-    SetSpec, half_open,
+    Datatype, MapValue, MapValueType, NewElement, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec,
+    half_open,
 };
-use crate::netlink::snapshot;
+use crate::netlink::set_key::KeyRange;
+use crate::netlink::{nf_tables, snapshot, verdict};
 
+use super::TransactionEncoder;
 use super::expression::{ResolvedMatch, ResolvedRule};
-use super::{NEW_SET, SET_NAME, SET_TABLE, TransactionEncoder};
 
-/// `NFTA_SET_*`.
-const FLAGS: u16 = 3;
-const KEY_TYPE: u16 = 4;
-const KEY_LENGTH: u16 = 5;
-const DATA_TYPE: u16 = 6;
-const DATA_LENGTH: u16 = 7;
-const DESCRIPTION: u16 = 9;
-const ID: u16 = 10;
-const GC_INTERVAL: u16 = 12;
-/// `NFTA_SET_DESC_*`, `NFTA_SET_FIELD_LEN`, `NFTA_LIST_ELEM`.
-const DESCRIPTION_SIZE: u16 = 1;
-const DESCRIPTION_CONCAT: u16 = 2;
-const FIELD_LENGTH: u16 = 1;
-const LIST_ELEMENT: u16 = 1;
-/// `NFTA_SET_ELEM_LIST_SET_ID`.
-pub(super) const LIST_SET_ID: u16 = 4;
-/// `NFTA_SET_ELEM_*`.
-const ELEMENT_DATA: u16 = 2;
-const ELEMENT_FLAGS: u16 = 3;
-const ELEMENT_KEY_END: u16 = 10;
-/// `NFTA_DATA_VERDICT`, `NFTA_VERDICT_*`.
-const DATA_VERDICT: u16 = 2;
-const VERDICT_CODE: u16 = 1;
-const VERDICT_CHAIN: u16 = 2;
-
-/// `NFT_SET_*`.
-const ANONYMOUS: u32 = 0x1;
-const CONSTANT: u32 = 0x2;
-const INTERVAL: u32 = 0x4;
-const MAP: u32 = 0x8;
-const TIMEOUT: u32 = 0x10;
-const CONCAT: u32 = 0x80;
-/// `NFT_SET_ELEM_INTERVAL_END`.
-const INTERVAL_END: u32 = 0x1;
 /// `NFT_DATA_VERDICT`.
 const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
 /// `sizeof(struct nft_verdict)`: a number, padded, and a pointer.
 const VERDICT_LENGTH: usize = 2 * size_of::<usize>();
-
-/// `NF_DROP`, `NF_ACCEPT`, `NFT_GOTO`, `NFT_RETURN`.
-const DROP: i32 = 0;
-const ACCEPT: i32 = 1;
-const GOTO: i32 = -4;
-const RETURN: i32 = -5;
 
 impl TransactionEncoder<'_> {
     /// Makes a named set.
@@ -116,11 +76,11 @@ impl TransactionEncoder<'_> {
         };
         let id = self.next_id();
         let shape = SetDeclaration {
-            flags: ANONYMOUS
-                | CONSTANT
-                | INTERVAL
-                | if is_map { MAP } else { 0 }
-                | if concatenated { CONCAT } else { 0 },
+            flags: nf_tables::set_flag::ANONYMOUS
+                | nf_tables::set_flag::CONSTANT
+                | nf_tables::set_flag::INTERVAL
+                | if is_map { nf_tables::set_flag::MAP } else { 0 }
+                | if concatenated { nf_tables::set_flag::CONCAT } else { 0 },
             key: &key,
             maps_to: is_map.then_some(MapValueType::Verdict),
             size: Some(u32::try_from(elements.len()).unwrap_or(u32::MAX)),
@@ -138,44 +98,44 @@ impl TransactionEncoder<'_> {
     }
 
     fn set(&mut self, name: &str, id: u32, shape: &SetDeclaration<'_>) {
-        let message = self.open(NEW_SET, flags::CREATE);
+        let message = self.open(nf_tables::msg::NEW_SET, flags::CREATE);
         let encoder = &mut self.encoder;
-        encoder.string(SET_TABLE, self.table);
-        encoder.string(SET_NAME, name);
-        encoder.attribute(FLAGS, &shape.flags.to_be_bytes());
-        encoder.attribute(KEY_TYPE, &type_of(shape.key).to_be_bytes());
-        encoder.attribute(KEY_LENGTH, &length_of(shape.key).to_be_bytes());
+        encoder.string(nf_tables::set::TABLE, self.table);
+        encoder.string(nf_tables::set::NAME, name);
+        encoder.attribute(nf_tables::set::FLAGS, &shape.flags.to_be_bytes());
+        encoder.attribute(nf_tables::set::KEY_TYPE, &type_of(shape.key).to_be_bytes());
+        encoder.attribute(nf_tables::set::KEY_LENGTH, &length_of(shape.key).to_be_bytes());
         match shape.maps_to {
             None => {}
             Some(MapValueType::Verdict) => {
-                encoder.attribute(DATA_TYPE, &TYPE_OF_VERDICTS.to_be_bytes());
-                encoder.attribute(DATA_LENGTH, &0u32.to_be_bytes());
+                encoder.attribute(nf_tables::set::DATA_TYPE, &TYPE_OF_VERDICTS.to_be_bytes());
+                encoder.attribute(nf_tables::set::DATA_LENGTH, &0u32.to_be_bytes());
             }
             Some(MapValueType::Value(datatype)) => {
-                encoder.attribute(DATA_TYPE, &type_of(&[datatype]).to_be_bytes());
-                encoder.attribute(DATA_LENGTH, &length_of(&[datatype]).to_be_bytes());
+                encoder.attribute(nf_tables::set::DATA_TYPE, &type_of(&[datatype]).to_be_bytes());
+                encoder.attribute(nf_tables::set::DATA_LENGTH, &length_of(&[datatype]).to_be_bytes());
             }
         }
         if let Some(interval) = shape.swept {
-            encoder.attribute(GC_INTERVAL, &millis(interval).to_be_bytes());
+            encoder.attribute(nf_tables::set::GC_INTERVAL, &millis(interval).to_be_bytes());
         }
         if shape.size.is_some() || shape.concatenated_ranges {
-            let description = encoder.open_nest(DESCRIPTION);
+            let description = encoder.open_nest(nf_tables::set::DESCRIPTION);
             if let Some(size) = shape.size {
-                encoder.attribute(DESCRIPTION_SIZE, &size.to_be_bytes());
+                encoder.attribute(nf_tables::set_description::SIZE, &size.to_be_bytes());
             }
             if shape.concatenated_ranges {
-                let fields = encoder.open_nest(DESCRIPTION_CONCAT);
+                let fields = encoder.open_nest(nf_tables::set_description::CONCAT);
                 for datatype in shape.key {
-                    let field = encoder.open_nest(LIST_ELEMENT);
-                    encoder.attribute(FIELD_LENGTH, &octets(datatype.length()).to_be_bytes());
+                    let field = encoder.open_nest(nf_tables::LIST_ELEMENT);
+                    encoder.attribute(nf_tables::set_field::LENGTH, &octets(datatype.length()).to_be_bytes());
                     encoder.close_nest(field);
                 }
                 encoder.close_nest(fields);
             }
             encoder.close_nest(description);
         }
-        encoder.attribute(ID, &id.to_be_bytes());
+        encoder.attribute(nf_tables::set::ID, &id.to_be_bytes());
         encoder.close_message(message);
     }
 
@@ -210,9 +170,9 @@ pub(crate) fn declared(form: &SetSpec) -> (snapshot::SetShape, snapshot::SetLimi
 
 fn flags_of(form: &SetSpec) -> u32 {
     [
-        (form.ranges, INTERVAL),
-        (form.timeouts, TIMEOUT),
-        (form.maps_to.is_some(), MAP),
+        (form.ranges, nf_tables::set_flag::INTERVAL),
+        (form.timeouts, nf_tables::set_flag::TIMEOUT),
+        (form.maps_to.is_some(), nf_tables::set_flag::MAP),
     ]
     .into_iter()
     .filter(|(condition, _)| *condition)
@@ -289,24 +249,27 @@ pub(super) fn element_size(element: &NewElement) -> usize {
 }
 
 pub(super) fn encode_element(encoder: &mut Encoder, element: &NewElement) {
-    data(encoder, ELEMENT_KEY, &element.key);
+    data(encoder, nf_tables::element::KEY, &element.key);
     if let Some(last) = &element.last {
-        data(encoder, ELEMENT_KEY_END, last);
+        data(encoder, nf_tables::element::KEY_END, last);
     }
     if element.ends_range {
-        encoder.attribute(ELEMENT_FLAGS, &INTERVAL_END.to_be_bytes());
+        encoder.attribute(
+            nf_tables::element::FLAGS,
+            &nf_tables::ELEMENT_INTERVAL_END.to_be_bytes(),
+        );
     }
     if let Some(timeout) = element.timeout {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        encoder.attribute(ELEMENT_TIMEOUT, &millis.to_be_bytes());
-        encoder.attribute(ELEMENT_EXPIRATION, &millis.to_be_bytes());
+        encoder.attribute(nf_tables::element::TIMEOUT, &millis.to_be_bytes());
+        encoder.attribute(nf_tables::element::EXPIRATION, &millis.to_be_bytes());
     }
     match &element.value {
         None => {}
-        Some(MapValue::Data(value)) => data(encoder, ELEMENT_DATA, value),
+        Some(MapValue::Data(value)) => data(encoder, nf_tables::element::DATA, value),
         Some(MapValue::Verdict(verdict)) => {
-            let nest = encoder.open_nest(ELEMENT_DATA);
-            encode_verdict(encoder, verdict);
+            let nest = encoder.open_nest(nf_tables::element::DATA);
+            verdict::encode(encoder, verdict);
             encoder.close_nest(nest);
         }
     }
@@ -314,21 +277,6 @@ pub(super) fn encode_element(encoder: &mut Encoder, element: &NewElement) {
 
 fn data(encoder: &mut Encoder, kind: u16, value: &[u8]) {
     let nest = encoder.open_nest(kind);
-    encoder.attribute(DATA_VALUE, value);
-    encoder.close_nest(nest);
-}
-
-pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &NftVerdict) {
-    let (code, chain) = match verdict {
-        NftVerdict::Drop => (DROP, None),
-        NftVerdict::Accept => (ACCEPT, None),
-        NftVerdict::Return => (RETURN, None),
-        NftVerdict::Goto(chain) => (GOTO, Some(chain)),
-    };
-    let nest = encoder.open_nest(DATA_VERDICT);
-    encoder.attribute(VERDICT_CODE, &code.to_be_bytes());
-    if let Some(chain) = chain {
-        encoder.string(VERDICT_CHAIN, chain);
-    }
+    encoder.attribute(nf_tables::data::VALUE, value);
     encoder.close_nest(nest);
 }

@@ -1,10 +1,8 @@
 use std::time::Duration;
 
-use crate::netlink::batch::SetKey;
 use crate::netlink::message::{Attributes, NfnlMessages, text};
-use crate::netlink::objects::{
-    Datatype, KeyRange, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec, half_open,
-};
+use crate::netlink::objects::{Datatype, NftRule, NftVerdict, PacketField, RuleLookup, RuleMatch, SetSpec, half_open};
+use crate::netlink::set_key::{KeyRange, SetKey};
 
 use super::*;
 
@@ -39,7 +37,14 @@ fn a_rule_brings_its_own_set_before_it_and_only_the_last_message_is_acknowledged
     let encoded = EncodedTransaction::new("t", &commands, 7);
     assert_eq!(
         kinds(&encoded),
-        [BEGIN, NEW_CHAIN, NEW_SET, NEW_ELEMENTS, NEW_RULE, END]
+        [
+            BEGIN,
+            nf_tables::msg::NEW_CHAIN,
+            nf_tables::msg::NEW_SET,
+            nf_tables::msg::NEW_ELEMENT,
+            nf_tables::msg::NEW_RULE,
+            END
+        ]
     );
     assert_eq!(encoded.commands, [0, 1, 1, 1]);
     let acknowledged: Vec<bool> = NfnlMessages(&encoded.bytes)
@@ -84,7 +89,8 @@ fn elements_are_spread_over_messages_within_the_nest_limit() {
     };
     let commands = [TableCommand::AddElements(name("s"), vec![element; 5000])];
     let encoded = EncodedTransaction::new("t", &commands, 1);
-    let lists = NfnlMessages(&encoded.bytes).filter_map(|message| message.attributes().find(LIST_ELEMENTS));
+    let lists =
+        NfnlMessages(&encoded.bytes).filter_map(|message| message.attributes().find(nf_tables::element_list::ELEMENTS));
     let counts: Vec<usize> = lists.map(|list| Attributes(list).count()).collect();
     assert_eq!(counts.iter().sum::<usize>(), 5000);
     assert!(counts.len() > 4 && encoded.commands == vec![0; counts.len()]);
@@ -94,9 +100,12 @@ fn elements_are_spread_over_messages_within_the_nest_limit() {
 fn emptying_a_set_names_it_and_no_element() {
     let encoded = EncodedTransaction::new("t", &[TableCommand::EmptySet(name("s"))], 1);
     let message = NfnlMessages(&encoded.bytes).nth(1).unwrap();
-    assert_eq!(message.kind, DELETE_ELEMENTS);
-    assert_eq!(message.attributes().find(LIST_SET).and_then(text), Some("s"));
-    assert_eq!(message.attributes().find(LIST_ELEMENTS), None);
+    assert_eq!(message.kind, nf_tables::msg::DELETE_ELEMENT);
+    assert_eq!(
+        message.attributes().find(nf_tables::element_list::SET).and_then(text),
+        Some("s")
+    );
+    assert_eq!(message.attributes().find(nf_tables::element_list::ELEMENTS), None);
 }
 
 #[test]
@@ -128,7 +137,7 @@ fn a_declared_size_is_at_least_what_is_written() {
         },
     ] {
         let mut encoder = Encoder::default();
-        let nest = encoder.open_nest(LIST_ELEMENT);
+        let nest = encoder.open_nest(nf_tables::LIST_ELEMENT);
         set::encode_element(&mut encoder, &element);
         encoder.close_nest(nest);
         assert!(encoder.len() <= set::element_size(&element), "{element:?}");

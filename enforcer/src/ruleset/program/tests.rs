@@ -155,16 +155,3 @@ fn chains_stand_before_those_that_call_them() {
         known.push(chain.name);
     }
 }
-
-#[test]
-fn neighbouring_ranges_become_one() {
-    let range = |first: u8, last: u8| KeyRange {
-        first: SetKey::from_slice(&[10, 0, 0, first]),
-        last: SetKey::from_slice(&[10, 0, 0, last]),
-    };
-    let mut ranges = Vec::new();
-    for next in [range(0, 3), range(4, 5), range(7, 9)] {
-        push_joined(&mut ranges, next);
-    }
-    assert_eq!(ranges, [range(0, 5), range(7, 9)]);
-}

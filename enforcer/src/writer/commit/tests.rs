@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::layout::{ElementKey, IpFamily, SetId, SetKind};
-use crate::netlink::batch::{ElementAction, ElementOp, SetKey};
+use crate::netlink::batch::{ElementAction, ElementOp};
+use crate::netlink::set_key::SetKey;
 use crate::writer::heartbeat::Heartbeat;
 use crate::writer::sweep::Sweeps;
 use crate::writer::transaction_plan::encode_key;

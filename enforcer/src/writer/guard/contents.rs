@@ -131,7 +131,7 @@ impl KernelWriter<NfTables> {
             return Ok(());
         }
         contents.is_asked = false;
-        let of_table: Vec<String> = ruleset::sets::entries(desired)
+        let of_table: Vec<String> = ruleset::table_sets::entries(desired)
             .into_iter()
             .map(|(set, _)| set)
             .collect();
@@ -192,7 +192,7 @@ impl KernelWriter<NfTables> {
 
     fn compare_table_set(&mut self, set: &str, holds: &BTreeMap<RawElement, Option<MapValue>>) -> Result<(), String> {
         let Some(desired) = &self.installed else { return Ok(()) };
-        let entries = ruleset::sets::entries(desired).into_iter();
+        let entries = ruleset::table_sets::entries(desired).into_iter();
         let Some((_, should)) = entries.into_iter().find(|(name, _)| name == set) else {
             return Ok(());
         };
@@ -209,7 +209,7 @@ impl KernelWriter<NfTables> {
             return Ok(());
         }
         let Some(desired) = &self.installed else { return Ok(()) };
-        let commands = ruleset::sets::rewritten(desired, set);
+        let commands = ruleset::table_sets::rewritten(desired, set);
         match self.kernel.transact(&commands) {
             Ok(Ok(())) => self.tell_repair(vec![damage], Some(noticed)),
             Ok(Err(objections)) => return Err(format!("{set}: {objections:?}")),

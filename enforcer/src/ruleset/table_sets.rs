@@ -10,53 +10,15 @@ use std::sync::Arc;
 
 use crate::desired::{DesiredState, ResolverBinding};
 use crate::layout::{ALIVE_SET, IpFamily};
-use crate::netlink::batch::SetKey;
 use crate::netlink::objects::{
-    Datatype, KeyRange, MapValue, MapValueType, NewElement, NftVerdict, SetSpec, TableCommand, half_open,
+    Datatype, MapValue, MapValueType, NewElement, NftVerdict, SetSpec, TableCommand, half_open,
 };
+use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 use crate::netlink::snapshot::RawElement;
 use crate::pod_links::PodLinks;
 
-use super::program::{address_key, chain_name};
-use super::{interception, refusal, zones};
-
-/// The map from source addresses to the chains of their programs.
-pub(super) fn dispatch(family: IpFamily) -> String {
-    format!("dispatch{family}")
-}
-
-/// The sources that are refused although no program governs them.
-pub(super) fn unknown(family: IpFamily) -> String {
-    format!("unknown{family}")
-}
-
-/// The links that lead to local pods.
-pub(super) const POD_LINKS: &str = "pod-links";
-/// Those among them that lead to governed ones.
-pub(super) const GOVERNED_LINKS: &str = "governed-links";
-/// Those among them on which [`link_networks`] may be.
-pub(super) const SHARED_LINKS: &str = "shared-links";
-
-/// Links and the known addresses behind each.
-pub(super) fn link_sources(family: IpFamily) -> String {
-    format!("link-sources{family}")
-}
-
-/// Where unknown pods of shared links may be.
-pub(super) fn link_networks(family: IpFamily) -> String {
-    format!("link-networks{family}")
-}
-
-/// The servers whose answers are believed.
-pub(super) fn servers(family: IpFamily) -> String {
-    format!("servers{family}")
-}
-
-/// Each governed address twice, so that one lookup tells whether two addresses are the same and
-/// governed.
-pub(super) fn ends(family: IpFamily) -> String {
-    format!("ends{family}")
-}
+use super::program::chain_name;
+use super::{refusal, set_names, zones};
 
 /// What a set holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +36,7 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             ..form([Datatype::Protocol], None)
         },
     )];
-    for links in [POD_LINKS, GOVERNED_LINKS, SHARED_LINKS] {
+    for links in [set_names::POD_LINKS, set_names::GOVERNED_LINKS, set_names::SHARED_LINKS] {
         forms.push((links.into(), form([Datatype::Link], None)));
     }
     for family in IpFamily::BOTH {
@@ -86,21 +48,30 @@ pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
             ..form([address], None)
         };
         forms.extend([
-            (dispatch(family).into(), form([address], Some(MapValueType::Verdict))),
-            (unknown(family).into(), ranges()),
-            (link_sources(family).into(), form([Datatype::Link, address], None)),
-            (link_networks(family).into(), ranges()),
-            (servers(family).into(), form(socket, None)),
-            (ends(family).into(), form([address, address], None)),
-            (zones::cluster(family).into(), ranges()),
-            (zones::host(family).into(), form([address], None)),
-            (interception::pods_set(family).into(), form([address], None)),
-            (interception::resolvers_set(family).into(), form(socket, None)),
-            (interception::resolver_hosts_set(family).into(), form([address], None)),
-            (interception::listeners_set(family).into(), form(socket, None)),
-            (interception::address_map(family).into(), form(socket, maps_to(address))),
             (
-                interception::port_map(family).into(),
+                set_names::dispatch(family).into(),
+                form([address], Some(MapValueType::Verdict)),
+            ),
+            (set_names::unknown(family).into(), ranges()),
+            (
+                set_names::link_sources(family).into(),
+                form([Datatype::Link, address], None),
+            ),
+            (set_names::link_networks(family).into(), ranges()),
+            (set_names::servers(family).into(), form(socket, None)),
+            (set_names::ends(family).into(), form([address, address], None)),
+            (set_names::cluster(family).into(), ranges()),
+            (set_names::host(family).into(), form([address], None)),
+            (set_names::pods(family).into(), form([address], None)),
+            (set_names::resolvers(family).into(), form(socket, None)),
+            (set_names::resolver_hosts(family).into(), form([address], None)),
+            (set_names::listeners(family).into(), form(socket, None)),
+            (
+                set_names::listener_address(family).into(),
+                form(socket, maps_to(address)),
+            ),
+            (
+                set_names::listener_port(family).into(),
                 form(socket, maps_to(Datatype::Port)),
             ),
         ]);
@@ -166,7 +137,12 @@ fn contents(desired: &DesiredState) -> Vec<(String, SetContent)> {
         shared,
         ..
     } = &desired.pod_links;
-    let of_both = [(POD_LINKS, links), (GOVERNED_LINKS, governed), (SHARED_LINKS, shared)].map(|(name, links)| {
+    let of_both = [
+        (set_names::POD_LINKS, links),
+        (set_names::GOVERNED_LINKS, governed),
+        (set_names::SHARED_LINKS, shared),
+    ]
+    .map(|(name, links)| {
         let keys = links.iter().map(|link| (link_key(*link), None));
         (name.to_owned(), SetContent::Elements(keys.collect()))
     });
@@ -181,7 +157,7 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
     let plain = |addresses: &mut dyn Iterator<Item = &IpAddr>| {
         SetContent::Elements(addresses.map(|address| (address_key(*address), None)).collect())
     };
-    let bindings = interception::bindings(desired, family);
+    let bindings = bindings(desired, family);
     let by_asked = |value: fn(&ResolverBinding) -> Option<MapValue>| {
         let pairs = bindings
             .iter()
@@ -207,45 +183,51 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
     let hosts = bindings.iter().map(|binding| binding.asked.ip());
     let listeners = bindings.iter().map(|binding| (socket_key(binding.listener), None));
     vec![
-        (dispatch(family), SetContent::Elements(verdicts(desired, family))),
         (
-            unknown(family),
+            set_names::dispatch(family),
+            SetContent::Elements(verdicts(desired, family)),
+        ),
+        (
+            set_names::unknown(family),
             SetContent::Ranges(zones::ranges(desired.unknown.iter().copied(), family)),
         ),
-        (link_sources(family), SetContent::Elements(behind_links.collect())),
         (
-            link_networks(family),
+            set_names::link_sources(family),
+            SetContent::Elements(behind_links.collect()),
+        ),
+        (
+            set_names::link_networks(family),
             SetContent::Ranges(zones::ranges(networks, family)),
         ),
         (
-            servers(family),
+            set_names::servers(family),
             SetContent::Elements(servers_known.map(|server| (socket_key(*server), None)).collect()),
         ),
-        (ends(family), SetContent::Elements(ends_of_flows.collect())),
+        (set_names::ends(family), SetContent::Elements(ends_of_flows.collect())),
         (
-            zones::cluster(family),
+            set_names::cluster(family),
             SetContent::Ranges(zones::cluster_ranges(desired, family)),
         ),
-        (zones::host(family), plain(&mut desired.host.iter().filter(of_family))),
         (
-            interception::pods_set(family),
+            set_names::host(family),
+            plain(&mut desired.host.iter().filter(of_family)),
+        ),
+        (
+            set_names::pods(family),
             plain(&mut desired.intercepted.iter().filter(of_family)),
         ),
-        (interception::resolvers_set(family), by_asked(|_| None)),
+        (set_names::resolvers(family), by_asked(|_| None)),
         (
-            interception::resolver_hosts_set(family),
+            set_names::resolver_hosts(family),
             SetContent::Elements(hosts.map(|host| (address_key(host), None)).collect()),
         ),
+        (set_names::listeners(family), SetContent::Elements(listeners.collect())),
         (
-            interception::listeners_set(family),
-            SetContent::Elements(listeners.collect()),
-        ),
-        (
-            interception::address_map(family),
+            set_names::listener_address(family),
             by_asked(|binding| Some(MapValue::Data(address_key(binding.listener.ip())))),
         ),
         (
-            interception::port_map(family),
+            set_names::listener_port(family),
             by_asked(|binding| {
                 Some(MapValue::Data(SetKey::from_slice(
                     &binding.listener.port().to_be_bytes(),
@@ -253,6 +235,20 @@ fn contents_of(desired: &DesiredState, family: IpFamily) -> Vec<(String, SetCont
             }),
         ),
     ]
+}
+
+/// The bindings of a family, sorted; of each resolver one.
+fn bindings(desired: &DesiredState, family: IpFamily) -> Vec<ResolverBinding> {
+    let mut bindings: Vec<_> = desired
+        .resolvers
+        .iter()
+        .copied()
+        .filter(|binding| IpFamily::of(binding.asked.ip()) == family && IpFamily::of(binding.listener.ip()) == family)
+        .collect();
+    // A map refuses a second value for a key.
+    bindings.sort_unstable();
+    bindings.dedup_by_key(|binding| binding.asked);
+    bindings
 }
 
 fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<SetKey, Option<MapValue>> {

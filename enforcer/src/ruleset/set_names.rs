@@ -1,0 +1,83 @@
+//! The names of the sets that the whole table uses, beside the learned ones
+//! ([`SetId`](crate::layout::SetId)): for the rules that look something up in them, and for
+//! [`table_sets`](super::table_sets), which fills them.
+
+use crate::layout::IpFamily;
+
+/// The links that lead to local pods.
+pub(super) const POD_LINKS: &str = "pod-links";
+/// Those among [`POD_LINKS`] that lead to governed pods.
+pub(super) const GOVERNED_LINKS: &str = "governed-links";
+/// Those among [`POD_LINKS`] on which [`link_networks`] may be.
+pub(super) const SHARED_LINKS: &str = "shared-links";
+
+/// The map from source addresses to the chains of their programs.
+pub(super) fn dispatch(family: IpFamily) -> String {
+    format!("dispatch{family}")
+}
+
+/// The sources that are refused although no program governs them.
+pub(super) fn unknown(family: IpFamily) -> String {
+    format!("unknown{family}")
+}
+
+/// Links and the known addresses behind each.
+pub(super) fn link_sources(family: IpFamily) -> String {
+    format!("link-sources{family}")
+}
+
+/// Where unknown pods of shared links may be.
+pub(super) fn link_networks(family: IpFamily) -> String {
+    format!("link-networks{family}")
+}
+
+/// The servers whose answers are believed, by address and port.
+pub(super) fn servers(family: IpFamily) -> String {
+    format!("servers{family}")
+}
+
+/// Each governed address twice, so that one lookup tells whether two addresses are the same and
+/// governed.
+pub(super) fn ends(family: IpFamily) -> String {
+    format!("ends{family}")
+}
+
+/// The cluster's addresses, this node's own among them.
+pub(super) fn cluster(family: IpFamily) -> String {
+    format!("cluster{family}")
+}
+
+/// This node's own addresses.
+pub(super) fn host(family: IpFamily) -> String {
+    format!("host{family}")
+}
+
+/// The source addresses whose lookups are intercepted.
+pub(super) fn pods(family: IpFamily) -> String {
+    format!("pods{family}")
+}
+
+/// The known resolvers, by address and port.
+pub(super) fn resolvers(family: IpFamily) -> String {
+    format!("resolvers{family}")
+}
+
+/// The addresses of known resolvers, whatever their ports.
+pub(super) fn resolver_hosts(family: IpFamily) -> String {
+    format!("resolver-hosts{family}")
+}
+
+/// The proxy's listeners, by address and port.
+pub(super) fn listeners(family: IpFamily) -> String {
+    format!("listeners{family}")
+}
+
+/// The map from a resolver to the address of its listener.
+pub(super) fn listener_address(family: IpFamily) -> String {
+    format!("listener-address{family}")
+}
+
+/// The map from a resolver to the port of its listener.
+pub(super) fn listener_port(family: IpFamily) -> String {
+    format!("listener-port{family}")
+}
