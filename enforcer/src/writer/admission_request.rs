@@ -6,26 +6,18 @@ use std::time::Duration;
 
 use clock::Time;
 use smallvec::{SmallVec, smallvec};
-use tokio::sync::oneshot;
 
 use crate::layout::Element;
 
-use super::commit::PendingAdmission;
-use super::{AdmitError, Committed, Generation, Holder};
+use super::admission_callback::AdmissionCallback;
+use super::error::AdmitError;
+use super::generation::Generation;
+use super::pending_admission::PendingAdmission;
+use super::proof::Committed;
+use super::set_mirror::Holder;
 
 /// An admission with more elements is carried out in pieces of this size.
 const PIECE: usize = 4096;
-
-/// Who is told what came of an admission. It is told once, by whoever committed: the writer's
-/// thread, or the caller of [`submit`](super::Enforcer::submit) before it returns. What it does
-/// must be short.
-pub trait AdmissionCallback: Send {
-    /// What came of it.
-    fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>);
-
-    /// Whether nobody waits for it any more: then the work is not done.
-    fn is_abandoned(&self) -> bool;
-}
 
 /// One admission.
 pub struct AdmissionRequest {
@@ -82,17 +74,6 @@ impl fmt::Debug for AdmissionRequest {
             .field("generation", &self.generation)
             .field("elements", &self.elements)
             .finish_non_exhaustive()
-    }
-}
-
-impl AdmissionCallback for oneshot::Sender<Result<Committed, AdmitError>> {
-    fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
-        // A caller whose deadline has passed does not listen any more; the book knows the outcome.
-        let _ = self.send(outcome);
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.is_closed()
     }
 }
 

@@ -10,29 +10,14 @@ use crate::layout::Element;
 use crate::netlink::batch::OperationError;
 use crate::netlink::socket::CommitError;
 
+use super::error::AdmitError;
+use super::generation::Generation;
 use super::kernel::Kernel;
+use super::kernel_writer::KernelWriter;
+use super::pending_admission::PendingAdmission;
+use super::proof::Committed;
 use super::set_mirror::{Holder, Lifetime, SetMirror};
-use super::thread::KernelWriter;
 use super::transaction_plan::{LINGER, TICKS, TransactionPlan, TransactionPlanner};
-use super::{AdmissionCallback, AdmitError, Committed, Generation};
-
-/// An admission that waits.
-pub(super) struct PendingAdmission {
-    pub(super) generation: Generation,
-    /// Each element once, in order.
-    pub(super) elements: Vec<(Element, Time)>,
-    /// For whom.
-    pub(super) holder: Holder,
-    /// How long its caller waits, for the error's text.
-    pub(super) deadline: Duration,
-    pub(super) answer: Box<dyn AdmissionCallback>,
-}
-
-impl PendingAdmission {
-    pub(super) fn settle(self, result: Result<Committed, AdmitError>) {
-        self.answer.settle(result);
-    }
-}
 
 impl<K: Kernel> KernelWriter<K> {
     /// Commits what the admissions ask for, and answers each.

@@ -42,12 +42,12 @@ use crate::ruleset::change::{self, RulesetChange};
 use self::contents::ContentsCheck;
 use self::routing::RoutingCheck;
 use self::sysctls::Switches;
-use super::InstallError;
+use super::element_key::encode_key;
+use super::error::InstallError;
 use super::install::{ElementLease, InstallPurpose, LazyLeases};
 use super::kernel::{Kernel, NfTables};
+use super::kernel_writer::KernelWriter;
 use super::set_mirror::AdmissionPhase;
-use super::thread::KernelWriter;
-use super::transaction_plan::encode_key;
 
 /// Where somebody changes tables all the time, looking at the structure takes one part in so many
 /// of the time.

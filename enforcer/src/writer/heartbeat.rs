@@ -25,9 +25,8 @@ use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::set_key::SetKey;
 use crate::netlink::socket::CommitError;
 
-use super::Renewal;
 use super::kernel::{Kernel, NfTables};
-use super::transaction_plan::RenewalPass;
+use super::renewal::{Renewal, RenewalPass};
 
 /// How often the heartbeat is renewed.
 pub(super) const BEAT: Duration = Duration::from_secs(1);

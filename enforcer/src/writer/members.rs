@@ -17,11 +17,12 @@ use crate::layout::{Element, SetId};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::socket::CommitError;
 
-use super::install::InstallFailure;
+use super::element_key::encode_key;
+use super::install_failure::InstallFailure;
 use super::kernel::{Kernel, NfTables};
+use super::kernel_writer::KernelWriter;
 use super::set_mirror::{Holder, Lifetime, SetMirror};
-use super::thread::KernelWriter;
-use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
+use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
 /// A transaction takes in no more addresses once it has so many elements.
 const AT_ONCE: usize = 2048;

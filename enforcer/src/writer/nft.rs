@@ -7,7 +7,7 @@ use nftables::batch::Batch;
 use nftables::schema::{NfListObject, Nftables, Table};
 use nftables::types::NfFamily;
 
-use super::InstallError;
+use super::error::InstallError;
 
 /// Applies a document as one transaction, in the calling thread's network namespace.
 ///

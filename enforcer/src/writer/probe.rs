@@ -11,7 +11,9 @@ use crate::netlink::dump;
 use crate::netlink::set_key::SetKey;
 use crate::netlink::socket::{CommitError, NetfilterSocket};
 
-use super::{InstallError, Renewal, nft};
+use super::error::InstallError;
+use super::nft;
+use super::renewal::Renewal;
 
 const SET: &str = "probe";
 const SHORT: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use clock::Time;
 use crate::layout::{Element, SetId};
 
 use self::expiring::{ExpiringElements, ExpiryEvent};
-use super::Generation;
+use super::generation::Generation;
 
 /// The book.
 #[derive(Debug, Default)]
@@ -350,9 +350,8 @@ mod tests {
     use policy::classifier::SetClass;
     use proptest::prelude::*;
 
-    use crate::layout::{ElementKey, IpFamily, SetKind};
-
     use super::*;
+    use crate::layout::{ElementKey, IpFamily, SetKind};
 
     fn set(program: u64) -> SetId {
         SetId {

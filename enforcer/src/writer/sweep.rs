@@ -22,8 +22,8 @@ use crate::netlink::socket::CommitError;
 
 use super::heartbeat;
 use super::kernel::Kernel;
+use super::kernel_writer::KernelWriter;
 use super::set_mirror::SetMirror;
-use super::thread::KernelWriter;
 use super::transaction_plan::deletion;
 
 /// A lease may be over for so long before its element is deleted: leases that end at about the same
@@ -39,13 +39,6 @@ const TRANSACTIONS: usize = 8;
 /// What has no more than this left in the kernel is left to it: what is gone when it is to be
 /// deleted makes the whole transaction fail.
 const MARGIN: Duration = Duration::from_secs(1);
-
-/// When what is over was last deleted, and since when no other agent is there.
-#[derive(Debug, Default)]
-pub(super) struct Sweeps {
-    last: Time,
-    alone: Option<Time>,
-}
 
 impl<K: Kernel> KernelWriter<K> {
     /// Deletes what is over, if it is time to. Returns when it will be again at the soonest.

@@ -1,23 +1,18 @@
 //! The thread: drains the queue.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::desired::{DesiredState, Interception};
-
-use super::commit::PendingAdmission;
-use super::guard::TableGuard;
 use super::heartbeat::{Heartbeat, StopOnDrop};
 use super::install::InstallRequest;
-use super::kernel::{Kernel, NfTables};
+use super::kernel::NfTables;
+use super::kernel_writer::KernelWriter;
+use super::pending_admission::PendingAdmission;
 use super::set_mirror::AdmissionPhase;
-use super::sweep::Sweeps;
 use super::writer_slot::WriterSlot;
-use super::{Renewal, WriterShared};
 
 /// A transaction takes in no more admissions once it has this many elements: a hundred elements
 /// take 0.1 ms, and the first in line should not wait for the thousandth.
@@ -30,23 +25,6 @@ pub(super) enum WriterRequest {
     /// Answered with whether it is done; if not, it is to be asked again.
     StopHeartbeat(oneshot::Sender<bool>),
     ShutDown(oneshot::Sender<()>),
-}
-
-/// The writer's state.
-#[derive(Debug)]
-pub(super) struct KernelWriter<K> {
-    pub(super) kernel: K,
-    pub(super) shared: Arc<WriterShared>,
-    pub(super) renewal: Renewal,
-    /// What is in force, unless the table was lost since, or an installation failed and left it
-    /// unclear.
-    pub(super) installed: Option<DesiredState>,
-    /// The way of interception that routing was last set up for.
-    pub(super) interception: Option<Interception>,
-    pub(super) heartbeat: Arc<Heartbeat<K>>,
-    pub(super) sweeps: Sweeps,
-    /// Notices what others do to the table, and repairs it; `None` where nobody asked for that.
-    pub(super) guard: Option<Box<TableGuard>>,
 }
 
 /// How often the thread tidies up when nothing is asked of it.
@@ -148,30 +126,13 @@ fn gather(
     (group, None)
 }
 
-impl<K: Kernel> KernelWriter<K> {
-    /// Somebody removed the table, or sets from it: nothing that we believe of it holds.
-    pub(super) fn table_is_lost(&mut self) {
-        if let Some(guard) = &mut self.guard {
-            guard.suspect();
-            // Until it is repaired, which is at the end of this turn, nothing is released that we
-            // only believe to stand.
-            self.shared.mirror().phase = AdmissionPhase::Installing;
-            return self.shared.begin_epoch();
-        }
-        self.installed = None;
-        self.heartbeat.pause();
-        self.shared.table_is_lost();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    use crate::writer::{Generation, Holder};
-
     use super::*;
+    use crate::writer::{Generation, Holder};
 
     /// An admission of nothing, for which nobody waits.
     fn empty() -> PendingAdmission {

@@ -1,7 +1,6 @@
 //! Waiting admissions × the book → one transaction. Pure.
 
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +9,13 @@ use ahash::HashMap;
 use clock::Time;
 use smallvec::SmallVec;
 
-use crate::layout::{Element, ElementKey, SetId};
+use crate::layout::{Element, SetId};
 use crate::netlink::batch::{ElementAction, ElementOp};
-use crate::netlink::set_key::SetKey;
 
+use super::element_key::encode_key;
+use super::error::AdmitError;
+use super::renewal::{Renewal, RenewalPass};
 use super::set_mirror::{Holder, Lifetime, MirroredSet, SetMirror};
-use super::{AdmitError, Renewal};
 
 /// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
 pub(super) const TICKS: Duration = Duration::from_millis(20);
@@ -314,44 +314,13 @@ impl TransactionPlan {
     }
 }
 
-/// One step through all elements that a transaction writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RenewalPass {
-    Add,
-    Delete,
-}
-
-impl Renewal {
-    /// The steps that leave every element in the kernel with its new timeout.
-    pub(super) fn passes(self) -> &'static [RenewalPass] {
-        match self {
-            Renewal::Refresh => &[RenewalPass::Add],
-            Renewal::Replace => &[RenewalPass::Add, RenewalPass::Delete, RenewalPass::Add],
-        }
-    }
-}
-
-/// A key as the kernel keeps it.
-pub(super) fn encode_key(key: &ElementKey) -> SetKey {
-    let mut bytes = match key.address {
-        IpAddr::V4(v4) => SetKey::from_slice(&v4.octets()),
-        IpAddr::V6(v6) => SetKey::from_slice(&v6.octets()),
-    };
-    if let Some((protocol, port)) = key.port {
-        let [high, low] = port.to_be_bytes();
-        bytes.extend_from_slice(&[protocol.number(), 0, 0, 0, high, low, 0, 0]);
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use policy::ProgramId;
     use policy::classifier::SetClass;
 
-    use crate::layout::{IpFamily, SetKind};
-
     use super::*;
+    use crate::layout::{ElementKey, IpFamily, SetKind};
 
     const NOW: Time = Time::from_millis(1_000_000);
 

@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 use crate::layout::{ElementKey, IpFamily, SetId, SetKind};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::set_key::SetKey;
+use crate::writer::element_key::encode_key;
 use crate::writer::heartbeat::Heartbeat;
-use crate::writer::sweep::Sweeps;
-use crate::writer::transaction_plan::encode_key;
-use crate::writer::{Renewal, WriterShared};
+use crate::writer::kernel_writer::Sweeps;
+use crate::writer::renewal::Renewal;
+use crate::writer::shared::WriterShared;
 
 use super::*;
 

@@ -22,10 +22,11 @@ use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::objects::MapValue;
 use crate::netlink::snapshot::RawElement;
 use crate::ruleset::{self, change};
+use crate::writer::element_key::encode_key;
 use crate::writer::kernel::{Kernel, NfTables};
+use crate::writer::kernel_writer::KernelWriter;
 use crate::writer::set_mirror::{Holder, Lifetime, SetMirror};
-use crate::writer::thread::KernelWriter;
-use crate::writer::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS, encode_key};
+use crate::writer::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
 use super::OtherWriters;
 

@@ -9,7 +9,7 @@ use crate::audit::{self, Damage};
 use crate::desired::Interception;
 use crate::routing::RoutingWatch;
 use crate::writer::kernel::NfTables;
-use crate::writer::thread::KernelWriter;
+use crate::writer::kernel_writer::KernelWriter;
 
 /// How often it is looked although nothing was heard.
 const ANYWAY: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use crate::audit::sysctls::{self, Sysctls};
 use crate::audit::{Damage, DamageKind, brief};
 use crate::desired::{DesiredState, Interception};
 use crate::writer::kernel::NfTables;
-use crate::writer::thread::KernelWriter;
+use crate::writer::kernel_writer::KernelWriter;
 
 const EVERY: Duration = Duration::from_secs(1);
 

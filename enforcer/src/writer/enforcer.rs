@@ -1,0 +1,405 @@
+//! The handle to the writer.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use clock::Time;
+use tokio::sync::{oneshot, watch};
+
+use crate::audit::Integrity;
+use crate::desired::DesiredState;
+use crate::layout::Element;
+use crate::ruleset::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
+
+use super::admission_request::{self, AdmissionRequest};
+use super::commit_token::CommitToken;
+use super::error::{AdmitError, InstallError};
+use super::generation::Generation;
+use super::guard::TableGuard;
+use super::heartbeat::{self, Heartbeat};
+use super::install::InstallRequest;
+use super::kernel::{Kernel, NfTables};
+use super::kernel_writer::{KernelWriter, Sweeps};
+use super::pending_admission::PendingAdmission;
+use super::proof::Committed;
+use super::renewal::Renewal;
+use super::set_mirror::{AdmissionPhase, Holder, SetMirror};
+use super::shared::WriterShared;
+use super::stats::WriterStats;
+use super::thread::{self, WriterRequest};
+use super::writer_slot::WriterSlot;
+use super::{commit, probe};
+
+/// A handle to the writer; cheap to clone, usable from any thread.
+///
+/// When the last handle is dropped the writer ends, without a word to the kernel: enforcement
+/// stays, and the heartbeat lapses.
+#[derive(Clone)]
+pub struct Enforcer {
+    table: Arc<str>,
+    shared: Arc<WriterShared>,
+    writer_slot: Arc<WriterSlot<KernelWriter<NfTables>>>,
+    heartbeat: Arc<Heartbeat<NfTables>>,
+    queue: mpsc::Sender<WriterRequest>,
+}
+
+/// A caller commits at most so many elements itself: some tenths of a millisecond, in which its
+/// other lookups wait. To hand them over costs a switch of threads, and brings every one of them
+/// into another processor's cache.
+const BY_CALLER: usize = 512;
+
+impl Enforcer {
+    /// Starts the writer thread in the network namespace of the calling thread, and adopts what a
+    /// table of this name already holds: elements that it finds count as committed.
+    pub fn start(table: &str) -> Result<Self, InstallError> {
+        let renewal = probe::renewal(table)?;
+        Self::start_with(table, renewal)
+    }
+
+    /// As [`start`](Self::start), for one who keeps what is installed: what others do to the table,
+    /// and to the addresses and routes that interception needs, is undone within some tenths of a
+    /// second, and told ([`integrity`](Self::integrity)).
+    pub fn start_guarded(table: &str) -> Result<Self, InstallError> {
+        let renewal = probe::renewal(table)?;
+        Self::begin(table, renewal, Some(Box::default()))
+    }
+
+    /// As [`start`](Self::start), without finding out how this kernel renews elements.
+    pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
+        Self::begin(table, renewal, None)
+    }
+
+    fn begin(table: &str, renewal: Renewal, guard: Option<Box<TableGuard>>) -> Result<Self, InstallError> {
+        let mut kernel = NfTables::open(table)?;
+        let shared = Arc::new(WriterShared::default());
+        commit::read(&mut kernel)?.note(&mut shared.mirror(), &SetMirror::default());
+        // Without a table nobody beats.
+        let mark = heartbeat::mark(&kernel.heartbeats().unwrap_or_default());
+        let is_guarded = guard.is_some();
+        let heartbeat = Arc::new(Heartbeat::new(NfTables::open(table)?, renewal, mark));
+        let writer = KernelWriter {
+            kernel,
+            shared: Arc::clone(&shared),
+            renewal,
+            installed: None,
+            interception: None,
+            heartbeat: Arc::clone(&heartbeat),
+            sweeps: Sweeps::default(),
+            guard,
+        };
+        let writer_slot = Arc::new(WriterSlot::new(writer));
+        let (queue, inbox) = mpsc::channel();
+        let (beating, to_heart) = (Arc::clone(&heartbeat), Arc::clone(&shared));
+        let ended_by_writer = Arc::clone(&heartbeat);
+        let to_thread = Arc::clone(&writer_slot);
+        std::thread::Builder::new()
+            .name("nft-writer".to_owned())
+            .spawn(move || thread::run(&to_thread, &inbox, &ended_by_writer))
+            .map_err(InstallError::Netlink)?;
+        // Second: where there is no writer, nothing ends it.
+        std::thread::Builder::new()
+            .name("nft-heartbeat".to_owned())
+            .spawn(move || {
+                beating.run(|| {
+                    to_heart.is_table_gone.store(true, Relaxed);
+                    // The guard will see that too, and needs the book to put everything back.
+                    if !is_guarded {
+                        to_heart.table_is_lost();
+                    }
+                });
+            })
+            .map_err(InstallError::Netlink)?;
+        Ok(Self {
+            table: table.into(),
+            shared,
+            writer_slot,
+            heartbeat,
+            queue,
+        })
+    }
+
+    /// Makes the kernel what `desired` says, and returns the new generation. Packets are judged by
+    /// what was before or by what is desired, never by less. When it is what was installed last and
+    /// the table is still there, nothing is done and the generation stays; what stands already is
+    /// not touched, so an endpoint or a program more costs what it adds.
+    ///
+    /// `learned` is called on the writer's thread, when no more elements are admitted under the
+    /// generation before, and returns every element that should be in force, with the end of its
+    /// lease. It is not called when only endpoints come, go and move between programs that stand.
+    /// On an error the rules before stay in force, with their generation.
+    pub async fn install(
+        &self,
+        desired: DesiredState,
+        learned: impl FnOnce() -> Vec<(Element, Time)> + Send + 'static,
+    ) -> Result<Generation, InstallError> {
+        let of_nobody = |(element, end)| (element, end, Holder::default());
+        self.install_held(desired, move || learned().into_iter().map(of_nobody).collect())
+            .await
+    }
+
+    /// As [`install`](Self::install), where it is known for whom elements are held.
+    pub async fn install_held(
+        &self,
+        desired: DesiredState,
+        learned: impl FnOnce() -> Vec<(Element, Time, Holder)> + Send + 'static,
+    ) -> Result<Generation, InstallError> {
+        let (answer, outcome) = oneshot::channel();
+        let installation = InstallRequest {
+            desired,
+            learned: Box::new(learned),
+            answer,
+        };
+        self.ask(WriterRequest::Install(Box::new(installation)))
+            .map_err(|WriterStopped| InstallError::Stopped)?;
+        outcome.await.unwrap_or(Err(InstallError::Stopped))
+    }
+
+    /// The generation of the rules in force; 0 before the first installation.
+    pub fn generation(&self) -> Generation {
+        self.shared.mirror().generation
+    }
+
+    /// The fast path of an admission: proof at once when every element is in the kernel until its
+    /// time, less `slack`. `None` when something must be written (or the generation has changed):
+    /// use [`admit`](Self::admit).
+    pub fn already_admitted(
+        &self,
+        generation: Generation,
+        elements: &[(Element, Time)],
+        slack: Duration,
+    ) -> Option<Committed> {
+        let now = clock::now();
+        let mirror = self.shared.mirror();
+        let current = mirror.phase == AdmissionPhase::Serving && mirror.generation == generation;
+        let held = |(element, until): &(Element, Time)| mirror.holds(element, now, *until, slack);
+        (current && elements.iter().all(held)).then(Committed::acknowledged)
+    }
+
+    /// That every element is in the kernel, to be [asked again](Self::still_committed) without a look
+    /// at each. `None` where [`already_admitted`](Self::already_admitted) would have no proof
+    /// without slack.
+    pub fn commit_token(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<CommitToken> {
+        let now = clock::now();
+        let mirror = self.shared.mirror();
+        if mirror.phase != AdmissionPhase::Serving || mirror.generation != generation {
+            return None;
+        }
+        let ends = elements
+            .iter()
+            .map(|(element, _)| mirror.lifetime(element).map(|lifetime| lifetime.end));
+        let until = ends.min()??;
+        // Read under the book's lock, so that no loss comes between.
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        (until > now).then_some(CommitToken { epoch, until })
+    }
+
+    /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`,
+    /// less `slack`. Takes no lock.
+    pub fn still_committed(
+        &self,
+        commit_token: CommitToken,
+        now: Time,
+        until: Time,
+        slack: Duration,
+    ) -> Option<Committed> {
+        let stands = commit_token.until > now && commit_token.until + slack >= until;
+        let current = self.shared.epoch.load(Ordering::Acquire) == commit_token.epoch;
+        (stands && current).then(Committed::acknowledged)
+    }
+
+    /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and
+    /// no rules can make it stale.
+    pub fn admit_nothing(&self) -> Committed {
+        Committed::acknowledged()
+    }
+
+    /// Puts elements into the kernel, each until its time (an element that already lives longer is
+    /// left alone), and waits for the acknowledgement, at most until the deadline.
+    ///
+    /// An element lives at least a second from its transaction on. More than 4,096 elements are
+    /// committed in several transactions; an error then tells of the first that failed, and the
+    /// others may stand.
+    pub async fn admit(
+        &self,
+        generation: Generation,
+        elements: Vec<(Element, Time)>,
+        deadline: Duration,
+    ) -> Result<Committed, AdmitError> {
+        self.admit_for(Holder::default(), generation, elements, deadline).await
+    }
+
+    /// As [`admit`](Self::admit), where it is known for whom.
+    pub async fn admit_for(
+        &self,
+        holder: Holder,
+        generation: Generation,
+        elements: Vec<(Element, Time)>,
+        deadline: Duration,
+    ) -> Result<Committed, AdmitError> {
+        let (answer, outcome) = oneshot::channel();
+        self.submit([AdmissionRequest {
+            generation,
+            elements,
+            holder,
+            deadline,
+            answer: Box::new(answer),
+        }]);
+        match tokio::time::timeout(deadline, outcome).await {
+            Ok(outcome) => outcome.unwrap_or(Err(AdmitError::Stopped)),
+            Err(_) => Err(AdmitError::Unknown(deadline)),
+        }
+    }
+
+    /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is
+    /// committed with: proof before it returns, if nobody writes at this moment and the kernel has
+    /// nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit)
+    /// waits, and finds out. Puts the elements in order.
+    pub fn admit_now(
+        &self,
+        generation: Generation,
+        elements: &mut Vec<(Element, Time)>,
+        holder: Holder,
+    ) -> Option<Committed> {
+        admission_request::put_in_order(elements);
+        let commit = |writer: &mut KernelWriter<NfTables>, elements: &[_]| {
+            writer.commit_one(generation, elements, holder, clock::now())
+        };
+        self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
+    }
+
+    /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told
+    /// what came of it, by the writer's thread or, if they are few and nobody writes, before this
+    /// returns.
+    pub fn submit(&self, submissions: impl IntoIterator<Item = AdmissionRequest>) {
+        let admissions = submissions.into_iter().flat_map(AdmissionRequest::into_admissions);
+        let admissions: Vec<PendingAdmission> = admissions.collect();
+        let elements: usize = admissions.iter().map(|admission| admission.elements.len()).sum();
+        let Err(admissions) = self.by_caller(elements, admissions, KernelWriter::commit_group) else {
+            return;
+        };
+        if let Err(WriterRequest::Admit(refused)) = self.send(WriterRequest::Admit(admissions)) {
+            for admission in refused {
+                admission.settle(Err(AdmitError::Stopped));
+            }
+        }
+    }
+
+    /// Resolves when somebody else removed the table or a set of it, once for each loss:
+    /// [`install`](Self::install) again. Noticed with the next heartbeat or admission. One task may
+    /// wait for it.
+    pub async fn table_lost(&self) {
+        self.shared.table_lost.notified().await;
+    }
+
+    /// Whether the kernel holds what was installed, and what was repaired so far. Says nothing
+    /// unless it is [guarded](Self::start_guarded).
+    pub fn integrity(&self) -> watch::Receiver<Integrity> {
+        self.shared.integrity.subscribe()
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> WriterStats {
+        let counters = &self.shared.counters;
+        let (elements, capacity) = self.shared.mirror().size();
+        WriterStats {
+            transactions: counters.transactions.load(Relaxed),
+            failures: counters.failures.load(Relaxed),
+            elements_written: counters.elements_written.load(Relaxed),
+            elements,
+            capacity,
+            evictions: counters.evictions.load(Relaxed),
+            installs: counters.installs.load(Relaxed),
+            gaps: self.heartbeat.gaps.load(Relaxed),
+        }
+    }
+
+    /// Elements believed in the kernel, with their ends; ordered.
+    pub fn elements(&self) -> Vec<(Element, Time)> {
+        self.shared.mirror().live(clock::now())
+    }
+
+    /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network
+    /// namespace of the calling thread. Asks the kernel, so it is for a scrape and not for a hot
+    /// path; `None` when the counters cannot be read, for example before the first installation.
+    pub fn refused_packets(&self) -> Option<[u64; 2]> {
+        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
+        Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
+    }
+
+    /// Packets of audited policies that passed and would have been refused; as
+    /// [`refused_packets`](Self::refused_packets).
+    pub fn audited_packets(&self) -> Option<[u64; 2]> {
+        let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
+        Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
+    }
+
+    /// Ends interception in fail-mode open (the heartbeat is removed), while admissions of lookups
+    /// that are already on their way go on. That is at once where no agent was seen beside this
+    /// one; otherwise within a beat of the other, or, where that one has crashed, when it has
+    /// missed two.
+    pub async fn stop_heartbeat(&self) {
+        loop {
+            let (done, stopped) = oneshot::channel();
+            // An error means that the writer has ended, and its heartbeat with it.
+            if self.ask(WriterRequest::StopHeartbeat(done)).is_err() || stopped.await.unwrap_or(true) {
+                return;
+            }
+            tokio::time::sleep(heartbeat::LOOK).await;
+        }
+    }
+
+    /// As [`stop_heartbeat`](Self::stop_heartbeat), and stops the writer; enforcement stays.
+    pub async fn shut_down(&self) {
+        self.stop_heartbeat().await;
+        let (done, ended) = oneshot::channel();
+        if self.ask(WriterRequest::ShutDown(done)).is_ok() {
+            // An error means that the writer has ended already.
+            let _ = ended.await;
+        }
+    }
+
+    /// Has work with so many elements done by the caller's own hand, and gives it back if it is too
+    /// much for that, or somebody writes.
+    fn by_caller<W, T>(
+        &self,
+        elements: usize,
+        work: W,
+        carry_out: impl FnOnce(&mut KernelWriter<NfTables>, W) -> T,
+    ) -> Result<T, W> {
+        if elements > BY_CALLER {
+            return Err(work);
+        }
+        let began = clock::now();
+        let Some(mut writer) = self.writer_slot.try_take(began) else {
+            return Err(work);
+        };
+        let outcome = carry_out(&mut writer, work);
+        drop(writer);
+        self.writer_slot.took(began, clock::now());
+        Ok(outcome)
+    }
+
+    fn ask(&self, request: WriterRequest) -> Result<(), WriterStopped> {
+        self.send(request).map_err(|_| WriterStopped)
+    }
+
+    /// Gives the request back when the writer has ended.
+    fn send(&self, request: WriterRequest) -> Result<(), WriterRequest> {
+        self.queue.send(request).map_err(|refused| refused.0)
+    }
+}
+
+impl fmt::Debug for Enforcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Enforcer")
+            .field("generation", &self.generation())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The writer does not take requests any more.
+struct WriterStopped;

@@ -1,0 +1,91 @@
+//! Why a step of an installation was not done.
+
+use crate::netlink::batch::OperationError;
+use crate::netlink::objects::TableCommand;
+use crate::netlink::transaction::CommandError;
+
+use super::error::InstallError;
+
+/// Why a step was not done.
+#[derive(Debug)]
+pub(super) enum InstallFailure {
+    /// Something that should stand does not.
+    Missing(String),
+    /// The kernel, or nft, refused.
+    Refused(String),
+    /// The kernel did not say.
+    Unknown(std::io::Error),
+    /// All else.
+    Other(InstallError),
+}
+
+impl InstallFailure {
+    pub(super) fn of_objections(commands: &[TableCommand], objections: &[CommandError]) -> Self {
+        let Some(objection) = objections.first() else {
+            return InstallFailure::Refused(String::new());
+        };
+        let command = objection.command.and_then(|at| commands.get(at));
+        let text = match command {
+            Some(command) => format!("{} (errno {}): {}", objection.error, objection.errno, brief(command)),
+            None => format!("{} (errno {})", objection.error, objection.errno),
+        };
+        Self::of_errno(objection.errno, text)
+    }
+
+    pub(super) fn of_refusals(refusals: &[OperationError]) -> Self {
+        let errno = refusals.first().map_or(0, |refusal| refusal.errno);
+        let text = refusals
+            .first()
+            .map_or_else(String::new, |refusal| refusal.error.clone());
+        Self::of_errno(errno, text)
+    }
+
+    fn of_errno(errno: i32, text: String) -> Self {
+        match errno {
+            libc::ENOENT => InstallFailure::Missing(text),
+            libc::EPERM => InstallFailure::Other(InstallError::NoPermission),
+            libc::ENFILE => InstallFailure::Refused(format!("a set is full; raise --set-capacity ({text})")),
+            _ => InstallFailure::Refused(text),
+        }
+    }
+}
+
+impl From<std::io::Error> for InstallFailure {
+    fn from(error: std::io::Error) -> Self {
+        InstallFailure::Unknown(error)
+    }
+}
+
+impl From<InstallError> for InstallFailure {
+    fn from(error: InstallError) -> Self {
+        InstallFailure::Other(error)
+    }
+}
+
+impl From<InstallFailure> for InstallError {
+    fn from(failure: InstallFailure) -> Self {
+        match failure {
+            InstallFailure::Missing(text) | InstallFailure::Refused(text) => InstallError::Refused(text),
+            InstallFailure::Unknown(error) => error.into(),
+            InstallFailure::Other(error) => error,
+        }
+    }
+}
+
+/// A command for people: a rule or a thousand elements are too much.
+fn brief(command: &TableCommand) -> String {
+    match command {
+        TableCommand::AddTable | TableCommand::DeleteTable => "the table".to_owned(),
+        TableCommand::AddChain(name)
+        | TableCommand::AddBaseChain(name, _)
+        | TableCommand::EmptyChain(name)
+        | TableCommand::DeleteChain(name) => {
+            format!("chain {name}")
+        }
+        TableCommand::AddSet(name, _) | TableCommand::EmptySet(name) | TableCommand::DeleteSet(name) => {
+            format!("set {name}")
+        }
+        TableCommand::AddElements(set, _) | TableCommand::DeleteElements(set, _) => format!("elements of {set}"),
+        TableCommand::AddRule(chain, rule) => format!("a rule of {chain}: {rule:?}").chars().take(200).collect(),
+    }
+}

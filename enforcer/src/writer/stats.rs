@@ -1,0 +1,35 @@
+//! What the writer counts.
+
+use std::sync::atomic::AtomicU64;
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriterStats {
+    /// Netlink transactions committed.
+    pub transactions: u64,
+    /// Netlink transactions that failed.
+    pub failures: u64,
+    /// Elements added or renewed.
+    pub elements_written: u64,
+    /// Elements believed live in the kernel.
+    pub elements: u64,
+    /// Elements that the learned sets may hold in all.
+    pub capacity: u64,
+    /// Elements that gave way to others in a full set, before their time.
+    pub evictions: u64,
+    /// Rulesets installed.
+    pub installs: u64,
+    /// Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the
+    /// agent.
+    pub gaps: u64,
+}
+
+/// The counters behind [`WriterStats`].
+#[derive(Debug, Default)]
+pub(super) struct WriterCounters {
+    pub(super) transactions: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) elements_written: AtomicU64,
+    pub(super) evictions: AtomicU64,
+    pub(super) installs: AtomicU64,
+}
