@@ -1,10 +1,11 @@
 //! Admissions as they are handed in.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Time;
+use parking_lot::Mutex;
 use smallvec::{SmallVec, smallvec};
 
 use crate::layout::Element;
@@ -89,7 +90,7 @@ struct SplitPart(Arc<Mutex<SplitAdmission>>);
 
 impl AdmissionCallback for SplitPart {
     fn settle(self: Box<Self>, outcome: Result<Committed, AdmitError>) {
-        let mut whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = self.0.lock();
         whole.left -= 1;
         let outcome = match outcome {
             Ok(proof) => whole.error.take().map_or(Ok(proof), Err),
@@ -103,7 +104,7 @@ impl AdmissionCallback for SplitPart {
     }
 
     fn is_abandoned(&self) -> bool {
-        let whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = self.0.lock();
         whole.answer.as_ref().is_none_or(|answer| answer.is_abandoned())
     }
 }

@@ -13,12 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::Time;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::layout::{ALIVE_PROTOCOLS, ALIVE_SET};
 use crate::netlink::batch::{ElementAction, ElementOp};
@@ -205,7 +206,7 @@ impl<K> Heartbeat<K> {
 
     /// Held for as long as one small transaction takes.
     fn state(&self) -> MutexGuard<'_, HeartbeatState<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -268,13 +269,12 @@ impl<K: Kernel> Heartbeat<K> {
         let mut state = self.state();
         while !state.is_over {
             let Some(due) = state.next_beat else {
-                state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.turned.wait(&mut state);
                 continue;
             };
             let pause = due.since(clock::now());
             if pause > Duration::ZERO {
-                let waited = self.turned.wait_timeout(state, pause);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                self.turned.wait_for(&mut state, pause);
             } else if self.beat(&mut state) == Err(TableMissing) {
                 drop(state);
                 table_is_gone();

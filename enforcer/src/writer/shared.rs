@@ -1,8 +1,8 @@
 //! What handles and the writer share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use crate::audit::Integrity;
@@ -27,8 +27,7 @@ pub(super) struct WriterShared {
 impl WriterShared {
     /// The book, for as short as possible and never across a system call.
     pub(super) fn mirror(&self) -> MutexGuard<'_, SetMirror> {
-        // A panic while it was held cannot leave it half-written in a way that opens anything.
-        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mirror.lock()
     }
 
     /// What was in the kernel before may not be relied on any more without a look into the book. To

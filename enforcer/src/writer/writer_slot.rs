@@ -6,10 +6,10 @@
 //! kernel works, and there is still one who writes at a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::Time;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::reader_pause::{self, ReaderPause};
 
@@ -80,7 +80,7 @@ impl<W> WriterSlot<W> {
                 place.is_awaited = false;
                 return self.hand_out(writer);
             }
-            place = self.back.wait(place).unwrap_or_else(PoisonError::into_inner);
+            self.back.wait(&mut place);
         }
     }
 
@@ -116,9 +116,8 @@ impl<W> WriterSlot<W> {
         }
     }
 
-    /// Nothing that is done with it locked can fail halfway.
     fn place(&self) -> MutexGuard<'_, SlotState<W>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.place.lock()
     }
 }
 
