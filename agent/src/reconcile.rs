@@ -11,6 +11,7 @@ use cluster::{Cluster, Progress};
 use cluster::{ReadReport, Update};
 use dns_proxy::Listener;
 use enforcer::audit::{self, Integrity};
+use enforcer::conntrack::ConntrackEntry;
 use enforcer::pod_links::{NodeNetwork, PodLinks};
 use enforcer::{InstallError, Interception, conntrack, routing};
 use thiserror::Error;
@@ -256,8 +257,8 @@ impl Reconciler {
         let changed = self.owners.update(&plan.local);
         // The proxy judges each lookup by itself, and those that wait for this plan are answered on
         // their flows.
-        let is_ours = |answers: SocketAddr| OWN_ADDRESSES.contains(&answers.ip());
-        match conntrack::forget_flows(&changed, is_ours) {
+        let is_ours = |entry: &ConntrackEntry| OWN_ADDRESSES.contains(&entry.reply_source.ip());
+        match conntrack::delete_flows(&changed, is_ours) {
             Ok(0) => {}
             Ok(flows) => info!(flows, addresses = ?changed, "forgot flows of the pods that had these addresses before"),
             Err(error) => {
@@ -276,12 +277,12 @@ impl Reconciler {
             .iter()
             .map(|binding| (binding.asked, binding.listener))
             .collect();
-        let stays = |asked: SocketAddr, answers: SocketAddr| match new.interception {
+        let keep = |entry: &ConntrackEntry| match new.interception {
             // Translated by an agent before this one, which may be about to answer.
-            Interception::Dnat => listeners.get(&asked) == Some(&answers),
+            Interception::Dnat => listeners.get(&entry.original_destination) == Some(&entry.reply_source),
             // Every packet is intercepted, whatever became of those before, except where mode dnat
             // has translated them.
-            Interception::Tproxy { .. } => !OWN_ADDRESSES.contains(&answers.ip()),
+            Interception::Tproxy { .. } => !OWN_ADDRESSES.contains(&entry.reply_source.ip()),
             Interception::Off => true,
         };
         let same_resolvers = old.resolvers == new.resolvers;
@@ -289,7 +290,7 @@ impl Reconciler {
         let sources: Vec<IpAddr> = new.intercepted.iter().filter(known).copied().collect();
         let ports: BTreeSet<u16> = listeners.keys().map(SocketAddr::port).collect();
         let ports: Vec<u16> = ports.into_iter().collect();
-        if let Err(error) = conntrack::forget_lookups(&sources, &ports, stays) {
+        if let Err(error) = conntrack::delete_lookups(&sources, &ports, keep) {
             warn!(%error, "old flows to resolvers could not be forgotten; lookups on them pass unobserved until they end");
         }
     }

@@ -5,7 +5,7 @@ mod namespace;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
-use enforcer::conntrack::{forget_flows, forget_lookups};
+use enforcer::conntrack::{ConntrackEntry, delete_flows, delete_lookups};
 use namespace::{inside, nft};
 
 #[test]
@@ -15,7 +15,7 @@ fn only_lookups_of_the_given_sources_are_forgotten() {
         nft("table inet t { chain c { type filter hook output priority 0; ct state new counter; }; }");
         let pod: IpAddr = "127.0.0.2".parse().unwrap();
         let pod6: IpAddr = "::1".parse().unwrap();
-        assert_eq!(forget_lookups(&[pod], &[53], none_stays).unwrap(), 0);
+        assert_eq!(delete_lookups(&[pod], &[53], keep_none).unwrap(), 0);
 
         for (source, resolver, port) in [
             ("127.0.0.2", "127.0.0.1", 53),
@@ -30,25 +30,25 @@ fn only_lookups_of_the_given_sources_are_forgotten() {
         let _connection = TcpStream::connect("127.0.0.2:53").unwrap();
         let (_accepted, client) = tcp.accept().unwrap();
 
-        assert_eq!(forget_lookups(&[pod], &[], none_stays).unwrap(), 0);
-        assert_eq!(forget_lookups(&[pod], &[53, 5353], none_stays).unwrap(), 2);
+        assert_eq!(delete_lookups(&[pod], &[], keep_none).unwrap(), 0);
+        assert_eq!(delete_lookups(&[pod], &[53, 5353], keep_none).unwrap(), 2);
         assert_eq!(
-            forget_lookups(&[pod], &[53, 5353], none_stays).unwrap(),
+            delete_lookups(&[pod], &[53, 5353], keep_none).unwrap(),
             0,
             "they are gone"
         );
         assert_eq!(
-            forget_lookups(&[client.ip(), pod6], &[53], none_stays).unwrap(),
+            delete_lookups(&[client.ip(), pod6], &[53], keep_none).unwrap(),
             2,
             "TCP, and IPv6"
         );
         assert_eq!(
-            forget_lookups(&[pod], &[80], none_stays).unwrap(),
+            delete_lookups(&[pod], &[80], keep_none).unwrap(),
             1,
             "it was left alone"
         );
         assert_eq!(
-            forget_lookups(&["127.0.0.3".parse().unwrap()], &[53], none_stays).unwrap(),
+            delete_lookups(&["127.0.0.3".parse().unwrap()], &[53], keep_none).unwrap(),
             1
         );
     });
@@ -66,7 +66,7 @@ fn many_lookups_are_forgotten_at_once() {
                 .send_to(b"?", resolver.local_addr().unwrap())
                 .unwrap();
         }
-        let forgotten = forget_lookups(&["127.0.0.2".parse().unwrap()], &[53], none_stays).unwrap();
+        let forgotten = delete_lookups(&["127.0.0.2".parse().unwrap()], &[53], keep_none).unwrap();
         // Some ports may have served twice.
         assert!((1500..=2000).contains(&forgotten), "{forgotten}");
     });
@@ -84,13 +84,13 @@ fn lookups_that_are_translated_as_they_should_be_stay() {
         look_up("127.0.0.2", "127.0.0.1", 53);
         let translated: (SocketAddr, SocketAddr) = ("127.0.0.53:53".parse().unwrap(), listener.local_addr().unwrap());
         let sources = ["127.0.0.2".parse().unwrap()];
-        let stays = |asked, answers| (asked, answers) == translated;
-        assert_eq!(forget_lookups(&sources, &[53], stays).unwrap(), 1, "the other one");
+        let keep = |entry: &ConntrackEntry| (entry.original_destination, entry.reply_source) == translated;
+        assert_eq!(delete_lookups(&sources, &[53], keep).unwrap(), 1, "the other one");
         // The answer finds its way back.
         let (_, client) = listener.recv_from(&mut [0; 8]).unwrap();
         listener.send_to(b"!", client).unwrap();
         assert_eq!(pod.recv_from(&mut [0; 8]).unwrap().1, translated.0);
-        assert_eq!(forget_lookups(&sources, &[53], none_stays).unwrap(), 1);
+        assert_eq!(delete_lookups(&sources, &[53], keep_none).unwrap(), 1);
     });
 }
 
@@ -107,19 +107,19 @@ fn all_flows_of_an_address_are_forgotten_whoever_opened_them() {
         ] {
             look_up(source, asked, port);
         }
-        assert_eq!(forget_flows(&[], |_| false).unwrap(), 0);
+        assert_eq!(delete_flows(&[], keep_none).unwrap(), 0);
         let address: IpAddr = "127.0.0.2".parse().unwrap();
-        assert_eq!(forget_flows(&[address], |_| false).unwrap(), 3);
-        assert_eq!(forget_flows(&[address], |_| false).unwrap(), 0, "they are gone");
+        assert_eq!(delete_flows(&[address], keep_none).unwrap(), 3);
+        assert_eq!(delete_flows(&[address], keep_none).unwrap(), 0, "they are gone");
         assert_eq!(
-            forget_flows(&["::1".parse().unwrap()], |_| false).unwrap(),
+            delete_flows(&["::1".parse().unwrap()], keep_none).unwrap(),
             1,
             "others were left alone"
         );
     });
 }
 
-fn none_stays(_: SocketAddr, _: SocketAddr) -> bool {
+fn keep_none(_: &ConntrackEntry) -> bool {
     false
 }
 

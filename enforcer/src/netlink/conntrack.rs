@@ -30,18 +30,18 @@ const DESTINATION_PORT: u16 = 3;
 /// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
 
-/// A conntrack entry, as far as lookups are told by it.
+/// A conntrack entry, by the ends of its flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConntrackEntry {
-    /// Who opened it.
-    pub(crate) source: IpAddr,
+pub struct ConntrackEntry {
+    /// Who opened the flow.
+    pub source: IpAddr,
     /// The IANA protocol number.
-    pub(crate) protocol: u8,
-    /// Who was asked, before any NAT; port 0 where the protocol has none.
-    pub(crate) asked: SocketAddr,
-    /// Where answers come from: whom NAT made the one that is asked.
-    pub(crate) answers: SocketAddr,
-    name: ConntrackEntryId,
+    pub protocol: u8,
+    /// Whom the first packet was sent to, before any NAT; port 0 where the protocol has none.
+    pub original_destination: SocketAddr,
+    /// Whom replies come from: what NAT made of the destination.
+    pub reply_source: SocketAddr,
+    id: ConntrackEntryId,
 }
 
 /// What the kernel needs to find the entry again: attributes that are given back as they came.
@@ -50,8 +50,8 @@ struct ConntrackEntryId {
     family: u8,
     original: Vec<u8>,
     zone: Option<Vec<u8>>,
-    /// Tells an entry from a later one with the same tuple.
-    id: Option<Vec<u8>>,
+    /// `CTA_ID`: tells an entry from a later one with the same tuple.
+    number: Option<Vec<u8>>,
 }
 
 /// Asks for all entries of a family (`AF_INET` or `AF_INET6`).
@@ -73,16 +73,16 @@ pub(crate) fn read(message: &NfnlMessage<'_>) -> Option<ConntrackEntry> {
     Some(ConntrackEntry {
         source: address(original, SOURCE)?,
         protocol: *protocol(original)?.find(PROTOCOL_NUMBER)?.first()?,
-        asked: SocketAddr::new(
+        original_destination: SocketAddr::new(
             address(original, DESTINATION)?,
             port(original, DESTINATION_PORT).unwrap_or(0),
         ),
-        answers: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
-        name: ConntrackEntryId {
+        reply_source: SocketAddr::new(address(reply, SOURCE)?, port(reply, SOURCE_PORT).unwrap_or(0)),
+        id: ConntrackEntryId {
             family: *message.payload.first()?,
             original: original.to_vec(),
             zone: owned(ZONE),
-            id: owned(ID),
+            number: owned(ID),
         },
     })
 }
@@ -105,13 +105,13 @@ fn protocol(tuple: &[u8]) -> Option<Attributes<'_>> {
 }
 
 /// Asks for the deletion of entries, each with an acknowledgement, numbered from `first` on.
-pub(crate) fn delete<'a>(flows: impl IntoIterator<Item = &'a ConntrackEntry>, first: u32) -> Vec<u8> {
+pub(crate) fn delete<'a>(entries: impl IntoIterator<Item = &'a ConntrackEntry>, first: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let mut sequence = first;
-    for ConntrackEntry { name, .. } in flows {
-        let message = encoder.open_message(head(DELETE, flags::REQUEST | flags::ACK, name.family, sequence));
-        encoder.attribute(TUPLE_ORIGINAL | NESTED, &name.original);
-        for (kind, value) in [(ZONE, &name.zone), (ID, &name.id)] {
+    for ConntrackEntry { id, .. } in entries {
+        let message = encoder.open_message(head(DELETE, flags::REQUEST | flags::ACK, id.family, sequence));
+        encoder.attribute(TUPLE_ORIGINAL | NESTED, &id.original);
+        for (kind, value) in [(ZONE, &id.zone), (ID, &id.number)] {
             if let Some(value) = value {
                 encoder.attribute(kind, value);
             }
@@ -172,8 +172,8 @@ mod tests {
         let message = NfnlMessages(&bytes).next().unwrap();
         let flow = read(&message).unwrap();
         assert_eq!((flow.source, flow.protocol), (IpAddr::from([10, 0, 0, 7]), 17));
-        assert_eq!(flow.asked, SocketAddr::from(([10, 96, 0, 10], 53)));
-        assert_eq!(flow.answers, SocketAddr::from(([169, 254, 53, 53], 15_000)));
+        assert_eq!(flow.original_destination, SocketAddr::from(([10, 96, 0, 10], 53)));
+        assert_eq!(flow.reply_source, SocketAddr::from(([169, 254, 53, 53], 15_000)));
         let bytes = delete([&flow, &flow], 5);
         let deletions: Vec<_> = NfnlMessages(&bytes).collect();
         assert_eq!(
