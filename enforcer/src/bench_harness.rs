@@ -1,16 +1,17 @@
-//! Elements as bytes for the kernel, without a kernel, for benchmarks and for counting
-//! instructions. Nothing of the agent uses it.
+//! Encodes set elements without a kernel, for benchmarks and for counting instructions. The agent
+//! does not use it.
 
 use std::time::Duration;
 
 use crate::netlink::batch::{ElementAction, ElementBatch, ElementOp};
 use crate::netlink::set_key::SetKey;
 
-/// Additions to one set, to be encoded again and again.
+/// Additions to one set, which can be encoded any number of times.
 pub struct ElementAdditions(Vec<ElementOp>);
 
 impl ElementAdditions {
-    /// Each key is address . protocol . port of IPv4, as the kernel keeps them: four octets each.
+    /// Makes one addition for each key, with a timeout of `life`. A key is address . protocol .
+    /// port of IPv4 as the kernel keeps it, four octets each.
     pub fn new(set: &str, keys: impl IntoIterator<Item = [u8; 12]>, life: Duration) -> Self {
         let operations = keys.into_iter().map(|key| ElementOp {
             set: set.into(),
@@ -20,7 +21,7 @@ impl ElementAdditions {
         Self(operations.collect())
     }
 
-    /// The transaction.
+    /// Encodes the whole transaction for a table of this name.
     pub fn encode(&self, table: &str) -> Vec<u8> {
         ElementBatch::encode(table, &self.0, 1).bytes
     }

@@ -12,18 +12,18 @@ use policy::{DenyResponse, Program, ProgramId, Tiers};
 use crate::layout::Element;
 use crate::pod_links::PodLinks;
 
-/// Everything that decides the ruleset. Two equal values give the same ruleset.
+/// Everything that decides the ruleset. Equal values give equal rulesets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredState {
-    /// The table's name in family `inet`, `namegate` unless several instances share a network
+    /// The table's name in family `inet`: `namegate`, unless several instances share a network
     /// namespace.
     pub table: String,
-    /// The programs in use.
+    /// The programs that govern at least one source, by id.
     pub programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
-    /// The elements of objects' addresses, by the tiers whose sets they belong to. They stay as
-    /// long as they stand here.
+    /// The elements of objects' addresses, by the tiers whose sets they belong to. They have no
+    /// timeout.
     ///
-    /// Where a value is the same allocation as at the last installation it is not looked into.
+    /// A value that is the same allocation as at the last installation counts as unchanged.
     pub members: BTreeMap<ProgramId, Arc<BTreeSet<Element>>>,
     /// Which program governs each source address.
     pub dispatch: BTreeMap<IpAddr, ProgramId>,
@@ -34,56 +34,55 @@ pub struct DesiredState {
     /// The proxy's own addresses that workloads may ask directly (`--listen`); an unspecified
     /// address stands for all of this node's.
     pub listening: Vec<SocketAddr>,
-    /// How lookups are intercepted.
+    /// How lookups reach the proxy.
     pub interception: Interception,
-    /// What happens to lookups when the agent is gone.
+    /// What happens to lookups while no agent is alive.
     pub fail_mode: FailMode,
     /// Addresses and ranges inside the cluster: pods, services, nodes.
     pub cluster: Vec<IpNet>,
     /// This node's own addresses.
     pub host: BTreeSet<IpAddr>,
-    /// The links that lead to local pods, and what may come from them. It follows from the node's
-    /// routes ([`routing::network`](crate::routing::network)).
+    /// The links that lead to local pods, and which source addresses may come from them. It follows
+    /// from the node's routes ([`routing::network`](crate::routing::network)).
     pub pod_links: PodLinks,
-    /// The servers whose answers are believed, by address and port: what claims to come from them
-    /// must not come from a pod's link.
+    /// The servers whose answers are believed, by address and port. A packet with one of these
+    /// sources must not come from a pod's link.
     pub servers: BTreeSet<SocketAddr>,
-    /// Sources that are refused although no program governs them: where pods of this node may come
-    /// to be that no object names yet.
+    /// Sources that are refused although no program governs them: networks in which a pod of this
+    /// node may get an address before its object is known.
     pub unknown: Vec<IpNet>,
-    /// What a refused packet gets.
+    /// How a refused packet is answered.
     pub refusal: Refusal,
-    /// The NFLOG group (see [`records`](crate::records)) that samples of refused and audited
-    /// packets go to; without one they are only counted.
+    /// The NFLOG group for samples of refused and audited packets (see
+    /// [`records`](crate::records)); without one they are only counted.
     pub records: Option<u16>,
-    /// The capacity of each learned set, in live elements; the kernel set is declared twice as
-    /// large because elements that expire by themselves count until its garbage collection.
+    /// The capacity of each learned set, in live elements. The kernel set is declared twice as
+    /// large, because elements that have timed out count until its garbage collection.
     pub capacity: NonZeroU32,
 }
 
-/// A program, in the form in which the kernel looks it up. Equal where the identities of what is
-/// evaluated are.
+/// A program in the form in which the kernel evaluates it. Equal where the tiers have equal ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelProgram {
-    /// What is enforced.
+    /// The tiers that are enforced.
     pub enforced: KernelTiers,
-    /// What would be enforced were no policy in mode audit.
+    /// The tiers that would be enforced if no policy were in mode audit; `None` where no policy is.
     pub audited: Option<KernelTiers>,
-    /// What a refused packet gets, in place of [`DesiredState::refusal`].
+    /// How a refused packet is answered, in place of [`DesiredState::refusal`].
     pub response: Option<DenyResponse>,
 }
 
-/// Folded tiers.
+/// Tiers, folded into what the kernel looks up.
 #[derive(Debug, Clone)]
 pub struct KernelTiers {
-    /// The identity of the tiers; their sets are named after it.
+    /// The id of the tiers; their sets are named after it.
     pub id: ProgramId,
-    /// Their verdicts.
+    /// Gives the verdicts of the tiers.
     pub fold: Arc<Classifier>,
 }
 
 impl KernelProgram {
-    /// Folds a program.
+    /// Folds both evaluations of a program.
     pub fn new(program: &Program) -> Self {
         Self {
             enforced: KernelTiers::new(&program.enforced),
@@ -92,14 +91,14 @@ impl KernelProgram {
         }
     }
 
-    /// All that is evaluated.
+    /// The enforced tiers, and the audited ones if there are any.
     pub fn evaluations(&self) -> impl Iterator<Item = &KernelTiers> {
         std::iter::once(&self.enforced).chain(&self.audited)
     }
 }
 
 impl KernelTiers {
-    /// Folds tiers.
+    /// Folds the tiers.
     pub fn new(tiers: &Tiers) -> Self {
         Self {
             id: tiers.id(),
@@ -116,20 +115,20 @@ impl PartialEq for KernelTiers {
 
 impl Eq for KernelTiers {}
 
-/// A known resolver.
+/// A resolver whose lookups are intercepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResolverBinding {
     /// The address and port that pods ask.
     pub asked: SocketAddr,
-    /// Where the proxy listens for it: in mode dnat an address and port of its own for each
-    /// resolver.
+    /// Where the proxy listens for this resolver. In mode dnat each resolver has an address and
+    /// port of its own, which tells the proxy whom the pod asked.
     pub listener: SocketAddr,
 }
 
 /// How lookups reach the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interception {
-    /// Destination NAT to a local address and port per resolver.
+    /// Destination NAT to a local address and port for each resolver.
     Dnat,
     /// Transparent proxying with a mark and a routing table.
     Tproxy {
@@ -140,24 +139,24 @@ pub enum Interception {
         /// The port of the transparent sockets.
         port: u16,
     },
-    /// None: the workloads are told to ask the agent's own listener.
+    /// No interception: workloads are configured to ask the agent's own listener.
     Off,
 }
 
-/// What happens to lookups when the agent is gone.
+/// What happens to lookups while no agent is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailMode {
-    /// They fall through to the resolver, unobserved. DNS only; egress stays as it was.
+    /// They reach the resolver unobserved. This concerns DNS only; egress stays enforced.
     Open,
     /// They are refused.
     Closed,
 }
 
-/// What a refused packet gets.
+/// How a refused packet is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// TCP reset or ICMP admin-prohibited, at a limited rate, so that applications fail at once.
     Reject,
-    /// Nothing.
+    /// Not at all.
     Drop,
 }

@@ -1,23 +1,26 @@
-//! The kernel side: one nftables table that follows the programs, and the elements that open
+//! The kernel side: one nftables table that follows the programs, and the set elements that open
 //! addresses.
 //!
-//! The way of a change, each step a module:
+//! A change goes through these modules, in this order:
 //!
 //! 1. [`desired`]: what the kernel should hold, as plain data.
-//! 2. [`layout`]: which sets a program needs, and which of their elements an address does.
-//! 3. [`ruleset`]: desired × what stands → the steps of a change: chains of programs, elements of
-//!    the table's sets, and the frame that changes with settings only.
-//! 4. `netlink`: all this as bytes. Elements change all the time and are sent in batches.
-//! 5. [`writer`]: the one thread that writes to the kernel; it groups commits, and it alone makes
+//! 2. [`layout`]: which sets a program needs, and which of their elements an address gets.
+//! 3. [`ruleset`]: compares desired state and existing objects, and returns the steps of a change:
+//!    chains of programs, elements of the table's sets, and the base ruleset, which changes with
+//!    settings only.
+//! 4. `netlink`: encodes these as netlink messages. Elements change all the time and are sent in
+//!    batches.
+//! 5. [`writer`]: the one writer to the kernel. It groups commits, and it alone makes
 //!    [`Committed`].
-//! 6. [`audit`]: what stands × what should: damage by others, that the writer repairs.
-//! 7. [`conntrack`]: the few conntrack operations that are needed.
-//! 8. [`routing`]: what the interception modes need outside nftables (addresses on `lo`, policy
-//!    routes).
-//! 9. [`pod_links`]: which links lead to pods, and what may come from them.
-//! 10. [`records`]: packets that the ruleset refused or noted, as it logs them.
+//! 6. [`audit`]: compares the kernel with the desired state. What somebody else has changed the
+//!    writer repairs.
+//! 7. [`conntrack`]: deletes conntrack entries.
+//! 8. [`routing`]: addresses on `lo` and policy routes, which the interception modes need outside
+//!    nftables.
+//! 9. [`pod_links`]: which links lead to pods, and which source addresses may come from them.
+//! 10. [`records`]: reads the packets that the ruleset logs as refused or audited.
 //!
-//! `bench_harness`: what is sent to the kernel, without one, to be measured.
+//! `bench_harness` encodes batches without a kernel, for benchmarks.
 
 pub mod audit;
 #[doc(hidden)]

@@ -1,22 +1,22 @@
-//! Which links lead to pods, and what may come from them. Pure: from the links, routes and
-//! addresses of the node.
+//! Which links lead to pods, and which source addresses may come from them. Pure: computed from the
+//! links, routes and addresses of the node.
 //!
-//! Dispatch is by source address, so an address that is no pod's would be governed by nobody. On
-//! the links that lead to governed pods such a source is therefore refused (docs/security.md),
-//! except
+//! Packets are dispatched to programs by source address, so a pod that sends with an address which
+//! is no pod's would be governed by nobody. On links that lead to governed pods such a source is
+//! therefore refused (docs/security.md), except
 //!
-//! - on every such link: the addresses of known local pods, and of resolvers, that the node's
-//!   routes put behind *this* link;
-//! - on a link that many share (a bridge): the rest of the networks on it, but for the node's own
-//!   addresses. A pod that no object names yet has one of these; whether it is refused is decided
-//!   by [`DesiredState::unknown`](crate::DesiredState::unknown).
+//! - on every such link: addresses of known local pods, and of resolvers, that the node's routes
+//!   put behind *this* link;
+//! - on a link that many share (a bridge): the rest of the networks on it, without the node's own
+//!   addresses. A pod whose object is not known yet has one of these.
+//!   [`DesiredState::unknown`](crate::DesiredState::unknown) decides whether it is refused.
 //!
-//! Addresses of links (`fe80::/10`, `169.254.0.0/16`) are nobody's: every host has some on every
-//! link, and may choose them.
+//! Link-local addresses (`fe80::/10`, `169.254.0.0/16`) never count: every host has some on every
+//! link and may choose them.
 //!
-//! A link counts as a pod's when the route to the pod's address, the most specific one, leaves by
-//! it and names no gateway. A link by which the node reaches everything (a default route), or a
-//! shared one with a router on it, leads to others too, and does not count.
+//! A link counts as a pod's when the most specific route to the pod's address leaves by it and
+//! names no gateway. A link does not count when it also leads to others: when the node has a
+//! default route by it, or when it is shared and has a router on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,21 +24,22 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use policy::address::without;
 
-/// What the node's kernel says of its links.
+/// The node's links, addresses and routes, as its kernel has them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeNetwork {
-    /// Addresses of all links.
+    /// The addresses of all links.
     pub own: BTreeSet<IpAddr>,
-    /// Links that have one other end, by index: a veth, not a bridge.
+    /// Links with exactly one other end, by index: a veth and not a bridge.
     pub dedicated: BTreeSet<u32>,
-    /// Unicast routes of every table but `local`; one of several next hops is a route of its own.
+    /// Unicast routes of every table but `local`. A route with several next hops is listed once for
+    /// each.
     pub routes: Vec<NodeRoute>,
 }
 
-/// A route.
+/// A unicast route with one next hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeRoute {
-    /// Where to.
+    /// The network that it leads to.
     pub destination: IpNet,
     /// The index of the link that it leaves by.
     pub link: u32,
@@ -49,22 +50,22 @@ pub struct NodeRoute {
 /// The links that lead to local pods, by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodLinks {
-    /// Those of any local pod.
+    /// The links of all local pods.
     pub links: BTreeSet<u32>,
-    /// Those among them that lead to governed pods.
+    /// Those among `links` that lead to governed pods.
     pub governed: BTreeSet<u32>,
-    /// Those among them on which sources of `networks` may be a pod that is not known yet.
+    /// Those among `links` on which a source in `networks` may be a pod that is not known yet.
     pub shared: BTreeSet<u32>,
-    /// The known addresses behind each.
+    /// The known addresses behind each link.
     pub sources: BTreeSet<(u32, IpAddr)>,
-    /// What lies on the shared ones.
+    /// The networks on the shared links, without the node's own addresses.
     pub networks: BTreeSet<IpNet>,
 }
 
-/// Shorter prefixes are ways to say "everything", such as 0.0.0.0/1.
+/// A route with a shorter prefix counts as a default route: 0.0.0.0/1 and 128.0.0.0/1 are one.
 const SHORTEST_NETWORK: u8 = 8;
 
-/// Addresses that a host gives itself on every link (RFC 4291 §2.5.6, RFC 3927).
+/// Link-local addresses (RFC 4291 §2.5.6, RFC 3927).
 fn is_of_link(network: &IpNet) -> bool {
     match network {
         IpNet::V4(network) => network.addr().is_link_local(),
@@ -73,8 +74,8 @@ fn is_of_link(network: &IpNet) -> bool {
 }
 
 impl PodLinks {
-    /// Finds them: `local` are the addresses of this node's pods, each with whether it is governed,
-    /// `resolvers` the addresses of known resolvers.
+    /// Finds the links. `local` are the addresses of this node's pods, each with whether it is
+    /// governed; `resolvers` are the addresses of known resolvers.
     pub fn find(
         network: &NodeNetwork,
         local: impl IntoIterator<Item = (IpAddr, bool)>,
@@ -99,7 +100,7 @@ impl PodLinks {
         }
         let own: Vec<IpNet> = network.own.iter().copied().map(IpNet::from).collect();
         for route in network.routes.iter().filter(|route| found.links.contains(&route.link)) {
-            // Behind a veth lies the pod alone, unless the node sends it what is for others.
+            // Behind a veth is the pod alone, unless the node routes other networks to it.
             let may_hold_unknown = !network.dedicated.contains(&route.link) || route.through_gateway;
             if may_hold_unknown && !is_of_link(&route.destination) {
                 found.shared.insert(route.link);
@@ -110,13 +111,13 @@ impl PodLinks {
     }
 }
 
-/// The node's routes, looked through once.
+/// The node's routes, indexed by destination.
 struct RouteLookup<'a> {
     network: &'a NodeNetwork,
     by_destination: BTreeMap<IpNet, Vec<&'a NodeRoute>>,
-    /// Lengths of the prefixes in use, the longest first.
+    /// The lengths of the prefixes in use, the longest first.
     lengths: Vec<u8>,
-    /// Links that lead to others than pods.
+    /// Links that also lead to others than pods.
     outward: BTreeSet<u32>,
 }
 
@@ -144,7 +145,7 @@ impl<'a> RouteLookup<'a> {
         }
     }
 
-    /// The links that lead to this address, if it may be a pod's.
+    /// The links by which this address is reached directly, if it may be a pod's.
     fn links_to(&self, address: IpAddr) -> impl Iterator<Item = u32> {
         let is_foreign = !self.network.own.contains(&address) && !is_of_link(&IpNet::from(address));
         let prefixes = self

@@ -1,4 +1,4 @@
-//! Admissions as they are handed in.
+//! Admissions as callers hand them in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use super::pending_admission::PendingAdmission;
 use super::proof::Committed;
 use super::set_mirror::Holder;
 
-/// An admission with more elements is carried out in pieces of this size.
+/// An admission with more elements is committed in parts of this size.
 const PIECE: usize = 4096;
 
-/// One admission.
+/// Elements to be put into the kernel, and who waits for that.
 pub struct AdmissionRequest {
-    /// Under which rules the elements were computed.
+    /// The rules under which the elements were computed.
     pub generation: Generation,
-    /// What is to be in the kernel, and until when.
+    /// The elements, each with the end of its lease.
     pub elements: Vec<(Element, Time)>,
-    /// For whom.
+    /// The holder, whose elements are evicted first where it holds most of a full set.
     pub holder: Holder,
-    /// How long the caller waits, for an error's text.
+    /// How long the caller waits; only for the text of an error.
     pub deadline: Duration,
-    /// Who is told.
+    /// Receives the outcome.
     pub answer: Box<dyn AdmissionCallback>,
 }
 
@@ -63,7 +63,7 @@ impl AdmissionRequest {
     }
 }
 
-/// Each element once, with its latest end.
+/// Sorts the elements and keeps each once, with its latest end.
 pub(super) fn put_in_order(elements: &mut Vec<(Element, Time)>) {
     elements.sort_unstable_by(|(a, a_end), (b, b_end)| a.cmp(b).then(b_end.cmp(a_end)));
     elements.dedup_by_key(|(element, _)| *element);
@@ -78,10 +78,10 @@ impl fmt::Debug for AdmissionRequest {
     }
 }
 
-/// An admission in pieces.
+/// An admission that was split into parts.
 struct SplitAdmission {
     left: usize,
-    /// Of the first piece that failed.
+    /// The error of the first part that failed.
     error: Option<AdmitError>,
     answer: Option<Box<dyn AdmissionCallback>>,
 }

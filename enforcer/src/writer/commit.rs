@@ -1,5 +1,5 @@
-//! Group commit: one transaction for all admissions that wait, and none of them pays for another's
-//! mistake.
+//! Group commit: one transaction for all admissions that wait. When the kernel refuses it, only the
+//! admissions that it refers to fail.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -20,18 +20,17 @@ use super::set_mirror::{Holder, Lifetime, SetMirror};
 use super::transaction_plan::{LINGER, TICKS, TransactionPlan, TransactionPlanner};
 
 impl<K: Kernel> KernelWriter<K> {
-    /// Commits what the admissions ask for, and answers each.
+    /// Commits the elements of all admissions, and answers each.
     pub(super) fn commit_group(&mut self, waiting: Vec<PendingAdmission>) {
         let mut crowded = Vec::new();
         self.commit_all(waiting, &mut |admission| crowded.push(admission));
-        // Each by itself: what makes room for one must not be what another one of its group relies
-        // on.
+        // One by one: what makes room for one admission must not be what another one relies on.
         for admission in crowded {
             self.commit_evicting(admission);
         }
     }
 
-    /// Commits an admission for which others have to give way.
+    /// Commits one admission, and evicts elements of full sets for it.
     fn commit_evicting(&mut self, admission: PendingAdmission) {
         let now = clock::now();
         let planned = {
@@ -53,7 +52,7 @@ impl<K: Kernel> KernelWriter<K> {
                 self.shared.counters.failures.fetch_add(1, Relaxed);
                 tracing::debug!(?error, "room could not be made; reading the kernel back");
                 self.read_back();
-                // Whatever it was, the common way finds out. What is still too much is refused.
+                // The usual way finds out what it was. What is still too much is refused.
                 self.commit_all(vec![admission], &mut |admission| {
                     let full = plan.evicted.first().map(|element| AdmitError::Full {
                         set: element.set.to_string(),
@@ -66,8 +65,8 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Commits what the admissions ask for, and answers each, but for those that a set has no room
-    /// for.
+    /// Commits the elements of all admissions and answers each, except those for which a set has no
+    /// room: `crowded` gets these.
     fn commit_all(&mut self, mut waiting: Vec<PendingAdmission>, crowded: &mut dyn FnMut(PendingAdmission)) {
         let mut unacknowledged = 0;
         loop {
@@ -94,7 +93,7 @@ impl<K: Kernel> KernelWriter<K> {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
                     tracing::warn!(%error, "a transaction was not acknowledged; reading the kernel back");
                     unacknowledged += 1;
-                    // What was committed all the same is in the book then, and is renewed at most.
+                    // What was committed nevertheless is in the mirror now, and is renewed at most.
                     if !self.read_back() || unacknowledged > 1 {
                         for admission in waiting {
                             let deadline = admission.deadline;
@@ -107,10 +106,9 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Commits what one admission asks for, its elements each once and in order. `None` when it
-    /// takes more than that, be it a full set, rules that have changed or an acknowledgement that
-    /// was lost: then it is to go through [`commit_group`](Self::commit_group), which finds out
-    /// again and sees to it.
+    /// Commits the sorted elements of one admission. `None` when a set is full, the rules have
+    /// changed, an acknowledgement was lost or the kernel refused: then the admission is to go
+    /// through [`commit_group`](Self::commit_group), which finds out again and deals with it.
     pub(super) fn commit_one(
         &mut self,
         generation: Generation,
@@ -144,7 +142,8 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Makes one transaction for all, and answers those that need none or cannot be part of it.
+    /// Plans one transaction for all, and answers the admissions that need none or cannot be part
+    /// of it.
     fn plan(
         &self,
         admissions: Vec<PendingAdmission>,
@@ -158,8 +157,8 @@ impl<K: Kernel> KernelWriter<K> {
         let mut planner = TransactionPlanner::new(&mirror, now);
         for admission in admissions {
             if admission.answer.is_abandoned() {
-                // Nobody waits any more: under overload, work that is of no use is not done. The
-                // next lookup asks again.
+                // Nobody waits any more. Under overload, useless work is not done; the next lookup
+                // asks again.
                 continue;
             }
             if admission.generation != mirror.generation {
@@ -181,7 +180,7 @@ impl<K: Kernel> KernelWriter<K> {
         (waiting, plan)
     }
 
-    /// Notes an acknowledged transaction that was planned at `planned`.
+    /// Enters a transaction that is acknowledged into the mirror; it was planned at `planned`.
     fn note_commit(&self, plan: &TransactionPlan, planned: Time) {
         let counters = &self.shared.counters;
         counters.transactions.fetch_add(1, Relaxed);
@@ -207,8 +206,8 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Answers the admissions that an aborted transaction was refused for, and returns the others;
-    /// always fewer than before.
+    /// Answers the admissions because of which the kernel aborted a transaction, and returns the
+    /// others, which are always fewer than before.
     fn settle_refused(
         &mut self,
         waiting: Vec<PendingAdmission>,
@@ -217,8 +216,8 @@ impl<K: Kernel> KernelWriter<K> {
         crowded: &mut dyn FnMut(PendingAdmission),
     ) -> Vec<PendingAdmission> {
         if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
-            // Elements are only ever added, or deleted right after they were added: it is the set
-            // or the table that is missing.
+            // Elements are only added, or deleted right after they were added, so it is the set or
+            // the table that is missing.
             self.table_is_lost();
             return self.settle_culprits(waiting, |_| refusals.first().map(|refusal| rejected(plan, refusal)));
         }
@@ -227,7 +226,8 @@ impl<K: Kernel> KernelWriter<K> {
             .iter()
             .any(|refusal| !refusal.located && refusal.errno != libc::ENFILE);
         if unclear && waiting_before > 1 {
-            // The kernel does not say which element it means: each admission for itself.
+            // The kernel does not say which element it means: each admission is committed by
+            // itself.
             for admission in waiting {
                 self.commit_all(vec![admission], crowded);
             }
@@ -242,8 +242,7 @@ impl<K: Kernel> KernelWriter<K> {
         if left.len() < waiting_before {
             return left;
         }
-        // No admission recognises itself in what the kernel says. Trying the same again would not
-        // end.
+        // No admission has what the kernel refuses. Trying the same again would not end.
         self.settle_culprits(left, |_| refusals.first().map(|refusal| rejected(plan, refusal)))
     }
 
@@ -273,8 +272,8 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Makes the book what the kernel holds. False when the kernel cannot be read: then the book is
-    /// empty, and everything will be written again.
+    /// Reads the mirror anew from the kernel. Returns false when the kernel cannot be read: then
+    /// the mirror is empty, and everything will be written again.
     pub(super) fn read_back(&mut self) -> bool {
         match read(&mut self.kernel) {
             Ok(found) => {
@@ -294,7 +293,7 @@ impl<K: Kernel> KernelWriter<K> {
     }
 }
 
-/// What the kernel holds.
+/// The elements that the kernel holds, as they were read.
 pub(super) struct KernelContents {
     sets: Vec<(crate::layout::SetId, u32)>,
     elements: Vec<(Element, Lifetime)>,
@@ -304,7 +303,7 @@ pub(super) struct KernelContents {
 }
 
 impl KernelContents {
-    /// Enters everything into the book.
+    /// Enters everything into the mirror. `before` knows who holds the elements.
     pub(super) fn note(self, mirror: &mut SetMirror, before: &SetMirror) {
         mirror.replace_sets(self.sets);
         for (element, lifetime) in self.elements {
@@ -317,7 +316,7 @@ impl KernelContents {
     }
 }
 
-/// Reads all learned sets.
+/// Reads the elements of all learned sets.
 pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents> {
     kernel.reconnect()?;
     let sets = kernel.learned_sets()?;
@@ -334,8 +333,8 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents>
                 kept.push(element);
                 continue;
             };
-            // What is left is rounded down to a tick, and was read at some moment between the two.
-            // It is longer than the lease.
+            // The remaining time is rounded down to a tick, was read at some moment between the
+            // two, and is longer than the lease.
             let end = Time::from_millis((before + remaining).as_millis().saturating_sub(millis(LINGER)));
             let gone = after + remaining + 2 * TICKS;
             elements.push((element, Lifetime { end, gone }));
@@ -353,8 +352,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether an admission asked for what the kernel refused. A full set refuses the elements after
-/// the culprit too, as far as they are new; what comes after any other culprit may be good.
+/// Whether an admission asked for what the kernel refused. A full set refuses all new elements from
+/// the culprit on; with any other error only the culprit is known to be bad.
 fn concerns(plan: &TransactionPlan, refusal: &OperationError, admission: &PendingAdmission) -> bool {
     let full = refusal.errno == libc::ENFILE;
     let asked = |element: &Element| {

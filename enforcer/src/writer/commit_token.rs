@@ -1,12 +1,13 @@
-//! What can be relied on again without a look into the book.
+//! A token for elements that were in the kernel.
 
 use clock::Time;
 
-/// That some elements were in the kernel, and until when each of them stays unless something is
-/// lost.
+/// Says that some elements were in the kernel, and until when all of them stay there unless
+/// something is lost. It lets a caller who sees the same answer again skip the look at each
+/// element.
 ///
-/// Only the [writer](super) makes one. It is worth nothing once the epoch has changed: rules were
-/// replaced, the table was lost, or the kernel had to be read back.
+/// Only the [writer](super) makes one. It is void in a later epoch: after rules were replaced, the
+/// table was lost, or the kernel had to be read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommitToken {
     pub(super) epoch: u64,
@@ -14,7 +15,7 @@ pub struct CommitToken {
 }
 
 impl CommitToken {
-    /// As this one, and until `until` at the latest.
+    /// The same token, valid until `until` at most.
     pub fn at_most(self, until: Time) -> Self {
         Self {
             until: self.until.min(until),

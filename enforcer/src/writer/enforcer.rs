@@ -33,9 +33,9 @@ use super::thread::{self, WriterRequest};
 use super::writer_slot::WriterSlot;
 use super::{commit, probe};
 
-/// A handle to the writer; cheap to clone, usable from any thread.
+/// A handle to the writer. It is cheap to clone and usable from any thread.
 ///
-/// When the last handle is dropped the writer ends, without a word to the kernel: enforcement
+/// When the last handle is dropped the writer ends and leaves the kernel as it is: enforcement
 /// stays, and the heartbeat lapses.
 #[derive(Clone)]
 pub struct Enforcer {
@@ -46,28 +46,28 @@ pub struct Enforcer {
     queue: mpsc::Sender<WriterRequest>,
 }
 
-/// A caller commits at most so many elements itself: some tenths of a millisecond, in which its
-/// other lookups wait. To hand them over costs a switch of threads, and brings every one of them
-/// into another processor's cache.
+/// The most elements that a caller commits itself: they take some tenths of a millisecond, in which
+/// the caller's other lookups wait. Handing them to the thread costs a context switch, and brings
+/// each of them into another processor's cache.
 const BY_CALLER: usize = 512;
 
 impl Enforcer {
-    /// Starts the writer thread in the network namespace of the calling thread, and adopts what a
-    /// table of this name already holds: elements that it finds count as committed.
+    /// Starts the writer thread in the network namespace of the calling thread, and adopts the
+    /// elements of a table of this name: they count as committed.
     pub fn start(table: &str) -> Result<Self, InstallError> {
         let renewal = probe::renewal(table)?;
         Self::start_with(table, renewal)
     }
 
-    /// As [`start`](Self::start), for one who keeps what is installed: what others do to the table,
-    /// and to the addresses and routes that interception needs, is undone within some tenths of a
-    /// second, and told ([`integrity`](Self::integrity)).
+    /// As [`start`](Self::start), and keeps what is installed: what others change in the table, or
+    /// in the addresses and routes that interception needs, is repaired within some tenths of a
+    /// second and reported ([`integrity`](Self::integrity)).
     pub fn start_guarded(table: &str) -> Result<Self, InstallError> {
         let renewal = probe::renewal(table)?;
         Self::begin(table, renewal, Some(Box::default()))
     }
 
-    /// As [`start`](Self::start), without finding out how this kernel renews elements.
+    /// As [`start`](Self::start), without probing how this kernel renews elements.
     pub fn start_with(table: &str, renewal: Renewal) -> Result<Self, InstallError> {
         Self::begin(table, renewal, None)
     }
@@ -99,13 +99,13 @@ impl Enforcer {
             .name("nft-writer".to_owned())
             .spawn(move || thread::run(&to_thread, &inbox, &ended_by_writer))
             .map_err(InstallError::Netlink)?;
-        // Second: where there is no writer, nothing ends it.
+        // Started second: without a writer thread nothing would end it.
         std::thread::Builder::new()
             .name("nft-heartbeat".to_owned())
             .spawn(move || {
                 beating.run(|| {
                     to_heart.is_table_gone.store(true, Relaxed);
-                    // The guard will see that too, and needs the book to put everything back.
+                    // The guard notices that too, and needs the mirror to put everything back.
                     if !is_guarded {
                         to_heart.table_is_lost();
                     }
@@ -121,14 +121,15 @@ impl Enforcer {
         })
     }
 
-    /// Makes the kernel what `desired` says, and returns the new generation. Packets are judged by
-    /// what was before or by what is desired, never by less. When it is what was installed last and
-    /// the table is still there, nothing is done and the generation stays; what stands already is
-    /// not touched, so an endpoint or a program more costs what it adds.
+    /// Makes the kernel what `desired` says, and returns the new generation. Each packet is judged
+    /// by the rules before or by the desired ones. What stands already is not touched, so an
+    /// endpoint or a program more costs what it adds. When `desired` is what was installed last and
+    /// the table is intact, nothing is done and the generation stays.
     ///
-    /// `learned` is called on the writer's thread, when no more elements are admitted under the
-    /// generation before, and returns every element that should be in force, with the end of its
-    /// lease. It is not called when only endpoints come, go and move between programs that stand.
+    /// `learned` returns every element that should be in force, with the end of its lease. It is
+    /// called on the writer's thread, when no more elements are admitted under the generation
+    /// before. It is not called when only endpoints come, go and move between programs that stand.
+    ///
     /// On an error the rules before stay in force, with their generation.
     pub async fn install(
         &self,
@@ -140,7 +141,7 @@ impl Enforcer {
             .await
     }
 
-    /// As [`install`](Self::install), where it is known for whom elements are held.
+    /// As [`install`](Self::install), with the holder of each element.
     pub async fn install_held(
         &self,
         desired: DesiredState,
@@ -162,9 +163,9 @@ impl Enforcer {
         self.shared.mirror().generation
     }
 
-    /// The fast path of an admission: proof at once when every element is in the kernel until its
-    /// time, less `slack`. `None` when something must be written (or the generation has changed):
-    /// use [`admit`](Self::admit).
+    /// The fast path of an admission: returns proof when every element is in the kernel until its
+    /// time, less `slack`. `None` when something must be written or the generation has changed;
+    /// then use [`admit`](Self::admit).
     pub fn already_admitted(
         &self,
         generation: Generation,
@@ -178,9 +179,9 @@ impl Enforcer {
         (current && elements.iter().all(held)).then(Committed::acknowledged)
     }
 
-    /// That every element is in the kernel, to be [asked again](Self::still_committed) without a look
-    /// at each. `None` where [`already_admitted`](Self::already_admitted) would have no proof
-    /// without slack.
+    /// A token for elements that are all in the kernel. [`still_committed`](Self::still_committed)
+    /// takes it in place of the elements, and need not look at each. `None` where
+    /// [`already_admitted`](Self::already_admitted) would give no proof without slack.
     pub fn commit_token(&self, generation: Generation, elements: &[(Element, Time)]) -> Option<CommitToken> {
         let now = clock::now();
         let mirror = self.shared.mirror();
@@ -191,13 +192,13 @@ impl Enforcer {
             .iter()
             .map(|(element, _)| mirror.lifetime(element).map(|lifetime| lifetime.end));
         let until = ends.min()??;
-        // Read under the book's lock, so that no loss comes between.
+        // Read under the mirror's lock, so that no loss comes between.
         let epoch = self.shared.epoch.load(Ordering::Acquire);
         (until > now).then_some(CommitToken { epoch, until })
     }
 
-    /// Proof at once when nothing was lost since, and the elements are in the kernel until `until`,
-    /// less `slack`. Takes no lock.
+    /// Returns proof when nothing was lost since the token was made, and its elements are in the
+    /// kernel until `until`, less `slack`. Takes no lock.
     pub fn still_committed(
         &self,
         commit_token: CommitToken,
@@ -210,18 +211,18 @@ impl Enforcer {
         (stands && current).then(Committed::acknowledged)
     }
 
-    /// Proof for an answer that opens nothing: an answer without elements needs no transaction, and
-    /// no rules can make it stale.
+    /// Proof for an answer that opens nothing: no elements need no transaction, and no rules make
+    /// them stale.
     pub fn admit_nothing(&self) -> Committed {
         Committed::acknowledged()
     }
 
-    /// Puts elements into the kernel, each until its time (an element that already lives longer is
-    /// left alone), and waits for the acknowledgement, at most until the deadline.
+    /// Puts elements into the kernel, each until its time, and waits for the acknowledgement until
+    /// the deadline. An element that already lives longer is left alone.
     ///
     /// An element lives at least a second from its transaction on. More than 4,096 elements are
-    /// committed in several transactions; an error then tells of the first that failed, and the
-    /// others may stand.
+    /// committed in several transactions; then an error is that of the first transaction that
+    /// failed, and the others may stand.
     pub async fn admit(
         &self,
         generation: Generation,
@@ -231,7 +232,7 @@ impl Enforcer {
         self.admit_for(Holder::default(), generation, elements, deadline).await
     }
 
-    /// As [`admit`](Self::admit), where it is known for whom.
+    /// As [`admit`](Self::admit), with the holder of the elements.
     pub async fn admit_for(
         &self,
         holder: Holder,
@@ -253,10 +254,9 @@ impl Enforcer {
         }
     }
 
-    /// As [`admit`](Self::admit) by the caller's own hand, for an answer that nobody else's is
-    /// committed with: proof before it returns, if nobody writes at this moment and the kernel has
-    /// nothing against it. `None` otherwise, whatever is the matter: [`submit`](Self::submit)
-    /// waits, and finds out. Puts the elements in order.
+    /// As [`admit`](Self::admit), committed by the caller itself before this returns. `None` when
+    /// somebody else writes at this moment or the commit fails for any reason;
+    /// [`submit`](Self::submit) waits, and finds out why. Sorts the elements.
     pub fn admit_now(
         &self,
         generation: Generation,
@@ -270,8 +270,8 @@ impl Enforcer {
         self.by_caller(elements.len(), elements.as_slice(), commit).ok()?
     }
 
-    /// As [`admit`](Self::admit) for many answers at once, without waiting for others: each is told
-    /// what came of it, by the writer's thread or, if they are few and nobody writes, before this
+    /// As [`admit`](Self::admit) for many answers at once, without waiting. Each callback is called
+    /// by the writer's thread, or, if the elements are few and nobody else writes, before this
     /// returns.
     pub fn submit(&self, submissions: impl IntoIterator<Item = AdmissionRequest>) {
         let admissions = submissions.into_iter().flat_map(AdmissionRequest::into_admissions);
@@ -287,20 +287,20 @@ impl Enforcer {
         }
     }
 
-    /// Resolves when somebody else removed the table or a set of it, once for each loss:
-    /// [`install`](Self::install) again. Noticed with the next heartbeat or admission. One task may
-    /// wait for it.
+    /// Resolves when somebody else has removed the table or a set of it, once for each loss; then
+    /// [`install`](Self::install) again. A loss is noticed with the next heartbeat or admission.
+    /// Only one task may wait for it.
     pub async fn table_lost(&self) {
         self.shared.table_lost.notified().await;
     }
 
-    /// Whether the kernel holds what was installed, and what was repaired so far. Says nothing
-    /// unless it is [guarded](Self::start_guarded).
+    /// What is damaged of what was installed, and what was repaired so far. Never changes unless
+    /// the enforcer is [guarded](Self::start_guarded).
     pub fn integrity(&self) -> watch::Receiver<Integrity> {
         self.shared.integrity.subscribe()
     }
 
-    /// Figures.
+    /// The writer's counters and gauges.
     pub fn stats(&self) -> WriterStats {
         let counters = &self.shared.counters;
         let (elements, capacity) = self.shared.mirror().size();
@@ -316,30 +316,30 @@ impl Enforcer {
         }
     }
 
-    /// Elements believed in the kernel, with their ends; ordered.
+    /// Elements that the kernel should hold, with the ends of their leases; sorted.
     pub fn elements(&self) -> Vec<(Element, Time)> {
         self.shared.mirror().live(clock::now())
     }
 
     /// Packets that our table has refused, IPv4 and IPv6, from its counters in the network
-    /// namespace of the calling thread. Asks the kernel, so it is for a scrape and not for a hot
-    /// path; `None` when the counters cannot be read, for example before the first installation.
+    /// namespace of the calling thread. This asks the kernel, so it is for a scrape and not for a
+    /// hot path. `None` when the counters cannot be read, for example before the first
+    /// installation.
     pub fn refused_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(REFUSED_V4)?, *counters.get(REFUSED_V6)?])
     }
 
-    /// Packets of audited policies that passed and would have been refused; as
+    /// Packets that passed only because a policy is in mode audit; read as
     /// [`refused_packets`](Self::refused_packets).
     pub fn audited_packets(&self) -> Option<[u64; 2]> {
         let counters = NfTables::open(&self.table).ok()?.counters().ok()?;
         Some([*counters.get(AUDITED_V4)?, *counters.get(AUDITED_V6)?])
     }
 
-    /// Ends interception in fail-mode open (the heartbeat is removed), while admissions of lookups
-    /// that are already on their way go on. That is at once where no agent was seen beside this
-    /// one; otherwise within a beat of the other, or, where that one has crashed, when it has
-    /// missed two.
+    /// Ends interception in fail-mode open by removing the heartbeat; admissions of lookups that
+    /// are on their way go on. It ends at once where no other agent was seen. Otherwise it ends
+    /// within a beat of the other agent, or, if that one has crashed, when it has missed two.
     pub async fn stop_heartbeat(&self) {
         loop {
             let (done, stopped) = oneshot::channel();
@@ -361,8 +361,8 @@ impl Enforcer {
         }
     }
 
-    /// Has work with so many elements done by the caller's own hand, and gives it back if it is too
-    /// much for that, or somebody writes.
+    /// Lets the calling thread do the writer's work, and returns the work if it has too many
+    /// elements or somebody else writes.
     fn by_caller<W, T>(
         &self,
         elements: usize,
@@ -386,7 +386,7 @@ impl Enforcer {
         self.send(request).map_err(|_| WriterStopped)
     }
 
-    /// Gives the request back when the writer has ended.
+    /// Returns the request when the writer has ended.
     fn send(&self, request: WriterRequest) -> Result<(), WriterRequest> {
         self.queue.send(request).map_err(|refused| refused.0)
     }
@@ -401,5 +401,5 @@ impl fmt::Debug for Enforcer {
     }
 }
 
-/// The writer does not take requests any more.
+/// The writer has ended and takes no requests.
 struct WriterStopped;

@@ -1,5 +1,5 @@
-//! Which rules an admission speaks of.
+//! The number of an installation.
 
-/// Counts installations; an admission names the one whose sets it speaks of.
+/// Counts installations. An admission names the generation whose sets its elements are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Generation(pub u64);

@@ -1,4 +1,4 @@
-//! What the writer needs of the kernel, in our own terms.
+//! What the writer needs of the kernel, in the enforcer's own types.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use crate::netlink::transaction::CommandError;
 
 use super::element_key::{decode_key, encode_key};
 
-/// One table in one network namespace.
+/// One nftables table in one network namespace. Tests replace it by a model.
 pub(super) trait Kernel {
     /// Applies all operations or none.
     fn commit(&mut self, operations: &[ElementOp]) -> Result<(), CommitError>;
@@ -22,27 +22,28 @@ pub(super) trait Kernel {
     /// The learned sets that exist, with their capacity in live elements. Empty without a table.
     fn learned_sets(&mut self) -> io::Result<Vec<(SetId, u32)>>;
 
-    /// The live elements of a learned set, with the time they have left; `None` without an end.
+    /// The live elements of a learned set with their remaining time; `None` without a timeout.
     fn elements(&mut self, set: &SetId) -> io::Result<Vec<(ElementKey, Option<Duration>)>>;
 
-    /// The live keys of the heartbeat's set, with the time they have left.
+    /// The live keys of the heartbeat's set, with their remaining time.
     fn heartbeats(&mut self) -> io::Result<Vec<(u8, Duration)>>;
 
-    /// Begins anew after an exchange went wrong: nothing that was said before is heard any more.
+    /// Opens a new socket after an exchange went wrong, so that no late reply is read.
     fn reconnect(&mut self) -> io::Result<()>;
 }
 
-/// The real one.
+/// The kernel's nf_tables.
 #[derive(Debug)]
 pub(super) struct NfTables {
     table: String,
     socket: NetfilterSocket,
-    /// Our transactions that the kernel has carried out.
+    /// How many transactions of this socket the kernel has carried out.
     transactions: u32,
 }
 
 impl NfTables {
-    /// The table of this name in the calling thread's network namespace, whether it exists or not.
+    /// Opens a socket for the table of this name, whether it exists or not, in the calling thread's
+    /// network namespace.
     pub(super) fn open(table: &str) -> io::Result<Self> {
         Ok(Self {
             table: table.to_owned(),
@@ -70,12 +71,12 @@ impl NfTables {
         self.socket.ask_one(snapshot::ask_generation, snapshot::read_generation)
     }
 
-    /// How many transactions were made by this hand.
+    /// How many transactions of this socket the kernel has carried out.
     pub(super) fn transactions(&self) -> u32 {
         self.transactions
     }
 
-    /// What stands.
+    /// Reads the table, its chains, rules and sets.
     pub(super) fn structure(&mut self) -> io::Result<TableSnapshot> {
         let table = self.table.as_str();
         let tables = self.socket.dump(snapshot::ask_tables, |message, found| {
@@ -102,7 +103,7 @@ impl NfTables {
         for parts in [chains, rules, sets] {
             match parts {
                 Ok(parts) => parts.into_iter().for_each(|part| structure.take(part)),
-                // It went meanwhile.
+                // The table was deleted meanwhile.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(TableSnapshot::default()),
                 Err(error) => return Err(error),
             }
@@ -110,8 +111,8 @@ impl NfTables {
         Ok(structure)
     }
 
-    /// The time that an element of a learned set has left, `None` without an end; nothing where the
-    /// set does not hold it.
+    /// The remaining time of an element of a learned set, `None` inside without a timeout; `None`
+    /// where the set does not hold the element.
     pub(super) fn element(&mut self, set: &SetId, key: &ElementKey) -> io::Result<Option<Option<Duration>>> {
         let (table, name, key) = (self.table.as_str(), set.to_string(), encode_key(key));
         let answer = self.socket.ask_one(
@@ -125,7 +126,7 @@ impl NfTables {
         }
     }
 
-    /// What a set of the whole table holds.
+    /// The elements of a set of the whole table.
     pub(super) fn entries(&mut self, set: &str) -> io::Result<BTreeMap<RawElement, Option<MapValue>>> {
         let table = self.table.as_str();
         let entries = self.socket.dump(
@@ -145,9 +146,9 @@ impl NfTables {
         Ok(counters.into_iter().collect())
     }
 
-    /// `None` without a table. Without those that stand in the place of a learned set and are none:
-    /// a program that is given one of these would open nothing, so that making ours must fail, and
-    /// be told.
+    /// The sets of the table; `None` without a table. A set that has the name of a learned set and
+    /// another form is left out: a program that is given such a set would open nothing, so that
+    /// making our own must fail and be reported.
     fn sets(&mut self) -> io::Result<Option<Vec<dump::SetSummary>>> {
         let table = self.table.as_str();
         let sets = self.socket.dump(
@@ -198,7 +199,7 @@ impl Kernel for NfTables {
             |sequence| dump::ask_elements(&self.table, ALIVE_SET, sequence),
             |message, found| {
                 let beat = |element: dump::StandingElement| {
-                    // Without an end only where somebody else has put it in.
+                    // Only somebody else writes one without a timeout.
                     Some((*element.key.first()?, element.remaining.unwrap_or(Duration::MAX)))
                 };
                 found.extend(dump::read_elements(message).filter_map(beat));
@@ -212,7 +213,7 @@ impl Kernel for NfTables {
     }
 }
 
-/// Whether a set that is named as a learned one is one.
+/// Whether a set that has the name of a learned set has the form of one.
 fn is_as_named(set: &dump::SetSummary) -> bool {
     let Ok(id) = set.name.parse::<SetId>() else {
         return true;

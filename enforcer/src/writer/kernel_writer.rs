@@ -1,4 +1,4 @@
-//! The state of the one writer. What it does is in files of its own: [`commit`](super::commit),
+//! The state of the one writer. What it does is in files of their own: [`commit`](super::commit),
 //! [`install`](super::install), [`sweep`](super::sweep), [`guard`](super::guard).
 
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use super::renewal::Renewal;
 use super::set_mirror::AdmissionPhase;
 use super::shared::WriterShared;
 
-/// The writer's state.
+/// The one that writes to the kernel, and what it knows of the table.
 #[derive(Debug)]
 pub(super) struct KernelWriter<K> {
     pub(super) kernel: K,
     pub(super) shared: Arc<WriterShared>,
     pub(super) renewal: Renewal,
-    /// What is in force, unless the table was lost since, or an installation failed and left it
-    /// unclear.
+    /// The state that is in force; `None` when the table was lost since, or an installation failed
+    /// halfway.
     pub(super) installed: Option<DesiredState>,
-    /// The way of interception that routing was last set up for.
+    /// The interception mode that addresses, rules and routes were last set up for.
     pub(super) interception: Option<Interception>,
     pub(super) heartbeat: Arc<Heartbeat<K>>,
     pub(super) sweeps: Sweeps,
-    /// Notices what others do to the table, and repairs it; `None` where nobody asked for that.
+    /// Repairs what others change; `None` unless the enforcer is guarded.
     pub(super) guard: Option<Box<TableGuard>>,
 }
 
-/// When what is over was last deleted, and since when no other agent is there.
+/// When elements were last deleted, and since when this agent has been the only one.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
     pub(super) last: Time,
@@ -39,12 +39,12 @@ pub(super) struct Sweeps {
 }
 
 impl<K: Kernel> KernelWriter<K> {
-    /// Somebody removed the table, or sets from it: nothing that we believe of it holds.
+    /// Forgets what the table held, because somebody else removed the table or sets of it.
     pub(super) fn table_is_lost(&mut self) {
         if let Some(guard) = &mut self.guard {
             guard.suspect();
-            // Until it is repaired, which is at the end of this turn, nothing is released that we
-            // only believe to stand.
+            // Until the repair at the end of this turn, nothing is released that relies on the
+            // mirror alone.
             self.shared.mirror().phase = AdmissionPhase::Installing;
             return self.shared.begin_epoch();
         }

@@ -1,9 +1,9 @@
-//! The elements of objects' addresses, which stay as long as they are desired.
+//! Members: the elements of objects' addresses. They stay as long as they are desired.
 //!
-//! A member and a lease may need the same element: a name resolves to a pod's address. Then the
-//! element has no end, and whoever admits it is told that it is there. When the member goes while
-//! the lease lives (the ledger says so), the element gets the lease's end in the same transaction:
-//! no packet meets the moment between.
+//! A member and a lease may need the same element, when a name resolves to a pod's address. Then
+//! the element has no timeout, and whoever admits it is told that it is there. When the member goes
+//! while the ledger still holds the lease, the element is given the lease's end in the same
+//! transaction, so that no packet meets the moment between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,31 +27,31 @@ use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 /// A transaction takes in no more addresses once it has so many elements.
 const AT_ONCE: usize = 2048;
 
-/// The desired elements, by the tiers whose sets they belong to.
+/// The desired members, by the tiers whose sets they belong to.
 type MembersByTiers = BTreeMap<ProgramId, Arc<BTreeSet<Element>>>;
 
-/// What becomes of an element in a set that stays.
+/// What happens to an element of a set that stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MemberAction {
-    /// It has no end any more.
+    /// It is written without a timeout.
     Kept,
-    /// It goes.
+    /// It is deleted.
     Gone,
-    /// It stays until then, as a lease.
+    /// It is written with a timeout, as a lease that ends then.
     Leased(Time),
 }
 
-/// How the members of a desired state differ from what the kernel holds.
+/// The difference between the members of a desired state and what the kernel holds.
 #[derive(Debug, Default)]
 pub(super) struct MemberDiff {
-    /// Those of new sets.
+    /// The members of new sets, which are filled with them.
     pub(super) fills: BTreeSet<Element>,
-    /// Those of sets that stay: the doors of one address stand together.
+    /// Changes to sets that stay. The elements of one address stand together.
     turns: Vec<(Element, MemberAction)>,
 }
 
 impl MemberDiff {
-    /// Compares. `before` is what was in force; without it the book knows what the kernel holds.
+    /// Compares `after` with `before`, the state in force; without that, with the mirror.
     pub(super) fn new(
         before: Option<&DesiredState>,
         after: &DesiredState,
@@ -67,7 +67,7 @@ impl MemberDiff {
             }
             for element in members.iter() {
                 if !sets.contains(&element.set) {
-                    // Left out, it might be a denial that is missing.
+                    // If it were left out, a denial might be missing.
                     return Err(InstallFailure::Refused(format!(
                         "no program has the set {} of a member",
                         element.set
@@ -99,20 +99,20 @@ impl MemberDiff {
                 changed.flat_map(|(_, members)| members.iter()).for_each(&mut release);
             }
         }
-        // The doors of an address are one decision: they go into one transaction, as far as it may
-        // grow.
+        // The elements of an address are one decision. They go into one transaction, as far as that
+        // may grow.
         change
             .turns
             .sort_unstable_by_key(|(element, _)| (element.key.address, *element));
         Ok(change)
     }
 
-    /// Whether an element goes that a lease might need.
+    /// Whether an element is deleted that a lease might need.
     pub(super) fn releases(&self) -> bool {
         self.turns.iter().any(|(_, turn)| *turn == MemberAction::Gone)
     }
 
-    /// Turns what goes into leases, where there are any.
+    /// Turns deletions into leases where there are any.
     pub(super) fn fall_back_on(&mut self, leases: &BTreeMap<Element, Time>, now: Time) {
         for (element, turn) in &mut self.turns {
             if let (MemberAction::Gone, Some(end)) = (*turn, leases.get(element).filter(|end| **end > now)) {
@@ -121,7 +121,7 @@ impl MemberDiff {
         }
     }
 
-    /// Transactions of about [`AT_ONCE`] elements.
+    /// Splits the changes into transactions of about [`AT_ONCE`] elements.
     fn parts(&self) -> impl Iterator<Item = &[(Element, MemberAction)]> {
         let mut rest = self.turns.as_slice();
         std::iter::from_fn(move || {
@@ -138,7 +138,7 @@ fn is_same(members: &MembersByTiers, tiers: ProgramId, other: &Arc<BTreeSet<Elem
 }
 
 impl KernelWriter<NfTables> {
-    /// Makes the sets that stay hold their members.
+    /// Writes the changes of members to the sets that stay.
     pub(super) fn turn_members(&mut self, change: &MemberDiff) -> Result<(), InstallFailure> {
         for part in change.parts() {
             let now = clock::now();
@@ -158,8 +158,8 @@ impl KernelWriter<NfTables> {
 
 fn operations(element: &Element, turn: MemberAction, now: Time) -> impl Iterator<Item = ElementOp> {
     let actions: &[ElementAction] = match turn {
-        // An element with an end may be there: then it must be deleted, and to be deleted it must
-        // be there.
+        // An element with a timeout may be there and must be deleted; it is added first, because
+        // deleting what is not there is an error.
         MemberAction::Kept => &[
             ElementAction::Add(SHORTEST_LIFE),
             ElementAction::Delete,

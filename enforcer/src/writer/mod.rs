@@ -1,28 +1,36 @@
 //! The one writer to the kernel.
 //!
-//! It lives in a thread with a queue. The thread drains the queue, puts all waiting admissions into
-//! one netlink batch, sends it, and answers each. Installations come about in the order in which
-//! they are asked. A few elements, while nobody writes, are committed by their caller, who borrows
-//! the writer for that (`writer_slot`).
+//! The writer's state ([`KernelWriter`](kernel_writer::KernelWriter)) is owned by one thread with a
+//! queue. The thread drains the queue, commits all waiting admissions in one netlink transaction,
+//! and answers each. Installations are carried out in the order in which they are asked for. A
+//! caller with few elements does not wake the thread: while nobody else writes, it takes the writer
+//! for one transaction ([`WriterSlot`](writer_slot::WriterSlot)).
 //!
 //! # Why no answer is lost when rules change
 //! An answer is put into the ledger before its elements are submitted, and an installation stops
-//! admissions *before* it reads the ledger for the elements of new sets. So an admission either
-//! commits under the old generation and its addresses are in the ledger when the installation reads
-//! it, or finds the generation changed ([`AdmitError::Stale`]) and is asked again under the new
-//! one. An installation that fails changes nothing, the generation included: the admissions that
-//! waited for it are carried out as if it had not been, against the sets that still stand.
+//! admissions *before* it reads the ledger for the elements of new sets. So there are two cases.
+//! Either the admission commits under the old generation, and the installation finds its addresses
+//! in the ledger. Or the admission finds a new generation ([`AdmitError::Stale`]), and its elements
+//! are computed again under the new rules.
+//!
+//! An installation that fails changes nothing, the generation included: the admissions that waited
+//! for it are committed to the sets that still stand.
 //!
 //! # The parts
-//! - `writer_slot`: who writes at this moment. `reader_pause`: when nobody does.
-//! - `set_mirror`: what the kernel holds, in memory. Its mutex is never held across a system call.
-//! - `transaction_plan`: waiting admissions × the book → one transaction.
-//! - `commit`: sends it, reads what the kernel says, answers.
-//! - `sweep`: deletes what is over.
-//! - `install`: replaces the rules. `members`: the elements of objects, which have no end.
-//! - `guard`: notices what others do to the table, and repairs it.
-//! - `thread`: the queue. `heartbeat`: a thread of its own, which waits for nothing of this.
-//! - `kernel`, `nft`, `probe`: the rim.
+//! - `enforcer`: the handle. `kernel_writer`: the writer's state. `shared`: what both use.
+//!
+//! - `writer_slot`: hands the writer to the thread or to a caller. `reader_pause`: pauses commits
+//!   while somebody dumps large sets.
+//! - `set_mirror`: the elements that the kernel holds, in memory. Its mutex is never held across a
+//!   system call.
+//! - `transaction_plan`: computes one transaction from waiting admissions and the mirror.
+//! - `commit`: sends the transaction, reads the replies, answers the admissions.
+//! - `sweep`: deletes elements whose lease is over.
+//! - `install`: replaces the rules. `members`: elements of objects' addresses, which have no
+//!   timeout.
+//! - `guard`: finds what others have changed in the table, and repairs it.
+//! - `thread`: serves the queue. `heartbeat`: a second thread, which waits for nothing of this.
+//! - `kernel`, `nft`, `probe`: the exchange with the kernel.
 
 mod admission_callback;
 mod admission_request;
@@ -67,7 +75,7 @@ pub use self::renewal::Renewal;
 pub use self::set_mirror::Holder;
 pub use self::stats::WriterStats;
 
-/// Removes a table and everything that [`routing`] made for it.
+/// Removes a table, and the addresses, rules and routes that [`routing`] made for it.
 pub fn clean_up(table: &str) -> Result<(), InstallError> {
     nft::delete_tables(&[table, &probe::table_name(table)])?;
     routing::take_down_all();

@@ -1,4 +1,4 @@
-//! Running `nft`, for what changes rarely.
+//! Runs `nft`, for what changes rarely.
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use super::error::InstallError;
 
 /// Applies a document as one transaction, in the calling thread's network namespace.
 ///
-/// Not by `nftables::helper`, which leaves what nft complains about to our own standard error.
+/// `nftables::helper` is not used because it sends the complaints of nft to our own standard error.
 pub(super) fn apply(document: &Nftables<'_>) -> Result<(), InstallError> {
     let text = serde_json::to_string(document).map_err(|error| InstallError::Refused(error.to_string()))?;
     let output = run(&text).map_err(InstallError::NoNft)?;
@@ -28,18 +28,18 @@ pub(super) fn apply(document: &Nftables<'_>) -> Result<(), InstallError> {
     }
 }
 
-/// Deletes these tables, as far as they exist.
+/// Deletes these tables, if they exist.
 pub(super) fn delete_tables(tables: &[&str]) -> Result<(), InstallError> {
     let mut batch = Batch::new();
     for table in tables {
-        // Added first, because deleting what is not there would be an error.
+        // Added first, because it is an error to delete a table that does not exist.
         batch.add(table_object(table));
         batch.delete(table_object(table));
     }
     apply(&batch.to_nftables())
 }
 
-/// A table of our family.
+/// A table of family `inet`.
 pub(super) fn table_object(table: &str) -> NfListObject<'static> {
     NfListObject::Table(Table {
         family: NfFamily::INet,
@@ -56,8 +56,8 @@ fn run(text: &str) -> io::Result<Output> {
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = nft.stdin.take() {
-        // nft reads everything before it says anything; if it ends before, its status and complaint
-        // tell why.
+        // nft reads everything before it says anything. If it ends earlier, its status and
+        // complaint tell why.
         let _ = input.write_all(text.as_bytes());
     }
     nft.wait_with_output()

@@ -17,9 +17,9 @@ pub(super) struct PendingAdmission {
     pub(super) generation: Generation,
     /// Each element once, in order.
     pub(super) elements: Vec<(Element, Time)>,
-    /// For whom.
+    /// The holder of the elements.
     pub(super) holder: Holder,
-    /// How long its caller waits, for the error's text.
+    /// How long the caller waits; only for the text of an error.
     pub(super) deadline: Duration,
     pub(super) answer: Box<dyn AdmissionCallback>,
 }

@@ -19,13 +19,13 @@ const SET: &str = "probe";
 const SHORT: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The scratch table that stands for a moment beside `table`.
+/// The name of the scratch table that exists for a moment beside `table`.
 pub(super) fn table_name(table: &str) -> String {
     format!("{table}-probe")
 }
 
-/// Adds an element twice to a set of its own, and looks which timeout counts. The version number
-/// would not tell: distributions carry such changes to older kernels.
+/// Adds an element twice to a scratch set and reads which timeout counts. The version number would
+/// not tell, because distributions carry such changes to older kernels.
 pub(super) fn renewal(table: &str) -> Result<Renewal, InstallError> {
     let table = table_name(table);
     nft::apply(&scratch(&table).to_nftables())?;
@@ -65,7 +65,7 @@ fn is_refreshed(table: &str) -> Result<bool, CommitError> {
     Ok(elements.iter().any(|element| element.remaining > Some(SHORT)))
 }
 
-/// The scratch table, empty even if one was left behind.
+/// Makes the scratch table with an empty set, even if one was left behind.
 fn scratch(table: &str) -> Batch<'static> {
     let mut batch = Batch::new();
     batch.add(nft::table_object(table));

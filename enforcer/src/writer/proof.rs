@@ -1,6 +1,6 @@
 //! The proof that an answer is released against.
 
-/// Proof that the kernel holds the elements of an admission: only the [writer](super) can make one,
+/// Proof that the kernel holds the elements of an admission. Only the [writer](super) can make one,
 /// out of an acknowledged transaction.
 #[derive(Debug)]
 #[must_use = "an answer is released against this proof"]

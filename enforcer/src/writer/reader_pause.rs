@@ -1,10 +1,10 @@
-//! Rests for those who read the rules.
+//! Pauses commits so that others can read large sets.
 //!
-//! Whoever reads large sets from the kernel (`nft list`, kube-proxy, monitoring) begins anew when a
-//! transaction came in between. Beside thousands of new names a second such a reader does not come
-//! to an end for minutes. So a writer that commits a great deal looks now and then whether somebody
-//! reads, and rests until that one is done: what comes meanwhile shares one transaction after it.
-//! Where nobody reads, nobody waits.
+//! The kernel begins a dump anew when a transaction came in between. So beside thousands of new
+//! names a second, whoever dumps large sets (`nft list`, kube-proxy, monitoring) does not come to
+//! an end for minutes. A writer that commits much therefore looks now and then whether somebody
+//! reads, and pauses until that one is done; what comes meanwhile shares one transaction
+//! afterwards. While nobody reads, nobody waits.
 //!
 //! Measured with nft 1.0.6 on a busy machine: to read 1,000 elements takes 25 ms, 6,000 take 150
 //! ms, 20,000 take 450 ms.
@@ -17,33 +17,33 @@ use clock::Time;
 /// How often a busy writer looks for readers.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Busy is who has committed so many transactions since it looked last: then a reader cannot come
-/// to an end by itself.
+/// A writer is busy when it has committed so many transactions since it last looked. With fewer, a
+/// reader comes to an end by itself.
 const BUSY: u32 = 20;
 
-/// A rest lasts so long after a reader was seen; between two sets it is not.
+/// A pause lasts so long after a reader was last seen: between two sets it is not visible.
 const STEP: Duration = Duration::from_millis(30);
 
-/// No admission waits longer for a reader: half of the usual deadline.
+/// The longest pause: no admission waits longer for a reader than half of the usual deadline.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// After a rest the writer goes on for so many times as long, whoever reads.
+/// After a pause the writer does not pause again for `WORK` times as long, whoever reads.
 const WORK: u32 = 20;
 
-/// When to rest.
+/// Decides when commits pause.
 #[derive(Debug, Default)]
 pub(super) struct ReaderPause {
     /// Transactions since the last look.
     transactions: u32,
     next_look: Time,
-    /// When the rest began.
+    /// When the pause began.
     began: Time,
-    /// Nobody commits until then.
+    /// The end of the pause.
     until: Time,
 }
 
 impl ReaderPause {
-    /// Notes a transaction; begins a rest if it is time to look for readers, and there is one.
+    /// Notes a transaction. Begins a pause if it is time to look for readers and there is one.
     pub(super) fn committed(&mut self, now: Time, is_read: impl FnOnce() -> bool) {
         self.transactions += 1;
         if now < self.next_look {
@@ -58,12 +58,12 @@ impl ReaderPause {
         }
     }
 
-    /// How long nobody commits, as far as is known.
+    /// How long the pause lasts from now on, as far as is known.
     pub(super) fn rest(&self, now: Time) -> Duration {
         self.until.since(now)
     }
 
-    /// Ends a rest, or prolongs it where there is still a reader. Returns how long it is to go on.
+    /// Ends a pause, or prolongs it while there is a reader. Returns how much longer it is.
     pub(super) fn go_on(&mut self, now: Time, is_read: impl FnOnce() -> bool) -> Duration {
         if now.since(self.began) < LONGEST && is_read() {
             self.until = now + STEP;
@@ -74,8 +74,7 @@ impl ReaderPause {
     }
 }
 
-/// Whether somebody is in the middle of reading from nfnetlink, in the network namespace of the
-/// calling thread.
+/// Whether somebody is dumping nfnetlink objects, in the network namespace of the calling thread.
 pub(super) fn is_read() -> bool {
     fs::read_to_string("/proc/thread-self/net/netlink").is_ok_and(|sockets| has_reader(&sockets))
 }
@@ -83,7 +82,7 @@ pub(super) fn is_read() -> bool {
 /// `NETLINK_NETFILTER`.
 const NETFILTER: &str = "12";
 
-/// Looks for a dump that is under way (netlink_seq_show in the kernel's af_netlink.c).
+/// Whether a socket has a dump under way (`netlink_seq_show` in the kernel's `af_netlink.c`).
 fn has_reader(sockets: &str) -> bool {
     let mut lines = sockets.lines();
     let heading = lines.next().unwrap_or_default();

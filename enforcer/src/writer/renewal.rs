@@ -1,15 +1,15 @@
 //! How elements are renewed that the kernel holds already.
 
-/// How the life of an element is prolonged that is in the kernel already.
+/// How the timeout of an element that is in the kernel already is extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Adding it again, with timeout and expiration, renews it: Linux 6.12 and later.
+    /// The element is added again with timeout and expiration: Linux 6.12 and later.
     Refresh,
-    /// It is deleted and added again in one transaction: works everywhere, costs more.
+    /// The element is deleted and added again in one transaction: works everywhere, and costs more.
     Replace,
 }
 
-/// One step through all elements that a transaction writes.
+/// One pass through all elements of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RenewalPass {
     Add,
@@ -17,7 +17,7 @@ pub(super) enum RenewalPass {
 }
 
 impl Renewal {
-    /// The steps that leave every element in the kernel with its new timeout.
+    /// The passes that leave every element in the kernel with its new timeout.
     pub(super) fn passes(self) -> &'static [RenewalPass] {
         match self {
             Renewal::Refresh => &[RenewalPass::Add],

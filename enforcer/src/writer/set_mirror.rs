@@ -1,9 +1,9 @@
-//! What the kernel holds, as far as we know: kept in memory, so that most admissions need no system
-//! call.
+//! The learned sets of the kernel and their elements, mirrored in memory so that most admissions
+//! need no system call.
 //!
-//! Two moments are kept of each element. Until `end` the kernel holds it for certain: the timeout
-//! that was written is a little longer than what was asked, and runs from a later moment. After
-//! `gone` it does not hold it any more: between the two nobody knows.
+//! Each element has two moments ([`Lifetime`]). Until `end` the kernel certainly holds it: the
+//! timeout that was written is a little longer than what was asked, and runs from a later moment.
+//! After `gone` the kernel certainly does not hold it. Between the two nobody knows.
 
 mod expiring;
 
@@ -19,55 +19,56 @@ use crate::layout::{Element, SetId};
 use self::expiring::{ExpiringElements, ExpiryEvent};
 use super::generation::Generation;
 
-/// The book.
+/// The sets and elements that the kernel holds, as far as the writer knows.
 #[derive(Debug, Default)]
 pub(super) struct SetMirror {
     /// The generation of the rules in force.
     pub(super) generation: Generation,
-    /// What the fast path may answer.
+    /// Whether the fast path may answer admissions.
     pub(super) phase: AdmissionPhase,
     /// The learned sets that exist in the kernel.
     sets: HashMap<SetId, MirroredSet>,
     elements: ExpiringElements,
-    /// Elements without an end: those of objects' addresses. Never among `elements`: the kernel
-    /// holds one or the other.
+    /// Elements without a timeout: those of objects' addresses. They are never among `elements`,
+    /// since the kernel holds one or the other.
     kept: HashSet<Element>,
-    /// Leases that are over, whose elements the kernel may hold still: to be
+    /// Elements whose lease is over and which the kernel may still hold: to be
     /// [deleted](super::sweep).
     ended: Vec<Element>,
 }
 
-/// For whom elements are admitted. Where a set is full, who holds most of it gives way. What is
-/// held for several counts for the one that holds least.
+/// The pod for which elements are admitted. Where a set is full, elements of whoever holds most of
+/// it are evicted. An element that several hold counts for the one that holds least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Holder(pub u32);
 
-/// A full set makes room for a part of its capacity at once: one in so many.
+/// An eviction frees at least this part of a set's capacity (one in 64), because finding elements
+/// to evict takes a look at each.
 const SHARE: u32 = 64;
 
-/// What the writer is doing.
+/// Whether the fast path may answer admissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum AdmissionPhase {
-    /// Nothing that concerns the fast path.
+    /// It may.
     #[default]
     Serving,
-    /// Rules are being replaced. The ledger may already have been read for the new ones, so an
-    /// answer of now must wait and be computed again.
+    /// It may not: rules are being replaced. The ledger may have been read for the new rules
+    /// already, so an answer of now must wait and be computed again.
     Installing,
-    /// The writer has ended: nobody would notice that the kernel lost an element.
+    /// It may not: the writer has ended, and nobody would notice that the kernel lost an element.
     Stopped,
 }
 
 /// A learned set in the kernel.
 #[derive(Debug, Clone)]
 pub(super) struct MirroredSet {
-    /// Its name.
+    /// The set's name in the kernel.
     pub(super) name: Arc<str>,
     /// How many elements it may hold.
     pub(super) capacity: u32,
-    /// How many the kernel may be holding.
+    /// How many elements the kernel may hold at this moment.
     pub(super) held: u32,
-    /// How many of them have an end, by whom they are held for.
+    /// How many elements with a timeout each holder has.
     holders: HashMap<Holder, u32>,
 }
 
@@ -98,14 +99,15 @@ impl MirroredSet {
 /// How long the kernel holds an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lifetime {
-    /// Until then, at least.
+    /// The kernel holds the element at least until then.
     pub(super) end: Time,
-    /// Until then, at most.
+    /// The kernel holds the element at most until then.
     pub(super) gone: Time,
 }
 
 impl Lifetime {
-    /// Whether it is certain now, and until `until` or at most `slack` less.
+    /// Whether the kernel certainly holds the element now, and until `until` or at most `slack`
+    /// less.
     pub(super) fn lasts(&self, now: Time, until: Time, slack: Duration) -> bool {
         self.end > now && self.end + slack >= until
     }
@@ -135,18 +137,17 @@ impl SetMirror {
         self.lifetime(element).is_some() || self.keeps(element)
     }
 
-    /// Whether the kernel holds an element without an end.
+    /// Whether the kernel holds an element without a timeout.
     pub(super) fn keeps(&self, element: &Element) -> bool {
         self.kept.contains(element)
     }
 
-    /// The elements without an end.
+    /// The elements without a timeout.
     pub(super) fn kept(&self) -> impl Iterator<Item = &Element> {
         self.kept.iter()
     }
 
-    /// Notes that an element has no end any more, or never had one. Does nothing for a set that
-    /// does not exist.
+    /// Notes that an element has no timeout (any more). Does nothing for a set that does not exist.
     pub(super) fn keep(&mut self, element: Element) {
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
@@ -161,7 +162,7 @@ impl SetMirror {
         }
     }
 
-    /// Notes that an element without an end was deleted.
+    /// Notes that an element without a timeout was deleted.
     pub(super) fn release(&mut self, element: &Element) {
         if self.kept.remove(element)
             && let Some(set) = self.sets.get_mut(&element.set)
@@ -170,8 +171,8 @@ impl SetMirror {
         }
     }
 
-    /// The elements of one set that the kernel may hold, with their lives; `None` without an end.
-    /// Goes through all sets.
+    /// The elements of one set that the kernel may hold, with their lifetimes; `None` without a
+    /// timeout. Iterates over all sets.
     pub(super) fn of_set(&self, set: SetId) -> impl Iterator<Item = (&Element, Option<Lifetime>)> {
         let expiring = self
             .elements
@@ -182,7 +183,7 @@ impl SetMirror {
     }
 
     /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for
-    /// an element without an end.
+    /// an element without a timeout.
     pub(super) fn record(&mut self, element: Element, lifetime: Lifetime, holder: Holder, written: Time) {
         if self.keeps(&element) {
             return;
@@ -205,7 +206,7 @@ impl SetMirror {
         self.elements.insert(element, lifetime, holder, written);
     }
 
-    /// Forgets the elements that are gone, and puts down those whose lease is over.
+    /// Forgets the elements that are gone, and notes those whose lease is over.
     pub(super) fn purge(&mut self, now: Time) {
         while let Some(due) = self.elements.pop_due(now) {
             match due {
@@ -219,7 +220,7 @@ impl SetMirror {
         }
     }
 
-    /// Notes that an element with an end was deleted.
+    /// Notes that an element with a timeout was deleted.
     pub(super) fn remove(&mut self, element: &Element) {
         if let Some(holder) = self.elements.remove(element)
             && let Some(set) = self.sets.get_mut(&element.set)
@@ -228,18 +229,19 @@ impl SetMirror {
         }
     }
 
-    /// For whom an element is held, and when it was last written.
+    /// The holder of an element, and when it was last written.
     pub(super) fn origin(&self, element: &Element) -> Option<(Holder, Time)> {
         self.elements.origin(element)
     }
 
-    /// Takes at most so many of the elements whose lease is over.
+    /// Takes at most `most` of the elements whose lease is over.
     pub(super) fn take_ended(&mut self, most: usize) -> Vec<Element> {
         let rest = self.ended.len().saturating_sub(most);
         self.ended.split_off(rest)
     }
 
-    /// When a lease ends next, or an element goes. What is over already counts as due.
+    /// When the next lease ends or the next element is gone; `now` if there are elements to be
+    /// deleted.
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {
         match self.ended.is_empty() {
             true => self.elements.next_due(),
@@ -247,10 +249,10 @@ impl SetMirror {
         }
     }
 
-    /// At least so many elements of a full set that give way, if there are: who holds most of it
-    /// gives up what was learned longest ago, and the one who asks comes first among equals. Some
-    /// more than are needed, because finding them takes a look at each element. None that is
-    /// `spared`.
+    /// At least `lacking` elements of a full set that are evicted for `asks`, if there are so many.
+    /// Whoever holds most gives up the elements that were written longest ago; among equals `asks`
+    /// comes first. Somewhat more than `lacking` are returned, because finding them takes a look at
+    /// each element. None of them is `spared`.
     pub(super) fn victims(
         &self,
         set: &SetId,
@@ -270,14 +272,14 @@ impl SetMirror {
             let mut held: Vec<_> = self
                 .elements
                 .held_by(*set, holder)
-                // Of others nobody knows whether the kernel holds them: they cannot be deleted.
+                // Elements past their end may be gone from the kernel: then they cannot be deleted.
                 .filter(|(_, lifetime, element)| lifetime.end > now && !spared(element))
                 .map(|(written, lifetime, element)| (written, lifetime.end, element))
                 .collect();
             held.sort_unstable();
-            // Where it takes several holders, what is lacking is enough.
+            // Where several holders give way, no more than what is lacking is evicted.
             let enough = if victims.is_empty() { wanted } else { lacking as usize };
-            // The one who holds most gives up half of it at most, before others come.
+            // The one who holds most gives up at most half before others come.
             let most = (held.len() / 2).max(1).max(lacking as usize);
             let count = enough.saturating_sub(victims.len()).min(most);
             victims.extend(held.into_iter().take(count).map(|(_, _, element)| element));
@@ -288,7 +290,7 @@ impl SetMirror {
         victims
     }
 
-    /// Takes over which learned sets exist, by name and capacity. Elements of sets that stay, stay.
+    /// Replaces the learned sets, by id and capacity. Elements of sets that stay are kept.
     pub(super) fn replace_sets(&mut self, sets: impl IntoIterator<Item = (SetId, u32)>) {
         let mut before = std::mem::take(&mut self.sets);
         for (set, capacity) in sets {
@@ -303,14 +305,14 @@ impl SetMirror {
             };
             self.sets.insert(set, entry);
         }
-        // What is left in `before` has gone.
+        // The sets that are left in `before` are gone.
         if !before.is_empty() {
             self.elements.retain(|element| self.sets.contains_key(&element.set));
             self.kept.retain(|element| self.sets.contains_key(&element.set));
         }
     }
 
-    /// Forgets what sets hold, and all sets: the table is gone, or will be read anew. Returns what
+    /// Forgets all sets and elements, because the table is gone or will be read anew. Returns what
     /// was forgotten.
     pub(super) fn forget(&mut self) -> Self {
         let fresh = Self {
@@ -321,13 +323,13 @@ impl SetMirror {
         std::mem::replace(self, fresh)
     }
 
-    /// Elements that the kernel holds now until an end, ordered.
+    /// The elements with a lease that is not over, with its end; sorted.
     pub(super) fn live(&self, now: Time) -> Vec<(Element, Time)> {
         let leases = self.leases(now).into_iter();
         leases.map(|(element, end, _)| (element, end)).collect()
     }
 
-    /// As [`live`](Self::live), with for whom each is held.
+    /// As [`live`](Self::live), with the holders.
     pub(super) fn leases(&self, now: Time) -> Vec<(Element, Time, Holder)> {
         let live = self.elements.iter().filter(|(_, lifetime, _)| lifetime.end > now);
         let mut leases: Vec<_> = live
@@ -337,7 +339,7 @@ impl SetMirror {
         leases
     }
 
-    /// How many elements the kernel may be holding, and how many it may hold in all.
+    /// How many elements the kernel may hold at this moment, and how many it may hold in all.
     pub(super) fn size(&self) -> (u64, u64) {
         let elements = u64::try_from(self.elements.len() + self.kept.len()).unwrap_or(u64::MAX);
         (elements, self.sets.values().map(|set| u64::from(set.capacity)).sum())

@@ -14,29 +14,29 @@ use super::stats::WriterCounters;
 #[derive(Debug, Default)]
 pub(super) struct WriterShared {
     pub(super) mirror: Mutex<SetMirror>,
-    /// Changes whenever elements may cease to be in the kernel otherwise than by the end of their
-    /// time, or may not be relied on.
+    /// The epoch changes whenever elements may leave the kernel before the end of their lease, or
+    /// may not be relied on. A commit token of an older epoch is void.
     pub(super) epoch: AtomicU64,
     pub(super) counters: WriterCounters,
     pub(super) table_lost: Notify,
-    /// The heart found no table: what the writer believes to be installed is not.
+    /// The heartbeat found no table: what the writer believes to be installed is not.
     pub(super) is_table_gone: AtomicBool,
     pub(super) integrity: watch::Sender<Integrity>,
 }
 
 impl WriterShared {
-    /// The book, for as short as possible and never across a system call.
+    /// Locks the mirror. Hold the lock for as short as possible, and never across a system call.
     pub(super) fn mirror(&self) -> MutexGuard<'_, SetMirror> {
         self.mirror.lock()
     }
 
-    /// What was in the kernel before may not be relied on any more without a look into the book. To
-    /// be called when the book says so already: who looks between the two finds nothing.
+    /// Voids all commit tokens. Call this after the mirror was changed: a reader between the two
+    /// finds nothing in the mirror.
     pub(super) fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Nothing that we believe of the table holds.
+    /// Forgets what the table held, because the table is gone.
     pub(super) fn table_is_lost(&self) {
         tracing::error!("the table was removed from outside; egress is open until it is installed again");
         drop(self.mirror().forget());

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-/// Figures for metrics.
+/// The writer's counters and gauges, for metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriterStats {
     /// Netlink transactions committed.
@@ -11,16 +11,16 @@ pub struct WriterStats {
     pub failures: u64,
     /// Elements added or renewed.
     pub elements_written: u64,
-    /// Elements believed live in the kernel.
+    /// Elements that should be live in the kernel.
     pub elements: u64,
     /// Elements that the learned sets may hold in all.
     pub capacity: u64,
-    /// Elements that gave way to others in a full set, before their time.
+    /// Elements that were evicted from a full set before the end of their lease.
     pub evictions: u64,
     /// Rulesets installed.
     pub installs: u64,
-    /// Times at which the heartbeat had lapsed in fail-mode open, so that lookups went past the
-    /// agent.
+    /// Times that the heartbeat had lapsed in fail-mode open, so that lookups passed the agent
+    /// unobserved.
     pub gaps: u64,
 }
 

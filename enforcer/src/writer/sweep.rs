@@ -1,14 +1,15 @@
 //! Deletes elements whose lease is over.
 //!
-//! They would end by themselves. But what has ended counts against the size of its set until the
-//! kernel's garbage collection has been there, and that (`nft_rhash_gc`) gives up as soon as the
-//! generation of the rules changes, which each transaction does. While many new names come, sets
-//! would fill with what has ended. So the kernel is told to let an element live
+//! The kernel would time them out by itself. But elements that have timed out count against the
+//! size of their set until the kernel's garbage collection (`nft_rhash_gc`), which gives up as soon
+//! as a transaction changes the generation of the rules. While many new names come, sets would fill
+//! with dead elements. So the kernel keeps an element for
 //! [`LINGER`](super::transaction_plan::LINGER) longer than its lease, and the writer deletes it
-//! when the lease ends. An agent that is dead deletes nothing; then the kernel's own end counts.
+//! when the lease ends. If the agent is dead, the kernel's timeout counts.
 //!
-//! Beside another agent, in an upgrade, nothing is deleted: the other may have renewed an element
-//! since. What was written before this agent was alone is left to the kernel for the same reason.
+//! While another agent runs beside this one in an upgrade, nothing is deleted, because the other
+//! may have renewed an element since. For the same reason, what was written before this agent was
+//! alone is left to the kernel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,22 +27,23 @@ use super::kernel_writer::KernelWriter;
 use super::set_mirror::SetMirror;
 use super::transaction_plan::deletion;
 
-/// A lease may be over for so long before its element is deleted: leases that end at about the same
-/// time share a transaction.
+/// How often elements are deleted, so that leases which end at about the same time share a
+/// transaction.
 pub(super) const EVERY: Duration = Duration::from_millis(250);
 
-/// Elements of one transaction: about a millisecond.
+/// Elements of one transaction, which takes about a millisecond.
 const AT_ONCE: usize = 1024;
 
-/// Transactions of one sweep at most: the queue waits meanwhile.
+/// The most transactions of one sweep, because the queue waits meanwhile.
 const TRANSACTIONS: usize = 8;
 
-/// What has no more than this left in the kernel is left to it: what is gone when it is to be
-/// deleted makes the whole transaction fail.
+/// An element that times out within this time is left to the kernel: one that is gone when it is to
+/// be deleted fails the whole transaction.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> KernelWriter<K> {
-    /// Deletes what is over, if it is time to. Returns when it will be again at the soonest.
+    /// Deletes elements whose lease is over, if it is time to. Returns how long it takes until the
+    /// next time.
     pub(super) fn sweep(&mut self) -> Duration {
         let now = clock::now();
         let next = self.sweeps.last + EVERY;
@@ -49,7 +51,7 @@ impl<K: Kernel> KernelWriter<K> {
             return next.since(now);
         }
         self.sweeps.last = now;
-        // Looked at even where nothing is over: what is written from now on can be deleted one day.
+        // Also when no lease is over: what is written from now on can be deleted one day.
         let alone = self.alone_since(now);
         self.shared.mirror().purge(now);
         for _ in 0..TRANSACTIONS {
@@ -79,11 +81,12 @@ impl<K: Kernel> KernelWriter<K> {
             }
             Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
                 if let Some(guard) = &mut self.guard {
-                    // It compares all with the book, which must not take over what is damaged. What
-                    // is over ends by itself.
+                    // It compares all elements with the mirror, which must not adopt damage.
+                    // Elements whose lease is over time out by themselves.
                     return guard.suspect_elements();
                 }
-                // Somebody deletes elements, or was it the table? The heart will tell.
+                // Somebody else deletes elements, or the table is gone, which the heartbeat will
+                // notice.
                 tracing::debug!("an element that was to be deleted is not there; reading the kernel back");
                 self.read_back();
             }
@@ -94,7 +97,7 @@ impl<K: Kernel> KernelWriter<K> {
         }
     }
 
-    /// Since when no other agent beats, as of now.
+    /// Since when this agent has been the only one.
     fn alone_since(&mut self, now: Time) -> Option<Time> {
         let others = self
             .kernel
@@ -110,7 +113,7 @@ impl<K: Kernel> KernelWriter<K> {
     }
 }
 
-/// Whether the kernel holds an element for certain that nobody but us can have renewed.
+/// Whether the kernel certainly holds an element, and only this agent can have renewed it.
 fn is_deletable(mirror: &SetMirror, element: &Element, alone: Time, now: Time) -> bool {
     let is_over = |lifetime: super::set_mirror::Lifetime| lifetime.end <= now && lifetime.gone > now + MARGIN;
     // `written` is rounded down.

@@ -1,4 +1,4 @@
-//! The thread: drains the queue.
+//! The writer's thread: serves the queue.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -14,23 +14,23 @@ use super::pending_admission::PendingAdmission;
 use super::set_mirror::AdmissionPhase;
 use super::writer_slot::WriterSlot;
 
-/// A transaction takes in no more admissions once it has this many elements: a hundred elements
-/// take 0.1 ms, and the first in line should not wait for the thousandth.
+/// A transaction takes in no more admissions once it has so many elements: a hundred elements take
+/// 0.1 ms, and the first in line should not wait for the thousandth.
 const GROUP: usize = 4096;
 
-/// What is asked of the writer.
+/// What callers ask of the writer.
 pub(super) enum WriterRequest {
     Admit(Vec<PendingAdmission>),
     Install(Box<InstallRequest>),
-    /// Answered with whether it is done; if not, it is to be asked again.
+    /// Answered with whether it is done. If not, it is to be asked again.
     StopHeartbeat(oneshot::Sender<bool>),
     ShutDown(oneshot::Sender<()>),
 }
 
-/// How often the thread tidies up when nothing is asked of it.
+/// How often the thread sweeps when nothing is asked of it.
 const TIDY: Duration = Duration::from_secs(1);
 
-/// Serves the queue until it is told to stop, or no handle is left. Then the heart stops too.
+/// Serves the queue until it is told to stop or no handle is left. Then the heartbeat stops too.
 pub(super) fn run(
     writer_slot: &WriterSlot<KernelWriter<NfTables>>,
     inbox: &Receiver<WriterRequest>,
@@ -46,7 +46,7 @@ pub(super) fn run(
         };
         let mut rest = writer_slot.rest(clock::now());
         while rest > Duration::ZERO {
-            // What comes meanwhile goes in together.
+            // What comes meanwhile shares one transaction.
             std::thread::sleep(rest);
             rest = writer_slot.go_on_resting(clock::now());
         }
@@ -72,7 +72,7 @@ pub(super) fn run(
 }
 
 impl KernelWriter<NfTables> {
-    /// Does all that waits.
+    /// Carries out `request` and everything that waits in the queue.
     fn turn(&mut self, request: Option<WriterRequest>, inbox: &Receiver<WriterRequest>) -> ControlFlow<()> {
         let mut next = request;
         while let Some(request) = next.take() {
@@ -84,7 +84,7 @@ impl KernelWriter<NfTables> {
                 }
                 WriterRequest::Install(installation) => self.install(*installation),
                 WriterRequest::StopHeartbeat(done) => {
-                    // From here on the table is left to itself, or to another agent.
+                    // From here on nobody repairs the table, or another agent does.
                     self.guard = None;
                     let _ = done.send(self.heartbeat.stop());
                 }
@@ -98,15 +98,15 @@ impl KernelWriter<NfTables> {
         ControlFlow::Continue(())
     }
 
-    /// Nobody writes any more.
+    /// Makes all admissions fail from now on.
     fn end(&self) {
         self.shared.mirror().phase = AdmissionPhase::Stopped;
         self.shared.begin_epoch();
     }
 }
 
-/// Takes further admissions out of the queue, as far as they wait; also returns what was met that
-/// is none.
+/// Takes further admissions out of the queue, as far as they wait. Also returns the first request
+/// that is none.
 fn gather(
     mut group: Vec<PendingAdmission>,
     inbox: &Receiver<WriterRequest>,

@@ -1,4 +1,4 @@
-//! Waiting admissions × the book → one transaction. Pure.
+//! Computes one transaction from waiting admissions and the mirror. Pure.
 
 use std::collections::hash_map::Entry;
 use std::ops::Range;
@@ -17,33 +17,34 @@ use super::error::AdmitError;
 use super::renewal::{Renewal, RenewalPass};
 use super::set_mirror::{Holder, Lifetime, MirroredSet, SetMirror};
 
-/// The kernel counts in ticks of at most 10 ms, rounds down, and its clock may be a tick behind.
+/// The kernel's timeouts count in ticks of at most 10 ms, are rounded down, and its clock may be a
+/// tick behind.
 pub(super) const TICKS: Duration = Duration::from_millis(20);
 
-/// How much longer than its lease the kernel lets an element live. Its lease over, the writer
-/// deletes it ([`sweep`](super::sweep)); the kernel's own end is for an agent that is dead or busy.
-/// An element whose time is over cannot be deleted any more, so the writer has to be the earlier
-/// one.
+/// How much longer than its lease the kernel keeps an element. When the lease is over the writer
+/// deletes the element ([`sweep`](super::sweep)); the kernel's timeout is for an agent that is dead
+/// or busy. An element that has timed out cannot be deleted any more, so the writer must come
+/// first.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 
-/// An element lives at least that long from now, whatever was asked: an answer that waited for the
-/// kernel until its lease was over is still released against a door that is open.
+/// The shortest life of an element, whatever was asked: an answer that waited for the kernel until
+/// its lease was over still finds its addresses open.
 pub(super) const SHORTEST_LIFE: Duration = Duration::from_secs(1);
 
 /// One transaction for many admissions.
 #[derive(Debug, Default)]
 pub(super) struct TransactionPlan {
-    /// What the kernel is told.
+    /// The operations, in the order in which they are sent.
     pub(super) operations: SmallVec<[ElementOp; FEW]>,
-    /// Which of `writes` each operation belongs to.
+    /// For each operation its place in `writes`.
     owners: SmallVec<[usize; FEW]>,
-    /// The elements, each once.
+    /// The elements to be written, each once.
     pub(super) writes: SmallVec<[ElementWrite; FEW]>,
-    /// The elements that give way; they are deleted before anything is written.
+    /// The elements that are evicted; they are deleted before anything is written.
     pub(super) evicted: Vec<Element>,
 }
 
-/// Most transactions are those of one answer: so many elements are kept in place.
+/// Most transactions are those of one answer; so many elements are stored inline.
 const FEW: usize = 4;
 
 /// The owner of an operation that writes nothing.
@@ -52,13 +53,13 @@ const NOBODYS: usize = usize::MAX;
 /// One element to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ElementWrite {
-    /// Which.
+    /// The element.
     pub(super) element: Element,
-    /// Until when.
+    /// The end of its lease.
     pub(super) end: Time,
     /// Whether the kernel certainly does not hold it yet.
     pub(super) new: bool,
-    /// For whom.
+    /// Its holder.
     pub(super) holder: Holder,
 }
 
@@ -67,25 +68,25 @@ pub(super) struct ElementWrite {
 pub(super) struct TransactionPlanner<'a> {
     mirror: &'a SetMirror,
     now: Time,
-    /// Each element once.
+    /// The elements to be written, each once.
     writes: SmallVec<[ElementWrite; FEW]>,
-    /// `None` up to the second admission: in the first nothing occurs twice, and most transactions
+    /// `None` up to the second admission: the first contains nothing twice, and most transactions
     /// have no other.
     index: Option<WriteIndex>,
-    /// What gives way.
+    /// The elements that are evicted.
     evicted: Vec<Element>,
 }
 
-/// What the writes planned so far are, to put those of others with them.
+/// Finds the writes planned so far, to merge those of further admissions with them.
 #[derive(Debug, Default)]
 struct WriteIndex {
     places: HashMap<Element, usize>,
-    /// New elements by set.
+    /// How many new elements each set gets.
     added: HashMap<SetId, u32>,
 }
 
 impl<'a> TransactionPlanner<'a> {
-    /// Begins a transaction; the book has been purged at `now`.
+    /// Begins a transaction; the mirror was purged at `now`.
     pub(super) fn new(mirror: &'a SetMirror, now: Time) -> Self {
         Self {
             mirror,
@@ -96,8 +97,8 @@ impl<'a> TransactionPlanner<'a> {
         }
     }
 
-    /// Takes an admission, its elements in order, in whole or, on an error, not at all. Says
-    /// whether it must wait for the transaction; otherwise the kernel holds everything already.
+    /// Adds an admission with sorted elements; on an error none of them. Returns whether the
+    /// admission must wait for the transaction; otherwise the kernel holds everything already.
     pub(super) fn add(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
         let needed = |&(element, until): &(Element, Time)| self.needed(element, until, holder);
         let needed: SmallVec<[ElementWrite; FEW]> = elements.iter().filter_map(needed).collect();
@@ -117,9 +118,9 @@ impl<'a> TransactionPlanner<'a> {
         Ok(waits)
     }
 
-    /// As [`add`](Self::add), for the only admission of a transaction: where a set is full, whoever
-    /// holds most of it gives up what it learned longest ago. What the admission itself relies on
-    /// stays.
+    /// As [`add`](Self::add), for the only admission of a transaction. Where a set is full, whoever
+    /// holds most of it gives up what was written longest ago, but nothing that this admission asks
+    /// for.
     pub(super) fn add_evicting(&mut self, elements: &[(Element, Time)], holder: Holder) -> Result<bool, AdmitError> {
         let is_asked = |element: &Element| elements.binary_search_by(|(asked, _)| asked.cmp(element)).is_ok();
         for of_set in elements.chunk_by(|(a, _), (b, _)| a.set == b.set) {
@@ -146,7 +147,7 @@ impl<'a> TransactionPlanner<'a> {
     /// The transaction.
     pub(super) fn finish(self, renewal: Renewal) -> TransactionPlan {
         let mut writes = self.writes;
-        // Neighbours share a message; and equal input makes equal bytes.
+        // Sorted, because neighbours share a message and equal input should give equal bytes.
         writes.sort_unstable_by_key(|write| write.element);
         let mut plan = TransactionPlan {
             writes,
@@ -176,7 +177,7 @@ impl<'a> TransactionPlanner<'a> {
         plan
     }
 
-    /// What has to be written for an element, if anything.
+    /// The write that an element needs, if any.
     fn needed(&self, element: Element, until: Time, holder: Holder) -> Option<ElementWrite> {
         let lifetime = self.mirror.lifetime(&element);
         let is_held = match lifetime {
@@ -191,7 +192,7 @@ impl<'a> TransactionPlanner<'a> {
         })
     }
 
-    /// Whether there is room for these, all of one set.
+    /// Whether there is room for these writes, which are all of one set.
     fn check_room(&self, writes: &[ElementWrite]) -> Result<(), AdmitError> {
         let Some(ElementWrite {
             element: Element { set, .. },
@@ -215,7 +216,7 @@ impl<'a> TransactionPlanner<'a> {
         let gone = self.evicted.iter().filter(|element| element.set == *set).count();
         let held = entry.held.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX));
         let after = held.saturating_add(added).saturating_add(count);
-        // What is held already is renewed, even where there is less room than there was.
+        // What the set holds already is renewed even where its capacity has shrunk.
         if count > 0 && after > entry.capacity {
             return Err(full(entry));
         }
@@ -230,7 +231,7 @@ fn full(entry: &MirroredSet) -> AdmitError {
     }
 }
 
-/// The end of an element before its time.
+/// Deletes an element before its timeout.
 pub(super) fn deletion(set: &Arc<str>, element: &Element) -> ElementOp {
     ElementOp {
         set: Arc::clone(set),
@@ -249,7 +250,7 @@ impl WriteIndex {
         index
     }
 
-    /// Puts a write with the others, where one may ask for the same element.
+    /// Merges a write with the others, one of which may be for the same element.
     fn enter(&mut self, write: ElementWrite, writes: &mut SmallVec<[ElementWrite; FEW]>) {
         match self.places.entry(write.element) {
             Entry::Occupied(place) => {
@@ -272,13 +273,13 @@ impl WriteIndex {
 }
 
 impl TransactionPlan {
-    /// The element that an operation writes.
+    /// The write that an operation belongs to.
     pub(super) fn owner(&self, operation: usize) -> Option<&ElementWrite> {
         self.writes.get(*self.owners.get(operation)?)
     }
 
-    /// What the book may say once the transaction is acknowledged: planned at `now`, acknowledged
-    /// at `acknowledged`.
+    /// The lifetimes that the mirror may note once the transaction is acknowledged: planned at
+    /// `now`, acknowledged at `acknowledged`.
     pub(super) fn lifetimes(
         &self,
         now: Time,
@@ -290,9 +291,9 @@ impl TransactionPlan {
         })
     }
 
-    /// The operations of one set. To renew by replacing must work whether the kernel holds the
-    /// element or not, and even if somebody else wrote it, as an agent does that we are about to
-    /// follow: it is added, so that it is there to be deleted, and added again with the new
+    /// The operations of one set. Renewing by replacement must work whether the kernel holds the
+    /// element or not, even if another agent wrote it which this one is about to follow. So the
+    /// element is added, so that it can be deleted, then deleted, and added again with the new
     /// timeout. Packets see only the outcome.
     fn push_set(&mut self, writes: Range<usize>, set: &Arc<str>, now: Time, renewal: Renewal) {
         for pass in renewal.passes() {

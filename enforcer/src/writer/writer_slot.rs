@@ -1,9 +1,9 @@
-//! Who writes at this moment.
+//! The slot that the writer is in while nobody writes.
 //!
-//! Waking a thread takes several times as long as a small transaction, so a caller with little to
-//! write does not ask the writer's thread when nobody writes: it takes the writer itself, commits,
-//! and puts it back. The writer is handed over and never shared. So nobody holds a lock while the
-//! kernel works, and there is still one who writes at a time.
+//! Waking a thread takes several times as long as a small transaction. So a caller with little to
+//! write does not ask the writer's thread while nobody writes: it takes the writer out of the slot,
+//! commits, and puts it back. The writer is moved and never shared, so nobody holds a lock while
+//! the kernel works, and there is one writer at a time.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -13,15 +13,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::reader_pause::{self, ReaderPause};
 
-/// A caller waits so long at most as a rule: others wait for it. The kernel takes longer while
+/// A direct commit by a caller that takes longer than this is slow. The kernel is slow while
 /// somebody else changes many rules in the same network namespace.
 const LONG: Duration = Duration::from_millis(2);
 
-/// When it took one longer, callers leave the writing to the thread for so many times as long: they
-/// wait for a tenth of their time at most.
+/// After a direct commit slower than [`LONG`], callers leave the writing to the thread for `PAUSES`
+/// times as long as it took, so that direct commits block a worker for at most a tenth of its time.
 const PAUSES: u32 = 10;
 
-/// The writer, while nobody has it.
+/// Holds the writer while nobody writes.
 #[derive(Debug)]
 pub(super) struct WriterSlot<W> {
     place: Mutex<SlotState<W>>,
@@ -31,18 +31,18 @@ pub(super) struct WriterSlot<W> {
 #[derive(Debug)]
 struct SlotState<W> {
     writer: Option<Box<W>>,
-    /// The thread waits for it, and comes before all callers.
+    /// The thread waits for the writer, and comes before all callers.
     is_awaited: bool,
-    /// Callers leave it to the thread until then.
+    /// Callers leave the writing to the thread until then.
     reserved: Time,
-    /// When nobody commits.
+    /// Pauses commits for readers of the kernel's sets.
     reader_pause: ReaderPause,
 }
 
-/// The writer, in the hands of one. It goes back when this is dropped.
+/// Exclusive use of the writer, which goes back into its slot when this is dropped.
 #[derive(Debug)]
 pub(super) struct WriterLease<'a, W> {
-    /// `None` once it was given up for good.
+    /// `None` after [`give_up`](Self::give_up).
     writer: Option<Box<W>>,
     writer_slot: &'a WriterSlot<W>,
 }
@@ -60,7 +60,7 @@ impl<W> WriterSlot<W> {
         }
     }
 
-    /// For callers: takes it if nobody has it, nor waits for it.
+    /// For callers: takes the writer if nobody has it or waits for it.
     pub(super) fn try_take(&self, now: Time) -> Option<WriterLease<'_, W>> {
         let mut place = self.place();
         if place.is_awaited || now < place.reserved || place.reader_pause.rest(now) > Duration::ZERO {
@@ -70,7 +70,7 @@ impl<W> WriterSlot<W> {
         Some(self.hand_out(writer))
     }
 
-    /// For the thread: waits until it is there. Never to be called after it was [given
+    /// For the thread: waits for the writer. Never call this after it was [given
     /// up](WriterLease::give_up).
     pub(super) fn take(&self) -> WriterLease<'_, W> {
         let mut place = self.place();
@@ -84,7 +84,7 @@ impl<W> WriterSlot<W> {
         }
     }
 
-    /// Tells how long a caller had it.
+    /// Notes how long a caller had the writer.
     pub(super) fn took(&self, from: Time, to: Time) {
         let took = to.since(from);
         let mut place = self.place();
@@ -94,17 +94,17 @@ impl<W> WriterSlot<W> {
         place.reader_pause.committed(to, reader_pause::is_read);
     }
 
-    /// Tells that the thread has committed.
+    /// Notes that the thread has committed.
     pub(super) fn committed(&self, now: Time) {
         self.place().reader_pause.committed(now, reader_pause::is_read);
     }
 
-    /// How long nobody commits, as far as is known.
+    /// How long commits are paused from now on.
     pub(super) fn rest(&self, now: Time) -> Duration {
         self.place().reader_pause.rest(now)
     }
 
-    /// For the thread, when a rest is over: how long it is to go on.
+    /// For the thread, when a pause is over: how much longer it is.
     pub(super) fn go_on_resting(&self, now: Time) -> Duration {
         self.place().reader_pause.go_on(now, reader_pause::is_read)
     }
@@ -122,7 +122,7 @@ impl<W> WriterSlot<W> {
 }
 
 impl<W> WriterLease<'_, W> {
-    /// Nobody writes any more.
+    /// Keeps the writer out of the slot for good.
     pub(super) fn give_up(mut self) {
         self.writer = None;
     }
@@ -132,7 +132,7 @@ impl<W> Deref for WriterLease<'_, W> {
     type Target = W;
 
     fn deref(&self) -> &W {
-        // Taken only by `give_up` and `drop`, which end this value.
+        // Only `give_up` and `drop` take it, and both end this value.
         self.writer.as_deref().expect("held until it is given back")
     }
 }
@@ -145,14 +145,14 @@ impl<W> DerefMut for WriterLease<'_, W> {
 }
 
 impl<W> Drop for WriterLease<'_, W> {
-    /// Also when the holder panics: lookups go on.
+    /// Also runs when the holder panics, so that lookups go on.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
             let mut place = self.writer_slot.place();
             place.writer = Some(writer);
             let is_awaited = place.is_awaited;
             drop(place);
-            // A system call, even when nobody waits.
+            // Only the thread ever waits, and it says so.
             if is_awaited {
                 self.writer_slot.back.notify_one();
             }

@@ -1,10 +1,11 @@
-//! The elements with an end, by element and in the order in which they go.
+//! The elements with a timeout: a hash map by element, and a queue by the moment that comes next
+//! for each.
 //!
-//! There may be hundreds of thousands, so each stands in memory once: in a slot. An index finds the
-//! slot of an element, and the slots of a moment form a chain: that of its end, and then that of
-//! the moment when it is gone. A slot whose element was given a later end stays in its chain until
-//! that comes up, and is filed anew then: to renew a lease, which happens all the time, costs a
-//! look into the index.
+//! There may be hundreds of thousands of elements, so each stands in memory once, in a slot. An
+//! index finds the slot of an element. The slots that are due at the same moment form a linked
+//! list: first at the element's `end`, then at the moment when it is `gone`. When an element is
+//! given a later end, its slot stays in its list until that is due and is queued again then. So to
+//! renew a lease, which happens all the time, costs one look into the index.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -17,23 +18,24 @@ use crate::layout::{Element, SetId};
 
 use super::{Holder, Lifetime};
 
-/// About 90 octets an element.
+/// The elements and their queue: about 90 octets an element.
 #[derive(Debug)]
 pub(super) struct ExpiringElements {
     slots: Vec<ElementSlot>,
-    /// The slots that are in use.
+    /// Finds the slot of an element.
     index: HashTable<SlotIndex>,
-    /// The first slot of the chain of each moment. Every slot is in one of these chains, at its
-    /// `end` or before, or, when that is over, at its `gone`; or it is in that of the free ones.
+    /// The first slot of the list of each moment. Every slot is in one of these lists, at its `end`
+    /// or before, or, when that is over, at its `gone`; or it is in the list of free slots.
     due: BTreeMap<Time, SlotIndex>,
     free: SlotIndex,
-    /// Keyed at random: names choose their addresses, and must not choose where these are filed.
+    /// Seeded at random, because whoever owns a name chooses its addresses and must not choose
+    /// their hash buckets.
     hasher: RandomState,
 }
 
 type SlotIndex = u32;
 
-/// The end of a chain.
+/// The end of a list.
 const NONE: SlotIndex = SlotIndex::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -42,16 +44,16 @@ struct ElementSlot {
     lifetime: Lifetime,
     next: SlotIndex,
     holder: Holder,
-    /// When it was last written, in hundredths of a second.
+    /// When the element was last written, in hundredths of a second.
     written: u32,
 }
 
-/// What has come up.
+/// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExpiryEvent {
-    /// The lease of this element is over, and the kernel may hold it still.
+    /// The lease of this element is over; the kernel may still hold it.
     Ended(Element),
-    /// The kernel does not hold this element any more. It is taken out.
+    /// The kernel does not hold this element any more. It was taken out.
     Gone(Element, Holder),
 }
 
@@ -76,13 +78,13 @@ impl ExpiringElements {
         Some(self.slots[self.find(element)? as usize].lifetime)
     }
 
-    /// For whom it is held, and when it was last written.
+    /// The holder of an element, and when it was last written.
     pub(super) fn origin(&self, element: &Element) -> Option<(Holder, Time)> {
         let slot = &self.slots[self.find(element)? as usize];
         Some((slot.holder, Time::from_millis(u64::from(slot.written) * 10)))
     }
 
-    /// Files an element, or gives one another life.
+    /// Adds an element, or gives it another lifetime.
     pub(super) fn insert(&mut self, element: Element, lifetime: Lifetime, holder: Holder, written: Time) {
         // Fits for more than a year; then all count as equally old.
         let written = u32::try_from(written.as_millis() / 10).unwrap_or(u32::MAX);
@@ -94,7 +96,7 @@ impl ExpiringElements {
             written,
         };
         match self.find(&element) {
-            // Its chain would come up too late.
+            // The list that the slot is in would be due too late.
             Some(number) if lifetime.end < self.slots[number as usize].lifetime.gone => {
                 self.vacate(number);
                 self.add(slot);
@@ -113,13 +115,13 @@ impl ExpiringElements {
         Some(self.slots[number as usize].holder)
     }
 
-    /// When something comes up next.
+    /// When something is due next.
     pub(super) fn next_due(&self) -> Option<Time> {
         self.due.first_key_value().map(|(due, _)| *due)
     }
 
-    /// What holds of a set for one holder, with what decides who gives way first: when it was
-    /// written, and its life.
+    /// The elements of a set that one holder has, with what decides which is evicted first: when it
+    /// was written, and its lifetime.
     pub(super) fn held_by(&self, set: SetId, holder: Holder) -> impl Iterator<Item = (u32, Lifetime, Element)> {
         self.index.iter().filter_map(move |number| {
             let slot = &self.slots[*number as usize];
@@ -127,7 +129,7 @@ impl ExpiringElements {
         })
     }
 
-    /// What has come up: each end of a lease once, and each element that is gone.
+    /// What is due: each end of a lease once, and each element that is gone.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<ExpiryEvent> {
         while let Some(mut chain) = self.due.first_entry().filter(|chain| *chain.key() <= now) {
             let number = *chain.get();
@@ -162,7 +164,7 @@ impl ExpiringElements {
         None
     }
 
-    /// All, in no order.
+    /// All elements, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Element, Lifetime, Holder)> {
         self.index.iter().map(|number| {
             let slot = &self.slots[*number as usize];
@@ -174,7 +176,7 @@ impl ExpiringElements {
         self.index.retain(|number| keep(&self.slots[*number as usize].element));
     }
 
-    /// Files a slot that is in no chain.
+    /// Adds a slot to the index and the queue.
     fn add(&mut self, slot: ElementSlot) {
         let ElementSlot { element, lifetime, .. } = slot;
         let number = self.take_slot(slot);
@@ -199,13 +201,13 @@ impl ExpiringElements {
         }
     }
 
-    /// Puts a slot that is in no chain into that of a moment.
+    /// Puts a slot that is in no list into the list of a moment.
     fn file(&mut self, number: SlotIndex, at: Time) {
         let first = self.due.insert(at, number);
         self.slots[number as usize].next = first.unwrap_or(NONE);
     }
 
-    /// The slot is of no use any more. It stays in its chain, and is free when that comes up.
+    /// Takes a slot out of the index. It stays in its list, and is free when that is due.
     fn vacate(&mut self, number: SlotIndex) {
         let hash = hash(&self.hasher, &self.slots[number as usize].element);
         if let Ok(found) = self.index.find_entry(hash, |other| *other == number) {
