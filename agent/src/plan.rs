@@ -221,7 +221,7 @@ impl Planner {
         let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
             Some(TrackedTiers { evaluation, .. }) => enforcer::desired::KernelTiers {
                 id: evaluation.id,
-                fold: Arc::clone(&evaluation.fold),
+                classifier: Arc::clone(&evaluation.fold),
             },
             None => enforcer::desired::KernelTiers::new(tiers),
         };

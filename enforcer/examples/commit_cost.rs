@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut addresses = 0u32..;
     let mut fresh = |count: usize| -> Vec<(Element, Time)> {
         let end = clock::now() + LEASE;
-        let targets = prepared(id, &program.enforced.fold, 0).unwrap_or_default();
+        let targets = prepared(id, &program.enforced.classifier, 0).unwrap_or_default();
         let each = addresses
             .by_ref()
             .take(count)

@@ -100,10 +100,10 @@ async fn measure() {
         .max_by_key(|(_, members)| members.len())
         .map(|(id, _)| *id)
         .unwrap();
-    let fold = Arc::clone(&desired.programs[&largest].enforced.fold);
+    let classifier = Arc::clone(&desired.programs[&largest].enforced.classifier);
     for number in 0..TIMES {
         let mut members = BTreeSet::clone(&desired.members[&largest]);
-        members.extend(member(largest, &fold, pod(PODS + number)));
+        members.extend(member(largest, &classifier, pod(PODS + number)));
         desired.members.insert(largest, Arc::new(members));
         times.push(install(&enforcer, &desired).await);
     }
@@ -199,7 +199,7 @@ fn program(number: u16, members: u16) -> Governed {
     let id = program.id();
     let folded = KernelProgram::new(&program);
     let members = (0..members)
-        .flat_map(|number| member(id, &folded.enforced.fold, pod(number)))
+        .flat_map(|number| member(id, &folded.enforced.classifier, pod(number)))
         .collect();
     (id, Arc::new(folded), Arc::new(members))
 }
@@ -216,8 +216,8 @@ fn allow(rule: u16, peer: Peer) -> Rule {
     }
 }
 
-fn member(id: ProgramId, fold: &policy::classifier::Classifier, address: IpAddr) -> Vec<Element> {
-    let objects: Vec<_> = fold
+fn member(id: ProgramId, classifier: &policy::classifier::Classifier, address: IpAddr) -> Vec<Element> {
+    let objects: Vec<_> = classifier
         .object_rules()
         .take(1)
         .map(|(index, rule)| (index, rule.ports.clone()))
@@ -227,10 +227,10 @@ fn member(id: ProgramId, fold: &policy::classifier::Classifier, address: IpAddr)
         zone: AddressZone::Cluster,
         objects: &objects,
     };
-    let doors = fold.entries_for_objects(at);
-    doors
+    let entries = classifier.entries_for_objects(at);
+    entries
         .iter()
-        .flat_map(|door| elements(id, fold.layout(), address, door))
+        .flat_map(|entry| elements(id, classifier.layout(), address, entry))
         .collect()
 }
 

@@ -78,7 +78,7 @@ pub struct KernelTiers {
     /// The id of the tiers; their sets are named after it.
     pub id: ProgramId,
     /// Gives the verdicts of the tiers.
-    pub fold: Arc<Classifier>,
+    pub classifier: Arc<Classifier>,
 }
 
 impl KernelProgram {
@@ -102,7 +102,7 @@ impl KernelTiers {
     pub fn new(tiers: &Tiers) -> Self {
         Self {
             id: tiers.id(),
-            fold: Arc::new(Classifier::new(tiers)),
+            classifier: Arc::new(Classifier::new(tiers)),
         }
     }
 }

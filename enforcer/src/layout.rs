@@ -1,29 +1,29 @@
-//! How the doors of an address become elements of sets.
+//! How the set entries of an address become elements of sets in the kernel.
 //!
-//! The tiers of a program are folded ([`policy::classifier`]); what names and objects add is said
-//! for single addresses, in *learned sets*: hash sets with timeouts, some for each [`SetClass`].
-//! The ports of a door decide which:
+//! The tiers of a program are folded ([`policy::classifier`]). What names and objects add is
+//! written for single addresses, into *learned sets*: hash sets with timeouts, some for each
+//! [`SetClass`]. The ports of a [`SetEntry`] decide which set:
 //!
 //! | ports | set | key |
 //! |---|---|---|
-//! | single ports, and pieces of at most [`EXPANDED_RANGE`] ports | exact | address . protocol . port |
-//! | a wider piece, or types of ICMP messages | the *cell* of that piece | address |
+//! | single ports, and narrow ranges ([`EXPANDED_RANGE`]) | exact | address . protocol . port |
+//! | a wider range, or types of ICMP messages | the set of that range | address |
 //! | every port and protocol | all | address |
 //!
-//! A [piece](policy::classifier::SetLayout::port_ranges) is a range of ports that no rule of the
-//! tiers cuts, so that the ports of every door are made up of pieces (or are single ports that
-//! containers name). A packet's port lies in one piece at most: it costs one lookup of the port,
-//! and one of the address in that piece's cell, however many pieces there are. Learned addresses
-//! never go into interval sets.
+//! The [port ranges](policy::classifier::SetLayout::port_ranges) of a layout are ranges that no
+//! rule of the tiers cuts. So the ports of every entry are made up of such ranges (or are single
+//! ports that containers name), and a packet's port lies in one range at most. A packet costs one
+//! lookup of its port, and one of its address in the set of that range, however many ranges there
+//! are. Learned addresses never go into interval sets.
 //!
-//! Pieces follow from the tiers alone, and their places are the numbers of their cells: these mean
-//! the same to every process.
+//! The ranges follow from the tiers alone, and a range's set has its position as number. So the
+//! numbers mean the same to every process.
 //!
 //! # In the kernel
 //! A learned set is named `allow4-<tiers>`, `allow4-<tiers>-c<number>` or `allow4-<tiers>-all`
-//! (likewise with the other classes, and `6`); [`SetId`] reads such names back, which is how a new
-//! process adopts the sets of the one before it. Types: `ipv4_addr . inet_proto . inet_service` for
-//! exact sets, `ipv4_addr` for the others (or `ipv6_addr`), all with the flag `timeout`.
+//! (likewise with the other classes, and `6`). [`SetId`] parses such names, which is how a new
+//! process adopts the sets of the one before it. Exact sets have the type `ipv4_addr . inet_proto .
+//! inet_service`, the others `ipv4_addr` (or `ipv6_addr`), all with the flag `timeout`.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -34,20 +34,19 @@ use policy::classifier::{AddressContext, Classifier, RuleIndex, SetClass, SetEnt
 use policy::{AddressZone, Peer, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
-/// The widest piece that is written as single ports: an element a port is still cheaper than a
-/// lookup for every packet.
+/// The widest range that is written as single ports: one element for each port still costs less
+/// than a lookup for every packet.
 pub const EXPANDED_RANGE: u16 = 16;
 
-/// The heartbeat: a set of `inet_proto` with timeouts that a living agent keeps filled with
-/// [`ALIVE_PROTOCOLS`].
+/// The heartbeat's set: `inet_proto` with timeouts. A living agent keeps [`ALIVE_PROTOCOLS`] in it.
 ///
-/// In fail-mode open lookups are intercepted only while it holds their protocol. Its key is the IP
-/// protocol and not, say, the address family, because that is what the typed documents can express;
-/// both keys come and go together.
+/// In fail-mode open lookups are intercepted only while the set holds their protocol. The key is
+/// the IP protocol and not, for example, the address family, because the typed documents can
+/// express it. Both keys come and go together.
 pub const ALIVE_SET: &str = "alive";
 
-/// The keys of the heartbeat set that are looked up, one octet each: TCP and UDP. Others in it
-/// stand for the agents that beat.
+/// The keys of the heartbeat's set that rules look up, one octet each: TCP and UDP. Other keys are
+/// marks of agents.
 pub const ALIVE_PROTOCOLS: [u8; 2] = [6, 17];
 
 /// The address family of a set.
@@ -59,13 +58,13 @@ pub enum IpFamily {
     V6,
 }
 
-/// Which learned set of a class.
+/// Which of the learned sets of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetKind {
     /// Keys are address . protocol . port.
     Exact,
-    /// Keys are addresses; the number is the piece's place in [`SetLayout::port_ranges`].
-    Cell(u16),
+    /// Keys are addresses, for the range of ports at this position of [`SetLayout::port_ranges`].
+    Range(u16),
     /// Keys are addresses, for every port and protocol.
     All,
 }
@@ -73,18 +72,18 @@ pub enum SetKind {
 /// A learned set. Its name in the kernel is its `Display`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SetId {
-    /// Whose: the identity of the [`Tiers`](policy::Tiers) that are evaluated, which programs may
+    /// The id of the [`Tiers`](policy::Tiers) whose verdicts are looked up, which programs may
     /// share.
     pub program: ProgramId,
-    /// Which class.
+    /// The class of verdicts.
     pub class: SetClass,
-    /// Which set.
+    /// Which of the sets of the class.
     pub kind: SetKind,
-    /// Which family.
+    /// The family of its addresses.
     pub family: IpFamily,
 }
 
-/// A name in the kernel that is not a learned set's.
+/// The name of a set in the kernel that is no learned set.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0:?} is not the name of a learned set (such as allow4-0123456789abcdef or deny6-0123456789abcdef-c0)")]
 pub struct ParseSetIdError(pub String);
@@ -92,59 +91,61 @@ pub struct ParseSetIdError(pub String);
 /// The key of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ElementKey {
-    /// The address.
+    /// The destination address.
     pub address: IpAddr,
-    /// Protocol and port, in exact sets.
+    /// Protocol and port; only in exact sets.
     pub port: Option<(Protocol, u16)>,
 }
 
 /// One element of one learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Element {
-    /// The set.
+    /// The set that it belongs to.
     pub set: SetId,
-    /// The key.
+    /// Its key in the set.
     pub key: ElementKey,
 }
 
-/// An element, but for its address.
+/// An element without its address: what every address gets that a name resolves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ElementTemplate {
-    /// The tiers.
+    /// The id of the tiers.
     pub program: ProgramId,
-    /// Which class.
+    /// The class of verdicts.
     pub class: SetClass,
-    /// Which set.
+    /// Which of the sets of the class.
     pub kind: SetKind,
-    /// Protocol and port, in an exact set.
+    /// Protocol and port; only in an exact set.
     pub port: Option<(Protocol, u16)>,
-    /// Where only addresses of one family have such an element: types of ICMP messages.
+    /// The family whose addresses alone have such an element; `None` for both. Types of ICMP
+    /// messages belong to one family.
     pub only: Option<IpFamily>,
 }
 
-/// The elements of one door of `address`, for tiers of this identity.
+/// The elements that one entry gives an address. `tiers` is the id of the tiers that `layout`
+/// belongs to.
 pub fn elements<'a>(
     tiers: ProgramId,
-    possible: &'a SetLayout,
+    layout: &'a SetLayout,
     address: IpAddr,
-    door: &'a SetEntry,
+    entry: &'a SetEntry,
 ) -> impl Iterator<Item = Element> + 'a {
-    targets(tiers, possible, door).filter_map(move |target| target.element(address))
+    element_templates(tiers, layout, entry).filter_map(move |target| target.element(address))
 }
 
-/// The elements of one door, whatever its address is.
-pub fn targets<'a>(
+/// As [`elements`], for any address.
+pub fn element_templates<'a>(
     tiers: ProgramId,
-    possible: &'a SetLayout,
-    door: &'a SetEntry,
+    layout: &'a SetLayout,
+    entry: &'a SetEntry,
 ) -> impl Iterator<Item = ElementTemplate> + 'a {
-    let class = door.class;
-    let (all, ranges) = match &door.ports {
+    let class = entry.class;
+    let (all, ranges) = match &entry.ports {
         PortSet::All => (Some((SetKind::All, None)), &[][..]),
         PortSet::Ranges(ranges) => (None, ranges.as_slice()),
     };
     let ranges = ranges.iter().flat_map(move |range| {
-        let places = places(possible, *range);
+        let places = places(layout, *range);
         places.map(move |(kind, port)| (range.protocol, kind, port))
     });
     let all = all.map(|(kind, port)| ElementTemplate {
@@ -164,14 +165,18 @@ pub fn targets<'a>(
         }))
 }
 
-/// What every address opens or closes that a name resolves to, for a rule about names; `None` where
-/// that depends on the address.
+/// The elements of every address that a name resolves to, for one rule about names; `None` where
+/// they depend on the address.
 ///
-/// It does not where all rules allow, since then nothing comes before a name, and where there are
-/// no rules but those about names.
-pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<Box<[ElementTemplate]>> {
-    let only_allows = fold.layout().classes.iter().all(|class| *class == SetClass::Allow);
-    let only_names = || fold.rules().iter().all(|rule| matches!(rule.peer, Peer::Name(_)));
+/// They do not where all rules allow, because then nothing comes before a name, nor where all rules
+/// are about names.
+pub fn prepared(tiers: ProgramId, classifier: &Classifier, rule: RuleIndex) -> Option<Box<[ElementTemplate]>> {
+    let only_allows = classifier
+        .layout()
+        .classes
+        .iter()
+        .all(|class| *class == SetClass::Allow);
+    let only_names = || classifier.rules().iter().all(|rule| matches!(rule.peer, Peer::Name(_)));
     if !only_allows && !only_names() {
         return None;
     }
@@ -180,17 +185,17 @@ pub fn prepared(tiers: ProgramId, fold: &Classifier, rule: RuleIndex) -> Option<
         zone: AddressZone::World,
         objects: &[],
     };
-    let doors = fold.entries_for_name(rule, anywhere);
+    let entries = classifier.entries_for_name(rule, anywhere);
     Some(
-        doors
+        entries
             .iter()
-            .flat_map(|door| targets(tiers, fold.layout(), door))
+            .flat_map(|entry| element_templates(tiers, classifier.layout(), entry))
             .collect(),
     )
 }
 
 impl ElementTemplate {
-    /// The element of this address; `None` where addresses of its family have none.
+    /// The element of this address; `None` for the family that has none.
     pub fn element(&self, address: IpAddr) -> Option<Element> {
         let family = IpFamily::of(address);
         if self.only.is_some_and(|only| only != family) {
@@ -211,43 +216,43 @@ impl ElementTemplate {
     }
 }
 
-/// The learned sets that tiers of this identity need in one family.
-pub fn sets<'a>(tiers: ProgramId, possible: &'a SetLayout, family: IpFamily) -> impl Iterator<Item = SetId> + 'a {
-    possible.classes.iter().flat_map(move |class| {
+/// The learned sets that the tiers with this id need in one family.
+pub fn sets<'a>(tiers: ProgramId, layout: &'a SetLayout, family: IpFamily) -> impl Iterator<Item = SetId> + 'a {
+    layout.classes.iter().flat_map(move |class| {
         let set = move |kind| SetId {
             program: tiers,
             class: *class,
             kind,
             family,
         };
-        kinds(possible, family).map(set)
+        kinds(layout, family).map(set)
     })
 }
 
 /// The kinds of sets that each class needs, the exact one first.
-pub(crate) fn kinds(possible: &SetLayout, family: IpFamily) -> impl Iterator<Item = SetKind> + '_ {
+pub(crate) fn kinds(layout: &SetLayout, family: IpFamily) -> impl Iterator<Item = SetKind> + '_ {
     let narrow = || {
         (0..)
-            .zip(&possible.port_ranges)
-            .any(|(place, piece)| cell(place, piece).is_none())
+            .zip(&layout.port_ranges)
+            .any(|(place, port_range)| range_number(place, port_range).is_none())
     };
-    let exact = (possible.named_ports || narrow()).then_some(SetKind::Exact);
-    let cells = cells(possible, family).map(|(number, _)| SetKind::Cell(number));
-    let all = possible.all_traffic.then_some(SetKind::All);
-    exact.into_iter().chain(cells).chain(all)
+    let exact = (layout.named_ports || narrow()).then_some(SetKind::Exact);
+    let range_sets = range_sets(layout, family).map(|(number, _)| SetKind::Range(number));
+    let all = layout.all_traffic.then_some(SetKind::All);
+    exact.into_iter().chain(range_sets).chain(all)
 }
 
-/// The pieces that have cells in this family, with their numbers.
-pub(crate) fn cells(possible: &SetLayout, family: IpFamily) -> impl Iterator<Item = (u16, PortRange)> + '_ {
-    let cells = (0..).zip(&possible.port_ranges);
-    let of_family = move |piece: &PortRange| family_of(piece.protocol).is_none_or(|only| only == family);
-    cells.filter_map(move |(place, piece)| match cell(place, piece) {
-        Some(number) if of_family(piece) => Some((number, *piece)),
+/// The port ranges that have sets of their own in this family, with their numbers.
+pub(crate) fn range_sets(layout: &SetLayout, family: IpFamily) -> impl Iterator<Item = (u16, PortRange)> + '_ {
+    let range_sets = (0..).zip(&layout.port_ranges);
+    let of_family = move |port_range: &PortRange| family_of(port_range.protocol).is_none_or(|only| only == family);
+    range_sets.filter_map(move |(place, port_range)| match range_number(place, port_range) {
+        Some(number) if of_family(port_range) => Some((number, *port_range)),
         _ => None,
     })
 }
 
-/// Which family's addresses messages of this protocol go to, where that is only one.
+/// The only family that has this protocol; `None` where both have it.
 pub(crate) fn family_of(protocol: Protocol) -> Option<IpFamily> {
     match protocol {
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => None,
@@ -256,35 +261,36 @@ pub(crate) fn family_of(protocol: Protocol) -> Option<IpFamily> {
     }
 }
 
-/// The number of a piece's cell; `None` where its ports go into the exact set.
-fn cell(place: usize, piece: &PortRange) -> Option<u16> {
-    let is_wide = piece.last - piece.first >= EXPANDED_RANGE;
-    // More pieces than numbers would take a program of more than 65,536 ports; it is still right
-    // with each as an element.
-    (is_wide || !piece.protocol.has_ports())
+/// The number of a range's set; `None` where its ports go into the exact set.
+fn range_number(place: usize, port_range: &PortRange) -> Option<u16> {
+    let is_wide = port_range.last - port_range.first >= EXPANDED_RANGE;
+    // Only a program of more than 65,536 ports has more ranges than numbers; then the other ranges
+    // go into the exact set port by port, which is right too.
+    (is_wide || !port_range.protocol.has_ports())
         .then(|| u16::try_from(place).ok())
         .flatten()
 }
 
-/// The sets that `range` goes to, piece by piece; what no piece covers goes port by port.
-fn places(possible: &SetLayout, range: PortRange) -> impl Iterator<Item = (SetKind, Option<(Protocol, u16)>)> + '_ {
-    let covered = move |piece: &PortRange| {
-        piece.protocol == range.protocol && range.first <= piece.first && piece.last <= range.last
+/// The sets that `range` goes to, one port range of the layout after the other; what none covers
+/// goes port by port.
+fn places(layout: &SetLayout, range: PortRange) -> impl Iterator<Item = (SetKind, Option<(Protocol, u16)>)> + '_ {
+    let covered = move |port_range: &PortRange| {
+        port_range.protocol == range.protocol && range.first <= port_range.first && port_range.last <= range.last
     };
-    let mut cells = (0..).zip(&possible.port_ranges).filter_map(move |(place, piece)| {
-        let number = cell(place, piece).filter(|_| covered(piece))?;
-        Some((number, *piece))
+    let mut range_sets = (0..).zip(&layout.port_ranges).filter_map(move |(place, port_range)| {
+        let number = range_number(place, port_range).filter(|_| covered(port_range))?;
+        Some((number, *port_range))
     });
-    let mut held = cells.next();
+    let mut held = range_sets.next();
     // `None` after the last port.
     let mut next = Some(range.first);
     std::iter::from_fn(move || {
         let port = next.filter(|port| *port <= range.last)?;
         match held {
-            Some((number, piece)) if piece.first == port => {
-                held = cells.next();
-                next = piece.last.checked_add(1);
-                Some((SetKind::Cell(number), None))
+            Some((number, port_range)) if port_range.first == port => {
+                held = range_sets.next();
+                next = port_range.last.checked_add(1);
+                Some((SetKind::Range(number), None))
             }
             _ => {
                 next = port.checked_add(1);
@@ -295,7 +301,7 @@ fn places(possible: &SetLayout, range: PortRange) -> impl Iterator<Item = (SetKi
 }
 
 impl IpFamily {
-    /// Both, in the order in which they are always written.
+    /// Both families, in the order in which they are always written.
     pub const BOTH: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
     /// The family of an address.
@@ -307,14 +313,14 @@ impl IpFamily {
     }
 }
 
-// An element is hashed several times for each address that is learned. What is derived feeds a
-// hasher a dozen times, this three times.
+// An element is hashed several times for each address that is learned. Derived implementations
+// would feed the hasher a dozen times, these feed it three times.
 
 impl Hash for SetId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (kind, number) = match self.kind {
             SetKind::Exact => (0, 0),
-            SetKind::Cell(number) => (1, number),
+            SetKind::Range(number) => (1, number),
             SetKind::All => (2, 0),
         };
         state.write_u64(self.program.0);
@@ -326,12 +332,12 @@ impl Hash for SetId {
 impl Hash for ElementKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (protocol, port) = self.port.map_or((0, 0), |(protocol, port)| (protocol.number(), port));
-        let door = u64::from(protocol) << 16 | u64::from(port);
+        let service = u64::from(protocol) << 16 | u64::from(port);
         match self.address {
-            IpAddr::V4(v4) => state.write_u64(u64::from(v4.to_bits()) << 32 | door),
+            IpAddr::V4(v4) => state.write_u64(u64::from(v4.to_bits()) << 32 | service),
             IpAddr::V6(v6) => {
                 state.write_u128(v6.to_bits());
-                state.write_u64(door);
+                state.write_u64(service);
             }
         }
     }
@@ -358,7 +364,7 @@ impl fmt::Display for SetId {
         write!(f, "{}{family}-{program}", class_name(*class))?;
         match kind {
             SetKind::Exact => Ok(()),
-            SetKind::Cell(number) => write!(f, "-c{number}"),
+            SetKind::Range(number) => write!(f, "-c{number}"),
             SetKind::All => f.write_str("-all"),
         }
     }
@@ -393,7 +399,7 @@ fn read_set_name(name: &str) -> Option<SetId> {
     let kind = match parts.next() {
         None => SetKind::Exact,
         Some("all") => SetKind::All,
-        Some(cell) => SetKind::Cell(cell.strip_prefix('c')?.parse().ok()?),
+        Some(range_number) => SetKind::Range(range_number.strip_prefix('c')?.parse().ok()?),
     };
     Some(SetId {
         program,
@@ -403,7 +409,7 @@ fn read_set_name(name: &str) -> Option<SetId> {
     })
 }
 
-/// As it stands at the beginning of set names.
+/// The beginning of the names of a class's sets.
 pub(crate) fn class_name(class: SetClass) -> &'static str {
     match class {
         SetClass::Admin => "admin",

@@ -1,15 +1,14 @@
 //! What the interception modes need outside nftables.
 //!
-//! | mode | what |
-//! |---|---|
-//! | dnat | [`LISTEN_V4`] and [`LISTEN_V6`] on `lo` |
-//! | tproxy | a rule that sends marked packets to a routing table of their own, which delivers everything locally |
+//! - dnat: [`LISTEN_V4`] and [`LISTEN_V6`] on `lo`.
+//! - tproxy: a rule that sends marked packets to a routing table of their own, which delivers
+//!   everything locally.
 //!
-//! Everything here works in the network namespace of the calling thread, blocks for a few round
-//! trips to the kernel, and may be done again without harm. A node without IPv6 gets the IPv4 half.
+//! All functions work in the network namespace of the calling thread, block for a few round trips
+//! to the kernel, and are idempotent. On a node without IPv6 only the IPv4 half is made.
 //!
-//! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them whatever mark and
-//! table they were made with.
+//! Rules and routes carry [`PROTOCOL`], so that [`take_down_all`] finds them with any mark and
+//! table.
 
 mod network;
 mod rtnetlink;
@@ -37,21 +36,22 @@ pub const LISTEN_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
 /// The IPv6 counterpart: a unique local address (RFC 4193) with a random global id.
 pub const LISTEN_V6: Ipv6Addr = Ipv6Addr::new(0xfd6e, 0x6de7, 0x53a4, 0, 0, 0, 0, 0x53);
 
-/// Who made a rule or route, in the numbers of `rtnetlink(7)`; `ip rule` shows it as `proto 78`.
-/// Nobody else is known to use it.
+/// The routing protocol of our rules and routes (`rtnetlink(7)`); `ip rule` shows it as `proto 78`.
+/// Nobody else is known to use this number.
 pub const PROTOCOL: u8 = 78;
 
-/// Of the rule that delivers marked packets.
+/// The priority of the rule that delivers marked packets.
 const DELIVER_PRIORITY: u32 = 100;
-/// Of the rule before it, which keeps reverse-path checks of marked packets (`src_valid_mark=1`)
-/// away from that table: they look like packets from `lo`.
+/// The priority of the rule before it, which keeps reverse-path checks of marked packets
+/// (`src_valid_mark=1`) away from that table: there the packets would look as if they came from
+/// `lo`.
 const GUARD_PRIORITY: u32 = 99;
-/// The rule of the main table, where the guard goes on.
+/// The priority of the rule of the main table, to which the guard rule jumps.
 const MAIN_PRIORITY: u32 = 32766;
-/// `lo` in every network namespace.
+/// The index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 
-/// Makes what the mode needs.
+/// Makes the addresses, rules and routes that the mode needs.
 pub fn set_up(interception: &Interception) -> io::Result<()> {
     let mut kernel = Rtnetlink::open()?;
     if *interception == Interception::Dnat {
@@ -76,7 +76,7 @@ pub fn take_down(interception: &Interception) {
     report(Rtnetlink::open().and_then(|mut kernel| remove(&mut kernel, routing_objects)));
 }
 
-/// Removes whatever any mode may have made, with whatever mark and table.
+/// Removes everything that any mode has made, with any mark and table.
 pub fn take_down_all() {
     report(Rtnetlink::open().and_then(|mut kernel| {
         let tproxy = leftovers(&mut kernel)?;
@@ -110,7 +110,7 @@ fn own_addresses_of(kernel: &mut Rtnetlink) -> io::Result<BTreeSet<IpAddr>> {
     Ok(addresses)
 }
 
-/// One thing that a mode puts beside the ruleset.
+/// An address, rule or route that a mode needs.
 struct RoutingObject {
     family: IpFamily,
     kind: RoutingObjectKind,
@@ -195,7 +195,7 @@ fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<RoutingObject>> {
                 let kind = RoutingObjectKind::Route(local_route(family, table));
                 routing_objects.push(RoutingObject { family, kind });
             }
-            // What the kernel tells about a rule beside what selects it.
+            // The flags that the kernel lists are no part of what identifies a rule.
             rule.header.flags = RuleFlags::empty();
             routing_objects.push(RoutingObject {
                 family,
@@ -206,7 +206,7 @@ fn leftovers(kernel: &mut Rtnetlink) -> io::Result<Vec<RoutingObject>> {
     Ok(routing_objects)
 }
 
-/// Removes as much as can be removed, and returns the first error.
+/// Removes as many objects as possible, and returns the first error.
 fn remove(kernel: &mut Rtnetlink, routing_objects: Vec<RoutingObject>) -> io::Result<()> {
     let mut result = Ok(());
     for object in routing_objects {
@@ -241,7 +241,7 @@ fn on_loopback(address: IpAddr) -> AddressMessage {
     // Without duplicate address detection: the proxy binds at once, and a tentative IPv6 address
     // cannot be bound.
     message.header.flags = AddressHeaderFlags::Nodad;
-    // Not to be chosen as the source of what leaves the node.
+    // Never chosen as the source of packets that leave the node.
     message.header.scope = AddressScope::Host;
     message.header.index = LOOPBACK;
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];

@@ -1,42 +1,47 @@
-//! Desired × what stands → the steps of a change, none of which a packet meets half done.
+//! Compares the desired state with the objects that exist, and returns the steps of a change. No
+//! packet meets a step half done.
 //!
 //! # What a packet meets
 //! ```text
-//! prerouting   before-tracking                      answers of resolvers do not come from pods (answers), lookups keep their flows (interception)
-//! prerouting   intercept-dnat or intercept-tproxy   lookups of pods go to the proxy            (interception)
-//! input        established → errors of flows (related) → neighbour discovery → lookups, intercepted or not → dispatch       (base, interception)
-//! forward      established → errors of flows (related) → neighbour discovery → lookups that were not intercepted → dispatch
-//! dispatch     source address → chain of its program; any other source passes                  (dispatch),
-//!              unless it comes from a link that leads to governed pods and belongs to none     (strangers)
-//! ep4-…, ep6-… classes in order → prefixes → the rest                                          (program)
-//! refuse       counted, then rejected at a limited rate, or dropped                            (refusal)
+//! prerouting   before-tracking: packets with a resolver's source do not come from pods (answers);
+//!              lookups are given their conntrack zone (interception)
+//! prerouting   intercept-dnat or intercept-tproxy: lookups of pods go to the proxy (interception)
+//! input        established; related, errors among them (related); neighbour discovery; lookups
+//!              that were intercepted, and those sent to the proxy itself; dispatch (base,
+//!              interception)
+//! forward      established; related; neighbour discovery; dispatch
+//! dispatch     lookups that nobody intercepted (interception); source address → chain of its
+//!              program (dispatch); any other source passes, unless it comes from a link that leads
+//!              to governed pods and does not belong there (strangers)
+//! ep4-…, ep6-… classes in order, then prefixes, then the default verdict (program)
+//! refuse       counted, then rejected at a limited rate, or dropped (refusal)
 //! ```
 //!
-//! A packet of an established flow pays the first rule only, and before that one comparison of its
-//! source port. The first packet of a flow pays one lookup for its source, and in its program a
-//! number that does not depend on how many pods, policies, names, prefixes or addresses there are
-//! ([`longest_path`]). One whose source no program governs pays one more, for its link, and on a
-//! pod's link up to three.
+//! A packet of an established flow costs the first rule only, and before that one comparison of its
+//! source port. The first packet of a flow costs one lookup for its source, and in its program a
+//! number of lookups that does not depend on how many pods, policies, names, prefixes or addresses
+//! there are ([`longest_path`]). A packet whose source no program governs costs one lookup more,
+//! for its link, and on a pod's link up to three.
 //!
 //! # Two kinds of rules
 //! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the
-//! typed `nftables` crate, applied by `nft`: its chains are emptied and written anew in one
-//! transaction, and chains and sets that are not ours any more (an older version's, say) are
-//! deleted with it.
+//! typed `nftables` crate, applied by `nft`: its chains are flushed and written anew in one
+//! transaction, and chains and sets that are not ours any more (those of an older version, for
+//! example) are deleted with it.
 //!
 //! *Programs* come and go with policies and pods. Their chains are simple and many, and the sets
-//! that the frame and they look things up in change all the time; these are written by netlink,
-//! because `nft` would read all that stands before each change.
+//! that frame and programs look things up in change all the time. These are written by netlink,
+//! because `nft` would read all existing objects before each change.
 //!
 //! # How rules change without a gap
-//! 1. New programs: their sets, filled, and their chains. Nothing refers to them yet.
+//! 1. New programs: their sets with elements, and their chains. Nothing refers to them yet.
 //! 2. Elements of the [sets of the table](table_sets), the map from sources to chains among them:
-//!    one transaction, in which every packet that comes after it finds its new program, whole.
+//!    one transaction, so that every later packet finds its new program complete.
 //! 3. The frame, if settings have changed.
-//! 4. What no program needs any more is deleted.
+//! 4. Objects that no program needs any more are deleted.
 //!
-//! Programs that stand, their learned sets and counters are never touched. A frame that is refused
-//! is answered by switching back.
+//! Programs that stay, their learned sets and the counters are not touched. When the frame is
+//! refused, step 2 is undone.
 
 mod answers;
 mod base;
@@ -64,22 +69,22 @@ pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 use crate::desired::DesiredState;
 
-/// What stands in the kernel under our table's name, as far as a transaction must know it.
+/// The objects that exist under our table's name, as far as a transaction must know them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExistingObjects {
     /// Whether the table exists.
     pub table: bool,
-    /// Names of its chains.
+    /// The names of its chains.
     pub chains: BTreeSet<String>,
-    /// Names of its sets and maps.
+    /// The names of its sets and maps.
     pub sets: BTreeSet<String>,
 }
 
-/// The transaction that makes the frame what `desired` says, in a table that holds the [sets of the
+/// The transaction that makes the frame what `desired` says, in a table that has the [sets of the
 /// table](table_sets) already.
 ///
-/// The chains of `replaced` are emptied and, like its sets, deleted if they are not the frame's;
-/// what is not named there is left alone.
+/// The chains of `replaced` are flushed and, unless they are the frame's, deleted; the sets of
+/// `replaced` are deleted. Other objects are left alone.
 pub fn frame(desired: &DesiredState, replaced: &ExistingObjects) -> Nftables<'static> {
     let mut document = NftDocument::new(&desired.table, replaced);
     write_frame(&mut document, desired);
@@ -104,7 +109,7 @@ fn frame_chains(desired: &DesiredState) -> BTreeSet<String> {
     document.into_chains()
 }
 
-/// The chains of the frame as the kernel tells them.
+/// The chains of the frame, as the kernel lists them.
 pub(crate) fn frame_forms(desired: &DesiredState) -> BTreeMap<String, ChainForm> {
     let nothing = ExistingObjects::default();
     let mut document = NftDocument::new(&desired.table, &nothing);

@@ -121,7 +121,10 @@ fn endpoints_that_a_policy_selects_are_governed_and_others_left_alone() {
     );
     assert_eq!(plan.desired.intercepted, BTreeSet::from([ip("10.0.0.1")]));
     assert_eq!(
-        plan.desired.programs[&governed.program].enforced.fold.default_verdict(),
+        plan.desired.programs[&governed.program]
+            .enforced
+            .classifier
+            .default_verdict(),
         policy::Verdict::Deny
     );
     let rows: Vec<_> = plan

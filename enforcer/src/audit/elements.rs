@@ -1,4 +1,4 @@
-//! What sets hold.
+//! Compares the elements of sets.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::netlink::snapshot::RawElement;
 
 use super::{Damage, DamageKind};
 
-/// By so much the end of an element may be another than the book says: clocks tick, and a dump
-/// takes its time.
+/// The end of an element may differ from the mirror's by so much: clocks tick, and a dump takes
+/// time.
 const IMPRECISION: Duration = Duration::from_millis(500);
 
-/// How a set of the whole table differs from what it should hold.
+/// The damage of a set of the whole table.
 pub(crate) fn of_table_set(
     set: &str,
     should: &BTreeMap<RawElement, Option<MapValue>>,
@@ -25,29 +25,29 @@ pub(crate) fn of_table_set(
     told(set, missing.count(), foreign.count())
 }
 
-/// What the book says of an element of a learned set.
+/// What the mirror says of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpectedElement {
-    /// It has no end.
+    /// It has no timeout.
     Kept,
-    /// It is there until `end` for certain, and until `gone` at most.
+    /// The kernel holds it until `end` at least, and until `gone` at most.
     Leased { end: Time, gone: Time },
 }
 
-/// What has to be done to an element of a learned set.
+/// How an element of a learned set is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ElementRepair {
-    /// Written anew: it is missing, or has another end.
+    /// It is written anew, because it is missing or has another end.
     Write,
-    /// Deleted: nobody has put it there.
+    /// It is deleted, because no agent has added it.
     Delete,
-    /// Taken into the book, with the time that it has left: another agent has put it there.
+    /// It is entered into the mirror with its remaining time, because another agent has added it.
     Adopt(Option<Duration>),
 }
 
-/// What has to be done to an element of a learned set, if anything. `holds` is what the kernel says
-/// of it: nothing, or the time it had left at some moment of `seen`; `None` there is an element
-/// without an end. `in_company`: another agent writes to the set too.
+/// How an element of a learned set is repaired, if it must be. `holds` is what the kernel says of
+/// it: nothing, or its remaining time at some moment of `seen` (`None`: no timeout). `in_company`:
+/// another agent writes to the set too.
 pub(crate) fn mend(
     believed: Option<ExpectedElement>,
     holds: Option<Option<Duration>>,
@@ -62,19 +62,19 @@ pub(crate) fn mend(
     };
     let is_right = match (believed, holds) {
         (ExpectedElement::Kept, holds) => holds == Some(None),
-        // Another agent may have lengthened it.
+        // Another agent may have removed its timeout.
         (ExpectedElement::Leased { .. }, Some(None)) => in_company,
         (ExpectedElement::Leased { end, gone }, Some(Some(left))) => {
             let (earliest, latest) = (seen.0 + left, seen.1 + left);
             latest + IMPRECISION >= end && (in_company || earliest <= gone + IMPRECISION)
         }
-        // It may have ended.
+        // It may have timed out.
         (ExpectedElement::Leased { end, .. }, None) => end <= seen.1 + IMPRECISION,
     };
     (!is_right).then_some(ElementRepair::Write)
 }
 
-/// What was wrong with a learned set, by how many elements had to be written and deleted.
+/// The damage of a learned set, by how many elements had to be written and deleted.
 pub(crate) fn of_learned_set(set: &str, written: usize, deleted: usize) -> Option<Damage> {
     told(set, written, deleted)
 }

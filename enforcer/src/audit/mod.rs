@@ -1,19 +1,18 @@
-//! What stands in the kernel × what should: what somebody else has changed. Pure.
+//! Compares the kernel with what it should hold, and finds what somebody else has changed. Pure.
 //!
-//! Nothing tells who changed a table. The kernel's notifications would, but it makes one for each
-//! element of each transaction as soon as anybody listens, which costs a lookup that learns
-//! something 1.6 µs an element, more than a quarter of its transaction. What costs nothing is the
-//! number of the last transaction: our own are counted, so a number that is further on means that
-//! somebody else has changed some table of this network namespace. Only then it is looked whether
-//! ours is what it was ([`schedule`] says how often, so that whoever changes tables all the time
-//! does not cost much).
+//! The kernel does not tell who changed a table. Its notifications would show that it was changed,
+//! but as soon as anybody listens the kernel makes one for each element of each transaction: 1.6 µs
+//! an element, more than a quarter of a lookup's transaction. The number of the last transaction
+//! costs nothing. Our own transactions are counted, so a higher number means that somebody else has
+//! changed some table of this network namespace. Only then our table is read and compared
+//! ([`schedule`] says how often, so that it costs little when somebody changes tables all the
+//! time).
 //!
-//! - [`structure`]: the table, chains, rules and sets, by handles that the kernel never gives
-//!   again.
-//! - [`elements`]: what sets hold: those of the whole table against what is desired, learned ones
-//!   against the writer's book.
+//! - [`structure`]: the table, chains, rules and sets, by handles that the kernel never reuses.
+//! - [`elements`]: the elements of sets: sets of the whole table against the desired state, learned
+//!   sets against the writer's mirror.
 //! - [`sysctls`]: switches of the kernel, against what they were.
-//! - [`schedule`]: when to look, when to repair.
+//! - [`schedule`]: when to compare, and when to repair.
 
 pub(crate) mod elements;
 pub(crate) mod schedule;
@@ -25,64 +24,64 @@ use std::time::Duration;
 
 use clock::Time;
 
-/// What kind of thing was damaged.
+/// The kind of object that was damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DamageKind {
-    /// The table is gone, or asleep.
+    /// The table was removed, replaced, or made dormant.
     Table,
-    /// A chain is gone, or another one has its name.
+    /// A chain was removed or replaced.
     Chain,
-    /// The rules of a chain are not those that were written.
+    /// Rules of a chain were added, removed or changed.
     Rules,
-    /// A set or map is gone, or declared otherwise.
+    /// A set or map was removed, replaced, or declared otherwise.
     Set,
-    /// A set or map lacks elements, or holds others.
+    /// A set or map lacks elements, or holds foreign ones.
     Elements,
-    /// An address that the proxy listens on.
+    /// An address that the proxy listens on was removed.
     Address,
-    /// A routing rule or a route of mode tproxy.
+    /// A routing rule or a route of mode tproxy was removed or replaced.
     Route,
     /// A switch of the kernel that this relies on.
     Sysctl,
 }
 
-/// Something that is not as it should be.
+/// Something in the kernel that is not as it was installed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Damage {
-    /// Of what.
+    /// The kind of object.
     pub kind: DamageKind,
-    /// A few words for people.
+    /// What happened to it, for people.
     pub what: String,
 }
 
-/// What was repaired.
+/// A repair that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repair {
-    /// What had been damaged.
+    /// The damage that was repaired.
     pub damage: Vec<Damage>,
-    /// When it was in order again.
+    /// When the repair was done.
     pub at: Time,
-    /// From the moment it was noticed.
+    /// How long that took from the moment the damage was noticed.
     pub took: Duration,
 }
 
-/// Whether the kernel holds what it should, and what had to be done for that.
+/// The damage that is known, and the repairs that were made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Integrity {
-    /// What is known to be damaged and is not repaired.
+    /// Damage that is not repaired.
     pub damaged: Vec<Damage>,
-    /// Why not, if it was tried.
+    /// Why the last repair failed; `None` if none was tried.
     pub failure: Option<String>,
     /// Sysctls that somebody has changed since the start and that are the owner's to set back.
     pub settings: Vec<Damage>,
     /// The last repair.
     pub last: Option<Repair>,
-    /// Repairs of each of [`DamageKind::ALL`], since the start.
+    /// The number of repairs of each of [`DamageKind::ALL`] since the start.
     pub repairs: [u64; DamageKind::ALL.len()],
 }
 
 impl DamageKind {
-    /// All of them.
+    /// All kinds, in a fixed order.
     pub const ALL: [Self; 8] = [
         DamageKind::Table,
         DamageKind::Chain,
@@ -94,7 +93,7 @@ impl DamageKind {
         DamageKind::Sysctl,
     ];
 
-    /// A word for it.
+    /// The kind as a metric's label.
     pub fn as_str(self) -> &'static str {
         match self {
             DamageKind::Table => "table",
@@ -125,7 +124,7 @@ impl fmt::Display for Damage {
 }
 
 impl Integrity {
-    /// What is damaged, and why it is not repaired, in a sentence; `None` where all is in order.
+    /// The damage and why it is not repaired, in a sentence; `None` if nothing is damaged.
     pub fn trouble(&self) -> Option<String> {
         let damage = brief(&self.damaged);
         match (self.damaged.is_empty(), &self.failure) {
@@ -137,7 +136,7 @@ impl Integrity {
         }
     }
 
-    /// Notes that this was damaged, and is in order again.
+    /// Notes a repair of this damage.
     pub(crate) fn note_repair(&mut self, damage: Vec<Damage>, at: Time, took: Duration) {
         for (kind, count) in DamageKind::ALL.iter().zip(&mut self.repairs) {
             if damage.iter().any(|damage| damage.kind == *kind) {
@@ -148,7 +147,7 @@ impl Integrity {
     }
 }
 
-/// For a log or a status line: the first few, and how many more.
+/// The first few damages and how many more there are, for a log or a status line.
 pub fn brief(damage: &[Damage]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<&str> = damage.iter().take(SHOWN).map(|damage| damage.what.as_str()).collect();

@@ -1,19 +1,19 @@
-//! When to look, and when to repair.
+//! When to compare the kernel with what it should hold, and when to repair.
 
 use std::time::Duration;
 
 use clock::Time;
 
-/// How often it is asked whether anybody has changed a table.
+/// How often the kernel is asked whether anybody has changed a table.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
-/// How often the structure is looked at although nobody seems to have changed anything.
+/// How often the structure is compared although nobody seems to have changed anything.
 const ANYWAY: Duration = Duration::from_secs(30);
 
-/// Keeps something from taking more than a share of the time, whatever asks for it.
+/// Limits the time that an activity takes to a share of all time, however often it is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeShare {
-    /// One part in so many.
+    /// The share is one part in so many.
     parts: u32,
     not_before: Time,
 }
@@ -26,28 +26,29 @@ impl TimeShare {
         }
     }
 
-    /// Whether it may be done now.
+    /// Whether the activity may begin now.
     pub(crate) fn allows(&self, now: Time) -> bool {
         now >= self.not_before
     }
 
-    /// Notes how long it took.
+    /// Notes how long the activity took.
     pub(crate) fn took(&mut self, from: Time, to: Time) {
         self.not_before = to + to.since(from) * self.parts;
     }
 }
 
-/// Whether somebody else has changed a table: by the number of the last transaction, less our own.
+/// Tells whether somebody else has changed a table, by the number of the kernel's last transaction
+/// less our own.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ForeignChanges {
-    /// The number, and how many transactions were our own by then; `None` before the first look.
+    /// The number and how many transactions had been our own by then; `None` before the first look.
     seen: Option<(u32, u32)>,
     looked: Time,
 }
 
 impl ForeignChanges {
-    /// Whether there is reason to look at the structure: somebody has changed something, or it is
-    /// long ago.
+    /// Whether the structure should be compared, because somebody has changed something or the last
+    /// time is long ago.
     pub(crate) fn is_due(&self, generation: u32, own: u32, now: Time) -> bool {
         let foreign = self
             .seen
@@ -55,36 +56,36 @@ impl ForeignChanges {
         foreign || now.since(self.looked) >= ANYWAY
     }
 
-    /// Notes that at this number everything was looked at.
+    /// Notes that the structure was compared at this number.
     pub(crate) fn looked(&mut self, generation: u32, own: u32, now: Time) {
         self.seen = Some((generation, own));
         self.looked = now;
     }
 }
 
-/// Repairs come at once, unless something goes on damaging: then at pauses that grow.
+/// Repairs are made at once. When something goes on damaging, they pause, and the pauses grow.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RepairBackoff {
-    /// Repairs, and attempts that failed, that followed each other closely.
+    /// The number of repairs and failed attempts in close succession.
     streak: u32,
     last: Time,
 }
 
-/// So many in a row are done at once.
+/// So many in a row are made without a pause.
 const AT_ONCE: u32 = 5;
-/// The first pause, and the longest.
+/// The first pause and the longest one.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 /// After so long without damage a streak is over.
 const CALM: Duration = Duration::from_secs(60);
 
 impl RepairBackoff {
-    /// Whether it may be repaired now.
+    /// Whether a repair may be made now.
     pub(crate) fn allows(&self, now: Time) -> bool {
         now >= self.last + self.pause()
     }
 
-    /// Notes a repair, or an attempt.
+    /// Notes a repair or a failed attempt.
     pub(crate) fn repaired(&mut self, now: Time) {
         if now.since(self.last) >= CALM {
             self.streak = 0;
@@ -93,7 +94,7 @@ impl RepairBackoff {
         self.last = now;
     }
 
-    /// How long it waits after the last one; zero while there is no reason to.
+    /// How long to wait after the last repair; zero at first.
     pub(crate) fn pause(&self) -> Duration {
         match self.streak.checked_sub(AT_ONCE) {
             None => Duration::ZERO,

@@ -1,7 +1,8 @@
-//! The table, its chains with their rules, and its sets.
+//! Compares the table, its chains with their rules, and its sets.
 //!
-//! Only what is ours is looked at. A chain that somebody has added decides nothing of ours: no rule
-//! of ours leads there, and what hooks in beside us could as well stand in a table of its own.
+//! Only our own objects are compared. A chain that somebody has added decides nothing of ours: no
+//! rule of ours leads there, and a chain that hooks in beside ours could as well be in another
+//! table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +11,24 @@ use crate::netlink::snapshot::{SetLimits, SetShape, TableSnapshot};
 
 use super::{Damage, DamageKind};
 
-/// What our own transactions have made, as far as they tell.
+/// What our own transactions have made, as far as the kernel can be asked for it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WrittenObjects {
     /// The chains, with the number of their rules.
     pub(crate) chains: BTreeMap<String, usize>,
-    /// The sets, with what they were declared as.
+    /// The sets, as they were declared.
     pub(crate) sets: BTreeMap<String, (SetShape, SetLimits)>,
 }
 
-/// What stands, or stood, as far as it is ours.
+/// A snapshot without the objects that are not ours.
 pub(crate) fn ours(written: &WrittenObjects, mut found: TableSnapshot) -> TableSnapshot {
     found.chains.retain(|name, _| written.chains.contains_key(name));
     found.sets.retain(|name, _| written.sets.contains_key(name));
     found
 }
 
-/// How what was found differs from what was written. What was found `before` must be the same
-/// still, but for the `rewritten` chains.
+/// The damage in the snapshot `found`. Objects that were in the snapshot `before` must be the same
+/// still, except for the `rewritten` chains.
 pub(crate) fn damage(
     written: &WrittenObjects,
     before: Option<&TableSnapshot>,

@@ -19,11 +19,11 @@ fn a_set_is_named_by_class_family_tiers_and_kind() {
     };
     let exact = set(SetClass::Allow, IpFamily::V4, SetKind::Exact);
     assert_eq!(exact.to_string(), "allow4-00abcdef01234567");
-    let cell = set(SetClass::Deny, IpFamily::V6, SetKind::Cell(12));
-    assert_eq!(cell.to_string(), "deny6-00abcdef01234567-c12");
+    let range_number = set(SetClass::Deny, IpFamily::V6, SetKind::Range(12));
+    assert_eq!(range_number.to_string(), "deny6-00abcdef01234567-c12");
     let all = set(SetClass::Rest, IpFamily::V4, SetKind::All);
     assert_eq!(all.to_string(), "rest4-00abcdef01234567-all");
-    let longest = set(SetClass::Admin, IpFamily::V6, SetKind::Cell(u16::MAX));
+    let longest = set(SetClass::Admin, IpFamily::V6, SetKind::Range(u16::MAX));
     assert!(longest.to_string().len() <= 31, "old kernels cut longer names");
 }
 
@@ -33,7 +33,7 @@ proptest! {
         program: u64,
         class in proptest::sample::select(&SetClass::ALL[..]),
         v6: bool,
-        kind in prop_oneof![Just(SetKind::Exact), Just(SetKind::All), any::<u16>().prop_map(SetKind::Cell)],
+        kind in prop_oneof![Just(SetKind::Exact), Just(SetKind::All), any::<u16>().prop_map(SetKind::Range)],
     ) {
         let set = SetId {
             program: ProgramId(program),
@@ -96,7 +96,7 @@ fn rule(action: Action, name: &str, ports: PortSet) -> Rule {
     }
 }
 
-fn fold(network: Vec<Rule>) -> Classifier {
+fn classifier(network: Vec<Rule>) -> Classifier {
     Classifier::new(&Tiers {
         network,
         ..Tiers::default()
@@ -104,7 +104,7 @@ fn fold(network: Vec<Rule>) -> Classifier {
 }
 
 /// Rules about TCP 80, TCP 8000 to 8999, TCP 8500 to 8515, and echo requests.
-fn possible() -> SetLayout {
+fn layout() -> SetLayout {
     let rules = [
         range(Tcp, 80, 80),
         range(Tcp, 8000, 8999),
@@ -112,22 +112,22 @@ fn possible() -> SetLayout {
         range(Icmp, 8, 8),
     ];
     let rules = rules.map(|range| rule(Action::Allow, "a.example", ranges(&[range])));
-    fold(rules.to_vec()).layout().clone()
+    classifier(rules.to_vec()).layout().clone()
 }
 
-fn allowed(possible: &SetLayout, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
-    let door = SetEntry {
+fn allowed(layout: &SetLayout, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
+    let entry = SetEntry {
         class: SetClass::Allow,
         ports,
     };
-    elements(ID, possible, address.parse().unwrap(), &door)
+    elements(ID, layout, address.parse().unwrap(), &entry)
         .map(|element| (element.set.to_string(), element.key.port))
         .collect()
 }
 
 #[test]
 fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_to_their_cells() {
-    let possible = possible();
+    let layout = layout();
     let pieces = [
         range(Tcp, 80, 80),
         range(Tcp, 8000, 8499),
@@ -135,13 +135,13 @@ fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_t
         range(Tcp, 8516, 8999),
         range(Icmp, 8, 8),
     ];
-    assert_eq!(possible.port_ranges, pieces);
+    assert_eq!(layout.port_ranges, pieces);
     let set = |suffix: &str| format!("allow4-{ID}{suffix}");
     assert_eq!(
-        allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 80, 80)])),
+        allowed(&layout, "192.0.2.1", ranges(&[range(Tcp, 80, 80)])),
         [(set(""), Some((Tcp, 80)))]
     );
-    let wide = allowed(&possible, "192.0.2.1", ranges(&[range(Tcp, 8000, 8999)]));
+    let wide = allowed(&layout, "192.0.2.1", ranges(&[range(Tcp, 8000, 8999)]));
     assert_eq!(wide.len(), 18);
     assert_eq!(wide[0], (set("-c1"), None));
     assert_eq!(
@@ -149,33 +149,33 @@ fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_t
         (&(set(""), Some((Tcp, 8500))), &(set(""), Some((Tcp, 8515))))
     );
     assert_eq!(wide[17], (set("-c3"), None));
-    assert_eq!(allowed(&possible, "192.0.2.1", PortSet::All), [(set("-all"), None)]);
+    assert_eq!(allowed(&layout, "192.0.2.1", PortSet::All), [(set("-all"), None)]);
 }
 
 #[test]
 fn a_port_that_a_container_names_goes_to_the_exact_set_though_it_lies_in_a_wide_piece() {
-    let found = allowed(&possible(), "2001:db8::1", ranges(&[range(Tcp, 8080, 8080)]));
+    let found = allowed(&layout(), "2001:db8::1", ranges(&[range(Tcp, 8080, 8080)]));
     assert_eq!(found, [(format!("allow6-{ID}"), Some((Tcp, 8080)))]);
 }
 
 #[test]
 fn types_of_messages_are_cells_of_the_addresses_that_they_go_to() {
-    let possible = possible();
+    let layout = layout();
     let echo = || ranges(&[range(Icmp, 8, 8)]);
     assert_eq!(
-        allowed(&possible, "192.0.2.1", echo()),
+        allowed(&layout, "192.0.2.1", echo()),
         [(format!("allow4-{ID}-c4"), None)]
     );
-    assert_eq!(allowed(&possible, "2001:db8::1", echo()), []);
-    let kinds = |family| kinds(&possible, family).collect::<Vec<_>>();
-    let common = [SetKind::Exact, SetKind::Cell(1), SetKind::Cell(3)];
+    assert_eq!(allowed(&layout, "2001:db8::1", echo()), []);
+    let kinds = |family| kinds(&layout, family).collect::<Vec<_>>();
+    let common = [SetKind::Exact, SetKind::Range(1), SetKind::Range(3)];
     assert_eq!(kinds(IpFamily::V6), common);
-    assert_eq!(kinds(IpFamily::V4), [&common[..], &[SetKind::Cell(4)]].concat());
+    assert_eq!(kinds(IpFamily::V4), [&common[..], &[SetKind::Range(4)]].concat());
 }
 
 #[test]
 fn the_last_port_does_not_overflow() {
-    let every = fold(vec![rule(
+    let every = classifier(vec![rule(
         Action::Allow,
         "a.example",
         ranges(&[range(Tcp, 0, u16::MAX)]),
@@ -197,19 +197,19 @@ fn every_element_of_a_possible_door_has_its_set() {
         rule(Action::Allow, "all.example", PortSet::All),
         rule(Action::Allow, "one.example", ranges(&[range(Tcp, 443, 443)])),
     ];
-    let fold = fold(network);
-    let possible = fold.layout();
+    let classifier = classifier(network);
+    let layout = classifier.layout();
     for address in ["192.0.2.1", "2001:db8::1"] {
         let address: IpAddr = address.parse().unwrap();
-        let known: BTreeSet<SetId> = sets(ID, possible, IpFamily::of(address)).collect();
+        let known: BTreeSet<SetId> = sets(ID, layout, IpFamily::of(address)).collect();
         let at = AddressContext {
             address,
             zone: AddressZone::World,
             objects: &[],
         };
-        for (index, _) in fold.name_rules() {
-            for door in fold.entries_for_name(index, at) {
-                for element in elements(ID, possible, address, &door) {
+        for (index, _) in classifier.name_rules() {
+            for entry in classifier.entries_for_name(index, at) {
+                for element in elements(ID, layout, address, &entry) {
                     assert!(known.contains(&element.set), "{}", element.set);
                 }
             }
@@ -221,18 +221,18 @@ fn every_element_of_a_possible_door_has_its_set() {
 fn what_is_prepared_is_what_each_address_would_get() {
     let web = || ranges(&[range(Tcp, 80, 80), range(Tcp, 8000, 8999)]);
     let folds = [
-        fold(vec![
+        classifier(vec![
             rule(Action::Allow, "a.example", web()),
             rule(Action::Allow, "b.example", PortSet::All),
         ]),
-        fold(vec![
+        classifier(vec![
             rule(Action::Deny, "a.example", web()),
             rule(Action::Allow, "b.example", PortSet::All),
         ]),
     ];
-    for fold in folds {
-        for (index, _) in fold.name_rules() {
-            let prepared = prepared(ID, &fold, index).expect("there are only names");
+    for classifier in folds {
+        for (index, _) in classifier.name_rules() {
+            let prepared = prepared(ID, &classifier, index).expect("there are only names");
             for address in ["192.0.2.1", "2001:db8::1"] {
                 let address: IpAddr = address.parse().unwrap();
                 let at = AddressContext {
@@ -240,10 +240,10 @@ fn what_is_prepared_is_what_each_address_would_get() {
                     zone: AddressZone::Host,
                     objects: &[],
                 };
-                let doors = fold.entries_for_name(index, at);
-                let expected: Vec<Element> = doors
+                let entries = classifier.entries_for_name(index, at);
+                let expected: Vec<Element> = entries
                     .iter()
-                    .flat_map(|door| elements(ID, fold.layout(), address, door))
+                    .flat_map(|entry| elements(ID, classifier.layout(), address, entry))
                     .collect();
                 let found: Vec<Element> = prepared.iter().filter_map(|target| target.element(address)).collect();
                 assert_eq!(found, expected);
@@ -259,10 +259,10 @@ fn nothing_is_prepared_where_a_prefix_may_come_before_a_name() {
         ..rule(Action::Deny, "x.example", PortSet::All)
     };
     let name = rule(Action::Allow, "a.example", PortSet::All);
-    assert_eq!(prepared(ID, &fold(vec![prefix.clone(), name.clone()]), 1), None);
+    assert_eq!(prepared(ID, &classifier(vec![prefix.clone(), name.clone()]), 1), None);
     let allowing = Rule {
         action: Action::Allow,
         ..prefix
     };
-    assert!(prepared(ID, &fold(vec![allowing, name]), 1).is_some());
+    assert!(prepared(ID, &classifier(vec![allowing, name]), 1).is_some());
 }

@@ -1,11 +1,11 @@
 //! Set elements as one nf_tables transaction (`linux/netfilter/nf_tables.h`,
 //! `linux/netfilter/nfnetlink.h`).
 //!
-//! A batch is `BEGIN`, messages, `END`. The kernel applies all of it or nothing, and says so after
-//! it has decided: only the last message asks for an acknowledgement, errors come unasked and in
-//! the order of the messages, so the reply to the last message ends them. An error that concerns
-//! the whole batch answers `BEGIN`. **An aborted batch still acknowledges its good messages**, so
-//! it is committed only if no reply in it is an error.
+//! A batch is `BEGIN`, messages, `END`. The kernel applies all of it or nothing, and replies after
+//! it has decided. Only the last message asks for an acknowledgement. Errors come unasked and in
+//! the order of the messages, so the reply to the last message is the last one. An error that
+//! concerns the whole batch answers `BEGIN`. **An aborted batch still acknowledges its good
+//! messages**, so it is committed only if no reply in it is an error.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use super::set_key::SetKey;
 pub(super) const BEGIN: u16 = 0x10;
 pub(super) const END: u16 = 0x11;
 
-/// The elements of one message stand in one nest, whose length has 16 bits and counts its own
-/// header.
+/// The most octets of elements in one message: they are in one nested attribute, whose length has
+/// 16 bits and includes its own header.
 pub(super) const NEST_LIMIT: usize = u16::MAX as usize - ATTRIBUTE;
 
 /// What happens to an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ElementAction {
-    /// It is added and lives that long. One that is there already is left as it is before Linux
-    /// 6.12, and renewed from then on.
+    /// It is added with this timeout. An element that is there already is left as it is before
+    /// Linux 6.12, and renewed from then on.
     Add(Duration),
-    /// It is added without an end. One that is there already is left as it is: it must be deleted
-    /// before.
+    /// It is added without a timeout. An element that is there already is left as it is, so it must
+    /// be deleted before.
     Keep,
-    /// It is deleted; one that is not there is an error.
+    /// It is deleted. It is an error if it is not there.
     Delete,
 }
 
@@ -44,13 +44,13 @@ pub(crate) enum ElementAction {
 pub(crate) struct ElementOp {
     /// The set's name.
     pub(crate) set: Arc<str>,
-    /// The element.
+    /// The key of the element.
     pub(crate) key: SetKey,
-    /// The change.
+    /// What happens to the element.
     pub(crate) action: ElementAction,
 }
 
-/// A transaction as bytes, with what is needed to read the replies to it.
+/// An encoded transaction, with what is needed to read the replies to it.
 #[derive(Debug)]
 pub(crate) struct ElementBatch {
     /// What to send.
@@ -59,22 +59,22 @@ pub(crate) struct ElementBatch {
     begin: u32,
     /// The operations of each message.
     messages: MessageSpans,
-    /// Where each operation's element stands in its message.
+    /// The offset of each operation's element in its message.
     offsets: Offsets,
 }
 
-/// Most transactions are those of one answer: a few elements, kept in place.
+/// Most transactions are those of one answer: a few elements, which are stored inline.
 type MessageSpans = SmallVec<[Range<usize>; 2]>;
 type Offsets = SmallVec<[u32; 4]>;
 
 /// Why a transaction was aborted: one message's error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OperationError {
-    /// The culprit and those after it in its message, which the kernel has not looked at; all of
-    /// the message when the kernel does not say which one it means, and everything when the error
-    /// concerns the whole batch.
+    /// The operation that failed and those after it in its message, which the kernel has not looked
+    /// at. All of the message when the kernel does not say which operation it means, and all of the
+    /// batch when the error concerns the whole.
     pub(crate) operations: Range<usize>,
-    /// Whether the first of `operations` is known to be the culprit.
+    /// Whether the first of `operations` is known to be the one that failed.
     pub(crate) located: bool,
     /// A positive errno.
     pub(crate) errno: i32,
@@ -87,7 +87,7 @@ pub(crate) struct OperationError {
 pub(crate) struct BatchReplies {
     /// The errors, in the order of the messages.
     pub(crate) refusals: Vec<OperationError>,
-    /// Whether no more will come.
+    /// Whether all replies have come.
     pub(crate) complete: bool,
 }
 
@@ -144,7 +144,7 @@ impl ElementBatch {
             return;
         };
         let span = match position.checked_sub(1) {
-            // BEGIN is never acknowledged unasked: this concerns the whole batch.
+            // BEGIN is acknowledged only with an error, which concerns the whole batch.
             None => 0..self.offsets.len(),
             Some(message) => match self.messages.get(message) {
                 Some(span) => span.clone(),
@@ -173,7 +173,7 @@ impl ElementBatch {
             .wrapping_add(u32::try_from(message).unwrap_or(u32::MAX))
     }
 
-    /// The operation whose element holds this offset of its message.
+    /// The operation whose element is at this offset of its message.
     fn culprit(&self, span: &Range<usize>, offset: u32) -> Option<usize> {
         let offsets = self.offsets.get(span.clone())?;
         let before = offsets.partition_point(|start| *start <= offset);
@@ -181,7 +181,7 @@ impl ElementBatch {
     }
 }
 
-/// Which operations share a message: neighbours with the same set and verb, as many as fit.
+/// Groups operations into messages: neighbours with the same set and action, as many as fit.
 fn messages(operations: &[ElementOp]) -> MessageSpans {
     let mut spans = MessageSpans::new();
     let mut room = 0;
@@ -217,7 +217,7 @@ fn element_size(operation: &ElementOp) -> usize {
     3 * ATTRIBUTE + align(operation.key.len()) + timeout
 }
 
-/// Writes one message, and notes where each element stands in it.
+/// Writes one message, and notes the offset of each element in it.
 fn encode_message(
     encoder: &mut Encoder,
     table: &str,
@@ -243,7 +243,7 @@ fn encode_message(
     encoder.string(nf_tables::element_list::SET, &head.set);
     let list = encoder.open_nest(nf_tables::element_list::ELEMENTS);
     for operation in operations {
-        // A message is hardly longer than a nest, whose length has 16 bits.
+        // A message is little longer than its nested attribute, whose length has 16 bits.
         offsets.push(u32::try_from(encoder.len() - start).unwrap_or(u32::MAX));
         encode_element(encoder, operation);
     }
@@ -270,8 +270,8 @@ fn encode_element(encoder: &mut Encoder, operation: &ElementOp) {
     if let ElementAction::Add(timeout) = operation.action {
         let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         encoder.attribute(nf_tables::element::TIMEOUT, &millis.to_be_bytes());
-        // Without it, Linux 6.12 and later take the same timeout again for no change, and let the
-        // element end at its first end.
+        // Without an expiration, Linux 6.12 and later take an equal timeout for no change, and the
+        // element is not renewed.
         encoder.attribute(nf_tables::element::EXPIRATION, &millis.to_be_bytes());
     }
     encoder.close_nest(element);

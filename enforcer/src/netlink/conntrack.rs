@@ -44,7 +44,7 @@ pub struct ConntrackEntry {
     id: ConntrackEntryId,
 }
 
-/// What the kernel needs to find the entry again: attributes that are given back as they came.
+/// What the kernel needs to find the entry again: attributes that are sent back as they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ConntrackEntryId {
     family: u8,
@@ -104,7 +104,7 @@ fn protocol(tuple: &[u8]) -> Option<Attributes<'_>> {
     Some(Attributes(Attributes(tuple).find(TUPLE_PROTOCOL)?))
 }
 
-/// Asks for the deletion of entries, each with an acknowledgement, numbered from `first` on.
+/// Encodes the deletion of entries, each with an acknowledgement, numbered from `first` on.
 pub(crate) fn delete<'a>(entries: impl IntoIterator<Item = &'a ConntrackEntry>, first: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let mut sequence = first;

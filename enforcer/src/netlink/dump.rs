@@ -1,4 +1,5 @@
-//! What stands in nf_tables: tables, chains, sets and elements (`linux/netfilter/nf_tables.h`).
+//! Requests for dumps of nf_tables (chains, sets, elements, counters), and their replies
+//! (`linux/netfilter/nf_tables.h`).
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use super::message::{Attributes, Encoder, NfnlHeader, NfnlMessage, field, flags,
 use super::nf_tables;
 use super::set_key::SetKey;
 
-/// A named set or map.
+/// A named set or map, with what tells whether it has the form of a learned set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetSummary {
     pub(crate) name: String,
@@ -26,12 +27,13 @@ pub(crate) struct StandingElement {
     pub(crate) remaining: Option<Duration>,
 }
 
-/// Asks for the chains of all tables: the kernel filters them by family only before Linux 4.18.
+/// Encodes a request for the chains of all tables: the kernel filters them by family only before
+/// Linux 4.18.
 pub(crate) fn ask_chains(sequence: u32) -> Vec<u8> {
     ask(nf_tables::msg::GET_CHAIN, sequence, &[])
 }
 
-/// Asks for the sets of a table; answered with ENOENT when there is no such table.
+/// Encodes a request for the sets of a table. The answer is ENOENT when there is no such table.
 pub(crate) fn ask_sets(table: &str, sequence: u32) -> Vec<u8> {
     ask(nf_tables::msg::GET_SET, sequence, &[(nf_tables::set::TABLE, table)])
 }
@@ -73,7 +75,7 @@ pub(crate) fn read_set(message: &NfnlMessage<'_>, table: &str) -> Option<SetSumm
     })
 }
 
-/// Asks for the elements of a set.
+/// Encodes a request for the elements of a set.
 pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
     ask(
         nf_tables::msg::GET_ELEMENT,
@@ -85,7 +87,7 @@ pub(crate) fn ask_elements(table: &str, set: &str, sequence: u32) -> Vec<u8> {
     )
 }
 
-/// Asks for one element of a set; answered with ENOENT when it does not hold it.
+/// Encodes a request for one element of a set. The answer is ENOENT when the set does not hold it.
 pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(NfnlHeader {
@@ -108,7 +110,7 @@ pub(crate) fn ask_element(table: &str, set: &str, key: &[u8], sequence: u32) -> 
     encoder.finish()
 }
 
-/// Reads the elements out of a reply to [`ask_elements`]; malformed ones are left out.
+/// Reads the elements out of a reply to [`ask_elements`]. Malformed ones are left out.
 pub(crate) fn read_elements<'a>(message: &NfnlMessage<'a>) -> impl Iterator<Item = StandingElement> + use<'a> {
     let list = if message.kind == nf_tables::msg::NEW_ELEMENT {
         message.attributes().find(nf_tables::element_list::ELEMENTS)
@@ -129,7 +131,7 @@ pub(crate) fn read_elements<'a>(message: &NfnlMessage<'a>) -> impl Iterator<Item
         })
 }
 
-/// Asks for the named objects of a table, counters among them.
+/// Encodes a request for the named objects of a table, its counters among them.
 pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
     ask(
         nf_tables::msg::GET_OBJECT,
@@ -138,8 +140,7 @@ pub(crate) fn ask_objects(table: &str, sequence: u32) -> Vec<u8> {
     )
 }
 
-/// Reads a counter of `table` out of a reply to [`ask_objects`]: its name, and the packets that it
-/// counted.
+/// Reads a counter of `table` out of a reply to [`ask_objects`]: its name and its packets.
 pub(crate) fn read_counter(message: &NfnlMessage<'_>, table: &str) -> Option<(String, u64)> {
     if message.kind != nf_tables::msg::NEW_OBJECT
         || message.attributes().find(nf_tables::object::TABLE).and_then(text)? != table

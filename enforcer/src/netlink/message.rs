@@ -1,4 +1,4 @@
-//! Messages and attributes: the grammar that every netlink family shares (RFC 3549 §2.2 and §2.3;
+//! Messages and attributes: the format that every netlink family shares (RFC 3549 §2.2 and §2.3;
 //! `linux/netlink.h`).
 //!
 //! Headers are in host byte order; nfnetlink payloads are in network byte order. Everything is
@@ -13,14 +13,14 @@ pub(crate) const ATTRIBUTE: usize = 4;
 
 /// Set on attributes that hold attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 0x8000;
-/// What is left of an attribute's type without its flags (`NLA_TYPE_MASK`).
+/// Masks an attribute's type without its flags (`NLA_TYPE_MASK`).
 const TYPE_MASK: u16 = 0x3fff;
 
 /// `NLM_F_*` of `linux/netlink.h`.
 pub(crate) mod flags {
     pub(crate) const REQUEST: u16 = 0x1;
     pub(crate) const ACK: u16 = 0x4;
-    /// In a reply: the dump was disturbed by a change.
+    /// In a reply: a change interrupted the dump, which is therefore inconsistent.
     pub(crate) const DUMP_INTR: u16 = 0x10;
     pub(crate) const CREATE: u16 = 0x400;
     pub(crate) const APPEND: u16 = 0x800;
@@ -37,23 +37,23 @@ pub(crate) mod kind {
     pub(crate) const DONE: u16 = 3;
 }
 
-/// Messages being written, one after the other.
+/// Writes messages, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
     bytes: Vec<u8>,
 }
 
-/// A message whose length is not known yet.
+/// A message whose length is still to be filled in.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct OpenMessage(usize);
 
-/// A nest whose length is not known yet.
+/// A nested attribute whose length is still to be filled in.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct OpenNest(usize);
 
-/// What stands in a message's headers.
+/// The headers of an nfnetlink message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NfnlHeader {
     pub(crate) kind: u16,
@@ -66,7 +66,7 @@ pub(crate) struct NfnlHeader {
 }
 
 impl Encoder {
-    /// With room for so many bytes.
+    /// An encoder with room for so many bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self {
             bytes: Vec::with_capacity(bytes),
@@ -111,7 +111,7 @@ impl Encoder {
         OpenNest(start)
     }
 
-    /// Fills in the attribute's length. Callers keep nests below [`u16::MAX`] bytes.
+    /// Fills in the attribute's length. Callers keep nested attributes below [`u16::MAX`] bytes.
     pub(crate) fn close_nest(&mut self, open: OpenNest) {
         let length = self.bytes.len() - open.0;
         debug_assert!(length <= usize::from(u16::MAX), "a nest of {length} bytes");
@@ -126,7 +126,7 @@ impl Encoder {
         self.pad();
     }
 
-    /// Writes a name with the zero byte that the kernel expects.
+    /// Writes a string with the zero byte that the kernel expects.
     pub(crate) fn string(&mut self, kind: u16, value: &str) {
         self.header(kind, value.len() + 1);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -134,7 +134,7 @@ impl Encoder {
         self.pad();
     }
 
-    /// An attribute's header, before a content of this length.
+    /// Writes an attribute's header for a content of this length.
     fn header(&mut self, kind: u16, length: usize) {
         let length = u16::try_from(ATTRIBUTE + length).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(&length.to_ne_bytes());
@@ -145,12 +145,12 @@ impl Encoder {
         self.bytes.resize(align(self.bytes.len()), 0);
     }
 
-    /// How many bytes were written.
+    /// How many bytes were written so far.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// What was written.
+    /// Returns the bytes.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.bytes
     }
@@ -180,7 +180,7 @@ impl<'a> NfnlMessage<'a> {
     }
 }
 
-/// The messages in a datagram. Ends at the first one whose length is wrong.
+/// Iterates over the messages of a datagram. Ends at the first one whose length is wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct NfnlMessages<'a>(pub(crate) &'a [u8]);
 
@@ -201,8 +201,8 @@ impl<'a> Iterator for NfnlMessages<'a> {
     }
 }
 
-/// The attributes in a payload or nest: type without flags, and content. Ends at the first one
-/// whose length is wrong.
+/// Iterates over the attributes of a payload or nested attribute: type without flags, and content.
+/// Ends at the first one whose length is wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
@@ -225,12 +225,12 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// `N` bytes at `at`, if there are that many.
+/// The `N` bytes at `at`, if there are so many.
 pub(crate) fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at.checked_add(N)?)?.try_into().ok()
 }
 
-/// A name as the kernel writes it, without its zero byte.
+/// A string as the kernel writes it, without its zero byte.
 pub(crate) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok()
 }

@@ -1,17 +1,17 @@
-//! Netlink, as far as set elements, conntrack entries and logged packets need it.
+//! Netlink for nf_tables, conntrack entries and logged packets.
 //!
-//! Bytes are made and read by pure code; only [`socket`] talks to the kernel:
+//! Messages are encoded and decoded by pure code; only [`socket`] talks to the kernel:
 //!
-//! - [`message`]: messages and attributes, the grammar that every netlink family shares.
-//! - [`reply`]: acknowledgements and errors, and which part of which message an error speaks of.
-//! - [`batch`]: set elements as one nf_tables transaction: small, and told apart when something is
-//!   wrong with one.
+//! - [`message`]: messages and attributes, the format that every netlink family shares.
+//! - [`reply`]: acknowledgements and errors, and which part of which message an error refers to.
+//! - [`batch`]: set elements as one nf_tables transaction. Such transactions are small and
+//!   frequent, and an error is traced to its element.
 //! - [`nf_tables`]: the kernel's numbers. [`set_key`]: the keys of elements. [`verdict`]: verdicts.
 //! - [`objects`]: chains, sets and rules as plain data, and [`transaction`]: these as one nf_tables
 //!   transaction.
-//! - [`dump`]: what stands in nf_tables: chains, sets, elements.
-//! - [`snapshot`]: what stands in one table, with the handles that tell whether it is still the
-//!   same.
+//! - [`dump`]: requests for dumps of nf_tables, and their replies.
+//! - [`snapshot`]: the objects of one table, with the handles that tell whether an object is still
+//!   the same.
 //! - [`conntrack`]: conntrack entries.
 //! - [`nflog`]: logged packets.
 //! - [`socket`]: the exchange with the kernel.

@@ -25,11 +25,11 @@ const COPY_PACKET: u8 = 2;
 const PAYLOAD: u16 = 9;
 const PREFIX: u16 = 10;
 
-/// How many bytes of each packet are copied: an IP header with options or some extension headers,
-/// and the ports.
+/// How many bytes of each packet are copied: enough for an IP header with options or some extension
+/// headers, and the ports.
 const COPY_RANGE: u32 = 128;
-/// The kernel collects packets until this many wait, their messages fill the buffer, or the first
-/// has waited that long.
+/// The kernel sends packets when this many wait, when their messages fill the buffer, or when the
+/// first one has waited for [`TIMEOUT`].
 const THRESHOLD: u32 = 64;
 const BUFFER: u32 = 32 * 1024;
 /// In hundredths of a second.
@@ -38,14 +38,14 @@ const TIMEOUT: u32 = 10;
 /// A logged packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoggedPacket<'a> {
-    /// The rule's.
+    /// The prefix of the rule that logged it.
     pub(crate) prefix: &'a str,
-    /// From the IP header on, cut off after [`COPY_RANGE`].
+    /// The packet from the IP header on, cut off after [`COPY_RANGE`].
     pub(crate) packet: &'a [u8],
 }
 
-/// Binds `group` to the asking socket and says how its packets are to come. Answered with EPERM or
-/// EBUSY when another socket has it.
+/// Encodes a request that binds `group` to the asking socket and sets how its packets are sent. The
+/// answer is EPERM or EBUSY when another socket has the group.
 pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(configuration_of(group, sequence));
@@ -65,7 +65,7 @@ pub(crate) fn bind(group: u16, sequence: u32) -> Vec<u8> {
     encoder.finish()
 }
 
-/// Takes `group` from the asking socket.
+/// Encodes a request that unbinds `group` from the asking socket.
 pub(crate) fn unbind(group: u16, sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(configuration_of(group, sequence));
@@ -84,7 +84,7 @@ fn configuration_of(group: u16, sequence: u32) -> NfnlHeader {
     }
 }
 
-/// Reads a logged packet; `None` when the message is none, or has no prefix or no packet.
+/// Reads a logged packet; `None` when the message is another one, or has no prefix or no packet.
 pub(crate) fn read<'a>(message: &NfnlMessage<'a>) -> Option<LoggedPacket<'a>> {
     if message.kind != PACKET {
         return None;

@@ -1,7 +1,6 @@
-//! What a transaction is made of, as plain data: chains, sets, rules, elements.
+//! Chains, sets, rules and elements as plain data, of which transactions are made.
 //!
-//! A rule is as simple as all of ours are: one test at most, and a verdict. That keeps the cost of
-//! a packet countable.
+//! A rule has one test at most, and a verdict. That keeps the cost of a packet countable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +11,23 @@ use crate::layout::IpFamily;
 
 use super::set_key::{KeyRange, SetKey, successor};
 
-/// One step of a transaction. Names are those of our table.
+/// One step of a transaction. All names are those of our table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TableCommand {
-    /// Makes the table; one that stands keeps what it holds, and wakes if it was put to sleep.
+    /// Makes the table. One that exists keeps what it holds, and is woken if it was dormant.
     AddTable,
-    /// Deletes the table with all that it holds.
+    /// Deletes the table with everything in it.
     DeleteTable,
-    /// Makes a chain that rules call; one that stands is left as it is.
+    /// Makes a chain without a hook. One that exists is left as it is.
     AddChain(Arc<str>),
     /// Makes a chain that a hook calls, with policy accept; one that stands in the same place is
     /// left as it is.
     AddBaseChain(Arc<str>, HookInfo),
-    /// Makes a set that does not stand yet.
+    /// Makes a set. One that exists must have been declared equally, except for its limits.
     AddSet(Arc<str>, SetSpec),
     /// Adds elements.
     AddElements(Arc<str>, Vec<NewElement>),
-    /// Deletes elements; one that is not there is an error.
+    /// Deletes elements. It is an error if one is not there.
     DeleteElements(Arc<str>, Vec<SetKey>),
     /// Deletes all elements.
     EmptySet(Arc<str>),
@@ -52,20 +51,21 @@ pub(crate) struct HookInfo {
     pub(crate) kind: String,
 }
 
-/// What the elements of a named set look like.
+/// How a named set or map is declared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetSpec {
-    /// The parts of its key.
+    /// The datatypes of the fields of its key.
     pub(crate) key: Vec<Datatype>,
-    /// What its elements are mapped to.
+    /// What the elements of a map are mapped to; `None` for a set.
     pub(crate) maps_to: Option<MapValueType>,
-    /// Whether it holds ranges; of one part only.
+    /// Whether it holds ranges; only with a key of one field.
     pub(crate) ranges: bool,
-    /// Whether its elements have timeouts.
+    /// Whether its elements may have timeouts.
     pub(crate) timeouts: bool,
-    /// How often the kernel frees elements that have timed out; once a second if nothing is said.
+    /// How often the kernel frees elements that have timed out (`gc-interval`); `None`: once a
+    /// second.
     pub(crate) swept: Option<Duration>,
-    /// How many it may hold.
+    /// The most elements that it may hold; `None` without a limit.
     pub(crate) size: Option<u32>,
 }
 
@@ -78,7 +78,7 @@ pub(crate) enum MapValueType {
     Value(Datatype),
 }
 
-/// A type of values in sets.
+/// A datatype of nftables, for fields of keys and values of maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Datatype {
     /// An address.
@@ -87,29 +87,29 @@ pub(crate) enum Datatype {
     Protocol,
     /// A port.
     Port,
-    /// The index of a link, in the order of octets of this machine.
+    /// The index of a link, in the byte order of this machine.
     Link,
     /// The type of an ICMP message.
     MessageType(IpFamily),
 }
 
-/// An element to be added.
+/// An element that is to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewElement {
-    /// Its key, or where its range begins.
+    /// The key, or the first key of a range.
     pub(crate) key: SetKey,
-    /// The last key of its range, in a set of several parts; in one of a single part ends are
-    /// elements themselves.
+    /// The last key of the range in a set whose key has several fields. Where it has a single
+    /// field, the ends of ranges are elements themselves.
     pub(crate) last: Option<SetKey>,
-    /// Whether it is the end of a range, not included, rather than an element.
+    /// Whether the element is the end of a range, which is not part of it.
     pub(crate) ends_range: bool,
-    /// Its life; `None` without an end.
+    /// The timeout; `None` for an element that stays.
     pub(crate) timeout: Option<Duration>,
-    /// What it is mapped to.
+    /// What the element of a map is mapped to.
     pub(crate) value: Option<MapValue>,
 }
 
-/// What an element is mapped to.
+/// What an element of a map is mapped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MapValue {
     /// A verdict.
@@ -118,42 +118,42 @@ pub(crate) enum MapValue {
     Data(SetKey),
 }
 
-/// What becomes of a packet.
+/// What happens to a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NftVerdict {
     /// It passes the base chain.
     Accept,
     /// It is dropped.
     Drop,
-    /// It goes on behind the last `jump`.
+    /// It leaves its chain, and goes on behind the last `jump`.
     Return,
-    /// It goes on in a chain, whose end is the end of this one.
+    /// It goes on in another chain, whose end is the end of this one.
     Goto(Arc<str>),
 }
 
-/// A rule.
+/// A rule of a program's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NftRule {
-    /// Which packets it is about.
+    /// Which packets match.
     pub(crate) test: RuleMatch,
-    /// What becomes of them; `None` where the test says it.
+    /// What happens to packets that match; `None` where the lookup itself gives the verdict.
     pub(crate) verdict: Option<NftVerdict>,
 }
 
-/// What a rule asks of a packet.
+/// How a rule matches packets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RuleMatch {
-    /// Nothing.
+    /// Every packet matches.
     Always,
-    /// That its protocol is this one.
+    /// Packets of this protocol match.
     Is(Protocol),
     /// That it belongs to a flow that both ends have taken part in.
     Established,
-    /// That a set holds these of its fields.
+    /// Packets match whose fields are in a set.
     In(Vec<PacketField>, RuleLookup),
 }
 
-/// Something that a packet carries.
+/// A field of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PacketField {
     /// Its source address.
@@ -164,30 +164,30 @@ pub(crate) enum PacketField {
     OriginalDestination(IpFamily),
     /// The destination port of the first packet of its flow, before any translation.
     OriginalPort,
-    /// Its destination address.
+    /// The destination address.
     Destination(IpFamily),
-    /// Its protocol, behind any IPv6 extension headers.
+    /// The transport protocol, behind any IPv6 extension headers.
     Protocol,
-    /// Its destination port. Of a protocol without ports these are other octets, so that a key that
-    /// holds it must hold the protocol too.
+    /// The destination port. In a protocol without ports these are other octets, so a key with the
+    /// port must have the protocol too.
     Port,
-    /// The type of an ICMP message; only where it is known to be one.
+    /// The type of an ICMP message. The packet must be known to be one.
     MessageType(IpFamily),
 }
 
-/// Where something is looked up.
+/// The set in which fields are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RuleLookup {
-    /// In a named set.
+    /// A named set.
     Set(Arc<str>),
-    /// Among ranges, disjoint and sorted.
+    /// A set of the rule's own, of disjoint and sorted ranges.
     Ranges(Vec<KeyRange>),
-    /// Among ranges that have verdicts, disjoint and sorted.
+    /// A verdict map of the rule's own, of disjoint and sorted ranges.
     Verdicts(Vec<(KeyRange, NftVerdict)>),
 }
 
 impl Datatype {
-    /// Octets, without padding.
+    /// The length in octets, without padding.
     pub(crate) fn length(self) -> usize {
         match self {
             Datatype::Address(IpFamily::V4) | Datatype::Link => 4,
@@ -199,7 +199,7 @@ impl Datatype {
 }
 
 impl PacketField {
-    /// Its type.
+    /// The datatype of the field.
     pub(crate) fn datatype(self) -> Datatype {
         match self {
             PacketField::Source(family)
@@ -214,7 +214,7 @@ impl PacketField {
 }
 
 impl NewElement {
-    /// An element without an end or a value.
+    /// An element without a timeout or a value.
     pub(crate) fn plain(key: SetKey) -> Self {
         Self {
             key,
@@ -226,8 +226,8 @@ impl NewElement {
     }
 }
 
-/// Ranges over keys of a single part, as the kernel keeps them: an element for where each begins,
-/// and one for where it has ended, unless the next begins there or there are no more keys.
+/// Ranges over keys of a single field, as the kernel keeps them: an element where each range
+/// begins, and one where it has ended, unless the next begins there or there are no more keys.
 pub(crate) fn half_open<'r>(
     ranges: impl IntoIterator<Item = (&'r KeyRange, Option<&'r NftVerdict>)>,
 ) -> Vec<NewElement> {

@@ -1,4 +1,4 @@
-//! Acknowledgements and errors (`NLMSG_ERROR`), with the kernel's own words where it gives them.
+//! Acknowledgements and errors (`NLMSG_ERROR`), with the kernel's explanation where it gives one.
 //!
 //! `linux/netlink.h`, `struct nlmsgerr`: an errno, then the header of the message that it answers,
 //! then that message's payload unless the reply is capped, then (with `NETLINK_EXT_ACK`)
@@ -8,20 +8,19 @@ use super::message::{Attributes, HEADER, NfnlMessage, align, field, flags, kind,
 
 /// `NLMSGERR_ATTR_MSG`: the kernel's explanation.
 const EXPLANATION: u16 = 1;
-/// `NLMSGERR_ATTR_OFFS`: where in the message the culprit stands, counted from the message's
-/// header.
+/// `NLMSGERR_ATTR_OFFS`: the offset in the message of what is wrong, from the message's header on.
 const OFFSET: u16 = 2;
 
-/// What the kernel said of one message.
+/// The kernel's reply to one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NetlinkReply {
-    /// Which message.
+    /// The sequence number of the message.
     pub(crate) sequence: u32,
-    /// 0 when it was accepted; else a positive errno.
+    /// 0 when the message was accepted; else a positive errno.
     pub(crate) errno: i32,
     /// The kernel's explanation, often absent.
     pub(crate) explanation: Option<String>,
-    /// Where in the message the culprit stands.
+    /// The offset in the message of what is wrong.
     pub(crate) offset: Option<u32>,
 }
 

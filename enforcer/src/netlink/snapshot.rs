@@ -1,9 +1,9 @@
-//! What stands in a table, with the handles that tell whether it is still the same
+//! The objects of a table, with the handles that tell whether an object is still the same
 //! (`linux/netfilter/nf_tables.h`).
 //!
-//! The kernel gives every table, chain, set and rule a number that it gives to no other in its
-//! table, also not after that one is gone, and a rule that is replaced gets a new one. So what has
-//! the same handles is what it was, and no expression has to be compared.
+//! The kernel gives every table, chain, set and rule a handle, and never gives the same one to
+//! another object of the table, even after the first is gone. A rule that is replaced gets a new
+//! handle. So objects with the same handles are the same, and no expression has to be compared.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use super::objects::{HookInfo, MapValue};
 use super::set_key::SetKey;
 use super::{nf_tables, verdict};
 
-/// A table.
+/// The objects of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableSnapshot {
-    /// Itself; `None` where there is none.
+    /// The table itself; `None` where it does not exist.
     pub(crate) table: Option<TableInfo>,
     /// Its chains, by name.
     pub(crate) chains: BTreeMap<String, ChainInfo>,
@@ -24,11 +24,11 @@ pub(crate) struct TableSnapshot {
     pub(crate) sets: BTreeMap<String, SetInfo>,
 }
 
-/// What is said of a table itself.
+/// A table without its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TableInfo {
     pub(crate) handle: u64,
-    /// `NFT_TABLE_F_DORMANT` among them: then no hook calls its chains.
+    /// `NFT_TABLE_F_*`. With `DORMANT`, no hook calls the table's chains.
     pub(crate) flags: u32,
 }
 
@@ -36,9 +36,9 @@ pub(crate) struct TableInfo {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ChainInfo {
     pub(crate) handle: u64,
-    /// Where it hooks in, if it is a base chain.
+    /// The hook, if it is a base chain.
     pub(crate) hook: Option<HookInfo>,
-    /// What becomes of packets that no rule decides; of base chains.
+    /// The verdict for packets that no rule decides, in base chains.
     pub(crate) policy: Option<u32>,
     pub(crate) rules: Vec<u64>,
 }
@@ -51,7 +51,7 @@ pub(crate) struct SetInfo {
     pub(crate) limits: SetLimits,
 }
 
-/// What of a set is given for its life.
+/// The part of a set's declaration that cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SetShape {
     pub(crate) flags: u32,
@@ -61,26 +61,26 @@ pub(crate) struct SetShape {
     pub(crate) data_length: u32,
 }
 
-/// What of a set may be changed while it stands.
+/// The part of a set's declaration that may be changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SetLimits {
-    /// Elements; 0 without a limit.
+    /// The most elements; 0 without a limit.
     pub(crate) size: u32,
-    /// Milliseconds that an element lives of which nothing is said; 0 without an end.
+    /// The default timeout of elements in milliseconds; 0 without one.
     pub(crate) timeout: u64,
-    /// Milliseconds between two sweeps; 0 where the kernel decides.
+    /// Milliseconds between two garbage collections; 0 where the kernel decides.
     pub(crate) sweep: u32,
 }
 
-/// An element of a set that the whole table uses: those of a single part hold ends of ranges as
-/// elements.
+/// An element as the kernel lists it. In sets of ranges with keys of a single field, the ends of
+/// ranges are elements too.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RawElement {
     pub(crate) key: SetKey,
     pub(crate) ends_range: bool,
 }
 
-/// A part of a table, as a dump tells it.
+/// An object of a table, out of a dump.
 #[derive(Debug)]
 pub(crate) enum TableObject {
     Chain(String, ChainInfo),
@@ -89,7 +89,8 @@ pub(crate) enum TableObject {
     Set(String, SetInfo),
 }
 
-/// Asks which transaction was the last, of all tables in the network namespace.
+/// Encodes a request for the number of the last transaction, of all tables in the network
+/// namespace.
 pub(crate) fn ask_generation(sequence: u32) -> Vec<u8> {
     let mut encoder = Encoder::default();
     let message = encoder.open_message(NfnlHeader {
@@ -111,7 +112,7 @@ pub(crate) fn read_generation(message: &NfnlMessage<'_>) -> Option<u32> {
     number(message.attributes().find(nf_tables::generation::ID)?)
 }
 
-/// Asks for the tables of our family.
+/// Encodes a request for the tables of family `inet`.
 pub(crate) fn ask_tables(sequence: u32) -> Vec<u8> {
     ask(nf_tables::msg::GET_TABLE, sequence, &[])
 }
@@ -163,7 +164,7 @@ pub(crate) fn read_chain(message: &NfnlMessage<'_>, table: &str) -> Option<Table
     ))
 }
 
-/// Asks for the rules of a table, chain by chain in their order.
+/// Encodes a request for the rules of a table, which are listed chain by chain in their order.
 pub(crate) fn ask_rules(table: &str, sequence: u32) -> Vec<u8> {
     ask(nf_tables::msg::GET_RULE, sequence, &[(nf_tables::rule::TABLE, table)])
 }
@@ -247,7 +248,7 @@ fn read_value(data: &[u8]) -> Option<MapValue> {
 }
 
 impl TableSnapshot {
-    /// Adds what a dump told; rules of chains that it did not tell before are left out.
+    /// Adds an object out of a dump. A rule must come after its chain; otherwise it is left out.
     pub(crate) fn take(&mut self, part: TableObject) {
         match part {
             TableObject::Chain(name, chain) => drop(self.chains.insert(name, chain)),
@@ -261,7 +262,7 @@ impl TableSnapshot {
     }
 }
 
-/// Kernels before Linux 4.18 tell of all families.
+/// Kernels before Linux 4.18 list objects of all families.
 fn is_of_family(message: &NfnlMessage<'_>) -> bool {
     message.payload.first() == Some(&nf_tables::FAMILY_INET)
 }

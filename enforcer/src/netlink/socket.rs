@@ -1,8 +1,8 @@
 //! The exchange with the kernel: the only I/O of this folder.
 //!
 //! Netlink to the kernel is synchronous: when `send` returns, the request has been carried out and
-//! its replies wait in the receive queue. So nothing here blocks, and a reply that is not there has
-//! been lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
+//! its replies wait in the receive queue. So nothing here blocks, and a reply that is not there was
+//! lost (`ENOBUFS`). What the kernel sends unasked is waited for with `poll`.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read};
@@ -17,14 +17,14 @@ use super::objects::TableCommand;
 use super::reply::NetlinkReply;
 use super::transaction::{CommandError, EncodedTransaction};
 
-/// Room for a batch of 8,000 elements that are replaced, at 156 bytes each: the kernel takes it
-/// twice.
+/// Room for a batch of 8,000 elements that are replaced, at 156 bytes each. The kernel doubles the
+/// value.
 const SEND_BUFFER: usize = 1 << 20;
 /// Room for the errors of a batch and for dumps.
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// The kernel never puts more than 32 KiB into one datagram of a dump.
 const DATAGRAM: usize = 64 * 1024;
-/// How often a dump is begun again that a change has disturbed, before it is taken as it is.
+/// How often an interrupted dump is begun again before it is taken as it is.
 const DUMP_ATTEMPTS: usize = 5;
 
 /// A socket of `NETLINK_NETFILTER`.
@@ -40,7 +40,7 @@ pub(crate) struct NetfilterSocket {
 pub(crate) enum CommitError {
     /// The kernel aborted it: nothing changed. Never empty.
     Refused(Vec<OperationError>),
-    /// It was not acknowledged: the kernel must be read back.
+    /// No acknowledgement came: the kernel must be read back.
     Unacknowledged(io::Error),
 }
 
@@ -69,7 +69,7 @@ impl NetfilterSocket {
         })
     }
 
-    /// Sends one transaction, and reads what the kernel says of it.
+    /// Sends one transaction, and reads the replies.
     pub(crate) fn commit(&mut self, table: &str, operations: &[ElementOp]) -> Result<(), CommitError> {
         if operations.is_empty() {
             return Ok(());
@@ -92,8 +92,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Carries out commands as one transaction. With an error nothing has changed, unless it is an
-    /// I/O error: then nobody knows.
+    /// Carries out commands as one transaction. On errors of commands nothing has changed; on an
+    /// I/O error it is not known.
     pub(crate) fn transact(
         &mut self,
         table: &str,
@@ -121,13 +121,13 @@ impl NetfilterSocket {
     /// The kernel takes a transaction as one datagram, which must fit the send buffer.
     fn make_room(&self, length: usize) {
         if length > SEND_BUFFER {
-            // Where it is not allowed, sending says so.
+            // Where this is not allowed, sending fails.
             let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, length);
         }
     }
 
-    /// Sends a request for a dump, made by `ask` for a sequence number, and reads each message of
-    /// the answer.
+    /// Sends a request for a dump, encoded by `ask` with a sequence number, and reads each message
+    /// of the answer.
     pub(crate) fn dump<T>(
         &mut self,
         ask: impl Fn(u32) -> Vec<u8>,
@@ -143,7 +143,7 @@ impl NetfilterSocket {
         Ok(found)
     }
 
-    /// Sends a request, made by `ask` for a sequence number, that is answered with one message.
+    /// Sends a request, encoded by `ask` with a sequence number, that is answered by one message.
     pub(crate) fn ask_one<T>(
         &mut self,
         ask: impl Fn(u32) -> Vec<u8>,
@@ -164,8 +164,8 @@ impl NetfilterSocket {
         }
     }
 
-    /// Sends requests that each ask for an acknowledgement, numbered from `first` on, and returns
-    /// how each was answered, by position.
+    /// Sends `count` requests that each ask for an acknowledgement, numbered from `first` on, and
+    /// returns the errno of each answer, by position.
     pub(crate) fn request_all(&mut self, count: usize, encode: impl FnOnce(u32) -> Vec<u8>) -> io::Result<Vec<i32>> {
         let first = self.sequence;
         self.sequence = first.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
@@ -186,7 +186,7 @@ impl NetfilterSocket {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// The next datagram of what the kernel sends unasked;
+    /// The next datagram that the kernel has sent unasked;
     /// [`WouldBlock`](io::ErrorKind::WouldBlock) when there is none yet, ENOBUFS when some were
     /// lost.
     pub(crate) fn next_datagram(&mut self) -> io::Result<&[u8]> {
@@ -194,7 +194,7 @@ impl NetfilterSocket {
         Ok(self.buffer.get(..length).unwrap_or_default())
     }
 
-    /// False when a change disturbed the dump.
+    /// Returns false when a change interrupted the dump.
     fn dump_once<T>(
         &mut self,
         ask: &impl Fn(u32) -> Vec<u8>,
@@ -243,7 +243,7 @@ impl NetfilterSocket {
         loop {
             match (&self.socket).read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A datagram of netlink is never empty; do not wait for more after one.
+                // A netlink datagram is never empty; do not wait for more after one.
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 result => return result,
             }
@@ -251,7 +251,7 @@ impl NetfilterSocket {
     }
 }
 
-/// To wait for datagrams.
+/// For callers that wait for datagrams.
 impl AsFd for NetfilterSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -1,4 +1,4 @@
-//! Commands as one nf_tables transaction: encoded, and the replies to it read
+//! Commands as one nf_tables transaction: encodes them, and reads the replies
 //! (`linux/netfilter/nf_tables.h`).
 //!
 //! As in [`batch`](super::batch) the kernel applies all of it or nothing; only the last message
@@ -17,20 +17,20 @@ use super::objects::{NewElement, TableCommand};
 use super::reply::NetlinkReply;
 use super::{nf_tables, verdict};
 
-/// A transaction as bytes.
+/// An encoded transaction.
 #[derive(Debug)]
 pub(crate) struct EncodedTransaction {
     /// What to send.
     pub(crate) bytes: Vec<u8>,
     begin: u32,
-    /// For each message the command that it is of.
+    /// For each message its command.
     commands: Vec<usize>,
 }
 
 /// Why a transaction was aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandError {
-    /// The command; `None` when it concerns the whole.
+    /// The position of the command; `None` when the error concerns the whole.
     pub(crate) command: Option<usize>,
     /// A positive errno.
     pub(crate) errno: i32,
@@ -72,7 +72,7 @@ impl EncodedTransaction {
         sequence(self.begin, self.commands.len())
     }
 
-    /// Takes a reply into account; says whether it was the last.
+    /// Takes a reply into account, and returns whether it was the last.
     pub(crate) fn take(&self, objections: &mut Vec<CommandError>, reply: NetlinkReply) -> bool {
         let Ok(position) = usize::try_from(reply.sequence.wrapping_sub(self.begin)) else {
             return false;
@@ -108,7 +108,7 @@ struct TransactionEncoder<'a> {
     begin: u32,
     commands: Vec<usize>,
     current: usize,
-    /// How many anonymous sets there are so far.
+    /// The number of sets so far, from which their ids are made.
     anonymous: u32,
     /// Where the last message begins.
     last: Option<usize>,
@@ -120,7 +120,8 @@ impl TransactionEncoder<'_> {
             TableCommand::AddTable => {
                 let message = self.open(nf_tables::msg::NEW_TABLE, flags::CREATE);
                 self.encoder.string(nf_tables::table::NAME, self.table);
-                // Said, so that a table which somebody has put to sleep (`flags dormant`) wakes.
+                // Explicit, so that a table which somebody has made dormant (`flags dormant`)
+                // wakes.
                 self.encoder.attribute(nf_tables::table::FLAGS, &0u32.to_be_bytes());
                 self.encoder.close_message(message);
             }
@@ -156,7 +157,7 @@ impl TransactionEncoder<'_> {
                 let elements: Vec<_> = keys.iter().cloned().map(NewElement::plain).collect();
                 self.elements(nf_tables::msg::DELETE_ELEMENT, 0, set, None, &elements);
             }
-            // Without a list all elements are meant.
+            // Without a list this deletes all elements.
             TableCommand::EmptySet(set) => self.named(
                 nf_tables::msg::DELETE_ELEMENT,
                 0,
@@ -173,7 +174,7 @@ impl TransactionEncoder<'_> {
                 self.encoder.close_nest(expressions);
                 self.encoder.close_message(message);
             }
-            // Without a handle all rules of the chain are meant.
+            // Without a handle this deletes all rules of the chain.
             TableCommand::EmptyChain(chain) => self.named(
                 nf_tables::msg::DELETE_RULE,
                 0,
@@ -195,7 +196,7 @@ impl TransactionEncoder<'_> {
         }
     }
 
-    /// A message that says the table and a name, under these attributes.
+    /// Writes a message with the table's name and another name, under these attributes.
     fn named(&mut self, kind: u16, flags: u16, attributes: (u16, u16), name: &Arc<str>) {
         let message = self.open(kind, flags);
         self.encoder.string(attributes.0, self.table);
@@ -207,7 +208,8 @@ impl TransactionEncoder<'_> {
         self.elements(nf_tables::msg::NEW_ELEMENT, flags::CREATE, set, id, elements);
     }
 
-    /// As many messages as the elements need: they stand in one nest, whose length has 16 bits.
+    /// Writes as many messages as the elements need: the elements of a message are in one nested
+    /// attribute, whose length has 16 bits.
     fn elements(&mut self, kind: u16, flags: u16, set: &str, id: Option<u32>, elements: &[NewElement]) {
         let mut rest = elements;
         while !rest.is_empty() {

@@ -18,28 +18,28 @@ use super::{RecordedPacket, read_datagram};
 
 /// Datagrams read at a time, some 64 records each.
 const BUDGET: usize = 64;
-/// How long the thread rests when the budget was used up: a workload that sends refused packets as
-/// fast as it can costs records, and no processor.
+/// How long the thread pauses when the budget was used up: a workload that sends refused packets as
+/// fast as it can loses records, and costs no processor.
 const REST: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
 
-/// What a listener hears.
+/// What a listener reads from the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordEvent<'a> {
-    /// Some records, in the order of their packets.
+    /// Records, in the order of their packets.
     Records(&'a [RecordedPacket]),
-    /// The receive buffer was full: an unknown number of records is lost.
+    /// The receive buffer was full, and an unknown number of records is lost.
     Overrun,
-    /// So many packets in our group that are no records: other rules log to it, or they cannot be
-    /// read.
+    /// So many packets that are no records: rules of others log to our group, or the packets cannot
+    /// be read.
     Foreign(usize),
 }
 
 /// Reads the records of one NFLOG group on a thread of its own, until it is dropped.
 ///
-/// The queue is the socket's receive buffer, which the kernel bounds: whoever is slow to hear loses
+/// The queue is the socket's receive buffer, which the kernel bounds: a callback that is slow loses
 /// records and never delays a packet.
 pub struct RecordListener {
     stop: Arc<OwnedFd>,
@@ -49,33 +49,32 @@ pub struct RecordListener {
 /// Why a group cannot be listened to.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Another socket has it; the kernel lets one at a time.
+    /// Another socket has bound the group; the kernel allows one at a time.
     #[error(
         "NFLOG group {group} is taken by another program (or this one lacks CAP_NET_ADMIN); \
          see /proc/net/netfilter/nfnetlink_log, and choose another group"
     )]
     Taken {
-        /// Which.
+        /// The group.
         group: u16,
     },
-    /// The kernel refused it otherwise.
+    /// The kernel refused for another reason.
     #[error("cannot listen to NFLOG group {group}: {error}; does this kernel have the module nfnetlink_log?")]
     Refused {
-        /// Which.
+        /// The group.
         group: u16,
-        /// Why.
+        /// The kernel's error.
         error: io::Error,
     },
 }
 
 impl RecordListener {
-    /// Binds `group` in the network namespace of the calling thread, and calls `hear` on the new
-    /// thread for whatever comes.
+    /// Binds `group` in the network namespace of the calling thread. `hear` is called on the new
+    /// thread for whatever is read.
     pub fn bind(group: u16, hear: impl FnMut(RecordEvent<'_>) + Send + 'static) -> Result<Self, BindError> {
         let refused = |error| BindError::Refused { group, error };
         let mut socket = NetfilterSocket::open().map_err(refused)?;
-        // What is logged before the acknowledgement is read is lost here, and nobody has been
-        // promised it.
+        // What is logged before the acknowledgement is read is lost.
         let answers = socket
             .request_all(1, |sequence| nflog::bind(group, sequence))
             .map_err(refused)?;
@@ -95,9 +94,9 @@ impl RecordListener {
                     if let Err(error) = listen(&mut socket, &stop, hear) {
                         error!(group, %error, "packets are not recorded any more");
                     }
-                    // Closing alone frees the group only once the last copy of the socket is
-                    // closed, and a program that this process just starts has one for a moment.
-                    // When it fails, closing has to do.
+                    // Closing the socket frees the group only once the last copy of it is closed,
+                    // and a program that this process is starting has one for a moment. If this
+                    // fails, closing has to do.
                     let _ = socket.request_all(1, |sequence| nflog::unbind(group, sequence));
                 }
             })
@@ -108,17 +107,18 @@ impl RecordListener {
         })
     }
 
-    /// Whether the thread has ended by itself, after an error that it has logged.
+    /// Whether the thread has ended after an error, which it has logged.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
 impl Drop for RecordListener {
-    /// Waits for the thread: afterwards nothing is heard, and the group is free.
+    /// Waits for the thread. Afterwards `hear` is not called any more, and the group is free.
     fn drop(&mut self) {
         let one = 1u64.to_ne_bytes();
-        // It can fail only when the counter is at its limit, and then it is readable too.
+        // This fails only when the counter is at its limit, and then the descriptor is readable
+        // too.
         let _ = rustix::io::write(&*self.stop, &one);
         if let Some(thread) = self.thread.take() {
             // A panic in `hear` was reported by the thread itself.

@@ -1,13 +1,12 @@
-//! Records of packets that policy refused, or would have refused: the reading side of the ruleset's
-//! `log` rules.
+//! Records of packets that policy refused or would have refused, read from the ruleset's `log`
+//! rules.
 //!
-//! A rule that refuses, and one that only notes what an audited policy would refuse, logs to an
-//! NFLOG group with a [`prefix`] that says which of the two it is. The kernel copies the first
-//! bytes of such packets to whoever has bound the group; [`RecordListener`] reads them. The records
-//! are a view and decide nothing: some may be lost under load, which the listener reports.
+//! A rule that refuses a packet, and a rule that notes what an audited policy would refuse, log to
+//! an NFLOG group with a [`prefix`] that tells which of the two it is. The kernel copies the first
+//! bytes of such packets to whoever has bound the group; [`RecordListener`] reads them. Records
+//! explain and decide nothing. Under load some are lost, which the listener reports.
 //!
-//! The messages are read with this crate's own netlink code, of which they need three attributes,
-//! and the packets with safe code, since their bytes were chosen by workloads.
+//! The packets are read with safe code, because workloads choose their bytes.
 
 mod listener;
 mod packet;
@@ -25,29 +24,29 @@ pub const DEFAULT_GROUP: u16 = 5371;
 /// A packet that a rule logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordedPacket {
-    /// What became of it.
+    /// Whether it was refused.
     pub verdict: RecordedVerdict,
-    /// Who sent it.
+    /// The source address.
     pub source: IpAddr,
-    /// Where to, as the packet said when it met the rule: behind a Service, that is the backend.
+    /// The destination when the rule met the packet: behind a Service this is the backend.
     pub destination: IpAddr,
-    /// The IANA protocol number; where IPv6 extension headers were cut off, the number of the last
-    /// one that is known of.
+    /// The IANA protocol number. Where IPv6 extension headers were cut off, the number of the last
+    /// one that was read.
     pub protocol: u8,
-    /// The destination port, or what stands for it.
+    /// The destination port, or the ICMP type.
     pub detail: PacketDetail,
 }
 
-/// What became of a packet.
+/// Why a packet was logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RecordedVerdict {
     /// It was refused.
     Refused,
-    /// It passed, because the policy that would have refused it is only audited.
+    /// It passed, because the policy that would have refused it is in mode audit.
     Audited,
 }
 
-/// What is told of a packet beyond its protocol.
+/// What is known of a packet beyond its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PacketDetail {
     /// The destination port.
@@ -59,7 +58,7 @@ pub enum PacketDetail {
         /// The code.
         code: u8,
     },
-    /// Another protocol, a later fragment, or cut off.
+    /// Nothing: another protocol, a later fragment, or a packet that was cut off.
     Unknown,
 }
 
@@ -71,15 +70,15 @@ pub const fn prefix(verdict: RecordedVerdict) -> &'static str {
     }
 }
 
-/// What [`prefix`] gave; `None` for the rules of others that log to the same group.
+/// The inverse of [`prefix`]; `None` for rules of others that log to the same group.
 fn read_prefix(text: &str) -> Option<RecordedVerdict> {
     [RecordedVerdict::Refused, RecordedVerdict::Audited]
         .into_iter()
         .find(|verdict| prefix(*verdict) == text)
 }
 
-/// Reads the records of a datagram into `records`, and returns how many logged packets are none:
-/// not ours, or unreadable.
+/// Appends the records of a datagram to `records`, and returns how many logged packets are foreign
+/// or unreadable.
 fn read_datagram(datagram: &[u8], records: &mut Vec<RecordedPacket>) -> usize {
     let mut strangers = 0;
     for message in NfnlMessages(datagram).filter(|message| message.kind == nflog::PACKET) {

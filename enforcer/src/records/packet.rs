@@ -1,7 +1,7 @@
-//! The first bytes of an IP packet → where it goes. Pure.
+//! Reads the first bytes of an IP packet. Pure.
 //!
-//! Whatever stands here was chosen by a workload, and may be cut off anywhere. What cannot be read
-//! is left out; nothing is believed but lengths that were checked.
+//! Workloads choose these bytes, and they may be cut off anywhere. What cannot be read is left out,
+//! and every length is checked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::netlink::message::field;
 
 use super::PacketDetail;
 
-/// What a packet's headers tell.
+/// A packet's addresses, protocol and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PacketHeaders {
     pub(super) source: IpAddr,
@@ -61,7 +61,7 @@ fn read_v6(bytes: &[u8]) -> Option<PacketHeaders> {
     })
 }
 
-/// The protocol after the extension headers, and its bytes: none where they were cut off, or travel
+/// The protocol after the extension headers, and its bytes; no bytes where they were cut off or are
 /// in another fragment.
 fn past_extensions(first: u8, bytes: &[u8]) -> (u8, &[u8]) {
     // IANA "IPv6 Extension Header Types"; ESP (50) hides what follows.

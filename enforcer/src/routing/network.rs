@@ -1,4 +1,5 @@
-//! Reading what [`PodLinks`](crate::pod_links::PodLinks) are found in, and hearing of changes.
+//! Reads the links, addresses and routes that [`PodLinks`](crate::pod_links::PodLinks) are found
+//! in, and notices when they change.
 
 use std::io;
 use std::net::IpAddr;
@@ -53,7 +54,7 @@ pub fn network() -> io::Result<NodeNetwork> {
     })
 }
 
-/// Whether a link has one other end.
+/// Whether a link has exactly one other end.
 fn is_dedicated(link: &LinkMessage) -> bool {
     let infos = link.attributes.iter().filter_map(|attribute| match attribute {
         LinkAttribute::LinkInfo(infos) => Some(infos),
@@ -112,8 +113,8 @@ fn has_gateway(attributes: &[RouteAttribute]) -> bool {
 }
 
 /// A socket that becomes readable when links, addresses or routes of the calling thread's network
-/// namespace change. What has changed is to be [read](network); what was told of it is to be
-/// [taken](take_changes).
+/// namespace change. Then [take](take_changes) its notifications and [read](network) the network
+/// again.
 pub fn changes() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // NETLINK_ROUTE is protocol 0.
@@ -123,12 +124,12 @@ pub fn changes() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Takes what a socket of [`changes`] was told so far.
+/// Discards the notifications of a socket of [`changes`]: that there were some is all that matters.
 pub fn take_changes(socket: impl AsFd) {
     let mut buffer = [0; 64];
     loop {
         match recv(&socket, &mut buffer, RecvFlags::TRUNC) {
-            // Something was lost. That there was something is all that matters.
+            // Also when some were lost.
             Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
             Err(_) => return,
         }

@@ -1,4 +1,4 @@
-//! Requests to the kernel's routing tables, one at a time, each with its answer.
+//! Requests to rtnetlink, one at a time, each with its answer.
 
 use std::io;
 
@@ -10,18 +10,18 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
-/// A conversation with the kernel.
+/// A socket of `NETLINK_ROUTE`.
 pub(super) struct Rtnetlink {
     socket: Socket,
     sequence: u32,
 }
 
-/// How a request that did not fail went.
+/// The outcome of a request that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RtnetlinkOutcome {
     /// The kernel changed something.
     Done,
-    /// It was like that before.
+    /// It was so before.
     AlreadySo,
 }
 
@@ -34,25 +34,25 @@ impl Rtnetlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Creates what is not there yet.
+    /// Creates an object, unless it exists.
     pub(super) fn create(&mut self, request: RouteNetlinkMessage) -> io::Result<RtnetlinkOutcome> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         already_so(self.ask(request, flags), &[libc::EEXIST])
     }
 
-    /// Deletes what is there.
+    /// Deletes an object, if it exists.
     pub(super) fn delete(&mut self, request: RouteNetlinkMessage) -> io::Result<RtnetlinkOutcome> {
         // Routes and rules, addresses, and routes of a table that does not exist.
         let gone = [libc::ENOENT, libc::EADDRNOTAVAIL, libc::ESRCH];
         already_so(self.ask(request, NLM_F_ACK), &gone)
     }
 
-    /// Changes what is there.
+    /// Changes an object.
     pub(super) fn change(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
         self.ask(request, NLM_F_ACK).map(|_| ())
     }
 
-    /// Puts something in the place of what is there.
+    /// Creates an object, or replaces the one that exists.
     pub(super) fn replace(&mut self, request: RouteNetlinkMessage) -> io::Result<()> {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.ask(request, flags).map(|_| ())

@@ -1,11 +1,11 @@
-//! Answers that claim to come from a resolver, on links that lead to pods.
+//! Packets from links that lead to pods whose source claims to be a resolver.
 //!
-//! A pod that could send with a resolver's address would race the resolver's answers to the proxy,
-//! and to its neighbours. They are dropped before connection tracking, for which they would be
-//! replies of a flow that is established. Behind a Service's address the one that answers is a pod
-//! of the cluster: no address of the cluster comes from a link but its own.
+//! A pod that could send with a resolver's address would race the resolver's answers to the proxy
+//! and to its neighbours. Such packets are dropped before connection tracking, to which they would
+//! be replies of an established flow. Behind a Service's address the pod that answers is one of the
+//! cluster, so no address of the cluster may come from a link but its own.
 //!
-//! Every packet passes here, so the first thing asked is a comparison of its source port.
+//! Every packet passes here, so the first test is a comparison of its source port.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use super::expression::{
 };
 use super::{refusal, set_names, strangers};
 
-/// Packets that come in, before connection tracking looks at them.
+/// The base chain for incoming packets before connection tracking.
 pub(super) const BEFORE_TRACKING: &str = "before-tracking";
 const CHAIN: &str = "answers";
 
@@ -70,8 +70,8 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.rule(CHAIN, [governed, goto(refusal::DROP_CHAIN)]);
 }
 
-/// The ports that resolvers answer from. They belong to the frame, so that nobody pays a lookup for
-/// them.
+/// The ports that resolvers answer from. They are written into the frame's rules, so that no packet
+/// costs a lookup for them.
 pub(super) fn ports(desired: &DesiredState) -> BTreeSet<u16> {
     let known = desired.servers.iter().map(SocketAddr::port);
     known.chain([53]).collect()

@@ -1,4 +1,4 @@
-//! The chains that decide about egress, `input` (to this node) and `forward` (through it).
+//! The base chains that decide about egress: `input` (to this node) and `forward` (through it).
 
 use std::net::Ipv6Addr;
 
@@ -42,22 +42,21 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     }
 }
 
-/// Flows that were allowed once go on: expiry of a lease stops new connections only. Revocation
-/// that cuts flows (a generation in the flow's mark) would take the place of this rule.
+/// A flow that was allowed once goes on: the end of a lease stops new connections only.
 fn pass_established(document: &mut NftDocument<'_>, chain: &str) {
     for (state, then) in [("established", accept()), ("related", jump(related::CHAIN))] {
         document.rule(chain, [has_any(conntrack("state", None), word(state)), then]);
     }
 }
 
-/// Without neighbour discovery there is no IPv6, and no policy speaks of it. It is needed in
-/// `forward` too, where bridges pass their frames through these hooks (`bridge-nf-call-ip6tables`).
+/// Without neighbour discovery there is no IPv6, and no policy speaks of it. `forward` needs it
+/// too, where bridges pass their frames through these hooks (`bridge-nf-call-ip6tables`).
 ///
-/// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so nothing routed can
-/// pass for one. Multicast listener reports go to multicast addresses (RFC 3810 §5.2.14), which are
-/// not routed here.
+/// Hop limit 255 proves that a message came from the link (RFC 4861 §3.1), so that no routed packet
+/// passes for one. Multicast listener reports go to multicast addresses (RFC 3810 §5.2.14), which
+/// are not routed here.
 ///
-/// What routers say does not come from pods: a pod that said it would become the router of its
+/// Router messages from pods are dropped: a pod that sent them would become the router of its
 /// neighbours.
 fn pass_neighbour_discovery(document: &mut NftDocument<'_>, chain: &str) {
     let discovery = ["nd-router-solicit", "nd-neighbor-solicit", "nd-neighbor-advert"];

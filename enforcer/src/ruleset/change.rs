@@ -1,4 +1,4 @@
-//! Desired × what stands → the steps of a change. Pure.
+//! Computes the steps from what exists to a desired state. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,32 +15,32 @@ use crate::netlink::transaction::declared;
 use super::program::{self, ProgramChain};
 use super::{ExistingObjects, have_the_same_frame, refusal, table_sets};
 
-/// A transaction takes in no more once it has so many commands and elements. Nothing refers to what
-/// is prepared, so it may come in several; and each holds the kernel's commit lock, which others
-/// want too.
+/// A transaction takes in no more once it has so many commands and elements. Nothing refers to
+/// prepared objects yet, so they may come in several transactions; and each transaction holds the
+/// kernel's commit lock, which others need too.
 const PREPARED_AT_ONCE: usize = 4096;
 
-/// What has to be done, step by step.
+/// The steps of a change.
 #[derive(Debug, Default)]
 pub(crate) struct RulesetChange {
-    /// The learned sets that there will be.
+    /// The learned sets of the desired state.
     pub(crate) sets: BTreeSet<SetId>,
-    /// Those among them that do not stand yet.
+    /// Those among `sets` that do not exist yet.
     pub(crate) new_sets: BTreeSet<SetId>,
-    /// What comes before everything else, in a table that is not known.
+    /// What comes before everything else where the table was not written by this agent.
     foundation: Vec<TableCommand>,
-    /// The chains of each program that does not stand yet.
+    /// The chains of each program that does not exist yet.
     new_chains: Vec<Vec<TableCommand>>,
-    /// The one transaction that makes new programs count.
+    /// The one transaction that switches sources to their new programs.
     pub(crate) switch: Vec<TableCommand>,
-    /// What the frame takes the place of, if it must be written.
+    /// What the new frame replaces, if it must be written.
     pub(crate) frame_replaces: Option<ExistingObjects>,
-    /// What is needed no more.
+    /// Deletes what no program needs any more.
     pub(crate) removal: Vec<TableCommand>,
 }
 
 impl RulesetChange {
-    /// From one desired state that is in force to another.
+    /// The steps from one desired state, which is in force, to another.
     pub(crate) fn between(before: &DesiredState, after: &DesiredState) -> Self {
         let (programs, audits) = (after.programs.keys(), audits_of(after));
         let former_audits = audits_of(before);
@@ -75,8 +75,9 @@ impl RulesetChange {
         }
     }
 
-    /// From whatever stands under our table's name. All rules are written anew, since what has our
-    /// names need not be ours; sets that are [sound](Self::is_sound) stay, with what they hold.
+    /// The steps from whatever exists under our table's name. All rules are written anew, since
+    /// objects with our names need not be ours. Sets that are [sound](Self::is_sound) stay, with
+    /// their elements.
     pub(crate) fn onto(existing: &ExistingObjects, after: &DesiredState) -> Self {
         let sets = learned_sets(after);
         let stands = |set: &&SetId| existing.sets.contains(&set.to_string());
@@ -92,7 +93,7 @@ impl RulesetChange {
         }
         let mut foundation = vec![TableCommand::AddTable];
         foundation.extend(refusal::CHAINS.map(|chain| TableCommand::AddChain(chain.into())));
-        // Declared even if they stand: that gives them their limits back.
+        // Declared even if they exist: that restores their limits.
         for (name, form) in table_sets::forms() {
             foreign.sets.remove(&*name);
             foundation.push(TableCommand::AddSet(name, form));
@@ -116,8 +117,8 @@ impl RulesetChange {
         }
     }
 
-    /// Whether what stands can be made what is desired: each of our names is that of a set of our
-    /// form, or of a chain that is called as ours is, or of nothing.
+    /// Whether the existing objects can be changed into the desired ones: each of our names is that
+    /// of a set with our declaration, of a chain with our hook, or of nothing.
     pub(crate) fn is_sound(existing: &TableSnapshot, after: &DesiredState) -> bool {
         let is_set = |(name, (shape, _)): (String, (SetShape, SetLimits))| {
             existing.sets.get(&name).is_none_or(|stands| stands.shape == shape)
@@ -130,7 +131,7 @@ impl RulesetChange {
             && existing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
     }
 
-    /// The chains of programs that it writes, with the number of their rules.
+    /// The chains of programs that the change writes, with the number of their rules.
     pub(crate) fn chains(&self) -> BTreeMap<String, usize> {
         let mut chains = BTreeMap::new();
         for command in self.new_chains.iter().flatten() {
@@ -143,7 +144,7 @@ impl RulesetChange {
         chains
     }
 
-    /// The transactions that come first: nothing refers yet to what they make.
+    /// The transactions that come first. Nothing refers yet to what they make.
     pub(crate) fn preparations(
         &self,
         mut fills: BTreeMap<SetId, Vec<NewElement>>,
@@ -190,15 +191,15 @@ fn weight(command: &TableCommand) -> usize {
 pub(crate) fn learned_sets(desired: &DesiredState) -> BTreeSet<SetId> {
     let evaluations = desired.programs.values().flat_map(|program| program.evaluations());
     let sets = evaluations.flat_map(|evaluation| {
-        let possible = evaluation.fold.layout();
+        let layout = evaluation.classifier.layout();
         IpFamily::BOTH
             .into_iter()
-            .flat_map(move |family| layout::sets(evaluation.id, possible, family))
+            .flat_map(move |family| layout::sets(evaluation.id, layout, family))
     });
     sets.collect()
 }
 
-/// All sets of a desired state, with what the kernel tells of them.
+/// All sets of a desired state, as the kernel lists them.
 pub(crate) fn set_forms(desired: &DesiredState) -> BTreeMap<String, (SetShape, SetLimits)> {
     let forms = table_sets::forms();
     let of_table = forms.iter().map(|(name, form)| (name.to_string(), declared(form)));
@@ -215,14 +216,14 @@ fn audits_of(desired: &DesiredState) -> BTreeMap<ProgramId, &KernelTiers> {
     audited.map(|audited| (audited.id, audited)).collect()
 }
 
-/// The commands that write chains which call none but each other, and those that are known to
-/// stand.
+/// The commands that write chains. The chains call none but each other, and chains that exist
+/// already.
 fn written(chains: Vec<ProgramChain>, existing: Option<&ExistingObjects>) -> Vec<TableCommand> {
     let names = chains
         .iter()
         .map(|chain| TableCommand::AddChain(Arc::clone(&chain.name)));
     let mut commands: Vec<TableCommand> = names.collect();
-    // Part of a program is left where somebody else has deleted the rest.
+    // A part of a program is left where somebody else has deleted the rest.
     let stands = |chain: &&ProgramChain| existing.is_some_and(|existing| existing.chains.contains(&*chain.name));
     let left = chains.iter().filter(stands);
     commands.extend(left.map(|chain| TableCommand::EmptyChain(Arc::clone(&chain.name))));
@@ -244,7 +245,7 @@ fn removal(chains: &[Arc<str>], sets: impl Iterator<Item = Arc<str>>) -> Vec<Tab
     empty.chain(sets.map(TableCommand::DeleteSet)).chain(delete).collect()
 }
 
-/// The chains of a frame, as if they had been read.
+/// The chains of a frame, as if they had been listed.
 fn frame_of(desired: &DesiredState) -> ExistingObjects {
     ExistingObjects {
         table: true,
@@ -254,18 +255,18 @@ fn frame_of(desired: &DesiredState) -> ExistingObjects {
 }
 
 /// How often the kernel frees the elements of a learned set that have timed out; until then they
-/// take memory, and are never found. To look for them it goes through all elements, 30 ms of a
-/// processor for 200,000: once a second, as the kernel does by itself, is too often.
+/// take memory but never match. The kernel goes through all elements for that: 30 ms of a processor
+/// for 200,000. Its default of once a second is too often.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// What a learned set is declared as. Expired elements count until the kernel collects them, so
-/// there is twice the room.
+/// How a learned set is declared. It has twice the capacity, because elements that have timed out
+/// count until the kernel collects them.
 fn form(set: &SetId, capacity: u32) -> SetSpec {
     let address = Datatype::Address(set.family);
     SetSpec {
         key: match set.kind {
             SetKind::Exact => vec![address, Datatype::Protocol, Datatype::Port],
-            SetKind::Cell(_) | SetKind::All => vec![address],
+            SetKind::Range(_) | SetKind::All => vec![address],
         },
         maps_to: None,
         ranges: false,

@@ -1,4 +1,4 @@
-//! Source address → chain of its program.
+//! Dispatches a packet to the program of its source address.
 
 use nftables::stmt::{Statement, VerdictMap};
 

@@ -1,4 +1,4 @@
-//! A transaction in the making: what is declared, ruled and deleted, put in the order that the
+//! Builds a transaction for `nft` out of declarations, rules and deletions, in the order that the
 //! kernel needs.
 
 use std::borrow::Cow;
@@ -31,12 +31,12 @@ pub(super) struct ChainHook {
     pub(super) priority: i32,
 }
 
-/// A chain of the frame, as the kernel tells it.
+/// A chain of the frame, as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChainForm {
-    /// `None`: other rules call it.
+    /// The hook of a base chain; `None` for a chain that rules call.
     pub(crate) hook: Option<objects::HookInfo>,
-    /// How many rules it has.
+    /// The number of its rules.
     pub(crate) rules: usize,
 }
 
@@ -75,7 +75,7 @@ impl<'a> NftDocument<'a> {
         }
     }
 
-    /// Declares a counter. One that stands keeps its figures.
+    /// Declares a counter. One that exists keeps its figures.
     pub(super) fn counter(&mut self, name: &str) {
         let counter = Counter {
             family: NfFamily::INet,
@@ -88,7 +88,7 @@ impl<'a> NftDocument<'a> {
         self.declarations.push(NfListObject::Counter(counter));
     }
 
-    /// A chain that a hook calls. What it does not decide passes.
+    /// Declares a base chain. Packets that it does not decide pass.
     pub(super) fn base_chain(&mut self, name: &str, at: ChainHook) {
         self.base_chains.insert(name.to_owned(), at.as_told());
         let chain = Chain {
@@ -102,7 +102,7 @@ impl<'a> NftDocument<'a> {
         self.wanted_chains.insert(name.to_owned());
     }
 
-    /// A chain that rules call.
+    /// Declares a chain that rules call.
     pub(super) fn chain(&mut self, name: &str) {
         let chain = self.bare_chain(name);
         self.declarations.push(NfListObject::Chain(chain));
@@ -128,8 +128,7 @@ impl<'a> NftDocument<'a> {
         self.wanted_chains
     }
 
-    /// What the kernel tells of the chains: where they hook in, if they do, and how many rules they
-    /// have.
+    /// The chains that were declared, as the kernel lists them.
     pub(super) fn into_forms(mut self) -> BTreeMap<String, ChainForm> {
         let mut rules: BTreeMap<String, usize> = BTreeMap::new();
         for object in &self.rules {
@@ -169,8 +168,8 @@ impl<'a> NftDocument<'a> {
         let add = |object| NfObject::CmdObject(NfCmd::Add(object));
         let empty = |object| NfObject::CmdObject(NfCmd::Flush(object));
         let delete = |object| NfObject::CmdObject(NfCmd::Delete(object));
-        // Chains are emptied before anything is deleted: in an emptied chain nothing refers to a
-        // set or chain any more.
+        // Chains are flushed before anything is deleted: then no rule refers to a set or chain any
+        // more.
         let objects = std::iter::once(add(table))
             .chain(self.declarations.into_iter().map(add))
             .chain(emptied_chains.into_iter().map(empty))
@@ -189,7 +188,7 @@ impl<'a> NftDocument<'a> {
         }
     }
 
-    /// The kernel, and nft with it, deletes by name alone; the form is never looked at.
+    /// The kernel and nft delete a set by its name and never look at its declaration.
     fn bare_set(&self, name: &str) -> Set<'static> {
         Set {
             family: NfFamily::INet,

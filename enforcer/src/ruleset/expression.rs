@@ -1,4 +1,4 @@
-//! Short words for the expressions and statements that rules are made of.
+//! Constructors for the expressions and statements of the frame's rules.
 
 use std::net::IpAddr;
 
@@ -29,19 +29,18 @@ pub(super) fn protocol() -> Expr {
     meta(MetaKey::L4proto)
 }
 
-/// The destination port. Of a protocol without ports these are other octets, so that a match on it
-/// must name the protocol too.
+/// The destination port. In a protocol without ports these are other octets, so a match must name
+/// the protocol too.
 pub(super) fn port() -> Expr {
     header("th", "dport")
 }
 
-/// A field of the packet's first conntrack tuple: what the packet said before any address
-/// translation.
+/// A field of the original conntrack tuple: what the packet carried before any address translation.
 pub(super) fn original(key: String) -> Expr {
     conntrack(key, Some(CTDir::Original))
 }
 
-/// Conntrack's word about the packet.
+/// A property of the packet's conntrack entry.
 pub(super) fn conntrack(key: impl Into<String>, dir: Option<CTDir>) -> Expr {
     named(NamedExpression::CT(CT {
         key: key.into().into(),
@@ -88,9 +87,9 @@ pub(super) fn named_set(name: &str) -> Expr {
     Expression::String(format!("@{name}").into())
 }
 
-/// A word that nft knows by itself.
+/// A keyword that nft knows by itself.
 ///
-/// Names that it looks up in files of the host (protocols, services, marks, groups) are written as
+/// Names that nft looks up in files of the host (protocols, services, marks, groups) are written as
 /// numbers: an image may lack those files, and nft would refuse the ruleset.
 pub(super) fn word(word: &'static str) -> Expr {
     Expression::String(word.into())
@@ -156,8 +155,8 @@ pub(super) fn has_any(left: Expr, right: Expr) -> Statement<'static> {
     })
 }
 
-/// The packet is of this family. nft asks for it by itself, but only where it needs to know: a
-/// packet of the other family has paid for what stands before that.
+/// The packet is of this family. nft would add this test only where it needs it; a packet of the
+/// other family would be tested for everything before that.
 pub(super) fn is_of(family: IpFamily) -> Statement<'static> {
     let family = match family {
         IpFamily::V4 => "ipv4",
@@ -176,7 +175,7 @@ pub(super) fn accept() -> Statement<'static> {
     Statement::Accept(None)
 }
 
-/// Goes on behind the last `jump`.
+/// Leaves the chain, and goes on behind the last `jump`.
 pub(super) fn return_() -> Statement<'static> {
     Statement::Return(None)
 }

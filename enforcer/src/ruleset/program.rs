@@ -153,7 +153,7 @@ fn written(
     deny: objects::NftVerdict,
 ) -> Vec<ProgramChain> {
     let intervals = AddressZone::ALL.map(|place| {
-        let mut intervals = evaluation.fold.intervals(place);
+        let mut intervals = evaluation.classifier.intervals(place);
         intervals.retain(|interval| IpFamily::of(interval.first) == family);
         intervals
     });
@@ -161,7 +161,7 @@ fn written(
         name,
         family,
         tiers: evaluation.id,
-        fold: &evaluation.fold,
+        classifier: &evaluation.classifier,
         intervals,
         allow,
         deny,
@@ -184,7 +184,7 @@ struct ProgramWriter<'a> {
     name: String,
     family: IpFamily,
     tiers: ProgramId,
-    fold: &'a Classifier,
+    classifier: &'a Classifier,
     /// For each of [`AddressZone::ALL`].
     intervals: [Vec<AddressInterval>; 3],
     allow: objects::NftVerdict,
@@ -218,18 +218,18 @@ impl ProgramWriter<'_> {
 
     fn tells_icmp_apart(&self) -> bool {
         let icmp = self.icmp();
-        let possible = self
-            .fold
+        let layout = self
+            .classifier
             .layout()
             .port_ranges
             .iter()
-            .any(|piece| piece.protocol == icmp);
+            .any(|range| range.protocol == icmp);
         let mut exceptions = self
             .intervals
             .iter()
             .flatten()
             .flat_map(|interval| &interval.verdicts.exceptions);
-        possible || exceptions.any(|(range, _)| range.protocol == icmp)
+        layout || exceptions.any(|(range, _)| range.protocol == icmp)
     }
 
     fn icmp(&self) -> Protocol {
@@ -282,13 +282,13 @@ impl ProgramWriter<'_> {
     fn port_ranges(&self, traffic: TrafficKind) -> Vec<(u16, PortRange)> {
         let is_of_traffic =
             |(_, range): &(u16, PortRange)| range.protocol.has_ports() == (traffic == TrafficKind::Ports);
-        layout::cells(self.fold.layout(), self.family)
+        layout::range_sets(self.classifier.layout(), self.family)
             .filter(is_of_traffic)
             .collect()
     }
 
     fn has_exact_sets(&self, traffic: TrafficKind) -> bool {
-        let mut kinds = layout::kinds(self.fold.layout(), self.family);
+        let mut kinds = layout::kinds(self.classifier.layout(), self.family);
         traffic == TrafficKind::Ports && kinds.any(|kind| kind == SetKind::Exact)
     }
 
@@ -300,9 +300,9 @@ impl ProgramWriter<'_> {
             let fields = vec![address(), PacketField::Protocol, PacketField::Port];
             (SetKind::Exact, fields)
         });
-        let of_range = range.map(|number| (SetKind::Cell(number), vec![address()]));
-        let possible = self.fold.layout();
-        let all = possible.all_traffic.then(|| (SetKind::All, vec![address()]));
+        let of_range = range.map(|number| (SetKind::Range(number), vec![address()]));
+        let layout = self.classifier.layout();
+        let all = layout.all_traffic.then(|| (SetKind::All, vec![address()]));
         let kinds: Vec<_> = exact.into_iter().chain(of_range).chain(all).collect();
         let look_up = |class: &SetClass| {
             let (class, verdict) = (*class, self.verdict(class.verdict()));
@@ -317,12 +317,17 @@ impl ProgramWriter<'_> {
             });
             rules.collect::<Vec<_>>()
         };
-        possible.classes.iter().flat_map(look_up).collect()
+        layout.classes.iter().flat_map(look_up).collect()
     }
 
     fn look_up_prefixes(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {
-        let [world, cluster, host] = AddressZone::ALL
-            .map(|place| PlaceRanges::new(&self.intervals[place as usize], self.fold.default_verdict(), traffic));
+        let [world, cluster, host] = AddressZone::ALL.map(|place| {
+            PlaceRanges::new(
+                &self.intervals[place as usize],
+                self.classifier.default_verdict(),
+                traffic,
+            )
+        });
         // This node's addresses are among the cluster's.
         let branches = [
             (host != cluster, set_names::host(self.family), "host", &host),
@@ -331,17 +336,17 @@ impl ProgramWriter<'_> {
         let mut rules = Vec::new();
         // Where the node's addresses are decided as those outside, and the cluster's are not, both
         // branches stand.
-        for (differs, addresses, suffix, folded) in branches {
+        for (differs, addresses, suffix, of_place) in branches {
             if differs {
                 let test = RuleMatch::In(
                     vec![PacketField::Destination(self.family)],
                     RuleLookup::Set(addresses.into()),
                 );
-                let verdict = if folded.is_empty() {
-                    self.verdict(self.fold.default_verdict())
+                let verdict = if of_place.is_empty() {
+                    self.verdict(self.classifier.default_verdict())
                 } else {
                     let name = format!("{name}-{suffix}");
-                    let there = self.decide(traffic, folded);
+                    let there = self.decide(traffic, of_place);
                     self.add(&name, there);
                     goto(&name)
                 };
@@ -356,15 +361,15 @@ impl ProgramWriter<'_> {
     }
 
     /// Exceptions, base, rest.
-    fn decide(&self, traffic: TrafficKind, folded: &PlaceRanges) -> Vec<NftRule> {
-        let rest = self.fold.default_verdict();
+    fn decide(&self, traffic: TrafficKind, of_place: &PlaceRanges) -> Vec<NftRule> {
+        let rest = self.classifier.default_verdict();
         let other = other_than(rest);
         let mut with_port = vec![PacketField::Destination(self.family)];
         with_port.extend(self.port_fields(traffic));
         let steps = [
-            (&folded.excepted_from_rest, with_port.clone(), other),
-            (&folded.back_to_rest, with_port, rest),
-            (&folded.base, vec![PacketField::Destination(self.family)], other),
+            (&of_place.excepted_from_rest, with_port.clone(), other),
+            (&of_place.back_to_rest, with_port, rest),
+            (&of_place.base, vec![PacketField::Destination(self.family)], other),
         ];
         let mut rules = Vec::new();
         for (ranges, fields, verdict) in steps {
@@ -408,7 +413,7 @@ struct PlaceRanges {
 
 impl PlaceRanges {
     fn new(intervals: &[AddressInterval], rest: Verdict, traffic: TrafficKind) -> Self {
-        let mut folded = Self {
+        let mut of_place = Self {
             excepted_from_rest: Vec::new(),
             back_to_rest: Vec::new(),
             base: Vec::new(),
@@ -419,9 +424,9 @@ impl PlaceRanges {
                 last: address_key(interval.last),
             };
             let exceptions = if interval.verdicts.base == rest {
-                &mut folded.excepted_from_rest
+                &mut of_place.excepted_from_rest
             } else {
-                &mut folded.back_to_rest
+                &mut of_place.back_to_rest
             };
             for (range, _) in &interval.verdicts.exceptions {
                 if range.protocol.has_ports() == (traffic == TrafficKind::Ports) && speaks_of(interval, range.protocol)
@@ -434,10 +439,10 @@ impl PlaceRanges {
                 }
             }
             if interval.verdicts.base != rest {
-                addresses.append_to(&mut folded.base);
+                addresses.append_to(&mut of_place.base);
             }
         }
-        folded
+        of_place
     }
 
     fn is_empty(&self) -> bool {

@@ -1,7 +1,7 @@
-//! What becomes of a packet that is refused, and of one that would be were no policy in mode audit.
+//! The chains for packets that are refused, and for packets that pass only because a policy is in
+//! mode audit.
 //!
-//! Samples go to whoever listens at the NFLOG group, at a limited rate; the counters count
-//! everything.
+//! Samples are logged to the NFLOG group at a limited rate; the counters count every packet.
 
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
@@ -20,26 +20,27 @@ pub const REFUSED_V4: &str = "refused4";
 pub const REFUSED_V6: &str = "refused6";
 /// The named counter of IPv4 packets that pass only because a policy is in mode audit.
 pub const AUDITED_V4: &str = "audited4";
-/// The same of IPv6 packets.
+/// The same for IPv6 packets.
 pub const AUDITED_V6: &str = "audited6";
 
 /// The chain that refuses as [`DesiredState::refusal`] says.
 pub(crate) const CHAIN: &str = "refuse";
-/// The chain that refuses by an answer, whatever the setting.
+/// The chain that rejects, whatever the setting.
 pub(crate) const REJECT_CHAIN: &str = "refuse-reject";
-/// The chain that refuses in silence.
+/// The chain that drops, whatever the setting.
 pub(crate) const DROP_CHAIN: &str = "refuse-drop";
-/// The chain that lets through what audited policies would refuse.
+/// The chain for packets that audited policies would refuse.
 pub(crate) const AUDITED_CHAIN: &str = "audited";
 
-/// All of these: programs refer to them, so they are made before programs are.
+/// All of these chains. Programs refer to them, so they are made before programs are.
 pub(crate) const CHAINS: [&str; 4] = [CHAIN, REJECT_CHAIN, DROP_CHAIN, AUDITED_CHAIN];
 
-/// Answers a second; beyond it refused packets are dropped, so that nobody can make this node a
-/// source of noise. High enough for every application to fail at once in ordinary use.
+/// Rejections a second, and their burst. Beyond it refused packets are dropped, so that nobody can
+/// make this node flood others; it is high enough for every application to fail at once in ordinary
+/// use.
 const REJECTS: (u32, u32) = (1000, 500);
 
-/// Records a second.
+/// Logged packets a second, and their burst.
 const RECORDS: (u32, u32) = (100, 50);
 
 pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
@@ -97,8 +98,8 @@ fn reject(document: &mut NftDocument<'_>, chain: &str) {
     let prohibited = Reject::new(Some(RejectType::ICMPX), Some(RejectCode::AdminProhibited));
     let is_tcp = is(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_tcp, limit(REJECTS), Statement::Reject(Some(reset))]);
-    // Each kind has its own limit: TCP over its limit must not use up what other protocols have.
-    // The kernel itself never answers an ICMP error with an ICMP error.
+    // TCP and other protocols have limits of their own, so that neither uses up the other's. The
+    // kernel itself never answers an ICMP error with an ICMP error.
     let is_other = is_not(protocol(), protocol_value(Protocol::Tcp));
     document.rule(chain, [is_other, limit(REJECTS), Statement::Reject(Some(prohibited))]);
 }

@@ -1,9 +1,9 @@
-//! Packets that speak of a flow and are not of it: errors that ICMP reports, and what protocol
+//! Packets that are related to a flow and no part of it: ICMP errors, and flows that protocol
 //! helpers expect.
 //!
-//! An error may quote any flow that is tracked, and carry any payload. From a governed pod it
-//! passes only when the pod is an end of that flow, as opened or as translated: whoever it goes to
-//! then speaks with the pod already. Everything else goes on to be judged like any other packet.
+//! An ICMP error may quote any flow that is tracked, and carry any payload. From a governed pod it
+//! passes only when the pod is an end of that flow, before or after address translation: then the
+//! receiver communicates with the pod already. Everything else is judged like any other packet.
 //!
 //! Established packets do not come here.
 
@@ -20,7 +20,7 @@ use super::{refusal, set_names, strangers};
 
 pub(super) const CHAIN: &str = "related";
 
-/// RFC 792. It would make the pod its neighbour's router.
+/// RFC 792. A redirect would make the pod its neighbour's router.
 const REDIRECT: u32 = 5;
 
 pub(super) fn chain(document: &mut NftDocument<'_>) {

@@ -1,8 +1,8 @@
-//! Sources that no program governs, on links that lead to governed pods.
+//! Packets on links that lead to governed pods, from sources that no program governs.
 //!
-//! They pass when they belong on the link ([`PodLinks`](crate::pod_links::PodLinks)), and when a
-//! host asks this node for an address, which it does before it has one. All else is refused: a pod
-//! that could choose an address which is nobody's would be governed by nobody.
+//! They pass when the source belongs on the link ([`PodLinks`](crate::pod_links::PodLinks)), or
+//! when a host asks this node for an address, which it does before it has one. All others are
+//! refused: a pod that sends with an address which is nobody's would be governed by nobody.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -43,7 +43,7 @@ pub(super) fn comes_from(links: &str) -> Statement<'static> {
     is(link(), named_set(links))
 }
 
-/// What holds of a source that belongs on the link of its packet; one of these is enough.
+/// The conditions under which a source belongs on the link of its packet; one of them is enough.
 pub(super) fn belongs(family: IpFamily) -> [Vec<Statement<'static>>; 2] {
     let on_link = concat([link(), source(family)]);
     [
@@ -56,8 +56,8 @@ pub(super) fn belongs(family: IpFamily) -> [Vec<Statement<'static>>; 2] {
     ]
 }
 
-/// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Nothing leaves the node by
-/// it: there is no link that it would leave by.
+/// A host asks this node for an address (RFC 2131 §4.1, RFC 9915 §13). Such a packet does not leave
+/// the node: there is no outgoing link.
 fn asks_for_address(family: IpFamily) -> Vec<Statement<'static>> {
     let (server, rest) = match family {
         IpFamily::V4 => {

@@ -1,8 +1,8 @@
-//! The sets of the whole table, beside the learned ones: who is governed by what, whose lookups are
-//! intercepted, where addresses lie.
+//! The sets that the whole table uses, beside the learned ones: which program governs a source,
+//! whose lookups are intercepted, where an address lies.
 //!
-//! Rules only refer to them. When pods, nodes and resolvers come and go, these follow by elements,
-//! in one small transaction.
+//! Rules only refer to these sets. When pods, nodes and resolvers come and go, only elements
+//! change, in one small transaction.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -20,14 +20,14 @@ use crate::pod_links::PodLinks;
 use super::program::chain_name;
 use super::{refusal, set_names, zones};
 
-/// What a set holds.
+/// The contents of a set.
 #[derive(Debug, PartialEq, Eq)]
 enum SetContent {
     Elements(BTreeMap<SetKey, Option<MapValue>>),
     Ranges(Vec<KeyRange>),
 }
 
-/// All of them, with their forms.
+/// The names and declarations of all these sets.
 pub(crate) fn forms() -> Vec<(Arc<str>, SetSpec)> {
     let mut forms = vec![(
         Arc::from(ALIVE_SET),
@@ -102,8 +102,8 @@ pub(crate) fn changes(before: Option<&DesiredState>, desired: &DesiredState) -> 
     commands
 }
 
-/// What each of these sets should hold, as the kernel tells it; but for the heartbeat's, which
-/// every agent of this node writes.
+/// The elements that each of these sets should hold, as the kernel lists them. The heartbeat's set
+/// is left out, because every agent of this node writes to it.
 pub(crate) fn entries(desired: &DesiredState) -> Vec<(String, BTreeMap<RawElement, Option<MapValue>>)> {
     let contents = contents(desired).into_iter();
     let entries = contents.map(|(name, content)| {
@@ -285,7 +285,8 @@ fn change(name: &Arc<str>, before: Option<SetContent>, after: SetContent, comman
     }
     match (before, after) {
         (Some(SetContent::Elements(before)), SetContent::Elements(after)) => {
-            // What is mapped to something else is deleted and added; packets see only the outcome.
+            // An element that is mapped to something else is deleted and added; packets see only
+            // the outcome.
             let changed = |(key, value): &(&SetKey, &Option<MapValue>)| after.get(*key) != Some(*value);
             let gone: Vec<SetKey> = before.iter().filter(changed).map(|(key, _)| key.clone()).collect();
             let new = after.into_iter().filter(|(key, value)| before.get(key) != Some(value));
@@ -302,7 +303,7 @@ fn change(name: &Arc<str>, before: Option<SetContent>, after: SetContent, comman
     }
 }
 
-/// All that a set holds.
+/// All elements of a set.
 fn written(content: SetContent) -> Vec<NewElement> {
     match content {
         SetContent::Elements(elements) => elements.into_iter().map(element).collect(),

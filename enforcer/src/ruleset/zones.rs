@@ -1,4 +1,4 @@
-//! Where a destination lies: two sets a family for the whole table, so that no program carries the
+//! Where an address lies: two sets for each family and the whole table, so that no program has the
 //! cluster's addresses.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -31,12 +31,12 @@ pub(super) fn ranges(prefixes: impl Iterator<Item = IpNet>, family: IpFamily) ->
     ranges
 }
 
-/// The destination is this node.
+/// The destination is an address of this node.
 pub(super) fn is_host(family: IpFamily) -> Statement<'static> {
     is(destination(family), named_set(&set_names::host(family)))
 }
 
-/// The prefixes of one family, sorted, without those that lie in others.
+/// The prefixes of one family, sorted and aggregated.
 fn merged(prefixes: impl IntoIterator<Item = IpNet>, family: IpFamily) -> Vec<IpNet> {
     let mut v4 = Vec::new();
     let mut v6 = Vec::new();

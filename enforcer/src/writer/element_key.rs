@@ -26,7 +26,7 @@ pub(super) fn decode_key(set: &SetId, key: &[u8]) -> Option<ElementKey> {
         IpFamily::V6 => (IpAddr::from(field::<16>(key, 0)?), key.get(16..)?),
     };
     let port = match set.kind {
-        SetKind::Cell(_) | SetKind::All => None,
+        SetKind::Range(_) | SetKind::All => None,
         SetKind::Exact => {
             let number = *rest.first()?;
             let protocol = Protocol::ALL.into_iter().find(|known| known.number() == number)?;

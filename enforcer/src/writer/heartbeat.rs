@@ -1,13 +1,13 @@
-//! The heartbeat: what tells the kernel, and other agents of this node, that an agent lives.
+//! The heartbeat: tells the kernel, and other agents of this node, that an agent is alive.
 //!
 //! The set [`ALIVE_SET`] holds the protocols whose lookups are intercepted, and for each agent a
 //! *mark* of its own. Each agent renews all of these every [`BEAT`]. An agent that ends removes its
-//! mark at once, and the protocols too, unless another agent beats. That another one has a mark
-//! does not say so: a crashed agent leaves its mark to lapse. So the one that ends looks until it
-//! knows ([`OtherMarks`]).
+//! mark at once, and the protocols too unless another agent is alive. The mark of another agent
+//! does not prove that, because a crashed agent leaves its mark to time out. So an agent that ends
+//! observes the marks until it knows ([`OtherMarks`]).
 //!
-//! The [`Heartbeat`] has a thread and a socket of its own: whatever a plan or an installation
-//! takes, the kernel hears of us in time.
+//! The [`Heartbeat`] has a thread and a socket of its own, so that no plan and no installation
+//! delays it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -32,23 +32,24 @@ use super::renewal::{Renewal, RenewalPass};
 /// How often the heartbeat is renewed.
 pub(super) const BEAT: Duration = Duration::from_secs(1);
 
-/// How long the kernel believes us alive without a beat. In fail-mode open this is how long lookups
-/// go unanswered after the agent died; shorter, and a busy moment would open the way past us.
+/// How long the kernel takes an agent for alive without a beat. In fail-mode open, lookups go
+/// unanswered for so long after the agent died; if it were shorter, a busy moment would let lookups
+/// pass us unobserved.
 const ALIVE: Duration = Duration::from_secs(4);
 
-/// A mark that has no more than this left was not renewed twice in a row: its agent is dead. That
-/// is known after at most `ALIVE - DYING`; our own last beat, a [`BEAT`] ago at most, lets lookups
+/// A mark with no more than this left was not renewed twice in a row, so its agent is dead. That is
+/// known after at most `ALIVE - DYING`. Our own last beat was at most a [`BEAT`] ago, so lookups
 /// come to us for as long.
 const DYING: Duration = BEAT;
 
-/// How often an agent that ends looks whether another one beats.
+/// How often an agent that ends observes the marks of others.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
-/// Keys of the heartbeat's set that stand for agents: numbers of protocols that nobody has, so that
-/// they let nothing be intercepted.
+/// Keys of the heartbeat's set that are marks of agents: protocol numbers that are not assigned, so
+/// that they let nothing be intercepted.
 const MARKS: RangeInclusive<u8> = 150..=252;
 
-/// One of [`MARKS`] by chance, but none that another agent has.
+/// A random one of [`MARKS`] that no other agent has.
 pub(super) fn mark(taken: &[(u8, Duration)]) -> u8 {
     let chance = std::collections::hash_map::RandomState::new().hash_one(());
     let span = u64::from(MARKS.end() - MARKS.start()) + 1;
@@ -68,31 +69,31 @@ pub(super) fn others(marks: &[(u8, Duration)], own: u8) -> usize {
         .count()
 }
 
-/// What an agent that ends has seen of the marks of others.
+/// What an agent that ends has observed of the marks of others.
 #[derive(Debug, Default)]
 pub(super) struct OtherMarks {
-    /// When each would lapse, as seen first; `None` before the first look.
+    /// When each mark would time out, as first observed; `None` before the first look.
     ends: Option<BTreeMap<u8, Time>>,
 }
 
-/// Whether another agent beats.
+/// Whether another agent is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PeerLiveness {
-    /// One was seen to.
+    /// One has renewed its mark.
     Alive,
-    /// None does.
+    /// All marks are timing out.
     Dead,
-    /// There are marks that are too young to tell.
+    /// A mark is too young to tell.
     Unknown,
 }
 
 impl OtherMarks {
-    /// Takes in the marks that are there at `now`, each with the time it has left.
+    /// Takes in the marks that are there at `now`, each with its remaining time.
     fn look(&mut self, marks: &[(u8, Duration)], now: Time) -> PeerLiveness {
         let ends: BTreeMap<u8, Time> = marks.iter().map(|(mark, left)| (*mark, now + *left)).collect();
         if let Some(first) = &self.ends {
-            // A renewal moves the end by a beat or so; the rest is the clock's imprecision. A mark
-            // that is new was made by a beat.
+            // A renewal moves the end by about a beat; a smaller difference is the clock's
+            // imprecision. A mark that is new was made by a beat.
             let is_renewed = |(mark, end): (&u8, &Time)| first.get(mark).is_none_or(|before| *end > *before + BEAT / 2);
             if ends.iter().any(is_renewed) {
                 return PeerLiveness::Alive;
@@ -107,9 +108,9 @@ impl OtherMarks {
     }
 }
 
-/// Whether some agent renews its heartbeat in this table, in the network namespace of the calling
-/// thread. Takes as long as it takes to tell a crashed one from a living one: three seconds at
-/// most. Without a table nobody does.
+/// Whether some agent is alive that renews its heartbeat in this table, in the network namespace of
+/// the calling thread. It takes up to three seconds to tell a living agent from a crashed one.
+/// Without a table no agent is alive.
 pub fn agent_is_alive(table: &str) -> io::Result<bool> {
     let mut kernel = NfTables::open(table).map_err(io::Error::other)?;
     let mut others = OtherMarks::default();
@@ -126,16 +127,16 @@ pub fn agent_is_alive(table: &str) -> io::Result<bool> {
     }
 }
 
-/// What beats, from the first installation on.
+/// The heartbeat of this agent, which begins with the first installation.
 #[derive(Debug)]
 pub(super) struct Heartbeat<K> {
     state: Mutex<HeartbeatState<K>>,
-    /// How often it beat again after it had lapsed, so that lookups had gone past this agent.
+    /// How often the heartbeat had timed out before it was renewed, so that lookups had passed this
+    /// agent.
     pub(super) gaps: AtomicU64,
-    /// Wakes its thread: it begins, or is over.
+    /// Wakes the thread when the heartbeat begins or ends.
     turned: Condvar,
-    /// Which of the agents that overlap in an upgrade this is: a key of its own in the set of the
-    /// heartbeat.
+    /// The mark of this agent.
     mark: u8,
 }
 
@@ -144,24 +145,26 @@ struct HeartbeatState<K> {
     kernel: K,
     renewal: Renewal,
     mark: u8,
-    /// When it beats next; not before the first installation, and not while the table is lost.
+    /// When the next beat is due; `None` before the first installation, and while the table is
+    /// lost.
     next_beat: Option<Time>,
-    /// When the kernel gives this agent up if it does not beat again; `None` before the first beat,
-    /// and after a pause.
+    /// When the kernel takes this agent for dead if it does not beat again; `None` before the first
+    /// beat, and after a pause.
     alive_until: Option<Time>,
-    /// Whether lookups go past an agent that was given up (fail-mode open).
+    /// Whether lookups pass an agent that is taken for dead (fail-mode open).
     falls_through: bool,
-    /// While it ends and it is not known yet whether another agent beats.
+    /// Set while this agent ends and does not know yet whether another one is alive.
     leaving: Option<OtherMarks>,
-    /// Nobody writes any more.
+    /// The writer has ended.
     is_over: bool,
 }
 
-/// The table, or the heartbeat's set, is not there.
+/// The table, or the heartbeat's set, does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TableMissing;
 
-/// Ends a heart when it is dropped, also while a thread panics: without a writer there is no agent.
+/// Ends the heartbeat when it is dropped, also while a thread panics: without a writer the agent is
+/// not alive.
 pub(super) struct StopOnDrop<'a, K>(pub(super) &'a Heartbeat<K>);
 
 impl<K> Drop for StopOnDrop<'_, K> {
@@ -172,7 +175,7 @@ impl<K> Drop for StopOnDrop<'_, K> {
 }
 
 impl<K> Heartbeat<K> {
-    /// A heart that does not beat yet.
+    /// A heartbeat that has not begun.
     pub(super) fn new(kernel: K, renewal: Renewal, mark: u8) -> Self {
         Self {
             state: Mutex::new(HeartbeatState {
@@ -191,28 +194,27 @@ impl<K> Heartbeat<K> {
         }
     }
 
-    /// Which agent this is.
+    /// The mark of this agent.
     pub(super) fn mark(&self) -> u8 {
         self.mark
     }
 
-    /// The table is lost: there is nothing to beat into until rules are [installed](Self::begin)
-    /// again.
+    /// Pauses until rules are [installed](Self::begin) again, because the table is lost.
     pub(super) fn pause(&self) {
         let mut state = self.state();
         state.next_beat = None;
         state.alive_until = None;
     }
 
-    /// Held for as long as one small transaction takes.
+    /// The lock is held for as long as one small transaction takes.
     fn state(&self) -> MutexGuard<'_, HeartbeatState<K>> {
         self.state.lock()
     }
 }
 
 impl<K: Kernel> Heartbeat<K> {
-    /// Beats at once, and goes on. `falls_through`: lookups go past an agent that the kernel has
-    /// given up.
+    /// Beats at once, and goes on. `falls_through`: lookups pass an agent that the kernel takes for
+    /// dead.
     pub(super) fn begin(&self, falls_through: bool) -> Result<(), TableMissing> {
         let mut state = self.state();
         let outcome = self.beat(&mut state);
@@ -232,18 +234,18 @@ impl<K: Kernel> Heartbeat<K> {
         Ok(())
     }
 
-    /// Ends interception in fail-mode open, unless another agent has taken over and goes on
-    /// beating. `false`: that is not known yet; what stands still holds for [`LOOK`] and longer,
-    /// and it is to be asked again.
+    /// Ends interception in fail-mode open, unless another agent has taken over and is alive.
+    /// `false`: that is not known yet, and this is to be called again; the heartbeat holds for
+    /// longer than [`LOOK`].
     pub(super) fn stop(&self) -> bool {
         self.state().stop()
     }
 
-    /// The marks of other agents that beat, or did a moment ago.
+    /// The marks of other agents that are alive or were a moment ago.
     pub(super) fn others(&self) -> BTreeSet<u8> {
         let mut state = self.state();
         let own = state.mark;
-        // Without a table nobody beats.
+        // Without a table no agent is alive.
         let marks = state.kernel.heartbeats().unwrap_or_default();
         let lifetimes = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
         marks.into_iter().filter(lifetimes).map(|(key, _)| key).collect()

@@ -225,7 +225,7 @@ fn is_as_named(set: &dump::SetSummary) -> bool {
     // Each part of a key takes four bytes or a multiple.
     let rest = match id.kind {
         SetKind::Exact => 8,
-        SetKind::Cell(_) | SetKind::All => 0,
+        SetKind::Range(_) | SetKind::All => 0,
     };
     set.timeouts && set.key_length == address + rest
 }

@@ -55,8 +55,8 @@ fn learned(evaluation: &KernelTiers, names: &[(&str, &str)]) -> Vec<(Element, Du
 
 /// The elements of an address that every rule about objects means.
 fn member(evaluation: &KernelTiers, address: &str) -> BTreeSet<Element> {
-    let fold = &evaluation.fold;
-    let objects: Vec<_> = fold
+    let classifier = &evaluation.classifier;
+    let objects: Vec<_> = classifier
         .object_rules()
         .map(|(index, rule)| (index, rule.ports.clone()))
         .collect();
@@ -65,10 +65,10 @@ fn member(evaluation: &KernelTiers, address: &str) -> BTreeSet<Element> {
         zone: AddressZone::World,
         objects: &objects,
     };
-    let doors = fold.entries_for_objects(at);
-    doors
+    let entries = classifier.entries_for_objects(at);
+    entries
         .iter()
-        .flat_map(|door| elements(evaluation.id, fold.layout(), at.address, door))
+        .flat_map(|entry| elements(evaluation.id, classifier.layout(), at.address, entry))
         .collect()
 }
 

@@ -148,7 +148,7 @@ pub(crate) fn governs_by<const N: usize>(
 pub(crate) fn evaluation(id: ProgramId, tiers: &Tiers) -> KernelTiers {
     KernelTiers {
         id,
-        fold: Arc::new(Classifier::new(tiers)),
+        classifier: Arc::new(Classifier::new(tiers)),
     }
 }
 
@@ -175,17 +175,19 @@ pub(crate) fn learn_at(
     lease: Duration,
 ) -> Vec<(Element, Duration)> {
     let pattern = Pattern::name(name).unwrap();
-    let (id, fold) = (evaluation.id, &evaluation.fold);
+    let (id, classifier) = (evaluation.id, &evaluation.classifier);
     let at = AddressContext {
         address,
         zone: place,
         objects: &[],
     };
-    let of_name = fold.name_rules().filter(|(_, of)| **of == pattern);
-    let doors: Vec<_> = of_name
-        .flat_map(|(index, _)| fold.entries_for_name(index, at))
+    let of_name = classifier.name_rules().filter(|(_, of)| **of == pattern);
+    let entries: Vec<_> = of_name
+        .flat_map(|(index, _)| classifier.entries_for_name(index, at))
         .collect();
-    let elements = doors.iter().flat_map(|door| elements(id, fold.layout(), address, door));
+    let elements = entries
+        .iter()
+        .flat_map(|entry| elements(id, classifier.layout(), address, entry));
     elements.map(|element| (element, lease)).collect()
 }
 

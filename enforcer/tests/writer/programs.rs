@@ -41,12 +41,12 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         }],
         ..Tiers::default()
     };
-    let fold = Arc::new(Classifier::new(&tiers));
+    let classifier = Arc::new(Classifier::new(&tiers));
     let pods = (1..).map(|host: u8| IpAddr::from([10, 66, 0, host]));
     DesiredState {
         table: "namegate".to_owned(),
         // The same tiers under several names.
-        programs: programs.map(|id| (id, folded(id, &fold))).into(),
+        programs: programs.map(|id| (id, folded(id, &classifier))).into(),
         members: BTreeMap::new(),
         dispatch: pods.zip(programs).collect::<BTreeMap<_, _>>(),
         intercepted: BTreeSet::new(),
@@ -65,11 +65,11 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
     }
 }
 
-fn folded(id: ProgramId, fold: &Arc<Classifier>) -> Arc<KernelProgram> {
+fn folded(id: ProgramId, classifier: &Arc<Classifier>) -> Arc<KernelProgram> {
     Arc::new(KernelProgram {
         enforced: KernelTiers {
             id,
-            fold: Arc::clone(fold),
+            classifier: Arc::clone(classifier),
         },
         audited: None,
         response: None,

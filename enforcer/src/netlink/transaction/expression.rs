@@ -1,4 +1,4 @@
-//! A rule as expressions: little programs over registers of four octets.
+//! Encodes a rule as expressions, which compute on registers of four octets.
 
 use crate::layout::IpFamily;
 use crate::netlink::message::{Encoder, align};
@@ -79,7 +79,7 @@ pub(super) enum ResolvedMatch<'a> {
         fields: &'a [PacketField],
         set: String,
         id: Option<u32>,
-        /// Whether the verdict comes out of the set.
+        /// Whether the set is a verdict map.
         is_map: bool,
     },
 }
@@ -102,8 +102,7 @@ pub(super) fn encode(encoder: &mut Encoder, rule: &ResolvedRule<'_>) {
             id,
             is_map,
         } => {
-            // What the chain is only ever called for; nft wants it said before it prints fields by
-            // name.
+            // Packets in the chain always match these; nft needs them to print the fields by name.
             for field in *fields {
                 say_context(encoder, *field);
             }

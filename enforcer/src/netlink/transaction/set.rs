@@ -1,4 +1,4 @@
-//! Sets and their elements as attributes.
+//! Encodes sets and their elements.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const TYPE_OF_VERDICTS: u32 = 0xffff_ff00;
 const VERDICT_LENGTH: usize = 2 * size_of::<usize>();
 
 impl TransactionEncoder<'_> {
-    /// Makes a named set.
+    /// Writes the message that makes a named set.
     pub(super) fn add_set(&mut self, name: &str, form: &SetSpec) {
         let shape = SetDeclaration {
             flags: flags_of(form),
@@ -34,7 +34,8 @@ impl TransactionEncoder<'_> {
         self.set(name, id, &shape);
     }
 
-    /// Makes the set that a rule needs for itself.
+    /// Writes the messages that make the set which a rule needs for itself, and returns the rule
+    /// with the name of that set.
     pub(super) fn resolve<'r>(&mut self, rule: &'r NftRule) -> ResolvedRule<'r> {
         let test = match &rule.test {
             RuleMatch::Always => ResolvedMatch::Always,
@@ -145,11 +146,11 @@ impl TransactionEncoder<'_> {
     }
 }
 
-/// What the kernel tells of a named set that was made in this form.
+/// What the kernel lists of a named set that was declared so.
 pub(crate) fn declared(form: &SetSpec) -> (snapshot::SetShape, snapshot::SetLimits) {
     let (data_type, data_length) = match form.maps_to {
         None => (0, 0),
-        // The kernel's own size of a verdict, whatever was said.
+        // The kernel's own size of a verdict, whatever was declared.
         Some(MapValueType::Verdict) => (TYPE_OF_VERDICTS, octets(VERDICT_LENGTH)),
         Some(MapValueType::Value(datatype)) => (type_of(&[datatype]), length_of(&[datatype])),
     };
@@ -183,7 +184,7 @@ fn millis(interval: Duration) -> u32 {
     u32::try_from(interval.as_millis()).unwrap_or(u32::MAX)
 }
 
-/// What a set is declared with.
+/// What a message declares a set with.
 struct SetDeclaration<'a> {
     flags: u32,
     key: &'a [Datatype],
@@ -193,8 +194,8 @@ struct SetDeclaration<'a> {
     concatenated_ranges: bool,
 }
 
-/// nft's number of a type, of several parts with six bits for each; the kernel only keeps it for
-/// whoever lists the set.
+/// nft's number of a datatype; of several fields with six bits for each. The kernel only keeps it
+/// for whoever lists the set.
 fn type_of(key: &[Datatype]) -> u32 {
     key.iter().fold(0, |number, datatype| {
         let of_part = match datatype {
@@ -210,7 +211,7 @@ fn type_of(key: &[Datatype]) -> u32 {
     })
 }
 
-/// Each part of a concatenation is padded to four octets.
+/// The length of a key in octets. Each field of a concatenation is padded to four octets.
 fn length_of(key: &[Datatype]) -> u32 {
     match key {
         [only] => octets(only.length()),
@@ -222,7 +223,7 @@ fn octets(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// A range over keys of several parts.
+/// A range over keys of several fields.
 fn whole(range: &KeyRange, verdict: Option<&NftVerdict>) -> NewElement {
     NewElement {
         last: Some(range.last.clone()),
@@ -231,7 +232,8 @@ fn whole(range: &KeyRange, verdict: Option<&NftVerdict>) -> NewElement {
     }
 }
 
-/// At least as many octets as [`encode_element`] writes, with the nest around it.
+/// An upper bound of the octets that [`encode_element`] writes, with the nested attribute around
+/// it.
 pub(super) fn element_size(element: &NewElement) -> usize {
     let key = |length: usize| 2 * ATTRIBUTE + align(length);
     let value = match &element.value {
