@@ -20,8 +20,7 @@ pub(crate) enum TableCommand {
     DeleteTable,
     /// Makes a chain without a hook. One that exists is left as it is.
     AddChain(Arc<str>),
-    /// Makes a chain that a hook calls, with policy accept; one that stands in the same place is
-    /// left as it is.
+    /// Makes a base chain with policy accept. One that exists with the same hook is left as it is.
     AddBaseChain(Arc<str>, HookInfo),
     /// Makes a set. One that exists must have been declared equally, except for its limits.
     AddSet(Arc<str>, SetSpec),
@@ -41,7 +40,7 @@ pub(crate) enum TableCommand {
     DeleteChain(Arc<str>),
 }
 
-/// Where a base chain hooks in.
+/// The hook that calls a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HookInfo {
     /// `NF_INET_*`.
@@ -147,7 +146,7 @@ pub(crate) enum RuleMatch {
     Always,
     /// Packets of this protocol match.
     Is(Protocol),
-    /// That it belongs to a flow that both ends have taken part in.
+    /// Packets of established flows match: those that both ends have taken part in.
     Established,
     /// Packets match whose fields are in a set.
     In(Vec<PacketField>, RuleLookup),
@@ -156,13 +155,13 @@ pub(crate) enum RuleMatch {
 /// A field of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PacketField {
-    /// Its source address.
+    /// The source address.
     Source(IpFamily),
-    /// The index of the link that it came in on.
+    /// The index of the link that the packet came in on.
     Link,
-    /// The destination address of the first packet of its flow, before any translation.
+    /// The destination address of the flow's first packet, before any address translation.
     OriginalDestination(IpFamily),
-    /// The destination port of the first packet of its flow, before any translation.
+    /// The destination port of the flow's first packet, before any address translation.
     OriginalPort,
     /// The destination address.
     Destination(IpFamily),

@@ -1,13 +1,13 @@
-//! What closes governed pods while the table is made anew.
+//! Closes governed pods while the table is made anew.
 //!
-//! To write a whole table takes some ten milliseconds, and longer where there is much to write. A
+//! Writing a whole table takes some ten milliseconds, and longer where there is much to write. A
 //! table that is gone, or whose rules are somebody else's, is open for as long. So one small
-//! transaction comes first: chains of their own, in the hooks that decide about egress, that let
-//! pass nothing new of a governed source. The frame deletes them in the transaction that hangs up
-//! its own chains, so that there is no moment between the two.
+//! transaction comes first. It makes base chains of its own in the hooks that decide about egress,
+//! which let pass nothing new of a governed source. The frame deletes them in the transaction that
+//! hooks up its own chains, so that there is no moment between the two.
 //!
-//! Packets are dropped and not rejected: a client whose connection is allowed sends its first
-//! packet again, and finds the door open.
+//! Packets are dropped and not rejected: a client whose connection is allowed retransmits its first
+//! packet, which then passes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(crate) fn chains() -> impl Iterator<Item = String> {
     CHAINS.into_iter().map(|(name, _)| name.to_owned())
 }
 
-/// The commands that close, in a table that may be gone.
+/// The commands that close governed pods, in a table that may be gone.
 pub(crate) fn commands(desired: &DesiredState) -> Vec<TableCommand> {
     let rules = rules(desired);
     let mut commands = vec![TableCommand::AddTable];
@@ -42,7 +42,7 @@ pub(crate) fn commands(desired: &DesiredState) -> Vec<TableCommand> {
             kind: "filter".to_owned(),
         };
         commands.push(TableCommand::AddBaseChain(Arc::clone(&name), hook));
-        // It stands where an earlier attempt came to nothing.
+        // The chain exists already when an earlier attempt has failed.
         commands.push(TableCommand::EmptyChain(Arc::clone(&name)));
         let rules = rules.iter().cloned();
         commands.extend(rules.map(|rule| TableCommand::AddRule(Arc::clone(&name), rule)));
@@ -52,7 +52,7 @@ pub(crate) fn commands(desired: &DesiredState) -> Vec<TableCommand> {
 
 fn rules(desired: &DesiredState) -> Vec<NftRule> {
     let mut rules = vec![rule(RuleMatch::Established, NftVerdict::Accept)];
-    // As when no agent lives: lookups go to the resolver, and teach nothing.
+    // As when no agent is alive: lookups go to the resolver unobserved.
     if desired.fail_mode == FailMode::Open && desired.interception != Interception::Off {
         rules.extend(
             IpFamily::BOTH
@@ -68,8 +68,8 @@ fn rules(desired: &DesiredState) -> Vec<NftRule> {
             rules.push(rule(test, NftVerdict::Drop));
         }
     }
-    // A pod's link leads to nobody else, whatever the source. On a link that many share are pods
-    // that no policy governs.
+    // A pod's link leads to nobody else, whatever the source. A shared link also leads to pods that
+    // no policy governs.
     let links = &desired.pod_links;
     let mut of_pods: Vec<SetKey> = links
         .governed
@@ -113,7 +113,7 @@ fn lookups_pass(desired: &DesiredState, family: IpFamily) -> Option<NftRule> {
     (!ranges.is_empty()).then(|| rule(RuleMatch::In(fields, RuleLookup::Ranges(ranges)), NftVerdict::Accept))
 }
 
-/// Each part padded to four octets.
+/// A key of address, protocol and port, each padded to four octets.
 fn lookup_key(address: IpAddr, protocol: Protocol, port: u16) -> SetKey {
     let mut key = address_key(address);
     let [high, low] = port.to_be_bytes();

@@ -1,45 +1,46 @@
-//! How lookups come to the proxy, and what becomes of those that do not.
+//! How lookups reach the proxy, and what happens to those that do not.
 //!
 //! # dnat
-//! Who is intercepted (`pods4`, `pods6`), the resolvers that are known (`resolvers4`,
-//! `resolvers6`), our listeners and the maps to them are [sets of the table](super::table_sets).
-//! They stand in every mode; a mode that does not use them leaves them unread.
+//! The intercepted sources (`pods4`, `pods6`), the known resolvers (`resolvers4`, `resolvers6`),
+//! our listeners and the maps to them are [sets of the table](super::table_sets). They exist in
+//! every mode; a mode that does not use them does not read them.
 //!
 //! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps
-//! with equal keys give the listener's address and port: the port tells the proxy which resolver
-//! was asked. A nat chain sees the first packet of a flow only.
+//! with equal keys give the listener's address and port; the port tells the proxy which resolver
+//! was asked. A nat chain sees only the first packet of a flow.
 //!
-//! The flows of intercepted lookups lie in a conntrack [zone](ZONE) of their own, which packets are
-//! given before they are tracked, under the same conditions as they are translated. So the
-//! translation of a flow lives and dies with the heartbeat: when it ends, the next packet of a
-//! client that keeps its socket is of the usual zone, where nothing is translated, and falls
-//! through; when it begins again, the flows that began meanwhile are found in no zone of ours, and
-//! are intercepted. What the proxy answers leaves from its own addresses, and is given the zone by
-//! these.
+//! The flows of intercepted lookups are in a conntrack [zone](ZONE) of their own. Packets are given
+//! that zone before they are tracked, under the same conditions as they are translated. So the
+//! translation of a flow lasts as long as the heartbeat. When the heartbeat ends, the next packet
+//! of a client that keeps its socket is in the default zone, where nothing is translated, and goes
+//! to the resolver. When the heartbeat begins again, the flows that began meanwhile are not found
+//! in our zone, and are intercepted. What the proxy answers leaves from its own addresses, and is
+//! given the zone by these.
 //!
-//! What is not tracked is not translated, and caches on the node (NodeLocal DNSCache) switch
+//! Untracked packets are not translated, and caches on the node (NodeLocal DNSCache) switch
 //! tracking off for lookups to themselves. A packet that has a zone is left alone by `notrack` and
 //! by the target CT.
 //!
 //! # tproxy
 //! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it.
-//! There the packet may carry the address of a backend, so the conntrack tuple is asked what the
-//! pod asked for. Every packet of the flow passes here. Replies are told apart by their direction:
-//! those of a resolver that is itself a governed pod carry a tuple that matches too. Both that and
-//! the family are asked once, and what is of the right ones goes to a chain of its own: each packet
-//! of each flow pays for what is asked here.
+//! There the packet may carry the address of a backend, so the conntrack tuple tells whom the pod
+//! asked. Every packet of a flow passes here, so tests are few: direction and family are tested
+//! once, and packets that match go to a chain of their own. The direction distinguishes replies:
+//! those of a resolver that is itself a governed pod have a tuple that matches too.
 //!
 //! # Sources that are no Pod's yet
-//! What `unknown4` and `unknown6` hold is refused everywhere else; their lookups are answered by
-//! the proxy, which says that it is too early. The kernel limits the rate of its ICMP errors, and a
-//! resolver that gets none waits for its timeout. Looked for in the first packets of flows only, so
-//! with tproxy, where each packet of a flow would have to be intercepted, over UDP alone.
+//! Sources in `unknown4` and `unknown6` are refused everywhere else. Their lookups are answered by
+//! the proxy, which says that it is too early: the kernel limits the rate of its ICMP errors, and a
+//! resolver library that gets none waits for its timeout. Only the first packets of flows are
+//! matched, so with tproxy, where each packet of a flow would have to be intercepted, only those
+//! over UDP.
 //!
 //! # The heartbeat
-//! In fail-mode open both apply only while a living agent keeps [`ALIVE_SET`] filled. What they
-//! then let by is accepted before any program is asked, tested by the original destination since
-//! kube-proxy may have translated it. In fail-mode closed it is refused, which matters where tproxy
-//! finds no socket of the proxy: no policy that allows port 53 shall make a way around it.
+//! In fail-mode open, interception applies only while a living agent keeps [`ALIVE_SET`] filled.
+//! Lookups that are not intercepted then pass before any program is asked; they are recognised by
+//! the original destination, since kube-proxy may have translated them. In fail-mode closed they
+//! are refused. That matters where tproxy finds no socket of the proxy: a policy that allows port
+//! 53 must not make a way around it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -73,7 +74,7 @@ const BEFORE_DNAT: i32 = -105;
 /// `dstnat + 1`: just after it.
 const AFTER_DNAT: i32 = -99;
 
-/// The chain of the mode.
+/// The chains of the interception mode.
 pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     match desired.interception {
         Interception::Off => {}
@@ -100,8 +101,8 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 for sources in [set_names::pods(family), set_names::unknown(family)] {
                     let mut statements = vec![is_of(family), is_tcp_or_udp()];
                     statements.extend(lookups(desired, family, asked_now(family), &sources));
-                    // What passed the chain before under other elements has no zone: its answer
-                    // would find no flow.
+                    // A lookup that passed the chain before under other elements has no zone, and
+                    // its answer would find no flow.
                     statements.push(is(conntrack("zone", None), number(ZONE.into())));
                     statements.push(Statement::DNAT(Some(to_listener.clone())));
                     document.rule(DNAT_CHAIN, statements);
@@ -122,7 +123,7 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 document.chain(&chain);
                 let forwards = is(conntrack("direction", None), word("original"));
                 document.rule(TPROXY_CHAIN, [is_of(family), forwards, goto(&chain)]);
-                // What is not translated carries now what it carried first.
+                // An untranslated packet still carries what the pod asked.
                 let translated = has_any(conntrack("status", None), word("dnat"));
                 let (pods, unknown) = (set_names::pods(family), set_names::unknown(family));
                 let first = || [is(conntrack("state", None), word("new")), is(protocol(), word("udp"))];
@@ -150,7 +151,7 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     }
 }
 
-/// Gives lookups that are going to be translated their zone, and what belongs to their flows:
+/// Gives their zone to lookups that are going to be translated, and to what belongs to their flows:
 /// replies, and errors that either end reports.
 fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.base_chain(
@@ -169,7 +170,7 @@ fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
             document.rule(BEFORE_TRACKING, statements);
         }
 
-        // A client that is gone says so. Its word is about a flow of the zone, while there is one.
+        // A client that is gone reports an error, which quotes a flow of the zone.
         let (icmp, header_name, unreachable) = match family {
             IpFamily::V4 => (Protocol::Icmp, "icmp", 3),
             IpFamily::V6 => (Protocol::Icmpv6, "icmpv6", 1),
@@ -251,8 +252,8 @@ pub(super) fn pass_to_listeners(document: &mut NftDocument<'_>, chain: &str, des
     }
 }
 
-/// What becomes of a lookup that was not intercepted although its resolver is known: nobody lives
-/// to take it.
+/// What happens to a lookup that was not intercepted although its resolver is known: no agent is
+/// alive to take it.
 pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     if desired.interception == Interception::Off {
         return;
@@ -263,7 +264,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
             FailMode::Closed => goto(refusal::CHAIN),
         };
         let tracked = is(conntrack("direction", None), word("original"));
-        // By whom the node has its cache: nobody has translated it, and nobody will.
+        // Lookups to a cache of the node: nobody has translated them, and nobody will.
         let untracked = has_any(conntrack("state", None), word("untracked"));
         for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
             let lookup = to_resolver(family, asked, &set_names::pods(family));
@@ -278,7 +279,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
     }
 }
 
-/// Lookups that are intercepted, while the heartbeat goes where that is asked for.
+/// Matches lookups that are intercepted: in fail-mode open only while the heartbeat lasts.
 fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str) -> Vec<Statement<'static>> {
     let mut statements = Vec::from(to_resolver(family, asked, sources));
     match desired.fail_mode {
@@ -288,10 +289,10 @@ fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str)
     statements
 }
 
-/// Packets of one of these sources to a known resolver; nft wants the protocol spelt out before it
-/// lets a rule translate or read ports. The resolver is asked for first: nearly every packet comes
-/// from a pod or goes to one, and nearly none goes to a resolver, so that all others pay one lookup
-/// of a set.
+/// Matches packets of one of these sources to a known resolver. nft wants the protocol spelt out
+/// before it lets a rule translate or read ports. The resolver is tested first: nearly every packet
+/// comes from a pod or goes to one, and nearly none goes to a resolver, so that all others cost one
+/// lookup.
 fn to_resolver(family: IpFamily, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
         is(asked, named_set(&set_names::resolvers(family))),

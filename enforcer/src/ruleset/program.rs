@@ -1,5 +1,5 @@
-//! The chains of a program, for each family. They follow from the program alone, so one that stands
-//! is never touched.
+//! The chains of a program, for each family. They follow from the program alone, so the chains of a
+//! program that stays are never touched.
 //!
 //! ```text
 //! ep4-X            ICMP, where types of its messages matter: goto ep4-X-icmp
@@ -38,11 +38,11 @@
 //! names and objects on single ports, costs one. [`SetLayout`](policy::classifier::SetLayout) says
 //! what there may be, and what cannot be is not looked up.
 //!
-//! The prefixes of a place are folded into disjoint intervals, each with one verdict for all
-//! traffic (the *base*) and exceptions. Where the base is what the rest gets, it need not be looked
-//! up at all. So of two verdicts each set needs one only, and plain sets do: a verdict map of
-//! thousands of ranges would make the kernel go through the chain of its verdict thousands of times
-//! whenever it validates the table.
+//! The prefixes of a zone are folded into disjoint intervals, each with one verdict for all traffic
+//! (the *base*) and exceptions. Where the base is the default verdict it is not looked up at all.
+//! So only one of two verdicts needs a set, and plain sets suffice. A verdict map of thousands of
+//! ranges would make the kernel walk the chain of its verdict thousands of times whenever it
+//! validates the table.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
 use super::{refusal, set_names};
 
-/// A chain with its rules. The chains that it goes on in stand before it.
+/// A chain with its rules. The chains that it goes on in come before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProgramChain {
     pub(crate) name: Arc<str>,
@@ -79,7 +79,7 @@ pub(crate) fn is_chain_name(name: &str) -> bool {
     kinds.iter().any(|kind| name.starts_with(kind))
 }
 
-/// The chains of a program but for those of its audited policies.
+/// The chains of a program, without those of its audited tiers.
 pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain> {
     let refuse = match program.response {
         None => refusal::CHAIN,
@@ -96,7 +96,7 @@ pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
-/// The chains that evaluate the policies of mode audit together with all others. Nothing is refused
+/// The chains that evaluate the policies in mode audit together with all others. Nothing is refused
 /// there.
 pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
     let of_family = |family| {
@@ -112,7 +112,7 @@ pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
-/// The most lookups that a packet may pay in the chains of a program.
+/// The most lookups that a packet costs in the chains of a program.
 pub fn longest_path(program: &KernelProgram) -> usize {
     let id = ProgramId(0);
     let audited = program.audited.iter().flat_map(audit_chains);
@@ -171,12 +171,12 @@ fn written(
     writer.chains
 }
 
-/// Which packets a chain is about.
+/// Which packets a chain evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TrafficKind {
-    /// All of them, told apart by their ports.
+    /// All packets, distinguished by their ports.
     Ports,
-    /// ICMP, told apart by types.
+    /// ICMP packets, distinguished by their types.
     Icmp,
 }
 
@@ -185,7 +185,7 @@ struct ProgramWriter<'a> {
     family: IpFamily,
     tiers: ProgramId,
     classifier: &'a Classifier,
-    /// For each of [`AddressZone::ALL`].
+    /// The intervals of each of [`AddressZone::ALL`].
     intervals: [Vec<AddressInterval>; 3],
     allow: objects::NftVerdict,
     deny: objects::NftVerdict,
@@ -334,8 +334,8 @@ impl ProgramWriter<'_> {
             (cluster != world, set_names::cluster(self.family), "cluster", &cluster),
         ];
         let mut rules = Vec::new();
-        // Where the node's addresses are decided as those outside, and the cluster's are not, both
-        // branches stand.
+        // Both branches exist where the node's addresses are decided like those outside, and the
+        // cluster's are not.
         for (differs, addresses, suffix, of_place) in branches {
             if differs {
                 let test = RuleMatch::In(
@@ -360,7 +360,7 @@ impl ProgramWriter<'_> {
         rules
     }
 
-    /// Exceptions, base, rest.
+    /// The rules for exceptions, for the base, and for everything else.
     fn decide(&self, traffic: TrafficKind, of_place: &PlaceRanges) -> Vec<NftRule> {
         let rest = self.classifier.default_verdict();
         let other = other_than(rest);
@@ -400,14 +400,14 @@ impl ProgramWriter<'_> {
     }
 }
 
-/// What the prefixes of a place say of some traffic, as the ranges of three sets.
+/// What the prefixes of a zone decide about some traffic, as the ranges of three sets.
 #[derive(Debug, PartialEq, Eq)]
 struct PlaceRanges {
-    /// Address and port, where the base is the rest's verdict and the port has the other.
+    /// Address and port, where the base is the default verdict and the port has the other one.
     excepted_from_rest: Vec<KeyRange>,
-    /// Address and port, where it is the other way round.
+    /// Address and port, where the base is the other verdict and the port has the default one.
     back_to_rest: Vec<KeyRange>,
-    /// Addresses whose base is not the rest's verdict.
+    /// Addresses whose base is not the default verdict.
     base: Vec<KeyRange>,
 }
 
@@ -450,7 +450,7 @@ impl PlaceRanges {
     }
 }
 
-/// Whether messages of this protocol go to these addresses at all.
+/// Whether these addresses are of a family that has this protocol.
 fn speaks_of(interval: &AddressInterval, protocol: Protocol) -> bool {
     layout::family_of(protocol).is_none_or(|only| only == IpFamily::of(interval.first))
 }
@@ -480,7 +480,7 @@ fn goto(chain: &str) -> objects::NftVerdict {
     objects::NftVerdict::Goto(chain.into())
 }
 
-/// Ports as [`ProgramWriter::port_fields`] has them; as a single part, or several that are padded.
+/// The key of a port range, with the fields of [`ProgramWriter::port_fields`].
 fn ports_key(traffic: TrafficKind, range: PortRange) -> KeyRange {
     let key = |port: u16| {
         let [high, low] = port.to_be_bytes();
@@ -495,7 +495,7 @@ fn ports_key(traffic: TrafficKind, range: PortRange) -> KeyRange {
     }
 }
 
-/// Two keys as one: each part of a concatenation is padded to four octets.
+/// Joins two keys. Each field of a concatenation is padded to four octets.
 fn joined(address: &SetKey, port: &SetKey) -> SetKey {
     let mut key = address.clone();
     key.extend_from_slice(port);

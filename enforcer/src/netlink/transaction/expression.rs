@@ -191,7 +191,7 @@ fn load_conntrack(encoder: &mut Encoder, key: u32, direction: Option<u8>, to: u3
     });
 }
 
-/// Leaves these bits of a register, which is in the order of octets of this machine.
+/// Keeps these bits of a register, which is in the byte order of this machine.
 fn mask(encoder: &mut Encoder, register: u32, bits: u32) {
     expression(encoder, "bitwise", |encoder| {
         encoder.attribute(BITWISE_FROM, &register.to_be_bytes());
@@ -205,7 +205,7 @@ fn mask(encoder: &mut Encoder, register: u32, bits: u32) {
     });
 }
 
-/// Goes on only where the register and the value are [`EQUAL`], or [`UNEQUAL`].
+/// Breaks off the rule unless the register and the value are [`EQUAL`], or [`UNEQUAL`].
 fn compare(encoder: &mut Encoder, from: u32, how: u32, with: &[u8]) {
     expression(encoder, "cmp", |encoder| {
         encoder.attribute(COMPARE_FROM, &from.to_be_bytes());
