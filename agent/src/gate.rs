@@ -417,6 +417,15 @@ impl Gate for NodeGate {
                 why,
                 reason,
             } => self.0.withheld(client, (name, server), (why, reason)),
+            ProxyEvent::Query {
+                transport,
+                question,
+                forwarded: false,
+            } if self.0.terms.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
+                && discovery::answer_that_keeps(&question.name).is_some() =>
+            {
+                return self.0.metrics.kept(transport, question.qtype);
+            }
             _ => {}
         }
         self.0.metrics.observe(&event);

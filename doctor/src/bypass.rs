@@ -3,10 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{NodeFacts, NodeFinding};
+use policy::encrypted_dns::TLS_PORT;
 
-/// The port of DNS over TLS (RFC 7858), and of DNS over QUIC (RFC 9250).
-pub const DNS_OVER_TLS: u16 = 853;
+use crate::{NodeFacts, NodeFinding, OpenProviders};
 
 /// Addresses that no policy names as a server (RFC 5737, RFC 3849): a workload that may reach them
 /// may reach any address.
@@ -23,6 +22,7 @@ pub(crate) fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
             .as_ref()
             .map(|running| encrypted(&running.open_to_encrypted_dns)),
     );
+    findings.extend(facts.running.as_ref().map(|running| providers(&running.open_providers)));
     findings
 }
 
@@ -77,10 +77,31 @@ fn encrypted(open: &[String]) -> NodeFinding {
         false => NodeFinding::note(
             CODE,
             format!(
-                "port {DNS_OVER_TLS} of any address is open to {}: names that are resolved there are not seen, and open nothing",
+                "port {TLS_PORT} of any address is open to {}: names that are resolved there are not seen, and open nothing",
                 open.join(", ")
             ),
-            format!("deny port {DNS_OVER_TLS} in a policy (`egressDeny` with `toPorts`)"),
+            format!("deny port {TLS_PORT} in a policy (`egressDeny` with `toPorts`)"),
         ),
     }
+}
+
+/// Workloads that policy closes, and that may reach public servers of encrypted DNS.
+fn providers(open: &[OpenProviders]) -> NodeFinding {
+    const CODE: &str = "encrypted-dns-servers";
+    if open.is_empty() {
+        return NodeFinding::ok(
+            CODE,
+            "no workload that is closed for egress may reach a known server of encrypted DNS",
+        );
+    }
+    let told = |open: &OpenProviders| format!("{} ({})", open.endpoint, open.providers.join(", "));
+    let told: Vec<String> = open.iter().map(told).collect();
+    NodeFinding::note(
+        CODE,
+        format!(
+            "known servers of encrypted DNS are open to {}: names that are resolved there are not seen, and open nothing",
+            told.join("; ")
+        ),
+        "see the finding encrypted-dns-open of `namegate check`",
+    )
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 use settings::InterceptionMode;
 
-pub use bypass::{DNS_OVER_TLS, DOCUMENTATION_ADDRESSES};
+pub use bypass::DOCUMENTATION_ADDRESSES;
 pub use features::KernelFeature;
 pub use read::read;
 
@@ -58,8 +58,20 @@ pub struct RunningAgent {
     /// The resolvers whose answers it learns from.
     pub resolvers: Vec<SocketAddr>,
     /// Endpoints that are closed for egress and may reach [`DOCUMENTATION_ADDRESSES`] at
-    /// [`DNS_OVER_TLS`].
+    /// the port of DNS over
+    /// TLS.
     pub open_to_encrypted_dns: Vec<String>,
+    /// Endpoints that are closed for egress and may reach known servers of encrypted DNS.
+    pub open_providers: Vec<OpenProviders>,
+}
+
+/// The [`PROVIDERS`](policy::encrypted_dns::PROVIDERS) that an endpoint may reach.
+#[derive(Debug, Clone)]
+pub struct OpenProviders {
+    /// `namespace/name`.
+    pub endpoint: String,
+    /// Their names.
+    pub providers: Vec<&'static str>,
 }
 
 /// How bad a finding is.

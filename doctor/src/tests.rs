@@ -26,6 +26,7 @@ fn sound() -> NodeFacts {
         running: Some(RunningAgent {
             resolvers: vec!["10.53.0.53:53".parse().unwrap()],
             open_to_encrypted_dns: Vec::new(),
+            open_providers: Vec::new(),
         }),
         interception: InterceptionMode::Dnat,
         table: "namegate".into(),
@@ -216,4 +217,16 @@ fn workloads_that_may_speak_dns_over_tls_to_anybody_are_named() {
         running.open_to_encrypted_dns.push("shop/web".into());
     }
     assert_eq!(wrong(&facts), [("encrypted-dns", FindingLevel::Note)]);
+}
+
+#[test]
+fn workloads_that_may_reach_single_servers_of_encrypted_dns_are_named() {
+    let mut facts = sound();
+    if let Some(running) = &mut facts.running {
+        running.open_providers.push(OpenProviders {
+            endpoint: "shop/web".into(),
+            providers: vec!["Quad9"],
+        });
+    }
+    assert_eq!(wrong(&facts), [("encrypted-dns-servers", FindingLevel::Note)]);
 }

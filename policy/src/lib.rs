@@ -29,6 +29,7 @@ pub mod compile;
 pub mod crd;
 pub mod diagnostic;
 pub mod document;
+pub mod encrypted_dns;
 pub mod endpoint;
 pub mod explain;
 pub mod inventory;

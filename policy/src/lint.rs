@@ -6,6 +6,7 @@
 mod around;
 mod audit;
 mod containment;
+mod encrypted_dns;
 mod names;
 mod networks;
 mod peers;
@@ -38,6 +39,7 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
         peers::empty(&node, policy.id.kind, spec, &mut report);
         names::of_one(&node, &mut report);
         ports::to_anywhere(&node, policy.id.kind, &mut report);
+        encrypted_dns::left_open(spec, &mut report);
         shadows::of_one(spec, &mut budget, &mut report);
     }
     subjects::without_effect(document, policy, &mut report);

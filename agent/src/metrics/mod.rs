@@ -21,7 +21,8 @@ use namespaces::Namespaces;
 
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 const TYPES: [&str; 8] = ["A", "AAAA", "HTTPS", "SVCB", "PTR", "SRV", "TXT", "other"];
-const VERDICTS: [&str; 2] = ["allowed", "denied"];
+/// `discovery`: whether to leave for encrypted DNS was asked, and answered so that the client stays.
+const VERDICTS: [&str; 3] = ["allowed", "denied", "discovery"];
 const RCODES: [&str; 7] = [
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other",
 ];
@@ -201,6 +202,12 @@ impl Metrics {
             ProxyEvent::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
             ProxyEvent::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
         }
+    }
+
+    /// Counts a question that was answered so that the client does not leave for encrypted DNS, in
+    /// place of [`observe`](Self::observe).
+    pub fn kept(&self, transport: Transport, qtype: u16) {
+        self.queries[transport_index(transport)][type_index(qtype)][2].inc();
     }
 
     /// Counts a recorded packet; the namespace is empty where the sender is no Pod of this node.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use api::AgentStatus;
 use api::{ApiClient, ClientError};
 use api::{ExplainQuestion, ExplainVerdict, ask};
-use doctor::{self, DNS_OVER_TLS, DOCUMENTATION_ADDRESSES, FindingLevel, NodeFinding, RunningAgent};
+use doctor::{self, DOCUMENTATION_ADDRESSES, FindingLevel, NodeFinding, OpenProviders, RunningAgent};
+use policy::encrypted_dns::{HTTPS_PORT, PROVIDERS, TLS_PORT};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
 
 use crate::VerbOutcome;
@@ -56,10 +57,14 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     let its_mode = status.as_ref().and_then(|status| mode(&status.interception));
     let interception = args.intercept.or(its_mode).unwrap_or(InterceptionMode::Dnat);
     let running = match status {
-        Some(status) => Some(RunningAgent {
-            resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
-            open_to_encrypted_dns: ask(open_to_encrypted_dns(&client, &status))??,
-        }),
+        Some(status) => {
+            let (open_to_encrypted_dns, open_providers) = ask(bypasses(&client, &status))??;
+            Some(RunningAgent {
+                resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
+                open_to_encrypted_dns,
+                open_providers,
+            })
+        }
         None => None,
     };
     let findings = doctor::examine(&doctor::read(interception, &args.table, running));
@@ -75,44 +80,78 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     )
 }
 
-/// Asks for one endpoint of each program; the others of a program are told the same.
-async fn open_to_encrypted_dns(client: &ApiClient, status: &AgentStatus) -> Result<Vec<String>, ClientError> {
-    let mut told = BTreeMap::new();
-    let mut open = Vec::new();
-    for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
-        let is_open = match told.get(&row.program) {
-            Some(known) => *known,
-            None => {
-                let is_open = may_reach_anybody(client, &row.endpoint).await?;
-                told.insert(row.program.clone(), is_open);
-                is_open
-            }
-        };
-        if is_open {
-            open.push(row.endpoint.clone());
-        }
-    }
-    Ok(open)
+/// Which ways to resolve names unobserved a program leaves open.
+#[derive(Debug, Clone, Default)]
+struct Bypasses {
+    /// DNS over TLS to anybody.
+    anybody: bool,
+    providers: Vec<&'static str>,
 }
 
-async fn may_reach_anybody(client: &ApiClient, endpoint: &str) -> Result<bool, ClientError> {
-    for address in DOCUMENTATION_ADDRESSES {
-        let answer = client
-            .explain(&ExplainQuestion {
-                from: endpoint.to_owned(),
-                to: address.to_string(),
-                port: Some(DNS_OVER_TLS),
-                protocol: None,
-            })
-            .await;
-        match answer {
-            Ok(answer) if answer.verdict == ExplainVerdict::Allowed => return Ok(true),
-            // A Pod that has gone meanwhile.
-            Ok(_) | Err(ClientError::CannotTell(_)) => {}
-            Err(error) => return Err(error),
+/// Asks for one endpoint of each program; the others of a program are told the same.
+async fn bypasses(client: &ApiClient, status: &AgentStatus) -> Result<(Vec<String>, Vec<OpenProviders>), ClientError> {
+    let mut told: BTreeMap<_, Bypasses> = BTreeMap::new();
+    let (mut open, mut open_providers) = (Vec::new(), Vec::new());
+    for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
+        let bypasses = match told.get(&row.program) {
+            Some(known) => known.clone(),
+            None => {
+                let found = find_bypasses(client, &row.endpoint).await?;
+                told.insert(row.program.clone(), found.clone());
+                found
+            }
+        };
+        if bypasses.anybody {
+            open.push(row.endpoint.clone());
+        }
+        if !bypasses.providers.is_empty() {
+            open_providers.push(OpenProviders {
+                endpoint: row.endpoint.clone(),
+                providers: bypasses.providers,
+            });
         }
     }
-    Ok(false)
+    Ok((open, open_providers))
+}
+
+async fn find_bypasses(client: &ApiClient, endpoint: &str) -> Result<Bypasses, ClientError> {
+    let mut found = Bypasses::default();
+    for address in DOCUMENTATION_ADDRESSES {
+        found.anybody |= may_reach(client, endpoint, address.to_string(), TLS_PORT).await?;
+    }
+    for provider in PROVIDERS {
+        // The usual name, and of each family the usual address.
+        let addresses = [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is_of_family| {
+            let mut addresses = provider.addresses.iter();
+            addresses.find(|address| is_of_family(address)).map(ToString::to_string)
+        });
+        let host = provider.hosts.first().map(ToString::to_string);
+        for server in addresses.into_iter().chain([host]).flatten() {
+            let is_open = may_reach(client, endpoint, server.clone(), HTTPS_PORT).await?
+                // Of anybody's port it is said already.
+                || (!found.anybody && may_reach(client, endpoint, server, TLS_PORT).await?);
+            if is_open {
+                found.providers.push(provider.name);
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn may_reach(client: &ApiClient, endpoint: &str, to: String, port: u16) -> Result<bool, ClientError> {
+    let question = ExplainQuestion {
+        from: endpoint.to_owned(),
+        to,
+        port: Some(port),
+        protocol: None,
+    };
+    match client.explain(&question).await {
+        Ok(answer) => Ok(answer.verdict == ExplainVerdict::Allowed),
+        // A Pod that has gone meanwhile.
+        Err(ClientError::CannotTell(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn mode(text: &str) -> Option<InterceptionMode> {

@@ -410,6 +410,9 @@ fn clients_that_look_for_encrypted_dns_are_kept() {
         assert_eq!((reply.code(), reply.addresses().is_empty()), (canary, !forwarded));
         let reply = scenario.ask(0, "_dns.resolver.arpa", RecordType::A);
         assert_eq!((reply.code(), reply.addresses().is_empty()), (designated, !forwarded));
+        let series = r#"namegate_dns_queries_total{transport="udp",type="A",verdict="discovery"}"#;
+        let kept = scenario.agent().metric(series).unwrap();
+        assert_eq!(kept, if forwarded { 0.0 } else { 2.0 });
         scenario.learn(0, "a.example");
     }
 }

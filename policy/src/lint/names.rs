@@ -325,15 +325,19 @@ fn denied_too(written: &Written<'_>, denied: &NameIndex<&str>, whose: &str, repo
     true
 }
 
+/// The domain in which anybody may register, where a pattern matches every name below it.
+pub(super) fn top_level_domain(pattern: &str) -> Option<&str> {
+    let (first, last) = pattern.trim_end_matches('.').split_once('.')?;
+    let is_of_everybody = matches!(first, "*" | "**") && !last.contains(['*', '.']) && !OWN.contains(&last);
+    is_of_everybody.then_some(last)
+}
+
 /// Selectors that open less, or more, than they seem to.
 fn too_wide(written: &Written<'_>, report: &mut Report<'_>) {
     let text = written.pattern.as_str();
     let first = text.split('.').next().unwrap_or_default();
     let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
-    if let ["*" | "**", last] = labels.as_slice()
-        && !last.contains('*')
-        && !OWN.contains(last)
-    {
+    if let Some(last) = top_level_domain(text) {
         report
             .warning(
                 "pattern-of-everybody",

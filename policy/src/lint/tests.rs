@@ -1,3 +1,4 @@
+mod encrypted_dns;
 mod shadows;
 mod surroundings;
 
@@ -406,6 +407,7 @@ fn every_code_of_a_lint_is_explained() {
     let code = regex::Regex::new(r#"\.warning\(\s*"([a-z-]+)""#).unwrap();
     let sources = [
         include_str!("audit.rs"),
+        include_str!("encrypted_dns.rs"),
         include_str!("names.rs"),
         include_str!("networks.rs"),
         include_str!("peers.rs"),

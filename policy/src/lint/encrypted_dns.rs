@@ -1,0 +1,110 @@
+//! Servers of encrypted DNS that a policy leaves open.
+
+use std::net::IpAddr;
+
+use names::{Name, Pattern};
+
+use crate::diagnostic::{Report, quoted};
+use crate::encrypted_dns::{DnsProvider, HTTPS_PORT, PROVIDERS, TLS_PORT};
+use crate::peer_selector::PeerSelector;
+use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
+use crate::ports::{PortSet, Protocol};
+use crate::zone::Zone;
+
+use super::names::top_level_domain;
+use super::path_of;
+
+/// Names of such servers that may be reached; and, where a spec speaks of names at all, their
+/// addresses: whoever resolves there is bound to no list of names.
+pub(super) fn left_open(spec: &PolicySpec, report: &mut Report<'_>) {
+    for rule in spec
+        .directions
+        .egress
+        .rules_that(Action::Allow)
+        .filter(|rule| serves(&rule.ports))
+    {
+        let PeerSelector::Names(patterns) = &rule.peers else {
+            continue;
+        };
+        for pattern in patterns.iter().filter(|pattern| !has_another_finding(pattern)) {
+            let hosts = PROVIDERS
+                .iter()
+                .flat_map(|provider| provider.hosts.iter().map(move |host| (provider, host)));
+            let found = hosts
+                .into_iter()
+                .find(|(_, host)| Name::parse(host).is_ok_and(|name| pattern.matches(&name)));
+            if let Some((provider, host)) = found {
+                let reason = format!(
+                    "{} opens {host}, where {} answers DNS over HTTPS: names that are resolved there are not seen",
+                    quoted(pattern.as_str()),
+                    provider.name
+                );
+                report
+                    .warning("encrypted-dns-open", path_of(&rule.origin), reason)
+                    .suggest("deny it with `egressDeny`, or name what is needed more closely");
+            }
+        }
+    }
+    let speaks_of_names = |rule: &PolicyRule| matches!(rule.peers, PeerSelector::Names(_)) || !rule.dns.is_empty();
+    if !spec.directions.egress.rules.iter().any(speaks_of_names) {
+        return;
+    }
+    for (port, what) in [(HTTPS_PORT, "HTTPS"), (TLS_PORT, "TLS")] {
+        let open: Vec<(&DnsProvider, &PolicyRule)> = PROVIDERS
+            .iter()
+            .filter_map(|provider| {
+                let opened = |address: &IpAddr| allowing(spec, *address, port);
+                Some((provider, provider.addresses.iter().find_map(opened)?))
+            })
+            .collect();
+        let Some((_, rule)) = open.first() else { continue };
+        let names: Vec<&str> = open.iter().map(|(provider, _)| provider.name).collect();
+        let reason = format!(
+            "this opens servers that answer DNS over {what} at port {port} ({}): beside its names the workload may \
+             resolve any other there, unseen",
+            names.join(", ")
+        );
+        report
+            .warning("encrypted-dns-open", path_of(&rule.origin), reason)
+            .suggest(match port {
+                TLS_PORT => "deny port 853 with `egressDeny` and `toPorts`",
+                _ => "name the networks that are needed, or take the servers out with `except`",
+            });
+    }
+}
+
+/// The rule by which an address is reached over TCP, if it is.
+fn allowing(spec: &PolicySpec, address: IpAddr, port: u16) -> Option<&PolicyRule> {
+    let concerns = |rule: &&PolicyRule| rule.ports.contains(Protocol::Tcp, port) && holds(&rule.peers, address);
+    let mut concerned = spec.directions.egress.rules.iter().filter(concerns);
+    let first = match spec.tier {
+        Tier::Network => {
+            if concerned.clone().any(|rule| rule.action == Action::Deny) {
+                return None;
+            }
+            concerned.next()
+        }
+        Tier::Admin { .. } | Tier::Baseline { .. } => concerned.next(),
+    };
+    first.filter(|rule| rule.action == Action::Allow)
+}
+
+fn holds(peers: &PeerSelector, address: IpAddr) -> bool {
+    match peers {
+        PeerSelector::Prefixes(prefixes) => prefixes
+            .iter()
+            .any(|(zone, prefix)| matches!(zone, Zone::Anywhere | Zone::World) && prefix.contains(&address)),
+        PeerSelector::Names(_) | PeerSelector::Objects(_) | PeerSelector::Unresolved => false,
+    }
+}
+
+/// Patterns that open so much that these servers are the least of it.
+fn has_another_finding(pattern: &Pattern) -> bool {
+    pattern.is_every_name() || top_level_domain(pattern.as_str()).is_some()
+}
+
+fn serves(ports: &PortSet) -> bool {
+    [HTTPS_PORT, TLS_PORT]
+        .iter()
+        .any(|port| ports.contains(Protocol::Tcp, *port))
+}
