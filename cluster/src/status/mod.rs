@@ -3,7 +3,7 @@
 //!
 //! Thousands of agents see the same policies, and what one of them writes into a policy all others
 //! are told. So the rule is: **what all would write, one writes; what a node alone knows, it writes
-//! only when it is bad news; and nobody writes what stands there already.** ARCHITECTURE.md says
+//! only when it is bad news; and nobody writes what stands there already.** DESIGN.md says
 //! why there is no leader.
 //!
 //! - [`conditions`]: what is to stand in a policy's status. Pure.
