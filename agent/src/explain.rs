@@ -4,6 +4,8 @@
 //! such questions: a name has addresses, which the ledger knows, and a Service's name has those of
 //! its backends.
 
+mod offline;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +18,8 @@ use policy::address::{Places, Teachable};
 use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
 use policy::labels::LabelSelector;
 use policy::{Endpoint, EndpointId, ObjectSelector, Origin, Protocol, ServiceSelector};
+
+pub use offline::{OfflineError, answer_offline};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
