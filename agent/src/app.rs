@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::error;
 
-use crate::gate::{InForce, NodeGate, Terms};
+use crate::gate::{ActivePlan, GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
 use crate::local_api::{ApiServer, ServeError};
@@ -196,12 +196,12 @@ fn assemble(
     let enforcer = Enforcer::start_guarded(&settings.table)?;
 
     let nothing = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
-    let first = InForce {
+    let first = ActivePlan {
         plan: Arc::new(nothing),
         generation: enforcer.generation(),
         coming: None,
     };
-    let terms = Terms {
+    let terms = GateSettings {
         denied: settings.denied,
         encrypted_dns_discovery: settings.encrypted_dns_discovery,
         lease: settings.lease,

@@ -1,18 +1,20 @@
-//! What the proxy asks: may this be asked, and is the kernel ready for the answer?
+//! The agent's side of the proxy's gate: may this question be asked, and does the kernel hold what
+//! the answer needs?
 //!
-//! The ledger is written before elements are submitted, and a stale admission is computed again
-//! under the plan that replaced it (`enforcer::writer` explains why no answer is lost).
+//! An answer is written to the ledger before its elements are submitted, and a stale admission is
+//! computed again under the plan that replaced its own. `enforcer::writer` explains why no answer
+//! is lost that way.
 //!
-//! - `admission`: from a validated answer to the proof.
-//! - `discovery`: keeps clients from leaving for encrypted DNS.
-//! - `recall`: what a worker need not ask twice.
-//! - `upstreams`: who does not answer.
-//! - `withheld`: says which answers were not given.
+//! - `admission`: from a validated answer to the proof that it may be released.
+//! - `admission_cache`: the answers that a worker need not have admitted again.
+//! - `discovery`: keeps clients from switching to encrypted DNS.
+//! - `silent_upstreams`: the upstreams that do not answer.
+//! - `withheld`: logs and records the answers that were withheld.
 
 mod admission;
+mod admission_cache;
 mod discovery;
-mod recall;
-mod upstreams;
+mod silent_upstreams;
 mod withheld;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,24 +39,24 @@ use crate::plan::{Governed, Plan};
 use crate::records::{AnswerLog, WithheldAnswers};
 use crate::throttle::Throttle;
 
-use admission::{Step, Waiting};
-use recall::{Circumstances, Recall};
-use upstreams::SilentUpstreams;
+use admission::{AdmissionStep, PendingAdmission};
+use admission_cache::{AdmissionCache, CacheVersion};
+use silent_upstreams::SilentUpstreams;
 
-/// A plan and the generation of the ruleset that carries it out.
+/// A plan and the generation of the ruleset that enforces it.
 #[derive(Debug)]
-pub struct InForce {
-    /// The plan.
+pub struct ActivePlan {
+    /// The plan by which lookups are judged.
     pub plan: Arc<Plan>,
     /// The generation under which its sets may be written.
     pub generation: Generation,
-    /// The plan that is being put in its place, if any is: the kernel may carry it out already.
+    /// The plan that is being installed in its place. The kernel may enforce it already.
     pub coming: Option<Arc<Plan>>,
 }
 
-impl InForce {
-    /// The plan by which a lookup is judged: the one in force, unless only the coming one knows who
-    /// asks whom, or lets it be asked. True for the coming one.
+impl ActivePlan {
+    /// The plan by which a lookup is judged, and whether that is the coming one. The coming plan
+    /// judges where it alone knows the client and the resolver, or alone allows the question.
     pub(crate) fn plan_for(&self, source: IpAddr, target: QueryTarget, name: &Name) -> (&Plan, bool) {
         let knows = |plan: &Plan| {
             let resolver = match target {
@@ -76,23 +78,23 @@ impl InForce {
     }
 }
 
-/// The agent's side of the proxy's border.
+/// The gate of this node's proxy.
 #[derive(Debug)]
-pub struct NodeGate(Arc<Core>);
+pub struct NodeGate(Arc<GateCore>);
 
-/// What lookups share with the rest of the agent; admissions that wait hold on to it.
+/// What lookups share with the rest of the agent. Pending admissions hold on to it.
 #[derive(Debug)]
-struct Core {
-    in_force: ArcSwap<InForce>,
-    /// Counts how often `in_force` was replaced, after the fact.
+struct GateCore {
+    in_force: ArcSwap<ActivePlan>,
+    /// How often `in_force` was replaced; counted after the replacement.
     publications: AtomicU64,
-    /// Admissions that found themselves stale, until the next plan is published.
-    parked: Mutex<Vec<Waiting>>,
+    /// Stale admissions, which wait for the next plan to be published.
+    parked: Mutex<Vec<PendingAdmission>>,
     ledger: Arc<Mutex<Ledger>>,
     enforcer: Enforcer,
-    terms: Terms,
+    settings: GateSettings,
     metrics: Arc<Metrics>,
-    /// Where packets are recorded.
+    /// `Some` where packets are recorded, so that names can be shown beside addresses.
     answer_log: Option<Arc<AnswerLog>>,
     answers_learned: AtomicU64,
     evicted_names: AtomicU64,
@@ -103,49 +105,49 @@ struct Core {
     withheld: WithheldAnswers,
 }
 
-/// What a worker keeps to itself.
+/// What a worker keeps between its calls of the gate.
 #[derive(Debug)]
 pub struct WorkerState {
-    recall: Recall,
-    /// Collected, to be put on their way together.
+    admissions: AdmissionCache,
+    /// Collected until the next `flush`.
     submissions: Vec<AdmissionRequest>,
-    /// Something was written to the ledger since it last evicted.
+    /// The worker has written to the ledger since the last eviction.
     has_learned: bool,
 }
 
-/// The settings that the gate needs at every lookup.
+/// The settings that the gate needs for every lookup.
 #[derive(Debug, Clone)]
-pub struct Terms {
-    /// How a denied question is answered.
+pub struct GateSettings {
+    /// The response code of a denied question.
     pub denied: Rcode,
-    /// Whether clients may find encrypted DNS by themselves.
+    /// Whether clients may discover encrypted DNS servers by themselves.
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
-    /// How long a lease is. The grace is its part beyond the TTL: an element that lives at least
-    /// the rest need not be renewed.
+    /// How long a lease is. Its grace is the part beyond the TTL: an element that lives at least the
+    /// rest of it need not be renewed.
     pub lease: LeaseTerms,
-    /// How long an answer waits for the kernel.
+    /// How long an answer waits for the kernel before it is withheld.
     pub commit_deadline: Duration,
-    /// Whom to ask when the agent itself was asked.
+    /// The upstreams for queries to the proxy's own listener.
     pub upstreams: Arc<[SocketAddr]>,
 }
 
-/// Who asks, and whom.
+/// The client of a lookup, and the resolver that it asked.
 #[derive(Debug, Clone)]
-pub enum Asker {
+pub enum ClientIdentity {
     /// An endpoint with a program.
     Endpoint(Arc<Governed>, SocketAddr),
-    /// One that gets its program, or its resolver, with the plan after this generation.
+    /// An endpoint that gets its program, or its resolver, with the plan after this generation.
     Coming(Arc<Governed>, SocketAddr, Generation),
-    /// A client that no policy speaks of.
+    /// A client that no policy selects.
     Other(IpAddr),
 }
 
-impl Asker {
-    /// Who owns what is learned: each endpoint by itself, all others together.
+impl ClientIdentity {
+    /// The owner of what is learned: each endpoint is one, and all other clients are one together.
     fn owner(&self) -> Owner {
         match self {
-            Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..) => endpoint.owner(),
-            Asker::Other(_) => Owner::default(),
+            ClientIdentity::Endpoint(endpoint, _) | ClientIdentity::Coming(endpoint, ..) => endpoint.owner(),
+            ClientIdentity::Other(_) => Owner::default(),
         }
     }
 }
@@ -153,20 +155,20 @@ impl Asker {
 impl NodeGate {
     /// A gate in front of `enforcer`, with a first plan in force.
     pub fn new(
-        first: InForce,
+        first: ActivePlan,
         ledger: Arc<Mutex<Ledger>>,
         enforcer: Enforcer,
-        terms: Terms,
+        settings: GateSettings,
         metrics: Arc<Metrics>,
         answer_log: Option<Arc<AnswerLog>>,
     ) -> Self {
-        Self(Arc::new(Core {
+        Self(Arc::new(GateCore {
             in_force: ArcSwap::from_pointee(first),
             publications: AtomicU64::new(0),
             parked: Mutex::default(),
             ledger,
             enforcer,
-            terms,
+            settings,
             metrics,
             answer_log,
             answers_learned: AtomicU64::new(0),
@@ -179,65 +181,65 @@ impl NodeGate {
         }))
     }
 
-    /// Says which plan is going to be published. From here on lookups of endpoints that only it
-    /// knows are forwarded, and their answers wait for it.
+    /// Announces the plan that is about to be published. From now on lookups of endpoints that only
+    /// this plan knows are forwarded, and their answers wait until it is in force.
     pub fn announce(&self, coming: Arc<Plan>) {
         let in_force = self.0.in_force.load();
-        self.0.in_force.store(Arc::new(InForce {
+        self.0.in_force.store(Arc::new(ActivePlan {
             plan: Arc::clone(&in_force.plan),
             generation: in_force.generation,
             coming: Some(coming),
         }));
     }
 
-    /// Publishes a plan that the kernel holds.
-    pub fn publish(&self, in_force: InForce) {
+    /// Publishes a plan that the kernel enforces.
+    pub fn publish(&self, in_force: ActivePlan) {
         self.0.in_force.store(Arc::new(in_force));
         self.0.publications.fetch_add(1, Ordering::Release);
         self.0.resume();
     }
 
     /// The plan in force.
-    pub fn in_force(&self) -> Arc<InForce> {
+    pub fn in_force(&self) -> Arc<ActivePlan> {
         self.0.in_force.load_full()
     }
 
-    /// Answers written to the ledger, since the start: when it has not grown, neither has the
-    /// ledger.
+    /// How many answers were written to the ledger since the start. While this stays the same, the
+    /// ledger has learned nothing.
     pub fn answers_learned(&self) -> u64 {
         self.0.answers_learned.load(Ordering::Relaxed)
     }
 
-    /// Addresses of answers that were not opened, because their name may not hold so many; since
-    /// the start.
+    /// How many addresses of answers were not opened since the start, because their name may not
+    /// hold so many.
     pub fn left_out_addresses(&self) -> u64 {
         self.0.left_out_addresses.load(Ordering::Relaxed)
     }
 
-    /// Upstreams that do not answer over this transport, and since when.
+    /// The upstreams that do not answer, over which transport, and since when.
     pub fn silent_upstreams(&self) -> Vec<((SocketAddr, Transport), Time)> {
         self.0.silent.all()
     }
 
-    /// Answers of late that clients did not get, the most recent first.
+    /// The answers that were withheld lately, the most recent first.
     pub fn withheld(&self, now: Time) -> Vec<WithheldRow> {
         self.0.withheld.rows(now)
     }
 
-    /// Names forgotten to make room, since the start.
+    /// How many names the ledger has evicted since the start.
     pub fn evicted_names(&self) -> u64 {
         self.0.evicted_names.load(Ordering::Relaxed)
     }
 }
 
 impl Gate for NodeGate {
-    type Identity = Asker;
+    type Identity = ClientIdentity;
     type Proof = Committed;
     type WorkerState = WorkerState;
 
     fn worker_state(&self) -> WorkerState {
         WorkerState {
-            recall: Recall::new(),
+            admissions: AdmissionCache::new(),
             submissions: Vec::new(),
             has_learned: false,
         }
@@ -249,7 +251,7 @@ impl Gate for NodeGate {
         source: IpAddr,
         target: QueryTarget,
         question: &DnsQuestion,
-    ) -> Screening<Asker> {
+    ) -> Screening<ClientIdentity> {
         let core = &*self.0;
         let in_force = core.in_force.load();
         let (plan, is_coming) = in_force.plan_for(source, target, &question.name);
@@ -266,8 +268,8 @@ impl Gate for NodeGate {
         let Some(endpoint) = plan.governed.get(&source) else {
             let may_ask_anything = match target {
                 QueryTarget::Proxy => true,
-                // The kernel intercepts governed endpoints alone. This one was one a moment ago, or
-                // asks on a flow from then.
+                // The kernel intercepts governed endpoints alone. This client was one a moment ago,
+                // or uses a flow from that time.
                 QueryTarget::Resolver(_) => plan.is_local(source),
             };
             if !may_ask_anything && plan.may_become_local(source) {
@@ -277,7 +279,7 @@ impl Gate for NodeGate {
             }
             return match may_ask_anything {
                 true => Screening::Forward {
-                    identity: Asker::Other(source),
+                    identity: ClientIdentity::Other(source),
                     upstreams,
                 },
                 false => refuse(Rcode::Refused, &|| {
@@ -294,7 +296,7 @@ impl Gate for NodeGate {
                 )
             });
         };
-        if core.terms.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
+        if core.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
             && let Some(rcode) = discovery::answer_that_keeps(&question.name)
         {
             return refuse(rcode, &|| {
@@ -313,26 +315,28 @@ impl Gate for NodeGate {
         match denial {
             None => Screening::Forward {
                 identity: match is_coming {
-                    true => Asker::Coming(Arc::clone(endpoint), to, in_force.generation),
-                    false => Asker::Endpoint(Arc::clone(endpoint), to),
+                    true => ClientIdentity::Coming(Arc::clone(endpoint), to, in_force.generation),
+                    false => ClientIdentity::Endpoint(Arc::clone(endpoint), to),
                 },
                 upstreams,
             },
-            Some(denial) => refuse(core.terms.denied, &|| denial_reason(denial, &question.name, endpoint)),
+            Some(denial) => refuse(core.settings.denied, &|| {
+                denial_reason(denial, &question.name, endpoint)
+            }),
         }
     }
 
     fn admit(
         &self,
         worker_state: &mut WorkerState,
-        asker: &Asker,
+        identity: &ClientIdentity,
         validated: ValidatedAnswer,
         mode: CommitMode,
         completion: impl FnOnce() -> Completion<Committed>,
     ) -> AdmissionStatus<Committed> {
         let core = &self.0;
-        if let (Some(answer_log), Asker::Endpoint(endpoint, _) | Asker::Coming(endpoint, ..)) =
-            (&core.answer_log, asker)
+        if let (Some(answer_log), ClientIdentity::Endpoint(endpoint, _) | ClientIdentity::Coming(endpoint, ..)) =
+            (&core.answer_log, identity)
         {
             let addresses = validated.addresses.iter().map(|(address, _)| *address);
             answer_log.saw(endpoint, &validated.name, addresses);
@@ -340,50 +344,50 @@ impl Gate for NodeGate {
         if validated.addresses.is_empty() {
             return AdmissionStatus::Settled(Ok(core.enforcer.admit_nothing()));
         }
-        let expanded = asker.expanded(&validated);
-        if let Asker::Coming(.., generation) = asker
+        let expanded = identity.expanded(&validated);
+        if let ClientIdentity::Coming(.., generation) = identity
             && core.in_force.load().generation == *generation
         {
-            // Its selectors come with the plan.
-            Waiting::new(core, (validated, asker.owner(), expanded), completion(), *generation).park();
-            return AdmissionStatus::Pending(core.terms.commit_deadline);
+            // The coming plan holds the selectors that match the answer.
+            PendingAdmission::new(core, (validated, identity.owner(), expanded), completion(), *generation).park();
+            return AdmissionStatus::Pending(core.settings.commit_deadline);
         }
-        // Read before the plan: what is noted under an old count is never found under a new one.
-        let circumstances = Circumstances {
+        // Read before the plan, so that an entry of an old version is never found under a new one.
+        let version = CacheVersion {
             publications: core.publications.load(Ordering::Acquire),
             evictions: core.evicted_names.load(Ordering::Relaxed),
         };
-        let fingerprint = worker_state.recall.fingerprint(&validated, circumstances);
+        let fingerprint = worker_state.admissions.fingerprint(&validated, version);
         // The cache is shared by all endpoints, and this answer grants more to this one than to
         // others.
-        if !expanded && let Some(standing) = worker_state.recall.find(fingerprint) {
+        if !expanded && let Some(token) = worker_state.admissions.find(fingerprint) {
             let (now, longest) = (clock::now(), validated.addresses.iter().map(|(_, ttl)| *ttl).max());
-            let until = now + core.terms.lease.lease(longest.unwrap_or_default());
+            let until = now + core.settings.lease.lease(longest.unwrap_or_default());
             let stands = core
                 .enforcer
-                .still_committed(standing, now, until, core.terms.lease.grace);
+                .still_committed(token, now, until, core.settings.lease.grace);
             if let Some(proof) = stands {
                 return AdmissionStatus::Settled(Ok(proof));
             }
         }
         worker_state.has_learned = true;
-        let owner = asker.owner();
+        let owner = identity.owner();
         match core.step(&validated, owner, expanded) {
-            Step::Admitted(proof, standing) => {
-                if let Some(standing) = standing.filter(|_| !expanded) {
-                    worker_state.recall.note(fingerprint, standing);
+            AdmissionStep::Admitted(proof, token) => {
+                if let Some(token) = token.filter(|_| !expanded) {
+                    worker_state.admissions.note(fingerprint, token);
                 }
                 AdmissionStatus::Settled(Ok(proof))
             }
-            Step::Tell(generation, mut elements) => {
+            AdmissionStep::Commit(generation, mut elements) => {
                 if mode == CommitMode::Immediate
                     && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder(owner.0))
                 {
                     return AdmissionStatus::Settled(Ok(proof));
                 }
-                let waiting = Waiting::new(core, (validated, owner, expanded), completion(), generation);
+                let waiting = PendingAdmission::new(core, (validated, owner, expanded), completion(), generation);
                 worker_state.submissions.push(waiting.submit(elements));
-                AdmissionStatus::Pending(core.terms.commit_deadline)
+                AdmissionStatus::Pending(core.settings.commit_deadline)
             }
         }
     }
@@ -432,8 +436,9 @@ impl Gate for NodeGate {
     }
 }
 
-impl Asker {
-    /// Whether the first name of the answer's chain counts for it as the question's does.
+impl ClientIdentity {
+    /// Whether the answer is one to a search-list expansion, so that the first name of its chain
+    /// matches selectors as the question's name does.
     fn expanded(&self, validated: &ValidatedAnswer) -> bool {
         let (Self::Endpoint(endpoint, resolver) | Self::Coming(endpoint, resolver, _)) = self else {
             return false;
@@ -445,8 +450,8 @@ impl Asker {
     }
 }
 
-impl Core {
-    /// Forgets names that are too many, as is to be done soon after each [`step`](Self::step).
+impl GateCore {
+    /// Evicts names over the ledger's limit. To be called soon after each [`step`](Self::step).
     fn evict(&self) {
         let evicted = lock(&self.ledger).evict(clock::now());
         let evicted = u64::try_from(evicted.len()).unwrap_or(u64::MAX);
@@ -455,13 +460,13 @@ impl Core {
 
     fn upstreams(&self, plan: &Plan, target: QueryTarget) -> Option<Arc<[SocketAddr]>> {
         match target {
-            QueryTarget::Proxy => Some(Arc::clone(&self.terms.upstreams)),
+            QueryTarget::Proxy => Some(Arc::clone(&self.settings.upstreams)),
             QueryTarget::Resolver(resolver) => plan.upstreams(resolver),
         }
     }
 }
 
-/// What rules about resolvers are asked of. Our own listener is none of those that they list.
+/// The resolver that rules about resolvers are matched with. No rule lists the proxy's own listener.
 fn target_address(target: QueryTarget) -> SocketAddr {
     match target {
         QueryTarget::Resolver(resolver) => resolver,
@@ -469,7 +474,7 @@ fn target_address(target: QueryTarget) -> SocketAddr {
     }
 }
 
-/// One line for a person who sees it in `dig` or a log, naming who decided.
+/// One line for `dig` and for logs: who may not ask what, and which rule says so.
 pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Governed) -> String {
     let who = &endpoint.id;
     match denial {

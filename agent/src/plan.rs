@@ -45,7 +45,7 @@ use compiling::{Compiled, Compiler};
 pub use folded_tiers::FoldedTiers;
 use folded_tiers::TrackedTiers;
 pub use resolvers::{Resolver, Teaches};
-pub use selectors::Credited;
+pub use selectors::MatchedName;
 use selectors::{SelectingRule, Selectors};
 
 /// Everything that is in force at a time.
@@ -242,7 +242,7 @@ impl Plan {
         question: &'a Name,
         chain: &'a [Name],
         expanded: bool,
-    ) -> SmallVec<[Credited<'a>; 1]> {
+    ) -> SmallVec<[MatchedName<'a>; 1]> {
         let chain = match self.matching {
             NameMatching::Question => &chain[..usize::from(expanded).min(chain.len())],
             NameMatching::Chain => chain,
@@ -265,7 +265,7 @@ impl Plan {
     /// What `address`, learned for a name from `teacher`, opens or closes.
     pub fn elements(
         &self,
-        credited: &Credited<'_>,
+        credited: &MatchedName<'_>,
         address: IpAddr,
         teacher: Teacher,
         mut element: impl FnMut(Element),
@@ -279,7 +279,7 @@ impl Plan {
 
     /// The terms of a name's leases, where a policy that selects it says something of them: the
     /// longest of those that count, be it a policy's or the configuration's.
-    pub fn lease_terms(&self, credited: &Credited<'_>) -> Option<LeaseTerms> {
+    pub fn lease_terms(&self, credited: &MatchedName<'_>) -> Option<LeaseTerms> {
         if !self.selectors.have_terms() {
             return None;
         }
@@ -302,7 +302,7 @@ impl Plan {
         let mut room: HashMap<SetId, u32> = HashMap::default();
         let mut found: HashMap<Element, (Time, Holder)> = HashMap::default();
         // The entries of a name stand together.
-        let mut last: Option<Credited<'_>> = None;
+        let mut last: Option<MatchedName<'_>> = None;
         for (owner, entry) in ledger.fairly(now) {
             if self.teachable.judge(entry.address).is_err() {
                 continue;

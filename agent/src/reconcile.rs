@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use crate::address_owners::AddressOwners;
-use crate::gate::{InForce, lock};
+use crate::gate::{ActivePlan, lock};
 use crate::handles::AgentHandles;
 use crate::plan::{self, AddressConflict, Plan, Planner};
 
@@ -230,7 +230,7 @@ impl Reconciler {
             .enforcer
             .install_held(plan.desired.clone(), learned)
             .await?;
-        self.handles.gate.publish(InForce {
+        self.handles.gate.publish(ActivePlan {
             plan: Arc::clone(&plan),
             generation,
             coming: None,

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::gate::{InForce, NodeGate, Terms};
+use agent::gate::{ActivePlan, GateSettings, NodeGate};
 use agent::metrics::Metrics;
 use agent::plan::Planner;
 use agent::records::AnswerLog;
@@ -161,7 +161,7 @@ fn gate() -> NodeGate {
     let generation = runtime
         .block_on(enforcer.install(plan.desired.clone(), Vec::new))
         .unwrap();
-    let terms = Terms {
+    let terms = GateSettings {
         encrypted_dns_discovery: settings::EncryptedDnsDiscovery::Deny,
         denied: settings.denied,
         lease: settings.lease,
@@ -169,7 +169,7 @@ fn gate() -> NodeGate {
         upstreams: settings.upstreams.clone().into(),
     };
     NodeGate::new(
-        InForce {
+        ActivePlan {
             plan,
             generation,
             coming: None,

@@ -1,4 +1,4 @@
-//! From a validated answer to the proof that its answer may be released.
+//! From a validated answer to the proof that it may be released.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,59 +14,61 @@ use fqdn_cache::{Answer, Owner};
 use policy::address::Unteachable;
 use tracing::{debug, warn};
 
-use crate::plan::{Credited, Plan};
+use crate::plan::{MatchedName, Plan};
 
-use super::{Core, lock};
+use super::{GateCore, lock};
 
-/// What an answer needs under the plan in force.
-pub(super) enum Step {
-    /// The kernel holds everything, and may be relied on to for this long.
+/// What an answer needs under the plan in force, before it may be released.
+pub(super) enum AdmissionStep {
+    /// Nothing: the kernel holds all its elements. With the token, an equal answer is admitted
+    /// without asking again for as long as the token is valid.
     Admitted(Committed, Option<CommitToken>),
-    /// It has to be told of these first.
-    Tell(Generation, Vec<(Element, Time)>),
+    /// These elements must be committed first.
+    Commit(Generation, Vec<(Element, Time)>),
 }
 
-impl Core {
-    /// Learns the answer, for the bare name too if it answers a search expansion (`expanded`), and
-    /// finds out what the kernel has to be told. [`evict`](Self::evict) is to follow.
-    pub(super) fn step(&self, validated: &ValidatedAnswer, owner: Owner, expanded: bool) -> Step {
+impl GateCore {
+    /// Writes the answer to the ledger and finds the elements that the kernel lacks. If it answers a
+    /// search-list expansion (`expanded`), it is learned for the bare name too. The caller must call
+    /// [`evict`](Self::evict) afterwards.
+    pub(super) fn step(&self, validated: &ValidatedAnswer, owner: Owner, expanded: bool) -> AdmissionStep {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
-        let credited = plan.credited(&validated.name, &validated.chain, expanded);
-        if validated.addresses.is_empty() || credited.is_empty() {
-            return Step::Admitted(self.enforcer.admit_nothing(), None);
+        let matched = plan.credited(&validated.name, &validated.chain, expanded);
+        if validated.addresses.is_empty() || matched.is_empty() {
+            return AdmissionStep::Admitted(self.enforcer.admit_nothing(), None);
         }
-        let (elements, ends) = self.learn(plan, validated, owner, &credited);
+        let (elements, ends) = self.learn(plan, validated, owner, &matched);
         if elements.is_empty() {
-            return Step::Admitted(self.enforcer.admit_nothing(), None);
+            return AdmissionStep::Admitted(self.enforcer.admit_nothing(), None);
         }
         match self
             .enforcer
-            .already_admitted(generation, &elements, self.terms.lease.grace)
+            .already_admitted(generation, &elements, self.settings.lease.grace)
         {
             Some(proof) => {
-                let standing = self.enforcer.commit_token(generation, &elements);
-                // The ledger's leases and the kernel's elements end at about the same time; neither
-                // may be relied on for longer than the other.
-                Step::Admitted(proof, standing.zip(ends).map(|(standing, ends)| standing.at_most(ends)))
+                let token = self.enforcer.commit_token(generation, &elements);
+                // The ledger's leases and the kernel's elements end at about the same time. The
+                // token must not outlive either.
+                AdmissionStep::Admitted(proof, token.zip(ends).map(|(token, ends)| token.at_most(ends)))
             }
-            None => Step::Tell(generation, elements),
+            None => AdmissionStep::Commit(generation, elements),
         }
     }
 
-    /// Writes the answer to the ledger, and says what it opens or closes under `plan`, and when the first of
-    /// its leases ends.
+    /// Writes the answer to the ledger. Returns the elements that it needs under `plan`, and when the
+    /// first of its leases ends.
     fn learn(
         &self,
         plan: &Plan,
         validated: &ValidatedAnswer,
         owner: Owner,
-        credited: &[Credited<'_>],
+        matched: &[MatchedName<'_>],
     ) -> (Vec<(Element, Time)>, Option<Time>) {
         let teacher = plan.teacher(validated.source.ip());
         let teachable = |address: &&(IpAddr, Duration)| match plan.teachable.judge(address.0) {
             Ok(()) => true,
-            // A user meets it who meant that address, and can say so.
+            // An operator who means that address can allow it, so the log names it.
             Err(why @ Unteachable::Private) => {
                 warn!(name = %validated.name, address = %address.0, "a name may not open this address: {why}");
                 false
@@ -89,7 +91,7 @@ impl Core {
         let mut first_end: Option<Time> = None;
         let mut left_out = 0;
         let mut ledger = lock(&self.ledger);
-        for name in credited {
+        for name in matched {
             answer.name = name.name.clone();
             answer.terms = plan.lease_terms(name);
             let outcome = ledger.learn(now, &answer);
@@ -106,8 +108,8 @@ impl Core {
         (elements, first_end)
     }
 
-    /// Forgets what the kernel did not take: the ledger says what is open, and not what was asked
-    /// for.
+    /// Retracts from the ledger what the kernel did not take: the ledger lists what is open, not what
+    /// was asked for.
     fn unlearn(&self, validated: &ValidatedAnswer, expanded: bool) {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -129,8 +131,7 @@ impl Core {
         }
     }
 
-    /// Says that an answer has more addresses than a name may hold, so that not all of them are
-    /// opened.
+    /// Logs that an answer has more addresses than a name may hold, so that some are not opened.
     fn left_out(&self, validated: &ValidatedAnswer, count: usize, now: Time) {
         let counted = u64::try_from(count).unwrap_or(u64::MAX);
         self.left_out_addresses.fetch_add(counted, Ordering::Relaxed);
@@ -140,15 +141,14 @@ impl Core {
         }
     }
 
-    /// Puts admissions that found themselves stale on their way again, under the plan that has been
-    /// published.
+    /// Computes the stale admissions again, under the plan that has just been published.
     pub(super) fn resume(self: &Arc<Self>) {
         let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
         parked.into_iter().for_each(|waiting| waiting.again());
     }
 }
 
-/// What stood in the way, and what the client is told.
+/// The error of the enforcer as the proxy reports it.
 fn withheld(why: &AdmitError) -> AdmissionError {
     AdmissionError {
         kind: match why {
@@ -161,22 +161,22 @@ fn withheld(why: &AdmitError) -> AdmissionError {
     }
 }
 
-/// An answer that waits for the kernel.
-pub(super) struct Waiting {
-    core: Arc<Core>,
+/// An answer that waits for the kernel, or for the next plan.
+pub(super) struct PendingAdmission {
+    core: Arc<GateCore>,
     validated: ValidatedAnswer,
     owner: Owner,
     expanded: bool,
     generation: Generation,
-    /// `None` once it was used.
+    /// `None` once the result was delivered.
     completion: Option<Completion<Committed>>,
-    /// Nobody waits after this.
+    /// After this the proxy no longer waits.
     until: Instant,
 }
 
-impl Waiting {
+impl PendingAdmission {
     pub(super) fn new(
-        core: &Arc<Core>,
+        core: &Arc<GateCore>,
         (validated, owner, expanded): (ValidatedAnswer, Owner, bool),
         completion: Completion<Committed>,
         generation: Generation,
@@ -188,22 +188,22 @@ impl Waiting {
             expanded,
             generation,
             completion: Some(completion),
-            until: Instant::now() + core.terms.commit_deadline,
+            until: Instant::now() + core.settings.commit_deadline,
         }
     }
 
-    /// What the enforcer is to be told.
+    /// The request to commit these elements; the result comes back to this admission.
     pub(super) fn submit(self, elements: Vec<(Element, Time)>) -> AdmissionRequest {
         AdmissionRequest {
             generation: self.generation,
             elements,
             holder: Holder(self.owner.0),
-            deadline: self.core.terms.commit_deadline,
+            deadline: self.core.settings.commit_deadline,
             answer: Box::new(self),
         }
     }
 
-    /// Computes it again under the plan in force.
+    /// Computes the admission again under the plan in force.
     fn again(mut self) {
         if self.is_abandoned() {
             return;
@@ -211,8 +211,8 @@ impl Waiting {
         let step = self.core.step(&self.validated, self.owner, self.expanded);
         self.core.evict();
         match step {
-            Step::Admitted(proof, _) => self.tell(Ok(proof)),
-            Step::Tell(generation, elements) => {
+            AdmissionStep::Admitted(proof, _) => self.tell(Ok(proof)),
+            AdmissionStep::Commit(generation, elements) => {
                 self.generation = generation;
                 let core = Arc::clone(&self.core);
                 core.enforcer.submit([self.submit(elements)]);
@@ -220,11 +220,11 @@ impl Waiting {
         }
     }
 
-    /// Waits for the plan that made its generation stale, unless that is in force already.
+    /// Waits until the plan that made its generation stale is published, unless it already is.
     pub(super) fn park(self) {
         let core = Arc::clone(&self.core);
         let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Looked at with `parked` locked: a plan that is published after this finds it there.
+        // Checked with `parked` locked, so that a plan published after this finds the admission there.
         if core.in_force.load().generation != self.generation {
             drop(parked);
             return self.again();
@@ -241,7 +241,7 @@ impl Waiting {
     }
 }
 
-impl AdmissionCallback for Waiting {
+impl AdmissionCallback for PendingAdmission {
     fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         match outcome {
             Ok(proof) => self.tell(Ok(proof)),
@@ -260,21 +260,21 @@ impl AdmissionCallback for Waiting {
     }
 }
 
-impl fmt::Debug for Waiting {
-    /// Without the core, which holds those that are parked.
+impl fmt::Debug for PendingAdmission {
+    /// Leaves out the core, which holds the parked admissions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting")
+        f.debug_struct("PendingAdmission")
             .field("validated", &self.validated)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Waiting {
-    /// Whoever drops it has found that nobody waits any more.
+impl Drop for PendingAdmission {
+    /// Whoever drops a pending admission has found that the proxy no longer waits.
     fn drop(&mut self) {
         if self.completion.is_some() {
-            let late = AdmitError::Unknown(self.core.terms.commit_deadline);
+            let late = AdmitError::Unknown(self.core.settings.commit_deadline);
             self.tell(Err(withheld(&late)));
         }
     }

@@ -1,10 +1,10 @@
-//! Questions by which a client finds out whether to leave for encrypted DNS by itself, where
-//! nothing is learned from what it is told.
+//! Names with which a client discovers encrypted DNS servers. Namegate sees none of the answers of
+//! such a server, so it answers these questions in a way that keeps the client here.
 
 use dns_proxy::Rcode;
 use names::Name;
 
-/// What is said so that the client stays; `None`: it is a question like any other.
+/// The response code that keeps the client from switching; `None` for all other names.
 pub(super) fn answer_that_keeps(name: &Name) -> Option<Rcode> {
     let name = name.as_str();
     match name {

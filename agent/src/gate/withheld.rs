@@ -1,4 +1,4 @@
-//! Says that an answer was withheld: to the log, and to whoever asks for what was refused.
+//! Logs and records the answers that were withheld from clients.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,11 +9,11 @@ use tracing::{error, warn};
 
 use crate::records::WithheldAnswer;
 
-use super::Core;
+use super::GateCore;
 
-impl Core {
-    /// Notes an answer that a client did not get. Whoever may ask for many names can bring it about
-    /// at will, so the log hears of it once a second.
+impl GateCore {
+    /// Records an answer that was withheld. A client can cause this at will, so there is one line a
+    /// second in the log at most.
     pub(super) fn withheld(
         &self,
         client: Option<IpAddr>,

@@ -24,13 +24,13 @@ pub(super) struct Selectors {
 
 /// A name that an answer teaches, with the selectors that match it.
 #[derive(Debug)]
-pub struct Credited<'a> {
+pub struct MatchedName<'a> {
     /// The name.
     pub name: &'a Name,
     selectors: SmallVec<[&'a Selector; 4]>,
 }
 
-impl<'a> Credited<'a> {
+impl<'a> MatchedName<'a> {
     /// Every rule that selects it.
     pub(super) fn rules(&self) -> impl Iterator<Item = &'a SelectingRule> {
         self.selectors.iter().flat_map(|selector| &selector.rules)
@@ -112,10 +112,10 @@ impl Selectors {
     }
 
     /// The selectors that match a name, if any do.
-    pub(super) fn credit<'a>(&'a self, name: &'a Name) -> Option<Credited<'a>> {
+    pub(super) fn credit<'a>(&'a self, name: &'a Name) -> Option<MatchedName<'a>> {
         let mut selectors = SmallVec::new();
         self.each_match(name, |selector| selectors.push(selector));
-        (!selectors.is_empty()).then_some(Credited { name, selectors })
+        (!selectors.is_empty()).then_some(MatchedName { name, selectors })
     }
 
     pub(super) fn each_match<'a>(&'a self, name: &Name, mut selector: impl FnMut(&'a Selector)) {

@@ -481,16 +481,16 @@ fn the_chain_is_credited_only_where_the_configuration_says_so() {
 fn a_lookup_that_only_the_coming_plan_allows_is_judged_by_that() {
     use dns_proxy::QueryTarget;
 
-    use crate::gate::InForce;
+    use crate::gate::ActivePlan;
     let objects = [pod("a", "10.0.0.1"), allow("a", "old.example")];
     let edited = [pod("a", "10.0.0.1"), allow("a", "new.example")];
-    let mut in_force = InForce {
+    let mut in_force = ActivePlan {
         plan: Arc::new(plan(&objects)),
         generation: Default::default(),
         coming: None,
     };
     let asked = QueryTarget::Resolver(at(UPSTREAM));
-    let coming_judges = |in_force: &InForce, text| in_force.plan_for(ip("10.0.0.1"), asked, &name(text)).1;
+    let coming_judges = |in_force: &ActivePlan, text| in_force.plan_for(ip("10.0.0.1"), asked, &name(text)).1;
     assert!(!coming_judges(&in_force, "new.example"));
     in_force.coming = Some(Arc::new(plan(&edited)));
     assert!(coming_judges(&in_force, "new.example"));

@@ -1,4 +1,5 @@
-//! Upstreams that do not answer, for people: whom to ask first is the proxy's business.
+//! The upstreams that do not answer, for the log and `namegate status`. The proxy itself decides
+//! which upstream it asks first.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,12 +10,12 @@ use clock::Time;
 use dns_proxy::Transport;
 use tracing::{info, warn};
 
-/// The silent ones, and since when.
+/// The silent upstreams, and since when each is silent.
 #[derive(Debug, Default)]
 pub(super) struct SilentUpstreams(Mutex<BTreeMap<(SocketAddr, Transport), Time>>);
 
 impl SilentUpstreams {
-    /// Notes a change, and says it.
+    /// Records and logs that an upstream has fallen silent or answers again.
     pub(super) fn note(&self, now: Time, (server, transport): (SocketAddr, Transport), answers: bool) {
         match answers {
             false => {
