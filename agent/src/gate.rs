@@ -425,7 +425,7 @@ impl Gate for NodeGate {
                 transport,
                 question,
                 forwarded: false,
-            } if self.0.terms.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
+            } if self.0.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
                 && discovery::answer_that_keeps(&question.name).is_some() =>
             {
                 return self.0.metrics.kept(transport, question.qtype);

@@ -1,6 +1,7 @@
-//! Notices when what interception needs is taken away, and puts it back.
+//! Notices when somebody removes the addresses, rules or routes that interception needs, and puts
+//! them back.
 //!
-//! The kernel tells of changes (`rtnetlink(7)`); what it tells is only a reason to look.
+//! A notification of the kernel (`rtnetlink(7)`) is only a reason to check.
 
 use std::io;
 
@@ -27,24 +28,25 @@ const IPV6_ADDRESSES: u32 = 9;
 const IPV6_ROUTES: u32 = 11;
 const IPV6_RULES: u32 = 19;
 
-/// Of one datagram of changes; the kernel makes none longer.
+/// The length of the longest datagram of notifications.
 const DATAGRAM: usize = 32 * 1024;
 
-/// Follows the pieces of one mode, in the network namespace of the thread that opened it.
+/// Watches the addresses, rules and routes of one mode, in the network namespace of the thread that
+/// opened it.
 #[derive(Debug)]
 pub(crate) struct RoutingWatch {
     socket: Socket,
     buffer: Vec<u8>,
     interception: Interception,
-    /// For each piece whether it could be made: without IPv6 its half cannot.
+    /// For each object whether it could be made: without IPv6 its half cannot.
     is_made: Vec<bool>,
-    /// Somebody has put another route into our routing table.
+    /// Whether somebody has put another route into our routing table.
     route_was_replaced: bool,
 }
 
 impl RoutingWatch {
-    /// Follows what the mode needs, which was [set up](super::set_up) before. What has gone since
-    /// is made again, and told.
+    /// Watches what the mode needs, which was [set up](super::set_up) before. Objects that are
+    /// missing by now are made again, and returned.
     pub(crate) fn open(interception: &Interception) -> io::Result<(Self, Vec<Damage>)> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, 0))?;
@@ -80,7 +82,7 @@ impl RoutingWatch {
         Ok((watch, restored))
     }
 
-    /// Whether anything has happened that may concern the mode.
+    /// Whether a notification may concern the mode.
     pub(crate) fn has_news(&mut self) -> bool {
         let mut is_news = false;
         loop {
@@ -89,7 +91,7 @@ impl RoutingWatch {
                 Ok(_) => is_news |= self.read(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_news,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Some were lost (ENOBUFS); whatever else it is, looking does no harm.
+                // Some were lost (ENOBUFS). Whatever else it is, a check does no harm.
                 Err(_) => return true,
             }
         }
@@ -101,14 +103,13 @@ impl RoutingWatch {
         objects.any(|(object, is_made)| object.family == IpFamily::V6 && *is_made)
     }
 
-    /// What is likely missing.
+    /// What is probably missing.
     pub(crate) fn suspected(&self) -> Vec<Damage> {
         let all = routing_objects(&self.interception);
         all.iter().take(1).map(|object| damage(object, "was removed")).collect()
     }
 
-    /// Puts back what is missing, and returns what was; on an error with what could not be put
-    /// back.
+    /// Puts back what is missing, and returns it. The error says what could not be put back.
     pub(crate) fn restore(&mut self) -> Result<Vec<Damage>, (Damage, io::Error)> {
         let loopback = || Damage::new(DamageKind::Address, "lo was set down");
         let mut restored = Vec::new();
@@ -140,13 +141,13 @@ impl RoutingWatch {
         Ok(restored)
     }
 
-    /// Whether the datagram tells of something that concerns us.
+    /// Whether the datagram notifies of something that concerns us.
     fn read(&mut self) -> bool {
         let mut is_news = false;
         let mut rest = self.buffer.as_slice();
         while !rest.is_empty() {
             let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-                // Of a kind that is not known here.
+                // A kind of message that is not known here.
                 return true;
             };
             let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
@@ -170,7 +171,7 @@ impl RoutingWatch {
         is_news
     }
 
-    /// Whether a route stands, or stood, in the table of mode tproxy.
+    /// Whether a route is, or was, in the routing table of mode tproxy.
     fn is_ours(&self, route: &RouteMessage) -> bool {
         let Interception::Tproxy { routing_table, .. } = self.interception else {
             return false;

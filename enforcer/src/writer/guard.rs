@@ -1,156 +1,73 @@
-//! Notices what others do to what was installed, and repairs it.
+//! Finds what others have changed of what was installed, and repairs it.
 //!
-//! Ten times a second the number of the kernel's last transaction is asked, and compared with how
-//! many were our own (`audit`); addresses and routes tell by themselves when they change
-//! ([`routing`]). When somebody else has changed something, the table is compared with what was
-//! written: its [structure](audit::structure) at once, then what its sets hold (`contents`). What
-//! differs is written anew by the same steps as an installation, from the desired state that is in
-//! force and the elements that the book believes in; so the generation stays, and no plan has to be
-//! computed.
+//! Ten times a second the number of the kernel's last transaction is compared with how many
+//! transactions were our own (`audit`). Changes of addresses and routes are notified ([`routing`]).
+//! When somebody else has changed something, the table is compared with what was written: its
+//! [structure](audit::structure) at once, then the elements of its sets (`contents`). A repair
+//! takes the steps of an installation, with the desired state in force and the elements of the
+//! mirror. So the generation stays, and no plan has to be computed.
 //!
 //! The first transaction of a repair closes governed pods (`ruleset::closure`), and the frame opens
-//! them again. While something is known to be damaged, no answer is released that relies on what is
-//! only believed to stand.
+//! them again. While damage is known, no answer is released that relies on the mirror alone.
 //!
 //! # Two agents
-//! In an upgrade the newer agent writes what the older one wrote, and the older one's lookups add
-//! elements. Each has a mark in the heartbeat's set, and the newer one puts it there before it
-//! writes anything. So an agent that finds the mark of one which came after it leaves the table to
-//! that one, and elements of another agent are taken into the book.
+//! In an upgrade the newer agent writes what the older one wrote before, and lookups through the
+//! older one add elements. Each agent has a mark in the heartbeat's set, and the newer one puts its
+//! mark there before it writes anything. So an agent that finds the mark of one that came after it
+//! leaves the table to that one, and elements of another agent are entered into the mirror.
 
 mod contents;
 mod routing;
 mod sysctls;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clock::Time;
 
-use crate::audit::schedule::{ForeignChanges, LOOK, RepairBackoff, TimeShare};
-use crate::audit::structure::{self as audited, WrittenObjects};
+use crate::audit::schedule::LOOK;
+use crate::audit::structure as audited;
 use crate::audit::{self, Damage, DamageKind};
 use crate::desired::DesiredState;
 use crate::layout::Element;
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::objects::TableCommand;
-use crate::netlink::snapshot::TableSnapshot;
 use crate::ruleset;
 use crate::ruleset::change::{self, RulesetChange};
 
-use self::contents::ContentsCheck;
-use self::routing::RoutingCheck;
-use self::sysctls::Switches;
 use super::element_key::encode_key;
 use super::error::InstallError;
 use super::install::{ElementLease, InstallPurpose, LazyLeases};
 use super::kernel::{Kernel, NfTables};
 use super::kernel_writer::KernelWriter;
 use super::set_mirror::AdmissionPhase;
+use super::table_guard::CheckReason;
 
-/// Where somebody changes tables all the time, looking at the structure takes one part in so many
-/// of the time.
-const STRUCTURE_SHARE: u32 = 20;
-
-/// Another agent is believed to have written for so long after it was last seen.
+/// Another agent counts as a writer for so long after it was last seen.
 const OTHERS_LINGER: Duration = Duration::from_secs(10);
 
 /// Elements deleted in one transaction.
 const AT_ONCE: usize = 1024;
 
-/// What is known of the table and of what it needs.
-#[derive(Debug)]
-pub(super) struct TableGuard {
-    next_look: Time,
-    /// What our transactions have made.
-    written: WrittenObjects,
-    /// What stood when it was last looked at and was in order.
-    baseline: Option<TableSnapshot>,
-    /// Chains that were written since.
-    rewritten: BTreeSet<String>,
-    /// Whether `baseline` is of after the last installation.
-    settled: bool,
-    /// The kernel has refused something as if it were not there.
-    suspected: bool,
-    changes: ForeignChanges,
-    structure_share: TimeShare,
-    contents: ContentsCheck,
-    /// Known to be damaged, and since when.
-    damaged: Vec<Damage>,
-    noticed: Option<Time>,
-    backoff: RepairBackoff,
-    /// The marks of agents that were there before this one; `None` before it has written anything.
-    elders: Option<BTreeSet<u8>>,
-    /// An agent that came later was there when it was last looked.
-    stands_back: bool,
-    others_until: Time,
-    routing: RoutingCheck,
-    switches: Switches,
-}
-
-impl Default for TableGuard {
-    fn default() -> Self {
-        Self {
-            next_look: Time::default(),
-            written: WrittenObjects::default(),
-            baseline: None,
-            rewritten: BTreeSet::new(),
-            settled: false,
-            suspected: false,
-            changes: ForeignChanges::default(),
-            structure_share: TimeShare::one_in(STRUCTURE_SHARE),
-            contents: ContentsCheck::default(),
-            damaged: Vec::new(),
-            noticed: None,
-            backoff: RepairBackoff::default(),
-            elders: None,
-            stands_back: false,
-            others_until: Time::default(),
-            routing: RoutingCheck::default(),
-            switches: Switches::default(),
-        }
-    }
-}
-
-impl TableGuard {
-    /// When it is to look next.
-    pub(super) fn next_look(&self) -> Time {
-        self.next_look
-    }
-
-    /// Elements that should be there are not.
-    pub(super) fn suspect_elements(&mut self) {
-        self.contents.ask();
-        self.next_look = Time::default();
-    }
-
-    /// Something that should be there is not.
-    pub(super) fn suspect(&mut self) {
-        self.suspected = true;
-        self.next_look = Time::default();
-    }
-}
-
-/// Who else writes to the table.
+/// Which other agents write to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OtherWriters {
     Nobody,
-    /// An agent that was there before this one, or was a moment ago.
+    /// An agent that was alive before this one, and still is or was a moment ago.
     Older,
-    /// One that came after it.
+    /// An agent that came after this one.
     Newer,
 }
 
 impl KernelWriter<NfTables> {
-    /// Looks when it is time.
+    /// Makes a check if one is due.
     pub(super) fn look_if_due(&mut self) {
         if self.guard.as_ref().is_some_and(|guard| guard.next_look <= clock::now()) {
             self.look(CheckReason::Time);
         }
     }
 
-    /// Looks whether all is as it was written, and repairs what is not.
+    /// Compares everything with what was written, and repairs what differs.
     pub(super) fn look(&mut self, occasion: CheckReason) {
         let now = clock::now();
         let Some(guard) = &mut self.guard else { return };
@@ -169,15 +86,15 @@ impl KernelWriter<NfTables> {
         self.publish_damage(None);
     }
 
-    /// Whether something is known, or suspected, to be damaged.
+    /// Whether damage is known or suspected.
     pub(super) fn is_damaged(&self) -> bool {
         self.guard
             .as_ref()
             .is_some_and(|guard| guard.suspected || !guard.damaged.is_empty())
     }
 
-    /// Before the first installation: tells other agents that this one comes, and notes who was
-    /// there before.
+    /// Before the first installation: shows other agents the mark of this one, and notes which
+    /// agents were alive before it.
     pub(super) fn announce(&mut self) {
         if self.guard.as_ref().is_none_or(|guard| guard.elders.is_some()) {
             return;
@@ -192,7 +109,7 @@ impl KernelWriter<NfTables> {
         }
     }
 
-    /// Notes what a change has made; called before it counts as installed.
+    /// Notes what a change has written. Call this before the change counts as installed.
     pub(super) fn note_written(&mut self, desired: &DesiredState, change: &RulesetChange) {
         let is_whole = self.installed.is_none();
         let Some(guard) = &mut self.guard else { return };
@@ -218,14 +135,14 @@ impl KernelWriter<NfTables> {
         if is_whole || !chains.is_empty() || !change.new_sets.is_empty() {
             guard.settled = false;
         }
-        // From here on only what comes later is a reason to doubt.
+        // From here on only later changes are a reason to check.
         guard.suspected = false;
         guard.rewritten.extend(chains.keys().cloned());
         guard.written.chains.append(&mut chains);
         guard.contents.begin_anew();
     }
 
-    /// What was installed stands.
+    /// Notes that everything was written, which repairs any damage.
     pub(super) fn note_whole(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let damage = std::mem::take(&mut guard.damaged);
@@ -236,7 +153,8 @@ impl KernelWriter<NfTables> {
         self.publish_damage(None);
     }
 
-    /// False when the sets need not be looked at: the table is damaged, or nobody may look now.
+    /// Returns false when the sets need not be checked, because the table is damaged or cannot be
+    /// read.
     fn look_at_structure(&mut self, occasion: CheckReason, now: Time) -> bool {
         let (generation, own) = match self.generation() {
             Ok(numbers) => numbers,
@@ -282,8 +200,8 @@ impl KernelWriter<NfTables> {
         false
     }
 
-    /// The number of the kernel's last transaction, and how many were our own so far: as long as
-    /// nobody else makes any, both grow alike.
+    /// The number of the kernel's last transaction, and how many were our own. Both grow alike
+    /// while nobody else makes any.
     fn generation(&mut self) -> std::io::Result<(u32, u32)> {
         let kernel = &mut self.kernel;
         self.heartbeat.between_beats(|heartbeat| {
@@ -292,7 +210,7 @@ impl KernelWriter<NfTables> {
         })
     }
 
-    /// Nothing is damaged.
+    /// Notes that nothing is damaged.
     fn release(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let was_suspected = std::mem::take(&mut guard.suspected);
@@ -313,13 +231,13 @@ impl KernelWriter<NfTables> {
         guard.damaged.clear();
         guard.noticed = None;
         if std::mem::take(&mut guard.suspected) {
-            // What it has made is as good for the lookups that are still answered here.
+            // What the other agent has written serves the lookups that are still answered here.
             self.read_back();
             self.shared.mirror().phase = AdmissionPhase::Serving;
         }
     }
 
-    /// Writes the table anew, as it should be.
+    /// Writes the table anew.
     fn repair(&mut self, damage: Vec<Damage>, now: Time) {
         let (Some(guard), Some(desired)) = (&mut self.guard, self.installed.clone()) else {
             return;
@@ -339,7 +257,7 @@ impl KernelWriter<NfTables> {
         }
         guard.backoff.repaired(now);
         let believed = self.shared.mirror().leases(now);
-        // As if nothing were known of what stands.
+        // So that the installation reads what exists.
         self.installed = None;
         let elements = believed.clone();
         let is_of_rules = |damage: &Damage| matches!(damage.kind, DamageKind::Rules | DamageKind::Chain);
@@ -372,7 +290,7 @@ impl KernelWriter<NfTables> {
         }
     }
 
-    /// Looks at what was just written.
+    /// Reads what was just written, as the new baseline.
     fn settle(&mut self) -> Result<(), String> {
         let now = clock::now();
         let (generation, own) = self.generation().map_err(|error| error.to_string())?;
@@ -389,8 +307,7 @@ impl KernelWriter<NfTables> {
         Ok(())
     }
 
-    /// Deletes what the kernel holds and nobody has admitted, after everything else was written
-    /// anew.
+    /// Deletes elements that no agent has admitted, after everything else was written anew.
     fn drop_foreign(&mut self, believed: &[ElementLease]) {
         if self.other_writers() != OtherWriters::Nobody {
             return;
@@ -406,7 +323,7 @@ impl KernelWriter<NfTables> {
         // Both are ordered.
         foreign.retain(|element| believed.binary_search_by(|(known, ..)| known.cmp(element)).is_err());
         for some in foreign.chunks(AT_ONCE) {
-            // Added first, since it may have ended meanwhile.
+            // Added first, since it may have timed out meanwhile.
             let operations = [ElementAction::Add(Duration::from_secs(1)), ElementAction::Delete]
                 .into_iter()
                 .flat_map(|action| {
@@ -427,7 +344,7 @@ impl KernelWriter<NfTables> {
         }
     }
 
-    /// Who else writes to the table now, or did a moment ago.
+    /// Which other agents write to the table now or did a moment ago.
     fn other_writers(&mut self) -> OtherWriters {
         let others = self.heartbeat.others();
         let now = clock::now();
@@ -460,7 +377,7 @@ impl KernelWriter<NfTables> {
             .send_modify(|integrity| integrity.note_repair(damage, now, took));
     }
 
-    /// Shows what is damaged now, with why it is not repaired.
+    /// Publishes the damage that is known now, and why it is not repaired.
     fn publish_damage(&self, failure: Option<String>) {
         let Some(guard) = &self.guard else { return };
         let damaged: Vec<Damage> = guard.damaged.iter().chain(guard.routing.damaged()).cloned().collect();
@@ -479,22 +396,4 @@ impl KernelWriter<NfTables> {
             true
         });
     }
-}
-
-impl TableGuard {
-    /// This is what stands from now on.
-    fn accept(&mut self, found: TableSnapshot) {
-        self.baseline = Some(found);
-        self.rewritten.clear();
-        self.settled = true;
-    }
-}
-
-/// Why it is looked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CheckReason {
-    /// It is time.
-    Time,
-    /// Something is about to be installed on what stands.
-    BeforeInstall,
 }

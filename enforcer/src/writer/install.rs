@@ -1,4 +1,4 @@
-//! Replacing the rules.
+//! Replaces the rules.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,6 @@ use crate::{routing, ruleset};
 use super::element_key::encode_key;
 use super::error::InstallError;
 use super::generation::Generation;
-use super::guard::CheckReason;
 use super::install_failure::InstallFailure;
 use super::kernel::NfTables;
 use super::kernel_writer::KernelWriter;
@@ -30,12 +29,13 @@ use super::members::MemberDiff;
 use super::nft;
 use super::pending_admission::PendingAdmission;
 use super::set_mirror::{AdmissionPhase, Holder, Lifetime};
+use super::table_guard::CheckReason;
 use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
-/// Elements put back at once, where a set that stays lacks them.
+/// The most elements that are put back at once.
 const PUT_BACK: usize = 1024;
 
-/// An element that should be in force, with the end of its lease, and for whom.
+/// An element that should be in force, the end of its lease, and its holder.
 pub(super) type ElementLease = (Element, Time, Holder);
 
 /// An installation that waits.
@@ -54,14 +54,14 @@ impl fmt::Debug for InstallRequest {
 }
 
 impl KernelWriter<NfTables> {
-    /// Installs, and answers.
+    /// Carries out an installation, and answers it.
     pub(super) fn install(&mut self, installation: InstallRequest) {
         let InstallRequest {
             desired,
             learned,
             answer,
         } = installation;
-        // What is damaged is repaired first, or not built upon.
+        // Damage is repaired first, or nothing is assumed of what exists.
         self.look(CheckReason::BeforeInstall);
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
@@ -70,7 +70,7 @@ impl KernelWriter<NfTables> {
             Ok(self.shared.mirror().generation)
         } else {
             // From here on no answer is released by the fast path, and admissions wait in the
-            // queue; so what `learned` does not see is computed again for the new rules.
+            // queue. So an answer that `learned` does not see is computed again for the new rules.
             self.shared.mirror().phase = AdmissionPhase::Installing;
             self.shared.begin_epoch();
             let result = self.replace(desired, learned);
@@ -82,7 +82,7 @@ impl KernelWriter<NfTables> {
             };
             result
         };
-        // The caller may have gone; the rules stand all the same.
+        // The caller may be gone; the rules are installed all the same.
         let _ = answer.send(result);
     }
 
@@ -95,7 +95,7 @@ impl KernelWriter<NfTables> {
             let text = format!("the table is {}, and not {}", self.kernel.table(), desired.table);
             return Err(InstallError::Refused(text));
         }
-        // The rules send packets where these addresses and routes lead.
+        // Before the rules, which send packets to these addresses and routes.
         set_up_routing(&desired)?;
         self.announce();
         if self.is_damaged() {
@@ -118,15 +118,14 @@ impl KernelWriter<NfTables> {
                 Ok(generation)
             }
             Err(failure) => {
-                // Part of it may stand. The next installation looks.
+                // A part may have been written. The next installation reads what exists.
                 self.installed = None;
                 Err(failure.into())
             }
         }
     }
 
-    /// Changes what stands, step by step (the documentation of [`ruleset`] tells why in this
-    /// order).
+    /// Carries out a change step by step. [`ruleset`] explains the order.
     pub(super) fn attempt<L: FnOnce() -> Vec<ElementLease>>(
         &mut self,
         desired: &DesiredState,
@@ -139,12 +138,12 @@ impl KernelWriter<NfTables> {
             Some(before) => RulesetChange::between(before, desired),
             None => {
                 let mut structure = self.kernel.structure()?;
-                // To read hundreds of thousands of elements takes seconds.
+                // Reading hundreds of thousands of elements takes seconds.
                 if purpose != InstallPurpose::RepairRules && !self.read_back() {
                     return Err(InstallFailure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
-                // What somebody puts in a place that we come to need later is for them to take
-                // away: nobody relies on it, and the refusal is told.
+                // Objects that others put under names which we only need now are theirs to remove:
+                // nobody relies on them, and the refusal is reported.
                 let was_installed = self.interception.is_some();
                 let is_ours = purpose != InstallPurpose::Install || !was_installed;
                 let is_unsound = is_ours && !RulesetChange::is_sound(&structure, desired);
@@ -206,11 +205,11 @@ impl KernelWriter<NfTables> {
         let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
         self.note_written(desired, &change);
         if let Err(failure) = self.transact(&change.removal) {
-            // Nothing refers to it; the next installation that looks at what stands removes it.
+            // Nothing refers to it. The next installation that reads what exists removes it.
             tracing::warn!(?failure, "what no program needs any more could not be removed");
         }
-        // Before an element of a set that another agent may know is written: that one sees us by
-        // then, and deletes nothing any more.
+        // Before any element is written to a set that another agent may know: that agent sees our
+        // mark by then, and deletes no elements any more.
         let falls_through = desired.fail_mode == FailMode::Open && desired.interception != Interception::Off;
         if self.heartbeat.begin(falls_through).is_err() {
             self.table_is_lost();
@@ -219,9 +218,10 @@ impl KernelWriter<NfTables> {
         Ok(generation)
     }
 
-    /// Lets nothing new of governed pods pass until the frame is written again.
+    /// Lets no new packets of governed pods pass until the frame is written again.
     pub(super) fn close(&mut self, desired: &DesiredState) -> Result<(), InstallFailure> {
-        // By itself: the kernel wakes no table that is given a hook in the same transaction.
+        // In a transaction of its own: the kernel does not wake a dormant table that is given a
+        // hook in the same transaction.
         self.transact(&[TableCommand::AddTable])?;
         self.transact(&closure::commands(desired))
     }
@@ -232,7 +232,7 @@ impl KernelWriter<NfTables> {
             .map_err(|objections| InstallFailure::of_objections(commands, &objections))
     }
 
-    /// The frame was refused: endpoints get back the programs that they had.
+    /// Gives endpoints their former programs back, because the frame was refused.
     fn switch_back(&mut self, desired: &DesiredState) {
         let Some(before) = &self.installed else { return };
         let commands = ruleset::table_sets::changes(Some(desired), before);
@@ -244,7 +244,7 @@ impl KernelWriter<NfTables> {
         }
     }
 
-    /// Makes the book what the transactions made the kernel.
+    /// Enters what the transactions have written into the mirror.
     fn note_installation(
         &self,
         desired: &DesiredState,
@@ -274,21 +274,21 @@ impl KernelWriter<NfTables> {
         mirror.generation
     }
 
-    /// Removes what only the former way of interception needed.
+    /// Removes what only the former interception mode needed.
     fn leave_former_interception(&mut self, desired: &DesiredState) {
         let former = self.interception.replace(desired.interception);
         let Some(former) = former.filter(|former| *former != desired.interception) else {
             return;
         };
         routing::take_down(&former);
-        // The two may have had something in common.
+        // Both modes may have objects in common.
         if let Err(error) = set_up_routing(desired) {
             tracing::error!(%error, "what interception needs is not complete");
         }
     }
 
-    /// Sets that stay keep their elements; they lack those whose admission failed, and those that
-    /// ended in the kernel while the ledger was restored with more.
+    /// Puts elements back into sets that stay: those whose admission failed, and those that timed
+    /// out in the kernel while the ledger was restored with more.
     fn put_back(&mut self, generation: Generation, kept: Vec<ElementLease>) {
         let now = clock::now();
         let mut missing = {
@@ -297,7 +297,7 @@ impl KernelWriter<NfTables> {
                 |(element, end, _): &ElementLease| *end > now && !mirror.holds(element, now, *end, Duration::ZERO);
             let mut room: BTreeMap<SetId, u32> = BTreeMap::new();
             let mut missing: Vec<ElementLease> = kept.into_iter().filter(is_missing).collect();
-            // As far as there is room: nobody gives way to what nobody asks for at this moment.
+            // As far as there is room: nothing is evicted for elements that nobody waits for.
             missing.sort_unstable_by_key(|(_, end, _)| Reverse(*end));
             missing.retain(|(element, ..)| {
                 let free = || {
@@ -333,16 +333,16 @@ impl KernelWriter<NfTables> {
 /// Why rules are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InstallPurpose {
-    /// Something new is desired: what was computed for the rules before is stale.
+    /// To install a new desired state; what was computed for the rules before is stale.
     Install,
-    /// What is desired was damaged.
+    /// To repair damage of sets or of the table.
     Repair,
-    /// As that, and the sets stand: what the book believes of them is compared later.
+    /// To repair damage of rules only: the sets are intact, and are compared with the mirror later.
     RepairRules,
 }
 
 impl InstallPurpose {
-    /// Whether governed pods may be open until it is done.
+    /// Whether governed pods may be open until the rules are written.
     fn is_of_what_may_be_open(self) -> bool {
         match self {
             InstallPurpose::Install => false,
@@ -351,7 +351,7 @@ impl InstallPurpose {
     }
 }
 
-/// What has our names, as far as a change must know it.
+/// The objects under our names, as far as a change must know them.
 fn existing(structure: TableSnapshot) -> ExistingObjects {
     ExistingObjects {
         table: structure.table.is_some(),
@@ -360,7 +360,7 @@ fn existing(structure: TableSnapshot) -> ExistingObjects {
     }
 }
 
-/// What the ledger says; it is asked once, and only when it matters.
+/// The leases of the ledger, which is asked once and only when needed.
 pub(super) enum LazyLeases<L> {
     Untold(L),
     Told(Vec<ElementLease>),
@@ -382,7 +382,7 @@ impl<L: FnOnce() -> Vec<ElementLease>> LazyLeases<L> {
     }
 }
 
-/// Whether nothing differs that elements of sets which stay depend on.
+/// Whether nothing differs on which the elements of existing sets depend.
 fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
     let same_members = || {
         let pairs = before.members.iter().zip(&after.members);
@@ -398,7 +398,7 @@ fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
         && same_members()
 }
 
-/// The elements that new sets begin with.
+/// The elements with which new sets are made.
 fn fills(leased: &[InitialElement], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
     let mut fills: BTreeMap<SetId, Vec<NewElement>> = BTreeMap::new();
     for fill in leased {
@@ -415,7 +415,7 @@ fn fills(leased: &[InitialElement], kept: &BTreeSet<Element>) -> BTreeMap<SetId,
     fills
 }
 
-/// An element of a new set.
+/// A leased element with which a new set is made.
 #[derive(Debug)]
 struct InitialElement {
     element: Element,
@@ -435,9 +435,9 @@ impl InitialElement {
     }
 }
 
-/// Each live element of these sets once, with its latest end, ordered; where there are more than a
-/// set may hold, those that end last. One element too many would make the kernel refuse the whole
-/// ruleset.
+/// Each live element of these sets once, with its latest end, sorted. Where there are more than the
+/// capacity of a set, those that end last are taken: one element too many would make the kernel
+/// refuse the whole ruleset.
 fn within_capacity(
     mut learned: Vec<ElementLease>,
     sets: &BTreeSet<SetId>,

@@ -9,13 +9,13 @@ use super::error::InstallError;
 /// Why a step was not done.
 #[derive(Debug)]
 pub(super) enum InstallFailure {
-    /// Something that should stand does not.
+    /// An object that should exist does not.
     Missing(String),
     /// The kernel, or nft, refused.
     Refused(String),
-    /// The kernel did not say.
+    /// It is not known whether the kernel has carried it out.
     Unknown(std::io::Error),
-    /// All else.
+    /// Another error.
     Other(InstallError),
 }
 
@@ -72,7 +72,7 @@ impl From<InstallFailure> for InstallError {
     }
 }
 
-/// A command for people: a rule or a thousand elements are too much.
+/// A short description of a command: a rule or a thousand elements are too long.
 fn brief(command: &TableCommand) -> String {
     match command {
         TableCommand::AddTable | TableCommand::DeleteTable => "the table".to_owned(),

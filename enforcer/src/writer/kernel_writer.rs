@@ -7,12 +7,12 @@ use clock::Time;
 
 use crate::desired::{DesiredState, Interception};
 
-use super::guard::TableGuard;
 use super::heartbeat::Heartbeat;
 use super::kernel::Kernel;
 use super::renewal::Renewal;
 use super::set_mirror::AdmissionPhase;
 use super::shared::WriterShared;
+use super::table_guard::TableGuard;
 
 /// The one that writes to the kernel, and what it knows of the table.
 #[derive(Debug)]

@@ -57,6 +57,7 @@ mod set_mirror;
 mod shared;
 mod stats;
 mod sweep;
+mod table_guard;
 mod thread;
 mod transaction_plan;
 mod writer_slot;

@@ -1,14 +1,14 @@
-//! What sets hold.
+//! Compares the elements of sets with what they should hold.
 //!
-//! The kernel takes its time to tell a large set: it begins anew for each datagram, so that twice
-//! the elements take four times as long, a second for 200,000. So it is asked only after somebody
-//! else has changed a table, where that happens all the time no more than a share of it, and by a
-//! thread of its own: the writer goes on. What that thread has read is old by the time it is
-//! compared, and what does not look right is only suspected: it is asked for again, one by one.
+//! Reading a large set takes the kernel long: it begins anew for each datagram, so that twice the
+//! elements take four times as long, a second for 200,000. So sets are read only after somebody
+//! else has changed a table, in a limited share of the time, and by a thread of its own, while the
+//! writer goes on. What that thread has read is old by the time it is compared. So an element that
+//! differs is only suspected, and is read again by itself before it is repaired.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use ahash::HashMap;
@@ -16,7 +16,6 @@ use clock::Time;
 
 use crate::audit::Damage;
 use crate::audit::elements::{self, ElementRepair, ExpectedElement};
-use crate::audit::schedule::TimeShare;
 use crate::layout::{Element, ElementKey, SetId};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::objects::MapValue;
@@ -26,71 +25,16 @@ use crate::writer::element_key::encode_key;
 use crate::writer::kernel::{Kernel, NfTables};
 use crate::writer::kernel_writer::KernelWriter;
 use crate::writer::set_mirror::{Holder, Lifetime, SetMirror};
+use crate::writer::table_guard::{BackgroundRead, ReadSet};
 use crate::writer::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
 use super::OtherWriters;
 
-/// Reading takes one part in so many of the time.
-const SHARE: u32 = 50;
-
-/// How often the writer asks what was read.
+/// How often the writer compares what was read so far.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Elements that are asked for again before the writer does what else waits: some milliseconds.
+/// The most suspected elements that are read again before other work: some milliseconds.
 const AT_ONCE: usize = 1024;
-
-/// How far the look at what sets hold has come.
-#[derive(Debug)]
-pub(super) struct ContentsCheck {
-    is_asked: bool,
-    share: TimeShare,
-    reading: Option<BackgroundRead>,
-    suspects: VecDeque<(SetId, ElementKey)>,
-    /// What was wrong so far: elements written and deleted.
-    mended: BTreeMap<SetId, (usize, usize)>,
-    noticed: Option<Time>,
-}
-
-/// A thread that reads.
-#[derive(Debug)]
-struct BackgroundRead {
-    began: Time,
-    found: Receiver<ReadSet>,
-}
-
-/// What a set held.
-enum ReadSet {
-    /// Of the whole table.
-    Table(String, BTreeMap<RawElement, Option<MapValue>>),
-    /// Learned, with the moments between which it was read.
-    Learned(SetId, HashMap<ElementKey, Option<Duration>>, (Time, Time)),
-}
-
-impl Default for ContentsCheck {
-    fn default() -> Self {
-        Self {
-            is_asked: false,
-            share: TimeShare::one_in(SHARE),
-            reading: None,
-            suspects: VecDeque::new(),
-            mended: BTreeMap::new(),
-            noticed: None,
-        }
-    }
-}
-
-impl ContentsCheck {
-    /// All sets are to be looked at.
-    pub(super) fn ask(&mut self) {
-        self.is_asked = true;
-    }
-
-    /// The sets are others, or hold something else.
-    pub(super) fn begin_anew(&mut self) {
-        self.is_asked |= self.reading.take().is_some() || !self.suspects.is_empty();
-        self.suspects.clear();
-    }
-}
 
 impl KernelWriter<NfTables> {
     pub(super) fn look_at_contents(&mut self) {
@@ -158,7 +102,7 @@ impl KernelWriter<NfTables> {
         };
         let thread = std::thread::Builder::new().name("nft-audit".to_owned()).spawn(move || {
             if let Err(error) = read() {
-                // A set or the table has gone meanwhile, which the next look will see.
+                // A set or the table was deleted meanwhile, which the next check will find.
                 tracing::debug!(%error, "a set could not be read");
             }
         });
@@ -167,7 +111,7 @@ impl KernelWriter<NfTables> {
         Ok(())
     }
 
-    /// Compares what was read by now.
+    /// Compares what was read so far.
     fn compare(&mut self) -> Result<(), String> {
         loop {
             let Some(guard) = &mut self.guard else { return Ok(()) };
@@ -201,7 +145,7 @@ impl KernelWriter<NfTables> {
             return Ok(());
         }
         let noticed = clock::now();
-        // What was read may be of before the last installation.
+        // What was read may be older than the last installation.
         let holds = self.kernel.entries(set).map_err(|error| error.to_string())?;
         let Some(damage) = elements::of_table_set(set, &should, &holds) else {
             return Ok(());
@@ -219,7 +163,7 @@ impl KernelWriter<NfTables> {
         Ok(())
     }
 
-    /// Asks again for some that are suspected, and mends what is wrong.
+    /// Reads some suspected elements again, and repairs those that are wrong.
     fn ask_again(&mut self) -> Result<(), String> {
         let Some(guard) = &mut self.guard else { return Ok(()) };
         let suspects = &mut guard.contents.suspects;
@@ -247,7 +191,7 @@ impl KernelWriter<NfTables> {
         if mends.is_empty() {
             return Ok(());
         }
-        // Some are missing that were relied on.
+        // Elements are missing that were relied on.
         self.shared.begin_epoch();
         self.mend(set, &mends)
     }
@@ -268,7 +212,7 @@ impl KernelWriter<NfTables> {
                 (ElementRepair::Write, Some(ExpectedElement::Leased { end, .. })) if *end > now => {
                     Some(ElementAction::Add(left(*end)))
                 }
-                // What is over is only to be gone.
+                // An element whose lease is over is only deleted.
                 (ElementRepair::Write, Some(ExpectedElement::Leased { .. }) | None) | (ElementRepair::Delete, _) => {
                     None
                 }
@@ -305,8 +249,8 @@ impl KernelWriter<NfTables> {
                 ElementRepair::Delete => deleted += 1,
                 ElementRepair::Adopt(Some(left)) => {
                     let gone = acknowledged + *left + 2 * TICKS;
-                    // It was asked for within the last milliseconds. It is longer there than its
-                    // lease.
+                    // The remaining time was read within the last milliseconds, and is longer than
+                    // the lease.
                     let end = now + left.saturating_sub(LINGER + 2 * TICKS);
                     mirror.record(element, Lifetime { end, gone }, Holder::default(), now);
                 }
@@ -324,7 +268,7 @@ impl KernelWriter<NfTables> {
     }
 }
 
-/// What the book says of an element.
+/// What the mirror says of an element.
 fn believed(mirror: &SetMirror, element: &Element) -> Option<ExpectedElement> {
     match mirror.lifetime(element) {
         Some(Lifetime { end, gone }) => Some(ExpectedElement::Leased { end, gone }),
@@ -332,7 +276,7 @@ fn believed(mirror: &SetMirror, element: &Element) -> Option<ExpectedElement> {
     }
 }
 
-/// The elements of a learned set that do not look right.
+/// The elements of a learned set that differ from the mirror.
 fn suspects(
     mirror: &SetMirror,
     set: SetId,

@@ -1,47 +1,16 @@
-//! What interception needs outside nftables.
+//! Keeps the addresses, rules and routes that interception needs.
 
 use std::time::Duration;
 
 use clock::Time;
 
-use crate::audit::schedule::RepairBackoff;
-use crate::audit::{self, Damage};
-use crate::desired::Interception;
+use crate::audit;
 use crate::routing::RoutingWatch;
 use crate::writer::kernel::NfTables;
 use crate::writer::kernel_writer::KernelWriter;
 
-/// How often it is looked although nothing was heard.
+/// How often they are checked although no change was notified.
 const ANYWAY: Duration = Duration::from_secs(30);
-
-/// What is known of addresses, rules and routes.
-#[derive(Debug, Default)]
-pub(super) struct RoutingCheck {
-    watch: Option<(Interception, RoutingWatch)>,
-    looked: Time,
-    /// Something is the matter, and was not put right.
-    damaged: Vec<Damage>,
-    failure: Option<String>,
-    noticed: Option<Time>,
-    backoff: RepairBackoff,
-}
-
-impl RoutingCheck {
-    /// What is not as it should be.
-    pub(super) fn damaged(&self) -> &[Damage] {
-        &self.damaged
-    }
-
-    /// Whether the mode has its IPv6 half.
-    pub(super) fn has_ipv6(&self) -> bool {
-        self.watch.as_ref().is_some_and(|(_, watch)| watch.has_ipv6())
-    }
-
-    /// Why.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.clone()
-    }
-}
 
 impl KernelWriter<NfTables> {
     pub(super) fn look_at_routing(&mut self, now: Time) {

@@ -11,22 +11,14 @@ use std::time::Duration;
 use clock::Time;
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
-use crate::audit::sysctls::{self, Sysctls};
+use crate::audit::sysctls;
 use crate::audit::{Damage, DamageKind, brief};
 use crate::desired::{DesiredState, Interception};
 use crate::writer::kernel::NfTables;
 use crate::writer::kernel_writer::KernelWriter;
+use crate::writer::table_guard::TableGuard;
 
 const EVERY: Duration = Duration::from_secs(1);
-
-/// What is known of them.
-#[derive(Debug, Default)]
-pub(super) struct Switches {
-    sysctls: Sysctls,
-    next: Time,
-    /// Why IPv6 could not be switched on again on `lo`.
-    refused: Option<String>,
-}
 
 impl KernelWriter<NfTables> {
     /// Looks whether somebody has changed what is relied on. Sets back what is ours, and tells the
@@ -35,26 +27,26 @@ impl KernelWriter<NfTables> {
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return;
         };
-        let is_due = now >= guard.switches.next || !guard.routing.damaged().is_empty();
+        let is_due = now >= guard.sysctls.next || !guard.routing.damaged().is_empty();
         if !is_due {
             return;
         }
-        let switches = &mut guard.switches;
-        switches.next = now + EVERY;
+        let check = &mut guard.sysctls;
+        check.next = now + EVERY;
         let links = names(desired);
         let of_links = links.iter().map(|link| sysctls::reverse_path(link));
         let values = read(sysctls::paths().map(str::to_owned).chain(of_links));
-        let changed = switches.sysctls.changed(&values, &links);
+        let changed = check.sysctls.changed(&values, &links);
         let mut restored = None;
         if desired.interception != Interception::Off && sysctls::is_loopback_without_ipv6(&values) && had_ipv6(guard) {
             match fs::write(file(sysctls::LOOPBACK_IPV6), "0") {
                 Ok(()) => restored = Some(Damage::new(DamageKind::Sysctl, "IPv6 was switched off on lo")),
                 Err(error) => {
                     let error = error.to_string();
-                    if guard.switches.refused.as_ref() != Some(&error) {
+                    if guard.sysctls.refused.as_ref() != Some(&error) {
                         tracing::warn!(error, "IPv6 was switched off on lo, and cannot be switched on again");
                     }
-                    guard.switches.refused = Some(error);
+                    guard.sysctls.refused = Some(error);
                 }
             }
         }
@@ -90,7 +82,7 @@ impl KernelWriter<NfTables> {
 }
 
 /// Whether the proxy had an IPv6 address, or a rule, when it was set up.
-fn had_ipv6(guard: &super::TableGuard) -> bool {
+fn had_ipv6(guard: &TableGuard) -> bool {
     guard.routing.has_ipv6()
 }
 
