@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use clock::Time;
 use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram};
 use names::Pattern;
-use policy::{Action, LeaseTerms, Peer, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers};
+use policy::{Action, DenyResponse, LeaseTerms, Peer, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const ROUNDS: u32 = 200;
@@ -109,7 +109,7 @@ fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
         pod_links: PodLinks::default(),
         servers: BTreeSet::new(),
         unknown: Vec::new(),
-        refusal: Refusal::Reject,
+        refusal: DenyResponse::Reject,
         records: None,
         capacity: NonZeroU32::MIN.saturating_add(1_000_000),
     }

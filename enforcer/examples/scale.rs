@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
-use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram, Refusal};
+use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram};
 use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
 use policy::{
-    Action, AddressZone, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, Program,
-    ProgramId, Protocol, Rule, Tiers, Zone,
+    Action, AddressZone, DenyResponse, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortRange,
+    PortSet, Program, ProgramId, Protocol, Rule, Tiers, Zone,
 };
 
 const PROGRAMS: u16 = 250;
@@ -162,7 +162,7 @@ fn desired() -> DesiredState {
         pod_links: PodLinks::default(),
         servers: BTreeSet::new(),
         unknown: Vec::new(),
-        refusal: Refusal::Reject,
+        refusal: DenyResponse::Reject,
         records: Some(78),
         capacity: NonZeroU32::new(65_536).unwrap(),
     }

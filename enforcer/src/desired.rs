@@ -52,7 +52,7 @@ pub struct DesiredState {
     /// node may get an address before its object is known.
     pub unknown: Vec<IpNet>,
     /// How a refused packet is answered.
-    pub refusal: Refusal,
+    pub refusal: DenyResponse,
     /// The NFLOG group for samples of refused and audited packets (see
     /// [`records`](crate::records)); without one they are only counted.
     pub records: Option<u16>,
@@ -150,13 +150,4 @@ pub enum FailMode {
     Open,
     /// They are refused.
     Closed,
-}
-
-/// How a refused packet is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// TCP reset or ICMP admin-prohibited, at a limited rate, so that applications fail at once.
-    Reject,
-    /// Not at all.
-    Drop,
 }

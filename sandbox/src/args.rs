@@ -7,10 +7,10 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use dns_proxy::Rcode;
-use enforcer::{FailMode, Refusal};
+use enforcer::FailMode;
 use ipnet::IpNet;
 use names::Pattern;
-use policy::QuestionMode;
+use policy::{DenyResponse, QuestionMode};
 use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use settings::{
     AgentOptions, HostFacts, NameMatching, PrivateAddresses, RejectedOption, Settings, UpstreamAddress, resolve,
@@ -63,8 +63,8 @@ pub struct Args {
     dns_questions: QuestionMode,
 
     /// What other packets get: an answer that they are refused, or none
-    #[arg(long, value_name = "HOW", default_value = "reject", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]))]
-    deny_response: Refusal,
+    #[arg(long, value_name = "HOW", default_value = "reject", value_parser = choice([("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)]))]
+    deny_response: DenyResponse,
 
     /// Range that names may open although it is private, loopback, link-local or the like
     /// (repeatable)

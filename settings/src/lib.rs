@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
-use enforcer::{FailMode, Interception, Refusal};
+use enforcer::{FailMode, Interception};
 use fqdn_cache::{LeaseTerms, Limits};
 use ipnet::IpNet;
 use names::Name;
-use policy::QuestionMode;
+use policy::{DenyResponse, QuestionMode};
 use state_dir::StateDir;
 use thiserror::Error;
 
@@ -65,7 +65,7 @@ pub struct Settings {
     /// `--intercept dnat|tproxy|off`, with `--tproxy-mark`, `--tproxy-table`, `--tproxy-port`.
     pub interception: Interception,
     /// `--deny-response reject|drop`: what a refused packet gets.
-    pub refusal: Refusal,
+    pub refusal: DenyResponse,
     /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no
     /// Pod object names.
     pub unknown_pods: UnknownPods,

@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dns_proxy::Rcode;
-use enforcer::{FailMode, Refusal};
+use enforcer::FailMode;
 use ipnet::IpNet;
-use policy::QuestionMode;
+use policy::{DenyResponse, QuestionMode};
 
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
 
@@ -129,8 +129,8 @@ pub struct AgentOptions {
     #[arg(long, value_name = "NAME", help_heading = "Kernel")]
     pub table: Option<String>,
     /// What a refused packet gets: a reset or ICMP error, or nothing [default: reject]
-    #[arg(long, value_name = "HOW", value_parser = choice([("reject", Refusal::Reject), ("drop", Refusal::Drop)]), help_heading = "Kernel")]
-    pub deny_response: Option<Refusal>,
+    #[arg(long, value_name = "HOW", value_parser = choice([("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)]), help_heading = "Kernel")]
+    pub deny_response: Option<DenyResponse>,
     /// What becomes of packets from addresses of this node's pod ranges that no Pod object names
     /// (yet) [default: allow]
     #[arg(long, value_name = "WHAT", value_parser = choice([("allow", UnknownPods::Allow), ("deny", UnknownPods::Deny)]), help_heading = "Kernel")]

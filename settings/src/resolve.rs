@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
-use enforcer::{FailMode, Interception, Refusal, records};
+use enforcer::{FailMode, Interception, records};
 use fqdn_cache::{LeaseTerms, Limits};
 use names::Name;
-use policy::QuestionMode;
+use policy::{DenyResponse, QuestionMode};
 use state_dir::StateDir;
 use thiserror::Error;
 
@@ -140,7 +140,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         table: table_name(table)?,
         fail_mode: fail_mode.unwrap_or(FailMode::Open),
         interception: interception(intercept, tproxy_mark, tproxy_table, tproxy_port)?,
-        refusal: deny_response.unwrap_or(Refusal::Reject),
+        refusal: deny_response.unwrap_or(DenyResponse::Reject),
         unknown_pods: unknown_pods.unwrap_or(UnknownPods::Allow),
         capacity: NonZeroU32::new(within(SET_CAPACITY, set_capacity)?).unwrap_or(NonZeroU32::MIN),
         // In a cluster, policies say who may ask what; a directory is one machine's, where nothing
@@ -483,7 +483,7 @@ mod tests {
         assert_eq!(settings.table, "namegate");
         assert_eq!(settings.fail_mode, FailMode::Open);
         assert_eq!(settings.interception, Interception::Dnat);
-        assert_eq!(settings.refusal, Refusal::Reject);
+        assert_eq!(settings.refusal, DenyResponse::Reject);
         assert_eq!(settings.capacity.get(), 65_536);
         assert_eq!(settings.questions, QuestionMode::Any);
         let standalone = AgentOptions {

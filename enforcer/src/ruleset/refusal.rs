@@ -5,9 +5,9 @@
 
 use nftables::stmt::{Counter, Limit, Log, Reject, RejectType, Statement};
 use nftables::types::RejectCode;
-use policy::Protocol;
+use policy::{DenyResponse, Protocol};
 
-use crate::desired::{DesiredState, Refusal};
+use crate::desired::DesiredState;
 use crate::layout::IpFamily;
 use crate::records;
 
@@ -51,13 +51,13 @@ pub(super) fn chains(document: &mut NftDocument<'_>, desired: &DesiredState) {
     }
     for (chain, refusal) in [
         (CHAIN, desired.refusal),
-        (REJECT_CHAIN, Refusal::Reject),
-        (DROP_CHAIN, Refusal::Drop),
+        (REJECT_CHAIN, DenyResponse::Reject),
+        (DROP_CHAIN, DenyResponse::Drop),
     ] {
         document.chain(chain);
         record(document, chain, desired.records, records::RecordedVerdict::Refused);
         count(document, chain, refused);
-        if refusal == Refusal::Reject {
+        if refusal == DenyResponse::Reject {
             reject(document, chain);
         }
         document.rule(chain, [Statement::Drop(None)]);

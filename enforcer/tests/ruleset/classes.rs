@@ -310,7 +310,7 @@ fn a_program_may_say_what_refused_packets_get() {
         None,
         Some(DenyResponse::Reject),
     );
-    for refusal in [enforcer::Refusal::Drop, enforcer::Refusal::Reject] {
+    for refusal in [policy::DenyResponse::Drop, policy::DenyResponse::Reject] {
         let desired = DesiredState {
             refusal,
             ..loud.clone()

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use enforcer::ruleset::{ExistingObjects, frame};
-use enforcer::{DesiredState, FailMode, Interception, Refusal, ResolverBinding};
+use enforcer::{DesiredState, FailMode, Interception, ResolverBinding};
 use nftables::schema::Nftables;
+use policy::DenyResponse;
 use serde_json::Value;
 
 use crate::lab::{Lab, ip};
@@ -135,7 +136,7 @@ fn example() -> DesiredState {
     desired.host = [ip("10.1.0.1"), ip("fd01::1")].into();
     desired.interception = Interception::Dnat;
     desired.fail_mode = FailMode::Open;
-    desired.refusal = Refusal::Reject;
+    desired.refusal = DenyResponse::Reject;
     desired.records = Some(78);
     desired.listening = vec!["10.1.0.1:53".parse().unwrap(), "[::]:53".parse().unwrap()];
     desired.resolvers = [

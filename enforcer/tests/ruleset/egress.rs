@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use enforcer::Refusal;
-use policy::{PortSet, ProgramId, Zone};
+use policy::{DenyResponse, PortSet, ProgramId, Zone};
 
 use crate::lab::{Lab, NODE_V4, OUTSIDE, Outcome, POD_V4, POD_V6, ip, say};
 use crate::programs::{
@@ -232,7 +231,7 @@ fn refusal_by_drop_answers_nothing() {
     let Some(lab) = Lab::new() else { return };
     lab.serve_outside(&[80]);
     let mut desired = governs(desired(), [POD_V4, POD_V6], ID, closed());
-    desired.refusal = Refusal::Drop;
+    desired.refusal = DenyResponse::Drop;
     lab.install(&desired, &[]);
     // Nothing comes back, so there is nothing to wait for: the counter shows that the SYN arrived
     // and was refused.

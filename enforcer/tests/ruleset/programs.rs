@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, KernelTiers, Refusal};
+use enforcer::{DesiredState, Element, FailMode, Interception, KernelProgram, KernelTiers};
 use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
@@ -106,7 +106,7 @@ pub(crate) fn desired() -> DesiredState {
         pod_links: PodLinks::default(),
         servers: BTreeSet::new(),
         unknown: Vec::new(),
-        refusal: Refusal::Reject,
+        refusal: DenyResponse::Reject,
         records: None,
         capacity: NonZeroU32::new(1000).unwrap(),
     }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use enforcer::layout::{IpFamily, SetKind};
 use enforcer::pod_links::PodLinks;
-use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, Refusal, SetId};
+use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, KernelProgram, KernelTiers, SetId};
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
 use policy::{
-    Action, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId, Protocol, Rule, Tiers,
+    Action, DenyResponse, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId, Protocol,
+    Rule, Tiers,
 };
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
@@ -59,7 +60,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         pod_links: PodLinks::default(),
         servers: BTreeSet::new(),
         unknown: Vec::new(),
-        refusal: Refusal::Reject,
+        refusal: DenyResponse::Reject,
         records: None,
         capacity: NonZeroU32::new(capacity).unwrap(),
     }

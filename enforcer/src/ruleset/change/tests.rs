@@ -2,9 +2,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use names::Pattern;
-use policy::{Action, LeaseTerms, Peer, PortRange, PortSet, Program, Protocol, Rule, Tiers};
+use policy::{Action, DenyResponse, LeaseTerms, Peer, PortRange, PortSet, Program, Protocol, Rule, Tiers};
 
-use crate::desired::{FailMode, Interception, KernelProgram, Refusal};
+use crate::desired::{FailMode, Interception, KernelProgram};
 use crate::pod_links::PodLinks;
 
 use super::*;
@@ -48,7 +48,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
         pod_links: PodLinks::default(),
         servers: BTreeSet::new(),
         unknown: Vec::new(),
-        refusal: Refusal::Reject,
+        refusal: DenyResponse::Reject,
         records: None,
         capacity: NonZeroU32::new(10).unwrap(),
     }
