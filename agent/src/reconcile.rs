@@ -65,6 +65,8 @@ pub struct Reconciler {
     network: NodeNetwork,
     /// When they were read last.
     network_read: Instant,
+    /// Whether they could not be read then.
+    network_is_unread: bool,
     /// The newest plan, in force or not.
     newest: Option<Arc<Plan>>,
     owners: AddressOwners,
@@ -83,6 +85,7 @@ impl Reconciler {
             conflicts: Vec::new(),
             network: NodeNetwork::default(),
             network_read: Instant::now(),
+            network_is_unread: true,
             newest: None,
             owners: AddressOwners::default(),
             progress: watch::Sender::default(),
@@ -141,7 +144,10 @@ impl Reconciler {
             }
             if stale {
                 // A pod that has come may have done so with a link.
-                self.read_network();
+                let has_changes = || changes.as_ref().is_none_or(|it| routing::has_changes(it.get_ref()));
+                if self.network_is_unread || has_changes() {
+                    self.read_network();
+                }
                 settled = self.put_in_force().await;
             }
         }
@@ -298,6 +304,7 @@ impl Reconciler {
     /// Whether what plans are made of changed.
     fn read_network(&mut self) -> bool {
         self.network_read = Instant::now();
+        self.network_is_unread = true;
         let mut network = match routing::network() {
             Ok(network) => network,
             Err(error) => {
@@ -312,6 +319,7 @@ impl Reconciler {
         network.own.extend(OWN_ADDRESSES);
         let same_own = network.own == self.network.own;
         self.network = network;
+        self.network_is_unread = false;
         let newest = self.newest.as_ref();
         !same_own || newest.is_some_and(|plan| plan.desired.pod_links != pod_links(&self.network, plan))
     }

@@ -11,6 +11,7 @@
 //! table.
 
 mod network;
+mod notifications;
 mod rtnetlink;
 mod watch;
 
@@ -23,7 +24,7 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-pub use network::{changes, network, take_changes};
+pub use network::{changes, has_changes, network, take_changes};
 use rtnetlink::{Rtnetlink, RtnetlinkOutcome};
 use tracing::warn;
 pub(crate) use watch::RoutingWatch;

@@ -9,21 +9,17 @@ use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::layout::IpFamily;
 use crate::pod_links::{NodeNetwork, NodeRoute};
 
+use super::notifications::{self, group};
 use super::rtnetlink::Rtnetlink;
 use super::{address_family, means_no_ipv6, own_addresses_of};
 
 /// RT_TABLE_LOCAL: the node's own addresses and multicast.
 const LOCAL_TABLE: u32 = 255;
-
-/// `RTNLGRP_*`: links, addresses and routes of both families.
-const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
 
 /// Reads links, addresses and routes of the calling thread's network namespace.
 pub fn network() -> io::Result<NodeNetwork> {
@@ -116,22 +112,26 @@ fn has_gateway(attributes: &[RouteAttribute]) -> bool {
 /// namespace change. Then [take](take_changes) its notifications and [read](network) the network
 /// again.
 pub fn changes() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    // NETLINK_ROUTE is protocol 0.
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (group - 1));
-    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    Ok(socket)
+    notifications::subscribe(&[
+        group::LINK,
+        group::IPV4_ADDRESS,
+        group::IPV4_ROUTE,
+        group::IPV6_ADDRESS,
+        group::IPV6_ROUTE,
+    ])
+}
+
+/// Whether a socket of [`changes`] has notifications that were not [taken](take_changes). If it
+/// has none, the network is what it was when it was last read after they were taken.
+pub fn has_changes(socket: impl AsFd) -> bool {
+    let mut descriptors = [PollFd::new(&socket, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Where it cannot be told, there may be some.
+    poll(&mut descriptors, Some(&at_once)).map_or(true, |ready| ready > 0)
 }
 
 /// Discards the notifications of a socket of [`changes`]: that there were some is all that matters.
 pub fn take_changes(socket: impl AsFd) {
-    let mut buffer = [0; 64];
-    loop {
-        match recv(&socket, &mut buffer, RecvFlags::TRUNC) {
-            // Also when some were lost.
-            Ok(_) | Err(Errno::NOBUFS | Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
+    // A datagram is cut off where it does not fit.
+    notifications::receive(socket, &mut [0; 64], |_| {});
 }

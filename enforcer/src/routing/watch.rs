@@ -4,39 +4,27 @@
 //! A notification of the kernel (`rtnetlink(7)`) is only a reason to check.
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 
 use crate::audit::{Damage, DamageKind};
 use crate::desired::Interception;
 use crate::layout::IpFamily;
 
+use super::notifications::{self, DATAGRAM, group};
 use super::rtnetlink::{Rtnetlink, RtnetlinkOutcome};
 use super::{LOOPBACK, PROTOCOL, RoutingObject, RoutingObjectKind, loopback_up, means_no_ipv6, routing_objects};
-
-/// `RTNLGRP_*` of `linux/rtnetlink.h`.
-const LINK: u32 = 1;
-const IPV4_ADDRESSES: u32 = 5;
-const IPV4_ROUTES: u32 = 7;
-const IPV4_RULES: u32 = 8;
-const IPV6_ADDRESSES: u32 = 9;
-const IPV6_ROUTES: u32 = 11;
-const IPV6_RULES: u32 = 19;
-
-/// The length of the longest datagram of notifications.
-const DATAGRAM: usize = 32 * 1024;
 
 /// Watches the addresses, rules and routes of one mode, in the network namespace of the thread that
 /// opened it.
 #[derive(Debug)]
 pub(crate) struct RoutingWatch {
-    socket: Socket,
-    buffer: Vec<u8>,
+    socket: OwnedFd,
+    buffer: Box<[u8]>,
     interception: Interception,
     /// For each object whether it could be made: without IPv6 its half cannot.
     is_made: Vec<bool>,
@@ -48,17 +36,17 @@ impl RoutingWatch {
     /// Watches what the mode needs, which was [set up](super::set_up) before. Objects that are
     /// missing by now are made again, and returned.
     pub(crate) fn open(interception: &Interception) -> io::Result<(Self, Vec<Damage>)> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
-        socket.set_non_blocking(true)?;
-        let groups: &[u32] = match interception {
-            Interception::Dnat => &[LINK, IPV4_ADDRESSES, IPV6_ADDRESSES],
-            Interception::Tproxy { .. } => &[LINK, IPV4_ROUTES, IPV4_RULES, IPV6_ROUTES, IPV6_RULES],
+        let socket = notifications::subscribe(match interception {
+            Interception::Dnat => &[group::LINK, group::IPV4_ADDRESS, group::IPV6_ADDRESS],
+            Interception::Tproxy { .. } => &[
+                group::LINK,
+                group::IPV4_ROUTE,
+                group::IPV4_RULE,
+                group::IPV6_ROUTE,
+                group::IPV6_RULE,
+            ],
             Interception::Off => &[],
-        };
-        for group in groups {
-            socket.add_membership(*group)?;
-        }
+        })?;
         let mut kernel = Rtnetlink::open()?;
         let (mut is_made, mut restored) = (Vec::new(), Vec::new());
         for object in routing_objects(interception) {
@@ -74,7 +62,7 @@ impl RoutingWatch {
         }
         let watch = Self {
             socket,
-            buffer: Vec::with_capacity(DATAGRAM),
+            buffer: vec![0; DATAGRAM].into_boxed_slice(),
             interception: *interception,
             is_made,
             route_was_replaced: false,
@@ -84,17 +72,16 @@ impl RoutingWatch {
 
     /// Whether a notification may concern the mode.
     pub(crate) fn has_news(&mut self) -> bool {
-        let mut is_news = false;
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => is_news |= self.read(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_news,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Some were lost (ENOBUFS). Whatever else it is, a check does no harm.
-                Err(_) => return true,
-            }
-        }
+        let (mut is_news, mut is_replaced) = (false, false);
+        let interception = self.interception;
+        let are_lost = notifications::receive(&self.socket, &mut self.buffer, |datagram| {
+            let (news, replaced) = concerns(&interception, datagram);
+            is_news |= news;
+            is_replaced |= replaced;
+        });
+        self.route_was_replaced |= is_replaced;
+        // When some were lost, a check does no harm.
+        is_news || are_lost
     }
 
     /// Whether the IPv6 half of the mode could be made.
@@ -140,48 +127,50 @@ impl RoutingWatch {
         }
         Ok(restored)
     }
+}
 
-    /// Whether the datagram notifies of something that concerns us.
-    fn read(&mut self) -> bool {
-        let mut is_news = false;
-        let mut rest = self.buffer.as_slice();
-        while !rest.is_empty() {
-            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-                // A kind of message that is not known here.
-                return true;
-            };
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            rest = rest.get(length.max(1).saturating_add(3) & !3..).unwrap_or_default();
-            let NetlinkPayload::InnerMessage(message) = message.payload else {
-                continue;
-            };
-            is_news |= match message {
-                RouteNetlinkMessage::DelAddress(address) => address.header.index == LOOPBACK,
-                RouteNetlinkMessage::NewLink(link) => link.header.index == LOOPBACK,
-                RouteNetlinkMessage::DelRule(_) => true,
-                RouteNetlinkMessage::DelRoute(route) => self.is_ours(&route),
-                RouteNetlinkMessage::NewRoute(route) => {
-                    let is_replaced = self.is_ours(&route) && route.header.protocol != RouteProtocol::from(PROTOCOL);
-                    self.route_was_replaced |= is_replaced;
-                    is_replaced
-                }
-                _ => false,
-            };
-        }
-        is_news
-    }
-
-    /// Whether a route is, or was, in the routing table of mode tproxy.
-    fn is_ours(&self, route: &RouteMessage) -> bool {
-        let Interception::Tproxy { routing_table, .. } = self.interception else {
-            return false;
+/// Whether a datagram notifies of something that concerns the mode, and whether of a route that
+/// somebody has put in the place of ours.
+fn concerns(interception: &Interception, datagram: &[u8]) -> (bool, bool) {
+    let (mut is_news, mut is_replaced) = (false, false);
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
+            // A kind of message that is not known here.
+            return (true, is_replaced);
         };
-        let table = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Table(table) => Some(*table),
-            _ => None,
-        });
-        table.unwrap_or(u32::from(route.header.table)) == routing_table
+        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+        rest = rest.get(length.max(1).saturating_add(3) & !3..).unwrap_or_default();
+        let NetlinkPayload::InnerMessage(message) = message.payload else {
+            continue;
+        };
+        is_news |= match message {
+            RouteNetlinkMessage::DelAddress(address) => address.header.index == LOOPBACK,
+            RouteNetlinkMessage::NewLink(link) => link.header.index == LOOPBACK,
+            RouteNetlinkMessage::DelRule(_) => true,
+            RouteNetlinkMessage::DelRoute(route) => is_ours(interception, &route),
+            RouteNetlinkMessage::NewRoute(route) => {
+                let is_foreign = route.header.protocol != RouteProtocol::from(PROTOCOL);
+                let replaces = is_foreign && is_ours(interception, &route);
+                is_replaced |= replaces;
+                replaces
+            }
+            _ => false,
+        };
     }
+    (is_news, is_replaced)
+}
+
+/// Whether a route is, or was, in the routing table of mode tproxy.
+fn is_ours(interception: &Interception, route: &RouteMessage) -> bool {
+    let Interception::Tproxy { routing_table, .. } = interception else {
+        return false;
+    };
+    let table = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(u32::from(route.header.table)) == *routing_table
 }
 
 fn is_up(kernel: &mut Rtnetlink) -> io::Result<bool> {
