@@ -91,7 +91,7 @@ pub struct ParseSetIdError(pub String);
 /// The key of an element of a learned set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ElementKey {
-    /// The destination address.
+    /// The peer's address.
     pub address: IpAddr,
     /// Protocol and port; only in exact sets.
     pub port: Option<(Protocol, u16)>,

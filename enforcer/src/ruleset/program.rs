@@ -239,6 +239,11 @@ impl ProgramWriter<'_> {
         }
     }
 
+    /// The address of the other end: of the destination, since programs decide about egress.
+    fn peer(&self) -> PacketField {
+        PacketField::Destination(self.family)
+    }
+
     /// The rules of a chain, and before it the chains that it goes on in.
     ///
     /// The port range is looked up once, behind the exact set of the first class: a packet whose
@@ -295,14 +300,14 @@ impl ProgramWriter<'_> {
     /// What every class is asked, in their order: the exact set, the set of the packet's port
     /// range, the set for every port.
     fn look_up_classes(&self, traffic: TrafficKind, range: Option<u16>) -> Vec<NftRule> {
-        let address = || PacketField::Destination(self.family);
+        let peer = || self.peer();
         let exact = self.has_exact_sets(traffic).then(|| {
-            let fields = vec![address(), PacketField::Protocol, PacketField::Port];
+            let fields = vec![peer(), PacketField::Protocol, PacketField::Port];
             (SetKind::Exact, fields)
         });
-        let of_range = range.map(|number| (SetKind::Range(number), vec![address()]));
+        let of_range = range.map(|number| (SetKind::Range(number), vec![peer()]));
         let layout = self.classifier.layout();
-        let all = layout.all_traffic.then(|| (SetKind::All, vec![address()]));
+        let all = layout.all_traffic.then(|| (SetKind::All, vec![peer()]));
         let kinds: Vec<_> = exact.into_iter().chain(of_range).chain(all).collect();
         let look_up = |class: &SetClass| {
             let (class, verdict) = (*class, self.verdict(class.verdict()));
@@ -338,10 +343,7 @@ impl ProgramWriter<'_> {
         // cluster's are not.
         for (differs, addresses, suffix, of_place) in branches {
             if differs {
-                let test = RuleMatch::In(
-                    vec![PacketField::Destination(self.family)],
-                    RuleLookup::Set(addresses.into()),
-                );
+                let test = RuleMatch::In(vec![self.peer()], RuleLookup::Set(addresses.into()));
                 let verdict = if of_place.is_empty() {
                     self.verdict(self.classifier.default_verdict())
                 } else {
@@ -364,12 +366,12 @@ impl ProgramWriter<'_> {
     fn decide(&self, traffic: TrafficKind, of_place: &PlaceRanges) -> Vec<NftRule> {
         let rest = self.classifier.default_verdict();
         let other = other_than(rest);
-        let mut with_port = vec![PacketField::Destination(self.family)];
+        let mut with_port = vec![self.peer()];
         with_port.extend(self.port_fields(traffic));
         let steps = [
             (&of_place.excepted_from_rest, with_port.clone(), other),
             (&of_place.back_to_rest, with_port, rest),
-            (&of_place.base, vec![PacketField::Destination(self.family)], other),
+            (&of_place.base, vec![self.peer()], other),
         ];
         let mut rules = Vec::new();
         for (ranges, fields, verdict) in steps {
