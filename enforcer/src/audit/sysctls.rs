@@ -1,19 +1,20 @@
-//! Switches of the kernel that what stands relies on. Pure.
+//! Sysctls that the ruleset relies on. Pure.
 //!
-//! Most are the owner's, or the network plugin's, to set. So what was there at the beginning is how
-//! the node is meant to be, and only what somebody changes later is told. The one that takes the
-//! proxy's own address with it is set back.
+//! Most of them are set by the node's owner or the network plugin. So their values at the beginning
+//! are how the node is meant to be, and only later changes are reported. One is set back: the
+//! sysctl without which the proxy loses its own address.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Damage, DamageKind};
 
-/// IPv6 on `lo`, below `/proc/sys/net`: with it goes the IPv6 address that lookups are sent to.
+/// IPv6 on `lo`, below `/proc/sys/net`. Without it `lo` has no IPv6 address for lookups to be sent
+/// to.
 pub(crate) const LOOPBACK_IPV6: &str = "ipv6/conf/lo/disable_ipv6";
-/// The strictest of this and of the link's own counts.
+/// The reverse-path check of all links; the stricter of this and the link's own counts.
 const REVERSE_PATH_OF_ALL: &str = "ipv4/conf/all/rp_filter";
 
-/// Those that must not be 0, with what it means when they are.
+/// The sysctls that must not be 0, with what it means when they are.
 const NOT_ZERO: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "this node passes no IPv4 packets of its Pods on"),
     (
@@ -30,12 +31,12 @@ const NOT_ZERO: [(&str, &str); 4] = [
     ),
 ];
 
-/// What is known of them.
+/// What is known of the sysctls so far.
 #[derive(Debug, Default)]
 pub(crate) struct Sysctls {
-    /// Paths of [`NOT_ZERO`] that were seen as they must be.
+    /// The paths of [`NOT_ZERO`] that were not 0 at some time.
     relied_on: BTreeSet<&'static str>,
-    /// Links on which a source that is routed elsewhere was refused.
+    /// The links whose reverse-path check was on at some time.
     strict: BTreeSet<String>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) fn reverse_path(link: &str) -> String {
     format!("ipv4/conf/{link}/rp_filter")
 }
 
-/// The files to be read, below `/proc/sys/net`, but for those of links.
+/// The files to be read, below `/proc/sys/net`, without those of links.
 pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
     let not_zero = NOT_ZERO.iter().map(|(path, _)| *path);
     not_zero.chain([REVERSE_PATH_OF_ALL, LOOPBACK_IPV6])
@@ -56,8 +57,8 @@ pub(crate) fn is_loopback_without_ipv6(values: &BTreeMap<String, String>) -> boo
 }
 
 impl Sysctls {
-    /// What was changed since the beginning and is the owner's to set back; `values` by path, each
-    /// without its line's end, and `links` those that lead to governed pods.
+    /// The changes since the beginning that are the owner's to set back. `values` are by path,
+    /// without the line's end; `links` are those that lead to governed pods.
     pub(crate) fn changed(&mut self, values: &BTreeMap<String, String>, links: &[String]) -> Vec<Damage> {
         let number = |path: &str| values.get(path).and_then(|value| value.parse::<u32>().ok());
         let mut changed = Vec::new();

@@ -1,7 +1,7 @@
-//! Switches of the kernel.
+//! Checks the sysctls that the ruleset relies on.
 //!
-//! The kernel tells of few of them (`RTNLGRP_IPV4_NETCONF`), and a file below `/proc/sys` is read in
-//! some microseconds: so they are read once a second.
+//! The kernel notifies of few of them (`RTNLGRP_IPV4_NETCONF`), and reading a file below
+//! `/proc/sys` takes some microseconds: so they are read once a second.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,8 +21,7 @@ use crate::writer::table_guard::TableGuard;
 const EVERY: Duration = Duration::from_secs(1);
 
 impl KernelWriter<NfTables> {
-    /// Looks whether somebody has changed what is relied on. Sets back what is ours, and tells the
-    /// rest.
+    /// Checks whether somebody has changed sysctls. Sets back what is ours, and reports the rest.
     pub(super) fn look_at_sysctls(&mut self, now: Time) {
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return;
@@ -81,7 +80,7 @@ impl KernelWriter<NfTables> {
     }
 }
 
-/// Whether the proxy had an IPv6 address, or a rule, when it was set up.
+/// Whether the proxy had an IPv6 address or rule when it was set up.
 fn had_ipv6(guard: &TableGuard) -> bool {
     guard.routing.has_ipv6()
 }
@@ -99,12 +98,12 @@ fn names(desired: &DesiredState) -> Vec<String> {
     governed.iter().filter_map(name).collect()
 }
 
-/// `None` where the link is gone.
+/// The name of a link; `None` where it is gone.
 fn name_of(any: &OwnedFd, link: u32) -> Option<String> {
     netdevice::index_to_name(any, link).ok()
 }
 
-/// What can be read.
+/// The values of all files that can be read.
 fn read(paths: impl Iterator<Item = String>) -> BTreeMap<String, String> {
     let value = |path: String| {
         let text = fs::read_to_string(file(&path)).ok()?;
@@ -113,7 +112,7 @@ fn read(paths: impl Iterator<Item = String>) -> BTreeMap<String, String> {
     paths.filter_map(value).collect()
 }
 
-/// The switches of the network namespace of this thread.
+/// The file of a sysctl in the network namespace of this thread.
 fn file(path: &str) -> String {
     format!("/proc/sys/net/{path}")
 }
