@@ -46,7 +46,7 @@
 mod answers;
 mod base;
 pub(crate) mod change;
-pub(crate) mod closure;
+pub(crate) mod closed_chains;
 mod dispatch;
 mod document;
 mod expression;

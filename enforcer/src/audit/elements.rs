@@ -15,7 +15,7 @@ use super::{Damage, DamageKind};
 const IMPRECISION: Duration = Duration::from_millis(500);
 
 /// The damage of a set of the whole table.
-pub(crate) fn of_table_set(
+pub(crate) fn table_set_damage(
     set: &str,
     should: &BTreeMap<RawElement, Option<MapValue>>,
     holds: &BTreeMap<RawElement, Option<MapValue>>,
@@ -29,7 +29,7 @@ pub(crate) fn of_table_set(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpectedElement {
     /// It has no timeout.
-    Kept,
+    Permanent,
     /// The kernel holds it until `end` at least, and until `gone` at most.
     Leased { end: Time, gone: Time },
 }
@@ -48,20 +48,20 @@ pub(crate) enum ElementRepair {
 /// How an element of a learned set is repaired, if it must be. `holds` is what the kernel says of
 /// it: nothing, or its remaining time at some moment of `seen` (`None`: no timeout). `in_company`:
 /// another agent writes to the set too.
-pub(crate) fn mend(
-    believed: Option<ExpectedElement>,
+pub(crate) fn repair(
+    expected: Option<ExpectedElement>,
     holds: Option<Option<Duration>>,
     seen: (Time, Time),
     in_company: bool,
 ) -> Option<ElementRepair> {
-    let Some(believed) = believed else {
+    let Some(expected) = expected else {
         return holds.map(|left| match in_company {
             true => ElementRepair::Adopt(left),
             false => ElementRepair::Delete,
         });
     };
-    let is_right = match (believed, holds) {
-        (ExpectedElement::Kept, holds) => holds == Some(None),
+    let is_right = match (expected, holds) {
+        (ExpectedElement::Permanent, holds) => holds == Some(None),
         // Another agent may have removed its timeout.
         (ExpectedElement::Leased { .. }, Some(None)) => in_company,
         (ExpectedElement::Leased { end, gone }, Some(Some(left))) => {
@@ -75,7 +75,7 @@ pub(crate) fn mend(
 }
 
 /// The damage of a learned set, by how many elements had to be written and deleted.
-pub(crate) fn of_learned_set(set: &str, written: usize, deleted: usize) -> Option<Damage> {
+pub(crate) fn learned_set_damage(set: &str, written: usize, deleted: usize) -> Option<Damage> {
     told(set, written, deleted)
 }
 
@@ -109,34 +109,34 @@ mod tests {
         Some(Some(Duration::from_secs(seconds)))
     }
 
-    const KEPT: Option<ExpectedElement> = Some(ExpectedElement::Kept);
+    const KEPT: Option<ExpectedElement> = Some(ExpectedElement::Permanent);
     const WITHOUT_END: Option<Option<Duration>> = Some(None);
 
-    fn alone(believed: Option<ExpectedElement>, holds: Option<Option<Duration>>) -> Option<ElementRepair> {
-        mend(believed, holds, (NOW, NOW), false)
+    fn alone(expected: Option<ExpectedElement>, holds: Option<Option<Duration>>) -> Option<ElementRepair> {
+        repair(expected, holds, (NOW, NOW), false)
     }
 
     #[test]
     fn elements_as_the_book_says_need_nothing() {
-        for (believed, holds) in [
+        for (expected, holds) in [
             (leased(10), left(10)),
             (KEPT, WITHOUT_END),
             (leased(0), None),
             (None, None),
         ] {
-            assert_eq!(alone(believed, holds), None, "{believed:?} {holds:?}");
+            assert_eq!(alone(expected, holds), None, "{expected:?} {holds:?}");
         }
         // A dump of a large set takes seconds, in which the time that is left grows shorter.
         let seen = (NOW, NOW + Duration::from_secs(3));
         for seconds in 7..=10 {
-            assert_eq!(mend(leased(10), left(seconds), seen, false), None);
+            assert_eq!(repair(leased(10), left(seconds), seen, false), None);
         }
-        assert_eq!(mend(leased(10), left(6), seen, false), Some(ElementRepair::Write));
+        assert_eq!(repair(leased(10), left(6), seen, false), Some(ElementRepair::Write));
     }
 
     #[test]
     fn what_is_missing_or_has_another_end_is_written_and_what_is_foreign_deleted() {
-        for (believed, holds) in [
+        for (expected, holds) in [
             (leased(10), None),
             (KEPT, None),
             (leased(10), left(5)),
@@ -145,9 +145,9 @@ mod tests {
             (KEPT, left(10)),
         ] {
             assert_eq!(
-                alone(believed, holds),
+                alone(expected, holds),
                 Some(ElementRepair::Write),
-                "{believed:?} {holds:?}"
+                "{expected:?} {holds:?}"
             );
         }
         assert_eq!(alone(None, left(10)), Some(ElementRepair::Delete));
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_another_agent_adds_or_lengthens_is_no_damage() {
-        let in_company = |believed, holds| mend(believed, holds, (NOW, NOW), true);
+        let in_company = |expected, holds| repair(expected, holds, (NOW, NOW), true);
         assert_eq!(in_company(leased(10), left(20)), None);
         assert_eq!(in_company(leased(10), WITHOUT_END), None);
         assert_eq!(
@@ -196,9 +196,9 @@ mod tests {
         };
         let value = |last| Some(MapValue::Data(SetKey::from_slice(&[last])));
         let should: BTreeMap<_, _> = [(entry(1), value(1)), (entry(2), value(2))].into();
-        assert_eq!(of_table_set("m", &should, &should), None);
+        assert_eq!(table_set_damage("m", &should, &should), None);
         let holds = [(entry(1), value(9)), (entry(3), value(3))].into();
-        let damage = of_table_set("m", &should, &holds).unwrap();
+        let damage = table_set_damage("m", &should, &holds).unwrap();
         assert_eq!(
             damage.what,
             "set m lacked 2 elements or held them otherwise, and held 1 of somebody else"

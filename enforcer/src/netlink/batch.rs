@@ -34,7 +34,7 @@ pub(crate) enum ElementAction {
     Add(Duration),
     /// It is added without a timeout. An element that is there already is left as it is, so it must
     /// be deleted before.
-    Keep,
+    AddPermanent,
     /// It is deleted. It is an error if it is not there.
     Delete,
 }
@@ -212,7 +212,7 @@ fn belong_together(a: &ElementOp, b: &ElementOp) -> bool {
 fn element_size(operation: &ElementOp) -> usize {
     let timeout = match operation.action {
         ElementAction::Add(_) => 2 * (ATTRIBUTE + size_of::<u64>()),
-        ElementAction::Keep | ElementAction::Delete => 0,
+        ElementAction::AddPermanent | ElementAction::Delete => 0,
     };
     3 * ATTRIBUTE + align(operation.key.len()) + timeout
 }
@@ -228,7 +228,7 @@ fn encode_message(
 ) {
     let Some(head) = operations.first() else { return };
     let (kind, create) = match head.action {
-        ElementAction::Add(_) | ElementAction::Keep => (nf_tables::msg::NEW_ELEMENT, flags::CREATE),
+        ElementAction::Add(_) | ElementAction::AddPermanent => (nf_tables::msg::NEW_ELEMENT, flags::CREATE),
         ElementAction::Delete => (nf_tables::msg::DELETE_ELEMENT, 0),
     };
     let start = encoder.len();

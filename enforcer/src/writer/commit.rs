@@ -297,7 +297,7 @@ impl<K: Kernel> KernelWriter<K> {
 pub(super) struct KernelContents {
     sets: Vec<(crate::layout::SetId, u32)>,
     elements: Vec<(Element, Lifetime)>,
-    kept: Vec<Element>,
+    permanent: Vec<Element>,
     /// When it was read.
     read: Time,
 }
@@ -310,8 +310,8 @@ impl KernelContents {
             let holder = before.origin(&element).map(|(holder, _)| holder).unwrap_or_default();
             mirror.record(element, lifetime, holder, self.read);
         }
-        for element in self.kept {
-            mirror.keep(element);
+        for element in self.permanent {
+            mirror.insert_permanent(element);
         }
     }
 }
@@ -321,7 +321,7 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents>
     kernel.reconnect()?;
     let sets = kernel.learned_sets()?;
     let mut elements = Vec::new();
-    let mut kept = Vec::new();
+    let mut permanent = Vec::new();
     let read = clock::now();
     for (set, _) in &sets {
         let before = clock::now();
@@ -330,7 +330,7 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents>
         for (key, remaining) in found {
             let element = Element { set: *set, key };
             let Some(remaining) = remaining else {
-                kept.push(element);
+                permanent.push(element);
                 continue;
             };
             // The remaining time is rounded down to a tick, was read at some moment between the
@@ -343,7 +343,7 @@ pub(super) fn read<K: Kernel>(kernel: &mut K) -> std::io::Result<KernelContents>
     Ok(KernelContents {
         sets,
         elements,
-        kept,
+        permanent,
         read,
     })
 }

@@ -7,8 +7,8 @@
 //! takes the steps of an installation, with the desired state in force and the elements of the
 //! mirror. So the generation stays, and no plan has to be computed.
 //!
-//! The first transaction of a repair closes governed pods (`ruleset::closure`), and the frame opens
-//! them again. While damage is known, no answer is released that relies on the mirror alone.
+//! The first transaction of a repair closes governed pods (`ruleset::closed_chains`), and the frame
+//! opens them again. While damage is known, no answer is released that relies on the mirror alone.
 //!
 //! # Two agents
 //! In an upgrade the newer agent writes what the older one wrote before, and lookups through the
@@ -61,27 +61,31 @@ enum OtherWriters {
 
 impl KernelWriter<NfTables> {
     /// Makes a check if one is due.
-    pub(super) fn look_if_due(&mut self) {
-        if self.guard.as_ref().is_some_and(|guard| guard.next_look <= clock::now()) {
-            self.look(CheckReason::Time);
+    pub(super) fn check_if_due(&mut self) {
+        if self
+            .guard
+            .as_ref()
+            .is_some_and(|guard| guard.next_check <= clock::now())
+        {
+            self.check(CheckReason::Time);
         }
     }
 
     /// Compares everything with what was written, and repairs what differs.
-    pub(super) fn look(&mut self, occasion: CheckReason) {
+    pub(super) fn check(&mut self, reason: CheckReason) {
         let now = clock::now();
         let Some(guard) = &mut self.guard else { return };
-        guard.next_look = now + LOOK;
+        guard.next_check = now + LOOK;
         if self.installed.is_none() {
             return;
         }
         if self.shared.is_table_gone.swap(false, Relaxed) {
             guard.suspect();
         }
-        self.look_at_sysctls(now);
-        self.look_at_routing(now);
-        if self.look_at_structure(occasion, now) {
-            self.look_at_contents();
+        self.check_sysctls(now);
+        self.check_routing(now);
+        if self.check_structure(reason, now) {
+            self.check_contents();
         }
         self.publish_damage(None);
     }
@@ -96,7 +100,7 @@ impl KernelWriter<NfTables> {
     /// Before the first installation: shows other agents the mark of this one, and notes which
     /// agents were alive before it.
     pub(super) fn announce(&mut self) {
-        if self.guard.as_ref().is_none_or(|guard| guard.elders.is_some()) {
+        if self.guard.as_ref().is_none_or(|guard| guard.earlier_agents.is_some()) {
             return;
         }
         let others = self.heartbeat.others();
@@ -105,7 +109,7 @@ impl KernelWriter<NfTables> {
             if !others.is_empty() {
                 guard.others_until = clock::now() + OTHERS_LINGER;
             }
-            guard.elders = Some(others);
+            guard.earlier_agents = Some(others);
         }
     }
 
@@ -139,23 +143,23 @@ impl KernelWriter<NfTables> {
         guard.suspected = false;
         guard.rewritten.extend(chains.keys().cloned());
         guard.written.chains.append(&mut chains);
-        guard.contents.begin_anew();
+        guard.contents.restart();
     }
 
     /// Notes that everything was written, which repairs any damage.
-    pub(super) fn note_whole(&mut self) {
+    pub(super) fn note_intact(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let damage = std::mem::take(&mut guard.damaged);
         let noticed = guard.noticed.take();
         if !damage.is_empty() {
-            self.tell_repair(damage, noticed);
+            self.report_repair(damage, noticed);
         }
         self.publish_damage(None);
     }
 
     /// Returns false when the sets need not be checked, because the table is damaged or cannot be
     /// read.
-    fn look_at_structure(&mut self, occasion: CheckReason, now: Time) -> bool {
+    fn check_structure(&mut self, reason: CheckReason, now: Time) -> bool {
         let (generation, own) = match self.generation() {
             Ok(numbers) => numbers,
             Err(error) => {
@@ -166,7 +170,7 @@ impl KernelWriter<NfTables> {
         let Some(guard) = &mut self.guard else { return false };
         let is_changed = guard.changes.is_due(generation, own, now);
         let is_urgent = guard.suspected || !guard.damaged.is_empty();
-        let settles = !guard.settled && occasion == CheckReason::Time;
+        let settles = !guard.settled && reason == CheckReason::Time;
         if !(is_changed || is_urgent || settles || guard.stands_back) {
             return true;
         }
@@ -189,7 +193,7 @@ impl KernelWriter<NfTables> {
         }
         if damage.is_empty() {
             guard.accept(found);
-            self.release();
+            self.note_undamaged();
             return true;
         }
         if self.other_writers() == OtherWriters::Newer {
@@ -211,7 +215,7 @@ impl KernelWriter<NfTables> {
     }
 
     /// Notes that nothing is damaged.
-    fn release(&mut self) {
+    fn note_undamaged(&mut self) {
         let Some(guard) = &mut self.guard else { return };
         let was_suspected = std::mem::take(&mut guard.suspected);
         let was_damaged = !std::mem::take(&mut guard.damaged).is_empty();
@@ -256,10 +260,10 @@ impl KernelWriter<NfTables> {
             )));
         }
         guard.backoff.repaired(now);
-        let believed = self.shared.mirror().leases(now);
+        let expected = self.shared.mirror().leases(now);
         // So that the installation reads what exists.
         self.installed = None;
-        let elements = believed.clone();
+        let elements = expected.clone();
         let is_of_rules = |damage: &Damage| matches!(damage.kind, DamageKind::Rules | DamageKind::Chain);
         let purpose = match damage.iter().all(is_of_rules) {
             true => InstallPurpose::RepairRules,
@@ -269,15 +273,15 @@ impl KernelWriter<NfTables> {
         self.installed = Some(desired);
         let outcome = match outcome {
             Ok(_) => {
-                self.drop_foreign(&believed);
-                self.settle()
+                self.delete_foreign(&expected);
+                self.take_baseline()
             }
             Err(failure) => Err(InstallError::from(failure).to_string()),
         };
         match outcome {
             Ok(()) => {
-                self.release();
-                self.tell_repair(damage, Some(noticed));
+                self.note_undamaged();
+                self.report_repair(damage, Some(noticed));
             }
             Err(failure) => {
                 tracing::warn!(
@@ -291,7 +295,7 @@ impl KernelWriter<NfTables> {
     }
 
     /// Reads what was just written, as the new baseline.
-    fn settle(&mut self) -> Result<(), String> {
+    fn take_baseline(&mut self) -> Result<(), String> {
         let now = clock::now();
         let (generation, own) = self.generation().map_err(|error| error.to_string())?;
         let structure = self.kernel.structure().map_err(|error| error.to_string())?;
@@ -308,7 +312,7 @@ impl KernelWriter<NfTables> {
     }
 
     /// Deletes elements that no agent has admitted, after everything else was written anew.
-    fn drop_foreign(&mut self, believed: &[ElementLease]) {
+    fn delete_foreign(&mut self, expected: &[ElementLease]) {
         if self.other_writers() != OtherWriters::Nobody {
             return;
         }
@@ -321,7 +325,7 @@ impl KernelWriter<NfTables> {
             .map(|(element, _)| element)
             .collect();
         // Both are ordered.
-        foreign.retain(|element| believed.binary_search_by(|(known, ..)| known.cmp(element)).is_err());
+        foreign.retain(|element| expected.binary_search_by(|(known, ..)| known.cmp(element)).is_err());
         for some in foreign.chunks(AT_ONCE) {
             // Added first, since it may have timed out meanwhile.
             let operations = [ElementAction::Add(Duration::from_secs(1)), ElementAction::Delete]
@@ -354,7 +358,12 @@ impl KernelWriter<NfTables> {
         if !others.is_empty() {
             guard.others_until = now + OTHERS_LINGER;
         }
-        let is_newer = |mark: &u8| guard.elders.as_ref().is_some_and(|elders| !elders.contains(mark));
+        let is_newer = |mark: &u8| {
+            guard
+                .earlier_agents
+                .as_ref()
+                .is_some_and(|earlier_agents| !earlier_agents.contains(mark))
+        };
         if others.iter().any(is_newer) {
             return OtherWriters::Newer;
         }
@@ -364,7 +373,7 @@ impl KernelWriter<NfTables> {
         }
     }
 
-    fn tell_repair(&self, damage: Vec<Damage>, noticed: Option<Time>) {
+    fn report_repair(&self, damage: Vec<Damage>, noticed: Option<Time>) {
         let now = clock::now();
         let took = noticed.map_or(Duration::ZERO, |noticed| now.since(noticed));
         tracing::warn!(

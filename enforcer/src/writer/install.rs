@@ -16,7 +16,7 @@ use crate::netlink::objects::{NewElement, TableCommand};
 use crate::netlink::snapshot::TableSnapshot;
 use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::RulesetChange;
-use crate::ruleset::closure;
+use crate::ruleset::closed_chains;
 use crate::{routing, ruleset};
 
 use super::element_key::encode_key;
@@ -62,7 +62,7 @@ impl KernelWriter<NfTables> {
             answer,
         } = installation;
         // Damage is repaired first, or nothing is assumed of what exists.
-        self.look(CheckReason::BeforeInstall);
+        self.check(CheckReason::BeforeInstall);
         if self.shared.is_table_gone.swap(false, Relaxed) {
             self.installed = None;
         }
@@ -114,7 +114,7 @@ impl KernelWriter<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
-                self.note_whole();
+                self.note_intact();
                 Ok(generation)
             }
             Err(failure) => {
@@ -152,7 +152,7 @@ impl KernelWriter<NfTables> {
                 if is_unsound {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
                     adopted = self.shared.mirror().leases(clock::now());
-                    self.transact(&[&[TableCommand::DeleteTable], &*closure::commands(desired)].concat())?;
+                    self.transact(&[&[TableCommand::DeleteTable], &*closed_chains::commands(desired)].concat())?;
                     self.shared.mirror().forget();
                     structure = TableSnapshot::default();
                 } else if is_closed {
@@ -161,7 +161,7 @@ impl KernelWriter<NfTables> {
                 let mut existing = existing(structure);
                 if is_closed {
                     existing.table = true;
-                    existing.chains.extend(closure::chains());
+                    existing.chains.extend(closed_chains::chains());
                 }
                 RulesetChange::onto(&existing, desired)
             }
@@ -170,7 +170,7 @@ impl KernelWriter<NfTables> {
         let mut members = MemberDiff::new(before.as_ref(), desired, sets, &self.shared.mirror())?;
         let is_read = before.is_none_or(|before| !only_endpoints_differ(&before, desired))
             || !change.new_sets.is_empty()
-            || members.releases();
+            || members.deletes_any();
         let now = clock::now();
         let leases = if is_read {
             let mut learned = learned.tell();
@@ -179,8 +179,8 @@ impl KernelWriter<NfTables> {
         } else {
             Vec::new()
         };
-        if members.releases() {
-            members.fall_back_on(&leases.iter().map(|(element, end, _)| (*element, *end)).collect(), now);
+        if members.deletes_any() {
+            members.keep_leased(&leases.iter().map(|(element, end, _)| (*element, *end)).collect(), now);
         }
         let (filled, stay): (Vec<_>, Vec<_>) = leases
             .into_iter()
@@ -194,7 +194,7 @@ impl KernelWriter<NfTables> {
         for transaction in change.preparations(fills(&filled, &members.fills), desired.capacity.get()) {
             self.transact(&transaction)?;
         }
-        self.turn_members(&members)?;
+        self.write_members(&members)?;
         self.transact(&change.switch)?;
         if let Some(replaced) = &change.frame_replaces
             && let Err(error) = nft::apply(&ruleset::frame(desired, replaced))
@@ -223,7 +223,7 @@ impl KernelWriter<NfTables> {
         // In a transaction of its own: the kernel does not wake a dormant table that is given a
         // hook in the same transaction.
         self.transact(&[TableCommand::AddTable])?;
-        self.transact(&closure::commands(desired))
+        self.transact(&closed_chains::commands(desired))
     }
 
     fn transact(&mut self, commands: &[TableCommand]) -> Result<(), InstallFailure> {
@@ -250,7 +250,7 @@ impl KernelWriter<NfTables> {
         desired: &DesiredState,
         sets: &BTreeSet<SetId>,
         filled: &[InitialElement],
-        kept: &BTreeSet<Element>,
+        permanent: &BTreeSet<Element>,
         purpose: InstallPurpose,
     ) -> Generation {
         let counters = &self.shared.counters;
@@ -264,8 +264,8 @@ impl KernelWriter<NfTables> {
             let gone = now + fill.timeout + 2 * TICKS;
             mirror.record(fill.element, Lifetime { end: fill.end, gone }, fill.holder, now);
         }
-        for element in kept {
-            mirror.keep(*element);
+        for element in permanent {
+            mirror.insert_permanent(*element);
         }
         if purpose == InstallPurpose::Install {
             counters.installs.fetch_add(1, Relaxed);
@@ -289,14 +289,14 @@ impl KernelWriter<NfTables> {
 
     /// Puts elements back into sets that stay: those whose admission failed, and those that timed
     /// out in the kernel while the ledger was restored with more.
-    fn put_back(&mut self, generation: Generation, kept: Vec<ElementLease>) {
+    fn put_back(&mut self, generation: Generation, leases: Vec<ElementLease>) {
         let now = clock::now();
         let mut missing = {
             let mirror = self.shared.mirror();
             let is_missing =
                 |(element, end, _): &ElementLease| *end > now && !mirror.holds(element, now, *end, Duration::ZERO);
             let mut room: BTreeMap<SetId, u32> = BTreeMap::new();
-            let mut missing: Vec<ElementLease> = kept.into_iter().filter(is_missing).collect();
+            let mut missing: Vec<ElementLease> = leases.into_iter().filter(is_missing).collect();
             // As far as there is room: nothing is evicted for elements that nobody waits for.
             missing.sort_unstable_by_key(|(_, end, _)| Reverse(*end));
             missing.retain(|(element, ..)| {
@@ -399,7 +399,7 @@ fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
 }
 
 /// The elements with which new sets are made.
-fn fills(leased: &[InitialElement], kept: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
+fn fills(leased: &[InitialElement], permanent: &BTreeSet<Element>) -> BTreeMap<SetId, Vec<NewElement>> {
     let mut fills: BTreeMap<SetId, Vec<NewElement>> = BTreeMap::new();
     for fill in leased {
         let element = NewElement {
@@ -408,7 +408,7 @@ fn fills(leased: &[InitialElement], kept: &BTreeSet<Element>) -> BTreeMap<SetId,
         };
         fills.entry(fill.element.set).or_default().push(element);
     }
-    for element in kept {
+    for element in permanent {
         let fill = NewElement::plain(encode_key(&element.key));
         fills.entry(element.set).or_default().push(fill);
     }

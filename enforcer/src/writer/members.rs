@@ -34,9 +34,9 @@ type MembersByTiers = BTreeMap<ProgramId, Arc<BTreeSet<Element>>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MemberAction {
     /// It is written without a timeout.
-    Kept,
+    Permanent,
     /// It is deleted.
-    Gone,
+    Delete,
     /// It is written with a timeout, as a lease that ends then.
     Leased(Time),
 }
@@ -47,7 +47,7 @@ pub(super) struct MemberDiff {
     /// The members of new sets, which are filled with them.
     pub(super) fills: BTreeSet<Element>,
     /// Changes to sets that stay. The elements of one address stand together.
-    turns: Vec<(Element, MemberAction)>,
+    actions: Vec<(Element, MemberAction)>,
 }
 
 impl MemberDiff {
@@ -75,8 +75,8 @@ impl MemberDiff {
                 }
                 if new_sets.contains(&element.set) {
                     change.fills.insert(*element);
-                } else if !mirror.keeps(element) {
-                    change.turns.push((*element, MemberAction::Kept));
+                } else if !mirror.is_permanent(element) {
+                    change.actions.push((*element, MemberAction::Permanent));
                 }
             }
         }
@@ -86,11 +86,11 @@ impl MemberDiff {
         };
         let mut release = |element: &Element| {
             if sets.contains(&element.set) && !new_sets.contains(&element.set) && !is_desired(element) {
-                change.turns.push((*element, MemberAction::Gone));
+                change.actions.push((*element, MemberAction::Delete));
             }
         };
         match before {
-            None => mirror.kept().for_each(release),
+            None => mirror.permanent().for_each(release),
             Some(before) => {
                 let changed = before
                     .members
@@ -102,28 +102,28 @@ impl MemberDiff {
         // The elements of an address are one decision. They go into one transaction, as far as that
         // may grow.
         change
-            .turns
+            .actions
             .sort_unstable_by_key(|(element, _)| (element.key.address, *element));
         Ok(change)
     }
 
     /// Whether an element is deleted that a lease might need.
-    pub(super) fn releases(&self) -> bool {
-        self.turns.iter().any(|(_, turn)| *turn == MemberAction::Gone)
+    pub(super) fn deletes_any(&self) -> bool {
+        self.actions.iter().any(|(_, action)| *action == MemberAction::Delete)
     }
 
     /// Turns deletions into leases where there are any.
-    pub(super) fn fall_back_on(&mut self, leases: &BTreeMap<Element, Time>, now: Time) {
-        for (element, turn) in &mut self.turns {
-            if let (MemberAction::Gone, Some(end)) = (*turn, leases.get(element).filter(|end| **end > now)) {
-                *turn = MemberAction::Leased(*end);
+    pub(super) fn keep_leased(&mut self, leases: &BTreeMap<Element, Time>, now: Time) {
+        for (element, action) in &mut self.actions {
+            if let (MemberAction::Delete, Some(end)) = (*action, leases.get(element).filter(|end| **end > now)) {
+                *action = MemberAction::Leased(*end);
             }
         }
     }
 
     /// Splits the changes into transactions of about [`AT_ONCE`] elements.
     fn parts(&self) -> impl Iterator<Item = &[(Element, MemberAction)]> {
-        let mut rest = self.turns.as_slice();
+        let mut rest = self.actions.as_slice();
         std::iter::from_fn(move || {
             let last = rest.get(AT_ONCE.min(rest.len()).checked_sub(1)?)?.0.key.address;
             let (part, later) = rest.split_at(rest.partition_point(|(element, _)| element.key.address <= last));
@@ -139,12 +139,12 @@ fn is_same(members: &MembersByTiers, tiers: ProgramId, other: &Arc<BTreeSet<Elem
 
 impl KernelWriter<NfTables> {
     /// Writes the changes of members to the sets that stay.
-    pub(super) fn turn_members(&mut self, change: &MemberDiff) -> Result<(), InstallFailure> {
+    pub(super) fn write_members(&mut self, change: &MemberDiff) -> Result<(), InstallFailure> {
         for part in change.parts() {
             let now = clock::now();
             let operations: Vec<ElementOp> = part
                 .iter()
-                .flat_map(|(element, turn)| operations(element, *turn, now))
+                .flat_map(|(element, action)| operations(element, *action, now))
                 .collect();
             match self.kernel.commit(&operations) {
                 Ok(()) => note(&mut self.shared.mirror(), part, now),
@@ -156,16 +156,16 @@ impl KernelWriter<NfTables> {
     }
 }
 
-fn operations(element: &Element, turn: MemberAction, now: Time) -> impl Iterator<Item = ElementOp> {
-    let actions: &[ElementAction] = match turn {
+fn operations(element: &Element, action: MemberAction, now: Time) -> impl Iterator<Item = ElementOp> {
+    let actions: &[ElementAction] = match action {
         // An element with a timeout may be there and must be deleted; it is added first, because
         // deleting what is not there is an error.
-        MemberAction::Kept => &[
+        MemberAction::Permanent => &[
             ElementAction::Add(SHORTEST_LIFE),
             ElementAction::Delete,
-            ElementAction::Keep,
+            ElementAction::AddPermanent,
         ],
-        MemberAction::Gone => &[ElementAction::Delete],
+        MemberAction::Delete => &[ElementAction::Delete],
         MemberAction::Leased(end) => &[ElementAction::Delete, ElementAction::Add(left(end, now))],
     };
     let actions: Vec<ElementAction> = actions.to_vec();
@@ -184,12 +184,12 @@ fn left(end: Time, now: Time) -> Duration {
 
 fn note(mirror: &mut SetMirror, part: &[(Element, MemberAction)], planned: Time) {
     let acknowledged = clock::now();
-    for (element, turn) in part {
-        match turn {
-            MemberAction::Kept => mirror.keep(*element),
-            MemberAction::Gone => mirror.release(element),
+    for (element, action) in part {
+        match action {
+            MemberAction::Permanent => mirror.insert_permanent(*element),
+            MemberAction::Delete => mirror.remove_permanent(element),
             MemberAction::Leased(end) => {
-                mirror.release(element);
+                mirror.remove_permanent(element);
                 let gone = acknowledged + left(*end, planned) + TICKS;
                 mirror.record(*element, Lifetime { end: *end, gone }, Holder::default(), planned);
             }

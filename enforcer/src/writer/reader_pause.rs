@@ -35,7 +35,7 @@ const WORK: u32 = 20;
 pub(super) struct ReaderPause {
     /// Transactions since the last look.
     transactions: u32,
-    next_look: Time,
+    next_check: Time,
     /// When the pause began.
     began: Time,
     /// The end of the pause.
@@ -46,12 +46,12 @@ impl ReaderPause {
     /// Notes a transaction. Begins a pause if it is time to look for readers and there is one.
     pub(super) fn committed(&mut self, now: Time, is_read: impl FnOnce() -> bool) {
         self.transactions += 1;
-        if now < self.next_look {
+        if now < self.next_check {
             return;
         }
         let is_busy = self.transactions >= BUSY;
         self.transactions = 0;
-        self.next_look = now + LOOK;
+        self.next_check = now + LOOK;
         if is_busy && is_read() {
             self.began = now;
             self.until = now + STEP;
@@ -68,7 +68,7 @@ impl ReaderPause {
         if now.since(self.began) < LONGEST && is_read() {
             self.until = now + STEP;
         } else {
-            self.next_look = now + now.since(self.began) * WORK;
+            self.next_check = now + now.since(self.began) * WORK;
         }
         self.rest(now)
     }

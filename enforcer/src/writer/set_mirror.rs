@@ -31,7 +31,7 @@ pub(super) struct SetMirror {
     elements: ExpiringElements,
     /// Elements without a timeout: those of objects' addresses. They are never among `elements`,
     /// since the kernel holds one or the other.
-    kept: HashSet<Element>,
+    permanent: HashSet<Element>,
     /// Elements whose lease is over and which the kernel may still hold: to be
     /// [deleted](super::sweep).
     ended: Vec<Element>,
@@ -128,43 +128,43 @@ impl SetMirror {
     pub(super) fn holds(&self, element: &Element, now: Time, until: Time, slack: Duration) -> bool {
         match self.lifetime(element) {
             Some(lifetime) => lifetime.lasts(now, until, slack),
-            None => self.keeps(element),
+            None => self.is_permanent(element),
         }
     }
 
     /// Whether the kernel may hold an element.
     pub(super) fn knows(&self, element: &Element) -> bool {
-        self.lifetime(element).is_some() || self.keeps(element)
+        self.lifetime(element).is_some() || self.is_permanent(element)
     }
 
     /// Whether the kernel holds an element without a timeout.
-    pub(super) fn keeps(&self, element: &Element) -> bool {
-        self.kept.contains(element)
+    pub(super) fn is_permanent(&self, element: &Element) -> bool {
+        self.permanent.contains(element)
     }
 
     /// The elements without a timeout.
-    pub(super) fn kept(&self) -> impl Iterator<Item = &Element> {
-        self.kept.iter()
+    pub(super) fn permanent(&self) -> impl Iterator<Item = &Element> {
+        self.permanent.iter()
     }
 
     /// Notes that an element has no timeout (any more). Does nothing for a set that does not exist.
-    pub(super) fn keep(&mut self, element: Element) {
+    pub(super) fn insert_permanent(&mut self, element: Element) {
         let Some(set) = self.sets.get_mut(&element.set) else {
             return;
         };
         match self.elements.remove(&element) {
             Some(holder) => {
                 set.take_from(holder);
-                self.kept.insert(element);
+                self.permanent.insert(element);
             }
-            None if self.kept.insert(element) => set.held = set.held.saturating_add(1),
+            None if self.permanent.insert(element) => set.held = set.held.saturating_add(1),
             None => {}
         }
     }
 
     /// Notes that an element without a timeout was deleted.
-    pub(super) fn release(&mut self, element: &Element) {
-        if self.kept.remove(element)
+    pub(super) fn remove_permanent(&mut self, element: &Element) {
+        if self.permanent.remove(element)
             && let Some(set) = self.sets.get_mut(&element.set)
         {
             set.held = set.held.saturating_sub(1);
@@ -178,14 +178,14 @@ impl SetMirror {
             .elements
             .iter()
             .map(|(element, lifetime, _)| (element, Some(lifetime)));
-        let kept = self.kept.iter().map(|element| (element, None));
-        expiring.chain(kept).filter(move |(element, _)| element.set == set)
+        let permanent = self.permanent.iter().map(|element| (element, None));
+        expiring.chain(permanent).filter(move |(element, _)| element.set == set)
     }
 
     /// Notes that the kernel holds an element. Does nothing for a set that does not exist, and for
     /// an element without a timeout.
     pub(super) fn record(&mut self, element: Element, lifetime: Lifetime, holder: Holder, written: Time) {
-        if self.keeps(&element) {
+        if self.is_permanent(&element) {
             return;
         }
         let Some(set) = self.sets.get_mut(&element.set) else {
@@ -308,7 +308,7 @@ impl SetMirror {
         // The sets that are left in `before` are gone.
         if !before.is_empty() {
             self.elements.retain(|element| self.sets.contains_key(&element.set));
-            self.kept.retain(|element| self.sets.contains_key(&element.set));
+            self.permanent.retain(|element| self.sets.contains_key(&element.set));
         }
     }
 
@@ -341,7 +341,7 @@ impl SetMirror {
 
     /// How many elements the kernel may hold at this moment, and how many it may hold in all.
     pub(super) fn size(&self) -> (u64, u64) {
-        let elements = u64::try_from(self.elements.len() + self.kept.len()).unwrap_or(u64::MAX);
+        let elements = u64::try_from(self.elements.len() + self.permanent.len()).unwrap_or(u64::MAX);
         (elements, self.sets.values().map(|set| u64::from(set.capacity)).sum())
     }
 }

@@ -27,7 +27,7 @@ const CONTENTS_SHARE: u32 = 50;
 /// What is known of the table, and of what interception needs outside nftables.
 #[derive(Debug)]
 pub(super) struct TableGuard {
-    pub(super) next_look: Time,
+    pub(super) next_check: Time,
     /// What our transactions have made.
     pub(super) written: WrittenObjects,
     /// The table as it was when it was last compared and intact.
@@ -46,7 +46,7 @@ pub(super) struct TableGuard {
     pub(super) noticed: Option<Time>,
     pub(super) backoff: RepairBackoff,
     /// The marks of agents that were alive before this one; `None` before the first installation.
-    pub(super) elders: Option<BTreeSet<u8>>,
+    pub(super) earlier_agents: Option<BTreeSet<u8>>,
     /// Whether an agent that came later keeps the table.
     pub(super) stands_back: bool,
     pub(super) others_until: Time,
@@ -57,7 +57,7 @@ pub(super) struct TableGuard {
 impl Default for TableGuard {
     fn default() -> Self {
         Self {
-            next_look: Time::default(),
+            next_check: Time::default(),
             written: WrittenObjects::default(),
             baseline: None,
             rewritten: BTreeSet::new(),
@@ -69,7 +69,7 @@ impl Default for TableGuard {
             damaged: Vec::new(),
             noticed: None,
             backoff: RepairBackoff::default(),
-            elders: None,
+            earlier_agents: None,
             stands_back: false,
             others_until: Time::default(),
             routing: RoutingCheck::default(),
@@ -80,20 +80,20 @@ impl Default for TableGuard {
 
 impl TableGuard {
     /// When the next check is due.
-    pub(super) fn next_look(&self) -> Time {
-        self.next_look
+    pub(super) fn next_check(&self) -> Time {
+        self.next_check
     }
 
     /// Elements are missing: compares the sets at once.
     pub(super) fn suspect_elements(&mut self) {
         self.contents.ask();
-        self.next_look = Time::default();
+        self.next_check = Time::default();
     }
 
     /// An object is missing: compares the structure at once.
     pub(super) fn suspect(&mut self) {
         self.suspected = true;
-        self.next_look = Time::default();
+        self.next_check = Time::default();
     }
 
     /// Takes a snapshot as what should exist from now on.
@@ -112,7 +112,7 @@ pub(super) struct ContentsCheck {
     pub(super) reading: Option<BackgroundRead>,
     pub(super) suspects: VecDeque<(SetId, ElementKey)>,
     /// For each set how many elements were written and deleted.
-    pub(super) mended: BTreeMap<SetId, (usize, usize)>,
+    pub(super) repaired: BTreeMap<SetId, (usize, usize)>,
     pub(super) noticed: Option<Time>,
 }
 
@@ -138,7 +138,7 @@ impl Default for ContentsCheck {
             share: TimeShare::one_in(CONTENTS_SHARE),
             reading: None,
             suspects: VecDeque::new(),
-            mended: BTreeMap::new(),
+            repaired: BTreeMap::new(),
             noticed: None,
         }
     }
@@ -151,7 +151,7 @@ impl ContentsCheck {
     }
 
     /// Begins a check that is under way anew, because the sets have changed.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.is_asked |= self.reading.take().is_some() || !self.suspects.is_empty();
         self.suspects.clear();
     }

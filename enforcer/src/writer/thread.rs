@@ -52,7 +52,7 @@ pub(super) fn run(
         }
         let commits = matches!(request, Some(WriterRequest::Admit(_)));
         let mut writer = writer_slot.take();
-        if writer.turn(request, inbox).is_break() {
+        if writer.serve(request, inbox).is_break() {
             writer.end();
             return writer.give_up();
         }
@@ -65,7 +65,7 @@ pub(super) fn run(
             false => writer.sweep().min(TIDY),
         };
         if let Some(guard) = &writer.guard {
-            pause = pause.min(guard.next_look().since(clock::now()));
+            pause = pause.min(guard.next_check().since(clock::now()));
         }
     }
     writer_slot.take().end();
@@ -73,7 +73,7 @@ pub(super) fn run(
 
 impl KernelWriter<NfTables> {
     /// Carries out `request` and everything that waits in the queue.
-    fn turn(&mut self, request: Option<WriterRequest>, inbox: &Receiver<WriterRequest>) -> ControlFlow<()> {
+    fn serve(&mut self, request: Option<WriterRequest>, inbox: &Receiver<WriterRequest>) -> ControlFlow<()> {
         let mut next = request;
         while let Some(request) = next.take() {
             match request {
@@ -94,7 +94,7 @@ impl KernelWriter<NfTables> {
                 }
             }
         }
-        self.look_if_due();
+        self.check_if_due();
         ControlFlow::Continue(())
     }
 

@@ -182,7 +182,7 @@ impl<'a> TransactionPlanner<'a> {
         let lifetime = self.mirror.lifetime(&element);
         let is_held = match lifetime {
             Some(lifetime) => lifetime.lasts(self.now, until, Duration::ZERO),
-            None => self.mirror.keeps(&element),
+            None => self.mirror.is_permanent(&element),
         };
         (!is_held).then(|| ElementWrite {
             element,

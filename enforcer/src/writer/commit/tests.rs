@@ -82,7 +82,7 @@ impl Kernel for Memory {
             let place = (operation.set.to_string(), operation.key.clone());
             match operation.action {
                 ElementAction::Add(timeout) => self.elements.insert(place, timeout),
-                ElementAction::Keep => self.elements.insert(place, Duration::MAX),
+                ElementAction::AddPermanent => self.elements.insert(place, Duration::MAX),
                 ElementAction::Delete => Some(
                     self.elements
                         .remove(&place)

@@ -37,35 +37,36 @@ const POLL: Duration = Duration::from_millis(10);
 const AT_ONCE: usize = 1024;
 
 impl KernelWriter<NfTables> {
-    pub(super) fn look_at_contents(&mut self) {
-        let outcome = self.begin_to_read().and_then(|()| self.compare());
-        let outcome = outcome.and_then(|()| self.ask_again());
+    pub(super) fn check_contents(&mut self) {
+        let outcome = self.start_reading().and_then(|()| self.compare());
+        let outcome = outcome.and_then(|()| self.recheck_suspects());
         let now = clock::now();
         let Some(guard) = &mut self.guard else { return };
         let contents = &mut guard.contents;
         if let Err(error) = outcome {
             tracing::debug!(error, "sets could not be compared; the table is looked at again");
-            contents.begin_anew();
+            contents.restart();
             contents.is_asked = true;
             guard.suspected = true;
         } else if !contents.suspects.is_empty() {
-            guard.next_look = Time::default();
+            guard.next_check = Time::default();
         } else if contents.reading.is_some() {
-            guard.next_look = guard.next_look.min(now + POLL);
+            guard.next_check = guard.next_check.min(now + POLL);
         }
         if guard.contents.suspects.is_empty() {
             let noticed = guard.contents.noticed.take();
-            let mended = std::mem::take(&mut guard.contents.mended).into_iter();
-            let damage = mended
-                .filter_map(|(set, (written, deleted))| elements::of_learned_set(&set.to_string(), written, deleted));
+            let repaired = std::mem::take(&mut guard.contents.repaired).into_iter();
+            let damage = repaired.filter_map(|(set, (written, deleted))| {
+                elements::learned_set_damage(&set.to_string(), written, deleted)
+            });
             let damage: Vec<Damage> = damage.collect();
             if !damage.is_empty() {
-                self.tell_repair(damage, noticed);
+                self.report_repair(damage, noticed);
             }
         }
     }
 
-    fn begin_to_read(&mut self) -> Result<(), String> {
+    fn start_reading(&mut self) -> Result<(), String> {
         let now = clock::now();
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return Ok(());
@@ -141,13 +142,13 @@ impl KernelWriter<NfTables> {
         let Some((_, should)) = entries.into_iter().find(|(name, _)| name == set) else {
             return Ok(());
         };
-        if elements::of_table_set(set, &should, holds).is_none() {
+        if elements::table_set_damage(set, &should, holds).is_none() {
             return Ok(());
         }
         let noticed = clock::now();
         // What was read may be older than the last installation.
         let holds = self.kernel.entries(set).map_err(|error| error.to_string())?;
-        let Some(damage) = elements::of_table_set(set, &should, &holds) else {
+        let Some(damage) = elements::table_set_damage(set, &should, &holds) else {
             return Ok(());
         };
         if self.other_writers() == OtherWriters::Newer {
@@ -156,7 +157,7 @@ impl KernelWriter<NfTables> {
         let Some(desired) = &self.installed else { return Ok(()) };
         let commands = ruleset::table_sets::rewritten(desired, set);
         match self.kernel.transact(&commands) {
-            Ok(Ok(())) => self.tell_repair(vec![damage], Some(noticed)),
+            Ok(Ok(())) => self.report_repair(vec![damage], Some(noticed)),
             Ok(Err(objections)) => return Err(format!("{set}: {objections:?}")),
             Err(error) => return Err(error.to_string()),
         }
@@ -164,7 +165,7 @@ impl KernelWriter<NfTables> {
     }
 
     /// Reads some suspected elements again, and repairs those that are wrong.
-    fn ask_again(&mut self) -> Result<(), String> {
+    fn recheck_suspects(&mut self) -> Result<(), String> {
         let Some(guard) = &mut self.guard else { return Ok(()) };
         let suspects = &mut guard.contents.suspects;
         let Some((set, _)) = suspects.front().copied() else {
@@ -174,41 +175,41 @@ impl KernelWriter<NfTables> {
         let keys: Vec<ElementKey> = suspects.drain(..count).map(|(_, key)| key).collect();
         guard.contents.noticed.get_or_insert(clock::now());
         let mut in_company = None;
-        let mut mends = Vec::new();
+        let mut repairs = Vec::new();
         for key in keys {
             let before = clock::now();
             let holds = self.kernel.element(&set, &key).map_err(|error| error.to_string())?;
             let seen = (before, clock::now());
-            let believed = believed(&self.shared.mirror(), &Element { set, key });
-            if elements::mend(believed, holds, seen, false).is_none() {
+            let expected = expected(&self.shared.mirror(), &Element { set, key });
+            if elements::repair(expected, holds, seen, false).is_none() {
                 continue;
             }
             let in_company = *in_company.get_or_insert_with(|| self.other_writers() != OtherWriters::Nobody);
-            if let Some(mend) = elements::mend(believed, holds, seen, in_company) {
-                mends.push((key, mend, believed));
+            if let Some(repair_elements) = elements::repair(expected, holds, seen, in_company) {
+                repairs.push((key, repair_elements, expected));
             }
         }
-        if mends.is_empty() {
+        if repairs.is_empty() {
             return Ok(());
         }
         // Elements are missing that were relied on.
         self.shared.begin_epoch();
-        self.mend(set, &mends)
+        self.repair_elements(set, &repairs)
     }
 
-    fn mend(
+    fn repair_elements(
         &mut self,
         set: SetId,
-        mends: &[(ElementKey, ElementRepair, Option<ExpectedElement>)],
+        repairs: &[(ElementKey, ElementRepair, Option<ExpectedElement>)],
     ) -> Result<(), String> {
         let name: Arc<str> = set.to_string().into();
         let now = clock::now();
         let left = |end: Time| end.since(now).max(SHORTEST_LIFE) + LINGER;
         let mut operations = Vec::new();
-        for (key, mend, believed) in mends {
-            let last = match (mend, believed) {
+        for (key, repair_elements, expected) in repairs {
+            let last = match (repair_elements, expected) {
                 (ElementRepair::Adopt(_), _) => continue,
-                (ElementRepair::Write, Some(ExpectedElement::Kept)) => Some(ElementAction::Keep),
+                (ElementRepair::Write, Some(ExpectedElement::Permanent)) => Some(ElementAction::AddPermanent),
                 (ElementRepair::Write, Some(ExpectedElement::Leased { end, .. })) if *end > now => {
                     Some(ElementAction::Add(left(*end)))
                 }
@@ -231,19 +232,19 @@ impl KernelWriter<NfTables> {
         let acknowledged = clock::now();
         let mut mirror = self.shared.mirror();
         let (mut written, mut deleted) = (0, 0);
-        for (key, mend, believed) in mends {
+        for (key, repair_elements, expected) in repairs {
             let element = Element { set, key: *key };
-            match mend {
+            match repair_elements {
                 ElementRepair::Write => {
                     written += 1;
-                    match believed {
+                    match expected {
                         Some(ExpectedElement::Leased { end, .. }) if *end > now => {
                             let gone = acknowledged + left(*end) + TICKS;
                             let (holder, written) = mirror.origin(&element).unwrap_or((Holder::default(), now));
                             mirror.record(element, Lifetime { end: *end, gone }, holder, written);
                         }
                         Some(ExpectedElement::Leased { .. }) => mirror.remove(&element),
-                        Some(ExpectedElement::Kept) | None => {}
+                        Some(ExpectedElement::Permanent) | None => {}
                     }
                 }
                 ElementRepair::Delete => deleted += 1,
@@ -254,14 +255,14 @@ impl KernelWriter<NfTables> {
                     let end = now + left.saturating_sub(LINGER + 2 * TICKS);
                     mirror.record(element, Lifetime { end, gone }, Holder::default(), now);
                 }
-                ElementRepair::Adopt(None) => mirror.keep(element),
+                ElementRepair::Adopt(None) => mirror.insert_permanent(element),
             }
         }
         drop(mirror);
         if let Some(guard) = &mut self.guard
             && written + deleted > 0
         {
-            let sum = guard.contents.mended.entry(set).or_default();
+            let sum = guard.contents.repaired.entry(set).or_default();
             *sum = (sum.0 + written, sum.1 + deleted);
         }
         Ok(())
@@ -269,10 +270,10 @@ impl KernelWriter<NfTables> {
 }
 
 /// What the mirror says of an element.
-fn believed(mirror: &SetMirror, element: &Element) -> Option<ExpectedElement> {
+fn expected(mirror: &SetMirror, element: &Element) -> Option<ExpectedElement> {
     match mirror.lifetime(element) {
         Some(Lifetime { end, gone }) => Some(ExpectedElement::Leased { end, gone }),
-        None => mirror.keeps(element).then_some(ExpectedElement::Kept),
+        None => mirror.is_permanent(element).then_some(ExpectedElement::Permanent),
     }
 }
 
@@ -289,9 +290,9 @@ fn suspects(
     let mut suspects = Vec::new();
     let mut known = 0;
     for (key, left) in holds {
-        let believed = believed(mirror, &Element { set, key: *key });
-        known += u32::from(believed.is_some());
-        if elements::mend(believed, Some(*left), seen, false).is_some() {
+        let expected = expected(mirror, &Element { set, key: *key });
+        known += u32::from(expected.is_some());
+        if elements::repair(expected, Some(*left), seen, false).is_some() {
             suspects.push(*key);
         }
     }

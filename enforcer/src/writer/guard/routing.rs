@@ -13,7 +13,7 @@ use crate::writer::kernel_writer::KernelWriter;
 const ANYWAY: Duration = Duration::from_secs(30);
 
 impl KernelWriter<NfTables> {
-    pub(super) fn look_at_routing(&mut self, now: Time) {
+    pub(super) fn check_routing(&mut self, now: Time) {
         let (Some(guard), Some(mode)) = (&mut self.guard, self.interception) else {
             return;
         };
@@ -27,7 +27,7 @@ impl KernelWriter<NfTables> {
             routing.damaged.clear();
             routing.looked = now;
             if !restored.is_empty() {
-                self.tell_repair(restored, Some(now));
+                self.report_repair(restored, Some(now));
             }
             return;
         }
@@ -53,7 +53,7 @@ impl KernelWriter<NfTables> {
                 routing.noticed = None;
                 if !restored.is_empty() {
                     routing.backoff.repaired(clock::now());
-                    self.tell_repair(restored, Some(noticed));
+                    self.report_repair(restored, Some(noticed));
                 }
             }
             Err((damaged, error)) => {

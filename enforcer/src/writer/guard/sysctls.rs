@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 impl KernelWriter<NfTables> {
     /// Checks whether somebody has changed sysctls. Sets back what is ours, and reports the rest.
-    pub(super) fn look_at_sysctls(&mut self, now: Time) {
+    pub(super) fn check_sysctls(&mut self, now: Time) {
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return;
         };
@@ -49,13 +49,13 @@ impl KernelWriter<NfTables> {
                 }
             }
         }
-        self.tell_settings(changed);
+        self.report_settings(changed);
         if let Some(damage) = restored {
-            self.tell_repair(vec![damage], Some(now));
+            self.report_repair(vec![damage], Some(now));
         }
     }
 
-    fn tell_settings(&self, changed: Vec<Damage>) {
+    fn report_settings(&self, changed: Vec<Damage>) {
         self.shared.integrity.send_if_modified(|integrity| {
             if integrity.settings == changed {
                 return false;
