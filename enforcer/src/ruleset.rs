@@ -26,8 +26,8 @@
 //! # Two kinds of rules
 //! The *frame* (hooks, interception, refusal) changes with settings only. It is one document of the
 //! typed `nftables` crate, applied by `nft`: its chains are flushed and written anew in one
-//! transaction, and chains and sets that are not ours any more (those of an older version, for
-//! example) are deleted with it.
+//! transaction. Chains and sets that are not ours (those of an older version, for example) are
+//! deleted after it.
 //!
 //! *Programs* come and go with policies and pods. Their chains are simple and many, and the sets
 //! that frame and programs look things up in change all the time. These are written by netlink,
@@ -38,7 +38,8 @@
 //! 2. Elements of the [sets of the table](table_sets), the map from sources to chains among them:
 //!    one transaction, so that every later packet finds its new program complete.
 //! 3. The frame, if settings have changed.
-//! 4. Objects that no program needs any more are deleted.
+//! 4. Objects that no rule needs any more are deleted. Not earlier: the kernel hides the elements
+//!    of a set that it deletes from packets that are still in the former rules.
 //!
 //! Programs that stay, their learned sets and the counters are not touched. When the frame is
 //! refused, step 2 is undone.

@@ -13,7 +13,7 @@ use crate::netlink::snapshot::{self, SetLimits, SetShape, TableSnapshot};
 use crate::netlink::transaction::declared;
 
 use super::program::{self, ProgramChain};
-use super::{ExistingObjects, have_the_same_frame, refusal, table_sets};
+use super::{ExistingObjects, closed_chains, have_the_same_frame, interception, refusal, table_sets};
 
 /// A transaction takes in no more once it has so many commands and elements. Nothing refers to
 /// prepared objects yet, so they may come in several transactions; and each transaction holds the
@@ -35,6 +35,8 @@ pub(crate) struct RulesetChange {
     pub(crate) switch: Vec<TableCommand>,
     /// What the new frame replaces, if it must be written.
     pub(crate) frame_replaces: Option<ExistingObjects>,
+    /// Deletes what the rules of others looked up, once the frame has replaced these rules.
+    pub(crate) foreign_removal: Vec<TableCommand>,
     /// Deletes what no program needs any more.
     pub(crate) removal: Vec<TableCommand>,
 }
@@ -72,6 +74,7 @@ impl RulesetChange {
             new_chains: chains,
             switch: table_sets::changes(Some(before), after),
             frame_replaces: (!have_the_same_frame(before, after)).then(|| frame_of(before)),
+            foreign_removal: Vec::new(),
         }
     }
 
@@ -103,7 +106,21 @@ impl RulesetChange {
             foreign.sets.remove(&name);
             foundation.push(TableCommand::AddSet(name.into(), form(set, after.capacity.get())));
         }
+        // Foreign objects are deleted in a transaction of their own, after the frame: the kernel
+        // hides the elements of a set that it deletes from packets that are still in the former
+        // rules, and such a packet would pass. Our own hooks, which no set refers to, are deleted
+        // with the frame, so that nothing is intercepted twice.
+        let mut frame = super::frame_chains(after);
+        frame.extend(closed_chains::chains().chain(interception::hooks()));
+        let foreign_chains: Vec<Arc<str>> = foreign
+            .chains
+            .difference(&frame)
+            .map(|name| name.as_str().into())
+            .collect();
+        let foreign_sets = std::mem::take(&mut foreign.sets);
+        foreign.chains.retain(|name| frame.contains(name));
         Self {
+            foreign_removal: removal(&foreign_chains, foreign_sets.iter().map(|name| name.as_str().into())),
             new_chains: chains
                 .into_iter()
                 .map(|chains| written(chains, Some(existing)))

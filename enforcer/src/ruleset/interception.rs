@@ -65,6 +65,11 @@ const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
 
+/// The names of the base chains that some way to intercept needs.
+pub(super) fn hooks() -> impl Iterator<Item = String> {
+    [REPLIES_CHAIN, DNAT_CHAIN, TPROXY_CHAIN].into_iter().map(str::to_owned)
+}
+
 /// The conntrack zone of intercepted lookups. Two users of one zone disturb each other only by
 /// equal flows; OVN counts from 1, Antrea and OVN-Kubernetes stay above 64,000.
 const ZONE: u16 = 15_353;

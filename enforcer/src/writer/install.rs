@@ -202,6 +202,7 @@ impl KernelWriter<NfTables> {
             self.switch_back(desired);
             return Err(error.into());
         }
+        self.transact(&change.foreign_removal)?;
         let generation = self.note_installation(desired, &change.sets, &filled, &members.fills, purpose);
         self.note_written(desired, &change);
         if let Err(failure) = self.transact(&change.removal) {

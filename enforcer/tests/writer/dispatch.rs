@@ -164,9 +164,9 @@ impl Sender {
     }
 }
 
-/// The map of the version before is a named one. No version may dispatch by an anonymous map: the
-/// kernel turns its elements off together with its rule, and a packet that is in the rule just then
-/// finds nothing in the map, and passes.
+/// The map of the version before is a named one, which goes after the rules that look it up. An
+/// anonymous one goes with its rule: the kernel hides its elements from a packet that is in the
+/// rule just then, and the packet passes. So no version dispatches by one.
 #[test]
 fn a_table_of_the_version_before_is_taken_over_without_a_gap() {
     inside(|| async {
