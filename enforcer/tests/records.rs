@@ -18,7 +18,7 @@ use namespace::{inside, nft};
 
 /// Only a failing test waits that long.
 fn patience() -> Duration {
-    patience::scaled(Duration::from_secs(10))
+    patience::scaled(Duration::from_secs(30))
 }
 
 #[test]

@@ -25,7 +25,7 @@ use socket2::{Domain, Socket, Type};
 
 /// An upper bound for what should happen at once; only a failing test waits for it.
 fn patience() -> Duration {
-    patience::scaled(Duration::from_secs(5))
+    patience::scaled(Duration::from_secs(10))
 }
 
 /// The addresses of the outside. All of them answer on the ports of [`Lab::serve_outside`].

@@ -11,7 +11,7 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// An upper bound for what should happen soon; only a failing test waits for it.
 pub(crate) fn patience() -> Duration {
-    patience::scaled(Duration::from_secs(10))
+    patience::scaled(Duration::from_secs(30))
 }
 
 /// Runs a test on a thread of its own in a new namespace.
