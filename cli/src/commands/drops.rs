@@ -225,25 +225,15 @@ mod tests {
 
     #[test]
     fn packets_that_are_alike_are_one_line() {
-        assert_eq!(
-            render(&examples::records().rows),
-            "LAST SEEN   COUNT   VERDICT   POD        DESTINATION   PORT         NAME        POLICY\n\
-             1s          3       refused   shop/api   192.0.2.25    25/TCP       -           shop/api\n\
-             1m2s        1       audited   shop/api   2001:db8::1   128/ICMPv6   b.example   shop/api egressDeny[0]\n"
-        );
+        insta::assert_snapshot!(render(&examples::records().rows));
     }
 
     #[test]
     fn answers_that_were_withheld_follow_the_packets() {
+        insta::assert_snapshot!(show(&examples::records()));
         let mut records = examples::records();
         records.rows.clear();
-        assert_eq!(
-            show(&records),
-            "No such packet was refused since the agent started.\n\n\
-             Answers that were withheld, so that lookups failed:\n\
-             LAST SEEN   COUNT   POD        NAME        UPSTREAM        WHY\n\
-             2s          4       shop/api   c.example   192.0.2.53:53   it is wrong\n"
-        );
+        insta::assert_snapshot!("only_answers_were_withheld", show(&records));
         let json = serde_json::to_value(lines(&examples::records())).unwrap();
         let verdicts: Vec<_> = json.as_array().unwrap().iter().map(|row| &row["verdict"]).collect();
         assert_eq!(verdicts, ["refused", "audited", "withheld"]);

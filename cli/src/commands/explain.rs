@@ -133,3 +133,36 @@ fn render(answer: &ExplainAnswer) -> String {
     }
     text.lines().map(|line| printable(line.to_owned()) + "\n").collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn explained(to: &str, port: u16) -> String {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("objects.yaml"), include_str!("explain/objects.yaml")).unwrap();
+        let request = ExplainRequest {
+            to: ExplainTarget::parse(to).unwrap(),
+            traffic: traffic(Some(port), None).unwrap(),
+        };
+        let Ok(pod) = "shop/web".parse();
+        render(&answer_offline(dir.path(), None, &pod, &request).unwrap())
+    }
+
+    #[test]
+    fn what_decides_and_what_is_nearest_is_said() {
+        let told = [
+            ("10.96.0.5", 5432),
+            ("shop/db", 53),
+            ("10.96.0.5", 53),
+            ("www.example.com", 443),
+            ("192.0.2.53", 53),
+        ]
+        .map(|(to, port)| explained(to, port));
+        insta::assert_snapshot!(told.join("\n"));
+    }
+}

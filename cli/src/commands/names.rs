@@ -68,11 +68,6 @@ mod tests {
 
     #[test]
     fn a_lease_is_one_line() {
-        assert_eq!(
-            render(&examples::names()),
-            "NAME        ADDRESS       LEASE   SELECTORS   POLICIES   SOURCE\n\
-             a.example   192.0.2.1     1m1s    *.example   shop/api   192.0.2.53\n\
-             b.example   2001:db8::1   1m1s    *.example   shop/api   192.0.2.53\n"
-        );
+        insta::assert_snapshot!(render(&examples::names()));
     }
 }

@@ -12,24 +12,14 @@ use serde_json::Value;
 use crate::lab::{Lab, ip};
 use crate::programs::desired;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ruleset/document.golden.jsonl");
-
-/// One command a line. After a change that is meant, run the tests with `BLESS=1` and read the
-/// difference.
+/// One command a line.
 #[test]
 fn the_frame_of_a_new_table_is_the_golden_one() {
     let text = commands(&frame(&example(), &ExistingObjects::default()))
         .iter()
         .map(|command| format!("{command}\n"))
         .collect::<String>();
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::write(GOLDEN, &text).unwrap();
-    }
-    let golden = std::fs::read_to_string(GOLDEN).unwrap();
-    for (number, (line, golden)) in text.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(line, golden, "line {}", number + 1);
-    }
-    assert_eq!(text.lines().count(), golden.lines().count());
+    insta::assert_snapshot!(text);
 }
 
 #[test]

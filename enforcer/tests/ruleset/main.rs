@@ -11,6 +11,7 @@ mod document;
 mod egress;
 mod interception;
 mod lab;
+mod listing;
 mod model;
 mod programs;
 mod related;
