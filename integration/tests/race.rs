@@ -45,6 +45,7 @@ fn a_connection_right_after_its_answer_is_never_refused() {
     scenario.lab().resolver().synthesize(Synthesis {
         suffix: "race.example".into(),
         ttl: 300,
+        addresses: 1,
         first4: Ipv4Addr::new(198, 18, 0, 0),
         first6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
     });

@@ -7,6 +7,7 @@
 //! - `probes`: what the pods do meanwhile, and what became of it.
 //! - `said`: where a fault was told.
 //! - `report`: the table.
+//! - `hoard`: one pod that fills the ledger.
 //! - `soak`: a million names, and memory that must not grow.
 
 // A program that measures, not a library: it ends with a message when something is not as it must
@@ -14,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod faults;
+mod hoard;
 mod probes;
 mod report;
 mod said;
@@ -33,6 +35,9 @@ fn main() {
         return;
     }
     assert!(is_root(), "faults need root: run ./reliability");
+    if arguments.hoard {
+        return hoard::run(arguments.hoarded);
+    }
     if let Some(soak) = &arguments.soak {
         return soak::run(soak);
     }
@@ -56,6 +61,9 @@ struct Arguments {
     only: Vec<String>,
     short: bool,
     soak: Option<soak::Size>,
+    hoard: bool,
+    /// Names that it asks for.
+    hoarded: u32,
 }
 
 impl Arguments {
@@ -66,6 +74,8 @@ impl Arguments {
             only: Vec::new(),
             short: false,
             soak: None,
+            hoard: false,
+            hoarded: 110_000,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -82,12 +92,14 @@ impl Arguments {
                 "--only" => read.only.push(value()),
                 "--short" => read.short = true,
                 "soak" => read.soak = Some(soak::Size::default()),
+                "hoard" => read.hoard = true,
+                "--names" if read.hoard => read.hoarded = number(&value()),
                 "--names" => read.soak.get_or_insert_default().names = number(&value()),
                 "--rate" => read.soak.get_or_insert_default().rate = number(&value()),
                 other => {
                     eprintln!(
                         "reliability: what is {other}? \
-                         Known: soak, --names N, --rate N, --mode dnat|tproxy, --only FAULT, --short"
+                         Known: soak, hoard, --names N, --rate N, --mode dnat|tproxy, --only FAULT, --short"
                     );
                     std::process::exit(2);
                 }

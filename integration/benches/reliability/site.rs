@@ -74,6 +74,7 @@ pub(crate) fn start(mode: Mode, flags: &str) -> Scenario {
     scenario.lab().resolver().synthesize(Synthesis {
         suffix: NEW.into(),
         ttl: 5,
+        addresses: 1,
         first4: Ipv4Addr::new(198, 18, 0, 0),
         first6: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
     });

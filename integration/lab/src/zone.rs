@@ -46,9 +46,11 @@ pub struct Synthesis {
     pub suffix: String,
     /// The time to live of their records, in seconds.
     pub ttl: u32,
-    /// The A record of `n0`.
+    /// How many addresses of each family a name has; those of `n1` come after those of `n0`.
+    pub addresses: u32,
+    /// The first A record of `n0`.
     pub first4: Ipv4Addr,
-    /// The AAAA record of `n0`.
+    /// The first AAAA record of `n0`.
     pub first6: Ipv6Addr,
 }
 
@@ -216,12 +218,17 @@ impl Synthesis {
             .trim_end_matches('.')
             .strip_suffix(self.suffix.trim_end_matches('.'))?;
         let number: u32 = number.strip_suffix('.')?.strip_prefix('n')?.parse().ok()?;
-        let a = A(Ipv4Addr::from(u32::from(self.first4).wrapping_add(number)));
-        let aaaa = AAAA(Ipv6Addr::from(u128::from(self.first6).wrapping_add(number.into())));
-        Some(vec![
-            Record::from_rdata(Name::from(name), self.ttl, RData::A(a)),
-            Record::from_rdata(Name::from(name), self.ttl, RData::AAAA(aaaa)),
-        ])
+        let records = (0..self.addresses).flat_map(|place| {
+            let offset = number.wrapping_mul(self.addresses).wrapping_add(place);
+            let a = A(Ipv4Addr::from(u32::from(self.first4).wrapping_add(offset)));
+            let aaaa = AAAA(Ipv6Addr::from(u128::from(self.first6).wrapping_add(offset.into())));
+            [RData::A(a), RData::AAAA(aaaa)]
+        });
+        Some(
+            records
+                .map(|data| Record::from_rdata(Name::from(name), self.ttl, data))
+                .collect(),
+        )
     }
 }
 
@@ -312,6 +319,7 @@ mod tests {
         zone.synthesize(Synthesis {
             suffix: "race.example".into(),
             ttl: 60,
+            addresses: 1,
             first4: Ipv4Addr::new(198, 18, 0, 0),
             first6: "2001:db8:1::".parse().unwrap(),
         });

@@ -86,6 +86,7 @@ fn the_zone_changes_while_the_resolver_runs() {
     lab.resolver().synthesize(Synthesis {
         suffix: "race.example".into(),
         ttl: 60,
+        addresses: 1,
         first4: "198.18.0.0".parse().unwrap(),
         first6: "2001:db8:1::".parse().unwrap(),
     });
