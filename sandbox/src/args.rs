@@ -11,9 +11,9 @@ use enforcer::FailMode;
 use ipnet::IpNet;
 use names::Pattern;
 use policy::{DenyResponse, QuestionMode};
-use settings::options::{DnsAddress, HttpAddress, InterceptionMode, RecordsGroup, choice};
 use settings::{
-    AgentOptions, HostFacts, NameMatching, PrivateAddresses, RejectedOption, Settings, UpstreamAddress, resolve,
+    AgentOptions, DnsAddress, HostFacts, HttpAddress, InterceptionMode, NameMatching, PrivateAddresses, RecordsGroup,
+    RejectedOption, Settings, UpstreamAddress, choice, resolve,
 };
 
 use crate::child::DNS_PORT;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::RejectedOption;
+use super::rejected::{RejectedOption, rejected};
 
 /// A number with its default, its bounds, and why these.
 pub(super) struct OptionBounds<T> {
@@ -25,11 +25,7 @@ pub(super) fn within<T: PartialOrd + fmt::Display>(
     }
     let (low, high) = bound.bounds.into_inner();
     let reason = format!("it must lie between {low} and {high} ({})", bound.why);
-    Err(RejectedOption::Value {
-        option: bound.option,
-        value: value.to_string(),
-        reason,
-    })
+    Err(rejected(bound.option, value, reason))
 }
 
 pub(super) const SET_CAPACITY: OptionBounds<u32> = OptionBounds {

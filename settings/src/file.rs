@@ -262,7 +262,7 @@ mod tests {
 
     use enforcer::FailMode;
 
-    use super::super::options::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
+    use super::super::option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
     use super::*;
 
     fn options(text: &str) -> Result<AgentOptions, String> {

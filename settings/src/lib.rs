@@ -1,16 +1,21 @@
-//! What the agent was told: flags over the config file over defaults.
+//! The settings of the agent: flags over the config file over defaults.
 //!
-//! - [`options`]: the flags; what clap reads.
-//! - [`file`]: the config file, which is the same flags in YAML.
-//! - [`UpstreamAddress`]: how a resolver to ask is written.
+//! - [`options`]: the options, which clap reads; `layered`: flags over the config file.
+//! - [`file`]: the config file, which holds the same options in YAML.
+//! - `option_values`, [`DnsAddress`], [`UpstreamAddress`]: how values are written.
 //! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its
-//!   bounds.
+//!   `bounds`.
 
 pub mod file;
 pub mod options;
 pub mod resolve;
 
 mod bounds;
+mod dns_address;
+mod host;
+mod layered;
+mod option_values;
+mod rejected;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -28,13 +33,13 @@ use policy::{DenyResponse, QuestionMode};
 use state_dir::StateDir;
 use thiserror::Error;
 
+pub use dns_address::{DnsAddress, NotAnAddress};
 pub use file::FileError;
-pub use options::choice;
-pub use options::{AgentOptions, DnsAddress, InterceptionMode};
-pub use resolve::{
-    DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE, HostFacts,
-    RejectedOption,
-};
+pub use host::HostFacts;
+pub use option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup, ServiceName, choice};
+pub use options::AgentOptions;
+pub use rejected::RejectedOption;
+pub use resolve::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE};
 pub use upstream::{NotAnUpstream, UpstreamAddress};
 
 /// Everything that the agent's behaviour depends on, resolved and checked.
@@ -120,10 +125,10 @@ impl Settings {
 /// Why there are no settings.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// The config file.
+    /// The config file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A value, wherever it came from.
+    /// A value cannot be used, wherever it came from.
     #[error(transparent)]
     RejectedOption(#[from] RejectedOption),
 }

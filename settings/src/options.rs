@@ -1,25 +1,27 @@
-//! The flags of `namegate agent`, all optional.
+//! The options of `namegate agent`, all of which may be left out.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::ParseIntError;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use dns_proxy::Rcode;
 use enforcer::FailMode;
 use ipnet::IpNet;
 use policy::{DenyResponse, QuestionMode};
 
-use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods, UpstreamAddress};
+use super::dns_address::DnsAddress;
+use super::layered::{Layered, layered};
+use super::option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup, ServiceName, choice};
+use super::upstream::UpstreamAddress;
+use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods};
 
-/// What may be said on the command line and, under the same names, in the config file.
+layered! {
+/// What may stand on the command line and, under the same names, in the config file.
 ///
-/// A value that is absent here takes its default in [`resolve`](super::resolve). Texts of defaults
-/// are written by hand, and a test compares them with the values.
+/// A new option is a field here and a line in [`resolve`](super::resolve), which gives it its
+/// default and its place in [`Settings`](super::Settings). The key of the config file and the rule
+/// that flags win follow from the field. Texts of defaults are written by hand, and a test compares
+/// them with the values.
 #[derive(Debug, Clone, Default, PartialEq, Args)]
 pub struct AgentOptions {
     /// Directory of Kubernetes objects in YAML or JSON, watched for changes
@@ -162,285 +164,22 @@ pub struct AgentOptions {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
     pub supervise: Option<bool>,
 }
+}
 
 impl AgentOptions {
-    /// What is said here, and what `below` says where nothing is said here. Lists are replaced, not
-    /// joined.
-    ///
-    /// Taken apart and put together exhaustively: a forgotten option does not compile.
-    pub fn over(self, below: AgentOptions) -> AgentOptions {
-        fn list<T>(above: Vec<T>, below: Vec<T>) -> Vec<T> {
-            if above.is_empty() { below } else { above }
+    /// These options, and those of `below` where these say nothing. Lists are replaced, not joined.
+    pub fn over(self, mut below: AgentOptions) -> AgentOptions {
+        if self.kubeconfig.is_some() {
+            // The two exclude each other: one of them on the command line stands for the choice.
+            below.objects = None;
         }
-        let AgentOptions {
-            objects,
-            kubeconfig,
-            node,
-            cluster_cidr,
-            startup_taint,
-            cluster_domain,
-            cluster_dns,
-            upstream,
-            upstream_ca,
-            listen,
-            intercept,
-            tproxy_mark,
-            tproxy_table,
-            tproxy_port,
-            dns_questions,
-            dns_match,
-            dns_denied,
-            encrypted_dns_discovery,
-            fail_mode,
-            commit_deadline,
-            dns_cache,
-            dns_cache_stale,
-            min_ttl,
-            max_ttl,
-            grace,
-            max_names,
-            max_addresses_per_name,
-            allow_rebind,
-            private_addresses,
-            table,
-            deny_response,
-            unknown_pods,
-            set_capacity,
-            records_group,
-            http,
-            state_dir,
-            run_dir,
-            take_over,
-            supervise,
-        } = self;
-        AgentOptions {
-            // They exclude each other: one of the command line stands for the choice.
-            objects: objects.or(below.objects.filter(|_| kubeconfig.is_none())),
-            kubeconfig: kubeconfig.or(below.kubeconfig),
-            node: node.or(below.node),
-            cluster_cidr: list(cluster_cidr, below.cluster_cidr),
-            startup_taint: startup_taint.or(below.startup_taint),
-            cluster_domain: cluster_domain.or(below.cluster_domain),
-            cluster_dns: list(cluster_dns, below.cluster_dns),
-            upstream: list(upstream, below.upstream),
-            upstream_ca: upstream_ca.or(below.upstream_ca),
-            listen: list(listen, below.listen),
-            intercept: intercept.or(below.intercept),
-            tproxy_mark: tproxy_mark.or(below.tproxy_mark),
-            tproxy_table: tproxy_table.or(below.tproxy_table),
-            tproxy_port: tproxy_port.or(below.tproxy_port),
-            dns_questions: dns_questions.or(below.dns_questions),
-            dns_match: dns_match.or(below.dns_match),
-            dns_denied: dns_denied.or(below.dns_denied),
-            encrypted_dns_discovery: encrypted_dns_discovery.or(below.encrypted_dns_discovery),
-            fail_mode: fail_mode.or(below.fail_mode),
-            commit_deadline: commit_deadline.or(below.commit_deadline),
-            dns_cache: dns_cache.or(below.dns_cache),
-            dns_cache_stale: dns_cache_stale.or(below.dns_cache_stale),
-            min_ttl: min_ttl.or(below.min_ttl),
-            max_ttl: max_ttl.or(below.max_ttl),
-            grace: grace.or(below.grace),
-            max_names: max_names.or(below.max_names),
-            max_addresses_per_name: max_addresses_per_name.or(below.max_addresses_per_name),
-            allow_rebind: list(allow_rebind, below.allow_rebind),
-            private_addresses: private_addresses.or(below.private_addresses),
-            table: table.or(below.table),
-            deny_response: deny_response.or(below.deny_response),
-            unknown_pods: unknown_pods.or(below.unknown_pods),
-            set_capacity: set_capacity.or(below.set_capacity),
-            records_group: records_group.or(below.records_group),
-            http: http.or(below.http),
-            state_dir: state_dir.or(below.state_dir),
-            run_dir: run_dir.or(below.run_dir),
-            take_over: take_over.or(below.take_over),
-            supervise: supervise.or(below.supervise),
-        }
+        Layered::over(self, below)
     }
-}
-
-/// `--intercept`; its parameters are options of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InterceptionMode {
-    /// Destination NAT.
-    Dnat,
-    /// Transparent proxying.
-    Tproxy,
-    /// None.
-    Off,
-}
-
-/// An address of DNS: `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`. Port 53
-/// unless said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DnsAddress(pub SocketAddr);
-
-/// Why a text is not a [`DnsAddress`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write an IP address, with a port if it is not 53: 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:5353")]
-pub struct NotAnAddress;
-
-impl FromStr for DnsAddress {
-    type Err = NotAnAddress;
-
-    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let bracketed = || {
-            let inside = text.strip_prefix('[')?.strip_suffix(']')?;
-            Some(IpAddr::V6(inside.parse::<Ipv6Addr>().ok()?))
-        };
-        if let Some(address) = text.parse::<IpAddr>().ok().or_else(bracketed) {
-            return Ok(Self(SocketAddr::new(address, 53)));
-        }
-        text.parse().map(Self).map_err(|_| NotAnAddress)
-    }
-}
-
-/// `--http`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HttpAddress {
-    /// Served there.
-    At(SocketAddr),
-    /// Not served.
-    Off,
-}
-
-impl FromStr for HttpAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            _ => text
-                .parse()
-                .map(Self::At)
-                .map_err(|_| "write an address with a port, as in 127.0.0.1:9464, or `off`".into()),
-        }
-    }
-}
-
-/// `--records-group`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordsGroup {
-    /// This NFLOG group.
-    Group(u16),
-    /// Packets are not recorded.
-    Off,
-}
-
-impl FromStr for RecordsGroup {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self::Off),
-            _ => text
-                .parse()
-                .map(Self::Group)
-                .map_err(|_| "write an NFLOG group, a number from 0 to 65535, or `off`".into()),
-        }
-    }
-}
-
-/// A packet mark, decimal or `0x` and hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PacketMark(pub u32);
-
-impl FromStr for PacketMark {
-    type Err = ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-            Some(digits) => u32::from_str_radix(digits, 16),
-            None => text.parse(),
-        }
-        .map(Self)
-    }
-}
-
-/// `NAMESPACE/NAME` of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceName {
-    /// The namespace.
-    pub namespace: String,
-    /// The name.
-    pub name: String,
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl FromStr for ServiceName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // RFC 1123 labels, as Kubernetes requires of both.
-        let is_label = |part: &str| {
-            (1..=63).contains(&part.len())
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        match text.split_once('/') {
-            Some((namespace, name)) if is_label(namespace) && is_label(name) => Ok(Self {
-                namespace: namespace.into(),
-                name: name.into(),
-            }),
-            _ => Err("write the Service's namespace and name, as in kube-system/kube-dns".into()),
-        }
-    }
-}
-
-/// A parser that takes one of a few words, and shows them in `--help`.
-pub fn choice<T, const N: usize>(choices: [(&'static str, T); N]) -> impl TypedValueParser<Value = T>
-where
-    T: Copy + Send + Sync + 'static,
-{
-    PossibleValuesParser::new(choices.map(|(word, _)| word)).try_map(move |given| {
-        choices
-            .iter()
-            .find(|(word, _)| *word == given)
-            .map(|(_, value)| *value)
-            // Not reached: the inner parser has let only these words pass.
-            .ok_or("not one of the possible values")
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_dns_address_may_leave_out_port_53() {
-        for (text, full) in [
-            ("192.0.2.1", "192.0.2.1:53"),
-            ("192.0.2.1:5353", "192.0.2.1:5353"),
-            ("2001:db8::1", "[2001:db8::1]:53"),
-            ("[2001:db8::1]", "[2001:db8::1]:53"),
-            ("[2001:db8::1]:5353", "[2001:db8::1]:5353"),
-        ] {
-            assert_eq!(text.parse::<DnsAddress>().unwrap().0.to_string(), full);
-        }
-        for text in ["", "dns.example", "192.0.2.1:", "192.0.2.300", "[192.0.2.1]"] {
-            assert!(text.parse::<DnsAddress>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_mark_may_be_written_in_hexadecimal() {
-        assert_eq!("0x200000".parse(), Ok(PacketMark(0x20_0000)));
-        assert_eq!("2097152".parse(), Ok(PacketMark(0x20_0000)));
-        assert!("0x1ffffffff".parse::<PacketMark>().is_err());
-    }
-
-    #[test]
-    fn a_service_needs_both_parts() {
-        assert_eq!("a/b".parse::<ServiceName>().unwrap().to_string(), "a/b");
-        for text in ["kube-dns", "/x", "x/", "a/b/c", "A/b"] {
-            assert!(text.parse::<ServiceName>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn what_is_said_above_wins_and_lists_are_replaced() {

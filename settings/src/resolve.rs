@@ -1,86 +1,46 @@
 //! Options and facts of the host → settings.
 
-use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+mod resolvers;
+
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use dns_proxy::CacheConfig;
 use dns_proxy::Rcode;
-use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception, records};
 use fqdn_cache::{LeaseTerms, Limits};
 use names::Name;
 use policy::{DenyResponse, QuestionMode};
 use state_dir::StateDir;
-use thiserror::Error;
 
 use super::bounds::{
     COMMIT_DEADLINE, DNS_CACHE, DNS_CACHE_STALE, GRACE, HumanDuration, MAX_ADDRESSES, MAX_NAMES, MAX_TTL, MIN_TTL,
     SET_CAPACITY, TPROXY_PORT, TPROXY_TABLE, within,
 };
-use super::options::{DnsAddress, HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
-use super::upstream;
-use super::{
-    AgentOptions, EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Settings, UnknownPods, UpstreamAddress,
-};
+use super::host::HostFacts;
+use super::option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
+use super::rejected::{RejectedOption, rejected};
+use super::{AgentOptions, EncryptedDnsDiscovery, NameMatching, PrivateAddresses, Settings, UnknownPods};
 
-/// `--table`.
+use resolvers::{encrypted, listeners, upstreams};
+
+/// The nftables table (`--table`).
 pub const DEFAULT_TABLE: &str = "namegate";
-/// `--state-dir`.
+/// The state directory (`--state-dir`).
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/namegate";
-/// `--run-dir`.
+/// The run directory (`--run-dir`).
 pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
 
 const DEFAULT_HTTP: &str = "127.0.0.1:9464";
-/// `--cluster-domain`.
+/// The DNS domain of the cluster (`--cluster-domain`).
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
-/// `--cluster-dns`: namespace and name of a Service.
+/// The namespace and name of the Service that resolves (`--cluster-dns`).
 pub const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
 /// In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico (0xffff0000),
 /// Cilium (0xf00) or AWS (0x80).
 const DEFAULT_TPROXY_MARK: u32 = 0x1000;
-
-/// Why the options do not make settings.
-#[derive(Debug, PartialEq, Eq, Error)]
-pub enum RejectedOption {
-    /// A value cannot be used.
-    #[error("--{option} (or `{option}` in the config file) cannot be {value}: {reason}")]
-    Value {
-        /// Which option.
-        option: &'static str,
-        /// The value.
-        value: String,
-        /// Why not, and what to write instead.
-        reason: String,
-    },
-    /// No resolver is known.
-    #[error("no upstream resolver is known ({0}); name one with --upstream IP, or `upstream` in the config file")]
-    NoUpstream(String),
-    /// The host has no name.
-    #[error("this host has no name; name the node with --node NAME, or `node` in the config file")]
-    NoNode,
-}
-
-/// Facts of the host that defaults come from.
-#[derive(Debug)]
-pub struct HostFacts {
-    /// Its name.
-    pub name: String,
-    /// The text of its `/etc/resolv.conf`.
-    pub resolv_conf: io::Result<String>,
-}
-
-impl HostFacts {
-    /// Reads them.
-    pub fn read() -> Self {
-        Self {
-            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            resolv_conf: std::fs::read_to_string("/etc/resolv.conf"),
-        }
-    }
-}
 
 /// Fills in defaults and checks every value. Where objects come from, and whether the agent is
 /// supervised, are no settings: the caller has taken them.
@@ -204,123 +164,6 @@ fn node_name(given: Option<String>, host: &HostFacts) -> Result<String, Rejected
     Ok(name)
 }
 
-fn listeners(given: Vec<DnsAddress>) -> Result<Vec<SocketAddr>, RejectedOption> {
-    let mut listen = Vec::new();
-    for DnsAddress(address) in given {
-        if address.ip().is_multicast() {
-            return Err(rejected("listen", address, "it is a multicast address"));
-        }
-        if !listen.contains(&address) {
-            listen.push(address);
-        }
-    }
-    Ok(listen)
-}
-
-fn upstreams(
-    given: Vec<UpstreamAddress>,
-    listen: &[SocketAddr],
-    host: &HostFacts,
-) -> Result<Vec<SocketAddr>, RejectedOption> {
-    let candidates: Vec<SocketAddr> = if given.is_empty() {
-        let text = host
-            .resolv_conf
-            .as_ref()
-            .map_err(|error| RejectedOption::NoUpstream(format!("/etc/resolv.conf cannot be read: {error}")))?;
-        // What the host itself uses is taken as it is, less what would make a loop.
-        let found: Vec<_> = nameservers(text)
-            .map(|ip| SocketAddr::new(ip, 53))
-            .filter(|address| !answers_itself(*address, listen))
-            .collect();
-        if found.is_empty() {
-            return Err(RejectedOption::NoUpstream("/etc/resolv.conf names none".into()));
-        }
-        found
-    } else {
-        given.iter().map(UpstreamAddress::address).collect()
-    };
-    let mut upstreams = Vec::new();
-    for address in candidates {
-        let refuse = |reason: &str| Err(rejected("upstream", address, reason));
-        if address.ip().is_unspecified() || address.ip().is_multicast() {
-            return refuse("a resolver has a unicast address");
-        }
-        if address.port() == 0 {
-            return refuse("0 is no port");
-        }
-        if answers_itself(address, listen) {
-            return refuse("the agent listens there itself (--listen), and would ask itself for ever");
-        }
-        if !upstreams.contains(&address) {
-            upstreams.push(address);
-        }
-    }
-    Ok(upstreams)
-}
-
-fn encrypted(
-    given: &[UpstreamAddress],
-    authorities_in: Option<&Path>,
-) -> Result<Vec<EncryptedUpstream>, RejectedOption> {
-    let mut encrypted: Vec<EncryptedUpstream> = Vec::new();
-    let mut authorities = None;
-    for (place, upstream) in given.iter().enumerate() {
-        let UpstreamAddress::Encrypted {
-            address,
-            protocol,
-            name,
-        } = upstream
-        else {
-            continue;
-        };
-        let others = given.iter().take(place).chain(given.iter().skip(place + 1));
-        if others
-            .clone()
-            .any(|other| other.address() == *address && other != upstream)
-        {
-            let reason = "another upstream has the same address and port, and answers are told apart by these";
-            return Err(rejected("upstream", upstream, reason));
-        }
-        if encrypted.iter().any(|it| it.address == *address) {
-            continue;
-        }
-        if authorities.is_none() {
-            let found = upstream::authorities(authorities_in).map_err(|reason| match authorities_in {
-                Some(file) => rejected("upstream-ca", file.display(), reason),
-                None => rejected("upstream", upstream, reason),
-            })?;
-            authorities = Some(found);
-        }
-        let one = EncryptedUpstream {
-            address: *address,
-            protocol: protocol.clone(),
-            name: name.clone(),
-            authorities: authorities.clone().unwrap_or_default(),
-        };
-        one.check().map_err(|why| rejected("upstream", upstream, why))?;
-        encrypted.push(one);
-    }
-    Ok(encrypted)
-}
-
-fn answers_itself(upstream: SocketAddr, listen: &[SocketAddr]) -> bool {
-    listen.iter().any(|own| {
-        own.port() == upstream.port()
-            && (own.ip() == upstream.ip() || own.ip().is_unspecified() && upstream.ip().is_loopback())
-    })
-}
-
-/// The `nameserver` lines of resolv.conf(5). Addresses that cannot be used as such (a zone by
-/// interface name) are left out.
-fn nameservers(text: &str) -> impl Iterator<Item = IpAddr> {
-    text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver"))
-            .then(|| words.next()?.parse().ok())
-            .flatten()
-    })
-}
-
 fn http_address(given: Option<HttpAddress>) -> Result<Option<SocketAddr>, RejectedOption> {
     Ok(match given {
         Some(HttpAddress::Off) => None,
@@ -420,299 +263,5 @@ fn domain(given: Option<String>) -> Result<Name, RejectedOption> {
     Ok(name)
 }
 
-fn rejected(option: &'static str, value: impl fmt::Display, reason: impl fmt::Display) -> RejectedOption {
-    RejectedOption::Value {
-        option,
-        value: value.to_string(),
-        reason: reason.to_string(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use clap::{Args, Command};
-
-    use super::*;
-
-    fn host() -> HostFacts {
-        HostFacts {
-            name: "node-1".into(),
-            resolv_conf: Ok("# generated\nsearch example\nnameserver 192.0.2.53\nnameserver 2001:db8::53 # two\nnameserver fe80::1%eth0\n".into()),
-        }
-    }
-
-    fn refused(options: AgentOptions) -> String {
-        resolve(options, &host()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn encrypted_upstreams_are_checked_before_they_are_asked() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("ca.pem");
-        let options = |upstreams: &[&str], authorities: &Path| AgentOptions {
-            upstream: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
-            upstream_ca: Some(authorities.to_owned()),
-            ..AgentOptions::default()
-        };
-        std::fs::write(&file, "no certificate\n").unwrap();
-        let message = refused(options(&["tls://192.0.2.53"], &file));
-        assert!(
-            message.contains("--upstream-ca") && message.contains("no certificate in PEM"),
-            "{message}"
-        );
-        assert!(
-            resolve(options(&["192.0.2.53"], &file), &host()).is_ok(),
-            "a plain one needs none"
-        );
-        let message = refused(options(&["tls://192.0.2.53", "quic://192.0.2.53"], &file));
-        assert!(message.contains("same address and port"), "{message}");
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let settings = resolve(AgentOptions::default(), &host()).unwrap();
-        assert_eq!(settings.node, "node-1");
-        assert_eq!(
-            settings.upstreams,
-            ["192.0.2.53:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()]
-        );
-        assert!(settings.listen.is_empty());
-        assert_eq!(settings.http, Some("127.0.0.1:9464".parse().unwrap()));
-        assert_eq!(settings.state_dir.as_deref(), Some(Path::new("/var/lib/namegate")));
-        assert_eq!(settings.run_dir.as_deref(), Some(Path::new("/run/namegate")));
-        assert_eq!(settings.table, "namegate");
-        assert_eq!(settings.fail_mode, FailMode::Open);
-        assert_eq!(settings.interception, Interception::Dnat);
-        assert_eq!(settings.refusal, DenyResponse::Reject);
-        assert_eq!(settings.capacity.get(), 65_536);
-        assert_eq!(settings.questions, QuestionMode::Any);
-        let standalone = AgentOptions {
-            objects: Some("/objects".into()),
-            ..AgentOptions::default()
-        };
-        assert_eq!(
-            resolve(standalone, &host()).unwrap().questions,
-            QuestionMode::AllowedOnly
-        );
-        assert_eq!(settings.unknown_pods, UnknownPods::Allow);
-        assert_eq!(settings.private_addresses, PrivateAddresses::Allow);
-        assert_eq!(settings.matching, NameMatching::Question);
-        assert_eq!(settings.denied, Rcode::NxDomain);
-        assert_eq!(settings.encrypted_dns_discovery, EncryptedDnsDiscovery::Deny);
-        assert_eq!(settings.lease, LeaseTerms::default());
-        assert_eq!(settings.limits, Limits::default());
-        assert_eq!(settings.cluster_domain.as_str(), "cluster.local.");
-        assert_eq!(settings.cluster_dns, [("kube-system".into(), "kube-dns".into())]);
-        assert_eq!(settings.commit_deadline, Duration::from_secs(1));
-        assert_eq!(settings.records_group, Some(5371));
-        assert_eq!(settings.cache, None);
-    }
-
-    #[test]
-    fn a_startup_taint_is_a_key_alone() {
-        let taint = |key: &str| {
-            resolve(
-                AgentOptions {
-                    startup_taint: Some(key.into()),
-                    ..AgentOptions::default()
-                },
-                &host(),
-            )
-            .map(|it| it.startup_taint)
-        };
-        for key in ["namegate.io/agent-not-ready", "starting"] {
-            assert_eq!(taint(key).unwrap().as_deref(), Some(key));
-        }
-        for key in ["", "a/b/c", "key=value", "key:NoSchedule", "x/"] {
-            assert!(taint(key).is_err(), "{key}");
-        }
-    }
-
-    #[test]
-    fn records_have_a_group_or_are_off() {
-        for (given, group) in [(RecordsGroup::Off, None), (RecordsGroup::Group(7), Some(7))] {
-            let options = AgentOptions {
-                records_group: Some(given),
-                ..AgentOptions::default()
-            };
-            assert_eq!(resolve(options, &host()).unwrap().records_group, group);
-        }
-    }
-
-    #[test]
-    fn the_help_shows_the_defaults() {
-        let help = AgentOptions::augment_args(Command::new("x").term_width(1_000))
-            .render_long_help()
-            .to_string();
-        for (option, default) in [
-            ("set-capacity", SET_CAPACITY.default.to_string()),
-            ("max-names", MAX_NAMES.default.to_string()),
-            ("max-addresses-per-name", MAX_ADDRESSES.default.to_string()),
-            ("commit-deadline", COMMIT_DEADLINE.default.to_string()),
-            ("min-ttl", MIN_TTL.default.to_string()),
-            ("max-ttl", "24h".into()),
-            ("grace", GRACE.default.to_string()),
-            ("tproxy-mark", format!("{DEFAULT_TPROXY_MARK:#x}")),
-            ("tproxy-table", TPROXY_TABLE.default.to_string()),
-            ("tproxy-port", TPROXY_PORT.default.to_string()),
-            ("table", DEFAULT_TABLE.into()),
-            ("records-group", records::DEFAULT_GROUP.to_string()),
-            ("http", DEFAULT_HTTP.into()),
-            ("state-dir", DEFAULT_STATE_DIR.into()),
-            ("run-dir", DEFAULT_RUN_DIR.into()),
-            ("cluster-domain", DEFAULT_CLUSTER_DOMAIN.into()),
-            (
-                "cluster-dns",
-                format!("{}/{}", DEFAULT_CLUSTER_DNS.0, DEFAULT_CLUSTER_DNS.1),
-            ),
-        ] {
-            let (_, text) = help.split_once(&format!("--{option} ")).unwrap();
-            let entry = text.split("\n      --").next().unwrap();
-            assert!(entry.contains(&format!("[default: {default}]")), "{option}: {entry}");
-        }
-    }
-
-    #[test]
-    fn tproxy_takes_its_parameters() {
-        let settings = resolve(
-            AgentOptions {
-                intercept: Some(InterceptionMode::Tproxy),
-                tproxy_mark: Some(PacketMark(0x100)),
-                ..AgentOptions::default()
-            },
-            &host(),
-        )
-        .unwrap();
-        assert_eq!(
-            settings.interception,
-            Interception::Tproxy {
-                mark: NonZeroU32::new(0x100).unwrap(),
-                routing_table: 5353,
-                port: 15353
-            }
-        );
-    }
-
-    #[test]
-    fn without_a_resolver_it_says_what_to_do() {
-        for resolv_conf in [Ok("search example\n".into()), Err(io::ErrorKind::NotFound.into())] {
-            let host = HostFacts { resolv_conf, ..host() };
-            let message = resolve(AgentOptions::default(), &host).unwrap_err().to_string();
-            assert!(message.contains("--upstream IP"), "{message}");
-        }
-    }
-
-    #[test]
-    fn asking_oneself_is_refused() {
-        let listen = vec!["0.0.0.0".parse().unwrap()];
-        let message = refused(AgentOptions {
-            upstream: vec!["127.0.0.1".parse().unwrap()],
-            listen: listen.clone(),
-            ..AgentOptions::default()
-        });
-        assert!(message.contains("ask itself"), "{message}");
-        // The resolv.conf that points at the agent itself leaves no resolver.
-        let host = HostFacts {
-            resolv_conf: Ok("nameserver 127.0.0.1\n".into()),
-            ..host()
-        };
-        let options = AgentOptions {
-            listen,
-            ..AgentOptions::default()
-        };
-        assert!(matches!(resolve(options, &host), Err(RejectedOption::NoUpstream(_))));
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_refused_with_bounds_and_reason() {
-        let message = refused(AgentOptions {
-            commit_deadline: Some(Duration::from_secs(60)),
-            ..AgentOptions::default()
-        });
-        assert!(
-            message.starts_with("--commit-deadline (or `commit-deadline` in the config file) cannot be 1m: it must lie between 10ms and 5s ("),
-            "{message}"
-        );
-        for options in [
-            AgentOptions {
-                set_capacity: Some(0),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                max_names: Some(0),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                max_addresses_per_name: Some(usize::MAX),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                max_ttl: Some(Duration::ZERO),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                grace: Some(Duration::from_secs(1_000_000)),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                min_ttl: Some(Duration::from_secs(60)),
-                max_ttl: Some(Duration::from_secs(30)),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                dns_cache_stale: Some(Duration::from_secs(864_000)),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                table: Some("a b".into()),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                table: Some(String::new()),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                tproxy_mark: Some(PacketMark(0)),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                tproxy_table: Some(254),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                tproxy_port: Some(0),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                cluster_domain: Some(".".into()),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                cluster_domain: Some("a..b".into()),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                upstream: vec!["0.0.0.0".parse().unwrap()],
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                upstream: vec!["192.0.2.1:0".parse().unwrap()],
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                listen: vec!["224.0.0.1".parse().unwrap()],
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                run_dir: Some("/".into()),
-                ..AgentOptions::default()
-            },
-            AgentOptions {
-                node: Some(" ".into()),
-                ..AgentOptions::default()
-            },
-        ] {
-            assert!(resolve(options.clone(), &host()).is_err(), "{options:?}");
-        }
-    }
-}
+mod tests;

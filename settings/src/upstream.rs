@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use dns_proxy::EncryptedProtocol;
 use thiserror::Error;
 
-use super::options::DnsAddress;
+use super::dns_address::DnsAddress;
 
 /// A resolver to ask.
 ///
@@ -142,30 +140,6 @@ impl fmt::Display for UpstreamAddress {
             },
         }
     }
-}
-
-/// The certificates of authorities that encrypted upstreams are checked against: those of a file in
-/// PEM, or the system's. In DER; an error says what to do.
-pub(super) fn authorities(file: Option<&Path>) -> Result<Arc<[Vec<u8>]>, String> {
-    let found = match file {
-        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
-        None => rustls_native_certs::load_native_certs(),
-    };
-    let certificates: Vec<Vec<u8>> = found.certs.iter().map(|certificate| certificate.to_vec()).collect();
-    if !certificates.is_empty() {
-        return Ok(certificates.into());
-    }
-    let why = found
-        .errors
-        .first()
-        .map_or("there is none".to_owned(), ToString::to_string);
-    Err(match file {
-        Some(_) => format!("no certificate in PEM can be read there: {why}"),
-        None => format!(
-            "this system has no certificates of authorities to check it against ({why}); install them (ca-certificates), or name \
-             a file with --upstream-ca"
-        ),
-    })
 }
 
 fn ip(host: &str) -> Option<IpAddr> {
