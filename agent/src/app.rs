@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cluster::ObjectSource;
 use cluster::Progress;
 use cluster::index::Cluster;
+use cluster::{ObjectSource, SourceHandles};
 use dns_proxy::{DnsServer, ServerConfig, SocketStore};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
@@ -87,7 +87,13 @@ impl Agent {
 
         let reconciler = Reconciler::new(handles.clone());
         let progress = reconciler.progress();
-        let health = source.attend(progress.clone());
+        let SourceHandles {
+            health,
+            status_reporter,
+        } = source.handles();
+        if let Some(reporter) = status_reporter {
+            tasks.spawn(reporter.run(progress.clone()));
+        }
         let view = Arc::new(View::new(handles.clone(), progress.clone(), health));
         let http = match handles.settings.http {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),

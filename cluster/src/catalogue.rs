@@ -6,7 +6,7 @@
 //!   keeps its last good version.
 //! - A policy that is refused and has no good version leaves nothing open: what stands in for it
 //!   closes whom it selects.
-//! - What looks as if policies were lost by accident is looked at twice ([`Catalogue::look`]).
+//! - What looks as if policies were lost by accident is looked at twice ([`Catalogue::scan_with_confirmation`]).
 //! - One object, one definition: the first path that defines it wins, whether its version is good
 //!   or not, so that what is in force does not depend on mistakes elsewhere.
 
@@ -25,7 +25,7 @@ use crate::report::{ReadReport, ReportState};
 use super::reading::{ParsedDocument, ParsedFile, read_file, reread};
 
 pub use confirmation::{CONFIRMATION, ScanContext};
-use confirmation::{HeldBack, PendingLoss, judge};
+use confirmation::{HeldBack, PendingLoss, hold_back_losses};
 
 /// The content of one file, or why there is none.
 pub type FileContent = Result<String, String>;
@@ -43,8 +43,8 @@ pub struct Catalogue {
     unreadable: bool,
     /// The files that are kept as they were until they are looked at again, and what is said of
     /// them.
-    doubts: BTreeMap<PathBuf, PendingLoss>,
-    doubtful: Vec<ReadReport>,
+    pending_losses: BTreeMap<PathBuf, PendingLoss>,
+    held_reports: Vec<ReadReport>,
     again: Option<Instant>,
 }
 
@@ -103,18 +103,26 @@ impl Catalogue {
 
     /// As [`scan`](Self::scan), where contents may be those of files that are being written: what
     /// looks as if policies were lost by accident is kept as it was, said, and believed when it is
-    /// still so at [`look_again`](Self::look_again).
-    pub fn look(&mut self, mut contents: BTreeMap<PathBuf, FileContent>, look: ScanContext) -> Option<Update> {
+    /// still so at [`confirm_at`](Self::confirm_at).
+    pub fn scan_with_confirmation(
+        &mut self,
+        mut contents: BTreeMap<PathBuf, FileContent>,
+        context: ScanContext,
+    ) -> Option<Update> {
         if !self.begun && contents.is_empty() && self.in_force.keys().any(|key| matches!(key, ObjectKey::Policy(_))) {
             return Some(self.begin_without_files());
         }
-        let HeldBack { doubts, reports, again } = judge(self, &mut contents, look);
-        (self.doubts, self.again) = (doubts, again);
+        let HeldBack {
+            pending_losses,
+            reports,
+            again,
+        } = hold_back_losses(self, &mut contents, context);
+        (self.pending_losses, self.again) = (pending_losses, again);
         self.scan_with(contents, reports)
     }
 
-    /// When what is doubtful is to be looked at again.
-    pub fn look_again(&self) -> Option<Instant> {
+    /// When the losses that are held back are looked at again.
+    pub fn confirm_at(&self) -> Option<Instant> {
         self.again
     }
 
@@ -145,12 +153,12 @@ impl Catalogue {
         }
     }
 
-    fn scan_with(&mut self, contents: BTreeMap<PathBuf, FileContent>, doubtful: Vec<ReadReport>) -> Option<Update> {
+    fn scan_with(&mut self, contents: BTreeMap<PathBuf, FileContent>, held_reports: Vec<ReadReport>) -> Option<Update> {
         let before = self.files.iter().map(|(path, (content, _))| (path, content));
-        if self.begun && !self.unreadable && doubtful == self.doubtful && before.eq(&contents) {
+        if self.begun && !self.unreadable && held_reports == self.held_reports && before.eq(&contents) {
             return None;
         }
-        self.doubtful = doubtful;
+        self.held_reports = held_reports;
         self.unreadable = false;
         self.files = contents
             .into_iter()
@@ -173,7 +181,7 @@ impl Catalogue {
             }
         }
         let Settlement { next, mut reports, .. } = settled;
-        reports.splice(0..0, self.doubtful.iter().cloned());
+        reports.splice(0..0, self.held_reports.iter().cloned());
         self.replace(next, reports)
     }
 

@@ -7,12 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use policy::Severity;
 use state_dir::StateDir;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
@@ -20,12 +18,13 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Level, error, info, warn};
 
 use crate::object::Update;
-use crate::report::ReportState;
 use crate::source::ObjectSource;
 
 use super::catalogue::{Catalogue, FileContent, LastGood, ScanContext};
 use super::inotify::WatchedDirectory;
-use super::last_good::Memory;
+use super::last_good_snapshot::LastGoodSnapshot;
+use super::log_dedup::{LogDedup, report_lines};
+use super::tree::FileId;
 
 /// How long the files must be quiet before they are read: editors and configuration tools write in
 /// several steps.
@@ -72,28 +71,31 @@ impl ObjectSource for DirectorySource {
             error,
         };
         let mut watched = WatchedDirectory::new(&directory);
-        let mut memory = self.state_dir.map(|state_dir| Memory::new(&state_dir, &directory));
-        let mut catalogue = Catalogue::remembering(memory.as_ref().map(Memory::recall).unwrap_or_default());
-        let mut journal = Journal::default();
-        let mut place = Place::default();
+        let mut snapshot = self
+            .state_dir
+            .map(|state_dir| LastGoodSnapshot::new(&state_dir, &directory));
+        let mut catalogue =
+            Catalogue::remembering(snapshot.as_ref().map(LastGoodSnapshot::restore).unwrap_or_default());
+        let mut log = DirectoryLog::default();
+        let mut last_directory = LastDirectory::default();
         let contents = watched.read().await.map_err(unreadable)?;
-        let look = place.look(&directory, &contents);
-        let mut update = catalogue.look(contents, look);
+        let context = last_directory.scan_context(&directory, &contents);
+        let mut update = catalogue.scan_with_confirmation(contents, context);
         loop {
-            journal.note_trouble(watched.trouble());
+            log.write_failure(watched.trouble());
             if let Some(update) = update.take() {
-                journal.write(&update, &catalogue);
+                log.write(&update, &catalogue);
                 if updates.send(update).await.is_err() {
                     return Ok(());
                 }
             }
             // After the update is on its way: what is to be enforced does not wait for the disk.
-            memory = keep(memory, catalogue.last_good()).await;
+            snapshot = save(snapshot, catalogue.last_good()).await;
             let pause = if watched.is_whole() { RESCAN } else { RESCAN_UNWATCHED };
             let again = Instant::now() + pause;
             let again = catalogue
-                .look_again()
-                .map_or(again, |doubtful| again.min(doubtful.into()));
+                .confirm_at()
+                .map_or(again, |confirm_at| again.min(confirm_at.into()));
             tokio::select! {
                 () = watched.changed() => settle(&watched).await,
                 () = self.reread.notified() => {}
@@ -102,8 +104,8 @@ impl ObjectSource for DirectorySource {
             }
             update = match watched.read().await {
                 Ok(files) => {
-                    let look = place.look(&directory, &files);
-                    catalogue.look(files, look)
+                    let context = last_directory.scan_context(&directory, &files);
+                    catalogue.scan_with_confirmation(files, context)
                 }
                 Err(error) => {
                     let reason = format!("the directory cannot be read ({error}); what it held stays in force");
@@ -114,14 +116,13 @@ impl ObjectSource for DirectorySource {
     }
 }
 
-/// The directory in which files were seen last: its device and inode. Its path may lead to another
-/// one at any time.
+/// The directory in which files were seen last. Its path may lead to another one at any time.
 #[derive(Debug, Default)]
-struct Place(Option<(u64, u64)>);
+struct LastDirectory(Option<FileId>);
 
-impl Place {
-    fn look(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, FileContent>) -> ScanContext {
-        let now = fs::metadata(directory).ok().map(|it| (it.dev(), it.ino()));
+impl LastDirectory {
+    fn scan_context(&mut self, directory: &Path, contents: &BTreeMap<PathBuf, FileContent>) -> ScanContext {
+        let now = fs::metadata(directory).ok().as_ref().map(FileId::of);
         let is_same = now.is_some() && now == self.0;
         if !contents.is_empty() {
             self.0 = now;
@@ -155,11 +156,11 @@ fn ignored(foreign: &BTreeSet<&str>) -> Option<String> {
 }
 
 /// Writes down what is in force, away from the threads that serve lookups.
-async fn keep(memory: Option<Memory>, objects: Vec<LastGood>) -> Option<Memory> {
-    let mut memory = memory?;
+async fn save(snapshot: Option<LastGoodSnapshot>, objects: Vec<LastGood>) -> Option<LastGoodSnapshot> {
+    let mut snapshot = snapshot?;
     let writing = tokio::task::spawn_blocking(move || {
-        memory.keep(objects);
-        memory
+        snapshot.save(objects);
+        snapshot
     });
     // The task could only have panicked, and it does not.
     writing.await.ok()
@@ -178,83 +179,38 @@ async fn settle(watched: &WatchedDirectory) {
     }
 }
 
-/// What was logged, so that each thing is logged once as long as it stands.
+/// What of the source is logged.
 #[derive(Debug, Default)]
-struct Journal {
-    lines: BTreeSet<(Level, String)>,
-    trouble: Option<String>,
+struct DirectoryLog {
+    findings: LogDedup,
+    failures: LogDedup,
 }
 
-impl Journal {
-    fn note_trouble(&mut self, trouble: Option<&str>) {
-        if let Some(trouble) = trouble
-            && self.trouble.as_deref() != Some(trouble)
-        {
-            warn!("the objects are not watched but read every {RESCAN_UNWATCHED:?}: {trouble}");
+impl DirectoryLog {
+    fn write_failure(&mut self, failure: Option<&str>) {
+        let line = |failure| format!("the objects are not watched but read every {RESCAN_UNWATCHED:?}: {failure}");
+        let lines = failure.into_iter().map(|failure| (Level::WARN, line(failure)));
+        for (_, line) in self.failures.replace(lines.collect()) {
+            warn!("{line}");
         }
-        self.trouble = trouble.map(str::to_owned);
     }
 
     fn write(&mut self, update: &Update, catalogue: &Catalogue) {
-        let mut lines = BTreeSet::new();
-        for report in &update.reports {
-            for diagnostic in &report.diagnostics {
-                let level = match diagnostic.severity {
-                    Severity::Error => Level::ERROR,
-                    Severity::Unenforced | Severity::Warning => Level::WARN,
-                };
-                lines.insert((level, report.headline(diagnostic)));
-            }
-            if report.state == ReportState::KeptLastGood && !report.object.is_empty() {
-                let line = format!("{} is refused now; its last good version stays in force", report.object);
-                lines.insert((Level::ERROR, line));
-            }
-        }
+        let mut lines = report_lines(&update.reports);
         lines.extend(ignored(&catalogue.foreign()).map(|line| (Level::INFO, line)));
-        for (level, line) in few_of_a_kind(lines.difference(&self.lines)) {
+        for (level, line) in self.findings.replace(lines) {
             match level {
                 Level::ERROR => error!("{line}"),
                 Level::WARN => warn!("{line}"),
                 _ => info!("{line}"),
             }
         }
-        self.lines = lines;
         info!(
             changes = update.changes.len(),
             objects = catalogue.len(),
             "objects were read"
         );
     }
-}
-
-/// Of warnings with one code, the first few and how many there are: hundreds of policies say the
-/// same at a start. All of them stand in `namegate status`.
-pub(super) fn few_of_a_kind<'l>(lines: impl Iterator<Item = &'l (Level, String)>) -> Vec<(Level, String)> {
-    const FEW: usize = 3;
-    let mut said = Vec::new();
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for (level, line) in lines {
-        // `file:line:column: warning[code] path: reason`.
-        let code = line.split_once('[').and_then(|(_, rest)| Some(rest.split_once(']')?.0));
-        let kind = code.filter(|_| *level == Level::WARN);
-        let count = kind.map(|kind| counts.entry(kind.to_owned()).or_default());
-        let is_one_of_few = count.is_none_or(|count| {
-            *count += 1;
-            *count <= FEW
-        });
-        if is_one_of_few {
-            said.push((*level, line.clone()));
-        }
-    }
-    let more = counts.into_iter().filter(|(_, count)| *count > FEW);
-    said.extend(more.map(|(kind, count)| {
-        let more = count - FEW;
-        (
-            Level::WARN,
-            format!("{more} more findings [{kind}], {count} in all; `namegate status` shows them"),
-        )
-    }));
-    said
 }
 
 #[cfg(test)]
@@ -432,41 +388,6 @@ mod tests {
         while timeout_at(end, updates.recv()).await.unwrap().unwrap().changes.len() != 2 {}
     }
 
-    #[test]
-    fn what_many_policies_say_is_said_a_few_times_with_a_count() {
-        let line = |level, text: String| (level, text);
-        let lines: Vec<(Level, String)> = (0..450)
-            .map(|n| {
-                line(
-                    Level::WARN,
-                    format!("p{n}.yaml:5:3: not enforced[not-enforced] spec.ingress: it is not"),
-                )
-            })
-            .chain([
-                line(Level::WARN, "a.yaml:1:1: warning[no-ports] spec: x".into()),
-                line(Level::ERROR, "b.yaml:1:1: error[bad-port] spec: x".into()),
-            ])
-            .collect();
-        let said = few_of_a_kind(lines.iter());
-        assert_eq!(said.len(), 3 + 2 + 1);
-        assert!(
-            said.last()
-                .unwrap()
-                .1
-                .starts_with("447 more findings [not-enforced], 450 in all"),
-            "{said:?}"
-        );
-        let foreign: Vec<String> = (0..8_040)
-            .map(|n| format!("ConfigMap n/c{n}"))
-            .chain(["Secret n/s".into()])
-            .collect();
-        let foreign: BTreeSet<&str> = foreign.iter().map(String::as_str).collect();
-        assert_eq!(
-            ignored(&foreign).unwrap(),
-            "8041 objects are ignored that say nothing about egress: ConfigMap 8040, Secret 1"
-        );
-    }
-
     #[tokio::test]
     async fn a_link_to_the_directory_can_be_swapped() {
         let parent = TempDir::new().unwrap();
@@ -510,5 +431,18 @@ mod tests {
         );
         drop(updates);
         task.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn ignored_objects_are_counted_by_kind() {
+        let foreign: Vec<String> = (0..8_040)
+            .map(|n| format!("ConfigMap n/c{n}"))
+            .chain(["Secret n/s".into()])
+            .collect();
+        let foreign: BTreeSet<&str> = foreign.iter().map(String::as_str).collect();
+        assert_eq!(
+            ignored(&foreign).unwrap(),
+            "8041 objects are ignored that say nothing about egress: ConfigMap 8040, Secret 1"
+        );
     }
 }

@@ -1,61 +1,46 @@
 //! The last good versions on disk: a pod that waits for the agent to crash after an operator's
 //! mistake waits in vain (docs/security.md, 7).
 //!
-//! The file is a memory and no authority: what it holds comes into force only for an object that is
-//! still defined, or whose file is still there, and cannot be read now; and it is read as if it
-//! stood in that file.
+//! A version in the snapshot comes into force only for an object that is still defined, or whose
+//! file is still there, and cannot be read now; and it is read as if it stood in that file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use state_dir::OBJECTS_FILE;
-use state_dir::{Durability, StateDir};
+use state_dir::{DiskSnapshot, OBJECTS_FILE, SnapshotError, StateDir};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{Level, info, warn};
 
-use super::catalogue::LastGood;
+use crate::catalogue::LastGood;
+use crate::log_dedup::LogDedup;
 
 /// The version of the format.
 const VERSION: u32 = 1;
-/// Far above the objects of any one node, and a bound for what is read into memory.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The file for one directory of objects.
+/// The snapshot for one directory of objects.
 #[derive(Debug)]
-pub struct Memory {
-    state_dir: StateDir,
+pub(crate) struct LastGoodSnapshot {
+    file: DiskSnapshot,
     objects: PathBuf,
     written: Option<Vec<LastGood>>,
-    trouble: Option<String>,
+    failures: LogDedup,
 }
 
-/// Why there is nothing to remember, or nothing can be written down.
 #[derive(Debug, Error)]
-pub enum MemoryError {
-    /// The file system.
+enum RestoreError {
     #[error(transparent)]
-    Io(#[from] io::Error),
-    /// Not JSON, or not of this shape.
-    #[error("it is malformed: {0}")]
-    Malformed(#[from] serde_json::Error),
-    /// Written by another version.
-    #[error("it has version {0}, and this version reads {VERSION}")]
-    Version(u32),
+    Snapshot(#[from] SnapshotError),
     /// Of another `--objects`, where a file of the same name is another file.
     #[error("it is about the objects in {0}")]
     OtherDirectory(String),
-    /// Too many or too large objects.
-    #[error("it would have, or has, more than {} MiB", MAX_BYTES / 1024 / 1024)]
-    TooLarge,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Saved<'a> {
-    version: u32,
+struct SavedDirectory<'a> {
     /// The absolute path of `--objects`.
     directory: String,
     #[serde(borrow)]
@@ -64,73 +49,69 @@ struct Saved<'a> {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct SavedObject<'a> {
-    /// Below the directory.
+    /// The path below the directory.
     file: String,
     #[serde(borrow)]
     document: &'a RawValue,
 }
 
-impl Memory {
-    /// `objects` is the directory as it stands before the paths of files.
-    pub fn new(state_dir: &StateDir, objects: &Path) -> Self {
+impl LastGoodSnapshot {
+    /// The snapshot of `objects`, the directory as it stands before the paths of files.
+    pub(crate) fn new(state_dir: &StateDir, objects: &Path) -> Self {
         Self {
-            state_dir: state_dir.clone(),
+            file: DiskSnapshot::new(state_dir, OBJECTS_FILE, VERSION),
             objects: objects.to_owned(),
             written: None,
-            trouble: None,
+            failures: LogDedup::default(),
         }
     }
 
-    /// What an earlier process had in force. Without a file, or with one that cannot be used:
-    /// nothing.
-    pub fn recall(&self) -> Vec<LastGood> {
+    /// What an earlier process had in force; empty without a file, or with one that cannot be used.
+    pub(crate) fn restore(&self) -> Vec<LastGood> {
+        let file = self.file.path();
         match self.read() {
             Ok(objects) => objects,
-            Err(MemoryError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error @ MemoryError::OtherDirectory(_)) => {
-                info!(file = %self.file().display(), "the last good versions of an earlier agent are not used: {error}");
+            Err(RestoreError::Snapshot(error)) if error.is_absent() => Vec::new(),
+            Err(error @ RestoreError::OtherDirectory(_)) => {
+                info!(file = %file.display(), "the last good versions of an earlier agent are not used: {error}");
                 Vec::new()
             }
             Err(error) => {
-                warn!(file = %self.file().display(), "the last good versions of an earlier agent cannot be used: {error}");
+                warn!(file = %file.display(), "the last good versions of an earlier agent cannot be used: {error}");
                 Vec::new()
             }
         }
     }
 
-    /// Writes them down, if they are not. What stops that is said once as long as it stands; it is
-    /// tried again at the next call.
-    pub fn keep(&mut self, objects: Vec<LastGood>) {
+    /// Writes the versions unless the file holds them. A failure is logged once as long as it
+    /// lasts, and the next call tries again.
+    pub(crate) fn save(&mut self, objects: Vec<LastGood>) {
         if self.written.as_ref() == Some(&objects) {
             return;
         }
-        let trouble = self.write(&objects).err().map(|error| error.to_string());
-        match &trouble {
-            None => self.written = Some(objects),
-            Some(trouble) if self.trouble.as_ref() != Some(trouble) => {
-                warn!(
-                    file = %self.file().display(),
-                    "the objects in force cannot be written down: {trouble}; an agent that starts while one of their files is broken will not know its last good version"
-                );
+        let mut failure = BTreeSet::new();
+        match self.write(&objects) {
+            Ok(()) => self.written = Some(objects),
+            Err(error) => {
+                failure.insert((
+                    Level::WARN,
+                    format!(
+                        "the objects in force cannot be written down: {error}; an agent that starts while one of their files is \
+                         broken will not know its last good version"
+                    ),
+                ));
             }
-            Some(_) => {}
         }
-        self.trouble = trouble;
+        for (_, line) in self.failures.replace(failure) {
+            warn!(file = %self.file.path().display(), "{line}");
+        }
     }
 
-    fn read(&self) -> Result<Vec<LastGood>, MemoryError> {
-        let mut text = String::new();
-        let file = File::open(self.file())?;
-        file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text)?;
-        if text.len() > MAX_BYTES {
-            return Err(MemoryError::TooLarge);
-        }
-        let saved: Saved<'_> = serde_json::from_str(&text)?;
-        if saved.version != VERSION {
-            return Err(MemoryError::Version(saved.version));
-        }
-        if saved.directory != self.directory()? {
-            return Err(MemoryError::OtherDirectory(saved.directory));
+    fn read(&self) -> Result<Vec<LastGood>, RestoreError> {
+        let text = self.file.read()?;
+        let saved: SavedDirectory<'_> = self.file.parse(&text)?;
+        if saved.directory != self.directory().map_err(SnapshotError::from)? {
+            return Err(RestoreError::OtherDirectory(saved.directory));
         }
         let objects = saved.objects.into_iter().map(|object| LastGood {
             file: self.objects.join(object.file),
@@ -139,23 +120,11 @@ impl Memory {
         Ok(objects.collect())
     }
 
-    fn write(&self, objects: &[LastGood]) -> Result<(), MemoryError> {
-        let saved = Saved {
-            version: VERSION,
+    fn write(&self, objects: &[LastGood]) -> Result<(), SnapshotError> {
+        self.file.write(&SavedDirectory {
             directory: self.directory()?,
             objects: objects.iter().filter_map(|object| self.saved(object)).collect(),
-        };
-        let bytes = serde_json::to_vec(&saved)?;
-        if bytes.len() > MAX_BYTES {
-            // The older file stays: an old good version is better than none.
-            return Err(MemoryError::TooLarge);
-        }
-        Ok(state_dir::replace(
-            &self.state_dir,
-            OBJECTS_FILE,
-            &bytes,
-            Durability::PowerCut,
-        )?)
+        })
     }
 
     /// `None` for a file whose name is not text, which JSON cannot hold.
@@ -168,10 +137,6 @@ impl Memory {
 
     fn directory(&self) -> io::Result<String> {
         Ok(std::path::absolute(&self.objects)?.to_string_lossy().into_owned())
-    }
-
-    fn file(&self) -> PathBuf {
-        self.state_dir.join(OBJECTS_FILE)
     }
 }
 
@@ -191,19 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_recalled_for_the_same_directory_only() {
+    fn what_is_saved_is_restored_for_the_same_directory_only() {
         let dir = TempDir::new().unwrap();
         let objects = vec![
             version("objects/a.yaml", r#"{"kind":"x","n":1.50}"#),
             version("objects/b/c.yaml", "{}"),
         ];
-        let memory = |of: &str| Memory::new(&StateDir::new(dir.path().to_owned()), Path::new(of));
-        assert_eq!(memory("objects").recall(), []);
-        memory("objects").keep(objects.clone());
-        assert_eq!(memory("objects").recall(), objects);
-        assert_eq!(memory("other").recall(), []);
-        memory("objects").keep(Vec::new());
-        assert_eq!(memory("objects").recall(), []);
+        let snapshot = |of: &str| LastGoodSnapshot::new(&StateDir::new(dir.path().to_owned()), Path::new(of));
+        assert_eq!(snapshot("objects").restore(), []);
+        snapshot("objects").save(objects.clone());
+        assert_eq!(snapshot("objects").restore(), objects);
+        assert_eq!(snapshot("other").restore(), []);
+        snapshot("objects").save(Vec::new());
+        assert_eq!(snapshot("objects").restore(), []);
     }
 
     #[test]
@@ -211,22 +176,25 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let state = dir.path().join("state");
         fs::write(&state, "in the way").unwrap();
-        let mut memory = Memory::new(&StateDir::new(state.clone()), Path::new("objects"));
+        let mut snapshot = LastGoodSnapshot::new(&StateDir::new(state.clone()), Path::new("objects"));
         let objects = vec![version("objects/a.yaml", "{}")];
-        memory.keep(objects.clone());
-        assert!(memory.trouble.is_some());
+        snapshot.save(objects.clone());
+        assert!(!snapshot.failures.is_empty());
         fs::remove_file(&state).unwrap();
-        memory.keep(objects.clone());
-        assert_eq!((memory.trouble.as_ref(), memory.recall()), (None, objects.clone()));
-        fs::remove_file(memory.file()).unwrap();
-        memory.keep(objects);
-        assert!(!memory.file().exists());
+        snapshot.save(objects.clone());
+        assert_eq!(
+            (snapshot.failures.is_empty(), snapshot.restore()),
+            (true, objects.clone())
+        );
+        fs::remove_file(snapshot.file.path()).unwrap();
+        snapshot.save(objects);
+        assert!(!snapshot.file.path().exists());
     }
 
     #[test]
-    fn a_file_that_is_not_ours_is_no_memory() {
+    fn a_file_that_is_not_ours_is_no_snapshot() {
         let dir = TempDir::new().unwrap();
-        let memory = Memory::new(&StateDir::new(dir.path().to_owned()), Path::new("/objects"));
+        let snapshot = LastGoodSnapshot::new(&StateDir::new(dir.path().to_owned()), Path::new("/objects"));
         for text in [
             "",
             "{",
@@ -235,14 +203,9 @@ mod tests {
             r#"{"version":1,"directory":"/objects","objects":[{"file":"a"}]}"#,
             r#"{"version":1,"directory":"/objects","objects":[{"file":1,"document":{}}]}"#,
         ] {
-            fs::write(memory.file(), text).unwrap();
-            assert_eq!(memory.recall(), [], "{text}");
-            assert!(memory.read().is_err(), "{text}");
+            fs::write(snapshot.file.path(), text).unwrap();
+            assert_eq!(snapshot.restore(), [], "{text}");
+            assert!(snapshot.read().is_err(), "{text}");
         }
-        File::create(memory.file())
-            .unwrap()
-            .set_len(MAX_BYTES as u64 + 1)
-            .unwrap();
-        assert!(matches!(memory.read(), Err(MemoryError::TooLarge)));
     }
 }

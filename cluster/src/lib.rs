@@ -6,7 +6,7 @@
 //! - [`object`], [`report`], [`source`], [`progress`]: what sources say, and what they are told.
 //! - [`reading`]: one document → one object, or why not.
 //! - [`directory`]: the source that reads files: [`tree`], `inotify`; [`catalogue`] keeps their
-//!   contents over time and the last good versions (pure); [`last_good`] keeps those on disk.
+//!   contents over time and the last good versions (pure); `last_good_snapshot` keeps those on disk.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
 //! - [`status`]: conditions and Events, written into policies.
@@ -17,7 +17,6 @@ pub mod catalogue;
 pub mod directory;
 pub mod index;
 pub mod kubernetes;
-pub mod last_good;
 pub mod object;
 pub mod progress;
 pub mod readiness;
@@ -29,9 +28,11 @@ pub mod taint;
 pub mod tree;
 
 mod inotify;
+mod last_good_snapshot;
+mod log_dedup;
 
 pub use index::Cluster;
 pub use object::{Object, ObjectChange, ObjectKey, Update};
 pub use progress::Progress;
 pub use report::{ReadReport, ReportState};
-pub use source::ObjectSource;
+pub use source::{ObjectSource, SourceHandles};

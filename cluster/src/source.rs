@@ -3,24 +3,31 @@
 use std::future::Future;
 
 use tokio::sync::mpsc;
-use tokio::sync::watch::Receiver;
 
 use crate::kubernetes::health::SourceHealth;
 use crate::object::Update;
-use crate::progress::Progress;
+use crate::status::StatusReporter;
 
 /// A source of objects.
 pub trait ObjectSource: Send + 'static {
-    /// Why it cannot go on.
+    /// Why the source cannot go on.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Called once before [`run`](Self::run): a source may tell its objects' authors what became of
-    /// them, and how current they are.
-    fn attend(&mut self, _progress: Receiver<Progress>) -> Option<SourceHealth> {
-        None
+    /// What the agent shows and runs beside the source. Called once before [`run`](Self::run).
+    fn handles(&mut self) -> SourceHandles {
+        SourceHandles::default()
     }
 
-    /// Sends updates until the receiver is dropped. Transient trouble is reported and retried, not
-    /// returned.
+    /// Sends updates until the receiver is dropped. Transient failures are reported and retried,
+    /// not returned.
     fn run(self, updates: mpsc::Sender<Update>) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// What a source offers besides its updates.
+#[derive(Debug, Default)]
+pub struct SourceHandles {
+    /// How current the objects are, where they come from an API server.
+    pub health: Option<SourceHealth>,
+    /// The task that writes statuses into the source's objects, for the agent to spawn.
+    pub status_reporter: Option<StatusReporter>,
 }

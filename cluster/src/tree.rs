@@ -52,15 +52,15 @@ pub fn read_file(path: &Path) -> io::Result<String> {
 fn read_below(
     directory: &Path,
     entering: &mut dyn FnMut(&Path),
-    above: &mut Vec<Identity>,
+    above: &mut Vec<FileId>,
     files: &mut BTreeMap<PathBuf, FileContent>,
 ) -> io::Result<()> {
-    let identity = Identity::of(&fs::metadata(directory)?);
-    if above.contains(&identity) || above.len() > MAX_DEPTH {
+    let id = FileId::of(&fs::metadata(directory)?);
+    if above.contains(&id) || above.len() > MAX_DEPTH {
         return Ok(());
     }
     entering(directory);
-    above.push(identity);
+    above.push(id);
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
@@ -96,15 +96,15 @@ fn is_object_file(path: &Path) -> bool {
     matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// Which directory a path leads to.
+/// Which file or directory a path leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
-    fn of(metadata: &Metadata) -> Self {
+impl FileId {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

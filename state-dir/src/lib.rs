@@ -1,26 +1,34 @@
-//! Files that outlive the process (`--state-dir`), and how they are replaced.
+//! The state directory (`--state-dir`): files that outlive the process, and how they are replaced.
 //!
-//! In an upgrade two agents share the directory. Each writes files of its own and puts them in
-//! their place whole; the last one counts.
+//! In an upgrade two agents share the directory. Each writes to a new file and renames it over the
+//! old one, so that every file is whole and the last writer wins.
+//!
+//! - [`DiskSnapshot`]: versioned JSON of bounded size.
+//! - [`replace`], [`replace_with`]: any other content.
+
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
-/// The ledger's snapshot.
+pub use snapshot::{DiskSnapshot, MAX_SNAPSHOT_BYTES, SnapshotError};
+
+/// The snapshot of the ledger of leases.
 pub const LEDGER_FILE: &str = "ledger.json";
-/// The objects of a cluster.
+/// The snapshot of the objects of a cluster.
 pub const CLUSTER_FILE: &str = "cluster.json";
-/// The last good versions of objects in a directory.
+/// The snapshot of the last good versions of objects in a directory.
 pub const OBJECTS_FILE: &str = "objects.json";
 
-/// `--state-dir`, and what is the matter with the files in it. Cheap to clone.
+/// The state directory, with the failed writes of its files. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
@@ -28,7 +36,7 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// This directory, which is made when something is written.
+    /// The state directory at `path`, which the first write creates.
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -36,9 +44,9 @@ impl StateDir {
         }
     }
 
-    /// The files that could not be written when last it was tried, and why.
+    /// One line for each file whose last write failed: which, and why.
     pub fn troubles(&self) -> Vec<String> {
-        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let troubles = self.troubles.lock();
         let shown = troubles
             .iter()
             .map(|(name, reason)| format!("{} cannot be written: {reason}", self.path.join(name).display()));
@@ -46,7 +54,7 @@ impl StateDir {
     }
 
     fn note(&self, name: &'static str, trouble: Option<&io::Error>) {
-        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut troubles = self.troubles.lock();
         match trouble {
             Some(error) => drop(troubles.insert(name, error.to_string())),
             None => drop(troubles.remove(name)),
@@ -68,12 +76,12 @@ impl AsRef<Path> for StateDir {
     }
 }
 
-/// How the names of files end that are not in their place yet.
+/// The suffix of files that are still being written.
 const UNFINISHED: &str = ".new";
-/// Nobody writes a file for so long.
+/// No write takes this long: an older unfinished file is left over.
 pub const ABANDONED: Duration = Duration::from_secs(600);
 
-/// What a file must survive.
+/// What a replaced file must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// A crash of the process.
@@ -82,13 +90,13 @@ pub enum Durability {
     PowerCut,
 }
 
-/// Writes a file beside the old one and puts it in its place, so that a crash leaves one or the
-/// other. Only the owner may read it.
+/// Writes a new file and renames it over the old one, so that a crash leaves one or the other. Only
+/// the owner may read it.
 pub fn replace(directory: &StateDir, name: &'static str, content: &[u8], durability: Durability) -> io::Result<()> {
     replace_with(directory, name, durability, |file| file.write_all(content))
 }
 
-/// As [`replace`], for content that is made piece by piece.
+/// As [`replace`], for content that is written piece by piece.
 pub fn replace_with(
     directory: &StateDir,
     name: &'static str,
@@ -107,8 +115,8 @@ fn put(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     fs::create_dir_all(directory)?;
-    // By chance, and made by us: another agent may be writing the same, and what a crash left there
-    // may have other permissions.
+    // A random name that does not exist yet: another agent may be writing the same file, and what a
+    // crash left behind may have other permissions.
     let mut fresh: NamedTempFile = tempfile::Builder::new()
         .prefix(&format!("{name}."))
         .suffix(UNFINISHED)
@@ -121,14 +129,14 @@ fn put(
     Ok(())
 }
 
-/// Removes what agents that were killed while they wrote have left, if it is older than this.
+/// Removes the unfinished files of killed agents that are older than `age`.
 pub fn sweep(directory: &Path, age: Duration) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let written = entry.metadata().and_then(|metadata| metadata.modified());
         let is_old = written.is_ok_and(|modified| modified.elapsed().is_ok_and(|passed| passed >= age));
         if is_old && entry.file_name().to_string_lossy().ends_with(UNFINISHED) {
-            // It only takes room.
+            // A file that stays only takes room.
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -16,7 +16,7 @@ use crate::report::{ReadReport, ReportState};
 use super::super::reading::ParsedFile;
 use super::{Catalogue, FileContent};
 
-/// How long what is doubtful must stay as it is until it is believed. Longer than a tool pauses
+/// How long a doubtful loss must stay as it is until it is believed. Longer than a tool pauses
 /// between two writes.
 pub const CONFIRMATION: Duration = Duration::from_secs(2);
 /// So many policies are a heap, if they are more than half of all.
@@ -43,23 +43,23 @@ pub struct ScanContext {
 /// What a look comes to.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
-    pub(super) doubts: BTreeMap<PathBuf, PendingLoss>,
+    pub(super) pending_losses: BTreeMap<PathBuf, PendingLoss>,
     /// What is to be said of it.
     pub(super) reports: Vec<ReadReport>,
     /// When to look again.
     pub(super) again: Option<Instant>,
 }
 
-/// Puts what is doubtful back into `contents` as it was.
-pub(super) fn judge(
+/// Puts the files whose loss is doubtful back into `contents` as it was.
+pub(super) fn hold_back_losses(
     catalogue: &Catalogue,
     contents: &mut BTreeMap<PathBuf, FileContent>,
-    look: ScanContext,
+    context: ScanContext,
 ) -> HeldBack {
-    let mut judged = HeldBack::default();
+    let mut held_back = HeldBack::default();
     // Another directory without files stands where the objects were: a volume that is not mounted,
     // a checkout under way.
-    let is_replaced = contents.is_empty() && !look.is_same;
+    let is_replaced = contents.is_empty() && !context.is_same;
     let suspects = shortened(catalogue, contents)
         .into_iter()
         .map(|path| (path, LossKind::EndsEarly))
@@ -71,9 +71,9 @@ pub(super) fn judge(
     let suspects: Vec<(PathBuf, LossKind)> = suspects.collect();
     for (path, why) in suspects {
         let seen = contents.get(&path).cloned();
-        let known = catalogue.doubts.get(&path).filter(|doubt| doubt.seen == seen);
-        let since = known.map_or(look.at, |doubt| doubt.since);
-        if look.at.duration_since(since) >= CONFIRMATION && !is_replaced {
+        let known = catalogue.pending_losses.get(&path).filter(|loss| loss.seen == seen);
+        let since = known.map_or(context.at, |loss| loss.since);
+        if context.at.duration_since(since) >= CONFIRMATION && !is_replaced {
             continue;
         }
         let Some((before, _)) = catalogue.files.get(&path) else {
@@ -82,12 +82,12 @@ pub(super) fn judge(
         contents.insert(path.clone(), before.clone());
         if !is_replaced {
             let end = since + CONFIRMATION;
-            judged.again = Some(judged.again.map_or(end, |again| again.min(end)));
+            held_back.again = Some(held_back.again.map_or(end, |again| again.min(end)));
         }
-        judged.reports.push(why.report(&path, is_replaced));
-        judged.doubts.insert(path, PendingLoss { seen, since });
+        held_back.reports.push(why.report(&path, is_replaced));
+        held_back.pending_losses.insert(path, PendingLoss { seen, since });
     }
-    judged
+    held_back
 }
 
 #[derive(Debug, Clone, Copy)]

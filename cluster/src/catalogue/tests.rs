@@ -293,16 +293,20 @@ fn a_stand_in_and_what_is_no_object_are_not_remembered() {
 }
 
 /// As [`scan`], of files that may be being written, so long after the first look.
-fn look(catalogue: &mut Catalogue, after: Duration, files: &[(&str, &str)]) -> Option<(String, String)> {
+fn scan_with_confirmation(
+    catalogue: &mut Catalogue,
+    after: Duration,
+    files: &[(&str, &str)],
+) -> Option<(String, String)> {
     static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let contents = files
         .iter()
         .map(|(path, text)| (PathBuf::from(path), Ok((*text).to_owned())));
-    let look = ScanContext {
+    let context = ScanContext {
         at: *BEGIN + after,
         is_same: true,
     };
-    catalogue.look(contents.collect(), look).map(words)
+    catalogue.scan_with_confirmation(contents.collect(), context).map(words)
 }
 
 #[test]
@@ -314,31 +318,34 @@ fn a_file_that_ends_early_is_looked_at_twice() {
     // Cut between two documents, within one, and after a document that was changed.
     for now in [one.as_str(), cut, &changed] {
         let mut catalogue = Catalogue::default();
-        look(&mut catalogue, Duration::ZERO, &[("x", &both)]);
+        scan_with_confirmation(&mut catalogue, Duration::ZERO, &[("x", &both)]);
         assert_eq!(
-            look(&mut catalogue, Duration::ZERO, &[("x", now)]),
+            scan_with_confirmation(&mut catalogue, Duration::ZERO, &[("x", now)]),
             said("", ":kept-last-good p:accepted q:accepted"),
             "{now}"
         );
         assert_eq!(codes(&catalogue), ["ends-early"]);
         // Written to its end.
         assert_eq!(
-            look(&mut catalogue, CONFIRMATION / 2, &[("x", &both)]),
+            scan_with_confirmation(&mut catalogue, CONFIRMATION / 2, &[("x", &both)]),
             said("", "p:accepted q:accepted")
         );
-        assert_eq!(catalogue.look_again(), None);
+        assert_eq!(catalogue.confirm_at(), None);
     }
     let mut catalogue = Catalogue::default();
-    look(&mut catalogue, Duration::ZERO, &[("x", &both)]);
-    look(&mut catalogue, Duration::ZERO, &[("x", &one)]);
-    assert_eq!(look(&mut catalogue, CONFIRMATION / 2, &[("x", &one)]), None);
+    scan_with_confirmation(&mut catalogue, Duration::ZERO, &[("x", &both)]);
+    scan_with_confirmation(&mut catalogue, Duration::ZERO, &[("x", &one)]);
     assert_eq!(
-        look(&mut catalogue, CONFIRMATION, &[("x", &one)]),
+        scan_with_confirmation(&mut catalogue, CONFIRMATION / 2, &[("x", &one)]),
+        None
+    );
+    assert_eq!(
+        scan_with_confirmation(&mut catalogue, CONFIRMATION, &[("x", &one)]),
         said("-q", "p:accepted")
     );
     // Any other edit is in force at once.
     assert_eq!(
-        look(&mut catalogue, CONFIRMATION, &[("x", &changed)]),
+        scan_with_confirmation(&mut catalogue, CONFIRMATION, &[("x", &changed)]),
         said("+p=written", "p:accepted")
     );
 }
@@ -355,37 +362,50 @@ fn policies_that_go_by_the_heap_are_looked_at_twice_and_a_single_one_is_not() {
             .collect()
     };
     let mut catalogue = Catalogue::default();
-    look(&mut catalogue, Duration::ZERO, &some(5));
+    scan_with_confirmation(&mut catalogue, Duration::ZERO, &some(5));
     let gone = |update: Option<(String, String)>| update.map(|(changes, _)| changes);
-    assert_eq!(gone(look(&mut catalogue, Duration::ZERO, &some(4))), Some("-p4".into()));
     assert_eq!(
-        gone(look(&mut catalogue, Duration::ZERO, &some(1))),
+        gone(scan_with_confirmation(&mut catalogue, Duration::ZERO, &some(4))),
+        Some("-p4".into())
+    );
+    assert_eq!(
+        gone(scan_with_confirmation(&mut catalogue, Duration::ZERO, &some(1))),
         Some(String::new())
     );
     assert_eq!(codes(&catalogue), ["vanished"; 3]);
     assert_eq!(
-        gone(look(&mut catalogue, CONFIRMATION / 2, &some(4))),
+        gone(scan_with_confirmation(&mut catalogue, CONFIRMATION / 2, &some(4))),
         Some(String::new()),
         "they are back"
     );
-    look(&mut catalogue, CONFIRMATION, &some(1));
+    scan_with_confirmation(&mut catalogue, CONFIRMATION, &some(1));
     assert_eq!(
-        gone(look(&mut catalogue, CONFIRMATION * 2, &some(1))),
+        gone(scan_with_confirmation(&mut catalogue, CONFIRMATION * 2, &some(1))),
         Some("-p1 -p2 -p3".into()),
         "it was meant"
     );
     // The last file of all.
-    assert_eq!(gone(look(&mut catalogue, CONFIRMATION * 2, &[])), Some(String::new()));
-    assert_eq!(gone(look(&mut catalogue, CONFIRMATION * 3, &[])), Some("-p0".into()));
-    // What moves to another file is not lost.
-    let mut catalogue = Catalogue::default();
-    look(&mut catalogue, Duration::ZERO, &some(4));
-    let together: String = some(4).iter().map(|(_, text)| *text).collect();
     assert_eq!(
-        gone(look(&mut catalogue, Duration::ZERO, &[("all", &together)])),
+        gone(scan_with_confirmation(&mut catalogue, CONFIRMATION * 2, &[])),
         Some(String::new())
     );
-    assert_eq!(catalogue.look_again(), None);
+    assert_eq!(
+        gone(scan_with_confirmation(&mut catalogue, CONFIRMATION * 3, &[])),
+        Some("-p0".into())
+    );
+    // What moves to another file is not lost.
+    let mut catalogue = Catalogue::default();
+    scan_with_confirmation(&mut catalogue, Duration::ZERO, &some(4));
+    let together: String = some(4).iter().map(|(_, text)| *text).collect();
+    assert_eq!(
+        gone(scan_with_confirmation(
+            &mut catalogue,
+            Duration::ZERO,
+            &[("all", &together)]
+        )),
+        Some(String::new())
+    );
+    assert_eq!(catalogue.confirm_at(), None);
 }
 
 #[test]
@@ -394,9 +414,12 @@ fn a_start_without_files_keeps_what_was_in_force_until_there_is_one() {
     scan(&mut before, &[("x", &policy("p", EVERY_POD, "a.example"))]);
     let mut after = restarted(&before);
     assert_eq!(
-        look(&mut after, Duration::ZERO, &[]),
+        scan_with_confirmation(&mut after, Duration::ZERO, &[]),
         said("+p=written", ":kept-last-good")
     );
-    assert_eq!(look(&mut after, CONFIRMATION * 2, &[]), None);
-    assert_eq!(look(&mut after, CONFIRMATION * 2, &[("x", "# none\n")]), said("-p", ""));
+    assert_eq!(scan_with_confirmation(&mut after, CONFIRMATION * 2, &[]), None);
+    assert_eq!(
+        scan_with_confirmation(&mut after, CONFIRMATION * 2, &[("x", "# none\n")]),
+        said("-p", "")
+    );
 }

@@ -4,42 +4,37 @@
 //! - [`wire`]: objects cut down while they are read.
 //! - [`resource`]: one watch, with its back-off; all of them resource one
 //! - [`picture`]: what the watches say over time → [`Update`]s. Pure.
-//! - [`memory`]: the objects in force on disk, for a start while the API server is away.
+//! - `cluster_snapshot`: the objects in force on disk, for a start while the API server is away.
 //! - [`health`]: how old it all is.
 //! - [`client`]: where the API server is.
 
 pub mod client;
 pub mod health;
-pub mod memory;
 pub mod resources;
 pub mod watch_cache;
 pub mod wire;
 
+mod cluster_snapshot;
 mod peers;
 mod resource_watch;
 
-use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use policy::Severity;
-use state_dir::StateDir;
+use state_dir::{SnapshotError, StateDir};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{Level, debug, error, info, warn};
 
+use crate::log_dedup::{LogDedup, report_lines};
 use crate::object::Update;
-use crate::progress::Progress;
-use crate::report::{ReadReport, ReportState};
-use crate::source::ObjectSource;
-use crate::status;
-
-use super::directory::few_of_a_kind;
+use crate::source::{ObjectSource, SourceHandles};
+use crate::status::{StatusInput, StatusReporter};
 
 use client::{Access, AccessError};
+use cluster_snapshot::ClusterSnapshot;
 use health::SourceHealth;
-use memory::Memory;
 use resource_watch::Recovery;
 use resources::{KINDS, Resource, ResourceKind};
 use watch_cache::{WatchCache, WatchEvent};
@@ -61,7 +56,8 @@ pub struct KubernetesSource {
     state_dir: Option<StateDir>,
     ranges_configured: bool,
     health: SourceHealth,
-    progress: watch::Receiver<Progress>,
+    /// Where a writer of statuses listens, if there is one.
+    statuses: Option<mpsc::UnboundedSender<StatusInput>>,
 }
 
 /// Why there is nothing to watch.
@@ -82,7 +78,7 @@ impl KubernetesSource {
             node,
             state_dir,
             ranges_configured,
-            progress: watch::channel(Progress::default()).1,
+            statuses: None,
         }
     }
 }
@@ -90,29 +86,24 @@ impl KubernetesSource {
 impl ObjectSource for KubernetesSource {
     type Error = KubernetesError;
 
-    fn attend(&mut self, progress: watch::Receiver<Progress>) -> Option<SourceHealth> {
-        self.progress = progress;
-        Some(self.health.clone())
+    fn handles(&mut self) -> SourceHandles {
+        let (statuses, input) = mpsc::unbounded_channel();
+        self.statuses = Some(statuses);
+        SourceHandles {
+            health: Some(self.health.clone()),
+            status_reporter: Some(StatusReporter::new(self.access.clone(), self.node.clone(), input)),
+        }
     }
 
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), KubernetesError> {
-        let memory = self.state_dir.as_ref().map(|directory| {
+        let snapshot = self.state_dir.as_ref().map(|directory| {
             let server = self.access.server();
-            Memory::new(directory, server, self.node.clone())
+            ClusterSnapshot::new(directory, server, self.node.clone())
         });
-        let remembered = memory.as_ref().and_then(Memory::recall);
-        let saved = remembered.as_ref().map(|it| it.saved);
-        let documents = remembered.map(|it| it.documents).unwrap_or_default();
+        let restored = snapshot.as_ref().and_then(ClusterSnapshot::restore);
+        let saved = restored.as_ref().map(|it| it.saved);
+        let documents = restored.map(|it| it.documents).unwrap_or_default();
         let mut cache = WatchCache::new(documents, self.ranges_configured);
-
-        let (statuses, inbox) = mpsc::unbounded_channel();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(status::run(
-            self.access.client()?,
-            self.node.clone(),
-            self.progress.clone(),
-            inbox,
-        ));
 
         let (sender, mut events) = mpsc::channel(QUEUE);
         let mut watches = Watches {
@@ -128,9 +119,9 @@ impl ObjectSource for KubernetesSource {
             watches.begin(kind)?;
         }
 
-        let mut saving = Saving::new(memory);
+        let mut saving = SnapshotWriter::new(snapshot);
         let recall_at = Instant::now() + RECALL_AFTER;
-        let mut journal = Journal::default();
+        let mut findings = LogDedup::default();
         let mut may_recall = saved;
         loop {
             self.health.awaits(cache.awaited().collect());
@@ -160,17 +151,20 @@ impl ObjectSource for KubernetesSource {
             if let Some(update) = cache.update(Instant::now()) {
                 may_recall = None;
                 self.health.recalled(None);
-                journal.write(&update);
+                log(&mut findings, &update);
                 saving.has_changed();
                 if updates.send(update).await.is_err() {
                     return Ok(());
                 }
             }
-            // Nobody reads it only when the writer of statuses has ended, which it does not.
-            let _ = statuses.send(status::StatusInput {
+            let input = StatusInput {
                 policies: cache.policy_news(),
                 nodes: cache.node_news(),
-            });
+            };
+            if let Some(statuses) = &self.statuses {
+                // The writer of statuses ends only with the agent.
+                let _ = statuses.send(input);
+            }
         }
     }
 }
@@ -221,23 +215,23 @@ impl Watches {
 }
 
 /// Writes down what is in force, a little after it changed, and beside everything else.
-struct Saving {
-    memory: Option<Memory>,
+struct SnapshotWriter {
+    snapshot: Option<ClusterSnapshot>,
     due: Option<Instant>,
     /// Not before.
     earliest: Instant,
-    writing: Option<JoinHandle<(Result<(), String>, Duration)>>,
-    trouble: Option<String>,
+    writing: Option<JoinHandle<(Result<(), SnapshotError>, Duration)>>,
+    failures: LogDedup,
 }
 
-impl Saving {
-    fn new(memory: Option<Memory>) -> Self {
+impl SnapshotWriter {
+    fn new(snapshot: Option<ClusterSnapshot>) -> Self {
         Self {
-            memory,
+            snapshot,
             due: None,
             earliest: Instant::now(),
             writing: None,
-            trouble: None,
+            failures: LogDedup::default(),
         }
     }
 
@@ -253,24 +247,26 @@ impl Saving {
             let (written, took) = writing.await.unwrap_or((Ok(()), Duration::ZERO));
             self.writing = None;
             self.earliest = Instant::now() + took * SAVE_SHARE;
-            let trouble = written.err();
-            if let Some(reason) = trouble.as_ref().filter(|_| self.trouble != trouble) {
-                warn!(
-                    "the objects in force cannot be written down: {reason}; an agent that starts while the API server is away will \
+            let line = |error| {
+                format!(
+                    "the objects in force cannot be written down: {error}; an agent that starts while the API server is away will \
                      not know them"
-                );
+                )
+            };
+            let failure = written.err().map(|error| (Level::WARN, line(error)));
+            for (_, line) in self.failures.replace(failure.into_iter().collect()) {
+                warn!("{line}");
             }
-            self.trouble = trouble;
             return;
         }
         at(self.due).await;
         self.due = None;
         health.holds(cache.sizes());
-        let Some(memory) = self.memory.clone() else { return };
+        let Some(snapshot) = self.snapshot.clone() else { return };
         let documents = cache.documents();
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            (memory.keep(&documents), began.elapsed())
+            (snapshot.save(&documents), began.elapsed())
         }));
     }
 }
@@ -293,35 +289,13 @@ fn warn_of_age(saved: Option<SystemTime>, health: &SourceHealth) {
     );
 }
 
-/// What was logged, so that each thing is logged once as long as it stands.
-#[derive(Debug, Default)]
-struct Journal(BTreeSet<(Level, String)>);
-
-impl Journal {
-    fn write(&mut self, update: &Update) {
-        let lines: BTreeSet<_> = update.reports.iter().flat_map(lines).collect();
-        for (level, line) in few_of_a_kind(lines.difference(&self.0)) {
-            match level {
-                Level::ERROR => error!("{line}"),
-                _ => warn!("{line}"),
-            }
+/// Logs what an update found, each finding once for as long as it holds.
+fn log(findings: &mut LogDedup, update: &Update) {
+    for (level, line) in findings.replace(report_lines(&update.reports)) {
+        match level {
+            Level::ERROR => error!("{line}"),
+            _ => warn!("{line}"),
         }
-        self.0 = lines;
-        debug!(changes = update.changes.len(), "objects were read");
     }
-}
-
-fn lines(report: &ReadReport) -> Vec<(Level, String)> {
-    let findings = report.diagnostics.iter();
-    let findings = findings.map(|it| match it.severity {
-        Severity::Error => (Level::ERROR, report.headline(it)),
-        Severity::Unenforced | Severity::Warning => (Level::WARN, report.headline(it)),
-    });
-    let kept = (report.state == ReportState::KeptLastGood).then(|| {
-        (
-            Level::ERROR,
-            format!("{} is refused now; its last good version stays in force", report.object),
-        )
-    });
-    findings.chain(kept).collect()
+    debug!(changes = update.changes.len(), "objects were read");
 }

@@ -28,7 +28,9 @@ use futures::stream::FuturesUnordered;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
+use crate::kubernetes::client::Access;
 use crate::kubernetes::watch_cache::PolicyEvent;
 use crate::progress::Progress;
 
@@ -49,9 +51,31 @@ pub struct StatusInput {
     pub nodes: Option<BTreeSet<String>>,
 }
 
-/// Writes statuses and Events until there is no more news. Trouble with the API server is waited
-/// out: nothing else depends on this task.
-pub async fn run(
+/// Writes statuses and Events of one source's policies, once it is [run](Self::run).
+#[derive(Debug)]
+pub struct StatusReporter {
+    access: Access,
+    node: String,
+    input: mpsc::UnboundedReceiver<StatusInput>,
+}
+
+impl StatusReporter {
+    pub(crate) fn new(access: Access, node: String, input: mpsc::UnboundedReceiver<StatusInput>) -> Self {
+        Self { access, node, input }
+    }
+
+    /// Runs until the source ends. Failures of the API server are waited out: nothing else depends
+    /// on this task.
+    pub async fn run(self, progress: watch::Receiver<Progress>) {
+        match self.access.client() {
+            Ok(client) => run(client, self.node, progress, self.input).await,
+            // The source needs a client too, and ends with the same error.
+            Err(error) => debug!(%error, "no statuses are written"),
+        }
+    }
+}
+
+async fn run(
     client: Client,
     node: String,
     progress: watch::Receiver<Progress>,
@@ -83,7 +107,7 @@ async fn write_statuses(
     writer: &StatusWriter,
     node: String,
     mut progress: watch::Receiver<Progress>,
-    mut news: mpsc::UnboundedReceiver<StatusInput>,
+    mut inputs: mpsc::UnboundedReceiver<StatusInput>,
 ) {
     let mut queue = StatusQueue::new(node);
     let mut rate_limit = WriteRateLimit::new(Instant::now());
@@ -94,7 +118,7 @@ async fn write_statuses(
             .filter(|_| writing.len() < IN_FLIGHT)
             .map(|due| due.max(rate_limit.next()));
         tokio::select! {
-            input = news.recv() => match input {
+            input = inputs.recv() => match input {
                 Some(input) => queue.observe(input, Instant::now()),
                 None => return,
             },
