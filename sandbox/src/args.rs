@@ -115,8 +115,8 @@ impl Args {
         self.quiet
     }
 
-    /// The settings of the agent on the host's side of the sandbox. The host's own resolvers may be
-    /// on loopback: the agent reaches them where the sandbox would not.
+    /// The settings of the agent, which runs on the host's side of the sandbox. So it reaches
+    /// resolvers on the host's loopback, which the sandbox does not.
     pub(crate) fn settings(&self, plan: &NetworkPlan) -> Result<Settings, RejectedOption> {
         let listen = plan
             .gateways()
@@ -131,8 +131,8 @@ impl Args {
             dns_match: Some(self.dns_match),
             dns_denied: Some(self.dns_denied),
             dns_questions: Some(self.dns_questions),
-            // Names in the cluster's domain may be asked by everyone. There is no cluster here, so
-            // there is no such name.
+            // Everyone may ask names in the cluster's domain. There is no cluster here, so this domain
+            // has no names.
             cluster_domain: Some("exec.namegate.invalid".to_owned()),
             allow_rebind: self.allow_rebind.clone(),
             private_addresses: Some(self.private_addresses),

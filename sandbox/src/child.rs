@@ -1,4 +1,4 @@
-//! The command in the sandbox: started, signalled, waited for.
+//! Starts the command in the sandbox, forwards signals to it, and waits for it.
 
 use std::ffi::{CString, OsString};
 use std::fs;
@@ -24,46 +24,37 @@ use crate::signals::Signals;
 use crate::terminal;
 use crate::{landlock_scope, seccomp};
 
-/// Where the C library asks a resolver.
+/// The port on which the C library asks a resolver.
 pub(crate) const DNS_PORT: u16 = 53;
 
-/// Where the C library finds its resolver.
+/// The file in which the C library finds its resolver.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Sockets on which the C library asks the *host's* name services. Inside they refuse, so that it
-/// goes on to `/etc/resolv.conf`, where the names' addresses are learned.
+/// Sockets of the *host's* name services, which the C library asks first. Inside they are covered,
+/// so that it asks the resolver of `/etc/resolv.conf`, from whose answers the addresses are
+/// learned.
 const NAME_SERVICE_SOCKETS: [&str; 3] = [
     "/run/systemd/resolve/io.systemd.Resolve",
     "/run/nscd/socket",
     "/var/run/nscd/socket",
 ];
 
-/// Why the command does not run.
+/// Why the command was not started.
 #[derive(Debug, Error)]
 pub(crate) enum SpawnError {
-    /// As a shell says it, with exit code 127.
+    /// In the words of a shell, with exit code 127.
     #[error("{}: command not found", .0.display())]
     NotFound(OsString),
-    /// As a shell says it, with exit code 126.
+    /// In the words of a shell, with exit code 126.
     #[error("{}: cannot be executed: {error}", command.display())]
-    NotExecutable {
-        /// The command as written.
-        command: OsString,
-        /// What exec said.
-        error: io::Error,
-    },
-    /// There is nothing to put the resolver's address into.
+    NotExecutable { command: OsString, error: io::Error },
+    /// The resolver's address has no file that it could be put into.
     #[error("{RESOLV_CONF} cannot be covered inside the sandbox ({0}); it must exist, even if empty")]
     ResolvConf(io::Error),
-    /// It could not be confined.
+    /// A step of the confinement failed.
     #[error("the command cannot be confined: it cannot {step}: {error}")]
-    Confine {
-        /// What failed.
-        step: ConfinementStep,
-        /// Why.
-        error: io::Error,
-    },
-    /// Anything else at the rim.
+    Confine { step: ConfinementStep, error: io::Error },
+    /// Any other system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -79,7 +70,7 @@ impl SpawnError {
     }
 }
 
-/// The command, alone with its processes in a PID namespace. Dropping it ends them all.
+/// The running command in its PID namespace. Dropping it ends every process of the namespace.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: tokio::process::Child,
@@ -87,18 +78,18 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Its id outside; none once it was waited for.
+    /// The process id outside; `None` once it was waited for.
     pub(crate) fn id(&self) -> Option<u32> {
         self.process.id()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the command.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 
     fn pid(&self) -> Option<Pid> {
-        // `id` is none once it was waited for, so its number cannot be another process's by now.
+        // `id` is `None` once the process was waited for, so the number cannot belong to another.
         self.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
     }
 }
@@ -136,7 +127,7 @@ pub(crate) fn start(
     confine(&mut prepared, Arc::clone(&confinement), kept.to_vec());
     pid_namespace::in_new(|| {
         let init = Init::start(confinement).map_err(|error| confinement_error(error).unwrap_or_else(SpawnError::Io))?;
-        // When this returns, the child has its mount, and the file may go.
+        // When this returns, the child has mounted `resolv_conf`, and the file may be removed.
         let process = tokio::process::Command::from(prepared).spawn();
         process
             .map(|process| Child { process, _init: init })
@@ -144,7 +135,7 @@ pub(crate) fn start(
     })
 }
 
-/// Waits for the command, and hands on the signals that it has not got by itself.
+/// Waits for the command, and forwards signals that the terminal has not sent to it as well.
 pub(crate) async fn wait(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     if let Some(pid) = child.pid() {
         terminal::follow_stops(pid)?;
@@ -176,14 +167,14 @@ fn exec_error(program: &OsString, error: io::Error) -> SpawnError {
     }
 }
 
-/// The exit code as a shell gives it: the command's own, or that of the signal that killed it.
+/// The exit code that a shell would give: the command's own, or that of the signal that killed it.
 pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let killed = || Signal::from_named_raw(status.signal()?).map(killed_by);
     let own = status.code().and_then(|code| u8::try_from(code).ok());
     own.or_else(killed).unwrap_or(crate::TROUBLE)
 }
 
-/// The exit code as a shell gives it for a process that a signal killed.
+/// The exit code that a shell gives for a process that `signal` killed.
 pub(crate) fn killed_by(signal: Signal) -> u8 {
     // Signals are numbered from 1 to 64.
     u8::try_from(128 + signal.as_raw()).unwrap_or(crate::TROUBLE)
@@ -191,14 +182,14 @@ pub(crate) fn killed_by(signal: Signal) -> u8 {
 
 fn send(child: &Child, signal: Signal) {
     if let Some(pid) = child.pid() {
-        // It may have ended on its own meanwhile.
+        // The command may have ended meanwhile.
         let _ = kill_process(pid, signal);
     }
 }
 
 fn resolv_conf(resolvers: &[IpAddr]) -> io::Result<NamedTempFile> {
     let mut file = NamedTempFile::with_prefix("namegate-resolv-")?;
-    // The command may go on as another user.
+    // The command may change to another user, who must be able to read the file.
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
     for resolver in resolvers {
         writeln!(file, "nameserver {resolver}")?;

@@ -1,4 +1,4 @@
-//! What the sandboxed process does to itself between fork and exec.
+//! Confines the sandboxed process, between fork and exec.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -24,25 +24,25 @@ use seccompiler::BpfProgram;
 use crate::descriptors;
 use crate::mounts::Mounts;
 
-/// Where the process is put, what it sees there, and what it may do. The PID namespace it is born
-/// in ([`pid_namespace`](crate::pid_namespace)).
+/// What confines a process. All values are made before the fork. The PID namespace is not among
+/// them: a process is started in it ([`pid_namespace`](crate::pid_namespace)).
 #[derive(Debug)]
 pub(crate) struct Confinement {
-    /// Its network.
+    /// The sandbox's network namespace.
     pub(crate) network: Namespace,
-    /// The kernel's own files, which it must not write.
+    /// The mounts of the kernel's own files, which the process must not write.
     pub(crate) mounts: Mounts,
-    /// Files that are covered by others: what is seen, and where.
+    /// Bind mounts: the file that is seen, and the path at which it is seen.
     pub(crate) covers: Vec<(CString, CString)>,
-    /// The rules of its Landlock domain, where the kernel has them.
+    /// The Landlock ruleset; `None` where the kernel has no scopes.
     pub(crate) scope: Option<OwnedFd>,
-    /// The calls that it is refused.
+    /// The seccomp filters.
     pub(crate) filters: Vec<BpfProgram>,
-    /// A pidfd of the process that it must not outlive.
+    /// A pidfd of the process that the sandboxed process must not outlive.
     pub(crate) parent: OwnedFd,
 }
 
-/// What can fail before the command is even looked for.
+/// A step of the confinement. Each can fail before exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConfinementStep {
     EnterNetwork,
@@ -59,9 +59,9 @@ pub(crate) enum ConfinementStep {
     StartInit,
 }
 
-/// What commands need of root's power over files, users and ports. Everything else, also what later
-/// kernels add, is lost: with it root inside could leave the sandbox or change what all of the host
-/// shares (its network, its devices, its clock, its kernel).
+/// The capabilities that the command keeps: root's power over files, users and ports. All others
+/// are dropped, also those that later kernels add. With them root inside could leave the sandbox,
+/// or change the network, the devices, the clock or the kernel of the host.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -76,8 +76,8 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     // `runuser` fails without it where the kernel audits.
     .union(CapabilitySet::AUDIT_WRITE);
 
-/// Confines the process of `command`, which inherits the descriptors `kept`. An error of it comes
-/// out of `spawn`; [`ConfinementStep::of`] tells it from one of exec.
+/// Confines the process of `command`, which inherits the descriptors `kept`. `spawn` returns the
+/// errors; [`ConfinementStep::of`] tells them from errors of exec.
 pub(crate) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept: Vec<RawFd>) {
     // SAFETY: the closure runs in the forked child, where only async-signal-safe work is allowed:
     // it makes system calls on values made before the fork, and errors are numbers; nothing is
@@ -98,26 +98,27 @@ impl Confinement {
         let network = Some(LinkNameSpaceType::Network);
         move_into_link_name_space(self.network.as_fd(), network)
             .map_err(|errno| ConfinementStep::EnterNetwork.mark(errno))?;
-        // Shared memory, semaphores and message queues of the host are its processes' as well.
+        // Otherwise the process would share memory, semaphores and message queues with the host.
         let unshared = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
         // SAFETY: only CLONE_FILES is unsafe to unshare.
         unsafe { unshare_unsafe(unshared) }.map_err(|errno| ConfinementStep::Unshare.mark(errno))?;
-        // Mounts of the host go on to appear inside; those made here stay here.
+        // New mounts of the host still appear inside. Mounts that are made here do not leave it.
         let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         mount_change(c"/", downstream).map_err(|errno| ConfinementStep::Unshare.mark(errno))?;
         self.cover()?;
         drop_capabilities().map_err(|errno| ConfinementStep::DropCapabilities.mark(errno))?;
-        // Otherwise a set-user-ID program, or one with file capabilities, could have more than this
-        // process.
+        // Otherwise a set-user-ID program, or one with file capabilities, would get capabilities
+        // that this process does not have.
         set_no_new_privs(true).map_err(|errno| ConfinementStep::ForbidNewPrivileges.mark(errno))?;
         if let Some(rules) = &self.scope {
             enter_domain(rules).map_err(|errno| ConfinementStep::EnterDomain.mark(errno))?;
         }
-        // Last, because a change of credentials clears it. It is tied to the parent's *thread* that
-        // forked.
+        // After the capabilities, because a change of credentials clears it. It is tied to the
+        // *thread* of the parent that forked.
         set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|errno| ConfinementStep::FollowParent.mark(errno))?;
-        // The parent is in another PID namespace, so that its number cannot be compared.
+        // Whether the parent is dead already is asked of its pidfd: it is in another PID namespace,
+        // so its number cannot be compared.
         let mut ended = [PollFd::new(&self.parent, PollFlags::IN)];
         match poll(&mut ended, Some(&Timespec::default())) {
             Ok(0) => {}
@@ -154,10 +155,11 @@ impl Confinement {
     }
 }
 
-/// What is not there, because it went or another mount hides it, cannot be written either.
+/// Takes a missing path for success: what has gone, or is hidden by another mount, cannot be
+/// written.
 fn unless_gone(errno: Errno) -> rustix::io::Result<()> {
     match errno {
-        // The last: it exists in what hides it, and is no mount there.
+        // EINVAL: the path exists in the mount that hides it, and is no mount there.
         Errno::NOENT | Errno::NOTDIR | Errno::INVAL => Ok(()),
         other => Err(other),
     }
@@ -182,11 +184,12 @@ fn errno_of(error: &seccompiler::Error) -> Errno {
     }
 }
 
-/// From the bounding set too, because exec gives root whatever is in it.
+/// Drops all capabilities but [`KEPT`], also from the bounding set: exec gives root whatever is in
+/// that.
 fn drop_capabilities() -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        // The kernel does not know the last ones.
+        // The kernel does not know the highest numbers.
         if !KEPT.contains(capability) && capability_is_in_bounding_set(capability).unwrap_or(false) {
             remove_capability_from_bounding_set(capability)?;
         }
@@ -234,17 +237,16 @@ impl ConfinementStep {
         ConfinementStep::StartInit,
     ];
 
-    /// Errnos of the kernel are at most this (MAX_ERRNO in include/linux/err.h).
+    /// The largest errno of the kernel (include/linux/err.h).
     const MAX_ERRNO: i32 = 4095;
 
-    /// A number is all that the forked child can hand to its parent, so the step goes into it,
-    /// above the errno.
+    /// Encodes the step above the errno: the forked child can hand only one number to its parent.
     pub(crate) fn mark(self, errno: Errno) -> io::Error {
         let step = 1 + Self::ALL.iter().position(|step| *step == self).unwrap_or(0) as i32;
         io::Error::from_raw_os_error(step * (Self::MAX_ERRNO + 1) + errno.raw_os_error())
     }
 
-    /// The step that an error of `spawn` comes from, with the errno; none when it is exec's own.
+    /// Decodes the step and the errno from an error of `spawn`; `None` for an error of exec.
     pub(crate) fn of(error: &io::Error) -> Option<(ConfinementStep, io::Error)> {
         let code = error.raw_os_error()?;
         let step = usize::try_from(code / (Self::MAX_ERRNO + 1)).ok()?.checked_sub(1)?;

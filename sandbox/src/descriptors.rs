@@ -11,15 +11,15 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 
-/// Marks every descriptor of this process but the standard ones to be closed by exec. What namegate
-/// opens later is marked by itself.
+/// Marks every open descriptor but the standard ones to be closed by exec. Descriptors that
+/// namegate opens later have the mark from the start.
 pub(crate) fn mark_all() -> io::Result<()> {
     let open = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor| *descriptor > libc::STDERR_FILENO);
     for descriptor in open.collect::<Vec<RawFd>>() {
         match set_flags(descriptor, FdFlags::CLOEXEC) {
-            // The directory's own.
+            // BADF: the descriptor with which the directory was read.
             Err(Errno::BADF) | Ok(()) => {}
             Err(error) => return Err(error.into()),
         }
@@ -27,12 +27,12 @@ pub(crate) fn mark_all() -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the mark off again. Safe between fork and exec.
+/// Removes the mark from a descriptor. Async-signal-safe.
 pub(crate) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
     set_flags(descriptor, FdFlags::empty())
 }
 
-/// Whether it is open.
+/// Whether `descriptor` is open in this process.
 pub(crate) fn is_open(descriptor: RawFd) -> bool {
     // SAFETY: asking for the flags of a descriptor does nothing to what it refers to, and a closed
     // one is an error.

@@ -1,17 +1,15 @@
-//! A Landlock domain around the command: from inside no signal and no trace reaches a process
-//! outside.
+//! A Landlock domain that keeps signals and traces of the command inside the sandbox.
 //!
-//! The PID namespace hides those processes, yet a signal to the command's own *process group* goes
-//! to all of its members, also to those outside: namegate, and the rest of the pipeline or script
-//! that it was started in.
+//! The PID namespace hides processes outside. But a signal to the command's own *process group*
+//! reaches all of its members, also those outside: namegate, and the rest of the pipeline or script
+//! that started it.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use landlock::{ABI, Access, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 
-/// The rules of a domain, which a process enters by itself; none on kernels before Linux 6.12,
-/// whose Landlock knows no scopes.
+/// The ruleset of the domain. `None` before Linux 6.12, whose Landlock has no scopes.
 pub(crate) fn rules() -> io::Result<Option<OwnedFd>> {
     let created = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)

@@ -1,7 +1,7 @@
-//! Which mounts of the host the command must not write, or not see: those that are the kernel's own
-//! interface.
+//! Finds the mounts of the host that are interfaces of the kernel, which the command must not write
+//! or not see.
 //!
-//! Root needs no capability to write many of their files, and some of them are programs that the
+//! Root can write many of their files without a capability. Some of them name programs that the
 //! kernel runs outside every namespace (`core_pattern`, `uevent_helper`, the `release_agent` of
 //! cgroups).
 
@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 
-/// File systems through which the kernel is configured rather than files kept.
+/// File systems that configure the kernel and keep no files.
 const KERNELS_OWN: [&str; 12] = [
     "sysfs",
     "cgroup",
@@ -27,20 +27,20 @@ const KERNELS_OWN: [&str; 12] = [
     "resctrl",
 ];
 
-/// What is done to mounts inside the sandbox. Made before the fork, after which nothing can be
-/// allocated.
+/// The mounts that are changed inside the sandbox. Read before the fork, since nothing can be
+/// allocated after it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mounts {
-    /// Where a `/proc` is, which shows the host's processes: one of the sandbox's own covers it.
+    /// Every `/proc` of the host. One of the sandbox's own is mounted over each.
     pub(crate) processes: Vec<CString>,
-    /// What of the new `/proc` concerns the whole kernel; made read-only.
+    /// The entries of `/proc` that concern the whole kernel. They are made read-only.
     pub(crate) kernel: Vec<CString>,
     /// Mounts of the host that are made read-only.
     pub(crate) read_only: Vec<CString>,
 }
 
 impl Mounts {
-    /// Reads them from the mount namespace of this process.
+    /// Reads the mounts of this process's mount namespace.
     pub(crate) fn read() -> io::Result<Self> {
         let mut mounts = Self::of(&fs::read("/proc/self/mountinfo")?);
         for entry in fs::read_dir("/proc")? {
@@ -48,7 +48,7 @@ impl Mounts {
                 entry.as_ref().map(fs::DirEntry::path),
                 entry.as_ref().map(fs::DirEntry::metadata),
             );
-            // One that ended meanwhile is a process's.
+            // The entry is of a process that has ended meanwhile.
             let (Ok(path), Ok(Ok(file))) = (path, file) else {
                 continue;
             };
@@ -61,13 +61,13 @@ impl Mounts {
         Ok(mounts)
     }
 
-    /// From proc_pid_mountinfo(5).
+    /// Parses proc_pid_mountinfo(5).
     fn of(mountinfo: &[u8]) -> Self {
         let mut mounts = Self::default();
         for line in mountinfo.split(|byte| *byte == b'\n') {
             let mut fields = line.split(|byte| *byte == b' ');
             let (root, place) = (fields.nth(3), fields.next());
-            // Of optional fields there are any number; a dash ends them.
+            // Any number of optional fields follow, up to a dash.
             let kind = fields.skip_while(|field| *field != b"-").nth(1);
             let (Some(root), Some(place), Some(kind)) = (root, place, kind) else {
                 continue;
@@ -81,7 +81,7 @@ impl Mounts {
                 mounts.read_only.push(place);
             }
         }
-        // What lies below a covered place cannot be reached, hence not be remounted either.
+        // A mount below a covered one cannot be reached, so it need not and cannot be remounted.
         let covered = |place: &CString| mounts.processes.iter().any(|processes| lies_below(place, processes));
         mounts.read_only.retain(|place| !covered(place));
         mounts
@@ -93,7 +93,8 @@ fn lies_below(place: &CString, above: &CString) -> bool {
     rest.is_some_and(|rest| rest.first() == Some(&b'/'))
 }
 
-/// A space, tab, newline or backslash is written as a backslash and three octal digits.
+/// Decodes a space, tab, newline or backslash, which is written as a backslash and three octal
+/// digits.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,8 +1,8 @@
-//! A PID namespace for the command, and its init.
+//! The PID namespace of the command, and its init process.
 //!
-//! The command stays a child of namegate, which waits for it and signals it as before; init is a
-//! brother that was there first. It adopts what the command's processes leave behind, and when it
-//! is killed the kernel kills whatever is left in the namespace.
+//! The command is a child of namegate, which waits for it and signals it. Init is another child,
+//! started before it. It adopts orphans of the command's processes. When init is killed, the kernel
+//! kills every process of the namespace.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -18,8 +18,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::confinement::{Confinement, ConfinementStep};
 
-/// Runs `work` on this thread so that the processes it starts are in a new PID namespace; the first
-/// is its init. `work` must not start threads: the kernel refuses that meanwhile.
+/// Runs `work` on this thread. The processes that it starts are in a new PID namespace, and the
+/// first is its init. `work` must not start threads: the kernel refuses that while it runs.
 pub(crate) fn in_new<T, E: From<io::Error>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     let own = File::open("/proc/thread-self/ns/pid")?;
     // SAFETY: only CLONE_FILES is unsafe to unshare; this unshares the PID namespace of later
@@ -30,17 +30,17 @@ pub(crate) fn in_new<T, E: From<io::Error>>(work: impl FnOnce() -> Result<T, E>)
     result
 }
 
-/// The first process of a namespace, which lives until this value is dropped. With it ends
-/// everything in the namespace.
+/// The init process of a PID namespace. Dropping it ends every process of the namespace.
 #[derive(Debug)]
 pub(crate) struct Init {
     process: Child,
 }
 
 impl Init {
-    /// Starts it, as confined as the command, so that nothing is gained by taking it over.
+    /// Starts init, confined as the command is, so that the command gains nothing by taking it
+    /// over.
     pub(crate) fn start(confinement: Arc<Confinement>) -> io::Result<Self> {
-        // Nothing is ever executed: the forked child is the init.
+        // This program is never executed: the forked child itself is init.
         let mut command = Command::new("/");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // SAFETY: the closure runs in the forked child, where only async-signal-safe work is
@@ -52,8 +52,7 @@ impl Init {
                 serve()
             });
         }
-        // It returns when the child has closed its end of the pipe over which it would report a
-        // failure: in `serve`.
+        // `spawn` returns when the child closes its end of the pipe for errors, which `serve` does.
         Ok(Self {
             process: command.spawn()?,
         })
@@ -62,17 +61,16 @@ impl Init {
 
 impl Drop for Init {
     fn drop(&mut self) {
-        // It may be dead already, and all with it. Waiting lasts until the kernel has ended the
-        // rest.
+        // Init may be dead already. Waiting lasts until the kernel has ended all other processes.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The life of init. Orphans need no waiting for: a parent that ignores SIGCHLD has no zombies.
+/// Runs init for ever. It need not wait for orphans: a process that ignores SIGCHLD has no zombies.
 fn serve() -> io::Result<()> {
     set_name(c"namegate-init").map_err(|errno| ConfinementStep::StartInit.mark(errno))?;
-    // Its memory is a copy of namegate's.
+    // Its memory is a copy of namegate's, which the command must not read.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|errno| ConfinementStep::StartInit.mark(errno))?;
     let mut every = MaybeUninit::uninit();
     // SAFETY: `sigfillset` initializes the set that `sigprocmask` reads; no handler is involved.
@@ -81,8 +79,8 @@ fn serve() -> io::Result<()> {
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         libc::sigfillset(every.as_mut_ptr());
-        // A handler that namegate has set would run otherwise. SIGKILL from outside the namespace
-        // cannot be blocked.
+        // Otherwise handlers of namegate would run. SIGKILL from outside the namespace cannot be
+        // blocked.
         libc::sigprocmask(libc::SIG_BLOCK, every.as_ptr(), std::ptr::null_mut());
         close_from(libc::STDERR_FILENO.unsigned_abs() + 1);
         loop {
@@ -95,9 +93,9 @@ fn serve() -> io::Result<()> {
 ///
 /// # Safety
 ///
-/// Nobody in this process may use them afterwards.
+/// No code of this process may use these descriptors afterwards.
 unsafe fn close_from(first: u32) {
-    // SAFETY: numbers alone, and the caller's promise.
+    // SAFETY: the call takes numbers only, and the caller promises the rest.
     if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } == 0 {
         return;
     }

@@ -1,8 +1,7 @@
-//! The system calls that the command is refused, as seccomp filters: those that reach past its
-//! namespaces.
+//! Seccomp filters that refuse the system calls which reach past the command's namespaces.
 //!
-//! A short list of refusals rather than a long one of permissions, because commands are any
-//! commands. What a capability guards is not listed: the capabilities are gone.
+//! The filters list what is refused, and not what is allowed, because any command may run. Calls
+//! that need a capability are not listed: the capabilities are dropped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,28 +12,28 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 
-/// As on a kernel without them, which programs are prepared for.
+/// Calls that fail with ENOSYS, as on a kernel without them. Programs are prepared for that.
 const ABSENT: [c_long; 10] = [
-    // It makes and drives sockets, and no filter sees that.
+    // io_uring makes and drives sockets, which no filter sees.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // Takes descriptors of any process that a pidfd leads to, and a Unix socket hands out one of
-    // its peer (SO_PEERPIDFD).
+    // Takes descriptors from the process of a pidfd, and a Unix socket gives a pidfd of its peer
+    // (SO_PEERPIDFD).
     libc::SYS_pidfd_getfd,
-    // Keyrings belong to users and sessions, and to no namespace.
+    // Keyrings belong to users and sessions, not to namespaces.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Of little use to commands, and of much to whoever attacks the kernel; not all of it is behind
-    // a capability everywhere.
+    // Commands rarely need these, and attacks on the kernel often use them. Not every kernel guards
+    // all of them by a capability.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
 ];
 
-/// Requests to a terminal that make its other readers read what the command wrote: keystrokes, and
-/// pasted selections.
+/// Requests that put input into a terminal, as keystrokes or pasted text, which its other readers
+/// then read.
 // The type differs between C libraries.
 #[allow(clippy::unnecessary_cast)]
 const KEYSTROKES: [u64; 2] = [libc::TIOCSTI as u64, libc::TIOCLINUX as u64];
@@ -44,7 +43,7 @@ const KEYSTROKES: [u64; 2] = [libc::TIOCSTI as u64, libc::TIOCLINUX as u64];
 /// (AF_SMC, AF_PACKET), or are kernel code that few have looked at.
 const FAMILIES: [c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// The filters, all of which hold: of several verdicts the kernel takes the strictest.
+/// The filters. All of them apply: of several verdicts the kernel takes the strictest.
 ///
 /// A program of another architecture than ours (of 32 bits) is killed with SIGSYS at its first
 /// call, whose number would mean another call to them.

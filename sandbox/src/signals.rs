@@ -1,4 +1,4 @@
-//! The signals that end `namegate exec`, which are the command's to answer.
+//! Takes the signals that would end `namegate exec`, to forward them to the command.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
-/// Signals that were asked for and have arrived.
+/// The signals that are taken.
 #[derive(Debug)]
 pub(crate) struct Signals {
     taken: [Option<unix::Signal>; 4],
@@ -16,8 +16,8 @@ pub(crate) struct Signals {
 const FORWARDED: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 impl Signals {
-    /// Takes them, so that they no longer end this process. Those that it was started to ignore
-    /// (`nohup`) it goes on to ignore, and so does the command.
+    /// Takes the signals, so that they no longer end this process. Signals that were ignored when it
+    /// was started (`nohup`) stay ignored, also by the command.
     pub(crate) fn take() -> io::Result<Self> {
         let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
         let mut taken = [const { None }; 4];
@@ -29,7 +29,7 @@ impl Signals {
         Ok(Self { taken })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     pub(crate) async fn next(&mut self) -> Signal {
         let [int, term, hup, quit] = &mut self.taken;
         tokio::select! {
@@ -40,8 +40,8 @@ impl Signals {
         }
     }
 
-    /// Whether the terminal sent this signal, and so to the command as well: it sends to its whole
-    /// foreground group.
+    /// Whether the terminal sent `signal`. It sends to its whole foreground group, so the command has
+    /// got it as well.
     pub(crate) fn reached_our_group(&self, signal: Signal) -> bool {
         let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
         from_keyboard && fs::read_to_string("/proc/self/stat").is_ok_and(|stat| is_foreground(&stat))
@@ -54,12 +54,12 @@ async fn arrival(signal: &mut Option<unix::Signal>) {
         None => None,
     };
     if arrived.is_none() {
-        // It is not taken, or none will ever come.
+        // The signal is not taken, or no more will come.
         std::future::pending().await
     }
 }
 
-/// `SigIgn` of proc_pid_status(5): bit n−1 stands for signal n.
+/// The mask `SigIgn` of proc_pid_status(5): bit n−1 stands for signal n.
 fn ignored_signals(status: &str) -> u64 {
     status
         .lines()
@@ -70,8 +70,8 @@ fn ignored_signals(status: &str) -> u64 {
 
 /// Whether the process group of proc_pid_stat(5) is the foreground group of its terminal.
 fn is_foreground(stat: &str) -> bool {
-    // The command's name, in parentheses, may hold anything; behind it stand state, ppid, pgrp,
-    // session, tty_nr, tpgid.
+    // The command's name is in parentheses and may contain anything. Behind it follow state, ppid,
+    // pgrp, session, tty_nr, tpgid.
     let fields: Vec<&str> = stat
         .rsplit_once(')')
         .map(|(_, rest)| rest.split_whitespace().collect())

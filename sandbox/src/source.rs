@@ -1,4 +1,4 @@
-//! The objects of a sandbox's small world: one namespace, one pod, and what it is allowed.
+//! The source of a sandbox's objects: one namespace, one pod for the command, and its policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -21,7 +21,7 @@ use policy::{
 };
 use tokio::sync::mpsc;
 
-/// The node of a sandbox's world.
+/// The name of the node that the pod is on.
 pub(crate) const NODE: &str = "exec";
 
 /// The namespace of everything in a sandbox.
@@ -30,18 +30,19 @@ const NAMESPACE: &str = "exec";
 /// The pod that stands for the command.
 const POD: &str = "sandbox";
 
-/// The policy made of `--allow`. No object can be named so, hence no policy of a file can replace
-/// it.
+/// The name of the policy that is made from `--allow`. It is no valid name of an object, so no
+/// policy of a file can replace it.
 const COMMAND_LINE: &str = "--allow";
 
-/// A source that tells everything at once, and nothing after.
+/// A source with one update, which contains everything.
 #[derive(Debug)]
 pub(crate) struct SandboxSource {
     update: Update,
 }
 
 impl SandboxSource {
-    /// The pod with its addresses and labels, closed but for what is allowed.
+    /// The source of a pod with these addresses and labels, which may reach `allow` and what
+    /// `policies` allow.
     pub(crate) fn new(
         addresses: impl Iterator<Item = IpAddr>,
         labels: BTreeMap<String, String>,
@@ -71,7 +72,7 @@ impl SandboxSource {
 }
 
 impl SandboxSource {
-    /// The policies that do not select the pod, which is probably not what their author thinks.
+    /// The policies that do not select the pod, which is probably a mistake.
     pub(crate) fn idle_policies(&self) -> Vec<PolicyId> {
         let mut cluster = Cluster::default();
         self.update
@@ -95,7 +96,7 @@ impl ObjectSource for SandboxSource {
     type Error = Infallible;
 
     async fn run(self, updates: mpsc::Sender<Update>) -> Result<(), Infallible> {
-        // An error means that the receiver is gone, which is the end as well.
+        // An error means that the receiver is gone, and the agent with it.
         if updates.send(self.update).await.is_ok() {
             updates.closed().await;
         }
@@ -111,7 +112,7 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
-    /// Reads files. All of them must be good: an error is the list of what is wrong, one line each.
+    /// Reads files. If any policy in them is rejected, returns all errors, one a line.
     pub(crate) fn read(files: &[PathBuf]) -> Result<Self, Vec<String>> {
         let mut read = Self::default();
         let mut wrong = Vec::new();
@@ -147,7 +148,7 @@ impl Policies {
         if wrong.is_empty() { Ok(read) } else { Err(wrong) }
     }
 
-    /// What is to be said of policies that are good enough, one line each.
+    /// The findings in policies that are accepted, one a line.
     pub(crate) fn remarks(&self) -> Vec<String> {
         self.reports.iter().flat_map(lines).collect()
     }
@@ -170,7 +171,7 @@ impl Policies {
     }
 }
 
-/// A document's policy, moved to the sandbox's namespace, where it is to be tried.
+/// The policy of a document, moved to the sandbox's namespace.
 fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
     let Some(id) = validate::id(&document) else {
         let other = validate::foreign_policy(&document);
@@ -191,7 +192,7 @@ fn policy_of(mut document: Document) -> (Option<Policy>, Vec<Diagnostic>) {
     (verdict.accepted(), diagnostics)
 }
 
-/// Closes the sandbox, and opens what `--allow` names, on every port.
+/// The policy that closes the sandbox, and allows the names of `--allow` on every port.
 fn command_line_policy(allow: &[Pattern]) -> Policy {
     let rule = |patterns: &[Pattern]| PolicyRule {
         origin: COMMAND_LINE.to_owned(),
