@@ -4,6 +4,7 @@
 //! `-o json` of a verb prints the same types.
 
 pub mod client;
+mod error_chain;
 #[cfg(feature = "examples")]
 pub mod examples;
 pub mod explain;
@@ -12,6 +13,7 @@ pub mod records;
 pub mod status;
 
 pub use client::{ApiClient, ClientError, SOCKET, ask};
+pub use error_chain::error_chain;
 pub use explain::{AddressAnswer, ExplainAnswer, ExplainQuestion, ExplainVerdict, LookupAnswer};
 pub use names::NameRow;
 pub use records::{RecordRow, Records, RecordsSummary, WithheldRow};

@@ -1,5 +1,6 @@
-//! `namegate` on the command line: the verbs, their help, and how their results become exit codes.
-//! Nothing is decided here.
+//! The command line of `namegate`: the verbs, their help, and the exit codes of their results.
+//!
+//! A verb parses its arguments, calls the crate that does the work, and prints the result.
 
 mod commands;
 mod log;
@@ -8,23 +9,23 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use api::error_chain;
 use clap::{ArgAction, Parser, Subcommand};
-use sandbox as exec;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
 
-/// What a verb found, when it could do its work. (When it could not, it returns an error: exit code
-/// 2, as for wrong usage.)
+/// The result of a verb that could do its work. A verb that could not returns an error: exit code
+/// 2, as for wrong usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerbOutcome {
-    /// Exit code 0.
+    /// Exit code 0: success, or the answer is yes.
     Positive,
-    /// Exit code 1: a check failed, an agent is not ready.
+    /// Exit code 1: the answer is no (a check failed, the agent is not ready).
     Negative,
 }
 
-/// What a verb returns.
+/// What each verb returns.
 pub type Result = std::result::Result<VerbOutcome, Box<dyn Error>>;
 
 /// Decides which names the workloads of this node may reach
@@ -61,9 +62,9 @@ enum Verb {
     #[command(after_help = "\
 Example:
   sudo namegate exec --allow registry.example --allow '*.cdn.example' -- make fetch")]
-    Exec(exec::Args),
+    Exec(sandbox::Args),
     /// What `exec` starts itself as
-    #[command(name = exec::GUARD_VERB, hide = true)]
+    #[command(name = sandbox::GUARD_VERB, hide = true)]
     ExecGuard,
 }
 
@@ -83,43 +84,27 @@ pub fn run() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Crds(args) => crds::run(&args),
         // The exit code is the command's.
-        Verb::Exec(args) => return exec::run(args),
-        Verb::ExecGuard => return exec::guard(),
+        Verb::Exec(args) => return sandbox::run(args),
+        Verb::ExecGuard => return sandbox::guard(),
     };
     match result {
         Ok(VerbOutcome::Positive) => ExitCode::SUCCESS,
         Ok(VerbOutcome::Negative) => ExitCode::from(1),
         Err(error) => {
-            // Nothing is left to do when stderr is closed.
-            let _ = writeln!(io::stderr(), "namegate: {}", chain(&*error));
+            // Nothing can be done when stderr is closed.
+            let _ = writeln!(io::stderr(), "namegate: {}", error_chain(&*error));
             ExitCode::from(2)
         }
     }
 }
 
-/// Writes a verb's result to stdout. That the reader has gone (`| head`) is no failure.
+/// Writes the result of a verb to stdout. It is no failure when the reader has gone (`| head`).
 pub fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
-}
-
-/// An error and its causes in one line. A cause that the text before it repeats already is not said
-/// twice.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn log_to_stderr(verb: &Verb, verbose: u8) {
@@ -133,8 +118,6 @@ fn log_to_stderr(verb: &Verb, verbose: u8) {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
     use clap::CommandFactory;
 
     use super::*;
@@ -151,27 +134,5 @@ mod tests {
             assert!(help.contains("Example"), "{help}");
             assert!(help.contains(&format!("namegate {}", verb.get_name())), "{help}");
         }
-    }
-
-    #[derive(Debug)]
-    struct Layer(&'static str, Option<Box<Layer>>);
-
-    impl fmt::Display for Layer {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(self.0)
-        }
-    }
-
-    impl Error for Layer {
-        fn source(&self) -> Option<&(dyn Error + 'static)> {
-            self.1.as_deref().map(|it| it as &dyn Error)
-        }
-    }
-
-    #[test]
-    fn causes_are_joined_and_not_repeated() {
-        let cause = || Some(Box::new(Layer("permission denied", None)));
-        assert_eq!(chain(&Layer("cannot bind", cause())), "cannot bind: permission denied");
-        assert_eq!(chain(&Layer("no: permission denied", cause())), "no: permission denied");
     }
 }

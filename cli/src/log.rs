@@ -1,4 +1,4 @@
-//! The log on stderr: its level, its colours, and how often it says the same.
+//! The log on stderr: its level, its colours, and the limit on equal lines.
 
 mod repeat_limiter;
 
@@ -19,12 +19,12 @@ use tracing_subscriber::registry::LookupSpan;
 
 use repeat_limiter::{RepeatLimiter, SuppressedLine};
 
-/// Has what is logged from now on written to stderr, from this level on (`RUST_LOG` wins).
+/// Writes events of `level` and above to stderr from now on. `RUST_LOG` takes precedence.
 pub(crate) fn start(level: LevelFilter) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
-    // It logs as an error of its own what is returned to us, and tried again and reported there.
+    // This module logs errors that it also returns to its caller, which retries and reports them.
     let filter = match "kube_client::client::builder=off".parse() {
         Ok(quiet) => filter.add_directive(quiet),
         Err(_) => filter,
@@ -40,16 +40,16 @@ pub(crate) fn start(level: LevelFilter) {
         .init();
 }
 
-/// <https://no-color.org>: any text but the empty one switches colours off.
+/// `NO_COLOR` switches colours off unless it is empty (<https://no-color.org>).
 fn is_coloured(terminal: bool, no_color: Option<&OsStr>) -> bool {
     terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
-/// The usual format, without the warnings and errors that have been said often enough.
+/// The default format, without warnings and errors that repeat too often.
 #[derive(Default)]
 struct LimitedFormat {
-    usual: Format,
-    repeats: Mutex<RepeatLimiter>,
+    format: Format,
+    limiter: Mutex<RepeatLimiter>,
 }
 
 impl<S, N> FormatEvent<S, N> for LimitedFormat
@@ -60,30 +60,30 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let now = clock::now();
-        let (over, passes) = {
-            // A panic while it was held cannot leave it half-changed.
-            let mut repeats = self.repeats.lock().unwrap_or_else(PoisonError::into_inner);
-            let over = repeats.over(now);
+        let (expired, passes) = {
+            // A panic while the lock was held cannot have left the limiter inconsistent.
+            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            let expired = limiter.expired(now);
             let passes = *metadata.level() > Level::WARN || {
                 let mut line = format!("{:>5} {}:", metadata.level(), metadata.target());
                 event.record(&mut FieldText(&mut line));
-                repeats.pass(line, now)
+                limiter.allows(line, now)
             };
-            (over, passes)
+            (expired, passes)
         };
-        for SuppressedLine { line, times, over } in over {
+        for SuppressedLine { line, times, over } in expired {
             SystemTime.format_time(&mut writer)?;
             let seconds = over.as_secs();
             writeln!(writer, " {line} (said {times} times more within {seconds} s)")?;
         }
         match passes {
-            true => self.usual.format_event(context, writer, event),
+            true => self.format.format_event(context, writer, event),
             false => Ok(()),
         }
     }
 }
 
-/// The message and the other fields, as the usual format has them.
+/// Appends the message and the fields of an event, in the default format.
 struct FieldText<'a>(&'a mut String);
 
 impl Visit for FieldText<'_> {

@@ -1,4 +1,4 @@
-//! `namegate agent`: the agent itself, until it is told to stop.
+//! `namegate agent`: runs the agent until it is told to stop.
 
 use std::io;
 use std::path::PathBuf;
@@ -52,27 +52,27 @@ pub(crate) struct Args {
 /// Why the agent does not run.
 #[derive(Debug, Error)]
 pub(crate) enum AgentError {
-    /// What it was told.
+    /// The command line or the config file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The API server as a source of objects.
+    /// No API server can be found.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// The directory is checked before the kernel is touched.
+    /// `--objects` cannot be read. It is checked before the kernel is changed.
     #[error("cannot read the directory {}: {error}; check the path given to --objects", directory.display())]
     Objects {
-        /// Which.
+        /// The path given to `--objects`.
         directory: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
-    /// The start.
+    /// The agent cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The line to the supervisor.
+    /// The sockets that the supervisor keeps cannot be received.
     #[error("cannot take over from the supervisor: {0}")]
     Supervision(io::Error),
-    /// The process itself.
+    /// The runtime or a signal handler.
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
 }
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
     let prepared = prepare(args, &HostFacts::read())?;
     raise_open_files();
     if prepared.supervise && supervision.is_none() {
-        // What was prepared was for finding mistakes; each worker prepares for itself.
+        // The settings were only prepared to find mistakes. Each worker prepares its own.
         drop(prepared);
         supervisor::supervise()?;
         return Ok(VerbOutcome::Positive);
@@ -135,16 +135,16 @@ pub(crate) fn run(args: Args) -> crate::Result {
     Ok(VerbOutcome::Positive)
 }
 
-/// Where objects come from.
+/// The source of objects.
 #[derive(Debug, PartialEq, Eq)]
 enum ObjectsFrom {
-    /// `--objects`.
+    /// The directory of `--objects`.
     Directory(PathBuf),
-    /// The cluster of this kubeconfig, or that which this is a Pod of.
+    /// The cluster of this kubeconfig; `None` for the one that this process is a Pod of.
     Cluster(Option<PathBuf>),
 }
 
-/// What the command line and the config file come to.
+/// The settings of command line and config file, checked.
 #[derive(Debug)]
 struct PreparedAgent {
     settings: Settings,
@@ -174,9 +174,9 @@ fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
     })
 }
 
-/// Every client's TCP connection, and every lookup that asks over TCP, is a socket, and the usual
-/// soft limit of 1,024 descriptors is below what `ServerConfig` lets in. It is that low for
-/// programs that use select(2), which this one does not.
+/// Raises the soft limit of open files to the hard limit. Each TCP connection of a client and each
+/// lookup over TCP is a descriptor, and `ServerConfig` allows more than the usual 1,024. That limit
+/// is for programs that use select(2), and this one does not.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -195,12 +195,12 @@ async fn serve(
     supervision: Option<Arc<Supervision>>,
     taint: Option<StartupTaint>,
 ) -> Result<(), AgentError> {
-    // Caught before anything is touched, so that no signal finds a half-made state.
+    // Handlers come first, so that no signal ends the process while state is half made.
     let mut stop = StopSignals::new(supervision.as_deref()).map_err(AgentError::Runtime)?;
     reload.listen().map_err(AgentError::Runtime)?;
     info!(version = env!("CARGO_PKG_VERSION"), node = %settings.node, "starting");
     let agent = Agent::start(settings, source, supervision.clone()).await?;
-    let told = tokio::select! {
+    let cause = tokio::select! {
         ready = agent.ready() => {
             ready?;
             info!("ready");
@@ -214,21 +214,21 @@ async fn serve(
                 debug!(%error, "what the start needed stays in memory");
             }
             tokio::select! {
-                told = stop.told() => told,
+                cause = stop.next() => cause,
                 error = agent.source_ended() => return Err(error.into()),
             }
         }
-        told = stop.told() => told,
+        cause = stop.next() => cause,
     };
-    info!("{told}: stopping; the ruleset stays in force");
+    info!("{cause}: stopping; the ruleset stays in force");
     tokio::select! {
         () = agent.stop() => info!("stopped"),
-        again = stop.told() => warn!("{again} again: leaving at once"),
+        again = stop.next() => warn!("{again} again: leaving at once"),
     }
     Ok(())
 }
 
-/// What ends the agent.
+/// The events that stop the agent.
 struct StopSignals {
     supervisor: Option<oneshot::Receiver<()>>,
     terminate: Signal,
@@ -244,11 +244,11 @@ impl StopSignals {
         })
     }
 
-    /// The next one, by name.
-    async fn told(&mut self) -> &'static str {
+    /// The next event, as text for the log.
+    async fn next(&mut self) -> &'static str {
         let gone = async {
             match &mut self.supervisor {
-                // An error is the end of the thread that waits for the supervisor's.
+                // An error means that the thread that waits for the supervisor has ended.
                 Some(end) => drop(end.await),
                 None => std::future::pending().await,
             }

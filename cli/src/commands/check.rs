@@ -1,7 +1,6 @@
-//! `namegate check`: what the agent would say of these files, without an agent.
+//! `namegate check`: reports what an agent would find in these files, without an agent.
 //!
-//! `checked` holds the files against each other, `plain` and `graphical` print what was found at
-//! its `excerpt`.
+//! `checked` collects the findings. `plain` and `graphical` print them, each with its `excerpt`.
 
 mod checked;
 mod excerpt;
@@ -50,7 +49,7 @@ pub(crate) struct Args {
     strict: bool,
 }
 
-/// Why nothing was checked.
+/// A path cannot be read.
 #[derive(Debug, Error)]
 #[error("cannot read {}: {error}", path.display())]
 pub(crate) struct CheckError {
@@ -92,7 +91,8 @@ fn is_for_a_terminal() -> bool {
 
 fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, FileContent>> {
     if path == Path::new("-") {
-        // What is longer is refused, but not because it is cut.
+        // A text over MAX_TEXT is refused. Twice that is read, so that the reason is the length and
+        // not a cut document.
         let limit = 2 * policy::document::MAX_TEXT as u64;
         let mut text = String::new();
         io::stdin().take(limit).read_to_string(&mut text)?;

@@ -38,34 +38,34 @@ pub(crate) struct Args {
     force: bool,
 }
 
-/// Why it did not clean up.
+/// Why nothing, or not everything, was removed.
 #[derive(Debug, Error)]
 pub(crate) enum CleanupError {
-    /// An agent would put everything back.
+    /// An agent runs, and would put everything back.
     #[error("an agent is running ({}); stop it first", .0.map_or_else(|| "of an unknown process".into(), |process| format!("process {process}")))]
     Running(Option<u32>),
-    /// It lives elsewhere: in a container, or with another run directory.
+    /// An agent runs elsewhere: in a container, or with another run directory.
     #[error(
         "an agent renews its heartbeat in the table {0}, with a run directory of its own; stop it first (or, if you know better, use --force)"
     )]
     Beating(String),
-    /// Whether one lives is not known.
+    /// Whether an agent runs cannot be found out.
     #[error("cannot tell whether an agent lives: {0}")]
     Unknown(io::Error),
-    /// The kernel's part.
+    /// The kernel did not remove the table.
     #[error("cannot remove the table {table}: {error}")]
     Table {
-        /// Which.
+        /// The name of the table.
         table: String,
-        /// Why.
+        /// The enforcer's error.
         error: enforcer::InstallError,
     },
-    /// A file.
+    /// A file was not removed.
     #[error("cannot remove {}: {error}", path.display())]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: io::Error,
     },
 }
@@ -87,13 +87,13 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     Ok(VerbOutcome::Positive)
 }
 
-/// An agent shows itself by its socket, by its lock, and in the kernel by its heartbeat, which does
-/// not depend on where it runs.
+/// Looks for an agent by its socket, by its lock, and by its heartbeat in the kernel. The heartbeat
+/// does not depend on where the agent runs.
 fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
     match ask(ApiClient::new(&args.run_dir).status())? {
         Ok(status) => return Err(CleanupError::Running(Some(status.pid)).into()),
         Err(ClientError::NoAgent { .. }) => {}
-        // Somebody listens there, or we may not know: not a state to clean up in.
+        // Something listens there, or this process may not know: then nothing is removed.
         Err(error) => return Err(error.into()),
     }
     if let Some(process) = run_dir::owner(&args.run_dir).map_err(CleanupError::Unknown)? {
@@ -106,7 +106,8 @@ fn refuse_while_an_agent_lives(args: &Args) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Removes our own files, and the directories if nothing else is in them. Returns what was there.
+/// Removes Namegate's own files, and the directories if they are empty then. Returns what was
+/// removed.
 fn remove_files(run: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupError> {
     let mut removed = Vec::new();
     state_dir::sweep(state_dir, Duration::ZERO);
@@ -117,20 +118,21 @@ fn remove_files(run: &Path, state_dir: &Path) -> Result<Vec<PathBuf>, CleanupErr
         state_dir.join(OBJECTS_FILE),
         state_dir.join(CLUSTER_FILE),
     ] {
-        if done(&file, fs::remove_file(&file))? {
+        if was_removed(&file, fs::remove_file(&file))? {
             removed.push(file);
         }
     }
     for directory in [run, state_dir] {
-        if done(directory, fs::remove_dir(directory))? {
+        if was_removed(directory, fs::remove_dir(directory))? {
             removed.push(directory.to_owned());
         }
     }
     Ok(removed)
 }
 
-/// Whether something was removed; what is missing, or holds other people's files, is left in peace.
-fn done(path: &Path, result: io::Result<()>) -> Result<bool, CleanupError> {
+/// Whether something was removed. What is missing, and a directory with files of others, is no
+/// error.
+fn was_removed(path: &Path, result: io::Result<()>) -> Result<bool, CleanupError> {
     use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
     match result {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! `namegate crds`: the definitions of the policy kinds, for clusters that lack them.
+//! `namegate crds`: prints the definitions of the policy kinds, for clusters that lack them.
 
 use std::fs;
 use std::io;

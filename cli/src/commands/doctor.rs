@@ -1,4 +1,4 @@
-//! `namegate doctor`: what this node needs, and how to mend what it lacks.
+//! `namegate doctor`: checks what this node needs, and tells how to mend what it lacks.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,5 +1,5 @@
-//! `namegate drops`: what was refused, what an audited policy would refuse, and which answers were
-//! withheld.
+//! `namegate drops`: lists packets that were refused, packets that an audited policy would refuse,
+//! and answers that were withheld.
 
 use std::path::PathBuf;
 
@@ -46,13 +46,13 @@ pub(crate) struct Args {
     run_dir: PathBuf,
 }
 
-/// Why there is nothing to show.
+/// Why no packets are recorded.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum NotRecorded {
-    /// It was switched off.
+    /// Recording is switched off.
     #[error("the agent does not record packets; start it without `--records-group off`")]
     Off,
-    /// It should, and cannot.
+    /// Recording is on and fails.
     #[error("the agent cannot record packets: {0}")]
     Failed(String),
 }
@@ -60,7 +60,7 @@ pub(crate) enum NotRecorded {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
     let mut records = ask(ApiClient::new(&args.run_dir).records())??;
-    // What was recorded until a failure is worth showing.
+    // Records from before a failure are shown.
     if records.rows.is_empty() && records.withheld.is_empty() {
         is_recorded(&records.summary)?;
     }
@@ -90,7 +90,7 @@ fn is_withheld_asked_for(row: &WithheldRow, args: &Args) -> bool {
     !args.audited && args.pod.as_ref().is_none_or(|pod| row.pod.as_ref() == Some(pod))
 }
 
-/// A packet or an answer: VERDICT tells them apart.
+/// A record of a packet or of an answer. VERDICT tells them apart.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum DropLine<'a> {
@@ -160,7 +160,7 @@ fn render(rows: &[RecordRow]) -> String {
     )
 }
 
-/// As in `443/TCP`; the type of ICMP stands in the port's place.
+/// The port as `443/TCP`. For ICMP, the type stands in the port's place.
 fn port(row: &RecordRow) -> String {
     let port = row.port.or(row.icmp_type.map(u16::from));
     match port {
@@ -177,7 +177,7 @@ fn policy(row: &RecordRow) -> String {
     }
 }
 
-/// What the table does not show.
+/// Notes on what the table does not show.
 fn remarks(summary: &RecordsSummary) -> String {
     let mut text = String::new();
     if let Err(not_recorded) = is_recorded(summary) {

@@ -1,4 +1,4 @@
-//! `namegate explain`: why a pod may reach a destination, or why not.
+//! `namegate explain`: tells why a pod may or may not reach a destination.
 
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -18,16 +18,16 @@ use std::io;
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// `-o`.
+/// The values of `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
-/// A value as the JSON that `-o json` prints.
+/// Formats a value as `-o json` prints it.
 fn to_json(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }

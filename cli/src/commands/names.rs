@@ -1,4 +1,4 @@
-//! `namegate names`: every live lease.
+//! `namegate names`: lists the live leases.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! SIGHUP, and the other signals that end a process which does not expect them.
+//! Handles SIGHUP, SIGUSR1 and SIGUSR2, each of which would end a process without a handler.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-/// What is read again at SIGHUP.
+/// What SIGHUP reads again.
 #[derive(Debug, Default)]
 pub(super) struct Reload {
-    /// `--config`, and what it said at the start.
+    /// The path of `--config`, and its content at the start.
     pub(super) config: Option<(PathBuf, AgentOptions)>,
-    /// Has the objects read again. Nobody listens where they are watched in a cluster.
+    /// Notified to read the objects again. Ignored where they are watched in a cluster.
     pub(super) objects: Arc<Notify>,
 }
 
-/// What the config file is like, beside what it was at the start.
+/// How the config file differs from that of the start.
 #[derive(Debug)]
 enum ConfigChange {
     None,
@@ -27,11 +27,10 @@ enum ConfigChange {
 }
 
 impl Reload {
-    /// Takes the signals from now on. To be called in a runtime; the task runs until that ends.
+    /// Handles the signals from now on, in a task. Must be called in a runtime.
     pub(super) fn listen(self) -> io::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
-        // Tools that rotate logs, or ask for a dump, send these to what they take for something
-        // else.
+        // Tools that rotate logs or ask for a dump send these by mistake.
         let (mut one, mut two) = (
             signal(SignalKind::user_defined1())?,
             signal(SignalKind::user_defined2())?,
@@ -39,7 +38,7 @@ impl Reload {
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    _ = hangup.recv() => self.again(),
+                    _ = hangup.recv() => self.reload(),
                     _ = one.recv() => info!("SIGUSR1 means nothing to the agent"),
                     _ = two.recv() => info!("SIGUSR2 means nothing to the agent"),
                 }
@@ -48,7 +47,7 @@ impl Reload {
         Ok(())
     }
 
-    fn again(&self) {
+    fn reload(&self) {
         info!("SIGHUP: the objects are read again; the agent goes on as it was started");
         self.objects.notify_one();
         match self.compare() {

@@ -1,4 +1,4 @@
-//! `namegate status`: the state of the running agent.
+//! `namegate status`: shows the state of the running agent.
 
 use std::fmt::Write;
 use std::path::PathBuf;

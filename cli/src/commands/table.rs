@@ -1,12 +1,12 @@
-//! Tables as kubectl prints them: upper-case headers, columns of spaces, no lines.
+//! Prints tables as kubectl does: headers in capitals, columns separated by spaces, no lines.
 
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 
-/// Lays out rows under headers. Never wraps or cuts a cell, so that lines can be searched and cut
-/// by tools.
+/// Lays out rows under headers. Cells are never wrapped or cut, so that tools can search and split
+/// the lines.
 pub(super) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table
@@ -23,7 +23,7 @@ pub(super) fn table<const N: usize>(headers: [&str; N], rows: impl IntoIterator<
     table.trim_fmt() + "\n"
 }
 
-/// Several values in one cell.
+/// Joins several values for one cell; `-` for none.
 pub(super) fn list(values: impl IntoIterator<Item = impl ToString>) -> String {
     let values: Vec<String> = values.into_iter().map(|it| it.to_string()).collect();
     match values.is_empty() {
@@ -32,13 +32,13 @@ pub(super) fn list(values: impl IntoIterator<Item = impl ToString>) -> String {
     }
 }
 
-/// A duration, rounded down.
+/// A duration in whole seconds, rounded down.
 pub(super) fn whole_seconds(millis: u64) -> String {
     let seconds = Duration::from_secs(millis / 1_000);
     humantime::format_duration(seconds).to_string().replace(' ', "")
 }
 
-/// What policies and answers say goes to a terminal: control characters must not reach it.
+/// Escapes control characters: texts of policies and answers must not control the terminal.
 pub(super) fn printable(text: String) -> String {
     match text.chars().any(char::is_control) {
         true => text.escape_debug().to_string(),

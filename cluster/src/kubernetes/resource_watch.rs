@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::error_chain;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use kube::core::dynamic::DynamicObject;
@@ -242,25 +243,10 @@ impl WatchFailure {
             Some(403) => WatchFailure::Trouble(format!(
                 "{error}; the agent's ClusterRole must let it list and watch this kind"
             )),
-            _ if is_silent => WatchFailure::Silence(chain(error)),
-            _ => WatchFailure::Trouble(chain(error)),
+            _ if is_silent => WatchFailure::Silence(error_chain(error)),
+            _ => WatchFailure::Trouble(error_chain(error)),
         }
     }
-}
-
-/// An error and its causes: "connection refused" is the cause of the cause.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Pauses that double, each shortened by chance to as little as a half, so that those who failed

@@ -1,4 +1,4 @@
-//! Files → what is to be said of them.
+//! Collects the findings in a set of files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,28 +11,28 @@ use policy::document::{self, Document};
 use policy::validate::{self, validate};
 use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
 
-/// The result of a check.
+/// The files of a check and the reports about them.
 pub(super) struct Checked {
     contents: BTreeMap<PathBuf, FileContent>,
     pub(super) reports: Vec<ReadReport>,
-    /// Objects that Namegate has no use for.
+    /// The number of objects of kinds that Namegate does not use.
     foreign: usize,
-    /// Files and documents of a repository that are no objects.
+    /// The number of files and documents that are no objects and were passed over.
     passed_over: usize,
 }
 
-/// A finding, and what it is about.
+/// A diagnostic, with the report that it belongs to.
 pub(super) struct CheckFinding<'c> {
     pub(super) report: &'c ReadReport,
     pub(super) diagnostic: &'c Diagnostic,
-    /// The file that it points into.
+    /// The text of the file that it points into.
     pub(super) text: Option<&'c str>,
 }
 
 impl Checked {
-    /// As [`new`](Self::new), where `found` were found in directories and not named: what stands in
-    /// a repository beside objects is passed over. The values and templates of a chart and what
-    /// kustomize reads are no objects, and nobody takes them for policies that are in force.
+    /// As [`new`](Self::new), but `found` are files that were found in directories and not named.
+    /// Those of them that are no objects are passed over: the values and templates of charts, and
+    /// the files that kustomize reads.
     pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, FileContent>, found: &BTreeSet<PathBuf>) -> Self {
         let all = contents.len();
         contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
@@ -81,7 +81,8 @@ impl Checked {
         })
     }
 
-    /// All findings, file by file: errors first, then in the order of the lines.
+    /// All findings, file by file. In a file errors come first, then the order is that of the
+    /// lines.
     pub(super) fn findings(&self) -> Vec<CheckFinding<'_>> {
         let each = self.reports.iter().flat_map(|report| {
             let text = report.file.as_ref().and_then(|file| self.contents.get(file));
@@ -151,17 +152,16 @@ fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-/// Adds what can only be told of several objects to the reports about the policies that it is found
-/// in.
+/// Adds the findings that depend on several objects, each to the report of its policy.
 fn add_findings_across(contents: &BTreeMap<PathBuf, FileContent>, cluster: &Cluster, reports: &mut [ReadReport]) {
     let policies = policies(contents);
     let pairs: Vec<_> = policies.iter().map(|it| (&it.document, &it.policy)).collect();
     let found = lint::across(&pairs, &cluster.lint_context());
-    let mut found: BTreeMap<_, _> = policies.iter().map(Valid::place).zip(found).collect();
+    let mut found: BTreeMap<_, _> = policies.iter().map(AcceptedPolicy::place).zip(found).collect();
     for report in reports {
         let place = (report.file.clone().unwrap_or_default(), report.object.clone());
-        // A second definition of the object is reported under the same name. It stands behind the
-        // first.
+        // A second definition of an object has a report of the same name, behind the first. Only
+        // the first gets the findings.
         if let Some(found) = found.remove(&place) {
             report.diagnostics.extend(found);
             report.sort();
@@ -169,15 +169,15 @@ fn add_findings_across(contents: &BTreeMap<PathBuf, FileContent>, cluster: &Clus
     }
 }
 
-/// A policy that stands.
-struct Valid<'c> {
+/// A policy that is accepted.
+struct AcceptedPolicy<'c> {
     file: &'c Path,
     document: Document,
     policy: Policy,
 }
 
-impl Valid<'_> {
-    /// Which report is about it.
+impl AcceptedPolicy<'_> {
+    /// The file and object of the report about it.
     fn place(&self) -> (PathBuf, String) {
         (
             self.file.to_owned(),
@@ -186,8 +186,9 @@ impl Valid<'_> {
     }
 }
 
-/// The policies that stand. As in the catalogue, the first definition of one counts, good or not.
-fn policies(contents: &BTreeMap<PathBuf, FileContent>) -> Vec<Valid<'_>> {
+/// The accepted policies. As in the catalogue, only the first definition of a policy counts,
+/// accepted or not.
+fn policies(contents: &BTreeMap<PathBuf, FileContent>) -> Vec<AcceptedPolicy<'_>> {
     let mut known: BTreeSet<PolicyId> = BTreeSet::new();
     let mut policies = Vec::new();
     for (file, content) in contents {
@@ -197,7 +198,7 @@ fn policies(contents: &BTreeMap<PathBuf, FileContent>) -> Vec<Valid<'_>> {
                 continue;
             }
             if let Some(policy) = validate(&document).0.accepted() {
-                policies.push(Valid { file, document, policy });
+                policies.push(AcceptedPolicy { file, document, policy });
             }
         }
     }

@@ -1,28 +1,28 @@
-//! The lines around a finding, fit for a terminal whatever the file holds.
+//! Cuts out the lines around a finding, and makes them safe for a terminal.
 
 use policy::diagnostic::Position;
 
-/// How many characters of a line are shown.
+/// The number of characters that are shown of a line.
 const WIDTH: usize = 120;
-/// How many of them before the mark, where the line is cut.
+/// The number of characters before the mark, when a line is cut.
 const BEFORE: usize = 40;
 
-/// Some characters of some lines.
+/// The lines around a position of a text.
 #[derive(Debug, PartialEq)]
 pub(super) struct Excerpt {
-    /// The line before the marked one, that one, and the line after it, as far as there are.
+    /// The marked line, and the lines before and after it, where there are any.
     pub(super) lines: Vec<ExcerptLine>,
-    /// The place of the marked line among these.
+    /// The index of the marked line.
     pub(super) marked: usize,
-    /// The marked characters of it.
+    /// The marked characters of the marked line.
     pub(super) mark: std::ops::Range<usize>,
 }
 
-/// A line of a file, cut. Every character of it is printable and takes one column, East Asian ones
-/// apart.
+/// A line of a file, cut to a width. Each character is printable and takes one column, except for
+/// wide East Asian ones.
 #[derive(Debug, PartialEq)]
 pub(super) struct ExcerptLine {
-    /// From 1.
+    /// The number of the line, from 1.
     pub(super) number: usize,
     pub(super) text: String,
 }
@@ -34,12 +34,12 @@ impl Excerpt {
         let before = text.get(..offset)?;
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = first_line(text.get(start..)?);
-        // A position behind the last line is one before its end.
+        // A position behind the last line is shown at its end.
         let column = before.get(start..)?.chars().count();
         let marked = text.get(offset..at.end() as usize).unwrap_or_default();
         let marked = first_line(marked).trim_end().chars().count().max(1);
 
-        // All lines are cut at the same columns, so that they still stand under each other.
+        // All lines are cut at the same columns, so that they stay aligned.
         let cut = match line.chars().nth(WIDTH) {
             None => 0,
             Some(_) => column.saturating_sub(BEFORE),
@@ -68,7 +68,7 @@ impl Excerpt {
         })
     }
 
-    /// The marked line.
+    /// The line that contains the mark.
     pub(super) fn line(&self) -> &ExcerptLine {
         &self.lines[self.marked]
     }
@@ -79,7 +79,7 @@ fn first_line(text: &str) -> &str {
 }
 
 impl ExcerptLine {
-    /// `WIDTH` characters from the `from`-th on, with dots where some are left out.
+    /// `WIDTH` characters from the character `from` on, with an ellipsis where others are left out.
     fn cut(number: usize, line: &str, from: usize) -> Self {
         let line = line.strip_suffix('\r').unwrap_or(line);
         let mut rest = line.chars().skip(from);
@@ -95,8 +95,8 @@ impl ExcerptLine {
     }
 }
 
-/// Tabs become a blank, and what would move the cursor or turn the direction of writing a
-/// replacement character.
+/// Replaces a tab by a blank. Replaces characters that move the cursor or change the direction of
+/// writing by the replacement character.
 fn one_column(c: char) -> char {
     let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     match c {

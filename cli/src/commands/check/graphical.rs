@@ -1,4 +1,4 @@
-//! Findings for a terminal: the lines around each, with the place marked.
+//! Renders findings for a terminal: the lines around each, with the position marked.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::commands::table::printable;
 use super::checked::{CheckFinding, Checked};
 use super::excerpt::Excerpt;
 
-/// How the terminal likes it.
+/// Colours and width of the output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TerminalStyle {
     colour: bool,
@@ -22,7 +22,7 @@ pub(super) struct TerminalStyle {
 }
 
 impl TerminalStyle {
-    /// Coloured unless `NO_COLOR` asks for none, as wide as the terminal.
+    /// The terminal's width, and colours unless `NO_COLOR` switches them off.
     pub(super) fn of_environment() -> Self {
         const DEFAULT: usize = 100;
         let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
@@ -50,7 +50,7 @@ pub(super) fn render(checked: &Checked, look: TerminalStyle) -> String {
     text + &checked.summary()
 }
 
-/// A finding as the renderer takes it.
+/// A finding as miette renders it.
 #[derive(Debug)]
 struct RenderedFinding {
     headline: String,
@@ -60,17 +60,17 @@ struct RenderedFinding {
     source: Option<ExcerptSource>,
 }
 
-/// An excerpt as a source of its own, which knows where in the file it stands.
+/// An excerpt as a source of miette, with its position in the file.
 #[derive(Debug)]
 struct ExcerptSource {
     file: String,
     text: String,
-    /// In the text.
+    /// The marked bytes of `text`.
     mark: SourceSpan,
-    /// The number of the first line, from 0.
+    /// The number of the excerpt's first line, from 0.
     first_line: usize,
     lines: usize,
-    /// Where in the file the mark begins, from 0.
+    /// The line of the file in which the mark begins, from 0.
     line: usize,
     column: usize,
 }
@@ -87,7 +87,7 @@ impl RenderedFinding {
                 (at.line as usize, at.column as usize),
             ))
         });
-        // The file stands above the excerpt, where there is one.
+        // An excerpt has the file in its own headline.
         let file = file.filter(|_| source.is_none());
         let object = Some(&report.object).filter(|object| diagnostic.position.is_none() && !object.is_empty());
         let path = Some(&diagnostic.path).filter(|path| !path.is_empty());
@@ -163,7 +163,7 @@ impl SourceCode for ExcerptSource {
         lines_before: usize,
         lines_after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        // Without lines around it, the renderer asks where the mark is.
+        // Without lines around it, miette asks for the position of the mark.
         let (line, column) = match (lines_before, lines_after) {
             (0, 0) => (self.line, self.column),
             _ => (self.first_line, 0),
@@ -196,7 +196,7 @@ mod tests {
     fn rendered(text: &str) -> String {
         let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Ok(text.to_owned()))]));
         let text = render(&checked, STYLE);
-        // The frame is padded.
+        // miette pads the lines of its frame.
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 

@@ -1,5 +1,5 @@
-//! Findings as editors, pipelines and `grep` read them:
-//! `file:line:column: severity[code] path: reason`, then the line and what to do.
+//! Renders findings for editors, pipelines and `grep`: a line
+//! `file:line:column: severity[code] path: reason`, then the excerpt and the suggestion.
 
 use std::fmt::Write;
 
