@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 #[path = "exec/confinement.rs"]
 mod confinement;
@@ -205,12 +205,8 @@ fn without_privileges_it_says_what_to_do() {
 #[test]
 fn a_signal_ends_the_command_and_all_is_cleaned_up() {
     let host = Host::new();
-    let mut process = host
-        .command(&["--", "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do :; done"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    first_line(process.stdout.as_mut().unwrap());
+    let script = "trap 'exit 9' TERM; echo ready; while :; do :; done";
+    let mut process = host.start_ready(&[], script);
     kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(9));
     host.assert_untouched();
@@ -219,24 +215,8 @@ fn a_signal_ends_the_command_and_all_is_cleaned_up() {
 #[test]
 fn after_sigkill_the_command_is_gone_and_the_guard_cleans_up() {
     let host = Host::new();
-    let mut process = host
-        .command(&[
-            "--allow",
-            "allowed.example",
-            "--",
-            "sh",
-            "-c",
-            "echo ready; exec sleep 1000",
-        ])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = process.stdout.take().unwrap();
-    first_line(&mut output);
-    kill_process(Pid::from_child(&process), Signal::KILL).unwrap();
-    process.wait().unwrap();
-    // The pipe ends with its last holder, the command.
-    output.read_to_end(&mut Vec::new()).unwrap();
+    let process = host.start_ready(&["--allow", "allowed.example"], "echo ready; exec sleep 1000");
+    kill_and_wait(process);
     while !host.is_untouched() {
         std::thread::yield_now();
     }
@@ -315,6 +295,17 @@ impl Host {
             .unwrap()
     }
 
+    /// Starts `namegate exec`, and waits until the script has printed "ready".
+    fn start_ready(&self, flags: &[&str], script: &str) -> Child {
+        let mut process = self
+            .command(&[flags, &["--", "sh", "-c", script]].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        first_line(process.stdout.as_mut().unwrap());
+        process
+    }
+
     fn file(&self, name: &str, text: &str) -> String {
         let path: &Path = &self.folder.path().join(name);
         fs::write(path, text).unwrap();
@@ -335,6 +326,15 @@ impl Host {
     fn assert_untouched(&self) {
         assert!(self.is_untouched());
     }
+}
+
+/// Kills `namegate exec` by SIGKILL, and waits for the end of everything that it has started: the
+/// pipe ends with its last holder.
+fn kill_and_wait(mut process: Child) {
+    let mut output = process.stdout.take().unwrap();
+    kill_process(Pid::from_child(&process), Signal::KILL).unwrap();
+    process.wait().unwrap();
+    output.read_to_end(&mut Vec::new()).unwrap();
 }
 
 fn first_line(output: &mut impl Read) {

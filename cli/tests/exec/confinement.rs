@@ -2,15 +2,12 @@
 //! `setpriv` and `script` besides.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use rustix::process::{Pid, Signal, kill_process};
-
-use super::{Host, first_line, stdout};
+use super::{Host, kill_and_wait, stdout};
 
 /// A user whom nothing belongs to.
 const NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
@@ -210,17 +207,7 @@ fn orphans_are_reaped() {
 fn after_sigkill_a_command_that_became_another_user_is_gone_too() {
     let host = Host::new();
     let script = format!("{NOBODY} sh -c 'echo ready; sleep 1000 & wait'");
-    let mut process = host
-        .command(&["--", "sh", "-c", &script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = process.stdout.take().unwrap();
-    first_line(&mut output);
-    kill_process(Pid::from_child(&process), Signal::KILL).unwrap();
-    process.wait().unwrap();
-    // The pipe ends with its last holder.
-    output.read_to_end(&mut Vec::new()).unwrap();
+    kill_and_wait(host.start_ready(&[], &script));
 }
 
 /// A shell on the host that leads a process group of its own.
