@@ -8,25 +8,25 @@ use std::thread;
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
-use lab::client::{Attempt, Transport};
+use lab::client::{ConnectAttempt, LookupTransport};
 use lab::{Pod, RESOLVER, dns};
 use serde_json::Value;
 
 use crate::control_plane::ControlPlane;
-use crate::{End, Plan, Scenario, wait_until};
+use crate::{Scenario, ScenarioBuilder, SetOnDrop, wait_until};
 
 /// The name of the lab's node in the cluster.
 pub const NODE: &str = "node-1";
 
 /// A [`Scenario`] with an API server on its node.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct TestCluster {
     scenario: Scenario,
     /// The API server.
     pub control: ControlPlane,
 }
 
-impl Deref for Cluster {
+impl Deref for TestCluster {
     type Target = Scenario;
 
     fn deref(&self) -> &Scenario {
@@ -34,21 +34,21 @@ impl Deref for Cluster {
     }
 }
 
-impl DerefMut for Cluster {
+impl DerefMut for TestCluster {
     fn deref_mut(&mut self) -> &mut Scenario {
         &mut self.scenario
     }
 }
 
-impl Cluster {
+impl TestCluster {
     /// Builds the lab, starts an API server with what `manifests/` ships, and makes the pods,
     /// without an agent. `None` where Go is missing.
-    pub fn build(plan: Plan) -> Option<Self> {
+    pub fn build(plan: ScenarioBuilder) -> Option<Self> {
         Self::build_with(plan, &[])
     }
 
     /// The same, with more flags for kube-apiserver.
-    pub fn build_with(plan: Plan, flags: &[&str]) -> Option<Self> {
+    pub fn build_with(plan: ScenarioBuilder, flags: &[&str]) -> Option<Self> {
         let mut scenario = plan.build();
         let control = ControlPlane::start_with(scenario.lab().node(), flags)?;
         control.install("crds");
@@ -66,7 +66,7 @@ impl Cluster {
     }
 
     /// The same, with an agent that is ready.
-    pub fn start(plan: Plan) -> Option<Self> {
+    pub fn start(plan: ScenarioBuilder) -> Option<Self> {
         let mut cluster = Self::build(plan)?;
         cluster.scenario.start();
         Some(cluster)
@@ -131,7 +131,7 @@ impl Cluster {
         work: impl FnOnce(&mut Self) -> R,
     ) -> R {
         let pod = self.pod(0).clone();
-        let resolve = || pod.resolve(dns(RESOLVER), allowed, RecordType::A, Transport::Udp);
+        let resolve = || pod.resolve(dns(RESOLVER), allowed, RecordType::A, LookupTransport::Udp);
         let attempt = || match resolve().map(|reply| reply.address()) {
             Ok(Some(address)) => connects(&pod, address),
             other => {
@@ -175,7 +175,7 @@ impl Cluster {
                         Err(reason) => wrong.push(reason),
                     }
                     match pod.connect(denied, 443) {
-                        Ok(Attempt::Refused(_)) => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                        Ok(ConnectAttempt::Refused(_)) => drop(refused.fetch_add(1, Ordering::Relaxed)),
                         other => wrong.push(format!("denied {denied}: {other:?}")),
                     }
                 }
@@ -188,7 +188,7 @@ impl Cluster {
                 });
             };
             // Also when the work panics: the scope waits for the client.
-            let end = End(&over);
+            let end = SetOnDrop(&over);
             some(0);
             let result = work(self);
             some(connected.load(Ordering::Relaxed));
@@ -217,7 +217,7 @@ impl Cluster {
 
 fn connects(pod: &Pod, address: IpAddr) -> Result<(), String> {
     match pod.connect(address, 443) {
-        Ok(Attempt::Connected(_)) => Ok(()),
+        Ok(ConnectAttempt::Connected(_)) => Ok(()),
         other => Err(format!("allowed {address}: {other:?}")),
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use netns::Namespace;
 use tempfile::TempDir;
 
-use crate::rights::Rights;
+use crate::rights::ApiRights;
 use crate::{fail, succeed};
 
 /// Where the API server listens, in its namespace.
@@ -225,10 +225,10 @@ impl ControlPlane {
     }
 
     /// The agent's ClusterRole, held against what it has asked for so far.
-    pub fn rights(&self) -> Rights {
+    pub fn rights(&self) -> ApiRights {
         let role = self.kubectl(["get", "clusterrole", SERVICE_ACCOUNT.1, "-o", "json"]);
         let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
-        Rights::compare(&role, &self.audit_log())
+        ApiRights::compare(&role, &self.audit_log())
     }
 
     /// What the agent's ServiceAccount has asked of the API server so far, as lines of JSON

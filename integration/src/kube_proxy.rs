@@ -12,7 +12,7 @@ use netns::Namespace;
 
 /// `--proxy-mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub enum KubeProxyMode {
     /// Through iptables-nft, as every distribution of today has it.
     Iptables,
     /// kube-proxy's own nftables mode.
@@ -21,7 +21,7 @@ pub enum Mode {
 
 /// One port of a Service with one backend.
 #[derive(Debug, Clone, Copy)]
-pub struct Translation {
+pub struct ServiceTranslation {
     /// Namespace, Service and port: `shop/web/http`.
     pub name: &'static str,
     /// `tcp` or `udp`.
@@ -36,17 +36,17 @@ pub struct Translation {
 ///
 /// # Panics
 /// When the kernel or the program that writes the rules refuses them.
-pub fn install(node: &Namespace, mode: Mode, translations: &[Translation]) {
+pub fn install(node: &Namespace, mode: KubeProxyMode, translations: &[ServiceTranslation]) {
     for is_v4 in [true, false] {
-        let translations: Vec<Translation> = translations
+        let translations: Vec<ServiceTranslation> = translations
             .iter()
             .filter(|translation| translation.service.is_ipv4() == is_v4)
             .copied()
             .collect();
         let family = Family::new(is_v4);
         match mode {
-            Mode::Iptables => feed(node, family.restore, &["--noflush"], &iptables(&family, &translations)),
-            Mode::Nftables => feed(node, "nft", &["-f", "-"], &nftables(&family, &translations)),
+            KubeProxyMode::Iptables => feed(node, family.restore, &["--noflush"], &iptables(&family, &translations)),
+            KubeProxyMode::Nftables => feed(node, "nft", &["-f", "-"], &nftables(&family, &translations)),
         }
     }
 }
@@ -77,10 +77,10 @@ impl Family {
     }
 }
 
-fn iptables(family: &Family, translations: &[Translation]) -> String {
+fn iptables(family: &Family, translations: &[ServiceTranslation]) -> String {
     let mut chains = String::new();
     let mut rules = String::new();
-    for Translation {
+    for ServiceTranslation {
         name,
         protocol,
         service,
@@ -124,12 +124,12 @@ fn iptables(family: &Family, translations: &[Translation]) -> String {
     )
 }
 
-fn nftables(family: &Family, translations: &[Translation]) -> String {
+fn nftables(family: &Family, translations: &[ServiceTranslation]) -> String {
     let ip = family.nft;
     let mut chains = String::new();
     let mut portals = Vec::new();
     let mut cluster_ips: Vec<String> = Vec::new();
-    for Translation {
+    for ServiceTranslation {
         name,
         protocol,
         service,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use api::NameRow;
 use hickory_proto::rr::RecordType;
-use lab::client::{Attempt, Reply, Transport};
+use lab::client::{ConnectAttempt, DnsReply, LookupTransport};
 use lab::process::{AgentProcess, Installation, PATIENCE, is_root, succeed};
 use lab::{Lab, Pod, RESOLVER, RESOLVER6, Topology, dns};
 
@@ -37,15 +37,15 @@ pub struct Scenario {
     lab: Lab,
     flags: Vec<String>,
     expected_errors: Vec<String>,
-    /// What ended agents logged at ERROR.
+    /// The lines that ended agents have logged at ERROR.
     past_errors: Vec<String>,
-    /// All that ended agents logged.
+    /// All lines that ended agents have logged.
     past_log: Vec<String>,
 }
 
-/// What a scenario begins with.
+/// The options of a [`Scenario`].
 #[derive(Debug)]
-pub struct Plan {
+pub struct ScenarioBuilder {
     binary: String,
     pods: u8,
     topology: Topology,
@@ -55,7 +55,7 @@ pub struct Plan {
     records: Vec<String>,
 }
 
-impl Plan {
+impl ScenarioBuilder {
     /// Two routed pods, `shop/pod0` and `shop/pod1`, and the lab's resolver as upstream over both
     /// families.
     pub fn new(binary: &str) -> Self {
@@ -70,43 +70,43 @@ impl Plan {
         }
     }
 
-    /// How many pods.
+    /// Sets the number of pods.
     pub fn pods(mut self, pods: u8) -> Self {
         self.pods = pods;
         self
     }
 
-    /// How pods reach the node.
+    /// Sets how pods reach the node.
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
         self
     }
 
-    /// Upstreams in place of the usual ones.
+    /// Sets the upstreams, in place of the lab's resolver.
     pub fn upstreams(mut self, upstreams: &[&str]) -> Self {
         self.upstreams = upstreams.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Flags of `namegate agent`, separated by spaces.
+    /// Adds flags of `namegate agent`, separated by spaces.
     pub fn flags(mut self, flags: &str) -> Self {
         self.flags.extend(flags.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// A file of the directory of objects.
+    /// Adds a file to the directory of objects.
     pub fn object(mut self, file: &str, text: impl Into<String>) -> Self {
         self.objects.push((file.to_owned(), text.into()));
         self
     }
 
-    /// Pod `index` may reach these names, over TCP and UDP on every port that the internet serves.
+    /// Lets pod `index` reach these names, over TCP and UDP on every port that the internet serves.
     pub fn allow(self, index: usize, names: &[&str]) -> Self {
         let file = format!("allow-pod{index}.yaml");
         self.object(&file, allow(index, names))
     }
 
-    /// What the resolver knows.
+    /// Adds records to the resolver.
     pub fn records(mut self, lines: &[&str]) -> Self {
         self.records.extend(lines.iter().map(ToString::to_string));
         self
@@ -180,8 +180,8 @@ impl Scenario {
     }
 
     /// From now on agents that are started run this script in place of a program.
-    pub fn stand_in(&mut self, program: &str, script: &str) {
-        let stands_in = self.installation.stand_in(program, script);
+    pub fn replace_program(&mut self, program: &str, script: &str) {
+        let stands_in = self.installation.replace_program(program, script);
         stands_in.unwrap_or_else(fail("a script in place of a program"));
     }
 
@@ -280,7 +280,7 @@ impl Scenario {
         self.installation.remove_object(file).unwrap_or_else(fail(file));
     }
 
-    /// Replaces what [`Plan::allow`] wrote.
+    /// Replaces what [`ScenarioBuilder::allow`] wrote.
     pub fn allow(&self, index: usize, names: &[&str]) {
         self.write(&format!("allow-pod{index}.yaml"), &allow(index, names));
     }
@@ -291,13 +291,13 @@ impl Scenario {
     }
 
     /// Asks the resolver for a name, over UDP and IPv4.
-    pub fn ask(&self, pod: usize, name: &str, kind: RecordType) -> Reply {
+    pub fn ask(&self, pod: usize, name: &str, kind: RecordType) -> DnsReply {
         self.try_ask(pod, name, kind).unwrap_or_else(fail(name))
     }
 
     /// As [`ask`](Scenario::ask), where no answer is an answer too.
-    pub fn try_ask(&self, pod: usize, name: &str, kind: RecordType) -> io::Result<Reply> {
-        self.pod(pod).resolve(dns(RESOLVER), name, kind, Transport::Udp)
+    pub fn try_ask(&self, pod: usize, name: &str, kind: RecordType) -> io::Result<DnsReply> {
+        self.pod(pod).resolve(dns(RESOLVER), name, kind, LookupTransport::Udp)
     }
 
     /// Resolves `name` over IPv4, and gives its first address.
@@ -340,7 +340,7 @@ impl Scenario {
     }
 
     /// Tries to connect from a pod to port 443.
-    pub fn connect(&self, pod: usize, to: impl Into<IpAddr>) -> Attempt {
+    pub fn connect(&self, pod: usize, to: impl Into<IpAddr>) -> ConnectAttempt {
         self.pod(pod).connect(to, 443).unwrap_or_else(fail("connecting"))
     }
 
@@ -415,18 +415,18 @@ impl Drop for Scenario {
     }
 }
 
-/// Waits until `condition` holds, and says how long that took.
+/// Waits until `condition` holds. Returns how long it took.
 pub fn wait_until(what: &str, condition: impl FnMut() -> bool) -> Duration {
     patience::wait(PATIENCE, Duration::from_millis(10), condition)
         .unwrap_or_else(|| panic!("waited in vain until {what}"))
 }
 
-/// Ends what clients do until this is set, when it is dropped: also when the test fails, since a
+/// Sets a flag when it is dropped, so that client threads end also when the test fails: a thread
 /// scope waits for its threads.
 #[derive(Debug)]
-pub struct End<'a>(pub &'a AtomicBool);
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -453,6 +453,15 @@ pub fn allow(index: usize, names: &[&str]) -> String {
     )
 }
 
+/// A CiliumNetworkPolicy in namespace `shop` with which every pod may reach the names of these
+/// `toFQDNs` selectors on one TCP port.
+pub fn fqdn_policy(name: &str, selectors: &str, port: u16) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  \
+         endpointSelector: {{}}\n  egress:\n  - toFQDNs: [{selectors}]\n    toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]\n"
+    )
+}
+
 /// A CiliumNetworkPolicy in namespace `shop` for pod `index`; `rules` is the YAML of `egress` and
 /// `egressDeny`, indented by two.
 pub fn policy(name: &str, index: usize, rules: &str) -> String {
@@ -462,7 +471,7 @@ pub fn policy(name: &str, index: usize, rules: &str) -> String {
     )
 }
 
-/// An address in a text.
+/// Parses an address.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|_| panic!("{text} is not an address"))
 }

@@ -10,14 +10,14 @@ pub type Right = String;
 
 /// A ClusterRole held against an audit log.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Rights {
+pub struct ApiRights {
     /// Granted and never used.
     pub unused: BTreeSet<Right>,
     /// Asked for and refused (403).
     pub refused: BTreeSet<Right>,
 }
 
-impl Rights {
+impl ApiRights {
     /// `role` is the object as `kubectl get clusterrole -o json` prints it; `log` holds events of
     /// `audit.k8s.io/v1`, one a line.
     ///
@@ -96,7 +96,7 @@ mod tests {
             json!({"verb": "get", "objectRef": {"resource": "secrets"}, "responseStatus": {"code": 403}}),
         ];
         let log: Vec<String> = log.iter().map(Value::to_string).collect();
-        let rights = Rights::compare(&role, &log.join("\n"));
+        let rights = ApiRights::compare(&role, &log.join("\n"));
         assert_eq!(rights.unused, ["watch pods".to_owned()].into());
         assert_eq!(rights.refused, ["get secrets".to_owned()].into());
     }

@@ -9,10 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
-use lab::client::{Attempt, Stub, connect};
+use lab::client::{ConnectAttempt, StubResolver, connect};
 use lab::internet::CLOSE_PORT;
-use lab::{Pod, RESOLVER, RESOLVER6, Synthesis, dns};
-use namegate_integration::{Plan, Scenario};
+use lab::{NumberedNames, Pod, RESOLVER, RESOLVER6, dns};
+use namegate_integration::{Scenario, ScenarioBuilder};
 
 const LOOKUPS: u32 = 20_000;
 const CLIENTS_PER_POD: usize = 3;
@@ -39,10 +39,10 @@ struct Tally {
 
 #[test]
 fn a_connection_right_after_its_answer_is_never_refused() {
-    let scenario = Plan::new(env!("CARGO_BIN_EXE_namegate-under-test"))
+    let scenario = ScenarioBuilder::new(env!("CARGO_BIN_EXE_namegate-under-test"))
         .object("race.yaml", POLICY)
         .start();
-    scenario.lab().resolver().synthesize(Synthesis {
+    scenario.lab().resolver().synthesize(NumberedNames {
         suffix: "race.example".into(),
         ttl: 300,
         addresses: 1,
@@ -81,7 +81,7 @@ fn run_client(pod: &Pod, client: usize, next: &AtomicU32) -> Tally {
         (RESOLVER.into(), RecordType::A)
     };
     let work = || {
-        let stub = Stub::new(dns(server)).unwrap();
+        let stub = StubResolver::new(dns(server)).unwrap();
         let mut tally = Tally::default();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +95,7 @@ fn run_client(pod: &Pod, client: usize, next: &AtomicU32) -> Tally {
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             let address = reply.address().unwrap_or_else(|| panic!("{name}: {:?}", reply.message));
             match connect(SocketAddr::new(address, CLOSE_PORT)).unwrap() {
-                Attempt::Connected(_) => tally.connected += 1,
+                ConnectAttempt::Connected(_) => tally.connected += 1,
                 failed => tally.refused.push(format!("{name} {address} {failed:?}")),
             }
             tally.times.push(started.elapsed());

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use lab::process::{AgentProcess, Installation, PATIENCE, find_program};
 use lab::{Lab, NODE4, dns};
-use namegate_integration::wait_until;
+use namegate_integration::{fqdn_policy, wait_until};
 use netns::Namespace;
 
 use crate::zone::{FAR_UPSTREAM, UPSTREAM, Zone};
@@ -29,16 +29,8 @@ pub(crate) struct Node {
     server: SocketAddr,
 }
 
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: bench, namespace: shop}
-spec:
-  endpointSelector: {}
-  egress:
-  - toFQDNs: [{matchPattern: '*.known.bench.test'}, {matchPattern: '**.new.bench.test'}]
-    toPorts: [{ports: [{port: '443', protocol: TCP}]}]
-";
+/// What the pods may reach, as `toFQDNs` selectors.
+const SELECTORS: &str = "{matchPattern: '*.known.bench.test'}, {matchPattern: '**.new.bench.test'}";
 
 /// Another build to compare with, or the one of this tree.
 pub(crate) fn binary() -> String {
@@ -65,7 +57,9 @@ impl Node {
             v4 = pod.address4()
         );
         installation.write_object("pod.yaml", &manifest).unwrap();
-        installation.write_object("policy.yaml", POLICY).unwrap();
+        installation
+            .write_object("policy.yaml", &fqdn_policy("bench", SELECTORS, 443))
+            .unwrap();
         let listen = SocketAddr::new(IpAddr::V4(NODE4), 5300);
         let mut flags = vec![
             "--upstream".to_owned(),
@@ -129,9 +123,12 @@ impl Node {
 
     pub(crate) fn wait_answers(&self, server: SocketAddr, name: &str) {
         use hickory_proto::rr::RecordType;
-        use lab::client::Transport;
+        use lab::client::LookupTransport;
         wait_until("the server answers", || {
-            let reply = self.lab.pod(0).resolve(server, name, RecordType::A, Transport::Udp);
+            let reply = self
+                .lab
+                .pod(0)
+                .resolve(server, name, RecordType::A, LookupTransport::Udp);
             reply.is_ok_and(|reply| reply.address().is_some())
         });
     }

@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{RESOLVER, Script, dns};
+use lab::{RESOLVER, ScriptedAnswer, dns};
 use namegate_integration::Scenario;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
@@ -168,7 +168,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         name: "resolver silent for 3 s",
         break_it: |scenario| {
             for name in [LIVE.0, NEW] {
-                let _ = scenario.lab().resolver().script(name, Script::Silence);
+                let _ = scenario.lab().resolver().script(name, ScriptedAnswer::Silence);
             }
             thread::sleep(Duration::from_secs(3));
             for name in [LIVE.0, NEW] {

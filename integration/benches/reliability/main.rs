@@ -1,11 +1,12 @@
-//! What a fault costs: for each fault, what was refused although allowed, what passed although
-//! denied, which lookups were lost, how soon the node was right again, and where it was said.
+//! Measures what each fault costs: how often something allowed was refused or something denied
+//! passed, which lookups were lost, how soon the node was right again, and where the agent reported
+//! the fault.
 //! `./reliability` at the top runs it; docs/reliability.md keeps the table.
 //!
 //! - `site`: a node with two pods, and an agent to break.
 //! - `faults`: the faults, one function each.
-//! - `probes`: what the pods do meanwhile, and what became of it.
-//! - `said`: where a fault was told.
+//! - `probes`: what the pods do meanwhile, and what fails.
+//! - `agent_signals`: where the agent reported a fault: in its log, in metrics, in its status.
 //! - `report`: the table.
 //! - `hoard`: one pod that fills the ledger.
 //! - `soak`: a million names, and memory that must not grow.
@@ -14,18 +15,18 @@
 // be.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod agent_signals;
 mod faults;
 mod hoard;
 mod probes;
 mod report;
-mod said;
 mod site;
 mod soak;
 
 use lab::process::is_root;
 
 use faults::FAULTS;
-use report::Row;
+use report::FaultRow;
 use site::Mode;
 
 fn main() {
@@ -45,12 +46,12 @@ fn main() {
         let wanted = FAULTS.iter().filter(|fault| arguments.wants(fault));
         wanted.filter_map(move |fault| {
             eprintln!("{mode}: {}", fault.name);
-            Row::measure(fault, *mode)
+            FaultRow::measure(fault, *mode)
         })
     });
-    let rows: Vec<Row> = rows.collect();
+    let rows: Vec<FaultRow> = rows.collect();
     report::print(&rows);
-    if rows.iter().any(Row::has_failed) {
+    if rows.iter().any(FaultRow::has_failed) {
         std::process::exit(1);
     }
 }

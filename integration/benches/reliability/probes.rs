@@ -15,8 +15,8 @@ use namegate_integration::Scenario;
 
 use crate::site::{DENIED, DENIED_NAME, LIVE, NEW};
 
-/// A lookup without an answer for this long is lost. Stub resolvers wait five seconds and ask
-/// again.
+/// A lookup without an answer for this long is lost. StubResolver resolvers wait five seconds and
+/// ask again.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A connection without an answer for this long is refused in silence.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
@@ -31,9 +31,9 @@ const CALM: Duration = Duration::from_millis(1_500);
 /// A fault that is not over after this long is not repaired.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// What must not happen.
+/// Something that must not happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wrong {
+pub(crate) enum ProbeError {
     /// An answered name's address was refused.
     AllowedRefused,
     /// A denied address was reached.
@@ -44,23 +44,23 @@ pub(crate) enum Wrong {
     LookupLost,
 }
 
-/// What pods saw from a fault's beginning to its end.
+/// What the pods observed from the beginning of a fault to its end.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct ProbeResult {
     /// Lookups of allowed names.
     pub(crate) lookups: u32,
-    /// Each wrong thing, and how long after the beginning.
-    pub(crate) wrong: Vec<(Wrong, Duration)>,
-    /// Whether it was still going on when patience ended.
+    /// Each error, and how long after the beginning it happened.
+    pub(crate) wrong: Vec<(ProbeError, Duration)>,
+    /// Whether errors still happened when the observation ended.
     pub(crate) goes_on: bool,
 }
 
-impl Seen {
-    pub(crate) fn count(&self, what: Wrong) -> usize {
+impl ProbeResult {
+    pub(crate) fn count(&self, what: ProbeError) -> usize {
         self.wrong.iter().filter(|(wrong, _)| *wrong == what).count()
     }
 
-    /// How long after the beginning the last wrong thing was seen.
+    /// How long after the beginning the last error happened.
     pub(crate) fn repaired_after(&self) -> Option<Duration> {
         self.wrong.iter().map(|(_, at)| *at).max()
     }
@@ -69,13 +69,13 @@ impl Seen {
 struct Tally {
     begun: Instant,
     lookups: AtomicU32,
-    wrong: Mutex<Vec<(Wrong, Duration)>>,
+    wrong: Mutex<Vec<(ProbeError, Duration)>>,
     over: AtomicBool,
     next: AtomicU32,
 }
 
 impl Tally {
-    fn note(&self, wrong: Wrong, at: Instant) {
+    fn note(&self, wrong: ProbeError, at: Instant) {
         let at = at.saturating_duration_since(self.begun);
         self.wrong
             .lock()
@@ -93,9 +93,8 @@ impl Tally {
     }
 }
 
-/// Lets pods work while `break_it` breaks something, until nothing has been wrong for a while after
-/// it.
-pub(crate) fn observe(scenario: &mut Scenario, break_it: impl FnOnce(&mut Scenario)) -> Seen {
+/// Probes while `break_it` breaks something, until no error has happened for a while after it.
+pub(crate) fn observe(scenario: &mut Scenario, break_it: impl FnOnce(&mut Scenario)) -> ProbeResult {
     let tally = Tally {
         begun: Instant::now() + WARM_UP,
         lookups: AtomicU32::new(0),
@@ -114,7 +113,7 @@ pub(crate) fn observe(scenario: &mut Scenario, break_it: impl FnOnce(&mut Scenar
             let (pod, tally) = (&pods[1], &tally);
             scope.spawn(move || pod.namespace().run(|| work(tally)).unwrap());
         }
-        let _end = namegate_integration::End(&tally.over);
+        let _end = namegate_integration::SetOnDrop(&tally.over);
         // What breaks has something to break: known names, leases, flows.
         thread::sleep(WARM_UP);
         break_it(scenario);
@@ -132,7 +131,7 @@ pub(crate) fn observe(scenario: &mut Scenario, break_it: impl FnOnce(&mut Scenar
             }
         }
     });
-    Seen {
+    ProbeResult {
         lookups: tally.lookups.into_inner(),
         wrong: tally.wrong.into_inner().unwrap_or_else(PoisonError::into_inner),
         goes_on,
@@ -155,10 +154,10 @@ fn look_up(tally: &Tally, client: usize) {
         ) {
             Ok((ResponseCode::NoError, Some(address))) => {
                 if !connects(address) {
-                    tally.note(Wrong::AllowedRefused, Instant::now());
+                    tally.note(ProbeError::AllowedRefused, Instant::now());
                 }
             }
-            _ => tally.note(Wrong::LookupLost, asked),
+            _ => tally.note(ProbeError::LookupLost, asked),
         }
         thread::sleep(PACE);
     }
@@ -167,7 +166,7 @@ fn look_up(tally: &Tally, client: usize) {
 fn connect_denied(tally: &Tally) {
     while !tally.is_over() {
         if connects(DENIED.parse().unwrap()) {
-            tally.note(Wrong::DeniedLetThrough, Instant::now());
+            tally.note(ProbeError::DeniedLetThrough, Instant::now());
         }
         thread::sleep(PACE);
     }
@@ -178,7 +177,7 @@ fn ask_denied(tally: &Tally) {
     while !tally.is_over() {
         id = id.wrapping_add(1);
         if let Ok((_, Some(_))) = ask(DENIED_NAME, id) {
-            tally.note(Wrong::DeniedAnswered, Instant::now());
+            tally.note(ProbeError::DeniedAnswered, Instant::now());
         }
         thread::sleep(PACE);
     }

@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::agent_signals::AgentSignals;
 use crate::faults::Fault;
-use crate::probes::{self, Seen, Wrong};
-use crate::said::Telling;
+use crate::probes::{self, ProbeError, ProbeResult};
 use crate::site::{self, Mode};
 
 /// What one fault came to in one mode.
-pub(crate) struct Row {
+pub(crate) struct FaultRow {
     fault: &'static Fault,
     mode: Mode,
-    seen: Seen,
-    said: Vec<&'static str>,
+    seen: ProbeResult,
+    reported_in: Vec<&'static str>,
 }
 
-impl Row {
+impl FaultRow {
     /// Makes a node, breaks it, and watches. `None`: the fault does not exist in this mode.
     pub(crate) fn measure(fault: &'static Fault, mode: Mode) -> Option<Self> {
         if !fault.modes.contains(&mode) {
@@ -26,9 +26,9 @@ impl Row {
         let ordinary = ordinary(mode);
         let mut scenario = site::start(mode, fault.flags);
         (fault.prepare)(&mut scenario);
-        let before = Telling::of(&scenario);
+        let before = AgentSignals::of(&scenario);
         let seen = probes::observe(&mut scenario, fault.break_it);
-        let after = Telling::of(&scenario);
+        let after = AgentSignals::of(&scenario);
         if let Some(line) = after.first_warning(&before) {
             eprintln!("    {line}");
         }
@@ -39,15 +39,15 @@ impl Row {
         Some(Self {
             fault,
             mode,
-            said: after.since(&before, ordinary),
+            reported_in: after.since(&before, ordinary),
             seen,
         })
     }
 
     /// Whether something happened that the fault does not excuse.
     pub(crate) fn has_failed(&self) -> bool {
-        self.seen.count(Wrong::AllowedRefused) > 0 && !self.fault.refuses
-            || self.seen.count(Wrong::DeniedLetThrough) > 0 && !self.fault.lets_through
+        self.seen.count(ProbeError::AllowedRefused) > 0 && !self.fault.refuses
+            || self.seen.count(ProbeError::DeniedLetThrough) > 0 && !self.fault.lets_through
             || self.seen.goes_on
     }
 }
@@ -57,19 +57,19 @@ fn ordinary(mode: Mode) -> &'static BTreeSet<String> {
     static ORDINARY: OnceLock<BTreeSet<String>> = OnceLock::new();
     ORDINARY.get_or_init(|| {
         let mut scenario = site::start(mode, "");
-        let before = Telling::of(&scenario);
+        let before = AgentSignals::of(&scenario);
         probes::observe(&mut scenario, |_| {});
-        Telling::of(&scenario).changed(&before)
+        AgentSignals::of(&scenario).changed(&before)
     })
 }
 
-pub(crate) fn print(rows: &[Row]) {
+pub(crate) fn print(rows: &[FaultRow]) {
     println!("| fault | mode | allowed refused | denied let through | lookups lost | repaired after | said in |");
     println!("|---|---|---|---|---|---|---|");
     for row in rows {
         let seen = &row.seen;
-        let unobserved = seen.count(Wrong::DeniedAnswered);
-        let lost = format!("{} of {}", seen.count(Wrong::LookupLost), seen.lookups);
+        let unobserved = seen.count(ProbeError::DeniedAnswered);
+        let lost = format!("{} of {}", seen.count(ProbeError::LookupLost), seen.lookups);
         let lost = match unobserved {
             0 => lost,
             some => format!("{lost}; {some} passed unobserved"),
@@ -79,16 +79,16 @@ pub(crate) fn print(rows: &[Row]) {
             None => "–".into(),
             Some(after) => seconds(after),
         };
-        let said = match row.said.is_empty() {
+        let reported_in = match row.reported_in.is_empty() {
             true => "–".into(),
-            false => row.said.join(", "),
+            false => row.reported_in.join(", "),
         };
         println!(
-            "| {} | {} | {} | {} | {lost} | {repaired} | {said} |",
+            "| {} | {} | {} | {} | {lost} | {repaired} | {reported_in} |",
             row.fault.name,
             row.mode,
-            seen.count(Wrong::AllowedRefused),
-            seen.count(Wrong::DeniedLetThrough),
+            seen.count(ProbeError::AllowedRefused),
+            seen.count(ProbeError::DeniedLetThrough),
         );
     }
 }

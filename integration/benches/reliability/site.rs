@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use lab::{RESOLVER, RESOLVER6, Synthesis, Topology};
-use namegate_integration::{Plan, Scenario};
+use lab::{NumberedNames, RESOLVER, RESOLVER6, Topology};
+use namegate_integration::{Scenario, ScenarioBuilder, fqdn_policy};
 
 /// An address that no name leads to and no policy opens.
 pub(crate) const DENIED: &str = "203.0.113.25";
@@ -15,16 +15,8 @@ pub(crate) const DENIED_NAME: &str = "mail.denied.example";
 /// What the names end in that nobody has asked yet.
 pub(crate) const NEW: &str = "new.example";
 
-const POLICY: &str = "
-apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: reliability, namespace: shop}
-spec:
-  endpointSelector: {}
-  egress:
-  - toFQDNs: [{matchName: live.example}, {matchPattern: '**.new.example'}]
-    toPorts: [{ports: [{port: '9', protocol: TCP}]}]
-";
+/// What the pods may reach, as `toFQDNs` selectors.
+const SELECTORS: &str = "{matchName: live.example}, {matchPattern: '**.new.example'}";
 
 /// How lookups come to the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,16 +54,16 @@ pub(crate) fn binary() -> String {
 
 /// Two pods that may reach [`LIVE`] and every name under [`NEW`], and an agent that is ready.
 pub(crate) fn start(mode: Mode, flags: &str) -> Scenario {
-    let mut scenario = Plan::new(&binary())
+    let mut scenario = ScenarioBuilder::new(&binary())
         .topology(Topology::Routed)
         .upstreams(&[&RESOLVER.to_string(), &RESOLVER6.to_string()])
         .flags(&format!("--intercept {mode} {flags}"))
-        .object("policy.yaml", POLICY)
+        .object("policy.yaml", fqdn_policy("reliability", SELECTORS, 9))
         .records(&[&format!("{} 5 A {}", LIVE.0, LIVE.1)])
         .start();
     // A fault is measured by what pods see; what the log says of it is one of its columns.
     scenario.expect_errors("");
-    scenario.lab().resolver().synthesize(Synthesis {
+    scenario.lab().resolver().synthesize(NumberedNames {
         suffix: NEW.into(),
         ttl: 5,
         addresses: 1,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Stub;
-use lab::{RESOLVER, Synthesis, dns};
+use lab::client::StubResolver;
+use lab::{NumberedNames, RESOLVER, dns};
 use namegate_integration::Scenario;
 
 use crate::site::{self, Mode, NEW};
@@ -52,7 +52,7 @@ struct Tally {
 pub(crate) fn run(size: &Size) {
     let scenario = site::start(Mode::Dnat, "--grace 0s");
     for series in 0..=size.names / ADDRESSES {
-        scenario.lab().resolver().synthesize(Synthesis {
+        scenario.lab().resolver().synthesize(NumberedNames {
             suffix: format!("s{series}.{NEW}"),
             ttl: 5,
             addresses: 1,
@@ -83,7 +83,7 @@ pub(crate) fn run(size: &Size) {
 }
 
 fn ask_all(tally: &Tally, names: u32, pace: Duration) {
-    let stub = Stub::new(dns(RESOLVER)).unwrap();
+    let stub = StubResolver::new(dns(RESOLVER)).unwrap();
     let mut due = Instant::now();
     loop {
         let number = tally.next.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,9 @@
-//! The demo (`./demo`): a real agent between two pods, a resolver and an internet in network
-//! namespaces, shown and checked step by step. It uses no network of the machine and leaves nothing
-//! behind. Needs root, the program `nft`, and `namegate` beside this binary.
+//! The demo (`./demo`) runs a real agent between two pods, a resolver and an internet in network
+//! namespaces. It shows and checks what the agent does, step by step. It uses no network of the
+//! machine and leaves nothing behind. It needs root, the program `nft`, and the binary `namegate`
+//! beside its own.
 
-mod stage;
+mod demo_lab;
 mod steps;
 
 use std::io::{self, Write};
@@ -15,8 +16,8 @@ use std::time::{Duration, Instant};
 use lab::process::{find_program, is_root};
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::stage::Stage;
-use self::steps::{STEPS, Step};
+use self::demo_lab::DemoLab;
+use self::steps::{DemoStep, STEPS};
 
 fn main() -> ExitCode {
     let mut out = io::stdout().lock();
@@ -39,15 +40,15 @@ fn show(out: &mut impl Write) -> io::Result<bool> {
          No other network is used, and nothing is left behind.\n"
     )?;
     let started = Instant::now();
-    let stage = Stage::set()?;
-    writeln!(out, "{}\n", steps::CAST)?;
+    let demo = DemoLab::start()?;
+    writeln!(out, "{}\n", steps::PODS)?;
     writeln!(out, "The agent is ready after {}.\n", short(started.elapsed()))?;
 
     let mut passed = 0;
     for (number, step) in (1..).zip(STEPS) {
         let begun = Instant::now();
-        let result = (step.check)(&stage);
-        // Ctrl-C in a terminal reaches the agent too: what the step saw then says nothing.
+        let result = (step.check)(&demo);
+        // Ctrl-C in a terminal reaches the agent too, so the result of the step means nothing.
         if interrupted.load(Ordering::Relaxed) {
             return Err(io::Error::other("interrupted; everything is cleaned up"));
         }
@@ -56,7 +57,7 @@ fn show(out: &mut impl Write) -> io::Result<bool> {
     }
     writeln!(out, "\ndemo: {passed} of {} steps passed", STEPS.len())?;
     if passed < STEPS.len() {
-        writeln!(out, "\nThe agent's log:\n{}", stage.log())?;
+        writeln!(out, "\nThe agent's log:\n{}", demo.log())?;
     }
     Ok(passed == STEPS.len())
 }
@@ -64,7 +65,7 @@ fn show(out: &mut impl Write) -> io::Result<bool> {
 fn tell(
     out: &mut impl Write,
     number: usize,
-    step: &Step,
+    step: &DemoStep,
     result: &Result<String, String>,
     took: Duration,
 ) -> io::Result<()> {
@@ -93,8 +94,8 @@ fn check_requirements() -> io::Result<()> {
     Ok(())
 }
 
-/// A flag that Ctrl-C and SIGTERM raise. A step takes a few seconds at most, so that raising a flag
-/// is enough.
+/// A flag that Ctrl-C and SIGTERM raise. It is read after each step, which takes a few seconds at
+/// most.
 fn watch_signals() -> io::Result<Arc<AtomicBool>> {
     let raised = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&raised);
@@ -116,7 +117,7 @@ fn watch_signals() -> io::Result<Arc<AtomicBool>> {
     Ok(raised)
 }
 
-/// Three digits are enough for a reader.
+/// A duration with a few digits and a unit.
 fn short(time: Duration) -> String {
     match time.as_micros() {
         micros @ 0..1_000 => format!("{micros} µs"),

@@ -1,5 +1,5 @@
-//! What a pod does: ask names, connect, exchange. Everything happens in the namespace of the
-//! calling thread.
+//! The client side of the lab: lookups, connections, datagrams. Everything happens in the network
+//! namespace of the calling thread.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -9,57 +9,57 @@ use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-/// Patience of a lookup: longer than the agent's with all its upstreams.
+/// How long a lookup waits for its reply: longer than the agent waits for all its upstreams.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(8);
-/// Patience of a connection attempt. A refusal is over in a millisecond, so that this is only spent
-/// on silent drops.
+/// How long a connection attempt waits. A refusal takes a millisecond, so only packets that are
+/// dropped silently take this long.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Over what a name is asked.
+/// How a lookup is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// With EDNS and a payload of 1,232 bytes, as current stub resolvers do.
+pub enum LookupTransport {
+    /// Over UDP with EDNS and a payload of 1,232 bytes, as current stub resolvers do.
     Udp,
-    /// Without EDNS: 512 bytes.
+    /// Over UDP without EDNS, so that answers have at most 512 bytes.
     PlainUdp,
-    /// With EDNS, over a connection of its own.
+    /// Over a TCP connection of its own, with EDNS.
     Tcp,
 }
 
-/// What came back.
+/// The reply to a lookup.
 #[derive(Debug, Clone)]
-pub struct Reply {
-    /// The message.
+pub struct DnsReply {
+    /// The whole message.
     pub message: Message,
-    /// How long it took.
+    /// The time from the query to the reply.
     pub took: Duration,
 }
 
 /// How a connection attempt ended.
 #[derive(Debug)]
-pub enum Attempt {
-    /// It stands.
-    Connected(Connection),
-    /// It was refused: the errno.
+pub enum ConnectAttempt {
+    /// The connection is established.
+    Connected(HttpConnection),
+    /// Refused, with the errno.
     Refused(i32),
-    /// Nothing was heard.
+    /// Nothing came back within [`CONNECT_TIMEOUT`].
     TimedOut,
 }
 
 /// An established connection to an HTTP port.
 #[derive(Debug)]
-pub struct Connection {
+pub struct HttpConnection {
     stream: TcpStream,
 }
 
-/// A stub resolver: one socket, asked again and again.
+/// A stub resolver that asks one server from one socket.
 #[derive(Debug)]
-pub struct Stub {
+pub struct StubResolver {
     socket: UdpSocket,
 }
 
-impl Reply {
-    /// The response code.
+impl DnsReply {
+    /// The response code of the header.
     pub fn code(&self) -> ResponseCode {
         self.message.metadata.response_code
     }
@@ -105,19 +105,19 @@ impl Reply {
     }
 }
 
-impl Attempt {
-    /// Whether it stands.
+impl ConnectAttempt {
+    /// Whether the connection is established.
     pub fn is_connected(&self) -> bool {
         matches!(self, Self::Connected(_))
     }
 
-    /// Whether it was refused, and not merely unanswered.
+    /// Whether the connection was refused, and not dropped silently.
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
 }
 
-impl Stub {
+impl StubResolver {
     /// A stub that asks `server`. The socket is connected: only answers from the asked address
     /// reach it, and refusals do.
     pub fn new(server: SocketAddr) -> io::Result<Self> {
@@ -127,7 +127,7 @@ impl Stub {
     }
 
     /// Asks once, without retrying.
-    pub fn ask(&self, name: &str, kind: RecordType, edns: bool) -> io::Result<Reply> {
+    pub fn ask(&self, name: &str, kind: RecordType, edns: bool) -> io::Result<DnsReply> {
         let started = Instant::now();
         let query = query(name, kind, edns)?;
         self.socket.send(&query.to_vec().map_err(io::Error::other)?)?;
@@ -141,7 +141,7 @@ impl Stub {
             let length = self.socket.recv(&mut buffer)?;
             let message = Message::from_vec(&buffer[..length]).map_err(io::Error::other)?;
             if message.metadata.id == query.metadata.id {
-                return Ok(Reply {
+                return Ok(DnsReply {
                     message,
                     took: started.elapsed(),
                 });
@@ -150,8 +150,8 @@ impl Stub {
     }
 }
 
-impl Connection {
-    /// Asks for `/` and gives the body. A connection may be used again and again.
+impl HttpConnection {
+    /// Gets `/` and returns the body. The connection can be used again.
     pub fn get(&mut self, host: &str) -> io::Result<String> {
         self.stream.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
         write!(self.stream, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
@@ -173,34 +173,34 @@ impl Connection {
 }
 
 /// Asks `server` for a name.
-pub fn resolve(server: SocketAddr, name: &str, kind: RecordType, transport: Transport) -> io::Result<Reply> {
+pub fn resolve(server: SocketAddr, name: &str, kind: RecordType, transport: LookupTransport) -> io::Result<DnsReply> {
     match transport {
-        Transport::Udp => Stub::new(server)?.ask(name, kind, true),
-        Transport::PlainUdp => Stub::new(server)?.ask(name, kind, false),
-        Transport::Tcp => resolve_tcp(server, name, kind),
+        LookupTransport::Udp => StubResolver::new(server)?.ask(name, kind, true),
+        LookupTransport::PlainUdp => StubResolver::new(server)?.ask(name, kind, false),
+        LookupTransport::Tcp => resolve_tcp(server, name, kind),
     }
 }
 
 /// Connects over TCP.
-pub fn connect(to: SocketAddr) -> io::Result<Attempt> {
+pub fn connect(to: SocketAddr) -> io::Result<ConnectAttempt> {
     let silent = |error: &io::Error| matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
     match TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT)) {
-        Ok(stream) => Ok(Attempt::Connected(Connection { stream })),
-        Err(error) if silent(&error) => Ok(Attempt::TimedOut),
-        Err(error) => error.raw_os_error().map(Attempt::Refused).ok_or(error),
+        Ok(stream) => Ok(ConnectAttempt::Connected(HttpConnection { stream })),
+        Err(error) if silent(&error) => Ok(ConnectAttempt::TimedOut),
+        Err(error) => error.raw_os_error().map(ConnectAttempt::Refused).ok_or(error),
     }
 }
 
-/// Connects and asks for `/`.
+/// Connects and gets `/`.
 pub fn http_get(to: SocketAddr, host: &str) -> io::Result<String> {
     match connect(to)? {
-        Attempt::Connected(mut connection) => connection.get(host),
-        Attempt::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
-        Attempt::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+        ConnectAttempt::Connected(mut connection) => connection.get(host),
+        ConnectAttempt::Refused(errno) => Err(io::Error::from_raw_os_error(errno)),
+        ConnectAttempt::TimedOut => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-/// One HTTP request on a connection of its own: status and body.
+/// Makes one HTTP request on a connection of its own. Returns the status and the body.
 pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&to, patience::scaled(CONNECT_TIMEOUT))?;
     stream.set_read_timeout(Some(patience::scaled(CONNECT_TIMEOUT)))?;
@@ -213,7 +213,7 @@ pub fn http(to: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
-/// Sends one datagram and waits for one back. A refusal is an error with its errno.
+/// Sends one datagram and waits for one in return. A refusal is an error with its errno.
 pub fn exchange_udp(to: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((unspecified(to), 0))?;
     socket.connect(to)?;
@@ -241,13 +241,13 @@ pub fn ping(to: Ipv4Addr) -> io::Result<bool> {
         let mut packet = [0; 128];
         let length = match socket.read(&mut packet) {
             Ok(length) => length,
-            // Nothing, or an error message of a router on the way.
+            // No reply, or an ICMP error from a router on the way.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error().is_some() => {
                 return Ok(false);
             }
             Err(error) => return Err(error),
         };
-        // The IPv4 header comes along; its length is counted in words of four bytes.
+        // The packet begins with the IPv4 header, whose length is counted in words of four bytes.
         let header = usize::from(packet[0] & 0xf) * 4;
         match packet[..length].get(header) {
             Some(0) => return Ok(true),
@@ -257,20 +257,20 @@ pub fn ping(to: Ipv4Addr) -> io::Result<bool> {
     }
 }
 
-fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Reply> {
+fn resolve_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<DnsReply> {
     let started = Instant::now();
     let mut stream = TcpStream::connect_timeout(&server, patience::scaled(CONNECT_TIMEOUT))?;
     stream.set_read_timeout(Some(patience::scaled(LOOKUP_TIMEOUT)))?;
     let bytes = query(name, kind, true)?.to_vec().map_err(io::Error::other)?;
     let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-    // One write: a length that travels alone is legal, and a test of its own.
+    // Length and message in one write. A length that is sent alone is legal, and another test.
     stream.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
     let mut length = [0; 2];
     stream.read_exact(&mut length)?;
     let mut bytes = vec![0; u16::from_be_bytes(length).into()];
     stream.read_exact(&mut bytes)?;
     let message = Message::from_vec(&bytes).map_err(io::Error::other)?;
-    Ok(Reply {
+    Ok(DnsReply {
         message,
         took: started.elapsed(),
     })

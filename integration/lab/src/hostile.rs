@@ -1,5 +1,5 @@
-//! A UDP responder that answers whatever a test wants: wrong ids, wrong questions, wrong sources,
-//! nonsense.
+//! A UDP responder that answers as a test wants: with wrong ids, wrong questions, wrong sources or
+//! bytes that are no message.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,16 +10,15 @@ use netns::{Namespace, Resident};
 
 use super::internet::udp_socket;
 
-/// The running responder.
+/// A running responder, until it is dropped.
 #[derive(Debug)]
-pub struct Hostile {
-    // Serves until it is dropped.
+pub struct HostileResponder {
     _thread: Resident,
 }
 
-/// What a responder sends for one query.
+/// One datagram that a responder sends for a query.
 #[derive(Debug, Clone)]
-pub enum Shot {
+pub enum HostileReply {
     /// A message, from the address that was asked.
     Honest(Message),
     /// A message, from another port of the same address.
@@ -28,12 +27,12 @@ pub enum Shot {
     Raw(Vec<u8>),
 }
 
-impl Hostile {
+impl HostileResponder {
     /// Answers UDP queries to `address` with what `respond` makes of them, in order.
     pub(super) fn start(
         namespace: &Namespace,
         address: SocketAddr,
-        mut respond: impl FnMut(&Message) -> Vec<Shot> + Send + 'static,
+        mut respond: impl FnMut(&Message) -> Vec<HostileReply> + Send + 'static,
     ) -> io::Result<Self> {
         let thread = namespace.resident("lab-hostile")?;
         let elsewhere = SocketAddr::new(address.ip(), 0);
@@ -47,11 +46,11 @@ impl Hostile {
                 };
                 for shot in respond(&query) {
                     let (socket, bytes) = match shot {
-                        Shot::Honest(message) => (&asked, message.to_vec()),
-                        Shot::OtherPort(message) => (&other, message.to_vec()),
-                        Shot::Raw(bytes) => (&asked, Ok(bytes)),
+                        HostileReply::Honest(message) => (&asked, message.to_vec()),
+                        HostileReply::OtherPort(message) => (&other, message.to_vec()),
+                        HostileReply::Raw(bytes) => (&asked, Ok(bytes)),
                     };
-                    // Nobody may be waiting any more; that is the client's affair.
+                    // The client may be gone.
                     if let Ok(bytes) = bytes {
                         let _ = socket.send_to(&bytes, client).await;
                     }
@@ -62,7 +61,7 @@ impl Hostile {
     }
 }
 
-/// The proper reply to `query`, to be spoiled: these addresses, for a minute.
+/// A correct reply to `query` with these addresses and a TTL of a minute, for a test to spoil.
 pub fn reply(query: &Message, addresses: &[IpAddr]) -> Message {
     let mut reply = query.clone().into_response();
     reply.metadata.recursion_available = true;

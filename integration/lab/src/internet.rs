@@ -1,4 +1,4 @@
-//! The internet of the lab: on every address of its ranges a small HTTP server, and UDP echoes
+//! The internet of the lab: an HTTP server on every address of its ranges, and UDP echo servers
 //! where a test wants one.
 
 use std::io;
@@ -13,30 +13,28 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// Ports that speak HTTP.
+/// The ports of the HTTP server.
 pub const HTTP_PORTS: [u16; 4] = [80, 443, 8080, 8443];
-/// The port that accepts and closes at once.
+/// The port whose server accepts connections and closes them at once.
 pub const CLOSE_PORT: u16 = 9;
 
-/// Connections served at a time; more wait.
+/// The number of connections that are served at a time. More wait.
 const CONNECTIONS: usize = 1_024;
-/// A connection that says nothing for this long is closed.
+/// An idle connection is closed after this time.
 const IDLE: Duration = Duration::from_secs(60);
-/// A request head longer than this ends its connection.
-const LONGEST_REQUEST: usize = 8 * 1024;
+/// A connection whose request head is longer than this is closed.
+const MAX_REQUEST: usize = 8 * 1024;
 
-/// The running internet.
+/// The running HTTP server, until it is dropped.
 #[derive(Debug)]
 pub struct Internet {
     namespace: Namespace,
-    // Serves until it is dropped.
     _thread: Resident,
 }
 
-/// A UDP echo on one address, until it is dropped.
+/// A UDP echo server on one address, until it is dropped.
 #[derive(Debug)]
 pub struct UdpEcho {
-    // Serves until it is dropped.
     _thread: Resident,
 }
 
@@ -60,7 +58,7 @@ impl Internet {
         })
     }
 
-    /// Its network namespace.
+    /// The network namespace of the internet.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
@@ -79,13 +77,13 @@ impl Internet {
     }
 }
 
-/// A UDP socket bound in the calling thread's namespace.
+/// A UDP socket, bound in the calling thread's namespace.
 pub(super) fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    // Bursts of a whole test must fit: a dropped query would look like a lost one.
+    // Room for the bursts of a whole test: a test must not take a dropped query for a lost one.
     socket.set_recv_buffer_size(1 << 20)?;
     if address.is_ipv6() {
-        // IPv6 does not let a socket bind an address that is local by its route alone.
+        // Without this, IPv6 does not let a socket bind an address that is local by a route alone.
         socket.set_freebind_v6(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -93,7 +91,7 @@ pub(super) fn udp_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// A listener in the calling thread's namespace; `[::]` also takes IPv4.
+/// A TCP listener in the calling thread's namespace. On `[::]` it also accepts IPv4.
 pub(super) fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -133,7 +131,7 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
     let mut chunk = [0; 1_024];
     loop {
         let length = stream.read(&mut chunk).await?;
-        if length == 0 || head.len() > LONGEST_REQUEST {
+        if length == 0 || head.len() > MAX_REQUEST {
             return Ok(());
         }
         head.extend_from_slice(&chunk[..length]);

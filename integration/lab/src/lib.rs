@@ -1,11 +1,13 @@
 //! The lab: a node with pods, a resolver and an internet, each in a network namespace of its own.
 //!
-//! The demo and the end-to-end scenarios run on it. It uses no network but its own, and
-//! nothing of it outlives the [`Lab`]: namespaces are anonymous, servers end when they are dropped.
+//! The demo and the end-to-end scenarios run in it. It uses no network of the machine, and nothing
+//! outlives the [`Lab`]: namespaces are anonymous, and servers end when they are dropped.
 //!
 //! ```text
-//!   pod 0 ─┐                 ┌─ resolver   10.53.0.53   fd00:53::53 pod 1 ─┼─ node (routes) ─┤ …
-//!   ─┘                 └─ internet   198.51.100.0/24, 203.0.113.0/24, 198.18.0.0/15, 2001:db8::/32
+//!   pod 0 ─┐                 ┌─ resolver   10.53.0.53   fd00:53::53
+//!   pod 1 ─┼─ node (routes) ─┤
+//!   …     ─┘                 └─ internet   198.51.100.0/24, 203.0.113.0/24,
+//!                                          198.18.0.0/15, 2001:db8::/32
 //! ```
 
 mod address;
@@ -24,7 +26,7 @@ use thiserror::Error;
 
 pub use address::{BAD_RESOLVER, DEAD_RESOLVER, NODE4, NODE6, RESOLVER, RESOLVER6, UNTRUSTED_RESOLVER};
 pub use node::{Lab, LabBuilder, Pod, Topology};
-pub use zone::{Script, Synthesis, ZoneError};
+pub use zone::{NumberedNames, ScriptedAnswer, ZoneError};
 
 /// The port that every resolver of the lab answers on.
 pub const DNS_PORT: u16 = 53;
@@ -37,17 +39,17 @@ pub struct LabError {
     error: io::Error,
 }
 
-/// `address`, port 53.
+/// The socket address of a DNS server at `address`.
 pub fn dns(address: impl Into<IpAddr>) -> SocketAddr {
     SocketAddr::new(address.into(), DNS_PORT)
 }
 
 /// Names the part of the lab that an error belongs to.
-trait Describe<T> {
+trait SettingUp<T> {
     fn setting_up(self, what: impl Into<String>) -> Result<T, LabError>;
 }
 
-impl<T> Describe<T> for io::Result<T> {
+impl<T> SettingUp<T> for io::Result<T> {
     fn setting_up(self, what: impl Into<String>) -> Result<T, LabError> {
         self.map_err(|error| LabError {
             what: what.into(),

@@ -1,4 +1,4 @@
-//! The namespaces and how they hang together.
+//! Builds the network namespaces of the lab, and the links and routes between them.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,16 +9,16 @@ use ipnet::IpNet;
 use netns::Namespace;
 
 use super::address::{self, INTERNET, INTERNET_NETS, NODE_TO_INTERNET, NODE_TO_RESOLVER, NODE4, NODE6};
-use super::client::{self, Attempt, Reply, Transport};
-use super::hostile::{Hostile, Shot};
+use super::client::{self, ConnectAttempt, DnsReply, LookupTransport};
+use super::hostile::{HostileReply, HostileResponder};
 use super::internet::Internet;
 use super::resolver::Resolver;
-use super::{Describe, LabError};
+use super::{LabError, SettingUp};
 
 /// A node, its pods, a resolver and an internet.
 #[derive(Debug)]
 pub struct Lab {
-    // The servers end before their namespaces go.
+    // Fields are dropped in this order: the servers end before their namespaces.
     resolver: Resolver,
     internet: Internet,
     resolver_namespace: Namespace,
@@ -26,7 +26,7 @@ pub struct Lab {
     node: Namespace,
 }
 
-/// What a lab is to be like.
+/// The options of a [`Lab`].
 #[derive(Debug, Clone)]
 pub struct LabBuilder {
     pods: u8,
@@ -51,7 +51,7 @@ pub struct Pod {
 }
 
 impl Lab {
-    /// A lab of two routed pods, unless told otherwise.
+    /// By default a lab has two routed pods.
     pub fn builder() -> LabBuilder {
         LabBuilder {
             pods: 2,
@@ -59,12 +59,12 @@ impl Lab {
         }
     }
 
-    /// The node's namespace, where the agent belongs.
+    /// The node's namespace, in which the agent runs.
     pub fn node(&self) -> &Namespace {
         &self.node
     }
 
-    /// Pod `index`, from 0.
+    /// The pod with this index, from 0.
     ///
     /// # Panics
     /// When the lab has no such pod.
@@ -72,12 +72,12 @@ impl Lab {
         &self.pods[index]
     }
 
-    /// Every pod.
+    /// The pods by their index.
     pub fn pods(&self) -> &[Pod] {
         &self.pods
     }
 
-    /// The resolver.
+    /// The resolver, whose records can be changed while it runs.
     pub fn resolver(&self) -> &Resolver {
         &self.resolver
     }
@@ -87,7 +87,7 @@ impl Lab {
         &self.resolver_namespace
     }
 
-    /// The internet.
+    /// The internet, which also takes UDP echo servers.
     pub fn internet(&self) -> &Internet {
         &self.internet
     }
@@ -97,26 +97,26 @@ impl Lab {
     pub fn hostile(
         &self,
         address: SocketAddr,
-        respond: impl FnMut(&Message) -> Vec<Shot> + Send + 'static,
-    ) -> io::Result<Hostile> {
-        Hostile::start(&self.resolver_namespace, address, respond)
+        respond: impl FnMut(&Message) -> Vec<HostileReply> + Send + 'static,
+    ) -> io::Result<HostileResponder> {
+        HostileResponder::start(&self.resolver_namespace, address, respond)
     }
 }
 
 impl LabBuilder {
-    /// The number of pods, at most 200.
+    /// Sets the number of pods, at most 200.
     pub fn pods(mut self, pods: u8) -> Self {
         self.pods = pods.min(200);
         self
     }
 
-    /// How pods reach the node.
+    /// Sets how pods reach the node.
     pub fn topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
         self
     }
 
-    /// Builds it. Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN).
+    /// Builds the lab. Needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN).
     pub fn build(self) -> Result<Lab, LabError> {
         let node = new_node().setting_up("the node")?;
         let pods = self.build_pods(&node).setting_up("the pods")?;
@@ -176,28 +176,34 @@ impl LabBuilder {
 }
 
 impl Pod {
-    /// Its namespace.
+    /// The pod's network namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its IPv4 address.
+    /// The pod's IPv4 address.
     pub fn address4(&self) -> Ipv4Addr {
         self.address4
     }
 
-    /// Its IPv6 address.
+    /// The pod's IPv6 address.
     pub fn address6(&self) -> Ipv6Addr {
         self.address6
     }
 
     /// [`client::resolve`] in the pod.
-    pub fn resolve(&self, server: SocketAddr, name: &str, kind: RecordType, over: Transport) -> io::Result<Reply> {
+    pub fn resolve(
+        &self,
+        server: SocketAddr,
+        name: &str,
+        kind: RecordType,
+        over: LookupTransport,
+    ) -> io::Result<DnsReply> {
         self.namespace.run(|| client::resolve(server, name, kind, over))?
     }
 
     /// [`client::connect`] in the pod.
-    pub fn connect(&self, to: impl Into<IpAddr>, port: u16) -> io::Result<Attempt> {
+    pub fn connect(&self, to: impl Into<IpAddr>, port: u16) -> io::Result<ConnectAttempt> {
         let to = SocketAddr::new(to.into(), port);
         self.namespace.run(|| client::connect(to))?
     }
@@ -219,9 +225,8 @@ impl Pod {
     }
 }
 
-/// A namespace whose links may use their IPv6 link-local address at once: a node cannot ask for a
-/// neighbour on behalf of others before that, and the first packets of a lab would wait two
-/// seconds.
+/// A namespace without duplicate address detection. A node cannot ask for a neighbour before its
+/// IPv6 link-local address is valid, so the first packets of a lab would wait two seconds.
 fn new_namespace() -> io::Result<Namespace> {
     let namespace = Namespace::new()?;
     namespace.set_sysctl("ipv6/conf/default/accept_dad", "0")?;
@@ -233,7 +238,7 @@ fn new_node() -> io::Result<Namespace> {
     for (key, value) in [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
-        // Refusals are ICMP errors; tests that make many in a moment must see every one.
+        // Refusals are ICMP errors. Tests that cause many at once must see every one.
         ("ipv4/icmp_ratelimit", "0"),
         ("ipv6/icmp/ratelimit", "0"),
     ] {

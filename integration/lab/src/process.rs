@@ -1,4 +1,4 @@
-//! An agent as a process of its own on the lab's node.
+//! Runs agents as processes on the lab's node.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -21,13 +21,13 @@ use tempfile::TempDir;
 
 use super::client;
 
-/// Patience with the agent's start, its end, and with everything that a test waits for, before it
-/// is [scaled](patience::scaled). Only failures take this long.
+/// How long tests wait for an agent's start and end, and for any other condition, before it is
+/// [scaled](patience::scaled). Only failures take this long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 const HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// The directories that an agent works with. They outlive its processes.
+/// A binary of `namegate` and the directories that its agents work with. They outlive the agents.
 #[derive(Debug)]
 pub struct Installation {
     binary: PathBuf,
@@ -35,7 +35,7 @@ pub struct Installation {
     directory: TempDir,
     /// The flags that say where objects come from.
     source: Vec<OsString>,
-    /// Where agents look for programs first.
+    /// A directory that agents search for programs first.
     programs: Option<PathBuf>,
 }
 
@@ -50,7 +50,7 @@ pub struct AgentProcess {
 }
 
 impl Installation {
-    /// For agents on `node` that are started from `binary`.
+    /// An installation of `binary` on `node`.
     pub fn new(binary: impl Into<PathBuf>, node: &Namespace) -> io::Result<Self> {
         let directory = tempfile::Builder::new().prefix("namegate-lab-").tempdir()?;
         let objects = directory.path().join("objects");
@@ -64,14 +64,13 @@ impl Installation {
         })
     }
 
-    /// From now on agents take their objects from a cluster, in which they are on the node of this
-    /// name.
+    /// Agents that are started from now on watch a cluster, as the agent of this node.
     pub fn watch_cluster(&mut self, kubeconfig: &Path, node: &str) {
         self.source = vec!["--kubeconfig".into(), kubeconfig.into(), "--node".into(), node.into()];
     }
 
-    /// From now on agents that are started run this script in place of a program.
-    pub fn stand_in(&mut self, program: &str, script: &str) -> io::Result<()> {
+    /// Agents that are started from now on run `script` in place of `program`.
+    pub fn replace_program(&mut self, program: &str, script: &str) -> io::Result<()> {
         let programs = self.directory.path().join("programs");
         fs::create_dir_all(&programs)?;
         let file = programs.join(program);
@@ -99,7 +98,7 @@ impl Installation {
         fs::remove_file(self.objects().join(file))
     }
 
-    /// A place for files of the test, outside the directories of the agent.
+    /// A path for a file of the test, outside the directories of the agent.
     pub fn scratch(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
     }
@@ -131,7 +130,7 @@ impl Installation {
         flags: impl IntoIterator<Item = A>,
     ) -> io::Result<AgentProcess> {
         for name in ["state", "run"] {
-            // `namegate cleanup` removes them.
+            // `namegate cleanup` may have removed them.
             fs::create_dir_all(self.path(name))?;
         }
         if let Some(programs) = &self.programs {
@@ -165,7 +164,7 @@ impl Installation {
         })
     }
 
-    /// Runs another verb of `namegate` on the node, to its end.
+    /// Runs another verb of `namegate` on the node, and waits for its end.
     pub fn namegate<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> io::Result<Output> {
         let mut command = self.node.command(&self.binary);
         command.args(arguments).stdin(Stdio::null()).output()
@@ -198,12 +197,12 @@ impl Installation {
         self.ask("status")
     }
 
-    /// Whether what was learned about `name` is on disk.
+    /// Whether the saved ledger contains `name`.
     pub fn has_saved(&self, name: &str) -> io::Result<bool> {
         self.state_holds(LEDGER_FILE, name)
     }
 
-    /// Whether an object in force that speaks of `text` is on disk.
+    /// Whether the saved objects contain `text`.
     pub fn has_kept(&self, text: &str) -> io::Result<bool> {
         Ok(self.state_holds(OBJECTS_FILE, text)? || self.state_holds(CLUSTER_FILE, text)?)
     }
@@ -216,7 +215,7 @@ impl Installation {
         }
     }
 
-    /// A verb that asks the running agent, with the flag that says where.
+    /// Runs a verb that asks the running agent.
     pub fn inspect(&self, verb: &str, arguments: &[&str]) -> io::Result<Output> {
         let run = self.path("run");
         let arguments = arguments.iter().map(OsStr::new);
@@ -268,7 +267,7 @@ impl AgentProcess {
         )))
     }
 
-    /// Asks the agent's HTTP listener: status and body.
+    /// Makes a request to the agent's HTTP listener. Returns the status and the body.
     pub fn http(&self, path: &str) -> io::Result<(u16, String)> {
         self.node.run(|| client::http(HTTP, path))?
     }
@@ -281,7 +280,7 @@ impl AgentProcess {
         Ok(text.lines().find_map(value).unwrap_or(0.0))
     }
 
-    /// Its process: under supervision, the supervisor.
+    /// The process id: with `--supervise`, the supervisor's.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -292,17 +291,17 @@ impl AgentProcess {
         status.pid == self.pid() || supervisor == Some(self.pid())
     }
 
-    /// What it has logged.
+    /// The lines that the agent has logged.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What it has logged at ERROR.
+    /// The lines that the agent has logged at ERROR.
     pub fn errors(&self) -> Vec<String> {
         self.log().into_iter().filter(|line| line.contains("ERROR")).collect()
     }
 
-    /// `kill -9`.
+    /// Kills the agent by SIGKILL.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -310,7 +309,7 @@ impl AgentProcess {
         Ok(())
     }
 
-    /// SIGTERM, as Kubernetes and systemd send, and the agent's own end.
+    /// Sends SIGTERM, as Kubernetes and systemd do, and waits for the agent's end.
     pub fn terminate(&mut self) -> io::Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let started = Instant::now();
@@ -342,7 +341,7 @@ impl Drop for AgentProcess {
     }
 }
 
-/// Whether this process may build labs.
+/// Whether this process is root and may build labs.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -357,7 +356,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|file| is_file(file))
 }
 
-/// Runs `command`, with an error that shows what it said.
+/// Runs `command`. When it fails, the error contains its standard error.
 pub fn succeed(command: &mut Command) -> io::Result<Output> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {

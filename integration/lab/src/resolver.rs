@@ -14,27 +14,26 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use netns::{Namespace, Resident};
 
-use super::zone::{Answer, Script, Synthesis, Zone, ZoneError};
+use super::zone::{LabZone, NumberedNames, ScriptedAnswer, ZoneAnswer, ZoneError};
 use super::{DNS_PORT, internet};
 
-/// Idle TCP connections end after this.
+/// An idle TCP connection is closed after this time.
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Answers that one TCP connection may have waiting.
+/// How many answers may wait on one TCP connection.
 const TCP_ANSWERS: usize = 64;
 
-/// The running resolver.
+/// The running resolver, until it is dropped.
 #[derive(Debug)]
 pub struct Resolver {
-    zone: Arc<Mutex<Zone>>,
-    // Serves until it is dropped.
+    zone: Arc<Mutex<LabZone>>,
     _thread: Resident,
 }
 
 impl Resolver {
     /// Serves on port 53 of `addresses`, over UDP and TCP.
     pub(super) fn start(namespace: &Namespace, addresses: &[IpAddr]) -> io::Result<Self> {
-        let zone = Arc::new(Mutex::new(Zone::default()));
-        let handler = Handler {
+        let zone = Arc::new(Mutex::new(LabZone::default()));
+        let handler = ZoneHandler {
             zone: Arc::clone(&zone),
         };
         let thread = namespace.resident("lab-resolver")?;
@@ -58,22 +57,22 @@ impl Resolver {
         self.zone().set(lines)
     }
 
-    /// Forgets a name.
+    /// Removes all records and the scripted answer of a name.
     pub fn remove(&self, name: &str) -> Result<(), ZoneError> {
         self.zone().remove(name)
     }
 
-    /// From now on answers `name` like this; `None`: as the zone says.
-    pub fn script(&self, name: &str, script: impl Into<Option<Script>>) -> Result<(), ZoneError> {
+    /// Answers `name` by `script` from now on; `None` for the records of the zone.
+    pub fn script(&self, name: &str, script: impl Into<Option<ScriptedAnswer>>) -> Result<(), ZoneError> {
         self.zone().script(name, script.into())
     }
 
-    /// Adds a family of numbered names.
-    pub fn synthesize(&self, synthesis: Synthesis) {
+    /// Adds a series of numbered names.
+    pub fn synthesize(&self, synthesis: NumberedNames) {
         self.zone().synthesize(synthesis);
     }
 
-    /// How often `name` was asked, of whatever type and over whatever transport.
+    /// How often `name` was asked, of any type and over any transport.
     pub fn asked(&self, name: &str) -> u64 {
         self.zone().asked(name)
     }
@@ -83,17 +82,17 @@ impl Resolver {
         self.zone().asked_in_all()
     }
 
-    fn zone(&self) -> MutexGuard<'_, Zone> {
+    fn zone(&self) -> MutexGuard<'_, LabZone> {
         lock(&self.zone)
     }
 }
 
-struct Handler {
-    zone: Arc<Mutex<Zone>>,
+struct ZoneHandler {
+    zone: Arc<Mutex<LabZone>>,
 }
 
 #[async_trait]
-impl RequestHandler for Handler {
+impl RequestHandler for ZoneHandler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut handle: R) -> ResponseInfo {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         let Some(answer) = self.answer(request) else {
@@ -117,10 +116,10 @@ impl RequestHandler for Handler {
     }
 }
 
-impl Handler {
-    fn answer(&self, request: &Request) -> Option<Answer> {
+impl ZoneHandler {
+    fn answer(&self, request: &Request) -> Option<ZoneAnswer> {
         let Ok(info) = request.request_info() else {
-            return Some(Answer {
+            return Some(ZoneAnswer {
                 code: ResponseCode::FormErr,
                 records: Vec::new(),
                 soa: None,
@@ -141,6 +140,6 @@ fn unsent(metadata: Metadata) -> ResponseInfo {
 }
 
 /// A poisoned zone is still a zone: the panic that poisoned it has failed its own test.
-fn lock(zone: &Mutex<Zone>) -> MutexGuard<'_, Zone> {
+fn lock(zone: &Mutex<LabZone>) -> MutexGuard<'_, LabZone> {
     zone.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the resolver knows, and how it misbehaves when it is told to.
+//! The records of the resolver, and answers that are scripted in their place.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -10,38 +10,38 @@ use hickory_proto::rr::rdata::{A, AAAA, SOA};
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
 use thiserror::Error;
 
-/// A chain longer than this is answered as far as it got.
+/// A longer CNAME chain is cut in the answer.
 const LONGEST_CHAIN: usize = 16;
 
-/// What the resolver knows.
+/// The records, scripted answers and counters of the resolver.
 #[derive(Debug, Default)]
-pub(super) struct Zone {
+pub(super) struct LabZone {
     records: BTreeMap<LowerName, Vec<Record>>,
-    scripts: BTreeMap<LowerName, Script>,
-    synthesis: Vec<Synthesis>,
+    scripts: BTreeMap<LowerName, ScriptedAnswer>,
+    synthesis: Vec<NumberedNames>,
     asked: BTreeMap<LowerName, u64>,
 }
 
-/// How one name is answered instead of out of the zone.
+/// How a name is answered in place of its records.
 #[derive(Debug, Clone)]
-pub enum Script {
-    /// As the zone says, but late.
+pub enum ScriptedAnswer {
+    /// With its records, after this time.
     Delay(Duration),
     /// Not at all.
     Silence,
     /// With this code and no records.
     Code(ResponseCode),
-    /// TC without records over UDP; as the zone says over TCP.
+    /// Truncated (TC) and without records over UDP, with its records over TCP.
     Truncate,
     /// With exactly these records (lines as for [`Resolver::set`](super::resolver::Resolver::set)),
     /// whatever they have to do with the question.
     Verbatim(Vec<String>),
 }
 
-/// Names `n0.<suffix>`, `n1.<suffix>`, … that exist without being written down: each has the
-/// address `first + n`.
+/// The names `n0.<suffix>`, `n1.<suffix>`, …, whose records are computed: name `n` has the address
+/// `first + n`.
 #[derive(Debug, Clone)]
-pub struct Synthesis {
+pub struct NumberedNames {
     /// What the names end in.
     pub suffix: String,
     /// The time to live of their records, in seconds.
@@ -54,7 +54,7 @@ pub struct Synthesis {
     pub first6: Ipv6Addr,
 }
 
-/// A line that is not a record.
+/// A line cannot be parsed as a record.
 #[derive(Debug, Error)]
 #[error("`{line}` is not a record: {reason}; write `name ttl type data`")]
 pub struct ZoneError {
@@ -62,18 +62,18 @@ pub struct ZoneError {
     reason: String,
 }
 
-/// What is to be sent.
+/// The answer to a question.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ZoneAnswer {
     pub(super) code: ResponseCode,
     pub(super) records: Vec<Record>,
-    /// For negative answers (RFC 2308 §2).
+    /// The SOA record of a negative answer (RFC 2308 §2).
     pub(super) soa: Option<Record>,
     pub(super) delay: Duration,
     pub(super) truncated: bool,
 }
 
-impl Zone {
+impl LabZone {
     /// Replaces the record set of each name and type that `lines` mention.
     pub(super) fn set(&mut self, lines: &[&str]) -> Result<(), ZoneError> {
         let records = lines.iter().map(|line| parse(line)).collect::<Result<Vec<_>, _>>()?;
@@ -91,7 +91,7 @@ impl Zone {
         Ok(())
     }
 
-    /// Forgets everything about a name.
+    /// Removes all records and the scripted answer of a name.
     pub(super) fn remove(&mut self, name: &str) -> Result<(), ZoneError> {
         let name = lower(name)?;
         self.records.remove(&name);
@@ -99,10 +99,10 @@ impl Zone {
         Ok(())
     }
 
-    /// From now on answers `name` like this; `None`: as the zone says.
-    pub(super) fn script(&mut self, name: &str, script: Option<Script>) -> Result<(), ZoneError> {
+    /// Answers `name` by `script` from now on; `None` for its records.
+    pub(super) fn script(&mut self, name: &str, script: Option<ScriptedAnswer>) -> Result<(), ZoneError> {
         let name = lower(name)?;
-        if let Some(Script::Verbatim(lines)) = &script {
+        if let Some(ScriptedAnswer::Verbatim(lines)) = &script {
             for line in lines {
                 parse(line)?;
             }
@@ -114,7 +114,7 @@ impl Zone {
         Ok(())
     }
 
-    pub(super) fn synthesize(&mut self, synthesis: Synthesis) {
+    pub(super) fn synthesize(&mut self, synthesis: NumberedNames) {
         self.synthesis.push(synthesis);
     }
 
@@ -132,31 +132,31 @@ impl Zone {
     }
 
     /// The answer to one question, counted; `None` means silence.
-    pub(super) fn answer(&mut self, name: &LowerName, kind: RecordType, udp: bool) -> Option<Answer> {
+    pub(super) fn answer(&mut self, name: &LowerName, kind: RecordType, udp: bool) -> Option<ZoneAnswer> {
         *self.asked.entry(name.clone()).or_default() += 1;
         let answer = self.look_up(name, kind);
         Some(match self.scripts.get(name) {
             None => answer,
-            Some(Script::Delay(delay)) => Answer {
+            Some(ScriptedAnswer::Delay(delay)) => ZoneAnswer {
                 delay: *delay,
                 ..answer
             },
-            Some(Script::Silence) => return None,
-            Some(Script::Code(code)) => Answer {
+            Some(ScriptedAnswer::Silence) => return None,
+            Some(ScriptedAnswer::Code(code)) => ZoneAnswer {
                 code: *code,
                 records: Vec::new(),
                 soa: None,
                 ..answer
             },
-            Some(Script::Truncate) if udp => Answer {
+            Some(ScriptedAnswer::Truncate) if udp => ZoneAnswer {
                 records: Vec::new(),
                 truncated: true,
                 ..answer
             },
-            Some(Script::Truncate) => answer,
-            Some(Script::Verbatim(lines)) => {
+            Some(ScriptedAnswer::Truncate) => answer,
+            Some(ScriptedAnswer::Verbatim(lines)) => {
                 let records = lines.iter().filter_map(|line| parse(line).ok()).collect();
-                Answer {
+                ZoneAnswer {
                     code: ResponseCode::NoError,
                     records,
                     soa: None,
@@ -166,7 +166,7 @@ impl Zone {
         })
     }
 
-    fn look_up(&self, question: &LowerName, kind: RecordType) -> Answer {
+    fn look_up(&self, question: &LowerName, kind: RecordType) -> ZoneAnswer {
         let mut records: Vec<Record> = Vec::new();
         let mut name = question.clone();
         let mut exists = false;
@@ -197,7 +197,7 @@ impl Zone {
             records.push(alias);
         }
         let answered = records.last().is_some_and(|record| record.record_type() == kind);
-        Answer {
+        ZoneAnswer {
             code: if exists || answered {
                 ResponseCode::NoError
             } else {
@@ -211,7 +211,7 @@ impl Zone {
     }
 }
 
-impl Synthesis {
+impl NumberedNames {
     fn records(&self, name: &LowerName) -> Option<Vec<Record>> {
         let text = name.to_string();
         let number = text
@@ -269,13 +269,13 @@ fn soa() -> Record {
 mod tests {
     use super::*;
 
-    fn zone(lines: &[&str]) -> Zone {
-        let mut zone = Zone::default();
+    fn zone(lines: &[&str]) -> LabZone {
+        let mut zone = LabZone::default();
         zone.set(lines).unwrap();
         zone
     }
 
-    fn texts(zone: &mut Zone, name: &str, kind: RecordType) -> Vec<String> {
+    fn texts(zone: &mut LabZone, name: &str, kind: RecordType) -> Vec<String> {
         let answer = zone.answer(&lower(name).unwrap(), kind, true).unwrap();
         answer.records.iter().map(|record| record.data.to_string()).collect()
     }
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn synthesized_names_count_up_from_the_first_address() {
-        let mut zone = Zone::default();
-        zone.synthesize(Synthesis {
+        let mut zone = LabZone::default();
+        zone.synthesize(NumberedNames {
             suffix: "race.example".into(),
             ttl: 60,
             addresses: 1,
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_says_what_is_wrong_with_it() {
-        let error = Zone::default().set(&["a.example soon A 192.0.2.1"]).unwrap_err();
+        let error = LabZone::default().set(&["a.example soon A 192.0.2.1"]).unwrap_err();
         assert!(error.to_string().contains("the ttl is not a number"), "{error}");
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::{Attempt, Transport};
-use lab::hostile::{self, Shot};
-use lab::{BAD_RESOLVER, DEAD_RESOLVER, Lab, RESOLVER, RESOLVER6, Script, Synthesis, Topology, dns};
+use lab::client::{ConnectAttempt, LookupTransport};
+use lab::hostile::{self, HostileReply};
+use lab::{BAD_RESOLVER, DEAD_RESOLVER, Lab, NumberedNames, RESOLVER, RESOLVER6, ScriptedAnswer, Topology, dns};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -24,7 +24,7 @@ fn pods_resolve_and_reach_the_internet_over_both_families_in_both_topologies() {
             .set(&["api.example 60 A 198.51.100.7", "api.example 60 AAAA 2001:db8:7::7"])
             .unwrap();
         for pod in lab.pods() {
-            for over in [Transport::Udp, Transport::PlainUdp, Transport::Tcp] {
+            for over in [LookupTransport::Udp, LookupTransport::PlainUdp, LookupTransport::Tcp] {
                 let reply = pod.resolve(dns(RESOLVER), "api.example", RecordType::A, over).unwrap();
                 assert_eq!(reply.address(), Some(ip("198.51.100.7")));
                 let reply = pod
@@ -41,7 +41,7 @@ fn pods_resolve_and_reach_the_internet_over_both_families_in_both_topologies() {
         let peer = lab.pod(1).address4();
         let attempt = lab.pod(0).connect(peer, 80).unwrap();
         assert!(
-            matches!(attempt, Attempt::Refused(libc::ECONNREFUSED)),
+            matches!(attempt, ConnectAttempt::Refused(libc::ECONNREFUSED)),
             "pods reach each other: {attempt:?}"
         );
     }
@@ -50,7 +50,7 @@ fn pods_resolve_and_reach_the_internet_over_both_families_in_both_topologies() {
 #[test]
 fn a_connection_serves_request_after_request() {
     let lab = Lab::builder().pods(1).build().unwrap();
-    let Attempt::Connected(mut connection) = lab.pod(0).connect(ip("203.0.113.9"), 80).unwrap() else {
+    let ConnectAttempt::Connected(mut connection) = lab.pod(0).connect(ip("203.0.113.9"), 80).unwrap() else {
         panic!("refused")
     };
     for _ in 0..3 {
@@ -73,7 +73,7 @@ fn the_zone_changes_while_the_resolver_runs() {
     let lab = Lab::builder().pods(1).build().unwrap();
     let ask = |name: &str| {
         lab.pod(0)
-            .resolve(dns(RESOLVER), name, RecordType::A, Transport::Udp)
+            .resolve(dns(RESOLVER), name, RecordType::A, LookupTransport::Udp)
             .unwrap()
     };
     assert_eq!(ask("a.example").code(), ResponseCode::NXDomain);
@@ -83,7 +83,7 @@ fn the_zone_changes_while_the_resolver_runs() {
     assert_eq!(ask("a.example").addresses(), [ip("198.51.100.2")]);
     lab.resolver().remove("a.example").unwrap();
     assert_eq!(ask("a.example").code(), ResponseCode::NXDomain);
-    lab.resolver().synthesize(Synthesis {
+    lab.resolver().synthesize(NumberedNames {
         suffix: "race.example".into(),
         ttl: 60,
         addresses: 1,
@@ -106,27 +106,32 @@ fn scripts_bend_single_names() {
     let ask = |name: &str, over| lab.pod(0).resolve(dns(RESOLVER), name, RecordType::A, over).unwrap();
 
     lab.resolver()
-        .script("a.example", Script::Delay(Duration::from_millis(200)))
+        .script("a.example", ScriptedAnswer::Delay(Duration::from_millis(200)))
         .unwrap();
-    assert!(ask("a.example", Transport::Udp).took >= Duration::from_millis(200));
+    assert!(ask("a.example", LookupTransport::Udp).took >= Duration::from_millis(200));
     lab.resolver()
-        .script("a.example", Script::Code(ResponseCode::ServFail))
+        .script("a.example", ScriptedAnswer::Code(ResponseCode::ServFail))
         .unwrap();
-    assert_eq!(ask("a.example", Transport::Udp).code(), ResponseCode::ServFail);
-    lab.resolver().script("a.example", Script::Truncate).unwrap();
-    assert!(ask("a.example", Transport::Udp).message.metadata.truncation);
-    assert_eq!(ask("a.example", Transport::Tcp).addresses().len(), 1);
+    assert_eq!(ask("a.example", LookupTransport::Udp).code(), ResponseCode::ServFail);
+    lab.resolver().script("a.example", ScriptedAnswer::Truncate).unwrap();
+    assert!(ask("a.example", LookupTransport::Udp).message.metadata.truncation);
+    assert_eq!(ask("a.example", LookupTransport::Tcp).addresses().len(), 1);
     let broken = ["a.example 60 CNAME b.example.", "c.example 60 A 198.51.100.9"].map(str::to_owned);
     lab.resolver()
-        .script("a.example", Script::Verbatim(broken.to_vec()))
+        .script("a.example", ScriptedAnswer::Verbatim(broken.to_vec()))
         .unwrap();
-    assert_eq!(ask("a.example", Transport::Udp).answers().len(), 2);
+    assert_eq!(ask("a.example", LookupTransport::Udp).answers().len(), 2);
     lab.resolver().script("a.example", None).unwrap();
-    assert_eq!(ask("a.example", Transport::Udp).addresses().len(), 1);
+    assert_eq!(ask("a.example", LookupTransport::Udp).addresses().len(), 1);
 
     // Truncation as servers do it: 60 addresses do not fit into 512 bytes, but into 1,232.
-    assert!(ask("big.example", Transport::PlainUdp).message.metadata.truncation);
-    assert_eq!(ask("big.example", Transport::Udp).addresses().len(), 60);
+    assert!(
+        ask("big.example", LookupTransport::PlainUdp)
+            .message
+            .metadata
+            .truncation
+    );
+    assert_eq!(ask("big.example", LookupTransport::Udp).addresses().len(), 60);
 }
 
 #[test]
@@ -138,12 +143,16 @@ fn a_hostile_responder_sends_what_it_wants_and_dead_resolvers_refuse() {
             let mut wrong = hostile::reply(query, &["198.51.100.66".parse().unwrap()]);
             wrong.metadata.id ^= 1;
             let elsewhere = hostile::reply(query, &["198.51.100.77".parse().unwrap()]);
-            vec![Shot::Honest(wrong), Shot::OtherPort(elsewhere), Shot::Honest(good)]
+            vec![
+                HostileReply::Honest(wrong),
+                HostileReply::OtherPort(elsewhere),
+                HostileReply::Honest(good),
+            ]
         })
         .unwrap();
     let ask = |server| {
         lab.pod(0)
-            .resolve(dns(server), "a.example", RecordType::A, Transport::Udp)
+            .resolve(dns(server), "a.example", RecordType::A, LookupTransport::Udp)
     };
     assert_eq!(ask(BAD_RESOLVER).unwrap().address(), Some(ip("198.51.100.1")));
     let started = Instant::now();

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::{self, Transport};
+use lab::client::{self, LookupTransport};
 use lab::{NODE4, NODE6};
-use namegate_integration::{Plan, Scenario};
+use namegate_integration::{Scenario, ScenarioBuilder};
 use oracle::generate::{Case, Site};
 use oracle::{Probe, Traffic, is_refused};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start() -> Self {
-        let plan = Plan::new(env!("CARGO_BIN_EXE_namegate-under-test")).pods(3);
+        let plan = ScenarioBuilder::new(env!("CARGO_BIN_EXE_namegate-under-test")).pods(3);
         let scenario = plan
             .flags(&format!("--node here --listen {LISTEN} --dns-questions any"))
             .build();
@@ -182,7 +182,7 @@ impl Node {
 
     fn learn(&self, name: &str, kind: RecordType) {
         let server: SocketAddr = LISTEN.parse().unwrap();
-        let ask = || client::resolve(server, name, kind, Transport::Udp);
+        let ask = || client::resolve(server, name, kind, LookupTransport::Udp);
         let reply = self.scenario.lab().node().run(ask).unwrap().unwrap();
         assert_eq!(reply.code(), ResponseCode::NoError, "{name}");
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use namegate_integration::cluster::{Cluster, NODE};
+use namegate_integration::cluster::{NODE, TestCluster};
 use rustix::param::clock_ticks_per_second;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 #[test]
 fn five_thousand_pods_and_five_hundred_policies_come_in_a_burst_under_traffic() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);

@@ -3,15 +3,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use lab::client::Attempt;
-use namegate_integration::cluster::{Cluster, NODE};
+use lab::client::ConnectAttempt;
+use namegate_integration::cluster::{NODE, TestCluster};
 use namegate_integration::{ip, policy};
 
 use super::{ALLOWED, denied, plan};
 
 #[test]
 fn a_policy_is_applied_changed_and_removed_under_traffic() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -51,7 +51,7 @@ fn a_policy_is_applied_changed_and_removed_under_traffic() {
 
 #[test]
 fn labels_of_pods_and_namespaces_decide() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -80,7 +80,7 @@ fn labels_of_pods_and_namespaces_decide() {
 
 #[test]
 fn an_address_is_reused_by_another_pod_at_once() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -104,7 +104,7 @@ fn an_address_is_reused_by_another_pod_at_once() {
 
 #[test]
 fn a_services_endpoints_move() {
-    let Some(mut cluster) = Cluster::build(plan()) else {
+    let Some(mut cluster) = TestCluster::build(plan()) else {
         return;
     };
     let rules = format!(
@@ -129,7 +129,9 @@ fn a_services_endpoints_move() {
 
 #[test]
 fn pods_of_other_nodes_are_followed_only_while_a_policy_speaks_of_them() {
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     let server = cluster.pod(2);
     let _server = serve(&cluster, 2);
     // The third pod of the lab is on another node of the cluster.
@@ -154,10 +156,10 @@ fn pods_of_other_nodes_are_followed_only_while_a_policy_speaks_of_them() {
 #[test]
 fn a_startup_taint_is_taken_from_the_node_when_its_agent_is_ready_and_others_stay() {
     const TAINT: &str = "namegate.io/agent-not-ready";
-    let Some(mut cluster) = Cluster::build(plan().flags(&format!("--startup-taint {TAINT}"))) else {
+    let Some(mut cluster) = TestCluster::build(plan().flags(&format!("--startup-taint {TAINT}"))) else {
         return;
     };
-    let taints = |cluster: &Cluster| {
+    let taints = |cluster: &TestCluster| {
         cluster
             .control
             .kubectl(["get", "node", NODE, "-o", "jsonpath={.spec.taints[*].key}"])
@@ -185,7 +187,7 @@ fn a_startup_taint_is_taken_from_the_node_when_its_agent_is_ready_and_others_sta
 
 #[test]
 fn kinds_that_appear_later_are_picked_up() {
-    let Some(mut cluster) = Cluster::build(plan()) else {
+    let Some(mut cluster) = TestCluster::build(plan()) else {
         return;
     };
     cluster.control.kubectl(["delete", "crd", "--all"]);
@@ -231,7 +233,7 @@ fn kinds_that_appear_later_are_picked_up() {
 }
 
 /// Makes a pod the only backend of `shop/store`.
-fn slice(cluster: &Cluster, pod: usize) {
+fn slice(cluster: &TestCluster, pod: usize) {
     cluster.control.apply(&format!(
         "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: store-1, namespace: shop, labels: {{kubernetes.io/service-name: store}}}},
            addressType: IPv4, endpoints: [{{addresses: [{}]}}], ports: [{{port: 8080}}]}}",
@@ -239,7 +241,7 @@ fn slice(cluster: &Cluster, pod: usize) {
     ));
 }
 
-fn serve(cluster: &Cluster, pod: usize) -> TcpListener {
+fn serve(cluster: &TestCluster, pod: usize) -> TcpListener {
     let address = SocketAddr::new(cluster.pod(pod).address4().into(), 8080);
     cluster
         .pod(pod)
@@ -249,6 +251,6 @@ fn serve(cluster: &Cluster, pod: usize) -> TcpListener {
         .unwrap()
 }
 
-fn to(cluster: &Cluster, pod: usize) -> Attempt {
+fn to(cluster: &TestCluster, pod: usize) -> ConnectAttempt {
     cluster.pod(0).connect(cluster.pod(pod).address4(), 8080).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use namegate_integration::cluster::Cluster;
+use namegate_integration::cluster::TestCluster;
 use namegate_integration::ip;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -15,7 +15,7 @@ const FORGETFUL: [&str; 2] = ["--watch-cache=false", "--etcd-compaction-interval
 
 #[test]
 fn watches_whose_past_was_compacted_read_their_lists_again() {
-    let Some(mut cluster) = Cluster::build_with(plan(), &FORGETFUL) else {
+    let Some(mut cluster) = TestCluster::build_with(plan(), &FORGETFUL) else {
         return;
     };
     cluster.start();
@@ -60,21 +60,21 @@ fn watches_whose_past_was_compacted_read_their_lists_again() {
 }
 
 /// What the agent logged of watches that were told that what they had seen last is no longer known.
-fn told_gone(cluster: &Cluster) -> Vec<String> {
+fn told_gone(cluster: &TestCluster) -> Vec<String> {
     let mut log = cluster.agent().log();
     log.retain(|line| line.contains("(410 Gone)"));
     log
 }
 
 /// The version of the newest change that the API server knows.
-fn version(cluster: &Cluster) -> String {
+fn version(cluster: &TestCluster) -> String {
     let list = cluster.control.kubectl(["get", "--raw", "/api/v1/namespaces"]);
     let list: Value = serde_json::from_str(&list).unwrap();
     list["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
 }
 
 /// Whether a watch from there on is refused.
-fn is_gone(cluster: &Cluster, version: &str) -> bool {
+fn is_gone(cluster: &TestCluster, version: &str) -> bool {
     let path = format!("/api/v1/namespaces?watch=1&timeoutSeconds=1&resourceVersion={version}");
     let output = cluster.control.try_kubectl(["get", "--raw", &path]);
     String::from_utf8_lossy(&output.stdout).contains("\"code\":410")

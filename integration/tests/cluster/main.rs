@@ -13,14 +13,14 @@ mod statuses;
 
 use std::net::IpAddr;
 
-use namegate_integration::{Plan, ip};
+use namegate_integration::{ScenarioBuilder, ip};
 
 const ALLOWED: &str = "a.example";
 const RECORDS: [&str; 2] = ["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"];
 
 /// Three pods, one resolver, the binary built from this workspace.
-fn plan() -> Plan {
-    Plan::new(env!("CARGO_BIN_EXE_namegate-under-test"))
+fn plan() -> ScenarioBuilder {
+    ScenarioBuilder::new(env!("CARGO_BIN_EXE_namegate-under-test"))
         .pods(3)
         .records(&RECORDS)
 }

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lab::Pod;
-use namegate_integration::cluster::{Cluster, NODE};
-use namegate_integration::{Plan, ip, policy};
+use namegate_integration::cluster::{NODE, TestCluster};
+use namegate_integration::{ScenarioBuilder, ip, policy};
 use serde_json::json;
 
 use super::plan;
@@ -48,8 +48,8 @@ enum Before {
 }
 
 /// For each round, how long after its status was written a new Pod was treated as its policy says.
-fn measure(plan: Plan, before: Before) -> Option<Vec<Duration>> {
-    let cluster = Cluster::start(plan.pods(u8::try_from(PLACES).unwrap()))?;
+fn measure(plan: ScenarioBuilder, before: Before) -> Option<Vec<Duration>> {
+    let cluster = TestCluster::start(plan.pods(u8::try_from(PLACES).unwrap()))?;
     for place in 0..PLACES {
         cluster.delete("pod", &format!("pod{place}"));
     }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
-use namegate_integration::cluster::Cluster;
+use namegate_integration::cluster::TestCluster;
 use namegate_integration::ip;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -16,7 +16,7 @@ const RECOVERY: Duration = Duration::from_secs(120);
 
 #[test]
 fn the_api_server_is_killed_and_restarted_under_load() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -55,7 +55,7 @@ fn the_api_server_is_killed_and_restarted_under_load() {
 
 #[test]
 fn a_policy_is_in_force_soon_after_the_api_server_was_away_for_long() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.control.kill_api();
@@ -74,7 +74,7 @@ fn a_policy_is_in_force_soon_after_the_api_server_was_away_for_long() {
 
 #[test]
 fn a_watch_that_is_cut_goes_on() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -104,7 +104,7 @@ fn a_watch_that_is_cut_goes_on() {
 
 #[test]
 fn an_agent_restarts_while_the_api_server_is_down() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -141,7 +141,7 @@ fn an_agent_restarts_while_the_api_server_is_down() {
 
 #[test]
 fn lookups_wait_for_the_next_agent_when_one_dies_under_its_supervisor() {
-    let Some(mut cluster) = Cluster::start(plan().flags("--supervise --fail-mode closed")) else {
+    let Some(mut cluster) = TestCluster::start(plan().flags("--supervise --fail-mode closed")) else {
         return;
     };
     cluster.expect_errors("the worker died");
@@ -169,7 +169,7 @@ fn lookups_wait_for_the_next_agent_when_one_dies_under_its_supervisor() {
 
 #[test]
 fn without_an_api_server_and_without_a_memory_the_agent_waits_and_touches_nothing() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -201,7 +201,7 @@ fn without_an_api_server_and_without_a_memory_the_agent_waits_and_touches_nothin
 
 #[test]
 fn two_agents_overlap_in_an_upgrade() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.allow_names(0, &[ALLOWED]);
@@ -214,7 +214,7 @@ fn two_agents_overlap_in_an_upgrade() {
 }
 
 /// How often the agent has read the list of CiliumNetworkPolicies.
-fn lists_of_policies(cluster: &Cluster) -> usize {
+fn lists_of_policies(cluster: &TestCluster) -> usize {
     let log = cluster.control.audit_log();
     let is_list = |line: &&str| {
         line.contains("ciliumnetworkpolicies")

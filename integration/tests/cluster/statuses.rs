@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use namegate_integration::cluster::{Cluster, NODE};
+use namegate_integration::cluster::{NODE, TestCluster};
 use namegate_integration::{allow, policy};
 use serde_json::{Value, json};
 
@@ -11,7 +11,9 @@ use super::{ALLOWED, denied, plan};
 
 #[test]
 fn a_policy_in_force_says_so_and_kubectl_shows_it() {
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     cluster.allow_names(0, &[ALLOWED]);
     let took = cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
     println!("the status was written after {took:?}");
@@ -33,7 +35,9 @@ fn a_policy_in_force_says_so_and_kubectl_shows_it() {
 #[test]
 fn the_statuses_of_many_policies_come_soon() {
     const MANY: usize = 300;
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     let policies: Vec<Value> = (0..MANY)
         .map(|number| {
             json!({
@@ -65,7 +69,7 @@ fn the_statuses_of_many_policies_come_soon() {
 
 #[test]
 fn invalid_objects_say_what_is_wrong_and_leave_nothing_open() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.expect_errors("cluster::kubernetes");
@@ -113,7 +117,9 @@ fn invalid_objects_say_what_is_wrong_and_leave_nothing_open() {
 
 #[test]
 fn a_repair_is_an_event_of_the_node() {
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     cluster.allow_names(0, &[ALLOWED]);
     cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
     cluster.nft("flush chain inet namegate forward");
@@ -130,7 +136,9 @@ fn a_repair_is_an_event_of_the_node() {
 
 #[test]
 fn parts_that_are_not_enforced_are_named() {
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     let rules = "  egress:\n  - toFQDNs: [{matchName: a.example}]\n    toPorts: [{ports: [{port: '443', protocol: TCP}], rules: {http: [{method: GET}]}}]\n";
     cluster.control.apply(&policy("l7", 0, rules));
     cluster.wait_condition("l7", "Valid", "True", "PartlyEnforced");
@@ -140,7 +148,7 @@ fn parts_that_are_not_enforced_are_named() {
 
 #[test]
 fn a_node_whose_kernel_refuses_a_policy_says_so_and_takes_it_back() {
-    let Some(mut cluster) = Cluster::start(plan()) else {
+    let Some(mut cluster) = TestCluster::start(plan()) else {
         return;
     };
     cluster.expect_errors("agent::reconcile");
@@ -196,7 +204,9 @@ fn a_node_whose_kernel_refuses_a_policy_says_so_and_takes_it_back() {
 
 #[test]
 fn the_agent_asks_for_nothing_that_its_role_does_not_grant() {
-    let Some(cluster) = Cluster::start(plan()) else { return };
+    let Some(cluster) = TestCluster::start(plan()) else {
+        return;
+    };
     cluster.allow_names(0, &[ALLOWED]);
     cluster.wait_condition("allow-pod0", "Programmed", "True", "Programmed");
     let rights = cluster.control.rights();
@@ -204,7 +214,7 @@ fn the_agent_asks_for_nothing_that_its_role_does_not_grant() {
 }
 
 /// The names of the sets in the agent's table.
-fn sets(cluster: &Cluster) -> BTreeSet<String> {
+fn sets(cluster: &TestCluster) -> BTreeSet<String> {
     let table = cluster.nft("list table inet namegate");
     let names = table
         .lines()
@@ -212,11 +222,11 @@ fn sets(cluster: &Cluster) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-fn events(cluster: &Cluster) -> Vec<Value> {
+fn events(cluster: &TestCluster) -> Vec<Value> {
     events_in(cluster, "shop")
 }
 
-fn events_in(cluster: &Cluster, namespace: &str) -> Vec<Value> {
+fn events_in(cluster: &TestCluster, namespace: &str) -> Vec<Value> {
     let events = cluster
         .control
         .kubectl(["get", "events.events.k8s.io", "-n", namespace, "-o", "json"]);
@@ -225,7 +235,7 @@ fn events_in(cluster: &Cluster, namespace: &str) -> Vec<Value> {
 }
 
 /// How often the agent has written a status.
-fn writes(cluster: &Cluster) -> usize {
+fn writes(cluster: &TestCluster) -> usize {
     cluster
         .control
         .audit_log()

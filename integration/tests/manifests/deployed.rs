@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use cluster::kubernetes::resources::KINDS;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::{Lab, Pod, RESOLVER, dns};
 use namegate_integration::container::{Container, capabilities};
 use namegate_integration::control_plane::{ControlPlane, manifests};
@@ -44,7 +44,7 @@ fn a_policy_that_kubectl_applies_is_enforced_under_the_rights_that_are_shipped_a
 
     let resolve = |name| {
         lab.pod(0)
-            .resolve(dns(RESOLVER), name, RecordType::A, Transport::Udp)
+            .resolve(dns(RESOLVER), name, RecordType::A, LookupTransport::Udp)
             .unwrap()
     };
     let connect = |address: &str| lab.pod(0).connect(ip(address), 443).unwrap();

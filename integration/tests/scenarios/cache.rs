@@ -46,9 +46,12 @@ fn addresses_that_were_removed_from_the_kernel_are_put_back_before_a_cached_answ
         .records(&["api.example 300 A 198.51.100.7"])
         .start();
     let resolve = || {
-        scenario
-            .pod(0)
-            .resolve(dns(RESOLVER), "api.example", RecordType::A, lab::client::Transport::Udp)
+        scenario.pod(0).resolve(
+            dns(RESOLVER),
+            "api.example",
+            RecordType::A,
+            lab::client::LookupTransport::Udp,
+        )
     };
     for _ in 0..3 {
         assert_eq!(resolve().unwrap().address(), Some(ip("198.51.100.7")));

@@ -6,7 +6,7 @@ use std::fs;
 use hickory_proto::rr::RecordType;
 use namegate_integration::container::{self, Container};
 use namegate_integration::control_plane::manifests;
-use namegate_integration::{Plan, Scenario, ip};
+use namegate_integration::{Scenario, ScenarioBuilder, ip};
 use serde_json::Value;
 
 const RECORDS: [&str; 2] = ["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"];
@@ -51,7 +51,7 @@ fn answers(capabilities: &[String], mode: &str) -> bool {
 }
 
 /// Lookups, refusals, an edit, a crash and an adoption.
-fn enforces_from_start_to_restart(plan: Plan) {
+fn enforces_from_start_to_restart(plan: ScenarioBuilder) {
     let mut scenario = plan.allow(0, &["a.example"]).records(&RECORDS).start();
     let assert_only = |scenario: &Scenario, open: &str, closed: &str| {
         assert!(scenario.connect(0, ip(open)).is_connected(), "{open}");
@@ -87,6 +87,6 @@ fn container(capabilities: &[String]) -> Container {
     Container::new(env!("CARGO_BIN_EXE_namegate-under-test"), capabilities)
 }
 
-fn plan(container: &Container) -> Plan {
-    Plan::new(container.program().to_str().unwrap())
+fn plan(container: &Container) -> ScenarioBuilder {
+    ScenarioBuilder::new(container.program().to_str().unwrap())
 }

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use api::AgentStatus;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::process::PATIENCE;
 use lab::{Pod, RESOLVER, dns};
-use namegate_integration::{End, Scenario, ip};
+use namegate_integration::{Scenario, SetOnDrop, ip};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::plan;
@@ -68,7 +68,7 @@ fn kill_under_lookups(interception: &str) {
     let mut killed = Vec::new();
     let tally = thread::scope(|scope| {
         let client = scope.spawn(|| ask_until(&pod, &over));
-        let end = End(&over);
+        let end = SetOnDrop(&over);
         for _ in 0..kills {
             let worker = status(&scenario).pid;
             assert_ne!(worker, scenario.agent().pid(), "the agent is a process of its own");
@@ -79,7 +79,7 @@ fn kill_under_lookups(interception: &str) {
             kill(worker, Signal::KILL);
             scenario.wait_until("the worker is gone", || !is_running(worker));
             // It connects to where nobody accepts at this moment.
-            let by_tcp = pod.resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Tcp);
+            let by_tcp = pod.resolve(dns(RESOLVER), "a.example", RecordType::A, LookupTransport::Tcp);
             assert!(by_tcp.is_ok(), "{by_tcp:?}");
             scenario.wait_until("another agent is ready", || {
                 status_if_any(&scenario).is_some_and(|status| status.pid != worker && status.ready)

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::{RESOLVER, dns};
-use namegate_integration::{End, Scenario, ip};
+use namegate_integration::{Scenario, SetOnDrop, ip};
 
 use super::plan;
 
@@ -144,7 +144,7 @@ fn is_closed_while_it_is_repaired(damage: &str) {
     let slow = scenario.installation().scratch("slow");
     let nft = "if [ -e SLOW ]; then sleep 3; fi; exec /usr/sbin/nft \"$@\"";
     let nft = nft.replace("SLOW", &slow.display().to_string());
-    scenario.stand_in("nft", &format!("#!/bin/sh\n{nft}\n"));
+    scenario.replace_program("nft", &format!("#!/bin/sh\n{nft}\n"));
     scenario.start();
     scenario.learn(0, "a.example");
     std::fs::write(&slow, "").unwrap();
@@ -155,7 +155,7 @@ fn is_closed_while_it_is_repaired(damage: &str) {
     let over = AtomicBool::new(false);
     let begun = Instant::now();
     let (damaged, arrived) = std::thread::scope(|scope| {
-        let _end = End(&over);
+        let _end = SetOnDrop(&over);
         let pod = scenario.pod(0).namespace();
         scope.spawn(|| {
             pod.run(|| {
@@ -240,12 +240,12 @@ fn addresses_of_the_proxy_that_were_removed_are_put_back() {
     scenario.wait_until("lookups over IPv6", || {
         let reply = scenario
             .pod(0)
-            .resolve(resolver, "a.example", RecordType::A, Transport::Udp);
+            .resolve(resolver, "a.example", RecordType::A, LookupTransport::Udp);
         reply.is_ok_and(|reply| reply.address() == Some(ip(ALLOWED)))
     });
     let tcp = scenario
         .pod(0)
-        .resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Tcp);
+        .resolve(dns(RESOLVER), "a.example", RecordType::A, LookupTransport::Tcp);
     assert_eq!(tcp.unwrap().address(), Some(ip(ALLOWED)));
 }
 

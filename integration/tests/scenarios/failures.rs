@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use lab::client::Transport;
-use lab::hostile::{self, Shot};
-use lab::{BAD_RESOLVER, DEAD_RESOLVER, RESOLVER, Script, dns};
+use lab::client::LookupTransport;
+use lab::hostile::{self, HostileReply};
+use lab::{BAD_RESOLVER, DEAD_RESOLVER, RESOLVER, ScriptedAnswer, dns};
 use namegate_integration::ip;
 
 use super::plan;
@@ -24,7 +24,7 @@ fn forged_answers_are_passed_over_for_the_true_one() {
         .unwrap();
     let reply = scenario
         .pod(0)
-        .resolve(dns(BAD_RESOLVER), "api.example", RecordType::A, Transport::Udp)
+        .resolve(dns(BAD_RESOLVER), "api.example", RecordType::A, LookupTransport::Udp)
         .unwrap();
     assert_eq!(reply.addresses(), [ip(TRUE)]);
     assert!(scenario.connect(0, ip(TRUE)).is_connected());
@@ -40,7 +40,7 @@ fn an_upstream_that_only_lies_is_servfail() {
     let _hostile = scenario.lab().hostile(dns(BAD_RESOLVER), lies_then(None)).unwrap();
     let reply = scenario
         .pod(0)
-        .resolve(dns(BAD_RESOLVER), "api.example", RecordType::A, Transport::Udp)
+        .resolve(dns(BAD_RESOLVER), "api.example", RecordType::A, LookupTransport::Udp)
         .unwrap();
     assert_eq!((reply.code(), reply.addresses().len()), (ResponseCode::ServFail, 0));
     assert!(scenario.leases("api.example").is_empty());
@@ -54,7 +54,7 @@ fn a_dead_upstream_is_passed_over_for_the_next() {
         .allow(0, &["api.example"])
         .records(&["api.example 60 A 198.51.100.7"])
         .start();
-    for over in [Transport::Udp, Transport::Tcp] {
+    for over in [LookupTransport::Udp, LookupTransport::Tcp] {
         let reply = scenario
             .pod(0)
             .resolve(dns(DEAD_RESOLVER), "api.example", RecordType::A, over)
@@ -70,7 +70,7 @@ fn when_every_upstream_is_dead_the_answer_is_servfail() {
     let scenario = plan().upstreams(&[&upstream]).allow(0, &["api.example"]).start();
     let reply = scenario
         .pod(0)
-        .resolve(dns(DEAD_RESOLVER), "api.example", RecordType::A, Transport::Udp)
+        .resolve(dns(DEAD_RESOLVER), "api.example", RecordType::A, LookupTransport::Udp)
         .unwrap();
     assert_eq!(reply.code(), ResponseCode::ServFail);
 }
@@ -95,7 +95,7 @@ fn negative_and_failed_answers_pass_as_they_are() {
     scenario
         .lab()
         .resolver()
-        .script("api.example", Script::Code(ResponseCode::ServFail))
+        .script("api.example", ScriptedAnswer::Code(ResponseCode::ServFail))
         .unwrap();
     assert_eq!(
         scenario.ask(0, "api.example", RecordType::A).code(),
@@ -104,7 +104,9 @@ fn negative_and_failed_answers_pass_as_they_are() {
 }
 
 /// A responder that sends every forgery it can think of, and then perhaps the truth.
-fn lies_then(truth: Option<&'static str>) -> impl FnMut(&hickory_proto::op::Message) -> Vec<Shot> + Send + 'static {
+fn lies_then(
+    truth: Option<&'static str>,
+) -> impl FnMut(&hickory_proto::op::Message) -> Vec<HostileReply> + Send + 'static {
     move |query| {
         let answer = |address: &str| hostile::reply(query, &[address.parse::<IpAddr>().unwrap()]);
         let mut wrong_id = answer(FALSE[0]);
@@ -115,14 +117,14 @@ fn lies_then(truth: Option<&'static str>) -> impl FnMut(&hickory_proto::op::Mess
         let mut not_an_answer = answer(FALSE[3]);
         not_an_answer.metadata.message_type = hickory_proto::op::MessageType::Query;
         let mut shots = vec![
-            Shot::Honest(wrong_id),
-            Shot::OtherPort(answer(FALSE[1])),
-            Shot::Honest(wrong_question),
-            Shot::Honest(not_an_answer),
-            Shot::Raw(vec![0; 5]),
-            Shot::Raw(vec![0xff; 600]),
+            HostileReply::Honest(wrong_id),
+            HostileReply::OtherPort(answer(FALSE[1])),
+            HostileReply::Honest(wrong_question),
+            HostileReply::Honest(not_an_answer),
+            HostileReply::Raw(vec![0; 5]),
+            HostileReply::Raw(vec![0xff; 600]),
         ];
-        shots.extend(truth.map(|address| Shot::Honest(answer(address))));
+        shots.extend(truth.map(|address| HostileReply::Honest(answer(address))));
         shots
     }
 }

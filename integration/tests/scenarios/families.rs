@@ -4,7 +4,7 @@
 use std::process::Output;
 
 use api::{ExplainAnswer, ExplainVerdict};
-use lab::client::Attempt;
+use lab::client::ConnectAttempt;
 use namegate_integration::{Scenario, ip, policy};
 
 use super::plan;
@@ -30,7 +30,7 @@ fn network_policy(name: &str, index: usize, egress: &str) -> String {
     )
 }
 
-fn connect(scenario: &Scenario, pod: usize, to: &str) -> Attempt {
+fn connect(scenario: &Scenario, pod: usize, to: &str) -> ConnectAttempt {
     scenario.connect(pod, ip(to))
 }
 
@@ -177,7 +177,7 @@ fn annotations_say_how_long_leases_are_and_what_a_refused_packet_gets() {
     };
     assert!((299_000..=301_000).contains(&lease.lease_left_ms), "{lease:?}");
     assert!(
-        matches!(connect(&scenario, 0, "198.51.100.9"), Attempt::TimedOut),
+        matches!(connect(&scenario, 0, "198.51.100.9"), ConnectAttempt::TimedOut),
         "dropped in silence"
     );
     assert!(

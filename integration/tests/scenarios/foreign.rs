@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::process::find_program;
 use lab::{BAD_RESOLVER, RESOLVER, dns};
 use namegate_integration::{Scenario, ip, wait_until};
@@ -132,7 +132,7 @@ fn serve_and_check(scenario: Scenario, server: &Path, config: &str) {
     let at = |name, kind| {
         scenario
             .pod(0)
-            .resolve(dns(BAD_RESOLVER), name, kind, Transport::Udp)
+            .resolve(dns(BAD_RESOLVER), name, kind, LookupTransport::Udp)
             .unwrap()
     };
     assert_eq!(at("api.example", RecordType::A).addresses(), [ip("198.51.100.7")]);
@@ -147,7 +147,7 @@ fn serve_and_check(scenario: Scenario, server: &Path, config: &str) {
 fn ask(scenario: &Scenario, pod: usize, name: &str) -> io::Result<ResponseCode> {
     let reply = scenario
         .pod(pod)
-        .resolve(dns(BAD_RESOLVER), name, RecordType::A, Transport::Udp)?;
+        .resolve(dns(BAD_RESOLVER), name, RecordType::A, LookupTransport::Udp)?;
     Ok(reply.code())
 }
 

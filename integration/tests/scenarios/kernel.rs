@@ -27,7 +27,7 @@ fn a_full_set_is_servfail_and_harms_nobody_else() {
             lab::dns(lab::RESOLVER),
             "many.example",
             RecordType::A,
-            lab::client::Transport::Tcp,
+            lab::client::LookupTransport::Tcp,
         )
         .unwrap();
     assert_eq!((reply.code(), reply.addresses().len()), (ResponseCode::ServFail, 0));

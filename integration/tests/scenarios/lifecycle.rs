@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
-use lab::client::Stub;
+use lab::client::StubResolver;
 use lab::{RESOLVER, dns};
-use namegate_integration::{Plan, Scenario, ip};
+use namegate_integration::{Scenario, ScenarioBuilder, ip};
 
 use super::plan;
 
 const RECORDS: [&str; 2] = ["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"];
 
-fn governed() -> Plan {
+fn governed() -> ScenarioBuilder {
     plan().allow(0, &["a.example"]).records(&RECORDS)
 }
 
@@ -93,12 +93,12 @@ fn in_fail_mode_closed_lookups_are_refused_while_no_agent_lives() {
 
 /// A stub that keeps its socket, as resolvers inside of programs do: its packets are one flow for
 /// ever.
-fn kept_stub(scenario: &Scenario) -> Stub {
+fn kept_stub(scenario: &Scenario) -> StubResolver {
     let node = scenario.pod(0).namespace();
-    node.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap()
+    node.run(|| StubResolver::new(dns(RESOLVER))).unwrap().unwrap()
 }
 
-fn answers(stub: &Stub, name: &str) -> bool {
+fn answers(stub: &StubResolver, name: &str) -> bool {
     stub.ask(name, RecordType::A, true)
         .is_ok_and(|reply| reply.address().is_some())
 }

@@ -2,13 +2,13 @@
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
-use lab::{RESOLVER, RESOLVER6, Script, Topology, UNTRUSTED_RESOLVER, dns};
+use lab::client::LookupTransport;
+use lab::{RESOLVER, RESOLVER6, ScriptedAnswer, Topology, UNTRUSTED_RESOLVER, dns};
 use namegate_integration::{allow, ip, policy};
 
 use super::plan;
 
-const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::PlainUdp, Transport::Tcp];
+const TRANSPORTS: [LookupTransport; 3] = [LookupTransport::Udp, LookupTransport::PlainUdp, LookupTransport::Tcp];
 /// RFC 8914 §4.16.
 const BLOCKED: u16 = 15;
 
@@ -136,7 +136,7 @@ fn a_denied_question_is_answered_with_the_reason() {
     assert!(!text.is_empty());
     let plain = scenario
         .pod(0)
-        .resolve(dns(RESOLVER), "evil.example", RecordType::A, Transport::PlainUdp)
+        .resolve(dns(RESOLVER), "evil.example", RecordType::A, LookupTransport::PlainUdp)
         .unwrap();
     assert!(plain.message.edns.is_none(), "no OPT where none was sent (RFC 6891 §7)");
 
@@ -174,7 +174,7 @@ fn a_broken_chain_is_servfail_and_opens_nothing() {
     scenario
         .lab()
         .resolver()
-        .script("www.example", Script::Verbatim(broken.to_vec()))
+        .script("www.example", ScriptedAnswer::Verbatim(broken.to_vec()))
         .unwrap();
     let reply = scenario.ask(0, "www.example", RecordType::A);
     assert_eq!((reply.code(), reply.addresses().len()), (ResponseCode::ServFail, 0));
@@ -202,13 +202,13 @@ fn a_truncated_answer_is_had_over_tcp() {
     scenario
         .lab()
         .resolver()
-        .script("api.example", Script::Truncate)
+        .script("api.example", ScriptedAnswer::Truncate)
         .unwrap();
     let reply = scenario.ask(0, "api.example", RecordType::A);
     assert!(reply.message.metadata.truncation || reply.address().is_some());
     let reply = scenario
         .pod(0)
-        .resolve(dns(RESOLVER), "api.example", RecordType::A, Transport::Tcp)
+        .resolve(dns(RESOLVER), "api.example", RecordType::A, LookupTransport::Tcp)
         .unwrap();
     assert_eq!(reply.addresses(), [ip("198.51.100.7")]);
     assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
@@ -230,10 +230,10 @@ fn a_large_answer_passes_whole_where_the_client_has_room_for_it() {
             .unwrap()
     };
     assert!(
-        ask(Transport::PlainUdp).message.metadata.truncation,
+        ask(LookupTransport::PlainUdp).message.metadata.truncation,
         "60 addresses do not fit into 512 bytes"
     );
-    for over in [Transport::Udp, Transport::Tcp] {
+    for over in [LookupTransport::Udp, LookupTransport::Tcp] {
         let reply = ask(over);
         assert_eq!(
             (reply.addresses().len(), reply.message.metadata.truncation),
@@ -251,7 +251,7 @@ fn a_resolver_that_nobody_configured_is_ordinary_egress_and_teaches_nothing() {
     let records = ["api.example 60 A 198.51.100.7"];
     let untrusted = dns(UNTRUSTED_RESOLVER);
     let scenario = plan().allow(0, &["api.example"]).records(&records).start();
-    for over in [Transport::Udp, Transport::Tcp] {
+    for over in [LookupTransport::Udp, LookupTransport::Tcp] {
         assert!(
             scenario
                 .pod(0)
@@ -270,7 +270,7 @@ fn a_resolver_that_nobody_configured_is_ordinary_egress_and_teaches_nothing() {
         .start();
     let reply = scenario
         .pod(0)
-        .resolve(untrusted, "api.example", RecordType::A, Transport::Udp)
+        .resolve(untrusted, "api.example", RecordType::A, LookupTransport::Udp)
         .unwrap();
     assert_eq!(reply.addresses(), [ip("198.51.100.7")]);
     assert!(scenario.leases("api.example").is_empty());
@@ -295,9 +295,12 @@ fn a_policys_own_resolver_opens_nothing_for_pods_that_have_the_same_rules_withou
         .records(&["api.example 600 A 198.51.100.7"])
         .start();
     let ask_own = || {
-        let own = scenario
-            .pod(0)
-            .resolve(dns(UNTRUSTED_RESOLVER), "api.example", RecordType::A, Transport::Udp);
+        let own = scenario.pod(0).resolve(
+            dns(UNTRUSTED_RESOLVER),
+            "api.example",
+            RecordType::A,
+            LookupTransport::Udp,
+        );
         assert_eq!(own.unwrap().addresses(), [ip("198.51.100.7")]);
     };
     ask_own();
@@ -347,7 +350,7 @@ fn metrics_and_status_tell_what_happened() {
     scenario.learn(0, "api.example");
     scenario
         .pod(0)
-        .resolve(dns(RESOLVER), "other.example", RecordType::A, Transport::Tcp)
+        .resolve(dns(RESOLVER), "other.example", RecordType::A, LookupTransport::Tcp)
         .unwrap();
     let metric = |series: &str| scenario.agent().metric(series).unwrap();
     let queries = |labels: &str| metric(&format!("namegate_dns_queries_total{{{labels}}}"));

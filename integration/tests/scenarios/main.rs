@@ -25,9 +25,9 @@ mod strangers;
 mod transitions;
 mod upgrades;
 
-use namegate_integration::Plan;
+use namegate_integration::ScenarioBuilder;
 
 /// The usual beginning: two pods, one resolver, the binary built from this workspace.
-fn plan() -> Plan {
-    Plan::new(env!("CARGO_BIN_EXE_namegate-under-test"))
+fn plan() -> ScenarioBuilder {
+    ScenarioBuilder::new(env!("CARGO_BIN_EXE_namegate-under-test"))
 }

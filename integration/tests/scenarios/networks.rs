@@ -7,10 +7,10 @@ use std::thread;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::{Reply, Transport};
+use lab::client::{DnsReply, LookupTransport};
 use lab::process::find_program;
 use lab::{NODE4, RESOLVER, RESOLVER6, Topology, dns};
-use namegate_integration::kube_proxy::{self, Mode, Translation};
+use namegate_integration::kube_proxy::{self, KubeProxyMode, ServiceTranslation};
 use namegate_integration::{Scenario, ip, policy};
 use netns::Namespace;
 use serde_json::Value;
@@ -35,34 +35,34 @@ const RECORDS: [&str; 3] = [
 
 #[test]
 fn on_routed_links_under_iptables() {
-    beside_kube_proxy(Topology::Routed, Mode::Iptables, "dnat");
+    beside_kube_proxy(Topology::Routed, KubeProxyMode::Iptables, "dnat");
 }
 
 #[test]
 fn on_routed_links_under_nftables() {
-    beside_kube_proxy(Topology::Routed, Mode::Nftables, "dnat");
+    beside_kube_proxy(Topology::Routed, KubeProxyMode::Nftables, "dnat");
 }
 
 #[test]
 fn on_routed_links_with_tproxy_under_either() {
-    beside_kube_proxy(Topology::Routed, Mode::Iptables, "tproxy");
-    beside_kube_proxy(Topology::Routed, Mode::Nftables, "tproxy");
+    beside_kube_proxy(Topology::Routed, KubeProxyMode::Iptables, "tproxy");
+    beside_kube_proxy(Topology::Routed, KubeProxyMode::Nftables, "tproxy");
 }
 
 #[test]
 fn on_a_bridge_under_iptables() {
-    beside_kube_proxy(Topology::Bridged, Mode::Iptables, "dnat");
+    beside_kube_proxy(Topology::Bridged, KubeProxyMode::Iptables, "dnat");
 }
 
 #[test]
 fn on_a_bridge_under_nftables() {
-    beside_kube_proxy(Topology::Bridged, Mode::Nftables, "dnat");
+    beside_kube_proxy(Topology::Bridged, KubeProxyMode::Nftables, "dnat");
 }
 
 /// Lookups to the DNS Service are intercepted; names open and refuse; ports are those behind a
 /// Service.
-fn beside_kube_proxy(topology: Topology, mode: Mode, intercept: &str) {
-    if mode == Mode::Iptables && find_program("iptables-nft-restore").is_none() {
+fn beside_kube_proxy(topology: Topology, mode: KubeProxyMode, intercept: &str) {
+    if mode == KubeProxyMode::Iptables && find_program("iptables-nft-restore").is_none() {
         eprintln!("skipped: iptables-nft is not installed (package iptables)");
         return;
     }
@@ -84,7 +84,7 @@ fn beside_kube_proxy(topology: Topology, mode: Mode, intercept: &str) {
     let what = format!("{topology:?} {mode:?} {intercept}");
 
     for (server, kind) in [(DNS4, RecordType::A), (DNS6, RecordType::AAAA)] {
-        for over in [Transport::Udp, Transport::Tcp] {
+        for over in [LookupTransport::Udp, LookupTransport::Tcp] {
             let ask = |name| scenario.pod(0).resolve(dns(ip(server)), name, kind, over).unwrap();
             assert!(ask("api.example").address().is_some(), "{what} {server} {over:?}");
             assert_eq!(
@@ -119,7 +119,7 @@ fn beside_kube_proxy(topology: Topology, mode: Mode, intercept: &str) {
     // Whom no policy selects goes through kube-proxy as ever.
     let other = scenario
         .pod(1)
-        .resolve(dns(ip(DNS4)), "other.example", RecordType::A, Transport::Udp);
+        .resolve(dns(ip(DNS4)), "other.example", RecordType::A, LookupTransport::Udp);
     assert_eq!(other.unwrap().addresses(), [ip("198.51.100.8")], "{what}");
 
     let findings = doctor(&scenario);
@@ -186,7 +186,7 @@ fn a_cache_that_switches_connection_tracking_off_is_stood_in_front_of_all_the_sa
     assert_eq!(level(&doctor(&scenario), "untracked-lookups"), "ok");
     // Without an agent lookups fall through to the cache, untracked as it wants them.
     scenario.terminate();
-    for over in [Transport::Udp, Transport::Tcp] {
+    for over in [LookupTransport::Udp, LookupTransport::Tcp] {
         let reply = resolve_locally(&scenario, 0, "other.example", over).unwrap();
         assert_eq!(reply.addresses(), [ip("198.51.100.8")], "{over:?}");
     }
@@ -237,7 +237,7 @@ fn beside_node_local_cache() -> Scenario {
 }
 
 fn assert_intercepted(scenario: &Scenario) {
-    for over in [Transport::Udp, Transport::Tcp] {
+    for over in [LookupTransport::Udp, LookupTransport::Tcp] {
         let ask = |pod, name| resolve_locally(scenario, pod, name, over).unwrap();
         assert_eq!(ask(0, "api.example").addresses(), [ip("198.51.100.7")], "{over:?}");
         assert_eq!(ask(0, "other.example").code(), ResponseCode::NXDomain, "{over:?}");
@@ -245,12 +245,12 @@ fn assert_intercepted(scenario: &Scenario) {
     }
     assert!(scenario.connect(0, ip("198.51.100.7")).is_connected());
     assert!(scenario.connect(0, ip("198.51.100.8")).is_refused());
-    let other = resolve_locally(scenario, 1, "other.example", Transport::Udp).unwrap();
+    let other = resolve_locally(scenario, 1, "other.example", LookupTransport::Udp).unwrap();
     let expected = [ip("198.51.100.8")];
     assert_eq!(other.addresses(), expected, "whom no policy selects asks the cache");
 }
 
-fn resolve_locally(scenario: &Scenario, pod: usize, name: &str, over: Transport) -> io::Result<Reply> {
+fn resolve_locally(scenario: &Scenario, pod: usize, name: &str, over: LookupTransport) -> io::Result<DnsReply> {
     scenario
         .pod(pod)
         .resolve(dns(ip(NODE_LOCAL)), name, RecordType::A, over)
@@ -287,13 +287,13 @@ fn by_port(port: u16) -> String {
     )
 }
 
-fn translations(scenario: &Scenario) -> Vec<Translation> {
+fn translations(scenario: &Scenario) -> Vec<ServiceTranslation> {
     let at = |address: IpAddr, port| SocketAddr::new(address, port);
     let pod = scenario.pod(1);
     let mut translations = Vec::new();
     for (service, backend) in [(DNS4, IpAddr::from(RESOLVER)), (DNS6, IpAddr::from(RESOLVER6))] {
         for protocol in ["udp", "tcp"] {
-            translations.push(Translation {
+            translations.push(ServiceTranslation {
                 name: "kube-system/kube-dns",
                 protocol,
                 service: at(ip(service), 53),
@@ -305,7 +305,7 @@ fn translations(scenario: &Scenario) -> Vec<Translation> {
         (WEB4, IpAddr::from(pod.address4())),
         (WEB6, IpAddr::from(pod.address6())),
     ] {
-        translations.push(Translation {
+        translations.push(ServiceTranslation {
             name: "shop/web",
             protocol: "tcp",
             service: at(ip(service), WEB_PORT),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use lab::client::Attempt;
+use lab::client::ConnectAttempt;
 use namegate_integration::{Scenario, ip, policy};
 
 use super::plan;
@@ -19,20 +19,20 @@ fn pods_reach_the_pods_that_endpoint_selectors_name_and_follow_their_labels() {
     scenario.start();
     let _servers = [2, 3].map(|pod| serve(&scenario, pod));
 
-    assert!(both(&scenario, 0, 2).iter().all(Attempt::is_connected));
-    assert!(both(&scenario, 0, 3).iter().all(Attempt::is_refused));
+    assert!(both(&scenario, 0, 2).iter().all(ConnectAttempt::is_connected));
+    assert!(both(&scenario, 0, 3).iter().all(ConnectAttempt::is_refused));
     assert!(
-        both(&scenario, 1, 3).iter().all(Attempt::is_connected),
+        both(&scenario, 1, 3).iter().all(ConnectAttempt::is_connected),
         "nobody governs this one"
     );
 
     label(&scenario, 3, "db");
     scenario.wait_until("the other pod is open too", || {
-        both(&scenario, 0, 3).iter().all(Attempt::is_connected)
+        both(&scenario, 0, 3).iter().all(ConnectAttempt::is_connected)
     });
     label(&scenario, 2, "web");
     scenario.wait_until("the first pod is closed", || {
-        both(&scenario, 0, 2).iter().all(Attempt::is_refused)
+        both(&scenario, 0, 2).iter().all(ConnectAttempt::is_refused)
     });
 }
 
@@ -44,8 +44,8 @@ fn a_denial_of_pods_closes_these_and_no_others() {
     label(&scenario, 2, "web");
     scenario.start();
     let _servers = [1, 2].map(|pod| serve(&scenario, pod));
-    assert!(both(&scenario, 0, 1).iter().all(Attempt::is_refused));
-    assert!(both(&scenario, 0, 2).iter().all(Attempt::is_connected));
+    assert!(both(&scenario, 0, 1).iter().all(ConnectAttempt::is_refused));
+    assert!(both(&scenario, 0, 2).iter().all(ConnectAttempt::is_connected));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn serve(scenario: &Scenario, pod: usize) -> [TcpListener; 2] {
 }
 
 /// One attempt over each family.
-fn both(scenario: &Scenario, from: usize, to: usize) -> [Attempt; 2] {
+fn both(scenario: &Scenario, from: usize, to: usize) -> [ConnectAttempt; 2] {
     addresses(scenario, to).map(|address| scenario.pod(from).connect(address, PORT).unwrap())
 }
 

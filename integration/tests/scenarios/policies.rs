@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::{RESOLVER, UNTRUSTED_RESOLVER, dns};
 use namegate_integration::{Scenario, allow, ip, policy};
 
@@ -45,7 +45,12 @@ fn a_pod_that_no_policy_selects_is_left_alone() {
     }
     let reply = scenario
         .pod(1)
-        .resolve(dns(UNTRUSTED_RESOLVER), "z.example", RecordType::A, Transport::Udp)
+        .resolve(
+            dns(UNTRUSTED_RESOLVER),
+            "z.example",
+            RecordType::A,
+            LookupTransport::Udp,
+        )
         .unwrap();
     assert_eq!(reply.code(), ResponseCode::NoError);
     assert!(scenario.connect(0, ip("198.51.100.26")).is_refused());
@@ -178,7 +183,7 @@ fn refusals_are_immediate_and_say_so() {
         is_immediate(&format!("TCP to {address}"), || {
             let attempt = scenario.connect(0, ip(address));
             assert!(
-                matches!(attempt, lab::client::Attempt::Refused(libc::ECONNREFUSED)),
+                matches!(attempt, lab::client::ConnectAttempt::Refused(libc::ECONNREFUSED)),
                 "{address}: {attempt:?}"
             );
         });
@@ -197,7 +202,7 @@ fn refusals_are_immediate_and_say_so() {
 
     let scenario = plan().flags("--deny-response drop").allow(0, &["a.example"]).start();
     let attempt = scenario.connect(0, ip("198.51.100.9"));
-    assert!(matches!(attempt, lab::client::Attempt::TimedOut), "{attempt:?}");
+    assert!(matches!(attempt, lab::client::ConnectAttempt::TimedOut), "{attempt:?}");
 }
 
 /// Refuses five times. The fastest is less than the second after which a client sends its first
@@ -378,7 +383,7 @@ fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
         .records(&["a.example 1 A 198.51.100.1"])
         .start();
     let a = scenario.learn(0, "a.example");
-    let lab::client::Attempt::Connected(mut connection) = scenario.connect(0, a) else {
+    let lab::client::ConnectAttempt::Connected(mut connection) = scenario.connect(0, a) else {
         panic!("refused")
     };
     let took = scenario.wait_until("the lease has ended", || scenario.connect(0, a).is_refused());
@@ -391,7 +396,7 @@ fn a_lease_ends_for_new_connections_and_not_for_established_ones() {
     assert!(
         scenario
             .pod(0)
-            .resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Udp)
+            .resolve(dns(RESOLVER), "a.example", RecordType::A, LookupTransport::Udp)
             .is_ok()
     );
     assert!(scenario.connect(0, a).is_connected());

@@ -3,8 +3,8 @@
 use api::WithheldRow;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
-use lab::{RESOLVER, Script, dns};
+use lab::client::LookupTransport;
+use lab::{RESOLVER, ScriptedAnswer, dns};
 use namegate_integration::{Scenario, ip};
 
 use super::plan;
@@ -123,9 +123,9 @@ fn answers_that_are_withheld_are_listed_counted_and_logged() {
         .start();
     wait_until_recorded(&scenario);
     let stray = ["a.example 60 A 198.51.100.1", "victim.test 60 A 198.51.100.2"];
-    let script = Script::Verbatim(stray.map(Into::into).into());
+    let script = ScriptedAnswer::Verbatim(stray.map(Into::into).into());
     scenario.lab().resolver().script("a.example", script).unwrap();
-    for over in [Transport::PlainUdp, Transport::Tcp] {
+    for over in [LookupTransport::PlainUdp, LookupTransport::Tcp] {
         let reply = scenario
             .pod(0)
             .resolve(resolver, "a.example", RecordType::A, over)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent::app::Agent;
 use cluster::directory::DirectorySource;
 use hickory_proto::rr::RecordType;
-use lab::client::Stub;
+use lab::client::StubResolver;
 use lab::{RESOLVER, dns};
 use settings::{AgentOptions, HostFacts, resolve::resolve};
 
@@ -37,7 +37,7 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
         scenario.nft("list tables").contains("inet namegate")
     });
     let pod = scenario.pod(0).namespace();
-    let stub = pod.run(|| Stub::new(dns(RESOLVER))).unwrap().unwrap();
+    let stub = pod.run(|| StubResolver::new(dns(RESOLVER))).unwrap().unwrap();
     let ask = |name| stub.ask(name, RecordType::A, true).unwrap();
     assert!(ask("b.example").address().is_some(), "the flow goes to the resolver");
 

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::dns;
 use lab::process::{find_program, succeed};
 use namegate_integration::{Scenario, ip};
@@ -23,7 +23,7 @@ const RECORDS: [&str; 3] = [
 fn lookups_to_a_cluster_ip_are_intercepted_and_answered_from_it_in_either_mode() {
     for mode in ["dnat", "tproxy"] {
         let scenario = behind_a_service(&format!("--intercept {mode}"));
-        for over in [Transport::Udp, Transport::Tcp] {
+        for over in [LookupTransport::Udp, LookupTransport::Tcp] {
             let ask = |name| {
                 scenario
                     .pod(0)
@@ -40,7 +40,12 @@ fn lookups_to_a_cluster_ip_are_intercepted_and_answered_from_it_in_either_mode()
         // The pod that nobody governs goes through kube-proxy as ever.
         let reply = scenario
             .pod(1)
-            .resolve(dns(ip(CLUSTER_IP)), "other.example", RecordType::A, Transport::Udp)
+            .resolve(
+                dns(ip(CLUSTER_IP)),
+                "other.example",
+                RecordType::A,
+                LookupTransport::Udp,
+            )
             .unwrap();
         assert_eq!(reply.addresses(), [ip("198.51.100.8")], "{mode}");
     }

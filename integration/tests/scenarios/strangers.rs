@@ -4,9 +4,9 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener};
 
 use hickory_proto::rr::RecordType;
-use lab::client::{self, Attempt, CONNECT_TIMEOUT};
+use lab::client::{self, CONNECT_TIMEOUT, ConnectAttempt};
 use lab::{NODE4, NODE6, Topology};
-use namegate_integration::{Plan, Scenario, ip};
+use namegate_integration::{Scenario, ScenarioBuilder, ip};
 use netns::Namespace;
 use socket2::{Domain, Socket, Type};
 
@@ -14,7 +14,7 @@ use super::plan;
 
 const PORT: u16 = 8080;
 
-fn governed() -> Plan {
+fn governed() -> ScenarioBuilder {
     plan()
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
@@ -92,7 +92,7 @@ fn connect_from(namespace: &Namespace, source: &str, to: &str, port: u16) -> std
 }
 
 /// Connects from a pod's link-local address to another's on the same link.
-fn from_link_local(scenario: &Scenario, pod: usize, to: &Namespace, link: &str) -> Attempt {
+fn from_link_local(scenario: &Scenario, pod: usize, to: &Namespace, link: &str) -> ConnectAttempt {
     let pod = scenario.pod(pod).namespace();
     let (_, index) = link_local(pod, "eth0");
     let (address, _) = link_local(to, link);

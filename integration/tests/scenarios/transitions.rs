@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use hickory_proto::rr::RecordType;
-use lab::client::{CONNECT_TIMEOUT, Stub, Transport};
+use lab::client::{CONNECT_TIMEOUT, LookupTransport, StubResolver};
 use lab::{RESOLVER, dns};
-use namegate_integration::{End, ip, policy};
+use namegate_integration::{SetOnDrop, ip, policy};
 
 use super::plan;
 
@@ -28,7 +28,7 @@ fn every_lookup_is_answered_while_a_policy_comes_and_goes() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let asked = pod.resolve(dns(RESOLVER), "a.example", RecordType::A, Transport::Udp);
+                    let asked = pod.resolve(dns(RESOLVER), "a.example", RecordType::A, LookupTransport::Udp);
                     match asked.as_ref().map(|reply| reply.address()) {
                         Ok(Some(_)) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                         _ => wrong.lock().unwrap().push(format!("{asked:?}")),
@@ -37,7 +37,7 @@ fn every_lookup_is_answered_while_a_policy_comes_and_goes() {
             });
         }
         // Also when a wait fails: the scope waits for its threads.
-        let _end = End(&over);
+        let _end = SetOnDrop(&over);
         let is_open = || scenario.connect(0, ip("198.51.100.2")).is_connected();
         for _ in 0..ROUNDS {
             scenario.allow(0, &["a.example"]);
@@ -89,7 +89,7 @@ fn a_stub_that_keeps_its_socket_is_answered_by_the_resolver_again_when_no_policy
     let stub = scenario
         .pod(0)
         .namespace()
-        .run(|| Stub::new(dns(RESOLVER)))
+        .run(|| StubResolver::new(dns(RESOLVER)))
         .unwrap()
         .unwrap();
     let ask = || stub.ask("b.example", RecordType::A, true).unwrap().address();

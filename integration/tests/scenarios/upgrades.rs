@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use hickory_proto::rr::RecordType;
-use lab::client::Transport;
+use lab::client::LookupTransport;
 use lab::{RESOLVER, dns};
-use namegate_integration::End;
+use namegate_integration::SetOnDrop;
 
 use super::plan;
 
@@ -45,8 +45,12 @@ fn upgrade_under_lookups(interception: &str) {
     // closes its listener.
     scenario.lab().node().set_sysctl("ipv4/tcp_migrate_req", "1").unwrap();
     scenario.start();
-    let clients = [(0, Transport::Udp), (1, Transport::Udp), (1, Transport::Tcp)]
-        .map(|(pod, transport)| (scenario.pod(pod).clone(), transport));
+    let clients = [
+        (0, LookupTransport::Udp),
+        (1, LookupTransport::Udp),
+        (1, LookupTransport::Tcp),
+    ]
+    .map(|(pod, transport)| (scenario.pod(pod).clone(), transport));
     let over = AtomicBool::new(false);
     let answered = clients.each_ref().map(|_| AtomicU32::new(0));
     let lost = Mutex::new(Vec::new());
@@ -63,7 +67,7 @@ fn upgrade_under_lookups(interception: &str) {
             });
         }
         // Also when an upgrade fails: the scope waits for the clients.
-        let _end = End(&over);
+        let _end = SetOnDrop(&over);
         for _ in 0..UPGRADES {
             scenario.upgrade();
         }

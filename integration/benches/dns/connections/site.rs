@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use lab::process::{AgentProcess, Installation};
 use lab::{Lab, dns};
-use namegate_integration::kube_proxy::{self, Mode, Translation};
+use namegate_integration::kube_proxy::{self, KubeProxyMode, ServiceTranslation};
 
 use crate::agents::{Server, binary};
 use crate::zone::{FAR_UPSTREAM, Zone};
@@ -25,14 +25,14 @@ const ADDRESSES_OF_A_NAME: usize = 5;
 const FIRST: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 
 /// Services of the cluster, for kube-proxy.
-const SERVICES: [Translation; 2] = [
-    Translation {
+const SERVICES: [ServiceTranslation; 2] = [
+    ServiceTranslation {
         name: "kube-system/kube-dns/dns",
         protocol: "udp",
         service: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), 53),
         backend: SocketAddr::new(FAR_UPSTREAM, 53),
     },
-    Translation {
+    ServiceTranslation {
         name: "shop/web/http",
         protocol: "tcp",
         service: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 7, 7)), 80),
@@ -62,7 +62,7 @@ impl Site {
     /// With connection tracking and the rules of kube-proxy.
     pub(crate) fn kube_proxy() -> Self {
         let site = Self::forwarding();
-        kube_proxy::install(site.lab.node(), Mode::Nftables, &SERVICES);
+        kube_proxy::install(site.lab.node(), KubeProxyMode::Nftables, &SERVICES);
         site
     }
 

@@ -1,4 +1,4 @@
-//! The lab of the demo, and the agent in it.
+//! The lab of the demo, and the agent that runs in it.
 
 use std::time::Duration;
 use std::{env, io};
@@ -6,7 +6,7 @@ use std::{env, io};
 use lab::process::{AgentProcess, Installation, PATIENCE};
 use lab::{Lab, Pod, RESOLVER, RESOLVER6};
 
-/// What the resolver knows at the start. Only `tickets` is short-lived.
+/// The resolver's records at the start. The TTL of `tickets` is short, for the step about leases.
 const RECORDS: [&str; 5] = [
     "api.payments.example 60 A 198.51.100.7",
     "api.payments.example 60 AAAA 2001:db8:7::7",
@@ -16,16 +16,16 @@ const RECORDS: [&str; 5] = [
 ];
 
 /// The running lab and agent.
-pub(super) struct Stage {
-    // The agent ends before its directories and its node go.
+pub(super) struct DemoLab {
+    // Fields are dropped in this order: the agent ends before its directories and its node.
     agent: AgentProcess,
     pub(super) installation: Installation,
     pub(super) lab: Lab,
 }
 
-impl Stage {
-    /// Builds the lab and starts the agent on its node: the program `namegate` beside this one.
-    pub(super) fn set() -> io::Result<Self> {
+impl DemoLab {
+    /// Builds the lab and starts an agent on its node, from the binary `namegate` beside this one.
+    pub(super) fn start() -> io::Result<Self> {
         let lab = Lab::builder().pods(2).build().map_err(io::Error::other)?;
         lab.resolver().set(&RECORDS).map_err(io::Error::other)?;
         let installation = Installation::new(env::current_exe()?.with_file_name("namegate"), lab.node())?;
@@ -62,7 +62,7 @@ impl Stage {
     }
 }
 
-/// Waits until `condition` holds, and says how long it took.
+/// Waits until `condition` holds. Returns how long it took, `None` if it never held.
 pub(super) fn wait_until(condition: impl FnMut() -> bool) -> Option<Duration> {
     patience::wait(PATIENCE, Duration::from_millis(10), condition)
 }

@@ -1,12 +1,12 @@
-//! Where a fault was told: in the log, in metrics, in `namegate status`.
+//! Where the agent reports a fault: in its log, in metrics, in `namegate status`.
 
 use std::collections::BTreeSet;
 
 use namegate_integration::Scenario;
 
-/// What is known of the agent at a time.
+/// What the agent has reported until a moment.
 #[derive(Debug, Default)]
-pub(crate) struct Telling {
+pub(crate) struct AgentSignals {
     warnings: Vec<String>,
     /// Names of series that are not zero, with their values as text.
     metrics: BTreeSet<(String, String)>,
@@ -14,7 +14,7 @@ pub(crate) struct Telling {
     status: BTreeSet<String>,
 }
 
-impl Telling {
+impl AgentSignals {
     pub(crate) fn of(scenario: &Scenario) -> Self {
         let warnings = scenario.log().into_iter().filter(|line| is_warning(line)).collect();
         let text = scenario.metrics().unwrap_or_default();
@@ -32,7 +32,7 @@ impl Telling {
 
     /// In which of the three something stands now that did not stand there `before`. `ordinary` are
     /// series that grow anyway.
-    pub(crate) fn since(&self, before: &Telling, ordinary: &BTreeSet<String>) -> Vec<&'static str> {
+    pub(crate) fn since(&self, before: &AgentSignals, ordinary: &BTreeSet<String>) -> Vec<&'static str> {
         let mut places = Vec::new();
         if self.first_warning(before).is_some() {
             places.push("log");
@@ -47,13 +47,13 @@ impl Telling {
     }
 
     /// The series that changed.
-    pub(crate) fn changed(&self, before: &Telling) -> BTreeSet<String> {
+    pub(crate) fn changed(&self, before: &AgentSignals) -> BTreeSet<String> {
         let changed = self.metrics.difference(&before.metrics);
         changed.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The first thing that the log said since then and had not said before.
-    pub(crate) fn first_warning(&self, before: &Telling) -> Option<&str> {
+    /// The first warning since `before` that is not like an earlier one.
+    pub(crate) fn first_warning(&self, before: &AgentSignals) -> Option<&str> {
         let known: BTreeSet<String> = before.warnings.iter().map(|line| message(line)).collect();
         let new = self.warnings.iter().skip(before.warnings.len());
         new.map(String::as_str).find(|line| !known.contains(&message(line)))
