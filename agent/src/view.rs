@@ -61,7 +61,7 @@ impl View {
                 let age = Duration::from_secs(now.since(since).as_secs());
                 let over = match transport {
                     Transport::Udp => "",
-                    Transport::Tcp => " over connections",
+                    _ => " over connections",
                 };
                 format!("{server}{over}, for {}", humantime::format_duration(age))
             })

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::thread;
 use std::time::Duration;
 
+use crate::question::Transport;
 use crate::upstream::encrypted::EncryptedUpstream;
 
 /// Limits and times. Every client is hostile.
@@ -51,9 +52,10 @@ pub struct CacheConfig {
 }
 
 impl ServerConfig {
-    /// Whether an upstream is asked over an encrypted connection.
-    pub(crate) fn is_encrypted(&self, server: SocketAddr) -> bool {
-        self.encrypted.iter().any(|it| it.address == server)
+    /// How an upstream is asked, if that is over an encrypted connection.
+    pub(crate) fn encrypted_transport(&self, server: SocketAddr) -> Option<Transport> {
+        let upstream = self.encrypted.iter().find(|it| it.address == server)?;
+        Some(upstream.protocol.transport())
     }
 }
 

@@ -234,10 +234,8 @@ impl<G: Gate, W> Lookups<G, W> {
             self.probe(now, silent, out);
         }
         let by_tcp = query.has_options();
-        let transport = |server| match by_tcp || self.config.is_encrypted(server) {
-            true => Transport::Tcp,
-            false => Transport::Udp,
-        };
+        let plain = if by_tcp { Transport::Tcp } else { Transport::Udp };
+        let transport = |server| self.config.encrypted_transport(server).unwrap_or(plain);
         let first = self.shared.health.first(&upstreams, transport);
         let upstream = upstreams.first().copied();
         let deadline = now + self.config.lookup_timeout;
@@ -563,7 +561,7 @@ impl<G: Gate, W> Lookups<G, W> {
             lookup.until = until;
             lookup.max_level = EdnsLevel::Cookies;
             // An encrypted one is asked on a connection, whatever the question.
-            by_tcp |= self.config.is_encrypted(server);
+            by_tcp |= self.config.encrypted_transport(server).is_some();
             return match by_tcp {
                 true => self.ask_by_tcp(now, key, server, until, out),
                 false => self.ask(now, key, server, out),
@@ -692,7 +690,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 stage: LookupStage::ForwardedByTcp,
                 flight: None,
                 max_level: EdnsLevel::Cookies,
-                by_tcp: transport == Transport::Tcp,
+                by_tcp: transport != Transport::Udp,
                 has_shown_cookie: false,
                 deadline,
                 ask_until: deadline,

@@ -247,9 +247,9 @@ impl<'p> Query<'p> {
     /// The largest answer that the client takes.
     pub(crate) fn answer_limit(&self, transport: Transport) -> usize {
         match (transport, self.edns) {
-            (Transport::Tcp, _) => usize::from(u16::MAX),
             (Transport::Udp, None) => UDP_MINIMUM,
             (Transport::Udp, Some(edns)) => usize::from(edns.udp_size).clamp(UDP_MINIMUM, UDP_MAXIMUM),
+            _ => usize::from(u16::MAX),
         }
     }
 

@@ -11,6 +11,12 @@ pub enum Transport {
     Udp,
     /// A TCP connection in plain text (RFC 7766).
     Tcp,
+    /// DNS over TLS (RFC 7858), to upstreams only.
+    Tls,
+    /// DNS over HTTPS (RFC 8484), to upstreams only.
+    Https,
+    /// DNS over QUIC (RFC 9250), to upstreams only.
+    Quic,
 }
 
 /// The server that a client sent its query to.

@@ -19,7 +19,10 @@ use crate::inspect::Figures;
 
 use namespaces::Namespaces;
 
+/// How clients ask.
 const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
+/// How upstreams are asked.
+const UPSTREAM_TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "https", "quic"];
 const TYPES: [&str; 8] = ["A", "AAAA", "HTTPS", "SVCB", "PTR", "SRV", "TXT", "other"];
 /// `discovery`: whether to leave for encrypted DNS was asked, and answered so that the client stays.
 const VERDICTS: [&str; 3] = ["allowed", "denied", "discovery"];
@@ -66,7 +69,7 @@ pub struct Metrics {
     queries: [[[IntCounter; VERDICTS.len()]; TYPES.len()]; TRANSPORTS.len()],
     replies: [[IntCounter; RCODES.len()]; TRANSPORTS.len()],
     request_duration: Histogram,
-    upstream_duration: [Histogram; TRANSPORTS.len()],
+    upstream_duration: [Histogram; UPSTREAM_TRANSPORTS.len()],
     upstream_outcomes: [IntCounter; OUTCOMES.len()],
     commit_wait: Histogram,
     commit_failures: IntCounter,
@@ -135,7 +138,7 @@ impl Metrics {
                 "From receiving a query to sending the reply, the wait for upstream and kernel included",
                 &LOOKUP_BUCKETS,
             ),
-            upstream_duration: TRANSPORTS.map(|transport| upstream_duration.with_label_values(&[transport])),
+            upstream_duration: UPSTREAM_TRANSPORTS.map(|transport| upstream_duration.with_label_values(&[transport])),
             upstream_outcomes: OUTCOMES.map(|outcome| upstream_outcomes.with_label_values(&[outcome])),
             commit_wait: register.histogram(
                 "namegate_dns_commit_wait_seconds",
@@ -187,7 +190,7 @@ impl Metrics {
             } => {
                 self.upstream_outcomes[outcome_index(*outcome)].inc();
                 if matches!(outcome, UpstreamOutcome::Answered | UpstreamOutcome::Truncated) {
-                    self.upstream_duration[transport_index(*transport)].observe(took.as_secs_f64());
+                    self.upstream_duration[upstream_transport_index(*transport)].observe(took.as_secs_f64());
                 }
             }
             // A gauge tells who is silent.
@@ -231,7 +234,18 @@ impl Metrics {
 fn transport_index(transport: Transport) -> usize {
     match transport {
         Transport::Udp => 0,
+        // Clients come over these two alone.
+        Transport::Tcp | Transport::Tls | Transport::Https | Transport::Quic => 1,
+    }
+}
+
+fn upstream_transport_index(transport: Transport) -> usize {
+    match transport {
+        Transport::Udp => 0,
         Transport::Tcp => 1,
+        Transport::Tls => 2,
+        Transport::Https => 3,
+        Transport::Quic => 4,
     }
 }
 
@@ -396,6 +410,12 @@ mod tests {
             },
             ProxyEvent::Upstream {
                 server,
+                transport: Transport::Quic,
+                outcome: UpstreamOutcome::Answered,
+                took,
+            },
+            ProxyEvent::Upstream {
+                server,
                 transport: Transport::Udp,
                 outcome: UpstreamOutcome::TimedOut,
                 took,
@@ -416,6 +436,8 @@ mod tests {
             "namegate_dns_request_duration_seconds_bucket{le=\"0.00025\"} 0",
             "namegate_dns_request_duration_seconds_bucket{le=\"0.0005\"} 2",
             "namegate_dns_upstream_duration_seconds_count{transport=\"udp\"} 1",
+            "namegate_dns_upstream_duration_seconds_count{transport=\"tcp\"} 0",
+            "namegate_dns_upstream_duration_seconds_count{transport=\"quic\"} 1",
             "namegate_dns_upstream_outcomes_total{outcome=\"timed-out\"} 1",
             "namegate_dns_commit_wait_seconds_count 2",
             "namegate_dns_commit_failures_total 1",

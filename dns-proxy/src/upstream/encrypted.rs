@@ -36,6 +36,7 @@ use tokio::time::timeout_at;
 use super::UpstreamFailure;
 use crate::edns::PADDING;
 use crate::message::Query;
+use crate::question::Transport;
 use crate::wire::Header;
 
 /// Queries are padded to a multiple of this, so that their length tells little (RFC 8467 §4.1).
@@ -98,9 +99,13 @@ pub(crate) struct EncryptedUpstreams {
     upstreams: HashMap<SocketAddr, Arc<EncryptedEndpoint>, RandomState>,
 }
 
-/// One of them; an address where it could not be made of its settings. Nobody is asked there in
-/// plain for that.
-pub(crate) struct EncryptedEndpoint(Result<EncryptedClient, SocketAddr>);
+/// One of them.
+pub(crate) struct EncryptedEndpoint {
+    pub(super) transport: Transport,
+    /// The address alone where no client could be made from the settings. Such an upstream is not
+    /// asked in plain text instead.
+    client: Result<EncryptedClient, SocketAddr>,
+}
 
 struct EncryptedClient {
     address: SocketAddr,
@@ -116,6 +121,16 @@ struct EncryptedConnection {
     answers: AtomicU64,
 }
 
+impl EncryptedProtocol {
+    pub(crate) fn transport(&self) -> Transport {
+        match self {
+            Self::Tls => Transport::Tls,
+            Self::Https { .. } => Transport::Https,
+            Self::Quic => Transport::Quic,
+        }
+    }
+}
+
 impl EncryptedUpstream {
     /// Whether it can be asked, as far as that shows without asking.
     pub fn check(&self) -> Result<(), UnusableUpstream> {
@@ -129,10 +144,11 @@ impl EncryptedUpstreams {
             let upstream = EncryptedClient::new(it).inspect_err(|why| {
                 tracing::error!(upstream = %it.address, %why, "an upstream cannot be asked");
             });
-            (
-                it.address,
-                Arc::new(EncryptedEndpoint(upstream.map_err(|_| it.address))),
-            )
+            let endpoint = EncryptedEndpoint {
+                transport: it.protocol.transport(),
+                client: upstream.map_err(|_| it.address),
+            };
+            (it.address, Arc::new(endpoint))
         });
         Self {
             upstreams: upstreams.collect(),
@@ -153,7 +169,7 @@ impl EncryptedEndpoint {
         until: Instant,
         mismatched: &mut usize,
     ) -> Result<Vec<u8>, UpstreamFailure> {
-        let upstream = match &self.0 {
+        let upstream = match &self.client {
             Ok(upstream) => upstream,
             Err(server) => return Err(unreachable(*server, "its settings cannot be used")),
         };
@@ -171,7 +187,7 @@ impl EncryptedEndpoint {
 impl fmt::Debug for EncryptedEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self
-            .0
+            .client
             .as_ref()
             .map_or_else(|address| address, |upstream| &upstream.address);
         f.debug_tuple("EncryptedEndpoint").field(address).finish()

@@ -1,4 +1,4 @@
-//! What came of one question to a resolver over TCP.
+//! One question to an upstream over a connection, plain or encrypted, and its result.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,10 +9,11 @@ use crate::event::{ProxyEvent, UpstreamOutcome};
 use crate::gate::Gate;
 use crate::question::Transport;
 
-/// What came of it.
+/// The result of one exchange.
 #[derive(Debug)]
 pub(crate) struct UpstreamExchange {
     pub(crate) server: SocketAddr,
+    pub(super) transport: Transport,
     pub(crate) answer: Result<Vec<u8>, UpstreamFailure>,
     pub(super) took: Duration,
     /// Answers that did not belong to the question.
@@ -20,7 +21,7 @@ pub(crate) struct UpstreamExchange {
 }
 
 impl UpstreamExchange {
-    /// Counts it.
+    /// Tells the gate of the exchange.
     pub(crate) fn observe<G: Gate>(&self, gate: &G, worker_state: &mut G::WorkerState) {
         let outcome = match &self.answer {
             Ok(_) => UpstreamOutcome::Answered,
@@ -30,7 +31,7 @@ impl UpstreamExchange {
         for outcome in outcomes {
             let event = ProxyEvent::Upstream {
                 server: self.server,
-                transport: Transport::Tcp,
+                transport: self.transport,
                 outcome,
                 took: self.took,
             };
@@ -38,7 +39,7 @@ impl UpstreamExchange {
         }
     }
 
-    /// Tells what it says of the upstream.
+    /// Records what the exchange shows of the upstream's health.
     pub(crate) fn tell<G: Gate>(
         &self,
         now: Instant,
@@ -46,10 +47,10 @@ impl UpstreamExchange {
         gate: &G,
         worker_state: &mut G::WorkerState,
     ) {
-        let route = (self.server, Transport::Tcp);
+        let route = (self.server, self.transport);
         let change = match &self.answer {
             Ok(_) => health.answered(route),
-            // That says something of the client.
+            // The client has used up its share; the upstream was not asked.
             Err(UpstreamFailure::Busy { .. }) => None,
             Err(_) => health.failed(now, route),
         };
@@ -57,7 +58,7 @@ impl UpstreamExchange {
     }
 }
 
-/// Tells that an upstream has fallen silent, or answers again.
+/// Tells the gate that an upstream has fallen silent, or answers again.
 pub(crate) fn observe_change<G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,

@@ -5,8 +5,7 @@
 //! client that brings about failures (names whose servers are dead) takes nothing from others.
 //!
 //! Each transport is judged by itself: a server may be alive over UDP and dead over TCP, or the
-//! other way round. An encrypted upstream has the one that its questions are counted under,
-//! [`Transport::Tcp`].
+//! other way round.
 //!
 //! Pure: time is an argument. While all upstreams answer, a lookup pays one look at a counter.
 

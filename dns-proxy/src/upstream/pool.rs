@@ -24,6 +24,7 @@ use super::connection::{ConnectionLost, UpstreamConnection};
 use super::encrypted::{EncryptedEndpoint, EncryptedUpstream, EncryptedUpstreams};
 use super::exchange::UpstreamExchange;
 use crate::message::Query;
+use crate::question::Transport;
 
 /// Connections to one upstream.
 const CONNECTIONS: usize = 8;
@@ -109,8 +110,10 @@ impl ConnectionPool {
             Ok(answer) => answer,
             Err(_) => Err(UpstreamFailure::TimedOut { server }),
         };
+        let transport = upstream.encrypted.as_ref().map_or(Transport::Tcp, |it| it.transport);
         UpstreamExchange {
             server,
+            transport,
             answer,
             took: began.elapsed(),
             mismatched,

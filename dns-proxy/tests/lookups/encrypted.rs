@@ -42,7 +42,13 @@ async fn each_protocol_answers_over_one_kept_connection_with_padded_queries() {
             let why = packets::extended_error(&reply);
             assert_eq!((rcode(&reply), answers(&reply)), (0, 1), "{protocol:?}: {why:?}");
         }
-        proxy.agent.observed("upstream Tcp Answered", 3).await;
+        let transport = match protocol {
+            EncryptedProtocol::Tls => "Tls",
+            EncryptedProtocol::Https { .. } => "Https",
+            EncryptedProtocol::Quic => "Quic",
+        };
+        proxy.agent.observed(&format!("upstream {transport} Answered"), 3).await;
+        assert_eq!(proxy.agent.count("upstream Tcp Answered"), 0, "{protocol:?}");
         assert_eq!(proxy.agent.count("upstream Udp Answered"), 0, "{protocol:?}");
         assert_eq!(resolver.log.asked.load(Ordering::Relaxed), 3, "{protocol:?}");
         assert_eq!(resolver.log.unpadded.load(Ordering::Relaxed), 0, "{protocol:?}");
@@ -123,7 +129,7 @@ async fn another_upstream_stands_in() {
         assert_eq!(rcode(&ask(&proxy).await), 0);
     }
     // Three lookups have shown that it is dead, and the others go past it.
-    assert_eq!(proxy.agent.count("upstream Tcp Unreachable"), 3);
+    assert_eq!(proxy.agent.count("upstream Tls Unreachable"), 3);
     let told = format!("upstream {} answers=false", dead.address);
     assert_eq!(proxy.agent.count(&told), 1);
 }

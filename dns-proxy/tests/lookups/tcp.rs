@@ -14,7 +14,7 @@ use crate::resolver::{Resolver, address_of};
 async fn a_client_that_comes_by_tcp_is_served_by_tcp_all_the_way() {
     let resolver = Resolver::start(|transport, query| match transport {
         Transport::Tcp => vec![address_of(query)],
-        Transport::Udp => vec![],
+        _ => vec![],
     })
     .await;
     let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
