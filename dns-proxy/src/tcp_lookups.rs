@@ -21,6 +21,7 @@ use crate::reply::{ClientReply, HeldAnswer};
 use crate::stages::{self, Client};
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::pool::ConnectionPool;
+use crate::upstream::profile::{EdnsCheck, EdnsLevel, UpstreamProfiles};
 use crate::upstream::{AnswerAssessment, AttemptsOutcome, UpstreamAttempts, UpstreamFailure};
 
 /// What every lookup over TCP needs.
@@ -32,13 +33,16 @@ pub(crate) struct TcpLookups<G: Gate> {
     pub(crate) pool: Arc<ConnectionPool>,
     /// Shared with the workers.
     pub(crate) health: Arc<UpstreamHealth>,
-    /// One for all connections: they are few, and it is never held while anything is waited for.
+    /// One for all connections, which are few. Never locked across an await.
+    profiles: Mutex<UpstreamProfiles>,
+    /// One for all connections. Never locked across an await.
     worker_state: Mutex<G::WorkerState>,
 }
 
 impl<G: Gate> TcpLookups<G> {
     pub(crate) fn new(gate: Arc<G>, config: ServerConfig, cookies: Arc<Cookies>) -> Self {
         Self {
+            profiles: Mutex::new(UpstreamProfiles::new(Arc::clone(&cookies))),
             worker_state: Mutex::new(gate.worker_state()),
             gate,
             pool: Arc::new(ConnectionPool::new(&config.encrypted)),
@@ -131,16 +135,14 @@ impl<G: Gate> TcpLookups<G> {
         upstreams: Arc<[SocketAddr]>,
         deadline: Instant,
     ) -> Result<(HeldAnswer<'static>, ValidatedAnswer), UpstreamFailure> {
-        let first = self.health.first(&upstreams, |_| Transport::Tcp);
+        let transport = |server| self.config.encrypted_transport(server).unwrap_or(Transport::Tcp);
+        let first = self.health.first(&upstreams, transport);
         let mut attempts = UpstreamAttempts::new(upstreams, first);
         while Instant::now() < deadline
             && let Some(server) = attempts.next()
         {
             let until = deadline.min(Instant::now() + self.config.upstream_timeout);
-            let exchanged = self.pool.exchange(server, client.source.ip(), query, until).await;
-            exchanged.observe(&*self.gate, &mut self.worker_state());
-            exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.worker_state());
-            match exchanged.answer {
+            match self.ask(client, query, server, until).await {
                 Ok(answer) => match attempts.judge(query, server, HeldAnswer::new(answer)) {
                     AnswerAssessment::Usable(held, validated) => return Ok((held, validated)),
                     AnswerAssessment::TryNext => {}
@@ -161,6 +163,60 @@ impl<G: Gate> TcpLookups<G> {
             AttemptsOutcome::ErrorAnswer(held, validated) => Ok((held, validated)),
             AttemptsOutcome::Failure(failure) => Err(failure),
         }
+    }
+
+    /// Asks one upstream until `until`. A query with options goes there as the client sent it, and
+    /// every other one with our own OPT and cookie (RFC 7873 is between neighbours), with less of
+    /// them each time that the upstream does not understand it.
+    async fn ask(
+        &self,
+        client: &Client,
+        query: &Query<'_>,
+        server: SocketAddr,
+        until: Instant,
+    ) -> Result<Vec<u8>, UpstreamFailure> {
+        if query.has_options() {
+            return self.exchange(client, query, server, until).await;
+        }
+        let (mut max_level, mut has_shown_cookie) = (EdnsLevel::Cookies, false);
+        let mut bytes = Vec::new();
+        loop {
+            let level = {
+                let mut profiles = self.profiles.lock();
+                let profile = profiles.of(server);
+                let level = profile.level(Instant::now()).min(max_level);
+                query.write_for(level, profile.cookie(), &mut bytes);
+                level
+            };
+            // It was read before.
+            let Ok(ours) = Query::read(&bytes) else {
+                return self.exchange(client, query, server, until).await;
+            };
+            let answer = self.exchange(client, &ours, server, until).await?;
+            let may_lower = level == EdnsLevel::Cookies || query.edns().is_none();
+            let mut profiles = self.profiles.lock();
+            match profiles
+                .of(server)
+                .check_connected(Instant::now(), level, may_lower, &answer)
+            {
+                EdnsCheck::NotUnderstood(lower) => max_level = lower,
+                EdnsCheck::BadCookie if !std::mem::replace(&mut has_shown_cookie, true) => {}
+                _ => return Ok(answer),
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        client: &Client,
+        query: &Query<'_>,
+        server: SocketAddr,
+        until: Instant,
+    ) -> Result<Vec<u8>, UpstreamFailure> {
+        let exchanged = self.pool.exchange(server, client.source.ip(), query, until).await;
+        exchanged.observe(&*self.gate, &mut self.worker_state());
+        exchanged.tell(Instant::now(), &self.health, &*self.gate, &mut self.worker_state());
+        exchanged.answer
     }
 
     async fn admit(

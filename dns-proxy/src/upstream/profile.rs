@@ -144,8 +144,8 @@ impl UpstreamProfile {
         &self.cookie
     }
 
-    /// A message has come by UDP that belongs to a question asked at this level. `may_lower`: what
-    /// we added can be left out.
+    /// Checks an answer that came by UDP to a question asked at this level. `may_lower`: what we
+    /// added to the question can be left out.
     pub(crate) fn check(&mut self, now: Instant, level: EdnsLevel, may_lower: bool, answer: &[u8]) -> EdnsCheck {
         let received = self.read(answer);
         match received.cookie {
@@ -156,6 +156,25 @@ impl UpstreamProfile {
             }
             ReceivedCookie::Absent => {}
         }
+        self.judge(now, level, may_lower, &received)
+    }
+
+    /// The same for an answer that came over a connection, where nobody can forge it.
+    pub(crate) fn check_connected(
+        &mut self,
+        now: Instant,
+        level: EdnsLevel,
+        may_lower: bool,
+        answer: &[u8],
+    ) -> EdnsCheck {
+        let received = self.read(answer);
+        if level == EdnsLevel::Cookies && received.cookie == ReceivedCookie::Absent {
+            self.forget_cookie();
+        }
+        self.judge(now, level, may_lower, &received)
+    }
+
+    fn judge(&mut self, now: Instant, level: EdnsLevel, may_lower: bool, received: &ReceivedEdns) -> EdnsCheck {
         if received.is_bad_cookie && level == EdnsLevel::Cookies {
             return EdnsCheck::BadCookie;
         }
@@ -165,8 +184,8 @@ impl UpstreamProfile {
                 false => EdnsCheck::Accepted,
             };
         }
-        // Said with less, it was understood. Some questions are not however they are put, and those
-        // show nothing.
+        // The upstream understands the question with less. A question that it does not understand
+        // at any level shows nothing.
         if level < self.level && !self.sends_cookies {
             self.lower(now, level);
         }
@@ -174,14 +193,18 @@ impl UpstreamProfile {
         EdnsCheck::Accepted
     }
 
-    /// An answer has come by TCP to a question that carried our cookie.
+    /// Notes an answer that came over a connection to a question with our cookie.
     pub(crate) fn check_over_tcp(&mut self, answer: &[u8]) {
-        // It may have been exchanged for one that knows no cookies, or some servers behind one
-        // address know them and others do not.
         if self.read(answer).cookie == ReceivedCookie::Absent {
-            self.sends_cookies = false;
-            self.cookie.truncate(CLIENT);
+            self.forget_cookie();
         }
+    }
+
+    /// The upstream sends cookies no more: it was replaced by one that knows none, or some servers
+    /// behind its address know them and others do not.
+    fn forget_cookie(&mut self) {
+        self.sends_cookies = false;
+        self.cookie.truncate(CLIENT);
     }
 
     /// There was no answer to a question at this level. Some networks drop what they do not know;

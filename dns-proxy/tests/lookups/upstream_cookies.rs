@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dns_proxy::Transport;
 
 use crate::agent::{Agent, Proxy, impatient};
-use crate::client::{UdpClient, answers, rcode};
+use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
 
@@ -174,4 +174,55 @@ async fn an_upstream_that_falls_silent_at_a_cookie_is_asked_without() {
         assert_eq!(answers(&client.ask(&packets::query("a.example.", "A")).await), 1);
     }
     assert_eq!(proxy.agent.count("upstream Udp TimedOut"), 1);
+}
+
+/// Cookies are between neighbours there, too.
+#[tokio::test]
+async fn a_question_that_came_by_tcp_shows_the_upstream_our_own_cookie() {
+    let resolver = Resolver::start(|_, query| match sent_cookie(query) {
+        Some(_) => vec![with_cookie(query, b"+servers")],
+        None => vec![address_of(query)],
+    })
+    .await;
+    let (proxy, _) = start(&resolver).await;
+    let mut client = TcpClient::of(proxy.address).await;
+    for query in [
+        packets::query("a.example.", "A"),
+        packets::query_with_edns("b.example.", "A", 4_096),
+    ] {
+        let reply = client.ask(&query).await;
+        assert_eq!(answers(&reply), 1);
+        assert_eq!(sent_cookie(&reply), None);
+        assert_eq!(reply[11], query[11], "OPT if the client sent one");
+    }
+    let cookies: Vec<Option<Vec<u8>>> = resolver.queries().iter().map(|it| sent_cookie(it)).collect();
+    let [Some(first), Some(second)] = &cookies[..] else {
+        panic!("{cookies:?}");
+    };
+    assert_eq!((first.len(), second.len()), (8, 16));
+    assert_eq!(*second, [&first[..], b"+servers"].concat());
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_understand_edns_is_asked_without_for_clients_over_tcp_too() {
+    for (knows_edns, asked) in [(true, 3), (false, 4)] {
+        let resolver = Resolver::start(move |_, query| {
+            let too_much = match knows_edns {
+                true => sent_cookie(query).is_some(),
+                false => query[11] > 0,
+            };
+            match too_much {
+                true => vec![packets::answer_with_rcode(query, 1)],
+                false => vec![address_of(query)],
+            }
+        })
+        .await;
+        let (proxy, _) = start(&resolver).await;
+        let mut client = TcpClient::of(proxy.address).await;
+        for name in ["a.example.", "b.example."] {
+            let reply = client.ask(&packets::query(name, "A")).await;
+            assert_eq!((rcode(&reply), answers(&reply)), (0, 1));
+        }
+        assert_eq!(resolver.queries().len(), asked);
+    }
 }
