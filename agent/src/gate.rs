@@ -29,7 +29,7 @@ use dns_proxy::{AdmissionStatus, CommitMode, Completion, Rcode};
 use dns_proxy::{Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer};
 use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};
-use fqdn_cache::{LeaseTerms, Ledger, Owner};
+use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
 use names::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
@@ -124,7 +124,7 @@ pub struct GateSettings {
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// How long a lease is. Its grace is the part beyond the TTL: an element that lives at least the
     /// rest of it need not be renewed.
-    pub lease: LeaseTerms,
+    pub lease: LeaseTiming,
     /// How long an answer waits for the kernel before it is withheld.
     pub commit_deadline: Duration,
     /// The upstreams for queries to the proxy's own listener.
@@ -144,10 +144,10 @@ pub enum ClientIdentity {
 
 impl ClientIdentity {
     /// The owner of what is learned: each endpoint is one, and all other clients are one together.
-    fn owner(&self) -> Owner {
+    fn owner(&self) -> LeaseOwner {
         match self {
             ClientIdentity::Endpoint(endpoint, _) | ClientIdentity::Coming(endpoint, ..) => endpoint.owner(),
-            ClientIdentity::Other(_) => Owner::default(),
+            ClientIdentity::Other(_) => LeaseOwner::default(),
         }
     }
 }

@@ -29,7 +29,7 @@ use enforcer::desired::KernelProgram;
 use enforcer::pod_links::PodLinks;
 use enforcer::writer::Holder;
 use enforcer::{DesiredState, Element, Interception, SetId};
-use fqdn_cache::{LeaseTerms, Ledger, Owner, Teacher};
+use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Places, Teachable, without};
@@ -76,7 +76,7 @@ pub struct Plan {
     teachers: HashMap<IpAddr, Teaches>,
     selectors: Selectors,
     matching: NameMatching,
-    lease: LeaseTerms,
+    lease: LeaseTiming,
 }
 
 /// An endpoint with a program.
@@ -93,12 +93,12 @@ pub struct Governed {
 
 impl Governed {
     /// Who owns what it learns: the same for every process that knows the Pod.
-    pub fn owner(&self) -> Owner {
+    pub fn owner(&self) -> LeaseOwner {
         // Keys are zero: what is in the ledger's snapshot outlives the process.
         let mut hasher = siphasher::sip::SipHasher13::new();
         (&self.id.namespace, &self.id.name).hash(&mut hasher);
         // Two that meet share what one would have.
-        Owner(hasher.finish() as u32)
+        LeaseOwner(hasher.finish() as u32)
     }
 }
 
@@ -279,16 +279,16 @@ impl Plan {
 
     /// The terms of a name's leases, where a policy that selects it says something of them: the
     /// longest of those that count, be it a policy's or the configuration's.
-    pub fn lease_terms(&self, credited: &MatchedName<'_>) -> Option<LeaseTerms> {
+    pub fn lease_terms(&self, credited: &MatchedName<'_>) -> Option<LeaseTiming> {
         if !self.selectors.have_terms() {
             return None;
         }
-        let own = |rule: &SelectingRule| LeaseTerms {
+        let own = |rule: &SelectingRule| LeaseTiming {
             min_ttl: rule.lease.min_ttl.unwrap_or(self.lease.min_ttl),
             grace: rule.lease.grace.unwrap_or(self.lease.grace),
             ..self.lease
         };
-        credited.rules().map(own).reduce(|longest, own| LeaseTerms {
+        credited.rules().map(own).reduce(|longest, own| LeaseTiming {
             min_ttl: longest.min_ttl.max(own.min_ttl),
             grace: longest.grace.max(own.grace),
             ..longest

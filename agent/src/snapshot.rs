@@ -10,8 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fqdn_cache::Ledger;
-use fqdn_cache::snapshot::Snapshot;
+use fqdn_cache::{Ledger, Snapshot};
 use state_dir::{Durability, LEDGER_FILE, StateDir, replace_with};
 use tokio::time::sleep;
 use tracing::{info, warn};

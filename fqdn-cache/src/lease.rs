@@ -1,20 +1,29 @@
-//! How long an address stays allowed.
+//! How long a learned address stays allowed.
 
 use std::time::Duration;
 
-/// The terms on which addresses are leased: `lease = max(ttl, min_ttl) + grace`.
+/// How the TTL of an answer becomes the length of a lease:
+/// `lease = max(min(ttl, max_ttl), min_ttl) + grace`.
+///
+/// ```
+/// use std::time::Duration;
+/// use fqdn_cache::LeaseTiming;
+///
+/// let timing = LeaseTiming { grace: Duration::from_secs(30), ..LeaseTiming::default() };
+/// assert_eq!(timing.lease(Duration::from_secs(300)), Duration::from_secs(330));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseTerms {
-    /// TTLs below this count as this, above `max_ttl` too if it is set so. Default 0: the answer's
-    /// own TTL.
+pub struct LeaseTiming {
+    /// TTLs below this count as this. It wins over a smaller `max_ttl`. Default 0: the answer's own
+    /// TTL.
     pub min_ttl: Duration,
     /// TTLs above this count as this (RFC 2181 §8 allows a cap); default one day.
     pub max_ttl: Duration,
-    /// Added on top, for clients that use an address a little longer than its TTL. Default 30 s.
+    /// Added to the TTL, for clients that use an address a little longer. Default 30 s.
     pub grace: Duration,
 }
 
-impl Default for LeaseTerms {
+impl Default for LeaseTiming {
     fn default() -> Self {
         Self {
             min_ttl: Duration::ZERO,
@@ -24,13 +33,13 @@ impl Default for LeaseTerms {
     }
 }
 
-impl LeaseTerms {
+impl LeaseTiming {
     /// The lease of an address whose smallest TTL along the chain is `ttl`.
     pub fn lease(&self, ttl: Duration) -> Duration {
         ttl.min(self.max_ttl).max(self.min_ttl).saturating_add(self.grace)
     }
 
-    /// The longest lease there is.
+    /// The longest possible lease.
     pub fn longest(&self) -> Duration {
         self.lease(Duration::MAX)
     }
@@ -46,7 +55,7 @@ mod tests {
 
     #[test]
     fn a_lease_is_the_ttl_within_its_bounds_and_the_grace() {
-        let terms = LeaseTerms {
+        let terms = LeaseTiming {
             min_ttl: secs(60),
             max_ttl: secs(3_600),
             grace: secs(30),
@@ -60,7 +69,7 @@ mod tests {
 
     #[test]
     fn the_least_ttl_wins_over_the_greatest() {
-        let terms = LeaseTerms {
+        let terms = LeaseTiming {
             min_ttl: secs(60),
             max_ttl: secs(10),
             grace: secs(0),
@@ -71,10 +80,10 @@ mod tests {
 
     #[test]
     fn extreme_terms_saturate() {
-        let terms = LeaseTerms {
+        let terms = LeaseTiming {
             max_ttl: Duration::MAX,
             grace: Duration::MAX,
-            ..LeaseTerms::default()
+            ..LeaseTiming::default()
         };
         assert_eq!(terms.lease(Duration::MAX), Duration::MAX);
     }

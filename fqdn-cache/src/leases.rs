@@ -9,7 +9,7 @@ use crate::teacher::TeacherId;
 
 /// One address of one name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Lease {
+pub(crate) struct AddressLease {
     pub(crate) address: IpAddr,
     pub(crate) teacher: TeacherId,
     /// When it was last learned.
@@ -18,13 +18,13 @@ pub(crate) struct Lease {
     pub(crate) expires: Time,
 }
 
-impl Lease {
+impl AddressLease {
     pub(crate) fn is_live(&self, now: Time) -> bool {
         now < self.expires
     }
 
-    /// Takes in that the address was learned again. The lease is never shortened.
-    pub(crate) fn renew(&mut self, again: &Lease) {
+    /// Renews the lease because the address was learned again. A lease is never shortened.
+    pub(crate) fn renew(&mut self, again: &AddressLease) {
         if again.learned >= self.learned {
             self.learned = again.learned;
             self.teacher = again.teacher;
@@ -33,14 +33,14 @@ impl Lease {
     }
 }
 
-/// The leases of one [record](crate::roster::Record), ordered by address, one for each.
+/// The leases of one [record](crate::name_table::NameRecord), ordered by address, one for each.
 ///
-/// Most names have one address or two, which are kept in place.
+/// Most names have one or two addresses, which take no allocation.
 #[derive(Debug, Default)]
-pub(crate) struct Leases(SmallVec<[Lease; 2]>);
+pub(crate) struct NameLeases(SmallVec<[AddressLease; 2]>);
 
-impl Leases {
-    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Lease> {
+impl NameLeases {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, AddressLease> {
         self.0.iter()
     }
 
@@ -48,7 +48,7 @@ impl Leases {
         self.0.len()
     }
 
-    pub(crate) fn get(&self, address: IpAddr) -> Option<&Lease> {
+    pub(crate) fn get(&self, address: IpAddr) -> Option<&AddressLease> {
         let at = self.0.binary_search_by_key(&address, |lease| lease.address).ok()?;
         self.0.get(at)
     }
@@ -56,8 +56,8 @@ impl Leases {
     /// Renews the leases that are held, adds the others; returns the addresses that were added.
     ///
     /// Sorts once for all: an answer may carry thousands of addresses.
-    pub(crate) fn learn(&mut self, answered: impl IntoIterator<Item = Lease>) -> SmallVec<[IpAddr; 4]> {
-        let mut fresh: SmallVec<[Lease; 4]> = SmallVec::new();
+    pub(crate) fn learn(&mut self, answered: impl IntoIterator<Item = AddressLease>) -> SmallVec<[IpAddr; 4]> {
+        let mut fresh: SmallVec<[AddressLease; 4]> = SmallVec::new();
         for lease in answered {
             match self.0.binary_search_by_key(&lease.address, |held| held.address) {
                 Ok(at) => self.0[at].renew(&lease),
@@ -73,14 +73,14 @@ impl Leases {
             same
         });
         let added = fresh.iter().map(|lease| lease.address).collect();
-        // Names are many: grow to what is needed, not to the next power of two.
+        // There are many names: grow to what is needed, not to the next power of two.
         self.0.reserve_exact(fresh.len());
         self.0.append(&mut fresh);
         self.0.sort_unstable_by_key(|lease| lease.address);
         added
     }
 
-    /// The end of the lease that ends first.
+    /// The earliest end of a lease.
     pub(crate) fn soonest(&self) -> Option<Time> {
         self.iter().map(|lease| lease.expires).min()
     }

@@ -10,17 +10,17 @@ use clock::Time;
 use names::Name;
 use smallvec::SmallVec;
 
-use crate::holders::Holders;
-use crate::lease::LeaseTerms;
-use crate::leases::Lease;
-use crate::roster::{NameId, Owner, Record, Roster};
+use crate::lease::LeaseTiming;
+use crate::leases::AddressLease;
+use crate::name_table::{LeaseOwner, NameId, NameRecord, NameTable};
+use crate::reverse_index::ReverseIndex;
 use crate::teacher::{Teacher, TeacherId, Teachers};
 
-/// How much a ledger holds, apart from what was learned since it last [evicted](Ledger::evict).
+/// How much a ledger holds. What was learned since the last [`Ledger::evict`] comes on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct LedgerLimits {
     /// Names, counted once for each [`Teacher`] that has leases of its own. Default 100,000. It
-    /// bounds leases too: four for each name on average ([`Limits::leases`]).
+    /// bounds leases too: four for each name on average ([`LedgerLimits::leases`]).
     pub names: NonZeroUsize,
     /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is
     /// capped.
@@ -29,22 +29,22 @@ pub struct Limits {
 
 /// What an upstream's answer taught, already validated: every address hangs on an unbroken chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The name to credit, usually the question's.
+pub struct LearnedAnswer {
+    /// The name that gets the leases, usually the question's.
     pub name: Name,
     /// The addresses, each with the smallest TTL along its chain. Most answers have a few.
     pub addresses: SmallVec<[(IpAddr, Duration); 4]>,
     /// Who taught it.
     pub teacher: Teacher,
     /// Who asked.
-    pub owner: Owner,
+    pub owner: LeaseOwner,
     /// The terms of this name's leases, where they are not the ledger's.
-    pub terms: Option<LeaseTerms>,
+    pub terms: Option<LeaseTiming>,
 }
 
 /// What learning an answer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct LearnOutcome {
     /// The lease of each address of the answer that is kept, in its order: the moment it ends.
     /// Never earlier than a lease that the same name held for the address before, by the same
     /// teacher. Only these are to be opened: the next rules know no others.
@@ -58,7 +58,7 @@ pub struct Outcome {
 
 /// One address of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct LedgerEntry<'a> {
     /// The name.
     pub name: &'a Name,
     /// One of its addresses.
@@ -79,25 +79,25 @@ pub struct Entry<'a> {
 /// About 300 bytes for a name with two addresses (`tests/footprint.rs` measures).
 #[derive(Debug)]
 pub struct Ledger {
-    limits: Limits,
-    pub(crate) terms: LeaseTerms,
-    pub(crate) roster: Roster,
+    limits: LedgerLimits,
+    pub(crate) terms: LeaseTiming,
+    pub(crate) names: NameTable,
     pub(crate) teachers: Teachers,
-    /// Every lease of the roster once, and nothing else.
-    holders: Holders,
-    /// The soonest end of a lease of each record in the roster: each record once.
+    /// Every lease of `names` once, and nothing else.
+    by_address: ReverseIndex,
+    /// The earliest end of a lease of each record: each record once.
     deadlines: BTreeSet<(Time, NameId)>,
-    /// What has ended lately, the latest at the back; to tell people why something is not open any
-    /// more.
-    ended: VecDeque<Ended>,
+    /// The leases that ended lately, the latest at the back. They explain why something is not open
+    /// any more.
+    ended: VecDeque<EndedLease>,
 }
 
-/// How many [`Ended`] leases are remembered.
+/// How many [`EndedLease`] leases are remembered.
 const REMEMBERED: usize = 4096;
 
 /// A lease that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedLease {
     /// The name that held the address.
     pub name: Name,
     /// The address.
@@ -106,7 +106,7 @@ pub struct Ended {
     pub at: Time,
 }
 
-impl Default for Limits {
+impl Default for LedgerLimits {
     fn default() -> Self {
         // Both are non-zero literals.
         const NAMES: NonZeroUsize = NonZeroUsize::new(100_000).unwrap();
@@ -118,7 +118,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl LedgerLimits {
     /// Leases (name–address pairs) in all. Most names have one or two addresses; without this
     /// bound, whoever may ask for any name could fill memory with names of a thousand addresses
     /// each.
@@ -129,13 +129,13 @@ impl Limits {
 
 impl Ledger {
     /// An empty ledger.
-    pub fn new(limits: Limits, terms: LeaseTerms) -> Self {
+    pub fn new(limits: LedgerLimits, terms: LeaseTiming) -> Self {
         Self {
             limits,
             terms,
-            roster: Roster::default(),
+            names: NameTable::default(),
             teachers: Teachers::default(),
-            holders: Holders::default(),
+            by_address: ReverseIndex::default(),
             deadlines: BTreeSet::new(),
             ended: VecDeque::new(),
         }
@@ -143,11 +143,11 @@ impl Ledger {
 
     /// Records an answer. An answer without addresses changes nothing.
     ///
-    /// What is too much by it stays until [`evict`](Self::evict) is called, and what can wait is
-    /// left for it: it is to follow soon, when the answer is out.
-    pub fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
+    /// The limits are not enforced, and work that can wait is left undone: the caller calls
+    /// [`evict`](Self::evict) when the answer is sent.
+    pub fn learn(&mut self, now: Time, answer: &LearnedAnswer) -> LearnOutcome {
         if answer.addresses.is_empty() {
-            return Outcome {
+            return LearnOutcome {
                 leases: SmallVec::new(),
                 left_out: 0,
                 evicted_addresses: 0,
@@ -157,16 +157,16 @@ impl Ledger {
         let id = self.admit(&answer.name, self.private(teacher), answer.owner);
         self.credit(
             id,
-            answer.addresses.iter().map(|&(address, ttl)| Lease {
+            answer.addresses.iter().map(|&(address, ttl)| AddressLease {
                 address,
                 teacher,
                 learned: now,
                 expires: now + terms.lease(ttl),
             }),
         );
-        let record = self.roster.record(id);
+        let record = self.names.record(id);
         if record.leases.len() <= self.limits.addresses_per_name.get() {
-            return Outcome {
+            return LearnOutcome {
                 leases: kept(record, answer),
                 left_out: 0,
                 evicted_addresses: 0,
@@ -177,92 +177,92 @@ impl Ledger {
         // Where all its leases were of no length, nothing of the name is left.
         let record = self.find(&answer.name, answer.teacher);
         let is_kept = |address: &&IpAddr| record.is_some_and(|record| record.leases.get(**address).is_some());
-        Outcome {
+        LearnOutcome {
             leases: record.map(|record| kept(record, answer)).unwrap_or_default(),
             left_out: answered.len() - answered.iter().filter(is_kept).count(),
             evicted_addresses: lost.iter().filter(|address| !answered.contains(*address)).count(),
         }
     }
 
-    /// Files what [`learn`](Self::learn) has left, and forgets what is beyond the limits; returns
-    /// the names with live leases that were forgotten for that. Whoever holds most gives way, with
-    /// what it learned longest ago. Their addresses live out their leases in the kernel, but a
-    /// recompiled program will not know them. Counted by the caller.
+    /// Finishes what [`learn`](Self::learn) has left undone, and enforces the limits. Returns the
+    /// evicted names that had live leases.
     ///
-    /// Expired entries are dropped before live ones are evicted, and [`expire`](Self::expire) does
-    /// not report those again.
+    /// The owner that holds most loses what it learned longest ago. Evicted addresses live out
+    /// their leases in the kernel, but a recompiled program will not know them: the caller counts
+    /// them. Expired entries are dropped before live ones are evicted, and
+    /// [`expire`](Self::expire) does not report those again.
     pub fn evict(&mut self, now: Time) -> Vec<Name> {
-        self.holders.file();
+        self.by_address.flush();
         let mut evicted = Vec::new();
         if !self.is_within_limits() {
             self.expire(now);
         }
-        while let Some(oldest) = self.roster.next_to_give_way().filter(|_| !self.is_within_limits()) {
+        while let Some(oldest) = self.names.next_to_evict().filter(|_| !self.is_within_limits()) {
             evicted.push(self.forget(oldest));
         }
         evicted
     }
 
-    /// Live entries, ordered by name; what trusted resolvers taught of it comes first. Those of one
-    /// teacher are ordered by address.
-    pub fn entries(&self, now: Time) -> impl Iterator<Item = Entry<'_>> {
-        let mut records: Vec<&Record> = self.roster.iter().collect();
+    /// Live entries, ordered by name. Of one name, those by trusted resolvers come first; of one
+    /// teacher, they are ordered by address.
+    pub fn entries(&self, now: Time) -> impl Iterator<Item = LedgerEntry<'_>> {
+        let mut records: Vec<&NameRecord> = self.names.iter().collect();
         records.sort_unstable_by_key(|record| (&record.name, record.private.map(|id| self.teachers.get(id))));
         records.into_iter().flat_map(move |record| self.live(now, record))
     }
 
-    /// Live entries, those of a name and a teacher together: of each owner in turn what it learned
-    /// last. Who has room for some takes the first.
-    pub fn fairly(&self, now: Time) -> impl Iterator<Item = (Owner, Entry<'_>)> {
-        let records = self.roster.fairly();
+    /// Live entries, round-robin over the owners, each owner's most recently learned names first. A
+    /// caller with room for some takes the first ones.
+    pub fn fairly(&self, now: Time) -> impl Iterator<Item = (LeaseOwner, LedgerEntry<'_>)> {
+        let records = self.names.fairly();
         records.flat_map(move |record| self.live(now, record).map(|entry| (record.owner, entry)))
     }
 
-    /// Forgets an address that was not opened after all.
+    /// Forgets an address that the kernel did not open.
     pub fn retract(&mut self, name: &Name, teacher: Teacher, address: IpAddr) {
         let teacher = self.teachers.id(teacher);
-        let Some(id) = self.roster.find(name, self.private(teacher)) else {
+        let Some(id) = self.names.find(name, self.private(teacher)) else {
             return;
         };
-        let record = self.roster.record_mut(id);
+        let record = self.names.record_mut(id);
         let before = (record.leases.soonest(), record.leases.len());
         if record.leases.take(address) {
-            self.holders.remove(address, id);
+            self.by_address.remove(address, id);
             self.settle(id, before);
         }
     }
 
     /// Live addresses of one name, those that trusted resolvers taught first.
-    pub fn addresses(&self, now: Time, name: &Name) -> impl Iterator<Item = Entry<'_>> {
-        self.roster
+    pub fn addresses(&self, now: Time, name: &Name) -> impl Iterator<Item = LedgerEntry<'_>> {
+        self.names
             .all_of(name)
-            .flat_map(move |id| self.live(now, self.roster.record(id)))
+            .flat_map(move |id| self.live(now, self.names.record(id)))
     }
 
-    /// Whether any name holds a live lease on `address` by a teacher that counts. Cost: the
-    /// logarithm of what is held, and the names whose lease on the address has ended and was not
-    /// yet dropped, or does not count.
+    /// Whether any name holds a live lease on `address` by a teacher that counts. It costs the
+    /// logarithm of what is held, plus a look at each name whose lease on the address has ended or
+    /// does not count.
     pub fn is_learned(&self, now: Time, address: IpAddr, counts: impl Fn(Teacher) -> bool) -> bool {
         self.live_holders(now, address).any(|entry| counts(entry.teacher))
     }
 
     /// The live leases on `address`, ordered by name, then teacher.
-    pub fn holders(&self, now: Time, address: IpAddr) -> Vec<Entry<'_>> {
-        let mut entries: Vec<Entry<'_>> = self.live_holders(now, address).collect();
+    pub fn holders(&self, now: Time, address: IpAddr) -> Vec<LedgerEntry<'_>> {
+        let mut entries: Vec<LedgerEntry<'_>> = self.live_holders(now, address).collect();
         entries.sort_unstable_by_key(|entry| (entry.name, entry.teacher));
         entries
     }
 
-    /// Drops what has ended; returns what was dropped, the names whose leases ended first in front.
+    /// Drops ended leases and returns them, the names whose leases ended first in front.
     pub fn expire(&mut self, now: Time) -> Vec<(Name, IpAddr)> {
         let mut dropped = Vec::new();
         while let Some(&(soonest, id)) = self.deadlines.first()
             && soonest <= now
         {
-            let record = self.roster.record_mut(id);
+            let record = self.names.record_mut(id);
             let (name, held) = (record.name.clone(), record.leases.len());
             for address in record.leases.take_ended(now) {
-                self.holders.remove(address, id);
+                self.by_address.remove(address, id);
                 dropped.push((name.clone(), address));
             }
             self.settle(id, (Some(soonest), held));
@@ -271,7 +271,7 @@ impl Ledger {
             if self.ended.len() == REMEMBERED {
                 self.ended.pop_front();
             }
-            self.ended.push_back(Ended {
+            self.ended.push_back(EndedLease {
                 name: name.clone(),
                 address: *address,
                 at: now,
@@ -280,10 +280,10 @@ impl Ledger {
         dropped
     }
 
-    /// Leases that have ended lately and were not taken up again, the latest first; at most some
-    /// thousand are remembered.
-    pub fn ended(&self, now: Time) -> impl Iterator<Item = &Ended> {
-        let again = move |ended: &&Ended| {
+    /// Leases that ended lately and were not renewed since, the latest first. Some thousand are
+    /// remembered.
+    pub fn ended(&self, now: Time) -> impl Iterator<Item = &EndedLease> {
+        let again = move |ended: &&EndedLease| {
             self.addresses(now, &ended.name)
                 .any(|live| live.address == ended.address)
         };
@@ -297,7 +297,7 @@ impl Ledger {
 
     /// Names and addresses (name–address pairs) held, expired ones not yet dropped included.
     pub fn size(&self) -> (usize, usize) {
-        (self.roster.len(), self.holders.len())
+        (self.names.len(), self.by_address.len())
     }
 
     /// The teacher, if it has leases of its own.
@@ -305,25 +305,25 @@ impl Ledger {
         matches!(self.teachers.get(teacher), Teacher::Private(_)).then_some(teacher)
     }
 
-    fn find(&mut self, name: &Name, teacher: Teacher) -> Option<&Record> {
+    fn find(&mut self, name: &Name, teacher: Teacher) -> Option<&NameRecord> {
         let teacher = self.teachers.id(teacher);
-        let id = self.roster.find(name, self.private(teacher))?;
-        Some(self.roster.record(id))
+        let id = self.names.find(name, self.private(teacher))?;
+        Some(self.names.record(id))
     }
 
     /// The record's id. It becomes the most recently learned.
-    fn admit(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
-        match self.roster.find(name, private) {
+    fn admit(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
+        match self.names.find(name, private) {
             Some(id) => {
-                self.roster.touch(id, owner);
+                self.names.touch(id, owner);
                 id
             }
-            None => self.roster.add_newest(name, private, owner),
+            None => self.names.add_newest(name, private, owner),
         }
     }
 
     fn is_within_limits(&self) -> bool {
-        self.roster.len() <= self.most_names() && self.holders.len() <= self.limits.leases()
+        self.names.len() <= self.most_names() && self.by_address.len() <= self.limits.leases()
     }
 
     fn most_names(&self) -> usize {
@@ -332,12 +332,12 @@ impl Ledger {
 
     /// Gives a name leases (one at least), new or again. It may have too many then:
     /// [`trim`](Self::trim) is to follow.
-    pub(crate) fn credit(&mut self, id: NameId, leases: impl IntoIterator<Item = Lease>) {
-        let record = self.roster.record_mut(id);
+    pub(crate) fn credit(&mut self, id: NameId, leases: impl IntoIterator<Item = AddressLease>) {
+        let record = self.names.record_mut(id);
         let before = (record.leases.soonest(), record.leases.len());
         let added = record.leases.learn(leases);
         for address in added {
-            self.holders.insert(address, id);
+            self.by_address.insert(address, id);
         }
         self.settle(id, before);
     }
@@ -346,7 +346,7 @@ impl Ledger {
     /// that it has cost.
     pub(crate) fn trim(&mut self, now: Time, id: NameId) -> SmallVec<[IpAddr; 4]> {
         let limit = self.limits.addresses_per_name.get();
-        let record = self.roster.record_mut(id);
+        let record = self.names.record_mut(id);
         if record.leases.len() <= limit {
             return SmallVec::new();
         }
@@ -354,7 +354,7 @@ impl Ledger {
         let ended = record.leases.take_ended(now);
         let live = record.leases.take_beyond(limit);
         for &address in ended.iter().chain(&live) {
-            self.holders.remove(address, id);
+            self.by_address.remove(address, id);
         }
         self.settle(id, before);
         live
@@ -362,21 +362,21 @@ impl Ledger {
 
     /// Forgets a name with all that it holds.
     pub(crate) fn forget(&mut self, id: NameId) -> Name {
-        let Record { name, leases, .. } = self.roster.remove(id);
+        let NameRecord { name, leases, .. } = self.names.remove(id);
         if let Some(soonest) = leases.soonest() {
             self.deadlines.remove(&(soonest, id));
         }
         for lease in leases.iter() {
-            self.holders.remove(lease.address, id);
+            self.by_address.remove(lease.address, id);
         }
         name
     }
 
-    /// Restores the invariants of `deadlines` and `roster` after a name's leases have changed.
-    /// `before` is when the first of them ended until then, and how many they were.
+    /// Restores the invariants of `deadlines` and `names` after a name's leases have changed.
+    /// `before` and `held` are the earliest end and the number of its leases before that.
     fn settle(&mut self, id: NameId, (before, held): (Option<Time>, usize)) {
-        self.roster.recount(id, held);
-        let after = self.roster.record(id).leases.soonest();
+        self.names.recount(id, held);
+        let after = self.names.record(id).leases.soonest();
         if before == after {
             return;
         }
@@ -388,12 +388,12 @@ impl Ledger {
                 self.deadlines.insert((after, id));
             }
             None => {
-                self.roster.remove(id);
+                self.names.remove(id);
             }
         }
     }
 
-    fn live<'a>(&'a self, now: Time, record: &'a Record) -> impl Iterator<Item = Entry<'a>> {
+    fn live<'a>(&'a self, now: Time, record: &'a NameRecord) -> impl Iterator<Item = LedgerEntry<'a>> {
         record
             .leases
             .iter()
@@ -401,16 +401,16 @@ impl Ledger {
             .map(|lease| self.entry(record, lease))
     }
 
-    fn live_holders(&self, now: Time, address: IpAddr) -> impl Iterator<Item = Entry<'_>> {
-        self.holders.of(address).filter_map(move |id| {
-            let record = self.roster.record(id);
+    fn live_holders(&self, now: Time, address: IpAddr) -> impl Iterator<Item = LedgerEntry<'_>> {
+        self.by_address.names_of(address).filter_map(move |id| {
+            let record = self.names.record(id);
             let lease = record.leases.get(address).filter(|lease| lease.is_live(now))?;
             Some(self.entry(record, lease))
         })
     }
 
-    fn entry<'a>(&self, record: &'a Record, lease: &Lease) -> Entry<'a> {
-        Entry {
+    fn entry<'a>(&self, record: &'a NameRecord, lease: &AddressLease) -> LedgerEntry<'a> {
+        LedgerEntry {
             name: &record.name,
             address: lease.address,
             learned: lease.learned,
@@ -421,7 +421,7 @@ impl Ledger {
 }
 
 /// The leases of an answer's addresses, as far as the name holds them.
-fn kept(record: &Record, answer: &Answer) -> SmallVec<[(IpAddr, Time); 4]> {
+fn kept(record: &NameRecord, answer: &LearnedAnswer) -> SmallVec<[(IpAddr, Time); 4]> {
     let addresses = answer.addresses.iter();
     addresses
         .filter_map(|&(address, _)| Some((address, record.leases.get(address)?.expires)))

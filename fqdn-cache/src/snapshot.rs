@@ -9,9 +9,9 @@ use names::Name;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::leases::Lease;
+use crate::leases::AddressLease;
 use crate::ledger::Ledger;
-use crate::roster::{Owner, Record};
+use crate::name_table::{LeaseOwner, NameRecord};
 use crate::teacher::Teacher;
 
 /// Why bytes are not a snapshot.
@@ -29,14 +29,13 @@ pub enum SnapshotError {
 }
 
 /// The version of the format.
-pub const VERSION: u32 = 3;
+const VERSION: u32 = 3;
 
-/// A version that is read too. It does not tell private teachers from trusted ones, nor their
-/// leases apart.
+/// An older version that is read too. It does not distinguish private teachers from trusted ones.
 const BEFORE: u32 = 2;
 
-/// A part ends when it has so many octets, some fifty names. Whoever makes one holds the ledger
-/// meanwhile, and a lookup that learns something waits: below a tenth of a millisecond.
+/// A part ends after so many octets (some fifty names). Making a part locks the ledger for less
+/// than a tenth of a millisecond, and a lookup that learns something waits for that.
 const PART: usize = 8 * 1024;
 
 /// A snapshot that is being taken: lines of JSON, the first of which says what follows, and then
@@ -48,7 +47,7 @@ const PART: usize = 8 * 1024;
 pub struct Snapshot {
     part: Vec<u8>,
     next: usize,
-    heading: Option<Heading>,
+    heading: Option<SnapshotHeading>,
 }
 
 impl Snapshot {
@@ -57,7 +56,7 @@ impl Snapshot {
         Self {
             part: Vec::new(),
             next: 0,
-            heading: Some(Heading {
+            heading: Some(SnapshotHeading {
                 version: VERSION,
                 boot_id: boot_id.to_owned(),
             }),
@@ -70,7 +69,7 @@ impl Snapshot {
         if let Some(heading) = self.heading.take() {
             write_line(&mut self.part, &heading);
         }
-        let mut records = ledger.roster.places_from(self.next);
+        let mut records = ledger.names.slots_from(self.next);
         while self.part.len() < PART
             && let Some(record) = records.next()
         {
@@ -91,14 +90,14 @@ fn write_line(into: &mut Vec<u8>, line: &impl Serialize) {
 }
 
 impl Ledger {
-    /// Adds what the parts of a [`Snapshot`], one after the other, hold and is still live; returns
-    /// how many addresses of names it added. Hostile bytes give an error and change nothing, never
-    /// a panic; limits hold.
+    /// Adds the leases of a [`Snapshot`] (its parts, concatenated) that are still live. Returns how
+    /// many name–address pairs it added. Hostile bytes give an error and change nothing; limits
+    /// hold.
     ///
-    /// What the ledger holds already was learned since: it stays, counts as the more recent, and
-    /// its leases are not shortened. Where there is no room, the names that were learned last come
-    /// back, and each owner has its share. No lease that comes back is longer than the present
-    /// terms allow.
+    /// What the ledger holds already was learned since: it stays, counts as more recent, and its
+    /// leases are not shortened. Where there is no room, the names that were learned last are
+    /// restored, and each owner has its share. No restored lease is longer than the present timing
+    /// allows.
     pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
         let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
         // Every line ends, the last too.
@@ -108,15 +107,16 @@ impl Ledger {
             .ok_or_else(cut_off)?
             .split(|octet| *octet == b'\n');
         let heading = lines.next().unwrap_or_default();
-        let Version { version } = serde_json::from_slice(heading).map_err(malformed)?;
+        let SnapshotVersion { version } = serde_json::from_slice(heading).map_err(malformed)?;
         if version != VERSION && version != BEFORE {
             return Err(SnapshotError::Version(version));
         }
-        let heading: Heading = serde_json::from_slice(heading).map_err(malformed)?;
+        let heading: SnapshotHeading = serde_json::from_slice(heading).map_err(malformed)?;
         if heading.boot_id != boot_id {
             return Err(SnapshotError::OtherBoot);
         }
-        // Read twice: all is good before anything changes, and not all of it is built at a time.
+        // Every line is read twice: nothing changes before all are valid, and they are not all in
+        // memory at a time.
         let mut places: Vec<(Option<u64>, &[u8])> = Vec::new();
         for line in lines {
             let (_, saved) = read_line(line)?;
@@ -128,18 +128,18 @@ impl Ledger {
         for (_, line) in places {
             let (name, saved) = read_line(line)?;
             let private = saved.private || version == BEFORE;
-            self.restore_name(now, (&name, Owner(saved.owner)), private, &saved.leases);
+            self.restore_name(now, (&name, LeaseOwner(saved.owner)), private, &saved.leases);
             // What was learned longest ago comes last.
             self.evict(now);
         }
         Ok(self.size().1.saturating_sub(before))
     }
 
-    fn restore_name(&mut self, now: Time, (name, owner): (&Name, Owner), private: bool, leases: &[SavedLease]) {
+    fn restore_name(&mut self, now: Time, (name, owner): (&Name, LeaseOwner), private: bool, leases: &[SavedLease]) {
         let latest_end = now + self.terms.longest();
-        let mut leases: Vec<Lease> = leases
+        let mut leases: Vec<AddressLease> = leases
             .iter()
-            .map(|saved| Lease {
+            .map(|saved| AddressLease {
                 address: saved.address,
                 teacher: self.teachers.id(match private {
                     true => Teacher::Private(saved.source),
@@ -158,9 +158,9 @@ impl Ledger {
             .collect::<Vec<_>>()
         {
             let private = of_record.first().and_then(|lease| self.private(lease.teacher));
-            let id = match self.roster.find(name, private) {
+            let id = match self.names.find(name, private) {
                 Some(id) => id,
-                None => self.roster.add_oldest(name, private, owner),
+                None => self.names.add_oldest(name, private, owner),
             };
             self.credit(id, of_record);
             self.trim(now, id);
@@ -179,12 +179,12 @@ fn read_line(line: &[u8]) -> Result<(Name, SavedName<'_>), SnapshotError> {
 
 /// Read first, because the rest has the shape of its version.
 #[derive(Deserialize)]
-struct Version {
+struct SnapshotVersion {
     version: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Heading {
+struct SnapshotHeading {
     version: u32,
     boot_id: String,
 }
@@ -194,7 +194,7 @@ struct SavedName<'a> {
     /// As [`Name::as_str`] gives it.
     #[serde(borrow)]
     name: Cow<'a, str>,
-    /// Whose it is, as [`Owner`].
+    /// Whose it is, as [`LeaseOwner`].
     #[serde(default)]
     owner: u32,
     /// Whether the leases are a private teacher's.
@@ -205,7 +205,7 @@ struct SavedName<'a> {
 
 impl<'a> SavedName<'a> {
     /// `None` when nothing of it is live.
-    fn new(ledger: &Ledger, record: &'a Record, now: Time) -> Option<Self> {
+    fn new(ledger: &Ledger, record: &'a NameRecord, now: Time) -> Option<Self> {
         let live = record.leases.iter().filter(|lease| lease.is_live(now));
         let leases: Vec<SavedLease> = live
             .map(|lease| SavedLease {
@@ -245,7 +245,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use crate::{Answer, Entry, LeaseTerms, Limits};
+    use crate::{LearnedAnswer, LeaseTiming, LedgerEntry, LedgerLimits};
 
     use super::*;
 
@@ -255,28 +255,28 @@ mod tests {
         Time::from_millis(secs * 1_000)
     }
 
-    fn limits(names: usize, addresses_per_name: usize) -> Limits {
-        Limits {
+    fn limits(names: usize, addresses_per_name: usize) -> LedgerLimits {
+        LedgerLimits {
             names: NonZeroUsize::new(names).unwrap(),
             addresses_per_name: NonZeroUsize::new(addresses_per_name).unwrap(),
         }
     }
 
     fn empty() -> Ledger {
-        Ledger::new(Limits::default(), LeaseTerms::default())
+        Ledger::new(LedgerLimits::default(), LeaseTiming::default())
     }
 
     fn teach(ledger: &mut Ledger, now: Time, name: &str, addresses: &[&str], ttl: u64) {
         ledger.learn(
             now,
-            &Answer {
+            &LearnedAnswer {
                 name: Name::parse(name).unwrap(),
                 addresses: addresses
                     .iter()
                     .map(|address| (address.parse().unwrap(), Duration::from_secs(ttl)))
                     .collect(),
                 teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
-                owner: Owner(1),
+                owner: LeaseOwner(1),
                 terms: None,
             },
         );
@@ -304,7 +304,7 @@ mod tests {
         bytes.split(|octet| *octet == b'\n').collect()
     }
 
-    fn entries(ledger: &Ledger, now: Time) -> Vec<Entry<'_>> {
+    fn entries(ledger: &Ledger, now: Time) -> Vec<LedgerEntry<'_>> {
         ledger.entries(now).collect()
     }
 
@@ -359,11 +359,11 @@ mod tests {
         let mut ledger = empty();
         ledger.learn(
             at(0),
-            &Answer {
+            &LearnedAnswer {
                 name: name.clone(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::ZERO)].into(),
                 teacher: Teacher::Trusted("10.0.0.53".parse().unwrap()),
-                owner: Owner(1),
+                owner: LeaseOwner(1),
                 terms: None,
             },
         );
@@ -400,11 +400,11 @@ mod tests {
         let private = Teacher::Private("203.0.113.53".parse().unwrap());
         ledger.learn(
             at(3),
-            &Answer {
+            &LearnedAnswer {
                 name: Name::parse("a.example").unwrap(),
                 addresses: vec![("192.0.2.1".parse().unwrap(), Duration::from_secs(3_600))].into(),
                 teacher: private,
-                owner: Owner(1),
+                owner: LeaseOwner(1),
                 terms: None,
             },
         );
@@ -473,7 +473,7 @@ mod tests {
                 300,
             );
         }
-        let mut small = Ledger::new(limits(2, 2), LeaseTerms::default());
+        let mut small = Ledger::new(limits(2, 2), LeaseTiming::default());
         assert_eq!(small.restore(at(4), BOOT, &bytes(&ledger, at(4))).unwrap(), 4);
         let names: Vec<String> = small.entries(at(4)).map(|entry| entry.name.to_string()).collect();
         assert_eq!(names, ["a.example", "a.example", "c.example", "c.example"]);
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn what_is_held_already_stays_and_is_not_shortened() {
         let bytes = bytes(&sample(), at(4));
-        let mut ledger = Ledger::new(limits(2, 10), LeaseTerms::default());
+        let mut ledger = Ledger::new(limits(2, 10), LeaseTiming::default());
         teach(&mut ledger, at(10), "z.example", &["192.0.2.99"], 60);
         teach(&mut ledger, at(11), "b.example", &["192.0.2.2"], 3_600);
         assert_eq!(ledger.restore(at(12), BOOT, &bytes).unwrap(), 0);
@@ -522,7 +522,7 @@ mod tests {
                 let place = place.index(bytes.len());
                 bytes[place] = octet;
             }
-            let mut ledger = Ledger::new(limits(1, 1), LeaseTerms::default());
+            let mut ledger = Ledger::new(limits(1, 1), LeaseTiming::default());
             let _ = ledger.restore(at(5), BOOT, &bytes);
             prop_assert!(ledger.size() <= (1, 1));
             prop_assert_eq!(ledger.size().1, ledger.entries(at(5)).count());

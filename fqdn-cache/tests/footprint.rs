@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use allocations::in_use;
 use clock::Time;
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher};
+use fqdn_cache::{LearnedAnswer, LeaseOwner, LeaseTiming, Ledger, LedgerLimits, Teacher};
 use names::Name;
 
 #[test]
 fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
     const NAMES: u32 = 100_000;
     let before = in_use();
-    let mut ledger = Ledger::new(Limits::default(), LeaseTerms::default());
+    let mut ledger = Ledger::new(LedgerLimits::default(), LeaseTiming::default());
     for i in 0..NAMES {
         // Spread over the address space, as the addresses of strangers are.
         let spread = i.wrapping_mul(2_654_435_761);
         ledger.learn(
             Time::from_millis(i.into()),
-            &Answer {
+            &LearnedAnswer {
                 name: Name::parse(&format!("host-{i:06}.service.example.com")).unwrap(),
                 addresses: vec![
                     (Ipv4Addr::from(spread).into(), Duration::from_secs(300)),
@@ -29,7 +29,7 @@ fn a_hundred_thousand_names_with_two_addresses_fit_in_30_mib() {
                 ]
                 .into(),
                 teacher: Teacher::Trusted(Ipv4Addr::new(10, 96, 0, 10).into()),
-                owner: Owner(1),
+                owner: LeaseOwner(1),
                 terms: None,
             },
         );

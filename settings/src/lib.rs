@@ -26,7 +26,7 @@ use std::time::Duration;
 use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception};
-use fqdn_cache::{LeaseTerms, Limits};
+use fqdn_cache::{LeaseTiming, LedgerLimits};
 use ipnet::IpNet;
 use names::Name;
 use policy::{DenyResponse, QuestionMode};
@@ -86,9 +86,9 @@ pub struct Settings {
     /// leave for encrypted DNS.
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// `--min-ttl`, `--max-ttl`, `--grace`.
-    pub lease: LeaseTerms,
+    pub lease: LeaseTiming,
     /// `--max-names`, `--max-addresses-per-name`.
-    pub limits: Limits,
+    pub limits: LedgerLimits,
     /// `--allow-rebind CIDR` (repeatable): ranges that names may open although they are special.
     pub rebind: Vec<IpNet>,
     /// `--private-addresses`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dns_proxy::CacheConfig;
 use dns_proxy::Rcode;
 use enforcer::{FailMode, Interception, records};
-use fqdn_cache::{LeaseTerms, Limits};
+use fqdn_cache::{LeaseTiming, LedgerLimits};
 use names::Name;
 use policy::{DenyResponse, QuestionMode};
 use state_dir::StateDir;
@@ -113,7 +113,7 @@ pub fn resolve(options: AgentOptions, host: &HostFacts) -> Result<Settings, Reje
         denied: dns_denied.unwrap_or(Rcode::NxDomain),
         encrypted_dns_discovery: encrypted_dns_discovery.unwrap_or(EncryptedDnsDiscovery::Deny),
         lease: lease_terms(min_ttl, max_ttl, grace)?,
-        limits: Limits {
+        limits: LedgerLimits {
             names: NonZeroUsize::new(within(MAX_NAMES, max_names)?).unwrap_or(NonZeroUsize::MIN),
             addresses_per_name: NonZeroUsize::new(within(MAX_ADDRESSES, max_addresses_per_name)?)
                 .unwrap_or(NonZeroUsize::MIN),
@@ -228,7 +228,7 @@ fn lease_terms(
     min_ttl: Option<Duration>,
     max_ttl: Option<Duration>,
     grace: Option<Duration>,
-) -> Result<LeaseTerms, RejectedOption> {
+) -> Result<LeaseTiming, RejectedOption> {
     let min_ttl = within(MIN_TTL, min_ttl.map(HumanDuration))?;
     let max_ttl = within(MAX_TTL, max_ttl.map(HumanDuration))?;
     if min_ttl > max_ttl {
@@ -238,7 +238,7 @@ fn lease_terms(
             format_args!("it is longer than --max-ttl, {max_ttl}"),
         ));
     }
-    Ok(LeaseTerms {
+    Ok(LeaseTiming {
         min_ttl: min_ttl.0,
         max_ttl: max_ttl.0,
         grace: within(GRACE, grace.map(HumanDuration))?.0,

@@ -10,7 +10,7 @@ use clock::Time;
 use dns_proxy::{AdmissionError, AdmissionErrorKind, Completion, ValidatedAnswer};
 use enforcer::writer::{AdmissionCallback, AdmissionRequest, CommitToken, Generation, Holder};
 use enforcer::{AdmitError, Committed, Element};
-use fqdn_cache::{Answer, Owner};
+use fqdn_cache::{LearnedAnswer, LeaseOwner};
 use policy::address::Unteachable;
 use tracing::{debug, warn};
 
@@ -31,7 +31,7 @@ impl GateCore {
     /// Writes the answer to the ledger and finds the elements that the kernel lacks. If it answers a
     /// search-list expansion (`expanded`), it is learned for the bare name too. The caller must call
     /// [`evict`](Self::evict) afterwards.
-    pub(super) fn step(&self, validated: &ValidatedAnswer, owner: Owner, expanded: bool) -> AdmissionStep {
+    pub(super) fn step(&self, validated: &ValidatedAnswer, owner: LeaseOwner, expanded: bool) -> AdmissionStep {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
         let matched = plan.credited(&validated.name, &validated.chain, expanded);
@@ -62,7 +62,7 @@ impl GateCore {
         &self,
         plan: &Plan,
         validated: &ValidatedAnswer,
-        owner: Owner,
+        owner: LeaseOwner,
         matched: &[MatchedName<'_>],
     ) -> (Vec<(Element, Time)>, Option<Time>) {
         let teacher = plan.teacher(validated.source.ip());
@@ -78,7 +78,7 @@ impl GateCore {
                 false
             }
         };
-        let mut answer = Answer {
+        let mut answer = LearnedAnswer {
             name: validated.name.clone(),
             addresses: validated.addresses.iter().filter(teachable).copied().collect(),
             teacher,
@@ -165,7 +165,7 @@ fn withheld(why: &AdmitError) -> AdmissionError {
 pub(super) struct PendingAdmission {
     core: Arc<GateCore>,
     validated: ValidatedAnswer,
-    owner: Owner,
+    owner: LeaseOwner,
     expanded: bool,
     generation: Generation,
     /// `None` once the result was delivered.
@@ -177,7 +177,7 @@ pub(super) struct PendingAdmission {
 impl PendingAdmission {
     pub(super) fn new(
         core: &Arc<GateCore>,
-        (validated, owner, expanded): (ValidatedAnswer, Owner, bool),
+        (validated, owner, expanded): (ValidatedAnswer, LeaseOwner, bool),
         completion: Completion<Committed>,
         generation: Generation,
     ) -> Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cluster::catalogue::Catalogue;
 use dns_proxy::{EncryptedProtocol, EncryptedUpstream, ListenerKind};
-use fqdn_cache::{Answer, Owner};
+use fqdn_cache::{LearnedAnswer, LeaseOwner};
 use settings::resolve::resolve;
 use settings::{AgentOptions, HostFacts};
 
@@ -325,11 +325,11 @@ fn what_a_private_resolver_says_changes_no_lease_that_others_have() {
         ("203.0.113.53", "198.51.100.1", 86_400),
         ("203.0.113.53", "198.51.100.2", 86_400),
     ] {
-        let answer = Answer {
+        let answer = LearnedAnswer {
             name: name("x.example"),
             addresses: vec![(ip(address), seconds(ttl))].into(),
             teacher: with_own.teacher(ip(source)),
-            owner: Owner(1),
+            owner: LeaseOwner(1),
             terms: None,
         };
         ledger.learn(now, &answer);
@@ -391,11 +391,11 @@ fn the_ledger_opens_what_the_plan_in_force_says_until_the_last_lease_ends() {
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     let now = Time::from_millis(0);
     let mut learn = |learned: &str, address: &str, seconds: u64, source: &str| {
-        let answer = Answer {
+        let answer = LearnedAnswer {
             name: name(learned),
             addresses: vec![(ip(address), Duration::from_secs(seconds))].into(),
             teacher: plan.teacher(ip(source)),
-            owner: Owner(1),
+            owner: LeaseOwner(1),
             terms: None,
         };
         ledger.learn(now, &answer);
@@ -438,7 +438,7 @@ fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole(
     let now = Time::from_millis(0);
     for number in (0..50_000u32).chain(100_000..100_010) {
         let own = u32::from(number < 100_000);
-        let answer = Answer {
+        let answer = LearnedAnswer {
             name: name(&format!("n{number}.example")),
             addresses: vec![(
                 IpAddr::from((number + (203 << 24)).to_be_bytes()),
@@ -446,7 +446,7 @@ fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole(
             )]
             .into(),
             teacher: plan.teacher(ip("192.0.2.53")),
-            owner: Owner(own),
+            owner: LeaseOwner(own),
             terms: None,
         };
         ledger.learn(now, &answer);

@@ -24,28 +24,28 @@ fn resolver() -> Teacher {
     Teacher::Trusted(ip("10.96.0.10"))
 }
 
-fn answer(text: &str, addresses: &[(&str, u64)]) -> Answer {
-    Answer {
+fn answer(text: &str, addresses: &[(&str, u64)]) -> LearnedAnswer {
+    LearnedAnswer {
         name: name(text),
         addresses: addresses
             .iter()
             .map(|&(address, ttl)| (ip(address), secs(ttl)))
             .collect(),
         teacher: resolver(),
-        owner: Owner(1),
+        owner: LeaseOwner(1),
         terms: None,
     }
 }
 
 /// Leases are TTLs here: no bounds, no grace.
 fn ledger(names: usize, addresses_per_name: usize) -> Ledger {
-    let limits = Limits {
+    let limits = LedgerLimits {
         names: NonZeroUsize::new(names).unwrap(),
         addresses_per_name: NonZeroUsize::new(addresses_per_name).unwrap(),
     };
-    let terms = LeaseTerms {
+    let terms = LeaseTiming {
         grace: Duration::ZERO,
-        ..LeaseTerms::default()
+        ..LeaseTiming::default()
     };
     Ledger::new(limits, terms)
 }
@@ -69,7 +69,7 @@ fn is_learned(ledger: &Ledger, now: Time, address: &str) -> bool {
 #[test]
 fn what_a_private_server_says_of_a_name_has_leases_of_its_own() {
     let mut ledger = ledger(10, 10);
-    let private = |number: u8, addresses: &[(&str, u64)]| Answer {
+    let private = |number: u8, addresses: &[(&str, u64)]| LearnedAnswer {
         teacher: Teacher::Private([203, 0, 113, number].into()),
         ..answer("a.example", addresses)
     };
@@ -118,7 +118,7 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
     );
     assert_eq!(
         outcome,
-        Outcome {
+        LearnOutcome {
             leases: vec![
                 (ip("192.0.2.2"), at(160)),
                 (ip("2001:db8::1"), at(130)),
@@ -160,12 +160,12 @@ fn an_answer_is_held_until_its_leases_end_each_by_itself() {
 #[test]
 fn a_name_may_have_terms_of_its_own() {
     let mut ledger = ledger(10, 10);
-    let terms = LeaseTerms {
+    let terms = LeaseTiming {
         min_ttl: secs(60),
         grace: secs(5),
-        ..LeaseTerms::default()
+        ..LeaseTiming::default()
     };
-    let own = Answer {
+    let own = LearnedAnswer {
         terms: Some(terms),
         ..answer("a.example", &[("192.0.2.1", 10)])
     };
@@ -183,7 +183,7 @@ fn what_has_ended_is_remembered_until_it_is_learned_again() {
     ledger.expire(at(10));
     ledger.expire(at(20));
     let ended = |ledger: &Ledger, now| -> Vec<String> {
-        let shown = |it: &Ended| format!("{} {} {}", it.name, it.address, it.at.as_millis() / 1_000);
+        let shown = |it: &EndedLease| format!("{} {} {}", it.name, it.address, it.at.as_millis() / 1_000);
         ledger.ended(now).map(shown).collect()
     };
     assert_eq!(
@@ -264,8 +264,8 @@ fn the_name_learned_longest_ago_makes_room() {
 #[test]
 fn who_learns_a_great_many_names_drives_out_its_own() {
     let mut ledger = ledger(100, 10);
-    let by = |owner, name: &str| Answer {
-        owner: Owner(owner),
+    let by = |owner, name: &str| LearnedAnswer {
+        owner: LeaseOwner(owner),
         ..answer(name, &[("192.0.2.1", 3_600)])
     };
     for name in ["a.example", "b.example"] {
@@ -379,7 +379,7 @@ struct Model {
     /// Record, address, learned, expires, teacher.
     leases: Vec<(Key, IpAddr, Time, Time, Teacher)>,
     /// The most recently learned last.
-    order: Vec<(Key, Owner)>,
+    order: Vec<(Key, LeaseOwner)>,
 }
 
 /// A name, and who has leases of his own for it.
@@ -393,7 +393,7 @@ fn key(name: &Name, teacher: Teacher) -> Key {
 }
 
 impl Model {
-    fn learn(&mut self, now: Time, answer: &Answer) -> Outcome {
+    fn learn(&mut self, now: Time, answer: &LearnedAnswer) -> LearnOutcome {
         let key = key(&answer.name, answer.teacher);
         if !answer.addresses.is_empty() {
             let owner = self
@@ -435,7 +435,7 @@ impl Model {
         let expires = |address| Some((address, self.leases[self.position(&key, address)?].3));
         let answered: BTreeSet<IpAddr> = answer.addresses.iter().map(|(address, _)| *address).collect();
         let left_out = answered.iter().filter(|address| expires(**address).is_none()).count();
-        Outcome {
+        LearnOutcome {
             leases: answer
                 .addresses
                 .iter()
@@ -462,7 +462,7 @@ impl Model {
         evicted
     }
 
-    fn leases_of(&self, owner: Owner) -> usize {
+    fn leases_of(&self, owner: LeaseOwner) -> usize {
         let is_owned = |key: &Key| self.order.iter().any(|(held, by)| held == key && *by == owner);
         self.leases.iter().filter(|(key, ..)| is_owned(key)).count()
     }
@@ -561,11 +561,11 @@ proptest! {
                     model.forget_empty();
                 }
                 Step::Learn { name: number, addresses, source, owner } => {
-                    let answer = Answer {
+                    let answer = LearnedAnswer {
                         name: name(&format!("n{number}.example")),
                         addresses: addresses.iter().map(|&(number, ttl)| (host(number), secs(ttl))).collect(),
                         teacher: teacher(source),
-                        owner: Owner(owner.into()),
+                        owner: LeaseOwner(owner.into()),
                         terms: None,
                     };
                     prop_assert_eq!(ledger.learn(now, &answer), model.learn(now, &answer));

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use clock::Time;
-use fqdn_cache::{Answer, LeaseTerms, Ledger, Limits, Owner, Teacher};
+use fqdn_cache::{LearnedAnswer, LeaseOwner, LeaseTiming, Ledger, LedgerLimits, Teacher};
 use names::Name;
 
 use crate::BenchIteration;
@@ -15,7 +15,7 @@ const NAMES: u32 = 10_000;
 /// Each answer was learned before.
 pub(crate) fn again() -> BenchIteration {
     let (mut ledger, mut now) = (ledger(), 0);
-    let answers: Vec<Answer> = (0..NAMES).map(answer).collect();
+    let answers: Vec<LearnedAnswer> = (0..NAMES).map(answer).collect();
     for answer in &answers {
         ledger.learn(Time::from_millis(now), answer);
     }
@@ -43,25 +43,25 @@ pub(crate) fn new() -> BenchIteration {
 }
 
 fn ledger() -> Ledger {
-    let limits = Limits {
+    let limits = LedgerLimits {
         names: NonZeroUsize::new(NAMES as usize).unwrap(),
-        ..Limits::default()
+        ..LedgerLimits::default()
     };
-    Ledger::new(limits, LeaseTerms::default())
+    Ledger::new(limits, LeaseTiming::default())
 }
 
-fn answer(number: u32) -> Answer {
+fn answer(number: u32) -> LearnedAnswer {
     let address = |bits| {
         (
             IpAddr::V4(Ipv4Addr::from_bits(0x1400_0000 + bits)),
             Duration::from_secs(300),
         )
     };
-    Answer {
+    LearnedAnswer {
         name: Name::parse(&format!("n{number}.example.com")).unwrap(),
         addresses: [2 * number, 2 * number + 1].map(address).into_iter().collect(),
         teacher: Teacher::Trusted(Ipv4Addr::LOCALHOST.into()),
-        owner: Owner(1),
+        owner: LeaseOwner(1),
         terms: None,
     }
 }

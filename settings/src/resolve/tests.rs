@@ -69,8 +69,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(settings.matching, NameMatching::Question);
     assert_eq!(settings.denied, Rcode::NxDomain);
     assert_eq!(settings.encrypted_dns_discovery, EncryptedDnsDiscovery::Deny);
-    assert_eq!(settings.lease, LeaseTerms::default());
-    assert_eq!(settings.limits, Limits::default());
+    assert_eq!(settings.lease, LeaseTiming::default());
+    assert_eq!(settings.limits, LedgerLimits::default());
     assert_eq!(settings.cluster_domain.as_str(), "cluster.local.");
     assert_eq!(settings.cluster_dns, [("kube-system".into(), "kube-dns".into())]);
     assert_eq!(settings.commit_deadline, Duration::from_secs(1));

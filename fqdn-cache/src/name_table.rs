@@ -1,7 +1,7 @@
-//! The names of the ledger, in the order in which they were last learned, by owner.
+//! The names of the ledger: a slab of records with an LRU list for each owner.
 //!
-//! What trusted resolvers taught of a name is one record, and what each private one taught is
-//! another: these share nothing but the name.
+//! A name has one record for all trusted resolvers together and one for each private teacher. These
+//! share nothing but the name.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,72 +10,72 @@ use ahash::HashMap;
 use names::Name;
 use smallvec::SmallVec;
 
-use crate::leases::Leases;
+use crate::leases::NameLeases;
 use crate::teacher::TeacherId;
 
-/// A record in the roster; small, because the indexes of the ledger hold one for each lease. Given
-/// to another record once this one is removed.
+/// The slot of a record in the table. It is small, because the indexes of the ledger hold one for
+/// each lease. A removed record's slot is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct NameId(u32);
 
 impl NameId {
     pub(crate) const MIN: NameId = NameId(0);
     pub(crate) const MAX: NameId = NameId(u32::MAX - 1);
-    /// How many records may be given one: half of the ids, since a ledger holds more than its limit
-    /// for a moment.
+    /// The most names that a ledger may be limited to. It is half of the ids, since a ledger holds
+    /// more than its limit for a moment.
     pub(crate) const COUNT: usize = (u32::MAX / 2) as usize;
-    /// The end of a list.
+    /// No record: the end of a list.
     const NONE: NameId = NameId(u32::MAX);
 }
 
-/// Who asked for a name: each pod is one, so that one that asks for a great many drives out its own
-/// and not those of others.
+/// Whose a name is: the pod that asked for it. A pod that asks for a great many names evicts its
+/// own and not those of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Owner(pub u32);
+pub struct LeaseOwner(pub u32);
 
-/// One name and what it holds by one teacher.
+/// One name, and its leases by one teacher.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct NameRecord {
     pub(crate) name: Name,
-    /// `None`: the trusted resolvers.
+    /// The private teacher; `None` for the trusted resolvers.
     pub(crate) private: Option<TeacherId>,
-    pub(crate) owner: Owner,
-    pub(crate) leases: Leases,
+    pub(crate) owner: LeaseOwner,
+    pub(crate) leases: NameLeases,
     newer: NameId,
     older: NameId,
 }
 
-/// The records of an owner.
+/// The LRU list of an owner's records, and how many leases they hold.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+struct OwnerList {
     newest: NameId,
     oldest: NameId,
     leases: usize,
 }
 
-const EMPTY: Line = Line {
+const EMPTY: OwnerList = OwnerList {
     newest: NameId::NONE,
     oldest: NameId::NONE,
     leases: 0,
 };
 
-/// Records by id, by name, and for each owner as a doubly linked list from the most to the least
-/// recently learned.
+/// Records by id and by name. Each owner's records are a doubly linked list from the most to the
+/// least recently learned.
 ///
-/// Invariant: every id in `trusted` or `private`, in the lists, and given out and not yet removed,
-/// is that of a `Some`.
+/// Invariant: the slot of every id in `trusted`, `private` and the lists holds a record, and so
+/// does that of every id that was given out and not removed.
 #[derive(Debug, Default)]
-pub(crate) struct Roster {
-    records: Vec<Option<Record>>,
+pub(crate) struct NameTable {
+    records: Vec<Option<NameRecord>>,
     free: Vec<NameId>,
     trusted: HashMap<Name, NameId>,
-    /// Those of private teachers. Most ledgers have none.
+    /// The records of private teachers. Most ledgers have none.
     private: HashMap<Name, SmallVec<[NameId; 1]>>,
     /// No owner is without records.
-    lines: HashMap<Owner, Line>,
+    owners: HashMap<LeaseOwner, OwnerList>,
 }
 
-impl Roster {
+impl NameTable {
     pub(crate) fn len(&self) -> usize {
         self.records.len() - self.free.len()
     }
@@ -97,45 +97,46 @@ impl Roster {
         private.into_iter().flatten().copied()
     }
 
-    /// The least recently learned of whoever holds most leases. Takes a look at each owner.
-    pub(crate) fn next_to_give_way(&self) -> Option<NameId> {
-        let most = self.lines.iter().max_by_key(|(owner, line)| (line.leases, **owner));
-        most.map(|(_, line)| line.oldest)
+    /// The record to evict next: the least recently learned of the owner that holds most leases.
+    /// Looks at each owner.
+    pub(crate) fn next_to_evict(&self) -> Option<NameId> {
+        let most = self.owners.iter().max_by_key(|(owner, list)| (list.leases, **owner));
+        most.map(|(_, list)| list.oldest)
     }
 
-    /// Notes that a record has other leases than before.
+    /// Updates the owner's count after a record's leases have changed.
     pub(crate) fn recount(&mut self, id: NameId, before: usize) {
         let record = self.record(id);
         let (owner, after) = (record.owner, record.leases.len());
-        if let Some(line) = self.lines.get_mut(&owner) {
-            line.leases = line.leases + after - before;
+        if let Some(list) = self.owners.get_mut(&owner) {
+            list.leases = list.leases + after - before;
         }
     }
 
-    pub(crate) fn record(&self, id: NameId) -> &Record {
+    pub(crate) fn record(&self, id: NameId) -> &NameRecord {
         self.records[id.0 as usize].as_ref().expect("the id of a held name")
     }
 
-    pub(crate) fn record_mut(&mut self, id: NameId) -> &mut Record {
+    pub(crate) fn record_mut(&mut self, id: NameId) -> &mut NameRecord {
         self.records[id.0 as usize].as_mut().expect("the id of a held name")
     }
 
-    /// What stands at each place from `first` on; `None` where nothing does. A record stays in its
-    /// place.
-    pub(crate) fn places_from(&self, first: usize) -> impl Iterator<Item = Option<&Record>> {
+    /// The slots from `first` on, empty ones included. A record never changes its slot.
+    pub(crate) fn slots_from(&self, first: usize) -> impl Iterator<Item = Option<&NameRecord>> {
         self.records.iter().skip(first).map(Option::as_ref)
     }
 
-    /// All, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
+    /// Every record, in the order of slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &NameRecord> {
         self.records.iter().flatten()
     }
 
-    /// Of each owner in turn the most recently learned of those that have not come yet.
-    pub(crate) fn fairly(&self) -> impl Iterator<Item = &Record> {
-        let mut owners: Vec<(Owner, NameId)> = self.lines.iter().map(|(owner, line)| (*owner, line.newest)).collect();
-        owners.sort_unstable();
-        let mut turns: VecDeque<NameId> = owners.into_iter().map(|(_, newest)| newest).collect();
+    /// Every record, round-robin over the owners, each owner's most recently learned first.
+    pub(crate) fn fairly(&self) -> impl Iterator<Item = &NameRecord> {
+        let mut newest: Vec<(LeaseOwner, NameId)> =
+            self.owners.iter().map(|(owner, list)| (*owner, list.newest)).collect();
+        newest.sort_unstable();
+        let mut turns: VecDeque<NameId> = newest.into_iter().map(|(_, newest)| newest).collect();
         std::iter::from_fn(move || {
             let record = self.record(turns.pop_front()?);
             if record.older != NameId::NONE {
@@ -146,19 +147,19 @@ impl Roster {
     }
 
     /// Adds a record that is not here, as the most recently learned.
-    pub(crate) fn add_newest(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
+    pub(crate) fn add_newest(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
         let id = self.add(name, private, owner);
         self.link_newest(id);
         id
     }
 
     /// Adds a record that is not here, as the least recently learned.
-    pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
+    pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
         let id = self.add(name, private, owner);
-        let line = self.lines.entry(owner).or_insert(EMPTY);
-        let second = mem::replace(&mut line.oldest, id);
+        let list = self.owners.entry(owner).or_insert(EMPTY);
+        let second = mem::replace(&mut list.oldest, id);
         if second == NameId::NONE {
-            line.newest = id;
+            list.newest = id;
         } else {
             self.record_mut(second).older = id;
         }
@@ -166,13 +167,13 @@ impl Roster {
         id
     }
 
-    /// Makes a name the most recently learned. What several owners ask for is that one's who holds
-    /// least.
-    pub(crate) fn touch(&mut self, id: NameId, by: Owner) {
+    /// Makes a record the most recently learned. A record that several owners ask for belongs to
+    /// the one that holds fewest leases.
+    pub(crate) fn touch(&mut self, id: NameId, by: LeaseOwner) {
         let owner = self.record(id).owner;
-        let leases_of = |roster: &Self, owner| roster.lines.get(&owner).map_or(0, |line| line.leases);
+        let leases_of = |table: &Self, owner| table.owners.get(&owner).map_or(0, |list| list.leases);
         let changes_hands = by != owner && leases_of(self, by) < leases_of(self, owner);
-        if !changes_hands && self.lines.get(&owner).is_some_and(|line| line.newest == id) {
+        if !changes_hands && self.owners.get(&owner).is_some_and(|list| list.newest == id) {
             return;
         }
         self.unlink(id);
@@ -182,7 +183,7 @@ impl Roster {
         self.link_newest(id);
     }
 
-    pub(crate) fn remove(&mut self, id: NameId) -> Record {
+    pub(crate) fn remove(&mut self, id: NameId) -> NameRecord {
         self.unlink(id);
         let record = self.records[id.0 as usize].take().expect("the id of a held name");
         match record.private {
@@ -200,13 +201,13 @@ impl Roster {
         record
     }
 
-    /// Adds a record that is not in the list yet.
-    fn add(&mut self, name: &Name, private: Option<TeacherId>, owner: Owner) -> NameId {
-        let record = Some(Record {
+    /// Adds a record that is in no list yet.
+    fn add(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
+        let record = Some(NameRecord {
             name: name.clone(),
             private,
             owner,
-            leases: Leases::default(),
+            leases: NameLeases::default(),
             newer: NameId::NONE,
             older: NameId::NONE,
         });
@@ -217,8 +218,8 @@ impl Roster {
             }
             None => {
                 if self.records.len() == self.records.capacity() {
-                    // By an eighth and not by doubling: a record is large, and memory is promised
-                    // (tests/footprint.rs).
+                    // Grows by an eighth and not by doubling: a record is large, and the footprint
+                    // is promised (tests/footprint.rs).
                     self.records.reserve_exact((self.records.len() / 8).max(64));
                 }
                 self.records.push(record);
@@ -236,11 +237,11 @@ impl Roster {
     fn link_newest(&mut self, id: NameId) {
         let record = self.record(id);
         let (owner, leases) = (record.owner, record.leases.len());
-        let line = self.lines.entry(owner).or_insert(EMPTY);
-        line.leases += leases;
-        let second = mem::replace(&mut line.newest, id);
+        let list = self.owners.entry(owner).or_insert(EMPTY);
+        list.leases += leases;
+        let second = mem::replace(&mut list.newest, id);
         if second == NameId::NONE {
-            line.oldest = id;
+            list.oldest = id;
         } else {
             self.record_mut(second).newer = id;
         }
@@ -250,7 +251,7 @@ impl Roster {
     }
 
     fn unlink(&mut self, id: NameId) {
-        let &Record {
+        let &NameRecord {
             newer,
             older,
             owner,
@@ -264,16 +265,18 @@ impl Roster {
         if older != NameId::NONE {
             self.record_mut(older).newer = newer;
         }
-        let Some(line) = self.lines.get_mut(&owner) else { return };
-        line.leases -= leases;
+        let Some(list) = self.owners.get_mut(&owner) else {
+            return;
+        };
+        list.leases -= leases;
         if newer == NameId::NONE {
-            line.newest = older;
+            list.newest = older;
         }
         if older == NameId::NONE {
-            line.oldest = newer;
+            list.oldest = newer;
         }
-        if line.newest == NameId::NONE {
-            self.lines.remove(&owner);
+        if list.newest == NameId::NONE {
+            self.owners.remove(&owner);
         }
     }
 }
