@@ -14,8 +14,10 @@ use api::{AddressAnswer, ExplainAnswer, ExplainVerdict};
 use clock::Time;
 use fqdn_cache::{Ledger, Teacher};
 use names::Name;
-use policy::address::{Places, Teachable};
-use policy::explain::{Decision, Explanation, Hold, KnownName, Matched, Outcome, Scene, Towards, explain};
+use policy::address::{Teachable, ZoneMap};
+use policy::explain::{
+    Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, Matched, explain,
+};
 use policy::labels::LabelSelector;
 use policy::{Endpoint, EndpointId, ObjectSelector, Origin, Protocol, ServiceSelector};
 
@@ -49,7 +51,7 @@ pub struct NodeKnowledge<'a> {
     /// Whose answers count for the endpoint.
     pub counts: &'a dyn Fn(Teacher) -> bool,
     /// Where addresses lie.
-    pub places: &'a Places,
+    pub places: &'a ZoneMap,
     /// The domain of Services.
     pub cluster_domain: &'a Name,
     /// Where lookups of governed pods are intercepted and answered, whatever rules say.
@@ -62,7 +64,7 @@ pub struct NodeKnowledge<'a> {
 }
 
 /// Answers a question.
-pub fn answer(asked: &ExplainRequest, scene: Scene<'_>, known: NodeKnowledge<'_>) -> ExplainAnswer {
+pub fn answer(asked: &ExplainRequest, scene: ExplainContext<'_>, known: NodeKnowledge<'_>) -> ExplainAnswer {
     let mut remarks = Vec::new();
     let towards = match &asked.to {
         ExplainTarget::Address(address) if known.answers(*address, asked.traffic) => {
@@ -115,7 +117,7 @@ pub fn answer(asked: &ExplainRequest, scene: Scene<'_>, known: NodeKnowledge<'_>
 
 /// The Service with this address, and where connections to it end. Rules are asked after the
 /// translation; without backends there is none.
-fn service_at(address: IpAddr, scene: Scene<'_>) -> Option<(String, Vec<IpAddr>)> {
+fn service_at(address: IpAddr, scene: ExplainContext<'_>) -> Option<(String, Vec<IpAddr>)> {
     let service = scene
         .inventory
         .services
@@ -132,7 +134,7 @@ fn is_own(address: IpAddr, endpoint: &Endpoint) -> bool {
 
 impl NodeKnowledge<'_> {
     /// Why a packet passes that no rule is asked about.
-    fn without_rules(self, towards: &Towards, scene: Scene<'_>) -> Option<String> {
+    fn without_rules(self, towards: &KnownPeer, scene: ExplainContext<'_>) -> Option<String> {
         let (address, _) = towards.address?;
         if is_own(address, scene.endpoint) {
             return Some("it is the pod's own address, and what it sends there does not leave it".into());
@@ -172,7 +174,7 @@ impl NodeKnowledge<'_> {
     }
 
     /// An address, with every name that holds it or lately did.
-    fn address(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> Towards {
+    fn address(self, address: IpAddr, traffic: Option<(Protocol, u16)>) -> KnownPeer {
         let mut names = Vec::new();
         if let Some((ledger, now)) = self.ledger {
             let mut holders = ledger.holders(now, address);
@@ -181,16 +183,16 @@ impl NodeKnowledge<'_> {
                 let longest = of_name.iter().max_by_key(|entry| entry.expires);
                 names.extend(longest.map(|entry| KnownName {
                     name: entry.name.clone(),
-                    lease: Hold::Left(entry.expires.since(now)),
+                    lease: LeaseState::Remaining(entry.expires.since(now)),
                 }));
             }
             let ended = ledger.ended(now).filter(|ended| ended.address == address);
             names.extend(ended.map(|ended| KnownName {
                 name: ended.name.clone(),
-                lease: Hold::Expired(now.since(ended.at)),
+                lease: LeaseState::Expired(now.since(ended.at)),
             }));
         }
-        Towards {
+        KnownPeer {
             address: Some((address, self.places.of(address))),
             names,
             traffic,
@@ -198,7 +200,7 @@ impl NodeKnowledge<'_> {
     }
 
     /// Everything that a name stands for.
-    fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: Scene<'_>) -> Vec<Towards> {
+    fn name(self, name: &Name, traffic: Option<(Protocol, u16)>, scene: ExplainContext<'_>) -> Vec<KnownPeer> {
         let mut addresses = service_backends(name, self.cluster_domain, scene);
         if let Some((ledger, now)) = self.ledger {
             let counted = ledger.addresses(now, name).filter(|entry| (self.counts)(entry.teacher));
@@ -217,11 +219,11 @@ impl NodeKnowledge<'_> {
                 .map(|address| self.address(address, traffic))
                 .collect();
         }
-        vec![Towards {
+        vec![KnownPeer {
             address: None,
             names: vec![KnownName {
                 name: name.clone(),
-                lease: Hold::Assumed,
+                lease: LeaseState::Assumed,
             }],
             traffic,
         }]
@@ -229,7 +231,7 @@ impl NodeKnowledge<'_> {
 }
 
 /// `service.namespace.svc.cluster.local` → where connections to it end.
-fn service_backends(name: &Name, cluster_domain: &Name, scene: Scene<'_>) -> Vec<IpAddr> {
+fn service_backends(name: &Name, cluster_domain: &Name, scene: ExplainContext<'_>) -> Vec<IpAddr> {
     let Some(front) = name.as_str().strip_suffix(&format!(".svc.{cluster_domain}.")) else {
         return Vec::new();
     };
@@ -239,7 +241,7 @@ fn service_backends(name: &Name, cluster_domain: &Name, scene: Scene<'_>) -> Vec
     backends(namespace, service, scene)
 }
 
-fn backends(namespace: &str, service: &str, scene: Scene<'_>) -> Vec<IpAddr> {
+fn backends(namespace: &str, service: &str, scene: ExplainContext<'_>) -> Vec<IpAddr> {
     let selector = ServiceSelector {
         namespace: Some(namespace.to_owned()),
         name: Some(service.to_owned()),
@@ -249,7 +251,7 @@ fn backends(namespace: &str, service: &str, scene: Scene<'_>) -> Vec<IpAddr> {
     backends.into_iter().collect()
 }
 
-fn without_rules(towards: &Towards, reason: String) -> AddressAnswer {
+fn without_rules(towards: &KnownPeer, reason: String) -> AddressAnswer {
     AddressAnswer {
         by_rules: false,
         address: towards.address.map(|(address, _)| address),
@@ -264,16 +266,16 @@ fn without_rules(towards: &Towards, reason: String) -> AddressAnswer {
     }
 }
 
-fn part(towards: &Towards, explanation: &Explanation) -> AddressAnswer {
+fn part(towards: &KnownPeer, explanation: &Explanation) -> AddressAnswer {
     let Explanation {
         outcome,
         decision,
-        misses,
+        near_misses: misses,
     } = explanation;
     let origin = match decision {
         Decision::Rule { origin, .. } => Some(origin),
-        Decision::Closed(by) => by.first(),
-        Decision::Open | Decision::Unselected => None,
+        Decision::Closed { by, .. } => by.first(),
+        Decision::Open(_) | Decision::Unselected(_) => None,
     };
     let lease = match decision {
         Decision::Rule {
@@ -281,7 +283,7 @@ fn part(towards: &Towards, explanation: &Explanation) -> AddressAnswer {
                 Matched::Name(
                     _,
                     KnownName {
-                        lease: Hold::Left(left),
+                        lease: LeaseState::Remaining(left),
                         ..
                     },
                 ),
@@ -306,11 +308,11 @@ fn part(towards: &Towards, explanation: &Explanation) -> AddressAnswer {
     }
 }
 
-fn verdict_of(outcome: Outcome) -> ExplainVerdict {
+fn verdict_of(outcome: ExplainOutcome) -> ExplainVerdict {
     match outcome {
-        Outcome::Allowed => ExplainVerdict::Allowed,
-        Outcome::Audited => ExplainVerdict::Audited,
-        Outcome::Denied => ExplainVerdict::Denied,
+        ExplainOutcome::Allowed => ExplainVerdict::Allowed,
+        ExplainOutcome::Audited => ExplainVerdict::Audited,
+        ExplainOutcome::Denied => ExplainVerdict::Denied,
     }
 }
 

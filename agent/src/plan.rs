@@ -32,7 +32,7 @@ use enforcer::{DesiredState, Element, Interception, SetId};
 use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
-use policy::address::{Places, Teachable, without};
+use policy::address::{Teachable, ZoneMap, without};
 use policy::membership::Membership;
 use policy::question::Questions;
 use policy::{Endpoint, EndpointId, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
@@ -72,7 +72,7 @@ pub struct Plan {
     /// Every object that rules may speak of.
     pub inventory: Arc<Inventory>,
     /// Where addresses lie.
-    pub places: Places,
+    pub places: ZoneMap,
     teachers: HashMap<IpAddr, Teaches>,
     selectors: Selectors,
     matching: NameMatching,
@@ -108,7 +108,7 @@ pub struct Planner {
     compiler: Compiler,
     membership: Membership,
     evaluations: BTreeMap<ProgramId, TrackedTiers>,
-    places: Places,
+    places: ZoneMap,
 }
 
 impl Planner {
@@ -128,7 +128,7 @@ impl Planner {
         let mut networks = cluster.networks();
         networks.extend(&settings.cluster_cidrs);
         let networks = IpNet::aggregate(&networks);
-        let places = Places::new(own.iter().copied(), networks.iter().copied());
+        let places = ZoneMap::new(own.iter().copied(), networks.iter().copied());
         self.evaluate(&programs, &inventory, &places);
 
         let resolvers = resolvers::known(cluster, settings, &compiled);
@@ -189,7 +189,7 @@ impl Planner {
     }
 
     /// Brings the evaluations of these programs up to date, and forgets all others.
-    fn evaluate(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, inventory: &Arc<Inventory>, places: &Places) {
+    fn evaluate(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, inventory: &Arc<Inventory>, places: &ZoneMap) {
         let mut before = std::mem::take(&mut self.evaluations);
         let tiers = programs
             .values()

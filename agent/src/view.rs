@@ -14,9 +14,9 @@ use enforcer::audit::Integrity;
 use enforcer::{Element, FailMode, Interception};
 use fqdn_cache::Teacher;
 use names::Name;
-use policy::explain::Scene;
+use policy::explain::ExplainContext;
 use policy::question::QuestionVerdict;
-use policy::{EndpointId, Policy};
+use policy::{Direction, EndpointId, Policy};
 use state_dir::StateDir;
 use tokio::sync::watch;
 
@@ -229,7 +229,8 @@ impl Inspect for View {
             ));
         }
         let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
-        let scene = Scene {
+        let scene = ExplainContext {
+            direction: Direction::Egress,
             endpoint,
             policies: &policies,
             inventory: &plan.inventory,

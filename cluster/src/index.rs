@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use policy::address::Places;
+use policy::address::ZoneMap;
 use policy::endpoint;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
@@ -233,7 +233,7 @@ impl Cluster {
         let ranges: BTreeSet<IpNet> = services.chain(nodes).collect();
         let ranges = IpNet::aggregate(&ranges.into_iter().collect());
         // Of thousands of pods most lie in their node's range.
-        let known = Places::new([], ranges.iter().copied());
+        let known = ZoneMap::new([], ranges.iter().copied());
         let pods = self.pods.values().filter_map(KnownPod::addressed);
         let addresses = pods.flat_map(|pod| &pod.addresses).copied();
         let strays = addresses.filter(|address| known.of(*address) == AddressZone::World);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use policy::document::Document;
-use policy::validate::{StandIn, Verdict};
+use policy::validate::{StandIn, Validation};
 use policy::{Diagnostic, Severity, cidr_group, document, lint, validate};
 
 use crate::object::{Object, ObjectKey};
@@ -246,8 +246,8 @@ fn cidr_group_of(document: &Document) -> ParsedDocument {
 fn policy(document: &Document) -> ParsedDocument {
     let (verdict, mut diagnostics) = validate::validate(document);
     let (policy, stand_in) = match verdict {
-        Verdict::Accepted(policy) => (Some(policy), StandIn::default()),
-        Verdict::Refused(stand_in) => (None, stand_in),
+        Validation::Accepted(policy) => (Some(policy), StandIn::default()),
+        Validation::Refused(stand_in) => (None, stand_in),
     };
     if let Some(policy) = &policy {
         diagnostics.extend(lint::lint(document, policy));

@@ -2,7 +2,7 @@
 //!
 //! The tiers of a program are folded ([`policy::classifier`]). What names and objects add is
 //! written for single addresses, into *learned sets*: hash sets with timeouts, some for each
-//! [`SetClass`]. The ports of a [`SetEntry`] decide which set:
+//! [`SetClass`]. The ports of a [`ClassifierEntry`] decide which set:
 //!
 //! | ports | set | key |
 //! |---|---|---|
@@ -30,7 +30,7 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use policy::classifier::{AddressContext, Classifier, RuleIndex, SetClass, SetEntry, SetLayout};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry, RuleIndex, SetClass, SetLayout};
 use policy::{AddressZone, Peer, PortRange, PortSet, ProgramId, Protocol};
 use thiserror::Error;
 
@@ -128,7 +128,7 @@ pub fn elements<'a>(
     tiers: ProgramId,
     layout: &'a SetLayout,
     address: IpAddr,
-    entry: &'a SetEntry,
+    entry: &'a ClassifierEntry,
 ) -> impl Iterator<Item = Element> + 'a {
     element_templates(tiers, layout, entry).filter_map(move |target| target.element(address))
 }
@@ -137,7 +137,7 @@ pub fn elements<'a>(
 pub fn element_templates<'a>(
     tiers: ProgramId,
     layout: &'a SetLayout,
-    entry: &'a SetEntry,
+    entry: &'a ClassifierEntry,
 ) -> impl Iterator<Item = ElementTemplate> + 'a {
     let class = entry.class;
     let (all, ranges) = match &entry.ports {

@@ -6,7 +6,7 @@ mod label_hash;
 use smallvec::SmallVec;
 
 use crate::name::Name;
-use crate::pattern::{Part, Pattern, is_plain_label};
+use crate::pattern::{Pattern, PatternLabel, is_plain_label};
 
 use self::globs::Globs;
 use self::label_hash::LabelMap;
@@ -22,14 +22,14 @@ use self::label_hash::LabelMap;
 pub struct NameIndex<V> {
     values: Vec<V>,
     /// Values of the patterns that match every name.
-    every_name: Found,
+    every_name: ValueIds,
     /// The tree; the root of the DNS first. A node stands for the parts of a pattern read from the
     /// right.
-    nodes: Vec<Node>,
+    nodes: Vec<TrieNode>,
 }
 
 /// Places in [`NameIndex::values`].
-type Found = SmallVec<[u32; 2]>;
+type ValueIds = SmallVec<[u32; 2]>;
 
 /// A place in [`NameIndex::nodes`].
 type NodeId = u32;
@@ -38,11 +38,11 @@ const ROOT: usize = 0;
 
 /// What may follow, to the left, on the parts that lead to this node.
 #[derive(Debug, Clone, Default)]
-struct Node {
+struct TrieNode {
     /// Patterns that end here.
-    here: Found,
+    here: ValueIds,
     /// Patterns that end with one or more labels more.
-    one_or_more: Found,
+    one_or_more: ValueIds,
     exact: LabelMap<NodeId>,
     any_label: Option<NodeId>,
     globs: Globs,
@@ -52,8 +52,8 @@ impl<V> Default for NameIndex<V> {
     fn default() -> Self {
         Self {
             values: Vec::new(),
-            every_name: Found::new(),
-            nodes: vec![Node::default()],
+            every_name: ValueIds::new(),
+            nodes: vec![TrieNode::default()],
         }
     }
 }
@@ -74,16 +74,16 @@ impl<V> NameIndex<V> {
             let fresh = self.nodes.len() as NodeId;
             let node = &mut self.nodes[at];
             let next = match part {
-                Part::OneOrMore => return node.one_or_more.push(place), // the leftmost part by construction
-                Part::Exact(label) => match node.exact.get(label) {
+                PatternLabel::OneOrMore => return node.one_or_more.push(place), // the leftmost part by construction
+                PatternLabel::Exact(label) => match node.exact.get(label) {
                     Some(&known) => known,
                     None => *node.exact.entry(label.into()).or_insert(fresh),
                 },
-                Part::One => *node.any_label.get_or_insert(fresh),
-                Part::Glob(glob) => node.globs.get_or_insert(glob, fresh),
+                PatternLabel::One => *node.any_label.get_or_insert(fresh),
+                PatternLabel::Glob(glob) => node.globs.get_or_insert(glob, fresh),
             };
             if next == fresh {
-                self.nodes.push(Node::default());
+                self.nodes.push(TrieNode::default());
             }
             at = next as usize;
         }

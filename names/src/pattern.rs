@@ -2,7 +2,7 @@
 //! patterns").
 
 mod coverage;
-mod part;
+mod label;
 #[cfg(test)]
 pub(crate) mod samples;
 
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::name::{MAX_NAME_CHARS, Name, NameError, check_label};
 
-pub(crate) use self::part::{Glob, Part, contains_in_order, is_plain_label};
+pub(crate) use self::label::{Glob, PatternLabel, contains_in_order, is_plain_label};
 
 /// One validated `matchName` or `matchPattern`.
 ///
@@ -22,7 +22,7 @@ pub(crate) use self::part::{Glob, Part, contains_in_order, is_plain_label};
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     /// The canonical text: lower case, trailing dot, no two stars in a row except in a leading
-    /// `**.`, and `*.` for what matches every name. Its labels are read as [`Part`]s wherever they
+    /// `**.`, and `*.` for what matches every name. Its labels are read as [`PatternLabel`]s wherever they
     /// are needed.
     text: Arc<str>,
 }
@@ -99,10 +99,10 @@ impl Pattern {
         let mut labels = name.labels_from_the_right();
         for part in self.parts_from_the_right() {
             let matches = match (part, labels.next()) {
-                (Part::OneOrMore, Some(next)) => return is_plain_label(next) && labels.all(is_plain_label),
-                (Part::Exact(text), Some(label)) => label == text,
-                (Part::One, Some(label)) => is_plain_label(label),
-                (Part::Glob(glob), Some(label)) => is_plain_label(label) && glob.matches(label),
+                (PatternLabel::OneOrMore, Some(next)) => return is_plain_label(next) && labels.all(is_plain_label),
+                (PatternLabel::Exact(text), Some(label)) => label == text,
+                (PatternLabel::One, Some(label)) => is_plain_label(label),
+                (PatternLabel::Glob(glob), Some(label)) => is_plain_label(label) && glob.matches(label),
                 (_, None) => false,
             };
             if !matches {
@@ -126,8 +126,8 @@ impl Pattern {
 
     /// The labels as conditions, rightmost first. Meaningless for
     /// [`is_every_name`](Self::is_every_name).
-    pub(crate) fn parts_from_the_right(&self) -> impl Iterator<Item = Part<'_>> {
-        self.text.trim_end_matches('.').rsplit('.').map(Part::read)
+    pub(crate) fn parts_from_the_right(&self) -> impl Iterator<Item = PatternLabel<'_>> {
+        self.text.trim_end_matches('.').rsplit('.').map(PatternLabel::read)
     }
 }
 

@@ -102,12 +102,12 @@ impl Teachable {
 /// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the
 /// cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct ZoneMap {
     host: Ranges,
     cluster: Ranges,
 }
 
-impl Places {
+impl ZoneMap {
     /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services
     /// and nodes.
     pub fn new(host: impl IntoIterator<Item = IpAddr>, cluster: impl IntoIterator<Item = IpNet>) -> Self {

@@ -2,12 +2,12 @@
 
 use ipnet::IpNet;
 
-use crate::diagnostic::{Diagnostic, Report};
+use crate::diagnostic::{Diagnostic, DiagnosticReport};
 use crate::document::Document;
 use crate::labels::Labels;
 use crate::prefix;
-use crate::shape::Shape::{Any, Inert, List, Object, Text};
-use crate::shape::{self, Node, Shape};
+use crate::shape::FieldShape::{Any, Inert, List, Object, Text};
+use crate::shape::{self, DocumentNode, FieldShape};
 
 /// A CiliumCIDRGroup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct CidrGroup {
     pub prefixes: Vec<IpNet>,
 }
 
-pub(crate) static CIDR_GROUP: Shape = Object(&[
+pub(crate) static CIDR_GROUP: FieldShape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -35,8 +35,8 @@ pub fn is_cidr_group(document: &Document) -> bool {
 
 /// Reads a group, reporting every problem at once; `None` when some is an error.
 pub fn read(document: &Document) -> (Option<CidrGroup>, Vec<Diagnostic>) {
-    let mut report = Report::new(document);
-    let root = Node::root(&document.value);
+    let mut report = DiagnosticReport::new(document);
+    let root = DocumentNode::root(&document.value);
     shape::check(&root, &CIDR_GROUP, &mut report);
     let entries = root
         .get("spec")
@@ -47,7 +47,7 @@ pub fn read(document: &Document) -> (Option<CidrGroup>, Vec<Diagnostic>) {
         .filter_map(|entry| prefix::read_or_address(entry, &mut report))
         .collect();
     let labels = root.get("metadata").and_then(|metadata| metadata.get("labels"));
-    let labels = labels.iter().flat_map(Node::fields);
+    let labels = labels.iter().flat_map(DocumentNode::fields);
     let group = CidrGroup {
         name: document.name.clone(),
         labels: labels

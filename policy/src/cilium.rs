@@ -16,10 +16,10 @@ mod to_ports;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::policy::PolicySpec;
 use crate::policy_id::PolicyId;
-use crate::shape::{self, Node};
+use crate::shape::{self, DocumentNode};
 
 pub(crate) use stand_in::read as stand_in;
 
@@ -27,7 +27,7 @@ pub(crate) use peers::ENTITIES;
 pub(crate) use schema::POLICY as POLICY_SHAPE;
 
 /// The specs of a policy object.
-pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(root: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let nodes = specs(root);
     if nodes.is_empty() {
@@ -39,6 +39,6 @@ pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> V
 }
 
 /// `spec`, then `specs` in order.
-fn specs<'a>(root: &Node<'a>) -> Vec<Node<'a>> {
+fn specs<'a>(root: &DocumentNode<'a>) -> Vec<DocumentNode<'a>> {
     root.get("spec").into_iter().chain(root.list("specs")).collect()
 }

@@ -5,11 +5,11 @@
 //!
 //! - What *prefixes* decide is known beforehand. For each [`AddressZone`] there are disjoint
 //!   [`AddressInterval`]s, each with the verdict of every port.
-//! - What *names and objects* add is known address by address. It becomes [`SetEntry`]s: ports of
-//!   an address, in the set of a [`SetClass`]. Classes are looked up in their order, before the
-//!   intervals. An entry already accounts for every prefix rule before and after it. So between the
-//!   entries of one address only the order of the classes matters, and each entry can be added and
-//!   removed by itself.
+//! - What *names and objects* add is known address by address. It becomes [`ClassifierEntry`]s:
+//!   ports of an address, in the set of a [`SetClass`]. Classes are looked up in their order,
+//!   before the intervals. An entry already accounts for every prefix rule before and after it. So
+//!   between the entries of one address only the order of the classes matters, and each entry can
+//!   be added and removed by itself.
 //!
 //! ```text
 //! Admin   accepted in tier Admin               let through
@@ -35,7 +35,7 @@ use crate::ports::{PortRange, PortSet, Protocol};
 use crate::program::{Peer, Rule, Tiers, Verdict};
 use crate::zone::AddressZone;
 
-pub use entry::{SetClass, SetEntries, SetEntry};
+pub use entry::{ClassifierEntries, ClassifierEntry, SetClass};
 use evaluation::{Precedence, RuleList};
 pub use layout::SetLayout;
 use spans::RuleSpan;
@@ -152,9 +152,9 @@ impl Classifier {
     }
 
     /// The entries of an address that a name resolved to, for a name rule that matches the name.
-    pub fn entries_for_name(&self, index: RuleIndex, at: AddressContext<'_>) -> SetEntries {
+    pub fn entries_for_name(&self, index: RuleIndex, at: AddressContext<'_>) -> ClassifierEntries {
         let Some(rule) = self.list.rules.get(index) else {
-            return SetEntries::new();
+            return ClassifierEntries::new();
         };
         if index < self.list.network.start {
             let mut free = PortMap::uniform(true);
@@ -179,7 +179,7 @@ impl Classifier {
 
     /// The entries of an address for all rules that mean it because an object has it: the ports
     /// that these rules decide otherwise than prefixes alone.
-    pub fn entries_for_objects(&self, at: AddressContext<'_>) -> SetEntries {
+    pub fn entries_for_objects(&self, at: AddressContext<'_>) -> ClassifierEntries {
         let with = self.evaluate(at);
         let without = self.evaluate(AddressContext { objects: &[], ..at });
         let mut sets = SetClass::ALL.map(|_| PortSet::Ranges(Vec::new()));
@@ -219,7 +219,7 @@ impl Classifier {
             .into_iter()
             .zip(sets)
             .filter(|(_, ports)| !ports.is_empty());
-        entries.map(|(class, ports)| SetEntry { class, ports }).collect()
+        entries.map(|(class, ports)| ClassifierEntry { class, ports }).collect()
     }
 
     /// The verdict on a packet whose other end is an address with these entries. `traffic` is the
@@ -230,7 +230,7 @@ impl Classifier {
         &self,
         address: IpAddr,
         zone: AddressZone,
-        entries: impl Iterator<Item = &'e SetEntry> + Clone,
+        entries: impl Iterator<Item = &'e ClassifierEntry> + Clone,
         traffic: Option<(Protocol, u16)>,
     ) -> Verdict {
         let holds = |ports: &PortSet| match traffic {
@@ -290,7 +290,7 @@ fn entries(
     ports: &PortSet,
     counts: &PortMap<bool>,
     stronger: &PortMap<Option<SetClass>>,
-) -> SetEntries {
+) -> ClassifierEntries {
     let all_but_exceptions = *ports == PortSet::All && counts.base;
     let ports = match all_but_exceptions {
         false => counts.ports_where(ports, |counts| counts),
@@ -300,17 +300,17 @@ fn entries(
         true if class == SetClass::Admin => counts.ports_where(&every_port(), |counts| counts),
         true => PortSet::All,
     };
-    let mut entries = SetEntries::new();
+    let mut entries = ClassifierEntries::new();
     if all_but_exceptions && class != SetClass::Admin {
         for first in SetClass::ALL {
             let ports = stronger.ports_where(&PortSet::All, |by| by == Some(first));
             if !ports.is_empty() {
-                entries.push(SetEntry { class: first, ports });
+                entries.push(ClassifierEntry { class: first, ports });
             }
         }
     }
     if !ports.is_empty() {
-        entries.push(SetEntry { class, ports });
+        entries.push(ClassifierEntry { class, ports });
     }
     entries
 }

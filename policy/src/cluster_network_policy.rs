@@ -16,10 +16,10 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::direction::{Direction, PerDirection};
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
-use crate::shape::{self, Node};
+use crate::shape::{self, DocumentNode};
 
 pub(crate) use stand_in::read as stand_in;
 
@@ -27,7 +27,7 @@ pub(crate) use stand_in::read as stand_in;
 const MAX_ITEMS: usize = 25;
 
 /// The only spec of a policy object.
-pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let Some(spec) = root.get("spec") else {
         report
@@ -61,7 +61,7 @@ pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Vec<PolicySpec> 
     spec.into_iter().collect()
 }
 
-fn tier(spec: &Node<'_>, report: &mut Report<'_>) -> Option<Tier> {
+fn tier(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Tier> {
     let priority = priority(spec, report);
     let Some(node) = spec.get("tier") else {
         missing(spec, "tier", "write Admin or Baseline", report);
@@ -81,7 +81,7 @@ fn tier(spec: &Node<'_>, report: &mut Report<'_>) -> Option<Tier> {
     }
 }
 
-fn priority(spec: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
+fn priority(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<u16> {
     const MAX: u16 = 1000;
     let Some(node) = spec.get("priority") else {
         missing(
@@ -104,7 +104,7 @@ fn priority(spec: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
     priority
 }
 
-fn missing(parent: &Node<'_>, field: &str, suggestion: &str, report: &mut Report<'_>) {
+fn missing(parent: &DocumentNode<'_>, field: &str, suggestion: &str, report: &mut DiagnosticReport<'_>) {
     if parent.value.is_object() {
         report
             .error("missing-field", &parent.path, format!("`{field}` is required"))
@@ -113,7 +113,7 @@ fn missing(parent: &Node<'_>, field: &str, suggestion: &str, report: &mut Report
 }
 
 /// The items under `field`, if they are not too many.
-fn items<'a>(node: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<'a>> {
+fn items<'a>(node: &DocumentNode<'a>, field: &str, report: &mut DiagnosticReport<'_>) -> Vec<DocumentNode<'a>> {
     let items = node.list(field);
     if items.len() > MAX_ITEMS {
         let reason = format!("it has {} entries, and at most {MAX_ITEMS} are allowed", items.len());
@@ -124,8 +124,8 @@ fn items<'a>(node: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<
 }
 
 /// The items under `field`, of which there must be one where the field is.
-fn some_items<'a>(node: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<'a>> {
-    if let Some(list) = node.get(field).filter(Node::is_empty_list) {
+fn some_items<'a>(node: &DocumentNode<'a>, field: &str, report: &mut DiagnosticReport<'_>) -> Vec<DocumentNode<'a>> {
+    if let Some(list) = node.get(field).filter(DocumentNode::is_empty_list) {
         report.error("empty-list", &list.path, "it must have at least one entry");
     }
     items(node, field, report)

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::cidr_group::CIDR_GROUP;
 use crate::cilium::POLICY_SHAPE;
 use crate::cluster_network_policy::schema as cluster_network_policy;
-use crate::shape::Shape;
+use crate::shape::FieldShape;
 
 use constraints::Constraint;
 use openapi::Extensible;
@@ -28,7 +28,7 @@ pub fn definitions() -> Vec<(String, Value)> {
 }
 
 /// What a definition says of a kind.
-struct Kind {
+struct CrdKind {
     group: &'static str,
     /// The last one is stored.
     versions: &'static [&'static str],
@@ -37,15 +37,15 @@ struct Kind {
     singular: &'static str,
     short_names: &'static [&'static str],
     scope: &'static str,
-    shape: &'static Shape,
+    shape: &'static FieldShape,
     extensible: &'static [Extensible],
     constraints: &'static [Constraint],
     /// Whether its objects are judged, and have conditions.
     is_policy: bool,
 }
 
-static KINDS: [Kind; 4] = [
-    Kind {
+static KINDS: [CrdKind; 4] = [
+    CrdKind {
         group: "cilium.io",
         versions: &["v2alpha1", "v2"],
         kind: "CiliumCIDRGroup",
@@ -58,7 +58,7 @@ static KINDS: [Kind; 4] = [
         constraints: constraints::CIDR_GROUP,
         is_policy: false,
     },
-    Kind {
+    CrdKind {
         group: "cilium.io",
         versions: &["v2"],
         kind: "CiliumClusterwideNetworkPolicy",
@@ -71,7 +71,7 @@ static KINDS: [Kind; 4] = [
         constraints: constraints::CILIUM_POLICY,
         is_policy: true,
     },
-    Kind {
+    CrdKind {
         group: "cilium.io",
         versions: &["v2"],
         kind: "CiliumNetworkPolicy",
@@ -84,7 +84,7 @@ static KINDS: [Kind; 4] = [
         constraints: constraints::CILIUM_POLICY,
         is_policy: true,
     },
-    Kind {
+    CrdKind {
         group: "policy.networking.k8s.io",
         versions: &["v1alpha2", "v1beta1"],
         kind: "ClusterNetworkPolicy",
@@ -109,7 +109,7 @@ static KINDS: [Kind; 4] = [
     },
 ];
 
-impl Kind {
+impl CrdKind {
     fn definition(&self) -> Value {
         let mut schema = openapi::root(self.shape, self.extensible, self.constraints);
         if self.is_policy {

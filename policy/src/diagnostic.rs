@@ -119,7 +119,7 @@ pub(crate) fn left_out(count: usize) -> Option<Diagnostic> {
 /// The findings about one document while it is walked.
 ///
 /// At most [`MAX_FINDINGS`] are kept. Whether the document is refused is remembered beyond that.
-pub(crate) struct Report<'d> {
+pub(crate) struct DiagnosticReport<'d> {
     document: &'d Document,
     found: Vec<Diagnostic>,
     /// How many more there were.
@@ -127,7 +127,7 @@ pub(crate) struct Report<'d> {
     refused: bool,
 }
 
-impl<'d> Report<'d> {
+impl<'d> DiagnosticReport<'d> {
     pub(crate) fn new(document: &'d Document) -> Self {
         Self {
             document,

@@ -72,6 +72,14 @@ impl<T> PerDirection<T> {
         }
     }
 
+    /// The value of one direction, by itself.
+    pub fn take(self, direction: Direction) -> T {
+        match direction {
+            Direction::Egress => self.egress,
+            Direction::Ingress => self.ingress,
+        }
+    }
+
     /// Another value for each direction.
     pub fn map<U>(self, mut to: impl FnMut(Direction, T) -> U) -> PerDirection<U> {
         PerDirection {

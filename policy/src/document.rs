@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::diagnostic::{Diagnostic, MAX_FINDINGS, Position, Severity, left_out, quoted};
 
 use tree::Spots;
-use yaml::Reader;
+use yaml::YamlReader;
 
 /// The longest text that [`parse`] reads, in bytes: far above any policy (etcd refuses objects
 /// above 1.5 MiB), low enough that a tree of it fits in the agent's memory.
@@ -144,7 +144,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
         return (documents, diagnostics);
     }
     let mut unshown = 0;
-    let mut reader = Reader::new();
+    let mut reader = YamlReader::new();
     for chunk in chunks(text) {
         for outcome in reader.read(&chunk) {
             match outcome {

@@ -4,7 +4,7 @@
 //! with the way in which the kernel is asked.
 
 mod decision;
-mod miss;
+mod near_miss;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use names::Name;
 use serde::Serialize;
 
 use crate::compile::gather;
+use crate::direction::Direction;
 use crate::endpoint::Endpoint;
 use crate::inventory::Inventory;
 use crate::policy::Policy;
@@ -22,12 +23,14 @@ use crate::zone::AddressZone;
 
 use decision::decide;
 pub use decision::{Decision, Matched};
-pub use miss::{Miss, MissKind};
+pub use near_miss::{NearMiss, NearMissKind};
 
 /// Everything that an explanation is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
-    /// Who asks.
+pub struct ExplainContext<'a> {
+    /// Which way the traffic goes.
+    pub direction: Direction,
+    /// The endpoint that policies select.
     pub endpoint: &'a Endpoint,
     /// Every policy.
     pub policies: &'a [&'a Policy],
@@ -37,7 +40,7 @@ pub struct Scene<'a> {
 
 /// Where to.
 #[derive(Debug, Clone)]
-pub struct Towards {
+pub struct KnownPeer {
     /// The address, with where it lies. `None` when only a name is known: what rules say of
     /// addresses is then left out.
     pub address: Option<(IpAddr, AddressZone)>,
@@ -53,31 +56,31 @@ pub struct KnownName {
     /// The name.
     pub name: Name,
     /// Its lease.
-    pub lease: Hold,
+    pub lease: LeaseState,
 }
 
 /// Whether a name holds an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum LeaseState {
     /// It is assumed to: nothing was learned, since nobody is running or the name has not been
     /// asked.
     Assumed,
     /// It does, for so long.
-    Left(Duration),
+    Remaining(Duration),
     /// It did, until so long ago.
     Expired(Duration),
 }
 
-impl Hold {
+impl LeaseState {
     fn is_live(self) -> bool {
-        !matches!(self, Hold::Expired(_))
+        !matches!(self, LeaseState::Expired(_))
     }
 }
 
 /// What becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Outcome {
+pub enum ExplainOutcome {
     /// It passes.
     Allowed,
     /// It passes, and is recorded: a policy in mode audit would have it refused.
@@ -90,49 +93,49 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// What becomes of it.
-    pub outcome: Outcome,
+    pub outcome: ExplainOutcome,
     /// Who decides that: of an audited one, what would have refused it.
     pub decision: Decision,
     /// For what is refused (or would be) because no rule allows it: those that nearly do, the
     /// nearest first.
-    pub misses: Vec<Miss>,
+    pub near_misses: Vec<NearMiss>,
 }
 
 /// Explains one connection.
-pub fn explain(scene: Scene<'_>, towards: &Towards) -> Explanation {
-    let governed = gather(scene.endpoint, scene.policies.iter().copied(), scene.inventory);
-    let Some(program) = governed.and_then(|governed| governed.programs.egress) else {
-        let decision = Decision::Unselected;
-        let misses = Vec::new();
+pub fn explain(context: ExplainContext<'_>, peer: &KnownPeer) -> Explanation {
+    let governed = gather(context.endpoint, context.policies.iter().copied(), context.inventory);
+    let Some(program) = governed.and_then(|governed| governed.programs.take(context.direction)) else {
+        let decision = Decision::Unselected(context.direction);
+        let near_misses = Vec::new();
         return Explanation {
-            outcome: Outcome::Allowed,
+            outcome: ExplainOutcome::Allowed,
             decision,
-            misses,
+            near_misses,
         };
     };
-    let enforced = decide(&program.enforced, scene.inventory, towards);
+    let enforced = decide(context.direction, &program.enforced, context.inventory, peer);
     let audited = program
         .audited
         .as_ref()
-        .map(|tiers| decide(tiers, scene.inventory, towards));
+        .map(|tiers| decide(context.direction, tiers, context.inventory, peer));
     let (outcome, decision) = match (enforced.verdict(), audited) {
-        (Verdict::Deny, _) => (Outcome::Denied, enforced),
-        (Verdict::Allow, Some(audited)) if audited.verdict() == Verdict::Deny => (Outcome::Audited, audited),
-        (Verdict::Allow, _) => (Outcome::Allowed, enforced),
+        (Verdict::Deny, _) => (ExplainOutcome::Denied, enforced),
+        (Verdict::Allow, Some(audited)) if audited.verdict() == Verdict::Deny => (ExplainOutcome::Audited, audited),
+        (Verdict::Allow, _) => (ExplainOutcome::Allowed, enforced),
     };
     // What a rule denies is meant to be denied; only where none speaks is something missing.
-    let missing = matches!(decision, Decision::Closed(_));
+    let missing = matches!(decision, Decision::Closed { .. });
     let tiers = match outcome {
-        Outcome::Allowed => None,
-        Outcome::Denied => Some(&program.enforced),
-        Outcome::Audited => program.audited.as_ref(),
+        ExplainOutcome::Allowed => None,
+        ExplainOutcome::Denied => Some(&program.enforced),
+        ExplainOutcome::Audited => program.audited.as_ref(),
     };
     let tiers = tiers.filter(|_| missing);
-    let misses = tiers.map_or_else(Vec::new, |tiers| miss::nearest(scene, tiers, towards));
+    let near_misses = tiers.map_or_else(Vec::new, |tiers| near_miss::nearest(context, tiers, peer));
     Explanation {
         outcome,
         decision,
-        misses,
+        near_misses,
     }
 }
 

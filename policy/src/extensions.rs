@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::dns_rules::QuestionMode;
 use crate::document::Document;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 /// What the `namegate.io/` annotations of a policy object say; nothing is the default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -58,7 +58,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What the annotations of an object say. A value that is not understood is an error, so that
 /// nobody takes a policy for audited, or for enforced, that is not.
-pub(crate) fn read(root: &Node<'_>, report: &mut Report<'_>) -> Extensions {
+pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Extensions {
     let mut extensions = Extensions::default();
     let Some(annotations) = root.get("metadata").and_then(|metadata| metadata.get("annotations")) else {
         return extensions;
@@ -129,7 +129,11 @@ fn ignored(entry: &str) -> Option<&str> {
     (!reason.trim().is_empty()).then_some(code.trim())
 }
 
-fn one_of<T, const N: usize>(node: &Node<'_>, values: [(&str, T); N], report: &mut Report<'_>) -> Option<T> {
+fn one_of<T, const N: usize>(
+    node: &DocumentNode<'_>,
+    values: [(&str, T); N],
+    report: &mut DiagnosticReport<'_>,
+) -> Option<T> {
     let written = node.value.as_str().unwrap_or_default();
     let names = values.each_ref().map(|(name, _)| *name);
     let found = values.into_iter().find(|(name, _)| *name == written);
@@ -145,7 +149,7 @@ fn one_of<T, const N: usize>(node: &Node<'_>, values: [(&str, T); N], report: &m
 
 /// As Kubernetes writes durations where people do: `90s`, `5m`, `1h30m`; a bare number is refused,
 /// since its unit would be a guess.
-fn duration(node: &Node<'_>, report: &mut Report<'_>) -> Option<Duration> {
+fn duration(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Duration> {
     let written = node.value.as_str().unwrap_or_default();
     let read = parse_duration(written);
     match read {

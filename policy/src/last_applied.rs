@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use crate::policy_id::PolicyKind;
-use crate::shape::Shape;
+use crate::shape::FieldShape;
 use crate::validate::shape_of;
 
 /// The annotation; its value is the object as it was applied, as JSON.
@@ -28,7 +28,7 @@ pub fn restore(kind: PolicyKind, object: &mut Value, applied: &str) -> bool {
     let mut lost = Vec::new();
     let is_current = ["spec", "specs"].iter().all(|field| {
         let shape = match shape_of(kind) {
-            Shape::Object(known) => known.iter().find(|(name, _)| name == field).map(|(_, shape)| shape),
+            FieldShape::Object(known) => known.iter().find(|(name, _)| name == field).map(|(_, shape)| shape),
             _ => None,
         };
         match (applied.get(field), object.get(field), shape) {
@@ -49,25 +49,31 @@ pub fn restore(kind: PolicyKind, object: &mut Value, applied: &str) -> bool {
 }
 
 /// Where a field is missing (a JSON pointer), its name, and its value.
-type Lost<'a> = (String, &'a String, &'a Value);
+type LostFields<'a> = (String, &'a String, &'a Value);
 
 /// Collects what `applied` has and `stored` lacks. `false` where they differ in something that does
 /// not vanish by itself.
 ///
 /// `stored` may have more: the API server fills defaults in.
-fn collect<'a>(applied: &'a Value, stored: &Value, shape: &Shape, at: &str, lost: &mut Vec<Lost<'a>>) -> bool {
+fn collect<'a>(
+    applied: &'a Value,
+    stored: &Value,
+    shape: &FieldShape,
+    at: &str,
+    lost: &mut Vec<LostFields<'a>>,
+) -> bool {
     let pointer = if at.starts_with('/') {
         at.to_owned()
     } else {
         format!("/{at}")
     };
     match (applied, stored, shape) {
-        (_, _, Shape::Inert(shape)) => collect(applied, stored, shape, at, lost),
+        (_, _, FieldShape::Inert(shape)) => collect(applied, stored, shape, at, lost),
         (Value::Object(applied), Value::Object(stored), _) => applied.iter().all(|(name, value)| {
             let below = match shape {
-                Shape::Object(known) => known.iter().find(|(known, _)| known == name).map(|(_, shape)| shape),
-                Shape::Map(values) => Some(*values),
-                _ => Some(&Shape::Any),
+                FieldShape::Object(known) => known.iter().find(|(known, _)| known == name).map(|(_, shape)| shape),
+                FieldShape::Map(values) => Some(*values),
+                _ => Some(&FieldShape::Any),
             };
             match (stored.get(name), below) {
                 (None, below) if value.is_null() || below.is_none() => {
@@ -77,15 +83,15 @@ fn collect<'a>(applied: &'a Value, stored: &Value, shape: &Shape, at: &str, lost
                 (None, _) => false,
                 (Some(stored), below) => {
                     let escaped = name.replace('~', "~0").replace('/', "~1");
-                    let below = below.unwrap_or(&Shape::Any);
+                    let below = below.unwrap_or(&FieldShape::Any);
                     collect(value, stored, below, &format!("{pointer}/{escaped}"), lost)
                 }
             }
         }),
         (Value::Array(applied), Value::Array(stored), _) => {
             let below = match shape {
-                Shape::List(items) => items,
-                _ => &Shape::Any,
+                FieldShape::List(items) => items,
+                _ => &FieldShape::Any,
             };
             let mut pairs = applied.iter().zip(stored).enumerate();
             applied.len() == stored.len()

@@ -3,9 +3,10 @@
 //! Every finding is a warning with a stable code, which `docs/lints.md` explains. [`lint()`] looks
 //! at one policy by itself, [`across`] at all of them together and at the objects around them.
 
-mod around;
 mod audit;
+mod cluster_context;
 mod containment;
+mod context;
 mod encrypted_dns;
 mod names;
 mod networks;
@@ -14,24 +15,23 @@ mod ports;
 mod priorities;
 mod shadows;
 mod subjects;
-mod together;
 
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{Diagnostic, Report};
+use crate::diagnostic::{Diagnostic, DiagnosticReport};
 use crate::document::Document;
 use crate::policy::{Policy, PolicySpec};
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-pub use around::{Around, ServicePort, TargetPort};
-use together::Together;
+pub use cluster_context::{ClusterContext, ServicePortMapping, TargetPort};
+use context::LintContext;
 
 /// Findings about one valid policy.
 ///
 /// Rules are compared within one `spec` only: another may select other endpoints.
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
-    let mut report = Report::new(document);
+    let mut report = DiagnosticReport::new(document);
     let mut budget = shadows::Budget::of_one();
     for (node, spec) in specs(document, policy) {
         subjects::selects_all(&node, policy.id.kind, spec, &mut report);
@@ -49,31 +49,34 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
 /// Findings about valid policies as parts of one cluster, for each policy in their order: what
 /// [`lint()`] finds is not among them.
 ///
-/// What is said of objects is only said where `around` holds any of their kind: policies may be
+/// What is said of objects is only said where `cluster` holds any of their kind: policies may be
 /// kept apart from what they are about.
-pub fn across(policies: &[(&Document, &Policy)], around: &Around<'_>) -> Vec<Vec<Diagnostic>> {
-    let mut reports: Vec<_> = policies.iter().map(|(document, _)| Report::new(document)).collect();
-    let together = Together::new(policies, around);
-    names::of_many(&together, &mut reports);
-    shadows::of_many(&together, &mut reports);
-    priorities::equal(&together, &mut reports);
+pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -> Vec<Vec<Diagnostic>> {
+    let mut reports: Vec<_> = policies
+        .iter()
+        .map(|(document, _)| DiagnosticReport::new(document))
+        .collect();
+    let context = LintContext::new(policies, cluster);
+    names::of_many(&context, &mut reports);
+    shadows::of_many(&context, &mut reports);
+    priorities::equal(&context, &mut reports);
     for ((_, policy), report) in policies.iter().zip(&mut reports) {
         audit::left_on(policy, report);
     }
-    for placed in &together.specs {
-        let report = &mut reports[placed.policy];
-        subjects::selects_none(placed, around, report);
-        peers::select_nothing(placed, around, report);
-        ports::unknown_names(placed, around, report);
-        ports::of_services(placed, around, report);
-        networks::meet_the_cluster(placed, around, report);
+    for linted in &context.specs {
+        let report = &mut reports[linted.policy];
+        subjects::selects_none(linted, cluster, report);
+        peers::select_nothing(linted, cluster, report);
+        ports::unknown_names(linted, cluster, report);
+        ports::of_services(linted, cluster, report);
+        networks::meet_the_cluster(linted, cluster, report);
     }
-    reports.into_iter().map(Report::finish).collect()
+    reports.into_iter().map(DiagnosticReport::finish).collect()
 }
 
 /// The specs of a policy with what was written.
-fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item = (Node<'a>, &'a PolicySpec)> {
-    let root = Node::root(&document.value);
+fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item = (DocumentNode<'a>, &'a PolicySpec)> {
+    let root = DocumentNode::root(&document.value);
     let nodes: Vec<_> = root.get("spec").into_iter().chain(root.list("specs")).collect();
     nodes.into_iter().zip(&policy.specs)
 }

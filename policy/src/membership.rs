@@ -13,11 +13,11 @@ use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
 
 /// The addresses that a rule means, with its ports there.
-pub type Members = BTreeMap<IpAddr, PortSet>;
+pub type PeerMembers = BTreeMap<IpAddr, PortSet>;
 
 /// What decides a rule's members; many rules of many programs share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
+struct MembershipKey {
     peer: Peer,
     ports: PortSet,
     named: Vec<NamedPort>,
@@ -27,12 +27,12 @@ struct Key {
 #[derive(Debug, Default)]
 pub struct Membership {
     inventory: Arc<Inventory>,
-    members: BTreeMap<Key, Followed>,
+    members: BTreeMap<MembershipKey, TrackedRule>,
 }
 
 #[derive(Debug, Default)]
-struct Followed {
-    members: Arc<Members>,
+struct TrackedRule {
+    members: Arc<PeerMembers>,
     /// The addresses that were changed by the last [`Membership::update`].
     changed: BTreeSet<IpAddr>,
 }
@@ -49,12 +49,12 @@ impl Membership {
         let objects_changed = before.services != inventory.services || before.nodes != inventory.nodes;
         let mut known = std::mem::take(&mut self.members);
         for rule in rules {
-            let key = Key::of(rule);
+            let key = MembershipKey::of(rule);
             if self.members.contains_key(&key) {
                 continue;
             }
             let followed = match known.remove(&key) {
-                None => Followed::new(inventory.members(rule)),
+                None => TrackedRule::new(inventory.members(rule)),
                 Some(followed) => followed.updated(rule, inventory, &pods, objects_changed),
             };
             self.members.insert(key, followed);
@@ -62,21 +62,21 @@ impl Membership {
     }
 
     /// The members of a rule that is followed.
-    pub fn members(&self, rule: &Rule) -> Option<&Arc<Members>> {
-        Some(&self.members.get(&Key::of(rule))?.members)
+    pub fn members(&self, rule: &Rule) -> Option<&Arc<PeerMembers>> {
+        Some(&self.members.get(&MembershipKey::of(rule))?.members)
     }
 
     /// The addresses whose part in a rule the last update changed; every one of them for a rule
     /// that is followed since then.
     pub fn changed(&self, rule: &Rule) -> impl Iterator<Item = IpAddr> {
-        let followed = self.members.get(&Key::of(rule));
+        let followed = self.members.get(&MembershipKey::of(rule));
         followed
             .into_iter()
             .flat_map(|followed| followed.changed.iter().copied())
     }
 }
 
-impl Key {
+impl MembershipKey {
     fn of(rule: &Rule) -> Self {
         Self {
             peer: rule.peer.clone(),
@@ -86,8 +86,8 @@ impl Key {
     }
 }
 
-impl Followed {
-    fn new(members: Members) -> Self {
+impl TrackedRule {
+    fn new(members: PeerMembers) -> Self {
         Self {
             changed: members.keys().copied().collect(),
             members: Arc::new(members),
@@ -121,7 +121,7 @@ impl Followed {
         self
     }
 
-    fn put(&mut self, addresses: BTreeSet<IpAddr>, now: &Members) {
+    fn put(&mut self, addresses: BTreeSet<IpAddr>, now: &PeerMembers) {
         for address in addresses {
             if self.members.get(&address) == now.get(&address) {
                 continue;
@@ -220,7 +220,7 @@ mod tests {
             // A pod that stays as it is is the same one, as the agent has it.
             let mut pods: BTreeMap<(u8, u8, u16), Arc<InventoryPod>> = BTreeMap::new();
             for (wanted, service_of) in steps {
-                let before: Vec<Members> = rules.iter().map(|rule| membership.members(rule).map(|it| Members::clone(it)).unwrap_or_default()).collect();
+                let before: Vec<PeerMembers> = rules.iter().map(|rule| membership.members(rule).map(|it| PeerMembers::clone(it)).unwrap_or_default()).collect();
                 pods.retain(|key, _| wanted.contains(key));
                 for (app, last, port) in &wanted {
                     pods.entry((*app, *last, *port)).or_insert_with(|| pod(*app, *last, *port));

@@ -11,20 +11,20 @@ mod stand_in;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
-use crate::shape::{self, Node};
+use crate::shape::{self, DocumentNode};
 
 pub(crate) use schema::POLICY as POLICY_SHAPE;
 pub(crate) use stand_in::read as stand_in;
 
 /// The only spec of a policy object.
-pub(crate) fn read(root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(root: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let Some(spec) = root.get("spec") else {
         report.warning("no-spec", "", "it has no `spec`, and says nothing of egress");
@@ -76,7 +76,7 @@ struct Governs {
 impl Governs {
     /// As the API server fills `policyTypes` in: Ingress always, and Egress if there are rules for
     /// it. Where it lists something, it is exactly that.
-    fn read(spec: &Node<'_>, report: &mut Report<'_>) -> Self {
+    fn read(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Self {
         const MAX_TYPES: usize = 2;
         let types = spec.list("policyTypes");
         if types.is_empty() {
@@ -110,7 +110,7 @@ impl Governs {
 }
 
 /// Says so at the place that closes ingress.
-fn report_ingress(spec: &Node<'_>, report: &mut Report<'_>) {
+fn report_ingress(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     let place = ["ingress", "policyTypes"].iter().find_map(|field| spec.get(field));
     let path = place.map_or(spec.path.clone(), |node| node.path);
     report
@@ -122,7 +122,7 @@ fn report_ingress(spec: &Node<'_>, report: &mut Report<'_>) {
 }
 
 /// The Pods of the policy's namespace that `podSelector` matches; every one where there is none.
-fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
+fn subject(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     let mut selector = match spec.get("podSelector") {
         Some(node) => selector::read_bare(&node, "", report)?,
         None => LabelSelector::default(),

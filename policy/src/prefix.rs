@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::diagnostic::{Report, quoted};
-use crate::shape::Node;
+use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 /// How many `except` one entry may have: each may split its prefix 128 times.
@@ -27,7 +27,7 @@ pub(crate) fn all_v6() -> IpNet {
 }
 
 /// A prefix or, as Cilium allows in `toCIDR`, an address.
-pub(crate) fn read_or_address(node: &Node<'_>, report: &mut Report<'_>) -> Option<IpNet> {
+pub(crate) fn read_or_address(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<IpNet> {
     let text = node.value.as_str()?;
     match text.parse::<IpAddr>() {
         Ok(address) => Some(address.into()),
@@ -36,7 +36,7 @@ pub(crate) fn read_or_address(node: &Node<'_>, report: &mut Report<'_>) -> Optio
 }
 
 /// A prefix. Bits beyond its length are reported and left out.
-pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<IpNet> {
+pub(crate) fn read(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<IpNet> {
     let text = node.value.as_str()?;
     let Ok(prefix) = text.parse::<IpNet>() else {
         report
@@ -65,7 +65,11 @@ pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<IpNet> {
 }
 
 /// The prefixes under `except`. Where they are to lie inside `whole`, one that does not is refused.
-pub(crate) fn exceptions(entry: &Node<'_>, whole: Option<IpNet>, report: &mut Report<'_>) -> Vec<IpNet> {
+pub(crate) fn exceptions(
+    entry: &DocumentNode<'_>,
+    whole: Option<IpNet>,
+    report: &mut DiagnosticReport<'_>,
+) -> Vec<IpNet> {
     let except = entry.list("except");
     if except.len() > MAX_EXCEPT {
         let reason = format!("it has {} entries, and at most {MAX_EXCEPT} are read", except.len());

@@ -1,13 +1,13 @@
 //! Label selectors as objects write them.
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
-use crate::shape::Shape::{self, List, Map, Object, Text};
-use crate::shape::{self, Node};
+use crate::shape::FieldShape::{self, List, Map, Object, Text};
+use crate::shape::{self, DocumentNode};
 
 /// `metav1.LabelSelector`.
-pub(crate) const SHAPE: Shape = Object(&[
+pub(crate) const SHAPE: FieldShape = Object(&[
     ("matchLabels", Map(&Text)),
     (
         "matchExpressions",
@@ -16,7 +16,7 @@ pub(crate) const SHAPE: Shape = Object(&[
 ]);
 
 /// `None` when it is refused; an error says where and why.
-pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(crate) fn read(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     let selector = read_of_endpoints(node, report)?;
     if selector.requirements.iter().any(Requirement::is_of_reserved) {
         let reason = "the label source \"reserved\" is not known here; use `k8s:`, `any:` or none";
@@ -28,7 +28,7 @@ pub(crate) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSele
 
 /// As [`read`], of endpoints, some of which are Cilium's own and have labels of the source
 /// `reserved`.
-pub(crate) fn read_of_endpoints(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(crate) fn read_of_endpoints(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
     let labels: Vec<_> = node.get("matchLabels").map_or_else(Vec::new, |labels| {
         labels
@@ -109,7 +109,11 @@ fn impossible(requirement: &Requirement) -> Option<(String, Option<String>)> {
 
 /// A selector of Kubernetes' own kinds, whose keys carry no source: over the labels of Pods or
 /// Nodes or, with `before` put before each key, over those of namespaces.
-pub(crate) fn read_bare(node: &Node<'_>, before: &str, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(crate) fn read_bare(
+    node: &DocumentNode<'_>,
+    before: &str,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<LabelSelector> {
     let mut wrong = Vec::new();
     let mut look = |path: String, key: &str, values: &[&str]| {
         if !is_key(key) {
@@ -146,7 +150,11 @@ pub(crate) fn read_bare(node: &Node<'_>, before: &str, report: &mut Report<'_>) 
 
 /// As [`read_bare`], where not the least of it is in doubt: half a selector would select whom
 /// nobody meant.
-pub(crate) fn read_whole(node: &Node<'_>, before: &str, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(crate) fn read_whole(
+    node: &DocumentNode<'_>,
+    before: &str,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<LabelSelector> {
     shape::check(node, &SHAPE, report);
     let selector = read_bare(node, before, report)?;
     (!report.is_refused()).then_some(selector)

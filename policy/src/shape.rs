@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::document::kind_of;
 
 /// What a field may hold.
-pub(crate) enum Shape {
+pub(crate) enum FieldShape {
     /// Anything.
     Any,
     /// A string.
@@ -18,24 +18,24 @@ pub(crate) enum Shape {
     /// An integer or a string.
     IntegerOrText,
     /// A list.
-    List(&'static Shape),
+    List(&'static FieldShape),
     /// A mapping with free keys.
-    Map(&'static Shape),
+    Map(&'static FieldShape),
     /// A mapping with these fields and no others.
-    Object(&'static [(&'static str, Shape)]),
+    Object(&'static [(&'static str, FieldShape)]),
     /// As this, of a field that may stand without a value: what that means to the API is what its
     /// author sees, or nothing here.
-    Inert(&'static Shape),
+    Inert(&'static FieldShape),
 }
 
 /// A value and the path it stands at.
 #[derive(Debug, Clone)]
-pub(crate) struct Node<'a> {
+pub(crate) struct DocumentNode<'a> {
     pub(crate) value: &'a Value,
     pub(crate) path: String,
 }
 
-impl<'a> Node<'a> {
+impl<'a> DocumentNode<'a> {
     pub(crate) fn root(value: &'a Value) -> Self {
         Self {
             value,
@@ -45,31 +45,31 @@ impl<'a> Node<'a> {
 
     /// The field `name`; `None` where it is absent or null. [`check`] has reported a null that
     /// matters.
-    pub(crate) fn get(&self, name: &str) -> Option<Node<'a>> {
+    pub(crate) fn get(&self, name: &str) -> Option<DocumentNode<'a>> {
         let value = self.value.get(name).filter(|value| !value.is_null())?;
-        Some(Node {
+        Some(DocumentNode {
             value,
             path: self.path_of(name),
         })
     }
 
     /// The items under the field `name`; none where it is absent or no list.
-    pub(crate) fn list(&self, name: &str) -> Vec<Node<'a>> {
+    pub(crate) fn list(&self, name: &str) -> Vec<DocumentNode<'a>> {
         self.get(name).map(|node| node.items().collect()).unwrap_or_default()
     }
 
     /// The items, if it is a list.
-    pub(crate) fn items(&self) -> impl Iterator<Item = Node<'a>> + use<'a> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = DocumentNode<'a>> + use<'a> {
         let path = self.path.clone();
         let items = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        items.iter().enumerate().map(move |(index, value)| Node {
+        items.iter().enumerate().map(move |(index, value)| DocumentNode {
             value,
             path: format!("{path}[{index}]"),
         })
     }
 
     /// The fields, if it is a mapping, null ones left out.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> + '_ {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'a str, DocumentNode<'a>)> + '_ {
         let fields = self
             .value
             .as_object()
@@ -79,7 +79,7 @@ impl<'a> Node<'a> {
         fields.map(|(name, value)| {
             (
                 name.as_str(),
-                Node {
+                DocumentNode {
                     value,
                     path: self.path_of(name),
                 },
@@ -93,13 +93,13 @@ impl<'a> Node<'a> {
     }
 
     /// The fields that have no value, if it is a mapping.
-    pub(crate) fn nulls(&self) -> impl Iterator<Item = (&'a str, Node<'a>)> + '_ {
+    pub(crate) fn nulls(&self) -> impl Iterator<Item = (&'a str, DocumentNode<'a>)> + '_ {
         let fields = self.value.as_object().into_iter().flatten();
         let nulls = fields.filter(|(_, value)| value.is_null());
         nulls.map(|(name, value)| {
             (
                 name.as_str(),
-                Node {
+                DocumentNode {
                     value,
                     path: self.path_of(name),
                 },
@@ -128,24 +128,30 @@ impl<'a> Node<'a> {
 
 /// Reports every field that `shape` does not know, that stands without a value, or whose value it
 /// does not allow.
-pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
+pub(crate) fn check(node: &DocumentNode<'_>, shape: &FieldShape, report: &mut DiagnosticReport<'_>) {
     let expected = match (shape, node.value) {
-        (Shape::Any, _) | (Shape::Text | Shape::IntegerOrText, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) => {
+        (FieldShape::Any, _)
+        | (FieldShape::Text | FieldShape::IntegerOrText, Value::String(_))
+        | (FieldShape::Boolean, Value::Bool(_)) => {
             return;
         }
-        (Shape::Integer | Shape::IntegerOrText, Value::Number(number)) if number.is_i64() || number.is_u64() => return,
-        (Shape::List(shape), Value::Array(_)) => return node.items().for_each(|item| check(&item, shape, report)),
-        (Shape::Inert(shape), _) => return check(node, shape, report),
-        (Shape::Map(shape), Value::Object(_)) => {
-            if !matches!(shape, Shape::Any) {
+        (FieldShape::Integer | FieldShape::IntegerOrText, Value::Number(number))
+            if number.is_i64() || number.is_u64() =>
+        {
+            return;
+        }
+        (FieldShape::List(shape), Value::Array(_)) => return node.items().for_each(|item| check(&item, shape, report)),
+        (FieldShape::Inert(shape), _) => return check(node, shape, report),
+        (FieldShape::Map(shape), Value::Object(_)) => {
+            if !matches!(shape, FieldShape::Any) {
                 node.nulls().for_each(|(name, item)| no_value(name, &item, report));
             }
             return node.fields().for_each(|(_, item)| check(&item, shape, report));
         }
-        (Shape::Object(known), Value::Object(_)) => {
+        (FieldShape::Object(known), Value::Object(_)) => {
             for (name, field) in node.nulls() {
                 match known.iter().find(|(known, _)| *known == name) {
-                    Some((_, Shape::Any | Shape::Inert(_))) => {}
+                    Some((_, FieldShape::Any | FieldShape::Inert(_))) => {}
                     Some(_) => no_value(name, &field, report),
                     None => unknown_field(name, &field, known, report),
                 }
@@ -158,26 +164,26 @@ pub(crate) fn check(node: &Node<'_>, shape: &Shape, report: &mut Report<'_>) {
             }
             return;
         }
-        (Shape::Text, _) => "a string",
-        (Shape::Boolean, _) => "true or false",
-        (Shape::Integer, _) => "an integer",
-        (Shape::IntegerOrText, _) => "an integer or a string",
-        (Shape::List(_), _) => "a list",
-        (Shape::Map(_) | Shape::Object(_), _) => "a mapping",
+        (FieldShape::Text, _) => "a string",
+        (FieldShape::Boolean, _) => "true or false",
+        (FieldShape::Integer, _) => "an integer",
+        (FieldShape::IntegerOrText, _) => "an integer or a string",
+        (FieldShape::List(_), _) => "a list",
+        (FieldShape::Map(_) | FieldShape::Object(_), _) => "a mapping",
     };
     let reason = format!("it must be {expected}, and is {}", kind_of(node.value));
     let finding = report.error("wrong-type", &node.path, reason);
     match (shape, node.value) {
-        (Shape::Text, Value::Number(number)) => finding.suggest(format!("write it in quotes: \"{number}\"")),
-        (Shape::Text, Value::Bool(value)) => finding.suggest(format!("write it in quotes: \"{value}\"")),
-        (Shape::List(_), Value::String(_) | Value::Object(_)) => finding.suggest("write `- ` before it"),
+        (FieldShape::Text, Value::Number(number)) => finding.suggest(format!("write it in quotes: \"{number}\"")),
+        (FieldShape::Text, Value::Bool(value)) => finding.suggest(format!("write it in quotes: \"{value}\"")),
+        (FieldShape::List(_), Value::String(_) | Value::Object(_)) => finding.suggest("write `- ` before it"),
         _ => {}
     }
 }
 
 /// Reports a field that stands without a value, such as a list whose entries are all commented out.
 /// Its author sees nothing in it; the APIs read it as left out, which often means everything.
-pub(crate) fn no_value(name: &str, field: &Node<'_>, report: &mut Report<'_>) {
+pub(crate) fn no_value(name: &str, field: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     let mut reason =
         "nothing stands behind it, which Kubernetes and Cilium read as if the field were left out".to_owned();
     if let Some(effect) = when_left_out(name) {
@@ -217,7 +223,12 @@ fn when_left_out(name: &str) -> Option<&'static str> {
     })
 }
 
-fn unknown_field(name: &str, field: &Node<'_>, known: &[(&'static str, Shape)], report: &mut Report<'_>) {
+fn unknown_field(
+    name: &str,
+    field: &DocumentNode<'_>,
+    known: &[(&'static str, FieldShape)],
+    report: &mut DiagnosticReport<'_>,
+) {
     let finding = report.wrong_key(
         "unknown-field",
         &field.path,

@@ -1,12 +1,12 @@
 //! What stands in for a policy that is refused: nothing that it may have been meant to close stays
 //! open (docs/security.md, 7).
 
-use crate::diagnostic::{Diagnostic, Report, closest};
+use crate::diagnostic::{Diagnostic, DiagnosticReport, closest};
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, Policy, PolicyRule};
 use crate::ports::PortSet;
 use crate::prefix::everything;
-use crate::shape::{Node, Shape};
+use crate::shape::{DocumentNode, FieldShape};
 use crate::zone::Zone;
 
 /// What stands in for a refused policy as long as no earlier version of it is known.
@@ -21,11 +21,11 @@ pub struct StandIn {
 
 /// The known field that each unknown one is a misspelling of, if one is close.
 pub(crate) fn misspelt<'n>(
-    node: &'n Node<'_>,
-    shape: &'n Shape,
+    node: &'n DocumentNode<'_>,
+    shape: &'n FieldShape,
 ) -> impl Iterator<Item = Option<&'static str>> + use<'n> {
     let known = match shape {
-        Shape::Object(known) => *known,
+        FieldShape::Object(known) => *known,
         _ => &[],
     };
     let names = move || known.iter().map(|(name, _)| *name);
@@ -49,7 +49,7 @@ pub(crate) fn deny_everything(origin: String) -> PolicyRule {
 }
 
 /// Says at the selector how far the endpoints are closed.
-pub(crate) fn closed(selector: &str, extent: &str, report: &mut Report<'_>) {
+pub(crate) fn closed(selector: &str, extent: &str, report: &mut DiagnosticReport<'_>) {
     report
         .warning(
             "closed-until-mended",
@@ -60,7 +60,7 @@ pub(crate) fn closed(selector: &str, extent: &str, report: &mut Report<'_>) {
 }
 
 /// Says that nobody can be closed, because `selector` is in doubt.
-pub(crate) fn cannot_close(path: &str, selector: &str, report: &mut Report<'_>) {
+pub(crate) fn cannot_close(path: &str, selector: &str, report: &mut DiagnosticReport<'_>) {
     report
         .error(
             "cannot-close",

@@ -4,11 +4,11 @@
 //! against the schema of its kind, then the meaning is read. What the first pass refused reads as
 //! absent in the second.
 
-use crate::diagnostic::{Diagnostic, Report};
+use crate::diagnostic::{Diagnostic, DiagnosticReport};
 use crate::document::Document;
 use crate::policy::Policy;
 use crate::policy_id::{PolicyId, PolicyKind};
-use crate::shape::{Node, Shape};
+use crate::shape::{DocumentNode, FieldShape};
 use crate::{cilium, cluster_network_policy, extensions, network_policy};
 
 pub use crate::stand_in::StandIn;
@@ -18,7 +18,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 
 /// What becomes of a policy object.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
+pub enum Validation {
     /// It stands. Parts that are valid for the kind but not enforced here are reported as
     /// [`Unenforced`](crate::Severity::Unenforced), and fail closed.
     Accepted(Policy),
@@ -27,12 +27,12 @@ pub enum Verdict {
     Refused(StandIn),
 }
 
-impl Verdict {
+impl Validation {
     /// The policy, unless it is refused.
     pub fn accepted(self) -> Option<Policy> {
         match self {
-            Verdict::Accepted(policy) => Some(policy),
-            Verdict::Refused(_) => None,
+            Validation::Accepted(policy) => Some(policy),
+            Validation::Refused(_) => None,
         }
     }
 }
@@ -57,8 +57,8 @@ pub fn id(document: &Document) -> Option<PolicyId> {
 }
 
 /// Reads and validates a policy object, reporting every problem at once.
-pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
-    let mut report = Report::new(document);
+pub fn validate(document: &Document) -> (Validation, Vec<Diagnostic>) {
+    let mut report = DiagnosticReport::new(document);
     let Some(id) = id(document) else {
         let diagnostics = match foreign_policy(document) {
             Some(diagnostic) => vec![diagnostic],
@@ -68,9 +68,9 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
                 report.finish()
             }
         };
-        return (Verdict::Refused(StandIn::default()), diagnostics);
+        return (Validation::Refused(StandIn::default()), diagnostics);
     };
-    let root = Node::root(&document.value);
+    let root = DocumentNode::root(&document.value);
     let extensions = extensions::read(&root, &mut report);
     if extensions.ignored {
         return ignored(
@@ -91,9 +91,9 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
     };
     if !report.is_refused() {
         let policy = Policy { id, extensions, specs };
-        return (Verdict::Accepted(policy), report.finish());
+        return (Validation::Accepted(policy), report.finish());
     }
-    let mut findings = Report::new(document);
+    let mut findings = DiagnosticReport::new(document);
     let specs = match id.kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => {
             cilium::stand_in(document, &root, &id, &mut findings)
@@ -105,7 +105,7 @@ pub fn validate(document: &Document) -> (Verdict, Vec<Diagnostic>) {
         policy: (!specs.is_empty()).then_some(Policy { id, extensions, specs }),
         findings: findings.finish(),
     };
-    (Verdict::Refused(stand_in), report.finish())
+    (Validation::Refused(stand_in), report.finish())
 }
 
 /// The code of the finding about a policy that is passed over because it says so.
@@ -113,15 +113,15 @@ pub const IGNORED: &str = "ignored";
 
 /// Somebody else's policy: its mistakes are not ours to find, and it closes nobody while it has
 /// some.
-fn ignored(document: &Document, policy: Policy) -> (Verdict, Vec<Diagnostic>) {
-    let mut report = Report::new(document);
+fn ignored(document: &Document, policy: Policy) -> (Validation, Vec<Diagnostic>) {
+    let mut report = DiagnosticReport::new(document);
     let reason = "the policy says that it is not for this agent: it opens and closes nothing here";
     report.warning(IGNORED, "metadata.annotations.namegate.io/mode", reason);
-    (Verdict::Accepted(policy), report.finish())
+    (Validation::Accepted(policy), report.finish())
 }
 
 /// The fields that a kind has.
-pub(crate) fn shape_of(kind: PolicyKind) -> &'static Shape {
+pub(crate) fn shape_of(kind: PolicyKind) -> &'static FieldShape {
     match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => &cilium::POLICY_SHAPE,
         PolicyKind::NetworkPolicy => &network_policy::POLICY_SHAPE,
@@ -158,7 +158,7 @@ pub fn foreign_policy(document: &Document) -> Option<Diagnostic> {
             )
         }
     };
-    let mut report = Report::new(document);
+    let mut report = DiagnosticReport::new(document);
     let reason = format!("{name} of {version} is not understood: nothing that it restricts is restricted");
     let path = if code == "unknown-version" {
         "apiVersion"
@@ -197,7 +197,7 @@ mod tests {
         let document = parse(&text).0.remove(0);
         assert!(!is_policy(&document));
         let (verdict, diagnostics) = validate(&document);
-        assert_eq!(verdict, Verdict::Refused(StandIn::default()));
+        assert_eq!(verdict, Validation::Refused(StandIn::default()));
         let [diagnostic] = diagnostics.as_slice() else {
             panic!("{diagnostics:?}")
         };

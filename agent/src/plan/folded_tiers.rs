@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use enforcer::{Element, layout};
-use policy::address::Places;
+use policy::address::ZoneMap;
 use policy::classifier::{AddressContext, Classifier, RuleIndex};
-use policy::membership::{Members, Membership};
+use policy::membership::{Membership, PeerMembers};
 use policy::{PortSet, ProgramId, Tiers};
 
 /// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what
@@ -21,7 +21,7 @@ pub struct FoldedTiers {
     /// The elements of objects.
     pub elements: Arc<BTreeSet<Element>>,
     /// The members of each rule about objects.
-    objects: Vec<(RuleIndex, Arc<Members>)>,
+    objects: Vec<(RuleIndex, Arc<PeerMembers>)>,
 }
 
 impl FoldedTiers {
@@ -36,7 +36,7 @@ impl FoldedTiers {
     }
 
     /// The elements of `address` when a name that the rule matches resolves to it.
-    pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &Places, element: impl FnMut(Element)) {
+    pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
         let objects = self.objects_at(address);
         let place = places.of(address);
         let doors = self.fold.entries_for_name(
@@ -54,7 +54,7 @@ impl FoldedTiers {
     }
 
     /// The elements of an address for all objects that have it.
-    fn member(&self, address: IpAddr, places: &Places) -> Vec<Element> {
+    fn member(&self, address: IpAddr, places: &ZoneMap) -> Vec<Element> {
         let objects = self.objects_at(address);
         if objects.is_empty() {
             return Vec::new();
@@ -77,7 +77,7 @@ impl FoldedTiers {
     }
 
     fn objects_at(&self, address: IpAddr) -> Vec<(RuleIndex, PortSet)> {
-        let ports = |(index, members): &(RuleIndex, Arc<Members>)| Some((*index, members.get(&address)?.clone()));
+        let ports = |(index, members): &(RuleIndex, Arc<PeerMembers>)| Some((*index, members.get(&address)?.clone()));
         self.objects.iter().filter_map(ports).collect()
     }
 }
@@ -109,7 +109,7 @@ impl TrackedTiers {
 
     /// Takes over what `membership` now says. `moved` tells whether an address lies elsewhere than
     /// before.
-    pub(super) fn update(&mut self, membership: &Membership, places: &Places, moved: impl Fn(IpAddr) -> bool) {
+    pub(super) fn update(&mut self, membership: &Membership, places: &ZoneMap, moved: impl Fn(IpAddr) -> bool) {
         let fold = Arc::clone(&self.evaluation.fold);
         let is_new = !self.evaluation.has_objects();
         let mut touched: BTreeSet<IpAddr> = self.by_address.keys().copied().filter(|it| moved(*it)).collect();

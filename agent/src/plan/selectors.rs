@@ -7,7 +7,7 @@ use std::sync::Arc;
 use enforcer::Element;
 use enforcer::layout::{self, ElementTemplate};
 use names::{Name, NameIndex, Pattern};
-use policy::address::Places;
+use policy::address::ZoneMap;
 use policy::classifier::RuleIndex;
 use policy::{LeaseTerms, PolicyId};
 use smallvec::SmallVec;
@@ -57,7 +57,7 @@ pub(super) struct SelectingRule {
 
 impl SelectingRule {
     /// What an address opens or closes that such a name resolves to.
-    pub(super) fn elements(&self, address: IpAddr, places: &Places, element: impl FnMut(Element)) {
+    pub(super) fn elements(&self, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
         match &self.prepared {
             Some(prepared) => prepared
                 .iter()

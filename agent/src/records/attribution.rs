@@ -2,8 +2,8 @@
 
 use enforcer::records::{PacketDetail, RecordedPacket};
 use names::Name;
-use policy::explain::{Decision, Hold, KnownName, Scene, Towards, explain};
-use policy::{Policy, Protocol, Verdict};
+use policy::explain::{Decision, ExplainContext, KnownName, KnownPeer, LeaseState, explain};
+use policy::{Direction, Policy, Protocol, Verdict};
 
 use crate::plan::Plan;
 
@@ -24,16 +24,17 @@ pub struct Attribution {
 pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>) -> Option<Attribution> {
     let endpoint = plan.local.iter().find(|it| it.addresses.contains(&record.source))?;
     let policies: Vec<&Policy> = plan.policies.iter().map(|policy| &**policy).collect();
-    let scene = Scene {
+    let scene = ExplainContext {
+        direction: Direction::Egress,
         endpoint,
         policies: &policies,
         inventory: &plan.inventory,
     };
     let known = name.map(|name| KnownName {
         name: name.clone(),
-        lease: Hold::Assumed,
+        lease: LeaseState::Assumed,
     });
-    let towards = Towards {
+    let towards = KnownPeer {
         address: Some((record.destination, plan.places.of(record.destination))),
         names: known.into_iter().collect(),
         traffic: traffic(record),
@@ -49,8 +50,8 @@ pub fn by_explanation(plan: &Plan, record: &RecordedPacket, name: Option<&Name>)
             policy: origin.policy.to_string(),
             rule: Some(origin.rule),
         }),
-        Decision::Closed(by) => attributed_to(by.iter().map(|origin| origin.policy.to_string())),
-        Decision::Rule { .. } | Decision::Open | Decision::Unselected => {
+        Decision::Closed { by, .. } => attributed_to(by.iter().map(|origin| origin.policy.to_string())),
+        Decision::Rule { .. } | Decision::Open(_) | Decision::Unselected(_) => {
             let row = plan
                 .endpoints
                 .iter()

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use policy::Protocol;
-use policy::lint::{Around, ServicePort, TargetPort};
+use policy::lint::{ClusterContext, ServicePortMapping, TargetPort};
 
 use super::{Cluster, pod_ranges};
 
@@ -13,10 +13,10 @@ impl Cluster {
     /// What [`lint::across`](policy::lint::across) is told. Other than in
     /// [`inventory`](Self::inventory), Pods count that have no address, yet or any more: what is
     /// written is looked at, and not what runs.
-    pub fn lint_context(&self) -> Around<'static> {
+    pub fn lint_context(&self) -> ClusterContext<'static> {
         let mut inventory = self.inventory("");
         inventory.pods = self.pods.values().filter_map(|pod| pod.inventory.clone()).collect();
-        Around {
+        ClusterContext {
             inventory: Cow::Owned(inventory),
             pod_ranges: self.nodes.values().flat_map(pod_ranges).collect(),
             service_ports: self
@@ -28,11 +28,11 @@ impl Cluster {
     }
 }
 
-fn ports(service: &Service) -> Vec<ServicePort> {
+fn ports(service: &Service) -> Vec<ServicePortMapping> {
     let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
     let read = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let number = u16::try_from(port.port).ok()?;
-        Some(ServicePort {
+        Some(ServicePortMapping {
             protocol: match port.protocol.as_deref() {
                 None | Some("TCP") => Protocol::Tcp,
                 Some("UDP") => Protocol::Udp,

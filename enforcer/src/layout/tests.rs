@@ -116,7 +116,7 @@ fn layout() -> SetLayout {
 }
 
 fn allowed(layout: &SetLayout, address: &str, ports: PortSet) -> Vec<(String, Option<(Protocol, u16)>)> {
-    let entry = SetEntry {
+    let entry = ClassifierEntry {
         class: SetClass::Allow,
         ports,
     };

@@ -1,7 +1,7 @@
 //! Which patterns match everything that others match.
 
 use super::Pattern;
-use super::part::{Part, is_plain_label};
+use super::label::{PatternLabel, is_plain_label};
 
 impl Pattern {
     /// Whether this pattern certainly matches every name that `other` matches.
@@ -18,11 +18,11 @@ impl Pattern {
         for part in self.parts_from_the_right() {
             let Some(other) = others.next() else { return false };
             let is_covered = match (part, other) {
-                (Part::OneOrMore, other) => return is_plain(other) && others.all(is_plain),
+                (PatternLabel::OneOrMore, other) => return is_plain(other) && others.all(is_plain),
                 (part, other) if part == other => true,
-                (_, Part::OneOrMore) => false,
-                (Part::One, other) => is_plain(other),
-                (Part::Glob(glob), Part::Exact(label)) => is_plain_label(label) && glob.matches(label),
+                (_, PatternLabel::OneOrMore) => false,
+                (PatternLabel::One, other) => is_plain(other),
+                (PatternLabel::Glob(glob), PatternLabel::Exact(label)) => is_plain_label(label) && glob.matches(label),
                 _ => false,
             };
             if !is_covered {
@@ -33,10 +33,10 @@ impl Pattern {
     }
 }
 
-fn is_plain(part: Part<'_>) -> bool {
+fn is_plain(part: PatternLabel<'_>) -> bool {
     match part {
-        Part::Exact(label) => is_plain_label(label),
-        Part::One | Part::OneOrMore | Part::Glob(_) => true,
+        PatternLabel::Exact(label) => is_plain_label(label),
+        PatternLabel::One | PatternLabel::OneOrMore | PatternLabel::Glob(_) => true,
     }
 }
 

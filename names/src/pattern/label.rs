@@ -6,7 +6,7 @@ use super::ONE_OR_MORE_LABELS;
 
 /// What one label of a pattern asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part<'a> {
+pub(crate) enum PatternLabel<'a> {
     /// One label: this one.
     Exact(&'a str),
     /// One plain label, whichever.
@@ -17,18 +17,18 @@ pub(crate) enum Part<'a> {
     Glob(Glob<'a>),
 }
 
-impl<'a> Part<'a> {
+impl<'a> PatternLabel<'a> {
     /// Reads a label of a canonical text.
     pub(super) fn read(label: &'a str) -> Self {
         match (label, label.find('*'), label.rfind('*')) {
-            ("*", ..) => Part::One,
-            (ONE_OR_MORE_LABELS, ..) => Part::OneOrMore,
-            (_, Some(first), Some(last)) => Part::Glob(Glob {
+            ("*", ..) => PatternLabel::One,
+            (ONE_OR_MORE_LABELS, ..) => PatternLabel::OneOrMore,
+            (_, Some(first), Some(last)) => PatternLabel::Glob(Glob {
                 prefix: &label[..first],
                 middle: label.get(first + 1..last).unwrap_or(""),
                 suffix: &label[last + 1..],
             }),
-            _ => Part::Exact(label),
+            _ => PatternLabel::Exact(label),
         }
     }
 }

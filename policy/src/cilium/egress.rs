@@ -1,11 +1,11 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyId;
 use crate::prefix;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::peers;
@@ -20,7 +20,12 @@ pub(super) enum Side {
 }
 
 /// `None` for a rule that neither opens nor denies anything (`{}`).
-pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<PolicyRule> {
+pub(super) fn read(
+    rule: &DocumentNode<'_>,
+    side: Side,
+    policy: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<PolicyRule> {
     let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
     let condition = unenforced_condition(rule, side, report);
@@ -77,7 +82,7 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
 }
 
 /// The path of a field that narrows the rule in a way that is not enforced.
-fn unenforced_condition(rule: &Node<'_>, side: Side, report: &mut Report<'_>) -> Option<String> {
+fn unenforced_condition(rule: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'_>) -> Option<String> {
     if let Some(node) = rule.get("toRequires").filter(|node| !node.is_empty_list()) {
         return Some(node.path);
     }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 use super::egress::Side;
 
@@ -62,7 +62,7 @@ const V6: [(&str, u8); 28] = [
 ];
 
 /// The message types under a non-empty `icmps`.
-pub(super) fn read(icmps: &Node<'_>, side: Side, report: &mut Report<'_>) -> PortSet {
+pub(super) fn read(icmps: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'_>) -> PortSet {
     let mut types = Vec::new();
     for entry in icmps.items().filter(|entry| entry.value.is_object()) {
         let fields = entry.list("fields");
@@ -89,7 +89,7 @@ pub(super) fn read(icmps: &Node<'_>, side: Side, report: &mut Report<'_>) -> Por
     PortSet::from_ranges(types)
 }
 
-fn message_type(field: &Node<'_>, report: &mut Report<'_>) -> Option<PortRange> {
+fn message_type(field: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<PortRange> {
     if !field.value.is_object() {
         return None;
     }

@@ -2,8 +2,8 @@
 
 use names::Pattern;
 
-use crate::diagnostic::{Report, quoted};
-use crate::shape::Node;
+use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::shape::DocumentNode;
 use crate::spelling;
 
 /// Whether one entry may carry both fields.
@@ -16,7 +16,7 @@ pub(super) enum Both {
 }
 
 /// The patterns of one entry; none for `{}`, which matches nothing.
-pub(super) fn patterns(entry: &Node<'_>, both: Both, report: &mut Report<'_>) -> Vec<Pattern> {
+pub(super) fn patterns(entry: &DocumentNode<'_>, both: Both, report: &mut DiagnosticReport<'_>) -> Vec<Pattern> {
     let (name, pattern) = (entry.get("matchName"), entry.get("matchPattern"));
     if both == Both::Refused && name.is_some() && pattern.is_some() {
         report

@@ -1,19 +1,24 @@
 //! The L3 selectors that name objects of the cluster → [`ObjectSelector`]s.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
 use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::egress::Side;
 
 /// `toEndpoints`.
-pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> PeerSelector {
+pub(super) fn endpoints(
+    node: &DocumentNode<'_>,
+    side: Side,
+    policy: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         if let Some(path) = reserved(&entry) {
@@ -27,21 +32,21 @@ pub(super) fn endpoints(node: &Node<'_>, side: Side, policy: &PolicyId, report: 
 }
 
 /// `toServices`.
-pub(super) fn services(node: &Node<'_>, report: &mut Report<'_>) -> PeerSelector {
+pub(super) fn services(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| service(&entry, report));
     PeerSelector::Objects(selectors.map(ObjectSelector::Services).collect())
 }
 
 /// `toNodes`.
-pub(super) fn nodes(node: &Node<'_>, report: &mut Report<'_>) -> PeerSelector {
+pub(super) fn nodes(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
     PeerSelector::Objects(selectors.map(ObjectSelector::Nodes).collect())
 }
 
 /// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is
 /// meant.
-fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector> {
-    let namespace = |node: &Node<'_>| {
+fn service(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<ServiceSelector> {
+    let namespace = |node: &DocumentNode<'_>| {
         let text = node.text("namespace").filter(|namespace| !namespace.is_empty());
         text.map(str::to_owned)
     };
@@ -75,7 +80,7 @@ fn service(entry: &Node<'_>, report: &mut Report<'_>) -> Option<ServiceSelector>
 
 /// The path of the first key that asks for one of Cilium's own identities (`reserved:host`, …),
 /// which no Pod has.
-fn reserved(selector: &Node<'_>) -> Option<String> {
+fn reserved(selector: &DocumentNode<'_>) -> Option<String> {
     let is_reserved = |key: &str| key.starts_with("reserved:");
     let labels = selector.get("matchLabels");
     let label = labels.and_then(|labels| {
@@ -89,7 +94,7 @@ fn reserved(selector: &Node<'_>) -> Option<String> {
     })
 }
 
-fn reserved_peers(path: &str, side: Side, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+fn reserved_peers(path: &str, side: Side, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
     let (effect, peers) = match side {
         Side::Allow => ("opens nothing", Vec::new()),
         Side::Deny => ("denies every destination", prefix::everything(Zone::Anywhere)),

@@ -1,12 +1,12 @@
 //! The L3 selectors of a rule → a [`PeerSelector`].
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::labels::LabelSelector;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector};
 use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::egress::Side;
@@ -26,7 +26,12 @@ const KINDS: [&str; 8] = [
 ];
 
 /// `None` where the rule has no L3 selector: any destination.
-pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> Option<PeerSelector> {
+pub(super) fn read(
+    rule: &DocumentNode<'_>,
+    side: Side,
+    policy: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<PeerSelector> {
     let present: Vec<_> = KINDS
         .iter()
         .filter_map(|kind| rule.get(kind).map(|node| (*kind, node)))
@@ -58,7 +63,13 @@ pub(super) fn read(rule: &Node<'_>, side: Side, policy: &PolicyId, report: &mut 
     Some(if others.is_empty() { peers } else { nothing })
 }
 
-fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &mut Report<'_>) -> PeerSelector {
+fn of_kind(
+    kind: &str,
+    node: &DocumentNode<'_>,
+    side: Side,
+    policy: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> PeerSelector {
     match kind {
         "toFQDNs" => PeerSelector::Names(
             node.items()
@@ -93,7 +104,7 @@ fn of_kind(kind: &str, node: &Node<'_>, side: Side, policy: &PolicyId, report: &
     }
 }
 
-fn entities(node: &Node<'_>, side: Side, report: &mut Report<'_>) -> PeerSelector {
+fn entities(node: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let mut selectors = Vec::new();
     for entry in node.items() {
         let Some(entity) = entry.value.as_str() else { continue };
@@ -165,7 +176,7 @@ pub(crate) const ENTITIES: [&str; 14] = [
 ];
 
 /// One entry of `toCIDRSet`, with `except` taken out.
-fn cidr_rule(entry: &Node<'_>, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+fn cidr_rule(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
     if !entry.value.is_object() {
         return Vec::new();
     }

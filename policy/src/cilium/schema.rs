@@ -2,10 +2,10 @@
 //! whether enforced here or not, so that a field of theirs and a typing error can be told apart.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Boolean, Inert, Integer, IntegerOrText, List, Map, Object, Text};
+use crate::shape::FieldShape::{self, Any, Boolean, Inert, Integer, IntegerOrText, List, Map, Object, Text};
 
 /// CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy.
-pub(crate) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: FieldShape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -15,7 +15,7 @@ pub(crate) static POLICY: Shape = Object(&[
 ]);
 
 /// One `spec`.
-pub(super) const RULE: Shape = Object(&[
+pub(super) const RULE: FieldShape = Object(&[
     ("endpointSelector", SELECTOR),
     ("nodeSelector", SELECTOR),
     ("egress", List(&EGRESS)),
@@ -31,9 +31,9 @@ pub(super) const RULE: Shape = Object(&[
     ("description", Inert(&Text)),
 ]);
 
-pub(super) const DEFAULT_DENY: Shape = Object(&[("egress", Boolean), ("ingress", Inert(&Boolean))]);
+pub(super) const DEFAULT_DENY: FieldShape = Object(&[("egress", Boolean), ("ingress", Inert(&Boolean))]);
 
-const EGRESS: Shape = Object(&[
+const EGRESS: FieldShape = Object(&[
     ("toFQDNs", List(&FQDN)),
     ("toCIDR", List(&Text)),
     ("toCIDRSet", List(&CIDR_RULE)),
@@ -49,7 +49,7 @@ const EGRESS: Shape = Object(&[
 ]);
 
 /// `toFQDNs` here is an extension: Cilium has none in deny rules.
-const EGRESS_DENY: Shape = Object(&[
+const EGRESS_DENY: FieldShape = Object(&[
     ("toFQDNs", List(&FQDN)),
     ("toCIDR", List(&Text)),
     ("toCIDRSet", List(&CIDR_RULE)),
@@ -63,7 +63,7 @@ const EGRESS_DENY: Shape = Object(&[
     ("icmps", List(&ICMP_RULE)),
 ]);
 
-const INGRESS: Shape = Object(&[
+const INGRESS: FieldShape = Object(&[
     ("fromCIDR", List(&Text)),
     ("fromCIDRSet", List(&CIDR_RULE)),
     ("fromEntities", List(&Text)),
@@ -76,7 +76,7 @@ const INGRESS: Shape = Object(&[
     ("authentication", AUTHENTICATION),
 ]);
 
-const INGRESS_DENY: Shape = Object(&[
+const INGRESS_DENY: FieldShape = Object(&[
     ("fromCIDR", List(&Text)),
     ("fromCIDRSet", List(&CIDR_RULE)),
     ("fromEntities", List(&Text)),
@@ -88,16 +88,16 @@ const INGRESS_DENY: Shape = Object(&[
     ("icmps", List(&ICMP_RULE)),
 ]);
 
-const FQDN: Shape = Object(&[("matchName", Text), ("matchPattern", Text)]);
+const FQDN: FieldShape = Object(&[("matchName", Text), ("matchPattern", Text)]);
 
-const CIDR_RULE: Shape = Object(&[
+const CIDR_RULE: FieldShape = Object(&[
     ("cidr", Text),
     ("except", List(&Text)),
     ("cidrGroupRef", Text),
     ("cidrGroupSelector", SELECTOR),
 ]);
 
-const SERVICE: Shape = Object(&[
+const SERVICE: FieldShape = Object(&[
     ("k8sService", Object(&[("serviceName", Text), ("namespace", Text)])),
     (
         "k8sServiceSelector",
@@ -105,7 +105,7 @@ const SERVICE: Shape = Object(&[
     ),
 ]);
 
-const GROUP: Shape = Object(&[(
+const GROUP: FieldShape = Object(&[(
     "aws",
     Object(&[
         ("labels", Map(&Text)),
@@ -115,11 +115,11 @@ const GROUP: Shape = Object(&[(
     ]),
 )]);
 
-const AUTHENTICATION: Shape = Object(&[("mode", Text)]);
+const AUTHENTICATION: FieldShape = Object(&[("mode", Text)]);
 
-const ICMP_RULE: Shape = Object(&[("fields", List(&Object(&[("family", Text), ("type", IntegerOrText)])))]);
+const ICMP_RULE: FieldShape = Object(&[("fields", List(&Object(&[("family", Text), ("type", IntegerOrText)])))]);
 
-const PORT_RULE: Shape = Object(&[
+const PORT_RULE: FieldShape = Object(&[
     ("ports", List(&PORT)),
     ("rules", L7_RULES),
     ("serverNames", List(&Text)),
@@ -128,11 +128,11 @@ const PORT_RULE: Shape = Object(&[
     ("originatingTLS", TLS),
 ]);
 
-const PORT_DENY_RULE: Shape = Object(&[("ports", List(&PORT))]);
+const PORT_DENY_RULE: FieldShape = Object(&[("ports", List(&PORT))]);
 
-const PORT: Shape = Object(&[("port", Text), ("endPort", Integer), ("protocol", Text)]);
+const PORT: FieldShape = Object(&[("port", Text), ("endPort", Integer), ("protocol", Text)]);
 
-const L7_RULES: Shape = Object(&[
+const L7_RULES: FieldShape = Object(&[
     ("dns", List(&FQDN)),
     ("http", List(&HTTP)),
     ("kafka", List(&KAFKA)),
@@ -140,7 +140,7 @@ const L7_RULES: Shape = Object(&[
     ("l7proto", Text),
 ]);
 
-const HTTP: Shape = Object(&[
+const HTTP: FieldShape = Object(&[
     ("path", Text),
     ("method", Text),
     ("host", Text),
@@ -156,7 +156,7 @@ const HTTP: Shape = Object(&[
     ),
 ]);
 
-const KAFKA: Shape = Object(&[
+const KAFKA: FieldShape = Object(&[
     ("role", Text),
     ("apiKey", Text),
     ("apiVersion", Text),
@@ -164,17 +164,17 @@ const KAFKA: Shape = Object(&[
     ("topic", Text),
 ]);
 
-const LISTENER: Shape = Object(&[
+const LISTENER: FieldShape = Object(&[
     ("envoyConfig", Object(&[("kind", Text), ("name", Text)])),
     ("name", Text),
     ("priority", Integer),
 ]);
 
-const TLS: Shape = Object(&[
+const TLS: FieldShape = Object(&[
     ("secret", SECRET),
     ("trustedCA", Text),
     ("certificate", Text),
     ("privateKey", Text),
 ]);
 
-const SECRET: Shape = Object(&[("name", Text), ("namespace", Text)]);
+const SECRET: FieldShape = Object(&[("name", Text), ("namespace", Text)]);

@@ -1,20 +1,20 @@
 //! One `spec`: whom it selects, whether it closes egress, and its rules.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::{PolicyId, PolicyKind};
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::stand_in::misspelt;
 
 use super::egress::{self, Side};
 use super::schema;
 
 /// `None` when its subject cannot be told; an error says why.
-pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<PolicySpec> {
+pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<PolicySpec> {
     let subject = subject(spec, id, report);
     if subject.is_some()
         && has_no_rule(spec)
@@ -68,7 +68,7 @@ pub(super) fn read(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> O
 /// Default deny follows Cilium: a spec with rules for egress closes it unless it says otherwise; an
 /// empty list counts as absent ("if omitted or empty, this rule does not apply at egress");
 /// `enableDefaultDeny.egress: true` closes without any.
-fn closes_egress(spec: &Node<'_>) -> bool {
+fn closes_egress(spec: &DocumentNode<'_>) -> bool {
     said(spec).unwrap_or_else(|| {
         ["egress", "egressDeny"]
             .iter()
@@ -77,19 +77,19 @@ fn closes_egress(spec: &Node<'_>) -> bool {
 }
 
 /// `enableDefaultDeny.egress`.
-pub(super) fn said(spec: &Node<'_>) -> Option<bool> {
+pub(super) fn said(spec: &DocumentNode<'_>) -> Option<bool> {
     spec.get("enableDefaultDeny")?.get("egress")?.value.as_bool()
 }
 
 /// Whether it holds rules in no direction, nor a field that may be a misspelt list of them.
-pub(super) fn has_no_rule(spec: &Node<'_>) -> bool {
+pub(super) fn has_no_rule(spec: &DocumentNode<'_>) -> bool {
     let has_rules = |field: &&str| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     spec.value.is_object()
         && !["egress", "egressDeny", "ingress", "ingressDeny"].iter().any(has_rules)
         && misspelt(spec, &schema::RULE).next().is_none()
 }
 
-fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
+fn subject(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     if let Some(node) = spec.get("nodeSelector") {
         report
             .error(
@@ -110,7 +110,11 @@ fn subject(spec: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<La
 }
 
 /// The endpoints that an `endpointSelector` selects; `None` when it is wrong.
-pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(super) fn endpoints(
+    node: &DocumentNode<'_>,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Option<LabelSelector> {
     let mut selector = selector::read_of_endpoints(node, report)?;
     let asks_for_reserved = |requirement: &Requirement| {
         requirement.is_of_reserved() && matches!(requirement.operator, Operator::In(_) | Operator::Exists)
@@ -129,7 +133,7 @@ pub(super) fn endpoints(node: &Node<'_>, id: &PolicyId, report: &mut Report<'_>)
 
 /// Binds a selector to the policy's own namespace. A namespace that the selector itself asks for is
 /// dropped, as Cilium does.
-fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut Report<'_>) {
+fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut DiagnosticReport<'_>) {
     let own = Requirement::equals(keys::NAMESPACE, namespace);
     let (written, others): (Vec<_>, Vec<_>) = std::mem::take(&mut selector.requirements)
         .into_iter()

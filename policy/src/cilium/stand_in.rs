@@ -1,13 +1,13 @@
 //! Of a refused policy: whom it selects, closed.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
-use crate::shape::{self, Node, Shape};
+use crate::shape::{self, DocumentNode, FieldShape};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
 use super::schema;
@@ -16,7 +16,12 @@ use super::spec::{endpoints, has_no_rule, said};
 const SELECTOR: &str = "endpointSelector";
 
 /// Reads no more of each spec than whom it selects and whether it is about egress.
-pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(
+    document: &Document,
+    root: &DocumentNode<'_>,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Vec<PolicySpec> {
     // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
     let astray = guess(root, &schema::POLICY).is_some();
     let mut specs = Vec::new();
@@ -60,16 +65,16 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: 
 
 /// Whom a spec selects, where not the least of it is in doubt: half a selector would select whom
 /// nobody meant.
-fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelSelector> {
+fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Option<LabelSelector> {
     let node = spec.get(SELECTOR)?;
-    let mut report = Report::new(document);
+    let mut report = DiagnosticReport::new(document);
     shape::check(&node, &selector::SHAPE, &mut report);
     let subject = endpoints(&node, id, &mut report)?;
     (!report.is_refused()).then_some(subject)
 }
 
 /// Whether a spec may have been meant to close egress, and whether to deny.
-fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
+fn meant(document: &Document, spec: &DocumentNode<'_>) -> (bool, bool) {
     let has_rules = |field| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     let is_null = ["egress", "egressDeny"].iter().any(|field| spec.is_null(field));
     // It is not known what an author means who writes no rule, unless all that is written speaks of
@@ -81,7 +86,7 @@ fn meant(document: &Document, spec: &Node<'_>) -> (bool, bool) {
     let denies = has_rules("egressDeny") || guessed == Some(Guess::Deny);
     let default_deny = spec.get("enableDefaultDeny");
     let doubtful = default_deny.as_ref().is_some_and(|node| {
-        let mut report = Report::new(document);
+        let mut report = DiagnosticReport::new(document);
         shape::check(node, &schema::DEFAULT_DENY, &mut report);
         report.is_refused()
     });
@@ -100,7 +105,7 @@ enum Guess {
 }
 
 /// `None` when there is no unknown field, or each is a misspelt one that does not speak of egress.
-fn guess(node: &Node<'_>, shape: &Shape) -> Option<Guess> {
+fn guess(node: &DocumentNode<'_>, shape: &FieldShape) -> Option<Guess> {
     misspelt(node, shape)
         .filter_map(|meant| match meant {
             Some("egressDeny") => Some(Guess::Deny),

@@ -13,7 +13,7 @@ use crate::document::{Document, parse};
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::validate::{StandIn, Verdict, is_policy, validate};
+use crate::validate::{StandIn, Validation, is_policy, validate};
 use crate::zone::Zone;
 
 /// Six lines: the `spec` fields that a test adds begin on line 7.
@@ -274,10 +274,10 @@ proptest! {
             })).unwrap();
             let (verdict, diagnostics) = validate(&document);
             let refused = diagnostics.iter().any(|d| d.severity == crate::Severity::Error);
-            prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
+            prop_assert_eq!(matches!(&verdict, Validation::Refused(_)), refused);
             match verdict {
-                Verdict::Accepted(policy) => drop(crate::lint::lint(&document, &policy)),
-                Verdict::Refused(stand_in) => {
+                Validation::Accepted(policy) => drop(crate::lint::lint(&document, &policy)),
+                Validation::Refused(stand_in) => {
                     let specs = stand_in.policy.map(|policy| policy.specs).unwrap_or_default();
                     prop_assert!(specs.iter().all(|spec| spec.directions.egress.closes && spec.directions.egress.rules_that(Action::Allow).next().is_none()));
                 }

@@ -1,11 +1,11 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::dns_rules::DnsRule;
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 use super::egress::Side;
 use super::icmp;
@@ -26,7 +26,7 @@ pub(super) enum PortNames {
 }
 
 /// The ports of a rule.
-pub(super) struct Ports {
+pub(super) struct ToPorts {
     pub(super) set: PortSet,
     /// Those that containers name.
     pub(super) named: Vec<NamedPort>,
@@ -35,7 +35,7 @@ pub(super) struct Ports {
     pub(super) dns: Vec<(String, DnsRule)>,
 }
 
-impl Ports {
+impl ToPorts {
     fn of(set: PortSet) -> Self {
         Self {
             set,
@@ -61,7 +61,12 @@ enum Opened {
     Everything,
 }
 
-pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut Report<'_>) -> Ports {
+pub(super) fn read(
+    rule: &DocumentNode<'_>,
+    side: Side,
+    names: PortNames,
+    report: &mut DiagnosticReport<'_>,
+) -> ToPorts {
     let entries = rule.list("toPorts");
     if let Some(icmps) = rule.get("icmps").filter(|node| !node.is_empty_list()) {
         if !entries.is_empty() {
@@ -73,19 +78,25 @@ pub(super) fn read(rule: &Node<'_>, side: Side, names: PortNames, report: &mut R
                 )
                 .suggest("write one rule for each");
         }
-        return Ports::of(icmp::read(&icmps, side, report));
+        return ToPorts::of(icmp::read(&icmps, side, report));
     }
     if entries.is_empty() {
-        return Ports::of(PortSet::All);
+        return ToPorts::of(PortSet::All);
     }
-    let mut ports = Ports::of(PortSet::Ranges(Vec::new()));
+    let mut ports = ToPorts::of(PortSet::Ranges(Vec::new()));
     for entry in &entries {
         read_entry(entry, side, names, &mut ports, report);
     }
     ports
 }
 
-fn read_entry(entry: &Node<'_>, side: Side, names: PortNames, into: &mut Ports, report: &mut Report<'_>) {
+fn read_entry(
+    entry: &DocumentNode<'_>,
+    side: Side,
+    names: PortNames,
+    into: &mut ToPorts,
+    report: &mut DiagnosticReport<'_>,
+) {
     if !entry.value.is_object() {
         return;
     }
@@ -121,8 +132,8 @@ fn read_entry(entry: &Node<'_>, side: Side, names: PortNames, into: &mut Ports, 
 }
 
 /// Whether the entry asks to look into connections, which is reported: its ports are not opened.
-fn inspection(entry: &Node<'_>, report: &mut Report<'_>) -> bool {
-    let mut found: Vec<Node<'_>> = ["serverNames", "listener", "terminatingTLS", "originatingTLS"]
+fn inspection(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> bool {
+    let mut found: Vec<DocumentNode<'_>> = ["serverNames", "listener", "terminatingTLS", "originatingTLS"]
         .iter()
         .filter_map(|field| entry.get(field))
         .filter(|node| !node.is_empty_list())
@@ -156,11 +167,11 @@ fn inspection(entry: &Node<'_>, report: &mut Report<'_>) -> bool {
 }
 
 fn read_dns(
-    node: &Node<'_>,
-    entry: &Node<'_>,
-    ports: &[Node<'_>],
+    node: &DocumentNode<'_>,
+    entry: &DocumentNode<'_>,
+    ports: &[DocumentNode<'_>],
     dns: &mut Vec<(String, DnsRule)>,
-    report: &mut Report<'_>,
+    report: &mut DiagnosticReport<'_>,
 ) {
     let patterns: Vec<_> = node
         .items()
@@ -210,7 +221,7 @@ fn read_dns(
     }
 }
 
-fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<'_>) -> Opened {
+fn read_port(port: &DocumentNode<'_>, side: Side, names: PortNames, report: &mut DiagnosticReport<'_>) -> Opened {
     let nothing = Opened::These(Vec::new());
     // As in Cilium: a protocol without ports needs none.
     let has_none = port.text("protocol").is_some_and(is_without_ports);
@@ -319,7 +330,7 @@ fn read_port(port: &Node<'_>, side: Side, names: PortNames, report: &mut Report<
 
 /// The protocols of a port: none for one that is known and not enforced, `None` for one that is
 /// refused.
-fn protocols(port: &Node<'_>, report: &mut Report<'_>) -> Option<Vec<Protocol>> {
+fn protocols(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Vec<Protocol>> {
     let Some(text) = port.text("protocol") else {
         return Some(Protocol::ANY.to_vec());
     };
@@ -353,7 +364,7 @@ fn is_without_ports(protocol: &str) -> bool {
 }
 
 /// `endPort`; 0 is the same as absent, as in the CRD.
-fn end_port(port: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
+fn end_port(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<u16> {
     let node = port.get("endPort")?;
     let number = node.value.as_i64()?;
     match u16::try_from(number) {
@@ -366,7 +377,7 @@ fn end_port(port: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
     }
 }
 
-fn missing_port(port: &Node<'_>, report: &mut Report<'_>) {
+fn missing_port(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     // A `port` of the wrong type was reported with its shape.
     if port.value.is_object() && port.get("port").is_none() {
         report

@@ -33,7 +33,7 @@ impl SetClass {
 
 /// Ports of an address, in the set of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetEntry {
+pub struct ClassifierEntry {
     /// Which set.
     pub class: SetClass,
     /// Which ports; not empty.
@@ -41,4 +41,4 @@ pub struct SetEntry {
 }
 
 /// What one address needs, for one name or for all objects that have it.
-pub type SetEntries = SmallVec<[SetEntry; 1]>;
+pub type ClassifierEntries = SmallVec<[ClassifierEntry; 1]>;

@@ -184,7 +184,7 @@ impl Target {
     }
 
     /// Each name and all objects by themselves, as they come and go.
-    fn entries(&self, classifier: &Classifier) -> Vec<SetEntry> {
+    fn entries(&self, classifier: &Classifier) -> Vec<ClassifierEntry> {
         let objects: Vec<_> = classifier
             .object_rules()
             .filter(|(_, rule)| self.is_meant_by(&rule.peer))
@@ -200,7 +200,7 @@ impl Target {
             .filter(|(index, _)| self.is_meant_by(&classifier.rules()[*index].peer));
         let learned = names.flat_map(|(index, _)| classifier.entries_for_name(index, at));
         let member = if objects.is_empty() {
-            SetEntries::new()
+            ClassifierEntries::new()
         } else {
             classifier.entries_for_objects(at)
         };

@@ -2,13 +2,13 @@
 
 use names::Pattern;
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::policy::{Action, Tier};
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 /// `None` for one that is refused. Looking a name up is never hindered by these; they only open
 /// what it resolves to.
-pub(super) fn read(node: &Node<'_>, report: &mut Report<'_>) -> Option<Pattern> {
+pub(super) fn read(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Pattern> {
     let text = node.value.as_str()?;
     let (name, under) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
     if let Err(reason) = check(name) {
@@ -42,7 +42,7 @@ pub(super) fn check_place(
     names: &[(String, Option<Pattern>)],
     action: Action,
     tier: Option<Tier>,
-    report: &mut Report<'_>,
+    report: &mut DiagnosticReport<'_>,
 ) {
     let Some((path, _)) = names.first() else { return };
     let list = path.rsplit_once('[').map_or(path.as_str(), |(list, _)| list);

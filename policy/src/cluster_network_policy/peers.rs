@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use names::Pattern;
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::peer_selector::ObjectSelector;
 use crate::prefix;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::rule::{OneOf, Unknown};
@@ -29,7 +29,7 @@ pub(super) struct Destinations {
     pub(super) unknown: Vec<Unknown>,
 }
 
-pub(super) fn read(rule: &Node<'_>, direction: Direction, report: &mut Report<'_>) -> Destinations {
+pub(super) fn read(rule: &DocumentNode<'_>, direction: Direction, report: &mut DiagnosticReport<'_>) -> Destinations {
     let (field, known) = match direction {
         Direction::Egress => ("to", schema::PEERS.as_slice()),
         Direction::Ingress => ("from", &schema::PEERS[..INGRESS_PEERS]),
@@ -53,7 +53,13 @@ pub(super) fn read(rule: &Node<'_>, direction: Direction, report: &mut Report<'_
     destinations
 }
 
-fn add(kind: &str, peer: &Node<'_>, node: &Node<'_>, into: &mut Destinations, report: &mut Report<'_>) {
+fn add(
+    kind: &str,
+    peer: &DocumentNode<'_>,
+    node: &DocumentNode<'_>,
+    into: &mut Destinations,
+    report: &mut DiagnosticReport<'_>,
+) {
     let objects = &mut into.objects;
     match kind {
         "namespaces" => objects.extend(subject::namespaces(node, report).map(ObjectSelector::Pods)),
@@ -79,7 +85,7 @@ fn add(kind: &str, peer: &Node<'_>, node: &Node<'_>, into: &mut Destinations, re
 }
 
 /// The entries of a list that is a set.
-fn distinct<'a>(peer: &Node<'a>, field: &str, report: &mut Report<'_>) -> Vec<Node<'a>> {
+fn distinct<'a>(peer: &DocumentNode<'a>, field: &str, report: &mut DiagnosticReport<'_>) -> Vec<DocumentNode<'a>> {
     let mut seen = BTreeSet::new();
     let mut entries = some_items(peer, field, report);
     entries.retain(|entry| {

@@ -1,17 +1,17 @@
 //! `protocols` of a rule → its ports.
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::rule::{OneOf, Ports};
+use super::rule::{OneOf, ProtocolPorts};
 use super::{missing, schema, some_items};
 
 /// Every port and protocol where the list is absent.
-pub(super) fn read(rule: &Node<'_>, report: &mut Report<'_>) -> Ports {
-    let mut ports = Ports {
+pub(super) fn read(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> ProtocolPorts {
+    let mut ports = ProtocolPorts {
         set: PortSet::All,
         named: Vec::new(),
         unknown: Vec::new(),
@@ -34,7 +34,7 @@ pub(super) fn read(rule: &Node<'_>, report: &mut Report<'_>) -> Ports {
     ports
 }
 
-fn range(protocol: Protocol, node: &Node<'_>, report: &mut Report<'_>) -> Option<PortRange> {
+fn range(protocol: Protocol, node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<PortRange> {
     let Some(port) = node.get("destinationPort") else {
         missing(
             node,
@@ -74,7 +74,7 @@ fn range(protocol: Protocol, node: &Node<'_>, report: &mut Report<'_>) -> Option
     }
 }
 
-fn port(node: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
+fn port(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<u16> {
     let number = node.value.as_u64().and_then(|number| u16::try_from(number).ok());
     let port = number.filter(|port| *port != 0);
     if port.is_none() && (node.value.is_i64() || node.value.is_u64()) {
@@ -85,7 +85,7 @@ fn port(node: &Node<'_>, report: &mut Report<'_>) -> Option<u16> {
 }
 
 /// Of whichever protocol the container gives the name to.
-fn named(node: &Node<'_>, report: &mut Report<'_>) -> Option<NamedPort> {
+fn named(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<NamedPort> {
     let name = node.value.as_str()?;
     if !service_names::is_valid_at_a_container(name) {
         report.error(

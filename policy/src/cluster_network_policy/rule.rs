@@ -1,21 +1,21 @@
 //! One rule: an action on peers, crossed with protocols.
 
-use crate::diagnostic::{Report, closest, quoted};
+use crate::diagnostic::{DiagnosticReport, closest, quoted};
 use crate::direction::Direction;
 use crate::peer_selector::{NamedPort, PeerSelector};
 use crate::policy::{Action, PolicyRule, Tier};
 use crate::ports::PortSet;
-use crate::shape::{Node, Shape};
+use crate::shape::{DocumentNode, FieldShape};
 use crate::stand_in::deny_everything;
 
 use super::{domain_names, peers, protocols};
 
 /// What a rule comes to: nothing, or one rule for its names and one for its other peers.
 pub(super) fn read(
-    rule: &Node<'_>,
+    rule: &DocumentNode<'_>,
     direction: Direction,
     tier: Option<Tier>,
-    report: &mut Report<'_>,
+    report: &mut DiagnosticReport<'_>,
 ) -> Vec<PolicyRule> {
     if !rule.value.is_object() {
         return Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn read(
 }
 
 /// The ports of a rule.
-pub(super) struct Ports {
+pub(super) struct ProtocolPorts {
     pub(super) set: PortSet,
     pub(super) named: Vec<NamedPort>,
     pub(super) unknown: Vec<Unknown>,
@@ -85,7 +85,7 @@ pub(super) struct Unknown {
 
 /// What an entry that must have exactly one field has.
 pub(super) enum OneOf<'a> {
-    Known(&'static str, Node<'a>),
+    Known(&'static str, DocumentNode<'a>),
     Unknown(Unknown),
     /// An error says why.
     Refused,
@@ -93,7 +93,11 @@ pub(super) enum OneOf<'a> {
 
 impl<'a> OneOf<'a> {
     /// Reads an entry, and holds what stands in it against its shape.
-    pub(super) fn read(entry: &Node<'a>, known: &'static [(&'static str, Shape)], report: &mut Report<'_>) -> Self {
+    pub(super) fn read(
+        entry: &DocumentNode<'a>,
+        known: &'static [(&'static str, FieldShape)],
+        report: &mut DiagnosticReport<'_>,
+    ) -> Self {
         if !entry.value.is_object() {
             return OneOf::Refused;
         }
@@ -137,7 +141,7 @@ impl<'a> OneOf<'a> {
 }
 
 impl Unknown {
-    fn say(&self, action: Action, report: &mut Report<'_>) {
+    fn say(&self, action: Action, report: &mut DiagnosticReport<'_>) {
         let effect = match action {
             Action::Allow => "the rule matches nothing",
             Action::Deny | Action::Pass => "the rule denies everything",
@@ -149,7 +153,7 @@ impl Unknown {
     }
 }
 
-fn action(rule: &Node<'_>, report: &mut Report<'_>) -> Option<Action> {
+fn action(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Action> {
     const ACTIONS: [(&str, Action); 3] = [
         ("Accept", Action::Allow),
         ("Deny", Action::Deny),
@@ -172,7 +176,7 @@ fn action(rule: &Node<'_>, report: &mut Report<'_>) -> Option<Action> {
 }
 
 /// Where the rule stands, and what it calls itself.
-fn origin(rule: &Node<'_>, report: &mut Report<'_>) -> String {
+fn origin(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> String {
     const MAX_CHARS: usize = 100;
     let Some(name) = rule.text("name").filter(|name| !name.is_empty()) else {
         return rule.path.clone();

@@ -2,9 +2,9 @@
 //! `v1beta1` has it, and that of `v1alpha2`.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Inert, Integer, List, Map, Object, Text};
+use crate::shape::FieldShape::{self, Any, Inert, Integer, List, Map, Object, Text};
 
-pub(crate) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: FieldShape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -12,7 +12,7 @@ pub(crate) static POLICY: Shape = Object(&[
     ("status", Any),
 ]);
 
-pub(super) const SPEC: Shape = Object(&[
+pub(super) const SPEC: FieldShape = Object(&[
     ("tier", Text),
     ("priority", Integer),
     ("subject", SUBJECT),
@@ -37,14 +37,14 @@ pub(super) const SPEC: Shape = Object(&[
 ]);
 
 /// Entries of which a newer version of the API may have others.
-const EXTENSIBLE: Shape = List(&Map(&Any));
+const EXTENSIBLE: FieldShape = List(&Map(&Any));
 
-pub(super) const SUBJECT: Shape = Object(&[("namespaces", SELECTOR), ("pods", PODS)]);
+pub(super) const SUBJECT: FieldShape = Object(&[("namespaces", SELECTOR), ("pods", PODS)]);
 
-const PODS: Shape = Object(&[("namespaceSelector", SELECTOR), ("podSelector", SELECTOR)]);
+const PODS: FieldShape = Object(&[("namespaceSelector", SELECTOR), ("podSelector", SELECTOR)]);
 
 /// The peers that are known, each with the shape of what it holds.
-pub(crate) static PEERS: [(&str, Shape); 5] = [
+pub(crate) static PEERS: [(&str, FieldShape); 5] = [
     ("namespaces", SELECTOR),
     ("pods", PODS),
     ("nodes", SELECTOR),
@@ -53,14 +53,14 @@ pub(crate) static PEERS: [(&str, Shape); 5] = [
 ];
 
 /// The protocols that are known, each with the shape of what it holds.
-pub(crate) static PROTOCOLS: [(&str, Shape); 4] = [
+pub(crate) static PROTOCOLS: [(&str, FieldShape); 4] = [
     ("tcp", PROTOCOL),
     ("udp", PROTOCOL),
     ("sctp", PROTOCOL),
     ("destinationNamedPort", Text),
 ];
 
-const PROTOCOL: Shape = Object(&[(
+const PROTOCOL: FieldShape = Object(&[(
     "destinationPort",
     Object(&[
         ("number", Integer),

@@ -1,11 +1,11 @@
 //! Of a refused policy: whom it selects, with everything denied in its place.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
-use crate::shape::{self, Node};
+use crate::shape::{self, DocumentNode};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
 use super::{priority, schema, subject};
@@ -14,7 +14,7 @@ use super::{priority, schema, subject};
 ///
 /// A policy that only accepts closes nothing, so that there is nothing to close while it is
 /// refused.
-pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(document: &Document, root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Vec<PolicySpec> {
     let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
         cannot_close(root.get("spec").map_or("", |_| "spec"), "subject", report);
         return Vec::new();
@@ -29,7 +29,7 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>
         return Vec::new();
     };
     // Where its place cannot be told, it is the first.
-    let priority = priority(&spec, &mut Report::new(document)).unwrap_or_default();
+    let priority = priority(&spec, &mut DiagnosticReport::new(document)).unwrap_or_default();
     let (tier, extent) = match spec.text("tier") {
         Some("Baseline") => (
             Tier::Baseline { priority },
@@ -52,8 +52,8 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, report: &mut Report<'_>
 }
 
 /// Whom the policy selects, where not the least of it is in doubt.
-fn subject(document: &Document, spec: &Node<'_>) -> Option<LabelSelector> {
-    let mut report = Report::new(document);
+fn subject(document: &Document, spec: &DocumentNode<'_>) -> Option<LabelSelector> {
+    let mut report = DiagnosticReport::new(document);
     if let Some(node) = spec.get("subject") {
         shape::check(&node, &schema::SUBJECT, &mut report);
     }
@@ -62,8 +62,8 @@ fn subject(document: &Document, spec: &Node<'_>) -> Option<LabelSelector> {
 }
 
 /// Whether some egress rule may deny, or pass by what would: all but those that clearly accept.
-fn may_deny(spec: &Node<'_>) -> bool {
-    let accepts = |rule: Node<'_>| matches!(rule.text("action"), Some("Accept" | "Allow"));
+fn may_deny(spec: &DocumentNode<'_>) -> bool {
+    let accepts = |rule: DocumentNode<'_>| matches!(rule.text("action"), Some("Accept" | "Allow"));
     let rules = spec.get("egress");
     let denies = rules.is_some_and(|rules| !rules.value.is_array() || !rules.items().all(accepts));
     let is_egress = |meant: Option<&str>| meant.is_none_or(|meant| meant == "egress");

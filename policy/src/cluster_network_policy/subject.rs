@@ -1,13 +1,13 @@
 //! Whom a policy is for, and the peers that are selected in the same way.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 /// `None` when it cannot be told; an error says why.
-pub(super) fn read(spec: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(super) fn read(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     let Some(subject) = spec.get("subject") else {
         super::missing(
             spec,
@@ -38,13 +38,13 @@ pub(super) fn read(spec: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSele
 }
 
 /// Every Pod of the namespaces that are selected.
-pub(super) fn namespaces(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(super) fn namespaces(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     selector::read_bare(node, keys::NAMESPACE_LABELS, report)
 }
 
 /// The Pods that are selected, of the namespaces that are selected: every one, where there is no
 /// `namespaceSelector`.
-pub(super) fn pods(node: &Node<'_>, report: &mut Report<'_>) -> Option<LabelSelector> {
+pub(super) fn pods(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<LabelSelector> {
     let namespaces = match node.get("namespaceSelector") {
         Some(node) => namespaces(&node, report),
         None => Some(LabelSelector::default()),

@@ -14,7 +14,7 @@ use crate::labels::{LabelSelector, Labels};
 use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector};
 use crate::policy::{Action, Policy, PolicyRule, PolicySpec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::validate::{StandIn, Verdict, validate};
+use crate::validate::{StandIn, Validation, validate};
 use crate::zone::Zone;
 
 /// Five lines: the fields of `spec` that a test adds begin on line 6.
@@ -24,7 +24,7 @@ const HEAD: &str =
 const ADMIN: &str = "  {tier: Admin, priority: 10, subject: {namespaces: {}}, egress: [\n";
 const BASELINE: &str = "  {tier: Baseline, priority: 10, subject: {namespaces: {}}, egress: [\n";
 
-fn read(fields: &str) -> (Verdict, Vec<Diagnostic>) {
+fn read(fields: &str) -> (Validation, Vec<Diagnostic>) {
     let (documents, errors) = parse(&format!("{HEAD}{fields}"));
     assert_eq!(errors, []);
     validate(&documents[0])

@@ -12,10 +12,10 @@ pub(super) struct Constraint {
     /// The end of a path: `egress[]` holds for `.spec.egress[]` and `.specs[].egress[]`. A path
     /// that begins with a dot is whole, and the empty one is the object itself.
     pub(super) at: &'static str,
-    what: What,
+    what: ConstraintKind,
 }
 
-enum What {
+enum ConstraintKind {
     /// A list has at most so many items.
     MaxItems(u32),
     /// A list has at least one item, and at most so many.
@@ -47,29 +47,33 @@ enum What {
 }
 
 impl Constraint {
-    const fn new(at: &'static str, what: What) -> Self {
+    const fn new(at: &'static str, what: ConstraintKind) -> Self {
         Self { at, what }
     }
 
     pub(super) fn keywords(&self) -> Map<String, Value> {
         let keywords = match &self.what {
-            What::MaxItems(count) => json!({"maxItems": count}),
-            What::SomeItems(count) => json!({"minItems": 1, "maxItems": count}),
-            What::SomeDistinct(count) => json!({"minItems": 1, "maxItems": count, "x-kubernetes-list-type": "set"}),
-            What::MaxLength(count) => json!({"maxLength": count}),
-            What::Pattern(pattern) => json!({"pattern": pattern}),
-            What::OneOf(values) => json!({"enum": values}),
-            What::Between(low, high) => json!({"minimum": low, "maximum": high}),
-            What::Required(fields) => json!({"required": fields}),
-            What::Either([one, other]) => json!({"oneOf": [{"required": [one]}, {"required": [other]}]}),
-            What::PortUnless(pattern) => json!({"anyOf": [
+            ConstraintKind::MaxItems(count) => json!({"maxItems": count}),
+            ConstraintKind::SomeItems(count) => json!({"minItems": 1, "maxItems": count}),
+            ConstraintKind::SomeDistinct(count) => {
+                json!({"minItems": 1, "maxItems": count, "x-kubernetes-list-type": "set"})
+            }
+            ConstraintKind::MaxLength(count) => json!({"maxLength": count}),
+            ConstraintKind::Pattern(pattern) => json!({"pattern": pattern}),
+            ConstraintKind::OneOf(values) => json!({"enum": values}),
+            ConstraintKind::Between(low, high) => json!({"minimum": low, "maximum": high}),
+            ConstraintKind::Required(fields) => json!({"required": fields}),
+            ConstraintKind::Either([one, other]) => json!({"oneOf": [{"required": [one]}, {"required": [other]}]}),
+            ConstraintKind::PortUnless(pattern) => json!({"anyOf": [
                 {"required": ["port"]},
                 {"required": ["protocol"], "properties": {"protocol": {"pattern": pattern}}},
             ]}),
-            What::NotBoth(fields) => json!({"not": {"required": fields}}),
-            What::AddressOrCidr => json!({"anyOf": [{"format": "cidr"}, {"format": "ipv4"}, {"format": "ipv6"}]}),
-            What::Cidr => json!({"format": "cidr"}),
-            What::Rules(rules) => {
+            ConstraintKind::NotBoth(fields) => json!({"not": {"required": fields}}),
+            ConstraintKind::AddressOrCidr => {
+                json!({"anyOf": [{"format": "cidr"}, {"format": "ipv4"}, {"format": "ipv6"}]})
+            }
+            ConstraintKind::Cidr => json!({"format": "cidr"}),
+            ConstraintKind::Rules(rules) => {
                 let rules = rules
                     .iter()
                     .map(|(rule, message)| json!({"rule": rule, "message": message}));
@@ -88,8 +92,8 @@ impl Constraint {
 const MANY: u32 = 1_000;
 
 pub(super) const CIDR_GROUP: &[Constraint] = &[
-    Constraint::new("externalCIDRs[]", What::AddressOrCidr),
-    Constraint::new("externalCIDRs", What::MaxItems(50_000)),
+    Constraint::new("externalCIDRs[]", ConstraintKind::AddressOrCidr),
+    Constraint::new("externalCIDRs", ConstraintKind::MaxItems(50_000)),
 ];
 
 /// Protocols of Cilium's that have no ports.
@@ -98,37 +102,40 @@ const WITHOUT_PORTS: &str = "^(?i)(VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)$";
 pub(super) const CILIUM_POLICY: &[Constraint] = &[
     Constraint::new(
         "",
-        What::Rules(&[("has(self.spec) || has(self.specs)", "write `spec` or `specs`")]),
+        ConstraintKind::Rules(&[("has(self.spec) || has(self.specs)", "write `spec` or `specs`")]),
     ),
-    Constraint::new(".specs", What::MaxItems(50)),
+    Constraint::new(".specs", ConstraintKind::MaxItems(50)),
     Constraint::new(".spec", SPEC),
     Constraint::new(".specs[]", SPEC),
-    Constraint::new("egress", What::MaxItems(MANY)),
-    Constraint::new("egressDeny", What::MaxItems(MANY)),
+    Constraint::new("egress", ConstraintKind::MaxItems(MANY)),
+    Constraint::new("egressDeny", ConstraintKind::MaxItems(MANY)),
     Constraint::new("egress[]", RULE),
     Constraint::new("egressDeny[]", RULE),
-    Constraint::new("toFQDNs[]", What::NotBoth(["matchName", "matchPattern"])),
-    Constraint::new("matchName", What::MaxLength(255)),
-    Constraint::new("matchName", What::Pattern("^[-a-zA-Z0-9_.]+$")),
-    Constraint::new("matchPattern", What::MaxLength(255)),
-    Constraint::new("matchPattern", What::Pattern("^[-a-zA-Z0-9_.*]+$")),
-    Constraint::new("toCIDR[]", What::AddressOrCidr),
-    Constraint::new("toCIDRSet[].cidr", What::Cidr),
-    Constraint::new("toCIDRSet[].except", What::MaxItems(1_000)),
-    Constraint::new("toCIDRSet[].except[]", What::Cidr),
-    Constraint::new("toEntities[]", What::OneOf(&ENTITIES)),
-    Constraint::new("ports", What::MaxItems(40)),
-    Constraint::new("ports[]", What::PortUnless(WITHOUT_PORTS)),
-    Constraint::new("endPort", What::Between(0, 65_535)),
+    Constraint::new("toFQDNs[]", ConstraintKind::NotBoth(["matchName", "matchPattern"])),
+    Constraint::new("matchName", ConstraintKind::MaxLength(255)),
+    Constraint::new("matchName", ConstraintKind::Pattern("^[-a-zA-Z0-9_.]+$")),
+    Constraint::new("matchPattern", ConstraintKind::MaxLength(255)),
+    Constraint::new("matchPattern", ConstraintKind::Pattern("^[-a-zA-Z0-9_.*]+$")),
+    Constraint::new("toCIDR[]", ConstraintKind::AddressOrCidr),
+    Constraint::new("toCIDRSet[].cidr", ConstraintKind::Cidr),
+    Constraint::new("toCIDRSet[].except", ConstraintKind::MaxItems(1_000)),
+    Constraint::new("toCIDRSet[].except[]", ConstraintKind::Cidr),
+    Constraint::new("toEntities[]", ConstraintKind::OneOf(&ENTITIES)),
+    Constraint::new("ports", ConstraintKind::MaxItems(40)),
+    Constraint::new("ports[]", ConstraintKind::PortUnless(WITHOUT_PORTS)),
+    Constraint::new("endPort", ConstraintKind::Between(0, 65_535)),
     Constraint::new(
         "protocol",
-        What::Pattern("^((?i)TCP|UDP|SCTP|ANY|VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)?$"),
+        ConstraintKind::Pattern("^((?i)TCP|UDP|SCTP|ANY|VRRP|IGMP|GRE|IPIP|IPV6|ESP|AH)?$"),
     ),
-    Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
-    Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
+    Constraint::new("matchExpressions[]", ConstraintKind::Required(&["key", "operator"])),
+    Constraint::new(
+        "operator",
+        ConstraintKind::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"]),
+    ),
 ];
 
-const SPEC: What = What::Rules(&[
+const SPEC: ConstraintKind = ConstraintKind::Rules(&[
     (
         "!has(self.nodeSelector)",
         "policies for nodes themselves are not supported; only Pods are governed here: write an `endpointSelector`",
@@ -146,7 +153,7 @@ const SPEC: What = What::Rules(&[
     ),
 ]);
 
-const RULE: What = What::Rules(&[
+const RULE: ConstraintKind = ConstraintKind::Rules(&[
     (
         "[has(self.toFQDNs) && size(self.toFQDNs) > 0, has(self.toCIDR) && size(self.toCIDR) > 0, \
          has(self.toCIDRSet) && size(self.toCIDRSet) > 0, has(self.toEntities) && size(self.toEntities) > 0, \
@@ -168,54 +175,57 @@ const RULE: What = What::Rules(&[
 const CNP_ITEMS: u32 = 25;
 
 pub(super) const CLUSTER_NETWORK_POLICY: &[Constraint] = &[
-    Constraint::new("", What::Required(&["spec"])),
-    Constraint::new(".spec", What::Required(&["tier", "priority", "subject"])),
+    Constraint::new("", ConstraintKind::Required(&["spec"])),
+    Constraint::new(".spec", ConstraintKind::Required(&["tier", "priority", "subject"])),
     Constraint::new(
         ".spec",
-        What::Rules(&[(
+        ConstraintKind::Rules(&[(
             "self.tier != 'Baseline' || !has(self.egress) || \
              self.egress.all(rule, !has(rule.to) || rule.to.all(peer, !has(peer.domainNames)))",
             "`domainNames` are for tier Admin only",
         )]),
     ),
-    Constraint::new("tier", What::OneOf(&["Admin", "Baseline"])),
-    Constraint::new("priority", What::Between(0, 1_000)),
-    Constraint::new("subject", What::Either(["namespaces", "pods"])),
-    Constraint::new("pods", What::Required(&["podSelector"])),
-    Constraint::new("egress", What::MaxItems(CNP_ITEMS)),
-    Constraint::new("ingress", What::MaxItems(CNP_ITEMS)),
-    Constraint::new("egress[]", What::Required(&["action", "to"])),
-    Constraint::new("ingress[]", What::Required(&["action", "from"])),
+    Constraint::new("tier", ConstraintKind::OneOf(&["Admin", "Baseline"])),
+    Constraint::new("priority", ConstraintKind::Between(0, 1_000)),
+    Constraint::new("subject", ConstraintKind::Either(["namespaces", "pods"])),
+    Constraint::new("pods", ConstraintKind::Required(&["podSelector"])),
+    Constraint::new("egress", ConstraintKind::MaxItems(CNP_ITEMS)),
+    Constraint::new("ingress", ConstraintKind::MaxItems(CNP_ITEMS)),
+    Constraint::new("egress[]", ConstraintKind::Required(&["action", "to"])),
+    Constraint::new("ingress[]", ConstraintKind::Required(&["action", "from"])),
     Constraint::new(
         "egress[]",
-        What::Rules(&[(
+        ConstraintKind::Rules(&[(
             "self.action == 'Accept' || self.to.all(peer, !has(peer.domainNames))",
             "`domainNames` are for rules with the action Accept only: accept the names that are meant, and deny `networks` \
              in a rule after it",
         )]),
     ),
-    Constraint::new("action", What::OneOf(&["Accept", "Deny", "Pass"])),
-    Constraint::new("name", What::MaxLength(100)),
-    Constraint::new("to", What::SomeItems(CNP_ITEMS)),
-    Constraint::new("from", What::SomeItems(CNP_ITEMS)),
-    Constraint::new("protocols", What::SomeItems(CNP_ITEMS)),
-    Constraint::new("networks", What::SomeDistinct(CNP_ITEMS)),
-    Constraint::new("networks[]", What::Cidr),
-    Constraint::new("domainNames", What::SomeDistinct(CNP_ITEMS)),
-    Constraint::new("domainNames[]", What::MaxLength(255)),
+    Constraint::new("action", ConstraintKind::OneOf(&["Accept", "Deny", "Pass"])),
+    Constraint::new("name", ConstraintKind::MaxLength(100)),
+    Constraint::new("to", ConstraintKind::SomeItems(CNP_ITEMS)),
+    Constraint::new("from", ConstraintKind::SomeItems(CNP_ITEMS)),
+    Constraint::new("protocols", ConstraintKind::SomeItems(CNP_ITEMS)),
+    Constraint::new("networks", ConstraintKind::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("networks[]", ConstraintKind::Cidr),
+    Constraint::new("domainNames", ConstraintKind::SomeDistinct(CNP_ITEMS)),
+    Constraint::new("domainNames[]", ConstraintKind::MaxLength(255)),
     Constraint::new(
         "domainNames[]",
-        What::Pattern(
+        ConstraintKind::Pattern(
             "^([*][.])?([a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.])+[a-zA-Z0-9_]([-a-zA-Z0-9_]*[a-zA-Z0-9])?[.]?$",
         ),
     ),
-    Constraint::new("destinationPort", What::Either(["number", "range"])),
-    Constraint::new("number", What::Between(1, 65_535)),
-    Constraint::new("range", What::Required(&["start", "end"])),
-    Constraint::new("start", What::Between(1, 65_535)),
-    Constraint::new("end", What::Between(1, 65_535)),
-    Constraint::new("matchExpressions[]", What::Required(&["key", "operator"])),
-    Constraint::new("operator", What::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"])),
+    Constraint::new("destinationPort", ConstraintKind::Either(["number", "range"])),
+    Constraint::new("number", ConstraintKind::Between(1, 65_535)),
+    Constraint::new("range", ConstraintKind::Required(&["start", "end"])),
+    Constraint::new("start", ConstraintKind::Between(1, 65_535)),
+    Constraint::new("end", ConstraintKind::Between(1, 65_535)),
+    Constraint::new("matchExpressions[]", ConstraintKind::Required(&["key", "operator"])),
+    Constraint::new(
+        "operator",
+        ConstraintKind::OneOf(&["In", "NotIn", "Exists", "DoesNotExist"]),
+    ),
 ];
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::shape::Shape;
+use crate::shape::FieldShape;
 
 use super::constraints::Constraint;
 
@@ -11,17 +11,17 @@ use super::constraints::Constraint;
 pub(super) struct Extensible {
     /// As in [`Constraint`].
     pub(super) at: &'static str,
-    pub(super) known: &'static [(&'static str, Shape)],
+    pub(super) known: &'static [(&'static str, FieldShape)],
 }
 
 /// The schema of a kind: its shape without the metadata, which the API server knows by itself, and
 /// with the constraints.
-pub(super) fn root(shape: &Shape, extensible: &[Extensible], constraints: &[Constraint]) -> Value {
-    let writer = Writer {
+pub(super) fn root(shape: &FieldShape, extensible: &[Extensible], constraints: &[Constraint]) -> Value {
+    let writer = SchemaWriter {
         extensible,
         constraints,
     };
-    let mut schema = writer.schema(shape, "", Part::Effective);
+    let mut schema = writer.schema(shape, "", SchemaPart::Effective);
     if let Some(properties) = schema["properties"].as_object_mut() {
         // What every object has is never null.
         for field in ["apiVersion", "kind"] {
@@ -42,25 +42,25 @@ pub(super) fn is_at(at: &str, path: &str) -> bool {
     }
 }
 
-struct Writer<'a> {
+struct SchemaWriter<'a> {
     extensible: &'a [Extensible],
     constraints: &'a [Constraint],
 }
 
 /// Whether what a part of an object says has an effect.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum SchemaPart {
     /// What is not known there, or stands without a value, must reach the agent: a policy without
     /// it could say more than its author wrote. By itself the API server would drop it, and tell
     /// strict clients alone.
     Effective,
-    /// As [`Shape::Inert`]: nothing is lost with what is dropped.
+    /// As [`FieldShape::Inert`]: nothing is lost with what is dropped.
     Inert,
 }
 
-impl Writer<'_> {
+impl SchemaWriter<'_> {
     /// `path` names the place: fields joined with dots, `[]` for the items of a list.
-    fn schema(&self, shape: &Shape, path: &str, part: Part) -> Value {
+    fn schema(&self, shape: &FieldShape, path: &str, part: SchemaPart) -> Value {
         let extensible = self.extensible.iter().find(|extensible| is_at(extensible.at, path));
         let mut schema = match (extensible, shape) {
             (Some(extensible), _) => json!({
@@ -68,25 +68,25 @@ impl Writer<'_> {
                 "x-kubernetes-preserve-unknown-fields": true,
                 "properties": self.fields(extensible.known, path, part),
             }),
-            (None, Shape::Inert(shape)) => return self.schema(shape, path, Part::Inert),
-            (None, Shape::Any) => json!({"x-kubernetes-preserve-unknown-fields": true}),
-            (None, Shape::Text) => json!({"type": "string"}),
-            (None, Shape::Integer) => json!({"type": "integer"}),
-            (None, Shape::Boolean) => json!({"type": "boolean"}),
-            (None, Shape::IntegerOrText) => json!({"x-kubernetes-int-or-string": true}),
-            (None, Shape::List(items)) => {
+            (None, FieldShape::Inert(shape)) => return self.schema(shape, path, SchemaPart::Inert),
+            (None, FieldShape::Any) => json!({"x-kubernetes-preserve-unknown-fields": true}),
+            (None, FieldShape::Text) => json!({"type": "string"}),
+            (None, FieldShape::Integer) => json!({"type": "integer"}),
+            (None, FieldShape::Boolean) => json!({"type": "boolean"}),
+            (None, FieldShape::IntegerOrText) => json!({"x-kubernetes-int-or-string": true}),
+            (None, FieldShape::List(items)) => {
                 json!({"type": "array", "items": self.schema(items, &format!("{path}[]"), part)})
             }
-            (None, Shape::Map(values)) => {
+            (None, FieldShape::Map(values)) => {
                 let mut values = self.schema(values, &format!("{path}{{}}"), part);
-                if part == Part::Effective {
+                if part == SchemaPart::Effective {
                     values["nullable"] = true.into();
                 }
                 json!({"type": "object", "additionalProperties": values})
             }
-            (None, Shape::Object(fields)) => {
+            (None, FieldShape::Object(fields)) => {
                 let mut schema = json!({"type": "object", "properties": self.fields(fields, path, part)});
-                if part == Part::Effective {
+                if part == SchemaPart::Effective {
                     schema["x-kubernetes-preserve-unknown-fields"] = true.into();
                 }
                 schema
@@ -100,10 +100,10 @@ impl Writer<'_> {
         schema
     }
 
-    fn fields(&self, fields: &[(&str, Shape)], path: &str, part: Part) -> Map<String, Value> {
-        let field = |(name, shape): &(&str, Shape)| {
+    fn fields(&self, fields: &[(&str, FieldShape)], path: &str, part: SchemaPart) -> Map<String, Value> {
+        let field = |(name, shape): &(&str, FieldShape)| {
             let mut schema = self.schema(shape, &format!("{path}.{name}"), part);
-            if part == Part::Effective && !matches!(shape, Shape::Any | Shape::Inert(_)) {
+            if part == SchemaPart::Effective && !matches!(shape, FieldShape::Any | FieldShape::Inert(_)) {
                 schema["nullable"] = true.into();
             }
             ((*name).to_owned(), schema)

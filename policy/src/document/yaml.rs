@@ -25,10 +25,10 @@ const MAX_BYTES: usize = 2 * super::MAX_TEXT;
 /// How many repeated keys of one document are reported.
 const MAX_REPEATED: usize = 20;
 
-type Outcome = Result<(Value, Spots), Diagnostic>;
+type ParseOutcome = Result<(Value, Spots), Diagnostic>;
 
 /// Reads the chunks of one text, which share one budget.
-pub(super) struct Reader {
+pub(super) struct YamlReader {
     spent: Weight,
     exhausted: bool,
 }
@@ -42,7 +42,7 @@ struct Weight {
 
 /// A complete node.
 #[derive(Debug, Clone)]
-struct Node {
+struct YamlNode {
     value: Value,
     spots: Spots,
     weight: Weight,
@@ -54,10 +54,10 @@ struct Frame {
     /// 0: none.
     anchor: usize,
     weight: Weight,
-    content: Content,
+    content: YamlContent,
 }
 
-enum Content {
+enum YamlContent {
     List {
         values: Vec<Value>,
         spots: Vec<Spots>,
@@ -67,7 +67,7 @@ enum Content {
         spots: BTreeMap<String, (Position, Spots)>,
         key: Option<(String, Position)>,
         /// What stands under `<<`, nearest first.
-        merged: Option<Vec<Node>>,
+        merged: Option<Vec<YamlNode>>,
     },
 }
 
@@ -79,13 +79,13 @@ const MERGE: &str = "<<";
 #[derive(Default)]
 struct Build {
     open: Vec<Frame>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, YamlNode>,
     /// Keys that stand twice in one mapping. The document is read to its end, so that all are
     /// named.
     repeated: Vec<Diagnostic>,
 }
 
-impl Reader {
+impl YamlReader {
     pub(super) fn new() -> Self {
         Self {
             spent: Weight::default(),
@@ -99,11 +99,11 @@ impl Reader {
     }
 
     /// The documents of a chunk. An error ends it.
-    pub(super) fn read(&mut self, chunk: &Chunk<'_>) -> Vec<Outcome> {
+    pub(super) fn read(&mut self, chunk: &Chunk<'_>) -> Vec<ParseOutcome> {
         let mut outcomes = Vec::new();
         let mut parser = Parser::new_from_str(chunk.text);
         let mut build = Build::default();
-        let places = Places::new(chunk);
+        let places = SourceMap::new(chunk);
         while let Some(event) = parser.next_event() {
             let step = event
                 .map_err(|error| not_yaml(&error, places.spot(&Span::empty(*error.marker()))))
@@ -130,7 +130,7 @@ impl Reader {
     }
 
     /// Takes in one event; returns the root when it is complete.
-    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Position) -> Result<Option<Node>, Diagnostic> {
+    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Position) -> Result<Option<YamlNode>, Diagnostic> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let weight = Weight {
@@ -141,7 +141,7 @@ impl Reader {
                 let value = scalar(&text, style, tag.as_deref(), at)?;
                 self.complete(
                     build,
-                    Node {
+                    YamlNode {
                         value,
                         spots: Spots::scalar(at),
                         weight,
@@ -166,13 +166,13 @@ impl Reader {
                 build,
                 anchor,
                 at,
-                Content::List {
+                YamlContent::List {
                     values: Vec::new(),
                     spots: Vec::new(),
                 },
             ),
             Event::MappingStart(anchor, _) => {
-                let content = Content::Mapping {
+                let content = YamlContent::Mapping {
                     values: Map::new(),
                     spots: BTreeMap::new(),
                     key: None,
@@ -199,8 +199,8 @@ impl Reader {
         build: &mut Build,
         anchor: usize,
         at: Position,
-        content: Content,
-    ) -> Result<Option<Node>, Diagnostic> {
+        content: YamlContent,
+    ) -> Result<Option<YamlNode>, Diagnostic> {
         if build.open.len() >= MAX_DEPTH {
             return Err(refusal(
                 "too-deep",
@@ -223,10 +223,10 @@ impl Reader {
     fn complete(
         &mut self,
         build: &mut Build,
-        node: Node,
+        node: YamlNode,
         anchor: usize,
         at: Position,
-    ) -> Result<Option<Node>, Diagnostic> {
+    ) -> Result<Option<YamlNode>, Diagnostic> {
         if anchor != 0 {
             // The copy is kept: it costs what the node costs.
             self.spend(node.weight, at)?;
@@ -238,11 +238,11 @@ impl Reader {
         parent.weight.nodes += node.weight.nodes;
         parent.weight.bytes += node.weight.bytes;
         match &mut parent.content {
-            Content::List { values, spots } => {
+            YamlContent::List { values, spots } => {
                 values.push(node.value);
                 spots.push(node.spots);
             }
-            Content::Mapping {
+            YamlContent::Mapping {
                 values,
                 spots,
                 key,
@@ -283,10 +283,10 @@ impl Reader {
 }
 
 impl Frame {
-    fn close(self) -> Node {
+    fn close(self) -> YamlNode {
         let (value, spots) = match self.content {
-            Content::List { values, spots } => (Value::Array(values), Spots::items(self.at, spots)),
-            Content::Mapping {
+            YamlContent::List { values, spots } => (Value::Array(values), Spots::items(self.at, spots)),
+            YamlContent::Mapping {
                 mut values,
                 mut spots,
                 merged,
@@ -308,7 +308,7 @@ impl Frame {
                 (Value::Object(values), Spots::fields(self.at, spots))
             }
         };
-        Node {
+        YamlNode {
             value,
             spots,
             weight: self.weight,
@@ -327,13 +327,13 @@ fn whole(first: Position, last: Position) -> Position {
 }
 
 /// Where the markers of a chunk are in its text.
-struct Places<'t> {
+struct SourceMap<'t> {
     line: usize,
     offset: usize,
     bytes: Bytes<'t>,
 }
 
-impl<'t> Places<'t> {
+impl<'t> SourceMap<'t> {
     fn new(chunk: &Chunk<'t>) -> Self {
         Self {
             line: chunk.line,
@@ -376,14 +376,14 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Re
 }
 
 /// The mappings under a merge key: one, or a list of them, of which the first wins.
-fn mappings(node: Node, at: Position) -> Result<Vec<Node>, Diagnostic> {
+fn mappings(node: YamlNode, at: Position) -> Result<Vec<YamlNode>, Diagnostic> {
     let nodes = match node.value {
         Value::Object(_) => vec![node],
         Value::Array(values) => {
             let spots = node.spots.into_items();
             let weight = node.weight;
             let nodes = values.into_iter().zip(spots);
-            nodes.map(|(value, spots)| Node { value, spots, weight }).collect()
+            nodes.map(|(value, spots)| YamlNode { value, spots, weight }).collect()
         }
         _ => Vec::new(),
     };

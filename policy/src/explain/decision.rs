@@ -5,7 +5,8 @@ use std::fmt;
 use ipnet::IpNet;
 use names::Pattern;
 
-use super::{Hold, KnownName, Towards, shown_origin, shown_ports};
+use super::{KnownName, KnownPeer, LeaseState, shown_origin, shown_ports};
+use crate::direction::Direction;
 use crate::inventory::Inventory;
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
@@ -27,12 +28,17 @@ pub enum Decision {
         /// The ports that it speaks of.
         ports: PortSet,
     },
-    /// No rule matches, and these policies close egress.
-    Closed(Vec<Origin>),
-    /// No rule matches, and none of the policies that select the endpoint closes egress.
-    Open,
-    /// No policy selects the endpoint.
-    Unselected,
+    /// No rule matches, and some policies close this direction.
+    Closed {
+        /// The direction.
+        direction: Direction,
+        /// These policies.
+        by: Vec<Origin>,
+    },
+    /// No rule matches, and no policy that selects the endpoint closes this direction.
+    Open(Direction),
+    /// No policy says anything of this direction of the endpoint.
+    Unselected(Direction),
 }
 
 /// What of a destination a rule matches.
@@ -53,8 +59,8 @@ impl Decision {
     pub fn verdict(&self) -> Verdict {
         match self {
             Decision::Rule { verdict, .. } => *verdict,
-            Decision::Closed(_) => Verdict::Deny,
-            Decision::Open | Decision::Unselected => Verdict::Allow,
+            Decision::Closed { .. } => Verdict::Deny,
+            Decision::Open(_) | Decision::Unselected(_) => Verdict::Allow,
         }
     }
 }
@@ -75,12 +81,21 @@ impl fmt::Display for Decision {
                 };
                 write!(f, "{} {verb} {} ({matched})", shown_origin(origin), shown_ports(ports))
             }
-            Decision::Closed(by) => {
+            Decision::Closed { direction, by } => {
                 let by: Vec<String> = by.iter().map(shown_origin).collect();
-                write!(f, "no rule allows it, and egress is closed by {}", by.join(" and "))
+                write!(
+                    f,
+                    "no rule allows it, and {direction} is closed by {}",
+                    by.join(" and ")
+                )
             }
-            Decision::Open => f.write_str("no rule speaks of it, and no policy that selects the pod closes egress"),
-            Decision::Unselected => f.write_str("no policy selects the pod for egress"),
+            Decision::Open(direction) => {
+                write!(
+                    f,
+                    "no rule speaks of it, and no policy that selects the pod closes {direction}"
+                )
+            }
+            Decision::Unselected(direction) => write!(f, "no policy selects the pod for {direction}"),
         }
     }
 }
@@ -91,9 +106,9 @@ impl fmt::Display for Matched {
             Matched::Name(pattern, KnownName { name, lease }) => {
                 write!(f, "the name {name} matches {pattern}")?;
                 match lease {
-                    Hold::Assumed => Ok(()),
-                    Hold::Left(left) => write!(f, "; its lease has {} s left", left.as_secs()),
-                    Hold::Expired(ago) => write!(f, "; its lease ended {} s ago", ago.as_secs()),
+                    LeaseState::Assumed => Ok(()),
+                    LeaseState::Remaining(left) => write!(f, "; its lease has {} s left", left.as_secs()),
+                    LeaseState::Expired(ago) => write!(f, "; its lease ended {} s ago", ago.as_secs()),
                 }
             }
             Matched::Prefix(zone, prefix) if prefix.prefix_len() == 0 => f.write_str(match zone {
@@ -110,11 +125,11 @@ impl fmt::Display for Matched {
 }
 
 /// Goes through the tiers.
-pub(super) fn decide(tiers: &Tiers, inventory: &Inventory, towards: &Towards) -> Decision {
+pub(super) fn decide(direction: Direction, tiers: &Tiers, inventory: &Inventory, peer: &KnownPeer) -> Decision {
     let first = |rules: &[Rule]| {
         rules
             .iter()
-            .find_map(|rule| matching(rule, inventory, towards).map(|it| (rule.clone(), it)))
+            .find_map(|rule| matching(rule, inventory, peer).map(|it| (rule.clone(), it)))
     };
     let of = |rule: Rule, (matched, ports): (Matched, PortSet), verdict| {
         rule.origins.into_iter().next().map(|origin| Decision::Rule {
@@ -134,17 +149,20 @@ pub(super) fn decide(tiers: &Tiers, inventory: &Inventory, towards: &Towards) ->
             return decision;
         }
         if is_network && tiers.closed() {
-            return Decision::Closed(tiers.closed_by.clone());
+            return Decision::Closed {
+                direction,
+                by: tiers.closed_by.clone(),
+            };
         }
     }
-    Decision::Open
+    Decision::Open(direction)
 }
 
 /// What a rule matches of the destination, with the ports that it speaks of there; `None` when it
 /// does not match.
-fn matching(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
-    let (matched, ports) = destined(rule, inventory, towards)?;
-    let speaks = match (towards.traffic, rule.action) {
+fn matching(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Matched, PortSet)> {
+    let (matched, ports) = destined(rule, inventory, peer)?;
+    let speaks = match (peer.traffic, rule.action) {
         (Some((protocol, port)), _) => ports.contains(protocol, port),
         // Of any port: what some port is let through by, and what none is.
         (None, Action::Allow) => !ports.is_empty(),
@@ -154,10 +172,10 @@ fn matching(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Ma
 }
 
 /// What a rule matches of the destination, whatever the port.
-pub(super) fn destined(rule: &Rule, inventory: &Inventory, towards: &Towards) -> Option<(Matched, PortSet)> {
-    let matched = match (&rule.peer, towards.address) {
+pub(super) fn destined(rule: &Rule, inventory: &Inventory, peer: &KnownPeer) -> Option<(Matched, PortSet)> {
+    let matched = match (&rule.peer, peer.address) {
         (Peer::Name(pattern), _) => {
-            let known = towards
+            let known = peer
                 .names
                 .iter()
                 .find(|known| known.lease.is_live() && pattern.matches(&known.name))?;

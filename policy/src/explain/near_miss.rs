@@ -5,7 +5,7 @@ use std::fmt;
 use names::{Name, Pattern};
 
 use super::decision::destined;
-use super::{Hold, KnownName, Matched, Scene, Towards, shown_origin, shown_ports};
+use super::{ExplainContext, KnownName, KnownPeer, LeaseState, Matched, shown_origin, shown_ports};
 use crate::labels::{LabelSelector, Labels, Requirement};
 use crate::peer_selector::ObjectSelector;
 use crate::policy::Action;
@@ -18,16 +18,16 @@ const TOLD: usize = 3;
 
 /// A rule that would let it through but for one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Miss {
+pub struct NearMiss {
     /// The rule.
     pub origin: Origin,
     /// What is missing.
-    pub kind: MissKind,
+    pub kind: NearMissKind,
 }
 
 /// What is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MissKind {
+pub enum NearMissKind {
     /// The name held the address, and does no more.
     ExpiredLease(Pattern, KnownName),
     /// The destination matches, and other ports are open.
@@ -47,35 +47,35 @@ pub enum MissKind {
 }
 
 /// One sentence without its full stop.
-impl fmt::Display for Miss {
+impl fmt::Display for NearMiss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", shown_origin(&self.origin))?;
         match &self.kind {
-            MissKind::ExpiredLease(pattern, KnownName { name, lease }) => {
+            NearMissKind::ExpiredLease(pattern, KnownName { name, lease }) => {
                 let ago = match lease {
-                    Hold::Expired(ago) => ago.as_secs(),
-                    Hold::Assumed | Hold::Left(_) => 0,
+                    LeaseState::Expired(ago) => ago.as_secs(),
+                    LeaseState::Assumed | LeaseState::Remaining(_) => 0,
                 };
                 write!(
                     f,
                     "{pattern} matches {name}, whose lease on the address ended {ago} s ago; a new lookup opens it again"
                 )
             }
-            MissKind::Port(ports) => write!(f, "matches the destination, but only with {}", shown_ports(ports)),
-            MissKind::MoreLabels(pattern, name) => write!(
+            NearMissKind::Port(ports) => write!(f, "matches the destination, but only with {}", shown_ports(ports)),
+            NearMissKind::MoreLabels(pattern, name) => write!(
                 f,
                 "{pattern} stands for exactly one more label, and {name} has more; `*{pattern}` stands for one or more"
             ),
-            MissKind::Apex(pattern, name) => {
+            NearMissKind::Apex(pattern, name) => {
                 write!(f, "{pattern} does not match {name} itself; add `matchName: {name}`")
             }
-            MissKind::Below(pattern, name) => {
+            NearMissKind::Below(pattern, name) => {
                 write!(
                     f,
                     "{pattern} matches that name alone, and {name} lies below it; add `matchPattern: \"**.{pattern}\"`"
                 )
             }
-            MissKind::Zone(zone, place) => {
+            NearMissKind::Zone(zone, place) => {
                 let meant = match zone {
                     Zone::Anywhere => "everything",
                     Zone::World => "destinations outside the cluster",
@@ -89,99 +89,99 @@ impl fmt::Display for Miss {
                 };
                 write!(f, "means {meant}, and the address lies {lies}")
             }
-            MissKind::DestinationLabel(missing) => write!(f, "would match if the destination's pod had {missing}"),
-            MissKind::SubjectLabel(missing) => write!(f, "would select the pod if it had {missing}"),
+            NearMissKind::DestinationLabel(missing) => write!(f, "would match if the destination's pod had {missing}"),
+            NearMissKind::SubjectLabel(missing) => write!(f, "would select the pod if it had {missing}"),
         }
     }
 }
 
-/// The nearest misses among rules that allow, the nearest first.
-pub(super) fn nearest(scene: Scene<'_>, tiers: &Tiers, towards: &Towards) -> Vec<Miss> {
+/// The nearest near_misses among rules that allow, the nearest first.
+pub(super) fn nearest(context: ExplainContext<'_>, tiers: &Tiers, peer: &KnownPeer) -> Vec<NearMiss> {
     let allowing = tiers.rules().filter(|rule| rule.action == Action::Allow);
-    let mut misses: Vec<Miss> = allowing.filter_map(|rule| missed(rule, scene, towards)).collect();
-    misses.extend(of_other_subjects(scene, towards));
-    misses.sort_by_key(|miss| miss.kind.distance());
-    misses.dedup();
-    misses.truncate(TOLD);
-    misses
+    let mut near_misses: Vec<NearMiss> = allowing.filter_map(|rule| missed(rule, context, peer)).collect();
+    near_misses.extend(of_other_subjects(context, peer));
+    near_misses.sort_by_key(|miss| miss.kind.distance());
+    near_misses.dedup();
+    near_misses.truncate(TOLD);
+    near_misses
 }
 
-impl MissKind {
+impl NearMissKind {
     fn distance(&self) -> u8 {
         match self {
-            MissKind::ExpiredLease(..) => 0,
-            MissKind::Port(_) => 1,
-            MissKind::MoreLabels(..) | MissKind::Apex(..) => 2,
-            MissKind::Below(..) | MissKind::Zone(..) => 3,
-            MissKind::DestinationLabel(_) => 4,
-            MissKind::SubjectLabel(_) => 5,
+            NearMissKind::ExpiredLease(..) => 0,
+            NearMissKind::Port(_) => 1,
+            NearMissKind::MoreLabels(..) | NearMissKind::Apex(..) => 2,
+            NearMissKind::Below(..) | NearMissKind::Zone(..) => 3,
+            NearMissKind::DestinationLabel(_) => 4,
+            NearMissKind::SubjectLabel(_) => 5,
         }
     }
 }
 
-fn missed(rule: &Rule, scene: Scene<'_>, towards: &Towards) -> Option<Miss> {
+fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<NearMiss> {
     let origin = rule.origins.first()?.clone();
     let of = |kind| {
-        Some(Miss {
+        Some(NearMiss {
             origin: origin.clone(),
             kind,
         })
     };
-    if let Some((_, ports)) = destined(rule, scene.inventory, towards) {
+    if let Some((_, ports)) = destined(rule, context.inventory, peer) {
         let open = |(protocol, port)| ports.contains(protocol, port);
         // One that matches wholly was overruled by a denial; nothing is missing of it.
-        return match towards.traffic.is_some_and(open) {
+        return match peer.traffic.is_some_and(open) {
             true => None,
             false if ports.is_empty() => None,
-            false => of(MissKind::Port(ports)),
+            false => of(NearMissKind::Port(ports)),
         };
     }
-    if !speaks_of_port(rule, towards) {
+    if !speaks_of_port(rule, peer) {
         return None;
     }
-    match (&rule.peer, towards.address) {
-        (Peer::Name(pattern), _) => name_missed(pattern, towards).and_then(of),
+    match (&rule.peer, peer.address) {
+        (Peer::Name(pattern), _) => name_missed(pattern, peer).and_then(of),
         (Peer::Prefix(zone, prefix), Some((address, place))) => {
             let other_zone = prefix.contains(&address) && !place.is_in(*zone);
-            other_zone.then_some(MissKind::Zone(*zone, place)).and_then(of)
+            other_zone.then_some(NearMissKind::Zone(*zone, place)).and_then(of)
         }
         (Peer::Object(ObjectSelector::Pods(selector)), Some((address, _))) => {
-            let pods = scene.inventory.pods.iter();
+            let pods = context.inventory.pods.iter();
             let labels = pods
                 .filter(|pod| pod.addresses.contains(&address))
                 .map(|pod| &pod.labels);
             labels
                 .filter_map(|labels| one_lacks(selector, labels))
                 .next()
-                .and_then(|missing| of(MissKind::DestinationLabel(missing)))
+                .and_then(|missing| of(NearMissKind::DestinationLabel(missing)))
         }
         _ => None,
     }
 }
 
-fn speaks_of_port(rule: &Rule, towards: &Towards) -> bool {
-    match towards.traffic {
+fn speaks_of_port(rule: &Rule, peer: &KnownPeer) -> bool {
+    match peer.traffic {
         Some((protocol, port)) => rule.ports.contains(protocol, port),
         None => !rule.ports.is_empty(),
     }
 }
 
-fn name_missed(pattern: &Pattern, towards: &Towards) -> Option<MissKind> {
+fn name_missed(pattern: &Pattern, peer: &KnownPeer) -> Option<NearMissKind> {
     let expired = |known: &&KnownName| !known.lease.is_live() && pattern.matches(&known.name);
-    if let Some(known) = towards.names.iter().find(expired) {
-        return Some(MissKind::ExpiredLease(pattern.clone(), known.clone()));
+    if let Some(known) = peer.names.iter().find(expired) {
+        return Some(NearMissKind::ExpiredLease(pattern.clone(), known.clone()));
     }
     let text = pattern.as_str();
-    towards.names.iter().find_map(|KnownName { name, .. }| {
+    peer.names.iter().find_map(|KnownName { name, .. }| {
         if let Some(below) = text.strip_prefix("*.").filter(|below| !below.contains('*')) {
             let wider = Pattern::pattern(&format!("**.{below}")).ok()?;
             if wider.matches(name) {
-                return Some(MissKind::MoreLabels(pattern.clone(), name.clone()));
+                return Some(NearMissKind::MoreLabels(pattern.clone(), name.clone()));
             }
         }
         let apex = text.strip_prefix("**.").or_else(|| text.strip_prefix("*."));
         if apex == Some(name.as_str()) {
-            return Some(MissKind::Apex(pattern.clone(), name.clone()));
+            return Some(NearMissKind::Apex(pattern.clone(), name.clone()));
         }
         let is_name = !text.contains('*');
         let below = is_name
@@ -189,48 +189,48 @@ fn name_missed(pattern: &Pattern, towards: &Towards) -> Option<MissKind> {
                 .as_str()
                 .strip_suffix(text)
                 .is_some_and(|front| front.ends_with('.'));
-        below.then(|| MissKind::Below(pattern.clone(), name.clone()))
+        below.then(|| NearMissKind::Below(pattern.clone(), name.clone()))
     })
 }
 
 /// Rules that would match wholly, of policies that would select the endpoint but for one label.
-fn of_other_subjects(scene: Scene<'_>, towards: &Towards) -> Vec<Miss> {
-    let mut misses = Vec::new();
-    for policy in scene.policies {
+fn of_other_subjects(context: ExplainContext<'_>, peer: &KnownPeer) -> Vec<NearMiss> {
+    let mut near_misses = Vec::new();
+    for policy in context.policies {
         for spec in &policy.specs {
-            let Some(missing) = one_lacks(&spec.subject, &scene.endpoint.labels) else {
+            let Some(missing) = one_lacks(&spec.subject, &context.endpoint.labels) else {
                 continue;
             };
-            let mut nearly = scene.endpoint.clone();
+            let mut nearly = context.endpoint.clone();
             nearly.labels.extend(missing.example());
             let only = crate::Policy {
                 specs: vec![spec.clone()],
                 ..(*policy).clone()
             };
-            let governed = crate::compile::gather(&nearly, [&only], scene.inventory);
-            let Some(program) = governed.and_then(|governed| governed.programs.egress) else {
+            let governed = crate::compile::gather(&nearly, [&only], context.inventory);
+            let Some(program) = governed.and_then(|governed| governed.programs.take(context.direction)) else {
                 continue;
             };
             let tiers = program.audited.as_ref().unwrap_or(&program.enforced);
             let matching = tiers.rules().filter(|rule| rule.action == Action::Allow).find(|rule| {
-                let destined = destined(rule, scene.inventory, towards);
+                let destined = destined(rule, context.inventory, peer);
                 destined.is_some_and(|(matched, ports)| {
                     let everything = matches!(matched, Matched::Prefix(_, prefix) if prefix.prefix_len() == 0);
                     !everything
-                        && towards
+                        && peer
                             .traffic
                             .is_none_or(|(protocol, port)| ports.contains(protocol, port))
                 })
             });
             if let Some(origin) = matching.and_then(|rule| rule.origins.first()) {
-                misses.push(Miss {
+                near_misses.push(NearMiss {
                     origin: origin.clone(),
-                    kind: MissKind::SubjectLabel(missing),
+                    kind: NearMissKind::SubjectLabel(missing),
                 });
             }
         }
     }
-    misses
+    near_misses
 }
 
 /// The only requirement of a selector that the labels do not meet, if it is one that a label could.

@@ -41,7 +41,7 @@ fn inventory() -> Inventory {
     }
 }
 
-fn explained_to(app: &str, texts: &[&str], towards: &Towards) -> Explanation {
+fn explained_to(app: &str, texts: &[&str], peer: &KnownPeer) -> Explanation {
     let endpoint = Endpoint {
         id: EndpointId {
             namespace: "n".into(),
@@ -54,36 +54,37 @@ fn explained_to(app: &str, texts: &[&str], towards: &Towards) -> Explanation {
     let policies: Vec<&Policy> = policies.iter().collect();
     let inventory = inventory();
     explain(
-        Scene {
+        ExplainContext {
+            direction: Direction::Egress,
             endpoint: &endpoint,
             policies: &policies,
             inventory: &inventory,
         },
-        towards,
+        peer,
     )
 }
 
-fn explained(texts: &[&str], towards: &Towards) -> Explanation {
-    explained_to("web", texts, towards)
+fn explained(texts: &[&str], peer: &KnownPeer) -> Explanation {
+    explained_to("web", texts, peer)
 }
 
-fn to_name(name: &str, port: u16) -> Towards {
-    Towards {
+fn to_name(name: &str, port: u16) -> KnownPeer {
+    KnownPeer {
         address: None,
         names: vec![KnownName {
             name: Name::parse(name).unwrap(),
-            lease: Hold::Assumed,
+            lease: LeaseState::Assumed,
         }],
         traffic: Some((Protocol::Tcp, port)),
     }
 }
 
-fn to_address(address: [u8; 4], place: AddressZone, names: &[(&str, Hold)]) -> Towards {
-    let known = |(name, lease): &(&str, Hold)| KnownName {
+fn to_address(address: [u8; 4], place: AddressZone, names: &[(&str, LeaseState)]) -> KnownPeer {
+    let known = |(name, lease): &(&str, LeaseState)| KnownName {
         name: Name::parse(name).unwrap(),
         lease: *lease,
     };
-    Towards {
+    KnownPeer {
         address: Some((address.into(), place)),
         names: names.iter().map(known).collect(),
         traffic: Some((Protocol::Tcp, 443)),
@@ -97,8 +98,12 @@ fn names(entries: &str) -> String {
 }
 
 /// The decision and the nearest miss.
-fn told(explanation: &Explanation) -> (Outcome, String, String) {
-    let miss = explanation.misses.first().map(ToString::to_string).unwrap_or_default();
+fn told(explanation: &Explanation) -> (ExplainOutcome, String, String) {
+    let miss = explanation
+        .near_misses
+        .first()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     (explanation.outcome, explanation.decision.to_string(), miss)
 }
 
@@ -106,7 +111,7 @@ fn told(explanation: &Explanation) -> (Outcome, String, String) {
 fn the_rule_that_decides_is_named() {
     let rules = names("{matchPattern: '*.a.example'}");
     let (outcome, decision, miss) = told(&explained(&["  egress: [{}]\n", &rules], &to_name("x.a.example", 443)));
-    assert_eq!(outcome, Outcome::Allowed);
+    assert_eq!(outcome, ExplainOutcome::Allowed);
     assert_eq!(
         decision,
         "CiliumNetworkPolicy n/p1, spec.egress[0] allows 443/TCP (the name x.a.example matches *.a.example)"
@@ -119,7 +124,7 @@ fn a_denial_wins_and_is_named() {
     let allow = names("{matchPattern: '**.a.example'}");
     let deny = "  egressDeny:\n  - toFQDNs: [{matchName: x.a.example}]\n";
     let (outcome, decision, miss) = told(&explained(&[&allow, deny], &to_name("x.a.example", 443)));
-    assert_eq!((outcome, miss.as_str()), (Outcome::Denied, ""));
+    assert_eq!((outcome, miss.as_str()), (ExplainOutcome::Denied, ""));
     assert!(
         decision.starts_with("CiliumNetworkPolicy n/p1, spec.egressDeny[0] denies every port"),
         "{decision}"
@@ -130,7 +135,7 @@ fn a_denial_wins_and_is_named() {
 fn what_nothing_allows_is_closed_and_the_nearest_miss_is_told() {
     let one_star = names("{matchPattern: '*.a.example'}");
     let exact = names("{matchName: a.example}");
-    for (rules, towards, miss) in [
+    for (rules, peer, miss) in [
         (
             &one_star,
             to_name("x.a.example", 80),
@@ -148,8 +153,8 @@ fn what_nothing_allows_is_closed_and_the_nearest_miss_is_told() {
             "add `matchPattern: \"**.a.example\"`",
         ),
     ] {
-        let (outcome, decision, told) = told(&explained(&[rules], &towards));
-        assert_eq!(outcome, Outcome::Denied);
+        let (outcome, decision, told) = told(&explained(&[rules], &peer));
+        assert_eq!(outcome, ExplainOutcome::Denied);
         assert_eq!(
             decision,
             "no rule allows it, and egress is closed by CiliumNetworkPolicy n/p0"
@@ -165,11 +170,14 @@ fn what_nothing_allows_is_closed_and_the_nearest_miss_is_told() {
 fn a_lease_that_ended_is_the_nearest_miss() {
     let rules = names("{matchName: a.example}");
     let held = |lease| to_address([192, 0, 2, 1], AddressZone::World, &[("a.example", lease)]);
-    let live = explained(&[&rules], &held(Hold::Left(Duration::from_secs(30))));
-    assert_eq!(live.outcome, Outcome::Allowed);
+    let live = explained(&[&rules], &held(LeaseState::Remaining(Duration::from_secs(30))));
+    assert_eq!(live.outcome, ExplainOutcome::Allowed);
     assert!(live.decision.to_string().contains("30 s left"), "{}", live.decision);
-    let (outcome, _, miss) = told(&explained(&[&rules], &held(Hold::Expired(Duration::from_secs(12)))));
-    assert_eq!(outcome, Outcome::Denied);
+    let (outcome, _, miss) = told(&explained(
+        &[&rules],
+        &held(LeaseState::Expired(Duration::from_secs(12))),
+    ));
+    assert_eq!(outcome, ExplainOutcome::Denied);
     assert!(miss.contains("ended 12 s ago"), "{miss}");
 }
 
@@ -187,7 +195,7 @@ fn labels_and_zones_that_are_missing_are_told() {
         ),
     ] {
         let (outcome, _, told) = told(&explained_to(app, &[rules], &database));
-        assert_eq!(outcome, Outcome::Denied);
+        assert_eq!(outcome, ExplainOutcome::Denied);
         assert!(told.contains(miss), "{told}");
     }
 }
@@ -195,8 +203,8 @@ fn labels_and_zones_that_are_missing_are_told() {
 #[test]
 fn a_pod_that_nothing_selects_may_do_anything() {
     let explanation = explained_to("other", &["  egress: [{}]\n"], &to_name("a.example", 443));
-    assert_eq!(explanation.outcome, Outcome::Allowed);
-    assert_eq!(explanation.decision, Decision::Unselected);
+    assert_eq!(explanation.outcome, ExplainOutcome::Allowed);
+    assert_eq!(explanation.decision, Decision::Unselected(Direction::Egress));
 }
 
 #[test]
@@ -213,13 +221,14 @@ fn a_policy_that_lacks_one_label_of_the_pod_is_told() {
         addresses: BTreeSet::new(),
     };
     let policies: Vec<&Policy> = policies.iter().collect();
-    let scene = Scene {
+    let context = ExplainContext {
+        direction: Direction::Egress,
         endpoint: &endpoint,
         policies: &policies,
         inventory: &Inventory::default(),
     };
-    let (outcome, _, miss) = told(&explain(scene, &to_name("a.example", 443)));
-    assert_eq!(outcome, Outcome::Denied);
+    let (outcome, _, miss) = told(&explain(context, &to_name("a.example", 443)));
+    assert_eq!(outcome, ExplainOutcome::Denied);
     assert_eq!(
         miss,
         "CiliumNetworkPolicy n/p0, spec.egress[0]: would select the pod if it had app=web"
@@ -239,12 +248,13 @@ fn what_only_an_audited_policy_refuses_passes_and_is_said() {
         addresses: BTreeSet::new(),
     };
     let policies: Vec<&Policy> = policies.iter().collect();
-    let scene = Scene {
+    let context = ExplainContext {
+        direction: Direction::Egress,
         endpoint: &endpoint,
         policies: &policies,
         inventory: &Inventory::default(),
     };
-    let explanation = explain(scene, &to_name("a.example", 443));
-    assert_eq!(explanation.outcome, Outcome::Audited);
-    assert!(matches!(explanation.decision, Decision::Closed(_)));
+    let explanation = explain(context, &to_name("a.example", 443));
+    assert_eq!(explanation.outcome, ExplainOutcome::Audited);
+    assert!(matches!(explanation.decision, Decision::Closed { .. }));
 }

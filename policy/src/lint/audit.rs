@@ -1,10 +1,10 @@
 //! Policies that do not enforce.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::policy::Policy;
 
 /// An audit that nobody ended looks like a policy that works.
-pub(super) fn left_on(policy: &Policy, report: &mut Report<'_>) {
+pub(super) fn left_on(policy: &Policy, report: &mut DiagnosticReport<'_>) {
     if policy.extensions.audit {
         report
             .warning(

@@ -10,18 +10,18 @@ use crate::ports::Protocol;
 
 /// What there is beside policies. Any of it may be missing.
 #[derive(Debug, Clone, Default)]
-pub struct Around<'a> {
+pub struct ClusterContext<'a> {
     /// Objects with labels and addresses. Pods need not have addresses yet.
     pub inventory: Cow<'a, Inventory>,
     /// Where pods get their addresses from.
     pub pod_ranges: Vec<IpNet>,
     /// The ports of each service, by its namespace and name.
-    pub service_ports: BTreeMap<(String, String), Vec<ServicePort>>,
+    pub service_ports: BTreeMap<(String, String), Vec<ServicePortMapping>>,
 }
 
 /// A port of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
+pub struct ServicePortMapping {
     /// Its protocol.
     pub protocol: Protocol,
     /// Where the service listens.

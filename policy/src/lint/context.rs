@@ -5,49 +5,49 @@ use std::collections::BTreeSet;
 use crate::document::Document;
 use crate::policy::{Policy, PolicySpec};
 use crate::policy_id::PolicyId;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::around::Around;
+use super::cluster_context::ClusterContext;
 use super::containment::selector_in;
 use super::names::Names;
 use super::specs;
 
 /// Every spec of every policy.
-pub(super) struct Together<'a> {
-    pub(super) specs: Vec<Placed<'a>>,
+pub(super) struct LintContext<'a> {
+    pub(super) specs: Vec<LintedSpec<'a>>,
     has_pods: bool,
     /// For each Pod the specs that select it, each such group once.
     groups: BTreeSet<Vec<usize>>,
 }
 
 /// A spec and where it stands.
-pub(super) struct Placed<'a> {
+pub(super) struct LintedSpec<'a> {
     /// The index of its policy.
     pub(super) policy: usize,
     pub(super) id: &'a PolicyId,
     /// Whether its policy is in mode audit.
     pub(super) is_audited: bool,
-    pub(super) node: Node<'a>,
+    pub(super) node: DocumentNode<'a>,
     pub(super) spec: &'a PolicySpec,
     pub(super) names: Names<'a>,
     /// The indices of the Pods that it selects.
     pub(super) pods: Vec<usize>,
 }
 
-impl<'a> Together<'a> {
-    pub(super) fn new(policies: &[(&'a Document, &'a Policy)], around: &Around<'_>) -> Self {
-        let pods = &around.inventory.pods;
+impl<'a> LintContext<'a> {
+    pub(super) fn new(policies: &[(&'a Document, &'a Policy)], cluster: &ClusterContext<'_>) -> Self {
+        let pods = &cluster.inventory.pods;
         let mut specs_of_pods = vec![Vec::new(); pods.len()];
-        let mut placed = Vec::new();
+        let mut linted = Vec::new();
         for (index, &(document, policy)) in policies.iter().enumerate() {
             for (node, spec) in specs(document, policy) {
                 let selected = pods.iter().enumerate();
                 let selected = selected.filter(|(_, pod)| spec.subject.matches(&pod.labels));
                 let selected: Vec<usize> = selected.map(|(pod, _)| pod).collect();
                 for pod in &selected {
-                    specs_of_pods[*pod].push(placed.len());
+                    specs_of_pods[*pod].push(linted.len());
                 }
-                placed.push(Placed {
+                linted.push(LintedSpec {
                     policy: index,
                     id: &policy.id,
                     is_audited: policy.extensions.audit,
@@ -59,7 +59,7 @@ impl<'a> Together<'a> {
             }
         }
         Self {
-            specs: placed,
+            specs: linted,
             has_pods: !pods.is_empty(),
             groups: specs_of_pods.into_iter().collect(),
         }
@@ -67,31 +67,31 @@ impl<'a> Together<'a> {
 
     /// The sets of specs that decide together, `of` among them. Without Pods, only what holds for
     /// whichever Pods there will be.
-    pub(super) fn groups_with(&self, of: usize) -> Vec<Vec<&Placed<'a>>> {
+    pub(super) fn groups_with(&self, of: usize) -> Vec<Vec<&LintedSpec<'a>>> {
         if self.has_pods {
             let groups = self.groups.iter().filter(|group| group.binary_search(&of).is_ok());
             return groups
                 .map(|group| group.iter().filter_map(|index| self.specs.get(*index)).collect())
                 .collect();
         }
-        let Some(placed) = self.specs.get(of) else {
+        let Some(linted) = self.specs.get(of) else {
             return Vec::new();
         };
         let others = self.specs.iter();
         vec![
             others
-                .filter(|other| selector_in(&placed.spec.subject, &other.spec.subject))
+                .filter(|other| selector_in(&linted.spec.subject, &other.spec.subject))
                 .collect(),
         ]
     }
 
     /// Whether some Pod is selected by both; without Pods, whether one could be.
-    pub(super) fn meet(&self, a: &Placed<'_>, b: &Placed<'_>) -> bool {
+    pub(super) fn meet(&self, a: &LintedSpec<'_>, b: &LintedSpec<'_>) -> bool {
         !self.has_pods || a.pods.iter().any(|pod| b.pods.binary_search(pod).is_ok())
     }
 }
 
-impl Placed<'_> {
+impl LintedSpec<'_> {
     /// The policy as messages name it.
     pub(super) fn label(&self) -> String {
         format!("{} {}", self.id.kind.as_str(), self.id)

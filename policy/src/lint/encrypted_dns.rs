@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use names::{Name, Pattern};
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::encrypted_dns::{DnsProvider, HTTPS_PORT, PROVIDERS, TLS_PORT};
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
@@ -16,7 +16,7 @@ use super::path_of;
 
 /// Names of such servers that may be reached; and, where a spec speaks of names at all, their
 /// addresses: whoever resolves there is bound to no list of names.
-pub(super) fn left_open(spec: &PolicySpec, report: &mut Report<'_>) {
+pub(super) fn left_open(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
     for rule in spec
         .directions
         .egress

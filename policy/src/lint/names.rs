@@ -2,21 +2,21 @@
 
 use names::{Name, NameIndex, Pattern};
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::policy::Tier;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::together::{Placed, Together};
+use super::context::{LintContext, LintedSpec};
 
 /// The names that a spec speaks of.
 #[derive(Default)]
 pub(super) struct Names<'a> {
     /// `toFQDNs` entries of `egress`, `domainNames`.
-    allowed: Vec<Written<'a>>,
+    allowed: Vec<WrittenName<'a>>,
     /// `toFQDNs` entries of `egressDeny`.
-    denied: Vec<Written<'a>>,
+    denied: Vec<WrittenName<'a>>,
     /// `rules.dns` entries.
-    questions: Vec<Written<'a>>,
+    questions: Vec<WrittenName<'a>>,
     /// Whether there is any `rules.dns`, empty ones included.
     has_dns_rules: bool,
     /// The paths of entries that hold neither `matchName` nor `matchPattern`.
@@ -24,7 +24,7 @@ pub(super) struct Names<'a> {
 }
 
 /// One name or pattern.
-struct Written<'a> {
+struct WrittenName<'a> {
     path: String,
     text: &'a str,
     pattern: Pattern,
@@ -33,7 +33,7 @@ struct Written<'a> {
 }
 
 impl<'a> Names<'a> {
-    pub(super) fn of(spec: &Node<'a>) -> Self {
+    pub(super) fn of(spec: &DocumentNode<'a>) -> Self {
         let mut names = Self::default();
         for rule in spec.list("egress") {
             let entries = rule.list("toFQDNs");
@@ -57,16 +57,16 @@ impl<'a> Names<'a> {
         names
     }
 
-    fn all(&self) -> impl Iterator<Item = &Written<'a>> {
+    fn all(&self) -> impl Iterator<Item = &WrittenName<'a>> {
         self.allowed.iter().chain(&self.denied).chain(&self.questions)
     }
 }
 
-fn read_entries<'a>(entries: &[Node<'a>], written: &mut Vec<Written<'a>>, empty: &mut Vec<String>) {
+fn read_entries<'a>(entries: &[DocumentNode<'a>], written: &mut Vec<WrittenName<'a>>, empty: &mut Vec<String>) {
     for entry in entries {
         let read = |field, before, read: fn(&str) -> Result<Pattern, _>| {
             let text = entry.text(field)?;
-            Some(Written {
+            Some(WrittenName {
                 path: format!("{}.{field}", entry.path),
                 text,
                 pattern: read(text).ok()?,
@@ -83,13 +83,13 @@ fn read_entries<'a>(entries: &[Node<'a>], written: &mut Vec<Written<'a>>, empty:
 }
 
 /// In a ClusterNetworkPolicy, `*.` stands for any number of labels.
-fn domain_name<'a>(entry: &Node<'a>) -> Option<Written<'a>> {
+fn domain_name<'a>(entry: &DocumentNode<'a>) -> Option<WrittenName<'a>> {
     let text = entry.value.as_str()?;
     let pattern = match text.strip_prefix("*.") {
         Some(name) => Pattern::pattern(&format!("**.{name}")),
         None => Pattern::name(text),
     };
-    Some(Written {
+    Some(WrittenName {
         path: entry.path.clone(),
         text,
         pattern: pattern.ok()?,
@@ -98,7 +98,7 @@ fn domain_name<'a>(entry: &Node<'a>) -> Option<Written<'a>> {
 }
 
 /// What can be told from a spec by itself.
-pub(super) fn of_one(spec: &Node<'_>, report: &mut Report<'_>) {
+pub(super) fn of_one(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     let names = Names::of(spec);
     for path in &names.empty {
         report
@@ -126,49 +126,59 @@ pub(super) fn of_one(spec: &Node<'_>, report: &mut Report<'_>) {
 
 /// What can only be told from specs that are about the same Pods. What [`of_one`] finds is not
 /// repeated.
-pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
-    for (index_of, placed) in together.specs.iter().enumerate() {
-        if placed.names.allowed.is_empty() {
+pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
+    for (index_of, linted) in context.specs.iter().enumerate() {
+        if linted.names.allowed.is_empty() {
             continue;
         }
-        let report = &mut reports[placed.policy];
-        let groups = together.groups_with(index_of);
-        let mut is_hidden = vec![false; placed.names.allowed.len()];
+        let report = &mut reports[linted.policy];
+        let groups = context.groups_with(index_of);
+        let mut is_hidden = vec![false; linted.names.allowed.len()];
         let mut is_denied = is_hidden.clone();
         for group in groups {
             let others = group
                 .into_iter()
-                .filter(|other| !std::ptr::eq(*other, placed) && !other.is_audited);
-            let others: Vec<&Placed<'_>> = others.collect();
-            hidden_by(placed, &others, &mut is_hidden, report);
-            if placed.spec.tier == Tier::Network {
-                denied_by(placed, &others, &mut is_denied, report);
+                .filter(|other| !std::ptr::eq(*other, linted) && !other.is_audited);
+            let others: Vec<&LintedSpec<'_>> = others.collect();
+            hidden_by(linted, &others, &mut is_hidden, report);
+            if linted.spec.tier == Tier::Network {
+                denied_by(linted, &others, &mut is_denied, report);
             }
         }
     }
 }
 
-fn hidden_by(placed: &Placed<'_>, others: &[&Placed<'_>], is_said: &mut [bool], report: &mut Report<'_>) {
+fn hidden_by(
+    linted: &LintedSpec<'_>,
+    others: &[&LintedSpec<'_>],
+    is_said: &mut [bool],
+    report: &mut DiagnosticReport<'_>,
+) {
     let Some(first) = others.iter().find(|other| other.names.has_dns_rules) else {
         return;
     };
-    if placed.names.has_dns_rules {
+    if linted.names.has_dns_rules {
         return;
     }
     let questions = index(others.iter().flat_map(|other| &other.names.questions));
     let whose = format!("the DNS rules of {}, which is about the same Pods, do", first.label());
-    for (written, is_said) in placed.names.allowed.iter().zip(is_said) {
+    for (written, is_said) in linted.names.allowed.iter().zip(is_said) {
         if !*is_said {
             *is_said = hidden(written, &questions, &whose, report);
         }
     }
 }
 
-fn denied_by(placed: &Placed<'_>, others: &[&Placed<'_>], is_said: &mut [bool], report: &mut Report<'_>) {
+fn denied_by(
+    linted: &LintedSpec<'_>,
+    others: &[&LintedSpec<'_>],
+    is_said: &mut [bool],
+    report: &mut DiagnosticReport<'_>,
+) {
     for other in others.iter().filter(|other| !other.names.denied.is_empty()) {
         let denied = index(&other.names.denied);
         let whose = format!(" of {}", other.label());
-        for (written, is_said) in placed.names.allowed.iter().zip(&mut *is_said) {
+        for (written, is_said) in linted.names.allowed.iter().zip(&mut *is_said) {
             if !*is_said {
                 *is_said = denied_too(written, &denied, &whose, report);
             }
@@ -176,7 +186,7 @@ fn denied_by(placed: &Placed<'_>, others: &[&Placed<'_>], is_said: &mut [bool], 
     }
 }
 
-fn index<'w, 'a: 'w>(written: impl IntoIterator<Item = &'w Written<'a>>) -> NameIndex<&'w str> {
+fn index<'w, 'a: 'w>(written: impl IntoIterator<Item = &'w WrittenName<'a>>) -> NameIndex<&'w str> {
     let mut index = NameIndex::default();
     for written in written {
         index.insert(&written.pattern, written.path.as_str());
@@ -184,7 +194,7 @@ fn index<'w, 'a: 'w>(written: impl IntoIterator<Item = &'w Written<'a>>) -> Name
     index
 }
 
-fn stars_in_disguise(written: &Written<'_>, report: &mut Report<'_>) {
+fn stars_in_disguise(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     if has_single_star_in_disguise(written.text) {
         let reason = format!(
             "in {} the stars that do not lead as `**.` stand for a single star: part of one label",
@@ -210,7 +220,12 @@ pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
 
 /// `*.example.com` does not match `example.com`, nor names of more labels. Most who write it mean
 /// that; not those whose DNS rules let such a name be asked.
-fn not_reached(written: &Written<'_>, questions: &[Written<'_>], allowed: &NameIndex<&str>, report: &mut Report<'_>) {
+fn not_reached(
+    written: &WrittenName<'_>,
+    questions: &[WrittenName<'_>],
+    allowed: &NameIndex<&str>,
+    report: &mut DiagnosticReport<'_>,
+) {
     let text = written.pattern.as_str();
     let is_deep = text.starts_with("**.");
     let Some(apex) = text.strip_prefix("**.").or_else(|| text.strip_prefix("*.")) else {
@@ -271,7 +286,7 @@ const OWN: [&str; 12] = [
 ];
 
 /// What is written where names stand, and is an address.
-fn no_name(written: &Written<'_>, report: &mut Report<'_>) {
+fn no_name(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     if written.text.trim_end_matches('.').parse::<std::net::IpAddr>().is_ok() {
         report
             .warning(
@@ -287,7 +302,12 @@ fn no_name(written: &Written<'_>, report: &mut Report<'_>) {
 }
 
 /// A name that is allowed and cannot be looked up.
-fn hidden(written: &Written<'_>, questions: &NameIndex<&str>, whose: &str, report: &mut Report<'_>) -> bool {
+fn hidden(
+    written: &WrittenName<'_>,
+    questions: &NameIndex<&str>,
+    whose: &str,
+    report: &mut DiagnosticReport<'_>,
+) -> bool {
     let Some(name) = example(&written.pattern).filter(|name| !questions.any_match(name)) else {
         return false;
     };
@@ -306,7 +326,12 @@ fn hidden(written: &Written<'_>, questions: &NameIndex<&str>, whose: &str, repor
 }
 
 /// A name that is allowed and denied.
-fn denied_too(written: &Written<'_>, denied: &NameIndex<&str>, whose: &str, report: &mut Report<'_>) -> bool {
+fn denied_too(
+    written: &WrittenName<'_>,
+    denied: &NameIndex<&str>,
+    whose: &str,
+    report: &mut DiagnosticReport<'_>,
+) -> bool {
     let Some(name) = example(&written.pattern) else {
         return false;
     };
@@ -333,7 +358,7 @@ pub(super) fn top_level_domain(pattern: &str) -> Option<&str> {
 }
 
 /// Selectors that open less, or more, than they seem to.
-fn too_wide(written: &Written<'_>, report: &mut Report<'_>) {
+fn too_wide(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     let text = written.pattern.as_str();
     let first = text.split('.').next().unwrap_or_default();
     let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();

@@ -2,33 +2,37 @@
 
 use ipnet::IpNet;
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule, Tier};
 use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::around::Around;
+use super::cluster_context::ClusterContext;
+use super::context::LintedSpec;
 use super::peers::written;
-use super::together::Placed;
 
 /// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the
 /// others they are.
-pub(super) fn meet_the_cluster(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    let mut parts = parts(around);
+pub(super) fn meet_the_cluster(
+    linted: &LintedSpec<'_>,
+    cluster: &ClusterContext<'_>,
+    report: &mut DiagnosticReport<'_>,
+) {
+    let mut parts = parts(cluster);
     let mut said = Vec::new();
-    for (index, rule) in placed.spec.directions.egress.rules.iter().enumerate() {
-        if placed.spec.tier != Tier::Network && placed.spec.directions.egress.rules[..index].iter().any(decides_pods) {
+    for (index, rule) in linted.spec.directions.egress.rules.iter().enumerate() {
+        if linted.spec.tier != Tier::Network && linted.spec.directions.egress.rules[..index].iter().any(decides_pods) {
             parts.retain(|part| !part.is_pods);
         }
-        let Some(written) = written(&placed.node, rule) else {
+        let Some(written) = written(&linted.node, rule) else {
             continue;
         };
         for block in blocks(&written) {
             // Of one rule with names and networks two rules were made.
             if !said.contains(&block.node.path) {
-                meet(&block, rule.action, placed.id.kind, &parts, report);
+                meet(&block, rule.action, linted.id.kind, &parts, report);
                 said.push(block.node.path);
             }
         }
@@ -45,8 +49,8 @@ fn decides_pods(rule: &PolicyRule) -> bool {
     rule.ports == PortSet::All && selectors.iter().any(is_every_pod)
 }
 
-fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], report: &mut Report<'_>) {
-    let inside: Vec<&Part> = parts.iter().filter(|part| block.holds(&part.network)).collect();
+fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[NetworkPart], report: &mut DiagnosticReport<'_>) {
+    let inside: Vec<&NetworkPart> = parts.iter().filter(|part| block.holds(&part.network)).collect();
     let is_outside_only = matches!(
         kind,
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy
@@ -96,7 +100,7 @@ fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[Part], rep
 
 /// A prefix as it was written, with its holes.
 struct Block<'a> {
-    node: Node<'a>,
+    node: DocumentNode<'a>,
     whole: IpNet,
     except: Vec<IpNet>,
 }
@@ -107,8 +111,8 @@ impl Block<'_> {
     }
 }
 
-fn blocks<'a>(rule: &Node<'a>) -> Vec<Block<'a>> {
-    let plain = |node: Node<'a>| {
+fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
+    let plain = |node: DocumentNode<'a>| {
         let whole = read(&node)?;
         Some(Block {
             node,
@@ -116,7 +120,7 @@ fn blocks<'a>(rule: &Node<'a>) -> Vec<Block<'a>> {
             except: Vec::new(),
         })
     };
-    let with_holes = |node: Node<'a>| {
+    let with_holes = |node: DocumentNode<'a>| {
         let except = node.list("except").iter().filter_map(read).collect();
         Some(Block {
             except,
@@ -132,7 +136,7 @@ fn blocks<'a>(rule: &Node<'a>) -> Vec<Block<'a>> {
     blocks
 }
 
-fn read(node: &Node<'_>) -> Option<IpNet> {
+fn read(node: &DocumentNode<'_>) -> Option<IpNet> {
     let text = node.value.as_str()?;
     let network = text
         .parse()
@@ -142,7 +146,7 @@ fn read(node: &Node<'_>) -> Option<IpNet> {
 }
 
 /// Addresses of the cluster.
-struct Part {
+struct NetworkPart {
     network: IpNet,
     name: String,
     /// Of Pods, or of Services, behind which there are Pods.
@@ -150,7 +154,7 @@ struct Part {
 }
 
 /// Ranges first: they say the most.
-fn parts(around: &Around<'_>) -> Vec<Part> {
+fn parts(cluster: &ClusterContext<'_>) -> Vec<NetworkPart> {
     let of = |network: IpNet, what: &str, is_pods| {
         let single = network.prefix_len() == network.max_prefix_len();
         let shown = if single {
@@ -158,14 +162,14 @@ fn parts(around: &Around<'_>) -> Vec<Part> {
         } else {
             network.to_string()
         };
-        Part {
+        NetworkPart {
             network,
             name: format!("{what} ({shown})"),
             is_pods,
         }
     };
-    let inventory = &around.inventory;
-    let mut parts: Vec<Part> = around
+    let inventory = &cluster.inventory;
+    let mut parts: Vec<NetworkPart> = cluster
         .pod_ranges
         .iter()
         .map(|range| of(*range, "the range of Pods of a Node", true))
@@ -193,9 +197,9 @@ fn parts(around: &Around<'_>) -> Vec<Part> {
 }
 
 /// The first few, each kind once.
-fn listed(parts: &[&Part]) -> String {
+fn listed(parts: &[&NetworkPart]) -> String {
     const MAX: usize = 3;
-    let kind = |part: &Part| part.name.split(['(', '/']).next().unwrap_or_default().to_owned();
+    let kind = |part: &NetworkPart| part.name.split(['(', '/']).next().unwrap_or_default().to_owned();
     let mut shown: Vec<&str> = Vec::new();
     let mut kinds = Vec::new();
     for part in parts {

@@ -1,16 +1,16 @@
 //! Destinations that are wider than they look, or nothing.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::inventory::Inventory;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector, ServiceSelector};
 use crate::policy::{Action, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::around::Around;
+use super::cluster_context::ClusterContext;
+use super::context::LintedSpec;
 use super::path_of;
 use super::subjects::{is_empty_selector, no_pods};
-use super::together::Placed;
 
 /// The lists of peers in Cilium's kinds.
 const CILIUM_LISTS: [&str; 7] = [
@@ -24,7 +24,12 @@ const CILIUM_LISTS: [&str; 7] = [
 ];
 
 /// Lists without entries, and selectors that ask for nothing.
-pub(super) fn empty(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpec, report: &mut Report<'_>) {
+pub(super) fn empty(
+    spec: &DocumentNode<'_>,
+    kind: PolicyKind,
+    meaning: &PolicySpec,
+    report: &mut DiagnosticReport<'_>,
+) {
     for list in ["egress", "egressDeny"] {
         for rule in spec.list(list) {
             empty_lists(&rule, kind, report);
@@ -40,7 +45,7 @@ pub(super) fn empty(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpec, rep
     }
 }
 
-fn empty_lists(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
+fn empty_lists(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
     let lists = match kind {
         PolicyKind::NetworkPolicy => ["to"].as_slice(),
         PolicyKind::ClusterNetworkPolicy => return,
@@ -68,8 +73,8 @@ fn empty_lists(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
     }
 }
 
-fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
-    let mut say = |node: &Node<'_>, whom: &str| {
+fn empty_selectors(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
+    let mut say = |node: &DocumentNode<'_>, whom: &str| {
         report
             .warning(
                 "empty-peer-selector",
@@ -117,17 +122,17 @@ fn empty_selectors(rule: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
 }
 
 /// Peers that no object is.
-pub(super) fn select_nothing(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in &placed.spec.directions.egress.rules {
+pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+    for rule in &linted.spec.directions.egress.rules {
         let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
         };
-        let Some(written) = written(&placed.node, rule) else {
+        let Some(written) = written(&linted.node, rule) else {
             continue;
         };
         let paths = entries(&written);
         for (index, selector) in selectors.iter().enumerate() {
-            let Some((reason, suggestion)) = nothing(selector, &around.inventory) else {
+            let Some((reason, suggestion)) = nothing(selector, &cluster.inventory) else {
                 continue;
             };
             // Where selectors were made of each entry, they are in the order of these.
@@ -192,19 +197,19 @@ fn group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
 }
 
 /// A rule as it was written.
-pub(super) fn written<'a>(spec: &Node<'a>, rule: &PolicyRule) -> Option<Node<'a>> {
+pub(super) fn written<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Option<DocumentNode<'a>> {
     let path = path_of(&rule.origin);
     let list = path.strip_prefix(&spec.path)?.strip_prefix('.')?;
     let (list, index) = list.strip_suffix(']')?.split_once('[')?;
     let value = spec.value.get(list)?.get(index.parse::<usize>().ok()?)?;
-    Some(Node {
+    Some(DocumentNode {
         value,
         path: path.to_owned(),
     })
 }
 
 /// The paths of the entries of a rule that select objects and prefixes.
-fn entries(rule: &Node<'_>) -> Vec<String> {
+fn entries(rule: &DocumentNode<'_>) -> Vec<String> {
     let lists = CILIUM_LISTS.iter().map(|list| rule.list(list));
     let mut paths: Vec<String> = lists.flatten().map(|entry| entry.path).collect();
     for peer in rule.list("to") {

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Report, closest};
+use crate::diagnostic::{DiagnosticReport, closest};
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyKind;
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::around::{Around, ServicePort, TargetPort};
+use super::cluster_context::{ClusterContext, ServicePortMapping, TargetPort};
+use super::context::LintedSpec;
 use super::peers::written;
-use super::together::Placed;
 
 /// Rules that list ports and no destinations. Port 53 alone is how lookups are let through
 /// everywhere.
-pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report<'_>) {
+pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
     let (ports, suggestion) = match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => (
             "toPorts",
@@ -34,12 +34,11 @@ pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report
         if rule.fields().any(|(field, _)| is_destination(field)) {
             continue;
         }
-        let entries: Vec<Node<'_>> = match kind {
+        let entries: Vec<DocumentNode<'_>> = match kind {
             PolicyKind::NetworkPolicy => node.items().collect(),
             _ => node.items().flat_map(|entry| entry.list("ports")).collect(),
         };
-        let is_dns =
-            |entry: &Node<'_>| matches!(entry.get("port"), Some(port) if port.value == "53" || port.value == 53);
+        let is_dns = |entry: &DocumentNode<'_>| matches!(entry.get("port"), Some(port) if port.value == "53" || port.value == 53);
         if !entries.is_empty() && !entries.iter().all(is_dns) {
             report
                 .warning(
@@ -53,8 +52,8 @@ pub(super) fn to_anywhere(spec: &Node<'_>, kind: PolicyKind, report: &mut Report
 }
 
 /// Names of ports that no container among the destinations gives.
-pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in placed
+pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+    for rule in linted
         .spec
         .directions
         .egress
@@ -62,7 +61,7 @@ pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &m
         .iter()
         .filter(|rule| !rule.named.is_empty())
     {
-        let pods = pods(&rule.peers, &around.inventory);
+        let pods = pods(&rule.peers, &cluster.inventory);
         // Where there are none, that is what is to be said.
         if pods.is_empty() {
             continue;
@@ -78,7 +77,7 @@ pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &m
                 named.name,
                 protocols.join(", ")
             );
-            let finding = report.warning("named-port-unknown", &place(placed, rule, &named.name), reason);
+            let finding = report.warning("named-port-unknown", &place(linted, rule, &named.name), reason);
             let other_protocol = ports().find(|port| port.name == named.name);
             let near = closest(&named.name, ports().map(|port| port.name.as_str()));
             finding.suggest(match (other_protocol, near) {
@@ -91,55 +90,58 @@ pub(super) fn unknown_names(placed: &Placed<'_>, around: &Around<'_>, report: &m
 }
 
 /// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
-pub(super) fn of_services(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    for rule in placed.spec.directions.egress.rules_that(Action::Allow) {
+pub(super) fn of_services(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+    for rule in linted.spec.directions.egress.rules_that(Action::Allow) {
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
-        let services = services(&rule.peers, around);
+        let services = services(&rule.peers, cluster);
         for range in ranges.iter().filter(|range| range.is_single()) {
             let mut known = services
                 .iter()
                 .flat_map(|(service, ports)| ports.iter().map(move |port| (*service, port)));
-            let is_backend = |(service, port): (&InventoryService, &ServicePort)| {
-                port.protocol == range.protocol && targets(service, port, &around.inventory).contains(&range.first)
+            let is_backend = |(service, port): (&InventoryService, &ServicePortMapping)| {
+                port.protocol == range.protocol && targets(service, port, &cluster.inventory).contains(&range.first)
             };
             if known.clone().any(is_backend) {
                 continue;
             }
             let listens = known.find(|(_, port)| port.protocol == range.protocol && port.port == range.first);
             let Some((service, port)) = listens else { continue };
-            let targets = targets(service, port, &around.inventory);
+            let targets = targets(service, port, &cluster.inventory);
             // A rule that allows the port behind it too works.
             let works = |target: &u16| rule.ports.contains(range.protocol, *target);
             if let Some(target) = targets.first().filter(|_| !targets.iter().any(works)) {
-                shadow_port(placed, rule, *range, service, *target, report);
+                shadow_port(linted, rule, *range, service, *target, report);
             }
         }
     }
 }
 
 fn shadow_port(
-    placed: &Placed<'_>,
+    linted: &LintedSpec<'_>,
     rule: &PolicyRule,
     range: PortRange,
     service: &InventoryService,
     target: u16,
-    report: &mut Report<'_>,
+    report: &mut DiagnosticReport<'_>,
 ) {
     let reason = format!(
         "{} {} is where the Service {}/{} listens; its Pods listen on {target}, and rules are about the Pods",
         range.protocol, range.first, service.namespace, service.name
     );
     report
-        .warning("service-port", &place(placed, rule, &range.first.to_string()), reason)
+        .warning("service-port", &place(linted, rule, &range.first.to_string()), reason)
         .suggest(format!("write {target}"));
 }
 
 /// The services that peers mean by themselves or through their Pods, with their ports.
-fn services<'i>(peers: &PeerSelector, around: &'i Around<'_>) -> Vec<(&'i InventoryService, &'i [ServicePort])> {
+fn services<'i>(
+    peers: &PeerSelector,
+    cluster: &'i ClusterContext<'_>,
+) -> Vec<(&'i InventoryService, &'i [ServicePortMapping])> {
     let PeerSelector::Objects(selectors) = peers else {
         return Vec::new();
     };
-    let pods = pods(peers, &around.inventory);
+    let pods = pods(peers, &cluster.inventory);
     let is_meant = |service: &&InventoryService| {
         let by_itself = selectors.iter().any(|selector| match selector {
             ObjectSelector::Services(selector) => selector.matches(service),
@@ -147,16 +149,16 @@ fn services<'i>(peers: &PeerSelector, around: &'i Around<'_>) -> Vec<(&'i Invent
         });
         by_itself || pods.iter().any(|pod| service.selects(pod))
     };
-    let services = around.inventory.services.iter().filter(is_meant);
+    let services = cluster.inventory.services.iter().filter(is_meant);
     let with_ports = services.filter_map(|service| {
         let key = (service.namespace.clone(), service.name.clone());
-        Some((service, around.service_ports.get(&key)?.as_slice()))
+        Some((service, cluster.service_ports.get(&key)?.as_slice()))
     });
     with_ports.collect()
 }
 
 /// The numbers of the port behind a service's.
-fn targets(service: &InventoryService, port: &ServicePort, inventory: &Inventory) -> Vec<u16> {
+fn targets(service: &InventoryService, port: &ServicePortMapping, inventory: &Inventory) -> Vec<u16> {
     match &port.target {
         TargetPort::Number(number) => vec![*number],
         TargetPort::Name(name) => {
@@ -189,8 +191,8 @@ fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i Inventory
 }
 
 /// Where in a rule a port stands, by its text; the rule itself where it does not.
-fn place(placed: &Placed<'_>, rule: &PolicyRule, port: &str) -> String {
-    let Some(written) = written(&placed.node, rule) else {
+fn place(linted: &LintedSpec<'_>, rule: &PolicyRule, port: &str) -> String {
+    let Some(written) = written(&linted.node, rule) else {
         return rule.origin.clone();
     };
     let lists = ["toPorts", "ports", "protocols"].into_iter();
@@ -201,7 +203,7 @@ fn place(placed: &Placed<'_>, rule: &PolicyRule, port: &str) -> String {
 }
 
 /// Depth first. Documents are not deep.
-fn find(node: &Node<'_>, text: &str) -> Option<String> {
+fn find(node: &DocumentNode<'_>, text: &str) -> Option<String> {
     let is_it = match node.value {
         serde_json::Value::String(written) => written == text,
         serde_json::Value::Number(number) => number.to_string() == text,

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::policy::Tier;
 
-use super::together::{Placed, Together};
+use super::context::{LintContext, LintedSpec};
 
 /// Policies of one tier and priority that are about the same Pods: the API does not say which comes
 /// first.
-pub(super) fn equal(together: &Together<'_>, reports: &mut [Report<'_>]) {
-    let mut by_tier: BTreeMap<Tier, Vec<&Placed<'_>>> = BTreeMap::new();
-    for placed in together.specs.iter().filter(|placed| placed.spec.tier != Tier::Network) {
-        by_tier.entry(placed.spec.tier).or_default().push(placed);
+pub(super) fn equal(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
+    let mut by_tier: BTreeMap<Tier, Vec<&LintedSpec<'_>>> = BTreeMap::new();
+    for linted in context.specs.iter().filter(|linted| linted.spec.tier != Tier::Network) {
+        by_tier.entry(linted.spec.tier).or_default().push(linted);
     }
-    for mut placed in by_tier.into_values() {
-        placed.sort_by_key(|placed| placed.id);
-        for (index, later) in placed.iter().enumerate() {
-            let Some(earlier) = placed[..index].iter().find(|earlier| together.meet(earlier, later)) else {
+    for mut linted in by_tier.into_values() {
+        linted.sort_by_key(|linted| linted.id);
+        for (index, later) in linted.iter().enumerate() {
+            let Some(earlier) = linted[..index].iter().find(|earlier| context.meet(earlier, later)) else {
                 continue;
             };
             let reason = format!(

@@ -1,12 +1,12 @@
 //! Rules that change nothing, because others have decided what they speak of.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
 
 use super::containment::{cost, rule_in, selector_in};
+use super::context::{LintContext, LintedSpec};
 use super::path_of;
-use super::together::{Placed, Together};
 
 /// How many comparisons are left. Rules are compared each with each, and hostile policies have
 /// many.
@@ -35,9 +35,9 @@ impl Budget {
 }
 
 /// Rules that another of the same spec makes superfluous.
-pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut Report<'_>) {
+pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut DiagnosticReport<'_>) {
     if spec.tier != Tier::Network {
-        let rules = Written::of(spec);
+        let rules = WrittenRule::of(spec);
         for (index, rule) in rules.iter().enumerate() {
             if let Some(earlier) = rule.decided_by(&rules[..index], budget) {
                 decided(rule, earlier.path, "", earlier.action(), report);
@@ -80,15 +80,15 @@ pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut Report
 }
 
 /// Rules of ClusterNetworkPolicies that a policy before them decides.
-pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
+pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
     let mut budget = Budget::of_many();
-    let mut placed: Vec<&Placed<'_>> = together.specs.iter().collect();
-    placed.retain(|placed| placed.spec.tier != Tier::Network && !placed.is_audited);
-    placed.sort_by_key(|placed| (placed.spec.tier, placed.id));
-    let rules: Vec<_> = placed.iter().map(|placed| Written::of(placed.spec)).collect();
-    for (index, later) in placed.iter().enumerate() {
+    let mut linted: Vec<&LintedSpec<'_>> = context.specs.iter().collect();
+    linted.retain(|linted| linted.spec.tier != Tier::Network && !linted.is_audited);
+    linted.sort_by_key(|linted| (linted.spec.tier, linted.id));
+    let rules: Vec<_> = linted.iter().map(|linted| WrittenRule::of(linted.spec)).collect();
+    for (index, later) in linted.iter().enumerate() {
         for rule in &rules[index] {
-            let mut before = placed[..index].iter().zip(&rules);
+            let mut before = linted[..index].iter().zip(&rules);
             let found = before.find_map(|(earlier, rules)| {
                 let comes_first =
                     is_admin(earlier) == is_admin(later) && selector_in(&later.spec.subject, &earlier.spec.subject);
@@ -103,18 +103,18 @@ pub(super) fn of_many(together: &Together<'_>, reports: &mut [Report<'_>]) {
     }
 }
 
-fn is_admin(placed: &Placed<'_>) -> bool {
-    matches!(placed.spec.tier, Tier::Admin { .. })
+fn is_admin(linted: &LintedSpec<'_>) -> bool {
+    matches!(linted.spec.tier, Tier::Admin { .. })
 }
 
 /// A rule of a ClusterNetworkPolicy as it was written: of its names and of its other peers two
 /// rules were made.
-struct Written<'a> {
+struct WrittenRule<'a> {
     path: &'a str,
     parts: Vec<&'a PolicyRule>,
 }
 
-impl<'a> Written<'a> {
+impl<'a> WrittenRule<'a> {
     fn of(spec: &'a PolicySpec) -> Vec<Self> {
         let mut rules: Vec<Self> = Vec::new();
         for rule in &spec.directions.egress.rules {
@@ -135,7 +135,7 @@ impl<'a> Written<'a> {
     }
 
     /// The first rule that decides all that this one speaks of.
-    fn decided_by<'r>(&self, earlier: &'r [Written<'a>], budget: &mut Budget) -> Option<&'r Written<'a>> {
+    fn decided_by<'r>(&self, earlier: &'r [WrittenRule<'a>], budget: &mut Budget) -> Option<&'r WrittenRule<'a>> {
         if !self.parts.iter().all(|part| has_effect(part)) {
             return None;
         }
@@ -146,7 +146,7 @@ impl<'a> Written<'a> {
     }
 }
 
-fn decided(rule: &Written<'_>, by: &str, whose: &str, action: Option<Action>, report: &mut Report<'_>) {
+fn decided(rule: &WrittenRule<'_>, by: &str, whose: &str, action: Option<Action>, report: &mut DiagnosticReport<'_>) {
     let what = match action {
         Some(Action::Allow) | None => "accepts",
         Some(Action::Deny) => "denies",
@@ -159,7 +159,7 @@ fn decided(rule: &Written<'_>, by: &str, whose: &str, action: Option<Action>, re
         .suggest("put it before that rule, make that rule narrower, or take this one out");
 }
 
-fn superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut Report<'_>) {
+fn superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut DiagnosticReport<'_>) {
     let verb = match rule.action {
         Action::Deny => "denies",
         Action::Allow | Action::Pass => "allows",

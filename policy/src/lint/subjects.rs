@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Report, closest};
+use crate::diagnostic::{DiagnosticReport, closest};
 use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;
@@ -10,17 +10,17 @@ use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
 use crate::ports::PortSet;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
-use super::around::Around;
+use super::cluster_context::ClusterContext;
 use super::containment::everywhere;
+use super::context::LintedSpec;
 use super::specs;
-use super::together::Placed;
 
 /// A policy that is valid, and does nothing at all.
-pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut Report<'_>) {
+pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut DiagnosticReport<'_>) {
     let does_nothing = |spec: &PolicySpec| !spec.directions.egress.says_anything();
-    let speaks_of_ingress = |(node, _): (Node<'_>, _)| {
+    let speaks_of_ingress = |(node, _): (DocumentNode<'_>, _)| {
         let lists = ["ingress", "ingressDeny"];
         lists.iter().any(|field| !node.list(field).is_empty())
     };
@@ -41,7 +41,12 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
 
 /// A policy of the whole cluster that closes every Pod, those of the cluster's own services
 /// included.
-pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpec, report: &mut Report<'_>) {
+pub(super) fn selects_all(
+    spec: &DocumentNode<'_>,
+    kind: PolicyKind,
+    meaning: &PolicySpec,
+    report: &mut DiagnosticReport<'_>,
+) {
     let denies_all = |rule: &PolicyRule| everywhere(&rule.peers) && rule.ports == PortSet::All;
     if !meaning.directions.egress.closes && !meaning.directions.egress.rules_that(Action::Deny).any(denies_all) {
         return;
@@ -76,7 +81,7 @@ pub(super) fn selects_all(spec: &Node<'_>, kind: PolicyKind, meaning: &PolicySpe
 }
 
 /// Whether a label selector asks for nothing.
-pub(super) fn is_empty_selector(node: &Node<'_>) -> bool {
+pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
     let labels = node.get("matchLabels");
     node.value.is_object()
         && labels.is_none_or(|labels| labels.fields().next().is_none())
@@ -85,12 +90,12 @@ pub(super) fn is_empty_selector(node: &Node<'_>) -> bool {
 
 /// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an
 /// empty list closes.)
-pub(super) fn empty_rules(spec: &Node<'_>, report: &mut Report<'_>) {
+pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     if spec.get("endpointSelector").is_none() {
         return;
     }
     for list in ["egress", "egressDeny"] {
-        if let Some(node) = spec.get(list).filter(Node::is_empty_list) {
+        if let Some(node) = spec.get(list).filter(DocumentNode::is_empty_list) {
             report
                 .warning(
                     "empty-rule-list",
@@ -110,22 +115,22 @@ pub(super) fn empty_rules(spec: &Node<'_>, report: &mut Report<'_>) {
 }
 
 /// A policy that is about no Pod.
-pub(super) fn selects_none(placed: &Placed<'_>, around: &Around<'_>, report: &mut Report<'_>) {
-    if !placed.pods.is_empty() {
+pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
+    if !linted.pods.is_empty() {
         return;
     }
-    let Some(suggestion) = no_pods(&placed.spec.subject, &around.inventory.pods) else {
+    let Some(suggestion) = no_pods(&linted.spec.subject, &cluster.inventory.pods) else {
         return;
     };
     let fields = ["endpointSelector", "podSelector", "subject"];
     let path = fields
         .iter()
-        .find_map(|field| placed.node.get(field))
+        .find_map(|field| linted.node.get(field))
         .map(|node| node.path);
     report
         .warning(
             "selector-matches-nothing",
-            path.as_deref().unwrap_or(&placed.node.path),
+            path.as_deref().unwrap_or(&linted.node.path),
             "no Pod in these files is selected, so the policy has no effect on them",
         )
         .suggest(suggestion);

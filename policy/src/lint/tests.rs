@@ -43,10 +43,10 @@ fn codes(found: Vec<Diagnostic>) -> Vec<String> {
 
 /// `code path: reason; suggestion` of each finding that policies have together, with `policy`
 /// before those of others than the first.
-fn together(texts: &[&str], around: &Around<'_>) -> Vec<String> {
+fn findings_across(texts: &[&str], cluster: &ClusterContext<'_>) -> Vec<String> {
     let (documents, policies) = read(&texts.join("---\n"));
     let pairs: Vec<_> = documents.iter().zip(&policies).collect();
-    let found = across(&pairs, around);
+    let found = across(&pairs, cluster);
     assert_eq!(found.len(), pairs.len());
     let mut lines = Vec::new();
     for ((document, _), found) in pairs.into_iter().zip(found) {
@@ -304,10 +304,10 @@ fn pods(apps: &[&str]) -> Inventory {
     }
 }
 
-fn around(inventory: Inventory) -> Around<'static> {
-    Around {
+fn cluster(inventory: Inventory) -> ClusterContext<'static> {
+    ClusterContext {
         inventory: Cow::Owned(inventory),
-        ..Around::default()
+        ..ClusterContext::default()
     }
 }
 
@@ -317,7 +317,7 @@ fn an_audit_is_found() {
         let text = format!(
             "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, annotations: {{namegate.io/mode: {mode}}}}}\nspec: {{endpointSelector: {{}}, egress: [{{}}]}}\n"
         );
-        together(&[&text], &Around::default())
+        findings_across(&[&text], &ClusterContext::default())
     };
     assert_eq!(of("audit"), ["p: audit-mode metadata.annotations.namegate.io/mode"]);
     assert_eq!(of("enforce"), NO_FINDINGS);

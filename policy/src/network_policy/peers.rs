@@ -1,18 +1,18 @@
 //! One peer → the objects and prefixes that it selects.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
 use crate::peer_selector::ObjectSelector;
 use crate::policy_id::PolicyId;
 use crate::prefix;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::own_namespace;
 
-pub(super) fn read(peer: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+pub(super) fn read(peer: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
     if !peer.value.is_object() {
         return Vec::new();
     }
@@ -45,10 +45,10 @@ pub(super) fn read(peer: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> V
 /// Pods of the namespaces that are selected; of the policy's own, where `namespaceSelector` is
 /// absent.
 fn objects(
-    pods: Option<Node<'_>>,
-    namespaces: Option<Node<'_>>,
+    pods: Option<DocumentNode<'_>>,
+    namespaces: Option<DocumentNode<'_>>,
     id: &PolicyId,
-    report: &mut Report<'_>,
+    report: &mut DiagnosticReport<'_>,
 ) -> Option<LabelSelector> {
     let mut selector = LabelSelector::default();
     match namespaces {
@@ -64,7 +64,7 @@ fn objects(
 }
 
 /// A prefix with holes, wherever its addresses are: inside the cluster too.
-fn ip_block(block: &Node<'_>, report: &mut Report<'_>) -> Vec<ObjectSelector> {
+fn ip_block(block: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
     let Some(node) = block.get("cidr") else {
         if block.value.is_object() {
             report.error("missing-field", &block.path, "`cidr` is required");

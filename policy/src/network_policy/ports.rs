@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{Report, quoted};
+use crate::diagnostic::{DiagnosticReport, quoted};
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 
 /// Every port and protocol where the list is absent or empty.
-pub(super) fn read(rule: &Node<'_>, report: &mut Report<'_>) -> (PortSet, Vec<NamedPort>) {
+pub(super) fn read(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> (PortSet, Vec<NamedPort>) {
     let entries = rule.list("ports");
     if entries.is_empty() {
         return (PortSet::All, Vec::new());
@@ -18,21 +18,21 @@ pub(super) fn read(rule: &Node<'_>, report: &mut Report<'_>) -> (PortSet, Vec<Na
     let mut named = Vec::new();
     for entry in entries.iter().filter(|entry| entry.value.is_object()) {
         match port(entry, report) {
-            Some(Port::Range(range)) => ranges.push(range),
-            Some(Port::Named(port)) => named.push(port),
+            Some(PolicyPort::Range(range)) => ranges.push(range),
+            Some(PolicyPort::Named(port)) => named.push(port),
             None => {}
         }
     }
     (PortSet::from_ranges(ranges), named)
 }
 
-enum Port {
+enum PolicyPort {
     Range(PortRange),
     Named(NamedPort),
 }
 
 /// `None` for one that is refused.
-fn port(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Port> {
+fn port(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<PolicyPort> {
     let protocol = protocol(entry, report)?;
     let end = entry.get("endPort");
     let Some(node) = entry.get("port") else {
@@ -40,7 +40,7 @@ fn port(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Port> {
             report.error("bad-port", &end.path, "`endPort` stands without `port`");
             return None;
         }
-        return Some(Port::Range(PortRange::every(protocol)));
+        return Some(PolicyPort::Range(PortRange::every(protocol)));
     };
     let name = match node.value {
         Value::Number(number) => {
@@ -54,7 +54,7 @@ fn port(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Port> {
                 report.error("bad-port", &format!("{}.endPort", entry.path), reason);
                 return None;
             }
-            return Some(Port::Range(PortRange { protocol, first, last }));
+            return Some(PolicyPort::Range(PortRange { protocol, first, last }));
         }
         Value::String(name) => name,
         // Its type was reported with the shape.
@@ -77,14 +77,14 @@ fn port(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Port> {
             .suggest("write the number");
         return None;
     }
-    Some(Port::Named(NamedPort {
+    Some(PolicyPort::Named(NamedPort {
         name: name.clone(),
         protocols: vec![protocol],
     }))
 }
 
 /// TCP where there is none.
-fn protocol(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Protocol> {
+fn protocol(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Protocol> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let Some(node) = entry.get("protocol") else {
         return Some(Protocol::Tcp);
@@ -98,7 +98,7 @@ fn protocol(entry: &Node<'_>, report: &mut Report<'_>) -> Option<Protocol> {
     found
 }
 
-fn in_range(node: &Node<'_>, number: Option<i64>, report: &mut Report<'_>) -> Option<u16> {
+fn in_range(node: &DocumentNode<'_>, number: Option<i64>, report: &mut DiagnosticReport<'_>) -> Option<u16> {
     let port = number
         .and_then(|number| u16::try_from(number).ok())
         .filter(|port| *port != 0);

@@ -1,18 +1,23 @@
 //! One rule: peers, crossed with ports.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyId;
 use crate::prefix;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::{peers, ports};
 
 /// A rule whose peers stand under `field`. Without peers it speaks of every destination, without
 /// ports of every port.
-pub(super) fn read(rule: &Node<'_>, field: &str, id: &PolicyId, report: &mut Report<'_>) -> PolicyRule {
+pub(super) fn read(
+    rule: &DocumentNode<'_>,
+    field: &str,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> PolicyRule {
     let entries = rule.list(field);
     let peers = if entries.is_empty() {
         PeerSelector::Prefixes(prefix::everything(Zone::Anywhere))

@@ -1,9 +1,9 @@
 //! The shape of `networking.k8s.io/v1` NetworkPolicy: all fields, whether enforced here or not.
 
 use crate::selector::SHAPE as SELECTOR;
-use crate::shape::Shape::{self, Any, Inert, Integer, IntegerOrText, List, Object, Text};
+use crate::shape::FieldShape::{self, Any, Inert, Integer, IntegerOrText, List, Object, Text};
 
-pub(crate) static POLICY: Shape = Object(&[
+pub(crate) static POLICY: FieldShape = Object(&[
     ("apiVersion", Text),
     ("kind", Text),
     ("metadata", Any),
@@ -11,7 +11,7 @@ pub(crate) static POLICY: Shape = Object(&[
     ("status", Any),
 ]);
 
-pub(super) const SPEC: Shape = Object(&[
+pub(super) const SPEC: FieldShape = Object(&[
     ("podSelector", SELECTOR),
     ("policyTypes", List(&Text)),
     (
@@ -25,10 +25,10 @@ pub(super) const SPEC: Shape = Object(&[
     ),
 ]);
 
-const PEER: Shape = Object(&[
+const PEER: FieldShape = Object(&[
     ("podSelector", SELECTOR),
     ("namespaceSelector", SELECTOR),
     ("ipBlock", Object(&[("cidr", Text), ("except", List(&Text))])),
 ]);
 
-const PORT: Shape = Object(&[("protocol", Text), ("port", IntegerOrText), ("endPort", Integer)]);
+const PORT: FieldShape = Object(&[("protocol", Text), ("port", IntegerOrText), ("endPort", Integer)]);

@@ -1,13 +1,13 @@
 //! Of a refused policy: whom it selects, closed.
 
-use crate::diagnostic::Report;
+use crate::diagnostic::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::policy_id::PolicyId;
 use crate::selector;
-use crate::shape::Node;
+use crate::shape::DocumentNode;
 use crate::stand_in::{cannot_close, closed, misspelt};
 
 use super::{Governs, own_namespace, schema};
@@ -15,7 +15,12 @@ use super::{Governs, own_namespace, schema};
 const SELECTOR: &str = "podSelector";
 
 /// Reads no more than whom it selects and whether it is about egress.
-pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: &mut Report<'_>) -> Vec<PolicySpec> {
+pub(crate) fn read(
+    document: &Document,
+    root: &DocumentNode<'_>,
+    id: &PolicyId,
+    report: &mut DiagnosticReport<'_>,
+) -> Vec<PolicySpec> {
     let Some(spec) = root.get("spec").filter(|spec| spec.value.is_object()) else {
         cannot_close(root.get("spec").map_or("", |_| "spec"), SELECTOR, report);
         return Vec::new();
@@ -45,9 +50,9 @@ pub(crate) fn read(document: &Document, root: &Node<'_>, id: &PolicyId, report: 
 }
 
 /// Where there is no `podSelector` it means every Pod, unless some field may be a misspelt one.
-fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelSelector> {
+fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Option<LabelSelector> {
     let mut subject = match spec.get(SELECTOR) {
-        Some(node) => selector::read_whole(&node, "", &mut Report::new(document))?,
+        Some(node) => selector::read_whole(&node, "", &mut DiagnosticReport::new(document))?,
         None => {
             let in_doubt = |meant: Option<&str>| meant.is_none_or(|meant| meant == SELECTOR);
             if misspelt(spec, &schema::SPEC).any(in_doubt) {
@@ -61,9 +66,9 @@ fn subject(document: &Document, spec: &Node<'_>, id: &PolicyId) -> Option<LabelS
 }
 
 /// Whether the policy may have been meant to close egress.
-fn meant(document: &Document, spec: &Node<'_>) -> bool {
+fn meant(document: &Document, spec: &DocumentNode<'_>) -> bool {
     if let Some(types) = spec.get("policyTypes").filter(|types| !types.is_empty_list()) {
-        let mut report = Report::new(document);
+        let mut report = DiagnosticReport::new(document);
         let governs = Governs::read(spec, &mut report);
         let all_are_texts = types.value.is_array() && types.items().all(|item| item.value.is_string());
         return governs.egress || report.is_refused() || !all_are_texts;

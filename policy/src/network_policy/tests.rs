@@ -8,7 +8,7 @@ use crate::labels::{LabelSelector, Labels};
 use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector};
 use crate::policy::{Policy, PolicyRule, PolicySpec, Tier};
 use crate::ports::{PortRange, PortSet, Protocol};
-use crate::validate::{StandIn, Verdict, validate};
+use crate::validate::{StandIn, Validation, validate};
 use crate::zone::Zone;
 
 /// Five lines: the fields of `spec` that a test adds begin on line 6.
@@ -16,7 +16,7 @@ const HEAD: &str =
     "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: n}\n\nspec:\n";
 const EGRESS: &str = "  podSelector: {}\n  policyTypes: [Egress]\n";
 
-fn read(fields: &str) -> (Verdict, Vec<Diagnostic>) {
+fn read(fields: &str) -> (Validation, Vec<Diagnostic>) {
     let (documents, errors) = parse(&format!("{HEAD}{fields}"));
     assert_eq!(errors, []);
     validate(&documents[0])
@@ -342,8 +342,8 @@ fn a_policy_without_spec_says_nothing_of_egress() {
 
 fn stand_in(fields: &str) -> StandIn {
     match read(fields).0 {
-        Verdict::Refused(stand_in) => stand_in,
-        Verdict::Accepted(policy) => panic!("{policy:?}"),
+        Validation::Refused(stand_in) => stand_in,
+        Validation::Accepted(policy) => panic!("{policy:?}"),
     }
 }
 
@@ -474,7 +474,7 @@ proptest! {
             })).unwrap();
             let (verdict, diagnostics) = validate(&document);
             let refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
-            prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
+            prop_assert_eq!(matches!(&verdict, Validation::Refused(_)), refused);
         }
     }
 }

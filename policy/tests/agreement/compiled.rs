@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use oracle::{Policies, Probe, Verdict};
-use policy::classifier::{AddressContext, Classifier, SetEntry};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry};
 use policy::compile::compile;
 use policy::{AddressZone, Endpoint, Inventory, Policy, Tiers};
 
@@ -50,7 +50,7 @@ impl<'a> Compiled<'a> {
     }
 
     /// Those of each name that the address was learned for, and those of the objects that have it.
-    fn entries(&self, classifier: &Classifier, address: IpAddr, zone: AddressZone) -> Vec<SetEntry> {
+    fn entries(&self, classifier: &Classifier, address: IpAddr, zone: AddressZone) -> Vec<ClassifierEntry> {
         let objects: Vec<_> = classifier
             .object_rules()
             .filter_map(|(index, rule)| Some((index, self.node.inventory.members(rule).remove(&address)?)))

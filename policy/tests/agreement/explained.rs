@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use oracle::{Oracle, Policies, Probe, Verdict, World};
-use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
-use policy::{Origin, Policy, endpoint::EndpointId};
+use policy::explain::{
+    Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, explain,
+};
+use policy::{Direction, EndpointId, Origin, Policy};
 use serde_json::json;
 
 use crate::node::{Node, traffic};
@@ -45,21 +47,22 @@ impl<'a> Explained<'a> {
             name: probe.pod.clone(),
         };
         let endpoint = self.node.endpoints.iter().find(|endpoint| endpoint.id == id)?;
-        let scene = Scene {
+        let context = ExplainContext {
+            direction: Direction::Egress,
             endpoint,
             policies: &self.policies,
             inventory: &self.node.inventory,
         };
         let known = |name| KnownName {
             name,
-            lease: Hold::Left(Duration::from_secs(60)),
+            lease: LeaseState::Remaining(Duration::from_secs(60)),
         };
-        let towards = Towards {
+        let towards = KnownPeer {
             address: Some((probe.to, self.node.zone(probe.to))),
             names: self.node.names_of(probe.to).into_iter().map(known).collect(),
             traffic: Some(traffic),
         };
-        Some(explain(scene, &towards))
+        Some(explain(context, &towards))
     }
 
     /// Whether each policy that the explanation names says the same of the packet when it is the
@@ -71,8 +74,10 @@ impl<'a> Explained<'a> {
                 policy::Verdict::Allow => of(origin).backed.decide(probe) == Verdict::Allow,
                 policy::Verdict::Deny => of(origin).plain.decide(probe) == Verdict::Deny,
             },
-            Decision::Closed(by) => !by.is_empty() && by.iter().all(|it| of(it).plain.decide(probe) == Verdict::Deny),
-            Decision::Open | Decision::Unselected => true,
+            Decision::Closed { by, .. } => {
+                !by.is_empty() && by.iter().all(|it| of(it).plain.decide(probe) == Verdict::Deny)
+            }
+            Decision::Open(_) | Decision::Unselected(_) => true,
         }
     }
 }
@@ -81,9 +86,9 @@ impl<'a> Explained<'a> {
 /// enforced denial is told first.
 pub(crate) fn verdict(explanation: &Explanation, policies: Policies) -> Option<Verdict> {
     match (explanation.outcome, policies) {
-        (Outcome::Allowed, _) | (Outcome::Audited, Policies::Enforced) => Some(Verdict::Allow),
-        (Outcome::Denied, Policies::Enforced) | (Outcome::Audited, Policies::All) => Some(Verdict::Deny),
-        (Outcome::Denied, Policies::All) => None,
+        (ExplainOutcome::Allowed, _) | (ExplainOutcome::Audited, Policies::Enforced) => Some(Verdict::Allow),
+        (ExplainOutcome::Denied, Policies::Enforced) | (ExplainOutcome::Audited, Policies::All) => Some(Verdict::Deny),
+        (ExplainOutcome::Denied, Policies::All) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use names::Name;
 use oracle::world::{World, yaml};
 use oracle::{Probe, Traffic, is_refused};
 use policy::address::Teachable;
-use policy::validate::Verdict;
+use policy::validate::Validation;
 use policy::{AddressZone, Endpoint, Inventory, Policy, Protocol, document};
 use serde_json::Value;
 
@@ -68,10 +68,10 @@ fn validated(object: &Value) -> Result<Option<Policy>, String> {
     };
     let (verdict, diagnostics) = policy::validate::validate(document);
     match (verdict, is_refused(object)) {
-        (Verdict::Accepted(policy), false) => Ok(Some(policy)),
-        (Verdict::Refused(stand_in), true) => Ok(stand_in.policy),
-        (Verdict::Accepted(_), true) => Err("it is not refused".into()),
-        (Verdict::Refused(_), false) => Err(format!("it is refused: {diagnostics:#?}")),
+        (Validation::Accepted(policy), false) => Ok(Some(policy)),
+        (Validation::Refused(stand_in), true) => Ok(stand_in.policy),
+        (Validation::Accepted(_), true) => Err("it is not refused".into()),
+        (Validation::Refused(_), false) => Err(format!("it is refused: {diagnostics:#?}")),
     }
 }
 

@@ -11,7 +11,7 @@ use policy::compile::compile;
 use policy::endpoint;
 use policy::inventory::{ContainerPort, InventoryNode, InventoryPod, InventoryService};
 use policy::labels::Labels;
-use policy::validate::{Verdict, validate};
+use policy::validate::{Validation, validate};
 use policy::{
     AddressZone, Endpoint, EndpointId, Inventory, Policy, Program, Protocol, Tiers, cidr_group, document, lint,
 };
@@ -26,11 +26,11 @@ pub(crate) fn policy_yaml(text: &str) {
             inventory.cidr_groups.extend(cidr_group::read(document).0);
         }
         match validate(document) {
-            (Verdict::Accepted(policy), _) => {
+            (Validation::Accepted(policy), _) => {
                 lint::lint(document, &policy);
                 policies.push(policy);
             }
-            (Verdict::Refused(stand_in), diagnostics) => {
+            (Validation::Refused(stand_in), diagnostics) => {
                 assert!(!diagnostics.is_empty(), "it is refused without a reason");
                 policies.extend(stand_in.policy);
             }

@@ -2,7 +2,7 @@
 //! policies meet".
 
 use policy::Protocol::Tcp;
-use policy::explain::Outcome;
+use policy::explain::ExplainOutcome;
 
 use crate::world::World;
 
@@ -138,7 +138,7 @@ fn an_audited_policy_of_any_kind_only_records() {
         let audited = policy.replace("metadata: {", "metadata: {annotations: {namegate.io/mode: audit}, ");
         let world = World::under(&audited);
         let explanation = world.explain("shop/web", Some(OUTSIDE.into()), None, (Tcp, 443));
-        assert_eq!(explanation.outcome, Outcome::Audited, "{audited}");
+        assert_eq!(explanation.outcome, ExplainOutcome::Audited, "{audited}");
         let beside = World::under(&[audited, cluster("Baseline", &all("Deny"))].concat());
         assert!(
             !beside.reaches("shop/web", OUTSIDE, (Tcp, 443)),

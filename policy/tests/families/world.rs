@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use names::Name;
 use policy::endpoint;
-use policy::explain::{Decision, Explanation, Hold, KnownName, Outcome, Scene, Towards, explain};
+use policy::explain::{
+    Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, explain,
+};
 use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
-use policy::{AddressZone, Endpoint, EndpointId, Policy, Protocol, document, validate};
+use policy::{AddressZone, Direction, Endpoint, EndpointId, Policy, Protocol, document, validate};
 
 type Pairs = &'static [(&'static str, &'static str)];
 
@@ -86,8 +88,8 @@ impl World {
     pub(crate) fn under_refused(text: &str) -> Self {
         let (documents, _) = document::parse(text);
         let read = |document: &document::Document| match validate::validate(document).0 {
-            validate::Verdict::Refused(stand_in) => stand_in.policy.unwrap(),
-            validate::Verdict::Accepted(policy) => panic!("{policy:?}"),
+            validate::Validation::Refused(stand_in) => stand_in.policy.unwrap(),
+            validate::Validation::Accepted(policy) => panic!("{policy:?}"),
         };
         Self::of(documents.iter().map(read).collect())
     }
@@ -126,7 +128,7 @@ impl World {
 
     /// From `namespace/name` to an address: the verdict.
     pub(crate) fn reaches(&self, from: &str, to: [u8; 4], traffic: (Protocol, u16)) -> bool {
-        self.explain(from, Some(to.into()), None, traffic).outcome != Outcome::Denied
+        self.explain(from, Some(to.into()), None, traffic).outcome != ExplainOutcome::Denied
     }
 
     /// From `namespace/name` to `namespace/name`, over TCP.
@@ -137,7 +139,7 @@ impl World {
     /// From `namespace/name` to what a name resolves to outside the cluster, over TCP.
     pub(crate) fn reaches_name(&self, from: &str, name: &str, port: u16) -> bool {
         let explanation = self.explain(from, Some([203, 0, 113, 80].into()), Some(name), (Protocol::Tcp, port));
-        explanation.outcome != Outcome::Denied
+        explanation.outcome != ExplainOutcome::Denied
     }
 
     /// The policy that decides, and the outcome.
@@ -167,20 +169,21 @@ impl World {
         };
         let name = name.map(|name| KnownName {
             name: Name::parse(name).unwrap(),
-            lease: Hold::Assumed,
+            lease: LeaseState::Assumed,
         });
         let policies: Vec<&Policy> = self.policies.iter().collect();
-        let scene = Scene {
+        let context = ExplainContext {
+            direction: Direction::Egress,
             endpoint: &endpoint,
             policies: &policies,
             inventory: &self.inventory,
         };
-        let towards = Towards {
+        let towards = KnownPeer {
             address: to.map(place),
             names: name.into_iter().collect(),
             traffic: Some(traffic),
         };
-        explain(scene, &towards)
+        explain(context, &towards)
     }
 }
 

@@ -7,8 +7,8 @@ fn stand_in(text: &str) -> StandIn {
     let (documents, errors) = parse(text);
     assert_eq!(errors, []);
     match validate(&documents[0]).0 {
-        Verdict::Refused(stand_in) => stand_in,
-        Verdict::Accepted(policy) => panic!("{policy:?}"),
+        Validation::Refused(stand_in) => stand_in,
+        Validation::Accepted(policy) => panic!("{policy:?}"),
     }
 }
 

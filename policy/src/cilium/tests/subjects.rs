@@ -55,7 +55,7 @@ fn a_spec_without_any_rule_is_refused_and_closes_whom_it_may_have_been_meant_to_
         let text = format!("{HEAD}{SELECTOR}{fields}");
         assert_eq!(findings(&text), ["no-rules spec 6"], "{fields}");
         let (documents, _) = parse(&text);
-        let Verdict::Refused(stand_in) = validate(&documents[0]).0 else {
+        let Validation::Refused(stand_in) = validate(&documents[0]).0 else {
             panic!("{fields}")
         };
         assert_eq!(stand_in.policy.is_some(), closes, "{fields}");

@@ -65,7 +65,7 @@ proptest! {
             })).unwrap();
             let (verdict, diagnostics) = validate(&document);
             let refused = diagnostics.iter().any(|d| d.severity == Severity::Error);
-            prop_assert_eq!(matches!(&verdict, Verdict::Refused(_)), refused);
+            prop_assert_eq!(matches!(&verdict, Validation::Refused(_)), refused);
         }
     }
 }

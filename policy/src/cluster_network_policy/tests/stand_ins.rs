@@ -4,8 +4,8 @@ use super::*;
 
 fn stand_in(fields: &str) -> StandIn {
     match read(fields).0 {
-        Verdict::Refused(stand_in) => stand_in,
-        Verdict::Accepted(policy) => panic!("{policy:?}"),
+        Validation::Refused(stand_in) => stand_in,
+        Validation::Accepted(policy) => panic!("{policy:?}"),
     }
 }
 
@@ -93,7 +93,7 @@ fn a_subject_in_doubt_closes_nobody_and_that_is_said() {
 fn a_refused_policy_in_mode_audit_stays_an_audited_one() {
     let text = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p, annotations: {namegate.io/mode: audit}}\nspec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: []}]}\n";
     match validate(&parse(text).0[0]).0 {
-        Verdict::Refused(stand_in) => assert!(stand_in.policy.unwrap().extensions.audit),
-        Verdict::Accepted(policy) => panic!("{policy:?}"),
+        Validation::Refused(stand_in) => assert!(stand_in.policy.unwrap().extensions.audit),
+        Validation::Accepted(policy) => panic!("{policy:?}"),
     }
 }

@@ -56,15 +56,15 @@ fn a_policy_before_another_may_decide_its_rules() {
     let accept = "  egress:\n  - {action: Accept, to: [{networks: [192.0.2.1/32]}]}\n";
     let all = admin("deny", 1, "{namespaces: {}}", deny);
     let some = admin("accept", 2, "{namespaces: {matchLabels: {a: b}}}", accept);
-    let none = Around::default();
+    let none = ClusterContext::default();
     assert_eq!(
-        together(&[&some, &all], &none),
+        findings_across(&[&some, &all], &none),
         ["accept: shadowed-rule spec.egress[0]"]
     );
     let first = admin("accept", 0, "{namespaces: {matchLabels: {a: b}}}", accept);
-    assert_eq!(together(&[&first, &all], &none), NO_FINDINGS);
+    assert_eq!(findings_across(&[&first, &all], &none), NO_FINDINGS);
     let for_others = admin("deny", 1, "{namespaces: {matchLabels: {c: d}}}", deny);
-    assert_eq!(together(&[&some, &for_others], &none), NO_FINDINGS);
+    assert_eq!(findings_across(&[&some, &for_others], &none), NO_FINDINGS);
 }
 
 #[test]
@@ -76,9 +76,12 @@ fn equal_priorities_are_found_where_the_policies_meet() {
     };
     let (a, b) = (of("a", 5, "a"), of("b", 5, "b"));
     assert_eq!(
-        together(&[&a, &b], &Around::default()),
+        findings_across(&[&a, &b], &ClusterContext::default()),
         ["b: equal-priority spec.priority"]
     );
-    assert_eq!(together(&[&a, &b], &around(pods(&["a", "b"]))), NO_FINDINGS);
-    assert_eq!(together(&[&a, &of("b", 6, "b")], &Around::default()), NO_FINDINGS);
+    assert_eq!(findings_across(&[&a, &b], &cluster(pods(&["a", "b"]))), NO_FINDINGS);
+    assert_eq!(
+        findings_across(&[&a, &of("b", 6, "b")], &ClusterContext::default()),
+        NO_FINDINGS
+    );
 }

@@ -8,20 +8,23 @@ fn dns_rules_of_another_policy_may_hide_a_name() {
     let names = "  egress: [{toFQDNs: [{matchName: a.example.com}, {matchName: b.example.com}]}]\n";
     let web = cilium("names", "web", names);
     let hidden = ["names: dns-rule-hides-fqdn spec.egress[0].toFQDNs[0].matchName"];
-    let both = around(pods(&["web", "api"]));
-    assert_eq!(together(&[&web, &cilium("dns", "web", dns)], &both), hidden);
+    let both = cluster(pods(&["web", "api"]));
+    assert_eq!(findings_across(&[&web, &cilium("dns", "web", dns)], &both), hidden);
     assert_eq!(
-        together(&[&web, &cilium("dns", "web", dns)], &Around::default()),
+        findings_across(&[&web, &cilium("dns", "web", dns)], &ClusterContext::default()),
         hidden
     );
-    assert_eq!(together(&[&web, &cilium("dns", "api", dns)], &both), NO_FINDINGS);
+    assert_eq!(findings_across(&[&web, &cilium("dns", "api", dns)], &both), NO_FINDINGS);
     assert_eq!(
-        together(&[&web, &cilium("dns", "api", dns)], &Around::default()),
+        findings_across(&[&web, &cilium("dns", "api", dns)], &ClusterContext::default()),
         NO_FINDINGS
     );
     let more = dns.replace("b.example.com", "a.example.com");
     let more = cilium("more", "web", &more);
-    assert_eq!(together(&[&web, &cilium("dns", "web", dns), &more], &both), NO_FINDINGS);
+    assert_eq!(
+        findings_across(&[&web, &cilium("dns", "web", dns), &more], &both),
+        NO_FINDINGS
+    );
 }
 
 #[test]
@@ -34,11 +37,17 @@ fn a_denial_of_another_policy_may_meet_a_name() {
             &format!("  egressDeny: [{{toFQDNs: [{{matchPattern: '{name}'}}]}}]\n"),
         )
     };
-    let both = around(pods(&["web", "api"]));
+    let both = cluster(pods(&["web", "api"]));
     let met = ["allow: deny-meets-allow spec.egress[0].toFQDNs[0].matchName"];
-    assert_eq!(together(&[&allow, &denial("web", "*.example.com")], &both), met);
-    assert_eq!(together(&[&allow, &denial("web", "*.example.org")], &both), NO_FINDINGS);
-    assert_eq!(together(&[&allow, &denial("api", "*.example.com")], &both), NO_FINDINGS);
+    assert_eq!(findings_across(&[&allow, &denial("web", "*.example.com")], &both), met);
+    assert_eq!(
+        findings_across(&[&allow, &denial("web", "*.example.org")], &both),
+        NO_FINDINGS
+    );
+    assert_eq!(
+        findings_across(&[&allow, &denial("api", "*.example.com")], &both),
+        NO_FINDINGS
+    );
 }
 
 #[test]
@@ -48,17 +57,20 @@ fn selectors_that_match_no_pod_are_found_where_there_are_pods() {
         "wbe",
         "  egress: [{toEndpoints: [{matchLabels: {app: api}}, {matchLabels: {app: db}}]}]\n",
     );
-    assert_eq!(together(&[&policy], &Around::default()), NO_FINDINGS);
+    assert_eq!(findings_across(&[&policy], &ClusterContext::default()), NO_FINDINGS);
     assert_eq!(
-        together(&[&policy], &around(pods(&["web", "api"]))),
+        findings_across(&[&policy], &cluster(pods(&["web", "api"]))),
         [
             "p: selector-matches-nothing spec.endpointSelector",
             "p: selector-matches-nothing spec.egress[0].toEndpoints[1]"
         ]
     );
-    assert_eq!(together(&[&policy], &around(pods(&["wbe", "api", "db"]))), NO_FINDINGS);
+    assert_eq!(
+        findings_across(&[&policy], &cluster(pods(&["wbe", "api", "db"]))),
+        NO_FINDINGS
+    );
     let (documents, policies) = read(&policy);
-    let found = across(&[(&documents[0], &policies[0])], &around(pods(&["web"])));
+    let found = across(&[(&documents[0], &policies[0])], &cluster(pods(&["web"])));
     let suggestion = found[0][0].suggestion.as_deref();
     assert_eq!(suggestion, Some("did you mean \"web\" instead of \"wbe\" for `app`?"));
 }
@@ -78,11 +90,11 @@ fn nothing_is_said_of_pods_of_namespaces_of_which_the_files_hold_none() {
     let mut dns = (*inventory.pods[0]).clone();
     dns.labels.insert(endpoint::keys::NAMESPACE.into(), "monitoring".into());
     inventory.pods.push(Arc::new(dns));
-    let objects = around(inventory);
-    assert_eq!(together(&[&of("kube-system")], &objects), NO_FINDINGS);
+    let objects = cluster(inventory);
+    assert_eq!(findings_across(&[&of("kube-system")], &objects), NO_FINDINGS);
     let found = ["p: selector-matches-nothing spec.egress[0].toEndpoints[0]"];
-    assert_eq!(together(&[&of("monitoring")], &objects), found, "another label");
-    assert_eq!(together(&[&of("monitorring")], &objects), found, "a misspelling");
+    assert_eq!(findings_across(&[&of("monitoring")], &objects), found, "another label");
+    assert_eq!(findings_across(&[&of("monitorring")], &objects), found, "a misspelling");
 }
 
 #[test]
@@ -99,7 +111,7 @@ fn services_and_groups_that_are_not_there_are_found() {
         ..CidrGroup::default()
     });
     assert_eq!(
-        together(&[&policy], &around(inventory.clone())),
+        findings_across(&[&policy], &cluster(inventory.clone())),
         [
             "p: selector-matches-nothing spec.egress[0].toServices[0]",
             "p: selector-matches-nothing spec.egress[1].toCIDRSet[0]"
@@ -107,7 +119,7 @@ fn services_and_groups_that_are_not_there_are_found() {
     );
     inventory.services.push(service("api", "n"));
     inventory.cidr_groups[0].name = "partners".into();
-    assert_eq!(together(&[&policy], &around(inventory)), NO_FINDINGS);
+    assert_eq!(findings_across(&[&policy], &cluster(inventory)), NO_FINDINGS);
 }
 
 fn service(name: &str, namespace: &str) -> InventoryService {
@@ -122,45 +134,45 @@ fn service(name: &str, namespace: &str) -> InventoryService {
 
 #[test]
 fn cidrs_and_the_cluster_meet_in_every_kind() {
-    let mut objects = around(pods(&["web"]));
+    let mut objects = cluster(pods(&["web"]));
     objects.pod_ranges = vec!["10.0.0.0/24".parse().unwrap()];
     let of = |peer: &str| cilium("p", "web", &format!("  egress: [{peer}]\n"));
     assert_eq!(
-        together(&[&of("{toCIDR: [10.0.0.0/8, 10.0.0.7, 192.0.2.0/24]}")], &objects),
+        findings_across(&[&of("{toCIDR: [10.0.0.0/8, 10.0.0.7, 192.0.2.0/24]}")], &objects),
         [
             "p: cidr-covers-cluster spec.egress[0].toCIDR[0]",
             "p: cidr-inside-cluster spec.egress[0].toCIDR[1]"
         ]
     );
     let holed = of("{toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.0.0.0/16]}]}");
-    assert_eq!(together(&[&holed], &objects), NO_FINDINGS);
+    assert_eq!(findings_across(&[&holed], &objects), NO_FINDINGS);
     let network_policy = |block: &str| format!("{NETWORK_POLICY}  egress: [{{to: [{{ipBlock: {block}}}]}}]\n");
     assert_eq!(
-        together(&[&network_policy("{cidr: 0.0.0.0/0}")], &objects),
+        findings_across(&[&network_policy("{cidr: 0.0.0.0/0}")], &objects),
         ["p: cidr-covers-cluster spec.egress[0].to[0].ipBlock.cidr"]
     );
     assert_eq!(
-        together(&[&network_policy("{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}")], &objects),
+        findings_across(&[&network_policy("{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}")], &objects),
         NO_FINDINGS
     );
     assert_eq!(
-        together(&[&network_policy("{cidr: 10.0.0.7/32}")], &objects),
+        findings_across(&[&network_policy("{cidr: 10.0.0.7/32}")], &objects),
         NO_FINDINGS
     );
     let all_pods = "{action: Pass, to: [{namespaces: {}}]}";
     let deny = "{action: Deny, to: [{networks: [192.0.2.0/24, 10.0.0.0/8]}]}";
     let of = |rules: &str| admin("p", 1, "{namespaces: {}}", &format!("  egress: [{rules}]\n"));
     assert_eq!(
-        together(&[&of(deny)], &objects),
+        findings_across(&[&of(deny)], &objects),
         ["p: cidr-covers-cluster spec.egress[0].to[0].networks[1]"]
     );
     assert_eq!(
-        together(&[&of(&format!("{all_pods}, {deny}"))], &objects),
+        findings_across(&[&of(&format!("{all_pods}, {deny}"))], &objects),
         NO_FINDINGS,
         "Pods are decided before"
     );
     let everything = "{action: Deny, to: [{networks: [0.0.0.0/0]}]}";
-    assert_eq!(together(&[&of(everything)], &objects), NO_FINDINGS);
+    assert_eq!(findings_across(&[&of(everything)], &objects), NO_FINDINGS);
 }
 
 #[test]
@@ -174,21 +186,21 @@ fn names_of_ports_that_no_container_has_are_found() {
             ),
         )
     };
-    let objects = around(pods(&["web", "api"]));
+    let objects = cluster(pods(&["web", "api"]));
     assert_eq!(
-        together(&[&of("htpp")], &objects),
+        findings_across(&[&of("htpp")], &objects),
         ["p: named-port-unknown spec.egress[0].toPorts[0].ports[0].port"]
     );
-    assert_eq!(together(&[&of("http")], &objects), NO_FINDINGS);
-    assert_eq!(together(&[&of("htpp")], &Around::default()), NO_FINDINGS);
+    assert_eq!(findings_across(&[&of("http")], &objects), NO_FINDINGS);
+    assert_eq!(findings_across(&[&of("htpp")], &ClusterContext::default()), NO_FINDINGS);
 }
 
 #[test]
 fn ports_at_which_only_the_service_listens_are_found() {
     let mut inventory = pods(&["web", "api"]);
     inventory.services.push(service("api", "n"));
-    let mut objects = around(inventory);
-    let port = ServicePort {
+    let mut objects = cluster(inventory);
+    let port = ServicePortMapping {
         protocol: Protocol::Tcp,
         port: 80,
         target: TargetPort::Name("http".into()),
@@ -206,10 +218,10 @@ fn ports_at_which_only_the_service_listens_are_found() {
         "toServices: [{k8sService: {serviceName: api, namespace: n}}]",
     ] {
         assert_eq!(
-            together(&[&of(peers, 80)], &objects),
+            findings_across(&[&of(peers, 80)], &objects),
             ["p: service-port spec.egress[0].toPorts[0].ports[0].port"]
         );
-        assert_eq!(together(&[&of(peers, 8080)], &objects), NO_FINDINGS);
-        assert_eq!(together(&[&of(peers, 9090)], &objects), NO_FINDINGS);
+        assert_eq!(findings_across(&[&of(peers, 8080)], &objects), NO_FINDINGS);
+        assert_eq!(findings_across(&[&of(peers, 9090)], &objects), NO_FINDINGS);
     }
 }
