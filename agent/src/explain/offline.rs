@@ -11,10 +11,10 @@ use cluster::catalogue::{Catalogue, FileContent};
 use cluster::index::Cluster;
 use cluster::{ReportState, tree};
 use names::Name;
-use policy::Policy;
-use policy::address::Places;
+use policy::address::ZoneMap;
 use policy::endpoint::EndpointId;
-use policy::explain::Scene;
+use policy::explain::ExplainContext;
+use policy::{Direction, Policy};
 use settings::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN};
 use thiserror::Error;
 
@@ -89,12 +89,13 @@ fn answer_from(
         .iter()
         .filter(|node| node.is_this)
         .flat_map(|node| node.addresses.clone());
-    let places = Places::new(own, cluster.networks());
+    let zones = ZoneMap::new(own, cluster.networks());
     let policies: Vec<&Policy> = cluster.policies().map(|policy| &**policy).collect();
-    let scene = Scene {
+    let context = ExplainContext {
         endpoint: &from,
         policies: &policies,
         inventory: &inventory,
+        direction: Direction::Egress,
     };
     // Resolvers that an agent's settings name are not known here.
     let (namespace, name) = DEFAULT_CLUSTER_DNS;
@@ -104,13 +105,13 @@ fn answer_from(
     let known = NodeKnowledge {
         ledger: None,
         counts: &|_| true,
-        places: &places,
+        places: &zones,
         cluster_domain: &cluster_domain,
         resolvers: &resolvers,
         pods: &pods,
         seen: None,
     };
-    let mut answered = answer(request, scene, known);
+    let mut answered = answer(request, context, known);
     if let ExplainTarget::Address(address) = &request.to
         && answered.verdict == ExplainVerdict::Denied
         && request.traffic.is_some_and(|(_, port)| port == 53)
@@ -125,8 +126,9 @@ fn answer_from(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::explain::traffic;
+
+    use super::*;
 
     const OBJECTS: &str = "\
 apiVersion: v1

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hickory_proto::rr::RecordType;
-use lab::client::Stub;
-use lab::{RESOLVER, Synthesis, dns};
+use lab::client::StubResolver;
+use lab::{NumberedNames, RESOLVER, dns};
 use namegate_integration::{Scenario, ip};
 
 use crate::site::{self, DENIED, Mode, NEW};
@@ -36,7 +36,7 @@ spec:
 pub(crate) fn run(names: u32) {
     let mut scenario = site::start(Mode::Dnat, "");
     let suffix = format!("hoard.{NEW}");
-    scenario.lab().resolver().synthesize(Synthesis {
+    scenario.lab().resolver().synthesize(NumberedNames {
         suffix: suffix.clone(),
         ttl: 3_600,
         addresses: ADDRESSES,
@@ -100,7 +100,7 @@ pub(crate) fn run(names: u32) {
 }
 
 fn ask_all(next: &AtomicU32, answered: &AtomicU32, names: u32, suffix: &str) {
-    let stub = Stub::new(dns(RESOLVER)).unwrap();
+    let stub = StubResolver::new(dns(RESOLVER)).unwrap();
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= names {
