@@ -4,14 +4,15 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{ActiveLookup, LookupOutput, LookupStage, Lookups};
+use super::Lookups;
+use super::active_lookup::ActiveLookup;
+use super::output::LookupOutput;
 use crate::cache::CacheLookup;
 use crate::event::{CacheOutcome, ProxyEvent};
 use crate::gate::Gate;
 use crate::lookup_key::LookupKey;
 use crate::reply::HeldAnswer;
 use crate::upstream::AnswerAssessment;
-use crate::upstream::profile::EdnsLevel;
 
 /// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
@@ -125,20 +126,8 @@ impl<G: Gate, W> Lookups<G, W> {
 impl<G: Gate, W> ActiveLookup<G, W> {
     /// The same question, for the cache alone.
     pub(super) fn again(&self) -> Box<Self> {
-        Box::new(Self {
-            client_waiting: None,
-            query: self.query.again(),
-            attempts: self.attempts.again(),
-            stage: LookupStage::ForwardedByTcp,
-            flight: None,
-            max_level: EdnsLevel::Cookies,
-            by_tcp: false,
-            has_shown_cookie: false,
-            key: self.key.clone(),
-            stale: false,
-            deadline: self.deadline,
-            ask_until: self.ask_until,
-            until: self.until,
-        })
+        let mut again = Self::new(None, self.query.again(), self.attempts.again(), self.deadline);
+        again.key = self.key.clone();
+        Box::new(again)
     }
 }

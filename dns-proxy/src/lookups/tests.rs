@@ -1,10 +1,19 @@
 //! The story of a lookup, told without a socket: packets and time go in, packets come out.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::*;
+use crate::answer::ValidatedAnswer;
+use crate::completion::AdmissionError;
 use crate::completion::AdmissionErrorKind;
+use crate::completion::Completion;
+use crate::gate::AdmissionStatus;
+use crate::gate::CommitMode;
 use crate::gate::{Denial, Screening};
 use crate::packets;
 use crate::question::{DnsQuestion, QueryTarget};

@@ -1,0 +1,98 @@
+//! One lookup in flight: what it has asked, and what it waits for.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::output::SentQuery;
+use crate::cache::CacheKey;
+use crate::client_quota::QuotaPermit;
+use crate::gate::Gate;
+use crate::message::Query;
+use crate::reply::HeldAnswer;
+use crate::single_flight::FlightLeader;
+use crate::stages::Client;
+use crate::upstream::UpstreamAttempts;
+use crate::upstream::profile::EdnsLevel;
+
+pub(super) struct ActiveLookup<G: Gate, W> {
+    /// `None`: no client wants to know.
+    pub(super) client_waiting: Option<WaitingClient<G, W>>,
+    pub(super) query: Query<'static>,
+    pub(super) attempts: UpstreamAttempts,
+    pub(super) stage: LookupStage,
+    /// `Some` while it asks on behalf of all lookups with the same question.
+    pub(super) flight: Option<FlightLeader>,
+    /// What the upstream has shown to understand of this question.
+    pub(super) max_level: EdnsLevel,
+    /// It is not asked over UDP.
+    pub(super) by_tcp: bool,
+    /// The upstream was shown the cookie that it wanted, once.
+    pub(super) has_shown_cookie: bool,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+    /// Until when upstreams are asked.
+    pub(super) ask_until: Instant,
+    /// When its present stage is given up.
+    pub(super) until: Instant,
+    /// Where its answer belongs in the cache.
+    pub(super) key: Option<CacheKey>,
+    /// There is an answer past its time.
+    pub(super) stale: bool,
+}
+
+/// Who is to be answered.
+pub(super) struct WaitingClient<G: Gate, W> {
+    pub(super) client: Client,
+    pub(super) reply_path: W,
+    pub(super) identity: G::Identity,
+    pub(super) _permit: QuotaPermit,
+}
+
+/// What a lookup waits for.
+pub(super) enum LookupStage {
+    /// An answer by UDP.
+    Forwarded {
+        server: SocketAddr,
+        sent: SentQuery,
+        began: Instant,
+        /// How it was asked.
+        level: EdnsLevel,
+    },
+    /// An answer by TCP, which a task waits for.
+    ForwardedByTcp,
+    /// The answer to the same question of another lookup.
+    Waiting,
+    /// The kernel.
+    Admitting {
+        held: HeldAnswer<'static>,
+        /// Who gave the answer.
+        source: SocketAddr,
+        began: Instant,
+    },
+}
+
+impl<G: Gate, W> ActiveLookup<G, W> {
+    /// A lookup that has not asked anybody yet.
+    pub(super) fn new(
+        client_waiting: Option<WaitingClient<G, W>>,
+        query: Query<'static>,
+        attempts: UpstreamAttempts,
+        deadline: Instant,
+    ) -> Self {
+        Self {
+            client_waiting,
+            query,
+            attempts,
+            stage: LookupStage::ForwardedByTcp,
+            flight: None,
+            max_level: EdnsLevel::Cookies,
+            by_tcp: false,
+            has_shown_cookie: false,
+            deadline,
+            ask_until: deadline,
+            until: deadline,
+            key: None,
+            stale: false,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Forwarding: which upstream a lookup asks, and how.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Lookups;
+use super::active_lookup::{ActiveLookup, LookupStage};
+use super::output::LookupOutput;
+use crate::event::{ProxyEvent, UpstreamOutcome};
+use crate::gate::Gate;
+use crate::lookup_key::LookupKey;
+use crate::message::Query;
+use crate::question::Transport;
+use crate::single_flight::{FlightResult, FlightRole};
+use crate::upstream::exchange::observe_change;
+use crate::upstream::health::UpstreamRoute;
+use crate::upstream::profile::EdnsLevel;
+use crate::upstream::{AttemptsOutcome, UpstreamAttempts, UpstreamFailure};
+
+/// A question that every resolver has an answer to: the name servers of the root (RFC 8109 §3),
+/// under id 0.
+const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+
+impl<G: Gate, W> Lookups<G, W> {
+    /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is
+    /// waited for.
+    pub(super) fn forward(&mut self, now: Instant, key: LookupKey, out: &mut impl LookupOutput<W>) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        // An answer may depend on its options, and a forger's fits whatever they are.
+        let mut by_tcp = lookup.by_tcp || lookup.query.has_options();
+        if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
+            let upstreams = lookup.attempts.upstreams();
+            match self.shared.flights.join(&lookup.query, upstreams, &self.flights, key) {
+                FlightRole::Leader(flight) => lookup.flight = Some(flight),
+                FlightRole::Follower => {
+                    lookup.stage = LookupStage::Waiting;
+                    lookup.until = lookup.deadline;
+                    return self.deadlines.set(key, lookup.until);
+                }
+                FlightRole::OtherFlags => by_tcp = true,
+            }
+        }
+        if now < lookup.ask_until
+            && let Some(server) = lookup.attempts.next()
+        {
+            let until = lookup.ask_until.min(now + self.config.upstream_timeout);
+            lookup.until = until;
+            lookup.max_level = EdnsLevel::Cookies;
+            // An encrypted one is asked on a connection, whatever the question.
+            by_tcp |= self.config.encrypted_transport(server).is_some();
+            return match by_tcp {
+                true => self.ask_by_tcp(now, key, server, until, out),
+                false => self.ask(now, key, server, out),
+            };
+        }
+        let end = lookup.attempts.end();
+        let flight = lookup.flight.take();
+        // Given up early, since there is something to give instead: nobody else has to do with
+        // that.
+        let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
+        match end {
+            AttemptsOutcome::ErrorAnswer(held, validated) => {
+                if let Some(flight) = flight {
+                    let (server, answer) = (validated.source, held.as_bytes());
+                    flight.land(|| answer_landed(server, answer));
+                }
+                if !self.answer_stale(now, key, out) {
+                    self.admit(now, key, held, validated, out);
+                }
+            }
+            AttemptsOutcome::Failure(failure) => {
+                let failure = Arc::new(failure);
+                if let Some(flight) = flight
+                    && !hurried
+                {
+                    flight.land(|| FlightResult::Failure(Arc::clone(&failure)));
+                }
+                self.fail(now, key, &failure, out);
+            }
+        }
+    }
+
+    /// Asks an upstream over UDP, until what is left of this try.
+    pub(super) fn ask(&mut self, now: Instant, key: LookupKey, server: SocketAddr, out: &mut impl LookupOutput<W>) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        let profile = self.profiles.of(server);
+        let level = profile.level(now).min(lookup.max_level);
+        lookup.query.write_for(level, profile.cookie(), &mut self.asked);
+        match out.send_query(now, server, key, &self.asked) {
+            Ok(sent) => {
+                lookup.stage = LookupStage::Forwarded {
+                    server,
+                    sent,
+                    began: now,
+                    level,
+                };
+                self.deadlines.set(key, lookup.until);
+            }
+            Err(error) => {
+                let failure = UpstreamFailure::Unreachable { server, error };
+                self.upstream_failed(now, key, server, failure, now);
+                self.forward(now, key, out);
+            }
+        }
+    }
+
+    /// Asks an upstream over TCP: the client's bytes where it has options, as over UDP otherwise.
+    pub(super) fn ask_by_tcp(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        server: SocketAddr,
+        until: Instant,
+        out: &mut impl LookupOutput<W>,
+    ) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        lookup.stage = LookupStage::ForwardedByTcp;
+        self.deadlines.clear(key);
+        let client = match &lookup.client_waiting {
+            Some(client_waiting) => client_waiting.client.source.ip(),
+            // The cache has a share of its own.
+            None => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        if lookup.query.has_options() {
+            return out.query_over_connection(server, client, key, lookup.query.as_bytes(), until);
+        }
+        let profile = self.profiles.of(server);
+        lookup
+            .query
+            .write_for(profile.level(now), profile.cookie(), &mut self.asked);
+        out.query_over_connection(server, client, key, &self.asked, until);
+    }
+
+    /// Notes that an upstream has left a question over UDP unanswered.
+    pub(super) fn upstream_failed(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        server: SocketAddr,
+        failure: UpstreamFailure,
+        began: Instant,
+    ) {
+        let event = ProxyEvent::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: failure.outcome(),
+            took: now.saturating_duration_since(began),
+        };
+        self.gate.observe(&mut self.worker_state, event);
+        let route = (server, Transport::Udp);
+        let change = self.shared.health.failed(now, route);
+        observe_change(&*self.gate, &mut self.worker_state, route, change);
+        if let Some(lookup) = self.in_flight.get_mut(key) {
+            lookup.attempts.failed(failure);
+        }
+    }
+
+    /// The socket that a query was sent from says that the upstream cannot be reached.
+    pub(crate) fn unreachable(
+        &mut self,
+        now: Instant,
+        key: LookupKey,
+        error: io::Error,
+        out: &mut impl LookupOutput<W>,
+    ) {
+        let Some(lookup) = self.in_flight.get_mut(key) else {
+            return;
+        };
+        let LookupStage::Forwarded { server, began, .. } = lookup.stage else {
+            return;
+        };
+        let failure = UpstreamFailure::Unreachable { server, error };
+        self.upstream_failed(now, key, server, failure, began);
+        self.forward(now, key, out);
+    }
+
+    /// A datagram of `server` answers no question of ours.
+    pub(crate) fn mismatched(&mut self, server: SocketAddr) {
+        let event = ProxyEvent::Upstream {
+            server,
+            transport: Transport::Udp,
+            outcome: UpstreamOutcome::Mismatched,
+            took: std::time::Duration::ZERO,
+        };
+        self.gate.observe(&mut self.worker_state, event);
+    }
+
+    /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in
+    /// vain.
+    pub(super) fn probe(&mut self, now: Instant, (server, transport): UpstreamRoute, out: &mut impl LookupOutput<W>) {
+        let Ok(query) = Query::read(&PROBE) else {
+            return;
+        };
+        let mut lookup = ActiveLookup::new(
+            None,
+            query.keep(),
+            UpstreamAttempts::new(Arc::new([server]), 0),
+            now + self.config.lookup_timeout,
+        );
+        lookup.by_tcp = transport != Transport::Udp;
+        self.start_unasked(now, Box::new(lookup), out);
+    }
+}
+
+pub(super) fn answer_landed(server: SocketAddr, answer: &[u8]) -> FlightResult {
+    FlightResult::Answer {
+        server,
+        answer: answer.into(),
+    }
+}
