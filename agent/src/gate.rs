@@ -39,7 +39,7 @@ use crate::plan::{Governed, Plan};
 use crate::records::{AnswerLog, WithheldAnswers};
 use crate::throttle::Throttle;
 
-use admission::{AdmissionStep, PendingAdmission};
+use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};
 use silent_upstreams::SilentUpstreams;
 
@@ -89,7 +89,7 @@ struct GateCore {
     /// How often `in_force` was replaced; counted after the replacement.
     publications: AtomicU64,
     /// Stale admissions, which wait for the next plan to be published.
-    parked: Mutex<Vec<PendingAdmission>>,
+    parked: Mutex<Vec<ParkedAdmission>>,
     ledger: Arc<Mutex<Ledger>>,
     enforcer: Enforcer,
     settings: GateSettings,
@@ -122,8 +122,8 @@ pub struct GateSettings {
     pub denied: Rcode,
     /// Whether clients may discover encrypted DNS servers by themselves.
     pub encrypted_dns_discovery: EncryptedDnsDiscovery,
-    /// How long a lease is. Its grace is the part beyond the TTL: an element that lives at least the
-    /// rest of it need not be renewed.
+    /// How long a lease is. Its grace is the part beyond the TTL: an element that lives at least
+    /// the rest of it need not be renewed.
     pub lease: LeaseTiming,
     /// How long an answer waits for the kernel before it is withheld.
     pub commit_deadline: Duration,
@@ -349,7 +349,7 @@ impl Gate for NodeGate {
             && core.in_force.load().generation == *generation
         {
             // The coming plan holds the selectors that match the answer.
-            PendingAdmission::new(core, (validated, identity.owner(), expanded), completion(), *generation).park();
+            ParkedAdmission::new(core, (validated, identity.owner(), expanded), completion(), *generation).park();
             return AdmissionStatus::Pending(core.settings.commit_deadline);
         }
         // Read before the plan, so that an entry of an old version is never found under a new one.
@@ -385,7 +385,7 @@ impl Gate for NodeGate {
                 {
                     return AdmissionStatus::Settled(Ok(proof));
                 }
-                let waiting = PendingAdmission::new(core, (validated, owner, expanded), completion(), generation);
+                let waiting = ParkedAdmission::new(core, (validated, owner, expanded), completion(), generation);
                 worker_state.submissions.push(waiting.submit(elements));
                 AdmissionStatus::Pending(core.settings.commit_deadline)
             }
@@ -466,7 +466,8 @@ impl GateCore {
     }
 }
 
-/// The resolver that rules about resolvers are matched with. No rule lists the proxy's own listener.
+/// The resolver that rules about resolvers are matched with. No rule lists the proxy's own
+/// listener.
 fn target_address(target: QueryTarget) -> SocketAddr {
     match target {
         QueryTarget::Resolver(resolver) => resolver,

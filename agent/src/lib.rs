@@ -1,7 +1,8 @@
 //! The agent of a node: settings and a source of objects in, a kernel and a resolver in step with
 //! them out.
 //!
-//! - [`app`]: from settings and a source to something that runs; [`handles`] is what its tasks share.
+//! - [`app`]: from settings and a source to something that runs; [`handles`] is what its tasks
+//!   share.
 //! - [`plan`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts it
 //!   there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`]

@@ -1,7 +1,7 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`], `GET /v1/records`
-//! the [`Records`], as JSON.
+//! `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`],
+//! `GET /v1/records` the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -1,5 +1,6 @@
 //! What the memory of names behind addresses takes, counted by the allocator.
-#![allow(clippy::unwrap_used)] // Clippy's exception for tests does not reach the functions that they share.
+// Clippy's exception for tests does not reach the functions that they share.
+#![allow(clippy::unwrap_used)]
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

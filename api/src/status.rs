@@ -58,8 +58,8 @@ pub struct AgentStatus {
     /// What others have changed in the kernel and is not repaired.
     #[serde(default)]
     pub damage: Vec<String>,
-    /// Sysctls that policy relies on and that somebody has changed since the agent's start. They are
-    /// the node owner's to set back.
+    /// Sysctls that policy relies on and that somebody has changed since the agent's start. They
+    /// are the node owner's to set back.
     #[serde(default)]
     pub changed_sysctls: Vec<String>,
     /// The last repair of such a thing.

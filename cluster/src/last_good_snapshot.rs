@@ -31,7 +31,7 @@ pub(crate) struct LastGoodSnapshot {
 }
 
 #[derive(Debug, Error)]
-enum RestoreError {
+enum LastGoodRestoreError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// Of another `--objects`, where a file of the same name is another file.
@@ -71,8 +71,8 @@ impl LastGoodSnapshot {
         let file = self.file.path();
         match self.read() {
             Ok(objects) => objects,
-            Err(RestoreError::Snapshot(error)) if error.is_absent() => Vec::new(),
-            Err(error @ RestoreError::OtherDirectory(_)) => {
+            Err(LastGoodRestoreError::Snapshot(error)) if error.is_absent() => Vec::new(),
+            Err(error @ LastGoodRestoreError::OtherDirectory(_)) => {
                 info!(file = %file.display(), "the last good versions of an earlier agent are not used: {error}");
                 Vec::new()
             }
@@ -107,11 +107,11 @@ impl LastGoodSnapshot {
         }
     }
 
-    fn read(&self) -> Result<Vec<LastGood>, RestoreError> {
+    fn read(&self) -> Result<Vec<LastGood>, LastGoodRestoreError> {
         let text = self.file.read()?;
         let saved: SavedDirectory<'_> = self.file.parse(&text)?;
         if saved.directory != self.directory().map_err(SnapshotError::from)? {
-            return Err(RestoreError::OtherDirectory(saved.directory));
+            return Err(LastGoodRestoreError::OtherDirectory(saved.directory));
         }
         let objects = saved.objects.into_iter().map(|object| LastGood {
             file: self.objects.join(object.file),

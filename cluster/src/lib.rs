@@ -6,7 +6,8 @@
 //! - [`object`], [`report`], [`source`], [`progress`]: what sources say, and what they are told.
 //! - [`reading`]: one document → one object, or why not.
 //! - [`directory`]: the source that reads files: [`tree`], `inotify`; [`catalogue`] keeps their
-//!   contents over time and the last good versions (pure); `last_good_snapshot` keeps those on disk.
+//!   contents over time and the last good versions (pure); `last_good_snapshot` keeps those on
+//!   disk.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
 //! - [`status`]: conditions and Events, written into policies.

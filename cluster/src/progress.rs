@@ -2,8 +2,8 @@
 
 use crate::report::ReadReport;
 
-/// What is in force of a source's updates. The agent makes it; the source and the writer of statuses
-/// read it.
+/// What is in force of a source's updates. The agent makes it; the source and the writer of
+/// statuses read it.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// What was read, and what was found.

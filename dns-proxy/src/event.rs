@@ -68,8 +68,8 @@ pub enum ProxyEvent<'a> {
         /// Whether the kernel acknowledged it.
         committed: bool,
     },
-    /// An answer was withheld from a client. The client gets SERVFAIL, unless another upstream has a
-    /// better answer.
+    /// An answer was withheld from a client. The client gets SERVFAIL, unless another upstream has
+    /// a better answer.
     Withheld {
         /// The client; `None` where the proxy asked on behalf of its cache.
         client: Option<IpAddr>,

@@ -7,8 +7,8 @@
 //! - [`gate`]: the border to the rest of the agent; `completion`: how it says later what came of an
 //!   admission.
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
-//! - `lookups`: the story of a datagram, as a state machine without sockets; `timer_wheel` keeps its
-//!   deadlines.
+//! - `lookups`: the story of a datagram, as a state machine without sockets; `timer_wheel` keeps
+//!   its deadlines.
 //! - `cache`: answers kept, if that is wanted.
 //! - `single_flight`: one copy of a question in flight, of all workers.
 //! - `worker`: the threads that feed it; everything between a packet and `lookups`.

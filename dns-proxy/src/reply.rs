@@ -1,9 +1,9 @@
 //! What may be sent to a client, and the only two ways to make it.
 //!
-//! A [`ClientReply`] either holds no records that we did not write ourselves (a refusal, an error), or it
-//! is an upstream's answer, [`HeldAnswer`] until somebody hands over the gate's proof that the kernel has
-//! what the answer needs. There is no third way, so no code path can release an answer that was not
-//! committed.
+//! A [`ClientReply`] either holds no records that we did not write ourselves (a refusal, an error),
+//! or it is an upstream's answer, [`HeldAnswer`] until somebody hands over the gate's proof that
+//! the kernel has what the answer needs. There is no third way, so no code path can release an
+//! answer that was not committed.
 
 use std::borrow::Cow;
 

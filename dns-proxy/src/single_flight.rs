@@ -3,13 +3,13 @@
 //!
 //! Equal questions that are forwarded each under an id and a port of their own give a forger as
 //! many chances for each packet as there are copies. So the first lookup that asks leads a
-//! [`FlightLeader`], and those that ask the same meanwhile wait for it. What they share is the upstream's
-//! answer alone: each lookup validates it, has it admitted for its own client, and replies under
-//! its own id.
+//! [`FlightLeader`], and those that ask the same meanwhile wait for it. What they share is the
+//! upstream's answer alone: each lookup validates it, has it admitted for its own client, and
+//! replies under its own id.
 //!
-//! Lookups that differ in their [`QueryFlags`] only (flags, EDNS) cannot share an answer, and would be
-//! further copies: a forged answer fits all of them. The one that comes first has UDP, the others
-//! go by TCP.
+//! Lookups that differ in their [`QueryFlags`] only (flags, EDNS) cannot share an answer, and would
+//! be further copies: a forged answer fits all of them. The one that comes first has UDP, the
+//! others go by TCP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

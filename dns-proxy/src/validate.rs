@@ -1,8 +1,8 @@
 //! What does an answer teach, and may it be believed?
 //!
-//! Pure: the bytes of the query and the bytes of the answer go in, a [`ValidatedAnswer`] or the reason
-//! against it comes out. That the answer belongs to the question (id, question, sender) was checked
-//! before it came here.
+//! Pure: the bytes of the query and the bytes of the answer go in, a [`ValidatedAnswer`] or the
+//! reason against it comes out. That the answer belongs to the question (id, question, sender) was
+//! checked before it came here.
 //!
 //! Only the answer section teaches. Whatever a server adds in the sections behind it opens nothing.
 

@@ -42,5 +42,5 @@ mod teacher;
 pub use lease::LeaseTiming;
 pub use ledger::{EndedLease, LearnOutcome, LearnedAnswer, Ledger, LedgerEntry, LedgerLimits};
 pub use name_table::LeaseOwner;
-pub use snapshot::{Snapshot, SnapshotError};
+pub use snapshot::{LedgerSnapshotError, Snapshot};
 pub use teacher::Teacher;

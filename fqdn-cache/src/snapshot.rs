@@ -16,7 +16,7 @@ use crate::teacher::Teacher;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Error)]
-pub enum SnapshotError {
+pub enum LedgerSnapshotError {
     /// Not JSON, or not of this shape.
     #[error("the snapshot cannot be read: {0}")]
     Malformed(String),
@@ -98,10 +98,10 @@ impl Ledger {
     /// leases are not shortened. Where there is no room, the names that were learned last are
     /// restored, and each owner has its share. No restored lease is longer than the present timing
     /// allows.
-    pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, SnapshotError> {
-        let malformed = |error: serde_json::Error| SnapshotError::Malformed(error.to_string());
+    pub fn restore(&mut self, now: Time, boot_id: &str, bytes: &[u8]) -> Result<usize, LedgerSnapshotError> {
+        let malformed = |error: serde_json::Error| LedgerSnapshotError::Malformed(error.to_string());
         // Every line ends, the last too.
-        let cut_off = || SnapshotError::Malformed("it ends within a line".to_owned());
+        let cut_off = || LedgerSnapshotError::Malformed("it ends within a line".to_owned());
         let mut lines = bytes
             .strip_suffix(b"\n")
             .ok_or_else(cut_off)?
@@ -109,11 +109,11 @@ impl Ledger {
         let heading = lines.next().unwrap_or_default();
         let SnapshotVersion { version } = serde_json::from_slice(heading).map_err(malformed)?;
         if version != VERSION && version != BEFORE {
-            return Err(SnapshotError::Version(version));
+            return Err(LedgerSnapshotError::Version(version));
         }
         let heading: SnapshotHeading = serde_json::from_slice(heading).map_err(malformed)?;
         if heading.boot_id != boot_id {
-            return Err(SnapshotError::OtherBoot);
+            return Err(LedgerSnapshotError::OtherBoot);
         }
         // Every line is read twice: nothing changes before all are valid, and they are not all in
         // memory at a time.
@@ -168,12 +168,15 @@ impl Ledger {
     }
 }
 
-fn read_line(line: &[u8]) -> Result<(Name, SavedName<'_>), SnapshotError> {
+fn read_line(line: &[u8]) -> Result<(Name, SavedName<'_>), LedgerSnapshotError> {
     let saved: SavedName<'_> =
-        serde_json::from_slice(line).map_err(|error| SnapshotError::Malformed(error.to_string()))?;
+        serde_json::from_slice(line).map_err(|error| LedgerSnapshotError::Malformed(error.to_string()))?;
     match Name::from_presentation(&saved.name) {
         Ok(name) => Ok((name, saved)),
-        Err(error) => Err(SnapshotError::Malformed(format!("the name {:?}: {error}", saved.name))),
+        Err(error) => Err(LedgerSnapshotError::Malformed(format!(
+            "the name {:?}: {error}",
+            saved.name
+        ))),
     }
 }
 
@@ -378,18 +381,18 @@ mod tests {
         let mut ledger = empty();
         assert!(matches!(
             ledger.restore(at(4), "another", &bytes),
-            Err(SnapshotError::OtherBoot)
+            Err(LedgerSnapshotError::OtherBoot)
         ));
         let later = String::from_utf8(bytes)
             .unwrap()
             .replace("\"version\":3", "\"version\":4");
         assert!(matches!(
             ledger.restore(at(4), BOOT, later.as_bytes()),
-            Err(SnapshotError::Version(4))
+            Err(LedgerSnapshotError::Version(4))
         ));
         assert!(matches!(
             ledger.restore(at(4), BOOT, b"{\"version\":7,\"names\":{}}\n"),
-            Err(SnapshotError::Version(7))
+            Err(LedgerSnapshotError::Version(7))
         ));
         assert_eq!(ledger.size(), (0, 0));
     }
@@ -450,7 +453,7 @@ mod tests {
             assert!(
                 matches!(
                     ledger.restore(at(4), BOOT, bad.as_bytes()),
-                    Err(SnapshotError::Malformed(_))
+                    Err(LedgerSnapshotError::Malformed(_))
                 ),
                 "{bad:.80}"
             );

@@ -74,7 +74,8 @@ impl<V> NameIndex<V> {
             let fresh = self.nodes.len() as NodeId;
             let node = &mut self.nodes[at];
             let next = match part {
-                PatternLabel::OneOrMore => return node.one_or_more.push(place), // the leftmost part by construction
+                // The leftmost part by construction.
+                PatternLabel::OneOrMore => return node.one_or_more.push(place),
                 PatternLabel::Exact(label) => match node.exact.get(label) {
                     Some(&known) => known,
                     None => *node.exact.entry(label.into()).or_insert(fresh),

@@ -22,8 +22,8 @@ pub(crate) use self::label::{Glob, PatternLabel, contains_in_order, is_plain_lab
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     /// The canonical text: lower case, trailing dot, no two stars in a row except in a leading
-    /// `**.`, and `*.` for what matches every name. Its labels are read as [`PatternLabel`]s wherever they
-    /// are needed.
+    /// `**.`, and `*.` for what matches every name. Its labels are read as [`PatternLabel`]s
+    /// wherever they are needed.
     text: Arc<str>,
 }
 

@@ -131,8 +131,8 @@ impl Args {
             dns_match: Some(self.dns_match),
             dns_denied: Some(self.dns_denied),
             dns_questions: Some(self.dns_questions),
-            // Everyone may ask names in the cluster's domain. There is no cluster here, so this domain
-            // has no names.
+            // Everyone may ask names in the cluster's domain. There is no cluster here, so this
+            // domain has no names.
             cluster_domain: Some("exec.namegate.invalid".to_owned()),
             allow_rebind: self.allow_rebind.clone(),
             private_addresses: Some(self.private_addresses),

@@ -16,8 +16,8 @@ pub(crate) struct Signals {
 const FORWARDED: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 impl Signals {
-    /// Takes the signals, so that they no longer end this process. Signals that were ignored when it
-    /// was started (`nohup`) stay ignored, also by the command.
+    /// Takes the signals, so that they no longer end this process. Signals that were ignored when
+    /// it was started (`nohup`) stay ignored, also by the command.
     pub(crate) fn take() -> io::Result<Self> {
         let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
         let mut taken = [const { None }; 4];
@@ -40,8 +40,8 @@ impl Signals {
         }
     }
 
-    /// Whether the terminal sent `signal`. It sends to its whole foreground group, so the command has
-    /// got it as well.
+    /// Whether the terminal sent `signal`. It sends to its whole foreground group, so the command
+    /// has got it as well.
     pub(crate) fn reached_our_group(&self, signal: Signal) -> bool {
         let from_keyboard = signal == Signal::INT || signal == Signal::QUIT;
         from_keyboard && fs::read_to_string("/proc/self/stat").is_ok_and(|stat| is_foreground(&stat))

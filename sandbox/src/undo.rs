@@ -37,7 +37,8 @@ impl Undo {
         let mut note = |result: io::Result<()>| problems.extend(result.err().map(|error| error.to_string()));
         match Namespace::current() {
             Ok(host) => {
-                // The link goes first, so that processes that still run never reach more than before.
+                // The link goes first, so that processes that still run never reach more than
+                // before.
                 note(ignore_missing(host.delete_link(&format!("{LINK_PREFIX}{}", self.id))));
                 note(firewall::remove(&[
                     firewall::agent_table(self.id),

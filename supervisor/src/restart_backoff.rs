@@ -16,7 +16,8 @@ pub(crate) struct RestartBackoff {
 }
 
 impl RestartBackoff {
-    /// The pause after the death of a worker. `ready_for` is how long it was ready, `None` if never.
+    /// The pause after the death of a worker. `ready_for` is how long it was ready, `None` if
+    /// never.
     pub(crate) fn after(&mut self, ready_for: Option<Duration>) -> Duration {
         if ready_for.is_some_and(|time| time >= STABLE) {
             self.next = Duration::ZERO;

@@ -116,8 +116,8 @@ impl WorkerProcess {
             .arg0(env::args_os().next().unwrap_or_else(|| "namegate".into()))
             .args(env::args_os().skip(1))
             .env(ENVIRONMENT, format!("{descriptors}:{deaths}"))
-            // The supervisor forwards signals. In one process group the worker would also get those of the
-            // terminal, twice.
+            // The supervisor forwards signals. In one process group the worker would also get those
+            // of the terminal, twice.
             .process_group(0)
             .stdin(Stdio::from(theirs))
             .spawn()?;

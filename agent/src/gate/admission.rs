@@ -28,9 +28,9 @@ pub(super) enum AdmissionStep {
 }
 
 impl GateCore {
-    /// Writes the answer to the ledger and finds the elements that the kernel lacks. If it answers a
-    /// search-list expansion (`expanded`), it is learned for the bare name too. The caller must call
-    /// [`evict`](Self::evict) afterwards.
+    /// Writes the answer to the ledger and finds the elements that the kernel lacks. If it answers
+    /// a search-list expansion (`expanded`), it is learned for the bare name too. The caller must
+    /// call [`evict`](Self::evict) afterwards.
     pub(super) fn step(&self, validated: &ValidatedAnswer, owner: LeaseOwner, expanded: bool) -> AdmissionStep {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -56,8 +56,8 @@ impl GateCore {
         }
     }
 
-    /// Writes the answer to the ledger. Returns the elements that it needs under `plan`, and when the
-    /// first of its leases ends.
+    /// Writes the answer to the ledger. Returns the elements that it needs under `plan`, and when
+    /// the first of its leases ends.
     fn learn(
         &self,
         plan: &Plan,
@@ -108,8 +108,8 @@ impl GateCore {
         (elements, first_end)
     }
 
-    /// Retracts from the ledger what the kernel did not take: the ledger lists what is open, not what
-    /// was asked for.
+    /// Retracts from the ledger what the kernel did not take: the ledger lists what is open, not
+    /// what was asked for.
     fn unlearn(&self, validated: &ValidatedAnswer, expanded: bool) {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
@@ -162,7 +162,7 @@ fn withheld(why: &AdmitError) -> AdmissionError {
 }
 
 /// An answer that waits for the kernel, or for the next plan.
-pub(super) struct PendingAdmission {
+pub(super) struct ParkedAdmission {
     core: Arc<GateCore>,
     validated: ValidatedAnswer,
     owner: LeaseOwner,
@@ -174,7 +174,7 @@ pub(super) struct PendingAdmission {
     until: Instant,
 }
 
-impl PendingAdmission {
+impl ParkedAdmission {
     pub(super) fn new(
         core: &Arc<GateCore>,
         (validated, owner, expanded): (ValidatedAnswer, LeaseOwner, bool),
@@ -224,7 +224,8 @@ impl PendingAdmission {
     pub(super) fn park(self) {
         let core = Arc::clone(&self.core);
         let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Checked with `parked` locked, so that a plan published after this finds the admission there.
+        // Checked with `parked` locked, so that a plan published after this finds the admission
+        // there.
         if core.in_force.load().generation != self.generation {
             drop(parked);
             return self.again();
@@ -241,7 +242,7 @@ impl PendingAdmission {
     }
 }
 
-impl AdmissionCallback for PendingAdmission {
+impl AdmissionCallback for ParkedAdmission {
     fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         match outcome {
             Ok(proof) => self.tell(Ok(proof)),
@@ -260,17 +261,17 @@ impl AdmissionCallback for PendingAdmission {
     }
 }
 
-impl fmt::Debug for PendingAdmission {
+impl fmt::Debug for ParkedAdmission {
     /// Leaves out the core, which holds the parked admissions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingAdmission")
+        f.debug_struct("ParkedAdmission")
             .field("validated", &self.validated)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for PendingAdmission {
+impl Drop for ParkedAdmission {
     /// Whoever drops a pending admission has found that the proxy no longer waits.
     fn drop(&mut self) {
         if self.completion.is_some() {

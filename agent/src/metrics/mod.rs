@@ -24,7 +24,8 @@ const TRANSPORTS: [&str; 2] = ["udp", "tcp"];
 /// How upstreams are asked.
 const UPSTREAM_TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "https", "quic"];
 const TYPES: [&str; 8] = ["A", "AAAA", "HTTPS", "SVCB", "PTR", "SRV", "TXT", "other"];
-/// `discovery`: whether to leave for encrypted DNS was asked, and answered so that the client stays.
+/// `discovery`: whether to leave for encrypted DNS was asked, and answered so that the client
+/// stays.
 const VERDICTS: [&str; 3] = ["allowed", "denied", "discovery"];
 const RCODES: [&str; 7] = [
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "other",

@@ -35,7 +35,7 @@ pub(super) struct RestoredCluster {
 }
 
 #[derive(Debug, Error)]
-enum RestoreError {
+enum ClusterRestoreError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     #[error("it is about node {node} at {server}")]
@@ -68,8 +68,8 @@ impl ClusterSnapshot {
         let file = self.file.path();
         match self.read() {
             Ok(restored) => Some(restored),
-            Err(RestoreError::Snapshot(error)) if error.is_absent() => None,
-            Err(error @ RestoreError::OtherCluster { .. }) => {
+            Err(ClusterRestoreError::Snapshot(error)) if error.is_absent() => None,
+            Err(error @ ClusterRestoreError::OtherCluster { .. }) => {
                 info!(file = %file.display(), "what an earlier agent had in force is not used: {error}");
                 None
             }
@@ -92,11 +92,11 @@ impl ClusterSnapshot {
         })
     }
 
-    fn read(&self) -> Result<RestoredCluster, RestoreError> {
+    fn read(&self) -> Result<RestoredCluster, ClusterRestoreError> {
         let text = self.file.read()?;
         let saved: SavedCluster<'_> = self.file.parse(&text)?;
         if (&saved.server, &saved.node) != (&self.server, &self.node) {
-            return Err(RestoreError::OtherCluster {
+            return Err(ClusterRestoreError::OtherCluster {
                 server: saved.server,
                 node: saved.node,
             });

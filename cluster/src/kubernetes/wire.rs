@@ -1,8 +1,8 @@
 //! Objects as they come from the API server, cut down while they are read: what is not kept is
 //! skipped and never held in memory.
 //!
-//! What is left becomes a [`ObservedObject`]: a document such as a file could hold, so that one reader
-//! serves both sources, and of a policy what its status needs besides.
+//! What is left becomes a [`ObservedObject`]: a document such as a file could hold, so that one
+//! reader serves both sources, and of a policy what its status needs besides.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

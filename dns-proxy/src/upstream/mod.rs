@@ -108,7 +108,8 @@ impl UpstreamAttempts {
         self.upstreams.first().copied()
     }
 
-    /// Whom to ask now; nobody when all were asked often enough, or the error answer of one has to do.
+    /// Whom to ask now; nobody when all were asked often enough, or the error answer of one has to
+    /// do.
     pub(crate) fn next(&mut self) -> Option<SocketAddr> {
         if self.is_over() {
             return None;

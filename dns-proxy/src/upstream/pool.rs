@@ -5,8 +5,8 @@
 //! closed when they are idle, and each client has a share: of the places, and of the connections,
 //! since an upstream that answers in order holds up whatever stands behind a slow question.
 //!
-//! The seam for other transports is [`ConnectionPool::exchange`]: the bytes of a query go in, those of its
-//! answer come out, until a deadline.
+//! The seam for other transports is [`ConnectionPool::exchange`]: the bytes of a query go in, those
+//! of its answer come out, until a deadline.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

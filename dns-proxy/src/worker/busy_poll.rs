@@ -8,8 +8,9 @@
 //! serves many lookups, and what counts is the processor's time.
 //!
 //! What it costs is bounded. Whoever else is ready to run on the processor goes first. And after
-//! each vain look twice as many chances are left out as after the one before, up to [`MAX_SKIPPED`]:
-//! where nothing ever comes in time, that is less than a microsecond for each lookup.
+//! each vain look twice as many chances are left out as after the one before, up to
+//! [`MAX_SKIPPED`]: where nothing ever comes in time, that is less than a microsecond for each
+//! lookup.
 
 use std::time::Duration;
 

@@ -138,8 +138,8 @@ impl WatchCache {
         }
     }
 
-    /// Notes what is in force now by this resource. A pod that moves from the resource of other nodes' to
-    /// that of this node's is in both for a moment, and this node's counts.
+    /// Notes what is in force now by this resource. A pod that moves from the resource of other
+    /// nodes' to that of this node's is in both for a moment, and this node's counts.
     fn tell(&mut self, resource: Resource, key: ObjectKey, object: Option<Object>) {
         let sibling = match resource {
             Resource::LocalPods => Resource::OtherPods,
