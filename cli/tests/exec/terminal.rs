@@ -76,9 +76,16 @@ struct Terminal {
 
 impl Terminal {
     fn start(host: &Host) -> Self {
-        let mut command = host.lab.node().command("script");
+        // A shell starts what it runs in the background with these ignored, and tests too.
+        let mut command = host.lab.node().command("env");
         command
-            .args(["-qefc", "bash --norc -i", "/dev/null"])
+            .args([
+                "--default-signal=INT,QUIT",
+                "script",
+                "-qefc",
+                "bash --norc -i",
+                "/dev/null",
+            ])
             .env("TERM", "dumb")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
