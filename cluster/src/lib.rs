@@ -15,6 +15,7 @@
 //! - [`taint`]: what holds Pods back from a node until its agent is ready.
 
 pub mod catalogue;
+pub mod check;
 pub mod directory;
 pub mod index;
 pub mod kubernetes;

@@ -1,9 +1,10 @@
 //! `namegate check`: reports what an agent would find in these files, without an agent.
 //!
-//! `checked` collects the findings. `plain` and `graphical` print them, each with its `excerpt`.
+//! `cluster::check` collects the findings. `plain` and `graphical` print them, each with its
+//! `excerpt`.
 
-mod checked;
 mod excerpt;
+mod findings;
 mod graphical;
 mod plain;
 
@@ -12,14 +13,13 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use cluster::catalogue::FileContent;
+use cluster::check::CheckedFiles;
 use cluster::tree;
 use thiserror::Error;
 
 use crate::VerbOutcome;
 
 use super::{OutputFormat, to_json};
-
-use checked::Checked;
 
 /// Checks files of policies and other objects, and says what the agent would not enforce
 ///
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         }
         contents.extend(read);
     }
-    let checked = Checked::of_repository(contents, &found);
+    let checked = CheckedFiles::of_repository(contents, &found);
     crate::print(&match args.output {
         OutputFormat::Table if is_for_a_terminal() => {
             graphical::render(&checked, graphical::TerminalStyle::of_environment())

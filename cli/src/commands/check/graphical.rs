@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use cluster::check::CheckedFiles;
 use miette::{
     GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
     SpanContents,
@@ -11,8 +12,8 @@ use policy::Severity;
 
 use crate::commands::table::printable;
 
-use super::checked::{CheckFinding, Checked};
 use super::excerpt::Excerpt;
+use super::findings::{CheckFinding, findings, summary};
 
 /// Colours and width of the output.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,7 @@ impl TerminalStyle {
     }
 }
 
-pub(super) fn render(checked: &Checked, look: TerminalStyle) -> String {
+pub(super) fn render(checked: &CheckedFiles, look: TerminalStyle) -> String {
     let theme = match look.colour {
         true => GraphicalTheme::unicode(),
         false => GraphicalTheme::unicode_nocolor(),
@@ -42,12 +43,12 @@ pub(super) fn render(checked: &Checked, look: TerminalStyle) -> String {
         .with_context_lines(1)
         .with_width(look.columns);
     let mut text = String::new();
-    for finding in checked.findings() {
+    for finding in findings(checked) {
         // Writing to a String does not fail.
         let _ = handler.render_report(&mut text, &RenderedFinding::new(&finding));
         text.push('\n');
     }
-    text + &checked.summary()
+    text + &summary(checked)
 }
 
 /// A finding as miette renders it.
@@ -194,7 +195,7 @@ mod tests {
     };
 
     fn rendered(text: &str) -> String {
-        let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Ok(text.to_owned()))]));
+        let checked = CheckedFiles::new(BTreeMap::from([("a.yaml".into(), Ok(text.to_owned()))]));
         let text = render(&checked, STYLE);
         // miette pads the lines of its frame.
         text.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
@@ -237,14 +238,14 @@ warning[closed-until-mended]
 
     #[test]
     fn a_finding_without_a_place_names_file_and_object() {
-        let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Err("it is gone".to_owned()))]));
+        let checked = CheckedFiles::new(BTreeMap::from([("a.yaml".into(), Err("it is gone".to_owned()))]));
         let text = render(&checked, STYLE);
         assert!(text.contains("a.yaml: the file cannot be read: it is gone"), "{text}");
     }
 
     #[test]
     fn colours_are_there_unless_they_are_not_wanted() {
-        let checked = Checked::new(BTreeMap::from([("a.yaml".into(), Ok("a: [".to_owned()))]));
+        let checked = CheckedFiles::new(BTreeMap::from([("a.yaml".into(), Ok("a: [".to_owned()))]));
         assert!(!render(&checked, STYLE).contains('\u{1b}'));
         let coloured = render(&checked, TerminalStyle { colour: true, ..STYLE });
         assert!(coloured.contains('\u{1b}'), "{coloured:?}");

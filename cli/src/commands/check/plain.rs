@@ -3,17 +3,19 @@
 
 use std::fmt::Write;
 
+use cluster::check::CheckedFiles;
+
 use crate::commands::table::printable;
 
-use super::checked::{CheckFinding, Checked};
 use super::excerpt::Excerpt;
+use super::findings::{CheckFinding, findings, summary};
 
-pub(super) fn render(checked: &Checked) -> String {
-    let mut text: String = checked.findings().iter().map(finding).collect();
+pub(super) fn render(checked: &CheckedFiles) -> String {
+    let mut text: String = findings(checked).iter().map(finding).collect();
     if !text.is_empty() {
         text += "\n";
     }
-    text + &checked.summary()
+    text + &summary(checked)
 }
 
 fn finding(finding: &CheckFinding<'_>) -> String {

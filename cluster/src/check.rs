@@ -1,39 +1,33 @@
-//! Collects the findings in a set of files.
+//! Checks files of objects as an agent would read them, without an agent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use cluster::catalogue::{Catalogue, FileContent};
-use cluster::index::Cluster;
-use cluster::{ObjectKey, ReadReport, ReportState};
 use policy::document::{self, Document};
 use policy::validate::{self, validate};
-use policy::{Diagnostic, Policy, PolicyId, Severity, lint};
+use policy::{Policy, PolicyId, Severity, lint};
+
+use crate::catalogue::{Catalogue, FileContent};
+use crate::index::Cluster;
+use crate::{ObjectKey, ReadReport};
 
 /// The files of a check and the reports about them.
-pub(super) struct Checked {
-    contents: BTreeMap<PathBuf, FileContent>,
-    pub(super) reports: Vec<ReadReport>,
+pub struct CheckedFiles {
+    /// The files, by their paths.
+    pub contents: BTreeMap<PathBuf, FileContent>,
+    /// The reports about files and objects.
+    pub reports: Vec<ReadReport>,
     /// The number of objects of kinds that Namegate does not use.
-    foreign: usize,
+    pub foreign: usize,
     /// The number of files and documents that are no objects and were passed over.
-    passed_over: usize,
+    pub passed_over: usize,
 }
 
-/// A diagnostic, with the report that it belongs to.
-pub(super) struct CheckFinding<'c> {
-    pub(super) report: &'c ReadReport,
-    pub(super) diagnostic: &'c Diagnostic,
-    /// The text of the file that it points into.
-    pub(super) text: Option<&'c str>,
-}
-
-impl Checked {
+impl CheckedFiles {
     /// As [`new`](Self::new), but `found` are files that were found in directories and not named.
     /// Those of them that are no objects are passed over: the values and templates of charts, and
     /// the files that kustomize reads.
-    pub(super) fn of_repository(mut contents: BTreeMap<PathBuf, FileContent>, found: &BTreeSet<PathBuf>) -> Self {
+    pub fn of_repository(mut contents: BTreeMap<PathBuf, FileContent>, found: &BTreeSet<PathBuf>) -> Self {
         let all = contents.len();
         contents.retain(|path, _| !(found.contains(path) && is_for_a_tool(path)));
         let mut passed_over = all - contents.len();
@@ -57,7 +51,8 @@ impl Checked {
         Self { passed_over, ..checked }
     }
 
-    pub(super) fn new(contents: BTreeMap<PathBuf, FileContent>) -> Self {
+    /// Checks `contents` as one cluster: each object by itself, and policies beside each other.
+    pub fn new(contents: BTreeMap<PathBuf, FileContent>) -> Self {
         let mut catalogue = Catalogue::default();
         // The first scan always gives an update.
         let update = catalogue.scan(contents.clone()).unwrap_or_default();
@@ -73,66 +68,13 @@ impl Checked {
         }
     }
 
-    pub(super) fn passes(&self, strict: bool) -> bool {
+    /// Whether there is no error; with `strict` also no warning and nothing that is not enforced.
+    pub fn passes(&self, strict: bool) -> bool {
         !self.reports.iter().any(|report| match report.worst() {
             Some(Severity::Error) => true,
             Some(Severity::Warning | Severity::Unenforced) => strict,
             None => false,
         })
-    }
-
-    /// All findings, file by file. In a file errors come first, then the order is that of the
-    /// lines.
-    pub(super) fn findings(&self) -> Vec<CheckFinding<'_>> {
-        let each = self.reports.iter().flat_map(|report| {
-            let text = report.file.as_ref().and_then(|file| self.contents.get(file));
-            let text = text.and_then(|content| content.as_deref().ok());
-            let of = move |diagnostic| CheckFinding {
-                report,
-                diagnostic,
-                text,
-            };
-            report.diagnostics.iter().map(of)
-        });
-        let mut findings: Vec<_> = each.collect();
-        findings.sort_by_key(|CheckFinding { report, diagnostic, .. }| {
-            let worst_first = std::cmp::Reverse(diagnostic.severity);
-            (&report.file, worst_first, diagnostic.position)
-        });
-        findings
-    }
-
-    pub(super) fn summary(&self) -> String {
-        let objects = self.reports.iter().filter(|it| !it.object.is_empty());
-        let (objects, policies) = objects.fold((0, 0), |(objects, policies), report| {
-            (objects + 1, policies + usize::from(report.is_policy()))
-        });
-        let found = |severity| {
-            let all = self.reports.iter().flat_map(|it| &it.diagnostics);
-            all.filter(|it| it.severity == severity).count()
-        };
-        let rejected = self.reports.iter().filter(|it| it.state == ReportState::Rejected);
-        let rejected = rejected.count();
-        let mut text = format!(
-            "{} read: {}, {} of them policies; {}, {}, {} not enforced",
-            counted(self.contents.len(), "file"),
-            counted(objects, "object"),
-            policies,
-            counted(found(Severity::Error), "error"),
-            counted(found(Severity::Warning), "warning"),
-            found(Severity::Unenforced),
-        );
-        // Writing to a String does not fail.
-        if rejected > 0 {
-            let _ = write!(text, "; {rejected} rejected");
-        }
-        if self.foreign > 0 {
-            let _ = write!(text, "; {} of other kinds ignored", self.foreign);
-        }
-        if self.passed_over > 0 {
-            let _ = write!(text, "; {} passed over that are no objects", self.passed_over);
-        }
-        text + "\n"
     }
 }
 
@@ -143,13 +85,6 @@ fn is_for_a_tool(path: &Path) -> bool {
         name,
         Some("kustomization.yaml" | "kustomization.yml" | "Chart.yaml" | "Chart.yml")
     )
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    match count {
-        1 => format!("1 {noun}"),
-        _ => format!("{count} {noun}s"),
-    }
 }
 
 /// Adds the findings that depend on several objects, each to the report of its policy.
