@@ -33,6 +33,7 @@ use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
 use names::Name;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
+use tracing::debug;
 
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
@@ -320,9 +321,12 @@ impl Gate for NodeGate {
                 },
                 upstreams,
             },
-            Some(denial) => refuse(core.settings.denied, &|| {
-                denial_reason(denial, &question.name, endpoint)
-            }),
+            Some(denial) => {
+                debug!(endpoint = %endpoint.id, name = %question.name, "a lookup is denied");
+                refuse(core.settings.denied, &|| {
+                    denial_reason(denial, &question.name, endpoint)
+                })
+            }
         }
     }
 

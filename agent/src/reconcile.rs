@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
 use crate::gate::{ActivePlan, lock};
@@ -164,6 +164,12 @@ impl Reconciler {
     /// Computes the plan and puts it in force. `false`: it failed, what stood before stands, try
     /// again.
     async fn put_in_force(&mut self) -> bool {
+        // With the span, every line that one update brings about can be found.
+        let span = info_span!("reconcile", update = self.updates);
+        self.plan_and_carry_out().instrument(span).await
+    }
+
+    async fn plan_and_carry_out(&mut self) -> bool {
         let mut plan = self
             .planner
             .plan(&self.cluster, &self.handles.settings, &self.network.own);

@@ -45,11 +45,11 @@ impl GateCore {
         };
         match withheld {
             WithheldReason::NotAdmitted(AdmissionErrorKind::Full | AdmissionErrorKind::Refused) => {
-                error!(%name, client, %upstream, why, others, "an answer was withheld");
+                error!(%name, endpoint = client, %upstream, why, others, "an answer was withheld");
             }
             WithheldReason::Invalid(_)
             | WithheldReason::NotAdmitted(AdmissionErrorKind::TimedOut | AdmissionErrorKind::Stopped) => {
-                warn!(%name, client, %upstream, why, others, "an answer was withheld");
+                warn!(%name, endpoint = client, %upstream, why, others, "an answer was withheld");
             }
         }
     }
