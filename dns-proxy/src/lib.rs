@@ -1,28 +1,33 @@
 //! The DNS side: sockets, the lookup pipeline, upstreams.
 //!
 //! The way of one lookup, stage by stage: receive → screen → forward → validate → admit → release.
-//! Only *forward* and *admit* wait. What decides and what commits is not known here: it is asked
-//! through [`Gate`], which the agent implements.
+//! Only *forward* and *admit* wait. The proxy decides and commits nothing itself: it asks through
+//! [`Gate`], which the agent implements.
 //!
-//! - [`gate`]: the border to the rest of the agent; `completion`: how it says later what came of an
-//!   admission.
+//! The border:
+//! - `gate`, `question`, `answer`, `completion`, `event`, `rcode`: [`Gate`] and what it speaks of.
+//! - `config`, `listener`, `server`: settings, listeners and connections.
+//!
+//! A lookup:
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
-//! - `lookups`: the story of a datagram, as a state machine without sockets; `timer_wheel` keeps
-//!   its deadlines.
-//! - `cache`: answers kept, if that is wanted.
-//! - `single_flight`: one copy of a question in flight, of all workers.
-//! - `worker`: the threads that feed it; everything between a packet and `lookups`.
-//! - `tcp_lookups`: the same story for a query that came by TCP, as a task.
-//! - `message`: reading queries, out of what `wire` sees in a packet.
-//! - `cookie`: DNS cookies, which are between us and the client, or us and the upstream.
-//! - `upstream`: whom to ask, how often, what it understands, and what an answer is good for;
-//!   `edns`: what is agreed with it alone.
-//! - `validate`: which addresses does an answer teach, and may it be believed?
-//! - `reply`: refusals and errors of our own, and the one way to release an answer.
-//! - `bench_harness`: a worker without sockets, to be measured.
-//! - [`server`]: listeners, limits, and connections.
+//! - `lookups`: lookups over UDP, as a state machine without sockets; `timer_wheel` keeps their
+//!   deadlines, `single_flight` keeps one copy of a question in flight, `cache` keeps answers.
+//! - `worker`: the threads that feed that state machine; everything between a packet and `lookups`.
+//! - `tcp_lookups`: the same steps for a query that came by TCP, as a task.
+//! - `client_quota`: how many lookups and connections one client may have.
+//!
+//! Messages:
+//! - `message` reads queries, `answer_match` tells whether an answer belongs to one, `validate` which
+//!   addresses it may teach, `reply` makes what clients get; all see packets through `wire`.
+//! - `edns`, `cookie`: what is agreed with a neighbour alone.
+//!
+//! Upstreams:
+//! - `upstream`: whom to ask, how often, over what, and what an answer is good for.
+//!
+//! `bench_harness` is a worker without sockets, for benchmarks.
 
 mod answer;
+mod answer_match;
 #[doc(hidden)]
 pub mod bench_harness;
 mod cache;

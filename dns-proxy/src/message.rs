@@ -9,18 +9,15 @@ use crate::edns;
 use crate::question::{DnsQuestion, Transport};
 use crate::rcode::Rcode;
 use crate::upstream::profile::EdnsLevel;
-use crate::wire::{HEADER, Header, Malformed, MessageReader, WireQuestion, rtype};
+use crate::wire::{HEADER, Header, Malformed, MessageReader, read_question, rtype};
 
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
 
-const NOERROR: u8 = 0;
-const NXDOMAIN: u8 = 3;
-
 /// The largest UDP payload that IPv4 can carry.
 const UDP_MAXIMUM: usize = 65_507;
 
-/// A query that can be understood: one question, opcode QUERY, nothing behind its last record.
+/// A well-formed query: one question, opcode QUERY, nothing behind its last record.
 #[derive(Debug)]
 pub(crate) struct Query<'p> {
     bytes: QueryBytes<'p>,
@@ -29,25 +26,25 @@ pub(crate) struct Query<'p> {
     /// Where the question section ends.
     question_end: usize,
     edns: Option<ClientEdns>,
-    /// It carries more than a question and a plain OPT.
+    /// It carries more than a question and a plain OPT, so that its answer may depend on that.
     has_options: bool,
     cookie: Option<Box<CookieExchange>>,
 }
 
-/// Rare, so it takes no room in other queries.
+/// The client's cookie and ours. Few queries have one, so it is boxed.
 #[derive(Debug)]
 struct CookieExchange {
     sent: cookie::ClientCookie,
-    /// The one that goes with what is said to the client.
+    /// The cookie that goes with the reply.
     owed: Option<[u8; cookie::LENGTH]>,
 }
 
-/// The packet of a query: in the buffer that it was received in, or kept for as long as its answer
-/// takes.
+/// The packet of a query: borrowed from the receive buffer, or owned while the query waits for its
+/// answer.
 #[derive(Debug)]
 enum QueryBytes<'p> {
     Received(&'p [u8]),
-    /// Most queries are shorter, and are kept in place.
+    /// Most queries are shorter, and need no allocation.
     Kept(SmallVec<[u8; 96]>),
 }
 
@@ -69,17 +66,17 @@ pub(crate) struct ClientEdns {
     pub(crate) dnssec_ok: bool,
 }
 
-/// All that an upstream may heed in a plain query besides its question: RD, AD, CD, and DO.
+/// The flags of a plain query that its answer may depend on: RD, AD, CD, and DO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueryFlags(u16);
 
-/// The flags of a header that say what a client wants.
+/// The flags of the header among them.
 const WISHES: u16 = Header::RD | Header::AD | Header::CD;
 
 /// DO, where it stands in an OPT record.
 const DNSSEC_OK: u16 = 0x8000;
 
-/// Why a packet is not a query that we can work on.
+/// Why a packet cannot be handled as a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueryError {
     /// Shorter than a header, or itself a response: an answer could start a loop, so it gets none.
@@ -252,65 +249,6 @@ impl<'p> Query<'p> {
             _ => usize::from(u16::MAX),
         }
     }
-
-    /// Whether `answer` is the answer to this query as it was sent under `id`.
-    pub(crate) fn is_answered_by(&self, id: u16, answer: &[u8]) -> bool {
-        let Ok(header) = Header::read(answer) else {
-            return false;
-        };
-        header.id == id
-            && header.has(Header::QR)
-            && header.opcode() == 0
-            && (self.is_echoed_by(answer, &header)
-                || self.asks_the_same_as(answer, &header)
-                || is_bare_error(answer, &header))
-    }
-
-    /// Whether an answer has the one question, byte for byte: so most have.
-    fn is_echoed_by(&self, answer: &[u8], header: &Header) -> bool {
-        header.questions == 1 && answer.get(HEADER..self.question_end) == Some(self.question_section())
-    }
-
-    fn asks_the_same_as(&self, answer: &[u8], header: &Header) -> bool {
-        match (
-            read_question(answer, header),
-            MessageReader::after_header(self.as_bytes()).question(),
-        ) {
-            (Ok((theirs, _)), Ok(ours)) => {
-                theirs.qtype == ours.qtype && theirs.qclass == ours.qclass && theirs.name.same_as(ours.name)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Whether it is an error that its server repeats no question with, as servers do that cannot read
-/// the query (FORMERR, NOTIMP, BADVERS of old ones). It holds no records, so it can teach nothing.
-pub(crate) fn is_bare_error(answer: &[u8], header: &Header) -> bool {
-    if (header.questions, header.answers, header.authorities) != (0, 0, 0) {
-        return false;
-    }
-    // The upper bits stand in OPT (RFC 6891 §6.1.3).
-    let extended = || {
-        MessageReader::after_header(answer)
-            .record()
-            .is_ok_and(|record| record.rtype == rtype::OPT && record.ttl >> 24 != 0)
-    };
-    match header.rcode() {
-        // Both speak of a name.
-        NOERROR | NXDOMAIN => header.additionals > 0 && extended(),
-        _ => true,
-    }
-}
-
-/// The one question of a message, and where the section ends.
-pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(WireQuestion<'m>, usize), Malformed> {
-    if header.questions != 1 {
-        return Err(Malformed);
-    }
-    let mut reader = MessageReader::after_header(message);
-    let question = reader.question()?;
-    Ok((question, reader.position()))
 }
 
 /// What stands behind the question of a query.

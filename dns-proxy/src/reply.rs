@@ -1,4 +1,4 @@
-//! What may be sent to a client, and the only two ways to make it.
+//! Replies to clients, and the only two ways to make one.
 //!
 //! A [`ClientReply`] either holds no records that we did not write ourselves (a refusal, an error),
 //! or it is an upstream's answer, [`HeldAnswer`] until somebody hands over the gate's proof that
@@ -21,19 +21,19 @@ const MAX_TEXT: usize = 180;
 /// The EDNS option of an extended error (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
 
-/// Bytes for a client, in a buffer that is used again or on their own.
+/// The bytes of a reply, borrowed from a buffer that is reused, or owned.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientReply<'b> {
     bytes: Cow<'b, [u8]>,
 }
 
-/// An upstream's answer that the kernel does not vouch for yet.
+/// An upstream's answer that is held back until its addresses are committed.
 #[derive(Debug)]
 pub(crate) struct HeldAnswer<'a> {
     bytes: Cow<'a, [u8]>,
 }
 
-/// An extended error (RFC 8914): why there is no answer, for people.
+/// An extended error (RFC 8914): the reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExtendedError<'t> {
     pub(crate) code: ExtendedErrorCode,
@@ -73,7 +73,7 @@ impl<'a> HeldAnswer<'a> {
         HeldAnswer { bytes: room.into() }
     }
 
-    /// For a look at it; the way out is [`release`](Self::release).
+    /// The bytes, to read. The way out is [`release`](Self::release).
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,11 +1,10 @@
 //! One copy of a question in flight, whichever worker it came to and however often (RFC 5452 §5,
 //! "birthday attacks").
 //!
-//! Equal questions that are forwarded each under an id and a port of their own give a forger as
-//! many chances for each packet as there are copies. So the first lookup that asks leads a
-//! [`FlightLeader`], and those that ask the same meanwhile wait for it. What they share is the
-//! upstream's answer alone: each lookup validates it, has it admitted for its own client, and
-//! replies under its own id.
+//! Each copy of a question in flight, under an id and a port of its own, is one more chance for
+//! every packet of a forger. So the first lookup of a question becomes the [`FlightLeader`], and
+//! those that ask the same meanwhile wait for its result. They share the upstream's answer alone:
+//! each lookup validates it, has it admitted for its own client, and replies under its own id.
 //!
 //! Lookups that differ in their [`QueryFlags`] only (flags, EDNS) cannot share an answer, and would
 //! be further copies: a forged answer fits all of them. The one that comes first has UDP, the

@@ -1,7 +1,6 @@
-//! The steps of a lookup that look at bytes and ask the gate. None of them waits, none of them
-//! knows a socket.
+//! The steps of a lookup that look at bytes and ask the gate. None of them waits or knows a socket.
 //!
-//! What waits (for upstreams, for the kernel) is put between these steps by who drives them:
+//! Their drivers put what waits (for upstreams, for the kernel) between these steps:
 //! [`lookups`](crate::lookups) for datagrams, [`tcp_lookups`](crate::tcp_lookups) for connections.
 
 use std::net::SocketAddr;
@@ -18,7 +17,7 @@ use crate::reply::{ClientReply, ExtendedError, ExtendedErrorCode};
 use crate::upstream::UpstreamFailure;
 use crate::validate::InvalidAnswer;
 
-/// Who sent a query, and how it came here.
+/// The client of a query, and how the query came here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) source: SocketAddr,
@@ -28,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) received: Instant,
 }
 
-/// *Receive*: reads a query. What cannot be read is answered as far as it deserves it.
+/// *Receive*: reads a query. The error is the reply to a malformed one, if it deserves any.
 pub(crate) fn read<'p, 'r, G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
@@ -44,7 +43,7 @@ pub(crate) fn read<'p, 'r, G: Gate>(
     })
 }
 
-/// *Screen*: who asks, may it, and whom do we ask.
+/// *Screen*: asks the gate whether the client may ask this, and which upstreams answer it.
 pub(crate) fn screen<'r, G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
@@ -82,7 +81,7 @@ pub(crate) fn screen<'r, G: Gate>(
     screened
 }
 
-/// What is said to a query that met a limit.
+/// The reply to a query that met a limit.
 pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r mut Vec<u8>) -> ClientReply<'r> {
     let text = match limit {
         DiscardReason::ClientLimit => "too many lookups of this client in flight",
@@ -91,7 +90,7 @@ pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r 
     refuse(query, Rcode::Refused, ExtendedErrorCode::Other, text, room)
 }
 
-/// The upstreams failed: the one place where failures become codes.
+/// The reply when the upstreams failed. This is the one place where failures become codes.
 pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &UpstreamFailure, room: &'r mut Vec<u8>) -> ClientReply<'r> {
     let code = match failure {
         UpstreamFailure::NoUpstream | UpstreamFailure::TimedOut { .. } => ExtendedErrorCode::NoReachableAuthority,
@@ -101,12 +100,12 @@ pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &UpstreamFailure, room: 
     refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
 }
 
-/// The kernel does not vouch for the answer.
+/// The reply when the answer was not admitted.
 pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &AdmissionError, room: &'r mut Vec<u8>) -> ClientReply<'r> {
     refuse(query, Rcode::ServFail, ExtendedErrorCode::Other, &reason.reason, room)
 }
 
-/// Tells that an answer was withheld.
+/// Tells the gate that an answer was withheld.
 pub(crate) fn observe_withheld<G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
@@ -124,7 +123,7 @@ pub(crate) fn observe_withheld<G: Gate>(
     gate.observe(worker_state, event);
 }
 
-/// Tells that an answer of `server` was withheld because it is not believed.
+/// Tells the gate that an answer of `server` was withheld because it is invalid.
 pub(crate) fn observe_bogus<G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
@@ -141,12 +140,12 @@ pub(crate) fn observe_bogus<G: Gate>(
     );
 }
 
-/// Counts what came of an admission that the kernel was needed for.
+/// Counts the result of an admission that needed the kernel.
 pub(crate) fn observe_commit<G: Gate>(gate: &G, worker_state: &mut G::WorkerState, took: Duration, committed: bool) {
     gate.observe(worker_state, ProxyEvent::CommitWait { took, committed });
 }
 
-/// Why a commit that takes too long is given up.
+/// The error of a commit that takes too long.
 pub(crate) fn commit_timed_out() -> AdmissionError {
     AdmissionError {
         kind: AdmissionErrorKind::TimedOut,

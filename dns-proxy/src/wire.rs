@@ -201,6 +201,16 @@ impl<'m> MessageReader<'m> {
     }
 }
 
+/// The one question of a message, and where the section ends.
+pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(WireQuestion<'m>, usize), Malformed> {
+    if header.questions != 1 {
+        return Err(Malformed);
+    }
+    let mut reader = MessageReader::after_header(message);
+    let question = reader.question()?;
+    Ok((question, reader.position()))
+}
+
 impl<'m> WireRecord<'m> {
     /// Where its TTL begins in the message: before the length of the data and the data.
     pub(crate) fn ttl_at(&self) -> u16 {

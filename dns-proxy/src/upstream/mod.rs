@@ -1,5 +1,5 @@
-//! Asking resolvers: which, in what order, how often, and what to make of their answers. No sockets
-//! but for TCP.
+//! Asking upstreams: which, in what order, how often, and what their answers are good for. The
+//! connections are here; the UDP sockets belong to the workers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::answer::ValidatedAnswer;
+use crate::answer_match::is_bare_error;
 use crate::event::UpstreamOutcome;
-use crate::message::{Query, is_bare_error};
+use crate::message::Query;
 use crate::reply::HeldAnswer;
 use crate::validate::{InvalidAnswer, validate};
 use crate::wire::Header;
@@ -21,10 +22,10 @@ pub(crate) mod health;
 pub(crate) mod pool;
 pub(crate) mod profile;
 
-/// The upstreams are asked in turn, at most this often each: a lost packet is nobody's fault.
+/// The upstreams are asked in turn, each at most this often: a datagram may be lost.
 const ROUNDS: usize = 2;
 
-/// Why no upstream gave an answer that can be used; of several failures the last.
+/// Why no upstream gave a usable answer; of several failures the last.
 #[derive(Debug, Error)]
 pub(crate) enum UpstreamFailure {
     #[error("no upstream is configured")]
@@ -49,35 +50,35 @@ impl UpstreamFailure {
     }
 }
 
-/// Whom to ask next. An upstream that itself failed (SERVFAIL, REFUSED) is believed only when no
-/// other has anything better to say.
+/// The upstreams that a lookup has asked and will ask. An upstream's own error (SERVFAIL, REFUSED) is
+/// taken only when no other upstream has a better answer.
 #[derive(Debug)]
 pub(crate) struct UpstreamAttempts {
     upstreams: Arc<[SocketAddr]>,
-    /// Which is asked first.
+    /// The index of the upstream that is asked first.
     first: usize,
     made: usize,
     failure: UpstreamFailure,
     error_answer: Option<Box<(HeldAnswer<'static>, ValidatedAnswer)>>,
 }
 
-/// What an answer is good for.
+/// What an answer of an upstream is good for.
 #[derive(Debug)]
 pub(crate) enum AnswerAssessment<'a> {
-    /// It is the answer, and teaches this.
+    /// It is valid.
     Usable(HeldAnswer<'a>, ValidatedAnswer),
-    /// There may be a better one; it was noted.
+    /// It is an upstream's own error, which was kept: another upstream may have a better answer.
     TryNext,
-    /// It is not to be believed; there may be a better one.
+    /// It is invalid; another upstream may have a better answer.
     Invalid(InvalidAnswer),
 }
 
-/// How it ends when nobody is left to ask.
+/// The outcome when no upstream is left to ask.
 #[derive(Debug)]
 pub(crate) enum AttemptsOutcome {
-    /// With an upstream's own error.
+    /// An upstream's own error.
     ErrorAnswer(HeldAnswer<'static>, ValidatedAnswer),
-    /// Without any answer.
+    /// No answer at all.
     Failure(UpstreamFailure),
 }
 
@@ -108,8 +109,8 @@ impl UpstreamAttempts {
         self.upstreams.first().copied()
     }
 
-    /// Whom to ask now; nobody when all were asked often enough, or the error answer of one has to
-    /// do.
+    /// The upstream to ask now; `None` when all were asked often enough, or all were asked once and
+    /// one has answered with an error.
     pub(crate) fn next(&mut self) -> Option<SocketAddr> {
         if self.is_over() {
             return None;

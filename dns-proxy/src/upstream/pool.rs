@@ -1,9 +1,9 @@
 //! Kept TCP connections to upstreams, on which lookups are pipelined (RFC 7766 §6.2).
 //!
-//! A connection for each lookup would leave each port in TIME_WAIT for a minute, until there are
-//! none left for anybody. So there are a few for each upstream, opened when they are needed and
-//! closed when they are idle, and each client has a share: of the places, and of the connections,
-//! since an upstream that answers in order holds up whatever stands behind a slow question.
+//! A connection for each lookup would leave its port in TIME_WAIT for a minute, until no port is
+//! left. So there are a few connections to each upstream, opened when needed and closed when idle.
+//! Each client has a share of the places and of the connections, since an upstream that answers in
+//! order delays whatever is queued behind a slow question.
 //!
 //! The seam for other transports is [`ConnectionPool::exchange`]: the bytes of a query go in, those
 //! of its answer come out, until a deadline.

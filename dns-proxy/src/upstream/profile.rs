@@ -1,10 +1,8 @@
-//! What an upstream understands besides plain DNS, and what it has shown of itself: EDNS and DNS
-//! cookies (RFC 7873).
+//! What an upstream understands of EDNS and DNS cookies (RFC 7873).
 //!
-//! A cookie is a secret that a forger off the path would have to guess besides port and id. An
-//! upstream that has sent one is believed over UDP only with ours; so nothing may be forgotten
-//! about it that a forger could make us forget. What it says over TCP cannot be forged, and is
-//! believed as it is.
+//! A cookie is a secret that a forger off the path has to guess besides port and id. An upstream
+//! that has sent a cookie is believed over UDP only with ours, so nothing that a forger can send may
+//! reset that. Answers over a connection cannot be forged and are believed as they are.
 //!
 //! Pure: time is an argument.
 
@@ -18,7 +16,7 @@ use crate::cookie::{self, CLIENT, Cookies};
 use crate::edns::{self, COOKIE};
 use crate::wire::{Header, Malformed};
 
-/// How long an upstream that did not understand something is spared it.
+/// How long an upstream is asked with less after it did not understand something.
 const SPARED: Duration = Duration::from_secs(600);
 
 /// Upstreams that are remembered; more than anybody configures.
@@ -30,14 +28,14 @@ const NOT_UNDERSTOOD: [u8; 2] = [1, 4];
 /// BADCOOKIE (RFC 7873 §8) is 23: its lower four bits stand in the header, the others in OPT.
 const BADCOOKIE: (u8, u8) = (7, 1);
 
-/// How much of EDNS is spoken.
+/// How much of EDNS a query carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EdnsLevel {
-    /// Nothing that the client did not say itself.
+    /// No more than the client's query carries.
     Plain,
-    /// A larger UDP size.
+    /// OPT, with our UDP size.
     Edns,
-    /// And a cookie.
+    /// OPT with our cookie.
     Cookies,
 }
 
@@ -50,16 +48,16 @@ impl EdnsLevel {
     }
 }
 
-/// The upstreams that a worker knows.
+/// The profiles of the upstreams that a worker asks.
 pub(crate) struct UpstreamProfiles {
     cookies: Arc<Cookies>,
-    /// Few, so that looking through them is as fast as anything.
+    /// Few, so that a linear search is fast.
     known: Vec<UpstreamProfile>,
-    /// Which gives way to the next when there are too many.
+    /// The next to be replaced when there are too many.
     oldest: usize,
 }
 
-/// One upstream.
+/// What one upstream has shown to understand.
 pub(crate) struct UpstreamProfile {
     server: SocketAddr,
     /// Told when it sends one.
@@ -67,27 +65,27 @@ pub(crate) struct UpstreamProfile {
     /// Our cookie for this server alone, and behind it the server's as it was last sent.
     cookie: SmallVec<[u8; 40]>,
     level: EdnsLevel,
-    /// When more is tried again.
+    /// When a higher level is tried again.
     lowered_until: Option<Instant>,
-    /// The most that it has answered to.
+    /// The highest level at which it has answered.
     proven: Option<EdnsLevel>,
     /// It sends cookies.
     sends_cookies: bool,
 }
 
-/// What to make of a message that belongs to the question.
+/// The result of checking an answer that belongs to its question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EdnsCheck {
-    /// It is from the upstream, as far as that can be told.
+    /// It is from the upstream, as far as cookies can tell.
     Accepted,
-    /// Somebody else's cookie: it is a forgery, and the wait goes on.
+    /// It has another cookie than ours, so it is forged, and the wait goes on.
     Forged,
-    /// The upstream speaks cookies, and there is none: TCP tells whether it is true.
+    /// The upstream sends cookies, and this answer has none: TCP tells whether it is genuine.
     MissingCookie,
-    /// The upstream wants to see the cookie that it has sent along.
+    /// The upstream wants to see the server cookie that came with this answer.
     BadCookie,
-    /// The upstream did not understand it, perhaps because of what we added: it is to be asked
-    /// again at this level.
+    /// The upstream did not understand the query, perhaps because of what we added. It is to be
+    /// asked again at this level.
     NotUnderstood(EdnsLevel),
 }
 
@@ -130,7 +128,7 @@ impl UpstreamProfile {
         }
     }
 
-    /// What to say to it now.
+    /// The level at which to ask it now.
     pub(crate) fn level(&mut self, now: Instant) -> EdnsLevel {
         if self.lowered_until.is_some_and(|until| now >= until) {
             self.lowered_until = None;
@@ -139,7 +137,7 @@ impl UpstreamProfile {
         self.level
     }
 
-    /// The data of the option to send.
+    /// The data of the COOKIE option to send.
     pub(crate) fn cookie(&self) -> &[u8] {
         &self.cookie
     }
@@ -207,8 +205,8 @@ impl UpstreamProfile {
         self.cookie.truncate(CLIENT);
     }
 
-    /// There was no answer to a question at this level. Some networks drop what they do not know;
-    /// an upstream that has answered to as much before is only slow.
+    /// Notes that a question at this level got no answer. Some networks drop queries that they do
+    /// not understand; an upstream that has answered at this level before is only slow.
     pub(crate) fn timed_out(&mut self, now: Instant, level: EdnsLevel) {
         if level > EdnsLevel::Plain && self.proven < Some(level) {
             self.lower(now, level.lower());
@@ -220,7 +218,7 @@ impl UpstreamProfile {
         self.lowered_until = Some(now + SPARED);
     }
 
-    /// Reads what concerns us, and keeps the server's cookie.
+    /// Reads the EDNS part of an answer, and keeps the server's cookie.
     fn read(&mut self, answer: &[u8]) -> ReceivedEdns {
         let rcode = Header::read(answer).map_or(0, |header| header.rcode());
         let is_not_understood = NOT_UNDERSTOOD.contains(&rcode);

@@ -1,42 +1,41 @@
-//! Whether to stay awake for what will come in a moment.
+//! Whether to poll for a moment before sleeping.
 //!
-//! Waking a thread takes some ten microseconds, on a virtual processor more: as long as all that a
-//! worker does for a lookup. Often it is hardly asleep when it is woken: a resolver on the same
-//! node answers within tens of microseconds, and a client that goes through its search list asks
-//! for the next name as soon as the last one failed. So where hardly anything is going on, the
-//! worker polls for [`SPIN_TIME`] before it sleeps. Under load it never does: there one wake-up
-//! serves many lookups, and what counts is the processor's time.
+//! Waking a thread takes some ten microseconds, more on a virtual processor: as long as everything
+//! else that a worker does for a lookup. A lightly loaded worker is often woken just after it went
+//! to sleep: a resolver on the same node answers within tens of microseconds, and a client that
+//! walks its search list asks for the next name as soon as the last one failed. So a worker with
+//! hardly anything in flight polls for [`SPIN_TIME`] before it sleeps. Under load it never does:
+//! there one wake-up serves many lookups, and what counts is the processor's time.
 //!
-//! What it costs is bounded. Whoever else is ready to run on the processor goes first. And after
-//! each vain look twice as many chances are left out as after the one before, up to
-//! [`MAX_SKIPPED`]: where nothing ever comes in time, that is less than a microsecond for each
-//! lookup.
+//! The cost is bounded. Other threads that are ready to run on the processor go first. After each
+//! poll in vain twice as many opportunities are skipped as after the one before, up to
+//! [`MAX_SKIPPED`]: where nothing ever arrives in time, polling costs less than a microsecond for
+//! each lookup.
 
 use std::time::Duration;
 
-/// How long to look: what a resolver on the node needs that has the answer, its own wake-up
-/// included. That is some 40 µs on a virtual machine, and twice that while its host is busy; a
-/// moment that is just too short is worse than none.
+/// How long to poll: as long as a resolver on the node takes that has the answer, its own wake-up
+/// included. That is some 40 µs on a virtual machine, and twice that while its host is busy. A time
+/// that is just too short is worse than none.
 pub(super) const SPIN_TIME: Duration = Duration::from_micros(100);
 
-/// After so many looks, a few microseconds, whoever else is ready to run on the processor goes
-/// first.
+/// After so many polls (a few microseconds) the worker yields the processor.
 pub(super) const POLLS_PER_YIELD: usize = 8;
 
 /// The A and AAAA that a stub resolver asks for at once.
 const FEW: usize = 2;
 
-/// At least one chance in so many is used.
+/// At most one opportunity fewer than this is skipped in a row.
 const MAX_SKIPPED: u32 = 128;
 
-/// What there is to look for, and how much use it was.
+/// When to poll, by how often polling paid off lately.
 #[derive(Debug, Default)]
 pub(super) struct BusyPoll {
     answers: Backoff,
     queries: Backoff,
 }
 
-/// What may come in a moment.
+/// What a worker polls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PollTarget {
     /// The answers to lookups in flight.
@@ -47,15 +46,15 @@ pub(super) enum PollTarget {
 
 #[derive(Debug, Default)]
 struct Backoff {
-    /// So many are left out after the next vain look; 0 after a good one.
+    /// How many opportunities were skipped after the last poll in vain; 0 after a success.
     pause: u32,
-    /// So many are still to be left out.
+    /// How many opportunities are still to be skipped.
     left: u32,
 }
 
 impl BusyPoll {
-    /// Nothing else is to be done, `taken` datagrams were taken in the last turn, and so many
-    /// lookups are in flight: what to look for, if anything.
+    /// What to poll for, if anything, when there is nothing else to do. `taken` datagrams were
+    /// received in the last turn.
     pub(super) fn poll_target(&mut self, taken: usize, in_flight: usize) -> Option<PollTarget> {
         let few = 1..=FEW;
         let target = match in_flight {
@@ -66,7 +65,7 @@ impl BusyPoll {
         self.backoff(target).take().then_some(target)
     }
 
-    /// Whether something arrived in that moment.
+    /// Records whether something arrived while the worker polled.
     pub(super) fn record(&mut self, target: PollTarget, arrived: bool) {
         self.backoff(target).record(arrived);
     }

@@ -1,4 +1,4 @@
-//! What other threads have to say to a worker.
+//! The mailbox of a worker, through which other threads reach it.
 
 use std::io;
 use std::mem;
@@ -16,21 +16,21 @@ use crate::lookup_key::LookupKey;
 use crate::single_flight::{FlightReceiver, FlightResult};
 use crate::upstream::exchange::UpstreamExchange;
 
-/// One thing to be told.
+/// A message to a worker.
 #[derive(Debug)]
 pub(crate) enum WorkerMessage<P> {
-    /// What came of an admission.
+    /// The result of an admission.
     AdmissionSettled(LookupKey, Result<P, AdmissionError>),
-    /// What came of asking over TCP.
+    /// The result of an exchange over a connection.
     ExchangeEnded(LookupKey, UpstreamExchange),
-    /// What came of a flight that the lookup waited for.
+    /// The result of the flight that this lookup waits for.
     FlightEnded(LookupKey, FlightResult),
-    /// Listen there too.
+    /// Listen on this socket too.
     AddListener(Box<UdpListener>),
-    /// Take no more there, and answer what was taken; say when all that was queued there is taken,
-    /// and counts as in flight.
+    /// Receive no new lookups there, but answer those that were received. The worker signals when it
+    /// has received all that was queued in the socket, so that all of it counts as in flight.
     RemoveListener(Listener, oneshot::Sender<()>),
-    /// Stop at once.
+    /// End the thread at once.
     Stop,
 }
 
@@ -49,14 +49,14 @@ struct MailboxState<P> {
     has_owner: bool,
 }
 
-/// Held by the owner for as long as it reads its messages. When it is dropped, those unread and all
-/// that come later are dropped too: whoever waits for a sign that one was read learns so that there
-/// will be none.
+/// Held by the worker for as long as it reads its messages. When it is dropped, unread messages and
+/// all later ones are dropped too, so that whoever waits for a signal from one of them learns that
+/// it will not come.
 #[derive(Debug)]
 pub(crate) struct MailboxOwner<P>(pub(crate) Arc<Mailbox<P>>);
 
 impl<P> Mailbox<P> {
-    /// Its owner is awake.
+    /// A mailbox whose owner is awake.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             state: Mutex::new(MailboxState {

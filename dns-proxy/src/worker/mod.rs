@@ -1,9 +1,9 @@
-//! A thread that serves lookups over UDP, and shares nothing on its way with the others.
+//! A worker: a thread that serves lookups over UDP and shares nothing on its way with the others.
 //!
-//! It has a socket of its own on every address that is listened on, sockets of its own to every
-//! upstream, and everything that [`Lookups`] holds. It sleeps in one place, `epoll_wait`; then it
-//! takes what is there in batches, works it off, and sends what came of it in batches. What takes a
-//! runtime (TCP) is done by tokio's tasks, which write a [`WorkerMessage`] when they are done.
+//! It has its own socket on every address that is listened on, its own sockets to every upstream,
+//! and its own [`Lookups`]. It sleeps in one place, `epoll_wait`; then it receives what has come in
+//! batches, works it off, and sends the results in batches. What needs an async runtime
+//! (connections) runs as tokio tasks, which post a [`WorkerMessage`] when they are done.
 
 use std::io;
 use std::mem;
@@ -46,32 +46,31 @@ mod tproxy;
 pub(crate) mod udp_listener;
 mod upstream_sockets;
 
-/// Datagrams taken with one system call.
+/// Datagrams received with one system call.
 const BATCH: usize = 64;
 
-/// Batches taken from one socket before the others have their turn.
+/// Batches received from one socket before the other sockets have their turn.
 const BATCHES_PER_TURN: usize = 4;
 
-/// The longest query over UDP. DNS messages of more are fragments on most links; a client with such
-/// a query is told to come by TCP.
+/// The longest query over UDP. A longer one is fragmented on most links, so its client is told to
+/// come by TCP.
 const MAX_QUERY: usize = 1_232;
 
 /// The longest datagram.
 const MAX_ANSWER: usize = 65_535;
 
-/// So many datagrams in one turn show that they come fast. Fewer than a whole batch: then the next
-/// one waits already.
+/// A turn with so many datagrams is a burst: pause [`GATHER`] so that the next batch is larger.
+/// After a whole batch the next one waits in the socket already.
 const BURST: Range<usize> = 8..BATCH;
 
-/// A crowd is given so much time to grow. Sending is most of what a lookup costs, and what goes to
-/// the same client goes as one: so the processor has less to do when there is much, and where there
-/// is little nobody waits.
+/// How long to let a burst grow. Sending is most of what a lookup costs, and replies to one client
+/// leave as one, so a larger batch costs less for each lookup. Outside of bursts nobody waits.
 const GATHER: Duration = Duration::from_micros(50);
 
-/// How often sockets that are of no use any more are looked for.
+/// How often sockets that are no longer needed are closed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause after an error of a listening socket itself, which may last (no memory).
+/// How long to pause after an error of a listening socket itself, which may last (no memory).
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 
 /// Starts a worker in the network namespace of the calling thread. It ends with the message
