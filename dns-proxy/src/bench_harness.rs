@@ -1,5 +1,5 @@
-//! The lookups of one worker without its sockets, for benchmarks and for counting instructions.
-//! Nothing of the agent uses it.
+//! A bench harness: the lookups of one worker without its sockets, for benchmarks and for counting
+//! instructions. The agent does not use it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +20,7 @@ use crate::single_flight::SingleFlight;
 use crate::stages::Client;
 use crate::worker::mailbox::{Mailbox, WorkerMessage};
 
-/// A worker that is handed packets and keeps what it would send.
+/// A worker that is handed packets and records what it would send.
 pub struct LookupHarness<G: Gate> {
     lookups: Lookups<G, ()>,
     mailbox: Arc<Mailbox<G::Proof>>,

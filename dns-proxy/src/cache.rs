@@ -1,9 +1,9 @@
-//! Answers kept for as long as they may be (RFC 1035 §7.4, RFC 2308), and a little longer when no
+//! The answer cache (RFC 1035 §7.4, RFC 2308). Expired answers are given for a while when no
 //! upstream answers (RFC 8767).
 //!
-//! Pure: time is an argument. What is found here goes the way of every answer: it was screened
-//! before, and is validated, admitted and released against a proof after. So it never answers what
-//! policy denies, and never with an address that the kernel does not hold.
+//! Pure: time is an argument. A cached answer goes the way of every answer: its question was
+//! screened before, and it is validated, admitted and released against a proof. So the cache never
+//! answers what policy denies, and never with an address that the kernel does not hold.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -22,31 +22,32 @@ const LONGEST_NEGATIVE: u32 = 3 * 3_600;
 /// RFC 2181 §8 allows a cap; a day, as the leases have by default.
 const LONGEST: u32 = 86_400;
 
-/// The TTL of an answer past its time (RFC 8767 §4).
+/// The TTL of an expired answer (RFC 8767 §4).
 const STALE_TTL: u32 = 30;
 
-/// How long a name is answered past its time without another try, after one failed (RFC 8767 §5).
+/// How long an expired answer is given without asking upstreams again, after they failed (RFC 8767
+/// §5).
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// Larger answers are rare, and not kept: the number of entries bounds memory.
+/// Larger answers are rare and not cached, so that the number of entries bounds the memory.
 const LARGEST: usize = 4_096;
 
-/// A name that was asked as often since it was stored is hot.
+/// After so many hits since it was stored, an answer counts as popular.
 const HOT: u32 = 2;
 
-/// NOERROR and NXDOMAIN: all others say something of a server, or of a moment.
+/// NOERROR and NXDOMAIN. All other codes tell of a server or of a moment, not of the name.
 const KEPT_CODES: [u8; 2] = [0, 3];
 
 /// The cache of one worker.
 #[derive(Debug)]
 pub(crate) struct AnswerCache {
     entries: LruCache<CacheKey, CacheEntry>,
-    /// How long after its time an answer may still be given.
+    /// How long after it expired an answer may still be given.
     stale_for: Duration,
 }
 
-/// What must be equal for an answer to be the answer: besides the question all that an upstream may
-/// heed in it.
+/// The key of an answer: the question, and everything else in a plain query that the answer may
+/// depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
     upstream: SocketAddr,
@@ -61,13 +62,13 @@ pub(crate) struct CacheKey {
 #[derive(Debug)]
 struct CacheEntry {
     answer: Box<[u8]>,
-    /// Where its TTLs stand.
+    /// The positions of its TTLs.
     ttls: SmallVec<[u16; 6]>,
     stored: Instant,
-    /// The smallest of them, or what RFC 2308 says.
+    /// The smallest TTL, or the negative TTL of RFC 2308.
     life: u32,
     hits: u32,
-    /// A refresh is on its way, or has failed at this moment.
+    /// Whether it is being asked for again.
     refresh: RefreshState,
 }
 
@@ -78,17 +79,17 @@ enum RefreshState {
     Failed(Instant),
 }
 
-/// What is known of a question.
+/// The result of a look into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheLookup {
-    /// Nothing that could be used.
+    /// There is no answer that can be used.
     Miss,
-    /// The answer, which was written.
+    /// The answer, which was written to the buffer.
     Fresh {
-        /// It is hot and near its end: it should be asked again before others wait for it.
+        /// It is popular and about to expire: ask again before anybody waits for it.
         refresh: bool,
     },
-    /// An answer past its time, for when no upstream has one.
+    /// An expired answer, for when no upstream has one.
     Stale,
 }
 

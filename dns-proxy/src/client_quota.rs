@@ -1,4 +1,4 @@
-//! How much one client, and all of them, may have at once.
+//! How many lookups or connections one client, and all of them together, may have at once.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use crate::event::DiscardReason;
 
-/// A number of places, of which one client gets a part only: as many as are still free at most. So
-/// one alone can have half of them, two a third each, and whoever comes new always finds as many
-/// free as the greediest has.
+/// A number of places, of which one client gets at most as many as are still free. So one client
+/// alone can have half of them, two a third each, and a new client always finds as many free places
+/// as the greediest has taken.
 #[derive(Debug)]
 pub(crate) struct ClientQuota {
     per_client: usize,
@@ -32,7 +32,7 @@ pub(crate) struct QuotaPermit {
     client: IpAddr,
 }
 
-/// Whose places are all taken.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QuotaExceeded {
     Client,

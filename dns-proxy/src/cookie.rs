@@ -1,13 +1,13 @@
-//! DNS cookies (RFC 7873, RFC 9018), which are between neighbours: a client's is answered by us and
-//! not forwarded, and what an upstream says to ours is not relayed.
+//! DNS cookies (RFC 7873, RFC 9018), hop by hop: we answer a client's cookie and do not forward it,
+//! and do not relay an upstream's.
 //!
-//! A client that has got a server cookie once drops every answer without one (c-ares, for two
-//! minutes). So whoever sends one gets one with all that we say. A client that sends none yet gets
-//! one only where an upstream speaks cookies too: otherwise its lookups would fail whenever they
-//! reach that upstream without us.
+//! A client that once got a server cookie drops every answer without one (c-ares, for two minutes).
+//! So a client that sends a server cookie gets one with every reply. A client that sends none gets
+//! one only after an upstream has sent cookies: otherwise its lookups would fail whenever they
+//! reach that upstream without the proxy.
 //!
-//! A server cookie of ours proves nothing of a client's source that the kernel has not checked, so
-//! none is ever verified, and needs no time in it.
+//! Our server cookies are never verified, and so carry no time: the kernel has checked a client's
+//! source address already.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};

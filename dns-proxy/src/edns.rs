@@ -1,5 +1,5 @@
-//! The OPT record, which is between neighbours (RFC 6891 §6.1.1): what we and an upstream have
-//! agreed is not what a client has asked for, and what a client says to us is not for the upstream.
+//! The OPT record, which is hop by hop (RFC 6891 §6.1.1): what we agree with an upstream is not for
+//! the client, and what the client tells us is not for the upstream.
 
 use crate::wire::{Header, Malformed, MessageReader, rtype};
 
@@ -12,7 +12,7 @@ pub(crate) const OUR_UDP_SIZE: u16 = 1_232;
 /// The option that pads a message (RFC 7830 §3).
 pub(crate) const PADDING: u16 = 12;
 
-/// Options that concern a sender and its neighbour alone, so that no answer depends on them:
+/// Options that are hop by hop, so that no answer depends on them:
 /// COOKIE, and edns-tcp-keepalive (RFC 7828) and Padding (RFC 7830).
 const BETWEEN_NEIGHBOURS: [u16; 3] = [COOKIE, 11, PADDING];
 
@@ -93,11 +93,11 @@ pub(crate) fn matter(data: &[u8]) -> Result<bool, Malformed> {
     Ok(any)
 }
 
-/// Takes out of a message what was said to us alone, a cookie and what pads it, and puts in the
-/// cookie that is said to its receiver, who has no part in OPT itself unless it speaks EDNS.
+/// Makes a message fit for its next hop: removes the cookie and the padding that were for us, adds
+/// the receiver's cookie, and removes OPT if the receiver sent none (`has_opt`).
 ///
-/// What stands behind OPT is left out too where the message is changed: additional records are a
-/// courtesy, and names in them may point at what moves.
+/// Where the message changes, all records behind OPT are dropped: additional records are optional,
+/// and names in them may point at bytes that move.
 pub(crate) fn hand_on(message: &mut Vec<u8>, has_opt: bool, cookie: Option<&[u8]>) -> Result<(), Malformed> {
     let mut opt = Vec::new();
     let (at, before) = match find(message)? {

@@ -17,8 +17,8 @@
 //! - `client_quota`: how many lookups and connections one client may have.
 //!
 //! Messages:
-//! - `message` reads queries, `answer_match` tells whether an answer belongs to one, `validate` which
-//!   addresses it may teach, `reply` makes what clients get; all see packets through `wire`.
+//! - `message` reads queries, `answer_match` tells whether an answer belongs to one, `validate`
+//!   which addresses it may teach, `reply` makes what clients get; all see packets through `wire`.
 //! - `edns`, `cookie`: what is agreed with a neighbour alone.
 //!
 //! Upstreams:

@@ -62,13 +62,13 @@ pub(crate) struct Lookups<G: Gate, W> {
     deadlines: TimerWheel,
     profiles: UpstreamProfiles,
     cache: Option<AnswerCache>,
-    /// Lookups in flight on nobody's behalf: for the cache, and to see whether an upstream answers.
+    /// How many lookups in flight serve no client: refreshes of the cache, and probes.
     unasked: usize,
-    /// Where queries to upstreams are written.
+    /// The buffer for queries to upstreams.
     asked: Vec<u8>,
-    /// Where replies are written.
+    /// The buffer for replies.
     room: Vec<u8>,
-    /// Where answers out of the cache are written.
+    /// The buffer for answers from the cache.
     cached: Vec<u8>,
 }
 
@@ -101,7 +101,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// A query has come.
+    /// Handles a query from a client.
     pub(crate) fn receive(
         &mut self,
         now: Instant,
@@ -172,7 +172,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// A query longer than what is taken over UDP has come, of which this is the beginning.
+    /// Handles the beginning of a query that is longer than is taken over UDP.
     pub(crate) fn receive_overlong(
         &mut self,
         now: Instant,
@@ -201,7 +201,7 @@ impl<G: Gate, W> Lookups<G, W> {
         );
     }
 
-    /// Gives up what has waited too long, each for its next chance or for good.
+    /// Ends the stages whose time is over: the lookup asks the next upstream or fails.
     pub(crate) fn expire(&mut self, now: Instant, out: &mut impl LookupOutput<W>) {
         while let Some(key) = self.deadlines.pop(now) {
             let Some(lookup) = self.in_flight.get_mut(key) else {

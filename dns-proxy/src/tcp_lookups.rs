@@ -1,6 +1,6 @@
-//! One lookup that came by TCP, from bytes to bytes: rare, so it may be a task that waits.
+//! Lookups that came by TCP. They are rare, so each is a task that waits.
 //!
-//! The steps are those of [`stages`]; [`lookups`](crate::lookups) is the same story for datagrams.
+//! The steps are those of [`stages`]; [`lookups`](crate::lookups) drives them for datagrams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,14 +24,13 @@ use crate::upstream::pool::ConnectionPool;
 use crate::upstream::profile::{EdnsCheck, EdnsLevel, UpstreamProfiles};
 use crate::upstream::{AnswerAssessment, AttemptsOutcome, UpstreamAttempts, UpstreamFailure};
 
-/// What every lookup over TCP needs.
+/// What all lookups over TCP share.
 pub(crate) struct TcpLookups<G: Gate> {
     pub(crate) gate: Arc<G>,
     pub(crate) config: ServerConfig,
-    /// Shared with the workers, as the pool is.
+    /// Shared with the workers, as pool and health are.
     pub(crate) cookies: Arc<Cookies>,
     pub(crate) pool: Arc<ConnectionPool>,
-    /// Shared with the workers.
     pub(crate) health: Arc<UpstreamHealth>,
     /// One for all connections, which are few. Never locked across an await.
     profiles: Mutex<UpstreamProfiles>,
@@ -52,7 +51,7 @@ impl<G: Gate> TcpLookups<G> {
         }
     }
 
-    /// The whole way of one lookup. Nothing is returned for what must not be answered.
+    /// Runs one lookup to its end. `None`: the packet deserves no reply.
     ///
     /// Only the upstream and the commit are waited for, and both together no longer than
     /// [`ServerConfig::lookup_timeout`].
@@ -92,7 +91,7 @@ impl<G: Gate> TcpLookups<G> {
         Some(reply.into_owned())
     }
 
-    /// What is said to a query that met a limit.
+    /// The reply to a query that met a limit.
     pub(crate) fn overloaded(
         &self,
         client: &Client,

@@ -1,10 +1,10 @@
-//! What does an answer teach, and may it be believed?
+//! Validates an answer, and reads the names and addresses that it may teach.
 //!
 //! Pure: the bytes of the query and the bytes of the answer go in, a [`ValidatedAnswer`] or the
 //! reason against it comes out. That the answer belongs to the question (id, question, sender) was
 //! checked before it came here.
 //!
-//! Only the answer section teaches. Whatever a server adds in the sections behind it opens nothing.
+//! Only the answer section counts. What a server adds in the sections behind it opens nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -26,7 +26,7 @@ const NOERROR: u8 = 0;
 const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
 
-/// Why an answer is not believed. It is never released.
+/// Why an answer is invalid. It is never released.
 #[expect(missing_docs, reason = "each says itself what it is")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum InvalidAnswer {

@@ -15,32 +15,32 @@ use crate::upstream::UpstreamAttempts;
 use crate::upstream::profile::EdnsLevel;
 
 pub(super) struct ActiveLookup<G: Gate, W> {
-    /// `None`: no client wants to know.
+    /// `None`: the proxy asks for its cache, or probes an upstream.
     pub(super) client_waiting: Option<WaitingClient<G, W>>,
     pub(super) query: Query<'static>,
     pub(super) attempts: UpstreamAttempts,
     pub(super) stage: LookupStage,
     /// `Some` while it asks on behalf of all lookups with the same question.
     pub(super) flight: Option<FlightLeader>,
-    /// What the upstream has shown to understand of this question.
+    /// The most that the upstream has shown to understand of this question.
     pub(super) max_level: EdnsLevel,
-    /// It is not asked over UDP.
+    /// Upstreams are asked over TCP alone.
     pub(super) by_tcp: bool,
-    /// The upstream was shown the cookie that it wanted, once.
+    /// The upstream was asked again with the cookie that it wanted; once is enough.
     pub(super) has_shown_cookie: bool,
-    /// When it is given up.
+    /// When the lookup is given up.
     pub(super) deadline: Instant,
     /// Until when upstreams are asked.
     pub(super) ask_until: Instant,
-    /// When its present stage is given up.
+    /// When the present stage is given up.
     pub(super) until: Instant,
-    /// Where its answer belongs in the cache.
+    /// The key of its answer in the cache.
     pub(super) key: Option<CacheKey>,
-    /// There is an answer past its time.
+    /// The cache has an expired answer.
     pub(super) stale: bool,
 }
 
-/// Who is to be answered.
+/// The client that waits for the reply.
 pub(super) struct WaitingClient<G: Gate, W> {
     pub(super) client: Client,
     pub(super) reply_path: W,
@@ -65,7 +65,7 @@ pub(super) enum LookupStage {
     /// The kernel.
     Admitting {
         held: HeldAnswer<'static>,
-        /// Who gave the answer.
+        /// The upstream that gave the answer.
         source: SocketAddr,
         began: Instant,
     },

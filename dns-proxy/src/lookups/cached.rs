@@ -1,5 +1,5 @@
-//! Lookups and the answer cache: what it has is validated and admitted as what an upstream says,
-//! and what is asked much is asked again in time.
+//! Lookups and the answer cache. A cached answer is validated and admitted like one from an
+//! upstream, and a popular one is asked for again before it expires.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::lookup_key::LookupKey;
 use crate::reply::HeldAnswer;
 use crate::upstream::AnswerAssessment;
 
-/// How long upstreams are asked for what is in the cache past its time (RFC 8767 §5).
+/// How long upstreams are asked while the cache has an expired answer (RFC 8767 §5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
 
-/// Lookups at a time that no client asked for: they must not take what lookups need.
+/// Lookups at a time that no client asked for, so that they do not crowd out those of clients.
 const UNASKED: usize = 1_000;
 
 /// What the cache has for a lookup that begins.
@@ -29,7 +29,7 @@ pub(super) enum CacheDecision {
 }
 
 impl<G: Gate, W> Lookups<G, W> {
-    /// Asks the cache. When it has the answer, that is written.
+    /// Looks into the cache. A hit is written to the buffer.
     pub(super) fn look_up(&mut self, now: Instant, lookup: &mut ActiveLookup<G, W>) -> CacheDecision {
         let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
             return CacheDecision::Miss;
@@ -51,7 +51,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// *Validate* and what follows, for an answer that the cache has written.
+    /// *Validate* and what follows, for the answer in the buffer.
     pub(super) fn answer_from_cache(
         &mut self,
         now: Instant,
@@ -98,7 +98,7 @@ impl<G: Gate, W> Lookups<G, W> {
         true
     }
 
-    /// Asks again for what the cache has, on nobody's behalf.
+    /// Asks again for what the cache has, for no client.
     pub(super) fn refresh(&mut self, now: Instant, again: Box<ActiveLookup<G, W>>, out: &mut impl LookupOutput<W>) {
         if self.start_unasked(now, again, out) {
             self.gate

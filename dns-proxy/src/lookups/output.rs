@@ -7,16 +7,16 @@ use std::time::Instant;
 use crate::lookup_key::LookupKey;
 use crate::reply::ClientReply;
 
-/// Under what a query was sent to an upstream: which socket, which id on it.
+/// A query that was sent to an upstream: its socket, and its id there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SentQuery {
     pub(crate) socket: u32,
     pub(crate) id: u16,
 }
 
-/// What sends. `W` is how an answer gets back to its client, of which nothing is known here.
+/// Sends for the lookups. `W` is the way of a reply to its client, which is opaque here.
 pub(crate) trait LookupOutput<W> {
-    /// Sends a query under a random id from a random port, and remembers whose answer comes there.
+    /// Sends a query under a random id from a random port, and expects its answer there.
     fn send_query(
         &mut self,
         now: Instant,
@@ -24,9 +24,9 @@ pub(crate) trait LookupOutput<W> {
         lookup: LookupKey,
         query: &[u8],
     ) -> io::Result<SentQuery>;
-    /// Forgets whose answer comes there.
+    /// Expects the answer to this query no more.
     fn forget_query(&mut self, sent: SentQuery);
-    /// Asks over TCP, out of the client's share; [`Lookups::exchanged`] is told what came of it,
+    /// Asks over a connection, from the client's share. [`Lookups::exchanged`] gets the result,
     /// `until` at the latest.
     fn query_over_connection(
         &mut self,
@@ -36,9 +36,9 @@ pub(crate) trait LookupOutput<W> {
         query: &[u8],
         until: Instant,
     );
-    /// Notes that a lookup in flight is to be answered on this way.
+    /// Counts a lookup in flight that will be answered on this path.
     fn track_pending(&mut self, reply_path: &W);
-    /// Notes that such a lookup has ended; its reply follows within the batch.
+    /// Counts the end of such a lookup. Its reply follows within the batch.
     fn untrack_pending(&mut self, reply_path: &W);
     /// Sends a reply.
     fn send_reply(&mut self, reply_path: &W, client: SocketAddr, reply: &ClientReply<'_>);

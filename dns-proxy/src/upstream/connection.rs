@@ -1,5 +1,5 @@
-//! One TCP connection to an upstream, with many questions on it: each under an id that is unique
-//! there, answered in any order (RFC 7766 §6.2.1.1).
+//! One TCP connection to an upstream, which carries many questions at once: each has an id that is
+//! unique there, and answers come in any order (RFC 7766 §6.2.1.1).
 
 use std::collections::HashMap;
 use std::io;
@@ -17,17 +17,17 @@ use tokio::time::{sleep_until, timeout};
 use crate::frame;
 use crate::message::Query;
 
-/// How long a connection may have nothing to do. Less than what servers commonly allow (10 s and
-/// more), so that it is us who close it.
+/// How long a connection may be idle. Less than servers commonly allow (10 s and more), so that we
+/// close it and not they.
 const IDLE: Duration = Duration::from_secs(8);
 
-/// Patience with the handshake.
+/// How long the TCP handshake may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
     state: Mutex<ConnectionState>,
-    /// There is something to be sent, or nothing more to wait for.
+    /// Notified when there is something to send, or nothing left to wait for.
     changed: Notify,
 }
 
@@ -38,9 +38,9 @@ struct ConnectionState {
     unsent: Vec<u8>,
     /// It takes no more questions.
     retired: bool,
-    /// When something was last heard.
+    /// When a message last arrived.
     heard: Instant,
-    /// Something was heard at all.
+    /// Whether any message has arrived.
     was_in_use: bool,
 }
 
@@ -57,11 +57,11 @@ struct PendingQuestion {
 #[derive(Debug)]
 pub(crate) struct ConnectionLost {
     pub(crate) error: io::Error,
-    /// It had answered before, so the upstream is there.
+    /// It had answered before, so the upstream is alive.
     pub(crate) was_in_use: bool,
 }
 
-/// A question on a connection. Dropped, it waits no more.
+/// A question on a connection. Dropping it gives the question up.
 struct QuestionGuard<'a> {
     connection: &'a UpstreamConnection,
     id: u16,
@@ -89,7 +89,7 @@ impl UpstreamConnection {
         !self.state.lock().retired
     }
 
-    /// Questions on it: all, and those of one client.
+    /// How many questions it carries: all, and those of one client.
     pub(crate) fn load(&self, client: IpAddr) -> (usize, usize) {
         let state = self.state.lock();
         let of_client = state.asked.values().filter(|it| it.client == client).count();
@@ -150,7 +150,7 @@ impl UpstreamConnection {
         self.end(&error);
     }
 
-    /// Why it has ended.
+    /// Carries messages both ways, and returns the error that ended it.
     async fn carry(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Error {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (mut read, mut unsent) = (BytesMut::new(), BytesMut::new());
@@ -231,8 +231,8 @@ impl Drop for QuestionGuard<'_> {
             return;
         };
         *self.mismatched += asked.mismatched;
-        // Nothing was heard for as long as there was time: the next question goes elsewhere. A
-        // client that has merely lost patience has no connection closed.
+        // Nothing arrived until the deadline, so the next question goes over another connection. A
+        // lookup that was given up earlier does not close the connection.
         if state.heard < self.asked && Instant::now() >= self.until {
             state.retired = true;
         }
@@ -241,7 +241,7 @@ impl Drop for QuestionGuard<'_> {
     }
 }
 
-/// It was closed between being chosen and being asked.
+/// The error of a connection that was closed between being chosen and being asked.
 fn closed() -> ConnectionLost {
     ConnectionLost {
         error: io::ErrorKind::ConnectionAborted.into(),
@@ -249,7 +249,7 @@ fn closed() -> ConnectionLost {
     }
 }
 
-/// An error of a connection, for each that waited on it.
+/// A copy of a connection's error, for each question that waited on it.
 fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),

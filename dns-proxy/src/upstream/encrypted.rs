@@ -1,12 +1,11 @@
 //! Encrypted upstreams: DNS over TLS (RFC 7858), HTTPS (RFC 8484) and QUIC (RFC 9250), by hickory's
 //! clients.
 //!
-//! Each has one connection, which is kept and shared by all lookups: all three protocols carry many
-//! questions at once. It is made when it is first needed, and made anew when it turns out to be
-//! dead.
+//! Each has one connection that all lookups share, since all three protocols carry many questions
+//! at once. It is opened when it is first needed, and again when it turns out to be dead.
 //!
-//! As over TCP the bytes of a query go in, those of its answer come out, and the answer is
-//! validated like any other: the connection says who has answered, not that the answer is to the
+//! As over TCP, the bytes of a query go in and those of its answer come out. The answer is
+//! validated like any other: the connection proves who has answered, not that the answer is to the
 //! question.
 
 use std::collections::HashMap;
@@ -45,23 +44,23 @@ const PADDED_TO: usize = 128;
 /// Queries in flight on a connection over TLS.
 const IN_FLIGHT: usize = 4_096;
 
-/// Patience with what is below one exchange, which has a deadline of its own.
+/// The timeout of the layer below an exchange, which has a deadline of its own.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An upstream that is asked over an encrypted connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncryptedUpstream {
-    /// Where it is. By this it is known: there is one for each address.
+    /// Its address, which identifies it.
     pub address: SocketAddr,
-    /// How it is asked.
+    /// The protocol that it speaks.
     pub protocol: EncryptedProtocol,
-    /// The name, or the address, that its certificate must be for.
+    /// The DNS name or IP address that its certificate must be for.
     pub name: String,
-    /// The authorities of which one must have signed the certificate, in DER.
+    /// The certificate authorities, in DER, of which one must have signed its certificate.
     pub authorities: Arc<[Vec<u8>]>,
 }
 
-/// What is spoken to an encrypted upstream.
+/// The protocol of an encrypted upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EncryptedProtocol {
     /// DNS over TLS.
@@ -78,18 +77,18 @@ pub enum EncryptedProtocol {
 /// Why an encrypted upstream cannot be asked at all.
 #[derive(Debug, Error)]
 pub enum UnusableUpstream {
-    /// Nothing could be verified.
+    /// No certificate could be verified.
     #[error("none of the certificates of authorities can be read")]
     NoAuthorities,
-    /// The name is none that a certificate could be for.
+    /// No certificate can be for this name.
     #[error("{name:?} is no name that a certificate could be for: {why}")]
     Name {
-        /// As given.
+        /// The name in the settings.
         name: String,
-        /// What is wrong.
+        /// What is wrong with it.
         why: InvalidDnsNameError,
     },
-    /// The TLS library refuses.
+    /// The TLS library rejects the settings.
     #[error(transparent)]
     Tls(#[from] rustls::Error),
 }
@@ -99,7 +98,7 @@ pub(crate) struct EncryptedUpstreams {
     upstreams: HashMap<SocketAddr, Arc<EncryptedEndpoint>, RandomState>,
 }
 
-/// One of them.
+/// One encrypted upstream.
 pub(crate) struct EncryptedEndpoint {
     pub(super) transport: Transport,
     /// The address alone where no client could be made from the settings. Such an upstream is not
@@ -132,7 +131,7 @@ impl EncryptedProtocol {
 }
 
 impl EncryptedUpstream {
-    /// Whether it can be asked, as far as that shows without asking.
+    /// Checks the settings, without connecting.
     pub fn check(&self) -> Result<(), UnusableUpstream> {
         EncryptedClient::new(self).map(|_| ())
     }
@@ -174,7 +173,7 @@ impl EncryptedEndpoint {
             Err(server) => return Err(unreachable(*server, "its settings cannot be used")),
         };
         let answer = upstream.ask(query, until).await?;
-        // The client has matched the id, and may have used another.
+        // hickory's client has matched the id already, and may have used one of its own.
         let id = Header::read(&answer).map_or(0, |header| header.id);
         if query.is_answered_by(id, &answer) {
             return Ok(answer);
@@ -244,7 +243,7 @@ impl EncryptedClient {
                     return Ok(answer.as_buffer().to_vec());
                 }
                 Err(_) => {
-                    // Whoever answers nobody any more is not there: the next lookup finds out.
+                    // No lookup got an answer meanwhile, so the next one opens a new connection.
                     if connection.answers.load(Ordering::Relaxed) == before {
                         self.forget(&connection).await;
                     }
@@ -265,7 +264,7 @@ impl EncryptedClient {
         }
     }
 
-    /// The connection, and whether it was there before.
+    /// The connection, and whether it was open before.
     async fn connection(&self) -> Result<(Arc<EncryptedConnection>, bool), UpstreamFailure> {
         // Locked while it is made: the others wait for the same.
         let mut kept = self.connection.lock().await;
@@ -306,7 +305,7 @@ impl EncryptedClient {
         }
     }
 
-    /// So that the next lookup makes another.
+    /// Forgets a dead connection, so that the next lookup opens a new one.
     async fn forget(&self, connection: &Arc<EncryptedConnection>) {
         let mut kept = self.connection.lock().await;
         kept.take_if(|kept| Arc::ptr_eq(kept, connection));

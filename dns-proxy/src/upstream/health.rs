@@ -1,13 +1,13 @@
-//! Which upstreams answer: who does not is not asked first, and is tried again by a question of our
-//! own.
+//! Which upstreams answer. A silent upstream is not asked first, and is probed with a question of
+//! our own.
 //!
-//! This decides the order alone. Every lookup still asks all its upstreams before it fails, so a
-//! client that brings about failures (names whose servers are dead) takes nothing from others.
+//! Health decides the order alone: every lookup still asks all its upstreams before it fails. So a
+//! client that causes failures (with names whose servers are dead) costs others nothing.
 //!
 //! Each transport is judged by itself: a server may be alive over UDP and dead over TCP, or the
 //! other way round.
 //!
-//! Pure: time is an argument. While all upstreams answer, a lookup pays one look at a counter.
+//! Pure: time is an argument. While all upstreams answer, a lookup reads one counter.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,18 +17,18 @@ use std::time::{Duration, Instant};
 use crate::question::Transport;
 use parking_lot::Mutex;
 
-/// Questions in a row without an answer after which an upstream counts as silent.
+/// After so many questions in a row without an answer, an upstream counts as silent.
 const FAILURES: u32 = 3;
 
-/// When a silent upstream is tried again: at first, and at most so seldom. Each try that fails
-/// doubles the pause.
+/// How long after falling silent an upstream is probed; each failed probe doubles the pause, up to
+/// the longest one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Upstreams in trouble that are remembered. Those that answer need no memory.
+/// How many failing upstreams are remembered. Those that answer take no memory.
 const REMEMBERED: usize = 256;
 
-/// The upstreams in trouble, of all workers.
+/// The failing upstreams, shared by all workers.
 #[derive(Debug, Default)]
 pub(crate) struct UpstreamHealth {
     /// How many are in `failing`.
@@ -36,15 +36,15 @@ pub(crate) struct UpstreamHealth {
     failing: Mutex<Vec<FailingUpstream>>,
 }
 
-/// A server, and how it is asked.
+/// An upstream's address, and how it is asked.
 pub(crate) type UpstreamRoute = (SocketAddr, Transport);
 
-/// An upstream that has left a question unanswered and has answered none since.
+/// An upstream that has not answered its last question.
 #[derive(Debug)]
 struct FailingUpstream {
     route: UpstreamRoute,
     failures: u32,
-    /// Once it counts as silent: when it is next tried, and the pause after that.
+    /// Once it counts as silent: when it is probed next, and the pause after that.
     silent: Option<(Instant, Duration)>,
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum HealthChange {
 }
 
 impl UpstreamHealth {
-    /// It has answered, whatever.
+    /// Notes any answer, errors included.
     pub(crate) fn answered(&self, route: UpstreamRoute) -> Option<HealthChange> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -68,7 +68,7 @@ impl UpstreamHealth {
         was_silent.then_some(HealthChange::Answers)
     }
 
-    /// It has not answered in time, or cannot be reached.
+    /// Notes that it has not answered in time, or cannot be reached.
     pub(crate) fn failed(&self, now: Instant, route: UpstreamRoute) -> Option<HealthChange> {
         let mut failing = self.failing.lock();
         let index = failing.iter().position(|it| it.route == route);
@@ -94,8 +94,8 @@ impl UpstreamHealth {
         Some(HealthChange::Silent)
     }
 
-    /// Which of these to ask first, each over its transport: the first that is not silent, if there
-    /// is one.
+    /// The index of the upstream to ask first: the first that is not silent over its transport, or
+    /// 0 if all are silent.
     pub(crate) fn first(&self, upstreams: &[SocketAddr], transport: impl Fn(SocketAddr) -> Transport) -> usize {
         if self.count.load(Ordering::Relaxed) == 0 {
             return 0;
@@ -108,7 +108,8 @@ impl UpstreamHealth {
         upstreams.iter().position(|it| !is_silent(it)).unwrap_or(0)
     }
 
-    /// One of these that it is time to try. It is not told again before the pause is over.
+    /// A silent one of these that is due for a probe. It is not returned again before its pause is
+    /// over.
     pub(crate) fn to_be_tried(&self, now: Instant, upstreams: &[SocketAddr]) -> Option<UpstreamRoute> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;

@@ -50,8 +50,8 @@ impl UpstreamFailure {
     }
 }
 
-/// The upstreams that a lookup has asked and will ask. An upstream's own error (SERVFAIL, REFUSED) is
-/// taken only when no other upstream has a better answer.
+/// The upstreams that a lookup has asked and will ask. An upstream's own error (SERVFAIL, REFUSED)
+/// is taken only when no other upstream has a better answer.
 #[derive(Debug)]
 pub(crate) struct UpstreamAttempts {
     upstreams: Arc<[SocketAddr]>,

@@ -1,8 +1,8 @@
 //! What an upstream understands of EDNS and DNS cookies (RFC 7873).
 //!
 //! A cookie is a secret that a forger off the path has to guess besides port and id. An upstream
-//! that has sent a cookie is believed over UDP only with ours, so nothing that a forger can send may
-//! reset that. Answers over a connection cannot be forged and are believed as they are.
+//! that has sent a cookie is believed over UDP only with ours, so nothing that a forger can send
+//! may reset that. Answers over a connection cannot be forged and are believed as they are.
 //!
 //! Pure: time is an argument.
 

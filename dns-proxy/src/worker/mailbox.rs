@@ -27,8 +27,8 @@ pub(crate) enum WorkerMessage<P> {
     FlightEnded(LookupKey, FlightResult),
     /// Listen on this socket too.
     AddListener(Box<UdpListener>),
-    /// Receive no new lookups there, but answer those that were received. The worker signals when it
-    /// has received all that was queued in the socket, so that all of it counts as in flight.
+    /// Receive no new lookups there, but answer those that were received. The worker signals when
+    /// it has received all that was queued in the socket, so that all of it counts as in flight.
     RemoveListener(Listener, oneshot::Sender<()>),
     /// End the thread at once.
     Stop,

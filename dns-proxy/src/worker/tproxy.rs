@@ -1,4 +1,4 @@
-//! Answers from addresses that are not ours.
+//! Replies from addresses that are not ours.
 //!
 //! A lookup that tproxy brings here still carries the address of the resolver it was sent to, and
 //! its answer must come from there. So for each resolver a socket is bound to that address
@@ -15,11 +15,11 @@ use socket2::{Protocol, Socket, Type};
 use super::mmsg::{SendBuffers, SendQueue};
 use super::socket;
 
-/// Sockets kept. A cluster has a handful of resolvers; what a pod makes up beyond them must not
-/// cost us descriptors.
+/// How many sockets are kept. A cluster has a handful of resolvers, and other addresses that a pod
+/// asks must not cost descriptors without bound.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not 0");
 
-/// The sockets that answers leave from, one for each resolver that was asked lately.
+/// The sockets from which replies leave, one for each resolver that was asked lately.
 pub(super) struct SpoofingSockets {
     by_resolver: LruCache<SocketAddr, (Socket, SendQueue)>,
     /// Those with something to send.

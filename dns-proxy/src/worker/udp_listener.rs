@@ -13,18 +13,18 @@ use super::socket;
 use crate::listener::{Listener, ListenerKind};
 use crate::question::QueryTarget;
 
-/// A bound socket, what its datagrams mean, and the answers that leave from it.
+/// A bound socket, what its datagrams mean, and the replies that wait to leave from it.
 pub(crate) struct UdpListener {
     pub(super) listener: Listener,
     socket: Socket,
     queue: SendQueue,
-    /// It takes nothing any more.
+    /// It receives no new lookups.
     pub(super) ends: bool,
-    /// Lookups that it is to answer.
+    /// How many lookups in flight came here.
     pub(super) pending: usize,
 }
 
-/// How an answer leaves.
+/// The way of a reply to its client.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ReplyPath {
     /// From the listening socket of this number; under a wildcard, from the address that was asked.
@@ -49,7 +49,7 @@ impl UdpListener {
         socket::bind(listener.address, listener.kind == ListenerKind::Tproxy)
     }
 
-    /// A share with the socket that was opened for it.
+    /// A listener on the socket that was opened for it.
     pub(crate) fn new(listener: Listener, socket: Socket) -> Self {
         Self {
             listener,

@@ -1,11 +1,10 @@
-//! The sockets that upstreams are asked from.
+//! The UDP sockets from which a worker asks upstreams.
 //!
-//! An answer is believed when it comes to the right port under the right id (RFC 5452 §9.2). Both
-//! are random for each query: the id is drawn, and the port is that of a socket drawn from a pool
-//! whose ports the kernel drew (Linux since 2.6.24: at random out of `ip_local_port_range`, for a
-//! connect(2) without a bind(2) before it). No port is used for longer than [`LIFE`], and one that
-//! is being guessed at is left at once. Connected, a socket gets nothing from other addresses than
-//! its upstream's.
+//! An answer is accepted only at the right port under the right id (RFC 5452 §9.2), and both are
+//! random for each query. The port is that of a socket drawn from a pool; the kernel drew the
+//! pool's ports (Linux since 2.6.24: at random from `ip_local_port_range`, for a connect(2) without
+//! a bind(2)). No port is used for longer than [`LIFE`], and a port that receives guesses is left
+//! at once. The sockets are connected, so they receive from their upstream's address alone.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -22,16 +21,16 @@ use super::mmsg::{SendBuffers, SendQueue};
 use crate::lookup_key::LookupKey;
 use crate::lookups::SentQuery;
 
-/// Ports of one upstream that are in use at a time.
+/// How many ports one upstream is asked from at a time.
 const POOL: usize = 16;
 
 /// How long queries leave from one port.
 const LIFE: Duration = Duration::from_secs(5);
 
-/// Stray answers to one socket after which it is left: somebody guesses.
+/// After so many stray answers a socket is left: somebody guesses ids.
 const STRAYS: u32 = 32;
 
-/// Queries in flight on one socket. Random ids stay random while few of the 65,536 are taken.
+/// Queries in flight on one socket. Ids stay unpredictable while few of the 65,536 are taken.
 const IN_FLIGHT: usize = 8_192;
 
 /// A burst of answers: some thousand.

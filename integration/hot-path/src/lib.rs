@@ -1,4 +1,4 @@
-//! The parts of the hot path that need no socket and no kernel, ready to be run again and again:
+//! Bench cases for the parts of the hot path that need no socket and no kernel:
 //! for the micro-benchmarks (`./bench micro`) and for counting instructions (`./bench
 //! instructions`).
 // A part that cannot be prepared is a mistake here, and ends the benchmark.
