@@ -32,8 +32,8 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         let Some(client_waiting) = &lookup.client_waiting else {
-            // The cache has it, and nobody waits: what it opens is admitted with the first who
-            // asks.
+            // No client waits. The cache has the answer, and the first client that asks for it has
+            // it admitted.
             drop(self.remove(key, out));
             return;
         };
@@ -66,7 +66,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// What came of an admission.
+    /// Handles the result of an admission.
     pub(crate) fn settled(
         &mut self,
         now: Instant,
@@ -97,7 +97,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// The one place where an answer leaves, and it takes a proof.
+    /// Sends the reply. This is the one place where an answer leaves, and it takes a proof.
     pub(super) fn release(
         &mut self,
         now: Instant,

@@ -20,7 +20,8 @@ use crate::upstream::{AnswerAssessment, UpstreamFailure, is_truncated};
 use crate::validate::{InvalidAnswer, validate};
 
 impl<G: Gate, W> Lookups<G, W> {
-    /// A datagram has come to where the answer to this lookup was expected. Whether it is that.
+    /// Handles a datagram that arrived where the answer to this lookup is expected. Returns whether
+    /// it is the answer.
     pub(crate) fn answered(
         &mut self,
         now: Instant,
@@ -73,8 +74,8 @@ impl<G: Gate, W> Lookups<G, W> {
             EdnsCheck::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
                 self.ask(now, key, server, out);
             }
-            // There is more than fits. We must learn all of it, whatever the client will take. Or
-            // it may be a forgery.
+            // Either the answer is truncated: all of it must be learned, whatever the client takes.
+            // Or it may be forged.
             _ if truncated || check != EdnsCheck::Accepted => {
                 let until = lookup.deadline.min(now + self.config.upstream_timeout);
                 self.ask_by_tcp(now, key, server, until, out);
@@ -84,7 +85,7 @@ impl<G: Gate, W> Lookups<G, W> {
         true
     }
 
-    /// What came of asking over TCP.
+    /// Handles the result of an exchange over a connection.
     pub(crate) fn exchanged(
         &mut self,
         now: Instant,
@@ -111,8 +112,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// What came of the question that another lookup asked. They share the answer alone: what it
-    /// teaches is read and admitted for this client as for the other.
+    /// Handles the result of the flight that this lookup waits for. The lookups share the answer
+    /// alone: it is validated and admitted for this client as for the other.
     pub(crate) fn landed(
         &mut self,
         now: Instant,
@@ -138,7 +139,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 }
             },
             FlightResult::Failure(failure) => {
-                // It was withheld from this client too.
+                // The answer was withheld from this client too.
                 if let UpstreamFailure::InvalidAnswer { server, why } = *failure {
                     self.observe_bogus(key, server, why);
                 }

@@ -24,13 +24,13 @@ use crate::upstream::{AttemptsOutcome, UpstreamAttempts, UpstreamFailure};
 const PROBE: [u8; 17] = [0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
 impl<G: Gate, W> Lookups<G, W> {
-    /// Asks the next upstream, or ends the lookup when there is none. What is in flight already is
-    /// waited for.
+    /// Asks the next upstream, or ends the lookup when there is none. If the same question is in
+    /// flight already, the lookup waits for that.
     pub(super) fn forward(&mut self, now: Instant, key: LookupKey, out: &mut impl LookupOutput<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
         };
-        // An answer may depend on its options, and a forger's fits whatever they are.
+        // The answer may depend on options, so it cannot be shared; over TCP nobody can forge it.
         let mut by_tcp = lookup.by_tcp || lookup.query.has_options();
         if lookup.flight.is_none() && !by_tcp && now < lookup.ask_until && !lookup.attempts.is_over() {
             let upstreams = lookup.attempts.upstreams();
@@ -50,7 +50,7 @@ impl<G: Gate, W> Lookups<G, W> {
             let until = lookup.ask_until.min(now + self.config.upstream_timeout);
             lookup.until = until;
             lookup.max_level = EdnsLevel::Cookies;
-            // An encrypted one is asked on a connection, whatever the question.
+            // An encrypted upstream is asked over its connection, whatever the question.
             by_tcp |= self.config.encrypted_transport(server).is_some();
             return match by_tcp {
                 true => self.ask_by_tcp(now, key, server, until, out),
@@ -59,8 +59,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
         let end = lookup.attempts.end();
         let flight = lookup.flight.take();
-        // Given up early, since there is something to give instead: nobody else has to do with
-        // that.
+        // Given up early, because there is an expired answer to give. Other lookups may have none,
+        // so this failure is not theirs.
         let hurried = lookup.ask_until < lookup.deadline && now >= lookup.ask_until;
         match end {
             AttemptsOutcome::ErrorAnswer(held, validated) => {
@@ -84,7 +84,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// Asks an upstream over UDP, until what is left of this try.
+    /// Asks an upstream over UDP, for the rest of this attempt.
     pub(super) fn ask(&mut self, now: Instant, key: LookupKey, server: SocketAddr, out: &mut impl LookupOutput<W>) {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return;
@@ -110,7 +110,8 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// Asks an upstream over TCP: the client's bytes where it has options, as over UDP otherwise.
+    /// Asks an upstream over a connection: with the client's bytes if they have options, and with
+    /// our own OPT as over UDP otherwise.
     pub(super) fn ask_by_tcp(
         &mut self,
         now: Instant,
@@ -126,7 +127,7 @@ impl<G: Gate, W> Lookups<G, W> {
         self.deadlines.clear(key);
         let client = match &lookup.client_waiting {
             Some(client_waiting) => client_waiting.client.source.ip(),
-            // The cache has a share of its own.
+            // The cache has the share of an address that no client has.
             None => Ipv4Addr::UNSPECIFIED.into(),
         };
         if lookup.query.has_options() {
@@ -139,7 +140,7 @@ impl<G: Gate, W> Lookups<G, W> {
         out.query_over_connection(server, client, key, &self.asked, until);
     }
 
-    /// Notes that an upstream has left a question over UDP unanswered.
+    /// Records that an upstream has not answered a question over UDP.
     pub(super) fn upstream_failed(
         &mut self,
         now: Instant,
@@ -163,7 +164,7 @@ impl<G: Gate, W> Lookups<G, W> {
         }
     }
 
-    /// The socket that a query was sent from says that the upstream cannot be reached.
+    /// Handles an error of the socket from which this lookup's query was sent.
     pub(crate) fn unreachable(
         &mut self,
         now: Instant,
@@ -182,7 +183,7 @@ impl<G: Gate, W> Lookups<G, W> {
         self.forward(now, key, out);
     }
 
-    /// A datagram of `server` answers no question of ours.
+    /// Counts a datagram of `server` that answers no question of ours.
     pub(crate) fn mismatched(&mut self, server: SocketAddr) {
         let event = ProxyEvent::Upstream {
             server,
@@ -193,8 +194,7 @@ impl<G: Gate, W> Lookups<G, W> {
         self.gate.observe(&mut self.worker_state, event);
     }
 
-    /// Asks a silent upstream something, on nobody's behalf: whoever waited for it would wait in
-    /// vain.
+    /// Probes a silent upstream with a question of our own, so that no client waits in vain.
     pub(super) fn probe(&mut self, now: Instant, (server, transport): UpstreamRoute, out: &mut impl LookupOutput<W>) {
         let Ok(query) = Query::read(&PROBE) else {
             return;

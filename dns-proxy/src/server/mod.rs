@@ -39,11 +39,11 @@ pub enum ServerError {
     /// The address could not be bound.
     #[error("cannot listen on {address} ({transport}): {error}")]
     Bind {
-        /// Where.
+        /// The address to listen on.
         address: SocketAddr,
         /// `UDP` or `TCP`.
         transport: &'static str,
-        /// Why.
+        /// The error of the system call.
         error: std::io::Error,
     },
     /// A thread that serves lookups could not be started.
@@ -56,12 +56,12 @@ pub enum ServerError {
 /// drained](Self::is_drained).
 pub struct DnsServer<G: Gate> {
     service: Arc<Service<G>>,
-    /// They serve UDP; started with the first listener.
+    /// The workers, which serve UDP. They start with the first listener.
     workers: Vec<Arc<Mailbox<G::Proof>>>,
     listening: BTreeMap<Listener, RunningListener>,
-    /// Listeners that no longer listen but still answer what they were asked.
+    /// The tasks of listeners that no longer accept but still answer.
     ending: Vec<JoinSet<()>>,
-    /// Where the sockets outlive this process, if anywhere.
+    /// The store in which the sockets outlive this process, if there is one.
     kept: Option<Arc<dyn SocketStore>>,
 }
 
@@ -82,18 +82,18 @@ impl<G: Gate> DnsServer<G> {
         }
     }
 
-    /// Has the sockets of listeners kept there as long as they listen, and takes those from there
-    /// that an earlier process left.
+    /// Keeps the listening sockets in this store while they listen, and adopts those that an
+    /// earlier process left there.
     pub fn keep_sockets(&mut self, kept: Arc<dyn SocketStore>) {
         self.kept = Some(kept);
     }
 
-    /// Makes the listeners exactly these: opens what is new (both UDP and TCP bound when this
-    /// returns), ends what is not listed. Listeners that stay are not disturbed. On an error
-    /// nothing that stood before is ended.
+    /// Makes the listeners exactly these: opens new ones (bound for UDP and TCP when this returns)
+    /// and ends those that are not listed. Listeners that stay are not disturbed. On an error no
+    /// listener is ended.
     ///
-    /// A listener that ends takes nothing new, and answers what it was asked before. When this
-    /// returns, all of that is [in flight](Self::in_flight).
+    /// A listener that ends receives no new queries, and answers those that it has. When this
+    /// returns, all of them are [in flight](Self::in_flight).
     pub async fn listen(&mut self, listeners: &[Listener]) -> Result<(), ServerError> {
         let wanted: BTreeSet<Listener> = listeners.iter().copied().collect();
         if !wanted.is_empty() {
@@ -122,8 +122,7 @@ impl<G: Gate> DnsServer<G> {
         self.listening = stay;
         let mut endings = Vec::new();
         for (listener, listening) in ended {
-            // First: after a crash meanwhile nobody shall take up sockets that take nothing any
-            // more.
+            // First, so that after a crash no process adopts sockets that receive nothing.
             self.forget(listener);
             for worker in &self.workers {
                 let (done, ending) = oneshot::channel();
@@ -140,8 +139,8 @@ impl<G: Gate> DnsServer<G> {
         Ok(())
     }
 
-    /// Whether the listeners that were ended owe nobody an answer. Clients that have just connected
-    /// are given a moment to ask.
+    /// Whether the ended listeners have answered everything. Clients that have just connected get a
+    /// moment to ask.
     pub fn is_drained(&mut self) -> bool {
         self.forget_ended();
         self.ending.is_empty() && self.in_flight() == 0
@@ -213,7 +212,7 @@ struct Service<G: Gate> {
     connections: Arc<ClientQuota>,
 }
 
-/// The sockets of one listener, before anything is read from them.
+/// The bound sockets of one listener, before anything is read from them.
 struct BoundListener {
     listener: Listener,
     /// One for each worker.
@@ -263,11 +262,11 @@ fn open(
     Ok(socket)
 }
 
-/// A listener's TCP half at work; the workers serve the other.
+/// The running TCP half of a listener; the workers serve the UDP half.
 struct RunningListener {
-    /// Dropped with the aborting of what is left.
+    /// Dropping them aborts those that are left.
     tasks: JoinSet<()>,
-    /// Dropping it asks the tasks to come to an end.
+    /// Dropping it asks the tasks to end.
     _stop: watch::Sender<()>,
 }
 

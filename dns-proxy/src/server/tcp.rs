@@ -27,15 +27,15 @@ use crate::reply::ClientReply;
 use crate::stages::Client;
 use crate::worker::socket;
 
-/// Connections that wait to be accepted.
+/// How many connections may wait to be accepted.
 const BACKLOG: i32 = 1_024;
 
-/// Lookups in flight on one connection. When they are, nothing more is read from it until one is
+/// Lookups in flight on one connection. At this limit nothing more is read from it until one is
 /// answered.
 const IN_FLIGHT: usize = 64;
 
-/// How long the connections of a listener that ends still take queries: what a client is just
-/// sending would be lost.
+/// How long the connections of an ended listener still accept queries, so that none is lost that a
+/// client is just sending.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// Pause after accept(2) failed for a reason that may last (no descriptors left).
@@ -77,12 +77,12 @@ pub(super) async fn serve<G: Gate>(
         }
         while connections.try_join_next().is_some() {}
     }
-    // Who is connected but not yet accepted would be reset.
+    // Connections that are not yet accepted would be reset.
     while let Some((stream, source)) = accepted_already(&listener).await {
         start(stream, source, kind, &service, &stopped, &mut connections);
     }
-    // Closing alone would not end it where a duplicate is kept: connections would go on to come to
-    // where nobody accepts them.
+    // Where a duplicate is kept, closing the socket does not end it: the kernel would go on to
+    // queue connections that nobody accepts.
     if let Err(error) = SockRef::from(&listener).shutdown(Shutdown::Read) {
         tracing::debug!(%error, "a listener ends with its last descriptor");
     }
@@ -129,17 +129,17 @@ struct ClientConnection<G: Gate> {
     source: SocketAddr,
     target: QueryTarget,
     service: Arc<Service<G>>,
-    /// What was read and is not a whole message yet.
+    /// Received bytes that are not a whole message yet.
     unread: BytesMut,
-    /// An answer keeps its lookup's place until it is written.
+    /// The lookups in flight. A reply keeps its quota until it is written.
     lookups: JoinSet<(Client, Option<ClientReply<'static>>, QuotaPermit)>,
-    /// Pushed on by whole queries and by answers only: a byte now and then keeps nobody connected.
+    /// Extended by whole queries and by replies only, so that single bytes keep no connection open.
     idle_until: Instant,
 }
 
 impl<G: Gate> ClientConnection<G> {
     fn new(stream: TcpStream, source: SocketAddr, kind: ListenerKind, service: Arc<Service<G>>) -> Option<Self> {
-        // Answers are small and finished when written: holding them back for an ACK only delays
+        // Replies are small and complete when they are written: waiting for an ACK only delays
         // them.
         let _ = stream.set_nodelay(true);
         let target = match kind {
@@ -229,8 +229,7 @@ impl<G: Gate> ClientConnection<G> {
         ControlFlow::Continue(())
     }
 
-    /// Writes an answer. A client that does not read its answers for as long as it may be idle is
-    /// let go.
+    /// Writes a reply. A client that reads nothing for as long as it may be idle is disconnected.
     async fn answer(&mut self, client: Client, reply: ClientReply<'_>) -> ControlFlow<()> {
         let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
         frame::push(&mut framed, reply.as_bytes());

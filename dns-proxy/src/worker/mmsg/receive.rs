@@ -10,7 +10,7 @@ use std::ptr;
 use super::raw_address::RawAddress;
 use crate::worker::control::{self, PacketInfo};
 
-/// Room for a batch of received datagrams.
+/// The buffers for a batch of received datagrams.
 pub(in crate::worker) struct ReceiveBatch {
     /// The largest payload that is received whole.
     size: usize,
@@ -21,9 +21,9 @@ pub(in crate::worker) struct ReceiveBatch {
     headers: Vec<libc::mmsghdr>,
     /// How many hold a datagram.
     filled: usize,
-    /// The last call had room for so many.
+    /// How many the last call had room for.
     offered: usize,
-    /// How many came lately: with the last call, and half of what it was before.
+    /// A moving sum of how many arrived: those of the last call, and half of the sum before it.
     lately: usize,
 }
 
@@ -43,7 +43,7 @@ pub(in crate::worker) struct ReceivedDatagram<'a> {
 unsafe impl Send for ReceiveBatch {}
 
 impl ReceiveBatch {
-    /// Where fewer came lately, so many are asked for: a whole batch is laid out for nothing then.
+    /// Below this moving sum only so many are asked for, since laying out a whole batch costs time.
     const FEW: usize = 8;
 
     /// Room for `count` datagrams of `size` octets. Memory that is never written to costs nothing.
@@ -63,8 +63,8 @@ impl ReceiveBatch {
         }
     }
 
-    /// Receives what is there, as far as there is room: [`is_full`](Self::is_full) says whether
-    /// there may be more. `WouldBlock` when nothing is there.
+    /// Receives the datagrams that are queued, up to the size of the batch;
+    /// [`is_full`](Self::is_full) tells whether there may be more. `WouldBlock` when there is none.
     pub(in crate::worker) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.offered = match self.lately < Self::FEW {
             true => Self::FEW.min(self.headers.len()),

@@ -15,7 +15,7 @@ use crate::worker::control::{self, LocalAddress};
 pub(in crate::worker) struct SendQueue {
     payloads: Vec<u8>,
     datagrams: Vec<QueuedDatagram>,
-    /// The way out takes no segments, or has refused some.
+    /// Segmentation failed on this socket, so each datagram is sent by itself.
     pub(super) no_segmentation: bool,
 }
 
@@ -26,14 +26,14 @@ struct QueuedDatagram {
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
     from: Option<LocalAddress>,
-    /// Brings together what goes as one: equal where [`destination`](Self::destination) is, and
-    /// rarely elsewhere.
+    /// The sort key that brings together what leaves as one: equal where
+    /// [`destination`](Self::destination) is, and rarely elsewhere.
     order: u64,
 }
 
 impl QueuedDatagram {
     fn new(start: usize, length: usize, to: Option<SocketAddr>, from: Option<LocalAddress>) -> Self {
-        // Of an IPv6 address the end, where the hosts of a network differ.
+        // The end of an IPv6 address, where the hosts of a network differ.
         let address = match to.map(|to| to.ip()) {
             Some(IpAddr::V4(v4)) => v4.to_bits(),
             Some(IpAddr::V6(v6)) => v6.to_bits() as u32,
@@ -49,7 +49,7 @@ impl QueuedDatagram {
         }
     }
 
-    /// What datagrams that go as one have in common.
+    /// What datagrams that leave as one have in common.
     fn destination(&self) -> (Option<SocketAddr>, Option<LocalAddress>, usize) {
         (self.to, self.from, self.length)
     }
@@ -79,21 +79,21 @@ impl SendQueue {
         self.datagrams.is_empty()
     }
 
-    /// A payload that waits.
+    /// The payload of a queued datagram.
     pub(in crate::worker) fn payload(&self, index: usize) -> &[u8] {
         let QueuedDatagram { start, length, .. } = self.datagrams[index];
         &self.payloads[start..start + length]
     }
 
-    /// To be called before the first [`send`](Self::send): brings together what goes as one.
+    /// Brings together what leaves as one. To be called before the first [`send`](Self::send).
     pub(in crate::worker) fn sort(&mut self) {
         if !self.no_segmentation && self.len() > 1 {
             self.datagrams.sort_unstable_by_key(|datagram| datagram.order);
         }
     }
 
-    /// Sends those from `first` on; says how many were sent. An error speaks of the first of them,
-    /// or of what was sent before.
+    /// Sends the datagrams from `first` on, and returns how many were sent. An error concerns the
+    /// first of them, or one that was sent earlier.
     pub(in crate::worker) fn send(
         &mut self,
         first: usize,
@@ -117,12 +117,12 @@ impl SendQueue {
                 Err(_) => {
                     let error = io::Error::last_os_error();
                     let segmented = space.runs.first().is_some_and(|run| *run > 1);
-                    // A refusal by the peer has nothing to do with how it was sent.
+                    // The peer's refusal has nothing to do with segmentation.
                     if !segmented || error.kind() == io::ErrorKind::ConnectionRefused {
                         return Err(error);
                     }
-                    // An old kernel, a link without checksums, or one of the datagrams cannot be
-                    // sent: each by itself.
+                    // An old kernel, a link without checksum offload, or a datagram that cannot be
+                    // sent. Send each by itself.
                     self.no_segmentation = true;
                 }
             }
@@ -154,7 +154,7 @@ impl SendQueue {
     }
 }
 
-/// What sendmmsg(2) reads its batch from; one for all outboxes of a thread.
+/// The buffers that sendmmsg(2) reads a batch from; one for all queues of a thread.
 pub(in crate::worker) struct SendBuffers {
     addresses: Vec<RawAddress>,
     buffers: Vec<libc::iovec>,
@@ -171,8 +171,8 @@ impl SendBuffers {
     /// Messages sent with one call.
     const COUNT: usize = 128;
 
-    /// Datagrams that go as one: UDP_MAX_SEGMENTS of all kernels, and together not longer than the
-    /// longest datagram.
+    /// The most datagrams that leave as one: UDP_MAX_SEGMENTS of all kernels, and together no
+    /// longer than the longest datagram.
     const SEGMENTS: usize = 64;
     const LONGEST: usize = 60_000;
 
@@ -188,7 +188,7 @@ impl SendBuffers {
         }
     }
 
-    /// Lays out as many of the queue as there is space for.
+    /// Lays out as many datagrams of the queue as there is space for.
     pub(super) fn lay_out(&mut self, queue: &SendQueue, first: usize) {
         self.runs.clear();
         let datagrams = &queue.datagrams[first..];
@@ -239,7 +239,7 @@ impl SendBuffers {
     }
 }
 
-/// How many of the first of these go as one.
+/// How many of these leave as one with the first.
 fn run_length(datagrams: &[QueuedDatagram]) -> usize {
     let first = datagrams[0];
     if first.length == 0 {
