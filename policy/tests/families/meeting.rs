@@ -121,18 +121,6 @@ fn the_rest_is_let_through() {
 }
 
 #[test]
-fn what_a_name_opens_in_tier_admin_no_other_tier_closes() {
-    let names = "{action: Accept, to: [{domainNames: ['*.example.com']}], protocols: [{tcp: {destinationPort: {number: 443}}}]}";
-    let world = World::under(&[cluster("Admin", names), network("")].concat());
-    assert!(world.reaches_name("shop/web", "a.b.example.com", 443));
-    assert!(
-        !world.reaches_name("shop/web", "a.b.example.com", 80),
-        "the other port is for the NetworkPolicy"
-    );
-    assert!(!world.reaches_name("shop/web", "example.com", 443));
-}
-
-#[test]
 fn an_audited_policy_of_any_kind_only_records() {
     for policy in [cluster("Admin", &all("Deny")), network(""), cilium("egress: [{}]")] {
         let audited = policy.replace("metadata: {", "metadata: {annotations: {namegate.io/mode: audit}, ");

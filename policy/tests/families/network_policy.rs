@@ -1,8 +1,8 @@
 //! NetworkPolicies such as the documentation of Kubernetes explains.
 
-use policy::Protocol::{Icmp, Sctp, Tcp, Udp};
+use policy::Protocol::{Sctp, Tcp, Udp};
 
-use crate::world::{NODE, World};
+use crate::world::World;
 
 const OUTSIDE: [u8; 4] = [198, 51, 100, 9];
 
@@ -10,29 +10,6 @@ fn policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
     )
-}
-
-#[test]
-fn denying_all_egress_by_default_closes_the_namespace_and_no_other() {
-    let world = World::under(&policy("deny", "{podSelector: {}, policyTypes: [Egress]}"));
-    assert!(!world.reaches("shop/web", OUTSIDE, (Tcp, 443)));
-    assert!(!world.reaches_pod("shop/web", "shop/db", 5432));
-    assert!(!world.reaches("shop/web", OUTSIDE, (Icmp, 8)));
-    assert!(world.reaches("bank/web", OUTSIDE, (Tcp, 443)));
-}
-
-#[test]
-fn allowing_all_egress_overrides_what_others_do_not_allow() {
-    let deny = policy("deny", "{podSelector: {}, policyTypes: [Egress]}");
-    let allow = policy(
-        "allow",
-        "{podSelector: {matchLabels: {app: web}}, egress: [{}], policyTypes: [Egress]}",
-    );
-    let world = World::under(&format!("{deny}{allow}"));
-    for traffic in [(Tcp, 443), (Udp, 53), (Sctp, 7), (Icmp, 8)] {
-        assert!(world.reaches("shop/web", OUTSIDE, traffic), "{traffic:?}");
-        assert!(!world.reaches("shop/db", OUTSIDE, traffic), "{traffic:?}");
-    }
 }
 
 #[test]
@@ -50,34 +27,6 @@ fn a_policy_of_ingress_alone_leaves_egress_open() {
         !with_rules.reaches("shop/web", OUTSIDE, (Tcp, 443)),
         "rules for egress govern it"
     );
-}
-
-#[test]
-fn an_ip_block_is_open_but_for_its_holes_at_its_port() {
-    let world = World::under(&policy(
-        "p",
-        "{podSelector: {matchLabels: {app: db}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24, except: [198.51.100.128/25]}}], ports: [{protocol: TCP, port: 5978}]}]}",
-    ));
-    assert!(world.reaches("shop/db", OUTSIDE, (Tcp, 5978)));
-    for (to, traffic) in [
-        (OUTSIDE, (Tcp, 5979)),
-        (OUTSIDE, (Udp, 5978)),
-        ([198, 51, 100, 129], (Tcp, 5978)),
-        ([198, 51, 101, 1], (Tcp, 5978)),
-    ] {
-        assert!(!world.reaches("shop/db", to, traffic), "{to:?} {traffic:?}");
-    }
-    assert!(world.reaches("shop/web", OUTSIDE, (Tcp, 5979)), "not selected");
-}
-
-#[test]
-fn an_ip_block_means_addresses_inside_the_cluster_too() {
-    let world = World::under(&policy(
-        "p",
-        "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.244.0.0/16}}, {ipBlock: {cidr: 192.168.0.7/32}}]}]}",
-    ));
-    assert!(world.reaches_pod("shop/web", "bank/db", 5432));
-    assert!(world.reaches("shop/web", NODE, (Tcp, 10250)));
 }
 
 #[test]
@@ -144,24 +93,4 @@ fn ranges_and_names_of_ports() {
     assert!(ports("{port: 7, protocol: SCTP}").reaches("shop/web", db, (Sctp, 7)));
     let every_udp = ports("{protocol: UDP}");
     assert!(every_udp.reaches("shop/web", db, (Udp, 1)) && !every_udp.reaches("shop/web", db, (Tcp, 1)));
-}
-
-#[test]
-fn named_ports_without_peers_are_those_of_pods() {
-    let world = World::under(&policy(
-        "p",
-        "{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: web}]}]}",
-    ));
-    assert!(world.reaches_pod("shop/web", "bank/db", 8080));
-    assert!(!world.reaches("shop/web", OUTSIDE, (Tcp, 8080)));
-}
-
-#[test]
-fn a_refused_policy_closes_its_pods() {
-    let world = World::under_refused(&policy(
-        "p",
-        "{podSelector: {matchLabels: {app: web}}, egress: [{to: [{}]}]}",
-    ));
-    assert!(!world.reaches("shop/web", OUTSIDE, (Tcp, 443)));
-    assert!(world.reaches("shop/db", OUTSIDE, (Tcp, 443)));
 }

@@ -1,52 +1,55 @@
 //! A small cluster, to ask who may reach what.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use names::Name;
+use policy::compile::compile;
 use policy::endpoint;
 use policy::explain::{
     Decision, ExplainContext, ExplainOutcome, Explanation, KnownName, KnownPeer, LeaseState, explain,
 };
 use policy::inventory::{ContainerPort, Inventory, InventoryNode, InventoryPod};
 use policy::labels::Labels;
-use policy::{AddressZone, Direction, Endpoint, EndpointId, Policy, Protocol, document, validate};
+use policy::question::{QuestionVerdict, Questions};
+use policy::{AddressZone, Direction, Endpoint, EndpointId, Policy, Protocol, QuestionMode, document, validate};
 
-type Pairs = &'static [(&'static str, &'static str)];
+type Pairs<'a> = &'a [(&'a str, &'a str)];
 
 /// A pod. Each has a container with the ports `web`, 8080/TCP, and `dns`, 53/UDP.
-struct Pod {
-    name: &'static str,
-    of_namespace: Pairs,
-    own: Pairs,
-    address: [u8; 4],
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// `namespace/name`.
+    pub(crate) name: String,
+    pub(crate) of_namespace: Labels,
+    pub(crate) own: Labels,
+    pub(crate) address: IpAddr,
 }
 
-const TENANT_RED: Pairs = &[("kind", "tenant"), ("team", "red")];
-const TENANT_BLUE: Pairs = &[("kind", "tenant"), ("team", "blue")];
+const TENANT_RED: Pairs<'_> = &[("kind", "tenant"), ("team", "red")];
+const TENANT_BLUE: Pairs<'_> = &[("kind", "tenant"), ("team", "blue")];
 
-static PODS: [Pod; 6] = [
-    Pod::new("shop/web", TENANT_RED, &[("app", "web")], 1),
-    Pod::new("shop/db", TENANT_RED, &[("app", "db")], 2),
-    Pod::new("bank/web", TENANT_BLUE, &[("app", "web")], 3),
-    Pod::new("bank/db", TENANT_BLUE, &[("app", "db")], 4),
-    Pod::new("kube-system/dns", &[], &[("k8s-app", "kube-dns")], 5),
-    Pod::new("monitoring/gateway", &[("team", "ops")], &[("app", "gateway")], 6),
-];
+/// The pods of the cluster, unless a test has its own.
+fn pods() -> Vec<Pod> {
+    vec![
+        Pod::new("shop/web", TENANT_RED, &[("app", "web")], 1),
+        Pod::new("shop/db", TENANT_RED, &[("app", "db")], 2),
+        Pod::new("bank/web", TENANT_BLUE, &[("app", "web")], 3),
+        Pod::new("bank/db", TENANT_BLUE, &[("app", "db")], 4),
+        Pod::new("kube-system/dns", &[], &[("k8s-app", "kube-dns")], 5),
+        Pod::new("monitoring/gateway", &[("team", "ops")], &[("app", "gateway")], 6),
+    ]
+}
 
 impl Pod {
-    const fn new(name: &'static str, of_namespace: Pairs, own: Pairs, number: u8) -> Self {
+    fn new(name: &str, of_namespace: Pairs<'_>, own: Pairs<'_>, number: u8) -> Self {
         Self {
-            name,
-            of_namespace,
-            own,
-            address: [10, 244, 0, number],
+            name: name.to_owned(),
+            of_namespace: owned(of_namespace),
+            own: owned(own),
+            address: [10, 244, 0, number].into(),
         }
-    }
-
-    fn named(name: &str) -> &'static Self {
-        PODS.iter().find(|pod| pod.name == name).unwrap()
     }
 
     fn id(&self) -> EndpointId {
@@ -58,8 +61,34 @@ impl Pod {
     }
 
     fn labels(&self) -> Labels {
-        let (own, of_namespace) = (owned(self.own), owned(self.of_namespace));
-        endpoint::labels(&own, &self.id().namespace, &of_namespace, "default", "default")
+        endpoint::labels(
+            &self.own,
+            &self.id().namespace,
+            &self.of_namespace,
+            "default",
+            "default",
+        )
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            id: self.id(),
+            labels: self.labels(),
+            addresses: BTreeSet::from([self.address]),
+        }
+    }
+
+    fn in_inventory(&self) -> Arc<InventoryPod> {
+        let port = |name: &str, protocol, port| ContainerPort {
+            name: name.to_owned(),
+            protocol,
+            port,
+        };
+        Arc::new(InventoryPod {
+            labels: self.labels(),
+            addresses: BTreeSet::from([self.address]),
+            ports: vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)],
+        })
     }
 }
 
@@ -68,6 +97,7 @@ pub(crate) const NODE: [u8; 4] = [192, 168, 0, 7];
 
 /// The cluster under some policies.
 pub(crate) struct World {
+    pods: Vec<Pod>,
     policies: Vec<Policy>,
     inventory: Inventory,
 }
@@ -101,29 +131,33 @@ impl World {
     }
 
     fn of(policies: Vec<Policy>) -> Self {
-        let pods = PODS.iter().map(|pod| {
-            let port = |name: &str, protocol, port| ContainerPort {
-                name: name.to_owned(),
-                protocol,
-                port,
-            };
-            Arc::new(InventoryPod {
-                labels: pod.labels(),
-                addresses: BTreeSet::from([IpAddr::from(pod.address)]),
-                ports: vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)],
-            })
-        });
         let node = InventoryNode {
             labels: owned(&[("role", "worker")]),
             addresses: BTreeSet::from([NODE.into()]),
             is_this: false,
         };
         let inventory = Inventory {
-            pods: pods.collect(),
             nodes: vec![node],
             ..Inventory::default()
         };
-        Self { policies, inventory }
+        let world = Self {
+            pods: Vec::new(),
+            policies,
+            inventory,
+        };
+        world.with_pods(pods())
+    }
+
+    /// The same policies with other pods.
+    pub(crate) fn with_pods(mut self, pods: impl IntoIterator<Item = Pod>) -> Self {
+        self.pods = pods.into_iter().collect();
+        self.inventory.pods = self.pods.iter().map(Pod::in_inventory).collect();
+        self
+    }
+
+    pub(crate) fn pod(&self, name: &str) -> &Pod {
+        let found = self.pods.iter().find(|pod| pod.name == name);
+        found.unwrap_or_else(|| panic!("there is no pod {name}"))
     }
 
     /// From `namespace/name` to an address: the verdict.
@@ -133,13 +167,9 @@ impl World {
 
     /// From `namespace/name` to `namespace/name`, over TCP.
     pub(crate) fn reaches_pod(&self, from: &str, to: &str, port: u16) -> bool {
-        self.reaches(from, Pod::named(to).address, (Protocol::Tcp, port))
-    }
-
-    /// From `namespace/name` to what a name resolves to outside the cluster, over TCP.
-    pub(crate) fn reaches_name(&self, from: &str, name: &str, port: u16) -> bool {
-        let explanation = self.explain(from, Some([203, 0, 113, 80].into()), Some(name), (Protocol::Tcp, port));
-        explanation.outcome != ExplainOutcome::Denied
+        self.explain(from, Some(self.pod(to).address), None, (Protocol::Tcp, port))
+            .outcome
+            != ExplainOutcome::Denied
     }
 
     /// The policy that decides, and the outcome.
@@ -150,22 +180,14 @@ impl World {
         name: Option<&str>,
         traffic: (Protocol, u16),
     ) -> Explanation {
-        let pod = Pod::named(from);
-        let endpoint = Endpoint {
-            id: pod.id(),
-            labels: pod.labels(),
-            addresses: BTreeSet::from([IpAddr::from(pod.address)]),
-        };
-        let place = |address: IpAddr| {
-            let inside = PODS.iter().any(|pod| IpAddr::from(pod.address) == address) || address == IpAddr::from(NODE);
-            (
-                address,
-                if inside {
-                    AddressZone::Cluster
-                } else {
-                    AddressZone::World
-                },
-            )
+        let endpoint = self.pod(from).endpoint();
+        let located = |address: IpAddr| {
+            let inside = self.pods.iter().any(|pod| pod.address == address) || address == IpAddr::from(NODE);
+            let zone = match inside {
+                true => AddressZone::Cluster,
+                false => AddressZone::World,
+            };
+            (address, zone)
         };
         let name = name.map(|name| KnownName {
             name: Name::parse(name).unwrap(),
@@ -178,19 +200,31 @@ impl World {
             policies: &policies,
             inventory: &self.inventory,
         };
-        let towards = KnownPeer {
-            address: to.map(place),
+        let peer = KnownPeer {
+            address: to.map(located),
             names: name.into_iter().collect(),
             traffic: Some(traffic),
         };
-        explain(context, &towards)
+        explain(context, &peer)
+    }
+
+    /// Whether a pod may ask the cluster's DNS for a name.
+    pub(crate) fn may_ask(&self, from: &str, name: &str) -> bool {
+        let Some(governed) = compile(&self.pod(from).endpoint(), &self.policies, &self.inventory) else {
+            return true;
+        };
+        let domain = Name::parse("cluster.local").unwrap();
+        let questions = Questions::new(&governed, QuestionMode::Any, &domain, &[]);
+        let asked = SocketAddr::from(([10, 96, 0, 10], 53));
+        questions.judge(asked, &Name::parse(name).unwrap()) == QuestionVerdict::Allowed
     }
 }
 
-/// The name of the policy whose rule decides.
+/// The name of the policy whose rule decides, or of the first that closes.
 pub(crate) fn decided_by(explanation: &Explanation) -> &str {
     match &explanation.decision {
         Decision::Rule { origin, .. } => &origin.policy.name,
+        Decision::Closed { by, .. } => &by[0].policy.name,
         other => panic!("{other}"),
     }
 }
