@@ -20,6 +20,15 @@ const MAX_LABEL_OCTETS: usize = 63;
 /// Octets outside printable ASCII, and any dot or backslash inside a label, are written as `\DDD`
 /// (RFC 4343 §2.1), so that a `.` in the text is always a label border and such a label can be
 /// matched by no star. Cloning is cheap.
+///
+/// ```
+/// use names::Name;
+///
+/// let name = Name::parse("WWW.Example.com").unwrap();
+/// assert_eq!(name.as_str(), "www.example.com.");
+/// assert_eq!(name.to_string(), "www.example.com");
+/// assert!(name.is_within(&Name::parse("example.com").unwrap()));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 

@@ -19,6 +19,18 @@ pub(crate) use self::label::{Glob, PatternLabel, contains_in_order, is_plain_lab
 ///
 /// Two patterns are equal when they match the same names by construction (`A.example.` and
 /// `a.example`), so a pattern may serve as the identity of a selector.
+///
+/// ```
+/// use names::{Name, Pattern};
+///
+/// let matches = |pattern: &str, name: &str| {
+///     Pattern::pattern(pattern).unwrap().matches(&Name::parse(name).unwrap())
+/// };
+/// assert!(matches("*.example.com", "a.example.com"));
+/// assert!(!matches("*.example.com", "a.b.example.com"), "a star stands for one label");
+/// assert!(matches("**.example.com", "a.b.example.com"), "and two for one or more");
+/// assert!(!matches("**.example.com", "example.com"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
     /// The canonical text: lower case, trailing dot, no two stars in a row except in a leading

@@ -21,6 +21,53 @@
 //! 8. [`lint`]: what is valid but probably not meant.
 //! 9. [`crd`]: the kinds as the API server is told of them. [`last_applied`]: what was lost on the
 //!    way there.
+//!
+//! From a text to a verdict:
+//!
+//! ```
+//! use std::net::IpAddr;
+//!
+//! use policy::classifier::{AddressContext, Classifier};
+//! use policy::compile::compile;
+//! use policy::{AddressZone, Endpoint, EndpointId, Inventory, Protocol, Verdict};
+//! use policy::{document, endpoint, validate};
+//!
+//! let text = "
+//! apiVersion: cilium.io/v2
+//! kind: CiliumNetworkPolicy
+//! metadata: {name: api-only, namespace: shop}
+//! spec:
+//!   endpointSelector: {}
+//!   egress:
+//!   - toFQDNs: [{matchPattern: '*.example.com'}]
+//!     toPorts: [{ports: [{port: '443', protocol: TCP}]}]
+//! ";
+//! let (documents, errors) = document::parse(text);
+//! assert!(errors.is_empty());
+//! let (validation, _diagnostics) = validate::validate(&documents[0]);
+//! let policy = validation.accepted().unwrap();
+//!
+//! let none = Default::default();
+//! let endpoint = Endpoint {
+//!     id: EndpointId { namespace: "shop".into(), name: "web".into() },
+//!     labels: endpoint::labels(&none, "shop", &none, "default", "default"),
+//!     addresses: [IpAddr::from([10, 0, 0, 7])].into(),
+//! };
+//! let governed = compile(&endpoint, [&policy], &Inventory::default()).unwrap();
+//! let program = governed.programs.egress.unwrap();
+//!
+//! // A name that the rule matches resolved to this address.
+//! let classifier = Classifier::new(&program.enforced);
+//! let address = IpAddr::from([192, 0, 2, 1]);
+//! let at = AddressContext { address, zone: AddressZone::World, objects: &[] };
+//! let (rule, _pattern) = classifier.name_rules().next().unwrap();
+//! let entries = classifier.entries_for_name(rule, at);
+//! let verdict = |port| {
+//!     classifier.verdict(address, at.zone, entries.iter(), Some((Protocol::Tcp, port)))
+//! };
+//! assert_eq!(verdict(443), Verdict::Allow);
+//! assert_eq!(verdict(80), Verdict::Deny);
+//! ```
 
 pub mod address;
 pub mod cidr_group;
