@@ -1,4 +1,4 @@
-//! Many patterns matched at once, at a cost that follows the labels of the name.
+//! Many patterns matched against one name at once: a trie over labels.
 
 mod globs;
 mod label_hash;
@@ -13,30 +13,43 @@ use self::label_hash::LabelMap;
 
 /// A map from patterns to values, asked by name.
 ///
-/// A lookup walks the labels of the name from the right; its cost does not depend on how many
-/// patterns are stored, and it does not allocate. Two things are counted apart: it visits every
-/// branch that stands for the labels read so far (with `*.b` and `a.b` both stored, `a.b` has two),
-/// and patterns with several stars in one label are tried one by one where their first and last
-/// literal parts are the same.
+/// A lookup walks the labels of the name from the right. It does not allocate, and its cost does
+/// not depend on how many patterns are stored, with two exceptions. It visits every branch that
+/// matches the labels read so far (with `*.b` and `a.b` both stored, `a.b` has two). And it tries
+/// patterns with several stars in one label one by one where their first and last literal parts are
+/// the same.
+///
+/// ```
+/// use names::{Name, NameIndex, Pattern};
+///
+/// let mut index = NameIndex::default();
+/// index.insert(&Pattern::pattern("*.example.com").unwrap(), "one label");
+/// index.insert(&Pattern::name("api.example.com").unwrap(), "the name");
+///
+/// let mut found = Vec::new();
+/// index.each_match(&Name::parse("api.example.com").unwrap(), |value| found.push(*value));
+/// found.sort_unstable();
+/// assert_eq!(found, ["one label", "the name"]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct NameIndex<V> {
     values: Vec<V>,
     /// Values of the patterns that match every name.
     every_name: ValueIds,
-    /// The tree; the root of the DNS first. A node stands for the parts of a pattern read from the
-    /// right.
+    /// The trie, the root of the DNS first. The path to a node is the labels of a pattern, read
+    /// from the right.
     nodes: Vec<TrieNode>,
 }
 
-/// Places in [`NameIndex::values`].
+/// Indices into [`NameIndex::values`].
 type ValueIds = SmallVec<[u32; 2]>;
 
-/// A place in [`NameIndex::nodes`].
+/// An index into [`NameIndex::nodes`].
 type NodeId = u32;
 
 const ROOT: usize = 0;
 
-/// What may follow, to the left, on the parts that lead to this node.
+/// What may follow, to the left, on the labels that lead to this node.
 #[derive(Debug, Clone, Default)]
 struct TrieNode {
     /// Patterns that end here.
@@ -69,8 +82,7 @@ impl<V> NameIndex<V> {
         }
         let mut at = ROOT;
         for part in pattern.parts_from_the_right() {
-            // Taken whether or not the part is new, so that one expression serves all kinds of
-            // edges.
+            // The next id, used only if the edge is new.
             let fresh = self.nodes.len() as NodeId;
             let node = &mut self.nodes[at];
             let next = match part {
@@ -111,7 +123,7 @@ impl<V> NameIndex<V> {
         self.values.is_empty()
     }
 
-    /// Visits the places of all matches until `enough` says so; whether it did.
+    /// Visits the values of all matches until `enough` returns true; returns whether it did.
     fn walk(&self, name: &Name, enough: &mut impl FnMut(&[u32]) -> bool) -> bool {
         // `**` stands for plain labels only: it can match once all labels that are not plain have
         // been read. Nearly every name has none.

@@ -1,7 +1,7 @@
 //! The objects of the cluster that rules may speak of, with their addresses.
 //!
-//! Policies name objects by labels; the kernel knows addresses. This is the picture that the one is
-//! turned into the other with.
+//! Policies select objects by labels, and the kernel knows addresses. An [`Inventory`] turns the
+//! one into the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use crate::prefix;
 use crate::program::{Peer, Rule};
 use crate::zone::Zone;
 
-/// What the cluster holds.
+/// The objects of a cluster, as far as rules may select them.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The pods of every node that have addresses of their own.
@@ -110,11 +110,10 @@ impl Inventory {
         }
     }
 
-    /// Every address that a rule may reach by being an object's, with the ports there. Nothing for
+    /// The addresses of the objects that a rule selects, with the rule's ports there. Empty for
     /// rules about prefixes and names.
     ///
-    /// An object's address is meant wherever it lies: a service's backend may be outside the
-    /// cluster.
+    /// An object's address counts wherever it lies: a service's backend may be outside the cluster.
     pub fn members(&self, rule: &Rule) -> BTreeMap<IpAddr, PortSet> {
         let mut members: BTreeMap<IpAddr, PortSet> = BTreeMap::new();
         let mut add = |address: IpAddr, ports: &PortSet| {
@@ -154,8 +153,8 @@ impl Inventory {
         members
     }
 
-    /// As [`members`](Self::members), of these addresses only, and only for rules that mean pods by
-    /// themselves.
+    /// As [`members`](Self::members), for these addresses only. Works only for rules that select
+    /// pods directly.
     pub(crate) fn members_at(&self, rule: &Rule, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, PortSet> {
         let there = |pod: &&Arc<InventoryPod>| !pod.addresses.is_disjoint(addresses);
         let pods = Self {
@@ -196,8 +195,8 @@ impl Inventory {
         }
     }
 
-    /// What stands in its EndpointSlices, and the pods that it selects: either may be known before
-    /// the other.
+    /// The addresses in its EndpointSlices and of the pods that it selects: either may be known
+    /// before the other.
     fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = &'a IpAddr> {
         let pods = self.pods.iter().filter(|pod| service.selects(pod));
         service.backends.iter().chain(pods.flat_map(|pod| &pod.addresses))

@@ -1,7 +1,7 @@
-//! Which addresses rules about objects mean, kept up as objects come and go.
+//! The addresses that rules about objects select, updated incrementally as objects change.
 //!
-//! Asking every pod of a cluster for every rule at every change would cost a second; here a pod
-//! that changes costs one look at each distinct selector.
+//! Matching every pod of a cluster against every rule at each change would take a second. Here a
+//! pod that changes is matched once against each distinct selector.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -12,10 +12,10 @@ use crate::peer_selector::{NamedPort, ObjectSelector};
 use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
 
-/// The addresses that a rule means, with its ports there.
+/// The addresses that a rule selects, with its ports there.
 pub type PeerMembers = BTreeMap<IpAddr, PortSet>;
 
-/// What decides a rule's members; many rules of many programs share one.
+/// The parts of a rule that decide its members. Many rules of many programs share one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct MembershipKey {
     peer: Peer,
@@ -23,7 +23,7 @@ struct MembershipKey {
     named: Vec<NamedPort>,
 }
 
-/// The members of every rule that is followed.
+/// The members of every tracked rule.
 #[derive(Debug, Default)]
 pub struct Membership {
     inventory: Arc<Inventory>,
@@ -38,11 +38,11 @@ struct TrackedRule {
 }
 
 impl Membership {
-    /// Follows these rules and no others from now on, and takes note of a new inventory.
+    /// Tracks exactly these rules from now on, in this inventory.
     ///
-    /// Costs a comparison of pointers for each pod, and for each pod that changed a look at each
-    /// distinct selector of pods; what rules say of services and nodes is asked anew where
-    /// services, nodes or pods behind them changed.
+    /// It compares a pointer for each pod. Each pod that changed is matched against each distinct
+    /// selector of pods. Selectors of services and nodes are evaluated again where services, nodes
+    /// or pods behind them changed.
     pub fn update<'a>(&mut self, inventory: &Arc<Inventory>, rules: impl Iterator<Item = &'a Rule>) {
         let before = std::mem::replace(&mut self.inventory, Arc::clone(inventory));
         let pods = changed_pods(&before, inventory);
@@ -61,13 +61,13 @@ impl Membership {
         }
     }
 
-    /// The members of a rule that is followed.
+    /// The members of a tracked rule.
     pub fn members(&self, rule: &Rule) -> Option<&Arc<PeerMembers>> {
         Some(&self.members.get(&MembershipKey::of(rule))?.members)
     }
 
-    /// The addresses whose part in a rule the last update changed; every one of them for a rule
-    /// that is followed since then.
+    /// The addresses that the last update added to, removed from or changed in a rule. For a rule
+    /// that it began to track, all of them.
     pub fn changed(&self, rule: &Rule) -> impl Iterator<Item = IpAddr> {
         let followed = self.members.get(&MembershipKey::of(rule));
         followed
@@ -104,7 +104,8 @@ impl TrackedRule {
         self.changed.clear();
         let by_pods_alone = matches!(rule.peer, Peer::PodsWithin(..) | Peer::Object(ObjectSelector::Pods(_)));
         if by_pods_alone {
-            // Pods before and after the change: whatever address they have or had is asked anew.
+            // `pods` holds the pods before and after the change: evaluate every address that they
+            // have or had.
             let of_changed = Inventory {
                 pods: pods.to_vec(),
                 ..Inventory::default()
@@ -127,7 +128,7 @@ impl TrackedRule {
                 continue;
             }
             self.changed.insert(address);
-            // Others may still hold what was before.
+            // Copies on write: readers may still hold the previous members.
             let members = Arc::make_mut(&mut self.members);
             match now.get(&address) {
                 Some(ports) => members.insert(address, ports.clone()),
@@ -137,7 +138,7 @@ impl TrackedRule {
     }
 }
 
-/// The pods that are in one inventory and not in the other: what they were, and what they are.
+/// The pods that are in one inventory and not in the other, as they were and as they are.
 fn changed_pods(before: &Inventory, now: &Inventory) -> Vec<Arc<InventoryPod>> {
     let set =
         |inventory: &Inventory| -> HashSet<*const InventoryPod> { inventory.pods.iter().map(Arc::as_ptr).collect() };

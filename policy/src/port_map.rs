@@ -33,7 +33,7 @@ impl<T: Copy + PartialEq> PortMap<T> {
             .map_or(self.base, |(_, value)| *value)
     }
 
-    /// Puts `change` of it in place of each value at `ports`.
+    /// Replaces each value at `ports` by what `change` makes of it.
     pub fn change(&mut self, ports: &PortSet, change: impl Fn(T) -> T) {
         match ports {
             PortSet::All => {
@@ -59,7 +59,7 @@ impl<T: Copy + PartialEq> PortMap<T> {
         self.settle();
     }
 
-    /// Another value for each.
+    /// The values, each replaced by what `to` makes of it.
     pub fn map<U: Copy + PartialEq>(&self, to: impl Fn(T) -> U) -> PortMap<U> {
         let mut mapped = PortMap {
             base: to(self.base),
@@ -94,8 +94,8 @@ impl<T: Copy + PartialEq> PortMap<T> {
         zipped
     }
 
-    /// The ports among `ports` whose value fulfils the condition; of all ports those that are
-    /// exceptions.
+    /// The ports among `ports` whose value fulfils the condition. Of [`PortSet::All`], only the
+    /// exceptions are tried.
     pub fn ports_where(&self, ports: &PortSet, condition: impl Fn(T) -> bool) -> PortSet {
         let tiles: Vec<(PortRange, T)> = match ports {
             PortSet::All => self.exceptions.clone(),
@@ -105,7 +105,7 @@ impl<T: Copy + PartialEq> PortMap<T> {
         PortSet::from_ranges(fulfil.map(|(range, _)| range))
     }
 
-    /// The pieces of `range`, each with its one value.
+    /// Subranges of `range` that have one value each.
     fn tiles(&self, range: PortRange) -> impl Iterator<Item = (PortRange, T)> {
         let mut tiles = Vec::new();
         // `None` after the last port that there is.

@@ -8,13 +8,13 @@ use crate::dns_rules::{DnsServers, QuestionMode};
 use crate::policy::Action;
 use crate::program::{EndpointPolicy, Peer, Rule, Tiers};
 
-/// The answer.
+/// Whether a question may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuestionVerdict {
     /// It may be asked.
     Allowed,
-    /// It may be asked if it is the reverse name of this learned address; the caller knows the
-    /// ledger.
+    /// It may be asked if this address is learned: the name is its reverse name. The caller looks
+    /// into the ledger.
     AllowedIfLearned(IpAddr),
     /// It may not.
     Denied(QuestionDenial),
@@ -34,7 +34,7 @@ pub enum QuestionDenial {
     SearchExpansion,
 }
 
-/// The questions an endpoint may ask, prepared for the hot path.
+/// The questions that an endpoint may ask, prepared for the hot path.
 ///
 /// In this order:
 ///

@@ -10,16 +10,16 @@ use super::label_hash::LabelMap;
 /// Globs in buckets by their literal prefix, then by their literal suffix.
 ///
 /// A lookup asks once for each *length* of prefix that occurs (63 at most), and below each prefix
-/// that fits once for each length of suffix: how many globs there are does not matter.
+/// that matches once for each length of suffix. The number of globs does not matter.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Globs {
     by_prefix: ByLength<ByLength<Bucket>>,
 }
 
-/// Texts of one length share a map.
+/// A map for each length of text.
 type ByLength<V> = SmallVec<[(usize, LabelMap<V>); 0]>;
 
-/// Globs that differ only in what stands between the first star and the last, and where each leads.
+/// Globs that differ only between the first star and the last, and the node that each leads to.
 type Bucket = SmallVec<[(Box<str>, NodeId); 1]>;
 
 impl Globs {
@@ -28,7 +28,7 @@ impl Globs {
         self.by_prefix.is_empty()
     }
 
-    /// Where `glob` leads; `fresh` when it was not here yet.
+    /// The node that `glob` leads to. A new glob leads to `fresh`.
     pub(super) fn get_or_insert(&mut self, glob: Glob<'_>, fresh: NodeId) -> NodeId {
         let by_suffix = entry(&mut self.by_prefix, glob.prefix);
         let bucket = entry(by_suffix, glob.suffix);
@@ -41,8 +41,8 @@ impl Globs {
         }
     }
 
-    /// Calls `follow` with where each glob that fits the plain label leads, until it says that this
-    /// is enough.
+    /// Calls `follow` with the node of each glob that matches the plain label, until it returns
+    /// true.
     pub(super) fn any_match(&self, label: &str, mut follow: impl FnMut(NodeId) -> bool) -> bool {
         for (prefix_len, by_prefix) in &self.by_prefix {
             let Some((prefix, rest)) = label.split_at_checked(*prefix_len) else {

@@ -1,4 +1,4 @@
-//! A hash of short texts that is cheap on the lookup path.
+//! A fast hash of short texts, for the lookup path.
 //!
 //! It is not keyed. The keys of the tables that use it come from policies, whose authors could slow
 //! down only themselves; the names that strangers choose are looked up and never stored.

@@ -4,16 +4,16 @@ use crate::name::is_label_octet;
 
 use super::ONE_OR_MORE_LABELS;
 
-/// What one label of a pattern asks.
+/// What one label of a pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PatternLabel<'a> {
-    /// One label: this one.
+    /// Exactly this label.
     Exact(&'a str),
-    /// One plain label, whichever.
+    /// Any one plain label.
     One,
-    /// One or more plain labels; only ever the leftmost part.
+    /// One or more plain labels. Only the leftmost label of a pattern is this.
     OneOrMore,
-    /// One plain label that fits.
+    /// One plain label that the glob matches.
     Glob(Glob<'a>),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Glob<'a> {
 }
 
 impl Glob<'_> {
-    /// Whether it fits a plain label.
+    /// Whether it matches a plain label.
     pub(crate) fn matches(&self, label: &str) -> bool {
         label
             .strip_prefix(self.prefix)
@@ -55,7 +55,7 @@ impl Glob<'_> {
     }
 }
 
-/// Whether the pieces between the stars of `middle` occur in `text` in their order, without
+/// Whether the literals between the stars of `middle` occur in `text` in their order, without
 /// overlap.
 pub(crate) fn contains_in_order(text: &str, middle: &str) -> bool {
     let mut rest = text;
