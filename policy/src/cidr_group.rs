@@ -2,7 +2,8 @@
 
 use ipnet::IpNet;
 
-use crate::diagnostic::{Diagnostic, DiagnosticReport};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::labels::Labels;
 use crate::prefix;

@@ -9,6 +9,7 @@ mod names;
 mod objects;
 mod peers;
 mod schema;
+mod side;
 mod spec;
 mod stand_in;
 mod to_ports;
@@ -16,7 +17,7 @@ mod to_ports;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::policy::PolicySpec;
 use crate::policy_id::PolicyId;
 use crate::shape::{self, DocumentNode};

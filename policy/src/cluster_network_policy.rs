@@ -6,6 +6,7 @@
 //! rule and a Pass rule deny everything.
 
 mod domain_names;
+mod one_of;
 mod peers;
 mod protocols;
 mod rule;
@@ -16,7 +17,8 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::{Direction, PerDirection};
 use crate::policy::{DirectionSpec, PolicySpec, Tier};
 use crate::shape::{self, DocumentNode};

@@ -1,13 +1,13 @@
 //! The `namegate.io/` annotations, which any policy object may carry.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::{closest, quoted};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::dns_rules::QuestionMode;
-use crate::document::Document;
+use crate::ignore::{self, IGNORE};
 use crate::shape::DocumentNode;
 
 /// What the `namegate.io/` annotations of a policy object say; nothing is the default.
@@ -49,7 +49,6 @@ const MIN_TTL: &str = "namegate.io/min-ttl";
 const GRACE: &str = "namegate.io/grace";
 const DNS_QUESTIONS: &str = "namegate.io/dns-questions";
 const DENY_RESPONSE: &str = "namegate.io/deny-response";
-const IGNORE: &str = "namegate.io/ignore";
 
 const KNOWN: [&str; 6] = [MODE, MIN_TTL, GRACE, DNS_QUESTIONS, DENY_RESPONSE, IGNORE];
 
@@ -84,8 +83,8 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
                 extensions.response = one_of(&node, responses, report);
             }
             IGNORE => {
-                let entries = node.value.as_str().unwrap_or_default().split([';', '\n']);
-                let without_reason = |entry: &&str| !entry.trim().is_empty() && ignored(entry).is_none();
+                let entries = ignore::entries(node.value.as_str().unwrap_or_default());
+                let without_reason = |entry: &&str| !entry.trim().is_empty() && ignore::code(entry).is_none();
                 for entry in entries.filter(without_reason) {
                     report
                         .warning(
@@ -109,24 +108,6 @@ pub(crate) fn read(root: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -
         }
     }
     extensions
-}
-
-/// The codes of warnings that the author of an object does not want to be told, each with a reason:
-/// `namegate.io/ignore: "code: reason; …"`.
-pub(crate) fn ignores(document: &Document) -> BTreeSet<&str> {
-    let annotations = document.value.pointer("/metadata/annotations");
-    let written = annotations.and_then(|annotations| annotations.get(IGNORE)?.as_str());
-    written
-        .unwrap_or_default()
-        .split([';', '\n'])
-        .filter_map(ignored)
-        .collect()
-}
-
-/// The code of one entry, if it has a reason.
-fn ignored(entry: &str) -> Option<&str> {
-    let (code, reason) = entry.split_once(':')?;
-    (!reason.trim().is_empty()).then_some(code.trim())
 }
 
 fn one_of<T, const N: usize>(

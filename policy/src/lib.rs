@@ -90,11 +90,13 @@ pub mod validate;
 
 mod cilium;
 mod cluster_network_policy;
+mod diagnostic_report;
 mod direction;
 mod dns_rules;
 mod extensions;
 #[cfg(test)]
 mod hostile;
+mod ignore;
 mod network_policy;
 mod peer_selector;
 mod policy;

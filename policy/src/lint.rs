@@ -15,11 +15,13 @@ mod ports;
 mod priorities;
 mod shadows;
 mod subjects;
+mod written_names;
 
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{Diagnostic, DiagnosticReport};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::policy::{Policy, PolicySpec};
 use crate::shape::DocumentNode;

@@ -11,7 +11,8 @@ mod stand_in;
 #[cfg(test)]
 mod tests;
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};

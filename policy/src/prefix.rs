@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 

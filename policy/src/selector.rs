@@ -1,6 +1,7 @@
 //! Label selectors as objects write them.
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::shape::FieldShape::{self, List, Map, Object, Text};

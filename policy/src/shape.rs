@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::{closest, quoted};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::document::kind_of;
 
 /// What a field may hold.

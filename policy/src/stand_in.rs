@@ -1,7 +1,8 @@
 //! What stands in for a policy that is refused: nothing that it may have been meant to close stays
 //! open (docs/security.md, 7).
 
-use crate::diagnostic::{Diagnostic, DiagnosticReport, closest};
+use crate::diagnostic::{Diagnostic, closest};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, Policy, PolicyRule};
 use crate::ports::PortSet;

@@ -4,7 +4,8 @@
 //! against the schema of its kind, then the meaning is read. What the first pass refused reads as
 //! absent in the second.
 
-use crate::diagnostic::{Diagnostic, DiagnosticReport};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::policy::Policy;
 use crate::policy_id::{PolicyId, PolicyKind};

@@ -1,6 +1,6 @@
 //! One rule under `egress` or `egressDeny`: peers, crossed with ports.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyId;
@@ -9,15 +9,8 @@ use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::peers;
+use super::side::Side;
 use super::to_ports::{self, PortNames};
-
-/// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is
-/// widened in a denying one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Allow,
-    Deny,
-}
 
 /// `None` for a rule that neither opens nor denies anything (`{}`).
 pub(super) fn read(

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::{closest, quoted};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::shape::DocumentNode;
 
-use super::egress::Side;
+use super::side::Side;
 
 /// As the CRD has it.
 const MAX_FIELDS: usize = 40;

@@ -2,7 +2,8 @@
 
 use names::Pattern;
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::shape::DocumentNode;
 use crate::spelling;
 

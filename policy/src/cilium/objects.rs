@@ -1,6 +1,6 @@
 //! The L3 selectors that name objects of the cluster → [`ObjectSelector`]s.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Requirement};
 use crate::peer_selector::{ObjectSelector, PeerSelector, ServiceSelector};
@@ -10,7 +10,7 @@ use crate::selector;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::egress::Side;
+use super::side::Side;
 
 /// `toEndpoints`.
 pub(super) fn endpoints(

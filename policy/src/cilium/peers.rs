@@ -1,6 +1,7 @@
 //! The L3 selectors of a rule → a [`PeerSelector`].
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::{closest, quoted};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::labels::LabelSelector;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector};
 use crate::policy_id::PolicyId;
@@ -9,9 +10,9 @@ use crate::selector;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::egress::Side;
 use super::names::{self, Both};
 use super::objects;
+use super::side::Side;
 
 /// One kind stands in a rule.
 const KINDS: [&str; 8] = [

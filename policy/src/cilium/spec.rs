@@ -1,6 +1,6 @@
 //! One `spec`: whom it selects, whether it closes egress, and its rules.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::endpoint::keys;
 use crate::labels::{LabelSelector, Operator, Requirement};
@@ -10,8 +10,9 @@ use crate::selector;
 use crate::shape::DocumentNode;
 use crate::stand_in::misspelt;
 
-use super::egress::{self, Side};
+use super::egress;
 use super::schema;
+use super::side::Side;
 
 /// `None` when its subject cannot be told; an error says why.
 pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<PolicySpec> {

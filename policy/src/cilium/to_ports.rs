@@ -1,15 +1,16 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::{closest, quoted};
+use crate::diagnostic_report::DiagnosticReport;
 use crate::dns_rules::DnsRule;
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
 use crate::shape::DocumentNode;
 
-use super::egress::Side;
 use super::icmp;
 use super::names::{self, Both};
+use super::side::Side;
 
 /// As the CRD has it.
 const MAX_PORTS: usize = 40;

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use names::Pattern;
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::ObjectSelector;
 use crate::prefix;
 use crate::selector;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::rule::{OneOf, Unknown};
+use super::one_of::{OneOf, Unknown};
 use super::{domain_names, schema, some_items, subject};
 use crate::direction::Direction;
 

@@ -1,13 +1,21 @@
 //! `protocols` of a rule → its ports.
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;
 use crate::shape::DocumentNode;
 
-use super::rule::{OneOf, ProtocolPorts};
+use super::one_of::{OneOf, Unknown};
 use super::{missing, schema, some_items};
+
+/// The ports of a rule.
+pub(super) struct ProtocolPorts {
+    pub(super) set: PortSet,
+    pub(super) named: Vec<NamedPort>,
+    pub(super) unknown: Vec<Unknown>,
+}
 
 /// Every port and protocol where the list is absent.
 pub(super) fn read(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> ProtocolPorts {

@@ -1,11 +1,11 @@
 //! One rule: an action on peers, crossed with protocols.
 
-use crate::diagnostic::{DiagnosticReport, closest, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::Direction;
-use crate::peer_selector::{NamedPort, PeerSelector};
+use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, Tier};
-use crate::ports::PortSet;
-use crate::shape::{DocumentNode, FieldShape};
+use crate::shape::DocumentNode;
 use crate::stand_in::deny_everything;
 
 use super::{domain_names, peers, protocols};
@@ -67,90 +67,6 @@ pub(super) fn read(
         .into_iter()
         .chain(objects.map(|objects| of(objects.into())))
         .collect()
-}
-
-/// The ports of a rule.
-pub(super) struct ProtocolPorts {
-    pub(super) set: PortSet,
-    pub(super) named: Vec<NamedPort>,
-    pub(super) unknown: Vec<Unknown>,
-}
-
-/// An entry that has none of the fields that are known, or one beside them that is not.
-pub(super) struct Unknown {
-    path: String,
-    reason: String,
-    meant: Option<&'static str>,
-}
-
-/// What an entry that must have exactly one field has.
-pub(super) enum OneOf<'a> {
-    Known(&'static str, DocumentNode<'a>),
-    Unknown(Unknown),
-    /// An error says why.
-    Refused,
-}
-
-impl<'a> OneOf<'a> {
-    /// Reads an entry, and holds what stands in it against its shape.
-    pub(super) fn read(
-        entry: &DocumentNode<'a>,
-        known: &'static [(&'static str, FieldShape)],
-        report: &mut DiagnosticReport<'_>,
-    ) -> Self {
-        if !entry.value.is_object() {
-            return OneOf::Refused;
-        }
-        let names = || known.iter().map(|(name, _)| *name);
-        let mut nulls = entry.nulls().filter(|(name, _)| names().any(|known| known == *name));
-        if let Some((name, node)) = nulls.next() {
-            crate::shape::no_value(name, &node, report);
-            return OneOf::Refused;
-        }
-        let stranger = entry.fields().find(|(name, _)| !names().any(|known| known == *name));
-        if let Some((name, node)) = stranger {
-            return OneOf::Unknown(Unknown {
-                path: node.path,
-                reason: format!("{} is not known here", quoted(name)),
-                meant: closest(name, names()),
-            });
-        }
-        let mut present = known
-            .iter()
-            .filter_map(|(name, shape)| entry.get(name).map(|node| (*name, shape, node)));
-        let Some((name, shape, node)) = present.next() else {
-            return OneOf::Unknown(Unknown {
-                path: entry.path.clone(),
-                reason: "nothing that is known stands in it".to_owned(),
-                meant: None,
-            });
-        };
-        if let Some((other, ..)) = present.next() {
-            report
-                .error(
-                    "two-selectors",
-                    &entry.path,
-                    format!("`{name}` and `{other}` stand in one entry"),
-                )
-                .suggest("write one entry for each");
-            return OneOf::Refused;
-        }
-        crate::shape::check(&node, shape, report);
-        OneOf::Known(name, node)
-    }
-}
-
-impl Unknown {
-    fn say(&self, action: Action, report: &mut DiagnosticReport<'_>) {
-        let effect = match action {
-            Action::Allow => "the rule matches nothing",
-            Action::Deny | Action::Pass => "the rule denies everything",
-        };
-        let finding = report.unenforced(&self.path, format!("{}, so {effect}", self.reason));
-        if let Some(meant) = self.meant {
-            finding.suggest(format!("did you mean `{meant}`?"));
-        }
-    }
 }
 
 fn action(rule: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Action> {

@@ -1,6 +1,6 @@
 //! Of a refused policy: whom it selects, with everything denied in its place.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::PerDirection;
 use crate::document::Document;
 use crate::labels::LabelSelector;

@@ -1,6 +1,6 @@
 //! Whom a policy is for, and the peers that are selected in the same way.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
 use crate::selector;

@@ -1,6 +1,6 @@
 //! Policies that do not enforce.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::policy::Policy;
 
 /// An audit that nobody ended looks like a policy that works.

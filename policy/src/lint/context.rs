@@ -9,8 +9,8 @@ use crate::shape::DocumentNode;
 
 use super::cluster_context::ClusterContext;
 use super::containment::selector_in;
-use super::names::Names;
 use super::specs;
+use super::written_names::Names;
 
 /// Every spec of every policy.
 pub(super) struct LintContext<'a> {

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use names::{Name, Pattern};
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::encrypted_dns::{DnsProvider, HTTPS_PORT, PROVIDERS, TLS_PORT};
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, PolicySpec, Tier};

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule, Tier};
 use crate::policy_id::PolicyKind;

@@ -1,6 +1,6 @@
 //! Destinations that are wider than they look, or nothing.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::inventory::Inventory;
 use crate::peer_selector::{CidrGroupSelector, ObjectSelector, PeerSelector, ServiceSelector};
 use crate::policy::{Action, PolicyRule, PolicySpec};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::diagnostic::{DiagnosticReport, closest};
+use crate::diagnostic::closest;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::inventory::{Inventory, InventoryPod, InventoryService};
 use crate::peer_selector::{ObjectSelector, PeerSelector};
 use crate::policy::{Action, PolicyRule};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::policy::Tier;
 
 use super::context::{LintContext, LintedSpec};

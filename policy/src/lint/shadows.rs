@@ -1,6 +1,6 @@
 //! Rules that change nothing, because others have decided what they speak of.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule, PolicySpec, Tier};
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::diagnostic::{DiagnosticReport, closest};
+use crate::diagnostic::closest;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::endpoint::keys;
 use crate::inventory::InventoryPod;

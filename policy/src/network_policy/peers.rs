@@ -1,6 +1,6 @@
 //! One peer → the objects and prefixes that it selects.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::endpoint::keys;
 use crate::labels::LabelSelector;
 use crate::peer_selector::ObjectSelector;

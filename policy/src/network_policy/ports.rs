@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::diagnostic::{DiagnosticReport, quoted};
+use crate::diagnostic::quoted;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::NamedPort;
 use crate::ports::{PortRange, PortSet, Protocol};
 use crate::service_names;

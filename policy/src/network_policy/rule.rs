@@ -1,6 +1,6 @@
 //! One rule: peers, crossed with ports.
 
-use crate::diagnostic::DiagnosticReport;
+use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
 use crate::policy::{Action, PolicyRule};
 use crate::policy_id::PolicyId;
