@@ -15,7 +15,7 @@
 //! Admin   accepted in tier Admin               let through
 //! Deny    denied in tier Admin or Network      refused
 //! Allow   allowed in tier Network or later     let through
-//! Rest    refused because no rule allows it    refused       (only where the intervals say something else)
+//! Rest    refused because no rule allows it    refused       (only where intervals say otherwise)
 //! intervals, and what they leave open: [`Classifier::default_verdict`]
 //! ```
 
