@@ -1,5 +1,5 @@
-//! A lab whose objects are in a real API server: the lab's pods are Pods there, and the agent
-//! watches it under its own ServiceAccount.
+//! A lab with a real API server. The lab's pods are Pods there, and the agent watches it under its
+//! own ServiceAccount.
 
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
@@ -41,13 +41,13 @@ impl DerefMut for TestCluster {
 }
 
 impl TestCluster {
-    /// Builds the lab, starts an API server with what `manifests/` ships, and makes the pods,
-    /// without an agent. `None` where Go is missing.
+    /// Builds the lab, starts an API server, applies `manifests/`, and makes the Pods. Starts no
+    /// agent. `None` where Go is missing.
     pub fn build(plan: ScenarioBuilder) -> Option<Self> {
         Self::build_with(plan, &[])
     }
 
-    /// The same, with more flags for kube-apiserver.
+    /// As [`build`](Self::build), with more flags for kube-apiserver.
     pub fn build_with(plan: ScenarioBuilder, flags: &[&str]) -> Option<Self> {
         let mut scenario = plan.build();
         let control = ControlPlane::start_with(scenario.lab().node(), flags)?;
@@ -65,14 +65,14 @@ impl TestCluster {
         Some(cluster)
     }
 
-    /// The same, with an agent that is ready.
+    /// As [`build`](Self::build), and starts an agent and waits until it is ready.
     pub fn start(plan: ScenarioBuilder) -> Option<Self> {
         let mut cluster = Self::build(plan)?;
         cluster.scenario.start();
         Some(cluster)
     }
 
-    /// Makes the Pod `shop/podN` with these labels, or gives it these.
+    /// Makes the Pod `shop/podN` with these labels, or changes its labels.
     pub fn run_pod(&self, index: usize, labels: &str) {
         self.run_pod_as(&format!("pod{index}"), index, labels);
     }
@@ -95,7 +95,7 @@ impl TestCluster {
             .kubectl(["delete", kind, name, "-n", "shop", "--grace-period=0", "--force"]);
     }
 
-    /// Pod `index` may reach these names.
+    /// Lets pod `index` reach these names.
     pub fn allow_names(&self, index: usize, names: &[&str]) {
         self.control.apply(&crate::allow(index, names));
     }
@@ -120,8 +120,8 @@ impl TestCluster {
         })
     }
 
-    /// Runs `work` while pod 0 does the same over and over: asks for `allowed`, connects to its
-    /// address, and tries `denied`. Prints the counts, and fails when an allowed connection was
+    /// Runs `work` while pod 0 repeats three steps: it asks for `allowed`, connects to its address,
+    /// and tries `denied`. Prints the counts, and fails when an allowed connection was
     /// refused or a denied one was let through.
     pub fn under_traffic<R>(
         &mut self,
@@ -143,8 +143,8 @@ impl TestCluster {
         self.under(what, &attempt, denied, work)
     }
 
-    /// The same without lookups, while nobody may be there to answer them: `allowed` is an address
-    /// that is open.
+    /// As [`under_traffic`](Self::under_traffic), without lookups, for times without an agent.
+    /// `allowed` is an address that is open.
     pub fn under_connections<R>(
         &mut self,
         what: &str,
@@ -208,7 +208,7 @@ impl TestCluster {
         result
     }
 
-    /// Waits for a condition that takes longer than most.
+    /// Waits until `condition` holds, for up to `patience`.
     pub fn wait_long(&self, what: &str, patience: Duration, condition: impl FnMut() -> bool) -> Duration {
         patience::wait(patience, Duration::from_millis(50), condition)
             .unwrap_or_else(|| panic!("waited in vain until {what}"))

@@ -1,6 +1,5 @@
-//! A program that runs as a container runtime would run it: on a root that is read-only, with these
-//! capabilities and no others, and without new privileges. The namespaces of processes and users,
-//! and the seccomp filter, are left out.
+//! Runs a program as a container runtime would: with a read-only root, with given capabilities
+//! only, and with `no_new_privs`. PID and user namespaces and the seccomp filter are left out.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::fail;
 
-/// The program that stands in for another, until it is dropped.
+/// A script that runs a binary in this way, until it is dropped.
 #[derive(Debug)]
 pub struct Container {
     _directory: TempDir,
@@ -19,8 +18,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// For `binary`, with capabilities as a Pod writes them (`NET_ADMIN`). The directory of
-    /// temporary files, where tests have their volumes, can be written to.
+    /// Wraps `binary`. Capabilities are written as in a Pod (`NET_ADMIN`). The directory of
+    /// temporary files, in which tests have their volumes, stays writable.
     pub fn new(binary: &str, capabilities: &[String]) -> Self {
         let directory = TempDir::new().unwrap_or_else(fail("the container's directory"));
         let program = directory.path().join("namegate");
@@ -48,13 +47,13 @@ impl Container {
         }
     }
 
-    /// What to run in place of the binary.
+    /// The path of the script.
     pub fn program(&self) -> &Path {
         &self.program
     }
 }
 
-/// The capabilities that a DaemonSet's first container adds to none.
+/// The capabilities that the first container of a DaemonSet adds.
 pub fn capabilities(daemon_set: &Value) -> Vec<String> {
     let context = &daemon_set["spec"]["template"]["spec"]["containers"][0]["securityContext"];
     let added = context["capabilities"]["add"].as_array().into_iter().flatten();

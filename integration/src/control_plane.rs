@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::rights::ApiRights;
 use crate::{fail, succeed};
 
-/// Where the API server listens, in its namespace.
+/// The port of the API server in its network namespace.
 pub const API_PORT: u16 = 6443;
 const ETCD_PORT: u16 = 2379;
 const ETCD_PEER_PORT: u16 = 2380;
@@ -26,11 +26,11 @@ const ETCD_PEER_PORT: u16 = 2380;
 /// The ServiceAccount that `manifests/` gives the agent.
 pub const SERVICE_ACCOUNT: (&str, &str) = ("namegate", "namegate");
 
-/// Says where the binary is, and spares the harness from looking for it: the tests may run as a
-/// user without Go.
+/// The environment variable with the path of the binary. Tests may run as a user without Go, who
+/// cannot build it.
 const BINARY_VARIABLE: &str = "NAMEGATE_CONTROL_PLANE";
 
-/// A start takes some seconds on an idle machine; only failures take this long.
+/// How long a start may take. It takes some seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An API server with its store. Everything panics with what went wrong, since it is only used by
@@ -94,19 +94,19 @@ impl ControlPlane {
         self.wait("the namespace `default` is there", settled);
     }
 
-    /// `kill -9` of the API server. Its objects stay in etcd.
+    /// Kills the API server by SIGKILL. Its objects stay in etcd.
     pub fn kill_api(&mut self) {
         kill(&mut self.api);
     }
 
-    /// SIGTERM to the API server, and its end: it closes watches in order.
+    /// Ends the API server by SIGTERM, so that it closes its watches in order.
     pub fn stop_api(&mut self) {
         let mut child = self.api.take().expect("the API server is running");
         succeed(Command::new("kill").arg(child.id().to_string())).unwrap_or_else(fail("SIGTERM"));
         child.wait().unwrap_or_else(fail("the API server's end"));
     }
 
-    /// More flags for kube-apiserver, from its next start on.
+    /// Sets more flags for kube-apiserver, from its next start on.
     pub fn set_flags(&mut self, flags: &[&str]) {
         self.flags = flags.iter().map(ToString::to_string).collect();
     }
@@ -116,14 +116,14 @@ impl ControlPlane {
         self.api.is_some()
     }
 
-    /// `kubectl` as the administrator, which must succeed. Gives what it prints.
+    /// Runs `kubectl` as the administrator. It must succeed. Returns its output.
     pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
         let mut command = self.kubectl_command();
         let output = succeed(command.args(arguments)).unwrap_or_else(fail("kubectl"));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// `kubectl` as the administrator.
+    /// Runs `kubectl` as the administrator.
     pub fn try_kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
         let mut command = self.kubectl_command();
         let command = command.args(arguments).stdin(Stdio::null());
@@ -213,7 +213,7 @@ impl ControlPlane {
         path
     }
 
-    /// `kubectl` as the agent's ServiceAccount.
+    /// Runs `kubectl` as the agent's ServiceAccount.
     pub fn kubectl_as_agent<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
         let kubeconfig = format!("--kubeconfig={}", self.agent_kubeconfig().display());
         let mut command = self.namespace.command(&self.binary);
@@ -224,7 +224,7 @@ impl ControlPlane {
         command.stdin(Stdio::null()).output().unwrap_or_else(fail("kubectl"))
     }
 
-    /// The agent's ClusterRole, held against what it has asked for so far.
+    /// Compares the agent's ClusterRole with its requests so far.
     pub fn rights(&self) -> ApiRights {
         let role = self.kubectl(["get", "clusterrole", SERVICE_ACCOUNT.1, "-o", "json"]);
         let role = serde_json::from_str(&role).unwrap_or_else(fail("the ClusterRole"));
@@ -237,7 +237,7 @@ impl ControlPlane {
         fs::read_to_string(self.path("audit.log")).unwrap_or_else(fail("the audit log"))
     }
 
-    /// Its namespace.
+    /// The network namespace of the API server.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }

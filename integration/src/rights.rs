@@ -1,4 +1,4 @@
-//! What a ClusterRole grants, beside what was asked for under it.
+//! Compares what a ClusterRole grants with the requests that were made under it.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// `patch cilium.io/ciliumnetworkpolicies/status`.
 pub type Right = String;
 
-/// A ClusterRole held against an audit log.
+/// The differences between a ClusterRole and an audit log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ApiRights {
     /// Granted and never used.
