@@ -6,7 +6,7 @@
 //!   keeps its last good version.
 //! - A policy that is refused and has no good version leaves nothing open: what stands in for it
 //!   closes whom it selects.
-//! - What looks as if policies were lost by accident is looked at twice
+//! - What looks as if policies were lost by accident must be seen twice
 //!   ([`Catalogue::scan_with_confirmation`]).
 //! - One object, one definition: the first path that defines it wins, whether its version is good
 //!   or not, so that what is in force does not depend on mistakes elsewhere.

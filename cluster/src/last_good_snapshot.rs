@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use state_dir::{DiskSnapshot, OBJECTS_FILE, SnapshotError, StateDir};
+use state_dir::{DiskSnapshot, DiskSnapshotError, OBJECTS_FILE, StateDir};
 use thiserror::Error;
 use tracing::{Level, info, warn};
 
@@ -33,7 +33,7 @@ pub(crate) struct LastGoodSnapshot {
 #[derive(Debug, Error)]
 enum LastGoodRestoreError {
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(#[from] DiskSnapshotError),
     /// Of another `--objects`, where a file of the same name is another file.
     #[error("it is about the objects in {0}")]
     OtherDirectory(String),
@@ -110,7 +110,7 @@ impl LastGoodSnapshot {
     fn read(&self) -> Result<Vec<LastGood>, LastGoodRestoreError> {
         let text = self.file.read()?;
         let saved: SavedDirectory<'_> = self.file.parse(&text)?;
-        if saved.directory != self.directory().map_err(SnapshotError::from)? {
+        if saved.directory != self.directory().map_err(DiskSnapshotError::from)? {
             return Err(LastGoodRestoreError::OtherDirectory(saved.directory));
         }
         let objects = saved.objects.into_iter().map(|object| LastGood {
@@ -120,7 +120,7 @@ impl LastGoodSnapshot {
         Ok(objects.collect())
     }
 
-    fn write(&self, objects: &[LastGood]) -> Result<(), SnapshotError> {
+    fn write(&self, objects: &[LastGood]) -> Result<(), DiskSnapshotError> {
         self.file.write(&SavedDirectory {
             directory: self.directory()?,
             objects: objects.iter().filter_map(|object| self.saved(object)).collect(),

@@ -3,11 +3,13 @@
 //! Every source feeds the same loop with the same [`Update`]s, so that a directory of files is a
 //! cluster too. This is the only crate that talks to an API server.
 //!
-//! - [`object`], [`report`], [`source`], [`progress`]: what sources say, and what they are told.
+//! - [`object`], [`report`], [`source`], [`progress`]: what sources send, what the agent
+//!   answers.
 //! - [`reading`]: one document → one object, or why not.
 //! - [`directory`]: the source that reads files: [`tree`], `inotify`; [`catalogue`] keeps their
-//!   contents over time and the last good versions (pure); `last_good_snapshot` keeps those on
-//!   disk.
+//!   contents over time and the last good versions (pure), `last_good_snapshot` keeps the
+//!   latter on disk.
+//! - `log_dedup`: findings are logged once for as long as they hold.
 //! - [`kubernetes`]: the source that watches the API server of a cluster.
 //! - [`index`]: all objects, indexed by what is asked about them. Pure.
 //! - [`status`]: conditions and Events, written into policies.

@@ -2,11 +2,11 @@
 
 use crate::report::ReadReport;
 
-/// What is in force of a source's updates. The agent makes it; the source and the writer of
-/// statuses read it.
+/// What is in force of a source's updates. The agent writes it, and the writer of statuses and the
+/// local API read it.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    /// What was read, and what was found.
+    /// The reports of the last update.
     pub reports: Vec<ReadReport>,
     /// Whether a ruleset of this process is in the kernel and all its listeners are bound.
     pub in_force: bool,

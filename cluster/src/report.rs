@@ -14,7 +14,7 @@ pub struct ReadReport {
     pub file: Option<PathBuf>,
     /// Kind, namespace and name as `kind namespace/name`; empty when the whole file is meant.
     pub object: String,
-    /// What became of it.
+    /// Whether the object is in force.
     pub state: ReportState,
     /// What was found, most severe first.
     pub diagnostics: Vec<Diagnostic>,

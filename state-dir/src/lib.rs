@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
-pub use snapshot::{DiskSnapshot, MAX_SNAPSHOT_BYTES, SnapshotError};
+pub use snapshot::{DiskSnapshot, DiskSnapshotError, MAX_SNAPSHOT_BYTES};
 
 /// The snapshot of the ledger of leases.
 pub const LEDGER_FILE: &str = "ledger.json";

@@ -24,7 +24,7 @@ pub struct DiskSnapshot {
 
 /// Why a snapshot cannot be read or written.
 #[derive(Debug, Error)]
-pub enum SnapshotError {
+pub enum DiskSnapshotError {
     /// The file cannot be opened, read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -44,7 +44,7 @@ pub enum SnapshotError {
     TooLarge,
 }
 
-impl SnapshotError {
+impl DiskSnapshotError {
     /// Whether there is no such file, which is how every state directory begins.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
@@ -80,21 +80,21 @@ impl DiskSnapshot {
     }
 
     /// Reads the text, for [`parse`](Self::parse), whose result may borrow from it.
-    pub fn read(&self) -> Result<String, SnapshotError> {
+    pub fn read(&self) -> Result<String, DiskSnapshotError> {
         let mut text = String::new();
         let file = File::open(self.path())?;
         file.take(MAX_SNAPSHOT_BYTES as u64 + 1).read_to_string(&mut text)?;
         if text.len() > MAX_SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge);
+            return Err(DiskSnapshotError::TooLarge);
         }
         Ok(text)
     }
 
     /// The content of a text that [`read`](Self::read) gave.
-    pub fn parse<'t, T: Deserialize<'t>>(&self, text: &'t str) -> Result<T, SnapshotError> {
+    pub fn parse<'t, T: Deserialize<'t>>(&self, text: &'t str) -> Result<T, DiskSnapshotError> {
         let SnapshotHeader { version } = serde_json::from_str(text)?;
         if version != self.version {
-            return Err(SnapshotError::Version {
+            return Err(DiskSnapshotError::Version {
                 found: version,
                 supported: self.version,
             });
@@ -104,13 +104,13 @@ impl DiskSnapshot {
 
     /// Replaces the file. `content` must be a struct or a map. Where it is too large the file stays
     /// as it was: an older state is better than none.
-    pub fn write(&self, content: &impl Serialize) -> Result<(), SnapshotError> {
+    pub fn write(&self, content: &impl Serialize) -> Result<(), DiskSnapshotError> {
         let bytes = serde_json::to_vec(&VersionedContent {
             version: self.version,
             content,
         })?;
         if bytes.len() > MAX_SNAPSHOT_BYTES {
-            return Err(SnapshotError::TooLarge);
+            return Err(DiskSnapshotError::TooLarge);
         }
         Ok(replace(&self.directory, self.name, &bytes, Durability::PowerCut)?)
     }
@@ -154,6 +154,6 @@ mod tests {
         let snapshot = DiskSnapshot::new(&StateDir::new(dir.path().to_owned()), "a.json", 1);
         let file = fs::File::create(snapshot.path()).unwrap();
         file.set_len(MAX_SNAPSHOT_BYTES as u64 + 1).unwrap();
-        assert!(matches!(snapshot.read(), Err(SnapshotError::TooLarge)));
+        assert!(matches!(snapshot.read(), Err(DiskSnapshotError::TooLarge)));
     }
 }

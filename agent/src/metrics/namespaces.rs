@@ -1,8 +1,8 @@
 //! Counters with a label that is no closed enum, and bounded all the same.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec};
 
 /// Namespaces with a series of their own: more than a node usually has pods.
@@ -28,7 +28,7 @@ impl Namespaces {
 
     /// Counts one for a namespace.
     pub(super) fn count(&self, namespace: &str) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if let Some(counter) = known.get(namespace) {
             return counter.inc();
         }

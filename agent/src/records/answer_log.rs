@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use names::Name;
+use parking_lot::{Mutex, MutexGuard};
 use policy::EndpointId;
 use smallvec::SmallVec;
 
@@ -100,8 +101,7 @@ impl AnswerLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, AnswerStore> {
-        // It is whole between calls.
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+        self.store.lock()
     }
 }
 

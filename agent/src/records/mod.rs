@@ -12,13 +12,14 @@ mod listening;
 mod recent_packets;
 mod withheld;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{RecordRow, RecordsSummary};
 use clock::Time;
 use enforcer::records::{PacketDetail, RecordEvent, RecordedPacket, RecordedVerdict};
 use names::Name;
+use parking_lot::Mutex;
 
 use crate::metrics::Metrics;
 use crate::plan::Plan;
@@ -81,7 +82,7 @@ impl Recorder {
     ) {
         match heard {
             RecordEvent::Records(records) => {
-                let mut recent = lock(&self.recent);
+                let mut recent = self.recent.lock();
                 for record in records {
                     let endpoint = plan.governed.get(&record.source).map(|governed| &governed.id);
                     self.count(record.verdict, endpoint.map_or("", |id| &id.namespace));
@@ -101,12 +102,12 @@ impl Recorder {
 
     /// Says whether packets are recorded.
     pub fn set_state(&self, state: RecorderState) {
-        *lock(&self.state) = state;
+        *self.state.lock() = state;
     }
 
     /// The distinct records of late, the most recent first.
     pub fn rows(&self, now: Time) -> Vec<RecordRow> {
-        let recent = lock(&self.recent);
+        let recent = self.recent.lock();
         let rows = recent.rows();
         rows.into_iter()
             .map(|(record, name, row)| show(now, record, name, row))
@@ -115,7 +116,7 @@ impl Recorder {
 
     /// Totals, and whether packets are recorded at all.
     pub fn summary(&self) -> RecordsSummary {
-        let state = lock(&self.state).clone();
+        let state = self.state.lock().clone();
         RecordsSummary {
             on: state == RecorderState::On,
             failure: match state {
@@ -185,11 +186,6 @@ fn protocol(number: u8) -> String {
         _ => return number.to_string(),
     }
     .into()
-}
-
-/// What it protects is whole between calls.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

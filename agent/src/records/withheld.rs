@@ -2,18 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 
 use api::WithheldRow;
 use clock::Time;
 use dns_proxy::WithheldReason;
 use names::Name;
+use parking_lot::Mutex;
 use policy::EndpointId;
 
 use crate::metrics::withheld_reason;
 
+use super::ago;
 use super::fair_lru::{FairLru, FairLruLimits};
-use super::{ago, lock};
 
 /// Some 700 bytes each: below 1 MiB. Who asks for names whose answers are bogus drives out its own.
 const LIMITS: FairLruLimits = FairLruLimits {
@@ -73,7 +73,7 @@ impl WithheldAnswers {
             upstream: answer.upstream,
             why: answer.why,
         };
-        let mut rows = lock(&self.0);
+        let mut rows = self.0.lock();
         let (mut count, mut first) = (1, now);
         // An address that went over to another Pod begins another row.
         if let Some(row) = rows.get_mut(&answer.client, &key)
@@ -93,7 +93,7 @@ impl WithheldAnswers {
 
     /// All of them, the most recent first.
     pub fn rows(&self, now: Time) -> Vec<WithheldRow> {
-        let rows = lock(&self.0);
+        let rows = self.0.lock();
         let mut shown: Vec<_> = rows
             .iter()
             .map(|(client, key, row)| WithheldRow {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use state_dir::{CLUSTER_FILE, DiskSnapshot, SnapshotError, StateDir};
+use state_dir::{CLUSTER_FILE, DiskSnapshot, DiskSnapshotError, StateDir};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -37,7 +37,7 @@ pub(super) struct RestoredCluster {
 #[derive(Debug, Error)]
 enum ClusterRestoreError {
     #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(#[from] DiskSnapshotError),
     #[error("it is about node {node} at {server}")]
     OtherCluster { server: String, node: String },
 }
@@ -81,7 +81,7 @@ impl ClusterSnapshot {
     }
 
     /// Writes what is in force now.
-    pub(super) fn save(&self, documents: &[Arc<str>]) -> Result<(), SnapshotError> {
+    pub(super) fn save(&self, documents: &[Arc<str>]) -> Result<(), DiskSnapshotError> {
         let since_epoch = unix_now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let raw = documents.iter().map(|document| serde_json::from_str(document));
         self.file.write(&SavedCluster {

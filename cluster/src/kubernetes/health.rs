@@ -1,21 +1,21 @@
-//! What the source shows of itself: how old the objects are, what is missing, and what it all
-//! takes.
+//! The health of the source: how old the objects are, what is missing, and what they take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use api::SourceStatus;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::resources::{KINDS, Resource, ResourceKind};
 
-/// Figures of an API server as a source of objects.
+/// The figures of an API server as a source of objects, for the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceFigures {
     /// Seconds since something came from it: so old may be what is in force.
     pub age_seconds: u64,
-    /// Watches that do not work now.
+    /// Watches that are broken now.
     pub broken_watches: usize,
     /// Kinds that the API server does not have.
     pub absent_kinds: usize,
@@ -26,7 +26,7 @@ pub struct SourceFigures {
 /// What a watch holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ObjectCount {
-    /// Objects.
+    /// The number of objects.
     pub objects: usize,
     /// The bytes of what is kept of them.
     pub bytes: usize,
@@ -64,7 +64,7 @@ struct WatchTrouble {
 }
 
 impl SourceHealth {
-    /// Nothing is known yet.
+    /// The health of a source that has not heard from `server` yet.
     pub(super) fn new(server: String) -> Self {
         Self(Arc::new(HealthInner {
             server,
@@ -129,7 +129,7 @@ impl SourceHealth {
         Duration::from_millis(self.now().saturating_sub(heard))
     }
 
-    /// For the metrics.
+    /// The figures of now, for the metrics.
     pub fn figures(&self) -> SourceFigures {
         let heard = self.0.heard.load(Ordering::Relaxed);
         let age_seconds = self.age().as_secs();
@@ -142,7 +142,7 @@ impl SourceHealth {
         }
     }
 
-    /// For `namegate status`.
+    /// The state of now, for `namegate status`.
     pub fn status(&self) -> SourceStatus {
         let heard = self.0.heard.load(Ordering::Relaxed);
         let age_seconds = self.age().as_secs();
@@ -201,8 +201,8 @@ impl SourceHealth {
             .max(1)
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, HealthState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, HealthState> {
+        self.0.state.lock()
     }
 }
 

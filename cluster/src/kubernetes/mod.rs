@@ -1,11 +1,11 @@
 //! The source that watches the API server of a cluster.
 //!
-//! - [`kinds`]: what is watched, one row for each kind.
+//! - [`resources`]: what is watched, one row for each resource.
 //! - [`wire`]: objects cut down while they are read.
-//! - [`resource`]: one watch, with its back-off; all of them resource one
-//! - [`picture`]: what the watches say over time → [`Update`]s. Pure.
+//! - `resource_watch`: one watch, with its back-off; all of them feed one
+//! - [`watch_cache`]: watch events over time → [`Update`]s. Pure.
 //! - `cluster_snapshot`: the objects in force on disk, for a start while the API server is away.
-//! - [`health`]: how old it all is.
+//! - [`health`]: how old the objects are, and what is missing.
 //! - [`client`]: where the API server is.
 
 pub mod client;
@@ -20,7 +20,7 @@ mod resource_watch;
 
 use std::time::{Duration, SystemTime};
 
-use state_dir::{SnapshotError, StateDir};
+use state_dir::{DiskSnapshotError, StateDir};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -39,13 +39,13 @@ use resource_watch::Recovery;
 use resources::{KINDS, Resource, ResourceKind};
 use watch_cache::{WatchCache, WatchEvent};
 
-/// How long the API server has to tell everything before what an earlier process had in force is.
+/// The snapshot comes into force when the API server has not told everything after this time.
 const RECALL_AFTER: Duration = Duration::from_secs(1);
-/// How soon after a change what is in force is written down.
+/// How soon after a change the snapshot is written.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// Writing takes a share of the time that no number of objects can exceed.
 const SAVE_SHARE: u32 = 50;
-/// What watches have said and is not taken yet: enough for a burst, and little memory.
+/// Watch events in the queue: enough for a burst, and little memory.
 const QUEUE: usize = 256;
 
 /// The API server of a cluster.
@@ -214,13 +214,13 @@ impl Watches {
     }
 }
 
-/// Writes down what is in force, a little after it changed, and beside everything else.
+/// Writes the snapshot in the background, a little after what is in force changed.
 struct SnapshotWriter {
     snapshot: Option<ClusterSnapshot>,
     due: Option<Instant>,
     /// Not before.
     earliest: Instant,
-    writing: Option<JoinHandle<(Result<(), SnapshotError>, Duration)>>,
+    writing: Option<JoinHandle<(Result<(), DiskSnapshotError>, Duration)>>,
     failures: LogDedup,
 }
 
@@ -271,7 +271,7 @@ impl SnapshotWriter {
     }
 }
 
-/// Resolves then; never, where there is no time.
+/// Resolves at this time; never where there is none.
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

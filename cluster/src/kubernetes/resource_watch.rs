@@ -1,4 +1,4 @@
-//! One watch: what the API server says of one kind.
+//! One watch of the API server, with its back-off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use super::resources::{KeptFields, Resource, ResourceKind};
 use super::watch_cache::WatchEvent;
 use super::wire::{Observe, WireObject};
 
-/// Pauses after failures. The longest bounds what thousands of agents ask of an API server that is
-/// starting.
+/// The back-off after failures. The longest pause bounds what thousands of agents ask of an API
+/// server that is starting.
 const TROUBLE: WatchBackoff = WatchBackoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(30),
@@ -31,11 +31,11 @@ const AWAY: WatchBackoff = WatchBackoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(3),
 };
-/// The watch that looks.
+/// The watch that probes an API server which does not answer.
 const SCOUT: Resource = Resource::LocalPods;
-/// The other watches of all agents come back within so long of their scouts.
+/// After the scout is answered, the other watches come back spread over this time.
 const RETURN: Duration = Duration::from_secs(1);
-/// Pauses until it is asked again for a kind that it does not have.
+/// The back-off of a watch whose kind the API server does not have.
 const ABSENCE: WatchBackoff = WatchBackoff {
     first: Duration::from_secs(1),
     longest: Duration::from_secs(60),
@@ -44,8 +44,8 @@ const ABSENCE: WatchBackoff = WatchBackoff {
 /// The status code with which the API server says that a version is too old.
 const GONE: u16 = 410;
 
-/// That the API server answers again, told by whichever watch finds out to all others, which may be
-/// waiting for long.
+/// Tells all watches, some of which may pause for long, that the API server answers one of them
+/// again.
 #[derive(Debug, Clone)]
 pub(super) struct Recovery(Arc<watch::Sender<u64>>);
 
@@ -55,7 +55,7 @@ impl Default for Recovery {
     }
 }
 
-/// Follows one kind until nobody listens.
+/// Sends the events of one resource until the receiver is dropped.
 pub(super) async fn follow(
     client: Client,
     kind: &'static ResourceKind,
@@ -206,7 +206,7 @@ where
         .boxed()
 }
 
-/// What a failure means.
+/// What a failure of a watch means.
 #[derive(Debug, PartialEq, Eq)]
 enum WatchFailure {
     /// The API server does not know the kind.

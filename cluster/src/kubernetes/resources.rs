@@ -1,9 +1,10 @@
-//! The kinds that are watched: one row each.
+//! The resources that are watched: one row each.
 
 use kube::core::ApiResource;
 use policy::PolicyKind;
 
-/// One watch. Where several hold the same object, the first in this order tells what it is.
+/// A resource that is watched. Where two watches hold the same object, the first in this order
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// The pods of this node.
@@ -30,22 +31,22 @@ pub enum Resource {
     ClusterNetworkPolicies,
 }
 
-/// What a resource is of, and how its objects are read.
+/// The API of a watched resource, and what is kept of its objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceKind {
-    /// Which watch.
+    /// The resource that this row is about.
     pub resource: Resource,
-    /// The API group; empty for the first one.
+    /// The API group; empty for the core group.
     pub group: &'static str,
-    /// Its version.
+    /// The version of the group that is asked for first.
     pub version: &'static str,
     /// An older one with the same fields, for API servers that lack the newer.
     pub older: Option<&'static str>,
-    /// As objects write it.
+    /// The kind, as objects write it: `Pod`.
     pub kind: &'static str,
-    /// As paths write it.
+    /// The plural, as paths write it: `pods`.
     pub plural: &'static str,
-    /// How its objects are read.
+    /// How much of its objects is kept.
     pub kept: KeptFields,
 }
 
@@ -176,7 +177,7 @@ impl ResourceKind {
             .find(|it| it.kind == kind && it.versions().any(|version| it.api_version_of(version) == api_version))
     }
 
-    /// As objects write it.
+    /// `apiVersion`, as objects write it.
     pub fn api_version(&self) -> String {
         self.api_version_of(self.version)
     }
@@ -186,7 +187,7 @@ impl ResourceKind {
         [self.version].into_iter().chain(self.older)
     }
 
-    /// For a client, in one of the [`versions`](Self::versions).
+    /// What a client needs to ask for one of the [`versions`](Self::versions).
     pub fn api_resource(&self, version: &str) -> ApiResource {
         ApiResource {
             group: self.group.into(),
@@ -204,7 +205,7 @@ impl ResourceKind {
         }
     }
 
-    /// Which of the objects are meant.
+    /// The field selector of the watch.
     pub fn selector(&self, node: &str) -> Option<String> {
         match self.resource {
             Resource::LocalPods => Some(format!("spec.nodeName={node}")),

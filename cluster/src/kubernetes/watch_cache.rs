@@ -1,14 +1,14 @@
-//! What the watches say over time → [`Update`]s. Pure.
+//! The watch cache: watch events over time → [`Update`]s. Pure.
 //!
 //! What must hold:
-//! - Nothing is said before every list is complete, and a list that is read again counts only when
-//!   it is complete: half a list is never in force.
+//! - There is no update before every list is complete, and a list that is read again counts only
+//!   when it is complete: half a list is never in force.
 //! - An object stays in force until it is *known* to be gone. While the API server is away nothing
 //!   changes.
 //! - A policy that is refused keeps its last good version, this process's or an earlier one's;
 //!   without one, what stands in for it closes whom it selects (`version`).
-//! - An object that looks the same is no news: heartbeats of nodes and conditions of pods cause no
-//!   work.
+//! - An object whose kept fields are the same makes no update: heartbeats of nodes and conditions
+//!   of pods cause no work.
 
 mod version;
 
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// objects away opens doors.
 const MISSING: u8 = 3;
 
-/// What a watch says.
+/// An event of one watch, as `kube` tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WatchEvent {
     /// A complete list follows.
@@ -51,17 +51,17 @@ pub enum WatchEvent {
     KindAbsent,
 }
 
-/// Everything that the watches said, as far as it counts.
+/// The objects of all watches, and what is not told of them yet.
 #[derive(Debug)]
 pub struct WatchCache {
     resources: BTreeMap<Resource, WatchedResource>,
     /// What an earlier process had in force, until the first lists are complete.
     earlier: BTreeMap<ObjectKey, Arc<str>>,
-    /// What is to be said: the object, or that it is gone.
+    /// The changes of the next update: the object, or `None` for a deleted one.
     news: BTreeMap<ObjectKey, Option<Object>>,
-    /// What is to be said of objects.
+    /// What was found in each object.
     reports: BTreeMap<WatchKey, ReadReport>,
-    /// Whether `reports` changed since they were given.
+    /// Whether `reports` changed since the last update.
     reports_changed: bool,
     begun: bool,
     /// Whether the ranges of pods are known without the pods.
@@ -74,15 +74,15 @@ pub struct WatchCache {
     waiting_since: Option<Instant>,
     /// The number of updates taken.
     taken: u64,
-    /// Policies in `news` or seen anew, whose status may have to be written.
+    /// Policies whose status may have to be written.
     touched: BTreeSet<WatchKey>,
     nodes_changed: bool,
 }
 
-/// Where an object was seen.
+/// The watch that an object came from, its namespace and its name.
 type WatchKey = (Resource, String, String);
 
-/// One watch.
+/// The objects of one watch.
 #[derive(Debug, Default)]
 struct WatchedResource {
     objects: BTreeMap<(String, String), CachedObject>,
@@ -105,29 +105,29 @@ struct CachedObject {
     policy: Option<Box<ObservedPolicy>>,
 }
 
-/// What the status of a policy is written with.
+/// A policy as it was observed: what its status is written with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObservedPolicy {
-    /// Which version was seen.
+    /// The version that was observed.
     pub version: ObjectVersion,
-    /// What became of it.
+    /// Whether that version is in force.
     pub state: ReportState,
-    /// What was found.
+    /// What was found in it, most severe first.
     pub diagnostics: Vec<Diagnostic>,
-    /// The number of the update that spoke of this version; 0: none has yet.
+    /// The number of the update that carried this version; 0 before there is one.
     pub update: u64,
 }
 
 /// A policy whose status may have to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyEvent {
-    /// Its kind.
+    /// The watch that the policy came from.
     pub resource: Resource,
-    /// Its namespace; empty for what has none.
+    /// The namespace of the policy; empty for a kind without namespaces.
     pub namespace: String,
-    /// Its name.
+    /// The name of the policy.
     pub name: String,
-    /// `None`: it is gone.
+    /// `None` once the policy is deleted.
     pub policy: Option<ObservedPolicy>,
 }
 
@@ -159,9 +159,9 @@ impl WatchCache {
         }
     }
 
-    /// Takes what a watch says.
+    /// Applies an event of a watch.
     pub fn handle(&mut self, resource: Resource, event: WatchEvent, now: Instant) {
-        // A watch that was ended may have said something before.
+        // Events of a watch that was ended may still be in the queue.
         let Some(watched) = self.resources.get_mut(&resource) else {
             return;
         };
@@ -205,7 +205,7 @@ impl WatchCache {
         })
     }
 
-    /// What is new, if anything is to be said now.
+    /// The next update, if anything has changed and nothing is withheld.
     pub fn update(&mut self, now: Instant) -> Option<Update> {
         if !self.is_complete(now) {
             return None;
@@ -240,7 +240,7 @@ impl WatchCache {
         })
     }
 
-    /// Until when [`update`](Self::update) holds something back that nobody may speak of again.
+    /// When [`update`](Self::update) stops withholding what no further event may release.
     pub fn deadline(&self) -> Option<Instant> {
         let waits = self.waiting_since.is_some() && !self.news.is_empty();
         self.waiting_since.filter(|_| waits).map(|since| since + PATIENCE)
@@ -296,7 +296,7 @@ impl WatchCache {
         Some(names.collect())
     }
 
-    /// What a later process is to be told: every version in force that is good.
+    /// The content of the snapshot: every good version in force.
     pub fn documents(&self) -> Vec<Arc<str>> {
         let held = self.resources.values().flat_map(|watched| watched.objects.values());
         held.filter_map(|held| held.good.clone()).collect()

@@ -1,7 +1,7 @@
 //! Objects as they come from the API server, cut down while they are read: what is not kept is
 //! skipped and never held in memory.
 //!
-//! What is left becomes a [`ObservedObject`]: a document such as a file could hold, so that one
+//! What is left becomes an [`ObservedObject`]: a document such as a file could hold, so that one
 //! reader serves both sources, and of a policy what its status needs besides.
 
 use std::borrow::Cow;
@@ -18,39 +18,39 @@ use serde_json::{Map, Value};
 
 use super::resources::ResourceKind;
 
-/// Annotations that mean something here begin so.
+/// The prefix of annotations that Namegate reads.
 const OURS: &str = "namegate.io/";
 
-/// What was seen of an object.
+/// The kept part of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObservedObject {
-    /// Its namespace; empty for what has none.
+    /// The namespace of the object; empty for a kind without namespaces.
     pub namespace: String,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
-    /// What of it is kept.
+    /// The kept fields, as JSON.
     pub document: Arc<str>,
-    /// Of a policy, what its status is written with.
+    /// The version that was observed; of policies alone, whose status is written.
     pub version: Option<Box<ObjectVersion>>,
 }
 
-/// Which version of an object was seen, and what its status says.
+/// One version of an object, and what its status says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectVersion {
-    /// Tells it from another object of the same name.
+    /// `metadata.uid`: tells the object from another of the same name.
     pub uid: String,
-    /// Counts what its author wrote.
+    /// `metadata.generation`: counts the changes of its author.
     pub generation: i64,
-    /// Guards a change of its status.
+    /// `metadata.resourceVersion`: a write of the status is based on it.
     pub resource_version: String,
     /// `status.conditions`, those of other writers too.
     pub conditions: Vec<Value>,
 }
 
-/// An object that can be seen.
+/// An object of the API server that is cut down to what is kept of it.
 pub trait Observe: kube::Resource<DynamicType = ApiResource> + Clone + std::fmt::Debug + Send + 'static {
-    /// What of it is kept. Must not depend on what Namegate has no use for: an object that looks
-    /// the same is not looked at again.
+    /// The kept part. It must not depend on fields that Namegate has no use for: an object whose
+    /// kept part is the same is not read again.
     fn observe(self, kind: &ResourceKind) -> ObservedObject;
 }
 

@@ -7,7 +7,7 @@
 //! why there is no leader.
 //!
 //! - [`conditions`]: what is to stand in a policy's status. Pure.
-//! - [`turns`]: who writes, and when. Pure.
+//! - [`rendezvous`]: which node writes, and when. Pure.
 //! - [`queue`]: every policy, with what is due. Pure.
 //! - `rate_limit`: how fast one agent writes. Pure.
 //! - `writer`: the API server.
@@ -42,10 +42,10 @@ use writer::StatusWriter;
 /// milliseconds, most of them the disk's.
 const IN_FLIGHT: usize = 4;
 
-/// What is new for whoever writes statuses.
+/// What the writer of statuses is told by a source.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StatusInput {
-    /// Policies that were seen anew.
+    /// Policies that were observed, changed or not.
     pub policies: Vec<PolicyEvent>,
     /// The nodes that exist, where they changed.
     pub nodes: Option<BTreeSet<String>>,

@@ -1,5 +1,5 @@
-//! Every policy, with what is to be written into it and when. Pure: it is told what happened and
-//! what time it is.
+//! The queue of statuses: every policy, with what is to be written into it and when. Pure: events
+//! and time are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,53 +28,53 @@ const LONG: Duration = Duration::from_secs(300);
 /// Which object a policy is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyRef {
-    /// Its kind.
+    /// The watch that the policy came from.
     pub resource: Resource,
-    /// Its namespace; empty for what has none.
+    /// The namespace of the policy; empty for a kind without namespaces.
     pub namespace: String,
-    /// Its name.
+    /// The name of the policy.
     pub name: String,
 }
 
-/// A write.
+/// One write of a status, of an Event, or of both.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusWrite {
-    /// Of which policy.
+    /// The policy that is written to.
     pub policy: PolicyRef,
-    /// Which object of that name.
+    /// The uid of the object, which tells it from another of the same name.
     pub uid: String,
     /// The version that the write is based on.
     pub resource_version: String,
     /// The whole list of conditions; `None`: the kind has no status.
     pub conditions: Option<Vec<Value>>,
-    /// An Event besides.
+    /// The Event that is sent besides.
     pub event: Option<EventNotice>,
 }
 
 /// What an Event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventNotice {
-    /// One word, stable.
+    /// One stable word, for machines.
     pub reason: &'static str,
-    /// For people.
+    /// A sentence for people.
     pub note: String,
 }
 
-/// What came of a write.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WriteOutcome {
-    /// It stands: the version that it made, with the conditions as they are kept.
+    /// It succeeded: the version that it made, with the conditions as the API server keeps them.
     Written {
         /// The new version; `None`: it was only an Event.
         status: Option<(String, Vec<Value>)>,
     },
-    /// Somebody else was faster, or the API server is away.
+    /// A conflict, or the API server is away: try again soon.
     Later,
-    /// It is not allowed, or has no place to stand.
+    /// It is forbidden, or there is no such object: try again much later.
     Never,
 }
 
-/// The policies.
+/// The policies and their due writes.
 #[derive(Debug)]
 pub struct StatusQueue {
     node: String,
@@ -87,19 +87,19 @@ pub struct StatusQueue {
 #[derive(Debug)]
 struct QueuedPolicy {
     policy: ObservedPolicy,
-    /// When what all agents know is to be written.
+    /// When the conditions that all agents would write are due.
     summary_due: Option<Instant>,
-    /// When what this node alone knows is.
+    /// When this node's own condition is due.
     own_due: Option<Instant>,
     /// The version of which an Event was sent, for kinds whose objects do not show it.
     noticed: Option<(String, i64)>,
     not_before: Option<Instant>,
-    /// A write is under way, and its outcome is waited for.
+    /// Whether a write is in flight.
     is_written: bool,
 }
 
 impl StatusQueue {
-    /// Of the agent on `node`.
+    /// The empty queue of the agent on `node`.
     pub fn new(node: String) -> Self {
         Self {
             node,
@@ -110,7 +110,7 @@ impl StatusQueue {
         }
     }
 
-    /// Policies were seen anew, or nodes came or went.
+    /// Takes policies that were observed, and nodes that came or went.
     pub fn observe(&mut self, input: StatusInput, now: Instant) {
         if let Some(nodes) = input.nodes {
             self.nodes = nodes;
@@ -138,7 +138,7 @@ impl StatusQueue {
         }
     }
 
-    /// What came of putting updates in force.
+    /// Takes how many updates are in force, and why the next one is not.
     pub fn progress(&mut self, updates_in_force: u64, failure: Option<String>, now: Instant) {
         if (self.updates_in_force, &self.failure) == (updates_in_force, &failure) {
             return;
@@ -151,12 +151,12 @@ impl StatusQueue {
         }
     }
 
-    /// When something is to be written.
+    /// When the next write is due.
     pub fn due(&self) -> Option<Instant> {
         self.policies.values().filter_map(QueuedPolicy::due).min()
     }
 
-    /// A write that is due. Of a policy whose last one is not [done](Self::done) there is none.
+    /// The next due write. A policy whose last write is not [done](Self::done) has none.
     pub fn next(&mut self, now: Instant) -> Option<StatusWrite> {
         let due = |entry: &QueuedPolicy| entry.due().is_some_and(|due| due <= now);
         let key = self
@@ -209,7 +209,7 @@ impl StatusQueue {
         Some(write)
     }
 
-    /// A write came to something.
+    /// Takes the result of a write.
     pub fn done(&mut self, key: &PolicyRef, outcome: WriteOutcome, now: Instant) {
         let Some(entry) = self.policies.get_mut(key) else {
             return;
@@ -234,7 +234,7 @@ impl StatusQueue {
         self.schedule(key, now);
     }
 
-    /// Says when something is to be written into a policy, if anything is.
+    /// Sets the due times of a policy.
     fn schedule(&mut self, key: &PolicyRef, now: Instant) {
         let Some(entry) = self.policies.get(key) else { return };
         let here = self.here(&entry.policy);

@@ -1,4 +1,4 @@
-//! How fast one agent writes. Pure.
+//! The rate limit of one agent's writes. Pure.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(super) struct WriteRateLimit {
 }
 
 impl WriteRateLimit {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(now: Instant) -> Self {
         Self { full_at: now }
     }
@@ -28,7 +28,7 @@ impl WriteRateLimit {
         self.full_at - EACH * (BURST - 1)
     }
 
-    /// A write is made.
+    /// Takes one write from the bucket.
     pub(super) fn write(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + EACH;
     }

@@ -1,4 +1,4 @@
-//! Who writes what all agents know, and when.
+//! Which node writes what all agents know, and when: rendezvous hashing.
 //!
 //! Every agent knows every node, and every agent puts the nodes of a policy in the same order, by a
 //! hash of both (rendezvous hashing). The first in that order writes at once; each next one waits

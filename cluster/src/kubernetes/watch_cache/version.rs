@@ -19,7 +19,7 @@ use super::super::wire::ObjectVersion;
 use super::{CachedObject, ObservedPolicy, WatchCache, WatchKey};
 
 impl WatchCache {
-    /// Reads a version that was not seen before.
+    /// Reads a version that differs from the cached one.
     pub(super) fn read(&mut self, place: WatchKey, seen: Arc<str>, version: Option<Box<ObjectVersion>>) {
         let (resource, namespace, name) = &place;
         let reading = match read(&seen) {
@@ -122,7 +122,7 @@ impl WatchCache {
         }
     }
 
-    /// Notes which update spoke of the policies that no update spoke of before.
+    /// Numbers the policies that the current update carries first.
     pub(super) fn number_policies(&mut self) {
         let policies = self
             .resources
@@ -138,8 +138,8 @@ impl WatchCache {
         }
     }
 
-    /// Notes what is in force now by this resource. A pod that moves from the resource of other
-    /// nodes' to that of this node's is in both for a moment, and this node's counts.
+    /// Puts a change into the next update. A pod that moves from the watch of other nodes' pods to
+    /// that of this node's is in both for a moment, and this node's counts.
     fn tell(&mut self, resource: Resource, key: ObjectKey, object: Option<Object>) {
         let sibling = match resource {
             Resource::LocalPods => Resource::OtherPods,
