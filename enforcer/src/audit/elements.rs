@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_as_the_book_says_need_nothing() {
+    fn elements_as_the_mirror_says_need_nothing() {
         for (expected, holds) in [
             (leased(10), left(10)),
             (KEPT, WITHOUT_END),

@@ -126,16 +126,16 @@ fn allowed(layout: &SetLayout, address: &str, ports: PortSet) -> Vec<(String, Op
 }
 
 #[test]
-fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_to_their_cells() {
+fn single_ports_and_narrow_ranges_go_to_the_exact_set_one_by_one_and_wide_ones_to_their_cells() {
     let layout = layout();
-    let pieces = [
+    let port_ranges = [
         range(Tcp, 80, 80),
         range(Tcp, 8000, 8499),
         range(Tcp, 8500, 8515),
         range(Tcp, 8516, 8999),
         range(Icmp, 8, 8),
     ];
-    assert_eq!(layout.port_ranges, pieces);
+    assert_eq!(layout.port_ranges, port_ranges);
     let set = |suffix: &str| format!("allow4-{ID}{suffix}");
     assert_eq!(
         allowed(&layout, "192.0.2.1", ranges(&[range(Tcp, 80, 80)])),
@@ -153,7 +153,7 @@ fn single_ports_and_narrow_pieces_go_to_the_exact_set_one_by_one_and_wide_ones_t
 }
 
 #[test]
-fn a_port_that_a_container_names_goes_to_the_exact_set_though_it_lies_in_a_wide_piece() {
+fn a_port_that_a_container_names_goes_to_the_exact_set_though_it_lies_in_a_wide_range() {
     let found = allowed(&layout(), "2001:db8::1", ranges(&[range(Tcp, 8080, 8080)]));
     assert_eq!(found, [(format!("allow6-{ID}"), Some((Tcp, 8080)))]);
 }
@@ -187,7 +187,7 @@ fn the_last_port_does_not_overflow() {
 }
 
 #[test]
-fn every_element_of_a_possible_door_has_its_set() {
+fn every_element_of_a_possible_entry_has_its_set() {
     let network = vec![
         rule(
             Action::Deny,

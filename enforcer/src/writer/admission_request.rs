@@ -18,7 +18,7 @@ use super::proof::Committed;
 use super::set_mirror::Holder;
 
 /// An admission with more elements is committed in parts of this size.
-const PIECE: usize = 4096;
+const PART: usize = 4096;
 
 /// Elements to be put into the kernel, and who waits for that.
 pub struct AdmissionRequest {
@@ -44,22 +44,22 @@ impl AdmissionRequest {
             deadline: self.deadline,
             answer,
         };
-        if self.elements.len() <= PIECE {
+        if self.elements.len() <= PART {
             return smallvec![admission(self.elements, self.answer)];
         }
-        let pieces: Vec<_> = self.elements.chunks(PIECE).map(<[_]>::to_vec).collect();
+        let parts: Vec<_> = self.elements.chunks(PART).map(<[_]>::to_vec).collect();
         let whole = Arc::new(Mutex::new(SplitAdmission {
-            left: pieces.len(),
+            left: parts.len(),
             error: None,
             answer: Some(self.answer),
         }));
-        let piece = |elements| {
+        let part = |elements| {
             admission(
                 elements,
                 Box::new(SplitPart(Arc::clone(&whole))) as Box<dyn AdmissionCallback>,
             )
         };
-        pieces.into_iter().map(piece).collect()
+        parts.into_iter().map(part).collect()
     }
 }
 

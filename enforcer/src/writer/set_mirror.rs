@@ -446,7 +446,7 @@ mod tests {
     proptest! {
         /// Against a plain map that is scanned.
         #[test]
-        fn the_book_agrees_with_a_plain_map(
+        fn the_mirror_agrees_with_a_plain_map(
             steps in proptest::collection::vec((0u64..3, 0u8..8, 1u64..50, 0u64..20, 0u64..10, 0u8..3), 0..200),
         ) {
             let mut mirror = SetMirror::default();

@@ -1,4 +1,4 @@
-//! Tiers, classes of doors, pieces of ports, ICMP, places, audit and answers, with real packets.
+//! Tiers, set classes, port ranges, ICMP, zones, audit and deny responses, with real packets.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -131,7 +131,7 @@ fn what_objects_are_refused_for_want_of_a_rule_comes_before_what_prefixes_allow(
 }
 
 #[test]
-fn wide_pieces_of_several_rules_are_told_apart_in_each_class() {
+fn wide_ranges_of_several_rules_are_told_apart_in_each_class() {
     let Some(lab) = Lab::new() else { return };
     lab.serve_outside(&[80, 443, 8000, 8500, 8999]);
     let tiers = closed(vec![
@@ -288,7 +288,7 @@ fn what_only_audited_policies_refuse_passes_and_is_counted() {
     assert_eq!(
         lab.pod.tries("10.77.0.2", 8500),
         Outcome::Connected,
-        "from within a piece's chain"
+        "from within the chain of a range"
     );
     assert_eq!(counts(), (3, 0));
     assert_eq!(lab.pod.tries("10.88.0.2", 80), Outcome::Refused);

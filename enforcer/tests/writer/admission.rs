@@ -13,7 +13,7 @@ use enforcer::{AdmitError, Element, ElementKey, Enforcer, Renewal};
 use tokio::sync::oneshot;
 
 use crate::namespace::{guard, inside, kernel_holds, listed, passes, patience, seconds, until};
-use crate::programs::{ONE, TWO, desired, door, exact, group, whole};
+use crate::programs::{ONE, TWO, desired, element, exact, group, whole};
 
 /// An enforcer with program [`ONE`] installed.
 async fn installed(capacity: u32) -> (Enforcer, Generation) {
@@ -31,7 +31,7 @@ fn an_admitted_element_is_in_the_kernel_until_the_end_of_its_lease() {
     inside(|| async {
         let (enforcer, generation) = installed(100).await;
         let elements = lease(
-            [door(ONE, 1), whole(ONE, "10.99.0.2"), whole(ONE, "fd99::3")],
+            [element(ONE, 1), whole(ONE, "10.99.0.2"), whole(ONE, "fd99::3")],
             seconds(60),
         );
         assert!(
@@ -73,7 +73,7 @@ fn the_packet_that_follows_an_admission_passes_ten_thousand_times() {
         let (enforcer, generation) = installed(20_000).await;
         guard(&exact(ONE));
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let first = door(ONE, 0).key.address;
+        let first = element(ONE, 0).key.address;
         assert!(!passes(&socket, first, 443), "the guard stands");
 
         // A hundred clients at once, each with a hundred answers one after the other.
@@ -81,13 +81,13 @@ fn the_packet_that_follows_an_admission_passes_ten_thousand_times() {
             let (enforcer, socket) = (&enforcer, &socket);
             async move {
                 for answer in 0..100 {
-                    let door = door(ONE, client * 100 + answer);
+                    let element = element(ONE, client * 100 + answer);
                     let _proof = enforcer
-                        .admit(generation, lease([door], seconds(60)), patience())
+                        .admit(generation, lease([element], seconds(60)), patience())
                         .await
                         .unwrap();
-                    assert!(passes(socket, door.key.address, 443), "{door:?}");
-                    assert!(!passes(socket, door.key.address, 444), "{door:?}");
+                    assert!(passes(socket, element.key.address, 443), "{element:?}");
+                    assert!(!passes(socket, element.key.address, 444), "{element:?}");
                 }
             }
         });
@@ -103,19 +103,19 @@ fn an_answer_by_itself_is_committed_before_the_call_returns() {
         guard(&exact(ONE));
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         for answer in 0..500 {
-            let door = door(ONE, answer);
-            let mut elements = lease([door], seconds(60));
+            let element = element(ONE, answer);
+            let mut elements = lease([element], seconds(60));
             // Not while the heart beats.
             until("nobody writes", || {
                 enforcer.admit_now(generation, &mut elements, Holder(1)).is_some()
             })
             .await;
-            assert!(passes(&socket, door.key.address, 443), "{answer}");
+            assert!(passes(&socket, element.key.address, 443), "{answer}");
         }
         assert_eq!(enforcer.stats().transactions, 500);
 
         let other = enforcer.install(desired([ONE, TWO], 1_000), Vec::new).await.unwrap();
-        let mut elements = lease([door(ONE, 1)], seconds(60));
+        let mut elements = lease([element(ONE, 1)], seconds(60));
         assert!(
             enforcer.admit_now(generation, &mut elements, Holder(1)).is_none(),
             "stale"
@@ -143,7 +143,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
                     let (answered, outcome) = oneshot::channel();
                     let submission = AdmissionRequest {
                         generation,
-                        elements: lease([door(ONE, answer)], seconds(60)),
+                        elements: lease([element(ONE, answer)], seconds(60)),
                         holder: Holder(1),
                         deadline: patience(),
                         answer: Box::new(answered),
@@ -154,7 +154,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
             enforcer.submit(submissions);
             for (answer, outcome) in answers.zip(outcomes) {
                 let _proof = outcome.await.unwrap().unwrap();
-                assert!(passes(&socket, door(ONE, answer).key.address, 443), "{answer}");
+                assert!(passes(&socket, element(ONE, answer).key.address, 443), "{answer}");
             }
             assert_eq!(enforcer.stats().transactions, transactions);
         }
@@ -165,7 +165,7 @@ fn answers_that_are_submitted_together_share_a_transaction() {
 fn ten_thousand_elements_of_one_admission_are_committed() {
     inside(|| async {
         let (enforcer, generation) = installed(20_000).await;
-        let elements = lease((0..10_000).map(|number| door(ONE, number)), seconds(60));
+        let elements = lease((0..10_000).map(|number| element(ONE, number)), seconds(60));
         let _proof = enforcer.admit(generation, elements.clone(), patience()).await.unwrap();
         assert_eq!(listed(&exact(ONE).to_string()).len(), 10_000);
         assert!(
@@ -185,7 +185,7 @@ fn an_element_is_renewed_in_both_ways_and_never_shortened() {
             let set = exact(ONE).to_string();
             for (life, left) in [(30, 33..=35), (90, 93..=95), (10, 93..=95)] {
                 // A neighbour that is new each time travels in the same transaction.
-                let elements = lease([door(ONE, 1), door(ONE, 100 + life)], seconds(life.into()));
+                let elements = lease([element(ONE, 1), element(ONE, 100 + life)], seconds(life.into()));
                 let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
                 let listed = listed(&set);
                 let (_, expires) = listed.iter().find(|(value, _)| value == "10.99.0.1.udp.443").unwrap();
@@ -197,14 +197,14 @@ fn an_element_is_renewed_in_both_ways_and_never_shortened() {
 }
 
 #[test]
-fn renewing_never_shuts_the_door_for_a_packet() {
+fn renewing_never_closes_an_address_for_a_packet() {
     inside(|| async {
         let enforcer = Enforcer::start_with("namegate", Renewal::Replace).unwrap();
         let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
         guard(&exact(ONE));
-        let door = door(ONE, 1);
+        let element = element(ONE, 1);
         let _proof = enforcer
-            .admit(generation, lease([door], seconds(30)), patience())
+            .admit(generation, lease([element], seconds(30)), patience())
             .await
             .unwrap();
         // A socket stays in the namespace that it was made in, whichever thread uses it.
@@ -214,13 +214,13 @@ fn renewing_never_shuts_the_door_for_a_packet() {
         let sender = std::thread::spawn(move || {
             let mut sent = 0u32;
             while !stopped.load(Relaxed) {
-                assert!(passes(&socket, door.key.address, 443), "packet {sent}");
+                assert!(passes(&socket, element.key.address, 443), "packet {sent}");
                 sent += 1;
             }
             sent
         });
         for renewal in 1..500 {
-            let elements = vec![(door, now() + seconds(30 + renewal))];
+            let elements = vec![(element, now() + seconds(30 + renewal))];
             let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
         }
         stop.store(true, Relaxed);
@@ -229,15 +229,15 @@ fn renewing_never_shuts_the_door_for_a_packet() {
 }
 
 #[test]
-fn an_element_ends_with_its_lease_and_leaves_the_book() {
+fn an_element_ends_with_its_lease_and_leaves_the_mirror() {
     inside(|| async {
         let (enforcer, generation) = installed(100).await;
-        let elements = lease([door(ONE, 1)], seconds(1));
+        let elements = lease([element(ONE, 1)], seconds(1));
         let (_, end) = elements[0];
         let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
-        until("the element ends", || !kernel_holds(&door(ONE, 1))).await;
+        until("the element ends", || !kernel_holds(&element(ONE, 1))).await;
         assert!(now() >= end, "it ended at {:?}, and was to live until {end:?}", now());
-        until("the book forgets it", || enforcer.stats().elements == 0).await;
+        until("the mirror forgets it", || enforcer.stats().elements == 0).await;
         assert_eq!(enforcer.elements(), []);
     });
 }
@@ -246,9 +246,9 @@ fn an_element_ends_with_its_lease_and_leaves_the_book() {
 fn a_lease_that_is_over_already_still_opens_for_a_moment() {
     inside(|| async {
         let (enforcer, generation) = installed(100).await;
-        let elements = vec![(door(ONE, 1), Time::from_millis(1))];
+        let elements = vec![(element(ONE, 1), Time::from_millis(1))];
         let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
     });
 }
 
@@ -257,9 +257,11 @@ fn a_full_set_refuses_what_can_never_fit_and_leaves_the_others_working() {
     inside(|| async {
         let (enforcer, generation) = installed(10).await;
         let admit = |elements| enforcer.admit(generation, elements, patience());
-        let _proof = admit(lease((0..9).map(|n| door(ONE, n)), seconds(60))).await.unwrap();
+        let _proof = admit(lease((0..9).map(|n| element(ONE, n)), seconds(60)))
+            .await
+            .unwrap();
         // More than the set holds.
-        let many = || (20..31).map(|n| door(ONE, n));
+        let many = || (20..31).map(|n| element(ONE, n));
         let before = enforcer.stats().transactions;
         let full = AdmitError::Full {
             set: exact(ONE).to_string(),
@@ -268,10 +270,10 @@ fn a_full_set_refuses_what_can_never_fit_and_leaves_the_others_working() {
         let with_another = lease(many().chain([whole(ONE, "10.99.0.9")]), seconds(60));
         assert_eq!(admit(with_another).await.unwrap_err(), full);
         assert_eq!(enforcer.stats().transactions, before);
-        assert!(!kernel_holds(&door(ONE, 20)) && !kernel_holds(&whole(ONE, "10.99.0.9")));
+        assert!(!kernel_holds(&element(ONE, 20)) && !kernel_holds(&whole(ONE, "10.99.0.9")));
         // One fits; what is in may be renewed; other sets have room.
-        let _proof = admit(lease([door(ONE, 20)], seconds(60))).await.unwrap();
-        let _proof = admit(lease([door(ONE, 3)], seconds(90))).await.unwrap();
+        let _proof = admit(lease([element(ONE, 20)], seconds(60))).await.unwrap();
+        let _proof = admit(lease([element(ONE, 3)], seconds(90))).await.unwrap();
         let _proof = admit(lease([whole(ONE, "10.99.0.9")], seconds(60))).await.unwrap();
         // The same at once.
         let (refused, admitted) = tokio::join!(
@@ -281,12 +283,12 @@ fn a_full_set_refuses_what_can_never_fit_and_leaves_the_others_working() {
         assert_eq!(refused.unwrap_err(), full);
         let _proof = admitted.unwrap();
         assert!(
-            (0..9).all(|n| kernel_holds(&door(ONE, n))),
+            (0..9).all(|n| kernel_holds(&element(ONE, n))),
             "nobody gave way to what was refused"
         );
         // Now there is no room, and what was learned longest ago gives way.
-        let _proof = admit(lease([door(ONE, 40)], seconds(60))).await.unwrap();
-        assert!(kernel_holds(&door(ONE, 40)) && kernel_holds(&door(ONE, 3)));
+        let _proof = admit(lease([element(ONE, 40)], seconds(60))).await.unwrap();
+        assert!(kernel_holds(&element(ONE, 40)) && kernel_holds(&element(ONE, 3)));
         assert_eq!(
             (enforcer.stats().evictions, listed(&exact(ONE).to_string()).len()),
             (1, 10)
@@ -307,8 +309,8 @@ fn a_set_that_the_kernel_finds_full_refuses_only_those_who_need_it() {
         }
         let admit = |elements| enforcer.admit(generation, elements, patience());
         let (first, second, other) = tokio::join!(
-            admit(lease([door(ONE, 1)], seconds(60))),
-            admit(lease([door(ONE, 2)], seconds(60))),
+            admit(lease([element(ONE, 1)], seconds(60))),
+            admit(lease([element(ONE, 2)], seconds(60))),
             admit(lease([whole(ONE, "10.99.0.9")], seconds(60)))
         );
         for refused in [first, second] {
@@ -334,8 +336,11 @@ fn one_bad_request_does_not_take_others_with_it() {
         };
         let requests = (0..200u16).map(|number| {
             let elements = match number % 10 {
-                0 => lease([bad, door(ONE, number)], seconds(60)),
-                _ => lease([door(ONE, number), whole(ONE, &format!("fd99::{number}"))], seconds(60)),
+                0 => lease([bad, element(ONE, number)], seconds(60)),
+                _ => lease(
+                    [element(ONE, number), whole(ONE, &format!("fd99::{number}"))],
+                    seconds(60),
+                ),
             };
             enforcer.admit(generation, elements, patience())
         });
@@ -360,7 +365,7 @@ fn a_set_that_was_never_installed_is_refused_without_asking_the_kernel() {
     inside(|| async {
         let (enforcer, generation) = installed(10).await;
         let outcome = enforcer
-            .admit(generation, lease([door(TWO, 1)], seconds(60)), patience())
+            .admit(generation, lease([element(TWO, 1)], seconds(60)), patience())
             .await;
         assert!(
             matches!(

@@ -9,7 +9,7 @@ use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, ResolverBinding};
 
 use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds, until};
-use crate::programs::{ONE, TWO, desired, door, whole};
+use crate::programs::{ONE, TWO, desired, element, whole};
 
 /// A repair that takes longer fails a test. It is a tenth of that in practice; this machine may be
 /// loaded.
@@ -44,8 +44,8 @@ fn full() -> DesiredState {
 fn elements() -> Vec<(Element, Time)> {
     let end = now() + seconds(600);
     vec![
-        (door(ONE, 1), end),
-        (door(ONE, 2), end),
+        (element(ONE, 1), end),
+        (element(ONE, 2), end),
         (whole(TWO, "10.99.7.7"), end),
         (whole(ONE, "fd99::1"), end),
     ]
@@ -135,7 +135,7 @@ fn is_undone(kind: DamageKind, script: &'static str) {
         }
         assert_eq!(enforcer.generation(), generation, "no plan has to be computed");
         let _proof = enforcer
-            .admit(generation, vec![(door(ONE, 3), now() + seconds(60))], patience())
+            .admit(generation, vec![(element(ONE, 3), now() + seconds(60))], patience())
             .await
             .unwrap();
         // One repair did it.
@@ -273,7 +273,7 @@ fn what_is_deleted_because_its_lease_is_over_hides_no_damage() {
             // at.
             for batch in 0..20u16 {
                 let end = now() + Duration::from_millis(1_000 + 50 * u64::from(batch));
-                let short = (0..20).map(|number| (door(ONE, 1_000 + round * 400 + batch * 20 + number), end));
+                let short = (0..20).map(|number| (element(ONE, 1_000 + round * 400 + batch * 20 + number), end));
                 let _proof = enforcer.admit(generation, short.collect(), patience()).await.unwrap();
             }
             tokio::time::sleep(Duration::from_millis(1_400 + 37 * u64::from(round))).await;
@@ -293,7 +293,7 @@ fn leases_that_end_and_are_deleted_are_no_damage() {
         let enforcer = guarded().await;
         let generation = enforcer.generation();
         let end = now() + seconds(2);
-        let short = (100..400).map(|number| (door(ONE, number), end)).collect();
+        let short = (100..400).map(|number| (element(ONE, number), end)).collect();
         let _proof = enforcer.admit(generation, short, patience()).await.unwrap();
         nft("add table inet other");
         while enforcer.stats().elements > 4 {
@@ -395,7 +395,7 @@ fn an_agent_that_starts_onto_sets_of_another_type_makes_them_anew_and_keeps_the_
         );
         let after = Enforcer::start_guarded("namegate").unwrap();
         after.install(full(), Vec::new).await.unwrap();
-        assert!(!kernel_holds(&door(ONE, 1)), "nobody knows it any more");
+        assert!(!kernel_holds(&element(ONE, 1)), "nobody knows it any more");
         assert!(kernel_holds(&whole(TWO, "10.99.7.7")), "its set was sound");
         let before = table();
         nft("flush table inet namegate");
@@ -413,10 +413,10 @@ fn two_agents_that_overlap_do_not_fight() {
         let generation = new.install(full(), Vec::new).await.unwrap();
         let end = now() + seconds(300);
         // Lookups that still come to the old one.
-        let of_old = vec![(door(ONE, 50), end)];
+        let of_old = vec![(element(ONE, 50), end)];
         let _proof = old.admit(old.generation(), of_old.clone(), patience()).await.unwrap();
         let _proof = new
-            .admit(generation, vec![(door(ONE, 51), end)], patience())
+            .admit(generation, vec![(element(ONE, 51), end)], patience())
             .await
             .unwrap();
         // Time has to pass: nothing is to happen in it.
@@ -427,7 +427,7 @@ fn two_agents_that_overlap_do_not_fight() {
         old.shut_down().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(*new.integrity().borrow(), Integrity::default());
-        assert!(kernel_holds(&door(ONE, 50)), "what the old one had opened is open");
+        assert!(kernel_holds(&element(ONE, 50)), "what the old one had opened is open");
         assert!(
             new.already_admitted(generation, &of_old, seconds(1)).is_some(),
             "and known"

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds};
-use crate::programs::{ONE, TWO, desired, door, exact, whole};
+use crate::programs::{ONE, TWO, desired, element, exact, whole};
 
 #[test]
 fn installing_the_same_again_touches_nothing() {
@@ -44,7 +44,7 @@ fn a_set_of_another_type_in_the_place_of_ours_is_refused_until_it_is_gone() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let foreign = format!("inet namegate {}", door(TWO, 1).set);
+        let foreign = format!("inet namegate {}", element(TWO, 1).set);
         nft(&format!("add set {foreign} {{ type inet_service; }}"));
         for _ in 0..3 {
             let refused = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap_err();
@@ -52,9 +52,9 @@ fn a_set_of_another_type_in_the_place_of_ours_is_refused_until_it_is_gone() {
         }
         nft(&format!("delete set {foreign}"));
         let generation = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
-        let elements = vec![(door(TWO, 1), now() + seconds(60))];
+        let elements = vec![(element(TWO, 1), now() + seconds(60))];
         let _proof = enforcer.admit(generation, elements, patience()).await.unwrap();
-        assert!(kernel_holds(&door(TWO, 1)));
+        assert!(kernel_holds(&element(TWO, 1)));
     });
 }
 
@@ -63,7 +63,7 @@ fn a_new_generation_makes_admissions_of_the_old_one_stale() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let elements = vec![(element(ONE, 1), now() + seconds(60))];
         let _proof = enforcer.admit(old, elements.clone(), patience()).await.unwrap();
         let new = enforcer.install(desired([ONE, TWO], 10), Vec::new).await.unwrap();
         assert!(new > old);
@@ -74,7 +74,7 @@ fn a_new_generation_makes_admissions_of_the_old_one_stale() {
         );
         // The set stayed, and what it held is still known.
         assert!(enforcer.already_admitted(new, &elements, Duration::ZERO).is_some());
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
     });
 }
 
@@ -83,7 +83,7 @@ fn an_admission_that_waits_for_an_installation_is_stale_after_it() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let elements = vec![(element(ONE, 1), now() + seconds(60))];
         let _proof = enforcer.admit(old, elements.clone(), patience()).await.unwrap();
         let during = enforcer.clone();
         let (begun, admission) = oneshot::channel();
@@ -114,17 +114,17 @@ fn new_sets_are_filled_and_sets_that_are_gone_are_forgotten() {
         let end = now() + seconds(60);
         let old = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let _proof = enforcer
-            .admit(old, vec![(door(ONE, 1), end)], patience())
+            .admit(old, vec![(element(ONE, 1), end)], patience())
             .await
             .unwrap();
         let learned = vec![
-            (door(TWO, 1), end),
+            (element(TWO, 1), end),
             (whole(TWO, "fd99::1"), end),
-            (door(TWO, 1), now() + seconds(5)),
+            (element(TWO, 1), now() + seconds(5)),
         ];
         let new = enforcer.install(desired([TWO], 10), move || learned).await.unwrap();
 
-        let elements = [(door(TWO, 1), end), (whole(TWO, "fd99::1"), end)];
+        let elements = [(element(TWO, 1), end), (whole(TWO, "fd99::1"), end)];
         assert!(enforcer.already_admitted(new, &elements, Duration::ZERO).is_some());
         assert_eq!(enforcer.elements(), elements);
         let listed = listed(&exact(TWO).to_string());
@@ -143,13 +143,13 @@ fn a_set_that_stays_gets_back_what_it_lacks() {
         enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         let end = now() + seconds(60);
         let new = enforcer
-            .install(desired([ONE, TWO], 10), move || vec![(door(ONE, 7), end)])
+            .install(desired([ONE, TWO], 10), move || vec![(element(ONE, 7), end)])
             .await
             .unwrap();
-        assert!(kernel_holds(&door(ONE, 7)));
+        assert!(kernel_holds(&element(ONE, 7)));
         assert!(
             enforcer
-                .already_admitted(new, &[(door(ONE, 7), end)], Duration::ZERO)
+                .already_admitted(new, &[(element(ONE, 7), end)], Duration::ZERO)
                 .is_some()
         );
     });
@@ -160,12 +160,16 @@ fn more_learned_addresses_than_a_set_holds_do_not_stop_an_installation() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let begin = now() + seconds(60);
-        let learned = move || (0..50u16).map(|n| (door(ONE, n), begin + seconds(n.into()))).collect();
+        let learned = move || {
+            (0..50u16)
+                .map(|n| (element(ONE, n), begin + seconds(n.into())))
+                .collect()
+        };
         enforcer.install(desired([ONE], 10), learned).await.unwrap();
         let held: Vec<_> = enforcer.elements().into_iter().map(|(element, _)| element).collect();
         assert_eq!(
             held,
-            (40..50).map(|n| door(ONE, n)).collect::<Vec<_>>(),
+            (40..50).map(|n| element(ONE, n)).collect::<Vec<_>>(),
             "those that end last"
         );
         assert_eq!(listed(&exact(ONE).to_string()).len(), 10);
@@ -177,10 +181,10 @@ fn an_installation_that_fails_leaves_everything_as_it_was() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let elements = vec![(element(ONE, 1), now() + seconds(60))];
         let mut broken = desired([TWO], 10);
         // More than a set may hold is refused only when the program's other sets stand already.
-        let members = (0..30).map(|number| door(TWO, number)).collect();
+        let members = (0..30).map(|number| element(TWO, number)).collect();
         broken.members = [(TWO, Arc::new(members))].into();
         let (installed, admitted) = tokio::join!(
             enforcer.install(broken, Vec::new),
@@ -197,6 +201,6 @@ fn an_installation_that_fails_leaves_everything_as_it_was() {
                 .already_admitted(generation, &elements, Duration::ZERO)
                 .is_some()
         );
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
     });
 }

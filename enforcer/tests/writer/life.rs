@@ -7,7 +7,7 @@ use enforcer::writer::{Generation, clean_up};
 use enforcer::{AdmitError, Enforcer, Renewal};
 
 use crate::namespace::{inside, kernel_holds, listed, nft, patience, run, seconds, until};
-use crate::programs::{ONE, TWO, desired, door, whole};
+use crate::programs::{ONE, TWO, desired, element, whole};
 
 #[test]
 fn the_heart_beats_from_the_first_installation_until_the_end() {
@@ -106,8 +106,8 @@ fn a_mark_that_a_crashed_agent_left_does_not_keep_interception_on() {
 fn a_new_enforcer_adopts_what_the_one_before_left() {
     inside(|| async {
         let elements = vec![
-            (door(ONE, 1), now() + seconds(60)),
-            (door(ONE, 2), now() + seconds(90)),
+            (element(ONE, 1), now() + seconds(60)),
+            (element(ONE, 2), now() + seconds(90)),
             (whole(ONE, "fd99::1"), now() + seconds(60)),
         ];
         let before = Enforcer::start("namegate").unwrap();
@@ -130,11 +130,11 @@ fn a_new_enforcer_adopts_what_the_one_before_left() {
         assert!(after.already_admitted(generation, &elements, seconds(1)).is_some());
         // What it adopted it renews.
         let _proof = after
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(600))], patience())
+            .admit(generation, vec![(element(ONE, 1), now() + seconds(600))], patience())
             .await
             .unwrap();
         assert!(
-            listed(&door(ONE, 1).set.to_string())
+            listed(&element(ONE, 1).set.to_string())
                 .iter()
                 .any(|(_, left)| *left > 500)
         );
@@ -146,7 +146,7 @@ fn a_ruleset_flushed_by_somebody_is_noticed_and_can_be_installed_again() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
-        let elements = vec![(door(ONE, 1), now() + seconds(60))];
+        let elements = vec![(element(ONE, 1), now() + seconds(60))];
         let _proof = enforcer.admit(generation, elements.clone(), patience()).await.unwrap();
         nft("flush ruleset");
         tokio::time::timeout(patience(), enforcer.table_lost()).await.unwrap();
@@ -159,11 +159,11 @@ fn a_ruleset_flushed_by_somebody_is_noticed_and_can_be_installed_again() {
 
         let end = elements[0].1;
         let again = enforcer
-            .install(desired([ONE], 10), move || vec![(door(ONE, 1), end)])
+            .install(desired([ONE], 10), move || vec![(element(ONE, 1), end)])
             .await
             .unwrap();
         assert!(again > generation);
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
         assert!(enforcer.already_admitted(again, &elements, Duration::ZERO).is_some());
     });
 }
@@ -175,7 +175,7 @@ fn an_admission_notices_the_loss_too() {
         let generation = enforcer.install(desired([ONE], 10), Vec::new).await.unwrap();
         nft("flush ruleset");
         let outcome = enforcer
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], patience())
+            .admit(generation, vec![(element(ONE, 1), now() + seconds(60))], patience())
             .await;
         assert!(
             matches!(

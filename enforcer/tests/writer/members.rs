@@ -13,7 +13,7 @@ use enforcer::{DesiredState, Element, Enforcer, InstallError, Renewal};
 use policy::ProgramId;
 
 use crate::namespace::{guard, inside, kernel_holds, passes, patience, run, seconds, until};
-use crate::programs::{ONE, TWO, desired, door, exact};
+use crate::programs::{ONE, TWO, desired, element, exact};
 
 /// Program [`ONE`] with these members.
 fn with(members: impl IntoIterator<Item = Element>) -> DesiredState {
@@ -47,21 +47,21 @@ fn members_fill_new_sets_and_follow_in_sets_that_stay() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         enforcer
-            .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+            .install(with([element(ONE, 1), element(ONE, 2)]), Vec::new)
             .await
             .unwrap();
-        assert!(kernel_holds(&door(ONE, 1)) && !has_an_end(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)) && !has_an_end(&element(ONE, 1)));
         enforcer
-            .install(with([door(ONE, 2), door(ONE, 3)]), Vec::new)
+            .install(with([element(ONE, 2), element(ONE, 3)]), Vec::new)
             .await
             .unwrap();
-        let held = [1, 2, 3].map(|number| kernel_holds(&door(ONE, number)));
+        let held = [1, 2, 3].map(|number| kernel_holds(&element(ONE, number)));
         assert_eq!(held, [false, true, true]);
-        assert!(!has_an_end(&door(ONE, 3)));
+        assert!(!has_an_end(&element(ONE, 3)));
         assert_eq!(enforcer.stats().elements, 2);
         enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
         assert_eq!(enforcer.stats().elements, 0);
-        assert!(!kernel_holds(&door(ONE, 2)));
+        assert!(!kernel_holds(&element(ONE, 2)));
     });
 }
 
@@ -71,19 +71,19 @@ fn a_lease_does_not_shorten_a_member_and_takes_over_when_it_goes() {
         inside(|| async {
             let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
             let generation = enforcer
-                .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+                .install(with([element(ONE, 1), element(ONE, 2)]), Vec::new)
                 .await
                 .unwrap();
-            let lease = vec![(door(ONE, 1), now() + seconds(60))];
+            let lease = vec![(element(ONE, 1), now() + seconds(60))];
             let _proof = enforcer.admit(generation, lease.clone(), patience()).await.unwrap();
             assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
-            assert!(!has_an_end(&door(ONE, 1)));
+            assert!(!has_an_end(&element(ONE, 1)));
             assert_eq!(enforcer.stats().transactions, 0, "it is there, longer than asked");
 
             let ledger = lease.clone();
             let generation = enforcer.install(desired([ONE], 100), move || ledger).await.unwrap();
-            assert!(kernel_holds(&door(ONE, 1)) && has_an_end(&door(ONE, 1)));
-            assert!(!kernel_holds(&door(ONE, 2)), "nobody leased it");
+            assert!(kernel_holds(&element(ONE, 1)) && has_an_end(&element(ONE, 1)));
+            assert!(!kernel_holds(&element(ONE, 2)), "nobody leased it");
             assert!(enforcer.already_admitted(generation, &lease, Duration::ZERO).is_some());
         });
     }
@@ -95,16 +95,16 @@ fn a_leased_element_that_becomes_a_member_outlives_its_lease() {
         inside(|| async {
             let enforcer = Enforcer::start_with("namegate", renewal).unwrap();
             let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
-            let lease = |number| (door(ONE, number), now() + seconds(1));
+            let lease = |number| (element(ONE, number), now() + seconds(1));
             let _proof = enforcer
                 .admit(generation, vec![lease(1), lease(2)], patience())
                 .await
                 .unwrap();
-            enforcer.install(with([door(ONE, 1)]), Vec::new).await.unwrap();
-            assert!(!has_an_end(&door(ONE, 1)) && has_an_end(&door(ONE, 2)));
-            until("the other lease ends", || !kernel_holds(&door(ONE, 2))).await;
-            until("the book forgets it", || enforcer.stats().elements == 1).await;
-            assert!(kernel_holds(&door(ONE, 1)));
+            enforcer.install(with([element(ONE, 1)]), Vec::new).await.unwrap();
+            assert!(!has_an_end(&element(ONE, 1)) && has_an_end(&element(ONE, 2)));
+            until("the other lease ends", || !kernel_holds(&element(ONE, 2))).await;
+            until("the mirror forgets it", || enforcer.stats().elements == 1).await;
+            assert!(kernel_holds(&element(ONE, 1)));
         });
     }
 }
@@ -113,8 +113,8 @@ fn a_leased_element_that_becomes_a_member_outlives_its_lease() {
 fn no_packet_meets_the_moment_between_member_and_lease() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
-        let door = door(ONE, 1);
-        enforcer.install(with([door]), Vec::new).await.unwrap();
+        let element = element(ONE, 1);
+        enforcer.install(with([element]), Vec::new).await.unwrap();
         guard(&exact(ONE));
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -122,7 +122,7 @@ fn no_packet_meets_the_moment_between_member_and_lease() {
         let sender = std::thread::spawn(move || {
             let mut sent = 0u32;
             while !stopped.load(Relaxed) {
-                assert!(passes(&socket, door.key.address, 443), "packet {sent}");
+                assert!(passes(&socket, element.key.address, 443), "packet {sent}");
                 sent += 1;
             }
             sent
@@ -130,10 +130,10 @@ fn no_packet_meets_the_moment_between_member_and_lease() {
         for _ in 0..100 {
             let end = now() + seconds(60);
             enforcer
-                .install(desired([ONE], 100), move || vec![(door, end)])
+                .install(desired([ONE], 100), move || vec![(element, end)])
                 .await
                 .unwrap();
-            enforcer.install(with([door]), Vec::new).await.unwrap();
+            enforcer.install(with([element]), Vec::new).await.unwrap();
         }
         stop.store(true, Relaxed);
         assert!(sender.join().unwrap() > 0);
@@ -145,15 +145,15 @@ fn another_process_adopts_members_and_removes_those_that_nobody_desires() {
     inside(|| async {
         let before = Enforcer::start("namegate").unwrap();
         before
-            .install(with([door(ONE, 1), door(ONE, 2)]), Vec::new)
+            .install(with([element(ONE, 1), element(ONE, 2)]), Vec::new)
             .await
             .unwrap();
         drop(before);
         let after = Enforcer::start("namegate").unwrap();
         assert_eq!(after.stats().elements, 2);
-        after.install(with([door(ONE, 2)]), Vec::new).await.unwrap();
-        assert!(!kernel_holds(&door(ONE, 1)));
-        assert!(kernel_holds(&door(ONE, 2)) && !has_an_end(&door(ONE, 2)));
+        after.install(with([element(ONE, 2)]), Vec::new).await.unwrap();
+        assert!(!kernel_holds(&element(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 2)) && !has_an_end(&element(ONE, 2)));
         assert_eq!(after.stats().elements, 1);
     });
 }
@@ -163,7 +163,7 @@ fn a_member_without_a_set_is_refused_before_anything_changes() {
     inside(|| async {
         let enforcer = Enforcer::start("namegate").unwrap();
         let generation = enforcer.install(desired([ONE], 100), Vec::new).await.unwrap();
-        let outcome = enforcer.install(with([door(TWO, 1)]), Vec::new).await;
+        let outcome = enforcer.install(with([element(TWO, 1)]), Vec::new).await;
         assert!(
             matches!(&outcome, Err(InstallError::Refused(text)) if text.contains(&exact(TWO).to_string())),
             "{outcome:?}"
@@ -178,13 +178,13 @@ fn ten_thousand_members_come_and_go() {
         let enforcer = Enforcer::start("namegate").unwrap();
         let many = |numbers: std::ops::Range<u16>| DesiredState {
             capacity: 20_000.try_into().unwrap(),
-            ..with(numbers.map(|number| door(ONE, number)))
+            ..with(numbers.map(|number| element(ONE, number)))
         };
         enforcer.install(many(0..10_000), Vec::new).await.unwrap();
         assert_eq!(enforcer.stats().elements, 10_000);
         enforcer.install(many(5_000..15_000), Vec::new).await.unwrap();
         assert_eq!(enforcer.stats().elements, 10_000);
-        let held = [4_999, 5_000, 14_999].map(|number| kernel_holds(&door(ONE, number)));
+        let held = [4_999, 5_000, 14_999].map(|number| kernel_holds(&element(ONE, number)));
         assert_eq!(held, [false, true, true]);
     });
 }

@@ -96,7 +96,7 @@ pub(crate) fn group(program: ProgramId, family: IpFamily) -> SetId {
 }
 
 /// UDP port 443 of an address of 10.99.0.0/16.
-pub(crate) fn door(program: ProgramId, number: u16) -> Element {
+pub(crate) fn element(program: ProgramId, number: u16) -> Element {
     let [high, low] = number.to_be_bytes();
     Element {
         set: exact(program),

@@ -10,7 +10,7 @@ use enforcer::writer::{AdmissionRequest, Holder};
 use tokio::sync::oneshot;
 
 use crate::namespace::{inside, patience, run, seconds};
-use crate::programs::{ONE, desired, door};
+use crate::programs::{ONE, desired, element};
 
 #[test]
 fn our_rules_can_be_read_beside_three_thousand_new_names_a_second() {
@@ -28,7 +28,7 @@ fn our_rules_can_be_read_beside_three_thousand_new_names_a_second() {
                     }
                     let due = Duration::from_micros(333) * u32::from(number);
                     std::thread::sleep(due.saturating_sub(begun.elapsed()));
-                    let mut elements = vec![(door(ONE, number), now() + seconds(1))];
+                    let mut elements = vec![(element(ONE, number), now() + seconds(1))];
                     let asked = Instant::now();
                     if enforcer.admit_now(generation, &mut elements, Holder(1)).is_none() {
                         let (answer, admitted) = oneshot::channel();

@@ -7,7 +7,7 @@ use enforcer::Enforcer;
 use enforcer::writer::{Generation, Holder};
 
 use crate::namespace::{inside, kernel_holds, listed, patience, seconds, until};
-use crate::programs::{ONE, desired, door, exact};
+use crate::programs::{ONE, desired, element, exact};
 
 async fn installed(capacity: u32) -> (Enforcer, Generation) {
     let enforcer = Enforcer::start("namegate").unwrap();
@@ -27,7 +27,7 @@ fn a_set_holds_as_many_names_as_live_at_a_time_however_fast_they_come() {
             while begun.elapsed() < Duration::from_micros(333) * u32::from(number) {
                 std::hint::spin_loop();
             }
-            let mut elements = vec![(door(ONE, number), now() + seconds(1))];
+            let mut elements = vec![(element(ONE, number), now() + seconds(1))];
             if enforcer.admit_now(generation, &mut elements, Holder(1)).is_none() {
                 let admitted = enforcer.admit(generation, elements, patience()).await;
                 assert!(
@@ -50,14 +50,14 @@ fn an_element_is_deleted_when_its_lease_is_over() {
         tokio::time::sleep(seconds(2)).await;
         let end = now() + seconds(2);
         let _proof = enforcer
-            .admit(generation, vec![(door(ONE, 1), end)], patience())
+            .admit(generation, vec![(element(ONE, 1), end)], patience())
             .await
             .unwrap();
         let (_, left) = listed(&exact(ONE).to_string())[0];
         assert!(left > 4, "{left}: the kernel is the safety net");
-        until("the lease is over", || now() >= end || !kernel_holds(&door(ONE, 1))).await;
+        until("the lease is over", || now() >= end || !kernel_holds(&element(ONE, 1))).await;
         assert!(now() >= end, "not before");
-        until("it is deleted", || !kernel_holds(&door(ONE, 1))).await;
+        until("it is deleted", || !kernel_holds(&element(ONE, 1))).await;
         assert!(now() < end + seconds(4), "before the kernel would have ended it");
         assert_eq!(enforcer.stats().elements, 0);
     });
@@ -70,20 +70,20 @@ fn beside_another_agent_nothing_is_deleted() {
         tokio::time::sleep(seconds(2)).await;
         let end = now() + seconds(2);
         let _proof = old
-            .admit(generation, vec![(door(ONE, 1), end)], patience())
+            .admit(generation, vec![(element(ONE, 1), end)], patience())
             .await
             .unwrap();
         // It has read that the lease ends soon, and does not hear that the old one renews it.
         let (new, _) = installed(10).await;
         let _proof = old
-            .admit(generation, vec![(door(ONE, 1), now() + seconds(60))], patience())
+            .admit(generation, vec![(element(ONE, 1), now() + seconds(60))], patience())
             .await
             .unwrap();
         until("the old lease is over by far", || now() > end + seconds(2)).await;
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
         drop(old);
         until("the new one is alone by far", || now() > end + seconds(8)).await;
-        assert!(kernel_holds(&door(ONE, 1)));
+        assert!(kernel_holds(&element(ONE, 1)));
         drop(new);
     });
 }
@@ -94,7 +94,7 @@ fn who_fills_a_set_gives_way_to_others_and_to_itself() {
         let (enforcer, generation) = installed(10).await;
         let end = now() + seconds(60);
         let admit = |number, holder| {
-            let (enforcer, mut elements) = (enforcer.clone(), vec![(door(ONE, number), end)]);
+            let (enforcer, mut elements) = (enforcer.clone(), vec![(element(ONE, number), end)]);
             async move {
                 if enforcer.admit_now(generation, &mut elements, holder).is_none() {
                     let _proof = enforcer
@@ -112,11 +112,11 @@ fn who_fills_a_set_gives_way_to_others_and_to_itself() {
             admit(number, flood).await;
         }
         admit(101, quiet).await;
-        assert!(kernel_holds(&door(ONE, 100)) && kernel_holds(&door(ONE, 101)));
-        assert!(kernel_holds(&door(ONE, 39)) && !kernel_holds(&door(ONE, 30)));
+        assert!(kernel_holds(&element(ONE, 100)) && kernel_holds(&element(ONE, 101)));
+        assert!(kernel_holds(&element(ONE, 39)) && !kernel_holds(&element(ONE, 30)));
         assert_eq!(listed(&exact(ONE).to_string()).len(), 10);
         assert_eq!(enforcer.stats().evictions, 32);
-        let gone = vec![(door(ONE, 30), end)];
+        let gone = vec![(element(ONE, 30), end)];
         assert!(enforcer.already_admitted(generation, &gone, Duration::ZERO).is_none());
     });
 }

@@ -261,7 +261,7 @@ fn a_kernel_that_never_acknowledges_leaves_the_outcome_unknown() {
 }
 
 #[test]
-fn a_kernel_that_cannot_be_read_back_leaves_nothing_in_the_book() {
+fn a_kernel_that_cannot_be_read_back_leaves_nothing_in_the_mirror() {
     let mut writer = writer(Memory::default());
     let _outcomes = commit(&mut writer, &[&[1]]);
     writer.kernel.unreadable = true;
