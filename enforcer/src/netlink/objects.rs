@@ -24,19 +24,13 @@ pub(crate) enum TableCommand {
     AddBaseChain(Arc<str>, HookInfo),
     /// Makes a set. One that exists must have been declared equally, except for its limits.
     AddSet(Arc<str>, SetSpec),
-    /// Adds elements.
     AddElements(Arc<str>, Vec<NewElement>),
     /// Deletes elements. It is an error if one is not there.
     DeleteElements(Arc<str>, Vec<SetKey>),
-    /// Deletes all elements.
     EmptySet(Arc<str>),
-    /// Appends a rule to a chain.
     AddRule(Arc<str>, NftRule),
-    /// Deletes all rules of a chain.
     EmptyChain(Arc<str>),
-    /// Deletes a set.
     DeleteSet(Arc<str>),
-    /// Deletes a chain.
     DeleteChain(Arc<str>),
 }
 
@@ -71,20 +65,15 @@ pub(crate) struct SetSpec {
 /// What the elements of a map are mapped to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MapValueType {
-    /// A verdict.
     Verdict,
-    /// A value.
     Value(Datatype),
 }
 
 /// A datatype of nftables, for fields of keys and values of maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Datatype {
-    /// An address.
     Address(IpFamily),
-    /// A protocol.
     Protocol,
-    /// A port.
     Port,
     /// The index of a link, in the byte order of this machine.
     Link,
@@ -111,7 +100,6 @@ pub(crate) struct NewElement {
 /// What an element of a map is mapped to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MapValue {
-    /// A verdict.
     Verdict(NftVerdict),
     /// A value, as the kernel keeps it.
     Data(SetKey),
@@ -198,7 +186,6 @@ impl Datatype {
 }
 
 impl PacketField {
-    /// The datatype of the field.
     pub(crate) fn datatype(self) -> Datatype {
         match self {
             PacketField::Source(family)
