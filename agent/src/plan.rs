@@ -35,7 +35,7 @@ use names::{Name, Pattern};
 use policy::address::{Teachable, ZoneMap, without};
 use policy::membership::Membership;
 use policy::question::Questions;
-use policy::{Endpoint, EndpointId, Inventory, Policy, PolicyId, Program, ProgramId, Tiers};
+use policy::{Endpoint, EndpointId, Inventory, PerDirection, Policy, PolicyId, Program, ProgramId, Tiers};
 use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
 use smallvec::SmallVec;
 
@@ -154,7 +154,7 @@ impl Planner {
                     .collect(),
                 members: members.collect(),
                 intercepted: dispatch.keys().copied().collect(),
-                dispatch,
+                dispatch: PerDirection::of_egress(dispatch),
                 resolvers: bindings,
                 listening: settings.listen.clone(),
                 interception: settings.interception,

@@ -14,7 +14,9 @@ use enforcer::layout::prepared;
 use enforcer::pod_links::PodLinks;
 use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram};
 use names::Pattern;
-use policy::{Action, DenyResponse, LeaseTerms, Peer, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers};
+use policy::{
+    Action, DenyResponse, LeaseTerms, Peer, PerDirection, PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers,
+};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 const ROUNDS: u32 = 200;
@@ -98,7 +100,7 @@ fn desired(id: ProgramId, program: &Arc<KernelProgram>) -> DesiredState {
         table: "namegate".to_owned(),
         programs: BTreeMap::from([(id, Arc::clone(program))]),
         members: BTreeMap::new(),
-        dispatch: BTreeMap::from([([10, 66, 0, 1].into(), id)]),
+        dispatch: PerDirection::of_egress(BTreeMap::from([([10, 66, 0, 1].into(), id)])),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),

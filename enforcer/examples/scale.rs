@@ -20,8 +20,8 @@ use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
 use policy::{
-    Action, AddressZone, DenyResponse, LeaseTerms, ObjectSelector, Origin, Peer, PolicyId, PolicyKind, PortRange,
-    PortSet, Program, ProgramId, Protocol, Rule, Tiers, Zone,
+    Action, AddressZone, DenyResponse, LeaseTerms, ObjectSelector, Origin, Peer, PerDirection, PolicyId, PolicyKind,
+    PortRange, PortSet, Program, ProgramId, Protocol, Rule, Tiers, Zone,
 };
 
 const PROGRAMS: u16 = 250;
@@ -67,7 +67,7 @@ async fn measure() {
         let [high, low] = number.to_be_bytes();
         let pod = IpAddr::from([10, 200, high, low]);
         let id = *desired.programs.keys().nth(usize::from(number)).unwrap();
-        desired.dispatch.insert(pod, id);
+        desired.dispatch.egress.insert(pod, id);
         desired.intercepted.insert(pod);
         times.push(install(&enforcer, &desired).await);
     }
@@ -77,6 +77,7 @@ async fn measure() {
     for number in 0..TIMES {
         let (pod, former) = desired
             .dispatch
+            .egress
             .iter()
             .nth(usize::from(number))
             .map(|(pod, id)| (*pod, *id))
@@ -84,8 +85,8 @@ async fn measure() {
         let (id, program, members) = program(PROGRAMS + number, 40);
         desired.programs.insert(id, program);
         desired.members.insert(id, members);
-        desired.dispatch.insert(pod, id);
-        if !desired.dispatch.values().any(|id| *id == former) {
+        desired.dispatch.egress.insert(pod, id);
+        if !desired.dispatch.egress.values().any(|id| *id == former) {
             desired.programs.remove(&former);
             desired.members.remove(&former);
         }
@@ -152,7 +153,7 @@ fn desired() -> DesiredState {
         programs,
         members,
         intercepted: dispatch.keys().copied().collect(),
-        dispatch,
+        dispatch: PerDirection::of_egress(dispatch),
         resolvers: Vec::new(),
         listening: Vec::new(),
         interception: Interception::Dnat,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::classifier::Classifier;
-use policy::{DenyResponse, Program, ProgramId, Tiers};
+use policy::{DenyResponse, PerDirection, Program, ProgramId, Tiers};
 
 use crate::layout::Element;
 use crate::pod_links::PodLinks;
@@ -25,8 +25,8 @@ pub struct DesiredState {
     ///
     /// A value that is the same allocation as at the last installation counts as unchanged.
     pub members: BTreeMap<ProgramId, Arc<BTreeSet<Element>>>,
-    /// Which program governs each source address.
-    pub dispatch: BTreeMap<IpAddr, ProgramId>,
+    /// Which program governs each address of a pod. Only the egress side is enforced.
+    pub dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>>,
     /// Source addresses whose lookups are intercepted (those of endpoints with a program).
     pub intercepted: BTreeSet<IpAddr>,
     /// Resolvers whose lookups are intercepted, and where to.

@@ -116,7 +116,7 @@ fn endpoints_that_a_policy_selects_are_governed_and_others_left_alone() {
     let governed = &plan.governed[&ip("10.0.0.1")];
     assert_eq!(governed.id.to_string(), "n/a");
     assert_eq!(
-        plan.desired.dispatch,
+        plan.desired.dispatch.egress,
         BTreeMap::from([(ip("10.0.0.1"), governed.program)])
     );
     assert_eq!(plan.desired.intercepted, BTreeSet::from([ip("10.0.0.1")]));
@@ -569,7 +569,7 @@ fn an_address_that_pods_with_different_policies_claim_is_closed() {
         assert!(governed.questions.is_none());
         let program = &plan.desired.programs[&governed.program];
         assert_eq!(**program, KernelProgram::new(&address_conflicts::refuse_all()));
-        assert_eq!(plan.desired.dispatch[&ip("10.0.0.1")], governed.program);
+        assert_eq!(plan.desired.dispatch.egress[&ip("10.0.0.1")], governed.program);
         assert!(plan.desired.intercepted.contains(&ip("10.0.0.1")));
         assert!(plan.endpoints.iter().all(|row| row.egress == "contested"));
         assert_eq!(

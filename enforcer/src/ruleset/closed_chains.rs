@@ -61,7 +61,7 @@ fn rules(desired: &DesiredState) -> Vec<NftRule> {
         );
     }
     for family in IpFamily::BOTH {
-        let governed = desired.dispatch.keys().copied().map(IpNet::from);
+        let governed = desired.dispatch.egress.keys().copied().map(IpNet::from);
         let sources = zones::ranges(governed.chain(desired.unknown.iter().copied()), family);
         if !sources.is_empty() {
             let test = RuleMatch::In(vec![PacketField::Source(family)], RuleLookup::Ranges(sources));

@@ -254,6 +254,7 @@ fn bindings(desired: &DesiredState, family: IpFamily) -> Vec<ResolverBinding> {
 fn verdicts(desired: &DesiredState, family: IpFamily) -> BTreeMap<SetKey, Option<MapValue>> {
     let sources = desired
         .dispatch
+        .egress
         .iter()
         .filter(|(source, _)| IpFamily::of(**source) == family);
     let verdicts = sources.map(|(source, id)| {

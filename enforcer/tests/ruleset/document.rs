@@ -27,7 +27,7 @@ fn the_frame_depends_on_settings_only() {
     let first = frame(&example(), &ExistingObjects::default());
     let mut other = example();
     other.resolvers.clear();
-    other.dispatch.clear();
+    other.dispatch.egress.clear();
     other.intercepted.clear();
     other.cluster.clear();
     other.host.clear();

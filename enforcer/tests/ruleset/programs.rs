@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use names::Pattern;
 use policy::classifier::{AddressContext, Classifier};
 use policy::{
-    Action, AddressZone, DenyResponse, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId,
-    Protocol, Rule, Tiers, Zone,
+    Action, AddressZone, DenyResponse, LeaseTerms, Origin, Peer, PerDirection, PolicyId, PolicyKind, PortRange,
+    PortSet, ProgramId, Protocol, Rule, Tiers, Zone,
 };
 
 /// Tiers without those of ClusterNetworkPolicies, as people think of them.
@@ -95,7 +95,7 @@ pub(crate) fn desired() -> DesiredState {
         table: "namegate".to_owned(),
         programs: BTreeMap::new(),
         members: BTreeMap::new(),
-        dispatch: BTreeMap::new(),
+        dispatch: PerDirection::default(),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),
@@ -138,7 +138,7 @@ pub(crate) fn governs_by<const N: usize>(
     desired.programs.insert(id, Arc::new(program));
     for address in addresses {
         let address = address.parse().unwrap();
-        desired.dispatch.insert(address, id);
+        desired.dispatch.egress.insert(address, id);
         desired.intercepted.insert(address);
     }
     desired

@@ -596,7 +596,7 @@ fn an_installation_onto_a_damaged_table_does_not_take_the_damage_for_its_own() {
         nft("insert rule inet namegate forward accept; flush set inet namegate pods4");
         // At once, before anybody had time to look.
         let mut after = full();
-        after.dispatch.insert([10, 66, 0, 9].into(), ONE);
+        after.dispatch.egress.insert([10, 66, 0, 9].into(), ONE);
         after.intercepted.insert([10, 66, 0, 9].into());
         enforcer.install(after, elements).await.unwrap();
         until("both are undone", || {

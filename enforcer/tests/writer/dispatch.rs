@@ -35,14 +35,14 @@ fn endpoints_come_go_and_move_without_a_rule_being_written() {
         enforcer.install(wanted.clone(), Vec::new).await.unwrap();
         let before = rules();
         let pod = |last: u8| IpAddr::from([10, 66, 0, last]);
-        wanted.dispatch.insert(pod(3), TWO);
+        wanted.dispatch.egress.insert(pod(3), TWO);
         wanted.intercepted.insert(pod(3));
         enforcer.install(wanted.clone(), ledger).await.unwrap();
         assert!(dispatched().contains(&format!("10.66.0.3 : goto ep4-{TWO}")));
-        wanted.dispatch.insert(pod(3), ONE);
+        wanted.dispatch.egress.insert(pod(3), ONE);
         enforcer.install(wanted.clone(), ledger).await.unwrap();
         assert!(dispatched().contains(&format!("10.66.0.3 : goto ep4-{ONE}")));
-        wanted.dispatch.remove(&pod(3));
+        wanted.dispatch.egress.remove(&pod(3));
         wanted.intercepted.clear();
         enforcer.install(wanted, ledger).await.unwrap();
         assert!(!dispatched().contains("10.66.0.3"));

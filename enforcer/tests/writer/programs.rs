@@ -11,8 +11,8 @@ use enforcer::{DesiredState, Element, ElementKey, FailMode, Interception, Kernel
 use names::Pattern;
 use policy::classifier::{Classifier, SetClass};
 use policy::{
-    Action, DenyResponse, LeaseTerms, Origin, Peer, PolicyId, PolicyKind, PortRange, PortSet, ProgramId, Protocol,
-    Rule, Tiers,
+    Action, DenyResponse, LeaseTerms, Origin, Peer, PerDirection, PolicyId, PolicyKind, PortRange, PortSet, ProgramId,
+    Protocol, Rule, Tiers,
 };
 
 pub(crate) const ONE: ProgramId = ProgramId(1);
@@ -49,7 +49,7 @@ pub(crate) fn desired<const N: usize>(programs: [ProgramId; N], capacity: u32) -
         // The same tiers under several names.
         programs: programs.map(|id| (id, folded(id, &classifier))).into(),
         members: BTreeMap::new(),
-        dispatch: pods.zip(programs).collect::<BTreeMap<_, _>>(),
+        dispatch: PerDirection::of_egress(pods.zip(programs).collect::<BTreeMap<_, _>>()),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),

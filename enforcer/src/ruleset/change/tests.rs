@@ -2,7 +2,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use names::Pattern;
-use policy::{Action, DenyResponse, LeaseTerms, Peer, PortRange, PortSet, Program, Protocol, Rule, Tiers};
+use policy::{
+    Action, DenyResponse, LeaseTerms, Peer, PerDirection, PortRange, PortSet, Program, Protocol, Rule, Tiers,
+};
 
 use crate::desired::{FailMode, Interception, KernelProgram};
 use crate::pod_links::PodLinks;
@@ -37,7 +39,7 @@ fn desired(programs: &[(ProgramId, Arc<KernelProgram>)]) -> DesiredState {
         table: "namegate".to_owned(),
         programs: programs.iter().cloned().collect(),
         members: BTreeMap::new(),
-        dispatch: pods.zip(programs.iter().map(|(id, _)| *id)).collect(),
+        dispatch: PerDirection::of_egress(pods.zip(programs.iter().map(|(id, _)| *id)).collect()),
         intercepted: BTreeSet::new(),
         resolvers: Vec::new(),
         listening: Vec::new(),
