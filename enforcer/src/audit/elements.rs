@@ -22,7 +22,7 @@ pub(crate) fn table_set_damage(
 ) -> Option<Damage> {
     let missing = should.iter().filter(|(entry, value)| holds.get(entry) != Some(value));
     let foreign = holds.keys().filter(|entry| !should.contains_key(entry));
-    told(set, missing.count(), foreign.count())
+    damage_of(set, missing.count(), foreign.count())
 }
 
 /// What the mirror says of an element of a learned set.
@@ -46,16 +46,16 @@ pub(crate) enum ElementRepair {
 }
 
 /// How an element of a learned set is repaired, if it must be. `holds` is what the kernel says of
-/// it: nothing, or its remaining time at some moment of `seen` (`None`: no timeout). `in_company`:
+/// it: nothing, or its remaining time at some moment of `seen` (`None`: no timeout). `has_others`:
 /// another agent writes to the set too.
 pub(crate) fn repair(
     expected: Option<ExpectedElement>,
     holds: Option<Option<Duration>>,
     seen: (Time, Time),
-    in_company: bool,
+    has_others: bool,
 ) -> Option<ElementRepair> {
     let Some(expected) = expected else {
-        return holds.map(|left| match in_company {
+        return holds.map(|left| match has_others {
             true => ElementRepair::Adopt(left),
             false => ElementRepair::Delete,
         });
@@ -63,10 +63,10 @@ pub(crate) fn repair(
     let is_right = match (expected, holds) {
         (ExpectedElement::Permanent, holds) => holds == Some(None),
         // Another agent may have removed its timeout.
-        (ExpectedElement::Leased { .. }, Some(None)) => in_company,
+        (ExpectedElement::Leased { .. }, Some(None)) => has_others,
         (ExpectedElement::Leased { end, gone }, Some(Some(left))) => {
             let (earliest, latest) = (seen.0 + left, seen.1 + left);
-            latest + IMPRECISION >= end && (in_company || earliest <= gone + IMPRECISION)
+            latest + IMPRECISION >= end && (has_others || earliest <= gone + IMPRECISION)
         }
         // It may have timed out.
         (ExpectedElement::Leased { end, .. }, None) => end <= seen.1 + IMPRECISION,
@@ -76,10 +76,10 @@ pub(crate) fn repair(
 
 /// The damage of a learned set, by how many elements had to be written and deleted.
 pub(crate) fn learned_set_damage(set: &str, written: usize, deleted: usize) -> Option<Damage> {
-    told(set, written, deleted)
+    damage_of(set, written, deleted)
 }
 
-fn told(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
+fn damage_of(set: &str, missing: usize, foreign: usize) -> Option<Damage> {
     let what = match (missing, foreign) {
         (0, 0) => return None,
         (missing, 0) => format!("set {set} lacked {missing} elements or held them otherwise"),
@@ -174,15 +174,15 @@ mod tests {
 
     #[test]
     fn what_another_agent_adds_or_lengthens_is_no_damage() {
-        let in_company = |expected, holds| repair(expected, holds, (NOW, NOW), true);
-        assert_eq!(in_company(leased(10), left(20)), None);
-        assert_eq!(in_company(leased(10), WITHOUT_END), None);
+        let has_others = |expected, holds| repair(expected, holds, (NOW, NOW), true);
+        assert_eq!(has_others(leased(10), left(20)), None);
+        assert_eq!(has_others(leased(10), WITHOUT_END), None);
         assert_eq!(
-            in_company(None, left(30)),
+            has_others(None, left(30)),
             Some(ElementRepair::Adopt(Some(Duration::from_secs(30))))
         );
         assert_eq!(
-            in_company(leased(10), None),
+            has_others(leased(10), None),
             Some(ElementRepair::Write),
             "what it has deleted is missing all the same"
         );

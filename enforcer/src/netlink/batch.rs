@@ -79,14 +79,14 @@ pub(crate) struct OperationError {
     /// A positive errno.
     pub(crate) errno: i32,
     /// The kernel's explanation, or the errno's.
-    pub(crate) error: String,
+    pub(crate) text: String,
 }
 
 /// The replies to a batch so far.
 #[derive(Debug, Default)]
 pub(crate) struct BatchReplies {
     /// The errors, in the order of the messages.
-    pub(crate) refusals: Vec<OperationError>,
+    pub(crate) errors: Vec<OperationError>,
     /// Whether all replies have come.
     pub(crate) complete: bool,
 }
@@ -154,11 +154,11 @@ impl ElementBatch {
         replies.complete |= position == 0 || position == self.messages.len();
         if reply.errno != 0 {
             let culprit = reply.offset.and_then(|offset| self.culprit(&span, offset));
-            replies.refusals.push(OperationError {
+            replies.errors.push(OperationError {
                 operations: culprit.unwrap_or(span.start)..span.end,
                 located: culprit.is_some(),
                 errno: reply.errno,
-                error: reply
+                text: reply
                     .explanation
                     .unwrap_or_else(|| std::io::Error::from_raw_os_error(reply.errno).to_string()),
             });
@@ -377,7 +377,7 @@ mod tests {
         // Replies to earlier and later batches do not count.
         assert!(!collect(&batch, [reply(u32::MAX - 1, 0, None), reply(2, 0, None)]).complete);
         let replies = collect(&batch, [reply(1, 0, None)]);
-        assert!(replies.complete && replies.refusals.is_empty());
+        assert!(replies.complete && replies.errors.is_empty());
     }
 
     #[test]
@@ -385,8 +385,8 @@ mod tests {
         let batch = ElementBatch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
         let replies = collect(&batch, [reply(8, libc::EINVAL, None), reply(9, 0, None)]);
         assert!(replies.complete);
-        assert_eq!(replies.refusals.len(), 1);
-        assert_eq!(replies.refusals[0].operations, 0..1);
+        assert_eq!(replies.errors.len(), 1);
+        assert_eq!(replies.errors[0].operations, 0..1);
     }
 
     #[test]
@@ -406,14 +406,14 @@ mod tests {
         for offset in [80, 88] {
             let replies = collect(&batch, [reply(9, libc::ENFILE, Some(offset))]);
             assert_eq!(
-                (replies.refusals[0].operations.clone(), replies.refusals[0].located),
+                (replies.errors[0].operations.clone(), replies.errors[0].located),
                 (2..4, true)
             );
         }
         // The set's name: no element in particular.
         let replies = collect(&batch, [reply(9, libc::ENOENT, Some(28))]);
         assert_eq!(
-            (replies.refusals[0].operations.clone(), replies.refusals[0].located),
+            (replies.errors[0].operations.clone(), replies.errors[0].located),
             (1..4, false)
         );
     }
@@ -423,6 +423,6 @@ mod tests {
         let batch = ElementBatch::encode("t", &[add("a", &[1]), add("b", &[1])], 7);
         let replies = collect(&batch, [reply(7, libc::EPERM, None)]);
         assert!(replies.complete);
-        assert_eq!(replies.refusals[0].operations, 0..2);
+        assert_eq!(replies.errors[0].operations, 0..2);
     }
 }

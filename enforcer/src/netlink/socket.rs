@@ -85,10 +85,10 @@ impl NetfilterSocket {
                 batch.take(&mut replies, reply);
             }
         }
-        if replies.refusals.is_empty() {
+        if replies.errors.is_empty() {
             Ok(())
         } else {
-            Err(CommitError::Refused(replies.refusals))
+            Err(CommitError::Refused(replies.errors))
         }
     }
 
@@ -106,16 +106,16 @@ impl NetfilterSocket {
         self.sequence = encoded.end().wrapping_add(1);
         self.make_room(encoded.bytes.len());
         self.send(&encoded.bytes)?;
-        let mut objections = Vec::new();
+        let mut errors = Vec::new();
         let mut complete = false;
         while !complete {
             let length = self.receive()?;
             let datagram = self.buffer.get(..length).unwrap_or_default();
             for reply in NfnlMessages(datagram).filter_map(|message| NetlinkReply::read(&message)) {
-                complete |= encoded.take(&mut objections, reply);
+                complete |= encoded.take(&mut errors, reply);
             }
         }
-        Ok(if objections.is_empty() { Ok(()) } else { Err(objections) })
+        Ok(if errors.is_empty() { Ok(()) } else { Err(errors) })
     }
 
     /// The kernel takes a transaction as one datagram, which must fit the send buffer.

@@ -35,7 +35,7 @@ pub(crate) struct CommandError {
     /// A positive errno.
     pub(crate) errno: i32,
     /// The kernel's explanation, or the errno's.
-    pub(crate) error: String,
+    pub(crate) text: String,
 }
 
 impl EncodedTransaction {
@@ -73,7 +73,7 @@ impl EncodedTransaction {
     }
 
     /// Takes a reply into account, and returns whether it was the last.
-    pub(crate) fn take(&self, objections: &mut Vec<CommandError>, reply: NetlinkReply) -> bool {
+    pub(crate) fn take(&self, errors: &mut Vec<CommandError>, reply: NetlinkReply) -> bool {
         let Ok(position) = usize::try_from(reply.sequence.wrapping_sub(self.begin)) else {
             return false;
         };
@@ -81,12 +81,12 @@ impl EncodedTransaction {
             return false;
         }
         if reply.errno != 0 {
-            objections.push(CommandError {
+            errors.push(CommandError {
                 command: position
                     .checked_sub(1)
                     .and_then(|message| self.commands.get(message).copied()),
                 errno: reply.errno,
-                error: reply
+                text: reply
                     .explanation
                     .unwrap_or_else(|| std::io::Error::from_raw_os_error(reply.errno).to_string()),
             });

@@ -84,10 +84,10 @@ impl<K: Kernel> KernelWriter<K> {
                     }
                     return;
                 }
-                Err(CommitError::Refused(refusals)) => {
+                Err(CommitError::Refused(errors)) => {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
-                    tracing::debug!(?refusals, "the kernel aborted a transaction");
-                    waiting = self.settle_refused(waiting, &plan, &refusals, crowded);
+                    tracing::debug!(?errors, "the kernel aborted a transaction");
+                    waiting = self.settle_refused(waiting, &plan, &errors, crowded);
                 }
                 Err(CommitError::Unacknowledged(error)) => {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
@@ -212,19 +212,17 @@ impl<K: Kernel> KernelWriter<K> {
         &mut self,
         waiting: Vec<PendingAdmission>,
         plan: &TransactionPlan,
-        refusals: &[OperationError],
+        errors: &[OperationError],
         crowded: &mut dyn FnMut(PendingAdmission),
     ) -> Vec<PendingAdmission> {
-        if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) {
+        if errors.iter().any(|error| error.errno == libc::ENOENT) {
             // Elements are only added, or deleted right after they were added, so it is the set or
             // the table that is missing.
             self.table_is_lost();
-            return self.settle_culprits(waiting, |_| refusals.first().map(|refusal| rejected(plan, refusal)));
+            return self.settle_culprits(waiting, |_| errors.first().map(|error| rejected(plan, error)));
         }
         let waiting_before = waiting.len();
-        let unclear = refusals
-            .iter()
-            .any(|refusal| !refusal.located && refusal.errno != libc::ENFILE);
+        let unclear = errors.iter().any(|error| !error.located && error.errno != libc::ENFILE);
         if unclear && waiting_before > 1 {
             // The kernel does not say which element it means: each admission is committed by
             // itself.
@@ -234,16 +232,16 @@ impl<K: Kernel> KernelWriter<K> {
             return Vec::new();
         }
         let left = self.settle_culprits(waiting, |admission| {
-            refusals
+            errors
                 .iter()
-                .find(|refusal| concerns(plan, refusal, admission))
-                .map(|refusal| self.error_of(plan, refusal))
+                .find(|error| concerns(plan, error, admission))
+                .map(|error| self.error_of(plan, error))
         });
         if left.len() < waiting_before {
             return left;
         }
         // No admission has what the kernel refuses. Trying the same again would not end.
-        self.settle_culprits(left, |_| refusals.first().map(|refusal| rejected(plan, refusal)))
+        self.settle_culprits(left, |_| errors.first().map(|error| rejected(plan, error)))
     }
 
     fn settle_culprits(
@@ -261,14 +259,14 @@ impl<K: Kernel> KernelWriter<K> {
         left
     }
 
-    fn error_of(&self, plan: &TransactionPlan, refusal: &OperationError) -> AdmitError {
-        let owner = plan.owner(refusal.operations.start);
+    fn error_of(&self, plan: &TransactionPlan, error: &OperationError) -> AdmitError {
+        let owner = plan.owner(error.operations.start);
         match owner.and_then(|write| self.shared.mirror().set(&write.element.set).cloned()) {
-            Some(set) if refusal.errno == libc::ENFILE => AdmitError::Full {
+            Some(set) if error.errno == libc::ENFILE => AdmitError::Full {
                 set: set.name.to_string(),
                 capacity: set.capacity,
             },
-            _ => rejected(plan, refusal),
+            _ => rejected(plan, error),
         }
     }
 
@@ -354,16 +352,16 @@ fn millis(duration: Duration) -> u64 {
 
 /// Whether an admission asked for what the kernel refused. A full set refuses all new elements from
 /// the culprit on; with any other error only the culprit is known to be bad.
-fn concerns(plan: &TransactionPlan, refusal: &OperationError, admission: &PendingAdmission) -> bool {
-    let full = refusal.errno == libc::ENFILE;
+fn concerns(plan: &TransactionPlan, error: &OperationError, admission: &PendingAdmission) -> bool {
+    let full = error.errno == libc::ENFILE;
     let asked = |element: &Element| {
         admission
             .elements
             .binary_search_by(|(asked, _)| asked.cmp(element))
             .is_ok()
     };
-    let count = if refusal.located && !full { 1 } else { usize::MAX };
-    refusal
+    let count = if error.located && !full { 1 } else { usize::MAX };
+    error
         .operations
         .clone()
         .take(count)
@@ -371,14 +369,14 @@ fn concerns(plan: &TransactionPlan, refusal: &OperationError, admission: &Pendin
         .any(|write| (write.new || !full) && asked(&write.element))
 }
 
-fn rejected(plan: &TransactionPlan, refusal: &OperationError) -> AdmitError {
+fn rejected(plan: &TransactionPlan, error: &OperationError) -> AdmitError {
     let set = plan
-        .owner(refusal.operations.start)
+        .owner(error.operations.start)
         .map(|write| write.element.set.to_string());
     AdmitError::Rejected {
         set: set.unwrap_or_default(),
-        errno: refusal.errno,
-        error: refusal.error.clone(),
+        errno: error.errno,
+        error: error.text.clone(),
     }
 }
 

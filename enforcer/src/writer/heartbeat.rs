@@ -299,7 +299,7 @@ impl<K: Kernel> HeartbeatState<K> {
                 let lapsed = self.alive_until.replace(now + ALIVE).filter(|end| *end < now);
                 Ok(lapsed.filter(|_| self.falls_through).map(|end| now.since(end)))
             }
-            Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
+            Err(CommitError::Refused(errors)) if errors.iter().any(|error| error.errno == libc::ENOENT) => {
                 self.next_beat = None;
                 self.alive_until = None;
                 Err(TableMissing)

@@ -230,7 +230,7 @@ impl KernelWriter<NfTables> {
     fn transact(&mut self, commands: &[TableCommand]) -> Result<(), InstallFailure> {
         self.kernel
             .transact(commands)?
-            .map_err(|objections| InstallFailure::of_objections(commands, &objections))
+            .map_err(|errors| InstallFailure::of_command_errors(commands, &errors))
     }
 
     /// Gives endpoints their former programs back, because the frame was refused.

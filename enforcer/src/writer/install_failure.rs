@@ -20,23 +20,21 @@ pub(super) enum InstallFailure {
 }
 
 impl InstallFailure {
-    pub(super) fn of_objections(commands: &[TableCommand], objections: &[CommandError]) -> Self {
-        let Some(objection) = objections.first() else {
+    pub(super) fn of_command_errors(commands: &[TableCommand], errors: &[CommandError]) -> Self {
+        let Some(error) = errors.first() else {
             return InstallFailure::Refused(String::new());
         };
-        let command = objection.command.and_then(|at| commands.get(at));
+        let command = error.command.and_then(|at| commands.get(at));
         let text = match command {
-            Some(command) => format!("{} (errno {}): {}", objection.error, objection.errno, brief(command)),
-            None => format!("{} (errno {})", objection.error, objection.errno),
+            Some(command) => format!("{} (errno {}): {}", error.text, error.errno, brief(command)),
+            None => format!("{} (errno {})", error.text, error.errno),
         };
-        Self::of_errno(objection.errno, text)
+        Self::of_errno(error.errno, text)
     }
 
-    pub(super) fn of_refusals(refusals: &[OperationError]) -> Self {
-        let errno = refusals.first().map_or(0, |refusal| refusal.errno);
-        let text = refusals
-            .first()
-            .map_or_else(String::new, |refusal| refusal.error.clone());
+    pub(super) fn of_operation_errors(errors: &[OperationError]) -> Self {
+        let errno = errors.first().map_or(0, |error| error.errno);
+        let text = errors.first().map_or_else(String::new, |error| error.text.clone());
         Self::of_errno(errno, text)
     }
 

@@ -148,7 +148,7 @@ impl KernelWriter<NfTables> {
                 .collect();
             match self.kernel.commit(&operations) {
                 Ok(()) => note(&mut self.shared.mirror(), part, now),
-                Err(CommitError::Refused(refusals)) => return Err(InstallFailure::of_refusals(&refusals)),
+                Err(CommitError::Refused(errors)) => return Err(InstallFailure::of_operation_errors(&errors)),
                 Err(CommitError::Unacknowledged(error)) => return Err(InstallFailure::Unknown(error)),
             }
         }

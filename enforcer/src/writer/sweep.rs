@@ -79,7 +79,7 @@ impl<K: Kernel> KernelWriter<K> {
                 let mut mirror = self.shared.mirror();
                 elements.iter().for_each(|element| mirror.remove(element));
             }
-            Err(CommitError::Refused(refusals)) if refusals.iter().any(|refusal| refusal.errno == libc::ENOENT) => {
+            Err(CommitError::Refused(errors)) if errors.iter().any(|error| error.errno == libc::ENOENT) => {
                 if let Some(guard) = &mut self.guard {
                     // It compares all elements with the mirror, which must not adopt damage.
                     // Elements whose lease is over time out by themselves.

@@ -64,21 +64,18 @@ fn objections_name_the_command_and_the_last_reply_ends_them() {
         explanation: None,
         offset: None,
     };
-    let mut objections = Vec::new();
+    let mut errors = Vec::new();
     assert!(
-        !encoded.take(&mut objections, reply(17, libc::EINVAL)),
+        !encoded.take(&mut errors, reply(17, libc::EINVAL)),
         "of another transaction"
     );
-    assert!(!encoded.take(&mut objections, reply(0, libc::EEXIST)));
-    assert!(encoded.take(&mut objections, reply(1, libc::ENOENT)));
-    let found: Vec<_> = objections
-        .iter()
-        .map(|objection| (objection.command, objection.errno))
-        .collect();
+    assert!(!encoded.take(&mut errors, reply(0, libc::EEXIST)));
+    assert!(encoded.take(&mut errors, reply(1, libc::ENOENT)));
+    let found: Vec<_> = errors.iter().map(|error| (error.command, error.errno)).collect();
     assert_eq!(found, [(Some(0), libc::EEXIST), (Some(1), libc::ENOENT)]);
     // The whole is refused.
-    assert!(encoded.take(&mut objections, reply(u32::MAX, libc::EPERM)));
-    assert_eq!(objections[2].command, None);
+    assert!(encoded.take(&mut errors, reply(u32::MAX, libc::EPERM)));
+    assert_eq!(errors[2].command, None);
 }
 
 #[test]

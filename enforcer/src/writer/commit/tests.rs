@@ -46,7 +46,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn refusals(&self, operations: &[ElementOp]) -> Vec<OperationError> {
+    fn errors(&self, operations: &[ElementOp]) -> Vec<OperationError> {
         let culprits = operations
             .iter()
             .enumerate()
@@ -61,7 +61,7 @@ impl Memory {
                 },
                 located: self.tells_culprit,
                 errno: libc::EINVAL,
-                error: "bad".to_owned(),
+                text: "bad".to_owned(),
             })
             .collect()
     }
@@ -74,9 +74,9 @@ impl Kernel for Memory {
         if fault == Some(Fault::RequestLost) {
             return Err(CommitError::Unacknowledged(io::ErrorKind::WouldBlock.into()));
         }
-        let refusals = self.refusals(operations);
-        if !refusals.is_empty() {
-            return Err(CommitError::Refused(refusals));
+        let errors = self.errors(operations);
+        if !errors.is_empty() {
+            return Err(CommitError::Refused(errors));
         }
         for operation in operations {
             let place = (operation.set.to_string(), operation.key.clone());

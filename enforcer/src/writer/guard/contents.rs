@@ -158,7 +158,7 @@ impl KernelWriter<NfTables> {
         let commands = ruleset::table_sets::rewritten(desired, set);
         match self.kernel.transact(&commands) {
             Ok(Ok(())) => self.report_repair(vec![damage], Some(noticed)),
-            Ok(Err(objections)) => return Err(format!("{set}: {objections:?}")),
+            Ok(Err(errors)) => return Err(format!("{set}: {errors:?}")),
             Err(error) => return Err(error.to_string()),
         }
         Ok(())
@@ -174,7 +174,7 @@ impl KernelWriter<NfTables> {
         let count = suspects.iter().take(AT_ONCE).take_while(|(of, _)| *of == set).count();
         let keys: Vec<ElementKey> = suspects.drain(..count).map(|(_, key)| key).collect();
         guard.contents.noticed.get_or_insert(clock::now());
-        let mut in_company = None;
+        let mut has_others = None;
         let mut repairs = Vec::new();
         for key in keys {
             let before = clock::now();
@@ -184,9 +184,9 @@ impl KernelWriter<NfTables> {
             if elements::repair(expected, holds, seen, false).is_none() {
                 continue;
             }
-            let in_company = *in_company.get_or_insert_with(|| self.other_writers() != OtherWriters::Nobody);
-            if let Some(repair_elements) = elements::repair(expected, holds, seen, in_company) {
-                repairs.push((key, repair_elements, expected));
+            let has_others = *has_others.get_or_insert_with(|| self.other_writers() != OtherWriters::Nobody);
+            if let Some(repair) = elements::repair(expected, holds, seen, has_others) {
+                repairs.push((key, repair, expected));
             }
         }
         if repairs.is_empty() {
@@ -206,8 +206,8 @@ impl KernelWriter<NfTables> {
         let now = clock::now();
         let left = |end: Time| end.since(now).max(SHORTEST_LIFE) + LINGER;
         let mut operations = Vec::new();
-        for (key, repair_elements, expected) in repairs {
-            let last = match (repair_elements, expected) {
+        for (key, repair, expected) in repairs {
+            let last = match (repair, expected) {
                 (ElementRepair::Adopt(_), _) => continue,
                 (ElementRepair::Write, Some(ExpectedElement::Permanent)) => Some(ElementAction::AddPermanent),
                 (ElementRepair::Write, Some(ExpectedElement::Leased { end, .. })) if *end > now => {
@@ -232,9 +232,9 @@ impl KernelWriter<NfTables> {
         let acknowledged = clock::now();
         let mut mirror = self.shared.mirror();
         let (mut written, mut deleted) = (0, 0);
-        for (key, repair_elements, expected) in repairs {
+        for (key, repair, expected) in repairs {
             let element = Element { set, key: *key };
-            match repair_elements {
+            match repair {
                 ElementRepair::Write => {
                     written += 1;
                     match expected {
