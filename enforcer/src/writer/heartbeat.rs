@@ -135,7 +135,7 @@ pub(super) struct Heartbeat<K> {
     /// agent.
     pub(super) gaps: AtomicU64,
     /// Wakes the thread when the heartbeat begins or ends.
-    turned: Condvar,
+    wake: Condvar,
     /// The mark of this agent.
     mark: u8,
 }
@@ -170,7 +170,7 @@ pub(super) struct StopOnDrop<'a, K>(pub(super) &'a Heartbeat<K>);
 impl<K> Drop for StopOnDrop<'_, K> {
     fn drop(&mut self) {
         self.0.state().is_over = true;
-        self.0.turned.notify_all();
+        self.0.wake.notify_all();
     }
 }
 
@@ -189,7 +189,7 @@ impl<K> Heartbeat<K> {
                 is_over: false,
             }),
             gaps: AtomicU64::new(0),
-            turned: Condvar::new(),
+            wake: Condvar::new(),
             mark,
         }
     }
@@ -219,7 +219,7 @@ impl<K: Kernel> Heartbeat<K> {
         let mut state = self.state();
         let outcome = self.beat(&mut state);
         state.falls_through = falls_through;
-        self.turned.notify_all();
+        self.wake.notify_all();
         outcome
     }
 
@@ -247,12 +247,12 @@ impl<K: Kernel> Heartbeat<K> {
         let own = state.mark;
         // Without a table no agent is alive.
         let marks = state.kernel.heartbeats().unwrap_or_default();
-        let lifetimes = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
-        marks.into_iter().filter(lifetimes).map(|(key, _)| key).collect()
+        let is_alive = |(key, left): &(u8, Duration)| MARKS.contains(key) && *key != own && *left > DYING;
+        marks.into_iter().filter(is_alive).map(|(key, _)| key).collect()
     }
 
-    /// Puts this agent's mark into the heartbeat before it serves: another one then knows whose
-    /// doing it is when rules change.
+    /// Puts this agent's mark into the heartbeat's set before the agent serves, so that another
+    /// agent can tell who changes the rules.
     pub(super) fn show_mark(&self) {
         let mut state = self.state();
         let operations = heartbeat(&[state.mark], state.renewal.passes());
@@ -261,22 +261,23 @@ impl<K: Kernel> Heartbeat<K> {
         }
     }
 
-    /// Does something while it does not beat, for which its kernel has to stand still.
+    /// Runs `work` on the heartbeat's kernel while no beat changes it.
     pub(super) fn between_beats<T>(&self, work: impl FnOnce(&K) -> T) -> T {
         work(&self.state().kernel)
     }
 
-    /// Beats when it is time, until it is over. Tells when the table is gone.
+    /// Beats when a beat is due, until the heartbeat ends. Calls `table_is_gone` when the table
+    /// does not exist.
     pub(super) fn run(&self, table_is_gone: impl Fn()) {
         let mut state = self.state();
         while !state.is_over {
             let Some(due) = state.next_beat else {
-                self.turned.wait(&mut state);
+                self.wake.wait(&mut state);
                 continue;
             };
             let pause = due.since(clock::now());
             if pause > Duration::ZERO {
-                self.turned.wait_for(&mut state, pause);
+                self.wake.wait_for(&mut state, pause);
             } else if self.beat(&mut state) == Err(TableMissing) {
                 drop(state);
                 table_is_gone();
@@ -287,8 +288,8 @@ impl<K: Kernel> Heartbeat<K> {
 }
 
 impl<K: Kernel> HeartbeatState<K> {
-    /// For how long lookups have gone past this agent since the last beat, if they have: it was
-    /// stopped, or not given time.
+    /// Renews the heartbeat. Returns for how long lookups passed this agent before, if they did: it
+    /// was stopped, or got no processor time.
     fn beat(&mut self) -> Result<Option<Duration>, TableMissing> {
         let now = clock::now();
         self.next_beat = Some(now + BEAT);
@@ -322,9 +323,9 @@ impl<K: Kernel> HeartbeatState<K> {
             self.leaving = Some(OtherMarks::default());
         }
         let Some(others) = &mut self.leaving else { return true };
-        // Before the look: rather too early an end than a renewal that was none.
+        // Before the marks are read: an end that is too early is no false renewal.
         let now = clock::now();
-        let beating = match self.kernel.heartbeats() {
+        let liveness = match self.kernel.heartbeats() {
             Ok(mut marks) => {
                 marks.retain(|(key, _)| MARKS.contains(key) && *key != self.mark);
                 others.look(&marks, now)
@@ -334,7 +335,7 @@ impl<K: Kernel> HeartbeatState<K> {
                 PeerLiveness::Dead
             }
         };
-        match beating {
+        match liveness {
             PeerLiveness::Unknown => return false,
             PeerLiveness::Alive => tracing::info!("another agent serves on; lookups stay intercepted"),
             PeerLiveness::Dead => {
@@ -350,7 +351,7 @@ impl<K: Kernel> HeartbeatState<K> {
     }
 }
 
-/// These steps for elements of the heartbeat.
+/// The operations of these passes for elements of the heartbeat's set.
 fn heartbeat(keys: &[u8], passes: &[RenewalPass]) -> Vec<ElementOp> {
     let set: Arc<str> = ALIVE_SET.into();
     let mut operations = Vec::new();

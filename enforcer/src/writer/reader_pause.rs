@@ -59,18 +59,18 @@ impl ReaderPause {
     }
 
     /// How long the pause lasts from now on, as far as is known.
-    pub(super) fn rest(&self, now: Time) -> Duration {
+    pub(super) fn left(&self, now: Time) -> Duration {
         self.until.since(now)
     }
 
     /// Ends a pause, or prolongs it while there is a reader. Returns how much longer it is.
-    pub(super) fn go_on(&mut self, now: Time, is_read: impl FnOnce() -> bool) -> Duration {
+    pub(super) fn extend(&mut self, now: Time, is_read: impl FnOnce() -> bool) -> Duration {
         if now.since(self.began) < LONGEST && is_read() {
             self.until = now + STEP;
         } else {
             self.next_check = now + now.since(self.began) * WORK;
         }
-        self.rest(now)
+        self.left(now)
     }
 }
 
@@ -107,22 +107,22 @@ mod tests {
     }
 
     /// How often a writer looks in ten seconds with a transaction each so many milliseconds.
-    fn looks(every: u64) -> usize {
-        let (mut reader_pause, mut looks) = (ReaderPause::default(), 0);
+    fn checks(every: u64) -> usize {
+        let (mut reader_pause, mut checks) = (ReaderPause::default(), 0);
         for at in (0..10_000).step_by(every as usize) {
             reader_pause.committed(START + millis(at), || {
-                looks += 1;
+                checks += 1;
                 false
             });
-            assert_eq!(reader_pause.rest(START + millis(at)), Duration::ZERO);
+            assert_eq!(reader_pause.left(START + millis(at)), Duration::ZERO);
         }
-        looks
+        checks
     }
 
     #[test]
     fn who_commits_little_does_not_even_look() {
-        assert_eq!(looks(10), 0);
-        assert!((90..=100).contains(&looks(1)), "{}", looks(1));
+        assert_eq!(checks(10), 0);
+        assert!((90..=100).contains(&checks(1)), "{}", checks(1));
     }
 
     #[test]
@@ -132,18 +132,18 @@ mod tests {
             reader_pause.committed(START + millis(at), || true);
         }
         let begun = START + millis(100);
-        assert_eq!(reader_pause.rest(begun), STEP);
-        assert_eq!(reader_pause.go_on(begun + millis(30), || true), STEP);
-        assert_eq!(reader_pause.go_on(begun + millis(60), || false), Duration::ZERO);
+        assert_eq!(reader_pause.left(begun), STEP);
+        assert_eq!(reader_pause.extend(begun + millis(30), || true), STEP);
+        assert_eq!(reader_pause.extend(begun + millis(60), || false), Duration::ZERO);
         for at in 60..60 + 60 * u64::from(WORK) {
             reader_pause.committed(begun + millis(at), || panic!("too soon"));
         }
         // And it does not last for ever.
-        let (mut now, mut rest) = (begun, STEP);
+        let (mut now, mut left) = (begun, STEP);
         reader_pause.began = begun;
-        while rest > Duration::ZERO {
-            now = now + rest;
-            rest = reader_pause.go_on(now, || true);
+        while left > Duration::ZERO {
+            now = now + left;
+            left = reader_pause.extend(now, || true);
         }
         assert!(now.since(begun) < LONGEST + STEP);
     }

@@ -44,11 +44,11 @@ pub(super) fn run(
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let mut rest = writer_slot.rest(clock::now());
-        while rest > Duration::ZERO {
+        let mut left = writer_slot.pause_left(clock::now());
+        while left > Duration::ZERO {
             // What comes meanwhile shares one transaction.
-            std::thread::sleep(rest);
-            rest = writer_slot.go_on_resting(clock::now());
+            std::thread::sleep(left);
+            left = writer_slot.extend_pause(clock::now());
         }
         let commits = matches!(request, Some(WriterRequest::Admit(_)));
         let mut writer = writer_slot.take();
@@ -59,9 +59,9 @@ pub(super) fn run(
         if commits {
             writer_slot.committed(clock::now());
         }
-        let rest = writer_slot.rest(clock::now());
-        pause = match rest > Duration::ZERO {
-            true => rest,
+        let left = writer_slot.pause_left(clock::now());
+        pause = match left > Duration::ZERO {
+            true => left,
             false => writer.sweep().min(TIDY),
         };
         if let Some(guard) = &writer.guard {

@@ -24,7 +24,7 @@ const PAUSES: u32 = 10;
 /// Holds the writer while nobody writes.
 #[derive(Debug)]
 pub(super) struct WriterSlot<W> {
-    place: Mutex<SlotState<W>>,
+    state: Mutex<SlotState<W>>,
     back: Condvar,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct WriterLease<'a, W> {
 impl<W> WriterSlot<W> {
     pub(super) fn new(writer: W) -> Self {
         Self {
-            place: Mutex::new(SlotState {
+            state: Mutex::new(SlotState {
                 writer: Some(Box::new(writer)),
                 is_awaited: false,
                 reserved: Time::default(),
@@ -62,51 +62,51 @@ impl<W> WriterSlot<W> {
 
     /// For callers: takes the writer if nobody has it or waits for it.
     pub(super) fn try_take(&self, now: Time) -> Option<WriterLease<'_, W>> {
-        let mut place = self.place();
-        if place.is_awaited || now < place.reserved || place.reader_pause.rest(now) > Duration::ZERO {
+        let mut state = self.state();
+        if state.is_awaited || now < state.reserved || state.reader_pause.left(now) > Duration::ZERO {
             return None;
         }
-        let writer = place.writer.take()?;
+        let writer = state.writer.take()?;
         Some(self.hand_out(writer))
     }
 
     /// For the thread: waits for the writer. Never call this after it was [given
     /// up](WriterLease::give_up).
     pub(super) fn take(&self) -> WriterLease<'_, W> {
-        let mut place = self.place();
-        place.is_awaited = true;
+        let mut state = self.state();
+        state.is_awaited = true;
         loop {
-            if let Some(writer) = place.writer.take() {
-                place.is_awaited = false;
+            if let Some(writer) = state.writer.take() {
+                state.is_awaited = false;
                 return self.hand_out(writer);
             }
-            self.back.wait(&mut place);
+            self.back.wait(&mut state);
         }
     }
 
     /// Notes how long a caller had the writer.
     pub(super) fn took(&self, from: Time, to: Time) {
         let took = to.since(from);
-        let mut place = self.place();
+        let mut state = self.state();
         if took > LONG {
-            place.reserved = to + took * PAUSES;
+            state.reserved = to + took * PAUSES;
         }
-        place.reader_pause.committed(to, reader_pause::is_read);
+        state.reader_pause.committed(to, reader_pause::is_read);
     }
 
     /// Notes that the thread has committed.
     pub(super) fn committed(&self, now: Time) {
-        self.place().reader_pause.committed(now, reader_pause::is_read);
+        self.state().reader_pause.committed(now, reader_pause::is_read);
     }
 
     /// How long commits are paused from now on.
-    pub(super) fn rest(&self, now: Time) -> Duration {
-        self.place().reader_pause.rest(now)
+    pub(super) fn pause_left(&self, now: Time) -> Duration {
+        self.state().reader_pause.left(now)
     }
 
     /// For the thread, when a pause is over: how much longer it is.
-    pub(super) fn go_on_resting(&self, now: Time) -> Duration {
-        self.place().reader_pause.go_on(now, reader_pause::is_read)
+    pub(super) fn extend_pause(&self, now: Time) -> Duration {
+        self.state().reader_pause.extend(now, reader_pause::is_read)
     }
 
     fn hand_out(&self, writer: Box<W>) -> WriterLease<'_, W> {
@@ -116,8 +116,8 @@ impl<W> WriterSlot<W> {
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, SlotState<W>> {
-        self.place.lock()
+    fn state(&self) -> MutexGuard<'_, SlotState<W>> {
+        self.state.lock()
     }
 }
 
@@ -148,10 +148,10 @@ impl<W> Drop for WriterLease<'_, W> {
     /// Also runs when the holder panics, so that lookups go on.
     fn drop(&mut self) {
         if let Some(writer) = self.writer.take() {
-            let mut place = self.writer_slot.place();
-            place.writer = Some(writer);
-            let is_awaited = place.is_awaited;
-            drop(place);
+            let mut state = self.writer_slot.state();
+            state.writer = Some(writer);
+            let is_awaited = state.is_awaited;
+            drop(state);
             // Only the thread ever waits, and it says so.
             if is_awaited {
                 self.writer_slot.back.notify_one();
@@ -204,7 +204,7 @@ mod tests {
                 wait.recv().unwrap();
                 drop(held);
             });
-            while !writer_slot.place().is_awaited {
+            while !writer_slot.state().is_awaited {
                 thread::yield_now();
             }
             drop(held);
