@@ -20,13 +20,13 @@ use tracing::error;
 use crate::gate::{ActivePlan, GateSettings, NodeGate};
 use crate::handles::AgentHandles;
 use crate::http::{HttpError, HttpServer};
+use crate::ledger_file;
 use crate::local_api::{ApiServer, ServeError};
 use crate::metrics::Metrics;
 use crate::plan::Planner;
 use crate::reconcile::Reconciler;
 use crate::records::{self, Recorder};
 use crate::run_dir::{RunDirClaim, RunDirError};
-use crate::snapshot;
 use crate::view::View;
 
 /// How long a clean end waits for lookups in flight.
@@ -116,7 +116,7 @@ impl Agent {
                 failed.closed().await;
             }
         });
-        tasks.spawn(snapshot::keep(handles.clone()));
+        tasks.spawn(ledger_file::keep(handles.clone()));
         if let Some(group) = handles.settings.records_group {
             let (recorder, gate) = (Arc::clone(&handles.recorder), Arc::clone(&handles.gate));
             tasks.spawn(records::listen(group, recorder, gate, records::by_explanation));
@@ -180,7 +180,7 @@ impl Agent {
         let _ = tokio::time::timeout(DRAIN, drained).await;
         self.handles.enforcer.shut_down().await;
         if let Some(directory) = &self.handles.settings.state_dir
-            && let Err(error) = snapshot::save(directory, &self.handles.ledger)
+            && let Err(error) = ledger_file::save(directory, &self.handles.ledger)
         {
             error!(%error, "the ledger's snapshot cannot be written");
         }
@@ -196,7 +196,7 @@ fn assemble(
     let mut ledger = Ledger::new(settings.limits, settings.lease);
     if let Some(directory) = &settings.state_dir {
         state_dir::sweep(directory, state_dir::ABANDONED);
-        snapshot::restore(directory, &mut ledger);
+        ledger_file::restore(directory, &mut ledger);
     }
     let ledger = Arc::new(Mutex::new(ledger));
     let enforcer = Enforcer::start_guarded(&settings.table)?;

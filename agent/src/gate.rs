@@ -35,10 +35,10 @@ use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
 use tracing::debug;
 
+use crate::log_throttle::Throttle;
 use crate::metrics::Metrics;
 use crate::plan::{Governed, Plan};
 use crate::records::{AnswerLog, WithheldAnswers};
-use crate::throttle::Throttle;
 
 use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};

@@ -8,7 +8,7 @@ use policy::EndpointId;
 
 use crate::explain::ExplainRequest;
 
-/// ExplainRequest by the local API, `/readyz` and `/metrics`.
+/// What the local API, `/readyz` and `/metrics` ask the agent.
 pub trait Inspect: Send + Sync + 'static {
     /// The whole state, for `namegate status`.
     fn status(&self) -> AgentStatus;

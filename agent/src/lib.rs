@@ -5,13 +5,13 @@
 //!   share.
 //! - [`plan`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts it
 //!   there.
-//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`throttle`]
+//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`log_throttle`]
 //!   keeps lookups from filling the log.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
-//! - [`snapshot`]: the ledger on disk.
+//! - [`ledger_file`]: the ledger on disk.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
 //!   [`local_api`] serve it.
 
@@ -22,12 +22,12 @@ pub mod gate;
 pub mod handles;
 pub mod http;
 pub mod inspect;
+pub mod ledger_file;
 pub mod local_api;
+pub mod log_throttle;
 pub mod metrics;
 pub mod plan;
 pub mod reconcile;
 pub mod records;
 pub mod run_dir;
-pub mod snapshot;
-pub mod throttle;
 pub mod view;

@@ -1,6 +1,7 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`],
+//! `GET /v1/explain` answers an [`ExplainQuestion`] with an [`ExplainAnswer`](api::ExplainAnswer) or
+//! with an error text, `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`],
 //! `GET /v1/records` the [`Records`], as JSON.
 
 use std::fs::{self, Permissions};
@@ -31,12 +32,19 @@ use crate::inspect::Inspect;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 64;
 
+/// Tells a socket's file from one that has taken its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SocketFileId {
+    device: u64,
+    inode: u64,
+}
+
 /// A server that runs until this is dropped.
 #[derive(Debug)]
 pub struct ApiServer {
     socket: PathBuf,
     /// Device and inode, so that a successor's socket is not removed.
-    identity: (u64, u64),
+    identity: SocketFileId,
     task: JoinHandle<()>,
 }
 
@@ -52,15 +60,16 @@ pub struct ServeError {
 
 impl ApiServer {
     /// Serves in `run_dir`, which is made if it is missing. A socket that stands there is replaced
-    /// in one step, whether it is stale or another agent's that is about to leave. Must be called
-    /// inside a tokio runtime.
+    /// in one step, whether it is stale or another agent's that is about to leave. With a
+    /// `socket_store` (`--supervise`) the socket of a process that crashed is taken over. Must be
+    /// called inside a tokio runtime.
     pub fn start(
         run_dir: &Path,
         inspect: Arc<dyn Inspect>,
-        kept: Option<&dyn SocketStore>,
+        socket_store: Option<&dyn SocketStore>,
     ) -> Result<Self, ServeError> {
         let socket = run_dir.join(SOCKET);
-        let (listener, identity) = open(run_dir, &socket, kept).map_err(|error| ServeError {
+        let (listener, identity) = take_or_bind(run_dir, &socket, socket_store).map_err(|error| ServeError {
             socket: socket.clone(),
             error,
         })?;
@@ -89,23 +98,30 @@ impl Drop for ApiServer {
     }
 }
 
-/// What an earlier process has left, if it is still what clients find there; or a new one.
-fn open(run_dir: &Path, socket: &Path, kept: Option<&dyn SocketStore>) -> io::Result<(UnixListener, (u64, u64))> {
-    let Some(kept) = kept else { return bind(run_dir, socket) };
-    let name = |(device, inode): (u64, u64)| format!("api {device}:{inode}");
+/// Takes over the socket of an earlier process when the path still leads to it; otherwise binds a
+/// new one.
+fn take_or_bind(
+    run_dir: &Path,
+    socket: &Path,
+    socket_store: Option<&dyn SocketStore>,
+) -> io::Result<(UnixListener, SocketFileId)> {
+    let Some(socket_store) = socket_store else {
+        return bind(run_dir, socket);
+    };
+    let name = |SocketFileId { device, inode }: SocketFileId| format!("api {device}:{inode}");
     if let Ok(identity) = identity(socket)
-        && let Some(left) = kept.take(&name(identity))
+        && let Some(left) = socket_store.take(&name(identity))
     {
         return Ok((UnixListener::from_std(left.into())?, identity));
     }
     let (listener, identity) = bind(run_dir, socket)?;
-    kept.keep(&name(identity), listener.as_fd());
+    socket_store.keep(&name(identity), listener.as_fd());
     Ok((listener, identity))
 }
 
-/// Made under a name of our own, closed to others before it listens, then moved into place: at no
-/// time is there no socket, or one that others may open.
-fn bind(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, (u64, u64))> {
+/// Binds under a temporary name, closes it to others before it listens, then renames it into place:
+/// the path always leads to a socket, and never to one that others may open.
+fn bind(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, SocketFileId)> {
     fs::create_dir_all(run_dir)?;
     let own = run_dir.join(format!(".{}.sock", std::process::id()));
     match fs::remove_file(&own) {
@@ -126,9 +142,12 @@ fn bind(run_dir: &Path, socket: &Path) -> io::Result<(UnixListener, (u64, u64))>
     Ok((UnixListener::from_std(listener.into())?, identity))
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<SocketFileId> {
     let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+    Ok(SocketFileId {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
 }
 
 async fn status(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
@@ -143,11 +162,12 @@ async fn records(State(inspect): State<Arc<dyn Inspect>>) -> impl IntoResponse {
     answer(move || inspect.records()).await
 }
 
-fn read(question: &ExplainQuestion) -> Result<(EndpointId, ExplainRequest), String> {
+fn parse_question(question: &ExplainQuestion) -> Result<(EndpointId, ExplainRequest), String> {
     let asked = ExplainRequest {
         to: ExplainTarget::parse(&question.to)?,
         traffic: traffic(question.port, question.protocol.as_deref())?,
     };
+    // Any text is an id.
     let Ok(pod) = question.from.parse();
     Ok((pod, asked))
 }
@@ -156,10 +176,11 @@ async fn explain(
     State(inspect): State<Arc<dyn Inspect>>,
     Query(question): Query<ExplainQuestion>,
 ) -> impl IntoResponse {
-    answer(move || read(&question).and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
+    answer(move || parse_question(&question).and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
 }
 
-/// Collects off the runtime's workers, which carry lookups: a full ledger takes milliseconds.
+/// Runs `collect` on a blocking thread: with a full ledger it takes milliseconds, and tokio's threads
+/// also serve lookups over TCP.
 async fn answer<T: Serialize + Send + 'static>(collect: impl FnOnce() -> T + Send + 'static) -> impl IntoResponse {
     match spawn_blocking(move || Json(collect()).into_response()).await {
         Ok(response) => response,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// The question. Its texts are as a person types them; the agent reads them.
+/// The question. Strings as typed; the agent parses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainQuestion {
     /// The pod, as `NAMESPACE/NAME`, or `NAME` in the namespace `default`.
@@ -43,7 +43,8 @@ impl fmt::Display for ExplainVerdict {
 /// The answer (`-o json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainAnswer {
-    /// `allowed`, `audited` or `denied`. Of a name with several addresses: the best of them.
+    /// `allowed`, `audited` or `denied`. With several addresses (those of a name, a
+    /// pod, a Service): allowed if any is, else audited if any is.
     pub verdict: ExplainVerdict,
     /// The pod.
     pub from: String,
@@ -51,22 +52,22 @@ pub struct ExplainAnswer {
     pub to: String,
     /// `443/TCP`, or `any port`.
     pub port: String,
-    /// May the name be asked? Only with a running agent, and only for names.
+    /// Whether the pod may look the name up. Only with a running agent, and only for names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookup: Option<LookupAnswer>,
     /// One for each address that is known, or one without an address.
     pub parts: Vec<AddressAnswer>,
-    /// What else is to be known.
+    /// Notes on the whole answer, for people.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub remarks: Vec<String>,
 }
 
-/// Whether a name may be asked.
+/// Whether a name may be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookupAnswer {
     /// Whether it may.
     pub allowed: bool,
-    /// Why not, or what is to be known.
+    /// Why not, or a note.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -74,7 +75,8 @@ pub struct LookupAnswer {
 /// What is decided for one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressAnswer {
-    /// Whether the rules were asked at all.
+    /// False where traffic passes without any rule: to the pod's own address, or to an intercepted
+    /// resolver. For the agent only; not part of the JSON.
     #[serde(skip)]
     pub by_rules: bool,
     /// The address; absent where only the name is known.
@@ -84,7 +86,7 @@ pub struct AddressAnswer {
     pub verdict: ExplainVerdict,
     /// Why, in a sentence.
     pub reason: String,
-    /// The policy that decides, as `namespace/name`, and its kind.
+    /// The policy that decides, as `namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// Its kind.
@@ -96,7 +98,8 @@ pub struct AddressAnswer {
     /// Seconds that the name's lease on the address has left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease_left_seconds: Option<u64>,
-    /// What the kernel's sets hold of it. Only with a running agent.
+    /// Which elements for this address the kernel's sets hold now, in words. Only with a running
+    /// agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
     /// What nearly would have allowed it, the nearest first.

@@ -13,14 +13,14 @@ pub struct NameRow {
     pub address: IpAddr,
     /// Milliseconds until the lease ends.
     pub lease_left_ms: u64,
-    /// Who taught it.
+    /// The address of the teacher: the resolver whose answer made the lease.
     pub source: IpAddr,
-    /// Whether that is a server which only some policies' DNS rules name: it teaches only the pods
-    /// that these select.
+    /// Whether that is a private teacher: a resolver that only policies' DNS rules name, which
+    /// teaches only the endpoints of these policies. It says nothing of the address range.
     #[serde(default)]
     pub private: bool,
     /// The selectors (patterns) that match the name.
     pub selectors: Vec<String>,
-    /// The policies that these selectors come from.
+    /// The policies that these selectors come from, as `namespace/name`.
     pub policies: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! Log lines that are written once for as long as they hold.
 //!
 //! Findings hold for hours and are read again with every change. Two other limits have other
-//! clocks: `agent::throttle` passes one line a second of what packets bring about, and the log
+//! clocks: `agent::log_throttle` passes one line a second of what packets bring about, and the log
 //! itself counts equal lines within ten seconds.
 
 use std::collections::{BTreeMap, BTreeSet};

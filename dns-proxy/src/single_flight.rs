@@ -174,7 +174,7 @@ impl SingleFlight {
 
 impl FlightLeader {
     /// Ends it, and tells those that waited. `result` is made only if there are any.
-    pub(crate) fn land(mut self, result: impl FnOnce() -> FlightResult) {
+    pub(crate) fn finish(mut self, result: impl FnOnce() -> FlightResult) {
         self.end(result);
     }
 

@@ -5,7 +5,7 @@
 
 mod bypass;
 mod features;
-mod foreign;
+mod foreign_tables;
 mod node;
 mod read;
 
@@ -131,7 +131,7 @@ impl NodeFinding {
 pub fn examine(facts: &NodeFacts) -> Vec<NodeFinding> {
     let mut findings = node::examine(facts);
     findings.extend(features::examine(facts));
-    findings.extend(foreign::examine(facts));
+    findings.extend(foreign_tables::examine(facts));
     findings.extend(bypass::examine(facts));
     findings
 }

@@ -44,7 +44,6 @@
 //! Programs that stay, their learned sets and the counters are not touched. When the frame is
 //! refused, step 2 is undone.
 
-mod answers;
 mod base;
 pub(crate) mod change;
 pub(crate) mod closed_chains;
@@ -56,6 +55,7 @@ pub(crate) mod program;
 pub(crate) mod refusal;
 mod related;
 mod set_names;
+mod spoofed_resolvers;
 mod strangers;
 mod zones;
 
@@ -98,7 +98,7 @@ fn write_frame(document: &mut NftDocument<'_>, desired: &DesiredState) {
     related::chain(document);
     dispatch::chain(document, desired);
     base::chains(document, desired);
-    answers::chains(document, desired);
+    spoofed_resolvers::chains(document, desired);
     interception::chain(document, desired);
 }
 
@@ -133,5 +133,5 @@ pub(crate) fn have_the_same_frame(a: &DesiredState, b: &DesiredState) -> bool {
     settings(a) == settings(b)
         && a.table == b.table
         && a.listening == b.listening
-        && answers::ports(a) == answers::ports(b)
+        && spoofed_resolvers::ports(a) == spoofed_resolvers::ports(b)
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use netns::Namespace;
 use tempfile::TempDir;
 
-use crate::rights::ApiRights;
+use crate::cluster_role::ApiRights;
 use crate::{fail, succeed};
 
 /// The port of the API server in its network namespace.

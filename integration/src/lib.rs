@@ -5,10 +5,10 @@
 
 pub mod administrator;
 pub mod cluster;
+pub mod cluster_role;
 pub mod container;
 pub mod control_plane;
 pub mod kube_proxy;
-pub mod rights;
 
 use std::fmt::Display;
 use std::io;

@@ -6,11 +6,11 @@
 //!
 //! - `enter`: making and entering a namespace, the only place with `unsafe`.
 //! - [`links`]: veth pairs, bridges, addresses and routes, over netlink.
-//! - [`resident`]: a thread that lives in a namespace and drives futures there.
+//! - [`namespace_thread`]: a thread that lives in a namespace and drives futures there.
 
 mod enter;
 pub mod links;
-pub mod resident;
+pub mod namespace_thread;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread;
 
 pub use links::{LinkAddress, LinkRoute};
-pub use resident::Resident;
+pub use namespace_thread::Resident;
 
 /// A network namespace, alive as long as this value, a clone of it, or a process or socket in it.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute,
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::resident::current_thread_runtime;
+use super::namespace_thread::current_thread_runtime;
 use super::{Namespace, context};
 
 /// RT_TABLE_LOCAL.

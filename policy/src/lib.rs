@@ -88,14 +88,14 @@ pub mod port_map;
 pub mod question;
 pub mod validate;
 
+#[cfg(test)]
+mod arbitrary_json;
 mod cilium;
 mod cluster_network_policy;
 mod diagnostic_report;
 mod direction;
 mod dns_rules;
 mod extensions;
-#[cfg(test)]
-mod hostile;
 mod ignore;
 mod network_policy;
 mod peer_selector;

@@ -85,7 +85,7 @@ pub(crate) fn confine(command: &mut Command, confinement: Arc<Confinement>, kept
     unsafe {
         command.pre_exec(move || {
             for descriptor in &kept {
-                descriptors::unmark(*descriptor).map_err(|errno| ConfinementStep::KeepDescriptor.mark(errno))?;
+                descriptors::keep_on_exec(*descriptor).map_err(|errno| ConfinementStep::KeepDescriptor.mark(errno))?;
             }
             confinement.apply()
         });

@@ -1,5 +1,5 @@
-//! Which open files of its starter the command inherits: standard input, output and error, and
-//! those that are named.
+//! Which open files of namegate the command inherits: standard input, output and error, and those of
+//! `--keep-fd`.
 //!
 //! A descriptor may be a way out that no namespace closes: a socket of the host's network, a
 //! directory, a pidfd.
@@ -13,7 +13,7 @@ use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 
 /// Marks every open descriptor but the standard ones to be closed by exec. Descriptors that
 /// namegate opens later have the mark from the start.
-pub(crate) fn mark_all() -> io::Result<()> {
+pub(crate) fn close_all_on_exec() -> io::Result<()> {
     let open = fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor| *descriptor > libc::STDERR_FILENO);
@@ -28,7 +28,7 @@ pub(crate) fn mark_all() -> io::Result<()> {
 }
 
 /// Removes the mark from a descriptor. Async-signal-safe.
-pub(crate) fn unmark(descriptor: RawFd) -> rustix::io::Result<()> {
+pub(crate) fn keep_on_exec(descriptor: RawFd) -> rustix::io::Result<()> {
     set_flags(descriptor, FdFlags::empty())
 }
 
@@ -40,6 +40,6 @@ pub(crate) fn is_open(descriptor: RawFd) -> bool {
 }
 
 fn set_flags(descriptor: RawFd, flags: FdFlags) -> rustix::io::Result<()> {
-    // SAFETY: it is not −1. The flags concern exec alone, and a closed one is an error.
+    // SAFETY: callers pass descriptors that they saw open, so it is not −1. The flags concern exec alone, and a closed one is an error.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, flags)
 }

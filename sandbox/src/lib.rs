@@ -134,7 +134,7 @@ fn try_run(args: &Args) -> Result<u8, ExecError> {
     if let Some(closed) = args.kept_descriptors().iter().find(|it| !descriptors::is_open(**it)) {
         return Err(ExecError::NotOpen(*closed));
     }
-    descriptors::mark_all().map_err(ExecError::Descriptors)?;
+    descriptors::close_all_on_exec().map_err(ExecError::Descriptors)?;
     let terminal = Foreground::of_this_process();
     let policies = Policies::read(args.policy_files()).map_err(ExecError::Policies)?;
     check_privileges()?;

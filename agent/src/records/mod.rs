@@ -8,7 +8,7 @@
 mod answer_log;
 mod attribution;
 mod fair_lru;
-mod listening;
+mod listener_task;
 mod recent_packets;
 mod withheld;
 
@@ -26,7 +26,7 @@ use crate::plan::Plan;
 
 pub use answer_log::AnswerLog;
 pub use attribution::{Attribution, by_explanation};
-pub use listening::listen;
+pub use listener_task::listen;
 pub use recent_packets::{PacketGroup, RecentPackets};
 pub use withheld::{WithheldAnswer, WithheldAnswers};
 

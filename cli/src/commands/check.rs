@@ -60,18 +60,20 @@ pub(crate) struct CheckError {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
     let mut contents = BTreeMap::new();
-    let mut found = BTreeSet::new();
+    // Files met in a directory: among them, what is no object is passed over. A file that was named is
+    // always checked.
+    let mut walked = BTreeSet::new();
     for path in &args.paths {
-        let read = read(path).map_err(|error| CheckError {
+        let files = read_path(path).map_err(|error| CheckError {
             path: path.clone(),
             error,
         })?;
         if path.is_dir() {
-            found.extend(read.keys().cloned());
+            walked.extend(files.keys().cloned());
         }
-        contents.extend(read);
+        contents.extend(files);
     }
-    let checked = CheckedFiles::of_repository(contents, &found);
+    let checked = CheckedFiles::of_repository(contents, &walked);
     crate::print(&match args.output {
         OutputFormat::Table if is_for_a_terminal() => {
             graphical::render(&checked, graphical::TerminalStyle::of_environment())
@@ -89,10 +91,10 @@ fn is_for_a_terminal() -> bool {
     io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
-fn read(path: &Path) -> io::Result<BTreeMap<PathBuf, FileContent>> {
+fn read_path(path: &Path) -> io::Result<BTreeMap<PathBuf, FileContent>> {
     if path == Path::new("-") {
-        // A text over MAX_TEXT is refused. Twice that is read, so that the reason is the length and
-        // not a cut document.
+        // Up to twice MAX_TEXT, so that a text over the limit is refused for its length and not for
+        // being cut off.
         let limit = 2 * policy::document::MAX_TEXT as u64;
         let mut text = String::new();
         io::stdin().take(limit).read_to_string(&mut text)?;

@@ -3,7 +3,7 @@
 //! - [`resources`]: what is watched, one row for each resource.
 //! - [`wire`]: objects cut down while they are read.
 //! - `resource_watch`: one watch, with its back-off; all of them feed one
-//! - [`watch_cache`]: watch events over time → [`Update`]s. Pure.
+//! - [`watch_cache`]: what the watches say over time → [`Update`]s. Pure.
 //! - `cluster_snapshot`: the objects in force on disk, for a start while the API server is away.
 //! - [`health`]: how old the objects are, and what is missing.
 //! - [`client`]: where the API server is.

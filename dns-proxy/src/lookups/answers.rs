@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Lookups;
 use super::active_lookup::LookupStage;
-use super::forwarding::answer_landed;
+use super::forwarding::answer_result;
 use super::output::LookupOutput;
 use crate::event::{ProxyEvent, UpstreamOutcome};
 use crate::gate::Gate;
@@ -163,7 +163,7 @@ impl<G: Gate, W> Lookups<G, W> {
         match lookup.attempts.judge(&lookup.query, server, held) {
             AnswerAssessment::Usable(held, validated) => {
                 if let Some(flight) = lookup.flight.take() {
-                    flight.land(|| answer_landed(server, held.as_bytes()));
+                    flight.finish(|| answer_result(server, held.as_bytes()));
                 }
                 self.keep(now, key, held.as_bytes());
                 self.admit(now, key, held, validated, out);

@@ -66,7 +66,7 @@ impl<G: Gate, W> Lookups<G, W> {
             AttemptsOutcome::ErrorAnswer(held, validated) => {
                 if let Some(flight) = flight {
                     let (server, answer) = (validated.source, held.as_bytes());
-                    flight.land(|| answer_landed(server, answer));
+                    flight.finish(|| answer_result(server, answer));
                 }
                 if !self.answer_stale(now, key, out) {
                     self.admit(now, key, held, validated, out);
@@ -77,7 +77,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 if let Some(flight) = flight
                     && !hurried
                 {
-                    flight.land(|| FlightResult::Failure(Arc::clone(&failure)));
+                    flight.finish(|| FlightResult::Failure(Arc::clone(&failure)));
                 }
                 self.fail(now, key, &failure, out);
             }
@@ -210,7 +210,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 }
 
-pub(super) fn answer_landed(server: SocketAddr, answer: &[u8]) -> FlightResult {
+pub(super) fn answer_result(server: SocketAddr, answer: &[u8]) -> FlightResult {
     FlightResult::Answer {
         server,
         answer: answer.into(),

@@ -269,7 +269,7 @@ fn a_lookup_is_alone_while_no_other_is_in_flight() {
 }
 
 #[test]
-fn an_answer_is_held_until_its_ticket_is_settled() {
+fn an_answer_is_held_until_its_completion_is_settled() {
     let mut stage = LookupStage::new(Gatekeeper {
         holds: true,
         ..Gatekeeper::default()

@@ -19,12 +19,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Service;
 use crate::client_quota::QuotaPermit;
 use crate::event::{DiscardReason, ProxyEvent};
-use crate::frame;
 use crate::gate::Gate;
 use crate::listener::{Listener, ListenerKind};
 use crate::question::{QueryTarget, Transport};
 use crate::reply::ClientReply;
 use crate::stages::Client;
+use crate::tcp_framing;
 use crate::worker::socket;
 
 /// How many connections may wait to be accepted.
@@ -194,7 +194,7 @@ impl<G: Gate> ClientConnection<G> {
     /// Starts a lookup for each whole message that was read, as long as there is room.
     async fn start_lookups(&mut self) -> ControlFlow<()> {
         while self.lookups.len() < IN_FLIGHT
-            && let Some(packet) = frame::pop(&mut self.unread)
+            && let Some(packet) = tcp_framing::pop(&mut self.unread)
         {
             if packet.is_empty() {
                 return ControlFlow::Break(());
@@ -232,7 +232,7 @@ impl<G: Gate> ClientConnection<G> {
     /// Writes a reply. A client that reads nothing for as long as it may be idle is disconnected.
     async fn answer(&mut self, client: Client, reply: ClientReply<'_>) -> ControlFlow<()> {
         let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
-        frame::push(&mut framed, reply.as_bytes());
+        tcp_framing::push(&mut framed, reply.as_bytes());
         let patience = self.service.tcp_lookups.config.tcp_idle;
         match timeout(patience, self.stream.write_all(&framed)).await {
             Ok(Ok(())) => {

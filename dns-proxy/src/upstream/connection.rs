@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep_until, timeout};
 
-use crate::frame;
 use crate::message::Query;
+use crate::tcp_framing;
 
 /// How long a connection may be idle. Less than servers commonly allow (10 s and more), so that we
 /// close it and not they.
@@ -114,7 +114,7 @@ impl UpstreamConnection {
             let id = std::iter::repeat_with(rand::random)
                 .find(|id| !state.asked.contains_key(id))
                 .unwrap_or_default();
-            frame::push(&mut state.unsent, &query.with_id(id));
+            tcp_framing::push(&mut state.unsent, &query.with_id(id));
             let asked = PendingQuestion {
                 client,
                 query: query.again(),
@@ -176,7 +176,7 @@ impl UpstreamConnection {
                 received = reader.read_buf(&mut read) => match received {
                     Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                     Ok(_) => {
-                        while let Some(answer) = frame::pop(&mut read) {
+                        while let Some(answer) = tcp_framing::pop(&mut read) {
                             self.deliver(&answer);
                         }
                     }

@@ -53,12 +53,12 @@ use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::{ALIVE_SET, IpFamily};
 use crate::routing::{LISTEN_V4, LISTEN_V6};
 
-use super::answers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::document::{ChainHook, NftDocument};
 use super::expression::{
     Expr, accept, address, any_of, concat, conntrack, destination, goto, has_any, header, ip, is, is_of, is_tcp_or_udp,
     meta, named, named_set, number, original, port, port_value, protocol, protocol_value, return_, source, word,
 };
+use super::spoofed_resolvers::{BEFORE_RAW, BEFORE_TRACKING};
 use super::{refusal, set_names, zones};
 
 const REPLIES_CHAIN: &str = "replies";

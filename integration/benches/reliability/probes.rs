@@ -15,7 +15,7 @@ use namegate_integration::Scenario;
 
 use crate::site::{DENIED, DENIED_NAME, LIVE, NEW};
 
-/// A lookup without an answer for this long is lost. StubResolver resolvers wait five seconds and
+/// A lookup without an answer for this long is lost. Stub resolvers wait five seconds and
 /// ask again.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// A connection without an answer for this long is refused in silence.

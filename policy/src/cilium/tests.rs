@@ -216,7 +216,7 @@ fn findings_are_bounded_and_the_refusal_is_not_lost() {
 
 /// Any JSON that a reader of this kind may meet.
 fn json() -> impl Strategy<Value = serde_json::Value> {
-    crate::hostile::json(
+    crate::arbitrary_json::json(
         &[
             "endpointSelector",
             "matchLabels",

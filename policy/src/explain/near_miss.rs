@@ -95,7 +95,7 @@ impl fmt::Display for NearMiss {
     }
 }
 
-/// The nearest near_misses among rules that allow, the nearest first.
+/// The near misses among rules that allow, the nearest first, the nearest first.
 pub(super) fn nearest(context: ExplainContext<'_>, tiers: &Tiers, peer: &KnownPeer) -> Vec<NearMiss> {
     let allowing = tiers.rules().filter(|rule| rule.action == Action::Allow);
     let mut near_misses: Vec<NearMiss> = allowing.filter_map(|rule| missed(rule, context, peer)).collect();

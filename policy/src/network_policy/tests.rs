@@ -426,7 +426,7 @@ fn annotations_are_read() {
 
 /// Any JSON that a reader of this kind may meet.
 fn json() -> impl Strategy<Value = serde_json::Value> {
-    crate::hostile::json(
+    crate::arbitrary_json::json(
         &[
             "podSelector",
             "namespaceSelector",

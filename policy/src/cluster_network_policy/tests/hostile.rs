@@ -4,7 +4,7 @@ use super::*;
 
 /// Any JSON that a reader of this kind may meet.
 fn json() -> impl Strategy<Value = serde_json::Value> {
-    crate::hostile::json(
+    crate::arbitrary_json::json(
         &[
             "tier",
             "priority",
