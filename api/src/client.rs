@@ -41,15 +41,15 @@ pub struct ApiClient {
 /// Why the running agent did not answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// There is none.
+    /// No agent runs with this run directory.
     #[error(
         "no agent is running here ({} at {}); start one with `namegate agent --objects DIR`, or name its directory with --run-dir",
         if *stale { "nobody listens" } else { "there is no socket" }, socket.display()
     )]
     NoAgent {
-        /// Where it was looked for.
+        /// The socket that was looked for.
         socket: PathBuf,
-        /// There is a socket, left behind.
+        /// Whether a socket of an earlier agent is left there.
         stale: bool,
     },
     /// The socket is closed to this user.
@@ -66,10 +66,10 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
-    /// It cannot tell.
+    /// The agent answered that it cannot tell.
     #[error("{0}")]
     CannotTell(String),
-    /// It answered something else.
+    /// The answer is not what this client understands.
     #[error(
         "the agent at {} answered {path} with {answer}; is it another version than this program ({})?",
         socket.display(), env!("CARGO_PKG_VERSION")

@@ -13,9 +13,9 @@ pub struct AgentStatus {
     pub version: String,
     /// The node's name.
     pub node: String,
-    /// Process id.
+    /// The process id of the agent.
     pub pid: u32,
-    /// Seconds since the start.
+    /// Seconds since the agent's start.
     pub uptime_seconds: u64,
     /// Who starts it again when it dies (`--supervise`).
     #[serde(default)]
@@ -36,7 +36,7 @@ pub struct AgentStatus {
     pub endpoints: Vec<EndpointRow>,
     /// What was read, and what was found.
     pub reports: Vec<ReportRow>,
-    /// Live names, addresses, kernel elements.
+    /// Names with live leases.
     pub names: usize,
     /// Name–address pairs with live leases.
     pub addresses: usize,
@@ -93,7 +93,7 @@ pub struct SupervisorStatus {
 /// The state of an API server as a source of objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// Its address.
+    /// The URL of the API server.
     pub server: String,
     /// Seconds since something came from it: so old may be what is in force.
     pub age_seconds: u64,

@@ -24,14 +24,14 @@ const LOCAL_TABLE: u32 = 255;
 pub struct LinkAddress {
     /// The link's name.
     pub link: String,
-    /// The address, with the length of its prefix.
+    /// The address, with its prefix length.
     pub address: IpNet,
 }
 
 /// A unicast route; one of several next hops is a route of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkRoute {
-    /// Where to.
+    /// The destination prefix.
     pub destination: IpNet,
     /// The next hop; none when the destination is on the link.
     pub via: Option<IpAddr>,

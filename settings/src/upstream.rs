@@ -20,11 +20,11 @@ pub enum UpstreamAddress {
     Plain(SocketAddr),
     /// Over an encrypted connection.
     Encrypted {
-        /// Where.
+        /// The address and port of the resolver.
         address: SocketAddr,
-        /// How.
+        /// The protocol that it is asked over.
         protocol: EncryptedProtocol,
-        /// Who it must be.
+        /// The name or address that its certificate must be for.
         name: String,
     },
 }
@@ -32,24 +32,24 @@ pub enum UpstreamAddress {
 /// Why a text is not an [`UpstreamAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotAnUpstream {
-    /// Not a plain one.
+    /// It is neither a plain address nor a URL.
     #[error(
         "write an IP address, with a port if it is not 53 (192.0.2.1, [2001:db8::1]:5353), or an encrypted resolver: \
          tls://192.0.2.1#dns.example, https://192.0.2.1/dns-query#dns.example, quic://192.0.2.1#dns.example"
     )]
     Address,
-    /// No such protocol.
+    /// There is no such protocol.
     #[error("{0}:// is not known; there are tls://, https:// and quic://")]
     Scheme(String),
-    /// A name in place of the address.
+    /// A name stands in place of the address.
     #[error(
         "{host:?} is no IP address, and a name would have to be resolved first; write the resolver's address, and its name \
          behind it: {scheme}://192.0.2.1#{host}"
     )]
     HostFacts {
-        /// As written.
+        /// The scheme of the URL.
         scheme: &'static str,
-        /// As written.
+        /// The name, as written.
         host: String,
     },
     /// Only HTTPS has paths.
@@ -61,7 +61,7 @@ pub enum NotAnUpstream {
 }
 
 impl UpstreamAddress {
-    /// Where it is.
+    /// The address and port of the resolver.
     pub fn address(&self) -> SocketAddr {
         match self {
             Self::Plain(address) | Self::Encrypted { address, .. } => *address,
