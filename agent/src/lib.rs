@@ -5,8 +5,8 @@
 //!   share.
 //! - [`plan`] → [`reconcile`]: everything that is to be in force (pure), and the loop that puts it
 //!   there.
-//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force; [`log_throttle`]
-//!   keeps lookups from filling the log.
+//! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
+//!   [`log_throttle`] keeps lookups from filling the log.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.

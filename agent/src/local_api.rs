@@ -1,8 +1,9 @@
 //! The local API: what the running agent shows, over a Unix socket that only root can open.
 //!
-//! `GET /v1/explain` answers an [`ExplainQuestion`] with an [`ExplainAnswer`](api::ExplainAnswer) or
-//! with an error text, `GET /v1/status` gives an [`AgentStatus`], `GET /v1/names` a list of [`NameRow`],
-//! `GET /v1/records` the [`Records`], as JSON.
+//! `GET /v1/explain` answers an [`ExplainQuestion`] with an [`ExplainAnswer`](api::ExplainAnswer)
+//! or with an error text, `GET /v1/status` gives an [`AgentStatus`](api::AgentStatus),
+//! `GET /v1/names` a list of [`NameRow`](api::NameRow), `GET /v1/records` the
+//! [`Records`](api::Records), as JSON.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -179,8 +180,8 @@ async fn explain(
     answer(move || parse_question(&question).and_then(|(pod, asked)| inspect.explain(&pod, &asked))).await
 }
 
-/// Runs `collect` on a blocking thread: with a full ledger it takes milliseconds, and tokio's threads
-/// also serve lookups over TCP.
+/// Runs `collect` on a blocking thread: with a full ledger it takes milliseconds, and tokio's
+/// threads also serve lookups over TCP.
 async fn answer<T: Serialize + Send + 'static>(collect: impl FnOnce() -> T + Send + 'static) -> impl IntoResponse {
     match spawn_blocking(move || Json(collect()).into_response()).await {
         Ok(response) => response,

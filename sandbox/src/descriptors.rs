@@ -1,5 +1,5 @@
-//! Which open files of namegate the command inherits: standard input, output and error, and those of
-//! `--keep-fd`.
+//! Which open files of namegate the command inherits: standard input, output and error, and those
+//! of `--keep-fd`.
 //!
 //! A descriptor may be a way out that no namespace closes: a socket of the host's network, a
 //! directory, a pidfd.
@@ -40,6 +40,7 @@ pub(crate) fn is_open(descriptor: RawFd) -> bool {
 }
 
 fn set_flags(descriptor: RawFd, flags: FdFlags) -> rustix::io::Result<()> {
-    // SAFETY: callers pass descriptors that they saw open, so it is not −1. The flags concern exec alone, and a closed one is an error.
+    // SAFETY: callers pass descriptors that they saw open, so it is not −1. The flags concern exec
+    // alone, and a closed one is an error.
     fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, flags)
 }

@@ -1,7 +1,7 @@
 //! The settings of the agent: flags over the config file over defaults.
 //!
 //! - [`options`]: the options, which clap reads; `layered`: flags over the config file.
-//! - [`file`]: the config file, which holds the same options in YAML.
+//! - [`mod@file`]: the config file, which holds the same options in YAML.
 //! - `option_values`, [`DnsAddress`], [`UpstreamAddress`]: how values are written.
 //! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its
 //!   `bounds`.

@@ -60,8 +60,8 @@ pub(crate) struct CheckError {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
     let mut contents = BTreeMap::new();
-    // Files met in a directory: among them, what is no object is passed over. A file that was named is
-    // always checked.
+    // Files met in a directory: among them, what is no object is passed over. A file that was named
+    // is always checked.
     let mut walked = BTreeSet::new();
     for path in &args.paths {
         let files = read_path(path).map_err(|error| CheckError {

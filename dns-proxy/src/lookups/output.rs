@@ -26,8 +26,8 @@ pub(crate) trait LookupOutput<W> {
     ) -> io::Result<SentQuery>;
     /// Expects the answer to this query no more.
     fn forget_query(&mut self, sent: SentQuery);
-    /// Asks over a connection, from the client's share. [`Lookups::exchanged`] gets the result,
-    /// `until` at the latest.
+    /// Asks over a connection, from the client's share.
+    /// [`Lookups::exchanged`](super::Lookups::exchanged) gets the result, `until` at the latest.
     fn query_over_connection(
         &mut self,
         server: SocketAddr,
