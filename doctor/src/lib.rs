@@ -1,7 +1,7 @@
 //! Checks whether a node has what Namegate needs.
 //!
-//! [`read()`] reads the [`NodeFacts`] and is the only I/O. [`examine`] judges them and is pure. Each
-//! judgement is a [`NodeFinding`] with a stable code, which `docs/kubernetes.md` explains.
+//! [`read()`] reads the [`NodeFacts`] and is the only I/O. [`examine`] judges them and is pure.
+//! Each judgement is a [`NodeFinding`] with a stable code, which `docs/kubernetes.md` explains.
 
 mod bypass;
 mod features;
