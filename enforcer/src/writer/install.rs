@@ -114,6 +114,9 @@ impl KernelWriter<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
+                // At once, since an object that is missing when it is first watched counts as one
+                // that this node cannot have.
+                self.check_routing(clock::now());
                 self.note_intact();
                 Ok(generation)
             }

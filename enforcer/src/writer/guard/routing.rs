@@ -13,7 +13,7 @@ use crate::writer::kernel_writer::KernelWriter;
 const ANYWAY: Duration = Duration::from_secs(30);
 
 impl KernelWriter<NfTables> {
-    pub(super) fn check_routing(&mut self, now: Time) {
+    pub(in crate::writer) fn check_routing(&mut self, now: Time) {
         let (Some(guard), Some(mode)) = (&mut self.guard, self.interception) else {
             return;
         };
