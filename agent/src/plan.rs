@@ -6,7 +6,7 @@
 
 mod address_conflicts;
 mod compiling;
-mod folded_tiers;
+mod evaluated_tiers;
 pub mod opened_pods;
 mod resolvers;
 mod selectors;
@@ -42,8 +42,8 @@ use smallvec::SmallVec;
 use address_conflicts::AddressConflicts;
 pub use address_conflicts::{AddressConflict, report};
 use compiling::{Compiled, Compiler};
-pub use folded_tiers::FoldedTiers;
-use folded_tiers::TrackedTiers;
+pub use evaluated_tiers::EvaluatedTiers;
+use evaluated_tiers::TrackedTiers;
 pub use resolvers::{Resolver, Teaches};
 pub use selectors::MatchedName;
 use selectors::{SelectingRule, Selectors};
@@ -201,12 +201,14 @@ impl Planner {
                 known.unwrap_or_else(|| TrackedTiers::new(tiers))
             });
         }
-        let folds: Vec<_> = self
+        let classifiers: Vec<_> = self
             .evaluations
             .values()
-            .map(|it| Arc::clone(&it.evaluation.fold))
+            .map(|it| Arc::clone(&it.evaluation.classifier))
             .collect();
-        let rules = folds.iter().flat_map(|fold| fold.object_rules().map(|(_, rule)| rule));
+        let rules = classifiers
+            .iter()
+            .flat_map(|classifier| classifier.object_rules().map(|(_, rule)| rule));
         self.membership.update(inventory, rules);
         let was = std::mem::replace(&mut self.places, places.clone());
         let same_places = was == *places;
@@ -216,12 +218,12 @@ impl Planner {
         }
     }
 
-    /// A program, with the folds that were made of its tiers.
+    /// A program, with the classifiers that were made of its tiers.
     fn folded(&self, program: &Program) -> Arc<KernelProgram> {
         let of = |tiers: &Tiers| match self.evaluations.get(&tiers.id()) {
             Some(TrackedTiers { evaluation, .. }) => enforcer::desired::KernelTiers {
                 id: evaluation.id,
-                classifier: Arc::clone(&evaluation.fold),
+                classifier: Arc::clone(&evaluation.classifier),
             },
             None => enforcer::desired::KernelTiers::new(tiers),
         };
@@ -234,10 +236,10 @@ impl Planner {
 }
 
 impl Plan {
-    /// The names that an answer is credited to: those of the question and, with `dns.match: chain`,
+    /// The names that an answer counts for: those of the question and, with `dns.match: chain`,
     /// of its validated chain that some selector matches. If it is `expanded`, the first of the
     /// chain counts as the question does ([`Questions::counts_as`]).
-    pub fn credited<'a>(
+    pub fn matched_names<'a>(
         &'a self,
         question: &'a Name,
         chain: &'a [Name],
@@ -265,12 +267,12 @@ impl Plan {
     /// What `address`, learned for a name from `teacher`, opens or closes.
     pub fn elements(
         &self,
-        credited: &MatchedName<'_>,
+        matched: &MatchedName<'_>,
         address: IpAddr,
         teacher: Teacher,
         mut element: impl FnMut(Element),
     ) {
-        for rule in credited.rules() {
+        for rule in matched.rules() {
             if self.may_teach(teacher, rule.evaluation.id) {
                 rule.elements(address, &self.places, &mut element);
             }
@@ -279,7 +281,7 @@ impl Plan {
 
     /// The terms of a name's leases, where a policy that selects it says something of them: the
     /// longest of those that count, be it a policy's or the configuration's.
-    pub fn lease_terms(&self, credited: &MatchedName<'_>) -> Option<LeaseTiming> {
+    pub fn lease_terms(&self, matched: &MatchedName<'_>) -> Option<LeaseTiming> {
         if !self.selectors.have_terms() {
             return None;
         }
@@ -288,7 +290,7 @@ impl Plan {
             grace: rule.lease.grace.unwrap_or(self.lease.grace),
             ..self.lease
         };
-        credited.rules().map(own).reduce(|longest, own| LeaseTiming {
+        matched.rules().map(own).reduce(|longest, own| LeaseTiming {
             min_ttl: longest.min_ttl.max(own.min_ttl),
             grace: longest.grace.max(own.grace),
             ..longest
@@ -310,8 +312,8 @@ impl Plan {
             if last.as_ref().is_none_or(|last| last.name != entry.name) {
                 last = self.selectors.credit(entry.name);
             }
-            let Some(credited) = &last else { continue };
-            self.elements(credited, entry.address, entry.teacher, |element| {
+            let Some(matched) = &last else { continue };
+            self.elements(matched, entry.address, entry.teacher, |element| {
                 match found.entry(element) {
                     Entry::Occupied(mut known) => {
                         let (end, _) = known.get_mut();

@@ -1,4 +1,4 @@
-//! The objects, indexed: one synchronous picture that every source's changes are applied to.
+//! The objects, indexed: one synchronous view that every source's changes are applied to.
 
 mod lint_context;
 

@@ -34,7 +34,7 @@ impl GateCore {
     pub(super) fn step(&self, validated: &ValidatedAnswer, owner: LeaseOwner, expanded: bool) -> AdmissionStep {
         let in_force = self.in_force.load();
         let (plan, generation) = (&in_force.plan, in_force.generation);
-        let matched = plan.credited(&validated.name, &validated.chain, expanded);
+        let matched = plan.matched_names(&validated.name, &validated.chain, expanded);
         if validated.addresses.is_empty() || matched.is_empty() {
             return AdmissionStep::Admitted(self.enforcer.admit_nothing(), None);
         }
@@ -115,7 +115,7 @@ impl GateCore {
         let (plan, generation) = (&in_force.plan, in_force.generation);
         let teacher = plan.teacher(validated.source.ip());
         let now = clock::now();
-        for name in plan.credited(&validated.name, &validated.chain, expanded) {
+        for name in plan.matched_names(&validated.name, &validated.chain, expanded) {
             for (address, _) in &validated.addresses {
                 let mut is_open = false;
                 plan.elements(&name, *address, teacher, |element| {

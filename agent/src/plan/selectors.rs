@@ -12,7 +12,7 @@ use policy::classifier::RuleIndex;
 use policy::{LeaseTerms, PolicyId};
 use smallvec::SmallVec;
 
-use super::FoldedTiers;
+use super::EvaluatedTiers;
 
 /// The selectors, by the names that they match.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ pub(super) struct Selector {
 /// A rule about names of one evaluation.
 #[derive(Debug, Clone)]
 pub(super) struct SelectingRule {
-    pub(super) evaluation: Arc<FoldedTiers>,
+    pub(super) evaluation: Arc<EvaluatedTiers>,
     pub(super) rule: RuleIndex,
     pub(super) lease: LeaseTerms,
     /// Its elements, where they are the same for every address.
@@ -69,18 +69,18 @@ impl SelectingRule {
 }
 
 impl Selectors {
-    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<FoldedTiers>>) -> Self {
+    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<EvaluatedTiers>>) -> Self {
         let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
         for evaluation in evaluations {
-            for (rule, pattern) in evaluation.fold.name_rules() {
+            for (rule, pattern) in evaluation.classifier.name_rules() {
                 let (rules, policies) = by_pattern.entry(pattern).or_default();
-                let written = &evaluation.fold.rules()[rule];
+                let written = &evaluation.classifier.rules()[rule];
                 policies.extend(written.origins.iter().map(|origin| origin.policy.clone()));
                 rules.push(SelectingRule {
                     evaluation: Arc::clone(evaluation),
                     rule,
                     lease: written.lease,
-                    prepared: layout::prepared(evaluation.id, &evaluation.fold, rule),
+                    prepared: layout::prepared(evaluation.id, &evaluation.classifier, rule),
                 });
             }
         }

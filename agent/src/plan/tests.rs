@@ -96,8 +96,8 @@ fn allow(pod: &str, allowed: &str) -> String {
 /// What `address`, learned for `name` from `source` under this plan, opens or closes.
 fn opened(plan: &Plan, learned: &str, address: &str, source: &str) -> Vec<ProgramId> {
     let mut programs = Vec::new();
-    for credited in plan.credited(&name(learned), &[], false) {
-        plan.elements(&credited, ip(address), plan.teacher(ip(source)), |element| {
+    for matched in plan.matched_names(&name(learned), &[], false) {
+        plan.elements(&matched, ip(address), plan.teacher(ip(source)), |element| {
             assert_eq!(element.key.address, ip(address));
             programs.push(element.set.program);
         });
@@ -457,21 +457,21 @@ fn what_one_pod_has_learned_leaves_room_for_the_others_and_is_never_built_whole(
 }
 
 #[test]
-fn the_chain_is_credited_only_where_the_configuration_says_so() {
+fn the_chain_counts_only_where_the_configuration_says_so() {
     let objects = [pod("a", "10.0.0.1"), allow("a", "cdn.example")];
     let (question, chain) = (name("www.example"), [name("other.example"), name("cdn.example")]);
-    assert!(plan(&objects).credited(&question, &chain, false).is_empty());
+    assert!(plan(&objects).matched_names(&question, &chain, false).is_empty());
     let settings = Settings {
         matching: NameMatching::Chain,
         ..settings()
     };
-    let credited = |plan: &Plan, question, chain| -> Vec<Name> {
-        let credited = plan.credited(question, chain, false);
-        credited.iter().map(|credited| credited.name.clone()).collect()
+    let matched = |plan: &Plan, question, chain| -> Vec<Name> {
+        let matched = plan.matched_names(question, chain, false);
+        matched.iter().map(|matched| matched.name.clone()).collect()
     };
-    assert_eq!(credited(&plan_with(&objects, &settings), &question, &chain), chain[1..]);
+    assert_eq!(matched(&plan_with(&objects, &settings), &question, &chain), chain[1..]);
     let direct = name("cdn.example");
-    let alone = credited(&plan(&objects), &direct, &[]);
+    let alone = matched(&plan(&objects), &direct, &[]);
     assert_eq!(alone, [direct]);
 }
 

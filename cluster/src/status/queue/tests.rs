@@ -5,9 +5,9 @@ use crate::kubernetes::watch_cache::PolicyEvent;
 use super::super::conditions::tests::policy;
 use super::*;
 
-/// A book, its clock, and the API server's copy of one policy.
+/// A queue, its clock, and the API server's copy of one policy.
 struct Agent {
-    book: StatusQueue,
+    queue: StatusQueue,
     now: Instant,
 }
 
@@ -15,17 +15,17 @@ const FEED: Resource = Resource::CiliumNetworkPolicies;
 
 impl Agent {
     fn new(node: &str, nodes: usize) -> Self {
-        let mut book = StatusQueue::new(node.into());
+        let mut queue = StatusQueue::new(node.into());
         let now = Instant::now();
         let nodes = (0..nodes).map(|it| format!("node-{it}")).collect();
-        book.observe(
+        queue.observe(
             StatusInput {
                 policies: Vec::new(),
                 nodes: Some(nodes),
             },
             now,
         );
-        Self { book, now }
+        Self { queue, now }
     }
 
     fn see(&mut self, policy: &ObservedPolicy) {
@@ -39,27 +39,27 @@ impl Agent {
             name: "p".into(),
             policy,
         }];
-        self.book.observe(StatusInput { policies, nodes: None }, self.now);
+        self.queue.observe(StatusInput { policies, nodes: None }, self.now);
     }
 
     fn in_force(&mut self, updates: u64) {
-        self.book.progress(updates, None, self.now);
+        self.queue.progress(updates, None, self.now);
     }
 
     fn fails(&mut self, updates: u64) {
-        self.book.progress(updates, Some("no memory".into()), self.now);
+        self.queue.progress(updates, Some("no memory".into()), self.now);
     }
 
     /// Waits for what is due, and writes it.
     fn write(&mut self, policy: &mut ObservedPolicy) -> Option<StatusWrite> {
-        self.now = self.now.max(self.book.due()?);
-        let write = self.book.next(self.now).expect("it is due");
+        self.now = self.now.max(self.queue.due()?);
+        let write = self.queue.next(self.now).expect("it is due");
         let status = write.conditions.clone().map(|conditions| {
             policy.version.conditions.clone_from(&conditions);
             policy.version.resource_version.push('+');
             (policy.version.resource_version.clone(), conditions)
         });
-        self.book
+        self.queue
             .done(&write.policy, WriteOutcome::Written { status }, self.now);
         Some(write)
     }
@@ -80,7 +80,7 @@ fn both_conditions_are_written_at_once_when_the_policy_is_in_force() {
     let mut agent = Agent::new("node-0", 1);
     let mut policy = policy(ReportState::Accepted);
     agent.see(&policy);
-    assert_eq!(agent.book.due(), None, "it is not in force yet");
+    assert_eq!(agent.queue.due(), None, "it is not in force yet");
     agent.in_force(1);
     let write = agent.write(&mut policy).unwrap();
     assert_eq!(write.event, None);
@@ -96,17 +96,17 @@ fn of_many_agents_one_writes_and_the_others_see_it() {
         agent.see(&policy);
         agent.in_force(1);
     }
-    let mut due: Vec<Instant> = agents.iter().map(|agent| agent.book.due().unwrap()).collect();
+    let mut due: Vec<Instant> = agents.iter().map(|agent| agent.queue.due().unwrap()).collect();
     due.sort();
     assert!(due[1] - due[0] > Duration::from_secs(2), "the watch has time to tell");
     let first = agents
         .iter()
-        .position(|agent| agent.book.due() == Some(due[0]))
+        .position(|agent| agent.queue.due() == Some(due[0]))
         .unwrap();
     agents[first].write(&mut policy).unwrap();
     for agent in &mut agents {
         agent.see(&policy);
-        assert_eq!(agent.book.due(), None);
+        assert_eq!(agent.queue.due(), None);
     }
 }
 
@@ -169,8 +169,8 @@ fn when_every_node_fails_a_few_say_so() {
     // Whoever is due first writes, and all see it.
     while let Some(next) = agents
         .iter_mut()
-        .filter(|agent| agent.book.due().is_some())
-        .min_by_key(|agent| agent.book.due())
+        .filter(|agent| agent.queue.due().is_some())
+        .min_by_key(|agent| agent.queue.due())
     {
         next.write(&mut policy).unwrap();
         writes += 1;
@@ -189,14 +189,14 @@ fn a_write_that_somebody_else_was_faster_with_is_looked_at_again() {
     let mut policy = policy(ReportState::Accepted);
     agent.see(&policy);
     agent.in_force(1);
-    agent.now = agent.book.due().unwrap();
-    let write = agent.book.next(agent.now).unwrap();
-    agent.book.done(&write.policy, WriteOutcome::Later, agent.now);
-    assert!(agent.book.due().unwrap() >= agent.now + AGAIN);
+    agent.now = agent.queue.due().unwrap();
+    let write = agent.queue.next(agent.now).unwrap();
+    agent.queue.done(&write.policy, WriteOutcome::Later, agent.now);
+    assert!(agent.queue.due().unwrap() >= agent.now + AGAIN);
     // The watch tells of what the other wrote: nothing is left to do.
     policy.version.conditions = write.conditions.unwrap();
     agent.see(&policy);
-    assert_eq!(agent.book.due(), None);
+    assert_eq!(agent.queue.due(), None);
 }
 
 #[test]
@@ -204,12 +204,12 @@ fn what_is_not_allowed_is_not_tried_again_soon() {
     let mut agent = Agent::new("node-0", 1);
     agent.see(&policy(ReportState::Accepted));
     agent.in_force(1);
-    agent.now = agent.book.due().unwrap();
-    let write = agent.book.next(agent.now).unwrap();
-    agent.book.done(&write.policy, WriteOutcome::Never, agent.now);
-    assert!(agent.book.due().unwrap() >= agent.now + LONG);
+    agent.now = agent.queue.due().unwrap();
+    let write = agent.queue.next(agent.now).unwrap();
+    agent.queue.done(&write.policy, WriteOutcome::Never, agent.now);
+    assert!(agent.queue.due().unwrap() >= agent.now + LONG);
     agent.see_of(FEED, None);
-    assert_eq!(agent.book.due(), None);
+    assert_eq!(agent.queue.due(), None);
 }
 
 #[test]
@@ -220,13 +220,13 @@ fn of_kinds_without_a_status_there_is_one_event() {
     agent.in_force(1);
     let write = agent.write(&mut refused).unwrap();
     assert_eq!((write.conditions, write.event.unwrap().reason), (None, "PolicyRefused"));
-    assert_eq!(agent.book.due(), None);
+    assert_eq!(agent.queue.due(), None);
     refused.version.resource_version = "8".into();
     agent.see_of(Resource::NetworkPolicies, Some(refused.clone()));
-    assert_eq!(agent.book.due(), None);
+    assert_eq!(agent.queue.due(), None);
     refused.version.generation += 1;
     agent.see_of(Resource::NetworkPolicies, Some(refused));
-    assert!(agent.book.due().is_some());
+    assert!(agent.queue.due().is_some());
 }
 
 #[test]
@@ -251,16 +251,16 @@ fn a_policy_is_not_written_twice_at_once_and_what_came_meanwhile_is_written_afte
     let mut seen = policy(ReportState::Accepted);
     agent.see(&seen);
     agent.in_force(1);
-    agent.now = agent.book.due().unwrap();
-    let write = agent.book.next(agent.now).unwrap();
+    agent.now = agent.queue.due().unwrap();
+    let write = agent.queue.next(agent.now).unwrap();
     // Edited while its status is on the way.
     seen.version.generation += 1;
     seen.version.resource_version = "later".into();
     agent.see(&seen);
-    assert_eq!((agent.book.due(), agent.book.next(agent.now)), (None, None));
-    agent.book.done(&write.policy, WriteOutcome::Later, agent.now);
-    agent.now = agent.book.due().unwrap();
-    assert_eq!(agent.book.next(agent.now).unwrap().resource_version, "later");
+    assert_eq!((agent.queue.due(), agent.queue.next(agent.now)), (None, None));
+    agent.queue.done(&write.policy, WriteOutcome::Later, agent.now);
+    agent.now = agent.queue.due().unwrap();
+    assert_eq!(agent.queue.next(agent.now).unwrap().resource_version, "later");
 }
 
 #[test]
@@ -280,5 +280,5 @@ fn of_a_policy_that_is_somebody_elses_it_is_said_that_it_is_not_in_force_and_no_
     agent.write(&mut seen).unwrap();
     assert_eq!(summary(&seen), [pair("Programmed", "False")]);
     agent.see(&seen);
-    assert_eq!(agent.book.due(), None);
+    assert_eq!(agent.queue.due(), None);
 }

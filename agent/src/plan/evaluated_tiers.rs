@@ -13,23 +13,23 @@ use policy::{PortSet, ProgramId, Tiers};
 /// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what
 /// it audits.
 #[derive(Debug, Clone)]
-pub struct FoldedTiers {
+pub struct EvaluatedTiers {
     /// That of the tiers: its sets are named by it.
     pub id: ProgramId,
-    /// The tiers, folded.
-    pub fold: Arc<Classifier>,
+    /// The classifier of the tiers.
+    pub classifier: Arc<Classifier>,
     /// The elements of objects.
     pub elements: Arc<BTreeSet<Element>>,
     /// The members of each rule about objects.
     objects: Vec<(RuleIndex, Arc<PeerMembers>)>,
 }
 
-impl FoldedTiers {
+impl EvaluatedTiers {
     /// Without any object yet.
     fn new(tiers: &Tiers) -> Self {
         Self {
             id: tiers.id(),
-            fold: Arc::new(Classifier::new(tiers)),
+            classifier: Arc::new(Classifier::new(tiers)),
             elements: Arc::default(),
             objects: Vec::new(),
         }
@@ -39,7 +39,7 @@ impl FoldedTiers {
     pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
         let objects = self.objects_at(address);
         let place = places.of(address);
-        let doors = self.fold.entries_for_name(
+        let entries = self.classifier.entries_for_name(
             rule,
             AddressContext {
                 address,
@@ -47,9 +47,9 @@ impl FoldedTiers {
                 objects: &objects,
             },
         );
-        let elements = doors
+        let elements = entries
             .iter()
-            .flat_map(|door| layout::elements(self.id, self.fold.layout(), address, door));
+            .flat_map(|entry| layout::elements(self.id, self.classifier.layout(), address, entry));
         elements.for_each(element);
     }
 
@@ -60,14 +60,14 @@ impl FoldedTiers {
             return Vec::new();
         }
         let place = places.of(address);
-        let doors = self.fold.entries_for_objects(AddressContext {
+        let entries = self.classifier.entries_for_objects(AddressContext {
             address,
             zone: place,
             objects: &objects,
         });
-        let elements = doors
+        let elements = entries
             .iter()
-            .flat_map(|door| layout::elements(self.id, self.fold.layout(), address, door));
+            .flat_map(|entry| layout::elements(self.id, self.classifier.layout(), address, entry));
         elements.collect()
     }
 
@@ -85,7 +85,7 @@ impl FoldedTiers {
 /// An evaluation that follows the objects.
 #[derive(Debug)]
 pub(super) struct TrackedTiers {
-    pub(super) evaluation: Arc<FoldedTiers>,
+    pub(super) evaluation: Arc<EvaluatedTiers>,
     /// Its elements once more, to find those of an address.
     by_address: BTreeMap<IpAddr, Vec<Element>>,
 }
@@ -93,16 +93,16 @@ pub(super) struct TrackedTiers {
 impl TrackedTiers {
     pub(super) fn new(tiers: &Tiers) -> Self {
         Self {
-            evaluation: Arc::new(FoldedTiers::new(tiers)),
+            evaluation: Arc::new(EvaluatedTiers::new(tiers)),
             by_address: BTreeMap::new(),
         }
     }
 
     /// The same rules may have come to stand in other policies, which people are told.
     pub(super) fn renamed(mut self, tiers: &Tiers) -> Self {
-        if !self.evaluation.fold.rules().iter().eq(tiers.rules()) {
-            let fold = Arc::new(Classifier::new(tiers));
-            Arc::make_mut(&mut self.evaluation).fold = fold;
+        if !self.evaluation.classifier.rules().iter().eq(tiers.rules()) {
+            let classifier = Arc::new(Classifier::new(tiers));
+            Arc::make_mut(&mut self.evaluation).classifier = classifier;
         }
         self
     }
@@ -110,11 +110,11 @@ impl TrackedTiers {
     /// Takes over what `membership` now says. `moved` tells whether an address lies elsewhere than
     /// before.
     pub(super) fn update(&mut self, membership: &Membership, places: &ZoneMap, moved: impl Fn(IpAddr) -> bool) {
-        let fold = Arc::clone(&self.evaluation.fold);
+        let classifier = Arc::clone(&self.evaluation.classifier);
         let is_new = !self.evaluation.has_objects();
         let mut touched: BTreeSet<IpAddr> = self.by_address.keys().copied().filter(|it| moved(*it)).collect();
         let mut objects = Vec::new();
-        for (index, rule) in fold.object_rules() {
+        for (index, rule) in classifier.object_rules() {
             let Some(members) = membership.members(rule) else {
                 continue;
             };
