@@ -255,7 +255,8 @@ impl ProgramWriter<'_> {
         let ranges = self.port_ranges(traffic);
         let mut prefixes = self.look_up_prefixes(traffic, name);
         let classes = self.look_up_classes(traffic, None);
-        if ranges.is_empty() || classes.is_empty() {
+        // Where only ranges are spoken of, nothing stands before them, and `classes` is empty.
+        if ranges.is_empty() || self.classifier.layout().classes.is_empty() {
             return [classes, prefixes].concat();
         }
         if prefixes.len() > 1 {

@@ -112,6 +112,18 @@ fn a_usual_program_costs_one_lookup_and_two_more_where_it_has_prefixes_with_and_
 }
 
 #[test]
+fn a_wide_range_of_ports_is_looked_up_where_nothing_else_is() {
+    let mut tiers = Tiers {
+        network: vec![rule(Action::Allow, name(0), tcp(80, 443))],
+        closed_by: vec![origin()],
+        ..Tiers::default()
+    };
+    assert_eq!(longest_path(&folded(tiers.clone())), 2, "the range, and its addresses");
+    tiers.network.push(rule(Action::Allow, name(1), tcp(80, 80)));
+    assert_eq!(longest_path(&folded(tiers)), 3, "an exact set before them");
+}
+
+#[test]
 fn what_audited_policies_are_asked_comes_on_top() {
     let tiers = Tiers {
         network: vec![rule(Action::Allow, name(0), tcp(443, 443))],
