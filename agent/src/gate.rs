@@ -26,7 +26,9 @@ use api::WithheldRow;
 use arc_swap::ArcSwap;
 use clock::Time;
 use dns_proxy::{AdmissionStatus, CommitMode, Completion, Rcode};
-use dns_proxy::{Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer};
+use dns_proxy::{
+    Denial, DenialKind, DnsQuestion, Gate, ProxyEvent, QueryTarget, Screening, Transport, ValidatedAnswer,
+};
 use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
@@ -256,13 +258,14 @@ impl Gate for NodeGate {
         let core = &*self.0;
         let in_force = core.in_force.load();
         let (plan, is_coming) = in_force.plan_for(source, target, &question.name);
-        let refuse = |rcode, reason: &dyn Fn() -> String| {
+        let refuse_as = |kind, rcode, reason: &dyn Fn() -> String| {
             let reason = match question.takes_reasons {
                 true => reason(),
                 false => String::new(),
             };
-            Screening::Refuse(Denial { rcode, reason })
+            Screening::Refuse(Denial { rcode, reason, kind })
         };
+        let refuse = |rcode, reason: &dyn Fn() -> String| refuse_as(DenialKind::Refused, rcode, reason);
         let Some(upstreams) = core.upstreams(plan, target) else {
             return refuse(Rcode::Refused, &|| "namegate: this resolver is not known here".into());
         };
@@ -300,7 +303,7 @@ impl Gate for NodeGate {
         if core.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
             && let Some(rcode) = discovery::answer_that_keeps(&question.name)
         {
-            return refuse(rcode, &|| {
+            return refuse_as(DenialKind::Discovery, rcode, &|| {
                 "namegate: lookups here go to the resolver that the network names".into()
             });
         }
@@ -425,15 +428,6 @@ impl Gate for NodeGate {
                 why,
                 reason,
             } => self.0.withheld(client, (name, server), (why, reason)),
-            ProxyEvent::Query {
-                transport,
-                question,
-                forwarded: false,
-            } if self.0.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
-                && discovery::answer_that_keeps(&question.name).is_some() =>
-            {
-                return self.0.metrics.kept(transport, question.qtype);
-            }
             _ => {}
         }
         self.0.metrics.observe(&event);

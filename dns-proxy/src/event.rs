@@ -6,6 +6,7 @@ use std::time::Duration;
 use names::Name;
 
 use crate::completion::AdmissionErrorKind;
+use crate::denial::DenialKind;
 use crate::question::{DnsQuestion, Transport};
 use crate::validate::InvalidAnswer;
 
@@ -28,8 +29,8 @@ pub enum ProxyEvent<'a> {
         transport: Transport,
         /// What it asks.
         question: &'a DnsQuestion,
-        /// Whether the gate lets it be forwarded.
-        forwarded: bool,
+        /// What it is refused as; `None`: it may be forwarded.
+        denied: Option<DenialKind>,
     },
     /// A reply was sent.
     Reply {

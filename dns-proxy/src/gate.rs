@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::answer::ValidatedAnswer;
 use crate::completion::{AdmissionError, Completion};
+use crate::denial::Denial;
 use crate::event::ProxyEvent;
 use crate::question::{DnsQuestion, QueryTarget};
-use crate::rcode::Rcode;
 
 /// The gate's decision on a question.
 #[derive(Debug)]
@@ -22,17 +22,6 @@ pub enum Screening<I> {
     },
     /// The question is refused.
     Refuse(Denial),
-}
-
-/// A refusal, as the client gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denial {
-    /// NXDOMAIN or REFUSED; SERVFAIL where the gate cannot decide yet, since nobody caches that;
-    /// NOERROR where the name has no such record.
-    pub rcode: Rcode,
-    /// The extra text of EDE 15 (RFC 8914), one line. May be empty when
-    /// [`DnsQuestion::takes_reasons`] is false.
-    pub reason: String,
 }
 
 /// When the elements of an admission are to go to the kernel.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::completion::{AdmissionError, AdmissionErrorKind};
+use crate::denial::{Denial, DenialKind};
 use crate::event::{DiscardReason, ProxyEvent, WithheldReason};
-use crate::gate::{Denial, Gate, Screening};
+use crate::gate::{Gate, Screening};
 use crate::message::{Query, QueryError};
 use crate::question::{QueryTarget, Transport};
 use crate::rcode::Rcode;
@@ -51,7 +52,9 @@ pub(crate) fn screen<'r, G: Gate>(
     query: &Query<'_>,
     room: &'r mut Vec<u8>,
 ) -> Result<(G::Identity, Arc<[SocketAddr]>), ClientReply<'r>> {
+    let mut denied = None;
     let screened = if query.is_zone_transfer() {
+        denied = Some(DenialKind::Refused);
         let text = "zone transfers are not forwarded";
         Err(refuse(
             query,
@@ -63,7 +66,8 @@ pub(crate) fn screen<'r, G: Gate>(
     } else {
         match gate.screen(worker_state, client.source.ip(), client.target, query.question()) {
             Screening::Forward { identity, upstreams } => Ok((identity, upstreams)),
-            Screening::Refuse(Denial { rcode, reason }) => {
+            Screening::Refuse(Denial { rcode, reason, kind }) => {
+                denied = Some(kind);
                 let code = match rcode {
                     Rcode::ServFail => ExtendedErrorCode::NotReady,
                     _ => ExtendedErrorCode::Blocked,
@@ -75,7 +79,7 @@ pub(crate) fn screen<'r, G: Gate>(
     let event = ProxyEvent::Query {
         transport: client.transport,
         question: query.question(),
-        forwarded: screened.is_ok(),
+        denied,
     };
     gate.observe(worker_state, event);
     screened

@@ -9,7 +9,9 @@ mod namespaces;
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use dns_proxy::{AdmissionErrorKind, CacheOutcome, DiscardReason, Transport, UpstreamOutcome, WithheldReason};
+use dns_proxy::{
+    AdmissionErrorKind, CacheOutcome, DenialKind, DiscardReason, Transport, UpstreamOutcome, WithheldReason,
+};
 use dns_proxy::{InvalidAnswer, ProxyEvent};
 use enforcer::records::RecordedVerdict;
 use prometheus::core::Collector;
@@ -174,9 +176,14 @@ impl Metrics {
             ProxyEvent::Query {
                 transport,
                 question,
-                forwarded,
+                denied,
             } => {
-                let verdict = usize::from(!forwarded);
+                // In the order of VERDICTS.
+                let verdict = match denied {
+                    None => 0,
+                    Some(DenialKind::Refused) => 1,
+                    Some(DenialKind::Discovery) => 2,
+                };
                 self.queries[transport_index(*transport)][type_index(question.qtype)][verdict].inc();
             }
             ProxyEvent::Reply { transport, rcode, took } => {
@@ -206,12 +213,6 @@ impl Metrics {
             ProxyEvent::Cache(outcome) => self.cache[cache_index(*outcome)].inc(),
             ProxyEvent::Discarded(discard) => self.discarded[discard_index(*discard)].inc(),
         }
-    }
-
-    /// Counts a question that was answered so that the client does not leave for encrypted DNS, in
-    /// place of [`observe`](Self::observe).
-    pub fn kept(&self, transport: Transport, qtype: u16) {
-        self.queries[transport_index(transport)][type_index(qtype)][2].inc();
     }
 
     /// Counts a recorded packet; the namespace is empty where the sender is no Pod of this node.
@@ -386,12 +387,12 @@ mod tests {
             ProxyEvent::Query {
                 transport: Transport::Udp,
                 question: &question(28),
-                forwarded: true,
+                denied: None,
             },
             ProxyEvent::Query {
                 transport: Transport::Tcp,
                 question: &question(6),
-                forwarded: false,
+                denied: Some(DenialKind::Refused),
             },
             ProxyEvent::Reply {
                 transport: Transport::Udp,

@@ -12,9 +12,10 @@ use crate::answer::ValidatedAnswer;
 use crate::completion::AdmissionError;
 use crate::completion::AdmissionErrorKind;
 use crate::completion::Completion;
+use crate::denial::{Denial, DenialKind};
 use crate::gate::AdmissionStatus;
 use crate::gate::CommitMode;
-use crate::gate::{Denial, Screening};
+use crate::gate::Screening;
 use crate::packets;
 use crate::question::{DnsQuestion, QueryTarget};
 use crate::rcode::Rcode;
@@ -52,6 +53,7 @@ impl Gate for Gatekeeper {
             true => Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
                 reason: "denied".into(),
+                kind: DenialKind::Refused,
             }),
             false => Screening::Forward {
                 identity: source,

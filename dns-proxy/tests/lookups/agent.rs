@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns_proxy::{
-    AdmissionError, AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, DnsServer, Gate, Listener,
-    ListenerKind, ProxyEvent, QueryTarget, Rcode, Screening, ServerConfig, ValidatedAnswer,
+    AdmissionError, AdmissionStatus, CommitMode, Completion, Denial, DenialKind, DnsQuestion, DnsServer, Gate,
+    Listener, ListenerKind, ProxyEvent, QueryTarget, Rcode, Screening, ServerConfig, ValidatedAnswer,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -51,6 +51,7 @@ impl Gate for Agent {
             return Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
                 reason: "no policy allows this name".into(),
+                kind: DenialKind::Refused,
             });
         }
         Screening::Forward {
@@ -86,7 +87,7 @@ impl Gate for Agent {
 
     fn observe(&self, _: &mut (), event: ProxyEvent<'_>) {
         let event = match event {
-            ProxyEvent::Query { forwarded, .. } => format!("query forwarded={forwarded}"),
+            ProxyEvent::Query { denied, .. } => format!("query forwarded={}", denied.is_none()),
             ProxyEvent::Reply { rcode, .. } => format!("reply {rcode}"),
             ProxyEvent::Upstream { transport, outcome, .. } => format!("upstream {transport:?} {outcome:?}"),
             ProxyEvent::UpstreamState { server, answers, .. } => format!("upstream {server} answers={answers}"),

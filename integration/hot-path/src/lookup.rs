@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use dns_proxy::bench_harness::LookupHarness;
 use dns_proxy::{
-    AdmissionStatus, CommitMode, Completion, Denial, DnsQuestion, Gate, ProxyEvent, QueryTarget, Rcode, Screening,
-    ValidatedAnswer,
+    AdmissionStatus, CommitMode, Completion, Denial, DenialKind, DnsQuestion, Gate, ProxyEvent, QueryTarget, Rcode,
+    Screening, ValidatedAnswer,
 };
 use dns_proxy::{CacheConfig, ServerConfig};
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
@@ -111,6 +111,7 @@ impl Gate for AllowListGate {
             false => Screening::Refuse(Denial {
                 rcode: Rcode::NxDomain,
                 reason: String::new(),
+                kind: DenialKind::Refused,
             }),
         }
     }
