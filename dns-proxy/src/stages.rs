@@ -104,13 +104,23 @@ pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &UpstreamFailure, room: 
     refuse(query, Rcode::ServFail, code, &failure.to_string(), room)
 }
 
-/// The reply when the answer was not admitted.
-pub(crate) fn not_committed<'r>(query: &Query<'_>, reason: &AdmissionError, room: &'r mut Vec<u8>) -> ClientReply<'r> {
-    refuse(query, Rcode::ServFail, ExtendedErrorCode::Other, &reason.reason, room)
+/// Tells the gate that the answer of `server` was not admitted, and gives the reply.
+pub(crate) fn not_admitted<'r, G: Gate>(
+    gate: &G,
+    worker_state: &mut G::WorkerState,
+    (client, query): (&Client, &Query<'_>),
+    server: SocketAddr,
+    error: &AdmissionError,
+    room: &'r mut Vec<u8>,
+) -> ClientReply<'r> {
+    let AdmissionError { kind, reason } = error;
+    let why = (WithheldReason::NotAdmitted(*kind), reason.as_str());
+    observe_withheld(gate, worker_state, (Some(client), query), server, why);
+    refuse(query, Rcode::ServFail, ExtendedErrorCode::Other, reason, room)
 }
 
 /// Tells the gate that an answer was withheld.
-pub(crate) fn observe_withheld<G: Gate>(
+fn observe_withheld<G: Gate>(
     gate: &G,
     worker_state: &mut G::WorkerState,
     (client, query): (Option<&Client>, &Query<'_>),

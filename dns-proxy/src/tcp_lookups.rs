@@ -13,7 +13,7 @@ use crate::answer::ValidatedAnswer;
 use crate::completion::{AdmissionError, Completion};
 use crate::config::ServerConfig;
 use crate::cookie::Cookies;
-use crate::event::{DiscardReason, ProxyEvent, WithheldReason};
+use crate::event::{DiscardReason, ProxyEvent};
 use crate::gate::{AdmissionStatus, CommitMode, Gate};
 use crate::message::Query;
 use crate::question::Transport;
@@ -75,18 +75,14 @@ impl<G: Gate> TcpLookups<G> {
         let source = validated.source;
         let reply = match self.admit(&identity, validated, deadline).await {
             Ok(proof) => held.release::<G>(&query, client.transport, proof, room),
-            Err(error) => {
-                let AdmissionError { kind, reason } = &error;
-                let why = (WithheldReason::NotAdmitted(*kind), reason.as_str());
-                stages::observe_withheld(
-                    &*self.gate,
-                    &mut self.worker_state(),
-                    (Some(&client), &query),
-                    source,
-                    why,
-                );
-                stages::not_committed(&query, &error, room)
-            }
+            Err(error) => stages::not_admitted(
+                &*self.gate,
+                &mut self.worker_state(),
+                (&client, &query),
+                source,
+                &error,
+                room,
+            ),
         };
         Some(reply.into_owned())
     }

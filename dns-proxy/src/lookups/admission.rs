@@ -9,7 +9,6 @@ use super::output::LookupOutput;
 use super::{Lookups, send};
 use crate::answer::ValidatedAnswer;
 use crate::completion::{AdmissionError, Completion};
-use crate::event::WithheldReason;
 use crate::gate::{AdmissionStatus, CommitMode, Gate};
 use crate::lookup_key::LookupKey;
 use crate::reply::HeldAnswer;
@@ -111,13 +110,14 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         let reply = match outcome {
             Ok(proof) => held.release::<G>(&lookup.query, client.transport, proof, &mut self.room),
-            Err(error) => {
-                let AdmissionError { kind, reason } = &error;
-                let why = (WithheldReason::NotAdmitted(*kind), reason.as_str());
-                let asked = (Some(client), &lookup.query);
-                stages::observe_withheld(&*self.gate, &mut self.worker_state, asked, source, why);
-                stages::not_committed(&lookup.query, &error, &mut self.room)
-            }
+            Err(error) => stages::not_admitted(
+                &*self.gate,
+                &mut self.worker_state,
+                (client, &lookup.query),
+                source,
+                &error,
+                &mut self.room,
+            ),
         };
         send(
             &*self.gate,
