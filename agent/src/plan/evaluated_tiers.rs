@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use enforcer::{Element, layout};
 use policy::address::ZoneMap;
-use policy::classifier::{AddressContext, Classifier, RuleIndex};
+use policy::classifier::{AddressContext, Classifier, ClassifierEntry, RuleIndex};
 use policy::membership::{Membership, PeerMembers};
 use policy::{PortSet, ProgramId, Tiers};
 
@@ -47,10 +47,7 @@ impl EvaluatedTiers {
                 objects: &objects,
             },
         );
-        let elements = entries
-            .iter()
-            .flat_map(|entry| layout::elements(self.id, self.classifier.layout(), address, entry));
-        elements.for_each(element);
+        self.elements_of(&entries, address).for_each(element);
     }
 
     /// The elements of an address for all objects that have it.
@@ -65,10 +62,18 @@ impl EvaluatedTiers {
             zone: place,
             objects: &objects,
         });
-        let elements = entries
+        self.elements_of(&entries, address).collect()
+    }
+
+    fn elements_of<'a>(
+        &'a self,
+        entries: &'a [ClassifierEntry],
+        address: IpAddr,
+    ) -> impl Iterator<Item = Element> + 'a {
+        let layout = self.classifier.layout();
+        entries
             .iter()
-            .flat_map(|entry| layout::elements(self.id, self.classifier.layout(), address, entry));
-        elements.collect()
+            .flat_map(move |entry| layout::elements(self.id, layout, address, entry))
     }
 
     /// Whether it knows of objects.
