@@ -389,8 +389,8 @@ impl KernelWriter<NfTables> {
     /// Publishes the damage that is known now, and why it is not repaired.
     fn publish_damage(&self, failure: Option<String>) {
         let Some(guard) = &self.guard else { return };
-        let damaged: Vec<Damage> = guard.damaged.iter().chain(guard.routing.damaged()).cloned().collect();
-        let failure = failure.or_else(|| guard.routing.failure());
+        let damaged: Vec<Damage> = guard.damaged.iter().chain(&guard.routing.damaged).cloned().collect();
+        let failure = failure.or_else(|| guard.routing.failure.clone());
         self.shared.integrity.send_if_modified(|integrity| {
             let failure = match (&failure, damaged.is_empty()) {
                 (_, true) => None,

@@ -114,9 +114,7 @@ impl KernelWriter<NfTables> {
             Ok(generation) => {
                 self.leave_former_interception(&desired);
                 self.installed = Some(desired);
-                // At once, since an object that is missing when it is first watched counts as one
-                // that this node cannot have.
-                self.check_routing(clock::now());
+                self.watch_routing(clock::now());
                 self.note_intact();
                 Ok(generation)
             }

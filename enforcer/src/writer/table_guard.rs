@@ -27,6 +27,7 @@ const CONTENTS_SHARE: u32 = 50;
 /// What is known of the table, and of what interception needs outside nftables.
 #[derive(Debug)]
 pub(super) struct TableGuard {
+    /// When the next check is due.
     pub(super) next_check: Time,
     /// What our transactions have made.
     pub(super) written: WrittenObjects,
@@ -79,11 +80,6 @@ impl Default for TableGuard {
 }
 
 impl TableGuard {
-    /// When the next check is due.
-    pub(super) fn next_check(&self) -> Time {
-        self.next_check
-    }
-
     /// Elements are missing: compares the sets at once.
     pub(super) fn suspect_elements(&mut self) {
         self.contents.ask();
@@ -164,25 +160,16 @@ pub(super) struct RoutingCheck {
     pub(super) looked: Time,
     /// The damage that could not be repaired.
     pub(super) damaged: Vec<Damage>,
+    /// Why.
     pub(super) failure: Option<String>,
     pub(super) noticed: Option<Time>,
     pub(super) backoff: RepairBackoff,
 }
 
 impl RoutingCheck {
-    /// The damage that is not repaired.
-    pub(super) fn damaged(&self) -> &[Damage] {
-        &self.damaged
-    }
-
     /// Whether the IPv6 half of the mode exists.
     pub(super) fn has_ipv6(&self) -> bool {
         self.watch.as_ref().is_some_and(|(_, watch)| watch.has_ipv6())
-    }
-
-    /// Why the damage is not repaired.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.failure.clone()
     }
 }
 

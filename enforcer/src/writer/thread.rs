@@ -65,7 +65,7 @@ pub(super) fn run(
             false => writer.sweep().min(TIDY),
         };
         if let Some(guard) = &writer.guard {
-            pause = pause.min(guard.next_check().since(clock::now()));
+            pause = pause.min(guard.next_check.since(clock::now()));
         }
     }
     writer_slot.take().end();

@@ -13,24 +13,39 @@ use crate::writer::kernel_writer::KernelWriter;
 const ANYWAY: Duration = Duration::from_secs(30);
 
 impl KernelWriter<NfTables> {
-    pub(in crate::writer) fn check_routing(&mut self, now: Time) {
+    /// Begins to watch what the mode needs, if it is not watched. An object that is missing now
+    /// counts as one that this node cannot have: so this follows its setting up at once. Returns
+    /// whether the mode was watched before.
+    pub(in crate::writer) fn watch_routing(&mut self, now: Time) -> bool {
         let (Some(guard), Some(mode)) = (&mut self.guard, self.interception) else {
-            return;
+            return false;
         };
         let routing = &mut guard.routing;
-        if routing.watch.as_ref().is_none_or(|(watched, _)| *watched != mode) {
-            let (watch, restored) = match RoutingWatch::open(&mode) {
-                Ok(opened) => opened,
-                Err(error) => return tracing::debug!(%error, "addresses and routes cannot be watched yet"),
-            };
-            routing.watch = Some((mode, watch));
-            routing.damaged.clear();
-            routing.looked = now;
-            if !restored.is_empty() {
-                self.report_repair(restored, Some(now));
+        if routing.watch.as_ref().is_some_and(|(watched, _)| *watched == mode) {
+            return true;
+        }
+        let (watch, restored) = match RoutingWatch::open(&mode) {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(%error, "addresses and routes cannot be watched yet");
+                return false;
             }
+        };
+        routing.watch = Some((mode, watch));
+        routing.damaged.clear();
+        routing.looked = now;
+        if !restored.is_empty() {
+            self.report_repair(restored, Some(now));
+        }
+        false
+    }
+
+    pub(super) fn check_routing(&mut self, now: Time) {
+        if !self.watch_routing(now) {
             return;
         }
+        let Some(guard) = &mut self.guard else { return };
+        let routing = &mut guard.routing;
         let Some((_, watch)) = &mut routing.watch else { return };
         let is_due = watch.has_news() || !routing.damaged.is_empty() || now.since(routing.looked) >= ANYWAY;
         if !is_due {

@@ -16,7 +16,6 @@ use crate::audit::{Damage, DamageKind, brief};
 use crate::desired::{DesiredState, Interception};
 use crate::writer::kernel::NfTables;
 use crate::writer::kernel_writer::KernelWriter;
-use crate::writer::table_guard::TableGuard;
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -26,7 +25,7 @@ impl KernelWriter<NfTables> {
         let (Some(guard), Some(desired)) = (&mut self.guard, &self.installed) else {
             return;
         };
-        let is_due = now >= guard.sysctls.next || !guard.routing.damaged().is_empty();
+        let is_due = now >= guard.sysctls.next || !guard.routing.damaged.is_empty();
         if !is_due {
             return;
         }
@@ -37,7 +36,10 @@ impl KernelWriter<NfTables> {
         let values = read(sysctls::paths().map(str::to_owned).chain(of_links));
         let changed = check.sysctls.changed(&values, &links);
         let mut restored = None;
-        if desired.interception != Interception::Off && sysctls::is_loopback_without_ipv6(&values) && had_ipv6(guard) {
+        if desired.interception != Interception::Off
+            && sysctls::is_loopback_without_ipv6(&values)
+            && guard.routing.has_ipv6()
+        {
             match fs::write(file(sysctls::LOOPBACK_IPV6), "0") {
                 Ok(()) => restored = Some(Damage::new(DamageKind::Sysctl, "IPv6 was switched off on lo")),
                 Err(error) => {
@@ -78,11 +80,6 @@ impl KernelWriter<NfTables> {
             true
         });
     }
-}
-
-/// Whether the proxy had an IPv6 address or rule when it was set up.
-fn had_ipv6(guard: &TableGuard) -> bool {
-    guard.routing.has_ipv6()
 }
 
 /// The names of the links that lead to governed pods.
