@@ -34,6 +34,13 @@ pub(crate) enum ExpectedElement {
     Leased { end: Time, gone: Time },
 }
 
+impl ExpectedElement {
+    /// Whether nothing relies on the element any more.
+    pub(crate) fn is_over(&self, now: Time) -> bool {
+        matches!(self, Self::Leased { end, .. } if *end <= now)
+    }
+}
+
 /// How an element of a learned set is repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ElementRepair {

@@ -270,10 +270,11 @@ fn what_is_deleted_because_its_lease_is_over_hides_no_damage() {
         let generation = enforcer.generation();
         for round in 0..12u16 {
             // Some lease ends at any time, so that the writer meets the damage before it was looked
-            // at.
+            // at. Those that ended before that are forgotten, or they would fill the set after two
+            // rounds.
             for batch in 0..20u16 {
                 let end = now() + Duration::from_millis(1_000 + 50 * u64::from(batch));
-                let short = (0..20).map(|number| (element(ONE, 1_000 + round * 400 + batch * 20 + number), end));
+                let short = (0..30).map(|number| (element(ONE, 1_000 + round * 600 + batch * 30 + number), end));
                 let _proof = enforcer.admit(generation, short.collect(), patience()).await.unwrap();
             }
             tokio::time::sleep(Duration::from_millis(1_400 + 37 * u64::from(round))).await;

@@ -180,8 +180,13 @@ impl KernelWriter<NfTables> {
             let before = clock::now();
             let holds = self.kernel.element(&set, &key).map_err(|error| error.to_string())?;
             let seen = (before, clock::now());
-            let expected = expected(&self.shared.mirror(), &Element { set, key });
+            let element = Element { set, key };
+            let expected = expected(&self.shared.mirror(), &element);
             if elements::repair(expected, holds, seen, false).is_none() {
+                if holds.is_none() && expected.is_some_and(|expected| expected.is_over(seen.0)) {
+                    // Until it is forgotten it counts against the size of its set.
+                    self.shared.mirror().remove(&element);
+                }
                 continue;
             }
             let has_others = *has_others.get_or_insert_with(|| self.other_writers() != OtherWriters::Nobody);
