@@ -73,11 +73,11 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let kept = supervision.as_deref().map(|it| it as &dyn SocketStore);
         // Before anything is touched that another agent may be using.
-        let claim = match &settings.run_dir {
+        let claim = match &settings.process.run_dir {
             Some(directory) => {
                 let process = supervision.as_deref().and_then(Supervision::supervisor);
                 let process = process.unwrap_or_else(std::process::id);
-                Some(RunDirClaim::make(directory, process, settings.take_over, kept)?)
+                Some(RunDirClaim::make(directory, process, settings.process.take_over, kept)?)
             }
             None => None,
         };
@@ -95,11 +95,11 @@ impl Agent {
             tasks.spawn(reporter.run(progress.clone()));
         }
         let view = Arc::new(View::new(handles.clone(), progress.clone(), health));
-        let http = match handles.settings.http {
+        let http = match handles.settings.process.http.address() {
             Some(address) => Some(HttpServer::start(address, view.clone(), metrics, kept)?),
             None => None,
         };
-        let api = match &handles.settings.run_dir {
+        let api = match &handles.settings.process.run_dir {
             Some(directory) => Some(ApiServer::start(directory, view, kept)?),
             None => None,
         };
@@ -208,10 +208,10 @@ fn assemble(
         coming: None,
     };
     let terms = GateSettings {
-        denied: settings.denied,
-        encrypted_dns_discovery: settings.encrypted_dns_discovery,
+        denied: settings.lookups.dns_denied,
+        encrypted_dns_discovery: settings.lookups.encrypted_dns_discovery,
         lease: settings.lease,
-        commit_deadline: settings.commit_deadline,
+        commit_deadline: settings.lookups.commit_deadline,
         upstreams: settings.upstreams.clone().into(),
     };
     let recorder = Arc::new(Recorder::new(Arc::clone(&metrics)));

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use api::error_chain;
 use clap::{ArgAction, Parser, Subcommand};
+use settings::RejectedOption;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::commands::{agent, check, cleanup, crds, doctor, drops, explain, names, status};
@@ -71,7 +72,14 @@ Example:
 /// Parses the command line and runs the verb.
 pub fn run() -> ExitCode {
     // clap exits by itself: 0 for --help and --version, 2 for wrong usage.
-    let Cli { verbose, verb } = Cli::parse();
+    let Cli { verbose, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => match RejectedOption::of(&error) {
+            // As it is told of the config file.
+            Some(rejected) => return failed(&rejected),
+            None => error.exit(),
+        },
+    };
     log_to_stderr(&verb, verbose);
     let result = match verb {
         Verb::Agent(args) => agent::run(*args),
@@ -90,12 +98,14 @@ pub fn run() -> ExitCode {
     match result {
         Ok(VerbOutcome::Positive) => ExitCode::SUCCESS,
         Ok(VerbOutcome::Negative) => ExitCode::from(1),
-        Err(error) => {
-            // Nothing can be done when stderr is closed.
-            let _ = writeln!(io::stderr(), "namegate: {}", error_chain(&*error));
-            ExitCode::from(2)
-        }
+        Err(error) => failed(&*error),
     }
+}
+
+fn failed(error: &dyn Error) -> ExitCode {
+    // Nothing can be done when stderr is closed.
+    let _ = writeln!(io::stderr(), "namegate: {}", error_chain(error));
+    ExitCode::from(2)
 }
 
 /// Writes the result of a verb to stdout. It is no failure when the reader has gone (`| head`).

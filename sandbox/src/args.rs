@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use dns_proxy::Rcode;
 use enforcer::FailMode;
 use ipnet::IpNet;
-use names::Pattern;
+use names::{Name, Pattern};
 use policy::{DenyResponse, QuestionMode};
+use settings::options::ResolverOptions;
 use settings::{
     AgentOptions, DnsAddress, HostFacts, HttpAddress, InterceptionMode, NameMatching, PrivateAddresses, RecordsGroup,
     RejectedOption, Settings, UpstreamAddress, choice, resolve,
@@ -121,35 +122,32 @@ impl Args {
         let listen = plan
             .gateways()
             .map(|gateway| DnsAddress(SocketAddr::new(gateway, DNS_PORT)));
-        let options = AgentOptions {
-            node: Some(source::NODE.to_owned()),
+        let mut options = AgentOptions::default();
+        options.objects.node = Some(source::NODE.to_owned());
+        options.resolvers = ResolverOptions {
             upstream: self.upstream.clone(),
             upstream_ca: self.upstream_ca.clone(),
             listen: listen.collect(),
-            intercept: Some(InterceptionMode::Off),
-            fail_mode: Some(FailMode::Closed),
-            dns_match: Some(self.dns_match),
-            dns_denied: Some(self.dns_denied),
-            dns_questions: Some(self.dns_questions),
-            // Everyone may ask names in the cluster's domain. There is no cluster here, so this
-            // domain has no names.
-            cluster_domain: Some("exec.namegate.invalid".to_owned()),
-            allow_rebind: self.allow_rebind.clone(),
-            private_addresses: Some(self.private_addresses),
-            deny_response: Some(self.deny_response),
-            table: Some(firewall::agent_table(plan.id)),
-            http: Some(HttpAddress::Off),
-            records_group: Some(RecordsGroup::Off),
-            ..AgentOptions::default()
         };
-        Ok(Settings {
-            state_dir: None,
-            take_over: false,
-            startup_taint: None,
-            run_dir: None,
-            cluster_dns: Vec::new(),
-            ..resolve::resolve(options, &HostFacts::read())?
-        })
+        options.interception.intercept = InterceptionMode::Off;
+        // There is no cluster here. Everyone may ask names in the cluster's domain, so this domain
+        // has no names.
+        options.cluster.cluster_domain =
+            Name::parse("exec.namegate.invalid").map_err(|error| RejectedOption::Unreadable(error.to_string()))?;
+        options.cluster.cluster_dns = Vec::new();
+        options.lookups.fail_mode = FailMode::Closed;
+        options.lookups.dns_match = self.dns_match;
+        options.lookups.dns_denied = self.dns_denied;
+        options.lookups.dns_questions = Some(self.dns_questions);
+        options.leases.allow_rebind = self.allow_rebind.clone();
+        options.leases.private_addresses = self.private_addresses;
+        options.kernel.deny_response = self.deny_response;
+        options.kernel.table = firewall::agent_table(plan.id);
+        options.kernel.records_group = RecordsGroup::Off;
+        options.process.http = HttpAddress::Off;
+        options.process.state_dir = None;
+        options.process.run_dir = None;
+        resolve::resolve(options, &HostFacts::read())
     }
 }
 

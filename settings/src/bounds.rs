@@ -1,100 +1,46 @@
-//! Numbers with their defaults, their bounds, and why these.
+//! Bounds of numbers and durations, and why these.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::rejected::{RejectedOption, rejected};
+use clap::builder::TypedValueParser;
 
-/// A number with its default, its bounds, and why these.
-pub(super) struct OptionBounds<T> {
-    pub(super) option: &'static str,
-    pub(super) default: T,
+use super::rejected::UnusableValue;
+
+/// A parser of values within `bounds`; `why` is told to whom oversteps them.
+pub(super) fn within<T>(
+    parser: impl TypedValueParser<Value = T>,
     bounds: RangeInclusive<T>,
     why: &'static str,
+) -> impl TypedValueParser<Value = T>
+where
+    T: PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
+    parser.try_map(move |value| match bounds.contains(&value) {
+        true => Ok(value),
+        false => {
+            let (low, high) = (bounds.start(), bounds.end());
+            let reason = format!("it must lie between {low} and {high} ({why})");
+            Err(UnusableValue::new(value, reason))
+        }
+    })
 }
 
-/// The value given, or the default; refused with the bounds when it lies outside them.
-pub(super) fn within<T: PartialOrd + fmt::Display>(
-    bound: OptionBounds<T>,
-    given: Option<T>,
-) -> Result<T, RejectedOption> {
-    let value = given.unwrap_or(bound.default);
-    if bound.bounds.contains(&value) {
-        return Ok(value);
-    }
-    let (low, high) = bound.bounds.into_inner();
-    let reason = format!("it must lie between {low} and {high} ({})", bound.why);
-    Err(rejected(bound.option, value, reason))
+/// A parser of durations within `bounds`.
+pub(super) fn duration_within(
+    bounds: RangeInclusive<Duration>,
+    why: &'static str,
+) -> impl TypedValueParser<Value = Duration> {
+    let (low, high) = bounds.into_inner();
+    let parser = |text: &str| humantime::parse_duration(text).map(HumanDuration);
+    within(parser, HumanDuration(low)..=HumanDuration(high), why).map(|HumanDuration(value)| value)
 }
 
-pub(super) const SET_CAPACITY: OptionBounds<u32> = OptionBounds {
-    option: "set-capacity",
-    default: 65_536,
-    bounds: 1..=8_388_608,
-    why: "the kernel keeps room for twice as many, about 150 bytes each",
-};
-pub(super) const MAX_NAMES: OptionBounds<usize> = OptionBounds {
-    option: "max-names",
-    default: 100_000,
-    bounds: 1..=10_000_000,
-    why: "each takes some hundred bytes of memory",
-};
-pub(super) const MAX_ADDRESSES: OptionBounds<usize> = OptionBounds {
-    option: "max-addresses-per-name",
-    default: 1_000,
-    bounds: 1..=100_000,
-    why: "one answer holds at most about 4,000 addresses",
-};
-pub(super) const COMMIT_DEADLINE: OptionBounds<HumanDuration> = OptionBounds {
-    option: "commit-deadline",
-    default: HumanDuration(Duration::from_secs(1)),
-    bounds: HumanDuration(Duration::from_millis(10))..=HumanDuration(Duration::from_secs(5)),
-    why: "another agent's transaction can hold the kernel up for 80ms, and clients ask again after 5s",
-};
-pub(super) const DNS_CACHE: OptionBounds<usize> = OptionBounds {
-    option: "dns-cache",
-    default: 0,
-    bounds: 0..=10_000_000,
-    why: "each answer takes some 500 bytes of memory",
-};
-pub(super) const DNS_CACHE_STALE: OptionBounds<HumanDuration> = OptionBounds {
-    option: "dns-cache-stale",
-    default: HumanDuration(Duration::from_secs(86_400)),
-    bounds: HumanDuration(Duration::ZERO)..=HumanDuration(Duration::from_secs(259_200)),
-    why: "RFC 8767 section 5 suggests one to three days at most",
-};
-pub(super) const MIN_TTL: OptionBounds<HumanDuration> = OptionBounds {
-    option: "min-ttl",
-    default: HumanDuration(Duration::ZERO),
-    bounds: HumanDuration(Duration::ZERO)..=HumanDuration(Duration::from_secs(86_400)),
-    why: "a longer one keeps addresses open that the name has left",
-};
-/// RFC 2181 §8 allows a cap.
-pub(super) const MAX_TTL: OptionBounds<HumanDuration> = OptionBounds {
-    option: "max-ttl",
-    default: HumanDuration(Duration::from_secs(86_400)),
-    bounds: HumanDuration(Duration::from_secs(1))..=HumanDuration(Duration::from_secs(604_800)),
-    why: "RFC 8767 §4 recommends to cap at seven days",
-};
-pub(super) const GRACE: OptionBounds<HumanDuration> = OptionBounds {
-    option: "grace",
-    default: HumanDuration(Duration::from_secs(30)),
-    bounds: HumanDuration(Duration::ZERO)..=HumanDuration(Duration::from_secs(86_400)),
-    why: "a longer one keeps addresses open that the name has left",
-};
-pub(super) const TPROXY_PORT: OptionBounds<u16> = OptionBounds {
-    option: "tproxy-port",
-    default: 15353,
-    bounds: 1..=u16::MAX,
-    why: "0 is no port",
-};
-pub(super) const TPROXY_TABLE: OptionBounds<u32> = OptionBounds {
-    option: "tproxy-table",
-    default: 5353,
-    bounds: 1..=u32::MAX,
-    why: "0 names no table",
-};
+/// A parser of durations up to a day.
+pub(super) fn duration_within_day(why: &'static str) -> impl TypedValueParser<Value = Duration> {
+    duration_within(Duration::ZERO..=Duration::from_secs(86_400), why)
+}
 
 /// A duration that is shown as people write it.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]

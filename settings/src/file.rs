@@ -12,18 +12,19 @@
 //! values, and a new flag is a key of the file at once.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Command, FromArgMatches};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
-use super::AgentOptions;
+use super::layer::OptionLayer;
+use super::rejected::RejectedOption;
 
 /// Why a config file cannot be used.
 #[derive(Debug, Error)]
@@ -74,7 +75,7 @@ pub enum FileError {
 }
 
 /// Reads a config file.
-pub fn read(path: &Path) -> Result<AgentOptions, FileError> {
+pub fn read(path: &Path) -> Result<OptionLayer, FileError> {
     let text = std::fs::read_to_string(path).map_err(|error| FileError::Read {
         path: path.to_owned(),
         error,
@@ -83,7 +84,7 @@ pub fn read(path: &Path) -> Result<AgentOptions, FileError> {
 }
 
 /// Reads the text of a config file; `path` is for messages.
-pub fn parse(path: &Path, text: &str) -> Result<AgentOptions, FileError> {
+pub fn parse(path: &Path, text: &str) -> Result<OptionLayer, FileError> {
     // `off` is a word of ours, and a boolean of YAML 1.1.
     let options = serde_saphyr::options! { strict_booleans: true };
     // A file of comments only is a null document, not a mapping.
@@ -92,32 +93,35 @@ pub fn parse(path: &Path, text: &str) -> Result<AgentOptions, FileError> {
             path: path.to_owned(),
             reason: error.to_string(),
         })?;
-    let mut arguments = Vec::new();
+    let mut said = Vec::new();
     for (key, value) in entries.unwrap_or_default().0 {
         let line = value.referenced.line();
-        let given = value.value.into_arguments(&key).ok_or_else(|| FileError::Value {
+        let values = value.value.into_values().ok_or_else(|| FileError::Value {
             path: path.to_owned(),
             line,
             key: key.clone(),
             reason: "it has no value; write one, or remove the key".into(),
         })?;
+        let entry = (key, values);
         // Each entry by itself first, so that an error can name its line.
-        command()
-            .try_get_matches_from(&given)
-            .map_err(|error| explain(path, line, &key, &error))?;
-        arguments.extend(given);
+        check(OptionLayer::from_iter([entry.clone()])).map_err(|error| explain(path, line, &entry.0, &error))?;
+        said.push(entry);
     }
-    command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| AgentOptions::from_arg_matches(&matches))
-        .map_err(|error| FileError::Malformed {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
+    let layer: OptionLayer = said.into_iter().collect();
+    check(layer.clone()).map_err(|error| FileError::Malformed {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(layer)
 }
 
-fn command() -> Command {
-    AgentOptions::augment_args(Command::new("config").no_binary_name(true).disable_help_flag(true))
+/// Finds what cannot be read. Values out of bounds are left to whom the options are for: the
+/// command line may say something else.
+fn check(layer: OptionLayer) -> Result<(), clap::Error> {
+    match layer.parse() {
+        Err(error) if RejectedOption::of(&error).is_none() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn explain(path: &Path, line: u64, key: &str, error: &clap::Error) -> FileError {
@@ -164,13 +168,12 @@ enum ConfigValue {
 }
 
 impl ConfigValue {
-    /// As `--key=value`; `None` where there is no value.
-    fn into_arguments(self, key: &str) -> Option<Vec<String>> {
-        let argument = |value: &String| format!("--{key}={value}");
+    /// `None` where there is no value.
+    fn into_values(self) -> Option<Vec<OsString>> {
         match self {
             ConfigValue::Nothing => None,
-            ConfigValue::One(value) => Some(vec![argument(&value)]),
-            ConfigValue::Many(values) => Some(values.iter().map(argument).collect()),
+            ConfigValue::One(value) => Some(vec![value.into()]),
+            ConfigValue::Many(values) => Some(values.into_iter().map(OsString::from).collect()),
         }
     }
 }
@@ -262,11 +265,13 @@ mod tests {
 
     use enforcer::FailMode;
 
-    use super::super::option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup};
+    use super::super::AgentOptions;
+    use super::super::option_values::{HttpAddress, InterceptionMode, RecordsGroup};
     use super::*;
 
     fn options(text: &str) -> Result<AgentOptions, String> {
-        parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())
+        let layer = parse(Path::new("agent.yaml"), text).map_err(|error| error.to_string())?;
+        layer.options().map_err(|error| error.to_string())
     }
 
     #[test]
@@ -286,17 +291,20 @@ mod tests {
              intercept: off\n",
         )
         .unwrap();
-        assert_eq!(options.objects.as_deref(), Some(Path::new("/etc/namegate/objects")));
-        assert_eq!(options.upstream.len(), 2);
-        assert_eq!(options.listen.len(), 1);
-        assert_eq!(options.fail_mode, Some(FailMode::Closed));
-        assert_eq!(options.grace, Some(Duration::from_secs(60)));
-        assert_eq!(options.min_ttl, Some(Duration::ZERO));
-        assert_eq!(options.max_names, Some(500));
-        assert_eq!(options.tproxy_mark, Some(PacketMark(0x20_0000)));
-        assert_eq!(options.http, Some(HttpAddress::Off));
-        assert_eq!(options.records_group, Some(RecordsGroup::Group(7)));
-        assert_eq!(options.intercept, Some(InterceptionMode::Off));
+        assert_eq!(
+            options.objects.objects.as_deref(),
+            Some(Path::new("/etc/namegate/objects"))
+        );
+        assert_eq!(options.resolvers.upstream.len(), 2);
+        assert_eq!(options.resolvers.listen.len(), 1);
+        assert_eq!(options.lookups.fail_mode, FailMode::Closed);
+        assert_eq!(options.leases.grace, Duration::from_secs(60));
+        assert_eq!(options.leases.min_ttl, Duration::ZERO);
+        assert_eq!(options.leases.max_names.get(), 500);
+        assert_eq!(options.interception.tproxy_mark.get(), 0x20_0000);
+        assert_eq!(options.process.http, HttpAddress::Off);
+        assert_eq!(options.kernel.records_group, RecordsGroup::Group(7));
+        assert_eq!(options.interception.intercept, InterceptionMode::Off);
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! The settings of the agent: flags over the config file over defaults.
 //!
-//! - [`options`]: the options, which clap reads; `layered`: flags over the config file.
-//! - [`mod@file`]: the config file, which holds the same options in YAML.
-//! - `option_values`, [`DnsAddress`], [`UpstreamAddress`]: how values are written.
-//! - [`resolve`]: options and facts of the host → [`Settings`], every value checked against its
-//!   `bounds`.
+//! - [`options`]: the options, each declared whole: help, type, default, bounds. clap reads them.
+//! - [`mod@file`]: the config file, which holds the same options in YAML; `layer`: flags over file.
+//! - `option_values`, `bounds`, [`DnsAddress`], [`UpstreamAddress`]: how values are written.
+//! - [`resolve`]: options and facts of the host → [`Settings`].
 
 pub mod file;
 pub mod options;
@@ -13,17 +12,15 @@ pub mod resolve;
 mod bounds;
 mod dns_address;
 mod host;
-mod layered;
+mod layer;
 mod option_values;
 mod rejected;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use dns_proxy::Rcode;
 use dns_proxy::{CacheConfig, EncryptedUpstream};
 use enforcer::{FailMode, Interception};
 use fqdn_cache::{LeaseTiming, LedgerLimits};
@@ -36,13 +33,19 @@ use thiserror::Error;
 pub use dns_address::{DnsAddress, NotAnAddress};
 pub use file::FileError;
 pub use host::HostFacts;
-pub use option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup, ServiceName, choice};
-pub use options::AgentOptions;
+pub use layer::OptionLayer;
+pub use option_values::{HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice};
+pub use options::{
+    AgentOptions, ClusterOptions, DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR,
+    DEFAULT_TABLE, KernelOptions, LeaseOptions, LookupOptions, ProcessOptions,
+};
 pub use rejected::RejectedOption;
-pub use resolve::{DEFAULT_CLUSTER_DNS, DEFAULT_CLUSTER_DOMAIN, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, DEFAULT_TABLE};
 pub use upstream::{NotAnUpstream, UpstreamAddress};
 
 /// Everything that the agent's behaviour depends on, resolved and checked.
+///
+/// The groups at the end are read as they were given. The other fields follow from several options,
+/// or from facts of the host.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `--node`: this node's name; a Pod without `spec.nodeName` is local too.
@@ -54,21 +57,25 @@ pub struct Settings {
     pub encrypted: Vec<EncryptedUpstream>,
     /// `--listen`: where the agent serves as a plain resolver.
     pub listen: Vec<SocketAddr>,
-    /// `--http`: `/metrics`, `/healthz`, `/readyz`; none in `exec`.
-    pub http: Option<SocketAddr>,
     /// `--state-dir`: what must outlive the process (the ledger's snapshot, last good versions of
     /// objects); none in `exec`.
     pub state_dir: Option<StateDir>,
-    /// `--run-dir`: the local API's socket; none in `exec`.
-    pub run_dir: Option<PathBuf>,
-    /// `--take-over`: the run directory may be another agent's, which is about to be ended.
-    pub take_over: bool,
+    /// `--intercept dnat|tproxy|off`, with `--tproxy-mark`, `--tproxy-table`, `--tproxy-port`.
+    pub interception: Interception,
+    /// `--dns-questions any|allowed-only`; `allowed-only` by default standalone.
+    pub questions: QuestionMode,
+    /// `--min-ttl`, `--max-ttl`, `--grace`.
+    pub lease: LeaseTiming,
+    /// `--max-names`, `--max-addresses-per-name`.
+    pub limits: LedgerLimits,
+    /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually
+    /// address a server that caches.
+    pub cache: Option<CacheConfig>,
+
     /// `--table`: the nftables table, family inet.
     pub table: String,
     /// `--fail-mode`.
     pub fail_mode: FailMode,
-    /// `--intercept dnat|tproxy|off`, with `--tproxy-mark`, `--tproxy-table`, `--tproxy-port`.
-    pub interception: Interception,
     /// `--deny-response reject|drop`: what a refused packet gets.
     pub refusal: DenyResponse,
     /// `--unknown-pods`: what becomes of packets from addresses of this node's pod ranges that no
@@ -76,27 +83,14 @@ pub struct Settings {
     pub unknown_pods: UnknownPods,
     /// `--set-capacity`: live elements of each learned set; an address with a port is one.
     pub capacity: NonZeroU32,
-    /// `--dns-questions any|allowed-only`; `allowed-only` by default standalone.
-    pub questions: QuestionMode,
     /// `--dns-match question|chain`.
     pub matching: NameMatching,
-    /// `--dns-denied nxdomain|refused`: how a denied question is answered.
-    pub denied: Rcode,
-    /// `--encrypted-dns-discovery`: whether clients of governed endpoints are told that they may
-    /// leave for encrypted DNS.
-    pub encrypted_dns_discovery: EncryptedDnsDiscovery,
-    /// `--min-ttl`, `--max-ttl`, `--grace`.
-    pub lease: LeaseTiming,
-    /// `--max-names`, `--max-addresses-per-name`.
-    pub limits: LedgerLimits,
     /// `--allow-rebind CIDR` (repeatable): ranges that names may open although they are special.
     pub rebind: Vec<IpNet>,
     /// `--private-addresses`.
     pub private_addresses: PrivateAddresses,
     /// `--cluster-cidr CIDR` (repeatable): pod and service ranges, besides what the objects tell.
     pub cluster_cidrs: Vec<IpNet>,
-    /// `--startup-taint`: the key of the taint that is taken from the node when the agent is ready.
-    pub startup_taint: Option<String>,
     /// `--cluster-domain`, default `cluster.local`.
     pub cluster_domain: Name,
     /// `--cluster-dns NAMESPACE/NAME` (repeatable, default `kube-system/kube-dns`): Services whose
@@ -104,11 +98,17 @@ pub struct Settings {
     pub cluster_dns: Vec<(String, String)>,
     /// `--records-group`: the NFLOG group of refused and audited packets; none in `exec`.
     pub records_group: Option<u16>,
-    /// `--commit-deadline`: how long an answer waits for the kernel before SERVFAIL. Default 1 s.
-    pub commit_deadline: Duration,
-    /// `--dns-cache`, `--dns-cache-stale`: the answer cache; none by default, since pods usually
-    /// address a server that caches.
-    pub cache: Option<CacheConfig>,
+
+    /// What is told of the cluster besides its objects.
+    pub cluster: ClusterOptions,
+    /// What becomes of a lookup.
+    pub lookups: LookupOptions,
+    /// How long names hold addresses, how many, and which.
+    pub leases: LeaseOptions,
+    /// What stands in the kernel.
+    pub kernel: KernelOptions,
+    /// The process and its files.
+    pub process: ProcessOptions,
 }
 
 impl Settings {
@@ -134,11 +134,12 @@ pub enum ConfigError {
 }
 
 /// Lays the flags over the config file.
-pub fn merge(flags: AgentOptions, config: Option<&Path>) -> Result<AgentOptions, FileError> {
-    Ok(match config {
+pub fn merge(flags: OptionLayer, config: Option<&Path>) -> Result<AgentOptions, ConfigError> {
+    let said = match config {
         Some(path) => flags.over(file::read(path)?),
         None => flags,
-    })
+    };
+    Ok(said.options()?)
 }
 
 /// What becomes of packets from an address of this node's pod ranges as long as no Pod object names

@@ -2,10 +2,16 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::ParseIntError;
+use std::num::{NonZeroU32, ParseIntError};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
+use clap::value_parser;
+use names::Name;
+
+use super::bounds::within;
+use super::rejected::UnusableValue;
 
 /// `--intercept`; its parameters are options of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,25 @@ pub enum HttpAddress {
     At(SocketAddr),
     /// Nowhere.
     Off,
+}
+
+impl HttpAddress {
+    /// The address, if it is served.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Off => None,
+        }
+    }
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
 }
 
 impl FromStr for HttpAddress {
@@ -50,6 +75,25 @@ pub enum RecordsGroup {
     Off,
 }
 
+impl RecordsGroup {
+    /// The group, if packets are recorded.
+    pub fn group(self) -> Option<u16> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Off => None,
+        }
+    }
+}
+
+impl fmt::Display for RecordsGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => group.fmt(f),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
 impl FromStr for RecordsGroup {
     type Err = String;
 
@@ -64,20 +108,79 @@ impl FromStr for RecordsGroup {
     }
 }
 
-/// A packet mark, decimal or `0x` and hexadecimal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PacketMark(pub u32);
-
-impl FromStr for PacketMark {
-    type Err = ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+/// A parser of packet marks, decimal or `0x` and hexadecimal.
+pub(super) fn packet_mark() -> impl TypedValueParser<Value = NonZeroU32> {
+    let parser = |text: &str| -> Result<u32, ParseIntError> {
         match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
             Some(digits) => u32::from_str_radix(digits, 16),
             None => text.parse(),
         }
-        .map(Self)
+    };
+    TypedValueParser::try_map(parser, |bits| {
+        NonZeroU32::new(bits).ok_or_else(|| UnusableValue::new(0, "a mark without bits marks nothing"))
+    })
+}
+
+/// A parser of routing tables that the agent may fill.
+pub(super) fn routing_table() -> impl TypedValueParser<Value = u32> {
+    within(value_parser!(u32), 1..=u32::MAX, "0 names no table").try_map(|table| {
+        // RT_TABLE_DEFAULT, RT_TABLE_MAIN, RT_TABLE_LOCAL (linux/rtnetlink.h).
+        if (253..=255).contains(&table) {
+            let reason = "253 to 255 are the kernel's own tables; choose another number";
+            return Err(UnusableValue::new(table, reason));
+        }
+        Ok(table)
+    })
+}
+
+/// A parser of directories that hold nothing else, made absolute.
+pub(super) fn own_directory() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        if path == Path::new("/") {
+            return Err(UnusableValue::new(path.display(), "it needs a directory of its own"));
+        }
+        std::path::absolute(&path).map_err(|error| UnusableValue::new(path.display(), error))
+    })
+}
+
+/// Reads the name of a table of nftables.
+pub(super) fn table_name(text: &str) -> Result<String, UnusableValue> {
+    let mut bytes = text.bytes();
+    let fits = bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
+        && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        && text.len() <= 64;
+    if !fits {
+        let reason = "an nftables name here starts with a letter and has at most 64 letters, digits, '_' and '-'";
+        return Err(UnusableValue::new(format_args!("{text:?}"), reason));
     }
+    Ok(text.to_owned())
+}
+
+/// Reads the key of a taint, which is a qualified name of Kubernetes.
+pub(super) fn taint_key(text: &str) -> Result<String, UnusableValue> {
+    let (prefix, name) = text.rsplit_once('/').unwrap_or(("", text));
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_name = (1..=63).contains(&name.len())
+        && prefix.len() <= 253
+        && text.bytes().filter(|byte| *byte != b'/').all(fits)
+        && !prefix.contains('/');
+    if !is_name {
+        let reason = "write the key of a taint, as in namegate.io/agent-not-ready, without its value and effect";
+        return Err(UnusableValue::new(format_args!("{text:?}"), reason));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads the cluster's DNS domain.
+pub(super) fn cluster_domain(text: &str) -> Result<Name, UnusableValue> {
+    let unusable = |reason: &dyn fmt::Display| UnusableValue::new(format_args!("{text:?}"), reason);
+    let name = Name::parse(text).map_err(|error| unusable(&error))?;
+    if name == Name::root() {
+        return Err(unusable(
+            &"every name lies under the root, so every question would be allowed",
+        ));
+    }
+    Ok(name)
 }
 
 /// `NAMESPACE/NAME` of a Service.
@@ -87,6 +190,15 @@ pub struct ServiceName {
     pub namespace: String,
     /// The name of the Service in its namespace.
     pub name: String,
+}
+
+impl ServiceName {
+    pub(super) fn new((namespace, name): (&str, &str)) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for ServiceName {
@@ -134,13 +246,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mark_may_be_written_in_hexadecimal() {
-        assert_eq!("0x200000".parse(), Ok(PacketMark(0x20_0000)));
-        assert_eq!("2097152".parse(), Ok(PacketMark(0x20_0000)));
-        assert!("0x1ffffffff".parse::<PacketMark>().is_err());
-    }
 
     #[test]
     fn a_service_needs_both_parts() {

@@ -1,202 +1,398 @@
-//! The options of `namegate agent`, all of which may be left out.
+//! The options of `namegate agent`, in the groups that `--help` shows.
+//!
+//! A field declares its option whole: flag and key of the config file (the field's name), help,
+//! type, default, and bounds with their reason. Groups that are fields of
+//! [`Settings`](super::Settings), too, are read where their options are used. What the other groups
+//! say means something only together, or with facts of the host: [`resolve`](super::resolve) makes
+//! settings of them.
 
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::TypedValueParser;
+use clap::{Arg, ArgAction, Args, value_parser};
 use dns_proxy::Rcode;
-use enforcer::FailMode;
+use enforcer::{FailMode, records};
 use ipnet::IpNet;
+use names::Name;
 use policy::{DenyResponse, QuestionMode};
 
+use super::bounds::{duration_within, duration_within_day, within};
 use super::dns_address::DnsAddress;
-use super::layered::{Layered, layered};
-use super::option_values::{HttpAddress, InterceptionMode, PacketMark, RecordsGroup, ServiceName, choice};
+use super::option_values::{
+    HttpAddress, InterceptionMode, RecordsGroup, ServiceName, choice, cluster_domain, own_directory, packet_mark,
+    routing_table, table_name, taint_key,
+};
 use super::upstream::UpstreamAddress;
 use super::{EncryptedDnsDiscovery, NameMatching, PrivateAddresses, UnknownPods};
 
-layered! {
+/// The nftables table (`--table`).
+pub const DEFAULT_TABLE: &str = "namegate";
+/// The state directory (`--state-dir`).
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/namegate";
+/// The run directory (`--run-dir`).
+pub const DEFAULT_RUN_DIR: &str = "/run/namegate";
+/// The DNS domain of the cluster (`--cluster-domain`).
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+/// The namespace and name of the Service that resolves (`--cluster-dns`).
+pub const DEFAULT_CLUSTER_DNS: (&str, &str) = ("kube-system", "kube-dns");
+
 /// What may stand on the command line and, under the same names, in the config file.
-///
-/// A new option is a field here and a line in [`resolve`](super::resolve), which gives it its
-/// default and its place in [`Settings`](super::Settings). The key of the config file and the rule
-/// that flags win follow from the field. Texts of defaults are written by hand, and a test compares
-/// them with the values.
-#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(mut_args(show_default))]
 pub struct AgentOptions {
+    /// Where objects come from.
+    #[command(flatten)]
+    pub objects: ObjectOptions,
+    /// The cluster that they describe.
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
+    /// Whom the agent asks, and where it is asked.
+    #[command(flatten)]
+    pub resolvers: ResolverOptions,
+    /// How lookups reach the agent.
+    #[command(flatten)]
+    pub interception: InterceptionOptions,
+    /// What becomes of a lookup.
+    #[command(flatten)]
+    pub lookups: LookupOptions,
+    /// How long names hold addresses, how many, and which.
+    #[command(flatten)]
+    pub leases: LeaseOptions,
+    /// What stands in the kernel.
+    #[command(flatten)]
+    pub kernel: KernelOptions,
+    /// The process and its files.
+    #[command(flatten)]
+    pub process: ProcessOptions,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Objects")]
+pub struct ObjectOptions {
     /// Directory of Kubernetes objects in YAML or JSON, watched for changes
-    #[arg(long, value_name = "DIR", help_heading = "Objects")]
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     pub objects: Option<PathBuf>,
     /// Watch the cluster of this kubeconfig in place of --objects [default: the cluster that this
     /// is a Pod of]
-    #[arg(long, value_name = "FILE", conflicts_with = "objects", help_heading = "Objects")]
+    #[arg(long, value_name = "FILE", conflicts_with = "objects")]
     pub kubeconfig: Option<PathBuf>,
     /// Name of this node; a Pod whose spec.nodeName is another is not local [default: the host's
     /// name]
-    #[arg(long, value_name = "NAME", help_heading = "Objects")]
+    #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+}
+
+/// What is told of the cluster besides its objects.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Objects")]
+pub struct ClusterOptions {
     /// Pod or service range, besides what the objects tell; names never open it (repeatable)
-    #[arg(long, value_name = "CIDR", help_heading = "Objects")]
+    #[arg(long, value_name = "CIDR")]
     pub cluster_cidr: Vec<IpNet>,
     /// Take the taint with this key from the node when the agent is ready [default: none]
-    #[arg(long, value_name = "KEY", help_heading = "Objects")]
+    #[arg(long, value_name = "KEY", value_parser = taint_key)]
     pub startup_taint: Option<String>,
-    /// The cluster's DNS domain [default: cluster.local]
-    #[arg(long, value_name = "DOMAIN", help_heading = "Objects")]
-    pub cluster_domain: Option<String>,
-    /// Service whose addresses are trusted resolvers (repeatable) [default: kube-system/kube-dns]
-    #[arg(long, value_name = "NAMESPACE/NAME", help_heading = "Objects")]
+    /// The cluster's DNS domain
+    #[arg(long, value_name = "DOMAIN", value_parser = cluster_domain, default_value = DEFAULT_CLUSTER_DOMAIN)]
+    pub cluster_domain: Name,
+    /// Service whose addresses are trusted resolvers (repeatable)
+    #[arg(long, value_name = "NAMESPACE/NAME", default_values_t = [ServiceName::new(DEFAULT_CLUSTER_DNS)])]
     pub cluster_dns: Vec<ServiceName>,
+}
 
+/// Whom the agent asks, and where it is asked.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "DNS")]
+pub struct ResolverOptions {
     /// Resolver to ask, in order of preference; encrypted: tls://IP#NAME, https://IP/PATH#NAME,
     /// quic://IP#NAME (repeatable) [default: the nameservers of /etc/resolv.conf]
-    #[arg(long, value_name = "IP[:PORT]|URL", help_heading = "DNS")]
+    #[arg(long, value_name = "IP[:PORT]|URL")]
     pub upstream: Vec<UpstreamAddress>,
     /// Certificates of authorities, in PEM, that encrypted upstreams are checked against [default:
     /// the system's]
-    #[arg(long, value_name = "FILE", help_heading = "DNS")]
+    #[arg(long, value_name = "FILE")]
     pub upstream_ca: Option<PathBuf>,
     /// Serve as a plain resolver there (repeatable)
-    #[arg(long, value_name = "IP[:PORT]", help_heading = "DNS")]
+    #[arg(long, value_name = "IP[:PORT]")]
     pub listen: Vec<DnsAddress>,
+}
+
+/// How lookups reach the agent.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "DNS")]
+pub struct InterceptionOptions {
     /// How lookups of governed workloads reach the agent; `off`: they are told to ask --listen
-    /// [default: dnat]
-    #[arg(long, value_name = "MODE", value_parser = choice([("dnat", InterceptionMode::Dnat), ("tproxy", InterceptionMode::Tproxy), ("off", InterceptionMode::Off)]), help_heading = "DNS")]
-    pub intercept: Option<InterceptionMode>,
-    /// With --intercept tproxy: the packet mark's bits, which no other program may use [default:
-    /// 0x1000]
-    #[arg(long, value_name = "BITS", help_heading = "DNS")]
-    pub tproxy_mark: Option<PacketMark>,
-    /// With --intercept tproxy: the routing table for marked packets [default: 5353]
-    #[arg(long, value_name = "TABLE", help_heading = "DNS")]
-    pub tproxy_table: Option<u32>,
-    /// With --intercept tproxy: the port of the transparent sockets [default: 15353]
-    #[arg(long, value_name = "PORT", help_heading = "DNS")]
-    pub tproxy_port: Option<u16>,
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = choice([
+            ("dnat", InterceptionMode::Dnat),
+            ("tproxy", InterceptionMode::Tproxy),
+            ("off", InterceptionMode::Off),
+        ]),
+        default_value = "dnat",
+    )]
+    pub intercept: InterceptionMode,
+    /// With --intercept tproxy: the packet mark's bits, which no other program may use
+    //
+    // In no field of kube-proxy (0x4000, 0x8000), kube-router (0x10000, 0x20000), Calico
+    // (0xffff0000), Cilium (0xf00) or AWS (0x80).
+    #[arg(long, value_name = "BITS", value_parser = packet_mark(), default_value = "0x1000")]
+    pub tproxy_mark: NonZeroU32,
+    /// With --intercept tproxy: the routing table for marked packets
+    #[arg(long, value_name = "TABLE", value_parser = routing_table(), default_value = "5353")]
+    pub tproxy_table: u32,
+    /// With --intercept tproxy: the port of the transparent sockets
+    #[arg(
+        long,
+        value_name = "PORT",
+        value_parser = within(value_parser!(u16), 1..=u16::MAX, "0 is no port"),
+        default_value = "15353",
+    )]
+    pub tproxy_port: u16,
+}
+
+/// What becomes of a lookup.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "DNS")]
+pub struct LookupOptions {
     /// What may be asked where no policy has a DNS rule [default: any in a cluster, allowed-only
     /// with --objects]
-    #[arg(long, value_name = "WHICH", value_parser = choice([("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)]), help_heading = "DNS")]
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_parser = choice([("any", QuestionMode::Any), ("allowed-only", QuestionMode::AllowedOnly)]),
+    )]
     pub dns_questions: Option<QuestionMode>,
-    /// Whether toFQDNs is matched against the name asked, or also against its CNAME chain [default:
-    /// question]
-    #[arg(long, value_name = "WHICH", value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]), help_heading = "DNS")]
-    pub dns_match: Option<NameMatching>,
-    /// How a denied question is answered [default: nxdomain]
-    #[arg(long, value_name = "HOW", value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]), help_heading = "DNS")]
-    pub dns_denied: Option<Rcode>,
+    /// Whether toFQDNs is matched against the name asked, or also against its CNAME chain
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_parser = choice([("question", NameMatching::Question), ("chain", NameMatching::Chain)]),
+        default_value = "question",
+    )]
+    pub dns_match: NameMatching,
+    /// How a denied question is answered
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = choice([("nxdomain", Rcode::NxDomain), ("refused", Rcode::Refused)]),
+        default_value = "nxdomain",
+    )]
+    pub dns_denied: Rcode,
     /// Whether clients may find encrypted DNS by themselves (use-application-dns.net,
-    /// resolver.arpa) [default: deny]
-    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", EncryptedDnsDiscovery::Allow), ("deny", EncryptedDnsDiscovery::Deny)]), help_heading = "DNS")]
-    pub encrypted_dns_discovery: Option<EncryptedDnsDiscovery>,
+    /// resolver.arpa)
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = choice([("allow", EncryptedDnsDiscovery::Allow), ("deny", EncryptedDnsDiscovery::Deny)]),
+        default_value = "deny",
+    )]
+    pub encrypted_dns_discovery: EncryptedDnsDiscovery,
     /// What becomes of lookups when the agent is gone: they pass unobserved, or are refused
-    /// [default: open]
-    #[arg(long, value_name = "MODE", value_parser = choice([("open", FailMode::Open), ("closed", FailMode::Closed)]), help_heading = "DNS")]
-    pub fail_mode: Option<FailMode>,
-    /// How long an answer waits for the kernel before SERVFAIL [default: 1s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "DNS")]
-    pub commit_deadline: Option<Duration>,
-    /// Keep answers for their TTL, so many at once; 0: ask for each lookup [default: 0]
-    #[arg(long, value_name = "N", help_heading = "DNS")]
-    pub dns_cache: Option<usize>,
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_parser = choice([("open", FailMode::Open), ("closed", FailMode::Closed)]),
+        default_value = "open",
+    )]
+    pub fail_mode: FailMode,
+    /// How long an answer waits for the kernel before SERVFAIL
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within(
+            Duration::from_millis(10)..=Duration::from_secs(5),
+            "another agent's transaction can hold the kernel up for 80ms, and clients ask again after 5s",
+        ),
+        default_value = "1s",
+    )]
+    pub commit_deadline: Duration,
+    /// Keep answers for their TTL, so many at once; 0: ask for each lookup
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = within(usize::from_str, 0..=10_000_000, "each answer takes some 500 bytes of memory"),
+        default_value = "0",
+    )]
+    pub dns_cache: usize,
     /// With --dns-cache: how long past its TTL an answer is given when no upstream answers; 0s: not
-    /// at all [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "DNS")]
-    pub dns_cache_stale: Option<Duration>,
+    /// at all
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within(
+            Duration::ZERO..=Duration::from_secs(259_200),
+            "RFC 8767 section 5 suggests one to three days at most",
+        ),
+        default_value = "24h",
+    )]
+    pub dns_cache_stale: Duration,
+}
 
-    /// TTLs below this count as this [default: 0s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Leases")]
-    pub min_ttl: Option<Duration>,
-    /// TTLs above this count as this [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Leases")]
-    pub max_ttl: Option<Duration>,
-    /// How much longer than its TTL an address stays allowed [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Leases")]
-    pub grace: Option<Duration>,
-    /// Names remembered at once [default: 100000]
-    #[arg(long, value_name = "N", help_heading = "Leases")]
-    pub max_names: Option<usize>,
-    /// Addresses remembered for one name [default: 1000]
-    #[arg(long, value_name = "N", help_heading = "Leases")]
-    pub max_addresses_per_name: Option<usize>,
+/// How long names hold addresses, how many, and which.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Leases")]
+pub struct LeaseOptions {
+    /// TTLs below this count as this
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within_day("a longer one keeps addresses open that the name has left"),
+        default_value = "0s",
+    )]
+    pub min_ttl: Duration,
+    /// TTLs above this count as this
+    //
+    // RFC 2181 §8 allows a cap.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within(
+            Duration::from_secs(1)..=Duration::from_secs(604_800),
+            "RFC 8767 §4 recommends to cap at seven days",
+        ),
+        default_value = "24h",
+    )]
+    pub max_ttl: Duration,
+    /// How much longer than its TTL an address stays allowed
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration_within_day("a longer one keeps addresses open that the name has left"),
+        default_value = "30s",
+    )]
+    pub grace: Duration,
+    /// Names remembered at once
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = within(usize::from_str, 1..=10_000_000, "each takes some hundred bytes of memory")
+            .try_map(NonZeroUsize::try_from),
+        default_value = "100000",
+    )]
+    pub max_names: NonZeroUsize,
+    /// Addresses remembered for one name
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = within(usize::from_str, 1..=100_000, "one answer holds at most about 4,000 addresses")
+            .try_map(NonZeroUsize::try_from),
+        default_value = "1000",
+    )]
+    pub max_addresses_per_name: NonZeroUsize,
     /// Range that names may open although it is loopback, link-local or inside the cluster
     /// (repeatable)
-    #[arg(long, value_name = "CIDR", help_heading = "Leases")]
+    #[arg(long, value_name = "CIDR")]
     pub allow_rebind: Vec<IpNet>,
     /// Whether names may open private addresses (RFC 1918, 100.64.0.0/10, fc00::/7) outside
-    /// --allow-rebind [default: allow]
-    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]), help_heading = "Leases")]
-    pub private_addresses: Option<PrivateAddresses>,
+    /// --allow-rebind
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = choice([("allow", PrivateAddresses::Allow), ("deny", PrivateAddresses::Deny)]),
+        default_value = "allow",
+    )]
+    pub private_addresses: PrivateAddresses,
+}
 
-    /// The nftables table, in family inet [default: namegate]
-    #[arg(long, value_name = "NAME", help_heading = "Kernel")]
-    pub table: Option<String>,
-    /// What a refused packet gets: a reset or ICMP error, or nothing [default: reject]
-    #[arg(long, value_name = "HOW", value_parser = choice([("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)]), help_heading = "Kernel")]
-    pub deny_response: Option<DenyResponse>,
+/// What stands in the kernel.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Kernel")]
+pub struct KernelOptions {
+    /// The nftables table, in family inet
+    #[arg(long, value_name = "NAME", value_parser = table_name, default_value = DEFAULT_TABLE)]
+    pub table: String,
+    /// What a refused packet gets: a reset or ICMP error, or nothing
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = choice([("reject", DenyResponse::Reject), ("drop", DenyResponse::Drop)]),
+        default_value = "reject",
+    )]
+    pub deny_response: DenyResponse,
     /// What becomes of packets from addresses of this node's pod ranges that no Pod object names
-    /// (yet) [default: allow]
-    #[arg(long, value_name = "WHAT", value_parser = choice([("allow", UnknownPods::Allow), ("deny", UnknownPods::Deny)]), help_heading = "Kernel")]
-    pub unknown_pods: Option<UnknownPods>,
-    /// Elements that each learned set can hold: an address with a port is one [default: 65536]
-    #[arg(long, value_name = "N", help_heading = "Kernel")]
-    pub set_capacity: Option<u32>,
+    /// (yet)
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_parser = choice([("allow", UnknownPods::Allow), ("deny", UnknownPods::Deny)]),
+        default_value = "allow",
+    )]
+    pub unknown_pods: UnknownPods,
+    /// Elements that each learned set can hold: an address with a port is one
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = within(
+            value_parser!(u32),
+            1..=8_388_608,
+            "the kernel keeps room for twice as many, about 150 bytes each",
+        )
+        .try_map(NonZeroU32::try_from),
+        default_value = "65536",
+    )]
+    pub set_capacity: NonZeroU32,
     /// NFLOG group over which refused and audited packets are recorded, for `namegate drops`, or
-    /// `off` [default: 5371]
-    #[arg(long, value_name = "GROUP", help_heading = "Kernel")]
-    pub records_group: Option<RecordsGroup>,
+    /// `off`
+    #[arg(long, value_name = "GROUP", default_value_t = RecordsGroup::Group(records::DEFAULT_GROUP))]
+    pub records_group: RecordsGroup,
+}
 
-    /// Where /metrics, /healthz and /readyz are served, or `off` [default: 127.0.0.1:9464]
-    #[arg(long, value_name = "IP:PORT", help_heading = "Process")]
-    pub http: Option<HttpAddress>,
-    /// What must outlive the process [default: /var/lib/namegate]
-    #[arg(long, value_name = "DIR", help_heading = "Process")]
+/// The process and its files.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessOptions {
+    /// Where /metrics, /healthz and /readyz are served, or `off`
+    #[arg(long, value_name = "IP:PORT", default_value_t = HttpAddress::At(SocketAddr::from(([127, 0, 0, 1], 9464))))]
+    pub http: HttpAddress,
+    /// What must outlive the process
+    //
+    // `None` in `exec`, as is `run_dir`.
+    #[arg(long, value_name = "DIR", value_parser = own_directory(), default_value = DEFAULT_STATE_DIR)]
     pub state_dir: Option<PathBuf>,
-    /// Where the socket lies that `namegate status` and `namegate names` ask [default:
-    /// /run/namegate]
-    #[arg(long, value_name = "DIR", help_heading = "Process")]
+    /// Where the socket lies that `namegate status` and `namegate names` ask
+    #[arg(long, value_name = "DIR", value_parser = own_directory(), default_value = DEFAULT_RUN_DIR)]
     pub run_dir: Option<PathBuf>,
     /// Replace the agent that serves --run-dir, if there is one; whoever started that one ends it
-    /// [default: false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
-    pub take_over: Option<bool>,
-    /// Start the agent again at once when it dies, with the sockets that lookups wait in [default:
-    /// false]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Process")]
-    pub supervise: Option<bool>,
-}
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+    )]
+    pub take_over: bool,
+    /// Start the agent again at once when it dies, with the sockets that lookups wait in
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value = "false",
+    )]
+    pub supervise: bool,
 }
 
-impl AgentOptions {
-    /// These options, and those of `below` where these say nothing. Lists are replaced, not joined.
-    pub fn over(self, mut below: AgentOptions) -> AgentOptions {
-        if self.kubeconfig.is_some() {
-            // The two exclude each other: one of them on the command line stands for the choice.
-            below.objects = None;
+/// Shows the default at the end of the help's sentence, where defaults that are told in words
+/// stand.
+fn show_default(option: Arg) -> Arg {
+    let values = option.get_default_values();
+    let texts: Vec<_> = values.iter().map(|value| value.to_string_lossy()).collect();
+    match option.get_help() {
+        Some(help) if !texts.is_empty() => {
+            let help = format!("{help} [default: {}]", texts.join(", "));
+            option.help(help).hide_default_value(true)
         }
-        Layered::over(self, below)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_said_above_wins_and_lists_are_replaced() {
-        let above = AgentOptions {
-            table: Some("mine".into()),
-            upstream: vec!["192.0.2.1".parse().unwrap()],
-            ..AgentOptions::default()
-        };
-        let below = AgentOptions {
-            table: Some("theirs".into()),
-            node: Some("n".into()),
-            upstream: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
-            ..AgentOptions::default()
-        };
-        let both = above.over(below);
-        assert_eq!(both.table.as_deref(), Some("mine"));
-        assert_eq!(both.node.as_deref(), Some("n"));
-        assert_eq!(both.upstream, ["192.0.2.1".parse().unwrap()]);
+        _ => option,
     }
 }

@@ -34,10 +34,8 @@ fn settings() -> Settings {
         name: "here".into(),
         resolv_conf: Ok("nameserver 192.0.2.53\nnameserver 2001:db8::53\n".into()),
     };
-    let options = AgentOptions {
-        objects: Some("objects".into()),
-        ..AgentOptions::default()
-    };
+    let mut options = AgentOptions::default();
+    options.objects.objects = Some("objects".into());
     resolve(options, &host).unwrap()
 }
 

@@ -11,7 +11,7 @@ use cluster::kubernetes::KubernetesSource;
 use cluster::kubernetes::client::{Access, AccessError};
 use cluster::taint::StartupTaint;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use settings::{AgentOptions, ConfigError, HostFacts, Settings};
+use settings::{ConfigError, HostFacts, OptionLayer, Settings};
 use supervisor::working_set;
 use supervisor::{self, Supervision};
 use thiserror::Error;
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    options: AgentOptions,
+    options: OptionLayer,
 }
 
 /// Why the agent does not run.
@@ -117,7 +117,7 @@ pub(crate) fn run(args: Args) -> crate::Result {
             ObjectsFrom::Cluster(kubeconfig) => {
                 let access = Access::find(kubeconfig.as_deref()).await?;
                 let client = access.client()?;
-                let taint = settings.startup_taint.clone().map(|key| StartupTaint {
+                let taint = settings.cluster.startup_taint.clone().map(|key| StartupTaint {
                     client,
                     node: settings.node.clone(),
                     key,
@@ -154,12 +154,12 @@ struct PreparedAgent {
 
 fn prepare(args: Args, host: &HostFacts) -> Result<PreparedAgent, AgentError> {
     let Args { config, options } = args;
-    let options = settings::merge(options, config.as_deref()).map_err(ConfigError::from)?;
-    let from = match options.objects.clone() {
+    let options = settings::merge(options, config.as_deref())?;
+    let from = match options.objects.objects.clone() {
         Some(directory) => ObjectsFrom::Directory(directory),
-        None => ObjectsFrom::Cluster(options.kubeconfig.clone()),
+        None => ObjectsFrom::Cluster(options.objects.kubeconfig.clone()),
     };
-    let supervise = options.supervise.unwrap_or(false);
+    let supervise = options.process.supervise;
     let settings = settings::resolve::resolve(options, host).map_err(ConfigError::from)?;
     if let ObjectsFrom::Directory(directory) = &from {
         std::fs::read_dir(directory).map_err(|error| AgentError::Objects {

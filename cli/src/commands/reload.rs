@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use settings::{AgentOptions, FileError, file};
+use settings::{FileError, OptionLayer, file};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 #[derive(Debug, Default)]
 pub(super) struct Reload {
     /// The path of `--config`, and its content at the start.
-    pub(super) config: Option<(PathBuf, AgentOptions)>,
+    pub(super) config: Option<(PathBuf, OptionLayer)>,
     /// Notified to read the objects again. Ignored where they are watched in a cluster.
     pub(super) objects: Arc<Notify>,
 }
@@ -64,7 +64,8 @@ impl Reload {
             return ConfigChange::None;
         };
         match file::read(path) {
-            Ok(now) if now == *before => ConfigChange::None,
+            // Compared as values: 60s and 1m are the same.
+            Ok(now) if now.options() == before.options() => ConfigChange::None,
             Ok(_) => ConfigChange::Changed(path.clone()),
             Err(error) => ConfigChange::Broken(error),
         }
@@ -88,7 +89,7 @@ mod tests {
             config: Some((path.clone(), file::read(&path).unwrap())),
             ..Reload::default()
         };
-        fs::write(&path, "# a comment\ngrace: 5s\n").unwrap();
+        fs::write(&path, "# a comment\ngrace: 5000ms\n").unwrap();
         assert!(matches!(reload.compare(), ConfigChange::None));
         fs::write(&path, "grace: 6s\n").unwrap();
         assert!(matches!(reload.compare(), ConfigChange::Changed(_)));

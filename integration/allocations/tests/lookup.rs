@@ -141,10 +141,8 @@ fn gate() -> NodeGate {
         name: "here".into(),
         resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
     };
-    let options = AgentOptions {
-        dns_questions: Some(QuestionMode::AllowedOnly),
-        ..AgentOptions::default()
-    };
+    let mut options = AgentOptions::default();
+    options.lookups.dns_questions = Some(QuestionMode::AllowedOnly);
     let settings = resolve(options, &host).unwrap();
     let files = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
     let update = Catalogue::default().scan(files).unwrap();
@@ -163,9 +161,9 @@ fn gate() -> NodeGate {
         .unwrap();
     let terms = GateSettings {
         encrypted_dns_discovery: settings::EncryptedDnsDiscovery::Deny,
-        denied: settings.denied,
+        denied: settings.lookups.dns_denied,
         lease: settings.lease,
-        commit_deadline: settings.commit_deadline,
+        commit_deadline: settings.lookups.commit_deadline,
         upstreams: settings.upstreams.clone().into(),
     };
     NodeGate::new(

@@ -41,13 +41,11 @@ fn lookups_on_a_flow_from_before_are_seen_after_an_installation_that_had_to_be_t
     let ask = |name| stub.ask(name, RecordType::A, true).unwrap();
     assert!(ask("b.example").address().is_some(), "the flow goes to the resolver");
 
-    let options = AgentOptions {
-        objects: Some(scenario.installation().objects()),
-        upstream: vec![RESOLVER.to_string().parse().unwrap()],
-        state_dir: Some(scenario.installation().scratch("state")),
-        run_dir: Some(scenario.installation().scratch("run")),
-        ..AgentOptions::default()
-    };
+    let mut options = AgentOptions::default();
+    options.objects.objects = Some(scenario.installation().objects());
+    options.resolvers.upstream = vec![RESOLVER.to_string().parse().unwrap()];
+    options.process.state_dir = Some(scenario.installation().scratch("state"));
+    options.process.run_dir = Some(scenario.installation().scratch("run"));
     let host = HostFacts {
         name: "here".into(),
         resolv_conf: Err(io::ErrorKind::NotFound.into()),

@@ -1,6 +1,14 @@
 use std::io;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
 
-use clap::{Args, Command};
+use clap::{Args, Command, FromArgMatches};
+use dns_proxy::Rcode;
+use enforcer::FailMode;
+use policy::DenyResponse;
+
+use crate::{EncryptedDnsDiscovery, HttpAddress, NameMatching, OptionLayer, PrivateAddresses, UnknownPods};
 
 use super::*;
 
@@ -11,30 +19,46 @@ fn host() -> HostFacts {
     }
 }
 
-fn refused(options: AgentOptions) -> String {
-    resolve(options, &host()).unwrap_err().to_string()
+/// The options of a command line; errors are what `namegate agent` says.
+fn options(line: &[&str]) -> Result<AgentOptions, RejectedOption> {
+    let command = OptionLayer::augment_args(Command::new("agent").no_binary_name(true));
+    let said = command
+        .try_get_matches_from(line)
+        .and_then(|matches| OptionLayer::from_arg_matches(&matches));
+    match said {
+        Ok(said) => said.options(),
+        Err(error) => Err(RejectedOption::of(&error).unwrap_or_else(|| panic!("{line:?}: {error}"))),
+    }
+}
+
+fn resolved(line: &[&str]) -> Result<Settings, RejectedOption> {
+    resolve(options(line)?, &host())
+}
+
+fn refused(line: &[&str]) -> String {
+    resolved(line).unwrap_err().to_string()
 }
 
 #[test]
 fn encrypted_upstreams_are_checked_before_they_are_asked() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
-    let options = |upstreams: &[&str], authorities: &Path| AgentOptions {
-        upstream: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
-        upstream_ca: Some(authorities.to_owned()),
-        ..AgentOptions::default()
-    };
     std::fs::write(&file, "no certificate\n").unwrap();
-    let message = refused(options(&["tls://192.0.2.53"], &file));
+    let authorities = format!("--upstream-ca={}", file.display());
+    let message = refused(&["--upstream=tls://192.0.2.53", &authorities]);
     assert!(
         message.contains("--upstream-ca") && message.contains("no certificate in PEM"),
         "{message}"
     );
     assert!(
-        resolve(options(&["192.0.2.53"], &file), &host()).is_ok(),
+        resolved(&["--upstream=192.0.2.53", &authorities]).is_ok(),
         "a plain one needs none"
     );
-    let message = refused(options(&["tls://192.0.2.53", "quic://192.0.2.53"], &file));
+    let message = refused(&[
+        "--upstream=tls://192.0.2.53",
+        "--upstream=quic://192.0.2.53",
+        &authorities,
+    ]);
     assert!(message.contains("same address and port"), "{message}");
 }
 
@@ -47,49 +71,36 @@ fn defaults_are_the_documented_ones() {
         ["192.0.2.53:53".parse().unwrap(), "[2001:db8::53]:53".parse().unwrap()]
     );
     assert!(settings.listen.is_empty());
-    assert_eq!(settings.http, Some("127.0.0.1:9464".parse().unwrap()));
+    assert_eq!(settings.process.http.address(), Some("127.0.0.1:9464".parse().unwrap()));
     assert_eq!(settings.state_dir.as_deref(), Some(Path::new("/var/lib/namegate")));
-    assert_eq!(settings.run_dir.as_deref(), Some(Path::new("/run/namegate")));
+    assert_eq!(settings.process.run_dir.as_deref(), Some(Path::new("/run/namegate")));
     assert_eq!(settings.table, "namegate");
     assert_eq!(settings.fail_mode, FailMode::Open);
     assert_eq!(settings.interception, Interception::Dnat);
     assert_eq!(settings.refusal, DenyResponse::Reject);
     assert_eq!(settings.capacity.get(), 65_536);
     assert_eq!(settings.questions, QuestionMode::Any);
-    let standalone = AgentOptions {
-        objects: Some("/objects".into()),
-        ..AgentOptions::default()
-    };
     assert_eq!(
-        resolve(standalone, &host()).unwrap().questions,
+        resolved(&["--objects=/objects"]).unwrap().questions,
         QuestionMode::AllowedOnly
     );
     assert_eq!(settings.unknown_pods, UnknownPods::Allow);
     assert_eq!(settings.private_addresses, PrivateAddresses::Allow);
     assert_eq!(settings.matching, NameMatching::Question);
-    assert_eq!(settings.denied, Rcode::NxDomain);
-    assert_eq!(settings.encrypted_dns_discovery, EncryptedDnsDiscovery::Deny);
+    assert_eq!(settings.lookups.dns_denied, Rcode::NxDomain);
+    assert_eq!(settings.lookups.encrypted_dns_discovery, EncryptedDnsDiscovery::Deny);
     assert_eq!(settings.lease, LeaseTiming::default());
     assert_eq!(settings.limits, LedgerLimits::default());
     assert_eq!(settings.cluster_domain.as_str(), "cluster.local.");
     assert_eq!(settings.cluster_dns, [("kube-system".into(), "kube-dns".into())]);
-    assert_eq!(settings.commit_deadline, Duration::from_secs(1));
+    assert_eq!(settings.lookups.commit_deadline, Duration::from_secs(1));
     assert_eq!(settings.records_group, Some(5371));
     assert_eq!(settings.cache, None);
 }
 
 #[test]
 fn a_startup_taint_is_a_key_alone() {
-    let taint = |key: &str| {
-        resolve(
-            AgentOptions {
-                startup_taint: Some(key.into()),
-                ..AgentOptions::default()
-            },
-            &host(),
-        )
-        .map(|it| it.startup_taint)
-    };
+    let taint = |key: &str| resolved(&[&format!("--startup-taint={key}")]).map(|it| it.cluster.startup_taint);
     for key in ["namegate.io/agent-not-ready", "starting"] {
         assert_eq!(taint(key).unwrap().as_deref(), Some(key));
     }
@@ -100,59 +111,61 @@ fn a_startup_taint_is_a_key_alone() {
 
 #[test]
 fn records_have_a_group_or_are_off() {
-    for (given, group) in [(RecordsGroup::Off, None), (RecordsGroup::Group(7), Some(7))] {
-        let options = AgentOptions {
-            records_group: Some(given),
-            ..AgentOptions::default()
-        };
-        assert_eq!(resolve(options, &host()).unwrap().records_group, group);
+    for (given, group) in [("off", None), ("7", Some(7))] {
+        let settings = resolved(&[&format!("--records-group={given}")]).unwrap();
+        assert_eq!(settings.records_group, group);
+        assert_eq!(settings.kernel.records_group.group(), group);
     }
 }
 
 #[test]
+fn http_has_an_address_or_is_off() {
+    for (given, address) in [("off", None), ("[::1]:80", Some("[::1]:80".parse().unwrap()))] {
+        let settings = resolved(&[&format!("--http={given}")]).unwrap();
+        assert_eq!(settings.process.http.address(), address);
+        assert_ne!(
+            settings.process.http,
+            HttpAddress::At("127.0.0.1:9464".parse().unwrap())
+        );
+    }
+}
+
+/// Each default is told once, after the help's sentence and before clap's list of values.
+#[test]
 fn the_help_shows_the_defaults() {
-    let help = AgentOptions::augment_args(Command::new("x").term_width(1_000))
-        .render_long_help()
-        .to_string();
+    let mut command = AgentOptions::augment_args(Command::new("x").term_width(1_000));
+    let help = command.render_long_help().to_string();
+    let entry = |option: &str| {
+        let (_, text) = help.split_once(&format!("--{option}")).unwrap();
+        text.split("\n      --").next().unwrap().to_owned()
+    };
+    let mut shown = 0;
+    for option in command.get_arguments() {
+        let long = option.get_long().unwrap_or_default();
+        for default in option.get_default_values() {
+            let entry = entry(long);
+            let told = format!("[default: {}]", default.to_string_lossy());
+            assert_eq!(entry.matches("[default: ").count(), 1, "{entry}");
+            assert!(entry.contains(&told), "{entry}");
+            shown += 1;
+        }
+    }
+    assert!(shown > 20);
     for (option, default) in [
-        ("set-capacity", SET_CAPACITY.default.to_string()),
-        ("max-names", MAX_NAMES.default.to_string()),
-        ("max-addresses-per-name", MAX_ADDRESSES.default.to_string()),
-        ("commit-deadline", COMMIT_DEADLINE.default.to_string()),
-        ("min-ttl", MIN_TTL.default.to_string()),
-        ("max-ttl", "24h".into()),
-        ("grace", GRACE.default.to_string()),
-        ("tproxy-mark", format!("{DEFAULT_TPROXY_MARK:#x}")),
-        ("tproxy-table", TPROXY_TABLE.default.to_string()),
-        ("tproxy-port", TPROXY_PORT.default.to_string()),
-        ("table", DEFAULT_TABLE.into()),
-        ("records-group", records::DEFAULT_GROUP.to_string()),
-        ("http", DEFAULT_HTTP.into()),
-        ("state-dir", DEFAULT_STATE_DIR.into()),
-        ("run-dir", DEFAULT_RUN_DIR.into()),
-        ("cluster-domain", DEFAULT_CLUSTER_DOMAIN.into()),
-        (
-            "cluster-dns",
-            format!("{}/{}", DEFAULT_CLUSTER_DNS.0, DEFAULT_CLUSTER_DNS.1),
-        ),
+        ("grace <", "30s"),
+        ("max-ttl <", "24h"),
+        ("records-group <", "5371"),
+        ("http <", "127.0.0.1:9464"),
+        ("cluster-dns <", "kube-system/kube-dns"),
+        ("tproxy-mark <", "0x1000"),
     ] {
-        let (_, text) = help.split_once(&format!("--{option} ")).unwrap();
-        let entry = text.split("\n      --").next().unwrap();
-        assert!(entry.contains(&format!("[default: {default}]")), "{option}: {entry}");
+        assert!(entry(option).contains(&format!("[default: {default}]")), "{option}");
     }
 }
 
 #[test]
 fn tproxy_takes_its_parameters() {
-    let settings = resolve(
-        AgentOptions {
-            intercept: Some(InterceptionMode::Tproxy),
-            tproxy_mark: Some(PacketMark(0x100)),
-            ..AgentOptions::default()
-        },
-        &host(),
-    )
-    .unwrap();
+    let settings = resolved(&["--intercept=tproxy", "--tproxy-mark=0x100"]).unwrap();
     assert_eq!(
         settings.interception,
         Interception::Tproxy {
@@ -161,6 +174,16 @@ fn tproxy_takes_its_parameters() {
             port: 15353
         }
     );
+}
+
+#[test]
+fn a_mark_may_be_written_in_hexadecimal() {
+    for text in ["0x200000", "0X200000", "2097152"] {
+        let options = options(&[&format!("--tproxy-mark={text}")]).unwrap();
+        assert_eq!(options.interception.tproxy_mark.get(), 0x20_0000);
+    }
+    let command = OptionLayer::augment_args(Command::new("agent").no_binary_name(true));
+    assert!(command.try_get_matches_from(["--tproxy-mark=0x1ffffffff"]).is_err());
 }
 
 #[test]
@@ -174,114 +197,69 @@ fn without_a_resolver_it_says_what_to_do() {
 
 #[test]
 fn asking_oneself_is_refused() {
-    let listen = vec!["0.0.0.0".parse().unwrap()];
-    let message = refused(AgentOptions {
-        upstream: vec!["127.0.0.1".parse().unwrap()],
-        listen: listen.clone(),
-        ..AgentOptions::default()
-    });
+    let message = refused(&["--upstream=127.0.0.1", "--listen=0.0.0.0"]);
     assert!(message.contains("ask itself"), "{message}");
     // The resolv.conf that points at the agent itself leaves no resolver.
     let host = HostFacts {
         resolv_conf: Ok("nameserver 127.0.0.1\n".into()),
         ..host()
     };
-    let options = AgentOptions {
-        listen,
-        ..AgentOptions::default()
-    };
+    let options = options(&["--listen=0.0.0.0"]).unwrap();
     assert!(matches!(resolve(options, &host), Err(RejectedOption::NoUpstream(_))));
 }
 
 #[test]
 fn values_out_of_bounds_are_refused_with_bounds_and_reason() {
-    let message = refused(AgentOptions {
-        commit_deadline: Some(Duration::from_secs(60)),
-        ..AgentOptions::default()
-    });
+    let message = refused(&["--commit-deadline=60s"]);
     assert!(
         message.starts_with("--commit-deadline (or `commit-deadline` in the config file) cannot be 1m: it must lie between 10ms and 5s ("),
         "{message}"
     );
-    for options in [
-        AgentOptions {
-            set_capacity: Some(0),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            max_names: Some(0),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            max_addresses_per_name: Some(usize::MAX),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            max_ttl: Some(Duration::ZERO),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            grace: Some(Duration::from_secs(1_000_000)),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            min_ttl: Some(Duration::from_secs(60)),
-            max_ttl: Some(Duration::from_secs(30)),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            dns_cache_stale: Some(Duration::from_secs(864_000)),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            table: Some("a b".into()),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            table: Some(String::new()),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            tproxy_mark: Some(PacketMark(0)),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            tproxy_table: Some(254),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            tproxy_port: Some(0),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            cluster_domain: Some(".".into()),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            cluster_domain: Some("a..b".into()),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            upstream: vec!["0.0.0.0".parse().unwrap()],
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            upstream: vec!["192.0.2.1:0".parse().unwrap()],
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            listen: vec!["224.0.0.1".parse().unwrap()],
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            run_dir: Some("/".into()),
-            ..AgentOptions::default()
-        },
-        AgentOptions {
-            node: Some(" ".into()),
-            ..AgentOptions::default()
-        },
+    for line in [
+        "--set-capacity=0",
+        "--max-names=0",
+        "--max-addresses-per-name=18446744073709551615",
+        "--max-ttl=0s",
+        "--grace=1000000s",
+        "--min-ttl=60s --max-ttl=30s",
+        "--dns-cache-stale=864000s",
+        "--table=a,b",
+        "--table=",
+        "--tproxy-mark=0",
+        "--tproxy-table=254",
+        "--tproxy-table=0",
+        "--tproxy-port=0",
+        "--cluster-domain=.",
+        "--cluster-domain=a..b",
+        "--upstream=0.0.0.0",
+        "--upstream=192.0.2.1:0",
+        "--listen=224.0.0.1",
+        "--run-dir=/",
+        "--state-dir=/",
+        "--node=",
     ] {
-        assert!(resolve(options.clone(), &host()).is_err(), "{options:?}");
+        let words: Vec<_> = line.split(' ').collect();
+        assert!(resolved(&words).is_err(), "{line}");
     }
+    assert!(resolved(&["--table=a b"]).is_err());
+    assert!(resolved(&["--node= "]).is_err());
+}
+
+/// The command line may say something else than a file that was not changed with it.
+#[test]
+fn a_value_out_of_bounds_in_the_file_is_refused_unless_a_flag_replaces_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.yaml");
+    std::fs::write(&path, "commit-deadline: 1m\n").unwrap();
+    let merged = |line: &[&str]| {
+        let command = OptionLayer::augment_args(Command::new("agent").no_binary_name(true));
+        let matches = command.try_get_matches_from(line).unwrap();
+        crate::merge(OptionLayer::from_arg_matches(&matches).unwrap(), Some(&path))
+    };
+    assert_eq!(
+        merged(&[]).unwrap_err().to_string(),
+        refused(&["--commit-deadline=60s"])
+    );
+    let options = merged(&["--commit-deadline=2s"]).unwrap();
+    assert_eq!(options.lookups.commit_deadline, Duration::from_secs(2));
 }
