@@ -1,7 +1,7 @@
 //! The agent itself: settings and a source of objects in, something that runs out.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Progress;
@@ -10,6 +10,7 @@ use cluster::{ObjectSource, SourceHandles};
 use dns_proxy::{DnsServer, ServerConfig, SocketStore};
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
+use parking_lot::Mutex;
 use settings::Settings;
 use supervisor::Supervision;
 use thiserror::Error;

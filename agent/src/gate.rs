@@ -18,8 +18,8 @@ mod silent_upstreams;
 mod withheld;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::WithheldRow;
@@ -33,6 +33,7 @@ use enforcer::writer::{AdmissionRequest, Generation, Holder};
 use enforcer::{Committed, Enforcer};
 use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger};
 use names::Name;
+use parking_lot::Mutex;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
 use tracing::debug;
@@ -311,7 +312,7 @@ impl Gate for NodeGate {
             QuestionVerdict::Allowed => None,
             QuestionVerdict::AllowedIfLearned(address) => {
                 let counts = |teacher| plan.teaches(teacher, endpoint);
-                let learned = lock(&core.ledger).is_learned(clock::now(), address, counts);
+                let learned = core.ledger.lock().is_learned(clock::now(), address, counts);
                 (!learned).then_some(QuestionDenial::NoSelector)
             }
             QuestionVerdict::Denied(denial) => Some(denial),
@@ -451,7 +452,7 @@ impl ClientIdentity {
 impl GateCore {
     /// Evicts names over the ledger's limit. To be called soon after each [`step`](Self::step).
     fn evict(&self) {
-        let evicted = lock(&self.ledger).evict(clock::now());
+        let evicted = self.ledger.lock().evict(clock::now());
         let evicted = u64::try_from(evicted.len()).unwrap_or(u64::MAX);
         self.evicted_names.fetch_add(evicted, Ordering::Relaxed);
     }
@@ -484,12 +485,6 @@ pub(crate) fn denial_reason(denial: QuestionDenial, name: &Name, endpoint: &Gove
             format!("namegate: {name} is a search-list expansion that {who} may not ask")
         }
     }
-}
-
-/// The ledger is consistent between its calls, so a panic elsewhere while it was held does not
-/// spoil it.
-pub(crate) fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

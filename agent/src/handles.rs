@@ -1,10 +1,11 @@
 //! What the tasks of a running agent share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use dns_proxy::DnsServer;
 use enforcer::Enforcer;
 use fqdn_cache::Ledger;
+use parking_lot::Mutex;
 use settings::Settings;
 use supervisor::Supervision;
 

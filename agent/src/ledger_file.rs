@@ -7,15 +7,15 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fqdn_cache::{Ledger, Snapshot};
+use parking_lot::Mutex;
 use state_dir::{Durability, LEDGER_FILE, StateDir, replace_with};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::gate::lock;
 use crate::handles::AgentHandles;
 
 /// Reads the snapshot into an empty ledger. Without one, or with one that cannot be used, the
@@ -43,7 +43,7 @@ pub async fn keep(handles: AgentHandles) {
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
-        lock(&handles.ledger).expire(clock::now());
+        handles.ledger.lock().expire(clock::now());
         let lessons = handles.gate.answers_learned();
         let Some(directory) = handles.settings.state_dir.clone() else {
             continue;
@@ -83,7 +83,7 @@ pub fn save(directory: &StateDir, ledger: &Mutex<Ledger>) -> io::Result<()> {
     // Boot ends the leases, so a snapshot need not survive a power cut.
     replace_with(directory, LEDGER_FILE, Durability::ProcessCrash, |file| {
         loop {
-            let ledger = lock(ledger);
+            let ledger = ledger.lock();
             let part = snapshot.next_part(&ledger, clock::now());
             drop(ledger);
             match part {

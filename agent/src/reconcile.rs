@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::address_owners::AddressOwners;
-use crate::gate::{ActivePlan, lock};
+use crate::gate::ActivePlan;
 use crate::handles::AgentHandles;
 use crate::plan::{self, AddressConflict, Plan, Planner};
 
@@ -235,7 +235,7 @@ impl Reconciler {
         self.listen(before.listeners.iter().chain(&plan.listeners)).await?;
 
         let (ledger, filling) = (Arc::clone(&self.handles.ledger), Arc::clone(&plan));
-        let learned = move || filling.all_elements(&lock(&ledger), clock::now());
+        let learned = move || filling.all_elements(&ledger.lock(), clock::now());
         // On an error the old rules stand, with the old plan's generation.
         let generation = self
             .handles

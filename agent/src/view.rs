@@ -21,7 +21,7 @@ use state_dir::StateDir;
 use tokio::sync::watch;
 
 use crate::explain::{self, ExplainRequest, ExplainTarget, NodeKnowledge};
-use crate::gate::{self, lock};
+use crate::gate;
 use crate::handles::AgentHandles;
 use crate::inspect::{Figures, Inspect};
 use crate::plan::{Governed, Plan};
@@ -70,7 +70,7 @@ impl View {
 
     /// Names and name–address pairs with live leases.
     fn leases(&self) -> (usize, usize) {
-        lock(&self.handles.ledger).size()
+        self.handles.ledger.lock().size()
     }
 }
 
@@ -95,7 +95,10 @@ impl View {
                 reason: None,
             },
             QuestionVerdict::AllowedIfLearned(address) => LookupAnswer {
-                allowed: lock(&self.handles.ledger)
+                allowed: self
+                    .handles
+                    .ledger
+                    .lock()
                     .is_learned(clock::now(), address, |teacher| plan.teaches(teacher, governed)),
                 reason: Some(format!("only while {address} is learned")),
             },
@@ -186,7 +189,9 @@ impl Inspect for View {
     fn names(&self) -> Vec<NameRow> {
         let in_force = self.handles.gate.in_force();
         let now = clock::now();
-        lock(&self.handles.ledger)
+        self.handles
+            .ledger
+            .lock()
             .entries(now)
             .map(|entry| {
                 let (selectors, policies) = in_force.plan.attribution(entry.name);
@@ -244,7 +249,7 @@ impl Inspect for View {
             ExplainTarget::Address(_) | ExplainTarget::Pod(_) => Vec::new(),
         };
         let mut told = {
-            let ledger = lock(&self.handles.ledger);
+            let ledger = self.handles.ledger.lock();
             let known = NodeKnowledge {
                 ledger: Some((&ledger, clock::now())),
                 counts: &|teacher| governed.is_none_or(|governed| plan.teaches(teacher, governed)),

@@ -6,8 +6,8 @@ use std::env;
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -61,8 +61,7 @@ where
         let metadata = event.metadata();
         let now = clock::now();
         let (expired, passes) = {
-            // A panic while the lock was held cannot have left the limiter inconsistent.
-            let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut limiter = self.limiter.lock();
             let expired = limiter.expired(now);
             let passes = *metadata.level() > Level::WARN || {
                 let mut line = format!("{:>5} {}:", metadata.level(), metadata.target());
@@ -114,7 +113,7 @@ mod tests {
 
     impl io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -138,7 +137,7 @@ mod tests {
                 tracing::warn!(number, "each is another");
             }
         });
-        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(written.0.lock().clone()).unwrap();
         let count = |part: &str| text.matches(part).count();
         assert_eq!(count("it failed"), repeat_limiter::OFTEN as usize, "{text}");
         assert_eq!((count("no warning"), count("each is another")), (64, 64));

@@ -5,10 +5,10 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dns_proxy::SocketStore;
+use parking_lot::Mutex;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -71,7 +71,7 @@ impl Supervision {
     /// Tells the supervisor that this worker answers lookups. Sockets that this worker has not
     /// taken are closed, because lookups would be lost in their queues.
     pub fn ready(&self) {
-        for name in std::mem::take(&mut *self.inherited()).into_keys() {
+        for name in std::mem::take(&mut *self.inherited.lock()).into_keys() {
             self.forget(&name);
         }
         self.warn_unless_sent(message::ready(self.socket.as_fd()), "that this worker is ready");
@@ -96,15 +96,11 @@ impl Supervision {
             warn!(%error, "the supervisor cannot be told {what}");
         }
     }
-
-    fn inherited(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
-        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl SocketStore for Supervision {
     fn take(&self, name: &str) -> Option<OwnedFd> {
-        self.inherited().remove(name)
+        self.inherited.lock().remove(name)
     }
 
     fn keep(&self, name: &str, socket: BorrowedFd<'_>) {

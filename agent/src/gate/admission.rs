@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use clock::Time;
@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::plan::{MatchedName, Plan};
 
-use super::{GateCore, lock};
+use super::GateCore;
 
 /// What an answer needs under the plan in force, before it may be released.
 pub(super) enum AdmissionStep {
@@ -90,7 +90,7 @@ impl GateCore {
         let mut elements = Vec::new();
         let mut first_end: Option<Time> = None;
         let mut left_out = 0;
-        let mut ledger = lock(&self.ledger);
+        let mut ledger = self.ledger.lock();
         for name in matched {
             answer.name = name.name.clone();
             answer.terms = plan.lease_terms(name);
@@ -125,7 +125,7 @@ impl GateCore {
                     is_open |= held.is_some();
                 });
                 if !is_open {
-                    lock(&self.ledger).retract(name.name, teacher, *address);
+                    self.ledger.lock().retract(name.name, teacher, *address);
                 }
             }
         }
@@ -143,7 +143,7 @@ impl GateCore {
 
     /// Computes the stale admissions again, under the plan that has just been published.
     pub(super) fn resume(self: &Arc<Self>) {
-        let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+        let parked = std::mem::take(&mut *self.parked.lock());
         parked.into_iter().for_each(|waiting| waiting.again());
     }
 }
@@ -223,7 +223,7 @@ impl ParkedAdmission {
     /// Waits until the plan that made its generation stale is published, unless it already is.
     pub(super) fn park(self) {
         let core = Arc::clone(&self.core);
-        let mut parked = core.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parked = core.parked.lock();
         // Checked with `parked` locked, so that a plan published after this finds the admission
         // there.
         if core.in_force.load().generation != self.generation {

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clock::Time;
 use dns_proxy::Transport;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 /// The silent upstreams, and since when each is silent.
@@ -20,10 +20,10 @@ impl SilentUpstreams {
         match answers {
             false => {
                 warn!(upstream = %server, ?transport, "an upstream does not answer; others are asked before it until it does");
-                self.lock().insert((server, transport), now);
+                self.0.lock().insert((server, transport), now);
             }
             true => {
-                let since = self.lock().remove(&(server, transport));
+                let since = self.0.lock().remove(&(server, transport));
                 let silent_for = since.map_or(Duration::ZERO, |since| now.since(since));
                 info!(upstream = %server, ?transport, ?silent_for, "an upstream answers again");
             }
@@ -31,12 +31,7 @@ impl SilentUpstreams {
     }
 
     pub(super) fn all(&self) -> Vec<((SocketAddr, Transport), Time)> {
-        self.lock().iter().map(|(route, since)| (*route, *since)).collect()
-    }
-
-    /// Nothing in here panics half-way.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(SocketAddr, Transport), Time>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().iter().map(|(route, since)| (*route, *since)).collect()
     }
 }
 

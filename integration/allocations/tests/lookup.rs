@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::gate::{ActivePlan, GateSettings, NodeGate};
@@ -25,6 +25,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns::Namespace;
+use parking_lot::Mutex;
 use policy::QuestionMode;
 use settings::resolve::resolve;
 use settings::{AgentOptions, HostFacts};

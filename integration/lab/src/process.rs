@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use api::ApiClient;
 use api::ask;
 use api::{AgentStatus, NameRow, RecordRow};
 use netns::Namespace;
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use state_dir::{CLUSTER_FILE, LEDGER_FILE, OBJECTS_FILE};
 use tempfile::TempDir;
@@ -293,7 +294,7 @@ impl AgentProcess {
 
     /// The lines that the agent has logged.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.log.lock().clone()
     }
 
     /// The lines that the agent has logged at ERROR.
@@ -376,7 +377,7 @@ fn is_file(path: &Path) -> bool {
 fn read_log(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            log.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            log.lock().push(line);
         }
     })
 }

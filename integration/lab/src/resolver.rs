@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 use netns::{Namespace, Resident};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::zone::{LabZone, NumberedNames, ScriptedAnswer, ZoneAnswer, ZoneError};
 use super::{DNS_PORT, internet};
@@ -83,7 +84,7 @@ impl Resolver {
     }
 
     fn zone(&self) -> MutexGuard<'_, LabZone> {
-        lock(&self.zone)
+        self.zone.lock()
     }
 }
 
@@ -128,7 +129,7 @@ impl ZoneHandler {
             });
         };
         let udp = info.protocol == Protocol::Udp;
-        lock(&self.zone).answer(info.query.name(), info.query.query_type(), udp)
+        self.zone.lock().answer(info.query.name(), info.query.query_type(), udp)
     }
 }
 
@@ -137,9 +138,4 @@ fn unsent(metadata: Metadata) -> ResponseInfo {
         metadata,
         counts: HeaderCounts::default(),
     })
-}
-
-/// A poisoned zone is still a zone: the panic that poisoned it has failed its own test.
-fn lock(zone: &Mutex<LabZone>) -> MutexGuard<'_, LabZone> {
-    zone.lock().unwrap_or_else(PoisonError::into_inner)
 }

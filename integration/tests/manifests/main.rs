@@ -11,10 +11,11 @@ mod deployed;
 mod overlays;
 mod rights;
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 
 use namegate_integration::control_plane::ControlPlane;
 use netns::Namespace;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 /// One control plane for the tests that leave nothing behind in it, with the overlay `default`
@@ -29,7 +30,7 @@ fn shared() -> Option<MutexGuard<'static, ControlPlane>> {
         Some(Mutex::new(cluster))
     });
     let shared = SHARED.as_ref()?;
-    Some(shared.lock().unwrap_or_else(PoisonError::into_inner))
+    Some(shared.lock())
 }
 
 /// The objects of a stream of YAML documents.
