@@ -11,12 +11,13 @@
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
 //! - [`run_dir`]: that one agent at a time serves a run directory.
-//! - [`ledger_file`]: the ledger on disk.
+//! - [`ledger_file`]: the ledger on disk; [`cleanup`]: what an agent leaves behind on purpose.
 //! - [`inspect`], [`view`]: what the running agent shows of itself; [`metrics`], [`http`] and
 //!   [`local_api`] serve it.
 
 pub mod address_owners;
 pub mod app;
+pub mod cleanup;
 pub mod explain;
 pub mod gate;
 pub mod handles;

@@ -1,23 +1,29 @@
 //! Checks whether a node has what Namegate needs.
 //!
-//! [`read()`] reads the [`NodeFacts`] and is the only I/O. [`examine`] judges them and is pure.
-//! Each judgement is a [`NodeFinding`] with a stable code, which `docs/kubernetes.md` explains.
+//! `running_agent` asks the agent, if there is one, and [`read()`] reads the [`NodeFacts`]; these
+//! are the only I/O. [`examine`] judges them and is pure. Each judgement is a [`NodeFinding`] with
+//! a stable code, which `docs/kubernetes.md` explains.
 
 mod bypass;
 mod features;
 mod foreign_tables;
 mod node;
 mod read;
+mod running_agent;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
+use api::{ApiClient, ClientError};
 use serde::Serialize;
 use serde_json::Value;
 use settings::InterceptionMode;
+use thiserror::Error;
 
 pub use bypass::DOCUMENTATION_ADDRESSES;
 pub use features::KernelFeature;
@@ -55,6 +61,8 @@ pub struct NodeFacts {
 /// What the running agent reports about itself.
 #[derive(Debug, Clone, Default)]
 pub struct RunningAgent {
+    /// How it intercepts lookups; `None` for a mode that only another version knows.
+    pub interception: Option<InterceptionMode>,
     /// The resolvers whose answers it learns from.
     pub resolvers: Vec<SocketAddr>,
     /// Endpoints that are closed for egress and may reach [`DOCUMENTATION_ADDRESSES`] at
@@ -125,6 +133,40 @@ impl NodeFinding {
             ..Self::note(code, found, mend)
         }
     }
+}
+
+/// Why a node cannot be examined.
+#[derive(Debug, Error)]
+pub enum DoctorError {
+    /// The agent is there, and does not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The agent cannot be asked.
+    #[error(transparent)]
+    Runtime(#[from] io::Error),
+}
+
+/// Examines the node that this process runs on, beside the agent of `run_dir` if one runs. Without
+/// `interception`, the mode is the agent's, or else the default.
+pub fn examine_node(
+    run_dir: &Path,
+    interception: Option<InterceptionMode>,
+    table: &str,
+) -> Result<Vec<NodeFinding>, DoctorError> {
+    let running = api::ask(running_agent::find(&ApiClient::new(run_dir)))??;
+    let interception = mode_to_examine(interception, running.as_ref());
+    Ok(examine(&read(interception, table, running)))
+}
+
+fn mode_to_examine(wanted: Option<InterceptionMode>, running: Option<&RunningAgent>) -> InterceptionMode {
+    wanted
+        .or(running.and_then(|agent| agent.interception))
+        .unwrap_or(InterceptionMode::Dnat)
+}
+
+/// Whether something is to be mended before the node does what Namegate needs.
+pub fn has_problem(findings: &[NodeFinding]) -> bool {
+    findings.iter().any(|finding| finding.level == FindingLevel::Problem)
 }
 
 /// Judges a node. The findings are in the order in which one would mend them.

@@ -24,6 +24,7 @@ fn sound() -> NodeFacts {
         bridges: BTreeMap::new(),
         dns_sockets: Vec::new(),
         running: Some(RunningAgent {
+            interception: None,
             resolvers: vec!["10.53.0.53:53".parse().unwrap()],
             open_to_encrypted_dns: Vec::new(),
             open_providers: Vec::new(),
@@ -229,4 +230,29 @@ fn workloads_that_may_reach_single_servers_of_encrypted_dns_are_named() {
         });
     }
     assert_eq!(wrong(&facts), [("encrypted-dns-servers", FindingLevel::Note)]);
+}
+
+#[test]
+fn the_mode_examined_is_the_one_asked_for_or_the_agents_or_the_default() {
+    use InterceptionMode::{Dnat, Off, Tproxy};
+    let agent = RunningAgent {
+        interception: Some(Tproxy),
+        ..RunningAgent::default()
+    };
+    assert_eq!(mode_to_examine(Some(Off), Some(&agent)), Off);
+    assert_eq!(mode_to_examine(None, Some(&agent)), Tproxy);
+    assert_eq!(mode_to_examine(None, Some(&RunningAgent::default())), Dnat);
+    assert_eq!(mode_to_examine(None, None), Dnat);
+}
+
+#[test]
+fn notes_are_no_problem() {
+    assert!(!has_problem(&[
+        NodeFinding::ok("a", "x"),
+        NodeFinding::note("b", "x", "y")
+    ]));
+    assert!(has_problem(&[
+        NodeFinding::ok("a", "x"),
+        NodeFinding::problem("b", "x", "y")
+    ]));
 }

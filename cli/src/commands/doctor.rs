@@ -1,15 +1,9 @@
 //! `namegate doctor`: checks what this node needs, and tells how to mend what it lacks.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use api::AgentStatus;
-use api::{ApiClient, ClientError};
-use api::{ExplainQuestion, ExplainVerdict, ask};
-use doctor::{self, DOCUMENTATION_ADDRESSES, FindingLevel, NodeFinding, OpenProviders, RunningAgent};
-use policy::encrypted_dns::{HTTPS_PORT, PROVIDERS, TLS_PORT};
+use doctor::{FindingLevel, NodeFinding};
 use settings::{DEFAULT_RUN_DIR, DEFAULT_TABLE, InterceptionMode, choice};
 
 use crate::VerbOutcome;
@@ -47,125 +41,15 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> crate::Result {
-    let client = ApiClient::new(&args.run_dir);
-    let status = match ask(client.status())? {
-        Ok(status) => Some(status),
-        // A node is looked at before an agent is there.
-        Err(ClientError::NoAgent { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    let its_mode = status.as_ref().and_then(|status| mode(&status.interception));
-    let interception = args.intercept.or(its_mode).unwrap_or(InterceptionMode::Dnat);
-    let running = match status {
-        Some(status) => {
-            let (open_to_encrypted_dns, open_providers) = ask(bypasses(&client, &status))??;
-            Some(RunningAgent {
-                resolvers: status.resolvers.iter().filter_map(|text| resolver(text)).collect(),
-                open_to_encrypted_dns,
-                open_providers,
-            })
-        }
-        None => None,
-    };
-    let findings = doctor::examine(&doctor::read(interception, &args.table, running));
+    let findings = doctor::examine_node(&args.run_dir, args.intercept, &args.table)?;
     crate::print(&match args.output {
         OutputFormat::Table => render(&findings),
         OutputFormat::Json => to_json(&findings)?,
     })?;
-    Ok(
-        match findings.iter().any(|finding| finding.level == FindingLevel::Problem) {
-            true => VerbOutcome::Negative,
-            false => VerbOutcome::Positive,
-        },
-    )
-}
-
-/// Which ways to resolve names unobserved a program leaves open.
-#[derive(Debug, Clone, Default)]
-struct Bypasses {
-    /// DNS over TLS to anybody.
-    anybody: bool,
-    providers: Vec<&'static str>,
-}
-
-/// Asks for one endpoint of each program; the others of a program are told the same.
-async fn bypasses(client: &ApiClient, status: &AgentStatus) -> Result<(Vec<String>, Vec<OpenProviders>), ClientError> {
-    let mut told: BTreeMap<_, Bypasses> = BTreeMap::new();
-    let (mut open, mut open_providers) = (Vec::new(), Vec::new());
-    for row in status.endpoints.iter().filter(|row| row.egress == "default-deny") {
-        let bypasses = match told.get(&row.program) {
-            Some(known) => known.clone(),
-            None => {
-                let found = find_bypasses(client, &row.endpoint).await?;
-                told.insert(row.program.clone(), found.clone());
-                found
-            }
-        };
-        if bypasses.anybody {
-            open.push(row.endpoint.clone());
-        }
-        if !bypasses.providers.is_empty() {
-            open_providers.push(OpenProviders {
-                endpoint: row.endpoint.clone(),
-                providers: bypasses.providers,
-            });
-        }
-    }
-    Ok((open, open_providers))
-}
-
-async fn find_bypasses(client: &ApiClient, endpoint: &str) -> Result<Bypasses, ClientError> {
-    let mut found = Bypasses::default();
-    for address in DOCUMENTATION_ADDRESSES {
-        found.anybody |= may_reach(client, endpoint, address.to_string(), TLS_PORT).await?;
-    }
-    for provider in PROVIDERS {
-        // The usual name, and of each family the usual address.
-        let addresses = [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is_of_family| {
-            let mut addresses = provider.addresses.iter();
-            addresses.find(|address| is_of_family(address)).map(ToString::to_string)
-        });
-        let host = provider.hosts.first().map(ToString::to_string);
-        for server in addresses.into_iter().chain([host]).flatten() {
-            let is_open = may_reach(client, endpoint, server.clone(), HTTPS_PORT).await?
-                // Of anybody's port it is said already.
-                || (!found.anybody && may_reach(client, endpoint, server, TLS_PORT).await?);
-            if is_open {
-                found.providers.push(provider.name);
-                break;
-            }
-        }
-    }
-    Ok(found)
-}
-
-async fn may_reach(client: &ApiClient, endpoint: &str, to: String, port: u16) -> Result<bool, ClientError> {
-    let question = ExplainQuestion {
-        from: endpoint.to_owned(),
-        to,
-        port: Some(port),
-        protocol: None,
-    };
-    match client.explain(&question).await {
-        Ok(answer) => Ok(answer.verdict == ExplainVerdict::Allowed),
-        // A Pod that has gone meanwhile.
-        Err(ClientError::CannotTell(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn mode(text: &str) -> Option<InterceptionMode> {
-    [
-        ("dnat", InterceptionMode::Dnat),
-        ("tproxy", InterceptionMode::Tproxy),
-        ("off", InterceptionMode::Off),
-    ]
-    .into_iter()
-    .find_map(|(word, mode)| (word == text).then_some(mode))
-}
-
-fn resolver(text: &str) -> Option<SocketAddr> {
-    text.parse::<settings::DnsAddress>().ok().map(|address| address.0)
+    Ok(match doctor::has_problem(&findings) {
+        true => VerbOutcome::Negative,
+        false => VerbOutcome::Positive,
+    })
 }
 
 fn render(findings: &[NodeFinding]) -> String {
@@ -221,11 +105,5 @@ mod tests {
              PROBLEM  nft                something\n                            mend: do it\n\n\
              2 checks: 1 problems, 0 notes\n"
         );
-    }
-
-    #[test]
-    fn resolvers_are_read_as_status_shows_them() {
-        assert_eq!(resolver("10.53.0.53:53"), Some("10.53.0.53:53".parse().unwrap()));
-        assert_eq!(resolver("10.53.0.53"), Some("10.53.0.53:53".parse().unwrap()));
     }
 }

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("supervisor", &["dns-proxy"]),
     ("cluster", &["policy", "names", "clock", "api", "state-dir"]),
     ("settings", &["enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "state-dir"]),
-    ("doctor", &["settings", "enforcer", "policy"]),
+    ("doctor", &["settings", "enforcer", "policy", "api"]),
     ("agent", &["settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "state-dir"]),
     ("sandbox", &["agent", "settings", "cluster", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns"]),
     ("cli", &["sandbox", "agent", "doctor", "settings", "cluster", "supervisor", "enforcer", "dns-proxy", "fqdn-cache", "policy", "names", "clock", "api", "netns", "state-dir"]),
