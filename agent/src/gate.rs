@@ -8,12 +8,14 @@
 //! - `admission`: from a validated answer to the proof that it may be released.
 //! - `admission_cache`: the answers that a worker need not have admitted again.
 //! - `discovery`: keeps clients from switching to encrypted DNS.
+//! - `lookup_log`: one lookup in the log.
 //! - `silent_upstreams`: the upstreams that do not answer.
 //! - `withheld`: logs and records the answers that were withheld.
 
 mod admission;
 mod admission_cache;
 mod discovery;
+mod lookup_log;
 mod silent_upstreams;
 mod withheld;
 
@@ -36,7 +38,6 @@ use names::Name;
 use parking_lot::Mutex;
 use policy::question::{QuestionDenial, QuestionVerdict};
 use settings::EncryptedDnsDiscovery;
-use tracing::debug;
 
 use crate::log_throttle::Throttle;
 use crate::metrics::Metrics;
@@ -260,6 +261,9 @@ impl Gate for NodeGate {
         let in_force = core.in_force.load();
         let (plan, is_coming) = in_force.plan_for(source, target, &question.name);
         let refuse_as = |kind, rcode, reason: &dyn Fn() -> String| {
+            if lookup_log::is_on() {
+                lookup_log::refused(plan, source, target_address(target), &question.name, (rcode, &reason()));
+            }
             let reason = match question.takes_reasons {
                 true => reason(),
                 false => String::new(),
@@ -283,10 +287,13 @@ impl Gate for NodeGate {
                 });
             }
             return match may_ask_anything {
-                true => Screening::Forward {
-                    identity: ClientIdentity::Other(source),
-                    upstreams,
-                },
+                true => {
+                    lookup_log::allowed(plan, source, target_address(target), &question.name);
+                    Screening::Forward {
+                        identity: ClientIdentity::Other(source),
+                        upstreams,
+                    }
+                }
                 false => refuse(Rcode::Refused, &|| {
                     format!("namegate: {source} is not an endpoint of this node")
                 }),
@@ -318,19 +325,19 @@ impl Gate for NodeGate {
             QuestionVerdict::Denied(denial) => Some(denial),
         };
         match denial {
-            None => Screening::Forward {
-                identity: match is_coming {
-                    true => ClientIdentity::Coming(Arc::clone(endpoint), to, in_force.generation),
-                    false => ClientIdentity::Endpoint(Arc::clone(endpoint), to),
-                },
-                upstreams,
-            },
-            Some(denial) => {
-                debug!(endpoint = %endpoint.id, name = %question.name, "a lookup is denied");
-                refuse(core.settings.denied, &|| {
-                    denial_reason(denial, &question.name, endpoint)
-                })
+            None => {
+                lookup_log::allowed(plan, source, to, &question.name);
+                Screening::Forward {
+                    identity: match is_coming {
+                        true => ClientIdentity::Coming(Arc::clone(endpoint), to, in_force.generation),
+                        false => ClientIdentity::Endpoint(Arc::clone(endpoint), to),
+                    },
+                    upstreams,
+                }
             }
+            Some(denial) => refuse(core.settings.denied, &|| {
+                denial_reason(denial, &question.name, endpoint)
+            }),
         }
     }
 
@@ -350,6 +357,7 @@ impl Gate for NodeGate {
             answer_log.saw(endpoint, &validated.name, addresses);
         }
         if validated.addresses.is_empty() {
+            lookup_log::admitted(identity, &validated, "it has no address");
             return AdmissionStatus::Settled(Ok(core.enforcer.admit_nothing()));
         }
         let expanded = identity.expanded(&validated);
@@ -357,7 +365,7 @@ impl Gate for NodeGate {
             && core.in_force.load().generation == *generation
         {
             // The coming plan holds the selectors that match the answer.
-            ParkedAdmission::new(core, (validated, identity.owner(), expanded), completion(), *generation).park();
+            ParkedAdmission::new(core, identity, (validated, expanded), completion(), *generation).park();
             return AdmissionStatus::Pending(core.settings.commit_deadline);
         }
         // Read before the plan, so that an entry of an old version is never found under a new one.
@@ -375,6 +383,7 @@ impl Gate for NodeGate {
                 .enforcer
                 .still_committed(token, now, until, core.settings.lease.grace);
             if let Some(proof) = stands {
+                lookup_log::admitted(identity, &validated, "the kernel holds its addresses");
                 return AdmissionStatus::Settled(Ok(proof));
             }
         }
@@ -385,15 +394,18 @@ impl Gate for NodeGate {
                 if let Some(token) = token.filter(|_| !expanded) {
                     worker_state.admissions.note(fingerprint, token);
                 }
+                lookup_log::admitted(identity, &validated, "the kernel holds what policies open of it");
                 AdmissionStatus::Settled(Ok(proof))
             }
             AdmissionStep::Commit(generation, mut elements) => {
                 if mode == CommitMode::Immediate
                     && let Some(proof) = core.enforcer.admit_now(generation, &mut elements, Holder(owner.0))
                 {
+                    lookup_log::admitted(identity, &validated, "the kernel has taken its addresses");
                     return AdmissionStatus::Settled(Ok(proof));
                 }
-                let waiting = ParkedAdmission::new(core, (validated, owner, expanded), completion(), generation);
+                lookup_log::waits(identity, &validated, "the kernel");
+                let waiting = ParkedAdmission::new(core, identity, (validated, expanded), completion(), generation);
                 worker_state.submissions.push(waiting.submit(elements));
                 AdmissionStatus::Pending(core.settings.commit_deadline)
             }
@@ -429,6 +441,9 @@ impl Gate for NodeGate {
                 why,
                 reason,
             } => self.0.withheld(client, (name, server), (why, reason)),
+            ProxyEvent::Unanswered { client, name, reason } => {
+                lookup_log::unanswered(&self.0.in_force.load().plan, client, name, reason);
+            }
             _ => {}
         }
         self.0.metrics.observe(&event);

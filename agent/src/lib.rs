@@ -7,6 +7,7 @@
 //!   there.
 //! - [`gate`]: what the proxy asks at each lookup, answered from the plan in force;
 //!   [`log_throttle`] keeps lookups from filling the log.
+//! - `policy_log`: how policies were read and whom they select, in the log.
 //! - [`address_owners`]: which addresses have gone from one pod to another.
 //! - [`records`]: packets that policy refused, or would have refused, with pod, name and policy.
 //! - [`explain`]: why a pod may reach a destination, or why not.
@@ -28,6 +29,7 @@ pub mod local_api;
 pub mod log_throttle;
 pub mod metrics;
 pub mod plan;
+mod policy_log;
 pub mod reconcile;
 pub mod records;
 pub mod run_dir;

@@ -24,6 +24,7 @@ use crate::address_owners::AddressOwners;
 use crate::gate::ActivePlan;
 use crate::handles::AgentHandles;
 use crate::plan::{self, AddressConflict, Plan, Planner};
+use crate::policy_log;
 
 /// After a failed installation: how soon it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -217,7 +218,10 @@ impl Reconciler {
         self.conflicts.clone_from(&plan.conflicts);
         let mut reports = self.reports.clone();
         plan::report(&plan.conflicts, &mut reports);
-        self.progress.send_modify(|progress| progress.reports = reports);
+        self.progress.send_modify(|progress| {
+            policy_log::read(&progress.reports, &reports);
+            progress.reports = reports;
+        });
     }
 
     async fn carry_out(&mut self, plan: Arc<Plan>) -> Result<(), NotInForce> {
@@ -249,8 +253,9 @@ impl Reconciler {
         });
 
         for opened in plan::opened_pods::opened(&before, &plan) {
-            warn!("{opened}");
+            warn!(policy = %opened.policy, "{opened}");
         }
+        policy_log::in_force(&before.endpoints, &plan.endpoints);
         self.forget_former_owners(&plan);
         self.forget_old_lookups(&before, &plan);
         self.listen(plan.listeners.iter()).await?;

@@ -1,5 +1,6 @@
 //! What happens to lookups, for metrics and records. Every label is a closed enum.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -82,6 +83,15 @@ pub enum ProxyEvent<'a> {
         why: WithheldReason,
         /// The reason as one line for people.
         reason: &'a str,
+    },
+    /// No upstream had an answer. The client gets SERVFAIL.
+    Unanswered {
+        /// The client.
+        client: IpAddr,
+        /// The name in question.
+        name: &'a Name,
+        /// What the upstreams did, as one line for people.
+        reason: fmt::Arguments<'a>,
     },
     /// The answer cache was asked.
     Cache(CacheOutcome),

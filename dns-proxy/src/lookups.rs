@@ -270,7 +270,13 @@ impl<G: Gate, W> Lookups<G, W> {
         let Some(WaitingClient { client, reply_path, .. }) = &lookup.client_waiting else {
             return;
         };
-        let reply = stages::no_answer(&lookup.query, failure, &mut self.room);
+        let reply = stages::no_answer(
+            &*self.gate,
+            &mut self.worker_state,
+            (client, &lookup.query),
+            failure,
+            &mut self.room,
+        );
         send(
             &*self.gate,
             &mut self.worker_state,

@@ -94,8 +94,23 @@ pub(crate) fn overloaded<'r>(query: &Query<'_>, limit: DiscardReason, room: &'r 
     refuse(query, Rcode::Refused, ExtendedErrorCode::Other, text, room)
 }
 
-/// The reply when the upstreams failed. This is the one place where failures become codes.
-pub(crate) fn no_answer<'r>(query: &Query<'_>, failure: &UpstreamFailure, room: &'r mut Vec<u8>) -> ClientReply<'r> {
+/// Tells the gate that the upstreams failed, and gives the reply. This is the one place where
+/// failures become codes.
+pub(crate) fn no_answer<'r, G: Gate>(
+    gate: &G,
+    worker_state: &mut G::WorkerState,
+    (client, query): (&Client, &Query<'_>),
+    failure: &UpstreamFailure,
+    room: &'r mut Vec<u8>,
+) -> ClientReply<'r> {
+    gate.observe(
+        worker_state,
+        ProxyEvent::Unanswered {
+            client: client.source.ip(),
+            name: &query.question().name,
+            reason: format_args!("{failure}"),
+        },
+    );
     let code = match failure {
         UpstreamFailure::NoUpstream | UpstreamFailure::TimedOut { .. } => ExtendedErrorCode::NoReachableAuthority,
         UpstreamFailure::Unreachable { .. } => ExtendedErrorCode::NetworkError,

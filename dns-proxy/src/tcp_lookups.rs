@@ -70,7 +70,11 @@ impl<G: Gate> TcpLookups<G> {
         let deadline = client.received + self.config.lookup_timeout;
         let (held, validated) = match self.forward(&client, &query, upstreams, deadline).await {
             Ok(answer) => answer,
-            Err(failure) => return Some(stages::no_answer(&query, &failure, room).into_owned()),
+            Err(failure) => {
+                let asked = (&client, &query);
+                let reply = stages::no_answer(&*self.gate, &mut self.worker_state(), asked, &failure, room);
+                return Some(reply.into_owned());
+            }
         };
         let source = validated.source;
         let reply = match self.admit(&identity, validated, deadline).await {

@@ -16,7 +16,7 @@ use tracing::{debug, warn};
 
 use crate::plan::{MatchedName, Plan};
 
-use super::GateCore;
+use super::{ClientIdentity, GateCore, lookup_log};
 
 /// What an answer needs under the plan in force, before it may be released.
 pub(super) enum AdmissionStep {
@@ -164,6 +164,7 @@ fn withheld(why: &AdmitError) -> AdmissionError {
 /// An answer that waits for the kernel, or for the next plan.
 pub(super) struct ParkedAdmission {
     core: Arc<GateCore>,
+    identity: ClientIdentity,
     validated: ValidatedAnswer,
     owner: LeaseOwner,
     expanded: bool,
@@ -177,14 +178,16 @@ pub(super) struct ParkedAdmission {
 impl ParkedAdmission {
     pub(super) fn new(
         core: &Arc<GateCore>,
-        (validated, owner, expanded): (ValidatedAnswer, LeaseOwner, bool),
+        identity: &ClientIdentity,
+        (validated, expanded): (ValidatedAnswer, bool),
         completion: Completion<Committed>,
         generation: Generation,
     ) -> Self {
         Self {
             core: Arc::clone(core),
+            identity: identity.clone(),
             validated,
-            owner,
+            owner: identity.owner(),
             expanded,
             generation,
             completion: Some(completion),
@@ -211,7 +214,10 @@ impl ParkedAdmission {
         let step = self.core.step(&self.validated, self.owner, self.expanded);
         self.core.evict();
         match step {
-            AdmissionStep::Admitted(proof, _) => self.tell(Ok(proof)),
+            AdmissionStep::Admitted(proof, _) => {
+                lookup_log::admitted(&self.identity, &self.validated, "the kernel holds its addresses");
+                self.tell(Ok(proof));
+            }
             AdmissionStep::Commit(generation, elements) => {
                 self.generation = generation;
                 let core = Arc::clone(&self.core);
@@ -230,6 +236,7 @@ impl ParkedAdmission {
             drop(parked);
             return self.again();
         }
+        lookup_log::waits(&self.identity, &self.validated, "the next plan");
         let now = Instant::now();
         parked.retain(|waiting| waiting.until > now);
         parked.push(self);
@@ -245,7 +252,10 @@ impl ParkedAdmission {
 impl AdmissionCallback for ParkedAdmission {
     fn settle(mut self: Box<Self>, outcome: Result<Committed, AdmitError>) {
         match outcome {
-            Ok(proof) => self.tell(Ok(proof)),
+            Ok(proof) => {
+                lookup_log::admitted(&self.identity, &self.validated, "the kernel has taken its addresses");
+                self.tell(Ok(proof));
+            }
             Err(AdmitError::Stale) => self.park(),
             Err(error) => {
                 if matches!(error, AdmitError::Full { .. } | AdmitError::Rejected { .. }) {

@@ -9,7 +9,7 @@ use tracing::{error, warn};
 
 use crate::records::WithheldAnswer;
 
-use super::GateCore;
+use super::{GateCore, lookup_log};
 
 impl GateCore {
     /// Records an answer that was withheld. A client can cause this at will, so there is one line a
@@ -35,6 +35,7 @@ impl GateCore {
                 text: why,
             },
         );
+        lookup_log::withheld(&in_force.plan, client, (name, upstream), why);
         let Some(others) = self.complaints.pass(now) else {
             return;
         };

@@ -202,7 +202,8 @@ impl Metrics {
                 }
             }
             // A gauge tells who is silent.
-            ProxyEvent::UpstreamState { .. } => {}
+            // Counted as replies, and as outcomes of the upstreams.
+            ProxyEvent::UpstreamState { .. } | ProxyEvent::Unanswered { .. } => {}
             ProxyEvent::CommitWait { took, committed } => {
                 self.commit_wait.observe(took.as_secs_f64());
                 if !committed {

@@ -93,6 +93,7 @@ impl Gate for Agent {
             ProxyEvent::UpstreamState { server, answers, .. } => format!("upstream {server} answers={answers}"),
             ProxyEvent::Withheld { client, name, why, .. } => format!("withheld {name} {why:?} {}", client.is_some()),
             ProxyEvent::CommitWait { committed, .. } => format!("commit {committed}"),
+            ProxyEvent::Unanswered { name, reason, .. } => format!("unanswered {name} {reason}"),
             ProxyEvent::Cache(outcome) => format!("cache {outcome:?}"),
             ProxyEvent::Discarded(why) => format!("discarded {why:?}"),
         };

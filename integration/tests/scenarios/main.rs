@@ -14,6 +14,7 @@ mod families;
 mod foreign;
 mod kernel;
 mod lifecycle;
+mod log;
 mod lookups;
 mod networks;
 mod peers;
