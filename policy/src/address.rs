@@ -1,4 +1,4 @@
-//! Addresses that a *name* may never open (docs/security.md, 5).
+//! Which addresses a name may open (docs/security.md, 5), and which zone an address lies in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ use crate::zone::AddressZone;
 
 pub use crate::prefix::without;
 
-/// Why an address that a name resolved to is not opened.
+/// Why a name may not open an address that it resolved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Unteachable {
     /// 127.0.0.0/8, ::1, and their IPv4-mapped forms.
@@ -18,20 +18,20 @@ pub enum Unteachable {
     /// 169.254.0.0/16 and fe80::/10: the metadata services live here.
     #[error("it is a link-local address")]
     LinkLocal,
-    /// fec0::/10, deprecated by RFC 3879: what still answers there is a network's own.
+    /// fec0::/10, deprecated by RFC 3879. Where it is still used, it is private.
     #[error("it is a site-local address")]
     SiteLocal,
-    /// A cloud's metadata or instance service that lives elsewhere.
+    /// A cloud's metadata or instance service outside the link-local ranges.
     #[error("it is the address of a cloud's metadata service")]
     Metadata,
     /// Multicast and broadcast.
     #[error("it is a multicast or broadcast address")]
     Multicast,
-    /// 0.0.0.0/8 and ::.
+    /// 0.0.0.0/8 and `::`.
     #[error("it is the unspecified address, or of its network")]
     Unspecified,
-    /// RFC 1918, the shared space of RFC 6598 and unique local addresses (RFC 4193), where these
-    /// are closed to names.
+    /// A private address (RFC 1918), one of the shared space (RFC 6598) or a unique local one (RFC
+    /// 4193). Only with [`Teachable::without_private`].
     #[error("it is a private address (--allow-rebind lets names open its range)")]
     Private,
     /// An address of this node, or of a pod or service of the cluster.
@@ -39,7 +39,7 @@ pub enum Unteachable {
     Cluster,
 }
 
-/// Which addresses names may open.
+/// Which addresses names may open. A judgement is a binary search among the ranges.
 #[derive(Debug, Clone, Default)]
 pub struct Teachable {
     exempt: Ranges,
@@ -48,9 +48,8 @@ pub struct Teachable {
 }
 
 impl Teachable {
-    /// `exempt` are the ranges that the configuration exempts from every refusal
-    /// (`--allow-rebind`); `cluster` are the node's own, pod and service addresses and ranges.
-    /// Thousands of either cost a judgement next to nothing.
+    /// `exempt` are the ranges that no refusal applies to (`--allow-rebind`). `cluster` are the
+    /// addresses of this node, and the addresses and ranges of Pods and Services.
     pub fn new(exempt: impl IntoIterator<Item = IpNet>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             exempt: Ranges::new(exempt),
@@ -59,8 +58,8 @@ impl Teachable {
         }
     }
 
-    /// The same without private addresses, so that a name from outside opens nothing in the network
-    /// that this machine is in (`--private-addresses deny`).
+    /// Refuses private addresses too, so that a name from outside opens nothing in this machine's
+    /// own network (`--private-addresses deny`).
     pub fn without_private(self) -> Self {
         Self {
             private_closed: true,
@@ -70,27 +69,27 @@ impl Teachable {
 
     /// `Ok` when a name may open `address`.
     ///
-    /// IPv6 addresses that hold an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
-    /// ISATAP, Teredo) are judged by that as well: a pod must not reach metadata by another
-    /// spelling. Each spelling needs its own exemption, so that exempting a NAT64 prefix does not
-    /// open the metadata service behind it.
+    /// An IPv6 address that embeds an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
+    /// ISATAP, Teredo) is refused when either is, so that a Pod cannot reach a metadata service
+    /// through an embedding. Each needs its own exemption, so that exempting a NAT64 prefix does
+    /// not open the metadata service behind it.
     pub fn judge(&self, address: IpAddr) -> Result<(), Unteachable> {
-        self.judge_spelling(address)?;
+        self.judge_alone(address)?;
         match address {
-            IpAddr::V6(v6) => embedded(v6).try_for_each(|v4| self.judge_spelling(v4.into())),
+            IpAddr::V6(v6) => embedded(v6).try_for_each(|v4| self.judge_alone(v4.into())),
             IpAddr::V4(_) => Ok(()),
         }
     }
 
-    fn judge_spelling(&self, address: IpAddr) -> Result<(), Unteachable> {
+    fn judge_alone(&self, address: IpAddr) -> Result<(), Unteachable> {
         if self.exempt.contain(address) {
             return Ok(());
         }
-        let by_nature = match address {
-            IpAddr::V4(v4) => nature_v4(v4),
-            IpAddr::V6(v6) => nature_v6(v6),
+        let special_range = match address {
+            IpAddr::V4(v4) => special_range_v4(v4),
+            IpAddr::V6(v6) => special_range_v6(v6),
         };
-        match by_nature {
+        match special_range {
             Some(reason) => Err(reason),
             None if self.cluster.contain(address) => Err(Unteachable::Cluster),
             None if self.private_closed && is_private(address) => Err(Unteachable::Private),
@@ -99,8 +98,8 @@ impl Teachable {
     }
 }
 
-/// Where addresses lie, as the kernel tells it: by this node's own addresses and the ranges of the
-/// cluster.
+/// Which zone each address lies in. The kernel tells it by the same addresses and ranges
+/// (`enforcer::ruleset`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ZoneMap {
     host: Ranges,
@@ -108,8 +107,8 @@ pub struct ZoneMap {
 }
 
 impl ZoneMap {
-    /// `host` are this node's own addresses, `cluster` the addresses and ranges of pods, services
-    /// and nodes.
+    /// `host` are this node's own addresses, `cluster` the addresses and ranges of Pods, Services
+    /// and Nodes.
     pub fn new(host: impl IntoIterator<Item = IpAddr>, cluster: impl IntoIterator<Item = IpNet>) -> Self {
         Self {
             host: Ranges::new(host.into_iter().map(IpNet::from)),
@@ -117,7 +116,7 @@ impl ZoneMap {
         }
     }
 
-    /// Where an address lies.
+    /// The zone that an address lies in. This node's own addresses are not part of the cluster's.
     pub fn of(&self, address: IpAddr) -> AddressZone {
         if self.host.contain(address) {
             AddressZone::Host
@@ -129,24 +128,25 @@ impl ZoneMap {
     }
 }
 
-/// Metadata services that are not link-local, by their vendors' documentation: Alibaba Cloud, the
-/// Azure wire server and Oracle Cloud Classic; then Google Cloud, Scaleway and Oracle Cloud.
+/// Metadata services that are not link-local, after their vendors' documentation: Alibaba Cloud,
+/// Azure's wire server, Oracle Cloud Classic.
 const METADATA_V4: [Ipv4Addr; 3] = [
     Ipv4Addr::new(100, 100, 100, 200),
     Ipv4Addr::new(168, 63, 129, 16),
     Ipv4Addr::new(192, 0, 0, 192),
 ];
+/// The same for IPv6: Google Cloud, Scaleway, Oracle Cloud.
 const METADATA_V6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
     Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
     Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
 ];
 
-/// EC2 has its services side by side: instance metadata (`::254`), EKS Pod credentials (`::23`),
-/// DNS, time.
-const EC2: [u16; 7] = [0xfd00, 0xec2, 0, 0, 0, 0, 0];
+/// The prefix of EC2's services: instance metadata (`::254`), EKS Pod credentials (`::23`), DNS and
+/// time.
+const EC2_PREFIX: [u16; 7] = [0xfd00, 0xec2, 0, 0, 0, 0, 0];
 
-fn nature_v4(address: Ipv4Addr) -> Option<Unteachable> {
+fn special_range_v4(address: Ipv4Addr) -> Option<Unteachable> {
     match address.octets() {
         [0, ..] => Some(Unteachable::Unspecified),
         [127, ..] => Some(Unteachable::Loopback),
@@ -156,7 +156,7 @@ fn nature_v4(address: Ipv4Addr) -> Option<Unteachable> {
     }
 }
 
-fn nature_v6(address: Ipv6Addr) -> Option<Unteachable> {
+fn special_range_v6(address: Ipv6Addr) -> Option<Unteachable> {
     if address.is_unspecified() {
         Some(Unteachable::Unspecified)
     } else if address.is_loopback() {
@@ -168,12 +168,12 @@ fn nature_v6(address: Ipv6Addr) -> Option<Unteachable> {
     } else if address.is_multicast() {
         Some(Unteachable::Multicast)
     } else {
-        let metadata = METADATA_V6.contains(&address) || address.segments().starts_with(&EC2);
+        let metadata = METADATA_V6.contains(&address) || address.segments().starts_with(&EC2_PREFIX);
         metadata.then_some(Unteachable::Metadata)
     }
 }
 
-/// RFC 1918 §3, RFC 6598 §7, RFC 4193 §3.1.
+/// Whether it is private (RFC 1918 §3), shared (RFC 6598 §7) or unique local (RFC 4193 §3.1).
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_private() || matches!(v4.octets(), [100, 64..=127, ..]),
@@ -181,8 +181,8 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 addresses that a packet to this IPv6 address may end at. Several where nothing tells
-/// which of them is meant.
+/// The IPv4 addresses at which a packet to this IPv6 address may arrive. There are several where
+/// the address alone does not tell which of them is meant.
 fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let octets = address.octets();
     let at = |places: [usize; 4]| Some(Ipv4Addr::from(places.map(|place| octets[place])));
@@ -194,26 +194,26 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => [last, None, None, None],
         // NAT64, well-known prefix (RFC 6052 §2.1).
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => [last, None, None, None],
-        // NAT64, local use (RFC 8215): a network takes a prefix of it, of any length that RFC 6052
-        // §2.2 has from 48 on.
+        // NAT64, local use (RFC 8215). A network uses a prefix of it, of any length from 48 on that
+        // RFC 6052 §2.2 defines.
         [0x64, 0xff9b, 1, ..] => local_nat64([at([6, 7, 9, 10]), at([7, 9, 10, 11]), at([9, 10, 11, 12]), last]),
         // 6to4 (RFC 3056 §2).
         [0x2002, ..] => [at([2, 3, 4, 5]), None, None, None],
-        // Teredo: the server, and the client with its bits inverted (RFC 4380 §4).
+        // Teredo: the client, whose bits are inverted, and the server (RFC 4380 §4).
         [0x2001, 0, ..] => {
             let client = last.map(|address| Ipv4Addr::from(!u32::from(address)));
             [client, at([4, 5, 6, 7]), None, None]
         }
-        // ISATAP, under any prefix (RFC 5214 §6.1); the first octet may have the bits "universal"
-        // and "group" set.
+        // ISATAP, under any prefix (RFC 5214 §6.1). The bits "universal" and "group" of the first
+        // octet may be set.
         [.., interface, 0x5efe, _, _] if interface & !0x0300 == 0 => [last, None, None, None],
         _ => [None; 4],
     };
     found.into_iter().flatten()
 }
 
-/// Read with another length than its own, an address begins with what is zero there: 0.0.0.0/8
-/// counts only when no reading is another.
+/// Drops the readings that are in 0.0.0.0/8, because an address read with a wrong prefix length
+/// begins with zeros. They stay when there is no other reading.
 fn local_nat64(readings: [Option<Ipv4Addr>; 4]) -> [Option<Ipv4Addr>; 4] {
     let meant = readings.map(|reading| reading.filter(|address| address.octets()[0] != 0));
     match meant == [None; 4] {
@@ -222,7 +222,7 @@ fn local_nat64(readings: [Option<Ipv4Addr>; 4]) -> [Option<Ipv4Addr>; 4] {
     }
 }
 
-/// Addresses of both families as sorted, disjoint, inclusive ranges: asked by binary search.
+/// Addresses of both families as sorted, disjoint, inclusive ranges, for binary search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Ranges {
     v4: Vec<(u32, u32)>,
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_special_by_nature_are_refused_with_the_reason() {
+    fn addresses_of_special_ranges_are_refused_with_the_reason() {
         use Unteachable::*;
         for (address, reason) in [
             ("127.0.0.1", Loopback),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_refused_in_every_spelling() {
+    fn metadata_is_refused_in_every_embedding() {
         for address in [
             "::ffff:169.254.169.254",
             "::169.254.169.254",
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cluster_is_refused_in_every_spelling() {
+    fn the_cluster_is_refused_in_every_embedding() {
         let teachable = Teachable::new([], nets(&["10.244.0.0/16", "10.96.0.10/32", "fd00:10::/48"]));
         for address in [
             "10.244.3.4",
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_are_closed_in_every_spelling_where_that_is_wanted() {
+    fn private_addresses_are_refused_in_every_embedding_where_that_is_wanted() {
         let teachable = Teachable::new(nets(&["10.1.0.0/16", "fd00:1::/32"]), []).without_private();
         for address in [
             "10.0.0.1",

@@ -1,13 +1,15 @@
 //! The `cilium.io/v2` policy objects.
 //!
-//! `schema` has the shape of their CRDs; `spec` and what stands below it read the meaning. Of a
-//! policy that is refused, `stand_in` reads whom it is about, so that these fail closed.
+//! - `schema`: the fields that their CRDs have.
+//! - `spec`, and the modules that it uses: what a valid object means.
+//! - `stand_in`: whom a refused object selects, so that these endpoints fail closed.
 
 mod egress;
 mod icmp;
 mod names;
 mod objects;
 mod peers;
+mod port;
 mod schema;
 mod side;
 mod spec;
@@ -27,7 +29,8 @@ pub(crate) use stand_in::read as stand_in;
 pub(crate) use peers::ENTITIES;
 pub(crate) use schema::POLICY as POLICY_SHAPE;
 
-/// The specs of a policy object.
+/// Reads a policy object, and reports every finding. A spec whose subject cannot be told is left
+/// out.
 pub(crate) fn read(root: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Vec<PolicySpec> {
     shape::check(root, &schema::POLICY, report);
     let nodes = specs(root);
@@ -39,7 +42,7 @@ pub(crate) fn read(root: &DocumentNode<'_>, id: &PolicyId, report: &mut Diagnost
     nodes.iter().filter_map(|node| spec::read(node, id, report)).collect()
 }
 
-/// `spec`, then `specs` in order.
+/// `spec`, followed by the items of `specs`.
 fn specs<'a>(root: &DocumentNode<'a>) -> Vec<DocumentNode<'a>> {
     root.get("spec").into_iter().chain(root.list("specs")).collect()
 }

@@ -15,14 +15,14 @@ use crate::policy_id::PolicyId;
 use crate::ports::PortSet;
 use crate::program::{EndpointPolicy, Origin, Peer, Program, Rule, Tiers};
 
-/// Compiles what governs one endpoint, into the form that all endpoints that are governed alike
-/// share.
+/// Compiles the policies that govern one endpoint. Endpoints that are governed alike get equal
+/// results.
 ///
-/// `None` when no policy selects it: such an endpoint is left untouched. A spec that says nothing
-/// of either direction (empty lists) does not count as selecting.
+/// `None` when no policy selects the endpoint: it is left untouched. A spec that says nothing of
+/// either direction (empty lists) does not count as selecting.
 ///
-/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of a program. Which addresses
-/// pods and other objects have does not.
+/// Of `inventory` only the prefixes of CiliumCIDRGroups become part of a program. The addresses of
+/// Pods and other objects do not, so that they change without a new program.
 pub fn compile<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
@@ -31,7 +31,7 @@ pub fn compile<'a>(
     gather(endpoint, policies, inventory).map(EndpointPolicy::merged)
 }
 
-/// As [`compile`], with every rule by itself, so that it can be told which one decides.
+/// As [`compile`], but equal rules are not merged, so that the one that decides can be named.
 pub fn gather<'a>(
     endpoint: &Endpoint,
     policies: impl IntoIterator<Item = &'a Policy>,
@@ -43,14 +43,14 @@ pub fn gather<'a>(
     gather_selected(specs.filter(|(_, spec)| governs(spec, endpoint)), inventory)
 }
 
-/// Whether a spec selects an endpoint and says anything of it. Endpoints that the same specs govern
-/// have the same programs.
+/// Whether a spec selects an endpoint, and says anything of a direction. Endpoints that the same
+/// specs govern have the same programs.
 pub fn governs(spec: &PolicySpec, endpoint: &Endpoint) -> bool {
     let says_anything = spec.directions.iter().any(|(_, spec)| spec.says_anything());
     says_anything && spec.subject.matches(&endpoint.labels)
 }
 
-/// As [`gather`], of the specs that [`governs`] has told.
+/// As [`gather`], for specs of which [`governs`] is true.
 pub fn gather_selected<'a>(
     specs: impl IntoIterator<Item = (&'a Policy, &'a PolicySpec)>,
     inventory: &Inventory,
@@ -59,8 +59,8 @@ pub fn gather_selected<'a>(
     if specs.is_empty() {
         return None;
     }
-    // Equal priorities are settled by name. (The API leaves it open; it should be the same
-    // everywhere and at all times.)
+    // The name decides between equal priorities. The API leaves this open, but every node must
+    // decide alike.
     specs.sort_by(|(a, a_spec), (b, b_spec)| (a_spec.tier, &a.id).cmp(&(b_spec.tier, &b.id)));
     let questions = question_rules(&specs);
     let teachers = questions.listed_servers();
@@ -70,8 +70,8 @@ pub fn gather_selected<'a>(
     })
 }
 
-/// The program of one direction; `None` where no spec says anything of it. `specs` are in the order
-/// of evaluation.
+/// The program of one direction; `None` where no spec says anything of it. `specs` must be in the
+/// order of evaluation.
 fn program(
     direction: Direction,
     specs: &[(&Policy, &PolicySpec)],
@@ -102,7 +102,7 @@ fn program(
     })
 }
 
-/// What the egress rules that are enforced say of questions.
+/// What may be asked, by the egress rules that are enforced. Audited policies do not count.
 fn question_rules(specs: &[(&Policy, &PolicySpec)]) -> QuestionRules {
     let mut granted = GrantedPatterns::new();
     let mut mode = None;
@@ -121,7 +121,7 @@ fn question_rules(specs: &[(&Policy, &PolicySpec)]) -> QuestionRules {
     }
 }
 
-/// Of several policies that speak of it, the one that lets less be asked counts.
+/// The mode that lets less be asked, of policies that set one.
 fn stricter(a: Option<QuestionMode>, b: Option<QuestionMode>) -> Option<QuestionMode> {
     match (a, b) {
         (Some(QuestionMode::AllowedOnly), _) | (_, Some(QuestionMode::AllowedOnly)) => Some(QuestionMode::AllowedOnly),
@@ -129,7 +129,7 @@ fn stricter(a: Option<QuestionMode>, b: Option<QuestionMode>) -> Option<Question
     }
 }
 
-/// Of several policies that speak of it, the one that tells less counts.
+/// The response that tells the client less, of policies that set one.
 fn quieter(a: Option<DenyResponse>, b: Option<DenyResponse>) -> Option<DenyResponse> {
     match (a, b) {
         (Some(DenyResponse::Drop), _) | (_, Some(DenyResponse::Drop)) => Some(DenyResponse::Drop),
@@ -137,7 +137,7 @@ fn quieter(a: Option<DenyResponse>, b: Option<DenyResponse>) -> Option<DenyRespo
     }
 }
 
-/// Adds what a spec says of one direction to its tier.
+/// Adds a spec's rules for one direction to the spec's tier.
 fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Direction, inventory: &Inventory) {
     let DirectionSpec { closes, rules: written } = &spec.directions[direction];
     let rules = match spec.tier {
@@ -149,10 +149,10 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Directi
     rules.extend(
         written
             .iter()
-            .flat_map(|rule| single(&policy.id, rule, terms, inventory)),
+            .flat_map(|rule| rules_of_peers(&policy.id, rule, terms, inventory)),
     );
     if spec.tier == Tier::Network {
-        // Stable, so that rules of one action stay in the order in which they were written.
+        // The sort is stable: rules with one action stay in the order in which they were written.
         tiers.network.sort_by_key(|rule| rule.action);
         if *closes {
             tiers.closed_by.push(Origin {
@@ -163,8 +163,8 @@ fn add(tiers: &mut Tiers, policy: &Policy, spec: &PolicySpec, direction: Directi
     }
 }
 
-/// A rule as people write it → one for each of its peers.
-fn single(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
+/// A rule as it was written → one rule for each of its peers.
+fn rules_of_peers(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &Inventory) -> Vec<Rule> {
     let of = |peer, ports: PortSet, named: &[_], lease| Rule {
         action: rule.action,
         peer,
@@ -198,17 +198,18 @@ fn single(policy: &PolicyId, rule: &PolicyRule, lease: LeaseTerms, inventory: &I
     rules
 }
 
+/// The patterns that may be asked, by servers and port.
 type GrantedPatterns = BTreeMap<(DnsServers, u16), BTreeSet<Pattern>>;
 
-/// Binds the DNS rules of a rule to servers: to its peers where these are single addresses
-/// (they become known resolvers), and to every trusted resolver where they cannot be listed
-/// (`toEndpoints` of the cluster's DNS, entities, wide prefixes, names).
+/// Grants what the DNS rules of a rule let be asked. The servers are the rule's peers where these
+/// are single addresses, which become known resolvers. They are all trusted resolvers where the
+/// peers cannot be listed (`toEndpoints` of the cluster's DNS, entities, wide prefixes, names).
 fn grant_questions(rule: &PolicyRule, granted: &mut GrantedPatterns) {
     if rule.dns.is_empty() {
         return;
     }
     let servers = match rule.peers.single_hosts() {
-        // A rule that selects nothing speaks of no server.
+        // A rule without peers grants nothing.
         Some(addresses) if addresses.is_empty() => return,
         Some(addresses) => DnsServers::Listed(addresses.into_iter().collect::<BTreeSet<_>>().into_iter().collect()),
         None => DnsServers::Trusted,

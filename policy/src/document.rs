@@ -1,7 +1,7 @@
-//! YAML text → documents that remember where each field stood.
+//! YAML text → documents that know where in the text each field stands.
 
-mod bytes;
-mod tree;
+mod byte_offsets;
+mod node_positions;
 mod yaml;
 
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, MAX_FINDINGS, Position, Severity, left_out, quoted};
 
-use tree::Spots;
+use node_positions::NodePositions;
 use yaml::YamlReader;
 
 /// The longest text that [`parse`] reads, in bytes: far above any policy (etcd refuses objects
@@ -29,26 +29,27 @@ pub struct Document {
     pub name: String,
     /// The whole object.
     pub value: Value,
-    /// Where its fields stood; `None` for an object that came from no file.
-    spots: Option<Spots>,
+    /// Where its fields stand in the text; `None` for an object that came from no file.
+    positions: Option<NodePositions>,
 }
 
 impl Document {
-    /// An object that came from no file, for example from a watch. Its fields have no positions.
+    /// A document from an object that came from no file, for example from a watch. Its fields have
+    /// no positions.
     pub fn from_value(value: Value) -> Result<Self, Diagnostic> {
         Self::new(value, None)
     }
 
-    /// Where the value at `path` (`spec.egress[0].toPorts`) stands; its key, where the value runs
-    /// over many lines. Of a field that is not there its nearest known parent.
+    /// The position of the value at `path` (`spec.egress[0].toPorts`), or of its key where the
+    /// value runs over many lines. A field that is not there has the position of its nearest
+    /// parent.
     pub fn position(&self, path: &str) -> Option<Position> {
-        self.spots.as_ref().map(|spots| spots.find(path))
+        self.positions.as_ref().map(|positions| positions.find(path))
     }
 
-    /// Where the key of the field at `path` stands; as [`position`](Self::position) for an item of
-    /// a list.
+    /// The position of the key of the field at `path`; for an item of a list, that of the item.
     pub fn key_position(&self, path: &str) -> Option<Position> {
-        self.spots.as_ref().map(|spots| spots.find_key(path))
+        self.positions.as_ref().map(|positions| positions.find_key(path))
     }
 
     /// Reads the document as `T`, naming the field and line of what does not fit.
@@ -69,12 +70,12 @@ impl Document {
         })
     }
 
-    fn new(value: Value, spots: Option<Spots>) -> Result<Self, Diagnostic> {
+    fn new(value: Value, positions: Option<NodePositions>) -> Result<Self, Diagnostic> {
         let refusal = |code, path: &str, reason: String| Diagnostic {
             severity: Severity::Error,
             code,
             path: path.to_owned(),
-            position: spots.as_ref().map(|spots| spots.find(path)),
+            position: positions.as_ref().map(|positions| positions.find(path)),
             reason,
             suggestion: None,
         };
@@ -115,19 +116,18 @@ impl Document {
             namespace,
             name,
             value,
-            spots,
+            positions,
         })
     }
 }
 
 /// Splits a file into documents.
 ///
-/// Empty documents are skipped; a `kind: List` (or `…List`) is taken apart into its items. A
-/// document that is not an object, or lacks `apiVersion`, `kind` or `metadata.name`, becomes a
-/// diagnostic; so does text that is not YAML. The good documents of a file are returned beside the
-/// bad ones' diagnostics.
+/// Empty documents are skipped, and a `kind: List` (or `…List`) is taken apart into its items. Text
+/// that is not YAML becomes a diagnostic, and so does a document that is not an object, or lacks
+/// `apiVersion`, `kind` or `metadata.name`. The other documents of the file are still returned.
 ///
-/// Text is hostile: its length, its depth, and what its aliases expand to are limited.
+/// Text may be hostile: its length, its depth, and what its aliases expand to are limited.
 pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
     let mut documents = Vec::new();
     let mut diagnostics = Vec::new();
@@ -149,7 +149,7 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
         for outcome in reader.read(&chunk) {
             match outcome {
                 Ok((Value::Null, _)) => {}
-                Ok((value, spots)) => expand(value, spots, &mut documents, &mut diagnostics),
+                Ok((value, positions)) => expand(value, positions, &mut documents, &mut diagnostics),
                 Err(diagnostic) => diagnostics.push(diagnostic),
             }
         }
@@ -163,14 +163,19 @@ pub fn parse(text: &str) -> (Vec<Document>, Vec<Diagnostic>) {
     (documents, diagnostics)
 }
 
-/// Puts an object, or each item of a list of objects, with the documents.
-fn expand(mut value: Value, mut spots: Spots, documents: &mut Vec<Document>, diagnostics: &mut Vec<Diagnostic>) {
+/// Adds an object, or each item of a list of objects, to the documents.
+fn expand(
+    mut value: Value,
+    mut positions: NodePositions,
+    documents: &mut Vec<Document>,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
     let item_kind = match value.get("kind").and_then(Value::as_str) {
         Some(kind) if value.get("items").is_some() => kind.strip_suffix("List").map(str::to_owned),
         _ => None,
     };
     let Some(item_kind) = item_kind else {
-        match Document::new(value, Some(spots)) {
+        match Document::new(value, Some(positions)) {
             Ok(document) => documents.push(document),
             Err(diagnostic) => diagnostics.push(diagnostic),
         }
@@ -179,7 +184,7 @@ fn expand(mut value: Value, mut spots: Spots, documents: &mut Vec<Document>, dia
     let api_version = value.get("apiVersion").cloned().unwrap_or(Value::Null);
     match value.get_mut("items").map(Value::take) {
         Some(Value::Array(items)) => {
-            for (mut item, spots) in items.into_iter().zip(spots.take_items("items")) {
+            for (mut item, positions) in items.into_iter().zip(positions.take_items("items")) {
                 // The items of a typed list (`PodList`) need not say what they are.
                 if let Some(object) = item.as_object_mut()
                     && !item_kind.is_empty()
@@ -187,7 +192,7 @@ fn expand(mut value: Value, mut spots: Spots, documents: &mut Vec<Document>, dia
                     object.entry("kind").or_insert_with(|| item_kind.clone().into());
                     object.entry("apiVersion").or_insert_with(|| api_version.clone());
                 }
-                expand(item, spots, documents, diagnostics);
+                expand(item, positions, documents, diagnostics);
             }
         }
         None | Some(Value::Null) => {}
@@ -195,27 +200,26 @@ fn expand(mut value: Value, mut spots: Spots, documents: &mut Vec<Document>, dia
             severity: Severity::Error,
             code: "wrong-type",
             path: "items".into(),
-            position: Some(spots.find("items")),
+            position: Some(positions.find("items")),
             reason: format!("it must be a list, and is {}", kind_of(&other)),
             suggestion: None,
         }),
     }
 }
 
-/// A piece of a text.
+/// A part of a text, from one `---` line to the next. It is parsed by itself.
 struct Chunk<'t> {
     /// The number of its first line, from 1.
     line: usize,
-    /// How many bytes of the text stand before it.
+    /// Its byte offset in the text.
     offset: usize,
     text: &'t str,
 }
 
-/// The text cut before each `---` line.
+/// Cuts the text before each `---` line, so that a syntax error costs one document only.
 ///
-/// A line that begins with `---` and a blank ends a document wherever it stands, inside block
-/// scalars too (YAML 1.2 §9.1.2), so cutting there is exact and a syntax error costs one document
-/// only. Lines of directives (`%YAML`) belong to what follows.
+/// The cut is exact: a line that begins with `---` and a blank ends a document everywhere, inside
+/// block scalars too (YAML 1.2 §9.1.2). Directives (`%YAML`) belong to the document that follows.
 fn chunks(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = (1, 0);
@@ -241,7 +245,7 @@ fn chunks(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
-/// What a JSON value is, as a phrase.
+/// A JSON value's kind, and its value if it is short, as messages name it.
 pub(crate) fn kind_of(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),

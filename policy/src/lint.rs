@@ -29,12 +29,12 @@ use crate::shape::DocumentNode;
 pub use cluster_context::{ClusterContext, ServicePortMapping, TargetPort};
 use context::LintContext;
 
-/// Findings about one valid policy.
+/// Findings about one valid policy by itself.
 ///
-/// Rules are compared within one `spec` only: another may select other endpoints.
+/// Rules are compared within one `spec` only, because another may select other endpoints.
 pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
     let mut report = DiagnosticReport::new(document);
-    let mut budget = shadows::Budget::of_one();
+    let mut budget = shadows::ComparisonBudget::of_one();
     for (node, spec) in specs(document, policy) {
         subjects::selects_all(&node, policy.id.kind, spec, &mut report);
         subjects::empty_rules(&node, &mut report);
@@ -48,11 +48,11 @@ pub fn lint(document: &Document, policy: &Policy) -> Vec<Diagnostic> {
     report.finish()
 }
 
-/// Findings about valid policies as parts of one cluster, for each policy in their order: what
-/// [`lint()`] finds is not among them.
+/// Findings about valid policies as parts of one cluster: a list for each policy, in their order.
+/// What [`lint()`] finds is not among them.
 ///
-/// What is said of objects is only said where `cluster` holds any of their kind: policies may be
-/// kept apart from what they are about.
+/// A kind of object of which `cluster` holds none gives no findings, because policies may be kept
+/// apart from the objects that they select.
 pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -> Vec<Vec<Diagnostic>> {
     let mut reports: Vec<_> = policies
         .iter()
@@ -76,15 +76,15 @@ pub fn across(policies: &[(&Document, &Policy)], cluster: &ClusterContext<'_>) -
     reports.into_iter().map(DiagnosticReport::finish).collect()
 }
 
-/// The specs of a policy with what was written.
+/// The specs of a policy, each with the node that it was read from.
 fn specs<'a>(document: &'a Document, policy: &'a Policy) -> impl Iterator<Item = (DocumentNode<'a>, &'a PolicySpec)> {
     let root = DocumentNode::root(&document.value);
     let nodes: Vec<_> = root.get("spec").into_iter().chain(root.list("specs")).collect();
     nodes.into_iter().zip(&policy.specs)
 }
 
-/// The path of the rule that an [`origin`](crate::PolicyRule::origin) names: some rules
-/// have names beside it.
+/// The path of the rule that an [`origin`](crate::PolicyRule::origin) names. The origins of some
+/// rules hold the rule's own name behind the path.
 fn path_of(origin: &str) -> &str {
     origin.split(' ').next().unwrap_or_default()
 }

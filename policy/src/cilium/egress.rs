@@ -9,10 +9,11 @@ use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
 use super::peers;
+use super::port::PortNames;
 use super::side::Side;
-use super::to_ports::{self, PortNames};
+use super::to_ports;
 
-/// `None` for a rule that neither opens nor denies anything (`{}`).
+/// Reads one rule; `None` when it neither opens nor denies anything (`{}`).
 pub(super) fn read(
     rule: &DocumentNode<'_>,
     side: Side,
@@ -22,8 +23,8 @@ pub(super) fn read(
     let destinations = peers::read(rule, side, policy, report);
     let has_ports = ["toPorts", "icmps"].iter().any(|field| !rule.list(field).is_empty());
     let condition = unenforced_condition(rule, side, report);
-    // As in Cilium, a rule that says nothing of destinations and of ports is no rule at all;
-    // `egress: [{}]` closes by standing there.
+    // As in Cilium, a rule without destinations and ports decides nothing. It counts only as an
+    // item of the list: `egress: [{}]` closes egress.
     if destinations.is_none() && !has_ports {
         if let Some(path) = condition {
             report
@@ -81,7 +82,7 @@ fn unenforced_condition(rule: &DocumentNode<'_>, side: Side, report: &mut Diagno
     }
     let node = rule.get("authentication").filter(|_| side == Side::Allow)?;
     match node.text("mode") {
-        // No authentication is what everything here has.
+        // Nothing authenticates here, so that this asks for nothing.
         Some("disabled") => None,
         Some("required" | "test-always-fail") => Some(node.path),
         Some(_) => {
@@ -96,8 +97,8 @@ fn unenforced_condition(rule: &DocumentNode<'_>, side: Side, report: &mut Diagno
     }
 }
 
-/// Where the name of a port is looked up: outside the cluster it can only be IANA's, inside it is a
-/// container's.
+/// Where the names of this rule's ports are looked up. Outside the cluster a name can only be
+/// IANA's; inside, a container gives it.
 fn port_names(peers: &PeerSelector) -> PortNames {
     match peers {
         PeerSelector::Unresolved => PortNames::Irrelevant,

@@ -9,11 +9,11 @@ use crate::shape::DocumentNode;
 
 use super::side::Side;
 
-/// As the CRD has it.
+/// The CRD's limit (`maxItems`).
 const MAX_FIELDS: usize = 40;
 
-/// Names of types as the CRD lists them, two spellings of its own included, with the numbers of the
-/// IANA registry.
+/// The CRD's names of message types, its own misspellings included, with the numbers of the IANA
+/// registry. Sorted by name.
 const V4: [(&str, u8); 15] = [
     ("DestinationUnreachable", 3),
     ("Echo", 8),
@@ -31,6 +31,7 @@ const V4: [(&str, u8); 15] = [
     ("Timestamp", 13),
     ("TimestampReply", 14),
 ];
+/// The same for ICMPv6.
 const V6: [(&str, u8); 28] = [
     ("DestinationUnreachable", 1),
     ("DuplicateAddressConfirmationCodeSuffix", 158),
@@ -110,7 +111,7 @@ fn message_type(field: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> 
     let number = match node.value {
         Value::Number(number) => number.as_u64().and_then(|number| u8::try_from(number).ok()),
         Value::String(text) => number(text).or_else(|| named(text, names)),
-        // Its type was reported with the shape.
+        // `shape::check` has reported any other JSON type.
         _ => return None,
     };
     if number.is_none() {
@@ -125,7 +126,7 @@ fn message_type(field: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> 
     number.map(|number| PortRange::single(protocol, number.into()))
 }
 
-/// As the CRD's pattern has it: digits without leading zeros.
+/// A number as the CRD's pattern has it: digits without leading zeros.
 fn number(text: &str) -> Option<u8> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)

@@ -7,19 +7,23 @@ use crate::diagnostic_report::DiagnosticReport;
 use crate::shape::DocumentNode;
 use crate::spelling;
 
-/// Whether one entry may carry both fields.
+/// Whether one entry may carry both `matchName` and `matchPattern`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Both {
-    /// In `rules.dns`: either matches.
+pub(super) enum NameWithPattern {
+    /// In `rules.dns` it may, and the entry matches what either matches.
     Allowed,
-    /// In `toFQDNs`.
+    /// In `toFQDNs` it may not.
     Refused,
 }
 
 /// The patterns of one entry; none for `{}`, which matches nothing.
-pub(super) fn patterns(entry: &DocumentNode<'_>, both: Both, report: &mut DiagnosticReport<'_>) -> Vec<Pattern> {
+pub(super) fn patterns(
+    entry: &DocumentNode<'_>,
+    both: NameWithPattern,
+    report: &mut DiagnosticReport<'_>,
+) -> Vec<Pattern> {
     let (name, pattern) = (entry.get("matchName"), entry.get("matchPattern"));
-    if both == Both::Refused && name.is_some() && pattern.is_some() {
+    if both == NameWithPattern::Refused && name.is_some() && pattern.is_some() {
         report
             .error(
                 "name-and-pattern",

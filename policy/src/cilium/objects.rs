@@ -12,7 +12,7 @@ use crate::zone::Zone;
 
 use super::side::Side;
 
-/// `toEndpoints`.
+/// Reads `toEndpoints`.
 pub(super) fn endpoints(
     node: &DocumentNode<'_>,
     side: Side,
@@ -24,27 +24,27 @@ pub(super) fn endpoints(
         if let Some(path) = reserved(&entry) {
             selectors.extend(reserved_peers(&path, side, report));
         } else if let Some(mut selector) = selector::read(&entry, report) {
-            keep_in_namespace(&mut selector, &policy.namespace);
+            default_to_namespace(&mut selector, &policy.namespace);
             selectors.push(ObjectSelector::Pods(selector));
         }
     }
     PeerSelector::Objects(selectors)
 }
 
-/// `toServices`.
+/// Reads `toServices`.
 pub(super) fn services(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| service(&entry, report));
     PeerSelector::Objects(selectors.map(ObjectSelector::Services).collect())
 }
 
-/// `toNodes`.
+/// Reads `toNodes`.
 pub(super) fn nodes(node: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> PeerSelector {
     let selectors = node.items().filter_map(|entry| selector::read(&entry, report));
     PeerSelector::Objects(selectors.map(ObjectSelector::Nodes).collect())
 }
 
-/// As in Cilium, `k8sServiceSelector` counts where both stand, and without a namespace every one is
-/// meant.
+/// Reads one entry of `toServices`. As in Cilium, `k8sServiceSelector` wins over `k8sService`, and
+/// without a namespace the Services of every namespace are meant.
 fn service(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<ServiceSelector> {
     let namespace = |node: &DocumentNode<'_>| {
         let text = node.text("namespace").filter(|namespace| !namespace.is_empty());
@@ -110,7 +110,7 @@ fn reserved_peers(path: &str, side: Side, report: &mut DiagnosticReport<'_>) -> 
 
 /// As in Cilium, a selector of a namespaced policy that asks for no namespace, neither by name nor
 /// by labels, means the policy's own.
-fn keep_in_namespace(selector: &mut LabelSelector, namespace: &str) {
+fn default_to_namespace(selector: &mut LabelSelector, namespace: &str) {
     let asks = |requirement: &Requirement| {
         requirement.key == keys::NAMESPACE || requirement.key.starts_with(keys::NAMESPACE_LABELS)
     };

@@ -10,11 +10,11 @@ use crate::selector;
 use crate::shape::DocumentNode;
 use crate::zone::Zone;
 
-use super::names::{self, Both};
+use super::names::{self, NameWithPattern};
 use super::objects;
 use super::side::Side;
 
-/// One kind stands in a rule.
+/// The L3 selectors. A rule may have one kind of them.
 const KINDS: [&str; 8] = [
     "toFQDNs",
     "toCIDR",
@@ -26,7 +26,7 @@ const KINDS: [&str; 8] = [
     "toGroups",
 ];
 
-/// `None` where the rule has no L3 selector: any destination.
+/// Reads the L3 selector of a rule; `None` where it has none, so that any destination is meant.
 pub(super) fn read(
     rule: &DocumentNode<'_>,
     side: Side,
@@ -40,13 +40,13 @@ pub(super) fn read(
     if present.is_empty() {
         return None;
     }
-    // An empty list selects nothing, and beside another selector it is nothing.
+    // An empty list selects nothing. Beside another selector it is ignored.
     let nothing = PeerSelector::Prefixes(Vec::new());
     let mut chosen = present.into_iter().filter(|(_, node)| !node.is_empty_list());
     let Some((kind, node)) = chosen.next() else {
         return Some(nothing);
     };
-    let peers = of_kind(kind, &node, side, policy, report);
+    let peers = read_kind(kind, &node, side, policy, report);
     let others: Vec<_> = chosen.collect();
     if let Some((other, _)) = others.first() {
         report
@@ -58,13 +58,13 @@ pub(super) fn read(
             .suggest("write one rule for each");
     }
     for (other, node) in &others {
-        // For what is wrong with it only.
-        of_kind(other, node, side, policy, report);
+        // Read for its findings only.
+        read_kind(other, node, side, policy, report);
     }
     Some(if others.is_empty() { peers } else { nothing })
 }
 
-fn of_kind(
+fn read_kind(
     kind: &str,
     node: &DocumentNode<'_>,
     side: Side,
@@ -74,7 +74,7 @@ fn of_kind(
     match kind {
         "toFQDNs" => PeerSelector::Names(
             node.items()
-                .flat_map(|entry| names::patterns(&entry, Both::Refused, report))
+                .flat_map(|entry| names::patterns(&entry, NameWithPattern::Refused, report))
                 .collect(),
         ),
         "toCIDR" => PeerSelector::Prefixes(
@@ -114,7 +114,7 @@ fn entities(node: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'
             "world-ipv4" => vec![(Zone::World, prefix::all_v4())],
             "world-ipv6" => vec![(Zone::World, prefix::all_v6())],
             "all" => prefix::everything(Zone::Anywhere),
-            // A node of the cluster may be this one, whose addresses may lie in either zone.
+            // Nodes are part of the cluster, and this node's addresses lie in the zone `host`.
             "cluster" => [prefix::everything(Zone::Cluster), prefix::everything(Zone::Host)].concat(),
             "cluster-mesh" => {
                 let effect = match side {
@@ -131,7 +131,7 @@ fn entities(node: &DocumentNode<'_>, side: Side, report: &mut DiagnosticReport<'
                 }
             }
             "host" => prefix::everything(Zone::Host),
-            // Cilium's own inner workings; there is nothing of the kind here.
+            // Identities inside Cilium, which no address here has.
             "none" | "health" | "init" | "ingress" | "unmanaged" => Vec::new(),
             "remote-node" => {
                 selectors.push(ObjectSelector::RemoteNodes);
@@ -176,7 +176,7 @@ pub(crate) const ENTITIES: [&str; 14] = [
     "world-ipv6",
 ];
 
-/// One entry of `toCIDRSet`, with `except` taken out.
+/// Reads one entry of `toCIDRSet`, with `except` taken out.
 fn cidr_rule(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Vec<ObjectSelector> {
     if !entry.value.is_object() {
         return Vec::new();

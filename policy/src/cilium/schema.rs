@@ -1,5 +1,6 @@
-//! The shape of the `cilium.io/v2` policy objects, as their CRDs (Cilium 1.18) have it: all fields,
-//! whether enforced here or not, so that a field of theirs and a typing error can be told apart.
+//! The fields of the `cilium.io/v2` policy objects, after the CRDs of Cilium 1.18.
+//!
+//! All fields are here, enforced or not, so that an unknown field is known to be a typing error.
 
 use crate::selector::SHAPE as SELECTOR;
 use crate::shape::FieldShape::{self, Any, Boolean, Inert, Integer, IntegerOrText, List, Map, Object, Text};

@@ -1,4 +1,4 @@
-//! The allowing and the denying list of a direction.
+//! `egress` and `egressDeny` apart.
 
 /// Which list a rule stands in. What cannot be enforced opens nothing in an allowing rule, and is
 /// widened in a denying one.

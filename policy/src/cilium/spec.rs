@@ -14,12 +14,12 @@ use super::egress;
 use super::schema;
 use super::side::Side;
 
-/// `None` when its subject cannot be told; an error says why.
+/// Reads one spec; `None` when its subject cannot be told, which is reported as an error.
 pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut DiagnosticReport<'_>) -> Option<PolicySpec> {
     let subject = subject(spec, id, report);
     if subject.is_some()
         && has_no_rule(spec)
-        && said(spec) != Some(true)
+        && written_default_deny(spec) != Some(true)
         && !["egress", "egressDeny"].iter().any(|field| spec.is_null(field))
     {
         report
@@ -66,23 +66,23 @@ pub(super) fn read(spec: &DocumentNode<'_>, id: &PolicyId, report: &mut Diagnost
     })
 }
 
-/// Default deny follows Cilium: a spec with rules for egress closes it unless it says otherwise; an
-/// empty list counts as absent ("if omitted or empty, this rule does not apply at egress");
-/// `enableDefaultDeny.egress: true` closes without any.
+/// Whether a spec closes egress, as in Cilium: `enableDefaultDeny.egress` decides where it is
+/// written, and otherwise whether there are egress rules. An empty list counts as absent ("if
+/// omitted or empty, this rule does not apply at egress").
 fn closes_egress(spec: &DocumentNode<'_>) -> bool {
-    said(spec).unwrap_or_else(|| {
+    written_default_deny(spec).unwrap_or_else(|| {
         ["egress", "egressDeny"]
             .iter()
             .any(|field| !spec.list(field).is_empty())
     })
 }
 
-/// `enableDefaultDeny.egress`.
-pub(super) fn said(spec: &DocumentNode<'_>) -> Option<bool> {
+/// `enableDefaultDeny.egress`, where it is written.
+pub(super) fn written_default_deny(spec: &DocumentNode<'_>) -> Option<bool> {
     spec.get("enableDefaultDeny")?.get("egress")?.value.as_bool()
 }
 
-/// Whether it holds rules in no direction, nor a field that may be a misspelt list of them.
+/// Whether a spec has no rules in any direction, and no field that may be a misspelt list of rules.
 pub(super) fn has_no_rule(spec: &DocumentNode<'_>) -> bool {
     let has_rules = |field: &&str| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     spec.value.is_object()
@@ -127,14 +127,14 @@ pub(super) fn endpoints(
         );
     }
     if id.kind == PolicyKind::CiliumNetworkPolicy {
-        confine(&mut selector, &id.namespace, &node.path, report);
+        bind_to_namespace(&mut selector, &id.namespace, &node.path, report);
     }
     Some(selector)
 }
 
-/// Binds a selector to the policy's own namespace. A namespace that the selector itself asks for is
-/// dropped, as Cilium does.
-fn confine(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut DiagnosticReport<'_>) {
+/// Binds a selector to the policy's own namespace. As in Cilium, a namespace that the selector asks
+/// for is dropped.
+fn bind_to_namespace(selector: &mut LabelSelector, namespace: &str, path: &str, report: &mut DiagnosticReport<'_>) {
     let own = Requirement::equals(keys::NAMESPACE, namespace);
     let (written, others): (Vec<_>, Vec<_>) = std::mem::take(&mut selector.requirements)
         .into_iter()

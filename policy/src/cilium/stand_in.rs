@@ -1,4 +1,4 @@
-//! Of a refused policy: whom it selects, closed.
+//! What stands in for a refused policy of Cilium's kinds: whom it selects is closed.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::direction::PerDirection;
@@ -11,19 +11,20 @@ use crate::shape::{self, DocumentNode, FieldShape};
 use crate::stand_in::{cannot_close, closed, deny_everything, misspelt};
 
 use super::schema;
-use super::spec::{endpoints, has_no_rule, said};
+use super::spec::{endpoints, has_no_rule, written_default_deny};
 
 const SELECTOR: &str = "endpointSelector";
 
-/// Reads no more of each spec than whom it selects and whether it is about egress.
+/// Reads of each spec only whom it selects and whether it is about egress, since the rest may be
+/// what is wrong.
 pub(crate) fn read(
     document: &Document,
     root: &DocumentNode<'_>,
     id: &PolicyId,
     report: &mut DiagnosticReport<'_>,
 ) -> Vec<PolicySpec> {
-    // A field of unknown meaning beside `spec` may be a part of it that was indented too little.
-    let astray = guess(root, &schema::POLICY).is_some();
+    // An unknown field beside `spec` may be a part of it that was indented too little.
+    let has_stray_field = guess(root, &schema::POLICY).is_some();
     let mut specs = Vec::new();
     for node in super::specs(root) {
         let is_of_nodes = node.get("nodeSelector").is_some() && node.get(SELECTOR).is_none();
@@ -34,8 +35,8 @@ pub(crate) fn read(
             cannot_close(&node.path, SELECTOR, report);
             continue;
         };
-        let (closes, denies) = meant(document, &node);
-        if !closes && !astray {
+        let Intention { closes, denies } = intention(document, &node);
+        if !closes && !has_stray_field {
             continue;
         }
         let extent = match denies {
@@ -63,8 +64,8 @@ pub(crate) fn read(
     specs
 }
 
-/// Whom a spec selects, where not the least of it is in doubt: half a selector would select whom
-/// nobody meant.
+/// Whom a spec selects; `None` when any part of the selector is in doubt, because the rest of it
+/// would select more endpoints than were meant.
 fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Option<LabelSelector> {
     let node = spec.get(SELECTOR)?;
     let mut report = DiagnosticReport::new(document);
@@ -73,17 +74,24 @@ fn subject(document: &Document, spec: &DocumentNode<'_>, id: &PolicyId) -> Optio
     (!report.is_refused()).then_some(subject)
 }
 
-/// Whether a spec may have been meant to close egress, and whether to deny.
-fn meant(document: &Document, spec: &DocumentNode<'_>) -> (bool, bool) {
+/// What a spec may have been meant to do.
+struct Intention {
+    /// It closes egress.
+    closes: bool,
+    /// It has denying rules.
+    denies: bool,
+}
+
+/// In doubt a spec was meant to close.
+fn intention(document: &Document, spec: &DocumentNode<'_>) -> Intention {
     let has_rules = |field| spec.get(field).is_some_and(|rules| !rules.is_empty_list());
     let is_null = ["egress", "egressDeny"].iter().any(|field| spec.is_null(field));
-    // It is not known what an author means who writes no rule, unless all that is written speaks of
-    // ingress.
+    // A spec without rules may have been meant to close egress, unless it speaks of ingress only.
     let speaks_of = |fields: [&str; 2]| fields.iter().any(|field| spec.value.get(field).is_some());
     let is_silent =
         has_no_rule(spec) && (speaks_of(["egress", "egressDeny"]) || !speaks_of(["ingress", "ingressDeny"]));
     let guessed = guess(spec, &schema::RULE);
-    let denies = has_rules("egressDeny") || guessed == Some(Guess::Deny);
+    let denies = has_rules("egressDeny") || guessed == Some(GuessedField::Deny);
     let default_deny = spec.get("enableDefaultDeny");
     let doubtful = default_deny.as_ref().is_some_and(|node| {
         let mut report = DiagnosticReport::new(document);
@@ -93,23 +101,24 @@ fn meant(document: &Document, spec: &DocumentNode<'_>) -> (bool, bool) {
     let closes = denies
         || doubtful
         || guessed.is_some()
-        || said(spec).unwrap_or_else(|| is_null || is_silent || has_rules("egress"));
-    (closes, denies)
+        || written_default_deny(spec).unwrap_or_else(|| is_null || is_silent || has_rules("egress"));
+    Intention { closes, denies }
 }
 
-/// What an unknown field may have been meant to be.
+/// What an unknown field may have been meant to be, the graver one last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Guess {
+enum GuessedField {
     Egress,
     Deny,
 }
 
-/// `None` when there is no unknown field, or each is a misspelt one that does not speak of egress.
-fn guess(node: &DocumentNode<'_>, shape: &FieldShape) -> Option<Guess> {
+/// The gravest guess of all unknown fields; `None` when there are none, or each is a misspelling of
+/// a field that does not speak of egress.
+fn guess(node: &DocumentNode<'_>, shape: &FieldShape) -> Option<GuessedField> {
     misspelt(node, shape)
         .filter_map(|meant| match meant {
-            Some("egressDeny") => Some(Guess::Deny),
-            Some("egress" | "enableDefaultDeny") | None => Some(Guess::Egress),
+            Some("egressDeny") => Some(GuessedField::Deny),
+            Some("egress" | "enableDefaultDeny") | None => Some(GuessedField::Egress),
             Some(_) => None,
         })
         .max()

@@ -1,38 +1,27 @@
 //! `toPorts` and `icmps` of a rule → a [`PortSet`] and its DNS rules.
 
-use crate::diagnostic::{closest, quoted};
+use crate::diagnostic::quoted;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::dns_rules::DnsRule;
 use crate::peer_selector::NamedPort;
-use crate::ports::{PortRange, PortSet, Protocol};
-use crate::service_names;
+use crate::ports::PortSet;
 use crate::shape::DocumentNode;
 
 use super::icmp;
-use super::names::{self, Both};
+use super::names::{self, NameWithPattern};
+use super::port::{self, PortMeaning, PortNames};
 use super::side::Side;
 
-/// As the CRD has it.
+/// The CRD's limit (`maxItems`).
 const MAX_PORTS: usize = 40;
 
-/// What the name of a port means at the rule's destinations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PortNames {
-    /// IANA's: they are outside the cluster.
-    Iana,
-    /// A container's: they may be inside.
-    Containers,
-    /// The rule opens nothing, and this was reported.
-    Irrelevant,
-}
-
-/// The ports of a rule.
+/// The ports of a rule, and what may be asked there.
 pub(super) struct ToPorts {
     pub(super) set: PortSet,
-    /// Those that containers name.
+    /// Ports by the names that containers give them.
     pub(super) named: Vec<NamedPort>,
-    /// Each with the path of its `rules.dns`. Their ports are not in `set`: lookups are
-    /// intercepted, and never let through.
+    /// DNS rules, each with the path of its `rules.dns`. Their ports are not in `set`, because
+    /// lookups are intercepted and never let through.
     pub(super) dns: Vec<(String, DnsRule)>,
 }
 
@@ -45,21 +34,13 @@ impl ToPorts {
         }
     }
 
-    fn add(&mut self, opened: Opened) {
-        match opened {
-            Opened::These(ranges) => self.set = self.set.union(&PortSet::from_ranges(ranges)),
-            Opened::Named(named) => self.named.push(named),
-            Opened::Everything => self.set = PortSet::All,
+    fn add(&mut self, meaning: PortMeaning) {
+        match meaning {
+            PortMeaning::Ranges(ranges) => self.set = self.set.union(&PortSet::from_ranges(ranges)),
+            PortMeaning::Named(named) => self.named.push(named),
+            PortMeaning::Everything => self.set = PortSet::All,
         }
     }
-}
-
-/// What one of the ports comes to.
-enum Opened {
-    These(Vec<PortRange>),
-    Named(NamedPort),
-    /// Every port and protocol: a denial that could not be enforced as written.
-    Everything,
 }
 
 pub(super) fn read(
@@ -109,7 +90,7 @@ fn read_entry(
             .suggest("write several `toPorts` entries, or `endPort`");
         return;
     }
-    let inspected = inspection(entry, report);
+    let is_inspected = asks_for_inspection(entry, report);
     if let Some(node) = entry.get("rules").and_then(|rules| rules.get("dns")) {
         read_dns(&node, entry, &ports, &mut into.dns, report);
         return;
@@ -123,17 +104,17 @@ fn read_entry(
             .warning("no-ports", &entry.path, format!("it lists no ports, and {effect}"))
             .suggest("list `ports`, or leave `toPorts` out to speak of every port");
     }
-    let mut opened: Vec<Opened> = ports.iter().map(|port| read_port(port, side, names, report)).collect();
+    let mut meanings: Vec<PortMeaning> = ports.iter().map(|port| port::read(port, side, names, report)).collect();
     if ports.is_empty() && side == Side::Deny {
-        opened.push(Opened::Everything);
+        meanings.push(PortMeaning::Everything);
     }
-    if !inspected {
-        opened.into_iter().for_each(|opened| into.add(opened));
+    if !is_inspected {
+        meanings.into_iter().for_each(|meaning| into.add(meaning));
     }
 }
 
-/// Whether the entry asks to look into connections, which is reported: its ports are not opened.
-fn inspection(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> bool {
+/// Whether the entry asks to look into connections. This is reported, and its ports are not opened.
+fn asks_for_inspection(entry: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> bool {
     let mut found: Vec<DocumentNode<'_>> = ["serverNames", "listener", "terminatingTLS", "originatingTLS"]
         .iter()
         .filter_map(|field| entry.get(field))
@@ -176,7 +157,7 @@ fn read_dns(
 ) {
     let patterns: Vec<_> = node
         .items()
-        .flat_map(|entry| names::patterns(&entry, Both::Allowed, report))
+        .flat_map(|entry| names::patterns(&entry, NameWithPattern::Allowed, report))
         .collect();
     if ports.is_empty() {
         report
@@ -186,11 +167,11 @@ fn read_dns(
     let first = dns.len();
     for port in ports {
         let Some(text) = port.text("port") else {
-            missing_port(port, report);
-            protocols(port, report);
+            port::report_missing(port, report);
+            port::protocols(port, report);
             continue;
         };
-        protocols(port, report);
+        port::protocols(port, report);
         let path = format!("{}.port", port.path);
         let number = match text.parse::<u16>() {
             Ok(number) if number != 0 && text.bytes().all(|byte| byte.is_ascii_digit()) => number,
@@ -200,7 +181,7 @@ fn read_dns(
                 continue;
             }
         };
-        if end_port(port, report).is_some_and(|end| end > number) {
+        if port::end(port, report).is_some_and(|end| end > number) {
             report
                 .error(
                     "bad-dns-port",
@@ -209,7 +190,7 @@ fn read_dns(
                 )
                 .suggest("list the ports one by one");
         }
-        // The same port for UDP and for TCP is one resolver.
+        // A port that is listed for UDP and for TCP is one resolver.
         if !dns[first..].iter().any(|(_, rule)| rule.port == number) {
             dns.push((
                 node.path.clone(),
@@ -219,170 +200,5 @@ fn read_dns(
                 },
             ));
         }
-    }
-}
-
-fn read_port(port: &DocumentNode<'_>, side: Side, names: PortNames, report: &mut DiagnosticReport<'_>) -> Opened {
-    let nothing = Opened::These(Vec::new());
-    // As in Cilium: a protocol without ports needs none.
-    let has_none = port.text("protocol").is_some_and(is_without_ports);
-    let text = match port.text("port") {
-        Some(text) => text,
-        None if has_none && port.value.get("port").is_none() => "0",
-        None => {
-            missing_port(port, report);
-            protocols(port, report);
-            return nothing;
-        }
-    };
-    let path = format!("{}.port", port.path);
-    let end = end_port(port, report);
-    let protocols = match protocols(port, report) {
-        Some(protocols) if protocols.is_empty() => {
-            let effect = match side {
-                Side::Allow => "the rule does not open it",
-                Side::Deny => "the rule denies every port and protocol",
-            };
-            report.unenforced(
-                &format!("{}.protocol", port.path),
-                format!("this protocol is not enforced yet: {effect}"),
-            );
-            return match side {
-                Side::Allow => nothing,
-                Side::Deny => Opened::Everything,
-            };
-        }
-        Some(protocols) => protocols,
-        None => return nothing,
-    };
-    let over = |first, last| {
-        Opened::These(
-            protocols
-                .iter()
-                .map(|protocol| PortRange {
-                    protocol: *protocol,
-                    first,
-                    last,
-                })
-                .collect(),
-        )
-    };
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        let Ok(first) = text.parse::<u16>() else {
-            report.error("bad-port", &path, format!("{} is above 65535", quoted(text)));
-            return nothing;
-        };
-        return match end {
-            _ if first == 0 => over(0, u16::MAX),
-            Some(last) if last < first => {
-                let reason = format!("the range ends at {last}, before it begins at {first}");
-                report.error("bad-port", &format!("{}.endPort", port.path), reason);
-                nothing
-            }
-            end => over(first, end.unwrap_or(first)),
-        };
-    }
-    if !service_names::is_valid(text) {
-        report
-            .error(
-                "bad-port",
-                &path,
-                format!("{} is neither a port number nor the name of a port", quoted(text)),
-            )
-            .suggest("write a number from 0 to 65535 in quotes");
-        return nothing;
-    }
-    if end.is_some() {
-        report
-            .error(
-                "bad-port",
-                &format!("{}.endPort", port.path),
-                "a named port has no range",
-            )
-            .suggest("write the number");
-        return nothing;
-    }
-    let reason = match (names, service_names::port(text)) {
-        (PortNames::Irrelevant, _) => return nothing,
-        (PortNames::Iana, Some(number)) => return over(number, number),
-        (PortNames::Iana, None) => format!("no port named {} is known", quoted(text)),
-        (PortNames::Containers, _) => {
-            return Opened::Named(NamedPort {
-                name: text.to_owned(),
-                protocols,
-            });
-        }
-    };
-    match side {
-        Side::Allow => {
-            report
-                .unenforced(&path, format!("{reason}; the rule does not open it"))
-                .suggest("write the number");
-            nothing
-        }
-        Side::Deny => {
-            report
-                .unenforced(&path, format!("{reason}; the rule denies every port"))
-                .suggest("write the number");
-            over(0, u16::MAX)
-        }
-    }
-}
-
-/// The protocols of a port: none for one that is known and not enforced, `None` for one that is
-/// refused.
-fn protocols(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<Vec<Protocol>> {
-    let Some(text) = port.text("protocol") else {
-        return Some(Protocol::ANY.to_vec());
-    };
-    match text.to_ascii_uppercase().as_str() {
-        "" | "ANY" => Some(Protocol::ANY.to_vec()),
-        "TCP" => Some(vec![Protocol::Tcp]),
-        "UDP" => Some(vec![Protocol::Udp]),
-        "SCTP" => Some(vec![Protocol::Sctp]),
-        _ if is_without_ports(text) => Some(Vec::new()),
-        other => {
-            let finding = report.error(
-                "bad-protocol",
-                &format!("{}.protocol", port.path),
-                format!("{} is not one of TCP, UDP, SCTP and ANY", quoted(text)),
-            );
-            if other.starts_with("ICMP") {
-                finding.suggest("write a rule with `icmps` and without `toPorts`");
-            } else if let Some(meant) = closest(other, ["TCP", "UDP", "SCTP", "ANY"]) {
-                finding.suggest(format!("did you mean {meant}?"));
-            }
-            None
-        }
-    }
-}
-
-/// Whether a protocol is known, has no ports, and is not enforced: Cilium's since 1.18, and those
-/// since 1.20.
-fn is_without_ports(protocol: &str) -> bool {
-    let known = ["VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"];
-    known.iter().any(|known| known.eq_ignore_ascii_case(protocol))
-}
-
-/// `endPort`; 0 is the same as absent, as in the CRD.
-fn end_port(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) -> Option<u16> {
-    let node = port.get("endPort")?;
-    let number = node.value.as_i64()?;
-    match u16::try_from(number) {
-        Ok(0) => None,
-        Ok(number) => Some(number),
-        Err(_) => {
-            report.error("bad-port", &node.path, format!("{number} is not a port number"));
-            None
-        }
-    }
-}
-
-fn missing_port(port: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
-    // A `port` of the wrong type was reported with its shape.
-    if port.value.is_object() && port.get("port").is_none() {
-        report
-            .error("missing-field", &port.path, "`port` is required")
-            .suggest("write \"0\" for every port");
     }
 }

@@ -1,7 +1,7 @@
 //! One pass over YAML events: a JSON value and the positions of its nodes.
 //!
-//! The events are read here and not loaded by the YAML crate, because a loader copies what an alias
-//! points to without a limit ("billion laughs"), and recurses to the depth of the text.
+//! The YAML crate's loader is not used, because it copies what an alias points to without a limit
+//! ("billion laughs"), and recurses to the depth of the text.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,22 +12,22 @@ use serde_json::{Map, Number, Value};
 use crate::diagnostic::{Diagnostic, Position, Severity, quoted};
 
 use super::Chunk;
-use super::bytes::Bytes;
-use super::tree::Spots;
+use super::byte_offsets::ByteOffsets;
+use super::node_positions::NodePositions;
 
-/// How deep mappings and lists may nest. Kubernetes objects reach about fifteen; everything that
-/// walks a value recursively is safe below this.
+/// How deep mappings and lists may nest. Kubernetes objects reach about 15 levels, and recursion
+/// over 64 is safe.
 const MAX_DEPTH: usize = 64;
-/// How many nodes one text may hold, what its aliases stand for counted each time.
+/// How many nodes one text may hold. What an alias points to counts at each alias.
 const MAX_NODES: usize = 1_000_000;
-/// How many bytes of keys and scalars, counted likewise: twice the longest text.
+/// How many bytes of keys and scalars, counted in the same way: twice the longest text.
 const MAX_BYTES: usize = 2 * super::MAX_TEXT;
 /// How many repeated keys of one document are reported.
 const MAX_REPEATED: usize = 20;
 
-type ParseOutcome = Result<(Value, Spots), Diagnostic>;
+type ParseOutcome = Result<(Value, NodePositions), Diagnostic>;
 
-/// Reads the chunks of one text, which share one budget.
+/// Reads the chunks of one text, which share one budget of nodes and bytes.
 pub(super) struct YamlReader {
     spent: Weight,
     exhausted: bool,
@@ -44,14 +44,14 @@ struct Weight {
 #[derive(Debug, Clone)]
 struct YamlNode {
     value: Value,
-    spots: Spots,
+    positions: NodePositions,
     weight: Weight,
 }
 
-/// A node under construction.
-struct Frame {
+/// A mapping or list whose end has not been read.
+struct OpenNode {
     at: Position,
-    /// 0: none.
+    /// The parser's number of its anchor; 0 without one.
     anchor: usize,
     weight: Weight,
     content: YamlContent,
@@ -60,28 +60,28 @@ struct Frame {
 enum YamlContent {
     List {
         values: Vec<Value>,
-        spots: Vec<Spots>,
+        positions: Vec<NodePositions>,
     },
     Mapping {
         values: Map<String, Value>,
-        spots: BTreeMap<String, (Position, Spots)>,
+        positions: BTreeMap<String, (Position, NodePositions)>,
         key: Option<(String, Position)>,
-        /// What stands under `<<`, nearest first.
+        /// The mappings under `<<`; the first wins.
         merged: Option<Vec<YamlNode>>,
     },
 }
 
-/// The key whose mappings are merged into the one it stands in. YAML 1.2 has it no more, and every
-/// tool of Kubernetes still does.
+/// The merge key: its mappings are merged into the one that it stands in. YAML 1.2 dropped it, but
+/// Kubernetes' tools still read it.
 const MERGE: &str = "<<";
 
-/// The document under construction.
+/// A document whose end has not been read.
 #[derive(Default)]
-struct Build {
-    open: Vec<Frame>,
+struct DocumentBuilder {
+    open: Vec<OpenNode>,
     anchors: HashMap<usize, YamlNode>,
-    /// Keys that stand twice in one mapping. The document is read to its end, so that all are
-    /// named.
+    /// A diagnostic for each key that stands twice in one mapping. The document is read to its end,
+    /// so that all of them are reported.
     repeated: Vec<Diagnostic>,
 }
 
@@ -98,26 +98,26 @@ impl YamlReader {
         self.exhausted
     }
 
-    /// The documents of a chunk. An error ends it.
+    /// The documents of a chunk. Reading ends at the first syntax error.
     pub(super) fn read(&mut self, chunk: &Chunk<'_>) -> Vec<ParseOutcome> {
         let mut outcomes = Vec::new();
         let mut parser = Parser::new_from_str(chunk.text);
-        let mut build = Build::default();
-        let places = SourceMap::new(chunk);
+        let mut build = DocumentBuilder::default();
+        let source = SourceMap::new(chunk);
         while let Some(event) = parser.next_event() {
             let step = event
-                .map_err(|error| not_yaml(&error, places.spot(&Span::empty(*error.marker()))))
-                .and_then(|(event, span)| self.step(&mut build, event, places.spot(&span)));
+                .map_err(|error| not_yaml(&error, source.position(&Span::empty(*error.marker()))))
+                .and_then(|(event, span)| self.step(&mut build, event, source.position(&span)));
             match step {
                 Ok(None) => {}
                 Ok(Some(root)) => {
                     let repeated = std::mem::take(&mut build.repeated);
                     if repeated.is_empty() {
-                        outcomes.push(Ok((root.value, root.spots)));
+                        outcomes.push(Ok((root.value, root.positions)));
                     } else {
                         outcomes.extend(repeated.into_iter().map(Err));
                     }
-                    build = Build::default();
+                    build = DocumentBuilder::default();
                 }
                 Err(diagnostic) => {
                     outcomes.extend(build.repeated.into_iter().map(Err));
@@ -129,8 +129,13 @@ impl YamlReader {
         outcomes
     }
 
-    /// Takes in one event; returns the root when it is complete.
-    fn step(&mut self, build: &mut Build, event: Event<'_>, at: Position) -> Result<Option<YamlNode>, Diagnostic> {
+    /// Handles one event; returns the document's root when it is complete.
+    fn step(
+        &mut self,
+        build: &mut DocumentBuilder,
+        event: Event<'_>,
+        at: Position,
+    ) -> Result<Option<YamlNode>, Diagnostic> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let weight = Weight {
@@ -143,7 +148,7 @@ impl YamlReader {
                     build,
                     YamlNode {
                         value,
-                        spots: Spots::scalar(at),
+                        positions: NodePositions::scalar(at),
                         weight,
                     },
                     anchor,
@@ -168,23 +173,23 @@ impl YamlReader {
                 at,
                 YamlContent::List {
                     values: Vec::new(),
-                    spots: Vec::new(),
+                    positions: Vec::new(),
                 },
             ),
             Event::MappingStart(anchor, _) => {
                 let content = YamlContent::Mapping {
                     values: Map::new(),
-                    spots: BTreeMap::new(),
+                    positions: BTreeMap::new(),
                     key: None,
                     merged: None,
                 };
                 self.open(build, anchor, at, content)
             }
             Event::SequenceEnd | Event::MappingEnd => match build.open.pop() {
-                Some(mut frame) => {
-                    frame.at = whole(frame.at, at);
-                    let (at, anchor) = (frame.at, frame.anchor);
-                    self.complete(build, frame.close(), anchor, at)
+                Some(mut node) => {
+                    node.at = span_of(node.at, at);
+                    let (at, anchor) = (node.at, node.anchor);
+                    self.complete(build, node.close(), anchor, at)
                 }
                 None => Ok(None),
             },
@@ -196,7 +201,7 @@ impl YamlReader {
 
     fn open(
         &mut self,
-        build: &mut Build,
+        build: &mut DocumentBuilder,
         anchor: usize,
         at: Position,
         content: YamlContent,
@@ -210,7 +215,7 @@ impl YamlReader {
         }
         let weight = Weight { nodes: 1, bytes: 0 };
         self.spend(weight, at)?;
-        build.open.push(Frame {
+        build.open.push(OpenNode {
             at,
             anchor,
             weight,
@@ -219,16 +224,16 @@ impl YamlReader {
         Ok(None)
     }
 
-    /// Puts a complete node where it belongs.
+    /// Adds a complete node to its parent, or returns it when it is the root.
     fn complete(
         &mut self,
-        build: &mut Build,
+        build: &mut DocumentBuilder,
         node: YamlNode,
         anchor: usize,
         at: Position,
     ) -> Result<Option<YamlNode>, Diagnostic> {
         if anchor != 0 {
-            // The copy is kept: it costs what the node costs.
+            // The anchor keeps a copy, which costs as much as the node.
             self.spend(node.weight, at)?;
             build.anchors.insert(anchor, node.clone());
         }
@@ -238,13 +243,13 @@ impl YamlReader {
         parent.weight.nodes += node.weight.nodes;
         parent.weight.bytes += node.weight.bytes;
         match &mut parent.content {
-            YamlContent::List { values, spots } => {
+            YamlContent::List { values, positions } => {
                 values.push(node.value);
-                spots.push(node.spots);
+                positions.push(node.positions);
             }
             YamlContent::Mapping {
                 values,
-                spots,
+                positions,
                 key,
                 merged,
             } => match key.take() {
@@ -257,7 +262,7 @@ impl YamlReader {
                     }
                 }
                 Some((key, at)) => {
-                    spots.insert(key.clone(), (at, node.spots));
+                    positions.insert(key.clone(), (at, node.positions));
                     values.insert(key, node.value);
                 }
             },
@@ -282,43 +287,43 @@ impl YamlReader {
     }
 }
 
-impl Frame {
+impl OpenNode {
     fn close(self) -> YamlNode {
-        let (value, spots) = match self.content {
-            YamlContent::List { values, spots } => (Value::Array(values), Spots::items(self.at, spots)),
+        let (value, positions) = match self.content {
+            YamlContent::List { values, positions } => (Value::Array(values), NodePositions::items(self.at, positions)),
             YamlContent::Mapping {
                 mut values,
-                mut spots,
+                mut positions,
                 merged,
                 ..
             } => {
                 for node in merged.into_iter().flatten() {
-                    let (Value::Object(fields), mut places) = (node.value, node.spots.into_fields()) else {
+                    let (Value::Object(fields), mut merged) = (node.value, node.positions.into_fields()) else {
                         continue;
                     };
                     for (key, value) in fields {
                         if !values.contains_key(&key)
-                            && let Some(place) = places.remove(&key)
+                            && let Some(place) = merged.remove(&key)
                         {
-                            spots.insert(key.clone(), place);
+                            positions.insert(key.clone(), place);
                             values.insert(key, value);
                         }
                     }
                 }
-                (Value::Object(values), Spots::fields(self.at, spots))
+                (Value::Object(values), NodePositions::fields(self.at, positions))
             }
         };
         YamlNode {
             value,
-            spots,
+            positions,
             weight: self.weight,
         }
     }
 }
 
-/// A mapping or list from its first to its last token. Of no length where it runs over many lines,
-/// or is in block style, which has no last token.
-fn whole(first: Position, last: Position) -> Position {
+/// The position of a mapping or list from its first to its last token. It has no length when it
+/// runs over many lines, or is in block style, which has no last token.
+fn span_of(first: Position, last: Position) -> Position {
     let length = match first.line == last.line && !last.is_empty() {
         true => last.end().saturating_sub(first.offset),
         false => 0,
@@ -326,11 +331,11 @@ fn whole(first: Position, last: Position) -> Position {
     Position { length, ..first }
 }
 
-/// Where the markers of a chunk are in its text.
+/// Translates the parser's positions in a chunk to positions in the whole text.
 struct SourceMap<'t> {
     line: usize,
     offset: usize,
-    bytes: Bytes<'t>,
+    offsets: ByteOffsets<'t>,
 }
 
 impl<'t> SourceMap<'t> {
@@ -338,12 +343,12 @@ impl<'t> SourceMap<'t> {
         Self {
             line: chunk.line,
             offset: chunk.offset,
-            bytes: Bytes::of(chunk.text),
+            offsets: ByteOffsets::of(chunk.text),
         }
     }
 
-    fn spot(&self, span: &Span) -> Position {
-        let byte = |marker: &Marker| self.bytes.before(marker.index());
+    fn position(&self, span: &Span) -> Position {
+        let byte = |marker: &Marker| self.offsets.of_char(marker.index());
         let start = byte(&span.start);
         let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Position {
@@ -355,7 +360,7 @@ impl<'t> SourceMap<'t> {
     }
 }
 
-/// A scalar by the core schema (YAML 1.2 §10.3).
+/// The value of a scalar by the core schema (YAML 1.2 §10.3).
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Value, Diagnostic> {
     let tag = tag.cloned().map(std::borrow::Cow::Owned);
     let Some(scalar) = Scalar::parse_from_cow_and_metadata(text.into(), style, tag.as_ref()) else {
@@ -369,21 +374,27 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Re
         Scalar::Null => Value::Null,
         Scalar::Boolean(value) => value.into(),
         Scalar::Integer(value) => value.into(),
-        // JSON has no infinities; such a number can only be meant as text.
+        // JSON has no infinities, so that such a number can only be meant as text.
         Scalar::FloatingPoint(value) => Number::from_f64(*value).map_or_else(|| text.into(), Value::Number),
         Scalar::String(value) => value.into_owned().into(),
     })
 }
 
-/// The mappings under a merge key: one, or a list of them, of which the first wins.
+/// The mappings under a merge key: one, or those of a list, of which the first wins.
 fn mappings(node: YamlNode, at: Position) -> Result<Vec<YamlNode>, Diagnostic> {
     let nodes = match node.value {
         Value::Object(_) => vec![node],
         Value::Array(values) => {
-            let spots = node.spots.into_items();
+            let positions = node.positions.into_items();
             let weight = node.weight;
-            let nodes = values.into_iter().zip(spots);
-            nodes.map(|(value, spots)| YamlNode { value, spots, weight }).collect()
+            let nodes = values.into_iter().zip(positions);
+            nodes
+                .map(|(value, positions)| YamlNode {
+                    value,
+                    positions,
+                    weight,
+                })
+                .collect()
         }
         _ => Vec::new(),
     };
@@ -397,7 +408,7 @@ fn mappings(node: YamlNode, at: Position) -> Result<Vec<YamlNode>, Diagnostic> {
     }
 }
 
-/// A key as JSON has them: text. Other scalars become their text, as `kubectl` does.
+/// A key as JSON has it: a string. As in `kubectl`, other scalars become their text.
 fn key_text(value: Value, at: Position) -> Result<String, Diagnostic> {
     match value {
         Value::String(text) => Ok(text),

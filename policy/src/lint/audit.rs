@@ -1,9 +1,9 @@
-//! Policies that do not enforce.
+//! Policies in mode audit.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::policy::Policy;
 
-/// An audit that nobody ended looks like a policy that works.
+/// Warns of mode audit, since a policy whose audit was never ended looks like one that works.
 pub(super) fn left_on(policy: &Policy, report: &mut DiagnosticReport<'_>) {
     if policy.extensions.audit {
         report

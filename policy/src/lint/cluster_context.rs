@@ -1,4 +1,4 @@
-//! The objects that policies are held against.
+//! The objects that policies are compared with.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,29 +8,29 @@ use ipnet::IpNet;
 use crate::inventory::Inventory;
 use crate::ports::Protocol;
 
-/// What there is beside policies. Any of it may be missing.
+/// The objects of a cluster that lints look at. Any of them may be missing.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterContext<'a> {
-    /// Objects with labels and addresses. Pods need not have addresses yet.
+    /// Pods, Services, Nodes and CiliumCIDRGroups. Pods need not have addresses yet.
     pub inventory: Cow<'a, Inventory>,
-    /// Where pods get their addresses from.
+    /// The ranges that Pods get their addresses from.
     pub pod_ranges: Vec<IpNet>,
-    /// The ports of each service, by its namespace and name.
+    /// The ports of each Service, by its namespace and name.
     pub service_ports: BTreeMap<(String, String), Vec<ServicePortMapping>>,
 }
 
-/// A port of a service.
+/// A port of a Service, and the port of its backends that it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePortMapping {
-    /// Its protocol.
+    /// The protocol of both ports.
     pub protocol: Protocol,
-    /// Where the service listens.
+    /// The port at which the Service listens.
     pub port: u16,
-    /// Where its backends do.
+    /// The port at which its backends listen.
     pub target: TargetPort,
 }
 
-/// A port of a service's backends.
+/// How a Service names the port of its backends (`targetPort`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetPort {
     /// By its number.

@@ -1,6 +1,6 @@
-//! Which selectors select everything that others select.
+//! Whether one rule or selector holds everything that another holds.
 //!
-//! Only what is certain is said: `false` may mean that it cannot be told.
+//! `true` is certain; `false` may mean that it cannot be told.
 
 use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::peer_selector::{NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
@@ -10,7 +10,7 @@ use crate::prefix;
 use crate::program::Peer;
 use crate::zone::Zone;
 
-/// Whether all traffic that `part` speaks of is traffic that `whole` speaks of.
+/// Whether `whole` matches all traffic that `part` matches.
 pub(super) fn rule_in(part: &PolicyRule, whole: &PolicyRule) -> bool {
     let is_everywhere = everywhere(&whole.peers);
     ports_in(part, whole)
@@ -25,7 +25,7 @@ pub(super) fn rule_in(part: &PolicyRule, whole: &PolicyRule) -> bool {
         }
 }
 
-/// How many comparisons [`rule_in`] makes at most.
+/// An upper bound of the comparisons that [`rule_in`] makes.
 pub(super) fn cost(part: &PolicyRule, whole: &PolicyRule) -> usize {
     let count = |peers: &PeerSelector| match peers {
         PeerSelector::Names(names) => names.len(),
@@ -36,7 +36,7 @@ pub(super) fn cost(part: &PolicyRule, whole: &PolicyRule) -> usize {
     1 + count(&part.peers).saturating_mul(count(&whole.peers))
 }
 
-/// Whether whoever `part` selects is selected by `whole`.
+/// Whether `whole` selects every object that `part` selects.
 pub(super) fn selector_in(part: &LabelSelector, whole: &LabelSelector) -> bool {
     let implied = |wanted: &Requirement| part.requirements.iter().any(|given| implies(given, wanted));
     whole.requirements.iter().all(implied)
@@ -51,7 +51,7 @@ fn ports_in(part: &PolicyRule, whole: &PolicyRule) -> bool {
     whole.ports == PortSet::All || part.ports.subtract(&whole.ports).is_empty() && part.named.iter().all(named_in)
 }
 
-/// Whether peers are every address, inside the cluster and outside.
+/// Whether peers are every address, inside and outside the cluster.
 pub(super) fn everywhere(peers: &PeerSelector) -> bool {
     let PeerSelector::Prefixes(prefixes) = peers else {
         return false;
@@ -61,8 +61,7 @@ pub(super) fn everywhere(peers: &PeerSelector) -> bool {
         .all(|all| prefixes.contains(all))
 }
 
-/// As [`Inventory::peers`](crate::Inventory), but for CiliumCIDRGroups, which are left as
-/// they are.
+/// As [`Inventory::peers`](crate::Inventory), but CiliumCIDRGroups stay selectors.
 fn peers_of(peers: &PeerSelector) -> Vec<Peer> {
     let prefix = |(zone, prefix): &_| Peer::Prefix(*zone, *prefix);
     match peers {
@@ -105,7 +104,7 @@ fn service_in(part: &ServiceSelector, whole: &ServiceSelector) -> bool {
     same(&part.namespace, &whole.namespace) && same(&part.name, &whole.name) && selector_in(&part.labels, &whole.labels)
 }
 
-/// Whether `wanted` holds wherever `given` does.
+/// Whether every object that meets `given` meets `wanted`.
 fn implies(given: &Requirement, wanted: &Requirement) -> bool {
     given.key == wanted.key
         && match (&given.operator, &wanted.operator) {

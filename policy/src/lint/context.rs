@@ -1,4 +1,4 @@
-//! All policies at once, and which of them are about the same Pods.
+//! All policies together, and which of them select the same Pods.
 
 use std::collections::BTreeSet;
 
@@ -10,27 +10,28 @@ use crate::shape::DocumentNode;
 use super::cluster_context::ClusterContext;
 use super::containment::selector_in;
 use super::specs;
-use super::written_names::Names;
+use super::written_names::WrittenNames;
 
-/// Every spec of every policy.
+/// Every spec of every policy, and which of them select the same Pods.
 pub(super) struct LintContext<'a> {
     pub(super) specs: Vec<LintedSpec<'a>>,
     has_pods: bool,
-    /// For each Pod the specs that select it, each such group once.
+    /// The groups of specs that select one Pod, as sorted indices. Pods that the same specs select
+    /// share a group.
     groups: BTreeSet<Vec<usize>>,
 }
 
-/// A spec and where it stands.
+/// A spec with the policy and the document that it stands in.
 pub(super) struct LintedSpec<'a> {
-    /// The index of its policy.
+    /// The index of its policy among all policies.
     pub(super) policy: usize,
     pub(super) id: &'a PolicyId,
     /// Whether its policy is in mode audit.
     pub(super) is_audited: bool,
     pub(super) node: DocumentNode<'a>,
     pub(super) spec: &'a PolicySpec,
-    pub(super) names: Names<'a>,
-    /// The indices of the Pods that it selects.
+    pub(super) names: WrittenNames<'a>,
+    /// The indices of the Pods that it selects, sorted.
     pub(super) pods: Vec<usize>,
 }
 
@@ -51,7 +52,7 @@ impl<'a> LintContext<'a> {
                     policy: index,
                     id: &policy.id,
                     is_audited: policy.extensions.audit,
-                    names: Names::of(&node),
+                    names: WrittenNames::of(&node),
                     node,
                     spec,
                     pods: selected,
@@ -65,8 +66,9 @@ impl<'a> LintContext<'a> {
         }
     }
 
-    /// The sets of specs that decide together, `of` among them. Without Pods, only what holds for
-    /// whichever Pods there will be.
+    /// The groups of specs that decide together and that `of` is in: one group for each set of Pods
+    /// that the same specs select. Without Pods, one group with the specs that certainly select
+    /// whatever `of` selects.
     pub(super) fn groups_with(&self, of: usize) -> Vec<Vec<&LintedSpec<'a>>> {
         if self.has_pods {
             let groups = self.groups.iter().filter(|group| group.binary_search(&of).is_ok());
@@ -85,14 +87,14 @@ impl<'a> LintContext<'a> {
         ]
     }
 
-    /// Whether some Pod is selected by both; without Pods, whether one could be.
-    pub(super) fn meet(&self, a: &LintedSpec<'_>, b: &LintedSpec<'_>) -> bool {
+    /// Whether both select some Pod. Without Pods, true, because one might come.
+    pub(super) fn select_a_common_pod(&self, a: &LintedSpec<'_>, b: &LintedSpec<'_>) -> bool {
         !self.has_pods || a.pods.iter().any(|pod| b.pods.binary_search(pod).is_ok())
     }
 }
 
 impl LintedSpec<'_> {
-    /// The policy as messages name it.
+    /// The policy's kind and id, as messages name it.
     pub(super) fn label(&self) -> String {
         format!("{} {}", self.id.kind.as_str(), self.id)
     }

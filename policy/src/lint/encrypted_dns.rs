@@ -15,9 +15,18 @@ use crate::zone::Zone;
 use super::names::top_level_domain;
 use super::path_of;
 
-/// Names of such servers that may be reached; and, where a spec speaks of names at all, their
-/// addresses: whoever resolves there is bound to no list of names.
+/// Warns of servers of encrypted DNS that a spec opens by name; and, where the spec has rules about
+/// names, of those that it opens by address. A workload that resolves there is bound to no list of
+/// names.
 pub(super) fn left_open(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
+    open_by_name(spec, report);
+    let is_about_names = |rule: &PolicyRule| matches!(rule.peers, PeerSelector::Names(_)) || !rule.dns.is_empty();
+    if spec.directions.egress.rules.iter().any(is_about_names) {
+        open_by_address(spec, report);
+    }
+}
+
+fn open_by_name(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
     for rule in spec
         .directions
         .egress
@@ -46,10 +55,9 @@ pub(super) fn left_open(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
             }
         }
     }
-    let speaks_of_names = |rule: &PolicyRule| matches!(rule.peers, PeerSelector::Names(_)) || !rule.dns.is_empty();
-    if !spec.directions.egress.rules.iter().any(speaks_of_names) {
-        return;
-    }
+}
+
+fn open_by_address(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
     for (port, what) in [(HTTPS_PORT, "HTTPS"), (TLS_PORT, "TLS")] {
         let open: Vec<(&DnsProvider, &PolicyRule)> = PROVIDERS
             .iter()
@@ -74,18 +82,19 @@ pub(super) fn left_open(spec: &PolicySpec, report: &mut DiagnosticReport<'_>) {
     }
 }
 
-/// The rule by which an address is reached over TCP, if it is.
+/// The rule that allows TCP to an address and port; `None` when the spec denies or does not allow
+/// it.
 fn allowing(spec: &PolicySpec, address: IpAddr, port: u16) -> Option<&PolicyRule> {
-    let concerns = |rule: &&PolicyRule| rule.ports.contains(Protocol::Tcp, port) && holds(&rule.peers, address);
-    let mut concerned = spec.directions.egress.rules.iter().filter(concerns);
+    let matches = |rule: &&PolicyRule| rule.ports.contains(Protocol::Tcp, port) && holds(&rule.peers, address);
+    let mut matching = spec.directions.egress.rules.iter().filter(matches);
     let first = match spec.tier {
         Tier::Network => {
-            if concerned.clone().any(|rule| rule.action == Action::Deny) {
+            if matching.clone().any(|rule| rule.action == Action::Deny) {
                 return None;
             }
-            concerned.next()
+            matching.next()
         }
-        Tier::Admin { .. } | Tier::Baseline { .. } => concerned.next(),
+        Tier::Admin { .. } | Tier::Baseline { .. } => matching.next(),
     };
     first.filter(|rule| rule.action == Action::Allow)
 }
@@ -99,7 +108,7 @@ fn holds(peers: &PeerSelector, address: IpAddr) -> bool {
     }
 }
 
-/// Patterns that open so much that these servers are the least of it.
+/// Whether another lint warns of the pattern already, because it opens far more than these servers.
 fn has_another_finding(pattern: &Pattern) -> bool {
     pattern.is_every_name() || top_level_domain(pattern.as_str()).is_some()
 }

@@ -1,4 +1,4 @@
-//! Names that are allowed, denied, and may be asked.
+//! Names that a policy allows, denies, or lets be asked.
 
 use names::{Name, NameIndex, Pattern};
 
@@ -8,11 +8,11 @@ use crate::policy::Tier;
 use crate::shape::DocumentNode;
 
 use super::context::{LintContext, LintedSpec};
-use super::written_names::{Names, WrittenName};
+use super::written_names::{WrittenName, WrittenNames};
 
-/// What can be told from a spec by itself.
+/// Findings about the names of one spec by itself.
 pub(super) fn of_one(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
-    let names = Names::of(spec);
+    let names = WrittenNames::of(spec);
     for path in &names.empty {
         report
             .warning(
@@ -22,23 +22,23 @@ pub(super) fn of_one(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>)
             )
             .suggest("write `matchPattern: \"*\"` to match every name");
     }
-    names.all().for_each(|written| stars_in_disguise(written, report));
+    names.all().for_each(|written| inner_double_star(written, report));
     let allowed = index(&names.allowed);
     let questions = index(&names.questions);
     let denied = index(&names.denied);
     for written in &names.allowed {
-        not_reached(written, &names.questions, &allowed, report);
+        asked_but_not_matched(written, &names.questions, &allowed, report);
         if names.has_dns_rules {
-            hidden(written, &questions, "the DNS rules of this policy do", report);
+            not_asked(written, &questions, "the DNS rules of this policy do", report);
         }
         denied_too(written, &denied, "", report);
-        too_wide(written, report);
-        no_name(written, report);
+        unexpected_extent(written, report);
+        address_as_name(written, report);
     }
 }
 
-/// What can only be told from specs that are about the same Pods. What [`of_one`] finds is not
-/// repeated.
+/// Findings about names of one spec that another, which selects the same Pods, hides or denies.
+/// What [`of_one`] finds is not repeated.
 pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
     for (index_of, linted) in context.specs.iter().enumerate() {
         if linted.names.allowed.is_empty() {
@@ -53,7 +53,7 @@ pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport
                 .into_iter()
                 .filter(|other| !std::ptr::eq(*other, linted) && !other.is_audited);
             let others: Vec<&LintedSpec<'_>> = others.collect();
-            hidden_by(linted, &others, &mut is_hidden, report);
+            not_asked_by(linted, &others, &mut is_hidden, report);
             if linted.spec.tier == Tier::Network {
                 denied_by(linted, &others, &mut is_denied, report);
             }
@@ -61,10 +61,10 @@ pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport
     }
 }
 
-fn hidden_by(
+fn not_asked_by(
     linted: &LintedSpec<'_>,
     others: &[&LintedSpec<'_>],
-    is_said: &mut [bool],
+    is_reported: &mut [bool],
     report: &mut DiagnosticReport<'_>,
 ) {
     let Some(first) = others.iter().find(|other| other.names.has_dns_rules) else {
@@ -75,9 +75,9 @@ fn hidden_by(
     }
     let questions = index(others.iter().flat_map(|other| &other.names.questions));
     let whose = format!("the DNS rules of {}, which is about the same Pods, do", first.label());
-    for (written, is_said) in linted.names.allowed.iter().zip(is_said) {
-        if !*is_said {
-            *is_said = hidden(written, &questions, &whose, report);
+    for (written, is_reported) in linted.names.allowed.iter().zip(is_reported) {
+        if !*is_reported {
+            *is_reported = not_asked(written, &questions, &whose, report);
         }
     }
 }
@@ -85,15 +85,15 @@ fn hidden_by(
 fn denied_by(
     linted: &LintedSpec<'_>,
     others: &[&LintedSpec<'_>],
-    is_said: &mut [bool],
+    is_reported: &mut [bool],
     report: &mut DiagnosticReport<'_>,
 ) {
     for other in others.iter().filter(|other| !other.names.denied.is_empty()) {
         let denied = index(&other.names.denied);
         let whose = format!(" of {}", other.label());
-        for (written, is_said) in linted.names.allowed.iter().zip(&mut *is_said) {
-            if !*is_said {
-                *is_said = denied_too(written, &denied, &whose, report);
+        for (written, is_reported) in linted.names.allowed.iter().zip(&mut *is_reported) {
+            if !*is_reported {
+                *is_reported = denied_too(written, &denied, &whose, report);
             }
         }
     }
@@ -107,8 +107,8 @@ fn index<'w, 'a: 'w>(written: impl IntoIterator<Item = &'w WrittenName<'a>>) -> 
     index
 }
 
-fn stars_in_disguise(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
-    if has_single_star_in_disguise(written.text) {
+fn inner_double_star(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
+    if has_inner_double_star(written.text) {
         let reason = format!(
             "in {} the stars that do not lead as `**.` stand for a single star: part of one label",
             quoted(written.text)
@@ -119,8 +119,8 @@ fn stars_in_disguise(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_
     }
 }
 
-/// Whether two stars stand in a row anywhere but as a leading `**.`.
-pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
+/// Whether two stars stand in a row anywhere but as a leading `**.`. They mean a single star there.
+pub(super) fn has_inner_double_star(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let without_lead = text.trim_start_matches('*');
     let leads = without_lead.is_empty() || without_lead.starts_with('.');
@@ -131,9 +131,10 @@ pub(super) fn has_single_star_in_disguise(text: &str) -> bool {
     }
 }
 
-/// `*.example.com` does not match `example.com`, nor names of more labels. Most who write it mean
-/// that; not those whose DNS rules let such a name be asked.
-fn not_reached(
+/// Warns of a pattern that does not match a name at or below its domain which the DNS rules let be
+/// asked. `*.example.com` matches neither `example.com` nor names with more labels; without such a
+/// DNS rule, this is taken for what was meant.
+fn asked_but_not_matched(
     written: &WrittenName<'_>,
     questions: &[WrittenName<'_>],
     allowed: &NameIndex<&str>,
@@ -151,7 +152,8 @@ fn not_reached(
     }
     for asked in questions {
         let asked = match asked.pattern.as_str().strip_prefix("**.") {
-            // All names below: one label is reached.
+            // The DNS rule lets every name below the domain be asked. A name with two more labels
+            // shows whether all of them are matched.
             Some(below) if below == apex.as_str() => Name::parse(&format!("any.label.{below}")).ok(),
             _ if asked.text.contains('*') => None,
             _ => Name::parse(asked.text).ok(),
@@ -181,9 +183,9 @@ fn not_reached(
     }
 }
 
-/// Names that nobody registers, or that mean a network's own: everything below one of them is no
-/// more than that.
-const OWN: [&str; 12] = [
+/// Top-level domains in which the public cannot register names: reserved ones, and those of private
+/// networks.
+const PRIVATE_DOMAINS: [&str; 12] = [
     "arpa",
     "corp",
     "example",
@@ -198,8 +200,8 @@ const OWN: [&str; 12] = [
     "test",
 ];
 
-/// What is written where names stand, and is an address.
-fn no_name(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
+/// Warns of an address that is written where a name belongs.
+fn address_as_name(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     if written.text.trim_end_matches('.').parse::<std::net::IpAddr>().is_ok() {
         report
             .warning(
@@ -214,8 +216,8 @@ fn no_name(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     }
 }
 
-/// A name that is allowed and cannot be looked up.
-fn hidden(
+/// Warns of a name that is allowed and may not be asked. Returns whether it did.
+fn not_asked(
     written: &WrittenName<'_>,
     questions: &NameIndex<&str>,
     whose: &str,
@@ -238,7 +240,7 @@ fn hidden(
     true
 }
 
-/// A name that is allowed and denied.
+/// Warns of a name that is allowed and denied. Returns whether it did.
 fn denied_too(
     written: &WrittenName<'_>,
     denied: &NameIndex<&str>,
@@ -263,15 +265,15 @@ fn denied_too(
     true
 }
 
-/// The domain in which anybody may register, where a pattern matches every name below it.
+/// The public top-level domain whose every name a pattern matches, if it does.
 pub(super) fn top_level_domain(pattern: &str) -> Option<&str> {
     let (first, last) = pattern.trim_end_matches('.').split_once('.')?;
-    let is_of_everybody = matches!(first, "*" | "**") && !last.contains(['*', '.']) && !OWN.contains(&last);
-    is_of_everybody.then_some(last)
+    let is_public = matches!(first, "*" | "**") && !last.contains(['*', '.']) && !PRIVATE_DOMAINS.contains(&last);
+    is_public.then_some(last)
 }
 
-/// Selectors that open less, or more, than they seem to.
-fn too_wide(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
+/// Warns of patterns that open more than they seem to, or nothing.
+fn unexpected_extent(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     let text = written.pattern.as_str();
     let first = text.split('.').next().unwrap_or_default();
     let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
@@ -316,7 +318,7 @@ fn too_wide(written: &WrittenName<'_>, report: &mut DiagnosticReport<'_>) {
     }
 }
 
-/// A name that a pattern matches; for `**.` one that a single star does not reach.
+/// A name that a pattern matches; for `**.`, one that `*.` would not match.
 fn example(pattern: &Pattern) -> Option<Name> {
     const LABEL: &str = "any-label";
     let text = match pattern.as_str() {

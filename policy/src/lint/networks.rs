@@ -1,4 +1,4 @@
-//! Prefixes and the cluster's own addresses.
+//! CIDRs that hold, or lie in, the cluster's own addresses.
 
 use ipnet::IpNet;
 
@@ -11,35 +11,35 @@ use crate::shape::DocumentNode;
 
 use super::cluster_context::ClusterContext;
 use super::context::LintedSpec;
-use super::peers::written;
+use super::peers::written_rule;
 
-/// CIDRs in which addresses of the cluster lie: in Cilium's kinds these are not meant, in the
-/// others they are.
+/// Warns of CIDRs in which addresses of the cluster lie. Cilium's kinds do not mean these
+/// addresses, the other kinds do, and neither is obvious.
 pub(super) fn meet_the_cluster(
     linted: &LintedSpec<'_>,
     cluster: &ClusterContext<'_>,
     report: &mut DiagnosticReport<'_>,
 ) {
-    let mut parts = parts(cluster);
-    let mut said = Vec::new();
+    let mut networks = cluster_networks(cluster);
+    let mut reported = Vec::new();
     for (index, rule) in linted.spec.directions.egress.rules.iter().enumerate() {
         if linted.spec.tier != Tier::Network && linted.spec.directions.egress.rules[..index].iter().any(decides_pods) {
-            parts.retain(|part| !part.is_pods);
+            networks.retain(|network| !network.is_pods);
         }
-        let Some(written) = written(&linted.node, rule) else {
+        let Some(written) = written_rule(&linted.node, rule) else {
             continue;
         };
-        for block in blocks(&written) {
-            // Of one rule with names and networks two rules were made.
-            if !said.contains(&block.node.path) {
-                meet(&block, rule.action, linted.id.kind, &parts, report);
-                said.push(block.node.path);
+        for cidr in written_cidrs(&written) {
+            // A rule with names and networks was read as two rules, which share what was written.
+            if !reported.contains(&cidr.node.path) {
+                compare(&cidr, rule.action, linted.id.kind, &networks, report);
+                reported.push(cidr.node.path);
             }
         }
     }
 }
 
-/// Whether a rule speaks of all traffic to every Pod.
+/// Whether a rule matches all traffic to every Pod.
 fn decides_pods(rule: &PolicyRule) -> bool {
     let PeerSelector::Objects(selectors) = &rule.peers else {
         return false;
@@ -49,8 +49,14 @@ fn decides_pods(rule: &PolicyRule) -> bool {
     rule.ports == PortSet::All && selectors.iter().any(is_every_pod)
 }
 
-fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[NetworkPart], report: &mut DiagnosticReport<'_>) {
-    let inside: Vec<&NetworkPart> = parts.iter().filter(|part| block.holds(&part.network)).collect();
+fn compare(
+    cidr: &WrittenCidr<'_>,
+    action: Action,
+    kind: PolicyKind,
+    networks: &[ClusterNetwork],
+    report: &mut DiagnosticReport<'_>,
+) {
+    let inside: Vec<&ClusterNetwork> = networks.iter().filter(|network| cidr.holds(&network.prefix)).collect();
     let is_outside_only = matches!(
         kind,
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy
@@ -60,15 +66,15 @@ fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[NetworkPar
         Action::Deny => "denied",
         Action::Pass => "passed on",
     };
-    // Whoever denies everything means the cluster too.
-    let is_plain = !is_outside_only && action != Action::Allow && block.whole.prefix_len() == 0;
-    if !inside.is_empty() && !is_plain {
+    // A rule that denies everything is meant to deny the cluster too.
+    let is_deny_all = !is_outside_only && action != Action::Allow && cidr.whole.prefix_len() == 0;
+    if !inside.is_empty() && !is_deny_all {
         let whose = listed(&inside);
         if is_outside_only {
             report
                 .warning(
                     "cidr-covers-cluster",
-                    &block.node.path,
+                    &cidr.node.path,
                     format!("it holds {whose}: in this kind a CIDR means only what is outside the cluster, so these are not {verb}"),
                 )
                 .suggest("add `toEndpoints` or `toEntities: [cluster]` in a rule of its own if they are meant, or leave them out with `toCIDRSet` and `except` to say that they are not");
@@ -82,58 +88,60 @@ fn meet(block: &Block<'_>, action: Action, kind: PolicyKind, parts: &[NetworkPar
             report
                 .warning(
                     "cidr-covers-cluster",
-                    &block.node.path,
+                    &cidr.node.path,
                     format!("it holds {whose}: in this kind these are {verb} too"),
                 )
                 .suggest(suggestion);
         }
-    } else if is_outside_only && let Some(part) = parts.iter().find(|part| part.network.contains(&block.whole)) {
+    } else if is_outside_only
+        && let Some(network) = networks.iter().find(|network| network.prefix.contains(&cidr.whole))
+    {
         report
             .warning(
                 "cidr-inside-cluster",
-                &block.node.path,
-                format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", part.name),
+                &cidr.node.path,
+                format!("it lies inside {}: in this kind a CIDR means only what is outside the cluster, so nothing is {verb}", network.name),
             )
             .suggest("select Pods with `toEndpoints`, Services with `toServices`, Nodes with `toNodes`, the API server with `toEntities: [kube-apiserver]`");
     }
 }
 
-/// A prefix as it was written, with its holes.
-struct Block<'a> {
+/// A CIDR as it was written, with its exceptions.
+struct WrittenCidr<'a> {
     node: DocumentNode<'a>,
     whole: IpNet,
     except: Vec<IpNet>,
 }
 
-impl Block<'_> {
+impl WrittenCidr<'_> {
     fn holds(&self, network: &IpNet) -> bool {
         self.whole.contains(network) && !self.except.iter().any(|hole| hole.contains(network))
     }
 }
 
-fn blocks<'a>(rule: &DocumentNode<'a>) -> Vec<Block<'a>> {
+fn written_cidrs<'a>(rule: &DocumentNode<'a>) -> Vec<WrittenCidr<'a>> {
     let plain = |node: DocumentNode<'a>| {
         let whole = read(&node)?;
-        Some(Block {
+        Some(WrittenCidr {
             node,
             whole,
             except: Vec::new(),
         })
     };
-    let with_holes = |node: DocumentNode<'a>| {
+    let with_except = |node: DocumentNode<'a>| {
         let except = node.list("except").iter().filter_map(read).collect();
-        Some(Block {
+        Some(WrittenCidr {
             except,
             ..plain(node.get("cidr")?)?
         })
     };
-    let mut blocks: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
-    blocks.extend(rule.list("toCIDRSet").into_iter().filter_map(with_holes));
+    let mut cidrs: Vec<_> = rule.list("toCIDR").into_iter().filter_map(plain).collect();
+    cidrs.extend(rule.list("toCIDRSet").into_iter().filter_map(with_except));
     for peer in rule.list("to") {
-        blocks.extend(peer.get("ipBlock").and_then(with_holes));
-        blocks.extend(peer.list("networks").into_iter().filter_map(plain));
+        cidrs.extend(peer.get("ipBlock").and_then(with_except));
+        cidrs.extend(peer.list("networks").into_iter().filter_map(plain));
     }
-    blocks
+    cidrs
 }
 
 fn read(node: &DocumentNode<'_>) -> Option<IpNet> {
@@ -145,38 +153,38 @@ fn read(node: &DocumentNode<'_>) -> Option<IpNet> {
     network.map(|network: IpNet| network.trunc())
 }
 
-/// Addresses of the cluster.
-struct NetworkPart {
-    network: IpNet,
+/// Addresses of the cluster, and how messages name them.
+struct ClusterNetwork {
+    prefix: IpNet,
     name: String,
-    /// Of Pods, or of Services, behind which there are Pods.
+    /// Whether they lead to Pods: their own addresses, or those of Services.
     is_pods: bool,
 }
 
-/// Ranges first: they say the most.
-fn parts(cluster: &ClusterContext<'_>) -> Vec<NetworkPart> {
-    let of = |network: IpNet, what: &str, is_pods| {
-        let single = network.prefix_len() == network.max_prefix_len();
+/// The cluster's networks, ranges first, because messages name the first few.
+fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
+    let of = |prefix: IpNet, what: &str, is_pods| {
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
         let shown = if single {
-            network.addr().to_string()
+            prefix.addr().to_string()
         } else {
-            network.to_string()
+            prefix.to_string()
         };
-        NetworkPart {
-            network,
+        ClusterNetwork {
+            prefix,
             name: format!("{what} ({shown})"),
             is_pods,
         }
     };
     let inventory = &cluster.inventory;
-    let mut parts: Vec<NetworkPart> = cluster
+    let mut networks: Vec<ClusterNetwork> = cluster
         .pod_ranges
         .iter()
         .map(|range| of(*range, "the range of Pods of a Node", true))
         .collect();
     for service in &inventory.services {
         let name = format!("the Service {}/{}", service.namespace, service.name);
-        parts.extend(
+        networks.extend(
             service
                 .addresses
                 .iter()
@@ -184,31 +192,31 @@ fn parts(cluster: &ClusterContext<'_>) -> Vec<NetworkPart> {
         );
     }
     for node in &inventory.nodes {
-        parts.extend(
+        networks.extend(
             node.addresses
                 .iter()
                 .map(|address| of((*address).into(), "a Node", false)),
         );
     }
     for pod in &inventory.pods {
-        parts.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod", true)));
+        networks.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod", true)));
     }
-    parts
+    networks
 }
 
-/// The first few, each kind once.
-fn listed(parts: &[&NetworkPart]) -> String {
+/// The names of the first few networks, one of each kind, and how many others there are.
+fn listed(networks: &[&ClusterNetwork]) -> String {
     const MAX: usize = 3;
-    let kind = |part: &NetworkPart| part.name.split(['(', '/']).next().unwrap_or_default().to_owned();
+    let kind = |network: &ClusterNetwork| network.name.split(['(', '/']).next().unwrap_or_default().to_owned();
     let mut shown: Vec<&str> = Vec::new();
     let mut kinds = Vec::new();
-    for part in parts {
-        if shown.len() < MAX && !kinds.contains(&kind(part)) {
-            kinds.push(kind(part));
-            shown.push(&part.name);
+    for network in networks {
+        if shown.len() < MAX && !kinds.contains(&kind(network)) {
+            kinds.push(kind(network));
+            shown.push(&network.name);
         }
     }
-    let others = parts.len() - shown.len();
+    let others = networks.len() - shown.len();
     let mut text = shown.join(", ");
     if others > 0 {
         text += &format!(" and {others} more of the cluster's addresses and ranges");

@@ -1,4 +1,4 @@
-//! Destinations that are wider than they look, or nothing.
+//! Peers that are wider than they look, or select nothing.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::inventory::Inventory;
@@ -12,7 +12,7 @@ use super::context::LintedSpec;
 use super::path_of;
 use super::subjects::{is_empty_selector, no_pods};
 
-/// The lists of peers in Cilium's kinds.
+/// The fields of a rule that hold peers, in Cilium's kinds.
 const CILIUM_LISTS: [&str; 7] = [
     "toFQDNs",
     "toCIDR",
@@ -23,7 +23,7 @@ const CILIUM_LISTS: [&str; 7] = [
     "toNodes",
 ];
 
-/// Lists without entries, and selectors that ask for nothing.
+/// Warns of peer lists without entries, and of selectors without requirements.
 pub(super) fn empty(
     spec: &DocumentNode<'_>,
     kind: PolicyKind,
@@ -36,10 +36,10 @@ pub(super) fn empty(
         }
     }
     for rule in meaning.directions.egress.rules_that(Action::Allow) {
-        // With ports or DNS rules, that any Pod is meant is plausible: the cluster's DNS may be
-        // anywhere.
+        // With ports or DNS rules, any Pod may well be meant, as the cluster's DNS may be any of
+        // them.
         let is_open = rule.ports == crate::PortSet::All && rule.dns.is_empty();
-        if let Some(written) = written(spec, rule).filter(|_| is_open) {
+        if let Some(written) = written_rule(spec, rule).filter(|_| is_open) {
             empty_selectors(&written, kind, report);
         }
     }
@@ -52,7 +52,7 @@ fn empty_lists(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagnosti
         _ => &CILIUM_LISTS,
     };
     let nodes = || lists.iter().filter_map(|list| rule.get(list));
-    // As in Cilium, an empty list beside another selector is nothing.
+    // As in Cilium, an empty list beside another selector is ignored.
     if nodes().any(|node| !node.is_empty_list()) {
         return;
     }
@@ -121,21 +121,21 @@ fn empty_selectors(rule: &DocumentNode<'_>, kind: PolicyKind, report: &mut Diagn
     }
 }
 
-/// Peers that no object is.
+/// Warns of selectors that no object in the files matches.
 pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
     for rule in &linted.spec.directions.egress.rules {
         let PeerSelector::Objects(selectors) = &rule.peers else {
             continue;
         };
-        let Some(written) = written(&linted.node, rule) else {
+        let Some(written) = written_rule(&linted.node, rule) else {
             continue;
         };
         let paths = entries(&written);
         for (index, selector) in selectors.iter().enumerate() {
-            let Some((reason, suggestion)) = nothing(selector, &cluster.inventory) else {
+            let Some((reason, suggestion)) = why_nothing(selector, &cluster.inventory) else {
                 continue;
             };
-            // Where selectors were made of each entry, they are in the order of these.
+            // With one selector for each entry, both are in the same order.
             let path = match paths.len() == selectors.len() {
                 true => paths[index].as_str(),
                 false => written.path.as_str(),
@@ -147,8 +147,9 @@ pub(super) fn select_nothing(linted: &LintedSpec<'_>, cluster: &ClusterContext<'
     }
 }
 
-/// Why a selector selects none of the objects, and what to do about it.
-fn nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, String)> {
+/// Why a selector selects none of the objects, and what to do about it; `None` when it selects
+/// some, or when there are no objects of its kind.
+fn why_nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, String)> {
     let labels = "compare it with their labels".to_owned();
     match selector {
         ObjectSelector::Pods(labels) => {
@@ -158,7 +159,7 @@ fn nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, 
         ObjectSelector::Services(selector) => {
             let services = &inventory.services;
             let is_nothing = !services.is_empty() && !services.iter().any(|service| selector.matches(service));
-            is_nothing.then(|| service(selector, inventory))
+            is_nothing.then(|| no_service(selector, inventory))
         }
         ObjectSelector::Nodes(selector) => {
             let nodes = &inventory.nodes;
@@ -168,13 +169,13 @@ fn nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(String, 
         ObjectSelector::CidrGroups(selector) => {
             let groups = &inventory.cidr_groups;
             let is_nothing = !groups.is_empty() && !groups.iter().any(|group| selector.matches(group));
-            is_nothing.then(|| group(selector, labels))
+            is_nothing.then(|| no_cidr_group(selector, labels))
         }
         ObjectSelector::RemoteNodes | ObjectSelector::ApiServer | ObjectSelector::Prefix(..) => None,
     }
 }
 
-fn service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String) {
+fn no_service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String) {
     let mut elsewhere = inventory
         .services
         .iter()
@@ -186,7 +187,7 @@ fn service(selector: &ServiceSelector, inventory: &Inventory) -> (String, String
     ("no Service in these files is selected".to_owned(), suggestion)
 }
 
-fn group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
+fn no_cidr_group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
     match &selector.name {
         Some(name) => (
             format!("there is no CiliumCIDRGroup {name:?} in these files"),
@@ -196,8 +197,8 @@ fn group(selector: &CidrGroupSelector, by_labels: String) -> (String, String) {
     }
 }
 
-/// A rule as it was written.
-pub(super) fn written<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Option<DocumentNode<'a>> {
+/// The node that a rule was read from.
+pub(super) fn written_rule<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Option<DocumentNode<'a>> {
     let path = path_of(&rule.origin);
     let list = path.strip_prefix(&spec.path)?.strip_prefix('.')?;
     let (list, index) = list.strip_suffix(']')?.split_once('[')?;
@@ -208,7 +209,7 @@ pub(super) fn written<'a>(spec: &DocumentNode<'a>, rule: &PolicyRule) -> Option<
     })
 }
 
-/// The paths of the entries of a rule that select objects and prefixes.
+/// The paths of those entries of a rule that select objects or prefixes.
 fn entries(rule: &DocumentNode<'_>) -> Vec<String> {
     let lists = CILIUM_LISTS.iter().map(|list| rule.list(list));
     let mut paths: Vec<String> = lists.flatten().map(|entry| entry.path).collect();

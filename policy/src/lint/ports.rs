@@ -1,4 +1,4 @@
-//! Ports that nobody listens on.
+//! Ports to everywhere, and ports on which nobody listens.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use crate::zone::Zone;
 
 use super::cluster_context::{ClusterContext, ServicePortMapping, TargetPort};
 use super::context::LintedSpec;
-use super::peers::written;
+use super::peers::written_rule;
 
-/// Rules that list ports and no destinations. Port 53 alone is how lookups are let through
-/// everywhere.
+/// Warns of rules that list ports and no destinations. Port 53 alone is exempt, because this is the
+/// usual way to let lookups through.
 pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mut DiagnosticReport<'_>) {
     let (ports, suggestion) = match kind {
         PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy => (
@@ -52,7 +52,7 @@ pub(super) fn to_anywhere(spec: &DocumentNode<'_>, kind: PolicyKind, report: &mu
     }
 }
 
-/// Names of ports that no container among the destinations gives.
+/// Warns of port names that no container of the destinations has.
 pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
     for rule in linted
         .spec
@@ -63,7 +63,7 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
         .filter(|rule| !rule.named.is_empty())
     {
         let pods = pods(&rule.peers, &cluster.inventory);
-        // Where there are none, that is what is to be said.
+        // Peers without Pods are another lint's finding.
         if pods.is_empty() {
             continue;
         }
@@ -78,7 +78,7 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
                 named.name,
                 protocols.join(", ")
             );
-            let finding = report.warning("named-port-unknown", &place(linted, rule, &named.name), reason);
+            let finding = report.warning("named-port-unknown", &path_of_port(linted, rule, &named.name), reason);
             let other_protocol = ports().find(|port| port.name == named.name);
             let near = closest(&named.name, ports().map(|port| port.name.as_str()));
             finding.suggest(match (other_protocol, near) {
@@ -90,7 +90,8 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
     }
 }
 
-/// Ports at which a service listens and its Pods do not: rules see packets on their way to a Pod.
+/// Warns of ports at which a Service listens and its Pods do not. Rules see packets after the
+/// Service's address was translated, on their way to a Pod.
 pub(super) fn of_services(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
     for rule in linted.spec.directions.egress.rules_that(Action::Allow) {
         let PortSet::Ranges(ranges) = &rule.ports else { continue };
@@ -108,16 +109,16 @@ pub(super) fn of_services(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>,
             let listens = known.find(|(_, port)| port.protocol == range.protocol && port.port == range.first);
             let Some((service, port)) = listens else { continue };
             let targets = targets(service, port, &cluster.inventory);
-            // A rule that allows the port behind it too works.
+            // A rule that allows the Pods' port too does what is meant.
             let works = |target: &u16| rule.ports.contains(range.protocol, *target);
             if let Some(target) = targets.first().filter(|_| !targets.iter().any(works)) {
-                shadow_port(linted, rule, *range, service, *target, report);
+                report_service_port(linted, rule, *range, service, *target, report);
             }
         }
     }
 }
 
-fn shadow_port(
+fn report_service_port(
     linted: &LintedSpec<'_>,
     rule: &PolicyRule,
     range: PortRange,
@@ -130,11 +131,15 @@ fn shadow_port(
         range.protocol, range.first, service.namespace, service.name
     );
     report
-        .warning("service-port", &place(linted, rule, &range.first.to_string()), reason)
+        .warning(
+            "service-port",
+            &path_of_port(linted, rule, &range.first.to_string()),
+            reason,
+        )
         .suggest(format!("write {target}"));
 }
 
-/// The services that peers mean by themselves or through their Pods, with their ports.
+/// The Services that peers select, or that lead to Pods which peers select; with their ports.
 fn services<'i>(
     peers: &PeerSelector,
     cluster: &'i ClusterContext<'_>,
@@ -158,7 +163,7 @@ fn services<'i>(
     with_ports.collect()
 }
 
-/// The numbers of the port behind a service's.
+/// The ports at which a Service's Pods listen, for one of its ports.
 fn targets(service: &InventoryService, port: &ServicePortMapping, inventory: &Inventory) -> Vec<u16> {
     match &port.target {
         TargetPort::Number(number) => vec![*number],
@@ -171,7 +176,7 @@ fn targets(service: &InventoryService, port: &ServicePortMapping, inventory: &In
     }
 }
 
-/// The Pods among peers.
+/// The Pods that peers select.
 fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i InventoryPod> {
     let is_meant = |pod: &&InventoryPod| match peers {
         PeerSelector::Names(_) | PeerSelector::Unresolved => false,
@@ -191,20 +196,21 @@ fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i Inventory
     inventory.pods.iter().map(Arc::as_ref).filter(is_meant).collect()
 }
 
-/// Where in a rule a port stands, by its text; the rule itself where it does not.
-fn place(linted: &LintedSpec<'_>, rule: &PolicyRule, port: &str) -> String {
-    let Some(written) = written(&linted.node, rule) else {
+/// The path at which a rule's port is written as `port`; the rule's own path where it is not.
+fn path_of_port(linted: &LintedSpec<'_>, rule: &PolicyRule, port: &str) -> String {
+    let Some(written) = written_rule(&linted.node, rule) else {
         return rule.origin.clone();
     };
     let lists = ["toPorts", "ports", "protocols"].into_iter();
     let found = lists
         .filter_map(|list| written.get(list))
-        .find_map(|list| find(&list, port));
+        .find_map(|list| find_scalar(&list, port));
     found.unwrap_or(written.path)
 }
 
-/// Depth first. Documents are not deep.
-fn find(node: &DocumentNode<'_>, text: &str) -> Option<String> {
+/// The path of the first scalar below a node that is written as `text`, depth first. Documents are
+/// at most 64 levels deep.
+fn find_scalar(node: &DocumentNode<'_>, text: &str) -> Option<String> {
     let is_it = match node.value {
         serde_json::Value::String(written) => written == text,
         serde_json::Value::Number(number) => number.to_string() == text,
@@ -214,5 +220,5 @@ fn find(node: &DocumentNode<'_>, text: &str) -> Option<String> {
         return Some(node.path.clone());
     }
     let below = node.items().chain(node.fields().map(|(_, field)| field));
-    below.into_iter().find_map(|below| find(&below, text))
+    below.into_iter().find_map(|below| find_scalar(&below, text))
 }

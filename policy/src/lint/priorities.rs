@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicies whose order is not written.
+//! ClusterNetworkPolicies with the same priority.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use crate::policy::Tier;
 
 use super::context::{LintContext, LintedSpec};
 
-/// Policies of one tier and priority that are about the same Pods: the API does not say which comes
-/// first.
+/// Warns of policies of one tier and priority that select the same Pods, because the API does not
+/// say which comes first.
 pub(super) fn equal(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
     let mut by_tier: BTreeMap<Tier, Vec<&LintedSpec<'_>>> = BTreeMap::new();
     for linted in context.specs.iter().filter(|linted| linted.spec.tier != Tier::Network) {
@@ -17,7 +17,10 @@ pub(super) fn equal(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'
     for mut linted in by_tier.into_values() {
         linted.sort_by_key(|linted| linted.id);
         for (index, later) in linted.iter().enumerate() {
-            let Some(earlier) = linted[..index].iter().find(|earlier| context.meet(earlier, later)) else {
+            let Some(earlier) = linted[..index]
+                .iter()
+                .find(|earlier| context.select_a_common_pod(earlier, later))
+            else {
                 continue;
             };
             let reason = format!(

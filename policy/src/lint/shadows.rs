@@ -1,4 +1,4 @@
-//! Rules that change nothing, because others have decided what they speak of.
+//! Rules without effect, because others decide all traffic that they match.
 
 use crate::diagnostic_report::DiagnosticReport;
 use crate::peer_selector::PeerSelector;
@@ -8,22 +8,23 @@ use super::containment::{cost, rule_in, selector_in};
 use super::context::{LintContext, LintedSpec};
 use super::path_of;
 
-/// How many comparisons are left. Rules are compared each with each, and hostile policies have
-/// many.
-pub(super) struct Budget(usize);
+/// How many comparisons are left. Every rule is compared with every other, and hostile policies
+/// have many.
+pub(super) struct ComparisonBudget(usize);
 
-impl Budget {
-    /// Of one policy: the agent spends it, too, at each change of one.
+impl ComparisonBudget {
+    /// For one policy. The agent spends it at each change of a policy, so it is small.
     pub(super) fn of_one() -> Self {
-        Budget(200_000)
+        Self(200_000)
     }
 
-    /// Of all policies of a cluster, which only a person asks for.
+    /// For all policies of a cluster, which only `namegate check` compares.
     fn of_many() -> Self {
-        Budget(5_000_000)
+        Self(5_000_000)
     }
 
-    /// Whether `part` is known to be in `whole`.
+    /// Whether `whole` certainly matches everything that `part` matches; false, too, once the
+    /// budget does not suffice.
     fn rule_in(&mut self, part: &PolicyRule, whole: &PolicyRule) -> bool {
         let cost = cost(part, whole);
         if cost > self.0 {
@@ -34,13 +35,13 @@ impl Budget {
     }
 }
 
-/// Rules that another of the same spec makes superfluous.
-pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut DiagnosticReport<'_>) {
+/// Warns of rules that another rule of the same spec makes superfluous.
+pub(super) fn of_one(spec: &PolicySpec, budget: &mut ComparisonBudget, report: &mut DiagnosticReport<'_>) {
     if spec.tier != Tier::Network {
         let rules = WrittenRule::of(spec);
         for (index, rule) in rules.iter().enumerate() {
             if let Some(earlier) = rule.decided_by(&rules[..index], budget) {
-                decided(rule, earlier.path, "", earlier.action(), report);
+                report_shadowed(rule, earlier.path, "", earlier.action(), report);
             }
         }
         return;
@@ -50,17 +51,17 @@ pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut Diagno
     for rules in [&allowances, &denials] {
         for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| has_effect(rule)) {
             let mut others = rules.iter().enumerate();
-            // Of two that are equal, the first is the one that is needed.
+            // Of two equal rules, the second is the superfluous one.
             let by = others.find(|(other, whole)| {
                 *other != index && budget.rule_in(rule, whole) && (*other < index || !budget.rule_in(whole, rule))
             });
             if let Some((_, by)) = by {
-                superfluous(rule, by, report);
+                report_superfluous(rule, by, report);
             }
         }
     }
     for rule in allowances.into_iter().filter(|rule| has_effect(rule)) {
-        // Each name is spoken of by itself.
+        // `lint::names` reports denied names one by one.
         if matches!(rule.peers, PeerSelector::Names(_)) {
             continue;
         }
@@ -79,9 +80,9 @@ pub(super) fn of_one(spec: &PolicySpec, budget: &mut Budget, report: &mut Diagno
     }
 }
 
-/// Rules of ClusterNetworkPolicies that a policy before them decides.
+/// Warns of rules of ClusterNetworkPolicies all of whose traffic an earlier policy decides.
 pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport<'_>]) {
-    let mut budget = Budget::of_many();
+    let mut budget = ComparisonBudget::of_many();
     let mut linted: Vec<&LintedSpec<'_>> = context.specs.iter().collect();
     linted.retain(|linted| linted.spec.tier != Tier::Network && !linted.is_audited);
     linted.sort_by_key(|linted| (linted.spec.tier, linted.id));
@@ -97,7 +98,7 @@ pub(super) fn of_many(context: &LintContext<'_>, reports: &mut [DiagnosticReport
             });
             if let Some((earlier, by)) = found {
                 let whose = format!(" of {}", earlier.label());
-                decided(rule, by.path, &whose, by.action(), &mut reports[later.policy]);
+                report_shadowed(rule, by.path, &whose, by.action(), &mut reports[later.policy]);
             }
         }
     }
@@ -107,8 +108,8 @@ fn is_admin(linted: &LintedSpec<'_>) -> bool {
     matches!(linted.spec.tier, Tier::Admin { .. })
 }
 
-/// A rule of a ClusterNetworkPolicy as it was written: of its names and of its other peers two
-/// rules were made.
+/// A rule of a ClusterNetworkPolicy as it was written. One with names and other peers was read as
+/// two rules, which are its parts here.
 struct WrittenRule<'a> {
     path: &'a str,
     parts: Vec<&'a PolicyRule>,
@@ -134,8 +135,12 @@ impl<'a> WrittenRule<'a> {
         self.parts.first().map(|part| part.action)
     }
 
-    /// The first rule that decides all that this one speaks of.
-    fn decided_by<'r>(&self, earlier: &'r [WrittenRule<'a>], budget: &mut Budget) -> Option<&'r WrittenRule<'a>> {
+    /// The first earlier rule that decides all traffic which this one matches.
+    fn decided_by<'r>(
+        &self,
+        earlier: &'r [WrittenRule<'a>],
+        budget: &mut ComparisonBudget,
+    ) -> Option<&'r WrittenRule<'a>> {
         if !self.parts.iter().all(|part| has_effect(part)) {
             return None;
         }
@@ -146,7 +151,13 @@ impl<'a> WrittenRule<'a> {
     }
 }
 
-fn decided(rule: &WrittenRule<'_>, by: &str, whose: &str, action: Option<Action>, report: &mut DiagnosticReport<'_>) {
+fn report_shadowed(
+    rule: &WrittenRule<'_>,
+    by: &str,
+    whose: &str,
+    action: Option<Action>,
+    report: &mut DiagnosticReport<'_>,
+) {
     let what = match action {
         Some(Action::Allow) | None => "accepts",
         Some(Action::Deny) => "denies",
@@ -159,7 +170,7 @@ fn decided(rule: &WrittenRule<'_>, by: &str, whose: &str, action: Option<Action>
         .suggest("put it before that rule, make that rule narrower, or take this one out");
 }
 
-fn superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut DiagnosticReport<'_>) {
+fn report_superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut DiagnosticReport<'_>) {
     let verb = match rule.action {
         Action::Deny => "denies",
         Action::Allow | Action::Pass => "allows",
@@ -171,7 +182,8 @@ fn superfluous(rule: &PolicyRule, by: &PolicyRule, report: &mut DiagnosticReport
         .suggest("take it out, or make the other one narrower if less is meant");
 }
 
-/// Whether a rule speaks of any traffic by itself. One with DNS rules says what may be asked, too.
+/// Whether a rule does nothing but match some traffic. One with DNS rules also lets names be asked,
+/// so that it is needed even where its traffic is decided before.
 fn has_effect(rule: &PolicyRule) -> bool {
     let has_peers = match &rule.peers {
         PeerSelector::Names(names) => !names.is_empty(),

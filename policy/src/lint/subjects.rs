@@ -1,4 +1,4 @@
-//! Whom policies select, and rules without effect.
+//! Whom policies select, and policies and rules without effect.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::containment::everywhere;
 use super::context::LintedSpec;
 use super::specs;
 
-/// A policy that is valid, and does nothing at all.
+/// Warns of a valid policy that neither closes, opens nor denies anything.
 pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut DiagnosticReport<'_>) {
     let does_nothing = |spec: &PolicySpec| !spec.directions.egress.says_anything();
     let speaks_of_ingress = |(node, _): (DocumentNode<'_>, _)| {
@@ -40,8 +40,8 @@ pub(super) fn without_effect(document: &Document, policy: &Policy, report: &mut 
         .suggest("write the rules that are meant, or take the policy out");
 }
 
-/// A policy of the whole cluster that closes every Pod, those of the cluster's own services
-/// included.
+/// Warns of a clusterwide policy that closes every Pod, because that includes the cluster's own
+/// services.
 pub(super) fn selects_all(
     spec: &DocumentNode<'_>,
     kind: PolicyKind,
@@ -53,7 +53,7 @@ pub(super) fn selects_all(
         return;
     }
     let suggestion = match kind {
-        // To close a whole namespace is what policies with empty selectors are for.
+        // Closing a whole namespace is what an empty selector is usually for.
         PolicyKind::CiliumNetworkPolicy | PolicyKind::NetworkPolicy => return,
         PolicyKind::CiliumClusterwideNetworkPolicy => {
             "select by `k8s:io.kubernetes.pod.namespace`, or exclude namespaces with a `NotIn` expression"
@@ -81,7 +81,7 @@ pub(super) fn selects_all(
     }
 }
 
-/// Whether a label selector asks for nothing.
+/// Whether a label selector has no requirements.
 pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
     let labels = node.get("matchLabels");
     node.value.is_object()
@@ -89,8 +89,8 @@ pub(super) fn is_empty_selector(node: &DocumentNode<'_>) -> bool {
         && node.list("matchExpressions").is_empty()
 }
 
-/// Lists and rules that have no effect although they look as if they did. (In a NetworkPolicy, an
-/// empty list closes.)
+/// Warns of empty lists and empty deny rules of Cilium's kinds, which look as if they closed or
+/// denied something. (In a NetworkPolicy, an empty list does close.)
 pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport<'_>) {
     if spec.get("endpointSelector").is_none() {
         return;
@@ -115,7 +115,7 @@ pub(super) fn empty_rules(spec: &DocumentNode<'_>, report: &mut DiagnosticReport
     }
 }
 
-/// A policy that is about no Pod.
+/// Warns of a policy that selects no Pod in the files.
 pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>, report: &mut DiagnosticReport<'_>) {
     if !linted.pods.is_empty() {
         return;
@@ -137,8 +137,9 @@ pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>
         .suggest(suggestion);
 }
 
-/// What to change in a selector that matches no Pod, if it is none. Where the files hold no Pod of
-/// the namespaces that are meant, nothing can be said, unless one of a similar name is there.
+/// What to change in a selector that matches no Pod; `None` when it matches one. `None`, too, when
+/// the files hold no Pod of the namespaces that it asks for, because the Pods may be kept
+/// elsewhere; unless there is a namespace of a similar name.
 pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> Option<String> {
     let matching = |requirements: &[&Requirement]| -> Vec<&Arc<InventoryPod>> {
         let requirements = requirements.iter().map(|it| (*it).clone()).collect();
@@ -151,7 +152,7 @@ pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> O
         return None;
     }
     let is_known = !matching(&of_namespaces).is_empty();
-    let mut in_the_way = None;
+    let mut without_one = None;
     for wrong in &all {
         let others: Vec<&Requirement> = all.iter().copied().filter(|it| it != wrong).collect();
         let near = matching(&others);
@@ -164,19 +165,19 @@ pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> O
         }
         let count = near.len();
         let pods = if count == 1 { "Pod" } else { "Pods" };
-        in_the_way.get_or_insert_with(|| format!("without what it asks of `{key}`, it would select {count} {pods}"));
+        without_one.get_or_insert_with(|| format!("without what it asks of `{key}`, it would select {count} {pods}"));
     }
     if is_known {
-        return Some(in_the_way.unwrap_or_else(|| "compare it with the labels of the Pods".to_owned()));
+        return Some(without_one.unwrap_or_else(|| "compare it with the labels of the Pods".to_owned()));
     }
-    // A misspelt namespace may hide behind labels that no Pod has either.
+    // Where no Pod has the other labels either, the loop above cannot find a misspelt namespace.
     let every: Vec<_> = pods.iter().collect();
     of_namespaces
         .iter()
         .find_map(|wrong| similar_value(wrong, &every).filter(|_| matching(&[*wrong]).is_empty()))
 }
 
-/// The value that was probably meant, of those that Pods have.
+/// A suggestion where some Pod has a value that is similar to the one that is asked for.
 fn similar_value(wrong: &Requirement, pods: &[&Arc<InventoryPod>]) -> Option<String> {
     let Operator::In(wanted) = &wrong.operator else {
         return None;

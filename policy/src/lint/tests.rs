@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::names::has_single_star_in_disguise;
+use super::names::has_inner_double_star;
 use super::*;
 use crate::document::parse;
 use crate::inventory::{ContainerPort, InventoryPod, InventoryService};
@@ -165,8 +165,8 @@ fn double_stars_that_mean_a_single_star_are_found() {
             "pattern-without-dot spec.egress[0].toFQDNs[1].matchPattern",
         ]
     );
-    assert!(!has_single_star_in_disguise("**"));
-    assert!(!has_single_star_in_disguise("**."));
+    assert!(!has_inner_double_star("**"));
+    assert!(!has_inner_double_star("**."));
 }
 
 #[test]

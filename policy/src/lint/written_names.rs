@@ -1,17 +1,17 @@
-//! The names that a spec speaks of, as they are written.
+//! The names in a spec, as they are written.
 
 use names::Pattern;
 
 use crate::shape::DocumentNode;
 
-/// The names that a spec speaks of.
+/// The names in a spec, by what is said of them.
 #[derive(Default)]
-pub(super) struct Names<'a> {
-    /// `toFQDNs` entries of `egress`, `domainNames`.
+pub(super) struct WrittenNames<'a> {
+    /// Entries of `toFQDNs` under `egress`, and of `domainNames`.
     pub(super) allowed: Vec<WrittenName<'a>>,
-    /// `toFQDNs` entries of `egressDeny`.
+    /// Entries of `toFQDNs` under `egressDeny`.
     pub(super) denied: Vec<WrittenName<'a>>,
-    /// `rules.dns` entries.
+    /// Entries of `rules.dns`: what may be asked.
     pub(super) questions: Vec<WrittenName<'a>>,
     /// Whether there is any `rules.dns`, empty ones included.
     pub(super) has_dns_rules: bool,
@@ -24,11 +24,12 @@ pub(super) struct WrittenName<'a> {
     pub(super) path: String,
     pub(super) text: &'a str,
     pub(super) pattern: Pattern,
-    /// What stands before a text of its kind in the list.
+    /// The text before it in its list entry: `matchName: `, `matchPattern: ` or nothing.
+    /// Suggestions repeat it.
     pub(super) before: &'static str,
 }
 
-impl<'a> Names<'a> {
+impl<'a> WrittenNames<'a> {
     pub(super) fn of(spec: &DocumentNode<'a>) -> Self {
         let mut names = Self::default();
         for rule in spec.list("egress") {

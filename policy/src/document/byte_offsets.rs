@@ -1,17 +1,18 @@
-//! Characters of a text → bytes.
+//! Character offsets of a text → byte offsets.
 
-/// How many bytes stand before the n-th character of a text. Asked in any order; each answer costs
-/// at most [`STEP`] characters.
-pub(super) struct Bytes<'t> {
+/// Maps character offsets to byte offsets, in any order. Each answer goes through at most [`STEP`]
+/// characters.
+pub(super) struct ByteOffsets<'t> {
     text: &'t str,
-    /// The byte before every [`STEP`]-th character; empty for ASCII, in which the two are the same.
+    /// The byte offset of every [`STEP`]-th character; empty for ASCII, where both offsets are
+    /// equal.
     known: Vec<u32>,
 }
 
 const STEP: usize = 64;
 
-impl<'t> Bytes<'t> {
-    /// Text is shorter than 4 GiB.
+impl<'t> ByteOffsets<'t> {
+    /// `text` must be shorter than 4 GiB.
     pub(super) fn of(text: &'t str) -> Self {
         let known = match text.is_ascii() {
             true => Vec::new(),
@@ -25,8 +26,8 @@ impl<'t> Bytes<'t> {
         Self { text, known }
     }
 
-    /// The length of the text, for a character that it does not have.
-    pub(super) fn before(&self, char: usize) -> usize {
+    /// The byte offset of a character; the length of the text when it has no such character.
+    pub(super) fn of_char(&self, char: usize) -> usize {
         if self.known.is_empty() {
             return char.min(self.text.len());
         }
@@ -50,10 +51,10 @@ mod tests {
     #[test]
     fn every_character_is_found_in_texts_of_one_byte_and_of_many() {
         for text in ["", "plain".repeat(40).as_str(), "ä€𝄞x".repeat(50).as_str()] {
-            let bytes = Bytes::of(text);
-            let places = text.char_indices().map(|(byte, _)| byte);
-            for (char, byte) in places.chain([text.len(), text.len()]).enumerate() {
-                assert_eq!(bytes.before(char), byte);
+            let offsets = ByteOffsets::of(text);
+            let expected = text.char_indices().map(|(byte, _)| byte);
+            for (char, byte) in expected.chain([text.len(), text.len()]).enumerate() {
+                assert_eq!(offsets.of_char(char), byte);
             }
         }
     }
