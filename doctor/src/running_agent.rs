@@ -143,8 +143,15 @@ mod tests {
         }
     }
 
-    /// What is found, and how often it was asked.
-    fn found(open: impl Fn(&str, &str, u16) -> bool) -> (Vec<String>, Vec<(String, Vec<&'static str>)>, usize) {
+    struct Found {
+        anybody: Vec<String>,
+        /// Endpoints and the providers that they may reach.
+        providers: Vec<(String, Vec<&'static str>)>,
+        /// How many endpoints were asked for.
+        asked: usize,
+    }
+
+    fn found(open: impl Fn(&str, &str, u16) -> bool) -> Found {
         let rows = [
             row("n/a", "default-deny", "1"),
             row("n/b", "default-deny", "1"),
@@ -158,33 +165,36 @@ mod tests {
             Ok::<bool, Infallible>(open(endpoint, to, port))
         };
         let Ok((anybody, providers)) = api::ask(bypasses(&rows, may_reach)).unwrap();
-        let providers = providers.into_iter().map(|it| (it.endpoint, it.providers)).collect();
-        (anybody, providers, asked.into_inner().len())
+        Found {
+            anybody,
+            providers: providers.into_iter().map(|it| (it.endpoint, it.providers)).collect(),
+            asked: asked.into_inner().len(),
+        }
     }
 
     #[test]
     fn each_program_is_asked_for_once_and_endpoints_that_are_open_are_not() {
-        let (anybody, providers, programs) = found(|_, _, _| false);
-        assert!(anybody.is_empty() && providers.is_empty());
-        assert_eq!(programs, 2, "n/a for the first program, n/c for the second");
+        let found = found(|_, _, _| false);
+        assert!(found.anybody.is_empty() && found.providers.is_empty());
+        assert_eq!(found.asked, 2, "n/a for the first program, n/c for the second");
     }
 
     #[test]
     fn dns_over_tls_to_anybody_is_told_of_every_endpoint_of_the_program_and_not_again_of_providers() {
-        let (anybody, providers, _) = found(|endpoint, _, port| endpoint == "n/a" && port == TLS_PORT);
-        assert_eq!(anybody, ["n/a", "n/b"]);
-        assert!(providers.is_empty());
+        let found = found(|endpoint, _, port| endpoint == "n/a" && port == TLS_PORT);
+        assert_eq!(found.anybody, ["n/a", "n/b"]);
+        assert!(found.providers.is_empty());
     }
 
     #[test]
     fn a_provider_is_open_by_any_of_its_servers_at_either_port() {
         let by_name = |endpoint: &str, to: &str, port| (endpoint, to, port) == ("n/c", "dns.google", HTTPS_PORT);
-        assert_eq!(found(by_name).1, [("n/c".to_owned(), vec!["Google"])]);
+        assert_eq!(found(by_name).providers, [("n/c".to_owned(), vec!["Google"])]);
         let by_address = |endpoint: &str, to: &str, port| (endpoint, to, port) == ("n/a", "8.8.8.8", TLS_PORT);
-        let (anybody, providers, _) = found(by_address);
-        assert!(anybody.is_empty());
+        let found = found(by_address);
+        assert!(found.anybody.is_empty());
         assert_eq!(
-            providers,
+            found.providers,
             [("n/a".to_owned(), vec!["Google"]), ("n/b".to_owned(), vec!["Google"])]
         );
     }
