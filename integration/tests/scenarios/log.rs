@@ -22,7 +22,7 @@ fn a_lookup_that_is_allowed_and_one_that_is_refused_can_be_followed_by_the_endpo
         .records(&["api.example 300 A 198.51.100.7"])
         .start();
     scenario.learn(0, "api.example");
-    let of_pod0 = ["lookup:", "endpoint=shop/pod0 ", "name=api.example. "];
+    let of_pod0 = ["lookup:", "endpoint=shop/pod0 ", "name=api.example "];
     scenario.wait_until("the answer's release is logged", || {
         lines(&scenario, &of_pod0)
             .iter()
@@ -37,7 +37,7 @@ fn a_lookup_that_is_allowed_and_one_that_is_refused_can_be_followed_by_the_endpo
 
     let reply = scenario.ask(1, "api.example", RecordType::A);
     assert_eq!(reply.code(), ResponseCode::NXDomain);
-    let of_pod1 = ["lookup:", "endpoint=shop/pod1 ", "name=api.example. "];
+    let of_pod1 = ["lookup:", "endpoint=shop/pod1 ", "name=api.example "];
     scenario.wait_until("the refusal is logged", || !lines(&scenario, &of_pod1).is_empty());
     let steps = lines(&scenario, &of_pod1);
     for step in &steps {
@@ -61,7 +61,7 @@ fn a_policy_can_be_followed_from_reading_it_until_it_is_gone() {
     assert!(of_policy("was read")[0].contains("state=\"accepted\""));
     assert!(of_policy("is in force")[0].contains("endpoints=\"shop/pod0\""));
 
-    scenario.write("allow-pod0.yaml", "kind: CiliumNetworkPolicy\nspec: [\n");
+    scenario.allow(0, &["not a name"]);
     scenario.wait_until("it is logged that the last good version stays", || {
         !of_policy("state=\"kept-last-good\"").is_empty()
     });
