@@ -1,12 +1,12 @@
-//! Network namespaces: what `exec`, the demo and the lab build their networks from.
+//! Network namespaces, from which `namegate exec`, the demo and the lab build their networks.
 //!
-//! Namespaces are anonymous (held by a file descriptor, never mounted under a name), so that the
-//! kernel removes them, with every veth, address, route and nftables table in them, when the
-//! process ends, however it ends.
+//! Namespaces are anonymous: a file descriptor holds them, and they are never mounted under a name.
+//! So the kernel removes them, with every veth, address, route and nftables table in them, however
+//! the process ends.
 //!
 //! - `enter`: making and entering a namespace, the only place with `unsafe`.
 //! - [`links`]: veth pairs, bridges, addresses and routes, over netlink.
-//! - [`namespace_thread`]: a thread that lives in a namespace and drives futures there.
+//! - [`namespace_thread`]: a thread inside a namespace that drives futures.
 
 mod enter;
 pub mod links;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread;
 
 pub use links::{LinkAddress, LinkRoute};
-pub use namespace_thread::Resident;
+pub use namespace_thread::NamespaceThread;
 
 /// A network namespace, alive as long as this value, a clone of it, or a process or socket in it.
 #[derive(Debug, Clone)]
@@ -30,9 +30,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A new namespace with `lo` up and nothing else. Needs CAP_SYS_ADMIN.
+    /// Makes a namespace with `lo` up and nothing else. Needs CAP_SYS_ADMIN.
     pub fn new() -> io::Result<Self> {
-        // On a thread of its own, because unsharing moves the thread for good.
+        // A new thread unshares, because it cannot leave the new namespace again.
         let made = on_new_thread("netns-new", || {
             enter::unshare_network()
                 .map_err(|error| context(error, "cannot make a network namespace (needs root, or CAP_SYS_ADMIN)"))?;
@@ -51,10 +51,10 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` on a thread of its own inside the namespace, and waits for it. Sockets made
-    /// there stay there.
+    /// Runs `work` on a new thread inside the namespace, and waits for it. Sockets that it makes
+    /// belong to the namespace.
     ///
-    /// A panic of `work` goes on in the caller.
+    /// A panic of `work` resumes in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         on_new_thread("netns-run", || {
             self.enter()?;
@@ -62,7 +62,7 @@ impl Namespace {
         })?
     }
 
-    /// Moves the calling thread into the namespace, for good. Threads and processes that it starts
+    /// Moves the calling thread into the namespace. Threads and processes that it starts afterwards
     /// begin there.
     pub fn enter(&self) -> io::Result<()> {
         enter::join_network(self.fd.as_fd())
@@ -76,9 +76,10 @@ impl Namespace {
         command
     }
 
-    /// A thread inside the namespace that drives futures until the returned value is dropped.
-    pub fn resident(&self, name: &str) -> io::Result<Resident> {
-        Resident::start(self, name)
+    /// Starts a thread inside the namespace that drives futures until the returned value is
+    /// dropped.
+    pub fn start_thread(&self, name: &str) -> io::Result<NamespaceThread> {
+        NamespaceThread::start(self, name)
     }
 
     /// Sets a sysctl under `/proc/sys/net/` inside the namespace, for example `ipv4/ip_forward`.
@@ -89,7 +90,7 @@ impl Namespace {
             .map_err(|error| explain_sysctl(error, &path))
     }
 
-    /// Reads a sysctl under `/proc/sys/net/` inside the namespace, without the line's end.
+    /// Reads a sysctl under `/proc/sys/net/` inside the namespace, without the trailing newline.
     pub fn sysctl(&self, key: &str) -> io::Result<String> {
         let path = sysctl_path(key)?;
         let text = self
@@ -98,8 +99,8 @@ impl Namespace {
         Ok(text.trim_end().to_owned())
     }
 
-    /// Whether two values are the same namespace.
-    pub fn is(&self, other: &Namespace) -> io::Result<bool> {
+    /// Whether both values hold the same namespace, as its device and inode tell.
+    pub fn is_same_as(&self, other: &Namespace) -> io::Result<bool> {
         let (a, b) = (rustix::fs::fstat(&self.fd)?, rustix::fs::fstat(&other.fd)?);
         Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
     }
@@ -125,7 +126,7 @@ fn on_new_thread<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> io::Re
 }
 
 fn sysctl_path(key: &str) -> io::Result<String> {
-    // The key must not lead out of `/proc/sys/net`.
+    // A key with `..` would lead out of `/proc/sys/net`.
     if key.is_empty()
         || key
             .split('/')
@@ -149,7 +150,8 @@ fn explain_sysctl(error: io::Error, path: &str) -> io::Error {
     context(error, &format!("sysctl {path}{hint}"))
 }
 
-/// The same error with what was being done before it. The kind stays; a caller may match on it.
+/// Puts what was being done before the text of an error. The kind stays, because callers match on
+/// it.
 fn context(error: io::Error, doing: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{doing}: {error}"))
 }

@@ -16,7 +16,7 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, Ro
 use super::namespace_thread::current_thread_runtime;
 use super::{Namespace, context};
 
-/// RT_TABLE_LOCAL.
+/// `RT_TABLE_LOCAL`, the table of the addresses that the kernel delivers locally.
 const LOCAL_TABLE: u32 = 255;
 
 /// An address on a link.
@@ -28,14 +28,14 @@ pub struct LinkAddress {
     pub address: IpNet,
 }
 
-/// A unicast route; one of several next hops is a route of its own.
+/// A unicast route. A route with several next hops is listed as one for each.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkRoute {
     /// The destination prefix.
     pub destination: IpNet,
-    /// The next hop; none when the destination is on the link.
+    /// The next hop; `None` when the destination is on the link.
     pub via: Option<IpAddr>,
-    /// The link's name; none where the kernel names none (a route through a next-hop object).
+    /// The link's name; `None` where the kernel names none (a route through a next-hop object).
     pub link: Option<String>,
     /// The routing table; 254 is `main`.
     pub table: u32,
@@ -46,8 +46,8 @@ impl Namespace {
     pub fn connect(&self, link: &str, peer: &Namespace, peer_link: &str) -> io::Result<()> {
         check_name(link)?;
         check_name(peer_link)?;
-        // Each end is made in its own namespace at once, so that neither name is ever taken
-        // elsewhere.
+        // The kernel makes each end in its own namespace. So neither name has to be free in the
+        // other's.
         let far_end = LinkUnspec::new_with_name(peer_link)
             .setns_by_fd(peer.as_raw_fd())
             .build();
@@ -59,12 +59,12 @@ impl Namespace {
         self.netlink(&format!("cannot join {link} and {peer_link}"), async move |handle| {
             Ok(handle.link().add(pair).execute().await?)
         })?;
-        // The far end is configured before it has a peer, and the kernel refuses to set it up then
-        // (ENOTCONN).
+        // The far end is set up afterwards, because the kernel configures it before it has a peer,
+        // and refuses to set it up then (ENOTCONN).
         peer.set_up(peer_link)
     }
 
-    /// Adds a bridge, up; and enslaves links to it.
+    /// Adds a bridge, sets it up, and attaches links to it as ports.
     pub fn add_bridge(&self, bridge: &str, ports: &[&str]) -> io::Result<()> {
         check_name(bridge)?;
         self.netlink(&format!("cannot add the bridge {bridge}"), async move |handle| {
@@ -74,7 +74,7 @@ impl Namespace {
         ports.iter().try_for_each(|port| self.attach(port, bridge))
     }
 
-    /// Enslaves a link to a bridge, and sets it up.
+    /// Attaches a link to a bridge as a port, and sets it up.
     pub fn attach(&self, port: &str, bridge: &str) -> io::Result<()> {
         self.netlink(
             &format!("cannot attach {port} to the bridge {bridge}"),
@@ -88,7 +88,7 @@ impl Namespace {
         )
     }
 
-    /// Moves a link to another namespace. It loses its addresses and is down there.
+    /// Moves a link to another namespace, where it has no addresses and is down.
     pub fn move_link(&self, link: &str, to: &Namespace) -> io::Result<()> {
         let to = to.as_raw_fd();
         self.change_link(link, "move", |change| change.setns_by_fd(to))
@@ -104,12 +104,12 @@ impl Namespace {
         self.change_link(link, "set down", LinkMessageBuilder::down)
     }
 
-    /// Sets the largest packet a link carries.
+    /// Sets the MTU of a link, in octets.
     pub fn set_mtu(&self, link: &str, mtu: u32) -> io::Result<()> {
         self.change_link(link, "set the MTU of", |change| change.mtu(mtu))
     }
 
-    /// The largest packet a link carries.
+    /// The MTU of a link, in octets.
     pub fn mtu(&self, link: &str) -> io::Result<u32> {
         self.netlink(&format!("cannot read the MTU of {link}"), async move |handle| {
             let found = find(&handle, link).await?;
@@ -124,7 +124,7 @@ impl Namespace {
         })
     }
 
-    /// Deletes a link; both ends of a veth pair.
+    /// Deletes a link. Of a veth pair, both ends go.
     pub fn delete_link(&self, link: &str) -> io::Result<()> {
         self.netlink(&format!("cannot delete the link {link}"), async move |handle| {
             let index = index(&handle, link).await?;
@@ -141,8 +141,8 @@ impl Namespace {
         })
     }
 
-    /// Adds an address to a link (without duplicate address detection for IPv6, so it is usable at
-    /// once).
+    /// Adds an address to a link. IPv6 addresses skip duplicate address detection, so that they are
+    /// usable at once.
     pub fn add_address(&self, link: &str, address: IpNet) -> io::Result<()> {
         self.netlink(
             &format!("cannot add the address {address} to {link}"),
@@ -180,7 +180,7 @@ impl Namespace {
         })
     }
 
-    /// Adds a route to the main table; `via` a gateway, or directly on the link.
+    /// Adds a route to the main table: `via` a gateway, or directly on the link.
     pub fn add_route(&self, destination: IpNet, via: Option<IpAddr>, link: &str) -> io::Result<()> {
         self.netlink(
             &format!("cannot add the route to {destination} on {link}"),
@@ -201,8 +201,8 @@ impl Namespace {
         )
     }
 
-    /// Makes the namespace answer on every address of a range, without having them on a link (a
-    /// route of type `local`).
+    /// Makes the namespace accept packets to every address of a range, without an address on a
+    /// link: adds a route of type `local`.
     pub fn add_local_range(&self, range: IpNet) -> io::Result<()> {
         self.netlink(&format!("cannot answer on all of {range}"), async move |handle| {
             let route = RouteMessageBuilder::<IpAddr>::new()
@@ -247,7 +247,8 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` with a netlink socket of this namespace. `doing` begins the text of an error.
+    /// Runs `work` with a netlink socket of this namespace. `doing` stands before the text of an
+    /// error.
     fn netlink<T: Send>(
         &self,
         doing: &str,
@@ -257,7 +258,7 @@ impl Namespace {
             let runtime = current_thread_runtime()?;
             runtime.block_on(async {
                 let (connection, handle, _notifications) = rtnetlink::new_connection()?;
-                // Ends with the runtime.
+                // The task ends with the runtime.
                 tokio::spawn(connection);
                 work(handle).await.map_err(|NetlinkError(error)| error)
             })
@@ -296,7 +297,7 @@ async fn link_names(handle: &Handle) -> Result<BTreeMap<u32, String>, NetlinkErr
 }
 
 fn address_of(message: &AddressMessage) -> Option<IpNet> {
-    // On a point-to-point link `Address` is the peer's and `Local` ours; IPv6 may carry `Address`
+    // On a point-to-point link `Address` is the peer's, and `Local` ours. IPv6 may carry `Address`
     // alone.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -309,7 +310,7 @@ fn address_of(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(local.or(only)?, message.header.prefix_len).ok()
 }
 
-/// One route for each next hop.
+/// The routes of a message, one for each next hop; none when it is not unicast.
 fn routes_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Vec<LinkRoute> {
     if message.header.kind != RouteType::Unicast {
         return Vec::new();
@@ -363,7 +364,8 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// What `dev_valid_name` and IFNAMSIZ of the kernel ask of a link's name.
+/// Refuses link names that the kernel would refuse
+/// (`dev_valid_name`, IFNAMSIZ), and those with `%`, which it would take for a pattern.
 fn check_name(link: &str) -> io::Result<()> {
     let fits = (1..=15).contains(&link.len()) && link != "." && link != "..";
     if fits && !link.contains(|c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace()) {
@@ -375,8 +377,8 @@ fn check_name(link: &str) -> io::Result<()> {
     ))
 }
 
-/// Says what the kernel's errno means for IPv6: with `disable_ipv6` EACCES, without IPv6 at all
-/// EOPNOTSUPP.
+/// Adds what the kernel's errno means for IPv6: EACCES with `disable_ipv6`, EOPNOTSUPP or
+/// EAFNOSUPPORT without IPv6.
 fn explain_ipv6(error: rtnetlink::Error, address: IpAddr) -> NetlinkError {
     let NetlinkError(error) = error.into();
     let disabled = matches!(
@@ -397,7 +399,7 @@ fn invalid(error: impl std::fmt::Display) -> NetlinkError {
     NetlinkError(io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))
 }
 
-/// An `io::Error` that rtnetlink's errors convert to, the kernel's errno kept.
+/// An `io::Error` to which rtnetlink's errors convert without losing the kernel's errno.
 struct NetlinkError(io::Error);
 
 impl From<rtnetlink::Error> for NetlinkError {

@@ -1,4 +1,4 @@
-//! A thread that lives in a namespace and drives futures there.
+//! A thread inside a namespace that drives futures.
 
 use std::future::Future;
 use std::io;
@@ -10,20 +10,20 @@ use tokio::task::JoinHandle;
 
 use super::{Namespace, context};
 
-/// A thread inside a namespace with a current-thread tokio runtime, which drives what is spawned on
-/// it. Dropping it cancels all of that at its next await, and joins the thread.
+/// A thread inside a namespace, with a current-thread tokio runtime. A drop cancels what was
+/// spawned on it at its next await, and joins the thread.
 ///
 /// Sockets that a spawned future opens belong to the namespace, and so do threads that it starts
 /// (tokio's blocking threads among them, which `lookup_host` uses).
 #[derive(Debug)]
-pub struct Resident {
+pub struct NamespaceThread {
     runtime: tokio::runtime::Handle,
-    // Both are `Some` until the drop.
+    // Both are `Some` until the drop, which takes them.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-impl Resident {
+impl NamespaceThread {
     pub(super) fn start(namespace: &Namespace, name: &str) -> io::Result<Self> {
         let namespace = namespace.clone();
         let (started, start) = mpsc::sync_channel(1);
@@ -32,13 +32,13 @@ impl Resident {
             let runtime = match namespace.enter().and_then(|()| current_thread_runtime()) {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    // The receiver waits for exactly one message.
+                    // It cannot fail, because the receiver waits for exactly one message.
                     let _ = started.send(Err(error));
                     return;
                 }
             };
             let _ = started.send(Ok(runtime.handle().clone()));
-            // An error means that the sender was dropped, which is the signal too.
+            // The drop of the sender is the signal, and arrives as an error.
             let _ = runtime.block_on(stopped);
         })?;
         let runtime = start
@@ -59,17 +59,16 @@ impl Resident {
         self.runtime.spawn(future)
     }
 
-    /// Runs a future on the thread, and waits for it. Not to be called from asynchronous code,
-    /// which it would block.
+    /// Runs a future on the thread, and waits for it. A panic of the future becomes an error.
     ///
-    /// A panic of the future becomes an error.
+    /// It blocks, so that asynchronous code must not call it.
     pub fn run<F>(&self, future: F) -> io::Result<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         let (done, result) = mpsc::sync_channel(1);
         self.spawn(async move {
-            // The receiver is only gone when the caller is.
+            // The receiver lives as long as the caller waits.
             let _ = done.send(future.await);
         });
         result
@@ -78,11 +77,11 @@ impl Resident {
     }
 }
 
-impl Drop for Resident {
+impl Drop for NamespaceThread {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic inside was printed by the panic hook, and there is nothing to undo here.
+            // The panic hook has printed a panic of the thread, and nothing is to be undone.
             let _ = thread.join();
         }
     }

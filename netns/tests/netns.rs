@@ -24,12 +24,15 @@ fn a_new_namespace_has_a_loopback_that_is_up_and_no_other_link() {
 #[test]
 fn a_namespace_is_not_the_one_it_was_made_from() {
     let (here, made) = (Namespace::current().unwrap(), Namespace::new().unwrap());
-    assert!(!here.is(&made).unwrap());
+    assert!(!here.is_same_as(&made).unwrap());
     assert!(
-        here.is(&Namespace::current().unwrap()).unwrap(),
+        here.is_same_as(&Namespace::current().unwrap()).unwrap(),
         "the caller has not moved"
     );
-    assert!(made.run(|| Namespace::current().unwrap().is(&made).unwrap()).unwrap());
+    assert!(
+        made.run(|| Namespace::current().unwrap().is_same_as(&made).unwrap())
+            .unwrap()
+    );
 }
 
 #[test]
@@ -128,14 +131,14 @@ fn a_command_runs_inside_and_its_caller_stays_outside() {
     let output = left.command("cat").arg("/proc/net/dev").output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().contains("eth0"));
-    assert!(!left.is(&Namespace::current().unwrap()).unwrap());
+    assert!(!left.is_same_as(&Namespace::current().unwrap()).unwrap());
 }
 
 #[test]
 fn a_resident_serves_from_inside_until_it_is_dropped() {
     let (left, right) = pair();
-    let resident = right.resident("echo").unwrap();
-    let address = resident
+    let thread = right.start_thread("echo").unwrap();
+    let address = thread
         .run(async {
             let socket = tokio::net::UdpSocket::bind("10.0.0.2:0").await?;
             let address = socket.local_addr()?;
@@ -155,7 +158,7 @@ fn a_resident_serves_from_inside_until_it_is_dropped() {
     let mut buffer = [0; 64];
     assert_eq!(client.recv(&mut buffer).unwrap(), 5);
 
-    drop(resident);
+    drop(thread);
     client.send(b"hello").unwrap();
     assert_eq!(
         client.recv(&mut buffer).unwrap_err().kind(),

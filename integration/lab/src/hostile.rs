@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::{RData, Record};
-use netns::{Namespace, Resident};
+use netns::{Namespace, NamespaceThread};
 
 use super::internet::udp_socket;
 
 /// A running responder, until it is dropped.
 #[derive(Debug)]
 pub struct HostileResponder {
-    _thread: Resident,
+    _thread: NamespaceThread,
 }
 
 /// One datagram that a responder sends for a query.
@@ -34,7 +34,7 @@ impl HostileResponder {
         address: SocketAddr,
         mut respond: impl FnMut(&Message) -> Vec<HostileReply> + Send + 'static,
     ) -> io::Result<Self> {
-        let thread = namespace.resident("lab-hostile")?;
+        let thread = namespace.start_thread("lab-hostile")?;
         let elsewhere = SocketAddr::new(address.ip(), 0);
         let (asked, other) =
             thread.run(async move { io::Result::Ok((udp_socket(address)?, udp_socket(elsewhere)?)) })??;

@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netns::{Namespace, Resident};
+use netns::{Namespace, NamespaceThread};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -29,20 +29,20 @@ const MAX_REQUEST: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Internet {
     namespace: Namespace,
-    _thread: Resident,
+    _thread: NamespaceThread,
 }
 
 /// A UDP echo server on one address, until it is dropped.
 #[derive(Debug)]
 pub struct UdpEcho {
-    _thread: Resident,
+    _thread: NamespaceThread,
 }
 
 impl Internet {
     /// Serves on every local address of `namespace`.
     pub(super) fn start(namespace: Namespace) -> io::Result<Self> {
         let any = |port: u16| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-        let thread = namespace.resident("lab-internet")?;
+        let thread = namespace.start_thread("lab-internet")?;
         let (http, close) = thread.run(async move {
             let http = HTTP_PORTS.iter().map(|port| tcp_listener(any(*port)));
             io::Result::Ok((http.collect::<io::Result<Vec<_>>>()?, tcp_listener(any(CLOSE_PORT))?))
@@ -65,7 +65,7 @@ impl Internet {
 
     /// Echoes what is sent to `address` over UDP.
     pub fn echo_udp(&self, address: SocketAddr) -> io::Result<UdpEcho> {
-        let thread = self.namespace.resident("lab-echo")?;
+        let thread = self.namespace.start_thread("lab-echo")?;
         let socket = thread.run(async move { udp_socket(address) })??;
         thread.spawn(async move {
             let mut buffer = [0; 2_048];

@@ -12,7 +12,7 @@ use hickory_server::net::runtime::Time;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use netns::{Namespace, Resident};
+use netns::{Namespace, NamespaceThread};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::zone::{LabZone, NumberedNames, ScriptedAnswer, ZoneAnswer, ZoneError};
@@ -27,7 +27,7 @@ const TCP_ANSWERS: usize = 64;
 #[derive(Debug)]
 pub struct Resolver {
     zone: Arc<Mutex<LabZone>>,
-    _thread: Resident,
+    _thread: NamespaceThread,
 }
 
 impl Resolver {
@@ -37,7 +37,7 @@ impl Resolver {
         let handler = ZoneHandler {
             zone: Arc::clone(&zone),
         };
-        let thread = namespace.resident("lab-resolver")?;
+        let thread = namespace.start_thread("lab-resolver")?;
         let addresses = addresses.to_vec();
         let mut server = thread.run(async move {
             let mut server = Server::new(handler);
