@@ -20,25 +20,26 @@ use crate::status::AgentStatus;
 
 /// The socket's name in the run directory.
 pub const SOCKET: &str = "namegate.sock";
-/// How long a client waits for the agent.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for the agent's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Waits for the agent's answer where no runtime is: a verb asks one thing and ends.
+/// Runs one request to its end, on a runtime of its own: for callers without a runtime, as the
+/// verbs of the command line.
 ///
 /// # Errors
-/// When no runtime can be made, which takes a few descriptors.
+/// When no runtime can be made, for want of file descriptors.
 pub fn ask<T>(question: impl Future<Output = T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(question))
 }
 
-/// Asks a running agent.
+/// A client of a running agent. It connects anew for each request.
 #[derive(Debug, Clone)]
 pub struct ApiClient {
     socket: PathBuf,
 }
 
-/// Why the running agent did not answer.
+/// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// No agent runs with this run directory.
@@ -52,62 +53,63 @@ pub enum ClientError {
         /// Whether a socket of an earlier agent is left there.
         stale: bool,
     },
-    /// The socket is closed to this user.
+    /// This user may not open the socket.
     #[error("only root may ask the agent (no permission for {}); run this as root", socket.display())]
     NoPermission {
-        /// Which socket.
+        /// The agent's socket.
         socket: PathBuf,
     },
-    /// The connection failed.
+    /// The connection failed, or no answer came within ten seconds.
     #[error("the agent at {} does not answer: {reason}", socket.display())]
     Broken {
-        /// Which socket.
+        /// The agent's socket.
         socket: PathBuf,
-        /// Why.
+        /// The error of the connection, for people.
         reason: String,
     },
-    /// The agent answered that it cannot tell.
+    /// The agent refused the question, for example because it does not know the Pod. The text is
+    /// the agent's.
     #[error("{0}")]
     CannotTell(String),
-    /// The answer is not what this client understands.
+    /// The answer has another status or form than this client expects.
     #[error(
         "the agent at {} answered {path} with {answer}; is it another version than this program ({})?",
         socket.display(), env!("CARGO_PKG_VERSION")
     )]
     Unexpected {
-        /// Which socket.
+        /// The agent's socket.
         socket: PathBuf,
-        /// What was asked.
+        /// The path of the request.
         path: &'static str,
-        /// What came.
+        /// The HTTP status, or why the body could not be read.
         answer: String,
     },
 }
 
 impl ApiClient {
-    /// A client of the agent with this run directory. Connects for each request.
+    /// A client of the agent with this run directory (`--run-dir`).
     pub fn new(run_dir: &Path) -> Self {
         Self {
             socket: run_dir.join(SOCKET),
         }
     }
 
-    /// `GET /v1/status`.
+    /// Asks for the state of the agent (`GET /v1/status`).
     pub async fn status(&self) -> Result<AgentStatus, ClientError> {
         self.get("/v1/status").await
     }
 
-    /// `GET /v1/names`.
+    /// Asks for all live leases (`GET /v1/names`).
     pub async fn names(&self) -> Result<Vec<NameRow>, ClientError> {
         self.get("/v1/names").await
     }
 
-    /// `GET /v1/records`.
+    /// Asks for recently refused packets and withheld answers (`GET /v1/records`).
     pub async fn records(&self) -> Result<Records, ClientError> {
         self.get("/v1/records").await
     }
 
-    /// `GET /v1/explain`.
+    /// Asks whether a Pod may reach a destination, and why (`GET /v1/explain`).
     pub async fn explain(&self, question: &ExplainQuestion) -> Result<ExplainAnswer, ClientError> {
         const PATH: &str = "/v1/explain";
         let query = serde_urlencoded::to_string(question).map_err(|error| self.broken(error.to_string()))?;
@@ -115,15 +117,15 @@ impl ApiClient {
         told.map_err(ClientError::CannotTell)
     }
 
-    /// Any path that is answered with JSON.
+    /// Asks for any path of the API, and reads the JSON answer as `T`.
     pub async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, ClientError> {
         self.get_from(path, path).await
     }
 
     async fn get_from<T: DeserializeOwned>(&self, path: &'static str, uri: &str) -> Result<T, ClientError> {
-        let (status, body) = tokio::time::timeout(PATIENCE, self.fetch(uri))
+        let (status, body) = tokio::time::timeout(ANSWER_TIMEOUT, self.fetch(uri))
             .await
-            .unwrap_or_else(|_| Err(self.broken(format!("no answer within {PATIENCE:?}"))))?;
+            .unwrap_or_else(|_| Err(self.broken(format!("no answer within {ANSWER_TIMEOUT:?}"))))?;
         let unexpected = |answer| ClientError::Unexpected {
             socket: self.socket.clone(),
             path,
@@ -151,7 +153,8 @@ impl ApiClient {
             let body = response.into_body().collect().await.map_err(broken)?;
             Ok((status, body.to_bytes()))
         };
-        // The connection moves the bytes that the exchange waits for, and may end before it.
+        // The connection must be polled too, because it moves the bytes. It may end before the
+        // exchange has read its answer.
         let mut exchange = std::pin::pin!(exchange);
         tokio::select! {
             done = &mut exchange => done,

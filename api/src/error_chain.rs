@@ -1,4 +1,4 @@
-//! The one line that an error and its causes make, in answers of the API and on the command line.
+//! Errors with their causes in one line, for answers of the API and the command line.
 
 use std::error::Error;
 

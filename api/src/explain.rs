@@ -5,28 +5,28 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// The question. Strings as typed; the agent parses them.
+/// The question. Its strings are as typed, and the agent parses them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainQuestion {
     /// The pod, as `NAMESPACE/NAME`, or `NAME` in the namespace `default`.
     pub from: String,
     /// A name, an address, or a pod as `NAMESPACE/NAME`.
     pub to: String,
-    /// The port, or the type of an ICMP message; without it, any.
+    /// The port, or the type of an ICMP message; any where absent.
     pub port: Option<u16>,
     /// `tcp` (the default), `udp`, `sctp`, `icmp` or `icmpv6`.
     pub protocol: Option<String>,
 }
 
-/// What is decided.
+/// What happens to the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExplainVerdict {
-    /// It passes.
+    /// The traffic passes.
     Allowed,
-    /// It passes; a policy in mode audit would refuse it.
+    /// The traffic passes, although a policy in mode audit would refuse it.
     Audited,
-    /// It is refused.
+    /// The traffic is refused.
     Denied,
 }
 
@@ -40,13 +40,13 @@ impl fmt::Display for ExplainVerdict {
     }
 }
 
-/// The answer (`-o json`).
+/// The answer, which `namegate explain -o json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainAnswer {
-    /// `allowed`, `audited` or `denied`. With several addresses (those of a name, a
-    /// pod, a Service): allowed if any is, else audited if any is.
+    /// The verdict on the whole. With several addresses (of a name, a Pod, a Service) it is allowed
+    /// if any of them is, else audited if any is.
     pub verdict: ExplainVerdict,
-    /// The pod.
+    /// The Pod, as `namespace/name`.
     pub from: String,
     /// The destination as it was asked for.
     pub to: String,
@@ -65,14 +65,14 @@ pub struct ExplainAnswer {
 /// Whether a name may be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookupAnswer {
-    /// Whether it may.
+    /// Whether the Pod may look the name up.
     pub allowed: bool,
-    /// Why not, or a note.
+    /// Why it may not; or a note, when it may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What is decided for one address.
+/// The verdict on one address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddressAnswer {
     /// False where traffic passes without any rule: to the pod's own address, or to an intercepted
@@ -82,17 +82,17 @@ pub struct AddressAnswer {
     /// The address; absent where only the name is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
-    /// `allowed`, `audited` or `denied`.
+    /// What happens to traffic to this address.
     pub verdict: ExplainVerdict,
     /// Why, in a sentence.
     pub reason: String,
     /// The policy that decides, as `namespace/name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Its kind.
+    /// The kind of that policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// The rule in it, as `spec.egress[0]`.
+    /// The path of the deciding rule in that policy, as `spec.egress[0]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
     /// Seconds that the name's lease on the address has left.
@@ -102,7 +102,7 @@ pub struct AddressAnswer {
     /// agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
-    /// What nearly would have allowed it, the nearest first.
+    /// The rules that nearly allow it, the nearest first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub nearest: Vec<String>,
 }

@@ -1,7 +1,13 @@
 //! The local API of the agent: its typed answers and its client.
 //!
 //! The agent serves JSON over HTTP on a Unix socket in its run directory that only root can open.
-//! `-o json` of a verb prints the same types.
+//! `-o json` of a verb prints the same types. So their fields are a public interface: a new one
+//! needs `#[serde(default)]`, because client and agent may be of different versions.
+//!
+//! - [`client`]: asks a running agent.
+//! - [`status`], [`names`], [`records`], [`explain`]: the answers, one module for each path.
+//! - [`error_chain`](error_chain()): an error with its causes in one line.
+//! - `examples` (feature): one of each answer, for tests.
 
 pub mod client;
 mod error_chain;

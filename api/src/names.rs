@@ -1,10 +1,10 @@
-//! What names resolved to: `GET /v1/names`.
+//! The live leases: `GET /v1/names`.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// One live lease.
+/// One live lease: a name and one of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameRow {
     /// The name, without trailing dot.

@@ -1,18 +1,18 @@
-//! What was refused, or would have been: `GET /v1/records`.
+//! Refused and audited packets, and withheld answers: `GET /v1/records`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// Refused and audited packets (`GET /v1/records`).
+/// Refused and audited packets, and withheld answers (`GET /v1/records`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     /// Totals, and whether packets are recorded.
     pub summary: RecordsSummary,
-    /// Distinct packets of late, the most recent first. A sample: only so many are remembered.
+    /// Distinct packets, the most recent first. A sample, because only the latest are kept.
     pub rows: Vec<RecordRow>,
-    /// Distinct answers of late that clients did not get, the most recent first. A sample like the
-    /// packets.
+    /// Distinct answers that clients did not get, the most recent first. A sample, as the packets
+    /// are.
     #[serde(default)]
     pub withheld: Vec<WithheldRow>,
 }
@@ -20,9 +20,9 @@ pub struct Records {
 /// Totals of recorded packets since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordsSummary {
-    /// Packets are recorded.
+    /// Whether packets are recorded.
     pub on: bool,
-    /// Why they are not, although they should be.
+    /// Why packets are not recorded although they should be.
     pub failure: Option<String>,
     /// Packets that an audited policy would have refused.
     pub audited: u64,
@@ -32,22 +32,22 @@ pub struct RecordsSummary {
     pub overruns: u64,
 }
 
-/// Packets that are alike.
+/// Packets with the same sender, destination, port and verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordRow {
     /// Milliseconds since the last of them.
     pub last_seen_ms_ago: u64,
     /// Milliseconds since the first of them.
     pub first_seen_ms_ago: u64,
-    /// How many.
+    /// How many packets were recorded.
     pub count: u64,
-    /// `refused`; or `audited`: it passed, because the policy is only audited.
+    /// `refused`, or `audited`: the packets passed, because the policy is only audited.
     pub verdict: String,
     /// `namespace/name` of the sender, where its address is a Pod's.
     pub pod: Option<String>,
     /// The sender's address.
     pub source: IpAddr,
-    /// Where to. Behind a Service, that is the backend.
+    /// The destination. Behind a Service it is the backend.
     pub destination: IpAddr,
     /// `TCP`, `UDP`, …; a number where it has no common name.
     pub protocol: String,
@@ -59,31 +59,32 @@ pub struct RecordRow {
     pub name: Option<String>,
     /// The policy, or several, that decided.
     pub policy: Option<String>,
-    /// The rule that decided; none where no rule allows the packet.
+    /// The rule that decided; `None` where the packet was refused because no rule allows it.
     pub rule: Option<String>,
 }
 
-/// Answers that an upstream gave and that a client did not get, and that are alike.
+/// Answers that an upstream gave and a client did not get, with the same client, name, upstream and
+/// reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WithheldRow {
     /// Milliseconds since the last of them.
     pub last_seen_ms_ago: u64,
     /// Milliseconds since the first of them.
     pub first_seen_ms_ago: u64,
-    /// How many.
+    /// How many answers were withheld.
     pub count: u64,
-    /// `withheld`.
+    /// Always `withheld`, so that rows of both lists can be told apart.
     pub verdict: String,
-    /// `namespace/name` of who asked, where its address is a Pod's.
+    /// `namespace/name` of the client, where its address is a Pod's.
     pub pod: Option<String>,
-    /// Who asked; nobody where the answer cache did.
+    /// The client's address; `None` where the answer cache asked on its own.
     pub source: Option<IpAddr>,
     /// The name asked for.
     pub name: String,
-    /// Who answered.
+    /// The upstream that answered.
     pub upstream: SocketAddr,
-    /// Why, as the metric says it.
+    /// The reason, as a label of the metric.
     pub reason: String,
-    /// Why, for people.
+    /// The reason in a sentence.
     pub why: String,
 }

@@ -17,12 +17,12 @@ pub struct AgentStatus {
     pub pid: u32,
     /// Seconds since the agent's start.
     pub uptime_seconds: u64,
-    /// Who starts it again when it dies (`--supervise`).
+    /// The supervisor that starts the agent again when it dies (`--supervise`).
     #[serde(default)]
     pub supervisor: Option<SupervisorStatus>,
-    /// Whether it is ready, and what is missing otherwise.
+    /// Whether the agent is ready.
     pub ready: bool,
-    /// What is missing for readiness.
+    /// What is missing while it is not ready.
     pub not_ready_because: Option<String>,
     /// `dnat`, `tproxy` or `off`.
     pub interception: String,
@@ -30,63 +30,63 @@ pub struct AgentStatus {
     pub fail_mode: String,
     /// The resolvers whose lookups are intercepted.
     pub resolvers: Vec<String>,
-    /// Addresses of `--listen`.
+    /// The addresses of `--listen` on which it serves lookups.
     pub listening: Vec<String>,
-    /// Local endpoints.
+    /// The endpoints of this node.
     pub endpoints: Vec<EndpointRow>,
-    /// What was read, and what was found.
+    /// The files and objects that were read, with their findings.
     pub reports: Vec<ReportRow>,
-    /// Names with live leases.
+    /// How many names have live leases.
     pub names: usize,
-    /// Name–address pairs with live leases.
+    /// How many live leases there are: pairs of a name and an address.
     pub addresses: usize,
-    /// Elements in the kernel.
+    /// How many elements the kernel's sets hold for leases and members.
     pub elements: u64,
-    /// How often the heartbeat had lapsed, so that lookups went past the agent.
+    /// How often the heartbeat lapsed, so that lookups were not intercepted.
     #[serde(default)]
     pub heartbeat_gaps: u64,
-    /// Upstreams that do not answer, one line each: who, and for how long.
+    /// Upstreams that do not answer, one line each: which, and for how long.
     #[serde(default)]
     pub silent_upstreams: Vec<String>,
-    /// Recorded packets.
+    /// Totals of recorded packets.
     pub records: RecordsSummary,
-    /// What must outlive the process and cannot be written.
+    /// State that must outlive the process and cannot be written, one line each.
     #[serde(default)]
     pub state_troubles: Vec<String>,
-    /// Rules could not be installed: why, and since when in seconds.
+    /// Why rules cannot be installed, and for how many seconds; `None` when they can.
     pub install_error: Option<String>,
-    /// What others have changed in the kernel and is not repaired.
+    /// Changes of others to what the agent installed that are not repaired yet.
     #[serde(default)]
     pub damage: Vec<String>,
-    /// Sysctls that policy relies on and that somebody has changed since the agent's start. They
-    /// are the node owner's to set back.
+    /// Sysctls that policy relies on and that somebody changed since the agent's start. The agent
+    /// does not set them back; the node's owner has to.
     #[serde(default)]
     pub changed_sysctls: Vec<String>,
-    /// The last repair of such a thing.
+    /// The last repair of such changes.
     #[serde(default)]
     pub last_repair: Option<RepairStatus>,
-    /// The API server that objects come from, if they do.
+    /// The API server that objects come from; `None` when they come from a directory.
     #[serde(default)]
     pub source: Option<SourceStatus>,
 }
 
-/// What somebody else had changed, and is as it should be again.
+/// Changes of others that were repaired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepairStatus {
-    /// What had been changed.
+    /// The changes, one line each.
     pub damage: Vec<String>,
-    /// Seconds since it was in order again.
+    /// Seconds since the repair.
     pub seconds_ago: u64,
-    /// Milliseconds from when it was noticed.
+    /// Milliseconds from when the change was noticed to the end of the repair.
     pub took_ms: u64,
 }
 
-/// Who starts the agent again when it dies.
+/// The process that starts the agent again when it dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisorStatus {
-    /// Its process id; 0 where that cannot be seen.
+    /// Its process id; 0 where another PID namespace hides it.
     pub pid: u32,
-    /// How many agents of this supervisor have died.
+    /// How many of its agents have died.
     pub deaths: u32,
 }
 
@@ -95,44 +95,45 @@ pub struct SupervisorStatus {
 pub struct SourceStatus {
     /// The URL of the API server.
     pub server: String,
-    /// Seconds since something came from it: so old may be what is in force.
+    /// Seconds since the API server last sent something; what is in force may be as old.
     pub age_seconds: u64,
-    /// Whether what is in force was written down by an earlier agent, because the API server does
-    /// not answer.
+    /// Whether the objects in force come from a snapshot of an earlier agent, because the API
+    /// server does not answer.
     pub recalled: bool,
-    /// The kinds that it has not told yet.
+    /// The kinds of objects that it has not listed yet.
     pub awaited: Vec<String>,
-    /// The kinds that the API server does not have.
+    /// The kinds of objects that it does not know.
     #[serde(default)]
     pub absent: Vec<String>,
-    /// The watches that do not work now, and why.
+    /// The watches that do not work now, and why, one line each.
     pub troubles: Vec<String>,
 }
 
 /// One local endpoint.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EndpointRow {
-    /// `namespace/name`.
+    /// The endpoint, as `namespace/name`.
     pub endpoint: String,
-    /// Its addresses.
+    /// The addresses of the endpoint.
     pub addresses: Vec<IpAddr>,
-    /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested` (nothing passes
-    /// from an address of it that another Pod claims).
+    /// `default-deny`, `allow` (selected, but open), `unselected`, or `contested`: another Pod
+    /// claims one of its addresses, from which nothing passes.
     pub egress: String,
-    /// The program's id, where selected.
+    /// The id of its program; `None` where no policy selects it.
     pub program: Option<String>,
     /// The policies that select it.
     pub policies: Vec<String>,
 }
 
-/// How the reading of a file or an object went.
+/// The outcome of reading one file or object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ReportRow {
-    /// The file.
+    /// The file; `None` for an object from the API server.
     pub file: Option<String>,
-    /// `kind namespace/name`.
+    /// The object, as `kind namespace/name`; empty where a file as a whole is meant.
     pub object: String,
-    /// `accepted`, `partial`, `kept-last-good`, `rejected`.
+    /// `accepted`; `partial`: a part is not enforced; `kept-last-good`: an earlier version stays in
+    /// force; `rejected`.
     pub state: String,
     /// One line each: `file:line:column: severity: path: reason (suggestion)`.
     pub findings: Vec<String>,
