@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fqdn_cache::{Ledger, Snapshot};
+use fqdn_cache::{Ledger, LedgerSnapshot};
 use parking_lot::Mutex;
 use state_dir::{Durability, LEDGER_FILE, StateDir, replace_with};
 use tokio::time::sleep;
@@ -79,7 +79,7 @@ fn ledger_file(directory: &Path) -> Option<(u64, u64)> {
 
 /// Writes a snapshot of the ledger, which lookups go on using meanwhile.
 pub fn save(directory: &StateDir, ledger: &Mutex<Ledger>) -> io::Result<()> {
-    let mut snapshot = Snapshot::new(&clock::boot_id());
+    let mut snapshot = LedgerSnapshot::new(&clock::boot_id());
     // Boot ends the leases, so a snapshot need not survive a power cut.
     replace_with(directory, LEDGER_FILE, Durability::ProcessCrash, |file| {
         loop {

@@ -36,7 +36,7 @@ pub struct LearnedAnswer {
     pub addresses: SmallVec<[(IpAddr, Duration); 4]>,
     /// Who taught it.
     pub teacher: Teacher,
-    /// Who asked.
+    /// The owner of the leases: the Pod that asked.
     pub owner: LeaseOwner,
     /// The terms of this name's leases, where they are not the ledger's.
     pub terms: Option<LeaseTiming>,
@@ -59,7 +59,7 @@ pub struct LearnOutcome {
 /// One address of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry<'a> {
-    /// The name.
+    /// The name that holds the address.
     pub name: &'a Name,
     /// One of its addresses.
     pub address: IpAddr,
@@ -100,7 +100,7 @@ const REMEMBERED: usize = 4096;
 pub struct EndedLease {
     /// The name that held the address.
     pub name: Name,
-    /// The address.
+    /// An address that the name holds.
     pub address: IpAddr,
     /// When it was noticed that the lease was over.
     pub at: Time,

@@ -34,13 +34,13 @@
 mod lease;
 mod leases;
 mod ledger;
+mod ledger_snapshot;
 mod name_table;
 mod reverse_index;
-mod snapshot;
 mod teacher;
 
 pub use lease::LeaseTiming;
 pub use ledger::{EndedLease, LearnOutcome, LearnedAnswer, Ledger, LedgerEntry, LedgerLimits};
+pub use ledger_snapshot::{LedgerSnapshot, LedgerSnapshotError};
 pub use name_table::LeaseOwner;
-pub use snapshot::{LedgerSnapshotError, Snapshot};
 pub use teacher::Teacher;

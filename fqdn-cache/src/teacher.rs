@@ -17,7 +17,7 @@ pub enum Teacher {
 }
 
 impl Teacher {
-    /// Its address.
+    /// The address of the resolver.
     pub fn address(self) -> IpAddr {
         match self {
             Teacher::Trusted(address) | Teacher::Private(address) => address,

@@ -6,7 +6,7 @@
 //! - [`DiskSnapshot`]: versioned JSON of bounded size.
 //! - [`replace`], [`replace_with`]: any other content.
 
-mod snapshot;
+mod disk_snapshot;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
-pub use snapshot::{DiskSnapshot, DiskSnapshotError, MAX_SNAPSHOT_BYTES};
+pub use disk_snapshot::{DiskSnapshot, DiskSnapshotError, MAX_SNAPSHOT_BYTES};
 
 /// The snapshot of the ledger of leases.
 pub const LEDGER_FILE: &str = "ledger.json";

@@ -26,7 +26,7 @@ mod run;
 mod signals;
 mod worker;
 
-pub mod working_set;
+pub mod trim_memory;
 
 pub use run::{SuperviseError, supervise};
 pub use worker::Supervision;

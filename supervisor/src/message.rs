@@ -24,17 +24,17 @@ pub(crate) enum SupervisorMessage {
     Ready,
 }
 
-/// Sends [`SupervisorMessage::Keep`].
+/// Asks the supervisor to keep a duplicate of a descriptor ([`SupervisorMessage::Keep`]).
 pub(crate) fn keep(socket: BorrowedFd<'_>, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     send(socket, &format!("FDSTORE=1\nFDNAME={name}"), &[descriptor])
 }
 
-/// Sends [`SupervisorMessage::Forget`].
+/// Asks the supervisor to close its duplicates of this name ([`SupervisorMessage::Forget`]).
 pub(crate) fn forget(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     send(socket, &format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[])
 }
 
-/// Sends [`SupervisorMessage::Ready`].
+/// Tells the supervisor that the agent is ready ([`SupervisorMessage::Ready`]).
 pub(crate) fn ready(socket: BorrowedFd<'_>) -> io::Result<()> {
     send(socket, "READY=1", &[])
 }

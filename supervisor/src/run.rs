@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use thiserror::Error;
 use tracing::{debug, error, info, warn};
 
-use crate::working_set;
+use crate::trim_memory;
 
 use crate::descriptor_store::DescriptorStore;
 use crate::message::{self, SupervisorMessage};
@@ -43,7 +43,7 @@ pub fn supervise() -> Result<(), SuperviseError> {
         store: DescriptorStore::default(),
         is_stopping: false,
     };
-    if let Err(error) = working_set::trim() {
+    if let Err(error) = trim_memory::trim() {
         debug!(%error, "what the start needed stays in memory");
     }
     let mut backoff = RestartBackoff::default();

@@ -12,7 +12,7 @@ use cluster::kubernetes::client::{Access, AccessError};
 use cluster::taint::StartupTaint;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use settings::{ConfigError, HostFacts, OptionLayer, Settings};
-use supervisor::working_set;
+use supervisor::trim_memory;
 use supervisor::{self, Supervision};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -69,7 +69,7 @@ pub(crate) enum AgentError {
     /// The agent cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The sockets that the supervisor keeps cannot be received.
+    /// The sockets that the supervisor keeps for this worker cannot be received.
     #[error("cannot take over from the supervisor: {0}")]
     Supervision(io::Error),
     /// The runtime or a signal handler.
@@ -89,8 +89,10 @@ pub(crate) fn run(args: Args) -> crate::Result {
         supervisor::supervise()?;
         return Ok(VerbOutcome::Positive);
     }
+    // This process is the agent: a worker of the supervisor, or unsupervised.
     let PreparedAgent { settings, from, .. } = prepared;
     let supervision = supervision.map(Arc::new);
+    // A reload compares the file with what it held at the start.
     let at_start = config.map(|path| settings::file::read(&path).map(|options| (path, options)));
     let reload = Reload {
         config: at_start
@@ -188,6 +190,7 @@ fn raise_open_files() {
     }
 }
 
+/// Runs the agent until a signal, the supervisor or its source of objects ends it.
 async fn serve(
     settings: Settings,
     source: impl ObjectSource,
@@ -210,7 +213,7 @@ async fn serve(
             if let Some(taint) = taint {
                 tokio::spawn(taint.remove());
             }
-            if let Err(error) = working_set::trim() {
+            if let Err(error) = trim_memory::trim() {
                 debug!(%error, "what the start needed stays in memory");
             }
             tokio::select! {

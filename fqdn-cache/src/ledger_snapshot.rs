@@ -44,13 +44,13 @@ const PART: usize = 8 * 1024;
 /// It is taken in parts, so that the ledger can be used between them. What is learned or ends
 /// meanwhile may or may not be in it.
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct LedgerSnapshot {
     part: Vec<u8>,
     next: usize,
     heading: Option<SnapshotHeading>,
 }
 
-impl Snapshot {
+impl LedgerSnapshot {
     /// Begins one. `boot_id` is `/proc/sys/kernel/random/boot_id`.
     pub fn new(boot_id: &str) -> Self {
         Self {
@@ -90,9 +90,9 @@ fn write_line(into: &mut Vec<u8>, line: &impl Serialize) {
 }
 
 impl Ledger {
-    /// Adds the leases of a [`Snapshot`] (its parts, concatenated) that are still live. Returns how
-    /// many name–address pairs it added. Hostile bytes give an error and change nothing; limits
-    /// hold.
+    /// Adds the leases of a [`LedgerSnapshot`] (its parts, concatenated) that are still live.
+    /// Returns how many name–address pairs it added. Hostile bytes give an error and change
+    /// nothing; limits hold.
     ///
     /// What the ledger holds already was learned since: it stays, counts as more recent, and its
     /// leases are not shortened. Where there is no room, the names that were learned last are
@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn bytes(ledger: &Ledger, now: Time) -> Vec<u8> {
-        let (mut snapshot, mut bytes) = (Snapshot::new(BOOT), Vec::new());
+        let (mut snapshot, mut bytes) = (LedgerSnapshot::new(BOOT), Vec::new());
         while let Some(part) = snapshot.next_part(ledger, now) {
             bytes.extend_from_slice(part);
         }
@@ -327,7 +327,7 @@ mod tests {
         for name in 0..2_000 {
             teach(&mut ledger, at(1), &format!("n{name}.example"), &["192.0.2.1"], 60);
         }
-        let (mut snapshot, mut bytes, mut parts) = (Snapshot::new(BOOT), Vec::new(), 0);
+        let (mut snapshot, mut bytes, mut parts) = (LedgerSnapshot::new(BOOT), Vec::new(), 0);
         while let Some(part) = snapshot.next_part(&ledger, at(2)) {
             assert!(part.len() < 2 * PART);
             bytes.extend_from_slice(part);
