@@ -1,7 +1,7 @@
 //! Whether a message is the answer to a query.
 
-use crate::message::Query;
-use crate::wire::{HEADER, Header, MessageReader, read_question, rtype};
+use crate::client_query::Query;
+use crate::wire_format::{HEADER, Header, MessageReader, read_question, rtype};
 
 const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;

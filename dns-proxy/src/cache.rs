@@ -13,8 +13,8 @@ use lru::LruCache;
 use names::Name;
 use smallvec::SmallVec;
 
-use crate::message::Query;
-use crate::wire::{HEADER, Header, IN, Malformed, MessageReader, read_question, rtype};
+use crate::client_query::Query;
+use crate::wire_format::{HEADER, Header, IN, Malformed, MessageReader, read_question, rtype};
 
 /// RFC 2308 §5: values of one to three hours work well, more than a day is a problem.
 const LONGEST_NEGATIVE: u32 = 3 * 3_600;

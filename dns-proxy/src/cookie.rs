@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use siphasher::sip::SipHasher24;
 
-use crate::wire::Malformed;
+use crate::wire_format::Malformed;
 
 /// The length of a client cookie.
 pub(crate) const CLIENT: usize = 8;

@@ -1,7 +1,7 @@
 //! The OPT record, which is hop by hop (RFC 6891 §6.1.1): what we agree with an upstream is not for
 //! the client, and what the client tells us is not for the upstream.
 
-use crate::wire::{Header, Malformed, MessageReader, rtype};
+use crate::wire_format::{Header, Malformed, MessageReader, rtype};
 
 /// The option that carries DNS cookies (RFC 7873 §4).
 pub(crate) const COOKIE: u16 = 10;

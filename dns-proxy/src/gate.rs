@@ -15,7 +15,7 @@ use crate::question::{DnsQuestion, QueryTarget};
 pub enum Screening<I> {
     /// The question is forwarded; its answer goes through [`Gate::admit`] with this identity.
     Forward {
-        /// The client.
+        /// Who asks, as the gate identified it.
         identity: I,
         /// The upstreams in order of preference; never empty.
         upstreams: Arc<[SocketAddr]>,

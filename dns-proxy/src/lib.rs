@@ -17,8 +17,9 @@
 //! - `client_quota`: how many lookups and connections one client may have.
 //!
 //! Messages:
-//! - `message` reads queries, `answer_match` tells whether an answer belongs to one, `validate`
-//!   which addresses it may teach, `reply` makes what clients get; all see packets through `wire`.
+//! - `client_query` reads queries. `answer_match` tells whether an answer belongs to one,
+//!   `validate` which addresses it may teach. `reply` makes what clients get. All read messages by
+//!   `wire_format`.
 //! - `edns`, `cookie`: what is agreed with a neighbour alone.
 //!
 //! Upstreams:
@@ -31,6 +32,7 @@ mod answer_match;
 #[doc(hidden)]
 pub mod bench_harness;
 mod cache;
+mod client_query;
 mod client_quota;
 mod completion;
 mod config;
@@ -42,7 +44,6 @@ mod gate;
 mod listener;
 mod lookup_key;
 mod lookups;
-mod message;
 mod question;
 mod rcode;
 mod reply;
@@ -54,7 +55,7 @@ mod tcp_lookups;
 mod timer_wheel;
 mod upstream;
 mod validate;
-mod wire;
+mod wire_format;
 mod worker;
 
 #[cfg(test)]

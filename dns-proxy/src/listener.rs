@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 /// One place to listen: UDP and TCP on the same address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Listener {
-    /// Where.
+    /// The address and port that it listens on.
     pub address: SocketAddr,
     /// What lookups that arrive there mean.
     pub kind: ListenerKind,

@@ -63,7 +63,7 @@ pub(crate) struct Lookups<G: Gate, W> {
     profiles: UpstreamProfiles,
     cache: Option<AnswerCache>,
     /// How many lookups in flight serve no client: refreshes of the cache, and probes.
-    unasked: usize,
+    background: usize,
     /// The buffer for queries to upstreams.
     asked: Vec<u8>,
     /// The buffer for replies.
@@ -86,7 +86,7 @@ impl<G: Gate, W> Lookups<G, W> {
                 let share = entries.get().div_ceil(config.workers.max(1));
                 AnswerCache::new(share.try_into().unwrap_or(entries), stale_for)
             }),
-            unasked: 0,
+            background: 0,
             cached: Vec::new(),
             gate,
             config,
@@ -161,7 +161,7 @@ impl<G: Gate, W> Lookups<G, W> {
         lookup.key = cache_key;
         let found = self.look_up(now, &mut lookup);
         // Taken before its answer ends the lookup.
-        let again = matches!(found, CacheDecision::Hit { refresh: true }).then(|| lookup.again());
+        let again = matches!(found, CacheDecision::Hit { refresh: true }).then(|| lookup.to_background());
         let key = self.in_flight.insert(lookup);
         match found {
             CacheDecision::Hit { .. } => self.answer_from_cache(now, key, upstream, out),
@@ -181,10 +181,10 @@ impl<G: Gate, W> Lookups<G, W> {
         beginning: &[u8],
         out: &mut impl LookupOutput<W>,
     ) {
-        let Ok(header) = crate::wire::Header::read(beginning) else {
+        let Ok(header) = crate::wire_format::Header::read(beginning) else {
             return;
         };
-        if header.has(crate::wire::Header::QR) {
+        if header.has(crate::wire_format::Header::QR) {
             return self
                 .gate
                 .observe(&mut self.worker_state, ProxyEvent::Discarded(DiscardReason::NotAQuery));
@@ -293,7 +293,7 @@ impl<G: Gate, W> Lookups<G, W> {
         self.deadlines.clear(key);
         match &lookup.client_waiting {
             Some(client_waiting) => out.untrack_pending(&client_waiting.reply_path),
-            None => self.unasked -= 1,
+            None => self.background -= 1,
         }
         Some(lookup)
     }

@@ -7,7 +7,7 @@ use names::Name;
 /// How a DNS message travels: from a client to the proxy, or between the proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
-    /// Datagrams.
+    /// UDP, where long answers are truncated.
     Udp,
     /// A TCP connection in plain text (RFC 7766).
     Tcp,

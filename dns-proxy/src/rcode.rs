@@ -13,7 +13,7 @@ pub enum Rcode {
     NxDomain,
     /// Not implemented (opcode other than QUERY).
     NotImp,
-    /// Refused.
+    /// REFUSED: the server does not answer this client or question.
     Refused,
 }
 

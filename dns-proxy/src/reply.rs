@@ -7,12 +7,12 @@
 
 use std::borrow::Cow;
 
+use crate::client_query::Query;
 use crate::edns;
 use crate::gate::Gate;
-use crate::message::Query;
 use crate::question::Transport;
 use crate::rcode::Rcode;
-use crate::wire::{HEADER, Header, MessageReader, rtype};
+use crate::wire_format::{HEADER, Header, MessageReader, rtype};
 
 /// The longest extra text. With it, the longest question, a cookie and everything else, a reply has
 /// 512 octets at most.

@@ -18,8 +18,8 @@ use hashbrown::HashTable;
 use names::Name;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::client_query::{Query, QueryFlags};
 use crate::lookup_key::LookupKey;
-use crate::message::{Query, QueryFlags};
 use crate::upstream::UpstreamFailure;
 
 /// Workers that meet in one part of the table wait for each other; a power of two.
@@ -86,7 +86,7 @@ pub(crate) trait FlightReceiver: Send + Sync {
 pub(crate) enum FlightResult {
     /// This upstream gave this answer, which belongs to the question.
     Answer {
-        /// Who answered.
+        /// The upstream that answered.
         server: SocketAddr,
         /// Not validated for anybody but the lookup that led.
         answer: Arc<[u8]>,

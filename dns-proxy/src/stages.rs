@@ -7,11 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::client_query::{Query, QueryError};
 use crate::completion::{AdmissionError, AdmissionErrorKind};
 use crate::denial::{Denial, DenialKind};
 use crate::event::{DiscardReason, ProxyEvent, WithheldReason};
 use crate::gate::{Gate, Screening};
-use crate::message::{Query, QueryError};
 use crate::question::{QueryTarget, Transport};
 use crate::rcode::Rcode;
 use crate::reply::{ClientReply, ExtendedError, ExtendedErrorCode};

@@ -10,12 +10,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::timeout_at;
 
 use crate::answer::ValidatedAnswer;
+use crate::client_query::Query;
 use crate::completion::{AdmissionError, Completion};
 use crate::config::ServerConfig;
 use crate::cookie::Cookies;
 use crate::event::{DiscardReason, ProxyEvent};
 use crate::gate::{AdmissionStatus, CommitMode, Gate};
-use crate::message::Query;
 use crate::question::Transport;
 use crate::reply::{ClientReply, HeldAnswer};
 use crate::stages::{self, Client};

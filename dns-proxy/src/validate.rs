@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::answer::ValidatedAnswer;
-use crate::message::Query;
-use crate::wire::{Header, IN, Malformed, MessageReader, WireName, WireRecord, read_question, rtype};
+use crate::client_query::Query;
+use crate::wire_format::{Header, IN, Malformed, MessageReader, WireName, WireRecord, read_question, rtype};
 
 /// How many CNAMEs an answer may hold. Public resolvers stop between 8 (Unbound) and 16 (BIND).
 const MAX_CHAIN: usize = 16;

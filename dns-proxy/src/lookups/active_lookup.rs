@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::output::SentQuery;
 use crate::cache::CacheKey;
+use crate::client_query::Query;
 use crate::client_quota::QuotaPermit;
 use crate::gate::Gate;
-use crate::message::Query;
 use crate::reply::HeldAnswer;
 use crate::single_flight::FlightLeader;
 use crate::stages::Client;
@@ -62,7 +62,7 @@ pub(super) enum LookupStage {
     ForwardedByTcp,
     /// The answer to the same question of another lookup.
     Waiting,
-    /// The kernel.
+    /// It waits for the gate to admit the answer: for the kernel.
     Admitting {
         held: HeldAnswer<'static>,
         /// The upstream that gave the answer.

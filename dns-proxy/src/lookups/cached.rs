@@ -1,5 +1,7 @@
-//! Lookups and the answer cache. A cached answer is validated and admitted like one from an
-//! upstream, and a popular one is asked for again before it expires.
+//! The steps of a lookup that use the answer cache.
+//!
+//! A cached answer is validated and admitted like one from an upstream. A popular one is asked for
+//! again before it expires, by a *background lookup*, for which no client waits.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,22 +16,22 @@ use crate::lookup_key::LookupKey;
 use crate::reply::HeldAnswer;
 use crate::upstream::AnswerAssessment;
 
-/// How long upstreams are asked while the cache has an expired answer (RFC 8767 §5).
-const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
+/// How long upstreams are asked before an expired answer of the cache is given (RFC 8767 §5).
+const STALE_TIMEOUT: Duration = Duration::from_millis(1_800);
 
-/// Lookups at a time that no client asked for, so that they do not crowd out those of clients.
-const UNASKED: usize = 1_000;
+/// The most background lookups at a time, so that they do not crowd out those of clients.
+const MAX_BACKGROUND: usize = 1_000;
 
 /// What the cache has for a lookup that begins.
 pub(super) enum CacheDecision {
-    /// Its answer, which is asked for again meanwhile if `refresh`.
+    /// A fresh answer. With `refresh`, a background lookup asks for it again.
     Hit { refresh: bool },
-    /// Nothing that could be given before upstreams were asked.
+    /// No fresh answer: upstreams must be asked.
     Miss,
 }
 
 impl<G: Gate, W> Lookups<G, W> {
-    /// Looks into the cache. A hit is written to the buffer.
+    /// Looks the question up in the cache. The answer of a hit is written to `self.cached`.
     pub(super) fn look_up(&mut self, now: Instant, lookup: &mut ActiveLookup<G, W>) -> CacheDecision {
         let (Some(cache), Some(key)) = (&mut self.cache, &lookup.key) else {
             return CacheDecision::Miss;
@@ -44,14 +46,14 @@ impl<G: Gate, W> Lookups<G, W> {
             CacheLookup::Fresh { refresh } => CacheDecision::Hit { refresh },
             CacheLookup::Stale => {
                 lookup.stale = true;
-                lookup.ask_until = lookup.deadline.min(now + STALE_PATIENCE);
+                lookup.ask_until = lookup.deadline.min(now + STALE_TIMEOUT);
                 CacheDecision::Miss
             }
             CacheLookup::Miss => CacheDecision::Miss,
         }
     }
 
-    /// *Validate* and what follows, for the answer in the buffer.
+    /// Validates and admits the answer in `self.cached`, as if `upstream` had just sent it.
     pub(super) fn answer_from_cache(
         &mut self,
         now: Instant,
@@ -68,13 +70,14 @@ impl<G: Gate, W> Lookups<G, W> {
             .judge(&lookup.query, server, HeldAnswer::new(&cached[..]))
         {
             AnswerAssessment::Usable(held, validated) => self.admit(now, key, held, validated, out),
-            // It was usable when it was kept, so it is.
+            // This does not happen, because only usable answers are kept.
             AnswerAssessment::TryNext | AnswerAssessment::Invalid(_) => self.forward(now, key, out),
         }
         self.cached = cached;
     }
 
-    /// No upstream has an answer: gives the one that is past its time, if there is one.
+    /// Gives the expired answer of the cache, if there is one, because no upstream has an answer.
+    /// Returns whether it did.
     pub(super) fn answer_stale(&mut self, now: Instant, key: LookupKey, out: &mut impl LookupOutput<W>) -> bool {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
@@ -92,31 +95,31 @@ impl<G: Gate, W> Lookups<G, W> {
         self.gate
             .observe(&mut self.worker_state, ProxyEvent::Cache(CacheOutcome::Stale));
         let upstream = lookup.attempts.first();
-        // It is kept already, and must not be taken for a fresh one.
+        // Without a key, the answer is not put into the cache as a fresh one.
         lookup.key = None;
         self.answer_from_cache(now, key, upstream, out);
         true
     }
 
-    /// Asks again for what the cache has, for no client.
+    /// Starts a background lookup that refreshes a cached answer.
     pub(super) fn refresh(&mut self, now: Instant, again: Box<ActiveLookup<G, W>>, out: &mut impl LookupOutput<W>) {
-        if self.start_unasked(now, again, out) {
+        if self.start_background(now, again, out) {
             self.gate
                 .observe(&mut self.worker_state, ProxyEvent::Cache(CacheOutcome::Refresh));
         }
     }
 
-    /// Starts a lookup that no client asked for, unless there are too many. Whether it has.
-    pub(super) fn start_unasked(
+    /// Starts a background lookup, unless there are too many. Returns whether it did.
+    pub(super) fn start_background(
         &mut self,
         now: Instant,
         lookup: Box<ActiveLookup<G, W>>,
         out: &mut impl LookupOutput<W>,
     ) -> bool {
-        if self.unasked >= UNASKED {
+        if self.background >= MAX_BACKGROUND {
             return false;
         }
-        self.unasked += 1;
+        self.background += 1;
         let key = self.in_flight.insert(lookup);
         self.forward(now, key, out);
         true
@@ -124,8 +127,8 @@ impl<G: Gate, W> Lookups<G, W> {
 }
 
 impl<G: Gate, W> ActiveLookup<G, W> {
-    /// The same question, for the cache alone.
-    pub(super) fn again(&self) -> Box<Self> {
+    /// A background lookup of the same question, whose answer is for the cache only.
+    pub(super) fn to_background(&self) -> Box<Self> {
         let mut again = Self::new(None, self.query.again(), self.attempts.again(), self.deadline);
         again.key = self.key.clone();
         Box::new(again)

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::Lookups;
 use super::active_lookup::{ActiveLookup, LookupStage};
 use super::output::LookupOutput;
+use crate::client_query::Query;
 use crate::event::{ProxyEvent, UpstreamOutcome};
 use crate::gate::Gate;
 use crate::lookup_key::LookupKey;
-use crate::message::Query;
 use crate::question::Transport;
 use crate::single_flight::{FlightResult, FlightRole};
 use crate::upstream::exchange::observe_change;
@@ -206,7 +206,7 @@ impl<G: Gate, W> Lookups<G, W> {
             now + self.config.lookup_timeout,
         );
         lookup.by_tcp = transport != Transport::Udp;
-        self.start_unasked(now, Box::new(lookup), out);
+        self.start_background(now, Box::new(lookup), out);
     }
 }
 

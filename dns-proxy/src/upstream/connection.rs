@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep_until, timeout};
 
-use crate::message::Query;
+use crate::client_query::Query;
 use crate::tcp_framing;
 
 /// How long a connection may be idle. Less than servers commonly allow (10 s and more), so that we
@@ -33,7 +33,7 @@ pub(crate) struct UpstreamConnection {
 
 #[derive(Debug)]
 struct ConnectionState {
-    /// By id.
+    /// The questions that wait for their answers, by message id.
     asked: HashMap<u16, PendingQuestion, ahash::RandomState>,
     unsent: Vec<u8>,
     /// It takes no more questions.

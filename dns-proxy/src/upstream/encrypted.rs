@@ -33,10 +33,10 @@ use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 
 use super::UpstreamFailure;
+use crate::client_query::Query;
 use crate::edns::PADDING;
-use crate::message::Query;
 use crate::question::Transport;
-use crate::wire::Header;
+use crate::wire_format::Header;
 
 /// Queries are padded to a multiple of this, so that their length tells little (RFC 8467 §4.1).
 const PADDED_TO: usize = 128;

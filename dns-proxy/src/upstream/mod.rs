@@ -9,11 +9,11 @@ use thiserror::Error;
 
 use crate::answer::ValidatedAnswer;
 use crate::answer_match::is_bare_error;
+use crate::client_query::Query;
 use crate::event::UpstreamOutcome;
-use crate::message::Query;
 use crate::reply::HeldAnswer;
 use crate::validate::{InvalidAnswer, validate};
-use crate::wire::Header;
+use crate::wire_format::Header;
 
 mod connection;
 pub(crate) mod encrypted;

@@ -23,7 +23,7 @@ use super::UpstreamFailure;
 use super::connection::{ConnectionLost, UpstreamConnection};
 use super::encrypted::{EncryptedEndpoint, EncryptedUpstream, EncryptedUpstreams};
 use super::exchange::UpstreamExchange;
-use crate::message::Query;
+use crate::client_query::Query;
 use crate::question::Transport;
 
 /// Connections to one upstream.

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::cookie::{self, CLIENT, Cookies};
 use crate::edns::{self, COOKIE};
-use crate::wire::{Header, Malformed};
+use crate::wire_format::{Header, Malformed};
 
 /// How long an upstream is asked with less after it did not understand something.
 const SPARED: Duration = Duration::from_secs(600);

@@ -1,36 +1,35 @@
-//! Control messages of datagrams: which address was asked, and which address to answer from
-//! (cmsg(3), ip(7), ipv6(7)).
+//! Control messages of datagrams (cmsg(3), ip(7), ipv6(7)): which address a datagram was sent to,
+//! and which address a reply leaves from.
 //!
-//! They are read from and written as plain bytes, in the layout that the kernel gives
-//! `struct cmsghdr` on Linux: a length (`size_t`), a level and a type (`int`), then the data,
-//! everything aligned to `size_t`.
+//! They are read and written as plain bytes, in the layout of `struct cmsghdr` on Linux: a length
+//! (`size_t`), a level and a type (`int`), then the data. Everything is aligned to `size_t`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Room for the two messages that a datagram can carry here, with space to spare.
-pub(super) const ROOM: usize = 128;
+/// The size of a buffer for control messages. A datagram carries at most two here, which take less.
+pub(super) const BUFFER_SIZE: usize = 128;
 
 const ALIGN: usize = size_of::<usize>();
 const HEADER: usize = size_of::<usize>() + 2 * size_of::<i32>();
 
-/// A local address of this host that a datagram came to or is to leave from.
+/// A local address that a datagram was sent to, or is to leave from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LocalAddress {
     pub(super) address: IpAddr,
-    /// The interface; matters for link-local IPv6 addresses only.
+    /// The index of the interface. It is used for link-local IPv6 addresses only.
     pub(super) interface: u32,
 }
 
 /// What the control messages of a received datagram say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PacketInfo {
-    /// `IP_PKTINFO`, `IPV6_PKTINFO`.
+    /// The address that the datagram was sent to (`IP_PKTINFO`, `IPV6_PKTINFO`).
     pub(super) local: Option<LocalAddress>,
-    /// `IP_ORIGDSTADDR`, `IPV6_ORIGDSTADDR`.
+    /// Where a datagram was going before tproxy took it (`IP_ORIGDSTADDR`, `IPV6_ORIGDSTADDR`).
     pub(super) original_destination: Option<SocketAddr>,
 }
 
-/// Reads what the kernel wrote. What is not known, or is cut off, is ignored.
+/// Reads the control messages that the kernel wrote. Unknown and truncated ones are ignored.
 pub(super) fn read(mut control: &[u8]) -> PacketInfo {
     let mut received = PacketInfo::default();
     while let Some((length, rest)) = control.split_first_chunk::<ALIGN>() {
@@ -55,15 +54,15 @@ pub(super) fn leave_from(local: LocalAddress, control: &mut Vec<u8>) {
     match local.address {
         IpAddr::V4(address) => {
             push_header(control, 12, libc::IPPROTO_IP, libc::IP_PKTINFO);
-            // struct in_pktinfo: interface 0 leaves the choice to routing; ipi_spec_dst is the
-            // source; ipi_addr unused.
+            // struct in_pktinfo: interface 0 leaves the choice to routing, ipi_spec_dst is the
+            // source, and ipi_addr is not used.
             control.extend_from_slice(&0u32.to_ne_bytes());
             control.extend_from_slice(&address.octets());
             control.extend_from_slice(&[0; 4]);
         }
         IpAddr::V6(address) => {
             push_header(control, 20, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
-            // struct in6_pktinfo. A link-local address means nothing without its interface.
+            // struct in6_pktinfo: a link-local address needs its interface.
             let interface = if address.is_unicast_link_local() {
                 local.interface
             } else {
@@ -76,11 +75,11 @@ pub(super) fn leave_from(local: LocalAddress, control: &mut Vec<u8>) {
     control.resize(control.len().next_multiple_of(ALIGN), 0);
 }
 
-/// Adds the control message that has the payload cut into datagrams of `length` octets
+/// Adds the control message that makes the kernel cut the payload into datagrams of `length` octets
 /// (`UDP_SEGMENT`).
 pub(super) fn segments_of(length: usize, control: &mut Vec<u8>) {
     push_header(control, size_of::<u16>(), libc::SOL_UDP, libc::UDP_SEGMENT);
-    // No datagram is longer.
+    // A datagram has at most 65,535 octets.
     control.extend_from_slice(&(length as u16).to_ne_bytes());
     control.resize(control.len().next_multiple_of(ALIGN), 0);
 }
@@ -91,7 +90,8 @@ fn push_header(control: &mut Vec<u8>, data: usize, level: i32, kind: i32) {
     control.extend_from_slice(&kind.to_ne_bytes());
 }
 
-/// `struct in_pktinfo`; `ipi_spec_dst` is the local address that the datagram came to.
+/// Reads `struct in_pktinfo`, whose `ipi_spec_dst` is the local address that the datagram was sent
+/// to.
 fn packet_info_v4(data: &[u8]) -> Option<LocalAddress> {
     Some(LocalAddress {
         interface: int(data, 0)?.cast_unsigned(),
@@ -99,7 +99,7 @@ fn packet_info_v4(data: &[u8]) -> Option<LocalAddress> {
     })
 }
 
-/// `struct in6_pktinfo`.
+/// Reads `struct in6_pktinfo`.
 fn packet_info_v6(data: &[u8]) -> Option<LocalAddress> {
     Some(LocalAddress {
         address: octets::<16>(data, 0)?.into(),
@@ -107,13 +107,13 @@ fn packet_info_v6(data: &[u8]) -> Option<LocalAddress> {
     })
 }
 
-/// `struct sockaddr_in`: family, port, address.
+/// Reads `struct sockaddr_in`: family, port, address.
 fn socket_address_v4(data: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(octets(data, 2)?);
     Some(SocketAddr::from((Ipv4Addr::from(octets::<4>(data, 4)?), port)))
 }
 
-/// `struct sockaddr_in6`: family, port, flow, address, scope.
+/// Reads `struct sockaddr_in6`: family, port, flow, address, scope.
 fn socket_address_v6(data: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(octets(data, 2)?);
     Some(SocketAddr::from((Ipv6Addr::from(octets::<16>(data, 8)?), port)))
@@ -149,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_control_message_makes_it_panic(control in proptest::collection::vec(any::<u8>(), 0..ROOM)) {
+        fn no_control_message_makes_it_panic(control in proptest::collection::vec(any::<u8>(), 0..BUFFER_SIZE)) {
             read(&control);
         }
 

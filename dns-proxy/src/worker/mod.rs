@@ -25,12 +25,12 @@ use self::mmsg::{ReceiveBatch, SendBuffers};
 use self::tproxy::SpoofingSockets;
 use self::udp_listener::{ReplyPath, UdpListener};
 use self::upstream_sockets::{UpstreamSockets, id_of};
+use crate::client_query::Query;
 use crate::config::ServerConfig;
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::lookup_key::LookupKey;
 use crate::lookups::{LookupOutput, Lookups, SentQuery, SharedLookupState};
-use crate::message::Query;
 use crate::question::Transport;
 use crate::reply::ClientReply;
 use crate::stages::Client;
@@ -363,7 +363,7 @@ impl<G: Gate> UdpWorker<G> {
         };
         let number = number as u32;
         if let Some(listening) = self.sockets.listening_at(number) {
-            listening.take_no_more();
+            listening.stop_receiving();
         }
         self.take_queries(now, number, usize::MAX);
         self.sockets.close_if_done(number);

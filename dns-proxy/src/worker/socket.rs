@@ -1,4 +1,4 @@
-//! Sockets to listen on, and their options.
+//! Makes sockets to listen on, and sets their options.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,23 +9,24 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::sys;
 
-/// A listener's queue in the kernel: a burst of 20,000 lookups, which the kernel counts with some
-/// 800 octets each.
+/// The receive buffer of a listener, in octets. It holds a burst of 20,000 lookups, for each of
+/// which the kernel accounts some 800 octets.
 const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// What may wait to leave on a slow link.
+/// The send buffer of a listener, in octets, for answers that wait for a slow link.
 const SEND_BUFFER: usize = 4 << 20;
 
-/// A UDP socket to listen on, with what tells whom each datagram was sent to.
+/// Binds a UDP socket that reports for each datagram where it was sent to. A transparent one gets
+/// datagrams of tproxy.
 pub(super) fn bind(address: SocketAddr, transparent: bool) -> io::Result<Socket> {
     let socket = new(address, Type::DGRAM, Protocol::UDP)?;
-    // Two agents overlap in an upgrade. Not SO_REUSEADDR, which for UDP would let any user's
-    // process take our lookups.
+    // Two agents overlap in an upgrade. SO_REUSEADDR would not do, because for UDP it lets any
+    // user's process take our lookups.
     socket.set_reuse_port(true)?;
-    // A burst of answers must not wait for the one before to leave.
+    // Less than asked is no reason not to start. The same holds for the receive buffer.
     let _ = set_socket_send_buffer_size_force(&socket, SEND_BUFFER);
-    // Past net.core.rmem_max (by default 208 KiB, some 200 lookups) with CAP_NET_ADMIN, up to it
-    // without. Less than asked is no reason not to start.
+    // CAP_NET_ADMIN allows more than net.core.rmem_max (by default 208 KiB, some 200 lookups).
+    // Without it, the buffer grows up to that.
     let _ = set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
         .map_err(io::Error::from)
         .or_else(|_| socket.set_recv_buffer_size(RECEIVE_BUFFER));
@@ -39,8 +40,8 @@ pub(super) fn bind(address: SocketAddr, transparent: bool) -> io::Result<Socket>
     Ok(socket)
 }
 
-/// A socket of the address's family, for that family only, so that `0.0.0.0` and `[::]` can stand
-/// side by side.
+/// Makes a socket of the address's family, and for that family only, so that both `0.0.0.0` and
+/// `[::]` can be bound.
 pub(crate) fn new(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind.nonblocking(), Some(protocol))?;
     if address.is_ipv6() {
@@ -49,8 +50,7 @@ pub(crate) fn new(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Re
     Ok(socket)
 }
 
-/// Lets the socket have addresses that are not this host's (`IP_TRANSPARENT`; needs
-/// `CAP_NET_ADMIN`).
+/// Lets the socket have addresses that are not this host's (`IP_TRANSPARENT`). Needs CAP_NET_ADMIN.
 pub(crate) fn make_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
@@ -58,10 +58,10 @@ pub(crate) fn make_transparent(socket: &Socket, address: SocketAddr) -> io::Resu
     }
 }
 
-/// Makes the kernel give the socket no more datagrams, while it can go on to send: a connected
-/// socket takes only what its peer sends, and this peer (the discard port of the loopback) never
-/// sends.
-pub(super) fn take_no_more(socket: &impl AsFd, address: SocketAddr) -> io::Result<()> {
+/// Makes the kernel give the socket no more datagrams, while it can still send. It connects the
+/// socket to the discard port of the loopback: a connected socket receives only what its peer
+/// sends, and this peer never sends.
+pub(super) fn stop_receiving(socket: &impl AsFd, address: SocketAddr) -> io::Result<()> {
     const DISCARD: u16 = 9;
     let nobody: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::LOCALHOST, DISCARD).into(),

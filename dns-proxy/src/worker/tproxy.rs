@@ -76,6 +76,6 @@ fn bind(resolver: SocketAddr) -> io::Result<Socket> {
     socket::make_transparent(&socket, resolver)?;
     socket.bind(&resolver.into())?;
     // It must take nothing that is meant for such a resolver.
-    socket::take_no_more(&socket, resolver)?;
+    socket::stop_receiving(&socket, resolver)?;
     Ok(socket)
 }

@@ -84,9 +84,9 @@ impl UdpListener {
 
     /// Another process, or another socket of ours, may listen on the same address: new lookups go
     /// there from here on, and what is queued here already is still ours.
-    pub(super) fn take_no_more(&mut self) {
+    pub(super) fn stop_receiving(&mut self) {
         self.ends = true;
-        if let Err(error) = socket::take_no_more(&self.socket, self.listener.address) {
+        if let Err(error) = socket::stop_receiving(&self.socket, self.listener.address) {
             tracing::warn!(listener = %self.listener.address, %error, "ends without emptying its queue");
         }
     }

@@ -54,7 +54,7 @@ struct PortPool {
     used: Instant,
 }
 
-/// One port.
+/// One socket, and so one source port, towards an upstream.
 pub(super) struct UpstreamSocket {
     socket: Socket,
     pub(super) server: SocketAddr,

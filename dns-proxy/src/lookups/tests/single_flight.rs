@@ -187,7 +187,7 @@ proptest! {
             workers.iter_mut().for_each(LookupStage::read_messages);
             let mut copies: BTreeMap<String, usize> = BTreeMap::new();
             for query in workers.iter().flat_map(|it| it.out.pending.values()) {
-                *copies.entry(crate::message::Query::read(query).unwrap().question().name.to_string()).or_default() += 1;
+                *copies.entry(crate::client_query::Query::read(query).unwrap().question().name.to_string()).or_default() += 1;
             }
             prop_assert!(copies.values().all(|copies| *copies == 1), "{copies:?}");
         }

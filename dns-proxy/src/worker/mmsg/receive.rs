@@ -15,7 +15,7 @@ pub(in crate::worker) struct ReceiveBatch {
     /// The largest payload that is received whole.
     size: usize,
     payloads: Vec<u8>,
-    controls: Vec<[u8; control::ROOM]>,
+    controls: Vec<[u8; control::BUFFER_SIZE]>,
     addresses: Vec<RawAddress>,
     buffers: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
@@ -53,7 +53,7 @@ impl ReceiveBatch {
         Self {
             size,
             payloads: vec![0; count * size],
-            controls: vec![[0; control::ROOM]; count],
+            controls: vec![[0; control::BUFFER_SIZE]; count],
             addresses: vec![address; count],
             buffers: vec![buffer; count],
             headers: vec![header; count],
@@ -82,7 +82,7 @@ impl ReceiveBatch {
             header.msg_iov = &raw mut self.buffers[index];
             header.msg_iovlen = 1;
             header.msg_control = self.controls[index].as_mut_ptr().cast();
-            header.msg_controllen = control::ROOM as _;
+            header.msg_controllen = control::BUFFER_SIZE as _;
             header.msg_flags = 0;
         }
         // SAFETY: each header points to an address, a buffer and control room of the lengths it
@@ -113,7 +113,7 @@ impl ReceiveBatch {
             let header = &self.headers[index];
             let length = (header.msg_len as usize).min(self.size);
             let told: usize = header.msg_hdr.msg_controllen as _;
-            let control_length = told.min(control::ROOM);
+            let control_length = told.min(control::BUFFER_SIZE);
             ReceivedDatagram {
                 payload: &self.payloads[index * self.size..][..length],
                 is_cut: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,

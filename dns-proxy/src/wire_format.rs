@@ -1,9 +1,8 @@
 //! Reading DNS messages in place (RFC 1035 §4.1).
 //!
-//! A message is only *looked at* here: what is forwarded and released are the sender's own bytes.
-//! So this is a view that borrows the message, allocates nothing, and reads no more than a decision
-//! needs. A record of a type that we do not know, or one with strange data, is none of our business
-//! and is stepped over.
+//! What is forwarded and released are the sender's own bytes, so that a message is only read here.
+//! These are views that borrow the message, allocate nothing, and read no more than a decision
+//! needs. A record of an unknown type, or with strange data, is stepped over.
 
 use std::fmt;
 
@@ -16,7 +15,7 @@ pub(crate) const HEADER: usize = 12;
 /// The longest name on the wire, in octets (RFC 1035 §2.3.4).
 const MAX_NAME: usize = 255;
 
-/// A name has at most 127 labels, and a compression pointer that leads to no label is of no use.
+/// The most compression pointers in a name: one for each label, of which a name has at most 127.
 const MAX_POINTERS: usize = 127;
 
 /// Record types that this crate tells apart.
@@ -33,7 +32,7 @@ pub(crate) mod rtype {
     pub(crate) const ANY: u16 = 255;
 }
 
-/// Class IN.
+/// The Internet class (RFC 1035 §3.2.4).
 pub(crate) const IN: u16 = 1;
 
 /// The message ends too early, or a name in it breaks the rules.
@@ -66,14 +65,14 @@ pub(crate) struct WireRecord<'m> {
     pub(crate) owner: WireName<'m>,
     pub(crate) rtype: u16,
     pub(crate) class: u16,
-    /// As it stands; the upper half of an OPT's is flags and version.
+    /// In seconds. An OPT record has its extended response code, version and flags here instead.
     pub(crate) ttl: u32,
     pub(crate) data: &'m [u8],
-    /// Where `data` begins in the message, for names inside it that are compressed.
+    /// The offset of `data` in the message, for compressed names inside it.
     data_at: usize,
 }
 
-/// A name inside a message, known to be well-formed: every pointer leads backward, and it ends.
+/// A well-formed name inside a message: every pointer leads backward, and it ends.
 #[derive(Clone, Copy)]
 pub(crate) struct WireName<'m> {
     message: &'m [u8],
@@ -114,24 +113,24 @@ impl Header {
         self.flags >> 11 & 0xf
     }
 
-    /// The lower four bits of the response code, all that a header holds.
+    /// The lower four bits of the response code. A header holds no more (RFC 6891 §6.1.3).
     pub(crate) fn rcode(&self) -> u8 {
         (self.flags & 0xf) as u8
     }
 }
 
 impl<'m> MessageReader<'m> {
-    /// A reader that stands behind the header.
+    /// A reader that begins behind the header.
     pub(crate) fn after_header(message: &'m [u8]) -> Self {
         Self { message, at: HEADER }
     }
 
-    /// A reader that stands at an item's first byte.
+    /// A reader that begins at this offset.
     pub(crate) fn at(message: &'m [u8], at: usize) -> Self {
         Self { message, at }
     }
 
-    /// Where the next item begins.
+    /// The offset of the next item.
     pub(crate) fn position(&self) -> usize {
         self.at
     }
@@ -174,7 +173,7 @@ impl<'m> MessageReader<'m> {
         Ok(name)
     }
 
-    /// Steps over a name that may not be compressed, as in record types younger than RFC 3597.
+    /// Steps over a name that must not be compressed, as in record types since RFC 3597.
     pub(crate) fn uncompressed_name(&mut self) -> Result<(), Malformed> {
         loop {
             match NamePart::at(self.message, self.at).ok_or(Malformed)? {
@@ -201,7 +200,8 @@ impl<'m> MessageReader<'m> {
     }
 }
 
-/// The one question of a message, and where the section ends.
+/// The question of a message, and the offset behind the question section. A message with another
+/// number of questions is malformed.
 pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(WireQuestion<'m>, usize), Malformed> {
     if header.questions != 1 {
         return Err(Malformed);
@@ -212,14 +212,14 @@ pub(crate) fn read_question<'m>(message: &'m [u8], header: &Header) -> Result<(W
 }
 
 impl<'m> WireRecord<'m> {
-    /// Where its TTL begins in the message: before the length of the data and the data.
+    /// The offset of its TTL, which stands before the length of the data and the data.
     pub(crate) fn ttl_at(&self) -> u16 {
         // A message has at most 65,535 octets.
         (self.data_at - 6) as u16
     }
 
-    /// The target of an HTTPS or SVCB record in AliasMode: behind the priority 0. It is not
-    /// compressed (RFC 9460 §2.2).
+    /// The target of an HTTPS or SVCB record in AliasMode, which has the priority 0; `None` in
+    /// ServiceMode. It is not compressed (RFC 9460 §2.2).
     pub(crate) fn service_alias(&self) -> Result<Option<WireName<'m>>, Malformed> {
         let mut reader = MessageReader::at(self.data, 0);
         if reader.u16()? != 0 {
@@ -235,7 +235,7 @@ impl<'m> WireRecord<'m> {
     /// The name that the record's data consists of (CNAME).
     pub(crate) fn target(&self) -> Result<WireName<'m>, Malformed> {
         let target = WireName {
-            // Ends where the data ends, so that the name cannot run over into the next record.
+            // The view ends with the data, so that the name cannot run into the next record.
             message: &self.owner.message[..self.data_at + self.data.len()],
             at: self.data_at,
         };
@@ -270,7 +270,7 @@ impl<'m> WireName<'m> {
 
     /// Whether two names are equal, without regard to the case of ASCII letters (RFC 4343).
     pub(crate) fn same_as(self, other: WireName<'_>) -> bool {
-        // Most owners point at the question.
+        // Most owner names are pointers to the question's name.
         if std::ptr::eq(self.message.as_ptr(), other.message.as_ptr()) && self.begins_at() == other.begins_at() {
             return true;
         }
@@ -284,7 +284,7 @@ impl<'m> WireName<'m> {
         }
     }
 
-    /// Where its first label stands, behind whatever pointers lead there.
+    /// The offset of its first label, after following pointers.
     fn begins_at(self) -> usize {
         let mut at = self.at;
         while let Some(NamePart::Pointer(target)) = NamePart::at(self.message, at) {
@@ -297,7 +297,7 @@ impl<'m> WireName<'m> {
         Name::from_wire_labels(self.labels())
     }
 
-    /// Checks the whole name, and tells where the reading goes on behind it.
+    /// Checks the whole name, and returns the offset behind it.
     fn end(self) -> Result<usize, Malformed> {
         let (mut at, mut length, mut pointers) = (self.at, 1, 0);
         let mut end = None;
@@ -309,8 +309,8 @@ impl<'m> WireName<'m> {
                     length += 1 + label.len();
                 }
                 NamePart::Pointer(target) => {
-                    // Strictly backward (RFC 1035 §4.1.4: "a prior occurrence"), which rules out
-                    // loops, and never into the header.
+                    // A pointer leads strictly backward (RFC 1035 §4.1.4: "a prior occurrence"),
+                    // which rules out loops, and never into the header.
                     if target >= at || target < HEADER {
                         return Err(Malformed);
                     }
@@ -335,7 +335,7 @@ impl fmt::Debug for WireName<'_> {
     }
 }
 
-/// What stands at one place of a name.
+/// One element of a name in its wire format.
 enum NamePart<'m> {
     Label(&'m [u8]),
     Pointer(usize),

@@ -9,7 +9,7 @@ use crate::edns;
 use crate::question::{DnsQuestion, Transport};
 use crate::rcode::Rcode;
 use crate::upstream::profile::EdnsLevel;
-use crate::wire::{HEADER, Header, Malformed, MessageReader, read_question, rtype};
+use crate::wire_format::{HEADER, Header, Malformed, MessageReader, read_question, rtype};
 
 /// Without EDNS, a UDP answer holds no more than this (RFC 1035 §4.2.1).
 const UDP_MINIMUM: usize = 512;
