@@ -1,4 +1,4 @@
-//! Deletes conntrack entries that would outlive what they were made under.
+//! Deletes conntrack entries that belong to earlier rules or Pods.
 
 use std::collections::HashSet;
 use std::io;
@@ -13,12 +13,12 @@ use crate::netlink::socket::NetfilterSocket;
 /// How many deletions go into one send: their acknowledgements must fit the receive buffer.
 const DELETIONS: usize = 256;
 
-/// Deletes the entries of lookups (UDP and TCP to one of `ports`) that `sources` made, and returns
-/// how many there were. The next packet of such a flow meets the interception rules again: NAT is
-/// decided once per flow.
+/// Deletes the entries of lookups (UDP and TCP to one of `ports`) from `sources`, and returns how
+/// many there were. NAT is decided once per flow, so that the next packet of such a flow meets the
+/// interception rules again.
 ///
-/// Entries that `keep` holds of are left alone. An answer that is on its way when its entry is
-/// deleted is lost, because nobody puts the address back that was asked.
+/// Entries for which `keep` is true stay. An answer that is on its way when its entry is deleted is
+/// lost, because its source is not translated back.
 pub fn delete_lookups(sources: &[IpAddr], ports: &[u16], keep: impl Fn(&ConntrackEntry) -> bool) -> io::Result<usize> {
     if ports.is_empty() {
         return Ok(0);
@@ -33,12 +33,11 @@ pub fn delete_lookups(sources: &[IpAddr], ports: &[u16], keep: impl Fn(&Conntrac
     delete(&sources, is_lookup)
 }
 
-/// Deletes the entries of these addresses, whoever opened the flows, and returns how many there
-/// were: another pod has an address now, and what was established with the one before is not with
-/// it.
+/// Deletes the entries of these addresses, in either direction, and returns how many there were. It
+/// is called when another Pod gets an address, which must not inherit established flows.
 ///
-/// Entries that `keep` holds of are left alone. An answer that is on its way when its entry is
-/// deleted is lost.
+/// Entries for which `keep` is true stay. An answer that is on its way when its entry is deleted is
+/// lost.
 pub fn delete_flows(addresses: &[IpAddr], keep: impl Fn(&ConntrackEntry) -> bool) -> io::Result<usize> {
     let addresses: HashSet<IpAddr> = addresses.iter().copied().collect();
     let is_of_one = |entry: &ConntrackEntry| {
@@ -48,7 +47,7 @@ pub fn delete_flows(addresses: &[IpAddr], keep: impl Fn(&ConntrackEntry) -> bool
     delete(&addresses, is_of_one)
 }
 
-/// Deletes the entries that `which` holds of, in the families of these addresses.
+/// Deletes the entries for which `which` is true, in the families of these addresses.
 fn delete(addresses: &HashSet<IpAddr>, which: impl Fn(&ConntrackEntry) -> bool) -> io::Result<usize> {
     if addresses.is_empty() {
         return Ok(0);
@@ -67,7 +66,7 @@ fn delete(addresses: &HashSet<IpAddr>, which: impl Fn(&ConntrackEntry) -> bool) 
         for errno in answers {
             match errno {
                 0 => deleted += 1,
-                // It ended by itself meanwhile.
+                // The entry timed out meanwhile.
                 libc::ENOENT => {}
                 errno => return Err(io::Error::from_raw_os_error(errno)),
             }

@@ -109,7 +109,7 @@ pub struct Element {
 /// An element without its address: what every address gets that a name resolves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ElementTemplate {
-    /// The id of the tiers.
+    /// The id of the tiers whose verdicts are looked up.
     pub program: ProgramId,
     /// The class of verdicts.
     pub class: SetClass,

@@ -1,5 +1,5 @@
-//! Compares the desired state with the objects that exist, and returns the steps of a change. No
-//! packet meets a step half done.
+//! Compares the desired state with the objects that exist, and returns the steps of a change. Each
+//! step is one transaction, so that packets never meet a half of it.
 //!
 //! # What a packet meets
 //! ```text
@@ -13,7 +13,7 @@
 //! dispatch     lookups that nobody intercepted (interception); source address → chain of its
 //!              program (dispatch); any other source passes, unless it comes from a link that leads
 //!              to governed pods and does not belong there (strangers)
-//! ep4-…, ep6-… classes in order, then prefixes, then the default verdict (program)
+//! ep4-…, ep6-… classes in order, then prefixes, then the default verdict (program_chains)
 //! refuse       counted, then rejected at a limited rate, or dropped (refusal)
 //! ```
 //!
@@ -51,7 +51,7 @@ mod dispatch;
 mod document;
 mod expression;
 mod interception;
-pub(crate) mod program;
+pub(crate) mod program_chains;
 pub(crate) mod refusal;
 mod related;
 mod set_names;
@@ -65,7 +65,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use document::{ChainForm, NftDocument};
 use nftables::schema::Nftables;
-pub use program::longest_path;
+pub use program_chains::longest_path;
 pub use refusal::{AUDITED_V4, AUDITED_V6, REFUSED_V4, REFUSED_V6};
 
 use crate::desired::DesiredState;

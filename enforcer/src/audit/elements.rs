@@ -6,7 +6,7 @@ use std::time::Duration;
 use clock::Time;
 
 use crate::netlink::objects::MapValue;
-use crate::netlink::snapshot::RawElement;
+use crate::netlink::table_snapshot::RawElement;
 
 use super::{Damage, DamageKind};
 

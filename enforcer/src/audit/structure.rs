@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::netlink::nf_tables;
-use crate::netlink::snapshot::{SetLimits, SetShape, TableSnapshot};
+use crate::netlink::table_snapshot::{SetLimits, SetShape, TableSnapshot};
 
 use super::{Damage, DamageKind};
 
@@ -84,7 +84,7 @@ pub(crate) fn damage(
 mod tests {
     use super::*;
     use crate::netlink::objects::HookInfo;
-    use crate::netlink::snapshot::{ChainInfo, SetInfo, TableInfo};
+    use crate::netlink::table_snapshot::{ChainInfo, SetInfo, TableInfo};
 
     const SHAPE: SetShape = SetShape {
         flags: 0x10,

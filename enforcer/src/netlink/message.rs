@@ -59,7 +59,7 @@ pub(crate) struct NfnlHeader {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
-    /// `nfgen_family`.
+    /// The address family (`nfgen_family`).
     pub(crate) family: u8,
     /// `res_id`: the subsystem in a batch's BEGIN and END, 0 elsewhere.
     pub(crate) resource: u16,

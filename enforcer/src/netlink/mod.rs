@@ -10,8 +10,8 @@
 //! - [`objects`]: chains, sets and rules as plain data, and [`transaction`]: these as one nf_tables
 //!   transaction.
 //! - [`dump`]: requests for dumps of nf_tables, and their replies.
-//! - [`snapshot`]: the objects of one table, with the handles that tell whether an object is still
-//!   the same.
+//! - [`table_snapshot`]: the objects of one table, with the handles that tell whether an object is
+//!   still the same.
 //! - [`conntrack`]: conntrack entries.
 //! - [`nflog`]: logged packets.
 //! - [`socket`]: the exchange with the kernel.
@@ -25,7 +25,7 @@ pub(crate) mod nflog;
 pub(crate) mod objects;
 pub(crate) mod reply;
 pub(crate) mod set_key;
-pub(crate) mod snapshot;
 pub(crate) mod socket;
+pub(crate) mod table_snapshot;
 pub(crate) mod transaction;
 pub(crate) mod verdict;

@@ -37,7 +37,7 @@ pub(crate) enum TableCommand {
 /// The hook that calls a base chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HookInfo {
-    /// `NF_INET_*`.
+    /// The number of the hook (`NF_INET_*`).
     pub(crate) number: u32,
     pub(crate) priority: i32,
     /// `filter`, `nat`, `route`.

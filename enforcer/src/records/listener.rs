@@ -18,8 +18,8 @@ use super::{RecordedPacket, read_datagram};
 
 /// Datagrams read at a time, some 64 records each.
 const BUDGET: usize = 64;
-/// How long the thread pauses when the budget was used up: a workload that sends refused packets as
-/// fast as it can loses records, and costs no processor.
+/// How long the thread pauses when its budget is used up. So a workload that sends refused packets
+/// as fast as it can loses records, and takes no processor.
 const REST: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
@@ -32,8 +32,8 @@ pub enum RecordEvent<'a> {
     Records(&'a [RecordedPacket]),
     /// The receive buffer was full, and an unknown number of records is lost.
     Overrun,
-    /// So many packets that are no records: rules of others log to our group, or the packets cannot
-    /// be read.
+    /// The number of packets that are no records, because rules of others log to our group or the
+    /// packets cannot be read.
     Foreign(usize),
 }
 
@@ -55,13 +55,13 @@ pub enum BindError {
          see /proc/net/netfilter/nfnetlink_log, and choose another group"
     )]
     Taken {
-        /// The group.
+        /// The NFLOG group that another program has.
         group: u16,
     },
     /// The kernel refused for another reason.
     #[error("cannot listen to NFLOG group {group}: {error}; does this kernel have the module nfnetlink_log?")]
     Refused {
-        /// The group.
+        /// The NFLOG group that was asked for.
         group: u16,
         /// The kernel's error.
         error: io::Error,

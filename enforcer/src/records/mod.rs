@@ -53,9 +53,9 @@ pub enum PacketDetail {
     Port(u16),
     /// ICMP and ICMPv6.
     Icmp {
-        /// The type.
+        /// The type of the ICMP message.
         kind: u8,
-        /// The code.
+        /// The code of the ICMP message.
         code: u8,
     },
     /// Nothing: another protocol, a later fragment, or a packet that was cut off.

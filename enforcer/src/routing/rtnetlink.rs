@@ -63,7 +63,7 @@ impl Rtnetlink {
         self.ask(request, NLM_F_ACK)
     }
 
-    /// Lists objects.
+    /// Lists all objects of the kind that the request asks for.
     pub(super) fn dump(&mut self, request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.ask(request, NLM_F_DUMP)
     }

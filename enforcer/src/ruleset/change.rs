@@ -9,15 +9,15 @@ use policy::ProgramId;
 use crate::desired::{DesiredState, KernelTiers};
 use crate::layout::{self, IpFamily, SetId, SetKind};
 use crate::netlink::objects::{Datatype, NewElement, SetSpec, TableCommand};
-use crate::netlink::snapshot::{self, SetLimits, SetShape, TableSnapshot};
+use crate::netlink::table_snapshot::{self, SetLimits, SetShape, TableSnapshot};
 use crate::netlink::transaction::declared;
 
-use super::program::{self, ProgramChain};
+use super::program_chains::{self, ProgramChain};
 use super::{ExistingObjects, closed_chains, have_the_same_frame, interception, refusal, table_sets};
 
-/// A transaction takes in no more once it has so many commands and elements. Nothing refers to
-/// prepared objects yet, so they may come in several transactions; and each transaction holds the
-/// kernel's commit lock, which others need too.
+/// A preparing transaction that has so many commands and elements takes no more. Each transaction
+/// holds the kernel's commit lock, which others need too. Prepared objects may come in several
+/// transactions, because nothing refers to them yet.
 const PREPARED_AT_ONCE: usize = 4096;
 
 /// The steps of a change.
@@ -48,8 +48,8 @@ impl RulesetChange {
         let former_audits = audits_of(before);
         let new_programs = programs.filter(|id| !before.programs.contains_key(id));
         let new_audits = audits.iter().filter(|(id, _)| !former_audits.contains_key(id));
-        let new_audits = new_audits.map(|(_, audit)| program::audit_chains(audit));
-        let new_programs = new_programs.map(|id| program::chains(*id, &after.programs[id]));
+        let new_audits = new_audits.map(|(_, audit)| program_chains::audit_chains(audit));
+        let new_programs = new_programs.map(|id| program_chains::chains(*id, &after.programs[id]));
         let chains = new_audits
             .chain(new_programs)
             .map(|chains| written(chains, None))
@@ -62,8 +62,8 @@ impl RulesetChange {
             .iter()
             .filter(|(id, _)| !after.programs.contains_key(id));
         let gone_audits = former_audits.iter().filter(|(id, _)| !audits.contains_key(id));
-        let gone_chains = gone_programs.flat_map(|(id, program)| program::chains(*id, program));
-        let gone_chains = gone_chains.chain(gone_audits.flat_map(|(_, audit)| program::audit_chains(audit)));
+        let gone_chains = gone_programs.flat_map(|(id, program)| program_chains::chains(*id, program));
+        let gone_chains = gone_chains.chain(gone_audits.flat_map(|(_, audit)| program_chains::audit_chains(audit)));
         let gone_chains: Vec<Arc<str>> = gone_chains.map(|chain| chain.name).collect();
         let gone_sets = former_sets.difference(&sets).map(|set| set.to_string().into());
         Self {
@@ -86,8 +86,11 @@ impl RulesetChange {
         let stands = |set: &&SetId| existing.sets.contains(&set.to_string());
         let new_sets = sets.iter().filter(|set| !stands(set)).copied().collect();
         let audits = audits_of(after);
-        let chains = audits.values().map(|audit| program::audit_chains(audit));
-        let programs = after.programs.iter().map(|(id, program)| program::chains(*id, program));
+        let chains = audits.values().map(|audit| program_chains::audit_chains(audit));
+        let programs = after
+            .programs
+            .iter()
+            .map(|(id, program)| program_chains::chains(*id, program));
         let chains: Vec<Vec<ProgramChain>> = chains.chain(programs).collect();
 
         let mut foreign = existing.clone();
@@ -142,8 +145,8 @@ impl RulesetChange {
         };
         let frame = super::frame_forms(after);
         let hook = |name: &String| frame.get(name).and_then(|form| form.hook.as_ref());
-        let has_place = |(name, chain): (&String, &snapshot::ChainInfo)| chain.hook.as_ref() == hook(name);
-        let is_ours = |name: &str| frame.contains_key(name) || program::is_chain_name(name);
+        let has_place = |(name, chain): (&String, &table_snapshot::ChainInfo)| chain.hook.as_ref() == hook(name);
+        let is_ours = |name: &str| frame.contains_key(name) || program_chains::is_chain_name(name);
         set_forms(after).into_iter().all(is_set)
             && existing.chains.iter().filter(|(name, _)| is_ours(name)).all(has_place)
     }

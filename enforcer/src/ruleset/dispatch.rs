@@ -9,10 +9,10 @@ use super::document::NftDocument;
 use super::expression::{goto, is, named_set, source};
 use super::{interception, refusal, set_names, strangers};
 
-/// The chain that `forward` and `input` jump to. What it lets pass comes back to them: nothing here
-/// accepts, because another program may be asked about the packet behind it. A source that no
-/// program governs comes back too, unless it is none that may be, or comes from where only pods
-/// are.
+/// The chain that `forward` and `input` jump to. A packet that passes returns to them. No rule here
+/// accepts, because another program may be asked about the packet afterwards. A packet from a
+/// source that no program governs returns too, unless the source is refused (`unknown4`,
+/// `unknown6`), or comes from a governed pod's link and does not belong there.
 pub(super) const CHAIN: &str = "dispatch";
 
 pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {

@@ -3,44 +3,45 @@
 //! # dnat
 //! The intercepted sources (`pods4`, `pods6`), the known resolvers (`resolvers4`, `resolvers6`),
 //! our listeners and the maps to them are [sets of the table](super::table_sets). They exist in
-//! every mode; a mode that does not use them does not read them.
+//! every mode, also in those that do not read them.
 //!
-//! A nat chain just before kube-proxy's, so that it sees the address that the pod asked. Two maps
-//! with equal keys give the listener's address and port; the port tells the proxy which resolver
-//! was asked. A nat chain sees only the first packet of a flow.
+//! The rules stand in a nat chain just before kube-proxy's, where the packet still carries the
+//! address that the pod asked. Two maps with equal keys give the listener's address and port. The
+//! port tells the proxy which resolver was asked. A nat chain sees only the first packet of a flow.
 //!
-//! The flows of intercepted lookups are in a conntrack [zone](ZONE) of their own. Packets are given
-//! that zone before they are tracked, under the same conditions as they are translated. So the
-//! translation of a flow lasts as long as the heartbeat. When the heartbeat ends, the next packet
-//! of a client that keeps its socket is in the default zone, where nothing is translated, and goes
-//! to the resolver. When the heartbeat begins again, the flows that began meanwhile are not found
-//! in our zone, and are intercepted. What the proxy answers leaves from its own addresses, and is
-//! given the zone by these.
+//! The flows of intercepted lookups have a conntrack [zone](ZONE) of their own, so that the
+//! translation of a flow lasts no longer than the heartbeat. A packet gets the zone before it is
+//! tracked, under the conditions under which it is translated. When the heartbeat ends, the next
+//! packet of a client that keeps its socket is in the default zone, where nothing is translated,
+//! and goes to the resolver. When the heartbeat begins again, flows that began meanwhile are not in
+//! our zone, and are intercepted. The proxy's replies get the zone by their source, which is one of
+//! our listen addresses.
 //!
-//! Untracked packets are not translated, and caches on the node (NodeLocal DNSCache) switch
-//! tracking off for lookups to themselves. A packet that has a zone is left alone by `notrack` and
-//! by the target CT.
+//! The zone also keeps lookups tracked. Caches on the node (NodeLocal DNSCache) switch tracking off
+//! for lookups to themselves, and untracked packets are not translated. But `notrack` and the
+//! target CT leave a packet alone that has a zone.
 //!
 //! # tproxy
-//! A filter chain just *after* kube-proxy's translation, because TCP would be reset before it.
-//! There the packet may carry the address of a backend, so the conntrack tuple tells whom the pod
-//! asked. Every packet of a flow passes here, so tests are few: direction and family are tested
-//! once, and packets that match go to a chain of their own. The direction distinguishes replies:
-//! those of a resolver that is itself a governed pod have a tuple that matches too.
+//! The rules stand in a filter chain just *after* kube-proxy's translation, because TCP would be
+//! reset before it. There the packet may carry the address of a backend, so that the conntrack
+//! tuple has to tell whom the pod asked. Every packet of a flow passes this chain, so it tests
+//! little: direction and family once, and then it goes to a chain for the matching packets. The
+//! direction excludes replies, because those of a resolver that is a governed pod have a matching
+//! tuple.
 //!
 //! # Sources that are no Pod's yet
-//! Sources in `unknown4` and `unknown6` are refused everywhere else. Their lookups are answered by
-//! the proxy, which says that it is too early: the kernel limits the rate of its ICMP errors, and a
-//! resolver library that gets none waits for its timeout. Only the first packets of flows are
-//! matched, so with tproxy, where each packet of a flow would have to be intercepted, only those
-//! over UDP.
+//! Sources in `unknown4` and `unknown6` are refused everywhere else. Their lookups go to the proxy,
+//! which answers that it is too early. A rejection by the kernel would not do, because the kernel
+//! limits the rate of its ICMP errors, and a resolver library without an error waits for its
+//! timeout. Only the first packet of a flow is matched. So with tproxy, where every packet of a
+//! flow has to be intercepted, only lookups over UDP are.
 //!
 //! # The heartbeat
-//! In fail-mode open, interception applies only while a living agent keeps [`ALIVE_SET`] filled.
-//! Lookups that are not intercepted then pass before any program is asked; they are recognised by
-//! the original destination, since kube-proxy may have translated them. In fail-mode closed they
-//! are refused. That matters where tproxy finds no socket of the proxy: a policy that allows port
-//! 53 must not make a way around it.
+//! In fail-mode open, lookups are intercepted only while a living agent keeps [`ALIVE_SET`] filled.
+//! Otherwise they pass before any program is asked; the original destination tells them, because
+//! kube-proxy may have translated them. In fail-mode closed they are refused. This matters where
+//! tproxy finds no socket of the proxy, because a policy that allows port 53 must not open a way
+//! around the proxy.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -65,21 +66,22 @@ const REPLIES_CHAIN: &str = "replies";
 const DNAT_CHAIN: &str = "intercept-dnat";
 const TPROXY_CHAIN: &str = "intercept-tproxy";
 
-/// The names of the base chains that some way to intercept needs.
+/// The names of the base chains of all modes.
 pub(super) fn hooks() -> impl Iterator<Item = String> {
     [REPLIES_CHAIN, DNAT_CHAIN, TPROXY_CHAIN].into_iter().map(str::to_owned)
 }
 
-/// The conntrack zone of intercepted lookups. Two users of one zone disturb each other only by
-/// equal flows; OVN counts from 1, Antrea and OVN-Kubernetes stay above 64,000.
+/// The conntrack zone of intercepted lookups. Others are unlikely to use the number: OVN counts
+/// from 1, Antrea and OVN-Kubernetes stay above 64,000. Another user would do harm only with equal
+/// flows.
 const ZONE: u16 = 15_353;
 
 /// `dstnat - 5`: just before kube-proxy.
 const BEFORE_DNAT: i32 = -105;
-/// `dstnat + 1`: just after it.
+/// `dstnat + 1`: just after kube-proxy.
 const AFTER_DNAT: i32 = -99;
 
-/// The chains of the interception mode.
+/// Writes the chains of the interception mode.
 pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     match desired.interception {
         Interception::Off => {}
@@ -106,8 +108,8 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
                 for sources in [set_names::pods(family), set_names::unknown(family)] {
                     let mut statements = vec![is_of(family), is_tcp_or_udp()];
                     statements.extend(lookups(desired, family, asked_now(family), &sources));
-                    // A lookup that passed the chain before under other elements has no zone, and
-                    // its answer would find no flow.
+                    // The sets may have changed since the packet passed the earlier chain. Without
+                    // the zone, the reply would find no flow.
                     statements.push(is(conntrack("zone", None), number(ZONE.into())));
                     statements.push(Statement::DNAT(Some(to_listener.clone())));
                     document.rule(DNAT_CHAIN, statements);
@@ -156,8 +158,8 @@ pub(super) fn chain(document: &mut NftDocument<'_>, desired: &DesiredState) {
     }
 }
 
-/// Gives their zone to lookups that are going to be translated, and to what belongs to their flows:
-/// replies, and errors that either end reports.
+/// Gives the zone to lookups that will be translated, to their replies, and to the ICMP errors that
+/// either end reports about them.
 fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
     document.base_chain(
         REPLIES_CHAIN,
@@ -175,7 +177,7 @@ fn keep_in_zone(document: &mut NftDocument<'_>, desired: &DesiredState) {
             document.rule(BEFORE_TRACKING, statements);
         }
 
-        // A client that is gone reports an error, which quotes a flow of the zone.
+        // A client that has closed its socket reports an error, which quotes a flow of the zone.
         let (icmp, header_name, unreachable) = match family {
             IpFamily::V4 => (Protocol::Icmp, "icmp", 3),
             IpFamily::V6 => (Protocol::Icmpv6, "icmpv6", 1),
@@ -257,8 +259,8 @@ pub(super) fn pass_to_listeners(document: &mut NftDocument<'_>, chain: &str, des
     }
 }
 
-/// What happens to a lookup that was not intercepted although its resolver is known: no agent is
-/// alive to take it.
+/// Lets a lookup to a known resolver pass, or refuses it, as the fail mode says. A lookup gets here
+/// when it was not intercepted because no agent is alive.
 pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, desired: &DesiredState) {
     if desired.interception == Interception::Off {
         return;
@@ -269,7 +271,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
             FailMode::Closed => goto(refusal::CHAIN),
         };
         let tracked = is(conntrack("direction", None), word("original"));
-        // Lookups to a cache of the node: nobody has translated them, and nobody will.
+        // Lookups to a cache on the node are untracked, and no packet of theirs is translated.
         let untracked = has_any(conntrack("state", None), word("untracked"));
         for (which, asked) in [(tracked, asked_first(family)), (untracked, asked_now(family))] {
             let lookup = to_resolver(family, asked, &set_names::pods(family));
@@ -284,7 +286,7 @@ pub(super) fn judge_unintercepted(document: &mut NftDocument<'_>, chain: &str, d
     }
 }
 
-/// Matches lookups that are intercepted: in fail-mode open only while the heartbeat lasts.
+/// Matches lookups that are to be intercepted; in fail-mode open only while the heartbeat lasts.
 fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str) -> Vec<Statement<'static>> {
     let mut statements = Vec::from(to_resolver(family, asked, sources));
     match desired.fail_mode {
@@ -294,10 +296,10 @@ fn lookups(desired: &DesiredState, family: IpFamily, asked: Expr, sources: &str)
     statements
 }
 
-/// Matches packets of one of these sources to a known resolver. nft wants the protocol spelt out
-/// before it lets a rule translate or read ports. The resolver is tested first: nearly every packet
-/// comes from a pod or goes to one, and nearly none goes to a resolver, so that all others cost one
-/// lookup.
+/// Matches packets from these sources to a known resolver. The rule must have matched the protocol
+/// before, because nft requires that for rules that read or translate ports. The resolver is tested
+/// first, so that nearly all packets cost one lookup only: most come from a pod, and few go to a
+/// resolver.
 fn to_resolver(family: IpFamily, asked: Expr, sources: &str) -> [Statement<'static>; 2] {
     [
         is(asked, named_set(&set_names::resolvers(family))),
@@ -305,13 +307,13 @@ fn to_resolver(family: IpFamily, asked: Expr, sources: &str) -> [Statement<'stat
     ]
 }
 
-/// Address and port that the packet carries now.
+/// The destination address and port that the packet carries now.
 fn asked_now(family: IpFamily) -> Expr {
     concat([destination(family), port()])
 }
 
-/// Address and port that the flow's first packet carried. Only after [`is_tcp_or_udp`] does nft
-/// know the port's type.
+/// The destination address and port that the flow's first packet carried. It must stand after
+/// [`is_tcp_or_udp`], from which nft knows the port's type.
 fn asked_first(family: IpFamily) -> Expr {
     concat([
         original(format!("{} daddr", ip(family))),
@@ -330,7 +332,7 @@ fn mapped(key: Expr, map: &str) -> Expr {
     })))
 }
 
-/// Sets the mark's bits and leaves those of others alone.
+/// Sets the bits of our mark, and keeps all others.
 fn set_mark(mark: u32) -> Statement<'static> {
     let marked = BinaryOperation::OR(vec![meta(MetaKey::Mark), number(mark)]);
     Statement::Mangle(Mangle {

@@ -1,14 +1,15 @@
-//! The names of the sets that the whole table uses, beside the learned ones
-//! ([`SetId`](crate::layout::SetId)): for the rules that look something up in them, and for
-//! [`table_sets`](super::table_sets), which fills them.
+//! The names of the table's sets and maps, but for the learned ones
+//! ([`SetId`](crate::layout::SetId)).
+//!
+//! [`table_sets`](super::table_sets) fills them, and the frame's rules look things up in them.
 
 use crate::layout::IpFamily;
 
 /// The links that lead to local pods.
 pub(super) const POD_LINKS: &str = "pod-links";
-/// Those among [`POD_LINKS`] that lead to governed pods.
+/// The links among [`POD_LINKS`] that lead to governed pods.
 pub(super) const GOVERNED_LINKS: &str = "governed-links";
-/// Those among [`POD_LINKS`] on which [`link_networks`] may be.
+/// The links among [`POD_LINKS`] that lead to several pods, with sources in [`link_networks`].
 pub(super) const SHARED_LINKS: &str = "shared-links";
 
 /// The map from source addresses to the chains of their programs.
@@ -21,23 +22,23 @@ pub(super) fn unknown(family: IpFamily) -> String {
     format!("unknown{family}")
 }
 
-/// Links and the known addresses behind each.
+/// The pairs of a link and an address that is known to be behind it.
 pub(super) fn link_sources(family: IpFamily) -> String {
     format!("link-sources{family}")
 }
 
-/// Where unknown pods of shared links may be.
+/// The networks in which unknown pods of shared links may have their addresses.
 pub(super) fn link_networks(family: IpFamily) -> String {
     format!("link-networks{family}")
 }
 
-/// The servers whose answers are believed, by address and port.
+/// The servers whose answers the proxy accepts, by address and port.
 pub(super) fn servers(family: IpFamily) -> String {
     format!("servers{family}")
 }
 
-/// Each governed address twice, so that one lookup tells whether two addresses are the same and
-/// governed.
+/// Each governed address as a pair with itself, so that one lookup tells whether two addresses are
+/// equal and governed.
 pub(super) fn ends(family: IpFamily) -> String {
     format!("ends{family}")
 }

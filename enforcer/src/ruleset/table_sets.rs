@@ -14,10 +14,10 @@ use crate::netlink::objects::{
     Datatype, MapValue, MapValueType, NewElement, NftVerdict, SetSpec, TableCommand, half_open,
 };
 use crate::netlink::set_key::{KeyRange, SetKey, address_key};
-use crate::netlink::snapshot::RawElement;
+use crate::netlink::table_snapshot::RawElement;
 use crate::pod_links::PodLinks;
 
-use super::program::chain_name;
+use super::program_chains::chain_name;
 use super::{refusal, set_names, zones};
 
 /// The contents of a set.

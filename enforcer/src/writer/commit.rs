@@ -24,7 +24,7 @@ impl<K: Kernel> KernelWriter<K> {
     pub(super) fn commit_group(&mut self, waiting: Vec<PendingAdmission>) {
         let mut crowded = Vec::new();
         self.commit_all(waiting, &mut |admission| crowded.push(admission));
-        // One by one: what makes room for one admission must not be what another one relies on.
+        // Crowded admissions are committed one by one, so that none evicts what another relies on.
         for admission in crowded {
             self.commit_evicting(admission);
         }
@@ -52,7 +52,7 @@ impl<K: Kernel> KernelWriter<K> {
                 self.shared.counters.failures.fetch_add(1, Relaxed);
                 tracing::debug!(?error, "room could not be made; reading the kernel back");
                 self.read_back();
-                // The usual way finds out what it was. What is still too much is refused.
+                // `commit_all` finds out why. An admission that still finds no room is refused.
                 self.commit_all(vec![admission], &mut |admission| {
                     let full = plan.evicted.first().map(|element| AdmitError::Full {
                         set: element.set.to_string(),
@@ -93,7 +93,8 @@ impl<K: Kernel> KernelWriter<K> {
                     self.shared.counters.failures.fetch_add(1, Relaxed);
                     tracing::warn!(%error, "a transaction was not acknowledged; reading the kernel back");
                     unacknowledged += 1;
-                    // What was committed nevertheless is in the mirror now, and is renewed at most.
+                    // Elements that were committed after all are in the mirror now, so that another
+                    // attempt renews them at most.
                     if !self.read_back() || unacknowledged > 1 {
                         for admission in waiting {
                             let deadline = admission.deadline;
@@ -240,7 +241,7 @@ impl<K: Kernel> KernelWriter<K> {
         if left.len() < waiting_before {
             return left;
         }
-        // No admission has what the kernel refuses. Trying the same again would not end.
+        // The error belongs to no admission, so that trying again would never end.
         self.settle_culprits(left, |_| errors.first().map(|error| rejected(plan, error)))
     }
 

@@ -122,9 +122,9 @@ impl Enforcer {
     }
 
     /// Makes the kernel what `desired` says, and returns the new generation. Each packet is judged
-    /// by the rules before or by the desired ones. What stands already is not touched, so an
-    /// endpoint or a program more costs what it adds. When `desired` is what was installed last and
-    /// the table is intact, nothing is done and the generation stays.
+    /// by the rules before or by the desired ones. Objects that stay are not touched, so that
+    /// another endpoint or program costs only what it adds. When `desired` is what was installed
+    /// last and the table is intact, nothing is done and the generation stays.
     ///
     /// `learned` returns every element that should be in force, with the end of its lease. It is
     /// called on the writer's thread, when no more elements are admitted under the generation

@@ -43,7 +43,7 @@ use super::kernel_writer::KernelWriter;
 use super::set_mirror::AdmissionPhase;
 use super::table_guard::CheckReason;
 
-/// Another agent counts as a writer for so long after it was last seen.
+/// How long another agent counts as a writer after it was last seen.
 const OTHERS_LINGER: Duration = Duration::from_secs(10);
 
 /// Elements deleted in one transaction.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::desired::{DesiredState, FailMode, Interception};
 use crate::layout::{Element, SetId};
 use crate::netlink::objects::{NewElement, TableCommand};
-use crate::netlink::snapshot::TableSnapshot;
+use crate::netlink::table_snapshot::TableSnapshot;
 use crate::ruleset::ExistingObjects;
 use crate::ruleset::change::RulesetChange;
 use crate::ruleset::closed_chains;
@@ -143,13 +143,13 @@ impl KernelWriter<NfTables> {
                 if purpose != InstallPurpose::RepairRules && !self.read_back() {
                     return Err(InstallFailure::Unknown(std::io::ErrorKind::InvalidData.into()));
                 }
-                // Objects that others put under names which we only need now are theirs to remove:
-                // nobody relies on them, and the refusal is reported.
+                // A later plan may need names under which others have put objects meanwhile. These
+                // are not removed: no pod relies on the names yet, and the refusal is reported.
                 let was_installed = self.interception.is_some();
                 let is_ours = purpose != InstallPurpose::Install || !was_installed;
                 let is_unsound = is_ours && !RulesetChange::is_sound(&structure, desired);
                 let is_lost = structure.table.is_none() && was_installed;
-                let is_closed = is_unsound || is_lost || purpose.is_of_what_may_be_open();
+                let is_closed = is_unsound || is_lost || purpose.may_be_open();
                 if is_unsound {
                     tracing::warn!("something else has the names of our sets or chains; the table is made anew");
                     adopted = self.shared.mirror().leases(clock::now());
@@ -344,8 +344,8 @@ pub(super) enum InstallPurpose {
 }
 
 impl InstallPurpose {
-    /// Whether governed pods may be open until the rules are written.
-    fn is_of_what_may_be_open(self) -> bool {
+    /// Whether the damage may have opened governed pods, so that they must be closed first.
+    fn may_be_open(self) -> bool {
         match self {
             InstallPurpose::Install => false,
             InstallPurpose::Repair | InstallPurpose::RepairRules => true,

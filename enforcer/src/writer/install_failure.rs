@@ -15,7 +15,7 @@ pub(super) enum InstallFailure {
     Refused(String),
     /// It is not known whether the kernel has carried it out.
     Unknown(std::io::Error),
-    /// Another error.
+    /// An error that is none of the kernel's; it is passed on.
     Other(InstallError),
 }
 

@@ -8,8 +8,8 @@ use crate::layout::{ALIVE_SET, ElementKey, IpFamily, SetId, SetKind};
 use crate::netlink::batch::ElementOp;
 use crate::netlink::dump;
 use crate::netlink::objects::{MapValue, TableCommand};
-use crate::netlink::snapshot::{self, RawElement, TableSnapshot};
 use crate::netlink::socket::{CommitError, NetfilterSocket};
+use crate::netlink::table_snapshot::{self, RawElement, TableSnapshot};
 use crate::netlink::transaction::CommandError;
 
 use super::element_key::{decode_key, encode_key};
@@ -68,7 +68,8 @@ impl NfTables {
 
     /// The number of the last transaction in this network namespace, whoever made it.
     pub(super) fn generation(&mut self) -> io::Result<u32> {
-        self.socket.ask_one(snapshot::ask_generation, snapshot::read_generation)
+        self.socket
+            .ask_one(table_snapshot::ask_generation, table_snapshot::read_generation)
     }
 
     /// How many transactions of this socket the kernel has carried out.
@@ -79,8 +80,8 @@ impl NfTables {
     /// Reads the table, its chains, rules and sets.
     pub(super) fn structure(&mut self) -> io::Result<TableSnapshot> {
         let table = self.table.as_str();
-        let tables = self.socket.dump(snapshot::ask_tables, |message, found| {
-            found.extend(snapshot::read_table(message, table));
+        let tables = self.socket.dump(table_snapshot::ask_tables, |message, found| {
+            found.extend(table_snapshot::read_table(message, table));
         })?;
         let mut structure = TableSnapshot {
             table: tables.into_iter().next(),
@@ -90,15 +91,15 @@ impl NfTables {
             return Ok(structure);
         }
         let chains = self.socket.dump(dump::ask_chains, |message, found| {
-            found.extend(snapshot::read_chain(message, table));
+            found.extend(table_snapshot::read_chain(message, table));
         });
         let rules = self.socket.dump(
-            |sequence| snapshot::ask_rules(table, sequence),
-            |message, found| found.extend(snapshot::read_rule(message, table)),
+            |sequence| table_snapshot::ask_rules(table, sequence),
+            |message, found| found.extend(table_snapshot::read_rule(message, table)),
         );
         let sets = self.socket.dump(
             |sequence| dump::ask_sets(table, sequence),
-            |message, found| found.extend(snapshot::read_set(message, table)),
+            |message, found| found.extend(table_snapshot::read_set(message, table)),
         );
         for parts in [chains, rules, sets] {
             match parts {
@@ -131,7 +132,7 @@ impl NfTables {
         let table = self.table.as_str();
         let entries = self.socket.dump(
             |sequence| dump::ask_elements(table, set, sequence),
-            |message, found| found.extend(snapshot::read_entries(message)),
+            |message, found| found.extend(table_snapshot::read_entries(message)),
         )?;
         Ok(entries.into_iter().collect())
     }

@@ -1,9 +1,9 @@
 //! Members: the elements of objects' addresses. They stay as long as they are desired.
 //!
 //! A member and a lease may need the same element, when a name resolves to a pod's address. Then
-//! the element has no timeout, and whoever admits it is told that it is there. When the member goes
-//! while the ledger still holds the lease, the element is given the lease's end in the same
-//! transaction, so that no packet meets the moment between.
+//! the element has no timeout, and an admission of it finds it there. When the member goes while
+//! the ledger still holds the lease, the same transaction gives the element the lease's end, so
+//! that packets never find the address closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::kernel_writer::KernelWriter;
 use super::set_mirror::{Holder, Lifetime, SetMirror};
 use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
-/// A transaction takes in no more addresses once it has so many elements.
+/// A transaction that has so many elements takes no more addresses.
 const AT_ONCE: usize = 2048;
 
 /// The desired members, by the tiers whose sets they belong to.

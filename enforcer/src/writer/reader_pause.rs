@@ -1,13 +1,13 @@
 //! Pauses commits so that others can read large sets.
 //!
-//! The kernel begins a dump anew when a transaction came in between. So beside thousands of new
-//! names a second, whoever dumps large sets (`nft list`, kube-proxy, monitoring) does not come to
-//! an end for minutes. A writer that commits much therefore looks now and then whether somebody
-//! reads, and pauses until that one is done; what comes meanwhile shares one transaction
-//! afterwards. While nobody reads, nobody waits.
+//! The kernel begins a dump anew when a transaction interrupts it. So beside thousands of new names
+//! a second, a dump of large sets (`nft list`, kube-proxy, monitoring) takes minutes. A writer that
+//! commits often therefore looks now and then for readers, and pauses while there is one.
+//! Admissions that come meanwhile share one transaction afterwards. Without readers there are no
+//! pauses.
 //!
-//! Measured with nft 1.0.6 on a busy machine: to read 1,000 elements takes 25 ms, 6,000 take 150
-//! ms, 20,000 take 450 ms.
+//! Measured with nft 1.0.6 on a busy machine: a dump of 1,000 elements takes 25 ms, of 6,000 150
+//! ms, of 20,000 450 ms.
 
 use std::fs;
 use std::time::Duration;
@@ -17,17 +17,18 @@ use clock::Time;
 /// How often a busy writer looks for readers.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A writer is busy when it has committed so many transactions since it last looked. With fewer, a
-/// reader comes to an end by itself.
+/// The transactions since the last look that make a writer busy. With fewer, a dump ends by itself.
 const BUSY: u32 = 20;
 
-/// A pause lasts so long after a reader was last seen: between two sets it is not visible.
+/// How long a pause lasts after a reader was last seen, because a reader is not visible between two
+/// sets.
 const STEP: Duration = Duration::from_millis(30);
 
-/// The longest pause: no admission waits longer for a reader than half of the usual deadline.
+/// The longest pause, which is half of the usual deadline of an admission.
 const LONGEST: Duration = Duration::from_millis(500);
 
-/// After a pause the writer does not pause again for `WORK` times as long, whoever reads.
+/// After a pause, the writer does not pause again for `WORK` times as long, so that readers slow it
+/// by a twentieth at most.
 const WORK: u32 = 20;
 
 /// Decides when commits pause.
@@ -36,14 +37,14 @@ pub(super) struct ReaderPause {
     /// Transactions since the last look.
     transactions: u32,
     next_check: Time,
-    /// When the pause began.
+    /// The beginning of the last pause.
     began: Time,
-    /// The end of the pause.
+    /// The end of the last pause.
     until: Time,
 }
 
 impl ReaderPause {
-    /// Notes a transaction. Begins a pause if it is time to look for readers and there is one.
+    /// Counts a transaction. When it is time to look for readers and there is one, begins a pause.
     pub(super) fn committed(&mut self, now: Time, is_read: impl FnOnce() -> bool) {
         self.transactions += 1;
         if now < self.next_check {
@@ -58,7 +59,7 @@ impl ReaderPause {
         }
     }
 
-    /// How long the pause lasts from now on, as far as is known.
+    /// How long the pause still lasts, if no reader prolongs it.
     pub(super) fn left(&self, now: Time) -> Duration {
         self.until.since(now)
     }
@@ -79,7 +80,7 @@ pub(super) fn is_read() -> bool {
     fs::read_to_string("/proc/thread-self/net/netlink").is_ok_and(|sockets| has_reader(&sockets))
 }
 
-/// `NETLINK_NETFILTER`.
+/// The number of `NETLINK_NETFILTER`, as `/proc/net/netlink` shows it.
 const NETFILTER: &str = "12";
 
 /// Whether a socket has a dump under way (`netlink_seq_show` in the kernel's `af_netlink.c`).
@@ -106,7 +107,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// How often a writer looks in ten seconds with a transaction each so many milliseconds.
+    /// How often a writer looks for readers in ten seconds, with a transaction every `every`
+    /// milliseconds.
     fn checks(every: u64) -> usize {
         let (mut reader_pause, mut checks) = (ReaderPause::default(), 0);
         for at in (0..10_000).step_by(every as usize) {
@@ -120,13 +122,13 @@ mod tests {
     }
 
     #[test]
-    fn who_commits_little_does_not_even_look() {
+    fn a_writer_that_commits_little_does_not_look_for_readers() {
         assert_eq!(checks(10), 0);
         assert!((90..=100).contains(&checks(1)), "{}", checks(1));
     }
 
     #[test]
-    fn a_rest_lasts_until_the_reader_is_done_and_is_followed_by_work() {
+    fn a_pause_lasts_until_the_reader_is_done_and_is_followed_by_work() {
         let mut reader_pause = ReaderPause::default();
         for at in 0..=100 {
             reader_pause.committed(START + millis(at), || true);

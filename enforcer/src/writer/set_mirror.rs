@@ -49,13 +49,14 @@ const SHARE: u32 = 64;
 /// Whether the fast path may answer admissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum AdmissionPhase {
-    /// It may.
+    /// It may: the mirror is right.
     #[default]
     Serving,
-    /// It may not: rules are being replaced. The ledger may have been read for the new rules
-    /// already, so an answer of now must wait and be computed again.
+    /// It may not, because rules are being replaced. The ledger may have been read for the new
+    /// rules already, so that an answer must wait and its elements are computed again.
     Installing,
-    /// It may not: the writer has ended, and nobody would notice that the kernel lost an element.
+    /// It may not, because the writer has ended and no longer notices when the kernel loses an
+    /// element.
     Stopped,
 }
 

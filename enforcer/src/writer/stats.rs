@@ -17,7 +17,7 @@ pub struct WriterStats {
     pub capacity: u64,
     /// Elements that were evicted from a full set before the end of their lease.
     pub evictions: u64,
-    /// Rulesets installed.
+    /// How many rulesets were installed.
     pub installs: u64,
     /// Times that the heartbeat had lapsed in fail-mode open, so that lookups passed the agent
     /// unobserved.

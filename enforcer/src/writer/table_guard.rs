@@ -14,7 +14,7 @@ use crate::audit::sysctls::Sysctls;
 use crate::desired::Interception;
 use crate::layout::{ElementKey, SetId};
 use crate::netlink::objects::MapValue;
-use crate::netlink::snapshot::{RawElement, TableSnapshot};
+use crate::netlink::table_snapshot::{RawElement, TableSnapshot};
 use crate::routing::RoutingWatch;
 
 /// Comparing the structure takes at most one part in so many of the time, however often somebody
@@ -160,7 +160,7 @@ pub(super) struct RoutingCheck {
     pub(super) looked: Time,
     /// The damage that could not be repaired.
     pub(super) damaged: Vec<Damage>,
-    /// Why.
+    /// Why the damage could not be repaired.
     pub(super) failure: Option<String>,
     pub(super) noticed: Option<Time>,
     pub(super) backoff: RepairBackoff,

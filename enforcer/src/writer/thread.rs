@@ -14,8 +14,8 @@ use super::pending_admission::PendingAdmission;
 use super::set_mirror::AdmissionPhase;
 use super::writer_slot::WriterSlot;
 
-/// A transaction takes in no more admissions once it has so many elements: a hundred elements take
-/// 0.1 ms, and the first in line should not wait for the thousandth.
+/// A transaction that has so many elements takes no more admissions, because the first in line
+/// should not wait for the thousandth. A hundred elements take 0.1 ms.
 const GROUP: usize = 4096;
 
 /// What callers ask of the writer.

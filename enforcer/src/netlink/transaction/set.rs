@@ -9,7 +9,7 @@ use crate::netlink::objects::{
     half_open,
 };
 use crate::netlink::set_key::KeyRange;
-use crate::netlink::{nf_tables, snapshot, verdict};
+use crate::netlink::{nf_tables, table_snapshot, verdict};
 
 use super::TransactionEncoder;
 use super::expression::{ResolvedMatch, ResolvedRule};
@@ -147,21 +147,21 @@ impl TransactionEncoder<'_> {
 }
 
 /// What the kernel lists of a named set that was declared so.
-pub(crate) fn declared(form: &SetSpec) -> (snapshot::SetShape, snapshot::SetLimits) {
+pub(crate) fn declared(form: &SetSpec) -> (table_snapshot::SetShape, table_snapshot::SetLimits) {
     let (data_type, data_length) = match form.maps_to {
         None => (0, 0),
         // The kernel's own size of a verdict, whatever was declared.
         Some(MapValueType::Verdict) => (TYPE_OF_VERDICTS, octets(VERDICT_LENGTH)),
         Some(MapValueType::Value(datatype)) => (type_of(&[datatype]), length_of(&[datatype])),
     };
-    let shape = snapshot::SetShape {
+    let shape = table_snapshot::SetShape {
         flags: flags_of(form),
         key_type: type_of(&form.key),
         key_length: length_of(&form.key),
         data_type,
         data_length,
     };
-    let limits = snapshot::SetLimits {
+    let limits = table_snapshot::SetLimits {
         size: form.size.unwrap_or(0),
         timeout: 0,
         sweep: form.swept.map_or(0, millis),

@@ -19,7 +19,7 @@ use crate::audit::elements::{self, ElementRepair, ExpectedElement};
 use crate::layout::{Element, ElementKey, SetId};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::objects::MapValue;
-use crate::netlink::snapshot::RawElement;
+use crate::netlink::table_snapshot::RawElement;
 use crate::ruleset::{self, change};
 use crate::writer::element_key::encode_key;
 use crate::writer::kernel::{Kernel, NfTables};

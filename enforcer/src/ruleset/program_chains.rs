@@ -1,5 +1,7 @@
-//! The chains of a program, for each family. They follow from the program alone, so the chains of a
-//! program that stays are never touched.
+//! The chains of a program, for each family.
+//!
+//! They follow from the program alone, so that the chains of a program that stays are never
+//! touched.
 //!
 //! ```text
 //! ep4-X            ICMP, where types of its messages matter: goto ep4-X-icmp
@@ -25,24 +27,24 @@
 //! ```
 //!
 //! # Verdicts
-//! A packet that is allowed *returns* from its program, to the chain that asked (`dispatch`'s
-//! caller), where another program may be asked about it. Nothing here accepts, and nothing is
-//! called by `jump`, so that `return` leaves the whole program from any of its chains. A packet
-//! that is denied goes on in a chain of [`refusal`].
+//! A packet that is allowed *returns* from its program to the caller of `dispatch`, where another
+//! program may be asked about it. No rule here accepts. No rule uses `jump` either, so that
+//! `return` leaves the whole program from any of its chains. A packet that is denied goes to a
+//! chain of [`refusal`].
 //!
-//! # What a packet pays
-//! Lookups, whatever the number of rules, names, addresses and prefixes: for each class at most
-//! three (exact set, set of the range, set for every port), one for the range of its port, two for
-//! the place, three among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, and [`longest_path`]
-//! counts them; twice that where policies are in mode audit. A usual program, which only allows
-//! names and objects on single ports, costs one. [`SetLayout`](policy::classifier::SetLayout) says
-//! what there may be, and what cannot be is not looked up.
+//! # What a packet costs
+//! The number of lookups does not depend on the number of rules, names, addresses and prefixes. For
+//! each of four classes there are at most three: the exact set, the set of the port's range, the
+//! set for every port. One lookup finds that range, two find the zone of the address, and three are
+//! among prefixes. That is at most 4 × 3 + 1 + 2 + 3 = 18, as [`longest_path`] counts; twice that
+//! where policies are in mode audit. A usual program, which only allows names and objects on single
+//! ports, costs one, because sets that [`SetLayout`](policy::classifier::SetLayout) excludes are
+//! not looked up.
 //!
-//! The prefixes of a zone are folded into disjoint intervals, each with one verdict for all traffic
-//! (the *base*) and exceptions. Where the base is the default verdict it is not looked up at all.
-//! So only one of two verdicts needs a set, and plain sets suffice. A verdict map of thousands of
-//! ranges would make the kernel walk the chain of its verdict thousands of times whenever it
-//! validates the table.
+//! The prefixes of a zone are merged into disjoint intervals, each with one verdict for all traffic
+//! (the *base*) and exceptions from it. A base that is the default verdict needs no lookup. So only
+//! the other verdict needs a set, and plain sets suffice. A verdict map would be slow, because the
+//! kernel walks the chain of each element's verdict whenever it validates the table.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ use crate::netlink::set_key::{KeyRange, SetKey, address_key};
 
 use super::{refusal, set_names};
 
-/// A chain with its rules. The chains that it goes on in come before it.
+/// A chain with its rules. In a list of chains, those that it goes to stand before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProgramChain {
     pub(crate) name: Arc<str>,
@@ -73,7 +75,7 @@ fn audit_chain_name(id: ProgramId, family: IpFamily) -> String {
     format!("au{family}-{id}")
 }
 
-/// Whether a chain of this name is, or was, a program's.
+/// Whether a chain's name is that of a program's chain, of this version or another.
 pub(crate) fn is_chain_name(name: &str) -> bool {
     let kinds = ["ep4-", "ep6-", "au4-", "au6-"];
     kinds.iter().any(|kind| name.starts_with(kind))
@@ -91,17 +93,16 @@ pub(crate) fn chains(id: ProgramId, program: &KernelProgram) -> Vec<ProgramChain
             None => objects::NftVerdict::Return,
             Some(audited) => goto(&audit_chain_name(audited.id, family)),
         };
-        written(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
+        write_chains(chain_name(id, family), family, &program.enforced, allow, goto(refuse))
     };
     IpFamily::BOTH.into_iter().flat_map(of_family).collect()
 }
 
-/// The chains that evaluate the policies in mode audit together with all others. Nothing is refused
-/// there.
+/// The chains that evaluate all policies, those in mode audit included. They refuse nothing.
 pub(crate) fn audit_chains(audited: &KernelTiers) -> Vec<ProgramChain> {
     let of_family = |family| {
         let name = audit_chain_name(audited.id, family);
-        written(
+        write_chains(
             name,
             family,
             audited,
@@ -145,7 +146,7 @@ fn path(chains: &BTreeMap<Arc<str>, Vec<NftRule>>, name: &str) -> usize {
     longest.max(so_far)
 }
 
-fn written(
+fn write_chains(
     name: String,
     family: IpFamily,
     evaluation: &KernelTiers,
@@ -239,23 +240,23 @@ impl ProgramWriter<'_> {
         }
     }
 
-    /// The address of the other end: of the destination, since programs decide about egress.
+    /// The peer's address, which is the destination, because programs decide about egress only.
     fn peer(&self) -> PacketField {
         PacketField::Destination(self.family)
     }
 
-    /// The rules of a chain, and before it the chains that it goes on in.
+    /// The rules of a chain. The chains that it goes to are added before.
     ///
-    /// The port range is looked up once, behind the exact set of the first class: a packet whose
-    /// port lies in one goes on in the chain of that range, which asks the same of every class and
-    /// the range's own set besides. That chain is entered by `goto`, so that `return` leaves the
-    /// program from there too; and it shares the chain of the prefixes with all others, so that the
-    /// kernel, which walks a chain once for each way into it, has few ways to walk.
+    /// The port's range is looked up once, behind the exact set of the first class. A packet whose
+    /// port lies in a range goes to the chain of that range, which looks up the same sets of every
+    /// class, and the range's own set besides. All these chains share one chain of the prefixes,
+    /// because the kernel's validation walks a chain once for each path to it.
     fn evaluate(&mut self, traffic: TrafficKind, name: &str) -> Vec<NftRule> {
         let ranges = self.port_ranges(traffic);
         let mut prefixes = self.look_up_prefixes(traffic, name);
         let classes = self.look_up_classes(traffic, None);
-        // Where only ranges are spoken of, nothing stands before them, and `classes` is empty.
+        // Without exact sets and sets for every port, `classes` is empty here although there are
+        // ranges.
         if ranges.is_empty() || self.classifier.layout().classes.is_empty() {
             return [classes, prefixes].concat();
         }
@@ -298,8 +299,8 @@ impl ProgramWriter<'_> {
         traffic == TrafficKind::Ports && kinds.any(|kind| kind == SetKind::Exact)
     }
 
-    /// What every class is asked, in their order: the exact set, the set of the packet's port
-    /// range, the set for every port.
+    /// The lookups in the sets of each class, in the order of classes: the exact set, the set of
+    /// the packet's port range, the set for every port.
     fn look_up_classes(&self, traffic: TrafficKind, range: Option<u16>) -> Vec<NftRule> {
         let peer = || self.peer();
         let exact = self.has_exact_sets(traffic).then(|| {
@@ -340,7 +341,7 @@ impl ProgramWriter<'_> {
             (cluster != world, set_names::cluster(self.family), "cluster", &cluster),
         ];
         let mut rules = Vec::new();
-        // Both branches exist where the node's addresses are decided like those outside, and the
+        // The node's addresses have a branch also when they are decided like those outside, but the
         // cluster's are not.
         for (differs, addresses, suffix, of_place) in branches {
             if differs {
@@ -432,7 +433,7 @@ impl PlaceRanges {
                 &mut of_place.back_to_rest
             };
             for (range, _) in &interval.verdicts.exceptions {
-                if range.protocol.has_ports() == (traffic == TrafficKind::Ports) && speaks_of(interval, range.protocol)
+                if range.protocol.has_ports() == (traffic == TrafficKind::Ports) && family_has(interval, range.protocol)
                 {
                     let ports = ports_key(traffic, *range);
                     exceptions.push(KeyRange {
@@ -454,7 +455,7 @@ impl PlaceRanges {
 }
 
 /// Whether these addresses are of a family that has this protocol.
-fn speaks_of(interval: &AddressInterval, protocol: Protocol) -> bool {
+fn family_has(interval: &AddressInterval, protocol: Protocol) -> bool {
     layout::family_of(protocol).is_none_or(|only| only == IpFamily::of(interval.first))
 }
 
