@@ -42,7 +42,7 @@ pub enum StartError {
     /// The source of objects.
     #[error("{0}")]
     Source(String),
-    /// `/metrics`.
+    /// The server of `/metrics` and `/readyz` could not start.
     #[error(transparent)]
     Http(#[from] HttpError),
     /// The run directory.

@@ -26,20 +26,20 @@ pub use offline::{OfflineError, answer_offline};
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExplainRequest {
-    /// Where to.
+    /// The destination.
     pub to: ExplainTarget,
     /// Port, or type of ICMP message; `None`: any.
     pub traffic: Option<(Protocol, u16)>,
 }
 
-/// Where to.
+/// A destination, as a person names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExplainTarget {
-    /// A name.
+    /// A name, with the addresses that its leases hold.
     Name(Name),
-    /// An address.
+    /// An address, with the names that hold it.
     Address(IpAddr),
-    /// A pod.
+    /// A Pod, with all its addresses.
     Pod(EndpointId),
 }
 

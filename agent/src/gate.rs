@@ -309,7 +309,7 @@ impl Gate for NodeGate {
             });
         };
         if core.settings.encrypted_dns_discovery == EncryptedDnsDiscovery::Deny
-            && let Some(rcode) = discovery::answer_that_keeps(&question.name)
+            && let Some(rcode) = discovery::discovery_rcode(&question.name)
         {
             return refuse_as(DenialKind::Discovery, rcode, &|| {
                 "namegate: lookups here go to the resolver that the network names".into()

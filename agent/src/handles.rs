@@ -19,7 +19,7 @@ pub struct AgentHandles {
     pub settings: Arc<Settings>,
     /// What names resolved to.
     pub ledger: Arc<Mutex<Ledger>>,
-    /// The kernel.
+    /// The handle of the writer to the kernel.
     pub enforcer: Enforcer,
     /// The plan in force, as lookups see it.
     pub gate: Arc<NodeGate>,

@@ -33,9 +33,9 @@ pub struct HttpServer {
 #[derive(Debug, Error)]
 #[error("cannot serve metrics on {address}: {error}; choose another address with --http, or `--http off`")]
 pub struct HttpError {
-    /// Where.
+    /// The address that could not be bound.
     pub address: SocketAddr,
-    /// Why.
+    /// The error of the bind.
     pub error: io::Error,
 }
 

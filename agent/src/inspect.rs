@@ -33,7 +33,7 @@ pub trait Inspect: Send + Sync + 'static {
 /// Figures that are read when scraped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// The writer's.
+    /// The counters of the writer to the kernel.
     pub writer: WriterStats,
     /// Names with live leases.
     pub names: usize,
@@ -48,7 +48,7 @@ pub struct Figures {
     pub endpoints_selected: usize,
     /// Local endpoints in all.
     pub endpoints: usize,
-    /// Distinct programs.
+    /// How many distinct programs are in force.
     pub programs: usize,
     /// Policies by state: accepted, partial, kept-last-good, rejected.
     pub policies: [usize; 4],

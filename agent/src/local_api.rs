@@ -53,9 +53,9 @@ pub struct ApiServer {
 #[derive(Debug, Error)]
 #[error("cannot serve the local API at {}: {error}; choose another directory with --run-dir", socket.display())]
 pub struct ServeError {
-    /// Where.
+    /// The socket that could not be made.
     pub socket: PathBuf,
-    /// Why.
+    /// The error of the system.
     pub error: io::Error,
 }
 

@@ -37,7 +37,7 @@ pub enum RunDirError {
         holder(.process), directory.display()
     )]
     Held {
-        /// Which directory.
+        /// The run directory.
         directory: PathBuf,
         /// Whose it is, if that is written there.
         process: Option<u32>,
@@ -45,9 +45,9 @@ pub enum RunDirError {
     /// The file system.
     #[error("cannot lock {}: {error}; choose another directory with --run-dir", path.display())]
     Io {
-        /// Which file.
+        /// The file that could not be used.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         error: io::Error,
     },
 }

@@ -92,7 +92,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Makes all metrics, and registers them.
     pub fn new() -> Self {
         let register = Registrar(Registry::new());
         let queries = register.counters(

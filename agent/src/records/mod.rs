@@ -47,7 +47,7 @@ pub struct Recorder {
 pub enum RecorderState {
     /// It is not asked for.
     Off,
-    /// They are.
+    /// Packets are recorded.
     On,
     /// They should be and are not: why.
     Failed(String),

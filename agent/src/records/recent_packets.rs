@@ -33,7 +33,7 @@ pub struct RecentPackets {
 pub struct PacketGroup {
     /// The Pod that has the source address; `None` when none has it (any more).
     pub endpoint: Option<EndpointId>,
-    /// What decided.
+    /// The policy and rule that decided; `None` where they are not known.
     pub attribution: Option<Attribution>,
     /// How many packets.
     pub count: u64,

@@ -34,9 +34,9 @@ pub struct WithheldAnswer<'a> {
     pub endpoint: Option<&'a EndpointId>,
     /// What was asked for.
     pub name: &'a Name,
-    /// Who answered.
+    /// The upstream that answered.
     pub upstream: SocketAddr,
-    /// Why.
+    /// Why the answer was withheld.
     pub why: WithheldReason,
     /// The same for people.
     pub text: &'a str,

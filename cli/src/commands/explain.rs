@@ -20,7 +20,7 @@ use super::{OutputFormat, to_json};
 /// or, with --objects, reads files as the agent would, without one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits with 0 when it is allowed (audited included), with 1 when it is denied, with 2 when that cannot be answer.
+Exits with 0 when it is allowed (audited included), with 1 when it is denied, with 2 when that cannot be told.
 
 Examples:
   namegate explain --from shop/web-0 --to api.stripe.com --port 443
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     run_dir: PathBuf,
 }
 
-/// An argument is not understood.
+/// `--to`, `--port` or `--protocol` cannot be read. The text says why.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(String);
@@ -66,6 +66,7 @@ pub(crate) fn run(args: &Args) -> crate::Result {
         to: ExplainTarget::parse(&args.to).map_err(UsageError)?,
         traffic: traffic(args.port, args.protocol.as_deref()).map_err(UsageError)?,
     };
+    // Every text is some endpoint's id; one that no Pod has is reported by the answer.
     let Ok(pod) = args.from.parse::<EndpointId>();
     let answer = match &args.objects {
         Some(directory) => answer_offline(directory, args.node.as_deref(), &pod, &request)?,
@@ -89,6 +90,8 @@ pub(crate) fn run(args: &Args) -> crate::Result {
     })
 }
 
+/// The answer as text for a terminal. Control characters are escaped, because names come from
+/// others.
 fn render(answer: &ExplainAnswer) -> String {
     let mut text = String::new();
     // Writing to a String does not fail.

@@ -1,4 +1,4 @@
-//! The findings of a check in the order in which they are printed, and its summary.
+//! What `namegate check` prints: the findings in their order, and the summary.
 
 use std::fmt::Write;
 
@@ -10,12 +10,11 @@ use policy::{Diagnostic, Severity};
 pub(super) struct CheckFinding<'c> {
     pub(super) report: &'c ReadReport,
     pub(super) diagnostic: &'c Diagnostic,
-    /// The text of the file that it points into.
+    /// The text of the report's file, to show the line; `None` when it could not be read.
     pub(super) text: Option<&'c str>,
 }
 
-/// All findings, file by file. In a file errors come first, then the order is that of the
-/// lines.
+/// All findings, sorted by file, then by severity with errors first, then by line.
 pub(super) fn findings(checked: &CheckedFiles) -> Vec<CheckFinding<'_>> {
     let each = checked.reports.iter().flat_map(|report| {
         let text = report.file.as_ref().and_then(|file| checked.contents.get(file));
@@ -35,7 +34,7 @@ pub(super) fn findings(checked: &CheckedFiles) -> Vec<CheckFinding<'_>> {
     findings
 }
 
-/// One line on everything that was read and found.
+/// One line with the numbers of files, objects and findings.
 pub(super) fn summary(checked: &CheckedFiles) -> String {
     let objects = checked.reports.iter().filter(|it| !it.object.is_empty());
     let (objects, policies) = objects.fold((0, 0), |(objects, policies), report| {
@@ -56,8 +55,8 @@ pub(super) fn summary(checked: &CheckedFiles) -> String {
         counted(found(Severity::Warning), "warning"),
         found(Severity::Unenforced),
     );
-    // Writing to a String does not fail.
     if rejected > 0 {
+        // Writing to a String does not fail.
         let _ = write!(text, "; {rejected} rejected");
     }
     if checked.foreign > 0 {
