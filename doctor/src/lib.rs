@@ -32,11 +32,11 @@ pub use read::read;
 /// What was read of a node. `Err` holds the reason why something could not be read.
 #[derive(Debug, Clone)]
 pub struct NodeFacts {
-    /// `uname -r`.
+    /// The kernel's release, as `uname -r` shows it.
     pub kernel: String,
     /// The effective capabilities of this process, as the kernel's bit mask.
     pub capabilities: u64,
-    /// `nft --version`.
+    /// What `nft --version` prints, or why it does not run.
     pub nft: Result<String, String>,
     /// Whether the kernel has each feature; `Err` holds the message of nft.
     pub features: BTreeMap<KernelFeature, Result<(), String>>,
@@ -76,9 +76,9 @@ pub struct RunningAgent {
 /// The [`PROVIDERS`](policy::encrypted_dns::PROVIDERS) that an endpoint may reach.
 #[derive(Debug, Clone)]
 pub struct OpenProviders {
-    /// `namespace/name`.
+    /// The endpoint, as `namespace/name`.
     pub endpoint: String,
-    /// Their names.
+    /// The names of the providers.
     pub providers: Vec<&'static str>,
 }
 

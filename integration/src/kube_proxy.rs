@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use netns::Namespace;
 
-/// `--proxy-mode`.
+/// The mode of kube-proxy (`--proxy-mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KubeProxyMode {
     /// Through iptables-nft, as every distribution of today has it.

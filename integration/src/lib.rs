@@ -197,7 +197,7 @@ impl Scenario {
         self.installation.watch_cluster(kubeconfig, node);
     }
 
-    /// `kill -9`.
+    /// Kills the agent as `kill -9` does, and waits for its end.
     pub fn kill(&mut self) {
         let mut agent = self.agent.take().expect("an agent is running");
         agent.kill().unwrap_or_else(fail("kill -9"));
@@ -250,7 +250,7 @@ impl Scenario {
         Ok(self.agent().http("/metrics")?.1)
     }
 
-    /// The lab.
+    /// The lab that the agent runs in.
     pub fn lab(&self) -> &Lab {
         &self.lab
     }

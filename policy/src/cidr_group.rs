@@ -10,14 +10,14 @@ use crate::prefix;
 use crate::shape::FieldShape::{Any, Inert, List, Object, Text};
 use crate::shape::{self, DocumentNode, FieldShape};
 
-/// A CiliumCIDRGroup.
+/// A CiliumCIDRGroup: prefixes that rules select by its name or labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CidrGroup {
     /// Its name; it has no namespace.
     pub name: String,
-    /// Its labels.
+    /// The labels that `cidrGroupSelector` selects it by.
     pub labels: Labels,
-    /// What it holds.
+    /// Its prefixes, as `spec.externalCIDRs` lists them.
     pub prefixes: Vec<IpNet>,
 }
 

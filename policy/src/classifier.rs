@@ -46,7 +46,7 @@ pub type RuleIndex = usize;
 /// One address, and what is known of it besides names.
 #[derive(Debug, Clone, Copy)]
 pub struct AddressContext<'a> {
-    /// The address.
+    /// The address that the entries are for.
     pub address: IpAddr,
     /// Where it lies.
     pub zone: AddressZone,
@@ -98,7 +98,7 @@ impl Classifier {
         }
     }
 
-    /// Every rule.
+    /// All rules of the tiers, in the order of evaluation.
     pub fn rules(&self) -> &[Rule] {
         &self.list.rules
     }

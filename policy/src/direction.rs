@@ -13,7 +13,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions, egress first.
     pub const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
     /// The word that policies use.
@@ -46,9 +46,9 @@ impl fmt::Display for Direction {
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PerDirection<T> {
-    /// Of [`Direction::Egress`].
+    /// The value for [`Direction::Egress`].
     pub egress: T,
-    /// Of [`Direction::Ingress`].
+    /// The value for [`Direction::Ingress`].
     pub ingress: T,
 }
 

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use names::Pattern;
 
-/// What may be asked where no policy has a DNS rule (`dns.questions`).
+/// What may be asked where no policy has a DNS rule (`--dns-questions`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QuestionMode {
-    /// Any name.
+    /// Any name may be asked.
     Any,
     /// Names that some `toFQDNs` of the endpoint matches, the cluster domain, and reverse lookups
     /// of learned addresses.
@@ -29,9 +29,9 @@ pub struct DnsRule {
 /// A DNS rule of an endpoint, bound to the servers it speaks of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DnsGrant {
-    /// The servers.
+    /// The servers that may be asked.
     pub servers: DnsServers,
-    /// Port and patterns.
+    /// The port of these servers, and the names that may be asked there.
     pub rule: DnsRule,
 }
 

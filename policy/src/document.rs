@@ -19,13 +19,13 @@ pub const MAX_TEXT: usize = 4 << 20;
 /// One YAML document (a Kubernetes object) with the positions of its fields.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// `apiVersion`.
+    /// The field `apiVersion`, never empty.
     pub api_version: String,
-    /// `kind`.
+    /// The field `kind`, never empty.
     pub kind: String,
     /// `metadata.namespace`, empty where absent.
     pub namespace: String,
-    /// `metadata.name`.
+    /// The field `metadata.name`, never empty.
     pub name: String,
     /// The whole object.
     pub value: Value,

@@ -32,13 +32,13 @@ pub struct ExplainContext<'a> {
     pub direction: Direction,
     /// The endpoint that policies select.
     pub endpoint: &'a Endpoint,
-    /// Every policy.
+    /// All policies. Those that do not select the endpoint have no effect.
     pub policies: &'a [&'a Policy],
     /// Every object that rules may speak of.
     pub inventory: &'a Inventory,
 }
 
-/// Where to.
+/// The other end of the traffic, as far as it is known.
 #[derive(Debug, Clone)]
 pub struct KnownPeer {
     /// The address, with where it lies. `None` when only a name is known: what rules say of
@@ -53,9 +53,9 @@ pub struct KnownPeer {
 /// A name, and what the ledger knows of its hold on the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownName {
-    /// The name.
+    /// A name of the peer.
     pub name: Name,
-    /// Its lease.
+    /// Its lease on the peer's address.
     pub lease: LeaseState,
 }
 
@@ -77,22 +77,22 @@ impl LeaseState {
     }
 }
 
-/// What becomes of it.
+/// What happens to the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExplainOutcome {
-    /// It passes.
+    /// The traffic passes.
     Allowed,
     /// It passes, and is recorded: a policy in mode audit would have it refused.
     Audited,
-    /// It is refused.
+    /// The traffic is refused.
     Denied,
 }
 
-/// The explanation.
+/// What happens to one connection, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// What becomes of it.
+    /// What happens to the traffic.
     pub outcome: ExplainOutcome,
     /// Who decides that: of an audited one, what would have refused it.
     pub decision: Decision,

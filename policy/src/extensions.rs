@@ -19,9 +19,9 @@ pub struct Extensions {
     pub ignored: bool,
     /// How long addresses of its names stay.
     pub lease: LeaseTerms,
-    /// `namegate.io/dns-questions`.
+    /// What may be asked without a DNS rule (annotation `namegate.io/dns-questions`).
     pub questions: Option<QuestionMode>,
-    /// `namegate.io/deny-response`.
+    /// How a refused packet is answered (annotation `namegate.io/deny-response`).
     pub response: Option<DenyResponse>,
 }
 
@@ -40,7 +40,7 @@ pub struct LeaseTerms {
 pub enum DenyResponse {
     /// A TCP reset or an ICMP error, so that applications fail at once.
     Reject,
-    /// Nothing.
+    /// Nothing is sent back; the client waits for its timeout.
     Drop,
 }
 

@@ -25,9 +25,9 @@ pub struct Inventory {
     pub pods: Vec<Arc<InventoryPod>>,
     /// Services, and what is only known by its backends.
     pub services: Vec<InventoryService>,
-    /// Nodes.
+    /// The nodes of the cluster, this one included.
     pub nodes: Vec<InventoryNode>,
-    /// CiliumCIDRGroups.
+    /// The CiliumCIDRGroups, whose prefixes rules may select.
     pub cidr_groups: Vec<CidrGroup>,
 }
 
@@ -43,12 +43,12 @@ pub struct InventoryPod {
     pub ports: Vec<ContainerPort>,
 }
 
-/// A service.
+/// A Service, with the addresses of its backends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryService {
-    /// Its namespace.
+    /// The namespace of the Service.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Service.
     pub name: String,
     /// Its own labels.
     pub labels: Labels,
@@ -60,10 +60,10 @@ pub struct InventoryService {
     pub addresses: BTreeSet<IpAddr>,
 }
 
-/// A node.
+/// A Node, with its addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InventoryNode {
-    /// Its labels.
+    /// The labels that `toNodes` selects it by.
     pub labels: Labels,
     /// Its own addresses.
     pub addresses: BTreeSet<IpAddr>,
@@ -74,11 +74,11 @@ pub struct InventoryNode {
 /// A port that a container names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerPort {
-    /// Its name.
+    /// The name that the container gives the port.
     pub name: String,
-    /// Its protocol.
+    /// The protocol of the port.
     pub protocol: Protocol,
-    /// Its number.
+    /// The port number.
     pub port: u16,
 }
 

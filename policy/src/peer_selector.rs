@@ -14,7 +14,7 @@ use crate::zone::Zone;
 /// to [`Peer`](crate::program::Peer)s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerSelector {
-    /// `toFQDNs`.
+    /// The addresses of names that these patterns match (`toFQDNs`, `domainNames`).
     Names(Vec<Pattern>),
     /// Prefixes of an address zone (`toCIDR`, `toCIDRSet` with `except` taken out, `toEntities`, or
     /// no L3 selector).
@@ -108,7 +108,7 @@ pub struct CidrGroupSelector {
 pub struct ServiceSelector {
     /// Their namespace; every namespace where absent.
     pub namespace: Option<String>,
-    /// Their name.
+    /// The name of the Service; any name where absent.
     pub name: Option<String>,
     /// Their own labels.
     pub labels: LabelSelector,
@@ -117,7 +117,7 @@ pub struct ServiceSelector {
 /// A port by the name that a container gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamedPort {
-    /// The name.
+    /// The name that containers give the port.
     pub name: String,
     /// The protocols that it may be of; not empty.
     pub protocols: Vec<Protocol>,

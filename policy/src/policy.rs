@@ -89,9 +89,9 @@ pub enum Tier {
 /// What a rule does with what it matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub enum Action {
-    /// Refuses.
+    /// Refuses the traffic.
     Deny,
-    /// Lets through.
+    /// Lets the traffic through.
     Allow,
     /// Leaves it to the next tier.
     Pass,
@@ -102,9 +102,9 @@ pub enum Action {
 pub struct PolicyRule {
     /// Where in the object it stands, for example `spec.egress[0]`.
     pub origin: String,
-    /// What it does.
+    /// What the rule does with the traffic that it matches.
     pub action: Action,
-    /// The other end.
+    /// The peers that the rule matches.
     pub peers: PeerSelector,
     /// The ports. Those of DNS rules are not among them: lookups to known resolvers are
     /// intercepted, and others must not pass unobserved.

@@ -65,7 +65,7 @@ pub struct PolicyId {
     pub kind: PolicyKind,
     /// Its namespace; empty for a clusterwide one.
     pub namespace: String,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
 }
 

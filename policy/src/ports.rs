@@ -26,7 +26,7 @@ impl Protocol {
     /// Those with ports: what `ANY` means.
     pub const ANY: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-    /// Every one.
+    /// All protocols, in the order in which they are always written.
     pub const ALL: [Protocol; 5] = [
         Protocol::Tcp,
         Protocol::Udp,
@@ -72,7 +72,7 @@ impl fmt::Display for Protocol {
 /// An inclusive range of ports of one protocol; `first <= last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortRange {
-    /// The protocol.
+    /// The protocol that the ports belong to.
     pub protocol: Protocol,
     /// The first port.
     pub first: u16,

@@ -66,11 +66,11 @@ pub struct Tiers {
 /// has many peers and becomes many of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What it does.
+    /// What the rule does with the packets that it matches.
     pub action: Action,
-    /// The other end.
+    /// The peer that the rule matches.
     pub peer: Peer,
-    /// The ports.
+    /// The ports that the rule matches at the peer.
     pub ports: PortSet,
     /// More ports, at peers that are pods: those that their containers give these names.
     pub named: Vec<NamedPort>,
@@ -97,7 +97,7 @@ pub enum Peer {
 /// A rule of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
-    /// The policy.
+    /// The policy that the rule stands in.
     pub policy: PolicyId,
     /// The rule within it, for example `spec.egress[0]`.
     pub rule: String,
@@ -106,9 +106,9 @@ pub struct Origin {
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It passes.
+    /// The packet passes.
     Allow,
-    /// It does not.
+    /// The packet is refused.
     Deny,
 }
 

@@ -27,7 +27,7 @@ pub enum QuestionDenial {
     DeniedName,
     /// The endpoint has DNS rules for this resolver and none lets the name be asked.
     NoDnsRule,
-    /// `dns.questions: allowed-only`, and no selector of the endpoint matches the name.
+    /// `--dns-questions allowed-only`, and no selector of the endpoint matches the name.
     NoSelector,
     /// The name is a search-list expansion of one that may be asked; refused, but not counted as a
     /// denial.

@@ -7,7 +7,7 @@ use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::shape::FieldShape::{self, List, Map, Object, Text};
 use crate::shape::{self, DocumentNode};
 
-/// `metav1.LabelSelector`.
+/// The shape of a `metav1.LabelSelector`.
 pub(crate) const SHAPE: FieldShape = Object(&[
     ("matchLabels", Map(&Text)),
     (

@@ -8,7 +8,7 @@ use crate::document::kind_of;
 
 /// What a field may hold.
 pub(crate) enum FieldShape {
-    /// Anything.
+    /// Any JSON value.
     Any,
     /// A string.
     Text,

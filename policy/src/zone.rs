@@ -3,13 +3,13 @@
 /// The part of the address space that a prefix speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Zone {
-    /// Everywhere.
+    /// All addresses, inside and outside the cluster.
     Anywhere,
     /// Outside the cluster: what CIDRs and `world` mean.
     World,
     /// Pods, services and nodes of the cluster.
     Cluster,
-    /// This node.
+    /// The addresses of this node.
     Host,
 }
 
@@ -20,7 +20,7 @@ pub enum AddressZone {
     World,
     /// Inside the cluster, and not this node.
     Cluster,
-    /// This node.
+    /// The addresses of this node.
     Host,
 }
 

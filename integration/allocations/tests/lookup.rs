@@ -58,7 +58,7 @@ const RUNS: u32 = 30;
 /// The name, and the lookup's place in flight.
 const KNOWN: f64 = 2.0;
 const CACHED: f64 = 2.0;
-/// The name.
+/// A denied lookup allocates its name.
 const DENIED: f64 = 1.0;
 /// Of a lookup that is alone, with the transaction that puts its addresses into the kernel. Not a
 /// whole number: tables grow now and then.

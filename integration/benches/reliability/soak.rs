@@ -21,7 +21,7 @@ const CLIENTS_PER_POD: u32 = 8;
 /// leases are long over.
 const ADDRESSES: u32 = 131_072;
 
-/// How much.
+/// How many names are asked, and how fast.
 #[derive(Debug)]
 pub(crate) struct Size {
     /// Names in all.

@@ -12,7 +12,7 @@ mod program;
 
 pub use lookup::packets;
 
-/// A part.
+/// One part of the hot path, to be timed or counted.
 pub struct BenchCase {
     /// What it is called.
     pub name: &'static str,
@@ -23,7 +23,7 @@ pub struct BenchCase {
 /// be left out.
 pub type BenchIteration = Box<dyn FnMut() -> usize>;
 
-/// Every part.
+/// All parts, in the order in which reports list them.
 pub const BENCH_CASES: [BenchCase; 14] = [
     // A lookup from the packet to the packets that leave, as `dns_proxy` has it.
     BenchCase::new("lookup-forwarded", lookup::forwarded),

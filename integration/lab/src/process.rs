@@ -171,7 +171,7 @@ impl Installation {
         command.args(arguments).stdin(Stdio::null()).output()
     }
 
-    /// `namegate cleanup`.
+    /// Runs `namegate cleanup` for this agent's directories, and returns what it printed.
     pub fn cleanup(&self) -> io::Result<Output> {
         let (state, run) = (self.path("state"), self.path("run"));
         let flags = [

@@ -25,7 +25,7 @@ use crate::world::World;
 /// A world, and packets sent in it.
 #[derive(Clone)]
 pub struct Case {
-    /// The world.
+    /// The policies and objects, and the node.
     pub world: World,
     /// The packets; not empty.
     pub probes: Vec<Probe>,
@@ -36,7 +36,7 @@ pub struct Case {
 pub struct Site {
     /// The name of the node whose pods are governed.
     pub node: String,
-    /// Its addresses.
+    /// The addresses of that node.
     pub host: Vec<IpAddr>,
     /// The addresses of each of its pods.
     pub pods: Vec<Vec<IpAddr>>,

@@ -7,7 +7,7 @@ pub(crate) fn list<'a>(object: &'a Value, field: &str) -> &'a [Value] {
     object[field].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// A text.
+/// A field that is a string; `None` where it is absent or something else.
 pub(crate) fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
     object[field].as_str()
 }

@@ -1,11 +1,11 @@
 //! What `matchName`, `matchPattern` and `domainNames` match.
 
-/// `matchName`.
+/// Whether a `matchName` matches a name.
 pub(crate) fn is_name(written: &str, name: &str) -> bool {
     plain(written) == plain(name)
 }
 
-/// `matchPattern`.
+/// Whether a `matchPattern` matches a name.
 pub(crate) fn matches_pattern(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (plain(pattern), plain(name));
     if pattern.chars().all(|c| c == '*') {

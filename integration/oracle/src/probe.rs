@@ -10,9 +10,9 @@ pub struct Probe {
     pub namespace: String,
     /// The name of that pod.
     pub pod: String,
-    /// Where to.
+    /// The destination.
     pub to: IpAddr,
-    /// What it carries.
+    /// The protocol, with its port or message type.
     pub traffic: Traffic,
 }
 

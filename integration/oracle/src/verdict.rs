@@ -3,9 +3,9 @@
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It passes.
+    /// The packet passes.
     Allow,
-    /// It does not.
+    /// The packet is refused.
     Deny,
 }
 

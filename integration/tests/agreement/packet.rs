@@ -85,7 +85,7 @@ pub(crate) fn parse(packet: &[u8]) -> Option<(IpAddr, u8, &[u8])> {
     }
 }
 
-/// RFC 1071.
+/// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> [u8; 2] {
     let words = bytes
         .chunks(2)

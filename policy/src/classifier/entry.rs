@@ -34,7 +34,7 @@ impl SetClass {
 /// Ports of an address, in the set of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassifierEntry {
-    /// Which set.
+    /// The class of sets that the entry belongs to.
     pub class: SetClass,
     /// Which ports; not empty.
     pub ports: PortSet,

@@ -40,7 +40,7 @@ enum ConstraintKind {
     NotBoth([&'static str; 2]),
     /// An address or a prefix.
     AddressOrCidr,
-    /// A prefix.
+    /// The text must be a prefix (`10.0.0.0/8`).
     Cidr,
     /// CEL expressions, each with what to say when it is false.
     Rules(&'static [(&'static str, &'static str)]),

@@ -14,12 +14,12 @@ use crate::ports::PortSet;
 use crate::program::{Origin, Peer, Rule, Tiers, Verdict};
 use crate::zone::Zone;
 
-/// Who decides.
+/// What decides about a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// A rule.
+    /// The first rule that matches.
     Rule {
-        /// What it says.
+        /// What the rule does with the connection.
         verdict: Verdict,
         /// Where it is written.
         origin: Origin,
@@ -30,9 +30,9 @@ pub enum Decision {
     },
     /// No rule matches, and some policies close this direction.
     Closed {
-        /// The direction.
+        /// The direction that is closed.
         direction: Direction,
-        /// These policies.
+        /// The policies that close it.
         by: Vec<Origin>,
     },
     /// No rule matches, and no policy that selects the endpoint closes this direction.

@@ -19,7 +19,7 @@ const TOLD: usize = 3;
 /// A rule that would let it through but for one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
-    /// The rule.
+    /// The rule that nearly matches.
     pub origin: Origin,
     /// What is missing.
     pub kind: NearMissKind,

@@ -17,7 +17,7 @@ use super::ends::PORT;
 const PODS: u8 = 100;
 /// Entries of `toFQDNs`.
 const SELECTORS: u32 = 1_000;
-/// Learned addresses.
+/// Addresses that a pod has learned, each of which is connected to.
 const ADDRESSES: u32 = 50_000;
 /// Names are asked that many addresses at a time.
 const ADDRESSES_OF_A_NAME: usize = 5;
