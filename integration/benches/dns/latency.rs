@@ -19,6 +19,13 @@ pub(crate) struct Latency {
     pub(crate) through: Times,
 }
 
+impl Latency {
+    /// What is added to one of its figures.
+    pub(crate) fn added(&self, of: impl Fn(&Times) -> f64) -> f64 {
+        of(&self.through) - of(&self.direct)
+    }
+}
+
 /// In microseconds.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
@@ -28,24 +35,30 @@ pub(crate) struct Times {
 
 /// `bare` is a node without an agent, where a pod may ask the upstream itself.
 pub(crate) fn known(node: &Node, bare: &Node, zone: &Zone) -> Latency {
-    measure(node, bare, &zone.known(), 1)
+    known_through(node, node.server(), bare, zone)
 }
 
 /// Of names that nobody has asked before this round.
 pub(crate) fn new(node: &Node, bare: &Node, zone: &Zone, round: usize) -> Latency {
-    measure(node, bare, &zone.next_lone(round), 0)
+    measure((node, node.server()), bare, &zone.next_lone(round), 0)
 }
 
-fn measure(node: &Node, bare: &Node, names: &Path, warm_up: usize) -> Latency {
+/// Of known names, through another server on a node.
+pub(crate) fn known_through(node: &Node, server: SocketAddr, bare: &Node, zone: &Zone) -> Latency {
+    measure((node, server), bare, &zone.known(), 1)
+}
+
+fn measure(through: (&Node, SocketAddr), bare: &Node, names: &Path, warm_up: usize) -> Latency {
+    let (node, server) = through;
     let text = fs::read_to_string(names).unwrap();
     let queries: Vec<Vec<u8>> = text.lines().take(QUERIES).map(query).collect();
     let ask = |node: &Node, server| node.lab.pod(0).namespace().run(|| ask_all(server, &queries)).unwrap();
     for _ in 0..warm_up {
-        ask(node, node.server());
+        ask(node, server);
     }
     Latency {
         direct: ask(bare, dns(UPSTREAM)),
-        through: ask(node, node.server()),
+        through: ask(node, server),
     }
 }
 

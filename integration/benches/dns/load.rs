@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::agents::Node;
+use crate::cpu_time;
 
 /// One measurement to be made.
 pub(crate) struct Load<'a> {
@@ -17,6 +18,7 @@ pub(crate) struct Load<'a> {
     seconds: u32,
     once: bool,
     outstanding: u32,
+    rate: Option<u32>,
     rcode: &'static str,
 }
 
@@ -38,6 +40,7 @@ impl<'a> Load<'a> {
             seconds,
             once: false,
             outstanding: 200,
+            rate: None,
             rcode: "NOERROR",
         }
     }
@@ -60,9 +63,15 @@ impl<'a> Load<'a> {
         self
     }
 
+    /// How many queries are sent in a second, in place of as many as are answered.
+    pub(crate) fn rate(mut self, rate: u32) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Runs it; `pid` is the server, threads and children included.
     pub(crate) fn run(self, pid: u32) -> Run {
-        let before = cpu(pid);
+        let before = cpu_time::of(pid);
         let mut command = self.node.lab.pod(0).namespace().command("dnsperf");
         command
             .args([
@@ -77,8 +86,11 @@ impl<'a> Load<'a> {
             true => command.args(["-n", "1"]),
             false => command.args(["-l", &self.seconds.to_string()]),
         };
+        if let Some(rate) = self.rate {
+            command.args(["-Q", &rate.to_string()]);
+        }
         let output = command.stdin(Stdio::null()).output().expect("dnsperf is installed");
-        let cpu = cpu(pid) - before;
+        let cpu = cpu_time::of(pid) - before;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let figure = |label: &str| -> f64 {
             let line = said.lines().find(|line| line.trim_start().starts_with(label));
@@ -121,19 +133,6 @@ impl fmt::Display for Run {
             self.lost
         )
     }
-}
-
-/// User and system time of a process (proc_pid_stat(5), fields 14 and 15, in ticks of 10 ms).
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let ticks: u64 = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|ticks| ticks.parse::<u64>().unwrap())
-        .sum();
-    Duration::from_millis(ticks * 10)
 }
 
 /// Resident memory of a process, in KiB.

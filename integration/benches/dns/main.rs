@@ -1,7 +1,7 @@
 //! What a lookup costs, beside the fastest in the field, in one interleaved run, and what a new
 //! connection does. `./bench` at the top runs it.
 //!
-//! Cost is CPU time (user and system, `/proc/PID/stat`) of the server for each answered query: on a
+//! Cost is CPU time (user and system) of the server for each answered query: on a
 //! machine that others use too, queries per second mean little, and only ratios within one run mean
 //! anything. docs/performance.md tells the method and what came of it.
 
@@ -11,12 +11,15 @@
 
 mod agents;
 mod connections;
+mod cpu_time;
 mod flame;
 mod latency;
 mod load;
 mod peers;
+mod rates;
 mod report;
 mod slow;
+mod spread;
 mod zone;
 
 use std::collections::BTreeMap;
@@ -87,6 +90,9 @@ fn main() {
     if let Some(directory) = &arguments.flame {
         return flame::record(directory, arguments.seconds);
     }
+    if arguments.rates {
+        return rates::run(arguments.rounds, arguments.seconds);
+    }
     let mut report = Report::default();
     if arguments.wants("connections") {
         report.connections(connections::run());
@@ -117,7 +123,7 @@ fn lookups(arguments: &Arguments, report: &mut Report) {
     .map(|(work, kind)| (work, Node::start(kind, &zone)))
     .collect();
     let bare = Node::start(Kind::Bare, &zone);
-    let peers = peers::start(&bare, &zone);
+    let peers = peers::start(&bare, &zone, |work| arguments.wants(work));
 
     for round in 0..arguments.rounds {
         for work in WORKS.iter().filter(|work| arguments.wants(work)) {
@@ -154,13 +160,15 @@ fn lookups(arguments: &Arguments, report: &mut Report) {
     }
 }
 
-/// `--rounds N --seconds N --only TEXT --json FILE --flame DIRECTORY`
+/// `--rounds N --seconds N --only TEXT --json FILE --rates --flame DIRECTORY`
 struct Arguments {
     wanted: bool,
     rounds: usize,
     seconds: u32,
     only: Vec<String>,
     json: Option<PathBuf>,
+    /// Few lookups a second are measured, and nothing else.
+    rates: bool,
     /// Nothing is measured; samples go there.
     flame: Option<PathBuf>,
 }
@@ -173,6 +181,7 @@ impl Arguments {
             seconds: 2,
             only: Vec::new(),
             json: None,
+            rates: false,
             flame: None,
         };
         let mut words = std::env::args().skip(1);
@@ -184,6 +193,7 @@ impl Arguments {
                 "--seconds" => read.seconds = value().parse().unwrap(),
                 "--only" => read.only.push(value()),
                 "--json" => read.json = Some(value().into()),
+                "--rates" => read.rates = true,
                 "--flame" => read.flame = Some(value().into()),
                 // What cargo says to every benchmark.
                 "--bench" | "--test" => {}

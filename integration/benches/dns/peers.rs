@@ -20,10 +20,16 @@ impl Peer {
     }
 }
 
-/// Those that are installed, by the work that they do.
-pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
+/// The work of the peer that most is compared with: dnsdist, which forwards every query.
+pub(crate) const FORWARDING: &str = "dnsdist forwarding";
+
+/// Those that are installed, by the work that they do, where that is wanted.
+pub(crate) fn start(node: &Node, zone: &Zone, wants: impl Fn(&str) -> bool) -> BTreeMap<&'static str, Peer> {
     let mut peers = BTreeMap::new();
     let mut start = |work, port: u16, program, arguments: &[&str]| {
+        if !wants(work) {
+            return;
+        }
         let Some(process) = Server::start(node.lab.node(), program, arguments) else {
             eprintln!("{program} is not installed; without it the row {work:?} is left out");
             return;
@@ -46,7 +52,7 @@ pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
     };
     let forwarding = write("dnsdist.conf", dnsdist(5301, ""));
     start(
-        "dnsdist forwarding",
+        FORWARDING,
         5301,
         "dnsdist",
         &["--supervised", "--disable-syslog", "-C", &forwarding],
@@ -72,7 +78,7 @@ pub(crate) fn start(node: &Node, zone: &Zone) -> BTreeMap<&'static str, Peer> {
     );
     start("unbound cache", 5303, "unbound", &["-d", "-c", &unbound]);
 
-    if lab::process::find_program("dnsmasq").is_some() {
+    if wants("dnsmasq --nftset") && lab::process::find_program("dnsmasq").is_some() {
         let mut nft = node.lab.node().command("nft");
         nft.arg("add table inet peer; add set inet peer learned { type ipv4_addr; timeout 1h; size 2097152; }");
         lab::process::succeed(&mut nft).unwrap();

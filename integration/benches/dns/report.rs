@@ -9,6 +9,7 @@ use crate::connections::Row;
 use crate::latency::{Latency, Times};
 use crate::load::{Run, resident};
 use crate::slow::Slow;
+use crate::spread::Spread;
 
 /// What must be reached.
 pub(crate) struct Goals {
@@ -57,14 +58,6 @@ struct LatencyRow {
     /// What is added as a multiple of the yardstick in the same round, where that was measured, and
     /// the goal as one.
     ratio: Option<(f64, f64)>,
-}
-
-/// Median, least and greatest.
-#[derive(Clone, Copy)]
-struct Spread {
-    median: f64,
-    least: f64,
-    greatest: f64,
 }
 
 impl Report {
@@ -185,7 +178,7 @@ impl Report {
                 continue;
             };
             for (figure, of) in figures {
-                let added = || rounds.iter().map(|it| of(&it.through) - of(&it.direct));
+                let added = || rounds.iter().map(|it| it.added(of));
                 let ratios = here.map(|here| Spread::of(added().zip(here).map(|(added, here)| added / here.cost())));
                 rows.push(LatencyRow {
                     address,
@@ -255,27 +248,12 @@ impl Report {
     }
 }
 
-impl Spread {
-    fn of(figures: impl Iterator<Item = f64>) -> Self {
-        let mut figures: Vec<f64> = figures.collect();
-        figures.sort_by(f64::total_cmp);
-        Self {
-            median: figures[figures.len() / 2],
-            least: figures[0],
-            greatest: figures[figures.len() - 1],
-        }
-    }
-
-    fn json(self) -> Value {
-        json!({"median": self.median, "least": self.least, "greatest": self.greatest})
-    }
-}
-
 fn spread(runs: &[Run], figure: impl Fn(&Run) -> f64) -> Spread {
     Spread::of(runs.iter().map(figure))
 }
 
-fn verdict(figure: f64, most: f64) -> &'static str {
+/// Whether a figure reaches its goal.
+pub(crate) fn verdict(figure: f64, most: f64) -> &'static str {
     if figure <= most { "reached" } else { "NOT reached" }
 }
 

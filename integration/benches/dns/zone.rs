@@ -16,6 +16,9 @@ pub(crate) const FAR_UPSTREAM: IpAddr = IpAddr::V4(BAD_RESOLVER);
 
 /// Names whose addresses are known after the first pass.
 const KNOWN: u32 = 10_000;
+/// Those that are asked where few lookups come: so few that each is asked again before its lease is
+/// to be renewed.
+const FEW: u32 = 100;
 /// Fresh names of one round: each opens two addresses that no other name has. Together with those
 /// of the second round and the known ones they are 100,000.
 const NEW: u32 = 42_500;
@@ -53,6 +56,7 @@ impl Zone {
             }
         };
         queries("known", &mut (0..KNOWN).map(|i| format!("n{i}.known")), Some(&mut text));
+        queries("few", &mut (0..FEW).map(|i| format!("n{i}.known")), None);
         queries("denied", &mut (0..KNOWN).map(|i| format!("n{i}.denied")), None);
         for slice in 0..slices {
             for (what, count) in [("new", NEW), ("lone", LONE)] {
@@ -109,6 +113,11 @@ impl Zone {
 
     pub(crate) fn known(&self) -> PathBuf {
         self.file("known")
+    }
+
+    /// A few of the known names.
+    pub(crate) fn few(&self) -> PathBuf {
+        self.file("few")
     }
 
     pub(crate) fn denied(&self) -> PathBuf {
