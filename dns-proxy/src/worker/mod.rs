@@ -206,19 +206,19 @@ impl<G: Gate> UdpWorker<G> {
             return look(at_once).map(drop);
         }
         let mut now = Instant::now();
-        if let Some(target) = self.busy_poll.poll_target(taken, self.lookups.in_flight()) {
-            let until = now + busy_poll::SPIN_TIME;
-            while now < until {
+        if let Some(target) = self.busy_poll.poll_target(now, taken, self.lookups.in_flight()) {
+            let began = now;
+            while now < began + busy_poll::SPIN_TIME {
                 for _ in 0..busy_poll::POLLS_PER_YIELD {
                     if look(at_once)? > 0 {
-                        self.busy_poll.record(target, true);
+                        self.busy_poll.record(target, began.elapsed(), true);
                         return Ok(());
                     }
                 }
                 thread::yield_now();
                 now = Instant::now();
             }
-            self.busy_poll.record(target, false);
+            self.busy_poll.record(target, now - began, false);
         }
         look(self.pause(now)).map(drop)
     }
@@ -265,7 +265,10 @@ impl<G: Gate> UdpWorker<G> {
                 return;
             };
             match self.queries.receive(listening.as_fd()) {
-                Ok(count) => self.taken += count,
+                Ok(count) => {
+                    self.taken += count;
+                    self.busy_poll.came(now, count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::warn!(listener = %listening.listener.address, %error, "receiving lookups failed; going on");
