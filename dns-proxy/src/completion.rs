@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::lookup_key::LookupKey;
 
 /// Why an answer may not be released. The client gets SERVFAIL.
@@ -36,24 +34,11 @@ pub(crate) trait CompletionReceiver<P>: Send + Sync {
 }
 
 /// Delivers the result of one admission, exactly once. One that is dropped delivers an error.
-pub struct Completion<P: Send + 'static>(Option<CompletionTarget<P>>);
-
-enum CompletionTarget<P> {
-    /// A lookup of a worker.
-    Lookup(Arc<dyn CompletionReceiver<P>>, LookupKey),
-    /// A task that waits.
-    Task(oneshot::Sender<Result<P, AdmissionError>>),
-}
+pub struct Completion<P: Send + 'static>(Option<(Arc<dyn CompletionReceiver<P>>, LookupKey)>);
 
 impl<P: Send + 'static> Completion<P> {
-    /// A completion, and the end of the channel where its result arrives.
-    pub fn channel() -> (Self, oneshot::Receiver<Result<P, AdmissionError>>) {
-        let (send, receive) = oneshot::channel();
-        (Self(Some(CompletionTarget::Task(send))), receive)
-    }
-
     pub(crate) fn for_lookup(receiver: Arc<dyn CompletionReceiver<P>>, lookup: LookupKey) -> Self {
-        Self(Some(CompletionTarget::Lookup(receiver, lookup)))
+        Self(Some((receiver, lookup)))
     }
 
     /// Delivers the result.
@@ -62,11 +47,8 @@ impl<P: Send + 'static> Completion<P> {
     }
 
     fn deliver(&mut self, result: Result<P, AdmissionError>) {
-        match self.0.take() {
-            Some(CompletionTarget::Lookup(receiver, lookup)) => receiver.admission_settled(lookup, result),
-            // The task may have given up waiting.
-            Some(CompletionTarget::Task(send)) => drop(send.send(result)),
-            None => {}
+        if let Some((receiver, lookup)) = self.0.take() {
+            receiver.admission_settled(lookup, result);
         }
     }
 }

@@ -10,10 +10,9 @@
 //!
 //! A lookup:
 //! - `stages`: the steps that look at bytes and ask the gate, and wait for nothing.
-//! - `lookups`: lookups over UDP, as a state machine without sockets; `timer_wheel` keeps their
+//! - `lookups`: lookups, as a state machine without sockets; `timer_wheel` keeps their
 //!   deadlines, `single_flight` keeps one copy of a question in flight, `cache` keeps answers.
 //! - `worker`: the threads that feed that state machine; everything between a packet and `lookups`.
-//! - `tcp_lookups`: the same steps for a query that came by TCP, as a task.
 //! - `client_quota`: how many lookups and connections one client may have.
 //!
 //! Messages:
@@ -51,7 +50,6 @@ mod server;
 mod single_flight;
 mod stages;
 mod tcp_framing;
-mod tcp_lookups;
 mod timer_wheel;
 mod upstream;
 mod validate;

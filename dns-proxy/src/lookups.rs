@@ -1,5 +1,4 @@
-//! The lookups of one worker, as they come by datagram: receive → screen → forward → validate →
-//! admit → release.
+//! The lookups of one worker: receive → screen → forward → validate → admit → release.
 //!
 //! A state machine that is fed with packets and time and knows no socket: it sends through
 //! [`LookupOutput`]. Between two steps a lookup waits in one of the stages of
@@ -121,14 +120,17 @@ impl<G: Gate, W> Lookups<G, W> {
             Ok(forward) => forward,
             Err(refusal) => return send(gate, worker_state, now, &client, &reply_path, &refusal, out),
         };
-        let permit = match self.shared.quota.take(client.source.ip()) {
-            Ok(permit) => permit,
-            Err(full) => {
-                let limit = DiscardReason::from(full);
-                gate.observe(worker_state, ProxyEvent::Discarded(limit));
-                let refusal = stages::overloaded(&query, limit, room);
-                return send(gate, worker_state, now, &client, &reply_path, &refusal, out);
-            }
+        let permit = match client.transport {
+            Transport::Udp => match self.shared.quota.take(client.source.ip()) {
+                Ok(permit) => Some(permit),
+                Err(full) => {
+                    let limit = DiscardReason::from(full);
+                    gate.observe(worker_state, ProxyEvent::Discarded(limit));
+                    let refusal = stages::overloaded(&query, limit, room);
+                    return send(gate, worker_state, now, &client, &reply_path, &refusal, out);
+                }
+            },
+            _ => None,
         };
         out.track_pending(&reply_path);
         let client_waiting = WaitingClient {
@@ -140,7 +142,9 @@ impl<G: Gate, W> Lookups<G, W> {
         if let Some(silent) = self.shared.health.to_be_tried(now, &upstreams) {
             self.probe(now, silent, out);
         }
-        let by_tcp = query.has_options();
+        // A client comes by TCP because it expects more than UDP holds.
+        let came_by_tcp = client.transport != Transport::Udp;
+        let by_tcp = came_by_tcp || query.has_options();
         let plain = if by_tcp { Transport::Tcp } else { Transport::Udp };
         let transport = |server| self.config.encrypted_transport(server).unwrap_or(plain);
         let first = self.shared.health.first(&upstreams, transport);
@@ -159,6 +163,7 @@ impl<G: Gate, W> Lookups<G, W> {
             deadline,
         ));
         lookup.key = cache_key;
+        lookup.by_tcp = came_by_tcp;
         let found = self.look_up(now, &mut lookup);
         // Taken before its answer ends the lookup.
         let again = matches!(found, CacheDecision::Hit { refresh: true }).then(|| lookup.to_background());
@@ -170,6 +175,29 @@ impl<G: Gate, W> Lookups<G, W> {
         if let Some(again) = again {
             self.refresh(now, again, out);
         }
+    }
+
+    /// Handles a query that met a limit before it came here.
+    pub(crate) fn receive_over_limit(
+        &mut self,
+        now: Instant,
+        client: Client,
+        reply_path: &W,
+        packet: &[u8],
+        limit: DiscardReason,
+        out: &mut impl LookupOutput<W>,
+    ) {
+        let (gate, worker_state, room) = (&*self.gate, &mut self.worker_state, &mut self.room);
+        gate.observe(worker_state, ProxyEvent::Discarded(limit));
+        let reply = match stages::read(gate, worker_state, packet, room) {
+            Ok(mut query) => {
+                query.take_cookie(&self.shared.cookies, client.source.ip());
+                stages::overloaded(&query, limit, room)
+            }
+            Err(Some(reply)) => reply,
+            Err(None) => return,
+        };
+        send(gate, worker_state, now, &client, reply_path, &reply, out);
     }
 
     /// Handles the beginning of a query that is longer than is taken over UDP.
@@ -213,14 +241,9 @@ impl<G: Gate, W> Lookups<G, W> {
                 continue;
             }
             match lookup.stage {
-                LookupStage::Forwarded {
-                    server,
-                    sent,
-                    began,
-                    level,
-                } => {
+                LookupStage::Forwarded { server, sent, began } => {
                     out.forget_query(sent);
-                    self.profiles.of(server).timed_out(now, level);
+                    self.profiles.of(server).timed_out(now, lookup.level);
                     let failure = UpstreamFailure::TimedOut { server };
                     self.upstream_failed(now, key, server, failure, began);
                     self.forward(now, key, out);

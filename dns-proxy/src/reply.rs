@@ -21,10 +21,10 @@ const MAX_TEXT: usize = 180;
 /// The EDNS option of an extended error (RFC 8914 §2).
 const EDE_OPTION: u16 = 15;
 
-/// The bytes of a reply, borrowed from a buffer that is reused, or owned.
+/// The bytes of a reply, in a buffer that is reused.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientReply<'b> {
-    bytes: Cow<'b, [u8]>,
+    bytes: &'b [u8],
 }
 
 /// An upstream's answer that is held back until its addresses are committed.
@@ -148,20 +148,12 @@ impl<'b> ClientReply<'b> {
     }
 
     fn of(room: &'b [u8]) -> Self {
-        Self {
-            bytes: Cow::Borrowed(room),
-        }
+        Self { bytes: room }
     }
 
     /// The same reply, independent of the buffer.
-    pub(crate) fn into_owned(self) -> ClientReply<'static> {
-        ClientReply {
-            bytes: Cow::Owned(self.bytes.into_owned()),
-        }
-    }
-
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        self.bytes
     }
 
     /// The lower four bits of the response code.

@@ -1,7 +1,6 @@
 //! The steps of a lookup that look at bytes and ask the gate. None of them waits or knows a socket.
 //!
-//! Their drivers put what waits (for upstreams, for the kernel) between these steps:
-//! [`lookups`](crate::lookups) for datagrams, [`tcp_lookups`](crate::tcp_lookups) for connections.
+//! [`lookups`](crate::lookups) puts what waits (for upstreams, for the kernel) between these steps.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -24,6 +24,8 @@ pub(super) struct ActiveLookup<G: Gate, W> {
     pub(super) flight: Option<FlightLeader>,
     /// The most that the upstream has shown to understand of this question.
     pub(super) max_level: EdnsLevel,
+    /// How the upstream was asked last.
+    pub(super) level: EdnsLevel,
     /// Upstreams are asked over TCP alone.
     pub(super) by_tcp: bool,
     /// The upstream was asked again with the cookie that it wanted; once is enough.
@@ -45,7 +47,8 @@ pub(super) struct WaitingClient<G: Gate, W> {
     pub(super) client: Client,
     pub(super) reply_path: W,
     pub(super) identity: G::Identity,
-    pub(super) _permit: QuotaPermit,
+    /// `None`: the client's connection holds it until the reply is written.
+    pub(super) _permit: Option<QuotaPermit>,
 }
 
 /// What a lookup waits for.
@@ -55,8 +58,6 @@ pub(super) enum LookupStage {
         server: SocketAddr,
         sent: SentQuery,
         began: Instant,
-        /// How it was asked.
-        level: EdnsLevel,
     },
     /// An answer by TCP, which a task waits for.
     ForwardedByTcp,
@@ -86,6 +87,7 @@ impl<G: Gate, W> ActiveLookup<G, W> {
             stage: LookupStage::ForwardedByTcp,
             flight: None,
             max_level: EdnsLevel::Cookies,
+            level: EdnsLevel::Cookies,
             by_tcp: false,
             has_shown_cookie: false,
             deadline,
@@ -94,5 +96,11 @@ impl<G: Gate, W> ActiveLookup<G, W> {
             key: None,
             stale: false,
         }
+    }
+
+    /// Whether the upstream may be asked with less than [`level`](Self::level): the client's own
+    /// OPT is not left out.
+    pub(super) fn may_lower(&self) -> bool {
+        self.level == EdnsLevel::Cookies || self.query.edns().is_none()
     }
 }

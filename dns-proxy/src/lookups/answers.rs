@@ -15,7 +15,7 @@ use crate::reply::HeldAnswer;
 use crate::single_flight::FlightResult;
 use crate::stages;
 use crate::upstream::exchange::{UpstreamExchange, observe_change};
-use crate::upstream::profile::{EdnsCheck, EdnsLevel};
+use crate::upstream::profile::EdnsCheck;
 use crate::upstream::{AnswerAssessment, UpstreamFailure, is_truncated};
 use crate::validate::{InvalidAnswer, validate};
 
@@ -33,19 +33,13 @@ impl<G: Gate, W> Lookups<G, W> {
         let Some(lookup) = self.in_flight.get_mut(key) else {
             return false;
         };
-        let LookupStage::Forwarded {
-            server,
-            sent,
-            began,
-            level,
-        } = lookup.stage
-        else {
+        let LookupStage::Forwarded { server, sent, began } = lookup.stage else {
             return false;
         };
         if !lookup.query.is_answered_by(id, answer) {
             return false;
         }
-        let may_lower = level == EdnsLevel::Cookies || lookup.query.edns().is_none();
+        let (level, may_lower) = (lookup.level, lookup.may_lower());
         let check = self.profiles.of(server).check(now, level, may_lower, answer);
         if check == EdnsCheck::Forged {
             return false;
@@ -100,8 +94,19 @@ impl<G: Gate, W> Lookups<G, W> {
         };
         match exchanged.answer {
             Ok(answer) => {
+                let (server, level, until) = (exchanged.server, lookup.level, lookup.until);
                 if !lookup.query.has_options() {
-                    self.profiles.of(exchanged.server).check_over_tcp(&answer);
+                    let profile = self.profiles.of(server);
+                    match profile.check_connected(now, level, lookup.may_lower(), &answer) {
+                        EdnsCheck::NotUnderstood(level) => {
+                            lookup.max_level = level;
+                            return self.ask_by_tcp(now, key, server, until, out);
+                        }
+                        EdnsCheck::BadCookie if !std::mem::replace(&mut lookup.has_shown_cookie, true) => {
+                            return self.ask_by_tcp(now, key, server, until, out);
+                        }
+                        _ => {}
+                    }
                 }
                 self.validate(now, key, exchanged.server, HeldAnswer::new(answer), out);
             }

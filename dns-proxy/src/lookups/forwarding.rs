@@ -94,11 +94,11 @@ impl<G: Gate, W> Lookups<G, W> {
         lookup.query.write_for(level, profile.cookie(), &mut self.asked);
         match out.send_query(now, server, key, &self.asked) {
             Ok(sent) => {
+                lookup.level = level;
                 lookup.stage = LookupStage::Forwarded {
                     server,
                     sent,
                     began: now,
-                    level,
                 };
                 self.deadlines.set(key, lookup.until);
             }
@@ -111,7 +111,7 @@ impl<G: Gate, W> Lookups<G, W> {
     }
 
     /// Asks an upstream over a connection: with the client's bytes if they have options, and with
-    /// our own OPT as over UDP otherwise.
+    /// our own OPT as over UDP otherwise (RFC 7873 is between neighbours).
     pub(super) fn ask_by_tcp(
         &mut self,
         now: Instant,
@@ -124,6 +124,7 @@ impl<G: Gate, W> Lookups<G, W> {
             return;
         };
         lookup.stage = LookupStage::ForwardedByTcp;
+        lookup.until = until;
         self.deadlines.clear(key);
         let client = match &lookup.client_waiting {
             Some(client_waiting) => client_waiting.client.source.ip(),
@@ -134,9 +135,8 @@ impl<G: Gate, W> Lookups<G, W> {
             return out.query_over_connection(server, client, key, lookup.query.as_bytes(), until);
         }
         let profile = self.profiles.of(server);
-        lookup
-            .query
-            .write_for(profile.level(now), profile.cookie(), &mut self.asked);
+        lookup.level = profile.level(now).min(lookup.max_level);
+        lookup.query.write_for(lookup.level, profile.cookie(), &mut self.asked);
         out.query_over_connection(server, client, key, &self.asked, until);
     }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use socket2::Socket;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -17,11 +18,13 @@ use tokio::task::JoinSet;
 use crate::client_quota::ClientQuota;
 use crate::config::ServerConfig;
 use crate::cookie::Cookies;
+use crate::event::ProxyEvent;
 use crate::gate::Gate;
 use crate::listener::{Listener, ListenerKind};
 use crate::lookups::SharedLookupState;
 use crate::single_flight::SingleFlight;
-use crate::tcp_lookups::TcpLookups;
+use crate::upstream::health::UpstreamHealth;
+use crate::upstream::pool::ConnectionPool;
 use crate::worker;
 use crate::worker::mailbox::{Mailbox, WorkerMessage};
 use crate::worker::udp_listener::UdpListener;
@@ -56,7 +59,7 @@ pub enum ServerError {
 /// drained](Self::is_drained).
 pub struct DnsServer<G: Gate> {
     service: Arc<Service<G>>,
-    /// The workers, which serve UDP. They start with the first listener.
+    /// The workers, which do the lookups. They start with the first listener.
     workers: Vec<Arc<Mailbox<G::Proof>>>,
     listening: BTreeMap<Listener, RunningListener>,
     /// The tasks of listeners that no longer accept but still answer.
@@ -73,7 +76,12 @@ impl<G: Gate> DnsServer<G> {
                 flights: SingleFlight::new(),
                 lookups: ClientQuota::new(config.in_flight_per_client, config.in_flight_total),
                 connections: ClientQuota::new(config.tcp_per_client, config.tcp_total),
-                tcp_lookups: TcpLookups::new(gate, config, Arc::new(Cookies::new())),
+                cookies: Arc::new(Cookies::new()),
+                pool: Arc::new(ConnectionPool::new(&config.encrypted)),
+                health: Arc::default(),
+                worker_state: Mutex::new(gate.worker_state()),
+                gate,
+                config,
             }),
             workers: Vec::new(),
             listening: BTreeMap::new(),
@@ -113,8 +121,10 @@ impl<G: Gate> DnsServer<G> {
             for (worker, socket) in self.workers.iter().zip(udp) {
                 worker.post(WorkerMessage::AddListener(Box::new(socket)));
             }
-            self.listening
-                .insert(listener, RunningListener::start(tcp, listener.kind, &self.service));
+            self.listening.insert(
+                listener,
+                RunningListener::start(tcp, listener.kind, &self.service, &self.workers),
+            );
         }
         let (stay, ended): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.listening)
             .into_iter()
@@ -162,16 +172,16 @@ impl<G: Gate> DnsServer<G> {
     }
 
     fn start_workers(&mut self) -> std::io::Result<()> {
-        let tcp_lookups = &self.service.tcp_lookups;
-        while self.workers.len() < tcp_lookups.config.workers.max(1) {
-            let (gate, config) = (Arc::clone(&tcp_lookups.gate), tcp_lookups.config.clone());
+        let service = &self.service;
+        while self.workers.len() < service.config.workers.max(1) {
+            let (gate, config) = (Arc::clone(&service.gate), service.config.clone());
             let shared = SharedLookupState {
-                quota: Arc::clone(&self.service.lookups),
-                flights: Arc::clone(&self.service.flights),
-                health: Arc::clone(&tcp_lookups.health),
-                cookies: Arc::clone(&tcp_lookups.cookies),
+                quota: Arc::clone(&service.lookups),
+                flights: Arc::clone(&service.flights),
+                health: Arc::clone(&service.health),
+                cookies: Arc::clone(&service.cookies),
             };
-            let pool = Arc::clone(&tcp_lookups.pool);
+            let pool = Arc::clone(&service.pool);
             self.workers
                 .push(worker::start(gate, config, shared, pool, Handle::current())?);
         }
@@ -206,10 +216,23 @@ impl<G: Gate> fmt::Debug for DnsServer<G> {
 
 /// What all listeners share.
 struct Service<G: Gate> {
-    tcp_lookups: TcpLookups<G>,
+    gate: Arc<G>,
+    config: ServerConfig,
     flights: Arc<SingleFlight>,
     lookups: Arc<ClientQuota>,
     connections: Arc<ClientQuota>,
+    cookies: Arc<Cookies>,
+    pool: Arc<ConnectionPool>,
+    health: Arc<UpstreamHealth>,
+    /// For what connections tell the gate.
+    worker_state: Mutex<G::WorkerState>,
+}
+
+impl<G: Gate> Service<G> {
+    /// Counts what happened.
+    fn observe(&self, event: ProxyEvent<'_>) {
+        self.gate.observe(&mut self.worker_state.lock(), event);
+    }
 }
 
 /// The bound sockets of one listener, before anything is read from them.
@@ -262,7 +285,7 @@ fn open(
     Ok(socket)
 }
 
-/// The running TCP half of a listener; the workers serve the UDP half.
+/// The running TCP half of a listener; the workers receive from the UDP half themselves.
 struct RunningListener {
     /// Dropping them aborts those that are left.
     tasks: JoinSet<()>,
@@ -271,10 +294,15 @@ struct RunningListener {
 }
 
 impl RunningListener {
-    fn start<G: Gate>(tcp: TcpListener, kind: ListenerKind, service: &Arc<Service<G>>) -> Self {
+    fn start<G: Gate>(
+        tcp: TcpListener,
+        kind: ListenerKind,
+        service: &Arc<Service<G>>,
+        workers: &[Arc<Mailbox<G::Proof>>],
+    ) -> Self {
         let (stop, stopped) = watch::channel(());
         let mut tasks = JoinSet::new();
-        tasks.spawn(tcp::serve(tcp, kind, service.clone(), stopped));
+        tasks.spawn(tcp::serve(tcp, kind, service.clone(), workers.to_vec(), stopped));
         Self { tasks, _stop: stop }
     }
 }

@@ -1,4 +1,4 @@
-//! Lookups over TCP (RFC 7766).
+//! Connections of clients (RFC 7766): they frame queries and replies, and a worker looks up.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,19 +12,19 @@ use bytes::{Bytes, BytesMut};
 use socket2::{Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Service;
-use crate::client_quota::QuotaPermit;
 use crate::event::{DiscardReason, ProxyEvent};
 use crate::gate::Gate;
 use crate::listener::{Listener, ListenerKind};
 use crate::question::{QueryTarget, Transport};
-use crate::reply::ClientReply;
 use crate::stages::Client;
 use crate::tcp_framing;
+use crate::worker::connection_replies::{ConnectionQuery, ConnectionReply};
+use crate::worker::mailbox::{Mailbox, WorkerMessage};
 use crate::worker::socket;
 
 /// How many connections may wait to be accepted.
@@ -60,14 +60,22 @@ pub(super) async fn serve<G: Gate>(
     listener: TcpListener,
     kind: ListenerKind,
     service: Arc<Service<G>>,
+    workers: Vec<Arc<Mailbox<G::Proof>>>,
     stopped: watch::Receiver<()>,
 ) {
     let mut connections = JoinSet::new();
     let mut stop = stopped.clone();
+    // Each connection has its lookups done by the worker after that of the one before.
+    let mut workers = workers.iter().cycle();
+    let mut start = |stream, source, connections: &mut JoinSet<()>| {
+        if let Some(worker) = workers.next() {
+            start(stream, source, kind, (&service, worker), &stopped, connections);
+        }
+    };
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, source)) => start(stream, source, kind, &service, &stopped, &mut connections),
+                Ok((stream, source)) => start(stream, source, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed; going on");
                     tokio::time::sleep(PAUSE).await;
@@ -79,7 +87,7 @@ pub(super) async fn serve<G: Gate>(
     }
     // Connections that are not yet accepted would be reset.
     while let Some((stream, source)) = accepted_already(&listener).await {
-        start(stream, source, kind, &service, &stopped, &mut connections);
+        start(stream, source, &mut connections);
     }
     // Where a duplicate is kept, closing the socket does not end it: the kernel would go on to
     // queue connections that nobody accepts.
@@ -95,17 +103,17 @@ fn start<G: Gate>(
     stream: TcpStream,
     source: SocketAddr,
     kind: ListenerKind,
-    service: &Arc<Service<G>>,
+    (service, worker): (&Arc<Service<G>>, &Arc<Mailbox<G::Proof>>),
     stopped: &watch::Receiver<()>,
     connections: &mut JoinSet<()>,
 ) {
     let Ok(permit) = service.connections.take(source.ip()) else {
         let limit = ProxyEvent::Discarded(DiscardReason::ConnectionLimit);
-        return service.tcp_lookups.observe(limit);
+        return service.observe(limit);
     };
-    let (service, stopped) = (service.clone(), stopped.clone());
+    let (service, worker, stopped) = (service.clone(), Arc::clone(worker), stopped.clone());
     connections.spawn(async move {
-        if let Some(connection) = ClientConnection::new(stream, source, kind, service) {
+        if let Some(connection) = ClientConnection::new(stream, source, kind, service, worker) {
             connection.serve(stopped).await;
         }
         drop(permit);
@@ -129,16 +137,24 @@ struct ClientConnection<G: Gate> {
     source: SocketAddr,
     target: QueryTarget,
     service: Arc<Service<G>>,
+    /// The worker that does the lookups.
+    worker: Arc<Mailbox<G::Proof>>,
     /// Received bytes that are not a whole message yet.
     unread: BytesMut,
-    /// The lookups in flight. A reply keeps its quota until it is written.
-    lookups: JoinSet<(Client, Option<ClientReply<'static>>, QuotaPermit)>,
+    /// The replies to lookups in flight; `None`: there is none to be written.
+    lookups: JoinSet<Option<ConnectionReply>>,
     /// Extended by whole queries and by replies only, so that single bytes keep no connection open.
     idle_until: Instant,
 }
 
 impl<G: Gate> ClientConnection<G> {
-    fn new(stream: TcpStream, source: SocketAddr, kind: ListenerKind, service: Arc<Service<G>>) -> Option<Self> {
+    fn new(
+        stream: TcpStream,
+        source: SocketAddr,
+        kind: ListenerKind,
+        service: Arc<Service<G>>,
+        worker: Arc<Mailbox<G::Proof>>,
+    ) -> Option<Self> {
         // Replies are small and complete when they are written: waiting for an ACK only delays
         // them.
         let _ = stream.set_nodelay(true);
@@ -149,11 +165,12 @@ impl<G: Gate> ClientConnection<G> {
             ListenerKind::Plain => QueryTarget::Proxy,
         };
         Some(Self {
-            idle_until: Instant::now() + service.tcp_lookups.config.tcp_idle,
+            idle_until: Instant::now() + service.config.tcp_idle,
             stream,
             source,
             target,
             service,
+            worker,
             unread: BytesMut::new(),
             lookups: JoinSet::new(),
         })
@@ -172,8 +189,9 @@ impl<G: Gate> ClientConnection<G> {
             let has_room = self.lookups.len() < IN_FLIGHT;
             tokio::select! {
                 Some(done) = self.lookups.join_next() => {
-                    // A lookup that panicked has no answer; the connection goes on without it.
-                    if let Ok((client, Some(reply), _permit)) = done && self.answer(client, reply).await.is_break() {
+                    // What deserves no reply has none, and neither has a lookup whose worker has
+                    // ended; the connection goes on without it.
+                    if let Ok(Some(reply)) = done && self.answer(&reply.bytes).await.is_break() {
                         return;
                     }
                 }
@@ -185,26 +203,26 @@ impl<G: Gate> ClientConnection<G> {
                 () = sleep_until(self.idle_until), if self.lookups.is_empty() => return,
                 () = &mut lingered, if reading => reading = false,
             }
-            if self.start_lookups().await.is_break() {
+            if self.start_lookups().is_break() {
                 return;
             }
         }
     }
 
     /// Starts a lookup for each whole message that was read, as long as there is room.
-    async fn start_lookups(&mut self) -> ControlFlow<()> {
+    fn start_lookups(&mut self) -> ControlFlow<()> {
         while self.lookups.len() < IN_FLIGHT
             && let Some(packet) = tcp_framing::pop(&mut self.unread)
         {
             if packet.is_empty() {
                 return ControlFlow::Break(());
             }
-            self.start_lookup(packet).await?;
+            self.start_lookup(packet);
         }
         ControlFlow::Continue(())
     }
 
-    async fn start_lookup(&mut self, packet: Bytes) -> ControlFlow<()> {
+    fn start_lookup(&mut self, packet: Bytes) {
         let client = Client {
             source: self.source,
             target: self.target,
@@ -212,31 +230,24 @@ impl<G: Gate> ClientConnection<G> {
             received: Instant::now().into_std(),
         };
         self.stay();
-        match self.service.lookups.take(self.source.ip()) {
-            Ok(permit) => {
-                let service = self.service.clone();
-                self.lookups.spawn(async move {
-                    let reply = service.tcp_lookups.lookup(client, &packet).await;
-                    (client, reply, permit)
-                });
-            }
-            Err(full) => {
-                if let Some(reply) = self.service.tcp_lookups.overloaded(&client, &packet, full.into()) {
-                    return self.answer(client, reply).await;
-                }
-            }
-        }
-        ControlFlow::Continue(())
+        let permit = self.service.lookups.take(self.source.ip());
+        let (reply, replied) = oneshot::channel();
+        self.worker.post(WorkerMessage::Query(Box::new(ConnectionQuery {
+            client,
+            packet,
+            permit: permit.map_err(DiscardReason::from),
+            reply,
+        })));
+        self.lookups.spawn(async move { replied.await.ok() });
     }
 
     /// Writes a reply. A client that reads nothing for as long as it may be idle is disconnected.
-    async fn answer(&mut self, client: Client, reply: ClientReply<'_>) -> ControlFlow<()> {
-        let mut framed = Vec::with_capacity(2 + reply.as_bytes().len());
-        tcp_framing::push(&mut framed, reply.as_bytes());
-        let patience = self.service.tcp_lookups.config.tcp_idle;
+    async fn answer(&mut self, reply: &[u8]) -> ControlFlow<()> {
+        let mut framed = Vec::with_capacity(2 + reply.len());
+        tcp_framing::push(&mut framed, reply);
+        let patience = self.service.config.tcp_idle;
         match timeout(patience, self.stream.write_all(&framed)).await {
             Ok(Ok(())) => {
-                self.service.tcp_lookups.sent(&client, &reply);
                 self.stay();
                 ControlFlow::Continue(())
             }
@@ -245,6 +256,6 @@ impl<G: Gate> ClientConnection<G> {
     }
 
     fn stay(&mut self) {
-        self.idle_until = Instant::now() + self.service.tcp_lookups.config.tcp_idle;
+        self.idle_until = Instant::now() + self.service.config.tcp_idle;
     }
 }

@@ -191,13 +191,6 @@ impl UpstreamProfile {
         EdnsCheck::Accepted
     }
 
-    /// Notes an answer that came over a connection to a question with our cookie.
-    pub(crate) fn check_over_tcp(&mut self, answer: &[u8]) {
-        if self.read(answer).cookie == ReceivedCookie::Absent {
-            self.forget_cookie();
-        }
-    }
-
     /// The upstream sends cookies no more: it was replaced by one that knows none, or some servers
     /// behind its address know them and others do not.
     fn forget_cookie(&mut self) {
@@ -310,7 +303,7 @@ mod tests {
         assert_eq!(heard(&mut profile, Some(&cookie[..8])), EdnsCheck::Accepted);
         assert_eq!(profile.cookie(), cookie);
         // Only TCP can tell that it has changed.
-        profile.check_over_tcp(&answer(None));
+        profile.check_connected(Instant::now(), EdnsLevel::Cookies, true, &answer(None));
         assert_eq!(heard(&mut profile, None), EdnsCheck::Accepted);
     }
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
+use super::connection_replies::ConnectionQuery;
 use super::udp_listener::UdpListener;
 use crate::completion::{AdmissionError, CompletionReceiver};
 use crate::listener::Listener;
@@ -25,6 +26,8 @@ pub(crate) enum WorkerMessage<P> {
     ExchangeEnded(LookupKey, UpstreamExchange),
     /// The result of the flight that this lookup waits for.
     FlightEnded(LookupKey, FlightResult),
+    /// Look this up for a client's connection.
+    Query(Box<ConnectionQuery>),
     /// Listen on this socket too.
     AddListener(Box<UdpListener>),
     /// Receive no new lookups there, but answer those that were received. The worker signals when

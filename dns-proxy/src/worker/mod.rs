@@ -1,9 +1,10 @@
-//! A worker: a thread that serves lookups over UDP and shares nothing on its way with the others.
+//! A worker: a thread that serves lookups and shares nothing on its way with the others.
 //!
 //! It has its own socket on every address that is listened on, its own sockets to every upstream,
 //! and its own [`Lookups`]. It sleeps in one place, `epoll_wait`; then it receives what has come in
 //! batches, works it off, and sends the results in batches. What needs an async runtime
-//! (connections) runs as tokio tasks, which post a [`WorkerMessage`] when they are done.
+//! (connections) runs as tokio tasks: those of clients post the queries that they have read as a
+//! [`WorkerMessage`], those to upstreams the answers.
 
 use std::io;
 use std::mem;
@@ -20,6 +21,7 @@ use rustix::event::epoll;
 use tokio::runtime::Handle;
 
 use self::busy_poll::BusyPoll;
+use self::connection_replies::{ConnectionQuery, ConnectionReplies};
 use self::mailbox::{Mailbox, MailboxOwner, WorkerMessage};
 use self::mmsg::{ReceiveBatch, SendBuffers};
 use self::tproxy::SpoofingSockets;
@@ -37,6 +39,7 @@ use crate::stages::Client;
 use crate::upstream::pool::ConnectionPool;
 
 mod busy_poll;
+pub(crate) mod connection_replies;
 mod control;
 pub(crate) mod mailbox;
 mod mmsg;
@@ -93,6 +96,7 @@ pub(crate) fn start<G: Gate>(
             poll,
             listening: Vec::new(),
             answering: SpoofingSockets::new(),
+            connections: ConnectionReplies::default(),
             upstreams: UpstreamSockets::new(),
             space: SendBuffers::new(),
             pool,
@@ -132,6 +136,7 @@ struct WorkerSockets<P> {
     /// By number; `None`: the number is free.
     listening: Vec<Option<UdpListener>>,
     answering: SpoofingSockets,
+    connections: ConnectionReplies,
     upstreams: UpstreamSockets,
     space: SendBuffers,
     pool: Arc<ConnectionPool>,
@@ -246,6 +251,7 @@ impl<G: Gate> UdpWorker<G> {
                 WorkerMessage::FlightEnded(lookup, landed) => {
                     self.lookups.landed(now, lookup, landed, &mut self.sockets)
                 }
+                WorkerMessage::Query(query) => self.receive_from_connection(now, *query),
                 WorkerMessage::AddListener(listening) => self.sockets.listen(*listening),
                 WorkerMessage::RemoveListener(listener, done) => {
                     self.end(now, listener);
@@ -256,6 +262,26 @@ impl<G: Gate> UdpWorker<G> {
         }
         self.messages = messages;
         ControlFlow::Continue(())
+    }
+
+    fn receive_from_connection(&mut self, now: Instant, query: ConnectionQuery) {
+        let ConnectionQuery {
+            client,
+            packet,
+            permit,
+            reply,
+        } = query;
+        let (permit, limit) = match permit {
+            Ok(permit) => (Some(permit), None),
+            Err(limit) => (None, Some(limit)),
+        };
+        let key = self.sockets.connections.expect(reply, permit);
+        let (path, out) = (ReplyPath::Connection(key), &mut self.sockets);
+        match limit {
+            None => self.lookups.receive(now, client, path, &packet, out),
+            Some(limit) => self.lookups.receive_over_limit(now, client, &path, &packet, limit, out),
+        }
+        self.sockets.connections.handled(key);
     }
 
     /// Takes the lookups that have come to a listener, at most so many batches.
@@ -378,6 +404,10 @@ impl<P: Send + 'static> WorkerSockets<P> {
         self.listening.get_mut(number as usize)?.as_mut()
     }
 
+    fn listener_of(&mut self, reply_path: &ReplyPath) -> Option<&mut UdpListener> {
+        self.listening_at(reply_path.number()?)
+    }
+
     fn listen(&mut self, listening: UdpListener) {
         let free = self.listening.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
@@ -458,17 +488,21 @@ impl<P: Send + 'static> LookupOutput<ReplyPath> for WorkerSockets<P> {
                     tracing::debug!(%client, %resolver, %error, "an answer could not be sent");
                 }
             }
+            ReplyPath::Connection(key) => self.connections.send(key, reply.as_bytes()),
         }
     }
 
     fn track_pending(&mut self, reply_path: &ReplyPath) {
-        if let Some(listening) = self.listening_at(reply_path.number()) {
+        if let ReplyPath::Connection(key) = *reply_path {
+            self.connections.track_pending(key);
+        }
+        if let Some(listening) = self.listener_of(reply_path) {
             listening.pending += 1;
         }
     }
 
     fn untrack_pending(&mut self, reply_path: &ReplyPath) {
-        if let Some(listening) = self.listening_at(reply_path.number()) {
+        if let Some(listening) = self.listener_of(reply_path) {
             listening.pending = listening.pending.saturating_sub(1);
         }
     }

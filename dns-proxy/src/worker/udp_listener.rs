@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use socket2::Socket;
 
+use super::connection_replies::ConnectionReplyKey;
 use super::control::LocalAddress;
 use super::mmsg::{ReceivedDatagram, SendBuffers, SendQueue};
 use super::socket;
@@ -32,13 +33,16 @@ pub(super) enum ReplyPath {
     Listening(u32, Option<LocalAddress>),
     /// As the resolver that was asked (tproxy); the listener's number is for counting.
     As(u32, SocketAddr),
+    /// Through the connection that the query came over.
+    Connection(ConnectionReplyKey),
 }
 
 impl ReplyPath {
-    /// The listener's number.
-    pub(super) fn number(self) -> u32 {
+    /// The number of the listener that the query came to, if it was a datagram.
+    pub(super) fn number(self) -> Option<u32> {
         match self {
-            Self::Listening(number, _) | Self::As(number, _) => number,
+            Self::Listening(number, _) | Self::As(number, _) => Some(number),
+            Self::Connection(_) => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dns_proxy::{CacheConfig, ServerConfig};
 
 use crate::agent::{Agent, Proxy, impatient};
-use crate::client::{UdpClient, answers, rcode};
+use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
 
@@ -46,6 +46,45 @@ async fn what_was_asked_is_not_asked_again_and_waits_for_the_kernel_all_the_same
         (proxy.agent.count("cache Miss"), proxy.agent.count("cache Hit")),
         (1, 1)
     );
+}
+
+#[tokio::test]
+async fn what_was_asked_over_udp_is_not_asked_again_over_tcp_nor_the_other_way_round() {
+    let resolver = Resolver::with_an_address().await;
+    let proxy = Proxy::start_with(Agent::new(&[resolver.address]), caching()).await;
+    let datagrams = UdpClient::of(proxy.address).await;
+    let mut connection = TcpClient::of(proxy.address).await;
+    let [first, second] = ["a.example.", "b.example."].map(|name| packets::query(name, "A"));
+    assert_eq!(answers(&datagrams.ask(&first).await), 1);
+    assert_eq!(answers(&connection.ask(&first).await), 1);
+    assert_eq!(answers(&connection.ask(&second).await), 1);
+    assert_eq!(answers(&datagrams.ask(&second).await), 1);
+    assert_eq!(resolver.queries().len(), 2);
+    assert_eq!(
+        (proxy.agent.count("cache Miss"), proxy.agent.count("cache Hit")),
+        (2, 2)
+    );
+}
+
+#[tokio::test]
+async fn a_client_over_tcp_gets_the_last_answer_when_the_upstream_falls_silent() {
+    let asked = AtomicUsize::new(0);
+    let resolver = Resolver::start(move |_, query| match asked.fetch_add(1, Ordering::Relaxed) {
+        0 => {
+            let mut answer = address_of(query);
+            let ttl = answer.len() - 10..answer.len() - 6;
+            answer[ttl].copy_from_slice(&[0, 0, 0, 1]);
+            vec![answer]
+        }
+        _ => vec![],
+    })
+    .await;
+    let proxy = Proxy::start_with(Agent::new(&[resolver.address]), caching()).await;
+    let mut client = TcpClient::of(proxy.address).await;
+    while proxy.agent.count("cache Stale") == 0 {
+        let reply = client.ask(&packets::query("a.example.", "A")).await;
+        assert_eq!((answers(&reply), rcode(&reply)), (1, 0));
+    }
 }
 
 #[tokio::test]
