@@ -4,6 +4,7 @@
 //! not: nearly every lookup sets one and clears it microseconds later. The price is precision: a
 //! deadline fires up to one tick late, and never early.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::lookup_key::LookupKey;
@@ -30,6 +31,9 @@ pub(crate) struct TimerWheel {
     links: Vec<WheelLink>,
     /// How many deadlines are set.
     count: usize,
+    /// No deadline is set for a tick before this one, so that [`next`](Self::next) need not look at
+    /// all buckets in between again.
+    earliest: Cell<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,7 @@ impl TimerWheel {
             heads: vec![NONE; BUCKETS],
             links: Vec::new(),
             count: 0,
+            earliest: Cell::new(0),
         }
     }
 
@@ -69,6 +74,10 @@ impl TimerWheel {
         // Rounded up, so that it never fires early.
         let tick = ticks(deadline.saturating_duration_since(self.start)) + 1;
         let tick = tick.clamp(self.now + 1, self.now + BUCKETS as u64 - 1);
+        self.earliest.set(match self.count {
+            0 => tick,
+            _ => self.earliest.get().min(tick),
+        });
         let bucket = (tick % BUCKETS as u64) as usize;
         let after = std::mem::replace(&mut self.heads[bucket], slot);
         if after != NONE {
@@ -133,9 +142,11 @@ impl TimerWheel {
         if self.count == 0 {
             return None;
         }
-        (self.now..self.now + BUCKETS as u64)
-            .find(|tick| self.heads[(tick % BUCKETS as u64) as usize] != NONE)
-            .map(|tick| self.start + TICK * u32::try_from(tick).unwrap_or(u32::MAX))
+        let from = self.earliest.get().max(self.now);
+        let tick =
+            (from..self.now + BUCKETS as u64).find(|tick| self.heads[(tick % BUCKETS as u64) as usize] != NONE)?;
+        self.earliest.set(tick);
+        Some(self.start + TICK * u32::try_from(tick).unwrap_or(u32::MAX))
     }
 }
 
@@ -221,6 +232,10 @@ mod tests {
                     let due = plain.remove(&slot);
                     prop_assert!(due.is_some_and(|due| due <= now), "{slot} fired early");
                 }
+                let first = plain.values().copied().min().map(|due| start + Duration::from_millis(due));
+                let next = wheel.next();
+                prop_assert_eq!(next.is_some(), first.is_some());
+                prop_assert!(next.zip(first).is_none_or(|(next, first)| next >= first && next <= first + 2 * TICK));
                 let late = TICK.as_millis() as u64 * 2;
                 prop_assert!(plain.values().all(|due| due + late >= now));
             }
