@@ -224,10 +224,12 @@ fn assemble(
         metrics,
         settings.records_group.map(|_| recorder.answer_log()),
     ));
+    let defaults = ServerConfig::default();
     let config = ServerConfig {
+        workers: settings.lookups.workers.unwrap_or(defaults.workers),
         cache: settings.cache,
         encrypted: settings.encrypted.clone(),
-        ..ServerConfig::default()
+        ..defaults
     };
     let mut server = DnsServer::new(Arc::clone(&gate), config);
     if let Some(supervision) = &supervision {

@@ -29,9 +29,9 @@ pub struct ServerConfig {
     /// times a second then. Each takes half a KiB, and the query itself as far as it is longer than
     /// usual (1,232 octets at most).
     pub in_flight_total: usize,
-    /// Threads that serve lookups over UDP. Default: half of the processors, one at least and four
-    /// at most. One serves some hundred thousand lookups a second, and the rest of the node belongs
-    /// to its workloads.
+    /// Threads that do lookups, [`MOST_WORKERS`](crate::MOST_WORKERS) at most. Default: half of the
+    /// processors, one at least and four at most. One serves some hundred thousand lookups a
+    /// second, and the rest of the node belongs to its workloads.
     pub workers: usize,
     /// Upstreams that are asked over an encrypted connection, wherever the gate names their
     /// address.

@@ -69,6 +69,6 @@ pub use gate::{AdmissionStatus, CommitMode, Gate, Screening};
 pub use listener::{Listener, ListenerKind};
 pub use question::{DnsQuestion, QueryTarget, Transport};
 pub use rcode::Rcode;
-pub use server::{DnsServer, ServerError, SocketStore};
+pub use server::{DnsServer, MOST_WORKERS, ServerError, SocketStore};
 pub use upstream::encrypted::{EncryptedProtocol, EncryptedUpstream, UnusableUpstream};
 pub use validate::InvalidAnswer;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, Args, value_parser};
-use dns_proxy::Rcode;
+use dns_proxy::{MOST_WORKERS, Rcode};
 use enforcer::{FailMode, records};
 use ipnet::IpNet;
 use names::Name;
@@ -213,6 +213,18 @@ pub struct LookupOptions {
         default_value = "1s",
     )]
     pub commit_deadline: Duration,
+    /// Threads that do lookups, each with sockets of its own [default: half of the processors, one
+    /// to four]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = within(
+            usize::from_str,
+            1..=MOST_WORKERS,
+            "one answers some hundred thousand lookups a second, and each has sockets and some MiB of its own",
+        ),
+    )]
+    pub workers: Option<usize>,
     /// Keep answers for their TTL, so many at once; 0: ask for each lookup
     #[arg(
         long,

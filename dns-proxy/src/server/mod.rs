@@ -36,6 +36,9 @@ pub use socket_store::SocketStore;
 
 use socket_store::SocketRole;
 
+/// The most workers that a proxy has.
+pub const MOST_WORKERS: usize = 64;
+
 /// Why a listener could not be opened.
 #[derive(Debug, Error)]
 pub enum ServerError {
@@ -117,9 +120,18 @@ impl<G: Gate> DnsServer<G> {
                 )?);
             }
         }
-        for BoundListener { listener, udp, tcp } in bound {
+        for BoundListener {
+            listener,
+            udp,
+            left,
+            tcp,
+        } in bound
+        {
             for (worker, socket) in self.workers.iter().zip(udp) {
                 worker.post(WorkerMessage::AddListener(Box::new(socket)));
+            }
+            for (worker, socket) in self.workers.iter().cycle().zip(left) {
+                worker.post(WorkerMessage::DrainListener(Box::new(socket)));
             }
             self.listening.insert(
                 listener,
@@ -173,7 +185,7 @@ impl<G: Gate> DnsServer<G> {
 
     fn start_workers(&mut self) -> std::io::Result<()> {
         let service = &self.service;
-        while self.workers.len() < service.config.workers.max(1) {
+        while self.workers.len() < service.config.workers.clamp(1, MOST_WORKERS) {
             let (gate, config) = (Arc::clone(&service.gate), service.config.clone());
             let shared = SharedLookupState {
                 quota: Arc::clone(&service.lookups),
@@ -240,6 +252,8 @@ struct BoundListener {
     listener: Listener,
     /// One for each worker.
     udp: Vec<UdpListener>,
+    /// Those that an earlier process with more workers has left.
+    left: Vec<UdpListener>,
     tcp: TcpListener,
 }
 
@@ -256,8 +270,18 @@ impl BoundListener {
             let socket = open(listener, SocketRole::Udp(worker), kept, UdpListener::open)?;
             Ok(UdpListener::new(listener, socket))
         });
+        let left = kept.into_iter().flat_map(|kept| {
+            (workers..MOST_WORKERS).filter_map(move |worker| {
+                let name = socket_store::name(listener, SocketRole::Udp(worker));
+                let socket = socket_store::checked(kept.take(&name)?, listener.address);
+                // No later process is to adopt what receives nothing.
+                kept.forget(&name);
+                Some(UdpListener::new(listener, socket.ok()??))
+            })
+        });
         Ok(Self {
             listener,
+            left: left.collect(),
             udp: udp.collect::<Result<_, _>>().map_err(failed("UDP"))?,
             tcp: open(listener, SocketRole::Tcp, kept, tcp::bind)
                 .and_then(|socket| TcpListener::from_std(socket.into()))

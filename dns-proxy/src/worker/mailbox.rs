@@ -30,6 +30,8 @@ pub(crate) enum WorkerMessage<P> {
     Query(Box<ConnectionQuery>),
     /// Listen on this socket too.
     AddListener(Box<UdpListener>),
+    /// Answer what waits in this socket, which receives no new lookups from now on.
+    DrainListener(Box<UdpListener>),
     /// Receive no new lookups there, but answer those that were received. The worker signals when
     /// it has received all that was queued in the socket, so that all of it counts as in flight.
     RemoveListener(Listener, oneshot::Sender<()>),

@@ -252,7 +252,12 @@ impl<G: Gate> UdpWorker<G> {
                     self.lookups.landed(now, lookup, landed, &mut self.sockets)
                 }
                 WorkerMessage::Query(query) => self.receive_from_connection(now, *query),
-                WorkerMessage::AddListener(listening) => self.sockets.listen(*listening),
+                WorkerMessage::AddListener(listening) => drop(self.sockets.listen(*listening)),
+                WorkerMessage::DrainListener(listening) => {
+                    if let Some(number) = self.sockets.listen(*listening) {
+                        self.end_at(now, number);
+                    }
+                }
                 WorkerMessage::RemoveListener(listener, done) => {
                     self.end(now, listener);
                     let _ = done.send(());
@@ -390,7 +395,10 @@ impl<G: Gate> UdpWorker<G> {
         let Some(number) = self.sockets.listening.iter().position(wanted) else {
             return;
         };
-        let number = number as u32;
+        self.end_at(now, number as u32);
+    }
+
+    fn end_at(&mut self, now: Instant, number: u32) {
         if let Some(listening) = self.sockets.listening_at(number) {
             listening.stop_receiving();
         }
@@ -408,7 +416,8 @@ impl<P: Send + 'static> WorkerSockets<P> {
         self.listening_at(reply_path.number()?)
     }
 
-    fn listen(&mut self, listening: UdpListener) {
+    /// Listens on this socket. Its number is returned.
+    fn listen(&mut self, listening: UdpListener) -> Option<u32> {
         let free = self.listening.iter().position(Option::is_none);
         let number = free.unwrap_or_else(|| {
             self.listening.push(None);
@@ -417,9 +426,11 @@ impl<P: Send + 'static> WorkerSockets<P> {
         let address = listening.listener.address;
         if let Err(error) = watch(&self.poll, listening.as_fd(), PollToken::Listening(number as u32)) {
             // Out of memory or of watches: the other workers, if any, serve the address alone.
-            return tracing::error!(listener = %address, %error, "a worker cannot listen");
+            tracing::error!(listener = %address, %error, "a worker cannot listen");
+            return None;
         }
         self.listening[number] = Some(listening);
+        Some(number as u32)
     }
 
     /// Closes the socket of a listener that ends, when it owes no answer any more.

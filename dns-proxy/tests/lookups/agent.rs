@@ -194,9 +194,11 @@ impl Proxy {
     }
 }
 
-/// Short enough to wait for.
+/// Short enough to wait for. Two workers, so that what they must share is shared; the state machine
+/// of one is tested by itself.
 pub(crate) fn impatient() -> ServerConfig {
     ServerConfig {
+        workers: 2,
         upstream_timeout: Duration::from_millis(300),
         lookup_timeout: Duration::from_secs(4),
         ..ServerConfig::default()

@@ -1,10 +1,13 @@
 //! What a client gets over UDP, and how listeners come and go.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex};
 
-use dns_proxy::{Listener, ListenerKind, QueryTarget, ServerError, Transport};
+use dns_proxy::{DnsServer, Listener, ListenerKind, QueryTarget, ServerConfig, ServerError, SocketStore, Transport};
 
-use crate::agent::{Agent, Proxy, free_address, plain};
+use crate::agent::{Agent, Proxy, free_address, impatient, plain};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
@@ -204,6 +207,58 @@ async fn a_listener_that_ends_answers_what_it_was_asked_and_leaves_the_rest_to_i
     pending.commit.send(Ok(())).unwrap();
     assert_eq!(answers(&client.receive().await), 1);
     old.agent.observed("reply 0", 1).await;
+}
+
+/// Sockets that outlive a proxy, as under the supervisor.
+#[derive(Default)]
+struct KeptSockets(Mutex<HashMap<String, OwnedFd>>);
+
+impl SocketStore for KeptSockets {
+    fn take(&self, name: &str) -> Option<OwnedFd> {
+        self.0.lock().unwrap().get(name)?.try_clone().ok()
+    }
+
+    fn keep(&self, name: &str, socket: BorrowedFd<'_>) {
+        let socket = socket.try_clone_to_owned().unwrap();
+        self.0.lock().unwrap().insert(name.into(), socket);
+    }
+
+    fn forget(&self, name: &str) {
+        self.0.lock().unwrap().remove(name);
+    }
+}
+
+#[tokio::test]
+async fn lookups_that_wait_for_the_next_agent_are_answered_whatever_number_of_workers_it_has() {
+    const CLIENTS: usize = 32;
+    let query = packets::query("x.denied.", "A");
+    for (before, after) in [(1, 3), (3, 1), (4, 3), (2, 2)] {
+        let (kept, address) = (Arc::new(KeptSockets::default()), free_address());
+        let start = async |workers| {
+            let config = ServerConfig { workers, ..impatient() };
+            let mut server = DnsServer::new(Arc::new(Agent::new(&[])), config);
+            server.keep_sockets(kept.clone());
+            server.listen(&[plain(address)]).await.unwrap();
+            server
+        };
+        drop(start(before).await);
+        // Their queries wait in all sockets that are kept.
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            let client = UdpClient::of(address).await;
+            client.send(&query).await;
+            clients.push(client);
+        }
+        let _server = start(after).await;
+        for client in clients {
+            assert_eq!(rcode(&client.receive().await), 3, "{before} workers, then {after}");
+        }
+        assert_eq!(kept.0.lock().unwrap().len(), after + 1, "UDP sockets, and one for TCP");
+        for _ in 0..CLIENTS {
+            let client = UdpClient::of(address).await;
+            assert_eq!(rcode(&client.ask(&query).await), 3, "{before} workers, then {after}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Tproxy,
     Dnat,
     Cached,
+    /// As `Listening`, with so many workers.
+    Workers(u32),
     /// No agent, and so no policy in the way to the peers.
     Bare,
 }
@@ -76,15 +78,17 @@ impl Node {
                 flags.extend(["--intercept".into(), "tproxy".into()]);
                 dns(upstream)
             }
-            Kind::Listening | Kind::Cached | Kind::Bare => {
+            Kind::Listening | Kind::Cached | Kind::Workers(_) | Kind::Bare => {
                 flags.extend([
                     "--intercept".into(),
                     "off".into(),
                     "--listen".into(),
                     listen.to_string(),
                 ]);
-                if kind == Kind::Cached {
-                    flags.extend(["--dns-cache".into(), "100000".into()]);
+                match kind {
+                    Kind::Cached => flags.extend(["--dns-cache".into(), "100000".into()]),
+                    Kind::Workers(workers) => flags.extend(["--workers".into(), workers.to_string()]),
+                    _ => {}
                 }
                 listen
             }

@@ -34,9 +34,10 @@ use report::{Goal, Goals, Report};
 use zone::Zone;
 
 /// The works that are measured, interleaved; every ratio of the table is between two of them.
-const WORKS: [&str; 10] = [
+const WORKS: [&str; 11] = [
     "dnsdist forwarding",
     "known, listening",
+    "known, two workers",
     "known, tproxy",
     "known, dnat",
     "unbound cache",
@@ -51,6 +52,7 @@ const WORKS: [&str; 10] = [
 const GOALS: Goals = Goals {
     ratios: &[
         Goal::new("known, listening", "dnsdist forwarding", 1.0),
+        Goal::new("known, two workers", "known, listening", 1.1),
         Goal::new("known, tproxy", "dnsdist forwarding", 1.3),
         Goal::new("known, dnat", "dnsdist forwarding", 1.3),
         Goal::new("cached", "unbound cache", 1.0),
@@ -114,6 +116,7 @@ fn lookups(arguments: &Arguments, report: &mut Report) {
     let listening = Node::start(Kind::Listening, &zone);
     report.idle(&listening);
     let others: BTreeMap<&str, Node> = [
+        ("known, two workers", Kind::Workers(2)),
         ("known, tproxy", Kind::Tproxy),
         ("known, dnat", Kind::Dnat),
         ("cached", Kind::Cached),

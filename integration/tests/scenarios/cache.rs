@@ -10,7 +10,7 @@ use super::plan;
 #[test]
 fn a_cached_answer_opens_its_addresses_for_whoever_may_ask_and_says_nothing_to_others() {
     let scenario = plan()
-        .flags("--dns-cache 100")
+        .flags("--dns-cache 100 --workers 1")
         .allow(0, &["api.example"])
         .allow(1, &["other.example"])
         .records(&["api.example 300 A 198.51.100.7", "other.example 300 A 198.51.100.8"])

@@ -43,19 +43,24 @@ struct Tally {
 
 #[test]
 fn lookups_are_answered_while_agents_are_killed_under_dnat() {
-    kill_under_lookups("dnat");
+    kill_under_lookups("--intercept dnat");
 }
 
 #[test]
 fn lookups_are_answered_while_agents_are_killed_under_tproxy() {
-    kill_under_lookups("tproxy");
+    kill_under_lookups("--intercept tproxy");
 }
 
-fn kill_under_lookups(interception: &str) {
+#[test]
+fn lookups_are_answered_while_agents_with_two_workers_are_killed() {
+    kill_under_lookups("--intercept dnat --workers 2");
+}
+
+fn kill_under_lookups(flags: &str) {
     let kills = std::env::var("NAMEGATE_KILLS").ok();
     let kills = kills.and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let scenario = plan()
-        .flags(&format!("--supervise --fail-mode closed --intercept {interception}"))
+        .flags(&format!("--supervise --fail-mode closed {flags}"))
         .allow(0, &["a.example"])
         .records(&["a.example 60 A 198.51.100.1", "b.example 60 A 198.51.100.2"])
         .start();
@@ -96,7 +101,7 @@ fn kill_under_lookups(interception: &str) {
     #[allow(clippy::print_stdout)]
     {
         println!(
-            "{kills} kills under {interception}: of {} lookups {} unanswered, {} refused; gaps: median {:?}, longest {:?}",
+            "{kills} kills with {flags}: of {} lookups {} unanswered, {} refused; gaps: median {:?}, longest {:?}",
             tally.sent,
             tally.unanswered.len(),
             tally.refused.len(),
