@@ -218,6 +218,8 @@ fn values_out_of_bounds_are_refused_with_bounds_and_reason() {
     for line in [
         "--set-capacity=0",
         "--max-names=0",
+        "--workers=0",
+        "--workers=65",
         "--max-addresses-per-name=18446744073709551615",
         "--max-ttl=0s",
         "--grace=1000000s",
