@@ -10,37 +10,32 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::cidr_group::CidrGroup;
-use crate::endpoint::keys;
 use crate::labels::Labels;
 use crate::peer_selector::{CidrGroupSelector, NamedPort, ObjectSelector, PeerSelector, ServiceSelector};
-use crate::ports::{PortRange, PortSet, Protocol};
+use crate::ports::{PortRange, PortSet};
 use crate::prefix;
 use crate::program::{Peer, Rule};
 use crate::zone::Zone;
 
-/// The objects of a cluster, as far as rules may select them.
+pub use crate::pod_index::{
+    ContainerPort, IdentityNumber, InventoryPod, PodAddresses, PodIdentity, PodIndex, PodNumber,
+};
+pub use crate::service_index::ServiceIndex;
+
+/// The namespace and name of the API server's service.
+pub(crate) const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
+/// The objects of a cluster, as far as rules may select them. A clone shares them all.
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The pods of every node that have addresses of their own.
-    pub pods: Vec<Arc<InventoryPod>>,
+    pub pods: PodIndex,
     /// Services, and what is only known by its backends.
-    pub services: Vec<InventoryService>,
+    pub services: ServiceIndex,
     /// The nodes of the cluster, this one included.
-    pub nodes: Vec<InventoryNode>,
+    pub nodes: Arc<[InventoryNode]>,
     /// The CiliumCIDRGroups, whose prefixes rules may select.
-    pub cidr_groups: Vec<CidrGroup>,
-}
-
-/// A pod with addresses of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct InventoryPod {
-    /// Its labels and the special keys, as [`endpoint::labels`](crate::endpoint::labels) makes
-    /// them.
-    pub labels: Labels,
-    /// Its addresses, both families.
-    pub addresses: BTreeSet<IpAddr>,
-    /// The ports that its containers name.
-    pub ports: Vec<ContainerPort>,
+    pub cidr_groups: Arc<[CidrGroup]>,
 }
 
 /// A Service, with the addresses of its backends.
@@ -69,17 +64,6 @@ pub struct InventoryNode {
     pub addresses: BTreeSet<IpAddr>,
     /// Whether it is the one that policies are compiled for.
     pub is_this: bool,
-}
-
-/// A port that a container names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerPort {
-    /// The name that the container gives the port.
-    pub name: String,
-    /// The protocol of the port.
-    pub protocol: Protocol,
-    /// The port number.
-    pub port: u16,
 }
 
 impl Inventory {
@@ -125,26 +109,25 @@ impl Inventory {
             // Pods are inside the cluster, and never this node.
             Peer::PodsWithin(Zone::World | Zone::Host, _) => return members,
             Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix) => {
-                for pod in &self.pods {
-                    let ports = pod.named(&rule.named);
-                    let within = pod.addresses.iter().filter(|address| prefix.contains(*address));
+                for pod in self.pods.iter() {
+                    let ports = pod.identity().named(&rule.named);
+                    let within = pod.addresses().iter().filter(|address| prefix.contains(*address));
                     within.for_each(|address| add(*address, &ports));
                 }
             }
-            Peer::Object(ObjectSelector::Pods(labels)) => {
-                for pod in self.pods.iter().filter(|pod| labels.matches(&pod.labels)) {
-                    let ports = rule.ports.union(&pod.named(&rule.named));
-                    pod.addresses.iter().for_each(|address| add(*address, &ports));
+            Peer::Object(ObjectSelector::Pods(selector)) => {
+                for pod in self.pods.selected(selector) {
+                    let ports = rule.ports.union(&pod.identity().named(&rule.named));
+                    pod.addresses().iter().for_each(|address| add(*address, &ports));
                 }
             }
             Peer::Object(selector) => {
                 let addresses = self.addresses(selector);
-                addresses.iter().for_each(|address| add(*address, &rule.ports));
-                if !rule.named.is_empty() {
-                    for pod in &self.pods {
-                        let ports = pod.named(&rule.named);
-                        let meant = pod.addresses.intersection(&addresses);
-                        meant.for_each(|address| add(*address, &ports));
+                for address in addresses {
+                    add(address, &rule.ports);
+                    if !rule.named.is_empty() {
+                        let pods = self.pods.at(address);
+                        pods.for_each(|pod| add(address, &pod.identity().named(&rule.named)));
                     }
                 }
             }
@@ -153,29 +136,16 @@ impl Inventory {
         members
     }
 
-    /// As [`members`](Self::members), for these addresses only. Works only for rules that select
-    /// pods directly.
-    pub(crate) fn members_at(&self, rule: &Rule, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, PortSet> {
-        let there = |pod: &&Arc<InventoryPod>| !pod.addresses.is_disjoint(addresses);
-        let pods = Self {
-            pods: self.pods.iter().filter(there).cloned().collect(),
-            ..Self::default()
-        };
-        let mut members = pods.members(rule);
-        members.retain(|address, _| addresses.contains(address));
-        members
-    }
-
     /// The addresses of the objects that a selector selects.
     pub fn addresses(&self, selector: &ObjectSelector) -> BTreeSet<IpAddr> {
         match selector {
-            ObjectSelector::Pods(labels) => {
-                let pods = self.pods.iter().filter(|pod| labels.matches(&pod.labels));
-                pods.flat_map(|pod| &pod.addresses).copied().collect()
+            ObjectSelector::Pods(selector) => {
+                let pods = self.pods.selected(selector);
+                pods.flat_map(|pod| pod.addresses()).copied().collect()
             }
             ObjectSelector::Services(selector) => {
-                let services = self.services.iter().filter(|service| selector.matches(service));
-                services.flat_map(|service| self.backends(service)).copied().collect()
+                let services = self.services.selected(selector);
+                services.flat_map(|service| self.backends(service)).collect()
             }
             ObjectSelector::Nodes(labels) => {
                 let nodes = self.nodes.iter().filter(|node| labels.matches(&node.labels));
@@ -186,9 +156,9 @@ impl Inventory {
                 nodes.flat_map(|node| &node.addresses).copied().collect()
             }
             ObjectSelector::ApiServer => {
-                let services = self.services.iter().filter(|service| service.is_api_server());
-                let addresses = services.flat_map(|service| self.backends(service).chain(&service.addresses));
-                addresses.copied().collect()
+                let service = self.services.api_server().into_iter();
+                let addresses = service.flat_map(|service| self.backends(service).chain(service.addresses.clone()));
+                addresses.collect()
             }
             // Compiled to prefixes.
             ObjectSelector::CidrGroups(_) | ObjectSelector::Prefix(..) => BTreeSet::new(),
@@ -197,14 +167,18 @@ impl Inventory {
 
     /// The addresses in its EndpointSlices and of the pods that it selects: either may be known
     /// before the other.
-    fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = &'a IpAddr> {
-        let pods = self.pods.iter().filter(|pod| service.selects(pod));
-        service.backends.iter().chain(pods.flat_map(|pod| &pod.addresses))
+    fn backends<'a>(&'a self, service: &'a InventoryService) -> impl Iterator<Item = IpAddr> + 'a {
+        let identities = self.pods.identities_of(&service.namespace);
+        let selected = identities.filter(|(_, identity)| service.selects(identity));
+        let pods = selected.flat_map(|(number, _)| self.pods.of_identity(number));
+        let of_pods = pods.flat_map(|pod| pod.addresses()).copied();
+        service.backends.iter().copied().chain(of_pods)
     }
 }
 
-impl InventoryPod {
-    fn named(&self, ports: &[NamedPort]) -> PortSet {
+impl PodIdentity {
+    /// The numbers of these ports.
+    pub(crate) fn named(&self, ports: &[NamedPort]) -> PortSet {
         let wanted = |known: &&ContainerPort| {
             ports
                 .iter()
@@ -217,14 +191,14 @@ impl InventoryPod {
 
 impl InventoryService {
     /// The API server writes this service, and its backends, itself.
-    fn is_api_server(&self) -> bool {
-        self.namespace == "default" && self.name == "kubernetes"
+    pub(crate) fn is_api_server(&self) -> bool {
+        (self.namespace.as_str(), self.name.as_str()) == API_SERVER
     }
 
-    pub(crate) fn selects(&self, pod: &InventoryPod) -> bool {
-        let has = |(key, value): (&String, &String)| pod.labels.get(key) == Some(value);
-        pod.labels.get(keys::NAMESPACE) == Some(&self.namespace)
-            && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
+    /// Whether pods of an identity stand behind it.
+    pub(crate) fn selects(&self, pods: &PodIdentity) -> bool {
+        let has = |(key, value): (&String, &String)| pods.labels.get(key) == Some(value);
+        pods.namespace() == self.namespace && self.selector.as_ref().is_some_and(|labels| labels.iter().all(has))
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::endpoint::keys;
+
 /// The labels of an endpoint, special keys included (`io.kubernetes.pod.namespace`, …).
 pub type Labels = BTreeMap<String, String>;
 
@@ -75,6 +77,19 @@ impl LabelSelector {
             .map(|(key, operator, values)| Requirement::new(key, Operator::new(&operator, values)?));
         let requirements = equalities.chain(expressions).collect::<Result<_, _>>()?;
         Ok(Self { requirements })
+    }
+
+    /// The one namespace whose pods it may match, if it says so.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.requirements.iter().find_map(|requirement| {
+            match (requirement.key.as_str(), &requirement.operator) {
+                (keys::NAMESPACE, Operator::In(values)) => match values.as_slice() {
+                    [namespace] => Some(namespace.as_str()),
+                    _ => None,
+                },
+                _ => None,
+            }
+        })
     }
 
     /// Whether every requirement holds for these labels.

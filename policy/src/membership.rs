@@ -1,22 +1,34 @@
 //! The addresses that rules about objects select, updated incrementally as objects change.
 //!
-//! Matching every pod of a cluster against every rule at each change would take a second. Here a
-//! pod that changes is matched once against each distinct selector.
+//! Matching every pod of a cluster against every rule at each change would take a second. Here the
+//! difference of two inventories says what changed, and what a pod's identity is selected by was
+//! found when its first pod came. So a change costs what it concerns, however large the cluster is.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use crate::inventory::{Inventory, InventoryPod};
+use imbl::OrdMap;
+use slotmap::{SecondaryMap, SlotMap, new_key_type};
+
+use crate::inventory::{Inventory, InventoryService};
+use crate::labels::LabelSelector;
 use crate::peer_selector::{NamedPort, ObjectSelector};
+use crate::pod_index::{ChangedPod, IndexChange};
 use crate::ports::PortSet;
 use crate::program::{Peer, Rule};
+use crate::selector_table::{SelectorKey, SelectorTable};
+use crate::zone::Zone;
 
-/// The addresses that a rule selects, with its ports there.
-pub type PeerMembers = BTreeMap<IpAddr, PortSet>;
+/// The addresses that a rule selects, with its ports there. Persistent: a clone shares its parts.
+pub type PeerMembers = OrdMap<IpAddr, PortSet>;
+
+new_key_type! {
+    /// A rule whose members are tracked.
+    pub struct TrackedRuleKey;
+}
 
 /// The parts of a rule that decide its members. Many rules of many programs share one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct MembershipKey {
     peer: Peer,
     ports: PortSet,
@@ -26,53 +38,248 @@ struct MembershipKey {
 /// The members of every tracked rule.
 #[derive(Debug, Default)]
 pub struct Membership {
-    inventory: Arc<Inventory>,
-    members: BTreeMap<MembershipKey, TrackedRule>,
+    inventory: Inventory,
+    keys: HashMap<MembershipKey, TrackedRuleKey>,
+    rules: SlotMap<TrackedRuleKey, TrackedRule>,
+    selectors: SelectorTable,
+    /// The rules that have a selector of pods.
+    of_selector: SecondaryMap<SelectorKey, Vec<TrackedRuleKey>>,
+    /// The rules about pods within a range.
+    within: Vec<TrackedRuleKey>,
+    /// The rules about other objects.
+    of_objects: Vec<TrackedRuleKey>,
+    /// By the last [`update`](Self::update).
+    changed: BTreeMap<TrackedRuleKey, BTreeSet<IpAddr>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct TrackedRule {
-    members: Arc<PeerMembers>,
-    /// The addresses that were changed by the last [`Membership::update`].
-    changed: BTreeSet<IpAddr>,
+    rule: Rule,
+    /// The selector of a rule about pods.
+    selector: Option<SelectorKey>,
+    members: PeerMembers,
+    users: usize,
+}
+
+/// What an update has to evaluate again.
+#[derive(Debug, Default)]
+struct TouchedMembers {
+    /// Addresses, by rules about pods.
+    addresses: BTreeMap<TrackedRuleKey, BTreeSet<IpAddr>>,
+    /// Rules about other objects.
+    rules: BTreeSet<TrackedRuleKey>,
 }
 
 impl Membership {
-    /// Tracks exactly these rules from now on, in this inventory.
+    /// Brings the members of all rules up to date with an inventory.
     ///
-    /// It compares a pointer for each pod. Each pod that changed is matched against each distinct
-    /// selector of pods. Selectors of services and nodes are evaluated again where services, nodes
-    /// or pods behind them changed.
-    pub fn update<'a>(&mut self, inventory: &Arc<Inventory>, rules: impl Iterator<Item = &'a Rule>) {
-        let before = std::mem::replace(&mut self.inventory, Arc::clone(inventory));
-        let pods = changed_pods(&before, inventory);
-        let objects_changed = before.services != inventory.services || before.nodes != inventory.nodes;
-        let mut known = std::mem::take(&mut self.members);
-        for rule in rules {
-            let key = MembershipKey::of(rule);
-            if self.members.contains_key(&key) {
-                continue;
+    /// It takes a look at each pod that differs, and at the rules that select it. Of rules about
+    /// services and nodes those are evaluated again that select one that differs, or one behind
+    /// which such a pod stands.
+    pub fn update(&mut self, inventory: &Inventory) {
+        self.changed.clear();
+        let before = std::mem::replace(&mut self.inventory, inventory.clone());
+        let changes: Vec<IndexChange<ChangedPod<'_>>> = before.pods.changes(&inventory.pods).collect();
+        let mut touched = TouchedMembers::default();
+        // Both sides of a change touch all addresses of the pod, each by what selected it then.
+        for change in &changes {
+            if let Some(pod) = change.before {
+                self.touch(change, pod, &before, &mut touched);
             }
-            let followed = match known.remove(&key) {
-                None => TrackedRule::new(inventory.members(rule)),
-                Some(followed) => followed.updated(rule, inventory, &pods, objects_changed),
-            };
-            self.members.insert(key, followed);
+        }
+        for (number, change) in before.pods.identity_changes(&inventory.pods) {
+            if change.before.is_some() {
+                self.selectors.forget(number);
+            }
+            if let Some(identity) = change.now {
+                self.selectors.learn(number, &identity.labels);
+            }
+        }
+        for change in &changes {
+            if let Some(pod) = change.now {
+                self.touch(change, pod, inventory, &mut touched);
+            }
+        }
+        let TouchedMembers {
+            addresses,
+            rules: mut concerned,
+        } = touched;
+        for service in before.services.changes(&inventory.services) {
+            self.concern(service, &mut concerned);
+        }
+        let nodes_differ = before.nodes != inventory.nodes;
+        let depends = |rule: &TrackedRule| {
+            let is_of_nodes = matches!(
+                rule.rule.peer,
+                Peer::Object(ObjectSelector::Nodes(_) | ObjectSelector::RemoteNodes)
+            );
+            (is_of_nodes && nodes_differ) || (!changes.is_empty() && !rule.rule.named.is_empty())
+        };
+        concerned.extend(
+            self.of_objects
+                .iter()
+                .filter(|key| self.rules.get(**key).is_some_and(depends)),
+        );
+        for (key, addresses) in addresses {
+            let now: Vec<_> = addresses
+                .into_iter()
+                .map(|address| (address, self.evaluated_at(key, address)))
+                .collect();
+            self.put(key, now);
+        }
+        for key in concerned {
+            let Some(rule) = self.rules.get(key) else { continue };
+            let mut now: BTreeMap<IpAddr, Option<PortSet>> = rule.members.keys().map(|it| (*it, None)).collect();
+            let all = inventory.members(&rule.rule).into_iter();
+            now.extend(all.map(|(address, ports)| (address, Some(ports))));
+            self.put(key, now);
+        }
+    }
+
+    /// Tracks the members of a rule about objects from now on, until it is
+    /// [released](Self::release). `None` for rules about names and prefixes.
+    ///
+    /// A rule that nobody has tracked takes a look at each identity of its namespace, or of all.
+    pub fn track(&mut self, rule: &Rule) -> Option<TrackedRuleKey> {
+        if !matches!(rule.peer, Peer::PodsWithin(..) | Peer::Object(_)) {
+            return None;
+        }
+        let key = MembershipKey::of(rule);
+        if let Some(known) = self.keys.get(&key) {
+            self.rules[*known].users += 1;
+            return Some(*known);
+        }
+        let pods = &self.inventory.pods;
+        let selector = selector_of(rule).map(|selector| self.selectors.add(selector, pods));
+        let tracked = self.rules.insert(TrackedRule {
+            members: match selector {
+                Some(_) => PeerMembers::new(),
+                None => self.inventory.members(rule).into_iter().collect(),
+            },
+            rule: rule.clone(),
+            selector,
+            users: 1,
+        });
+        self.keys.insert(key, tracked);
+        match (selector, &rule.peer) {
+            (Some(selector), _) => {
+                let Some(users) = self.of_selector.entry(selector) else {
+                    return Some(tracked);
+                };
+                users.or_default().push(tracked);
+                let identities = self.selectors.identities(selector).iter();
+                let pods = identities.flat_map(|identity| pods.of_identity(*identity));
+                let addresses: BTreeSet<IpAddr> = pods.flat_map(|pod| pod.addresses()).copied().collect();
+                let members = addresses
+                    .into_iter()
+                    .filter_map(|address| Some((address, self.evaluated_at(tracked, address)?)))
+                    .collect();
+                self.rules[tracked].members = members;
+            }
+            (None, Peer::PodsWithin(..)) => self.within.push(tracked),
+            (None, _) => self.of_objects.push(tracked),
+        }
+        Some(tracked)
+    }
+
+    /// Ends one of the uses of a tracked rule.
+    pub fn release(&mut self, key: TrackedRuleKey) {
+        let Some(tracked) = self.rules.get_mut(key) else { return };
+        tracked.users -= 1;
+        if tracked.users > 0 {
+            return;
+        }
+        let Some(TrackedRule { rule, selector, .. }) = self.rules.remove(key) else {
+            return;
+        };
+        self.keys.remove(&MembershipKey::of(&rule));
+        self.changed.remove(&key);
+        let others = |list: &mut Vec<TrackedRuleKey>| list.retain(|other| *other != key);
+        match selector {
+            Some(selector) => {
+                self.of_selector.get_mut(selector).map(others);
+                self.selectors.remove(selector);
+            }
+            None => [&mut self.within, &mut self.of_objects].into_iter().for_each(others),
         }
     }
 
     /// The members of a tracked rule.
-    pub fn members(&self, rule: &Rule) -> Option<&Arc<PeerMembers>> {
-        Some(&self.members.get(&MembershipKey::of(rule))?.members)
+    pub fn members(&self, key: TrackedRuleKey) -> Option<&PeerMembers> {
+        self.rules.get(key).map(|tracked| &tracked.members)
     }
 
-    /// The addresses that the last update added to, removed from or changed in a rule. For a rule
-    /// that it began to track, all of them.
-    pub fn changed(&self, rule: &Rule) -> impl Iterator<Item = IpAddr> {
-        let followed = self.members.get(&MembershipKey::of(rule));
-        followed
-            .into_iter()
-            .flat_map(|followed| followed.changed.iter().copied())
+    /// The rules whose members the last update has changed, each with the addresses that it added,
+    /// removed or gave other ports.
+    pub fn changed(&self) -> &BTreeMap<TrackedRuleKey, BTreeSet<IpAddr>> {
+        &self.changed
+    }
+
+    /// Adds what one side of a pod's change may touch.
+    fn touch(
+        &self,
+        change: &IndexChange<ChangedPod<'_>>,
+        side: ChangedPod<'_>,
+        inventory: &Inventory,
+        touched: &mut TouchedMembers,
+    ) {
+        let addresses = || change.before.iter().chain(&change.now).flat_map(|it| it.pod.addresses());
+        let selectors = self.selectors.matching(side.identity).iter();
+        let of_selectors = selectors.filter_map(|selector| self.of_selector.get(*selector));
+        for rule in of_selectors.flatten().chain(&self.within) {
+            touched.addresses.entry(*rule).or_default().extend(addresses());
+        }
+        let identity = side.pod.identity();
+        let services = inventory.services.of_namespace(identity.namespace());
+        for service in services.filter(|service| service.selects(identity)) {
+            self.concern(service, &mut touched.rules);
+        }
+    }
+
+    /// Adds the rules about services that select this one.
+    fn concern(&self, service: &InventoryService, concerned: &mut BTreeSet<TrackedRuleKey>) {
+        let selects = |rule: &TrackedRule| match &rule.rule.peer {
+            Peer::Object(ObjectSelector::Services(selector)) => selector.matches(service),
+            Peer::Object(ObjectSelector::ApiServer) => service.is_api_server(),
+            _ => false,
+        };
+        let of_objects = self.of_objects.iter().copied();
+        concerned.extend(of_objects.filter(|key| self.rules.get(*key).is_some_and(selects)));
+    }
+
+    /// The ports of a rule about pods at an address; `None` where it does not select it.
+    fn evaluated_at(&self, key: TrackedRuleKey, address: IpAddr) -> Option<PortSet> {
+        let TrackedRule { rule, selector, .. } = self.rules.get(key)?;
+        let mut ports = PortSet::Ranges(Vec::new());
+        for (identity, pod) in self.inventory.pods.identified_at(address) {
+            let named = || pod.identity().named(&rule.named);
+            match (&rule.peer, selector) {
+                (_, Some(selector)) if self.selectors.identities(*selector).contains(&identity) => {
+                    ports = ports.union(&rule.ports).union(&named());
+                }
+                (Peer::PodsWithin(Zone::Anywhere | Zone::Cluster, prefix), None) if prefix.contains(&address) => {
+                    ports = ports.union(&named());
+                }
+                _ => {}
+            }
+        }
+        (!ports.is_empty()).then_some(ports)
+    }
+
+    fn put(&mut self, key: TrackedRuleKey, now: impl IntoIterator<Item = (IpAddr, Option<PortSet>)>) {
+        let Some(TrackedRule { members, .. }) = self.rules.get_mut(key) else {
+            return;
+        };
+        for (address, ports) in now {
+            if members.get(&address) == ports.as_ref() {
+                continue;
+            }
+            self.changed.entry(key).or_default().insert(address);
+            match ports {
+                Some(ports) => members.insert(address, ports),
+                None => members.remove(&address),
+            };
+        }
     }
 }
 
@@ -86,166 +293,12 @@ impl MembershipKey {
     }
 }
 
-impl TrackedRule {
-    fn new(members: PeerMembers) -> Self {
-        Self {
-            changed: members.keys().copied().collect(),
-            members: Arc::new(members),
-        }
+fn selector_of(rule: &Rule) -> Option<&LabelSelector> {
+    match &rule.peer {
+        Peer::Object(ObjectSelector::Pods(selector)) => Some(selector),
+        _ => None,
     }
-
-    fn updated(
-        mut self,
-        rule: &Rule,
-        inventory: &Inventory,
-        pods: &[Arc<InventoryPod>],
-        objects_changed: bool,
-    ) -> Self {
-        self.changed.clear();
-        let by_pods_alone = matches!(rule.peer, Peer::PodsWithin(..) | Peer::Object(ObjectSelector::Pods(_)));
-        if by_pods_alone {
-            // `pods` holds the pods before and after the change: evaluate every address that they
-            // have or had.
-            let of_changed = Inventory {
-                pods: pods.to_vec(),
-                ..Inventory::default()
-            };
-            let touched: BTreeSet<IpAddr> = of_changed.members(rule).into_keys().collect();
-            if !touched.is_empty() {
-                self.put(touched.clone(), &inventory.members_at(rule, &touched));
-            }
-        } else if objects_changed || !pods.is_empty() {
-            let now = inventory.members(rule);
-            let all = self.members.keys().chain(now.keys()).copied().collect();
-            self.put(all, &now);
-        }
-        self
-    }
-
-    fn put(&mut self, addresses: BTreeSet<IpAddr>, now: &PeerMembers) {
-        for address in addresses {
-            if self.members.get(&address) == now.get(&address) {
-                continue;
-            }
-            self.changed.insert(address);
-            // Copies on write: readers may still hold the previous members.
-            let members = Arc::make_mut(&mut self.members);
-            match now.get(&address) {
-                Some(ports) => members.insert(address, ports.clone()),
-                None => members.remove(&address),
-            };
-        }
-    }
-}
-
-/// The pods that are in one inventory and not in the other, as they were and as they are.
-fn changed_pods(before: &Inventory, now: &Inventory) -> Vec<Arc<InventoryPod>> {
-    let set =
-        |inventory: &Inventory| -> HashSet<*const InventoryPod> { inventory.pods.iter().map(Arc::as_ptr).collect() };
-    let (known, current) = (set(before), set(now));
-    let gone = before.pods.iter().filter(|pod| !current.contains(&Arc::as_ptr(pod)));
-    let new = now.pods.iter().filter(|pod| !known.contains(&Arc::as_ptr(pod)));
-    gone.chain(new).cloned().collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::extensions::LeaseTerms;
-    use crate::inventory::{ContainerPort, InventoryService};
-    use crate::labels::{LabelSelector, Requirement};
-    use crate::peer_selector::ServiceSelector;
-    use crate::policy::Action;
-    use crate::ports::{PortRange, Protocol};
-    use crate::zone::Zone;
-
-    fn pod(app: u8, last: u8, port: u16) -> Arc<InventoryPod> {
-        Arc::new(InventoryPod {
-            labels: [
-                ("app".to_owned(), app.to_string()),
-                ("io.kubernetes.pod.namespace".to_owned(), "n".to_owned()),
-            ]
-            .into(),
-            addresses: [IpAddr::from([10, 0, 0, last])].into(),
-            ports: vec![ContainerPort {
-                name: "web".into(),
-                protocol: Protocol::Tcp,
-                port,
-            }],
-        })
-    }
-
-    fn rule(peer: Peer, named: bool) -> Rule {
-        Rule {
-            action: Action::Allow,
-            peer,
-            ports: PortSet::from_ranges([PortRange::single(Protocol::Tcp, 443)]),
-            named: named
-                .then(|| NamedPort {
-                    name: "web".into(),
-                    protocols: vec![Protocol::Tcp],
-                })
-                .into_iter()
-                .collect(),
-            lease: LeaseTerms::default(),
-            origins: Vec::new(),
-        }
-    }
-
-    fn rules() -> Vec<Rule> {
-        let app = |app: u8| LabelSelector {
-            requirements: vec![Requirement::equals("app", &app.to_string())],
-        };
-        let service = ServiceSelector {
-            namespace: None,
-            name: Some("s".into()),
-            labels: LabelSelector::default(),
-        };
-        vec![
-            rule(Peer::Object(ObjectSelector::Pods(app(0))), false),
-            rule(Peer::Object(ObjectSelector::Pods(app(1))), true),
-            rule(Peer::PodsWithin(Zone::Anywhere, "10.0.0.0/30".parse().unwrap()), true),
-            rule(Peer::Object(ObjectSelector::Services(service)), false),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_kept_up_is_what_would_be_found_anew(
-            steps in prop::collection::vec((prop::collection::vec((0_u8..3, 0_u8..6, 80_u16..82), 0..6), 0_u8..3), 1..6),
-        ) {
-            let rules = rules();
-            let mut membership = Membership::default();
-            // A pod that stays as it is is the same one, as the agent has it.
-            let mut pods: BTreeMap<(u8, u8, u16), Arc<InventoryPod>> = BTreeMap::new();
-            for (wanted, service_of) in steps {
-                let before: Vec<PeerMembers> = rules.iter().map(|rule| membership.members(rule).map(|it| PeerMembers::clone(it)).unwrap_or_default()).collect();
-                pods.retain(|key, _| wanted.contains(key));
-                for (app, last, port) in &wanted {
-                    pods.entry((*app, *last, *port)).or_insert_with(|| pod(*app, *last, *port));
-                }
-                let service = InventoryService {
-                    namespace: "n".into(),
-                    name: "s".into(),
-                    selector: Some([("app".to_owned(), service_of.to_string())].into()),
-                    ..InventoryService::default()
-                };
-                let inventory = Arc::new(Inventory {
-                    pods: pods.values().cloned().collect(),
-                    services: vec![service],
-                    ..Inventory::default()
-                });
-                membership.update(&inventory, rules.iter());
-                for (rule, before) in rules.iter().zip(before) {
-                    let now = inventory.members(rule);
-                    prop_assert_eq!(membership.members(rule).map(|it| &**it), Some(&now));
-                    let all: BTreeSet<IpAddr> = before.keys().chain(now.keys()).copied().collect();
-                    let differ: BTreeSet<IpAddr> = all.into_iter().filter(|it| before.get(it) != now.get(it)).collect();
-                    prop_assert_eq!(membership.changed(rule).collect::<BTreeSet<_>>(), differ);
-                }
-            }
-        }
-    }
-}
+mod tests;

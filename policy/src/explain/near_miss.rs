@@ -146,10 +146,7 @@ fn missed(rule: &Rule, context: ExplainContext<'_>, peer: &KnownPeer) -> Option<
             other_zone.then_some(NearMissKind::Zone(*zone, place)).and_then(of)
         }
         (Peer::Object(ObjectSelector::Pods(selector)), Some((address, _))) => {
-            let pods = context.inventory.pods.iter();
-            let labels = pods
-                .filter(|pod| pod.addresses.contains(&address))
-                .map(|pod| &pod.labels);
+            let labels = context.inventory.pods.at(address).map(|pod| pod.labels());
             labels
                 .filter_map(|labels| one_lacks(selector, labels))
                 .next()

@@ -1,9 +1,8 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::*;
 use crate::endpoint::{self, EndpointId};
-use crate::inventory::InventoryPod;
+use crate::inventory::{InventoryPod, PodIndex};
 use crate::labels::Labels;
 use crate::{document, validate};
 
@@ -30,11 +29,8 @@ fn policies(texts: &[&str]) -> Vec<Policy> {
 
 /// A pod `db` at 10.244.0.9.
 fn inventory() -> Inventory {
-    let pods = vec![Arc::new(InventoryPod {
-        labels: labels(&[("app", "db")]),
-        addresses: BTreeSet::from([IpAddr::from([10, 244, 0, 9])]),
-        ports: Vec::new(),
-    })];
+    let pod = InventoryPod::new(labels(&[("app", "db")]), [IpAddr::from([10, 244, 0, 9])], Vec::new());
+    let pods = PodIndex::from_iter([pod]);
     Inventory {
         pods,
         ..Inventory::default()

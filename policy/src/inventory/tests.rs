@@ -6,6 +6,7 @@ use crate::dns_rules::DnsServers;
 use crate::endpoint::{self, Endpoint, EndpointId};
 use crate::labels::LabelSelector;
 use crate::policy::Action;
+use crate::ports::Protocol;
 use crate::program::{EndpointPolicy, Program};
 use crate::{Policy, document, validate};
 
@@ -16,18 +17,16 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
         .collect()
 }
 
-fn pod(namespace: &str, app: &str, addresses: &[&str]) -> InventoryPod {
-    InventoryPod {
-        labels: endpoint::labels(
-            &labels(&[("app", app)]),
-            namespace,
-            &labels(&[("team", "red")]),
-            app,
-            "default",
-        ),
-        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        ports: Vec::new(),
-    }
+fn pod<const N: usize>(namespace: &str, app: &str, addresses: &[&str], ports: [ContainerPort; N]) -> InventoryPod {
+    let labels = endpoint::labels(
+        &labels(&[("app", app)]),
+        namespace,
+        &labels(&[("team", "red")]),
+        app,
+        "default",
+    );
+    let addresses = addresses.iter().map(|address| address.parse().unwrap());
+    InventoryPod::new(labels, addresses, ports.into())
 }
 
 fn port(name: &str, protocol: Protocol, port: u16) -> ContainerPort {
@@ -40,15 +39,23 @@ fn port(name: &str, protocol: Protocol, port: u16) -> ContainerPort {
 
 /// Two pods `a` and one `b` in the policy's namespace `n`, and a resolver elsewhere.
 fn cluster() -> Inventory {
-    let mut pods = vec![
-        pod("n", "a", &["10.244.0.2", "fd00::2"]),
-        pod("n", "a", &["10.244.0.3"]),
-        pod("n", "b", &["10.244.0.9"]),
-        pod("kube-system", "kube-dns", &["10.244.1.5"]),
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let pods = [
+        pod(
+            "n",
+            "a",
+            &["10.244.0.2", "fd00::2"],
+            [port("web", tcp, 8080), port("web", udp, 8081)],
+        ),
+        pod(
+            "n",
+            "a",
+            &["10.244.0.3"],
+            [port("web", tcp, 80), port("metrics", tcp, 9090)],
+        ),
+        pod("n", "b", &["10.244.0.9"], []),
+        pod("kube-system", "kube-dns", &["10.244.1.5"], [port("web", tcp, 88)]),
     ];
-    pods[0].ports = vec![port("web", Protocol::Tcp, 8080), port("web", Protocol::Udp, 8081)];
-    pods[1].ports = vec![port("web", Protocol::Tcp, 80), port("metrics", Protocol::Tcp, 9090)];
-    pods[3].ports = vec![port("web", Protocol::Tcp, 88)];
     let address = |text: &str| text.parse().unwrap();
     let service = |namespace: &str, name: &str, of: &[(&str, &str)]| InventoryService {
         namespace: namespace.into(),
@@ -88,13 +95,14 @@ fn cluster() -> Inventory {
         prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     };
     Inventory {
-        pods: pods.into_iter().map(Arc::new).collect(),
+        pods: pods.into_iter().collect(),
         services: services.into_iter().chain([kubernetes]).collect(),
-        nodes: vec![node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)],
-        cidr_groups: vec![
+        nodes: [node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)].into(),
+        cidr_groups: [
             group("office", &["198.51.100.0/24", "2001:db8::/32"]),
             group("branch", &["203.0.113.0/24"]),
-        ],
+        ]
+        .into(),
     }
 }
 
@@ -329,11 +337,8 @@ proptest! {
             pods: pods
                 .iter()
                 .map(|(a, b, last)| {
-                    Arc::new(InventoryPod {
-                        labels: labels(&[("a", &key(*a)), ("b", &key(*b))]),
-                        addresses: BTreeSet::from([IpAddr::from([10, 0, 0, *last])]),
-                        ports: Vec::new(),
-                    })
+                    let labels = labels(&[("a", &key(*a)), ("b", &key(*b))]);
+                    InventoryPod::new(labels, [IpAddr::from([10, 0, 0, *last])], Vec::new())
                 })
                 .collect(),
             ..Inventory::default()

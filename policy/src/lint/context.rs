@@ -37,13 +37,13 @@ pub(super) struct LintedSpec<'a> {
 
 impl<'a> LintContext<'a> {
     pub(super) fn new(policies: &[(&'a Document, &'a Policy)], cluster: &ClusterContext<'_>) -> Self {
-        let pods = &cluster.inventory.pods;
+        let pods: Vec<_> = cluster.inventory.pods.iter().collect();
         let mut specs_of_pods = vec![Vec::new(); pods.len()];
         let mut linted = Vec::new();
         for (index, &(document, policy)) in policies.iter().enumerate() {
             for (node, spec) in specs(document, policy) {
                 let selected = pods.iter().enumerate();
-                let selected = selected.filter(|(_, pod)| spec.subject.matches(&pod.labels));
+                let selected = selected.filter(|(_, pod)| spec.subject.matches(pod.labels()));
                 let selected: Vec<usize> = selected.map(|(pod, _)| pod).collect();
                 for pod in &selected {
                     specs_of_pods[*pod].push(linted.len());

@@ -182,7 +182,7 @@ fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
         .iter()
         .map(|range| of(*range, "the range of Pods of a Node", true))
         .collect();
-    for service in &inventory.services {
+    for service in inventory.services.iter() {
         let name = format!("the Service {}/{}", service.namespace, service.name);
         networks.extend(
             service
@@ -191,15 +191,15 @@ fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
                 .map(|address| of((*address).into(), &name, true)),
         );
     }
-    for node in &inventory.nodes {
+    for node in inventory.nodes.iter() {
         networks.extend(
             node.addresses
                 .iter()
                 .map(|address| of((*address).into(), "a Node", false)),
         );
     }
-    for pod in &inventory.pods {
-        networks.extend(pod.addresses.iter().map(|address| of((*address).into(), "a Pod", true)));
+    for pod in inventory.pods.iter() {
+        networks.extend(pod.addresses().iter().map(|address| of((*address).into(), "a Pod", true)));
     }
     networks
 }

@@ -68,7 +68,7 @@ pub(super) fn unknown_names(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_
             continue;
         }
         for named in &rule.named {
-            let ports = || pods.iter().flat_map(|pod| &pod.ports);
+            let ports = || pods.iter().flat_map(|pod| pod.ports());
             if ports().any(|port| port.name == named.name && named.protocols.contains(&port.protocol)) {
                 continue;
             }
@@ -153,7 +153,7 @@ fn services<'i>(
             ObjectSelector::Services(selector) => selector.matches(service),
             _ => false,
         });
-        by_itself || pods.iter().any(|pod| service.selects(pod))
+        by_itself || pods.iter().any(|pod| service.selects(pod.identity()))
     };
     let services = cluster.inventory.services.iter().filter(is_meant);
     let with_ports = services.filter_map(|service| {
@@ -168,8 +168,8 @@ fn targets(service: &InventoryService, port: &ServicePortMapping, inventory: &In
     match &port.target {
         TargetPort::Number(number) => vec![*number],
         TargetPort::Name(name) => {
-            let pods = inventory.pods.iter().filter(|pod| service.selects(pod));
-            let ports = pods.flat_map(|pod| &pod.ports);
+            let pods = inventory.pods.iter().filter(|pod| service.selects(pod.identity()));
+            let ports = pods.flat_map(|pod| pod.ports());
             let named = ports.filter(|known| known.name == *name && known.protocol == port.protocol);
             named.map(|known| known.port).collect()
         }
@@ -182,13 +182,13 @@ fn pods<'i>(peers: &PeerSelector, inventory: &'i Inventory) -> Vec<&'i Inventory
         PeerSelector::Names(_) | PeerSelector::Unresolved => false,
         PeerSelector::Prefixes(prefixes) => prefixes.iter().any(|(zone, prefix)| {
             matches!(zone, Zone::Anywhere | Zone::Cluster)
-                && (prefix.prefix_len() == 0 || pod.addresses.iter().any(|address| prefix.contains(address)))
+                && (prefix.prefix_len() == 0 || pod.addresses().iter().any(|address| prefix.contains(address)))
         }),
         PeerSelector::Objects(selectors) => selectors.iter().any(|selector| match selector {
-            ObjectSelector::Pods(labels) => labels.matches(&pod.labels),
+            ObjectSelector::Pods(labels) => labels.matches(pod.labels()),
             ObjectSelector::Services(selector) => {
                 let mut services = inventory.services.iter();
-                services.any(|service| selector.matches(service) && service.selects(pod))
+                services.any(|service| selector.matches(service) && service.selects(pod.identity()))
             }
             _ => false,
         }),

@@ -6,7 +6,7 @@ use crate::diagnostic::closest;
 use crate::diagnostic_report::DiagnosticReport;
 use crate::document::Document;
 use crate::endpoint::keys;
-use crate::inventory::InventoryPod;
+use crate::inventory::{InventoryPod, PodIndex};
 use crate::labels::{LabelSelector, Operator, Requirement};
 use crate::policy::{Action, Policy, PolicyRule, PolicySpec};
 use crate::policy_id::PolicyKind;
@@ -140,11 +140,11 @@ pub(super) fn selects_none(linted: &LintedSpec<'_>, cluster: &ClusterContext<'_>
 /// What to change in a selector that matches no Pod; `None` when it matches one. `None`, too, when
 /// the files hold no Pod of the namespaces that it asks for, because the Pods may be kept
 /// elsewhere; unless there is a namespace of a similar name.
-pub(super) fn no_pods(selector: &LabelSelector, pods: &[Arc<InventoryPod>]) -> Option<String> {
+pub(super) fn no_pods(selector: &LabelSelector, pods: &PodIndex) -> Option<String> {
     let matching = |requirements: &[&Requirement]| -> Vec<&Arc<InventoryPod>> {
         let requirements = requirements.iter().map(|it| (*it).clone()).collect();
         let selector = LabelSelector { requirements };
-        pods.iter().filter(|pod| selector.matches(&pod.labels)).collect()
+        pods.selected(&selector).collect()
     };
     let all: Vec<&Requirement> = selector.requirements.iter().collect();
     let of_namespaces: Vec<&Requirement> = all.iter().copied().filter(|it| is_of_namespace(it)).collect();
@@ -184,7 +184,7 @@ fn similar_value(wrong: &Requirement, pods: &[&Arc<InventoryPod>]) -> Option<Str
     };
     let values = pods
         .iter()
-        .filter_map(|pod| pod.labels.get(&wrong.key))
+        .filter_map(|pod| pod.labels().get(&wrong.key))
         .map(String::as_str);
     let mut meant = wanted
         .iter()

@@ -4,7 +4,6 @@ mod surroundings;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::names::has_inner_double_star;
 use super::*;
@@ -283,23 +282,23 @@ fn cilium(name: &str, app: &str, rules: &str) -> String {
 
 /// Pods of the namespace `n` with a label `app`, each listening on TCP 8080 as `http`.
 fn pods(apps: &[&str]) -> Inventory {
-    let pod = |(index, app): (usize, &&str)| InventoryPod {
-        labels: endpoint::labels(
+    let pod = |(index, app): (usize, &&str)| {
+        let labels = endpoint::labels(
             &Labels::from([("app".to_owned(), (*app).to_owned())]),
             "n",
             &Labels::new(),
             "default",
             "default",
-        ),
-        addresses: [format!("10.0.0.{}", index + 1).parse().unwrap()].into(),
-        ports: vec![ContainerPort {
+        );
+        let port = ContainerPort {
             name: "http".into(),
             protocol: Protocol::Tcp,
             port: 8080,
-        }],
+        };
+        InventoryPod::new(labels, [format!("10.0.0.{}", index + 1).parse().unwrap()], vec![port])
     };
     Inventory {
-        pods: apps.iter().enumerate().map(pod).map(Arc::new).collect(),
+        pods: apps.iter().enumerate().map(pod).collect(),
         ..Inventory::default()
     }
 }

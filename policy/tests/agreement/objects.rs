@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use oracle::World;
@@ -44,12 +43,7 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
     Ok(Inventory {
         pods: world
             .of_kind("Pod")
-            .map(|pod| InventoryPod {
-                labels: pod_labels(world, pod),
-                addresses: pod_addresses(pod),
-                ports: container_ports(pod),
-            })
-            .map(Arc::new)
+            .map(|pod| InventoryPod::new(pod_labels(world, pod), pod_addresses(pod), container_ports(pod)))
             .collect(),
         services: world
             .of_kind("Service")
@@ -63,7 +57,7 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
                 is_this: name(node) == world.node,
             })
             .collect(),
-        cidr_groups,
+        cidr_groups: cidr_groups.into(),
     })
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use names::{Name, NameIndex, Pattern};
 use policy::classifier::{AddressContext, Classifier};
@@ -21,9 +20,10 @@ pub(crate) fn policy_yaml(text: &str) {
     let (documents, _) = document::parse(text);
     let mut policies = Vec::new();
     let mut inventory = inventory();
+    let mut groups = Vec::new();
     for document in &documents {
         if cidr_group::is_cidr_group(document) {
-            inventory.cidr_groups.extend(cidr_group::read(document).0);
+            groups.extend(cidr_group::read(document).0);
         }
         match validate(document) {
             (Validation::Accepted(policy), _) => {
@@ -36,6 +36,7 @@ pub(crate) fn policy_yaml(text: &str) {
             }
         }
     }
+    inventory.cidr_groups = groups.into();
     if let Some(program) = program(&policies, &inventory) {
         assert_eq!(program.id(), program.clone().merged().id(), "it is merged already");
         ask(&program.enforced, &inventory);
@@ -151,11 +152,7 @@ fn inventory() -> Inventory {
             protocol: Protocol::Tcp,
             port: 8080,
         }];
-        Arc::new(InventoryPod {
-            labels,
-            addresses,
-            ports,
-        })
+        InventoryPod::new(labels, addresses, ports)
     });
     let service = InventoryService {
         namespace: "default".into(),
@@ -169,9 +166,9 @@ fn inventory() -> Inventory {
         ..InventoryNode::default()
     };
     Inventory {
-        pods: pods.into(),
-        services: vec![service],
-        nodes: vec![node],
-        cidr_groups: Vec::new(),
+        pods: pods.into_iter().collect(),
+        services: [service].into_iter().collect(),
+        nodes: [node].into(),
+        cidr_groups: [].into(),
     }
 }

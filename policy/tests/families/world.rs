@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use names::Name;
 use policy::compile::compile;
@@ -78,17 +77,14 @@ impl Pod {
         }
     }
 
-    fn in_inventory(&self) -> Arc<InventoryPod> {
+    fn in_inventory(&self) -> InventoryPod {
         let port = |name: &str, protocol, port| ContainerPort {
             name: name.to_owned(),
             protocol,
             port,
         };
-        Arc::new(InventoryPod {
-            labels: self.labels(),
-            addresses: BTreeSet::from([self.address]),
-            ports: vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)],
-        })
+        let ports = vec![port("web", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 53)];
+        InventoryPod::new(self.labels(), [self.address], ports)
     }
 }
 
@@ -137,7 +133,7 @@ impl World {
             is_this: false,
         };
         let inventory = Inventory {
-            nodes: vec![node],
+            nodes: [node].into(),
             ..Inventory::default()
         };
         let world = Self {

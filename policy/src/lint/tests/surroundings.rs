@@ -87,9 +87,11 @@ fn nothing_is_said_of_pods_of_namespaces_of_which_the_files_hold_none() {
         )
     };
     let mut inventory = pods(&["web"]);
-    let mut dns = (*inventory.pods[0]).clone();
-    dns.labels.insert(endpoint::keys::NAMESPACE.into(), "monitoring".into());
-    inventory.pods.push(Arc::new(dns));
+    let web = inventory.pods.iter().next().unwrap();
+    let mut labels = web.labels().clone();
+    labels.insert(endpoint::keys::NAMESPACE.into(), "monitoring".into());
+    let dns = InventoryPod::new(labels, web.addresses().to_vec(), web.ports().to_vec());
+    inventory.pods.insert(dns);
     let objects = cluster(inventory);
     assert_eq!(findings_across(&[&of("kube-system")], &objects), NO_FINDINGS);
     let found = ["p: selector-matches-nothing spec.egress[0].toEndpoints[0]"];
@@ -105,11 +107,12 @@ fn services_and_groups_that_are_not_there_are_found() {
         "  egress:\n  - toServices: [{k8sService: {serviceName: api, namespace: n}}]\n  - toCIDRSet: [{cidrGroupRef: partners}]\n",
     );
     let mut inventory = Inventory::default();
-    inventory.services.push(service("api", "other"));
-    inventory.cidr_groups.push(CidrGroup {
-        name: "partner".into(),
+    inventory.services.insert(service("api", "other"));
+    let group = |name: &str| CidrGroup {
+        name: name.into(),
         ..CidrGroup::default()
-    });
+    };
+    inventory.cidr_groups = [group("partner")].into();
     assert_eq!(
         findings_across(&[&policy], &cluster(inventory.clone())),
         [
@@ -117,8 +120,8 @@ fn services_and_groups_that_are_not_there_are_found() {
             "p: selector-matches-nothing spec.egress[1].toCIDRSet[0]"
         ]
     );
-    inventory.services.push(service("api", "n"));
-    inventory.cidr_groups[0].name = "partners".into();
+    inventory.services.insert(service("api", "n"));
+    inventory.cidr_groups = [group("partners")].into();
     assert_eq!(findings_across(&[&policy], &cluster(inventory)), NO_FINDINGS);
 }
 
@@ -198,7 +201,7 @@ fn names_of_ports_that_no_container_has_are_found() {
 #[test]
 fn ports_at_which_only_the_service_listens_are_found() {
     let mut inventory = pods(&["web", "api"]);
-    inventory.services.push(service("api", "n"));
+    inventory.services.insert(service("api", "n"));
     let mut objects = cluster(inventory);
     let port = ServicePortMapping {
         protocol: Protocol::Tcp,
