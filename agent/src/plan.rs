@@ -1,22 +1,27 @@
 //! Objects and settings → everything that is to be in force. Pure.
 //!
 //! A [`Plan`] is put into the kernel, and only then published to the lookups: the gate never speaks
-//! of sets that do not exist yet. The [`Planner`] makes one after the other, and computes again
-//! only what a change touches; each is what it would be if it were the first.
+//! of sets that do not exist yet. The [`Planner`] makes one after the other; each is what it would
+//! be if it were the first. It computes again only what a change touches, in stages: what governs
+//! the local pods ([`governance`]), what lies around ([`surroundings`]), and which addresses the
+//! rules mean ([`evaluated_tiers`]). A stage whose inputs are the same allocations as before is
+//! kept, so what is shared between two plans costs the second one nothing.
 
 mod address_conflicts;
 mod compiling;
 mod evaluated_tiers;
+mod governance;
+mod governed;
 pub mod opened_pods;
 mod resolvers;
 mod selectors;
+mod surroundings;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -29,24 +34,25 @@ use enforcer::desired::KernelProgram;
 use enforcer::pod_links::PodLinks;
 use enforcer::writer::Holder;
 use enforcer::{DesiredState, Element, Interception, SetId};
-use fqdn_cache::{LeaseOwner, LeaseTiming, Ledger, Teacher};
+use fqdn_cache::{LeaseTiming, Ledger, Teacher};
 use ipnet::IpNet;
 use names::{Name, Pattern};
 use policy::address::{Teachable, ZoneMap, without};
-use policy::membership::Membership;
-use policy::question::Questions;
-use policy::{Endpoint, EndpointId, Inventory, PerDirection, Policy, PolicyId, Program, ProgramId, Tiers};
-use settings::{NameMatching, PrivateAddresses, Settings, UnknownPods};
+use policy::membership::{Membership, TrackedRuleKey};
+use policy::{Endpoint, Inventory, PerDirection, Policy, PolicyId, Program, ProgramId, Tiers};
+use settings::{NameMatching, Settings, UnknownPods};
 use smallvec::SmallVec;
 
-use address_conflicts::AddressConflicts;
 pub use address_conflicts::{AddressConflict, report};
-use compiling::{Compiled, Compiler};
+use compiling::Compiler;
 pub use evaluated_tiers::EvaluatedTiers;
 use evaluated_tiers::TrackedTiers;
+use governance::Governance;
+pub use governed::Governed;
 pub use resolvers::{Resolver, Teaches};
 pub use selectors::MatchedName;
 use selectors::{SelectingRule, Selectors};
+use surroundings::Surroundings;
 
 /// Everything that is in force at a time.
 #[derive(Debug)]
@@ -56,110 +62,79 @@ pub struct Plan {
     /// Where the proxy listens.
     pub listeners: Vec<Listener>,
     /// Who governs lookups from an address. Endpoints that no policy selects are absent.
-    pub governed: BTreeMap<IpAddr, Arc<Governed>>,
+    pub governed: Arc<BTreeMap<IpAddr, Arc<Governed>>>,
     /// Whom to ask for a lookup that was sent to a known resolver.
     pub resolvers: HashMap<SocketAddr, Resolver>,
     /// Which addresses a name may open.
-    pub teachable: Teachable,
+    pub teachable: Arc<Teachable>,
     /// Local endpoints, for people.
-    pub endpoints: Vec<EndpointRow>,
+    pub endpoints: Arc<[EndpointRow]>,
     /// Addresses that several local Pods claim.
-    pub conflicts: Vec<AddressConflict>,
+    pub conflicts: Arc<[AddressConflict]>,
     /// Local endpoints, governed or not, to explain what becomes of their packets.
-    pub local: Vec<Endpoint>,
+    pub local: Arc<[Endpoint]>,
     /// Every policy.
-    pub policies: Vec<Arc<Policy>>,
+    pub policies: Arc<[Arc<Policy>]>,
     /// Every object that rules may speak of.
-    pub inventory: Arc<Inventory>,
+    pub inventory: Inventory,
     /// Where addresses lie.
-    pub places: ZoneMap,
+    pub places: Arc<ZoneMap>,
     teachers: HashMap<IpAddr, Teaches>,
-    selectors: Selectors,
+    evaluations: Vec<Arc<EvaluatedTiers>>,
+    selectors: Arc<Selectors>,
     matching: NameMatching,
     lease: LeaseTiming,
-}
-
-/// An endpoint with a program.
-#[derive(Debug)]
-pub struct Governed {
-    /// Whose.
-    pub id: EndpointId,
-    /// Which program governs its packets.
-    pub program: ProgramId,
-    /// What it may ask; `None`: nothing, since others who are governed differently claim the same
-    /// address.
-    pub questions: Option<Arc<Questions>>,
-}
-
-impl Governed {
-    /// Who owns what it learns: the same for every process that knows the Pod.
-    pub fn owner(&self) -> LeaseOwner {
-        // Keys are zero: what is in the ledger's snapshot outlives the process.
-        let mut hasher = siphasher::sip::SipHasher13::new();
-        (&self.id.namespace, &self.id.name).hash(&mut hasher);
-        // Two that meet share what one would have.
-        LeaseOwner(hasher.finish() as u32)
-    }
 }
 
 /// Makes plans, one after the other.
 #[derive(Debug, Default)]
 pub struct Planner {
     compiler: Compiler,
+    governance: Option<Governance>,
     membership: Membership,
     evaluations: BTreeMap<ProgramId, TrackedTiers>,
-    places: ZoneMap,
+    /// The tiers that follow each tracked rule.
+    followers: HashMap<TrackedRuleKey, BTreeSet<ProgramId>>,
+    surroundings: Option<Surroundings>,
+    selectors: Arc<Selectors>,
 }
 
 impl Planner {
     /// Computes what should be in force. `own` are this node's addresses.
     pub fn plan(&mut self, cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Plan {
-        let local = cluster.endpoints(&settings.node);
-        let inventory = Arc::new(cluster.inventory(&settings.node));
-        let policies: Vec<Arc<Policy>> = cluster.policies().cloned().collect();
-        let compiled = self.compiler.compile(&local, &policies, &inventory, settings);
-        let AddressConflicts { governed, conflicts } = address_conflicts::settle(&local, &compiled);
-        let mut programs = distinct_programs(&compiled);
-        if conflicts.iter().any(|conflict| conflict.closed) {
-            let nothing = address_conflicts::refuse_all();
-            programs.entry(nothing.id()).or_insert_with(|| Arc::new(nothing));
+        let inventory = cluster.inventory();
+        let surroundings = Surroundings::update(&mut self.surroundings, cluster, settings, own).clone();
+        self.membership.update(inventory);
+        let governance = Governance::update(&mut self.governance, &mut self.compiler, cluster, settings);
+        let (governance, is_new) = (governance.0.clone(), governance.1);
+        if is_new {
+            self.track(&governance.programs, &surroundings.places);
+        }
+        self.evaluate(&surroundings);
+        let evaluations: Vec<_> = self.evaluations.values().map(|it| Arc::clone(&it.evaluation)).collect();
+        if !self.selectors.are_of(&evaluations) {
+            self.selectors = Arc::new(Selectors::new(&evaluations));
         }
 
-        let mut networks = cluster.networks();
-        networks.extend(&settings.cluster_cidrs);
-        let networks = IpNet::aggregate(&networks);
-        let places = ZoneMap::new(own.iter().copied(), networks.iter().copied());
-        self.evaluate(&programs, &inventory, &places);
-
-        let resolvers = resolvers::known(cluster, settings, &compiled);
+        let resolvers = resolvers::known(cluster, settings, &governance.compiled);
         let bindings = resolvers::bind(resolvers.keys().copied(), settings.interception);
-        let mut inside = networks.clone();
-        inside.extend(own.iter().copied().map(IpNet::from));
-        let dispatch: BTreeMap<IpAddr, ProgramId> =
-            governed.iter().map(|(address, it)| (*address, it.program)).collect();
-        let evaluations = self.evaluations.values().map(|followed| &followed.evaluation);
-        let members = evaluations.clone().map(|it| (it.id, Arc::clone(&it.elements)));
         Plan {
             listeners: resolvers::listeners(settings, &bindings),
-            endpoints: local
-                .iter()
-                .zip(&compiled)
-                .map(|(endpoint, compiled)| endpoint_row(endpoint, compiled.as_ref(), &conflicts))
-                .collect(),
             desired: DesiredState {
                 table: settings.table.clone(),
-                programs: programs
+                programs: governance
+                    .programs
                     .iter()
                     .map(|(id, program)| (*id, self.folded(program)))
                     .collect(),
-                members: members.collect(),
-                intercepted: dispatch.keys().copied().collect(),
-                dispatch: PerDirection::of_egress(dispatch),
+                members: evaluations.iter().map(|it| (it.id, it.elements.clone())).collect(),
+                intercepted: governance.dispatch.keys().copied().collect(),
+                dispatch: PerDirection::of_egress(governance.dispatch.clone()),
                 resolvers: bindings,
                 listening: settings.listen.clone(),
                 interception: settings.interception,
                 fail_mode: settings.fail_mode,
-                cluster: networks,
+                cluster: surroundings.networks.to_vec(),
                 host: own.clone(),
                 // Follows from the node's network, which changes without the objects.
                 pod_links: PodLinks::default(),
@@ -173,48 +148,77 @@ impl Planner {
                 records: settings.records_group,
                 capacity: settings.capacity,
             },
-            conflicts,
-            governed,
+            endpoints: governance.rows,
+            conflicts: governance.conflicts,
+            governed: governance.governed,
             teachers: resolvers::teachers(&resolvers),
             resolvers,
-            teachable: teachable(settings, inside),
-            selectors: Selectors::new(evaluations),
+            teachable: surroundings.teachable,
+            evaluations,
+            selectors: Arc::clone(&self.selectors),
             matching: settings.matching,
             lease: settings.lease,
-            local,
-            policies,
-            inventory,
-            places,
+            local: governance.local,
+            policies: governance.policies,
+            inventory: inventory.clone(),
+            places: surroundings.places,
         }
     }
 
-    /// Brings the evaluations of these programs up to date, and forgets all others.
-    fn evaluate(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, inventory: &Arc<Inventory>, places: &ZoneMap) {
+    /// Tracks the tiers of these programs, and no others any more.
+    fn track(&mut self, programs: &BTreeMap<ProgramId, Arc<Program>>, places: &ZoneMap) {
         let mut before = std::mem::take(&mut self.evaluations);
         let tiers = programs
             .values()
             .flat_map(|program| [&program.enforced].into_iter().chain(&program.audited));
         for tiers in tiers {
             let id = tiers.id();
-            self.evaluations.entry(id).or_insert_with(|| {
-                let known = before.remove(&id).map(|followed| followed.renamed(tiers));
-                known.unwrap_or_else(|| TrackedTiers::new(tiers))
-            });
+            if self.evaluations.contains_key(&id) {
+                continue;
+            }
+            let tracked = match before.remove(&id) {
+                Some(mut known) => {
+                    known.rename(tiers);
+                    known
+                }
+                None => {
+                    let new = TrackedTiers::new(tiers, &mut self.membership, places);
+                    for key in new.tracked() {
+                        self.followers.entry(*key).or_default().insert(id);
+                    }
+                    new
+                }
+            };
+            self.evaluations.insert(id, tracked);
         }
-        let classifiers: Vec<_> = self
-            .evaluations
-            .values()
-            .map(|it| Arc::clone(&it.evaluation.classifier))
-            .collect();
-        let rules = classifiers
-            .iter()
-            .flat_map(|classifier| classifier.object_rules().map(|(_, rule)| rule));
-        self.membership.update(inventory, rules);
-        let was = std::mem::replace(&mut self.places, places.clone());
-        let same_places = was == *places;
-        let moved = |address| !same_places && was.of(address) != places.of(address);
-        for followed in self.evaluations.values_mut() {
-            followed.update(&self.membership, places, moved);
+        for (id, gone) in before {
+            for key in gone.tracked() {
+                if let Some(followers) = self.followers.get_mut(key) {
+                    followers.remove(&id);
+                    if followers.is_empty() {
+                        self.followers.remove(key);
+                    }
+                }
+            }
+            gone.release(&mut self.membership);
+        }
+    }
+
+    /// Brings the evaluations up to date with what the membership has changed, and with where
+    /// addresses lie.
+    fn evaluate(&mut self, surroundings: &Surroundings) {
+        let places = &surroundings.places;
+        let followers = |key| self.followers.get(key).into_iter().flatten().copied();
+        let concerned: BTreeSet<ProgramId> = self.membership.changed().keys().flat_map(followers).collect();
+        for id in concerned {
+            if let Some(tracked) = self.evaluations.get_mut(&id) {
+                tracked.update(&self.membership, places);
+            }
+        }
+        if let Some(before) = &surroundings.places_before {
+            for tracked in self.evaluations.values_mut() {
+                tracked.relocate(places, |address| before.of(address) != places.of(address));
+            }
         }
     }
 
@@ -273,8 +277,8 @@ impl Plan {
         mut element: impl FnMut(Element),
     ) {
         for rule in matched.rules() {
-            if self.may_teach(teacher, rule.evaluation.id) {
-                rule.elements(address, &self.places, &mut element);
+            if self.may_teach(teacher, rule.tiers.0) {
+                rule.elements(&self.evaluations, address, &self.places, &mut element);
             }
         }
     }
@@ -406,77 +410,14 @@ impl Plan {
     }
 }
 
-/// Programs in use by id. Of programs that differ only in origins, the names' origins are united.
-fn distinct_programs(compiled: &[Option<Compiled>]) -> BTreeMap<ProgramId, Arc<Program>> {
-    let mut programs: BTreeMap<ProgramId, Arc<Program>> = BTreeMap::new();
-    for compiled in compiled.iter().flatten() {
-        programs
-            .entry(compiled.id)
-            .and_modify(|known| {
-                if **known != *compiled.program {
-                    unite_origins(Arc::make_mut(known), &compiled.program);
-                }
-            })
-            .or_insert_with(|| Arc::clone(&compiled.program));
-    }
-    programs
-}
-
-fn unite_origins(into: &mut Program, other: &Program) {
-    unite_origins_of_tiers(&mut into.enforced, &other.enforced);
-    if let (Some(into), Some(other)) = (&mut into.audited, &other.audited) {
-        unite_origins_of_tiers(into, other);
-    }
-}
-
-fn unite_origins_of_tiers(into: &mut Tiers, other: &Tiers) {
-    let rules = into.admin.iter_mut().chain(&mut into.network).chain(&mut into.baseline);
-    for (into, other) in rules.zip(other.rules()) {
-        let all: BTreeSet<_> = into.origins.drain(..).chain(other.origins.iter().cloned()).collect();
-        into.origins = all.into_iter().collect();
-    }
-}
-
 /// Where Pods of this node may come to be whose objects are not known yet, if these are to be
 /// refused.
-fn teachable(settings: &Settings, inside: impl IntoIterator<Item = IpNet>) -> Teachable {
-    let teachable = Teachable::new(settings.rebind.clone(), inside);
-    match settings.private_addresses {
-        PrivateAddresses::Allow => teachable,
-        PrivateAddresses::Deny => teachable.without_private(),
-    }
-}
-
 fn unknown(cluster: &Cluster, settings: &Settings, own: &BTreeSet<IpAddr>) -> Vec<IpNet> {
     if settings.unknown_pods == UnknownPods::Allow {
         return Vec::new();
     }
-    let known = cluster.addresses(&settings.node);
+    let known = cluster.addresses();
     let known: Vec<IpNet> = known.chain(own.iter().copied()).map(IpNet::from).collect();
-    let ranges = cluster.pod_ranges(&settings.node);
+    let ranges = cluster.pod_ranges();
     ranges.into_iter().flat_map(|range| without(range, &known)).collect()
-}
-
-fn endpoint_row(endpoint: &Endpoint, compiled: Option<&Compiled>, conflicts: &[AddressConflict]) -> EndpointRow {
-    let contested = conflicts
-        .iter()
-        .any(|conflict| conflict.closed && conflict.claimants.contains(&endpoint.id));
-    EndpointRow {
-        endpoint: endpoint.id.to_string(),
-        addresses: endpoint.addresses.iter().copied().collect(),
-        egress: match compiled {
-            _ if contested => "contested",
-            None => "unselected",
-            Some(compiled) if compiled.program.enforced.closed() => "default-deny",
-            Some(compiled) if compiled.program.audited.is_some() => "audit",
-            Some(_) => "allow",
-        }
-        .into(),
-        program: compiled.map(|compiled| compiled.id.to_string()),
-        policies: compiled
-            .iter()
-            .flat_map(|compiled| compiled.policies.iter())
-            .map(|policy| policy.id.to_string())
-            .collect(),
-    }
 }

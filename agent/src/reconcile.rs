@@ -61,7 +61,7 @@ pub struct Reconciler {
     reports: Vec<ReadReport>,
     /// How many updates were applied.
     updates: u64,
-    conflicts: Vec<AddressConflict>,
+    conflicts: Arc<[AddressConflict]>,
     /// This node's links, routes and addresses.
     network: NodeNetwork,
     /// When they were read last.
@@ -78,12 +78,12 @@ impl Reconciler {
     /// A loop with nothing in force yet.
     pub fn new(handles: AgentHandles) -> Self {
         Self {
+            cluster: Cluster::new(&handles.settings.node),
             handles,
-            cluster: Cluster::default(),
             planner: Planner::default(),
             reports: Vec::new(),
             updates: 0,
-            conflicts: Vec::new(),
+            conflicts: Arc::default(),
             network: NodeNetwork::default(),
             network_read: Instant::now(),
             network_is_unread: true,
@@ -215,7 +215,7 @@ impl Reconciler {
                 false => warn!("{conflict}"),
             }
         }
-        self.conflicts.clone_from(&plan.conflicts);
+        self.conflicts = Arc::clone(&plan.conflicts);
         let mut reports = self.reports.clone();
         plan::report(&plan.conflicts, &mut reports);
         self.progress.send_modify(|progress| {

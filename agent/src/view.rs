@@ -165,7 +165,7 @@ impl Inspect for View {
                 .map(|binding| binding.asked.to_string())
                 .collect(),
             listening: self.handles.settings.listen.iter().map(ToString::to_string).collect(),
-            endpoints: plan.endpoints.clone(),
+            endpoints: plan.endpoints.to_vec(),
             reports: progress.reports.iter().map(ReportRow::from).collect(),
             names,
             addresses,

@@ -56,7 +56,7 @@ impl CheckedFiles {
         let mut catalogue = Catalogue::default();
         // The first scan always gives an update.
         let update = catalogue.scan(contents.clone()).unwrap_or_default();
-        let mut cluster = Cluster::default();
+        let mut cluster = Cluster::new("");
         update.changes.into_iter().for_each(|change| cluster.apply(change));
         let mut reports = update.reports;
         add_findings_across(&contents, &cluster, &mut reports);

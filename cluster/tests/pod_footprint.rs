@@ -29,7 +29,7 @@ fn a_pod_takes_less_than_four_kilobytes() {
         cache.handle(kind.resource, WatchEvent::InitDone, now);
     }
     let update = cache.update(now).expect("everything was listed");
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new("node-1");
     for change in update.changes {
         cluster.apply(change);
     }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use enforcer::layout::elements;
 use enforcer::pod_links::PodLinks;
 use enforcer::ruleset::longest_path;
-use enforcer::{DesiredState, Element, Enforcer, FailMode, Interception, KernelProgram};
+use enforcer::{DesiredState, Element, ElementSet, Enforcer, FailMode, Interception, KernelProgram};
 use names::Pattern;
 use policy::classifier::AddressContext;
 use policy::labels::LabelSelector;
@@ -103,9 +103,9 @@ async fn measure() {
         .unwrap();
     let classifier = Arc::clone(&desired.programs[&largest].enforced.classifier);
     for number in 0..TIMES {
-        let mut members = BTreeSet::clone(&desired.members[&largest]);
+        let mut members = desired.members[&largest].clone();
         members.extend(member(largest, &classifier, pod(PODS + number)));
-        desired.members.insert(largest, Arc::new(members));
+        desired.members.insert(largest, members);
         times.push(install(&enforcer, &desired).await);
     }
     report("a pod of the cluster comes", times);
@@ -169,7 +169,7 @@ fn desired() -> DesiredState {
     }
 }
 
-type Governed = (ProgramId, Arc<KernelProgram>, Arc<BTreeSet<Element>>);
+type Governed = (ProgramId, Arc<KernelProgram>, ElementSet);
 
 /// 30 names, 10 prefixes and 10 rules about objects; a denial among each.
 fn program(number: u16, members: u16) -> Governed {
@@ -202,7 +202,7 @@ fn program(number: u16, members: u16) -> Governed {
     let members = (0..members)
         .flat_map(|number| member(id, &folded.enforced.classifier, pod(number)))
         .collect();
-    (id, Arc::new(folded), Arc::new(members))
+    (id, Arc::new(folded), members)
 }
 
 fn allow(rule: u16, peer: Peer) -> Rule {

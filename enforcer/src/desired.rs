@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use imbl::OrdSet;
 use ipnet::IpNet;
 use policy::classifier::Classifier;
 use policy::{DenyResponse, PerDirection, Program, ProgramId, Tiers};
@@ -21,10 +22,8 @@ pub struct DesiredState {
     /// The programs that govern at least one source, by id.
     pub programs: BTreeMap<ProgramId, Arc<KernelProgram>>,
     /// The elements of objects' addresses, by the tiers whose sets they belong to. They have no
-    /// timeout.
-    ///
-    /// A value that is the same allocation as at the last installation counts as unchanged.
-    pub members: BTreeMap<ProgramId, Arc<BTreeSet<Element>>>,
+    /// timeout. What differs from the last installation is found without a look at what is shared.
+    pub members: BTreeMap<ProgramId, ElementSet>,
     /// Which program governs each address of a pod. Only the egress side is enforced.
     pub dispatch: PerDirection<BTreeMap<IpAddr, ProgramId>>,
     /// Source addresses whose lookups are intercepted (those of endpoints with a program).
@@ -60,6 +59,9 @@ pub struct DesiredState {
     /// large, because elements that have timed out count until its garbage collection.
     pub capacity: NonZeroU32,
 }
+
+/// Elements of the sets of some tiers. A clone shares its parts with the original.
+pub type ElementSet = OrdSet<Element>;
 
 /// A program in the form in which the kernel evaluates it. Equal where the tiers have equal ids.
 #[derive(Debug, Clone, PartialEq, Eq)]

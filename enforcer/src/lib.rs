@@ -35,6 +35,6 @@ pub mod routing;
 pub mod ruleset;
 pub mod writer;
 
-pub use desired::{DesiredState, FailMode, Interception, KernelProgram, KernelTiers, ResolverBinding};
+pub use desired::{DesiredState, ElementSet, FailMode, Interception, KernelProgram, KernelTiers, ResolverBinding};
 pub use layout::{Element, ElementKey, ElementTemplate, SetId};
 pub use writer::{AdmitError, Committed, Enforcer, InstallError, Renewal};

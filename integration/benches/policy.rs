@@ -112,7 +112,7 @@ impl Node {
             resolv_conf: Ok("nameserver 192.0.2.53\n".into()),
         };
         let settings = resolve(AgentOptions::default(), &host).unwrap();
-        let mut cluster = Cluster::default();
+        let mut cluster = Cluster::new(&settings.node);
         let pods = (0..PODS).map(|number| pod(number, number / NAMESPACES % APPS, "", number));
         let policies = (0..policies).map(|number| policy(number, number));
         apply(&mut cluster, &pods.chain(policies).collect::<String>());

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use ipnet::IpNet;
 
 use crate::cidr_group::CidrGroup;
@@ -32,9 +33,8 @@ pub struct Inventory {
     pub pods: PodIndex,
     /// Services, and what is only known by its backends.
     pub services: ServiceIndex,
-    /// The nodes of the cluster, this one included.
-    pub nodes: Arc<[InventoryNode]>,
-    /// The CiliumCIDRGroups, whose prefixes rules may select.
+    /// The nodes of the cluster by name, this one included.
+    pub nodes: OrdMap<String, Arc<InventoryNode>>,
     pub cidr_groups: Arc<[CidrGroup]>,
 }
 
@@ -148,11 +148,11 @@ impl Inventory {
                 services.flat_map(|service| self.backends(service)).collect()
             }
             ObjectSelector::Nodes(labels) => {
-                let nodes = self.nodes.iter().filter(|node| labels.matches(&node.labels));
+                let nodes = self.nodes.values().filter(|node| labels.matches(&node.labels));
                 nodes.flat_map(|node| &node.addresses).copied().collect()
             }
             ObjectSelector::RemoteNodes => {
-                let nodes = self.nodes.iter().filter(|node| !node.is_this);
+                let nodes = self.nodes.values().filter(|node| !node.is_this);
                 nodes.flat_map(|node| &node.addresses).copied().collect()
             }
             ObjectSelector::ApiServer => {

@@ -81,15 +81,15 @@ impl LabelSelector {
 
     /// The one namespace whose pods it may match, if it says so.
     pub(crate) fn namespace(&self) -> Option<&str> {
-        self.requirements.iter().find_map(|requirement| {
-            match (requirement.key.as_str(), &requirement.operator) {
+        self.requirements
+            .iter()
+            .find_map(|requirement| match (requirement.key.as_str(), &requirement.operator) {
                 (keys::NAMESPACE, Operator::In(values)) => match values.as_slice() {
                     [namespace] => Some(namespace.as_str()),
                     _ => None,
                 },
                 _ => None,
-            }
-        })
+            })
     }
 
     /// Whether every requirement holds for these labels.

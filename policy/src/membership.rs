@@ -223,7 +223,13 @@ impl Membership {
         inventory: &Inventory,
         touched: &mut TouchedMembers,
     ) {
-        let addresses = || change.before.iter().chain(&change.now).flat_map(|it| it.pod.addresses());
+        let addresses = || {
+            change
+                .before
+                .iter()
+                .chain(&change.now)
+                .flat_map(|it| it.pod.addresses())
+        };
         let selectors = self.selectors.matching(side.identity).iter();
         let of_selectors = selectors.filter_map(|selector| self.of_selector.get(*selector));
         for rule in of_selectors.flatten().chain(&self.within) {

@@ -230,10 +230,7 @@ impl PodIndex {
     }
 
     /// The pods that have an address, with the numbers of their identities.
-    pub(crate) fn identified_at(
-        &self,
-        address: IpAddr,
-    ) -> impl Iterator<Item = (IdentityNumber, &Arc<InventoryPod>)> {
+    pub(crate) fn identified_at(&self, address: IpAddr) -> impl Iterator<Item = (IdentityNumber, &Arc<InventoryPod>)> {
         self.indexed_at(address).map(|known| (known.identity, &known.pod))
     }
 
@@ -267,10 +264,7 @@ impl PodIndex {
     }
 
     /// The identities of a namespace.
-    pub(crate) fn identities_of(
-        &self,
-        namespace: &str,
-    ) -> impl Iterator<Item = (IdentityNumber, &Arc<PodIdentity>)> {
+    pub(crate) fn identities_of(&self, namespace: &str) -> impl Iterator<Item = (IdentityNumber, &Arc<PodIdentity>)> {
         let namespace: Arc<str> = namespace.into();
         let all = (Arc::clone(&namespace), IdentityNumber(0))..=(namespace, IdentityNumber(u64::MAX));
         let numbers = self.by_namespace.range(all).map(|(_, number)| *number);
@@ -296,12 +290,10 @@ impl PodIndex {
         &'a self,
         now: &'a Self,
     ) -> impl Iterator<Item = (IdentityNumber, IndexChange<&'a Arc<PodIdentity>>)> {
-        self.identities
-            .diff(&now.identities)
-            .map(|item| {
-                let (number, change) = IndexChange::of(item);
-                (*number, change)
-            })
+        self.identities.diff(&now.identities).map(|item| {
+            let (number, change) = IndexChange::of(item);
+            (*number, change)
+        })
     }
 }
 

@@ -72,12 +72,16 @@ impl SelectorTable {
 
     /// Removes a user of a selector, and with the last one the selector.
     pub(crate) fn remove(&mut self, key: SelectorKey) {
-        let Some(entry) = self.selectors.get_mut(key) else { return };
+        let Some(entry) = self.selectors.get_mut(key) else {
+            return;
+        };
         entry.users -= 1;
         if entry.users > 0 {
             return;
         }
-        let Some(entry) = self.selectors.remove(key) else { return };
+        let Some(entry) = self.selectors.remove(key) else {
+            return;
+        };
         self.keys.remove(&entry.selector);
         for identity in &entry.identities {
             if let Some(matching) = self.matching.get_mut(identity) {
@@ -86,7 +90,9 @@ impl SelectorTable {
         }
         match entry.registered.map(|index| &entry.selector.requirements[index]) {
             Some(requirement) => {
-                let Some(values) = self.by_label.get_mut(&requirement.key) else { return };
+                let Some(values) = self.by_label.get_mut(&requirement.key) else {
+                    return;
+                };
                 for value in asked(&requirement.operator) {
                     if let Some(keys) = values.get_mut(value) {
                         keys.retain(|other| *other != key);

@@ -69,7 +69,10 @@ impl ServiceIndex {
         &'a self,
         selector: &'a ServiceSelector,
     ) -> impl Iterator<Item = &'a InventoryService> + 'a {
-        let of_one = selector.namespace.as_deref().map(|namespace| self.of_namespace(namespace));
+        let of_one = selector
+            .namespace
+            .as_deref()
+            .map(|namespace| self.of_namespace(namespace));
         let all = selector.namespace.is_none().then(|| self.iter());
         let candidates = of_one.into_iter().flatten().chain(all.into_iter().flatten());
         candidates.filter(|service| selector.matches(service))

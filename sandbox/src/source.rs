@@ -74,20 +74,20 @@ impl SandboxSource {
 impl SandboxSource {
     /// The policies that do not select the pod, which is probably a mistake.
     pub(crate) fn idle_policies(&self) -> Vec<PolicyId> {
-        let mut cluster = Cluster::default();
+        let mut cluster = Cluster::new(NODE);
         self.update
             .changes
             .iter()
             .cloned()
             .for_each(|change| cluster.apply(change));
-        let endpoints = cluster.endpoints(NODE);
+        let endpoints = cluster.endpoints();
         let selects = |policy: &&Arc<Policy>| {
             let subjects = policy.specs.iter().map(|spec| &spec.subject);
             endpoints
                 .iter()
                 .any(|pod| subjects.clone().any(|subject| subject.matches(&pod.labels)))
         };
-        let idle = cluster.policies().filter(|policy| !selects(policy));
+        let idle = cluster.policies().iter().filter(|policy| !selects(policy));
         idle.map(|policy| policy.id.clone()).collect()
     }
 }

@@ -69,7 +69,7 @@ fn answer_from(
         .iter()
         .filter(|report| report.is_policy() && report.state == ReportState::Rejected);
     let refused: Vec<String> = refused.map(|report| refused_remark(&report.object)).collect();
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new("");
     update.changes.into_iter().for_each(|change| cluster.apply(change));
     let endpoint = |pod: &EndpointId| {
         cluster.endpoint(pod).ok_or_else(|| OfflineError::NoPod {
@@ -83,14 +83,14 @@ fn answer_from(
         ExplainTarget::Name(_) | ExplainTarget::Address(_) => Vec::new(),
     };
     let node = node.map(str::to_owned).or(own_node).unwrap_or_default();
-    let inventory = cluster.inventory(&node);
+    let inventory = cluster.inventory_from(&node);
     let own = inventory
         .nodes
-        .iter()
+        .values()
         .filter(|node| node.is_this)
         .flat_map(|node| node.addresses.clone());
-    let zones = ZoneMap::new(own, cluster.networks());
-    let policies: Vec<&Policy> = cluster.policies().map(|policy| &**policy).collect();
+    let zones = ZoneMap::new(own, cluster.networks().iter().copied());
+    let policies: Vec<&Policy> = cluster.policies().iter().map(|policy| &**policy).collect();
     let context = ExplainContext {
         endpoint: &from,
         policies: &policies,

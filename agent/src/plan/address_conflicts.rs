@@ -20,7 +20,8 @@ use policy::{
     Action, Diagnostic, Endpoint, EndpointId, LeaseTerms, Peer, PortSet, Program, Rule, Severity, Tiers, Zone,
 };
 
-use super::{Compiled, Governed};
+use super::compiling::Compiled;
+use super::governed::Governed;
 
 /// An address that several local Pods claim.
 #[derive(Debug, Clone, PartialEq, Eq)]

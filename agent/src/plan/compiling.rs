@@ -25,7 +25,7 @@ pub(super) struct Compiled {
 #[derive(Debug, Default)]
 pub(super) struct Compiler {
     known: HashMap<CompileKey, Compiled>,
-    cidr_groups: Vec<CidrGroup>,
+    cidr_groups: Arc<[CidrGroup]>,
 }
 
 /// A namespace, for its search list, and which specs govern: the policy's place in memory, and the

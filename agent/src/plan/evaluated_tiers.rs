@@ -1,14 +1,15 @@
 //! One set of tiers, with the addresses that its rules about objects mean.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use enforcer::{Element, layout};
+use enforcer::layout::{ElementKey, IpFamily};
+use enforcer::{Element, ElementSet, SetId, layout};
 use policy::address::ZoneMap;
 use policy::classifier::{AddressContext, Classifier, ClassifierEntry, RuleIndex};
-use policy::membership::{Membership, PeerMembers};
-use policy::{PortSet, ProgramId, Tiers};
+use policy::membership::{Membership, PeerMembers, TrackedRuleKey};
+use policy::{PortSet, ProgramId, Protocol, Tiers};
 
 /// Tiers, ready to say what an address opens or closes. What a program enforces is one; so is what
 /// it audits.
@@ -19,22 +20,12 @@ pub struct EvaluatedTiers {
     /// The classifier of the tiers.
     pub classifier: Arc<Classifier>,
     /// The elements of objects.
-    pub elements: Arc<BTreeSet<Element>>,
+    pub elements: ElementSet,
     /// The members of each rule about objects.
-    objects: Vec<(RuleIndex, Arc<PeerMembers>)>,
+    objects: Vec<(RuleIndex, PeerMembers)>,
 }
 
 impl EvaluatedTiers {
-    /// Without any object yet.
-    fn new(tiers: &Tiers) -> Self {
-        Self {
-            id: tiers.id(),
-            classifier: Arc::new(Classifier::new(tiers)),
-            elements: Arc::default(),
-            objects: Vec::new(),
-        }
-    }
-
     /// The elements of `address` when a name that the rule matches resolves to it.
     pub(super) fn learned(&self, rule: RuleIndex, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
         let objects = self.objects_at(address);
@@ -76,13 +67,8 @@ impl EvaluatedTiers {
             .flat_map(move |entry| layout::elements(self.id, layout, address, entry))
     }
 
-    /// Whether it knows of objects.
-    fn has_objects(&self) -> bool {
-        !self.objects.is_empty()
-    }
-
     fn objects_at(&self, address: IpAddr) -> Vec<(RuleIndex, PortSet)> {
-        let ports = |(index, members): &(RuleIndex, Arc<PeerMembers>)| Some((*index, members.get(&address)?.clone()));
+        let ports = |(index, members): &(RuleIndex, PeerMembers)| Some((*index, members.get(&address)?.clone()));
         self.objects.iter().filter_map(ports).collect()
     }
 }
@@ -91,65 +77,117 @@ impl EvaluatedTiers {
 #[derive(Debug)]
 pub(super) struct TrackedTiers {
     pub(super) evaluation: Arc<EvaluatedTiers>,
-    /// Its elements once more, to find those of an address.
-    by_address: BTreeMap<IpAddr, Vec<Element>>,
+    /// The tracked rules, in the order of the evaluation's objects.
+    tracked: Vec<TrackedRuleKey>,
+    /// The sets that its elements may belong to.
+    sets: Vec<SetId>,
 }
 
 impl TrackedTiers {
-    pub(super) fn new(tiers: &Tiers) -> Self {
-        Self {
-            evaluation: Arc::new(EvaluatedTiers::new(tiers)),
-            by_address: BTreeMap::new(),
+    /// Tracks the members of the tiers' rules from now on, until they are
+    /// [released](Self::release).
+    pub(super) fn new(tiers: &Tiers, membership: &mut Membership, places: &ZoneMap) -> Self {
+        let classifier = Arc::new(Classifier::new(tiers));
+        let (mut objects, mut tracked) = (Vec::new(), Vec::new());
+        for (index, rule) in classifier.object_rules() {
+            let Some(key) = membership.track(rule) else { continue };
+            objects.push((index, membership.members(key).cloned().unwrap_or_default()));
+            tracked.push(key);
         }
+        let (id, layout) = (tiers.id(), classifier.layout());
+        let sets = IpFamily::BOTH
+            .into_iter()
+            .flat_map(|family| layout::sets(id, layout, family))
+            .collect();
+        let addresses: BTreeSet<IpAddr> = objects
+            .iter()
+            .flat_map(|(_, members)| members.keys())
+            .copied()
+            .collect();
+        let evaluation = EvaluatedTiers {
+            id,
+            classifier,
+            elements: ElementSet::new(),
+            objects,
+        };
+        let mut new = Self {
+            evaluation: Arc::new(evaluation),
+            tracked,
+            sets,
+        };
+        new.evaluate(&addresses, places);
+        new
     }
 
     /// The same rules may have come to stand in other policies, which people are told.
-    pub(super) fn renamed(mut self, tiers: &Tiers) -> Self {
+    pub(super) fn rename(&mut self, tiers: &Tiers) {
         if !self.evaluation.classifier.rules().iter().eq(tiers.rules()) {
             let classifier = Arc::new(Classifier::new(tiers));
             Arc::make_mut(&mut self.evaluation).classifier = classifier;
         }
-        self
     }
 
-    /// Takes over what `membership` now says. `moved` tells whether an address lies elsewhere than
-    /// before.
-    pub(super) fn update(&mut self, membership: &Membership, places: &ZoneMap, moved: impl Fn(IpAddr) -> bool) {
-        let classifier = Arc::clone(&self.evaluation.classifier);
-        let is_new = !self.evaluation.has_objects();
-        let mut touched: BTreeSet<IpAddr> = self.by_address.keys().copied().filter(|it| moved(*it)).collect();
-        let mut objects = Vec::new();
-        for (index, rule) in classifier.object_rules() {
-            let Some(members) = membership.members(rule) else {
-                continue;
-            };
-            match is_new {
-                true => touched.extend(members.keys()),
-                false => touched.extend(membership.changed(rule)),
-            }
-            objects.push((index, Arc::clone(members)));
+    /// Ends the tracking of its rules.
+    pub(super) fn release(self, membership: &mut Membership) {
+        self.tracked.into_iter().for_each(|key| membership.release(key));
+    }
+
+    /// The rules whose members it follows.
+    pub(super) fn tracked(&self) -> &[TrackedRuleKey] {
+        &self.tracked
+    }
+
+    /// Takes over what `membership` has changed by its last update. It takes a look at each rule,
+    /// and evaluates the addresses that differ.
+    pub(super) fn update(&mut self, membership: &Membership, places: &ZoneMap) {
+        let changed = membership.changed();
+        let mut touched = BTreeSet::new();
+        let evaluation = Arc::make_mut(&mut self.evaluation);
+        for (key, (_, members)) in self.tracked.iter().zip(&mut evaluation.objects) {
+            let Some(addresses) = changed.get(key) else { continue };
+            touched.extend(addresses);
+            *members = membership.members(*key).cloned().unwrap_or_default();
         }
-        // Without rules about objects there is nothing to follow, and without a change nothing to
-        // do.
-        if objects.is_empty() || (touched.is_empty() && !is_new) {
+        self.evaluate(&touched, places);
+    }
+
+    /// Evaluates the addresses anew that lie elsewhere than before.
+    pub(super) fn relocate(&mut self, places: &ZoneMap, moved: impl Fn(IpAddr) -> bool) {
+        let known = self.evaluation.objects.iter().flat_map(|(_, members)| members.keys());
+        let touched: BTreeSet<IpAddr> = known.copied().filter(|address| moved(*address)).collect();
+        self.evaluate(&touched, places);
+    }
+
+    fn evaluate(&mut self, addresses: &BTreeSet<IpAddr>, places: &ZoneMap) {
+        if addresses.is_empty() {
             return;
         }
         let evaluation = Arc::make_mut(&mut self.evaluation);
-        evaluation.objects = objects;
-        let now: Vec<_> = touched
-            .into_iter()
-            .map(|address| (address, evaluation.member(address, places)))
-            .collect();
-        let elements = Arc::make_mut(&mut evaluation.elements);
-        for (address, now) in now {
-            let before = match now.is_empty() {
-                true => self.by_address.remove(&address),
-                false => self.by_address.insert(address, now.clone()),
-            };
-            for element in before.iter().flatten() {
-                elements.remove(element);
+        for address in addresses {
+            let now: BTreeSet<Element> = evaluation.member(*address, places).into_iter().collect();
+            let before = self
+                .sets
+                .iter()
+                .flat_map(|set| at(&evaluation.elements, *set, *address));
+            let gone: Vec<Element> = before.filter(|element| !now.contains(element)).collect();
+            for element in &gone {
+                evaluation.elements.remove(element);
             }
-            elements.extend(now);
+            for element in now {
+                if !evaluation.elements.contains(&element) {
+                    evaluation.elements.insert(element);
+                }
+            }
         }
     }
+}
+
+/// The elements of an address in a set.
+fn at(elements: &ElementSet, set: SetId, address: IpAddr) -> impl Iterator<Item = Element> {
+    let element = |port| Element {
+        set,
+        key: ElementKey { address, port },
+    };
+    let last = element(Protocol::ALL.into_iter().max().map(|protocol| (protocol, u16::MAX)));
+    elements.range(element(None)..=last).copied()
 }

@@ -8,11 +8,11 @@ use enforcer::Element;
 use enforcer::layout::{self, ElementTemplate};
 use names::{Name, NameIndex, Pattern};
 use policy::address::ZoneMap;
-use policy::classifier::RuleIndex;
-use policy::{LeaseTerms, PolicyId};
+use policy::classifier::{Classifier, RuleIndex};
+use policy::{LeaseTerms, PolicyId, ProgramId};
 use smallvec::SmallVec;
 
-use super::EvaluatedTiers;
+use super::evaluated_tiers::EvaluatedTiers;
 
 /// The selectors, by the names that they match.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub(super) struct Selectors {
     index: NameIndex<usize>,
     selectors: Vec<Selector>,
     have_terms: bool,
+    /// The tiers that they are of: classifiers by their places.
+    classifiers: Vec<(ProgramId, Arc<Classifier>)>,
 }
 
 /// A name that an answer teaches, with the selectors that match it.
@@ -48,7 +50,8 @@ pub(super) struct Selector {
 /// A rule about names of one evaluation.
 #[derive(Debug, Clone)]
 pub(super) struct SelectingRule {
-    pub(super) evaluation: Arc<EvaluatedTiers>,
+    /// The id of its tiers, and their place among the plan's.
+    pub(super) tiers: (ProgramId, usize),
     pub(super) rule: RuleIndex,
     pub(super) lease: LeaseTerms,
     /// Its elements, where they are the same for every address.
@@ -57,27 +60,37 @@ pub(super) struct SelectingRule {
 
 impl SelectingRule {
     /// What an address opens or closes that such a name resolves to.
-    pub(super) fn elements(&self, address: IpAddr, places: &ZoneMap, element: impl FnMut(Element)) {
+    pub(super) fn elements(
+        &self,
+        evaluations: &[Arc<EvaluatedTiers>],
+        address: IpAddr,
+        places: &ZoneMap,
+        element: impl FnMut(Element),
+    ) {
         match &self.prepared {
             Some(prepared) => prepared
                 .iter()
                 .filter_map(|target| target.element(address))
                 .for_each(element),
-            None => self.evaluation.learned(self.rule, address, places, element),
+            None => {
+                if let Some(evaluation) = evaluations.get(self.tiers.1) {
+                    evaluation.learned(self.rule, address, places, element);
+                }
+            }
         }
     }
 }
 
 impl Selectors {
-    pub(super) fn new<'a>(evaluations: impl Iterator<Item = &'a Arc<EvaluatedTiers>>) -> Self {
+    pub(super) fn new(evaluations: &[Arc<EvaluatedTiers>]) -> Self {
         let mut by_pattern: BTreeMap<&Pattern, (Vec<SelectingRule>, BTreeSet<PolicyId>)> = BTreeMap::new();
-        for evaluation in evaluations {
+        for (place, evaluation) in evaluations.iter().enumerate() {
             for (rule, pattern) in evaluation.classifier.name_rules() {
                 let (rules, policies) = by_pattern.entry(pattern).or_default();
                 let written = &evaluation.classifier.rules()[rule];
                 policies.extend(written.origins.iter().map(|origin| origin.policy.clone()));
                 rules.push(SelectingRule {
-                    evaluation: Arc::clone(evaluation),
+                    tiers: (evaluation.id, place),
                     rule,
                     lease: written.lease,
                     prepared: layout::prepared(evaluation.id, &evaluation.classifier, rule),
@@ -103,7 +116,19 @@ impl Selectors {
             index,
             selectors,
             have_terms,
+            classifiers: evaluations
+                .iter()
+                .map(|it| (it.id, Arc::clone(&it.classifier)))
+                .collect(),
         }
+    }
+
+    /// Whether they are those of these tiers, in this order.
+    pub(super) fn are_of(&self, evaluations: &[Arc<EvaluatedTiers>]) -> bool {
+        let is_same = |((id, classifier), now): (&(ProgramId, Arc<Classifier>), &Arc<EvaluatedTiers>)| {
+            *id == now.id && Arc::ptr_eq(classifier, &now.classifier)
+        };
+        self.classifiers.len() == evaluations.len() && self.classifiers.iter().zip(evaluations).all(is_same)
     }
 
     /// Whether some rule says something of leases.

@@ -57,7 +57,7 @@ fn plan_with(objects: &[String], settings: &Settings) -> Plan {
     let text = Ok(objects.join("---\n"));
     let update = Catalogue::default().scan(BTreeMap::from([("objects.yaml".into(), text)]));
     let update = update.unwrap();
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new(&settings.node);
     for report in &update.reports {
         assert!(report.worst() < Some(policy::Severity::Error), "{report:?}");
     }

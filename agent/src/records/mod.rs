@@ -213,7 +213,7 @@ mod tests {
         };
         let settings = resolve(AgentOptions::default(), &host).unwrap();
         let mut plan = Planner::default().plan(&Cluster::default(), &settings, &BTreeSet::new());
-        plan.governed.insert(POD.into(), governed());
+        Arc::make_mut(&mut plan.governed).insert(POD.into(), governed());
         plan
     }
 

@@ -14,8 +14,8 @@ impl Cluster {
     /// [`inventory`](Self::inventory), Pods count that have no address, yet or any more: what is
     /// written is looked at, and not what runs.
     pub fn lint_context(&self) -> ClusterContext<'static> {
-        let mut inventory = self.inventory("");
-        inventory.pods = self.pods.values().filter_map(|pod| pod.inventory.clone()).collect();
+        let mut inventory = self.inventory_from("");
+        inventory.pods = self.pods.inventory(&self.inventory.pods);
         ClusterContext {
             inventory: Cow::Owned(inventory),
             pod_ranges: self.nodes.values().flat_map(pod_ranges).collect(),

@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -391,7 +390,7 @@ fn only_endpoints_differ(before: &DesiredState, after: &DesiredState) -> bool {
         before.members.len() == after.members.len()
             && pairs
                 .into_iter()
-                .all(|((a, before), (b, after))| a == b && Arc::ptr_eq(before, after))
+                .all(|((a, before), (b, after))| a == b && before.ptr_eq(after))
     };
     before.resolvers == after.resolvers
         && before.cluster == after.cluster

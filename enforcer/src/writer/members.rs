@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Time;
+use imbl::ordset::DiffItem;
 use policy::ProgramId;
 
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, ElementSet};
 use crate::layout::{Element, SetId};
 use crate::netlink::batch::{ElementAction, ElementOp};
 use crate::netlink::socket::CommitError;
@@ -26,9 +27,6 @@ use super::transaction_plan::{LINGER, SHORTEST_LIFE, TICKS};
 
 /// A transaction that has so many elements takes no more addresses.
 const AT_ONCE: usize = 2048;
-
-/// The desired members, by the tiers whose sets they belong to.
-type MembersByTiers = BTreeMap<ProgramId, Arc<BTreeSet<Element>>>;
 
 /// What happens to an element of a set that stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,24 +58,31 @@ impl MemberDiff {
     ) -> Result<Self, InstallFailure> {
         let (sets, new_sets) = sets;
         let mut change = Self::default();
-        for (tiers, members) in &after.members {
-            let is_new = new_sets.iter().any(|set| set.program == *tiers);
-            if before.is_some_and(|before| is_same(&before.members, *tiers, members)) && !is_new {
-                continue;
+        let has_new_sets: BTreeSet<ProgramId> = new_sets.iter().map(|set| set.program).collect();
+        // Elements of new sets are written even if they were members before.
+        let known_before = |tiers: &ProgramId| {
+            let known = before.and_then(|before| before.members.get(tiers));
+            known.filter(|_| !has_new_sets.contains(tiers))
+        };
+        let mut add = |element: &Element| {
+            if !sets.contains(&element.set) {
+                // If it were left out, a denial might be missing.
+                return Err(InstallFailure::Refused(format!(
+                    "no program has the set {} of a member",
+                    element.set
+                )));
             }
-            for element in members.iter() {
-                if !sets.contains(&element.set) {
-                    // If it were left out, a denial might be missing.
-                    return Err(InstallFailure::Refused(format!(
-                        "no program has the set {} of a member",
-                        element.set
-                    )));
-                }
-                if new_sets.contains(&element.set) {
-                    change.fills.insert(*element);
-                } else if !mirror.is_permanent(element) {
-                    change.actions.push((*element, MemberAction::Permanent));
-                }
+            if new_sets.contains(&element.set) {
+                change.fills.insert(*element);
+            } else if !mirror.is_permanent(element) {
+                change.actions.push((*element, MemberAction::Permanent));
+            }
+            Ok(())
+        };
+        for (tiers, members) in &after.members {
+            match known_before(tiers) {
+                Some(known) => added(known, members).try_for_each(&mut add)?,
+                None => members.iter().try_for_each(&mut add)?,
             }
         }
         let is_desired = |element: &Element| {
@@ -92,11 +97,12 @@ impl MemberDiff {
         match before {
             None => mirror.permanent().for_each(release),
             Some(before) => {
-                let changed = before
-                    .members
-                    .iter()
-                    .filter(|(tiers, members)| !is_same(&after.members, **tiers, members));
-                changed.flat_map(|(_, members)| members.iter()).for_each(&mut release);
+                for (tiers, members) in &before.members {
+                    match after.members.get(tiers) {
+                        Some(now) => added(now, members).for_each(&mut release),
+                        None => members.iter().for_each(&mut release),
+                    }
+                }
             }
         }
         // The elements of an address are one decision. They go into one transaction, as far as that
@@ -133,8 +139,12 @@ impl MemberDiff {
     }
 }
 
-fn is_same(members: &MembersByTiers, tiers: ProgramId, other: &Arc<BTreeSet<Element>>) -> bool {
-    members.get(&tiers).is_some_and(|members| Arc::ptr_eq(members, other))
+/// What `now` has and `before` has not. It takes a look at what the two do not share.
+fn added<'a>(before: &'a ElementSet, now: &'a ElementSet) -> impl Iterator<Item = &'a Element> {
+    before.diff(now).filter_map(|item| match item {
+        DiffItem::Add(element) => Some(element),
+        DiffItem::Remove(_) => None,
+    })
 }
 
 impl KernelWriter<NfTables> {

@@ -1,7 +1,6 @@
 //! Tiers, set classes, port ranges, ICMP, zones, audit and deny responses, with real packets.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer::layout::elements;
@@ -116,7 +115,7 @@ fn what_objects_are_refused_for_want_of_a_rule_comes_before_what_prefixes_allow(
     let (mut desired, evaluation) = governed(&tiers);
     let members = member(&evaluation, "10.88.0.1");
     assert!(members.iter().all(|element| element.set.class == SetClass::Rest));
-    desired.members = [(ID, Arc::new(members))].into();
+    desired.members = [(ID, members.into_iter().collect())].into();
     lab.install(&desired, &[]);
     let open = |address, port| lab.pod.tries(address, port) == Outcome::Connected;
     assert!(!open("10.88.0.1", 80) && open("10.88.0.1", 443));

@@ -1,6 +1,5 @@
 //! Replacing rules while addresses are learned.
 
-use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -184,8 +183,8 @@ fn an_installation_that_fails_leaves_everything_as_it_was() {
         let elements = vec![(element(ONE, 1), now() + seconds(60))];
         let mut broken = desired([TWO], 10);
         // More than a set may hold is refused only when the program's other sets stand already.
-        let members = (0..30).map(|number| element(TWO, number)).collect();
-        broken.members = [(TWO, Arc::new(members))].into();
+        let members = (0..30).map(|number| element(TWO, number));
+        broken.members = [(TWO, members.collect())].into();
         let (installed, admitted) = tokio::join!(
             enforcer.install(broken, Vec::new),
             enforcer.admit(generation, elements.clone(), patience())

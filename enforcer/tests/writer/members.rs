@@ -1,7 +1,6 @@
 //! The elements of objects, which stay as long as they are desired, beside leases of the same
 //! elements.
 
-use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +17,7 @@ use crate::programs::{ONE, TWO, desired, element, exact};
 /// Program [`ONE`] with these members.
 fn with(members: impl IntoIterator<Item = Element>) -> DesiredState {
     DesiredState {
-        members: [(ONE, Arc::new(members.into_iter().collect::<BTreeSet<_>>()))].into(),
+        members: [(ONE, members.into_iter().collect())].into(),
         ..desired([ONE], 100)
     }
 }

@@ -147,7 +147,7 @@ fn gate() -> NodeGate {
     let settings = resolve(options, &host).unwrap();
     let files = BTreeMap::from([("objects.yaml".into(), Ok(OBJECTS.to_owned()))]);
     let update = Catalogue::default().scan(files).unwrap();
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new(&settings.node);
     update.changes.into_iter().for_each(|change| cluster.apply(change));
     let plan = Arc::new(Planner::default().plan(&cluster, &settings, &BTreeSet::new()));
     assert!(plan.governed.contains_key(&IpAddr::V4(POD)), "the pod is governed");

@@ -97,7 +97,10 @@ fn cluster() -> Inventory {
     Inventory {
         pods: pods.into_iter().collect(),
         services: services.into_iter().chain([kubernetes]).collect(),
-        nodes: [node("one", "192.0.2.1", true), node("two", "192.0.2.2", false)].into(),
+        nodes: [("one", "192.0.2.1", true), ("two", "192.0.2.2", false)]
+            .map(|(name, own, is_this)| (name.to_owned(), Arc::new(node(name, own, is_this))))
+            .into_iter()
+            .collect(),
         cidr_groups: [
             group("office", &["198.51.100.0/24", "2001:db8::/32"]),
             group("branch", &["203.0.113.0/24"]),

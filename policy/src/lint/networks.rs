@@ -191,7 +191,7 @@ fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
                 .map(|address| of((*address).into(), &name, true)),
         );
     }
-    for node in inventory.nodes.iter() {
+    for node in inventory.nodes.values() {
         networks.extend(
             node.addresses
                 .iter()
@@ -199,7 +199,11 @@ fn cluster_networks(cluster: &ClusterContext<'_>) -> Vec<ClusterNetwork> {
         );
     }
     for pod in inventory.pods.iter() {
-        networks.extend(pod.addresses().iter().map(|address| of((*address).into(), "a Pod", true)));
+        networks.extend(
+            pod.addresses()
+                .iter()
+                .map(|address| of((*address).into(), "a Pod", true)),
+        );
     }
     networks
 }

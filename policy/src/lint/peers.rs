@@ -163,7 +163,7 @@ fn why_nothing(selector: &ObjectSelector, inventory: &Inventory) -> Option<(Stri
         }
         ObjectSelector::Nodes(selector) => {
             let nodes = &inventory.nodes;
-            let is_nothing = !nodes.is_empty() && !nodes.iter().any(|node| selector.matches(&node.labels));
+            let is_nothing = !nodes.is_empty() && !nodes.values().any(|node| selector.matches(&node.labels));
             is_nothing.then(|| ("no Node in these files is selected".to_owned(), labels))
         }
         ObjectSelector::CidrGroups(selector) => {

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -119,7 +121,10 @@ fn rules() -> Vec<Rule> {
         rule(pods(&[("app", is(&["0"]))]), false),
         rule(pods(&[("app", is(&["1", "2"])), (keys::NAMESPACE, is(&["1"]))]), true),
         rule(pods(&[("app", Operator::NotIn(vec!["0".to_owned()]))]), true),
-        rule(pods(&[(keys::NAMESPACE, is(&["0"])), ("team", Operator::Exists)]), false),
+        rule(
+            pods(&[(keys::NAMESPACE, is(&["0"])), ("team", Operator::Exists)]),
+            false,
+        ),
         rule(pods(&[]), true),
         rule(Peer::PodsWithin(Zone::Anywhere, "10.0.0.0/30".parse().unwrap()), true),
         rule(service(Some("0")), false),
@@ -156,14 +161,16 @@ impl History {
                     addresses: [IpAddr::from([198, 51, 100, last])].into(),
                     ..InventoryNode::default()
                 };
-                self.inventory.nodes = [node].into();
+                self.inventory.nodes = OrdMap::unit("a".to_owned(), Arc::new(node));
             }
             Step::Track(index) => {
                 let key = self.membership.track(&rules[usize::from(index)]).unwrap();
                 self.tracked.entry(index).or_insert((key, 0)).1 += 1;
             }
             Step::Release(index) => {
-                let Some((key, users)) = self.tracked.get_mut(&index) else { return };
+                let Some((key, users)) = self.tracked.get_mut(&index) else {
+                    return;
+                };
                 self.membership.release(*key);
                 *users -= 1;
                 if *users == 0 {

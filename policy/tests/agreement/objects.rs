@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use oracle::World;
@@ -51,10 +52,13 @@ pub(crate) fn inventory(world: &World) -> Result<Inventory, String> {
             .collect(),
         nodes: world
             .of_kind("Node")
-            .map(|node| InventoryNode {
-                labels: labels(&node["metadata"]["labels"]),
-                addresses: addresses(&node["status"]["addresses"], "address"),
-                is_this: name(node) == world.node,
+            .map(|node| {
+                let known = InventoryNode {
+                    labels: labels(&node["metadata"]["labels"]),
+                    addresses: addresses(&node["status"]["addresses"], "address"),
+                    is_this: name(node) == world.node,
+                };
+                (name(node), Arc::new(known))
             })
             .collect(),
         cidr_groups: cidr_groups.into(),

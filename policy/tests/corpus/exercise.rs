@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use names::{Name, NameIndex, Pattern};
 use policy::classifier::{AddressContext, Classifier};
@@ -168,7 +169,7 @@ fn inventory() -> Inventory {
     Inventory {
         pods: pods.into_iter().collect(),
         services: [service].into_iter().collect(),
-        nodes: [node].into(),
+        nodes: [("here".to_owned(), Arc::new(node))].into_iter().collect(),
         cidr_groups: [].into(),
     }
 }

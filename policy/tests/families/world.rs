@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use names::Name;
 use policy::compile::compile;
@@ -133,7 +134,7 @@ impl World {
             is_this: false,
         };
         let inventory = Inventory {
-            nodes: [node].into(),
+            nodes: [("node".to_owned(), Arc::new(node))].into_iter().collect(),
             ..Inventory::default()
         };
         let world = Self {

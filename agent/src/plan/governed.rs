@@ -1,0 +1,31 @@
+//! Who governs the packets and lookups from an address.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use fqdn_cache::LeaseOwner;
+use policy::question::Questions;
+use policy::{EndpointId, ProgramId};
+
+/// An endpoint with a program.
+#[derive(Debug)]
+pub struct Governed {
+    /// Whose.
+    pub id: EndpointId,
+    /// Which program governs its packets.
+    pub program: ProgramId,
+    /// What it may ask; `None`: nothing, since others who are governed differently claim the same
+    /// address.
+    pub questions: Option<Arc<Questions>>,
+}
+
+impl Governed {
+    /// Who owns what it learns: the same for every process that knows the Pod.
+    pub fn owner(&self) -> LeaseOwner {
+        // Keys are zero: what is in the ledger's snapshot outlives the process.
+        let mut hasher = siphasher::sip::SipHasher13::new();
+        (&self.id.namespace, &self.id.name).hash(&mut hasher);
+        // Two that meet share what one would have.
+        LeaseOwner(hasher.finish() as u32)
+    }
+}

@@ -1,0 +1,74 @@
+//! Where addresses lie: the stage of a plan that knows only the networks of the cluster and the
+//! addresses of this node.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cluster::index::Cluster;
+use ipnet::IpNet;
+use policy::address::{Teachable, ZoneMap};
+use settings::{PrivateAddresses, Settings};
+
+/// What lies around.
+#[derive(Debug, Clone)]
+pub(super) struct Surroundings {
+    /// What the cluster says of itself.
+    told: Arc<[IpNet]>,
+    own: BTreeSet<IpAddr>,
+    /// What lies inside the cluster, aggregated.
+    pub(super) networks: Arc<[IpNet]>,
+    pub(super) places: Arc<ZoneMap>,
+    /// Where addresses lay for the plan before, if that was elsewhere.
+    pub(super) places_before: Option<Arc<ZoneMap>>,
+    pub(super) teachable: Arc<Teachable>,
+}
+
+impl Surroundings {
+    /// Computes it anew if it follows from something else than `known`.
+    pub(super) fn update<'a>(
+        known: &'a mut Option<Self>,
+        cluster: &Cluster,
+        settings: &Settings,
+        own: &BTreeSet<IpAddr>,
+    ) -> &'a Self {
+        let told = cluster.networks();
+        let now = match known.take() {
+            Some(known) if Arc::ptr_eq(&known.told, &told) && known.own == *own => Self {
+                places_before: None,
+                ..known
+            },
+            before => {
+                let now = Self::new(told, own, settings);
+                let before = before.map(|before| before.places);
+                Self {
+                    places_before: before.filter(|before| *before != now.places),
+                    ..now
+                }
+            }
+        };
+        known.insert(now)
+    }
+
+    fn new(told: Arc<[IpNet]>, own: &BTreeSet<IpAddr>, settings: &Settings) -> Self {
+        let networks: Vec<IpNet> = told.iter().chain(&settings.cluster_cidrs).copied().collect();
+        let networks = IpNet::aggregate(&networks);
+        let inside = networks.iter().copied().chain(own.iter().copied().map(IpNet::from));
+        Self {
+            places: Arc::new(ZoneMap::new(own.iter().copied(), networks.iter().copied())),
+            places_before: None,
+            teachable: Arc::new(teachable(settings, inside)),
+            networks: networks.into(),
+            own: own.clone(),
+            told,
+        }
+    }
+}
+
+fn teachable(settings: &Settings, inside: impl IntoIterator<Item = IpNet>) -> Teachable {
+    let teachable = Teachable::new(settings.rebind.clone(), inside);
+    match settings.private_addresses {
+        PrivateAddresses::Allow => teachable,
+        PrivateAddresses::Deny => teachable.without_private(),
+    }
+}
