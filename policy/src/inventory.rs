@@ -35,6 +35,7 @@ pub struct Inventory {
     pub services: ServiceIndex,
     /// The nodes of the cluster by name, this one included.
     pub nodes: OrdMap<String, Arc<InventoryNode>>,
+    /// The CiliumCIDRGroups, whose prefixes rules may select.
     pub cidr_groups: Arc<[CidrGroup]>,
 }
 
