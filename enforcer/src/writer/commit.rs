@@ -24,6 +24,11 @@ impl<K: Kernel> KernelWriter<K> {
     pub(super) fn commit_group(&mut self, waiting: Vec<PendingAdmission>) {
         let mut crowded = Vec::new();
         self.commit_all(waiting, &mut |admission| crowded.push(admission));
+        // A sweep may be overdue, and nothing live gives way to what is over.
+        if !crowded.is_empty() && self.make_room() {
+            let again = std::mem::take(&mut crowded);
+            self.commit_all(again, &mut |admission| crowded.push(admission));
+        }
         // Crowded admissions are committed one by one, so that none evicts what another relies on.
         for admission in crowded {
             self.commit_evicting(admission);

@@ -241,6 +241,12 @@ impl SetMirror {
         self.ended.split_off(rest)
     }
 
+    /// Whether there are elements whose lease is over and which were not [taken](Self::take_ended)
+    /// yet.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// When the next lease ends or the next element is gone; `now` if there are elements to be
     /// deleted.
     pub(super) fn next_due(&self, now: Time) -> Option<Time> {

@@ -51,6 +51,15 @@ impl<K: Kernel> KernelWriter<K> {
             return next.since(now);
         }
         self.sweeps.last = now;
+        self.delete_ended(now);
+        match self.shared.mirror().next_due(now) {
+            Some(due) => due.since(now).max(EVERY),
+            None => Duration::MAX,
+        }
+    }
+
+    /// Deletes elements whose lease is over, as many as a sweep may.
+    fn delete_ended(&mut self, now: Time) {
         // Also when no lease is over: what is written from now on can be deleted one day.
         let alone = self.alone_since(now);
         self.shared.mirror().purge(now);
@@ -67,10 +76,16 @@ impl<K: Kernel> KernelWriter<K> {
                 self.delete(&operations, &elements);
             }
         }
-        match self.shared.mirror().next_due(now) {
-            Some(due) => due.since(now).max(EVERY),
-            None => Duration::MAX,
+    }
+
+    /// Deletes elements whose lease is over, because a set is full: they count against its capacity
+    /// until then. Returns whether there were any.
+    pub(super) fn make_room(&mut self) -> bool {
+        let has_ended = self.shared.mirror().has_ended();
+        if has_ended {
+            self.delete_ended(clock::now());
         }
+        has_ended
     }
 
     fn delete(&mut self, operations: &[ElementOp], elements: &[Element]) {

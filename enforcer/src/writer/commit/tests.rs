@@ -272,6 +272,29 @@ fn a_kernel_that_cannot_be_read_back_leaves_nothing_in_the_mirror() {
 }
 
 #[test]
+fn what_is_over_leaves_a_full_set_before_anything_live_gives_way() {
+    let mut writer = writer(Memory::default());
+    // From here on it is known to be alone.
+    writer.sweep();
+    assert!(commit(&mut writer, &[&[1], &[2]]).iter().all(Result::is_ok));
+    let now = clock::now();
+    let over = Lifetime {
+        end: now,
+        gone: now + LINGER,
+    };
+    {
+        let mut mirror = writer.shared.mirror();
+        mirror.replace_sets([(set(), 2)]);
+        // A moment later than it was known, since moments are rounded down.
+        mirror.record(element(1), over, Holder(1), now + Duration::from_millis(10));
+    }
+    let outcomes = commit(&mut writer, &[&[3]]);
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    assert!(!holds(&writer, 1) && holds(&writer, 2) && holds(&writer, 3));
+    assert_eq!(writer.shared.counters.evictions.load(Relaxed), 0);
+}
+
+#[test]
 fn nobody_waits_any_more_so_nothing_is_written() {
     let mut writer = writer(Memory::default());
     let (answer, outcome) = oneshot::channel();
