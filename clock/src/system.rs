@@ -1,4 +1,6 @@
-//! The one place that reads the boot-time clock.
+//! The one place that reads clocks.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -12,6 +14,17 @@ pub fn now() -> Time {
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     let millis = u64::try_from(now.tv_nsec / 1_000_000).unwrap_or(0);
     Time::from_millis(seconds * 1_000 + millis)
+}
+
+/// How much processor time the calling thread has had so far, that of its system calls included.
+/// Unlike [`now`] it says what something cost on a machine that is busy with other work.
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // Both parts are in bounds, as above.
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
 }
 
 /// Which boot [`now`] counts from; empty where the kernel does not say.

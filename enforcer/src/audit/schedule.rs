@@ -10,7 +10,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(100);
 /// How often the structure is compared although nobody seems to have changed anything.
 const ANYWAY: Duration = Duration::from_secs(30);
 
-/// Limits the time that an activity takes to a share of all time, however often it is asked for.
+/// Limits the processor time that an activity takes to a share of all time, however often it is asked
+/// for. Not the time that it waits for a processor: on a busy machine damage would stay for as many
+/// times as long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimeShare {
     /// The share is one part in so many.
@@ -31,9 +33,9 @@ impl TimeShare {
         now >= self.not_before
     }
 
-    /// Notes how long the activity took.
-    pub(crate) fn took(&mut self, from: Time, to: Time) {
-        self.not_before = to + to.since(from) * self.parts;
+    /// Notes when the activity ended, and how much processor time it took.
+    pub(crate) fn took(&mut self, end: Time, cost: Duration) {
+        self.not_before = end + cost * self.parts;
     }
 }
 
@@ -126,7 +128,7 @@ mod tests {
     fn what_takes_long_is_done_less_often() {
         let mut share = TimeShare::one_in(20);
         assert!(share.allows(at(0)));
-        share.took(at(0), at(10));
+        share.took(at(10), Duration::from_millis(10));
         assert!(!share.allows(at(209)));
         assert!(share.allows(at(210)));
     }

@@ -177,6 +177,7 @@ impl KernelWriter<NfTables> {
         if !is_urgent && !guard.structure_share.allows(now) {
             return true;
         }
+        let before = clock::thread_cpu_time();
         let structure = match self.kernel.structure() {
             Ok(structure) => structure,
             Err(error) => {
@@ -186,7 +187,9 @@ impl KernelWriter<NfTables> {
         };
         let found = audited::ours(&guard.written, structure);
         let damage = audited::damage(&guard.written, guard.baseline.as_ref(), &guard.rewritten, &found);
-        guard.structure_share.took(now, clock::now());
+        guard
+            .structure_share
+            .took(clock::now(), clock::thread_cpu_time().saturating_sub(before));
         guard.changes.looked(generation, own, now);
         if is_changed {
             guard.contents.ask();

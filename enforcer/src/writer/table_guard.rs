@@ -17,11 +17,11 @@ use crate::netlink::objects::MapValue;
 use crate::netlink::table_snapshot::{RawElement, TableSnapshot};
 use crate::routing::RoutingWatch;
 
-/// Comparing the structure takes at most one part in so many of the time, however often somebody
-/// changes tables.
+/// Comparing the structure takes at most one part in so many of a processor's time, however often
+/// somebody changes tables.
 const STRUCTURE_SHARE: u32 = 20;
 
-/// Reading sets takes at most one part in so many of the time.
+/// Reading sets takes at most one part in so many of a processor's time.
 const CONTENTS_SHARE: u32 = 50;
 
 /// What is known of the table, and of what interception needs outside nftables.
@@ -115,16 +115,17 @@ pub(super) struct ContentsCheck {
 /// A thread that reads sets.
 #[derive(Debug)]
 pub(super) struct BackgroundRead {
-    pub(super) began: Time,
     pub(super) found: Receiver<ReadSet>,
 }
 
-/// What a set contained.
+/// What a set contained, or that there are no more.
 pub(super) enum ReadSet {
     /// A set of the whole table.
     Table(String, BTreeMap<RawElement, Option<MapValue>>),
     /// A learned set, with the moments between which it was read.
     Learned(SetId, HashMap<ElementKey, Option<Duration>>, (Time, Time)),
+    /// The reading has ended, and took so much processor time.
+    Ended(Duration),
 }
 
 impl Default for ContentsCheck {

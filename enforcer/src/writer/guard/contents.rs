@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, TryRecvError};
+use std::sync::mpsc::{self, Sender, TryRecvError};
 use std::time::Duration;
 
 use ahash::HashMap;
@@ -84,7 +84,7 @@ impl KernelWriter<NfTables> {
         let learned = change::learned_sets(desired);
         let table = self.kernel.table().to_owned();
         let (tell, found) = mpsc::channel();
-        let read = move || -> std::io::Result<()> {
+        let read = move |tell: &Sender<ReadSet>| -> std::io::Result<()> {
             let mut kernel = NfTables::open(&table)?;
             for set in of_table {
                 let entries = kernel.entries(&set)?;
@@ -102,13 +102,15 @@ impl KernelWriter<NfTables> {
             Ok(())
         };
         let thread = std::thread::Builder::new().name("nft-audit".to_owned()).spawn(move || {
-            if let Err(error) = read() {
+            if let Err(error) = read(&tell) {
                 // A set or the table was deleted meanwhile, which the next check will find.
                 tracing::debug!(%error, "a set could not be read");
             }
+            // All that this thread has done. The writer may have ended.
+            let _ = tell.send(ReadSet::Ended(clock::thread_cpu_time()));
         });
         thread.map_err(|error| error.to_string())?;
-        contents.reading = Some(BackgroundRead { began: now, found });
+        contents.reading = Some(BackgroundRead { found });
         Ok(())
     }
 
@@ -127,8 +129,12 @@ impl KernelWriter<NfTables> {
                     contents.suspects.extend(suspects.into_iter().map(|key| (set, key)));
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
+                Ok(ReadSet::Ended(cost)) => {
+                    contents.share.took(clock::now(), cost);
+                    contents.reading = None;
+                    return Ok(());
+                }
                 Err(TryRecvError::Disconnected) => {
-                    contents.share.took(reading.began, clock::now());
                     contents.reading = None;
                     return Ok(());
                 }
