@@ -272,7 +272,7 @@ impl KernelWriter<NfTables> {
             true => InstallPurpose::RepairRules,
             false => InstallPurpose::Repair,
         };
-        let outcome = self.attempt(&desired, &mut LazyLeases::Untold(|| elements), purpose);
+        let outcome = self.attempt(&desired, &mut LazyLeases::new(|| elements), purpose);
         self.installed = Some(desired);
         let outcome = match outcome {
             Ok(_) => {

@@ -100,7 +100,7 @@ impl KernelWriter<NfTables> {
         if self.is_damaged() {
             self.installed = None;
         }
-        let mut learned = LazyLeases::Untold(learned);
+        let mut learned = LazyLeases::new(learned);
         let result = match self.attempt(&desired, &mut learned, InstallPurpose::Install) {
             Err(InstallFailure::Missing(_)) if self.installed.is_some() => {
                 self.table_is_lost();
@@ -172,22 +172,22 @@ impl KernelWriter<NfTables> {
             || !change.new_sets.is_empty()
             || members.deletes_any();
         let now = clock::now();
-        let leases = if is_read {
-            let mut learned = learned.tell();
+        let leases: &[ElementLease] = if is_read {
+            let learned = learned.tell();
             learned.append(&mut adopted);
-            within_capacity(learned, &change.sets, desired, now)
+            cut_to_capacity(learned, &change.sets, desired, now);
+            learned
         } else {
-            Vec::new()
+            &[]
         };
         if members.deletes_any() {
             members.keep_leased(&leases.iter().map(|(element, end, _)| (*element, *end)).collect(), now);
         }
-        let (filled, stay): (Vec<_>, Vec<_>) = leases
-            .into_iter()
-            .partition(|(element, ..)| change.new_sets.contains(&element.set));
-        let mut filled: Vec<InitialElement> = filled
-            .into_iter()
-            .map(|lease| InitialElement::new(lease, now))
+        let is_filled = |(element, ..): &&ElementLease| change.new_sets.contains(&element.set);
+        let mut filled: Vec<InitialElement> = leases
+            .iter()
+            .filter(is_filled)
+            .map(|lease| InitialElement::new(*lease, now))
             .collect();
         filled.retain(|fill| !members.fills.contains(&fill.element));
 
@@ -215,7 +215,7 @@ impl KernelWriter<NfTables> {
         if self.heartbeat.begin(falls_through).is_err() {
             self.table_is_lost();
         }
-        self.put_back(generation, stay);
+        self.put_back(generation, leases.iter().filter(|lease| !is_filled(lease)));
         Ok(generation)
     }
 
@@ -290,14 +290,14 @@ impl KernelWriter<NfTables> {
 
     /// Puts elements back into sets that stay: those whose admission failed, and those that timed
     /// out in the kernel while the ledger was restored with more.
-    fn put_back(&mut self, generation: Generation, leases: Vec<ElementLease>) {
+    fn put_back<'a>(&mut self, generation: Generation, leases: impl Iterator<Item = &'a ElementLease>) {
         let now = clock::now();
         let mut missing = {
             let mirror = self.shared.mirror();
             let is_missing =
-                |(element, end, _): &ElementLease| *end > now && !mirror.holds(element, now, *end, Duration::ZERO);
+                |(element, end, _): &&ElementLease| *end > now && !mirror.holds(element, now, *end, Duration::ZERO);
             let mut room: BTreeMap<SetId, u32> = BTreeMap::new();
-            let mut missing: Vec<ElementLease> = leases.into_iter().filter(is_missing).collect();
+            let mut missing: Vec<ElementLease> = leases.filter(is_missing).copied().collect();
             // As far as there is room: nothing is evicted for elements that nobody waits for.
             missing.sort_unstable_by_key(|(_, end, _)| Reverse(*end));
             missing.retain(|(element, ..)| {
@@ -361,25 +361,27 @@ fn existing(structure: TableSnapshot) -> ExistingObjects {
     }
 }
 
-/// The leases of the ledger, which is asked once and only when needed.
-pub(super) enum LazyLeases<L> {
-    Untold(L),
-    Told(Vec<ElementLease>),
+/// The leases of the ledger, which is asked once and only when needed. There may be hundreds of
+/// thousands.
+pub(super) struct LazyLeases<L> {
+    /// Asks the ledger; `None` once it was asked.
+    ask: Option<L>,
+    told: Vec<ElementLease>,
 }
 
 impl<L: FnOnce() -> Vec<ElementLease>> LazyLeases<L> {
-    fn tell(&mut self) -> Vec<ElementLease> {
-        match std::mem::replace(self, LazyLeases::Told(Vec::new())) {
-            LazyLeases::Untold(ask) => {
-                let told = ask();
-                *self = LazyLeases::Told(told.clone());
-                told
-            }
-            LazyLeases::Told(told) => {
-                *self = LazyLeases::Told(told.clone());
-                told
-            }
+    pub(super) fn new(ask: L) -> Self {
+        Self {
+            ask: Some(ask),
+            told: Vec::new(),
         }
+    }
+
+    fn tell(&mut self) -> &mut Vec<ElementLease> {
+        if let Some(ask) = self.ask.take() {
+            self.told = ask();
+        }
+        &mut self.told
     }
 }
 
@@ -436,32 +438,28 @@ impl InitialElement {
     }
 }
 
-/// Each live element of these sets once, with its latest end, sorted. Where there are more than the
-/// capacity of a set, those that end last are taken: one element too many would make the kernel
+/// Leaves each live element of these sets once, with its latest end, sorted. Where there are more
+/// than the capacity of a set, those that end last stay: one element too many would make the kernel
 /// refuse the whole ruleset.
-fn within_capacity(
-    mut learned: Vec<ElementLease>,
-    sets: &BTreeSet<SetId>,
-    desired: &DesiredState,
-    now: Time,
-) -> Vec<ElementLease> {
+fn cut_to_capacity(learned: &mut Vec<ElementLease>, sets: &BTreeSet<SetId>, desired: &DesiredState, now: Time) {
     learned.retain(|(element, end, _)| *end > now && sets.contains(&element.set));
     learned.sort_unstable_by_key(|(element, end, holder)| (*element, Reverse(*end), *holder));
     learned.dedup_by_key(|(element, ..)| *element);
     let capacity = usize::try_from(desired.capacity.get()).unwrap_or(usize::MAX);
-    let mut within = Vec::with_capacity(learned.len());
     for of_set in learned.chunk_by_mut(|(a, ..), (b, ..)| a.set == b.set) {
-        if of_set.len() > capacity
-            && let Some((Element { set, .. }, ..)) = of_set.first()
-        {
-            tracing::warn!(%set, capacity, learned = of_set.len(), "a set is full; raise --set-capacity");
-            of_set.sort_unstable_by_key(|(element, end, _)| (Reverse(*end), *element));
+        if of_set.len() <= capacity {
+            continue;
         }
-        let from = within.len();
-        within.extend(of_set.iter().take(capacity).copied());
-        within[from..].sort_unstable();
+        if let Some((Element { set, .. }, ..)) = of_set.first() {
+            tracing::warn!(%set, capacity, learned = of_set.len(), "a set is full; raise --set-capacity");
+        }
+        of_set.sort_unstable_by_key(|(element, end, _)| (Reverse(*end), *element));
+        for (_, end, _) in &mut of_set[capacity..] {
+            *end = now;
+        }
     }
-    within
+    learned.retain(|(_, end, _)| *end > now);
+    learned.sort_unstable();
 }
 
 pub(super) fn set_up_routing(desired: &DesiredState) -> Result<(), InstallError> {
