@@ -3,7 +3,7 @@
 //! The kernel keeps the learned *addresses* by itself; the snapshot keeps their *names*, which a
 //! policy edit after a restart is matched against, and which `namegate names` shows.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -22,12 +22,12 @@ use crate::handles::AgentHandles;
 /// ledger stays empty: names are then learned anew, and what the kernel holds goes on.
 pub fn restore(directory: &Path, ledger: &mut Ledger) {
     let path = directory.join(LEDGER_FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
+    let file = match File::open(&path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => return warn!(path = %path.display(), %error, "the ledger's snapshot cannot be read"),
     };
-    match ledger.restore(clock::now(), &clock::boot_id(), &bytes) {
+    match ledger.restore(clock::now(), &clock::boot_id(), file) {
         Ok(leases) => info!(leases, "learned addresses restored"),
         Err(error) => info!(path = %path.display(), %error, "starting with an empty ledger"),
     }
