@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ahash::HashSet;
 use clock::Time;
-use names::Name;
+use names::{MAX_NAME_CHARS, Name};
 use smallvec::SmallVec;
 
 use crate::lease::LeaseTiming;
@@ -20,7 +20,8 @@ use crate::teacher::{Teacher, TeacherId, Teachers};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerLimits {
     /// Names, counted once for each [`Teacher`] that has leases of its own. Default 100,000. It
-    /// bounds leases too: four for each name on average ([`LedgerLimits::leases`]).
+    /// bounds leases and the lengths of names too: four leases ([`LedgerLimits::leases`]) and 64
+    /// octets ([`LedgerLimits::octets`]) for each name on average.
     pub names: NonZeroUsize,
     /// Addresses of one name. Default 1,000: a name that rotates faster than its leases end is
     /// capped.
@@ -125,6 +126,12 @@ impl LedgerLimits {
     pub fn leases(&self) -> usize {
         self.names.get().saturating_mul(4).max(self.addresses_per_name.get())
     }
+
+    /// Octets of names in all. Most names have twenty or thirty; without this bound, whoever may
+    /// ask for any name could fill memory with names of 255 octets each.
+    pub fn octets(&self) -> usize {
+        self.names.get().saturating_mul(64).max(MAX_NAME_CHARS)
+    }
 }
 
 impl Ledger {
@@ -187,7 +194,7 @@ impl Ledger {
     /// Finishes what [`learn`](Self::learn) has left undone, and enforces the limits. Returns the
     /// evicted names that had live leases.
     ///
-    /// The owner that holds most loses what it learned longest ago. Evicted addresses live out
+    /// The owner whose names and leases take most loses what it learned longest ago. Evicted addresses live out
     /// their leases in the kernel, but a recompiled program will not know them: the caller counts
     /// them. Expired entries are dropped before live ones are evicted, and
     /// [`expire`](Self::expire) does not report those again.
@@ -323,7 +330,9 @@ impl Ledger {
     }
 
     fn is_within_limits(&self) -> bool {
-        self.names.len() <= self.most_names() && self.by_address.len() <= self.limits.leases()
+        self.names.len() <= self.most_names()
+            && self.by_address.len() <= self.limits.leases()
+            && self.names.octets() <= self.limits.octets()
     }
 
     fn most_names(&self) -> usize {

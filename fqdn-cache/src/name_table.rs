@@ -45,18 +45,28 @@ pub(crate) struct NameRecord {
     older: NameId,
 }
 
-/// The LRU list of an owner's records, and how many leases they hold.
+/// The LRU list of an owner's records, how many leases they hold, and how long their names are.
 #[derive(Debug, Clone, Copy)]
 struct OwnerList {
     newest: NameId,
     oldest: NameId,
     leases: usize,
+    octets: usize,
+}
+
+impl OwnerList {
+    /// What the records take, in leases: each name may have four, or 64 octets
+    /// ([`LedgerLimits`](crate::LedgerLimits)).
+    fn weight(&self) -> usize {
+        self.leases + self.octets / 16
+    }
 }
 
 const EMPTY: OwnerList = OwnerList {
     newest: NameId::NONE,
     oldest: NameId::NONE,
     leases: 0,
+    octets: 0,
 };
 
 /// Records by id and by name. Each owner's records are a doubly linked list from the most to the
@@ -68,6 +78,8 @@ const EMPTY: OwnerList = OwnerList {
 pub(crate) struct NameTable {
     records: Vec<Option<NameRecord>>,
     free: Vec<NameId>,
+    /// Of all records' names.
+    octets: usize,
     trusted: HashMap<Name, NameId>,
     /// The records of private teachers. Most ledgers have none.
     private: HashMap<Name, SmallVec<[NameId; 1]>>,
@@ -78,6 +90,11 @@ pub(crate) struct NameTable {
 impl NameTable {
     pub(crate) fn len(&self) -> usize {
         self.records.len() - self.free.len()
+    }
+
+    /// How long all names together are.
+    pub(crate) fn octets(&self) -> usize {
+        self.octets
     }
 
     pub(crate) fn find(&self, name: &Name, private: Option<TeacherId>) -> Option<NameId> {
@@ -97,10 +114,10 @@ impl NameTable {
         private.into_iter().flatten().copied()
     }
 
-    /// The record to evict next: the least recently learned of the owner that holds most leases.
+    /// The record to evict next: the least recently learned of the owner whose records take most.
     /// Looks at each owner.
     pub(crate) fn next_to_evict(&self) -> Option<NameId> {
-        let most = self.owners.iter().max_by_key(|(owner, list)| (list.leases, **owner));
+        let most = self.owners.iter().max_by_key(|(owner, list)| (list.weight(), **owner));
         most.map(|(_, list)| list.oldest)
     }
 
@@ -157,6 +174,7 @@ impl NameTable {
     pub(crate) fn add_oldest(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
         let id = self.add(name, private, owner);
         let list = self.owners.entry(owner).or_insert(EMPTY);
+        list.octets += name.as_str().len();
         let second = mem::replace(&mut list.oldest, id);
         if second == NameId::NONE {
             list.newest = id;
@@ -198,11 +216,13 @@ impl NameTable {
             }
         }
         self.free.push(id);
+        self.octets -= record.name.as_str().len();
         record
     }
 
     /// Adds a record that is in no list yet.
     fn add(&mut self, name: &Name, private: Option<TeacherId>, owner: LeaseOwner) -> NameId {
+        self.octets += name.as_str().len();
         let record = Some(NameRecord {
             name: name.clone(),
             private,
@@ -236,9 +256,10 @@ impl NameTable {
 
     fn link_newest(&mut self, id: NameId) {
         let record = self.record(id);
-        let (owner, leases) = (record.owner, record.leases.len());
+        let (owner, leases, octets) = (record.owner, record.leases.len(), record.name.as_str().len());
         let list = self.owners.entry(owner).or_insert(EMPTY);
         list.leases += leases;
+        list.octets += octets;
         let second = mem::replace(&mut list.newest, id);
         if second == NameId::NONE {
             list.oldest = id;
@@ -256,9 +277,10 @@ impl NameTable {
             older,
             owner,
             ref leases,
+            ref name,
             ..
         } = self.record(id);
-        let leases = leases.len();
+        let (leases, octets) = (leases.len(), name.as_str().len());
         if newer != NameId::NONE {
             self.record_mut(newer).older = older;
         }
@@ -269,6 +291,7 @@ impl NameTable {
             return;
         };
         list.leases -= leases;
+        list.octets -= octets;
         if newer == NameId::NONE {
             list.newest = older;
         }

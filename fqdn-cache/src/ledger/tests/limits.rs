@@ -34,6 +34,36 @@ fn the_name_learned_longest_ago_makes_room() {
 }
 
 #[test]
+fn long_names_drive_out_names_of_their_own_owner() {
+    let mut ledger = ledger(100, 10);
+    let by = |owner, name: &str, addresses: &[(&str, u64)]| LearnedAnswer {
+        owner: LeaseOwner(owner),
+        ..answer(name, addresses)
+    };
+    let two = [("192.0.2.1", 3_600), ("192.0.2.2", 3_600)];
+    let neighbours: Vec<String> = (0..30).map(|number| format!("n{number}.example")).collect();
+    for name in &neighbours {
+        ledger.learn(at(0), &by(1, name, &two));
+    }
+    let label = "x".repeat(60);
+    for number in 0..1_000 {
+        let name = format!("n{number}.{label}.{label}.{label}.example");
+        ledger.learn(at(number), &by(2, &name, &two[..1]));
+        ledger.evict(at(number));
+    }
+    // 100 names of 64 octets on average.
+    assert!(ledger.names.octets() <= 6_400);
+    assert!(ledger.size().0 > 55, "{:?}", ledger.size());
+    for name in &neighbours {
+        let held = ledger.addresses(at(1_000), &super::name(name)).count();
+        assert_eq!(held, 2, "{name}");
+    }
+    // What is counted is what there is.
+    let held: usize = ledger.names.iter().map(|record| record.name.as_str().len()).sum();
+    assert_eq!(ledger.names.octets(), held);
+}
+
+#[test]
 fn who_learns_a_great_many_names_drives_out_its_own() {
     let mut ledger = ledger(100, 10);
     let by = |owner, name: &str| LearnedAnswer {
