@@ -33,33 +33,46 @@ pub fn restore(directory: &Path, ledger: &mut Ledger) {
     }
 }
 
+/// How often ended leases are dropped, and the snapshot is written at most.
+const EVERY: Duration = Duration::from_millis(500);
+
 /// Keeps the ledger tidy, and its snapshot on disk no older than a few seconds.
 pub async fn keep(handles: AgentHandles) {
-    const EVERY: Duration = Duration::from_millis(500);
+    tokio::join!(drop_ended(&handles.ledger), keep_saved(&handles));
+}
+
+/// Drops ended leases. Waits for no disk: what a slow one would leave behind meanwhile is memory,
+/// and dropping it at once would hold up lookups.
+async fn drop_ended(ledger: &Mutex<Ledger>) {
+    loop {
+        sleep(EVERY).await;
+        ledger.lock().expire(clock::now());
+    }
+}
+
+async fn keep_saved(handles: &AgentHandles) {
     // Writing takes a share of the time that no table of any size can exceed.
     const SHARE: u32 = 50;
+    let Some(directory) = &handles.settings.state_dir else {
+        return;
+    };
     // What was saved, and the file that it made: another agent may have put its own in that place.
     let mut saved = None;
     let mut pause = EVERY;
     loop {
         sleep(pause).await;
-        handles.ledger.lock().expire(clock::now());
         let lessons = handles.gate.answers_learned();
-        let Some(directory) = handles.settings.state_dir.clone() else {
-            continue;
-        };
-        if saved == Some((lessons, ledger_file(&directory))) {
+        if saved == Some((lessons, ledger_file(directory))) {
             continue;
         }
-        let place = directory.clone();
-        let ledger = Arc::clone(&handles.ledger);
+        let (place, ledger) = (directory.clone(), Arc::clone(&handles.ledger));
         let writing = tokio::task::spawn_blocking(move || {
             let began = clock::now();
-            save(&directory, &ledger).map(|()| clock::now().since(began))
+            save(&place, &ledger).map(|()| clock::now().since(began))
         });
         match writing.await {
             Ok(Ok(took)) => {
-                saved = Some((lessons, ledger_file(&place)));
+                saved = Some((lessons, ledger_file(directory)));
                 pause = EVERY.max(took * SHARE);
             }
             Ok(Err(error)) => {

@@ -119,8 +119,9 @@ fn cleanup_is_refused_while_an_agent_lives_wherever_that_has_its_run_directory()
 #[test]
 fn a_full_state_directory_is_in_the_status_and_the_metrics() {
     let scenario = plan()
-        .allow(0, &["a.example"])
-        .records(&["a.example 60 A 198.51.100.1"])
+        .flags("--grace 0s")
+        .allow(0, &["a.example", "b.example"])
+        .records(&["a.example 600 A 198.51.100.1", "b.example 1 A 198.51.100.2"])
         .build();
     // No file can be put where a directory is: to the agent as good as a full disk, and root is not
     // exempt.
@@ -139,4 +140,18 @@ fn a_full_state_directory_is_in_the_status_and_the_metrics() {
     });
     assert!(scenario.agent().metric("namegate_unwritten_state_files").unwrap() >= 1.0);
     assert_eq!(scenario.agent().http("/readyz").unwrap().0, 200, "lookups go on");
+
+    // The snapshot is tried again after 30 s. What is over takes no memory until then.
+    let tries = || {
+        scenario
+            .log()
+            .iter()
+            .filter(|line| line.contains("snapshot cannot be written"))
+            .count()
+    };
+    let tried = tries();
+    scenario.learn(0, "b.example");
+    let names = || scenario.installation().status().unwrap().names;
+    scenario.wait_until("what is over is forgotten", || names() == 1);
+    assert_eq!(tries(), tried, "without waiting for the next try");
 }
