@@ -48,6 +48,11 @@ use admission::{AdmissionStep, ParkedAdmission};
 use admission_cache::{AdmissionCache, CacheVersion};
 use silent_upstreams::SilentUpstreams;
 
+/// How long an answer waits for the rules that are being installed, with which the agent begins or a
+/// pod becomes governed: as long as stub resolvers wait. Until these are in force nothing can be
+/// committed, so that the deadline of commits would fail lookups for nothing.
+const INSTALLATION_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A plan and the generation of the ruleset that enforces it.
 #[derive(Debug)]
 pub struct ActivePlan {
@@ -365,8 +370,10 @@ impl Gate for NodeGate {
             && core.in_force.load().generation == *generation
         {
             // The coming plan holds the selectors that match the answer.
-            ParkedAdmission::new(core, identity, (validated, expanded), completion(), *generation).park();
-            return AdmissionStatus::Pending(core.settings.commit_deadline);
+            ParkedAdmission::new(core, identity, (validated, expanded), completion(), *generation)
+                .with_patience(INSTALLATION_PATIENCE)
+                .park();
+            return AdmissionStatus::Pending(INSTALLATION_PATIENCE);
         }
         // Read before the plan, so that an entry of an old version is never found under a new one.
         let version = CacheVersion {

@@ -195,6 +195,12 @@ impl ParkedAdmission {
         }
     }
 
+    /// Waits for so long, in place of the deadline of commits.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.until = Instant::now() + patience;
+        self
+    }
+
     /// The request to commit these elements; the result comes back to this admission.
     pub(super) fn submit(self, elements: Vec<(Element, Time)>) -> AdmissionRequest {
         AdmissionRequest {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use lab::client::StubResolver;
 use lab::{RESOLVER, dns};
@@ -139,6 +140,32 @@ fn lookups_that_began_in_a_gap_are_intercepted_after_it_and_the_gap_is_told() {
         log.iter().any(|line| line.contains("the heartbeat had lapsed")),
         "{log:?}"
     );
+}
+
+#[test]
+fn lookups_wait_for_the_first_rules_of_an_agent_that_is_started_again() {
+    let mut scenario = plan()
+        .flags("--fail-mode closed")
+        .allow(0, &["a.example"])
+        .records(&["a.example 60 A 198.51.100.1"])
+        .build();
+    let slow = scenario.installation().scratch("slow");
+    // Longer than an answer waits for a commit.
+    let nft = "if [ -e SLOW ]; then sleep 1.5; fi; exec /usr/sbin/nft \"$@\"";
+    let nft = nft.replace("SLOW", &slow.display().to_string());
+    scenario.replace_program("nft", &format!("#!/bin/sh\n{nft}\n"));
+    scenario.start();
+    scenario.learn(0, "a.example");
+    std::fs::write(&slow, "").unwrap();
+    scenario.kill();
+    scenario.start_unready();
+    let mut first = None;
+    scenario.wait_until("somebody answers", || {
+        // Until the agent listens, lookups are refused at once.
+        first = scenario.try_ask(0, "a.example", RecordType::A).ok();
+        first.is_some()
+    });
+    assert_eq!(first.unwrap().code(), ResponseCode::NoError);
 }
 
 #[test]
