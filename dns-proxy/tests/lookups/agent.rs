@@ -178,6 +178,11 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn start(agent: Agent) -> Self {
+        Self::start_with(agent, patient()).await
+    }
+
+    /// For tests in which somebody does not answer.
+    pub(crate) async fn start_impatient(agent: Agent) -> Self {
         Self::start_with(agent, impatient()).await
     }
 
@@ -194,7 +199,16 @@ impl Proxy {
     }
 }
 
-/// Short enough to wait for. Two workers, so that what they must share is shared; the state machine
+/// Gives up later than the test does, so that a busy machine takes no lookup for a silent one.
+pub(crate) fn patient() -> ServerConfig {
+    ServerConfig {
+        upstream_timeout: PATIENCE,
+        lookup_timeout: 3 * PATIENCE,
+        ..ServerConfig::default()
+    }
+}
+
+/// Short enough to wait for, where somebody does not answer. Two workers, so that what they must share is shared; the state machine
 /// of one is tested by itself.
 pub(crate) fn impatient() -> ServerConfig {
     ServerConfig {

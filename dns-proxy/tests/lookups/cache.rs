@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dns_proxy::{CacheConfig, ServerConfig};
 
-use crate::agent::{Agent, Proxy, impatient};
+use crate::agent::{Agent, Proxy, impatient, patient};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
@@ -18,7 +18,7 @@ fn caching() -> ServerConfig {
             stale_for: Duration::from_secs(60),
         }),
         workers: 1,
-        ..impatient()
+        ..patient()
     }
 }
 
@@ -130,7 +130,12 @@ async fn when_the_upstream_falls_silent_its_last_answer_is_given_past_its_time()
         _ => vec![],
     })
     .await;
-    let proxy = Proxy::start_with(Agent::new(&[resolver.address]), caching()).await;
+    let config = ServerConfig {
+        upstream_timeout: impatient().upstream_timeout,
+        lookup_timeout: impatient().lookup_timeout,
+        ..caching()
+    };
+    let proxy = Proxy::start_with(Agent::new(&[resolver.address]), config).await;
     let client = UdpClient::of(proxy.address).await;
     // Fresh for a second, and then past its time: every one of these is answered.
     while proxy.agent.count("cache Stale") == 0 {

@@ -22,7 +22,7 @@ use rustls::server::ResolvesServerCert;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::net::{TcpListener, UdpSocket};
 
-use crate::agent::{Agent, Proxy, free_address, impatient};
+use crate::agent::{Agent, Proxy, free_address, patient};
 use crate::client::{UdpClient, answers, rcode};
 use crate::packets;
 
@@ -137,10 +137,8 @@ async fn another_upstream_stands_in() {
 async fn proxy(upstreams: &[EncryptedUpstream]) -> Proxy {
     let addresses: Vec<SocketAddr> = upstreams.iter().map(|it| it.address).collect();
     let config = ServerConfig {
-        upstream_timeout: PATIENCE,
-        lookup_timeout: 3 * PATIENCE,
         encrypted: upstreams.into(),
-        ..impatient()
+        ..patient()
     };
     Proxy::start_with(Agent::new(&addresses), config).await
 }

@@ -2,7 +2,7 @@
 
 use dns_proxy::ServerConfig;
 
-use crate::agent::{Agent, Proxy, impatient};
+use crate::agent::{Agent, Proxy, patient};
 use crate::client::{TcpClient, UdpClient, answers, rcode};
 use crate::packets;
 use crate::resolver::Resolver;
@@ -12,7 +12,7 @@ async fn a_client_at_its_limit_is_refused_and_another_is_served() {
     let resolver = Resolver::with_an_address().await;
     let config = ServerConfig {
         in_flight_per_client: 2,
-        ..impatient()
+        ..patient()
     };
     let proxy = Proxy::start_with(Agent::that_holds(&[resolver.address]), config).await;
     let query = packets::query_with_edns("a.example.", "A", 1_232);
@@ -51,7 +51,7 @@ async fn all_clients_together_have_a_limit() {
     let resolver = Resolver::with_an_address().await;
     let config = ServerConfig {
         in_flight_total: 1,
-        ..impatient()
+        ..patient()
     };
     let proxy = Proxy::start_with(Agent::that_holds(&[resolver.address]), config).await;
     let query = packets::query("a.example.", "A");
@@ -67,7 +67,7 @@ async fn all_clients_together_have_a_limit() {
 async fn connections_over_the_limit_are_closed_and_those_before_stay() {
     let config = ServerConfig {
         tcp_per_client: 1,
-        ..impatient()
+        ..patient()
     };
     let proxy = Proxy::start_with(Agent::new(&[]), config).await;
     let query = packets::query("x.denied.", "A");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dns_proxy::Transport;
 use tokio::io::AsyncWriteExt;
 
-use crate::agent::{Agent, Proxy, impatient};
+use crate::agent::{Agent, Proxy, patient};
 use crate::client::{TcpClient, answers, framed, rcode};
 use crate::packets;
 use crate::resolver::{Resolver, address_of};
@@ -89,8 +89,8 @@ async fn a_client_that_sends_its_last_query_and_closes_its_half_is_answered() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_trickle_of_bytes_does_not_keep_it() {
-    let mut config = impatient();
-    config.tcp_idle = Duration::from_millis(200);
+    let mut config = patient();
+    config.tcp_idle = Duration::from_secs(1);
     let proxy = Proxy::start_with(Agent::new(&[]), config).await;
 
     let mut idle = TcpClient::of(proxy.address).await;
@@ -106,8 +106,8 @@ async fn an_idle_connection_is_closed_and_a_trickle_of_bytes_does_not_keep_it() 
 #[tokio::test]
 async fn a_connection_that_waits_for_an_answer_is_not_idle() {
     let resolver = Resolver::with_an_address().await;
-    let mut config = impatient();
-    config.tcp_idle = Duration::from_millis(100);
+    let mut config = patient();
+    config.tcp_idle = Duration::from_millis(500);
     let proxy = Proxy::start_with(Agent::that_holds(&[resolver.address]), config).await;
     let mut client = TcpClient::of(proxy.address).await;
     client.send(&packets::query("a.example.", "A")).await;
@@ -126,7 +126,7 @@ async fn a_client_that_does_not_read_its_answers_is_let_go() {
         vec![packets::answer(query, &vec![record.as_str(); 200])]
     })
     .await;
-    let mut config = impatient();
+    let mut config = patient();
     config.tcp_idle = Duration::from_millis(300);
     let proxy = Proxy::start_with(Agent::new(&[resolver.address]), config).await;
     let mut client = TcpClient::of(proxy.address).await;

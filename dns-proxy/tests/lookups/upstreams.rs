@@ -30,7 +30,7 @@ async fn an_error_without_a_question_is_relayed_with_the_clients() {
             vec![error]
         })
         .await;
-        let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+        let proxy = Proxy::start_impatient(Agent::new(&[resolver.address])).await;
         let query = packets::query_with_edns("A.example.", "A", 1_232);
         let question = &query[12..query.len() - 11];
         let mut tcp = TcpClient::of(proxy.address).await;
@@ -52,7 +52,7 @@ async fn an_error_without_a_question_is_relayed_with_the_clients() {
 async fn another_upstream_is_asked_after_an_error_without_a_question() {
     let old = Resolver::start(|_, query| vec![[&query[..2], &[0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0]].concat()]).await;
     let other = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[old.address, other.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[old.address, other.address])).await;
     let reply = UdpClient::of(proxy.address)
         .await
         .ask(&packets::query("a.example.", "A"))
@@ -73,7 +73,7 @@ async fn answers_that_do_not_belong_to_the_question_are_waited_out() {
         vec![id, name, none, query.to_vec(), b"noise".to_vec(), good]
     })
     .await;
-    let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[resolver.address])).await;
     let reply = ask(&proxy).await;
     assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
     assert_eq!(proxy.agent.count("upstream Udp Mismatched"), 5);
@@ -83,7 +83,7 @@ async fn answers_that_do_not_belong_to_the_question_are_waited_out() {
 #[tokio::test]
 async fn an_answer_from_another_address_is_not_even_seen() {
     let resolver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let proxy = Proxy::start(Agent::new(&[resolver.local_addr().unwrap()])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[resolver.local_addr().unwrap()])).await;
     let client = UdpClient::of(proxy.address).await;
     client.send(&packets::query("a.example.", "A")).await;
 
@@ -107,7 +107,7 @@ async fn a_lost_packet_is_sent_again_and_its_late_answer_is_harmless() {
         _ => vec![address_of(query)],
     })
     .await;
-    let proxy = Proxy::start(Agent::new(&[resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[resolver.address])).await;
     assert_eq!(answers(&ask(&proxy).await), 1);
     assert_eq!(proxy.agent.count("upstream Udp TimedOut"), 1);
 }
@@ -116,7 +116,7 @@ async fn a_lost_packet_is_sent_again_and_its_late_answer_is_harmless() {
 async fn a_silent_upstream_is_passed_over_for_the_next() {
     let silent = Resolver::start(|_, _| vec![]).await;
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[silent.address, resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[silent.address, resolver.address])).await;
     assert_eq!(answers(&ask(&proxy).await), 1);
     assert_eq!(silent.queries().len(), 1);
 }
@@ -124,7 +124,7 @@ async fn a_silent_upstream_is_passed_over_for_the_next() {
 #[tokio::test]
 async fn a_dead_upstream_is_passed_over_at_once() {
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[free_address(), resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[free_address(), resolver.address])).await;
     assert_eq!(answers(&ask(&proxy).await), 1);
     assert_eq!(proxy.agent.count("upstream Udp Unreachable"), 1);
 }
@@ -132,7 +132,7 @@ async fn a_dead_upstream_is_passed_over_at_once() {
 #[tokio::test]
 async fn when_nobody_answers_the_client_gets_servfail_and_the_reason() {
     let silent = Resolver::start(|_, _| vec![]).await;
-    let proxy = Proxy::start(Agent::new(&[silent.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[silent.address])).await;
     let reply = ask(&proxy).await;
     assert_eq!((rcode(&reply), answers(&reply)), (2, 0));
     let (code, text) = packets::extended_error(&reply).unwrap();
@@ -143,11 +143,11 @@ async fn when_nobody_answers_the_client_gets_servfail_and_the_reason() {
     assert_eq!(silent.queries().len(), 2, "asked once more before giving up");
 
     let dead: SocketAddr = free_address();
-    let proxy = Proxy::start(Agent::new(&[dead])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[dead])).await;
     let (code, _) = packets::extended_error(&ask(&proxy).await).unwrap();
     assert_eq!(code, 23);
 
-    let proxy = Proxy::start(Agent::new(&[])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[])).await;
     let (code, _) = packets::extended_error(&ask(&proxy).await).unwrap();
     assert_eq!(code, 22);
 }
@@ -157,10 +157,10 @@ async fn an_upstream_that_apologises_is_believed_only_when_no_other_does_better(
     let sorry = Resolver::start(|_, query| vec![packets::answer_with_rcode(query, 2)]).await;
     let refusing = Resolver::start(|_, query| vec![packets::answer_with_rcode(query, 5)]).await;
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[sorry.address, refusing.address, resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[sorry.address, refusing.address, resolver.address])).await;
     assert_eq!(answers(&ask(&proxy).await), 1);
 
-    let proxy = Proxy::start(Agent::new(&[refusing.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[refusing.address])).await;
     let reply = ask(&proxy).await;
     assert_eq!(rcode(&reply), 5);
     assert_eq!(packets::extended_error(&reply), None, "as the upstream said it");
@@ -171,7 +171,7 @@ async fn an_upstream_that_apologises_is_believed_only_when_no_other_does_better(
 async fn a_bogus_answer_is_passed_over_for_the_next_upstream() {
     let bogus = Resolver::start(|_, query| vec![packets::answer(query, &["b.example. 60 A 192.0.2.66"])]).await;
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[bogus.address, resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[bogus.address, resolver.address])).await;
     let reply = ask(&proxy).await;
     assert_eq!(reply[reply.len() - 4..], [192, 0, 2, 1]);
 }
@@ -180,7 +180,7 @@ async fn a_bogus_answer_is_passed_over_for_the_next_upstream() {
 async fn a_silent_upstream_costs_a_client_its_patience_three_times_and_no_more() {
     let silent = Resolver::start(|_, _| vec![]).await;
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[silent.address, resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[silent.address, resolver.address])).await;
     for _ in 0..10 {
         assert_eq!(answers(&ask(&proxy).await), 1);
     }
@@ -197,7 +197,7 @@ async fn who_is_silent_over_tcp_is_asked_last_there_and_first_over_udp() {
     })
     .await;
     let resolver = Resolver::with_an_address().await;
-    let proxy = Proxy::start(Agent::new(&[silent_over_tcp.address, resolver.address])).await;
+    let proxy = Proxy::start_impatient(Agent::new(&[silent_over_tcp.address, resolver.address])).await;
     let mut client = TcpClient::of(proxy.address).await;
     for _ in 0..6 {
         assert_eq!(answers(&client.ask(&packets::query("a.example.", "A")).await), 1);
