@@ -30,6 +30,9 @@ pub(crate) struct Fault {
     /// Allowed addresses are refused until it is over: what should have taught them, or was taught,
     /// is gone.
     pub(crate) refuses: bool,
+    /// Lookups go past the agent until it is over: in fail-mode open it is stopped or gone, or the
+    /// rules that intercept them are.
+    pub(crate) passes_agent: bool,
     /// What is set up before anything is measured.
     pub(crate) prepare: fn(&mut Scenario),
     pub(crate) break_it: fn(&mut Scenario),
@@ -44,6 +47,7 @@ const FAULT: Fault = Fault {
     short: false,
     lets_through: false,
     refuses: false,
+    passes_agent: false,
     prepare: |_| {},
     break_it: |_| {},
 };
@@ -57,6 +61,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "kill -9, started again after 2 s",
+        passes_agent: true,
         refuses: true,
         break_it: kill_and_start,
         ..FAULT
@@ -77,6 +82,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "SIGSTOP for 6 s",
+        passes_agent: true,
         refuses: true,
         break_it: stall,
         ..FAULT
@@ -101,6 +107,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "table flushed",
+        passes_agent: true,
         lets_through: true,
         refuses: true,
         short: true,
@@ -129,6 +136,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "table deleted",
+        passes_agent: true,
         lets_through: true,
         refuses: true,
         break_it: |scenario| drop(scenario.nft("delete table inet namegate")),
@@ -136,6 +144,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "whole ruleset flushed",
+        passes_agent: true,
         lets_through: true,
         refuses: true,
         break_it: |scenario| drop(scenario.nft("flush ruleset")),
@@ -154,6 +163,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "rules and routes of tproxy removed",
+        passes_agent: true,
         modes: &[Mode::Tproxy],
         break_it: |scenario| {
             drop(scenario.shell(
@@ -193,6 +203,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "corrupted state, and a restart",
+        passes_agent: true,
         refuses: true,
         break_it: |scenario| {
             thread::sleep(Duration::from_secs(1));
@@ -218,6 +229,7 @@ pub(crate) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "boot clock a day ahead after a restart",
+        passes_agent: true,
         refuses: true,
         break_it: |scenario| {
             scenario.terminate();

@@ -38,7 +38,7 @@ pub(crate) enum ProbeError {
     AllowedRefused,
     /// A denied address was reached.
     DeniedLetThrough,
-    /// A denied name was answered with an address.
+    /// A denied name was answered with an address: the lookup went past the agent.
     DeniedAnswered,
     /// A lookup had no answer, a refusal in its place, or SERVFAIL.
     LookupLost,
@@ -188,7 +188,7 @@ fn connects(to: IpAddr) -> bool {
 }
 
 /// One lookup from a port of its own, as stub resolvers do; not repeated.
-fn ask(name: &str, id: u16) -> io::Result<(ResponseCode, Option<IpAddr>)> {
+pub(crate) fn ask(name: &str, id: u16) -> io::Result<(ResponseCode, Option<IpAddr>)> {
     let socket = send(name, id, dns(RESOLVER))?;
     socket.set_read_timeout(Some(LOST_AFTER))?;
     let mut buffer = [0; 4_096];

@@ -48,6 +48,7 @@ impl FaultRow {
     pub(crate) fn has_failed(&self) -> bool {
         self.seen.count(ProbeError::AllowedRefused) > 0 && !self.fault.refuses
             || self.seen.count(ProbeError::DeniedLetThrough) > 0 && !self.fault.lets_through
+            || self.seen.count(ProbeError::DeniedAnswered) > 0 && !self.fault.passes_agent
             || self.seen.goes_on
     }
 }

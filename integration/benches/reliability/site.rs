@@ -10,7 +10,8 @@ use namegate_integration::{Scenario, ScenarioBuilder, fqdn_policy};
 pub(crate) const DENIED: &str = "203.0.113.25";
 /// A name that both pods may reach, and its address.
 pub(crate) const LIVE: (&str, &str) = ("live.example", "198.51.100.7");
-/// A name that nobody may ask.
+/// A name that nobody may ask. It has an address, [`DENIED`]: a lookup that goes past the agent is
+/// told by that.
 pub(crate) const DENIED_NAME: &str = "mail.denied.example";
 /// What the names end in that nobody has asked yet.
 pub(crate) const NEW: &str = "new.example";
@@ -59,7 +60,10 @@ pub(crate) fn start(mode: Mode, flags: &str) -> Scenario {
         .upstreams(&[&RESOLVER.to_string(), &RESOLVER6.to_string()])
         .flags(&format!("--intercept {mode} {flags}"))
         .object("policy.yaml", fqdn_policy("reliability", SELECTORS, 9))
-        .records(&[&format!("{} 5 A {}", LIVE.0, LIVE.1)])
+        .records(&[
+            &format!("{} 5 A {}", LIVE.0, LIVE.1),
+            &format!("{DENIED_NAME} 5 A {DENIED}"),
+        ])
         .start();
     // A fault is measured by what pods see; what the log says of it is one of its columns.
     scenario.expect_errors("");

@@ -35,6 +35,10 @@ fn a_full_set_is_servfail_and_harms_nobody_else() {
         scenario.connect(0, ip("203.0.113.1")).is_refused(),
         "all of an answer, or nothing of it"
     );
+    assert!(
+        scenario.leases("many.example").is_empty(),
+        "what the kernel did not take is no lease, and fills no ledger"
+    );
     assert!(scenario.connect(0, a).is_connected(), "what was open stays open");
     let b = scenario.learn(0, "b.example");
     assert!(scenario.connect(0, b).is_connected(), "what fits is still opened");
